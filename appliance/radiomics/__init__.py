@@ -1,0 +1,1 @@
+"""From a reference volume and its mask to the selected features."""

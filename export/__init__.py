@@ -1,0 +1,1 @@
+"""Export: packs a training run into one self-proving ONNX bundle."""

@@ -1,0 +1,1 @@
+"""Offline training: a feature table in, a fitted fifteen-feature network and its honest figures out."""

@@ -1,0 +1,141 @@
+"""A training run on disk: the fitted model as plain arrays, and the record of how it came about.
+
+Export reads this folder and nothing else, so whatever the bundle and its card say must stand here.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """Per-feature steps before the network, fitted on training rows only. Each array is (k,).
+
+    Notes
+    -----
+    ``x`` → NaN replaced by ``median`` → clipped to [``lower``, ``upper``] → ``(x - center) / spread``
+    → Yeo–Johnson with ``lmbda`` → ``(y - mean) / scale``.
+    """
+
+    median: Array
+    lower: Array
+    upper: Array
+    center: Array
+    spread: Array
+    lmbda: Array
+    mean: Array
+    scale: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Ensemble:
+    """A seed ensemble of multilayer perceptrons with ReLU between layers; its logits are averaged.
+
+    ``weights[i]`` is (members, inputs, outputs) and ``biases[i]`` (members, outputs); the last layer has one output.
+    """
+
+    weights: tuple[Array, ...]
+    biases: tuple[Array, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FittedModel:
+    """Everything that ``model.onnx`` holds.
+
+    Attributes
+    ----------
+    features
+        The k selected features, in input order.
+    preprocessing, ensemble
+        See there.
+    calibration
+        (slope, intercept): ``probability = sigmoid(slope * mean_logit + intercept)``, fitted on out-of-fold logits.
+    domain_precision
+        (k, k) inverse of the shrunk covariance of the *unclipped* standardised training rows;
+        ``distance = sqrt(z @ precision @ z)``. ``z`` is what :class:`Preprocessing` gives without the clipping
+        step, limited to ±10.
+    """
+
+    features: tuple[str, ...]
+    preprocessing: Preprocessing
+    ensemble: Ensemble
+    calibration: tuple[float, float]
+    domain_precision: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A fitted model and its record.
+
+    Attributes
+    ----------
+    model
+        The fitted model.
+    record
+        JSON-serialisable; the keys are listed in :data:`RECORD_KEYS`.
+    """
+
+    model: FittedModel
+    record: dict[str, Any]
+
+    def save(self, folder: Path) -> None:
+        """Write ``model.npz`` and ``run.json`` into `folder`, which is made where it is missing."""
+        folder.mkdir(parents=True, exist_ok=True)
+        model = self.model
+        arrays: dict[str, Any] = {
+            f"preprocessing_{name}": getattr(model.preprocessing, name) for name in Preprocessing.__slots__
+        }
+        for i, (weights, biases) in enumerate(zip(model.ensemble.weights, model.ensemble.biases, strict=True)):
+            arrays[f"weights_{i}"], arrays[f"biases_{i}"] = weights, biases
+        arrays["features"] = np.array(model.features)
+        arrays["calibration"] = np.array(model.calibration)
+        arrays["domain_precision"] = model.domain_precision
+        np.savez(folder / "model.npz", **arrays)
+        text = json.dumps(self.record, indent=2, sort_keys=True, allow_nan=False)
+        (folder / "run.json").write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Run:
+        """Read what :meth:`save` wrote."""
+        with np.load(folder / "model.npz", allow_pickle=False) as arrays:
+            layers = sum(key.startswith("weights_") for key in arrays.files)
+            slope, intercept = (float(v) for v in arrays["calibration"])
+            model = FittedModel(
+                features=tuple(str(name) for name in arrays["features"]),
+                preprocessing=Preprocessing(**{n: arrays[f"preprocessing_{n}"] for n in Preprocessing.__slots__}),
+                ensemble=Ensemble(
+                    weights=tuple(arrays[f"weights_{i}"] for i in range(layers)),
+                    biases=tuple(arrays[f"biases_{i}"] for i in range(layers)),
+                ),
+                calibration=(slope, intercept),
+                domain_precision=arrays["domain_precision"],
+            )
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        return cls(model, record)
+
+
+RECORD_KEYS = (
+    "schema_version",  # 1
+    "seed",  # the one seed everything derives from
+    "settings",  # every hyper-parameter that was used
+    "table",  # {"name", "sha256", "rows", "used", "excluded": {"roi_touches_crop_edge": n, ...}, "positives"}
+    "cohort",  # {"name", "source", "licence", "citation", "stages_absent": [...], "notes": [...]}
+    "extraction",  # PyRadiomics `setting` dictionary that the table was measured with
+    "selection",  # {"features": [...], "rounds": [{"remaining", "removed": [...], "importance": {...}}]}
+    "envelope",  # {feature: {"0": .., "0.01": .., "0.05", "0.25", "0.5", "0.75", "0.95", "0.99", "1": ..}}
+    "domain",  # {"quantiles": {"0.5", "0.95", "0.99", "1"}} of the training rows' own distances
+    "conformal",  # {"alpha", "early_min_probability", "advanced_min_probability", "coverage": {...}, "indeterminate"}
+    "out_of_fold",  # metrics of the whole procedure, selection inside each fold: {metric: {"value", "low", "high"}}
+    "cut_rows",  # effect of the excluded rows: {"used_only": {...}, "all_rows": {...}} or null
+    "versions",  # {"python", "numpy", "torch", "scikit-learn", "lungstage"}
+)
+"""What :attr:`Run.record` holds, so that export can write manifest and card without the table."""
