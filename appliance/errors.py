@@ -63,6 +63,11 @@ class ReasonCode(StrEnum):
     FEATURE_FAILED = "feature_failed"
     # Settings and specifications
     SPEC_UNSUPPORTED = "spec_unsupported"
+    # Feature tables
+    TABLE_INVALID = "table_invalid"
+    # The daemon's own
+    SUPERSEDED = "superseded"
+    INTERNAL_ERROR = "internal_error"
     # Bundles
     BUNDLE_UNREADABLE = "bundle_unreadable"
     BUNDLE_HASH_MISMATCH = "bundle_hash_mismatch"

@@ -1,0 +1,144 @@
+"""Which images and which regions of interest belong together."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from appliance.dicom.files import Header, ImageHeader, RoiHeader
+from appliance.errors import Held, ReasonCode, Refused
+
+HeaderT = TypeVar("HeaderT", ImageHeader, RoiHeader)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A series, the ROI objects that point at it, or whichever of the two has arrived so far.
+
+    Attributes
+    ----------
+    key
+        Stable name: the Series Instance UID where it is known, else the ROI object's SOP Instance UID.
+    study_instance_uid, series_instance_uid
+        Of the images; the series is None while it is unknown.
+    images
+        In order of SOP Instance UID; identical copies are dropped, conflicting ones are kept.
+    rois
+        In order of SOP Instance UID.
+    candidates
+        Series that the ROI could belong to, where nothing but the Frame of Reference speaks for one of them and
+        there are several; such a case is ambiguous.
+    """
+
+    key: str
+    study_instance_uid: str
+    series_instance_uid: str | None
+    images: tuple[ImageHeader, ...]
+    rois: tuple[RoiHeader, ...]
+    candidates: tuple[str, ...] = ()
+
+
+def _distinct(headers: Iterable[HeaderT]) -> tuple[HeaderT, ...]:
+    """Drop copies that are equal in content; keep, of each, the one with the first path."""
+    kept: dict[tuple[str, str], HeaderT] = {}
+    for header in sorted(headers, key=lambda h: str(h.path)):
+        kept.setdefault((header.sop_instance_uid, header.digest), header)
+    return tuple(kept[key] for key in sorted(kept))
+
+
+class _Series:
+    """All image series seen, with the look-ups that linking needs."""
+
+    def __init__(self, images: Iterable[ImageHeader]) -> None:
+        self.images: dict[str, list[ImageHeader]] = defaultdict(list)
+        self.of_instance: dict[str, str] = {}
+        self.of_frame: dict[str, set[str]] = defaultdict(set)
+        for image in images:
+            self.images[image.series_instance_uid].append(image)
+            self.of_instance[image.sop_instance_uid] = image.series_instance_uid
+            if image.is_ct_slice:
+                self.of_frame[image.frame_of_reference_uid].add(image.series_instance_uid)
+
+    def candidates(self, roi: RoiHeader) -> tuple[str, ...]:
+        """Series that `roi` belongs to: by instance, else by series, else by Frame of Reference."""
+        listed = [instance for _, instances in roi.listed for instance in instances]
+        for references in (roi.image_references, listed):
+            hits = Counter(self.of_instance[uid] for uid in references if uid in self.of_instance)
+            if hits:
+                return (max(sorted(hits), key=lambda uid: hits[uid]),)
+        named = [uid for uid, _ in roi.listed if uid in self.images]
+        if named:
+            return (named[0],)
+        frames = [self.of_frame[uid] for uid in roi.frames_of_reference if uid in self.of_frame]
+        return tuple(sorted(set().union(*frames)))
+
+
+def assemble(headers: Iterable[Header]) -> tuple[Case, ...]:
+    """Group everything that has been seen into cases.
+
+    A ROI object belongs to the series that its contours or frames name, else to the one it lists, else to the one
+    CT series in its Frame of Reference. Patient and study are *not* compared here, so that a ROI which names
+    another patient's images is found out by :func:`appliance.pipeline.prepare` and not overlooked.
+
+    Returns
+    -------
+    tuple of Case
+        One for every series, and one for every ROI object without a series, in order of their keys.
+    """
+    every = tuple(headers)
+    series = _Series(h for h in every if isinstance(h, ImageHeader))
+    linked: dict[str, list[RoiHeader]] = defaultdict(list)
+    orphans: list[Case] = []
+    for roi in _distinct(h for h in every if isinstance(h, RoiHeader)):
+        candidates = series.candidates(roi)
+        if len(candidates) == 1:
+            linked[candidates[0]].append(roi)
+            continue
+        # One listed series that has not come yet names the case, so that the case keeps its name when it comes.
+        expected = roi.listed[0][0] if len(roi.listed) == 1 and not candidates else None
+        if expected and expected not in series.images:
+            linked[expected].append(roi)
+        else:
+            orphans.append(Case(roi.sop_instance_uid, roi.study_instance_uid, None, (), (roi,), candidates))
+    cases = orphans
+    for uid in {*series.images, *linked}:
+        images = _distinct(series.images.get(uid, ()))
+        study = images[0].study_instance_uid if images else linked[uid][0].study_instance_uid
+        cases.append(Case(uid, study, uid, images, tuple(linked.get(uid, ()))))
+    return tuple(sorted(cases, key=lambda case: case.key))
+
+
+def the_one_case(cases: Iterable[Case]) -> Case:
+    """Return the single case that a one-shot command can mean.
+
+    Raises
+    ------
+    Refused
+        ``no_dicom``, ``not_ct`` or ``ambiguous_input`` (several patients, or several studies or series that each
+        have a ROI, or none of several has one).
+    Held
+        ``no_roi`` or ``ct_missing``.
+    """
+    every = tuple(cases)
+    if not every:
+        raise Refused(ReasonCode.NO_DICOM, "There is no DICOM image or region of interest in the input.")
+    ct = [case for case in every if any(image.is_ct_slice for image in case.images)]
+    patients = {image.patient_key for case in ct for image in case.images}
+    if len(patients) > 1:
+        raise Refused(ReasonCode.AMBIGUOUS_INPUT, f"The input holds CT of {len(patients)} patients; give one.")
+    wanted = [case for case in every if case.rois and (case.images or case.candidates)]
+    if len(wanted) == 1:
+        return wanted[0]
+    if len(wanted) > 1:
+        raise Refused(
+            ReasonCode.AMBIGUOUS_INPUT, f"The input holds {len(wanted)} series with a region of interest; give one."
+        )
+    if any(case.rois for case in every):
+        raise Held(ReasonCode.CT_MISSING, "The images that the region of interest was drawn on are not there.")
+    if not ct:
+        raise Refused(ReasonCode.NOT_CT, "The input holds images, but no CT.")
+    if len(ct) > 1:
+        raise Refused(ReasonCode.AMBIGUOUS_INPUT, f"The input holds {len(ct)} CT series; give one, with its ROI.")
+    return ct[0]

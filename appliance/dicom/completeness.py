@@ -1,0 +1,343 @@
+"""Which slices must be there before a region may be measured, and the proof that they form a regular grid.
+
+The region of interest says what is needed: its own slices, and a margin at either end for the resampler. Nothing
+here looks at pixels, and nothing depends on which other slices have arrived.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from appliance.dicom.cases import Case
+from appliance.dicom.files import ImageHeader
+from appliance.dicom.roi import Outline, Region, SegmentFrame, prove_outlines, same_grid, same_place
+from appliance.errors import Held, ReasonCode, Refused
+
+Floats = npt.NDArray[np.float64]
+
+# A contour lies on a slice when it is no further off than this (mm), or than a fifth of the slice spacing.
+_PLANE_TOLERANCE = 0.1
+_PLANE_SHARE = 0.2
+# Slice positions may stray from an even spacing by what rounding to 0.01 mm explains, or by 2 %.
+_SPACING_TOLERANCE = 0.02
+_SPACING_SHARE = 0.02
+# A declared spacing is taken for the measured one when they agree to this; that is, to 0.3 micrometres at 3 mm.
+_NOMINAL_SHARE = 1e-4
+# 1 in 1000 is a tilt of 0.06 degrees.
+_SHEAR_SHARE = 1e-3
+_TILT_TOLERANCE = 0.05  # degrees; what scanners write for "none"
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceSlices:
+    """The slices of the reference volume, proven to be a regular grid.
+
+    Attributes
+    ----------
+    images
+        In ascending position along the slice normal.
+    spacing
+        (slice, row, column) in mm.
+    content
+        For each image, the outlines or segment frames that lie on it; empty in the margin.
+    clipped
+        The series ends before the margin does.
+    """
+
+    images: tuple[ImageHeader, ...]
+    spacing: tuple[float, float, float]
+    content: tuple[tuple[Outline | SegmentFrame, ...], ...]
+    clipped: bool
+
+
+def _missing(message: str) -> Held:
+    return Held(ReasonCode.SLICES_MISSING, message)
+
+
+def normal_of(image: ImageHeader) -> Floats:
+    """Slice normal: row direction × column direction (PS3.3 C.7.6.2.1.1)."""
+    return np.cross(image.orientation[:3], image.orientation[3:])
+
+
+@dataclass(frozen=True, slots=True)
+class _Stack:
+    """The series' slices that have a place, in ascending position along one normal."""
+
+    images: tuple[ImageHeader, ...]
+    depths: Floats
+    normal: Floats
+
+    @classmethod
+    def of(cls, images: Sequence[ImageHeader]) -> _Stack:
+        placed = [i for i in images if i.is_ct_slice and i.position and i.orientation and i.pixel_spacing]
+        if not placed:
+            raise Refused(ReasonCode.GEOMETRY_MISSING, "The CT slices do not say where they lie.")
+        normal = normal_of(placed[0])
+        depths = np.array([float(np.dot(normal, image.position)) for image in placed])
+        order = sorted(range(len(placed)), key=lambda k: (depths[k], placed[k].sop_instance_uid))
+        return cls(tuple(placed[k] for k in order), depths[order], normal)
+
+    def nearest(self, depth: float) -> int:
+        return int(np.abs(self.depths - depth).argmin())
+
+    def step(self) -> float:
+        """Smallest distance between two positions in mm; 0 for a single slice."""
+        gaps = np.diff(self.depths)
+        gaps = gaps[gaps > 1e-3]
+        return float(gaps.min()) if gaps.size else 0.0
+
+
+def _tolerance(step: float) -> float:
+    return min(_PLANE_TOLERANCE, _PLANE_SHARE * step) if step else _PLANE_TOLERANCE
+
+
+def _listed(case: Case) -> set[str]:
+    """Every instance of this series that a ROI object lists: more than are needed, but no more than exist."""
+    return {
+        instance
+        for roi in case.rois
+        for series, instances in roi.listed
+        if series == case.series_instance_uid
+        for instance in instances
+    }
+
+
+def _series_is_all_there(case: Case) -> bool:
+    listed = _listed(case)
+    return bool(listed) and listed <= {image.sop_instance_uid for image in case.images}
+
+
+def _resolve_by_reference(case: Case, items: Sequence[Outline | SegmentFrame], stack: _Stack) -> list[int]:
+    """Place each item on the image that it names."""
+    index = {image.sop_instance_uid: k for k, image in enumerate(stack.images)}
+    wanted = {item.sop_instance_uid for item in items}
+    found = wanted & index.keys()
+    if not found:
+        raise Held(
+            ReasonCode.REFERENCES_UNRESOLVED,
+            f"None of the {len(wanted)} images that the region of interest refers to is there, though other images in "
+            "its Frame of Reference are; --match-by-geometry accepts these.",
+        )
+    if len(found) < len(wanted):
+        raise _missing(
+            f"{len(wanted - found)} of the {len(wanted)} slices that the region of interest needs are missing."
+        )
+    return [index[item.sop_instance_uid] for item in items]
+
+
+def _depth(item: Outline | SegmentFrame, normal: Floats) -> float:
+    point = item.points[0] if isinstance(item, Outline) else item.position
+    return float(np.dot(normal, point))
+
+
+def _resolve_by_geometry(
+    case: Case, region: Region, items: Sequence[Outline | SegmentFrame], stack: _Stack, settled: bool
+) -> list[int]:
+    """Place each item on the image whose plane it lies in."""
+    step = stack.step()
+    depths = [_depth(item, stack.normal) for item in items]
+    placed = [stack.nearest(depth) for depth in depths]
+    off = [d for d, k in zip(depths, placed, strict=True) if abs(stack.depths[k] - d) > _tolerance(step)]
+    if not off:
+        return placed
+    planes = len({round(depth, 2) for depth in off})
+    complete = _series_is_all_there(case)
+    if not (settled or complete) or not step:
+        raise _missing(f"The slices of {planes} planes of the region of interest are missing.")
+    if any(
+        abs((d - stack.depths[0]) / step - round((d - stack.depths[0]) / step)) * step > _tolerance(step) for d in off
+    ):
+        if region.source.kind == "SEG":
+            raise Refused(ReasonCode.SEG_GRID_MISMATCH, "The segmentation's frames do not lie on the CT's slices.")
+        raise Refused(ReasonCode.CONTOUR_OFF_SLICE, f"{planes} contour planes do not lie on a slice of the series.")
+    if complete:
+        raise Refused(
+            ReasonCode.ROI_OUTSIDE_SERIES, f"The region of interest reaches {planes} planes beyond the CT series."
+        )
+    raise _missing(f"The slices of {planes} planes of the region of interest are missing.")
+
+
+def _prove_on_plane(region: Region, items: Sequence[Outline | SegmentFrame], placed: list[int], stack: _Stack) -> None:
+    """Prove that each item lies in the plane, or on the grid, of the image it was placed on."""
+    tolerance = _tolerance(stack.step())
+    for item, k in zip(items, placed, strict=True):
+        image = stack.images[k]
+        if isinstance(item, Outline):
+            if np.abs(item.points @ stack.normal - stack.depths[k]).max() > tolerance:
+                raise Refused(
+                    ReasonCode.CONTOUR_OFF_SLICE, "A contour does not lie in the plane of the slice it belongs to."
+                )
+        elif not (
+            item.pixels.shape == (image.rows, image.columns)
+            and same_grid(region, image.orientation, image.pixel_spacing)
+            and same_place(item.position, np.array(image.position))
+        ):
+            raise Refused(ReasonCode.SEG_GRID_MISMATCH, "The segmentation's grid is not that of the CT slices.")
+
+
+def _span(region: Region, case: Case, stack: _Stack, occupied: list[int], margin: int, settled: bool) -> list[int]:
+    """Find the stack's slices from the first to the last occupied one and `margin` further, with none left out."""
+    step = _proven_step(stack, occupied)
+    first = stack.depths[occupied[0]]
+    count = round((stack.depths[occupied[-1]] - first) / step) if step else 0
+    on_plane = max(_SPACING_TOLERANCE, _SPACING_SHARE * step)
+    span: list[int] = []
+    gaps = 0
+    for place in range(-margin, count + margin + 1):
+        depth = first + place * step
+        hits = np.flatnonzero(np.abs(stack.depths - depth) <= on_plane) if step else np.array(occupied)
+        if len({stack.images[k].sop_instance_uid for k in hits}) < len(hits):
+            raise Refused(
+                ReasonCode.CONFLICTING_INSTANCES, "One SOP Instance UID of the series came with different content."
+            )
+        if len(hits) > 1:
+            raise Refused(ReasonCode.DUPLICATE_POSITION, "Two different slices of the series lie at the same position.")
+        if len(hits):
+            span.append(int(hits[0]))
+        elif 0 <= place <= count:
+            gaps += 1
+    if gaps:
+        raise _missing(f"{gaps} slices within the region of interest are missing.")
+    skipped = [k for k in span if occupied[0] < k < occupied[-1] and k not in occupied]
+    if skipped and region.source.kind == "RTSTRUCT":
+        raise Refused(
+            ReasonCode.CONTOURS_SKIP_SLICES,
+            f"The region of interest has no contour on {len(skipped)} slices between its first and its last.",
+        )
+    wanted = count + 1 + 2 * margin
+    if len(span) < wanted and not (settled or _series_is_all_there(case)):
+        raise _missing("The slices next to the region of interest may still come.")
+    return span
+
+
+def _proven_step(stack: _Stack, occupied: list[int]) -> float:
+    """Distance between neighbouring slices around the region, in mm; proven not to be a gap that something fills."""
+    around = [k for k in range(occupied[0] - 1, occupied[-1] + 2) if 0 <= k < len(stack.images)]
+    gaps = np.diff(stack.depths[around])
+    gaps = gaps[gaps > _SPACING_TOLERANCE]
+    step = float(gaps.min()) if gaps.size else 0.0
+    thickness = [stack.images[k].slice_thickness or 0.0 for k in occupied]
+    if min(thickness) > 0 and step > 1.5 * max(thickness):
+        raise _missing(
+            f"The slices lie {step:g} mm apart but are only {max(thickness):g} mm thick; those between are missing."
+        )
+    return step
+
+
+def _nominal(step: float, images: Sequence[ImageHeader]) -> float:
+    """Take the spacing that the slices declare where the measured one only differs by the rounding of positions.
+
+    Positions are rounded to single precision or to a few decimals by many writers, so the mean of a few steps is
+    noise in the eighth digit that would change with the ROI's length.
+    """
+    declared = [value for i in images for value in (i.spacing_between_slices, i.slice_thickness) if value]
+    return next((value for value in declared if abs(value - step) <= _NOMINAL_SHARE * step), step)
+
+
+def _prove_regular(images: Sequence[ImageHeader], normal: Floats) -> tuple[float, float, float]:
+    """Prove that `images` are one regular, untilted grid; return its spacing (slice, row, column) in mm."""
+    first = images[0]
+    if len({image.frame_of_reference_uid for image in images}) != 1:
+        raise Refused(
+            ReasonCode.FRAME_OF_REFERENCE_MISMATCH, "The slices of the series lie in different Frames of Reference."
+        )
+    if any(not np.allclose(image.orientation, first.orientation, atol=1e-4) for image in images):
+        raise Refused(ReasonCode.ORIENTATION_VARIES, "The slices of the series differ in orientation.")
+    if not np.allclose(
+        np.reshape(first.orientation, (2, 3)) @ np.reshape(first.orientation, (2, 3)).T, np.eye(2), atol=1e-4
+    ):
+        raise Refused(ReasonCode.GEOMETRY_MISSING, "The slices' row and column directions are not at right angles.")
+    if len({(i.rows, i.columns) for i in images}) != 1 or any(
+        not np.allclose(i.pixel_spacing, first.pixel_spacing, rtol=1e-5) for i in images
+    ):
+        raise Refused(ReasonCode.GRID_VARIES, "The slices of the series differ in matrix size or pixel spacing.")
+    if min(first.pixel_spacing) <= 0:
+        raise Refused(ReasonCode.GEOMETRY_MISSING, "The slices' pixel spacing is not positive.")
+    if len({image.rescale for image in images}) != 1 or len(first.rescale) != 2:
+        raise Refused(
+            ReasonCode.RESCALE_VARIES, "The slices of the series differ in their rescale to HU, or do not state it."
+        )
+    positions = np.array([image.position for image in images])
+    offsets = positions - positions[0]
+    depths = offsets @ normal
+    shear = np.linalg.norm(offsets - np.outer(depths, normal), axis=1)
+    if (shear > _SPACING_TOLERANCE + _SHEAR_SHARE * np.abs(depths)).any() or any(
+        abs(image.gantry_tilt or 0.0) > _TILT_TOLERANCE for image in images
+    ):
+        raise Refused(
+            ReasonCode.GANTRY_TILT, "The series was acquired with a tilted gantry; its slices are not stacked squarely."
+        )
+    if len(images) == 1:
+        if not first.slice_thickness or first.slice_thickness <= 0:
+            raise Refused(ReasonCode.GEOMETRY_MISSING, "A single slice does not say how thick it is.")
+        return (first.slice_thickness, first.pixel_spacing[0], first.pixel_spacing[1])
+    gaps = np.diff(depths)
+    step = float(depths[-1] / (len(images) - 1))
+    if np.abs(gaps - step).max() > max(_SPACING_TOLERANCE, _SPACING_SHARE * step):
+        raise Refused(ReasonCode.SPACING_NOT_UNIFORM, "The slices of the series are not evenly spaced.")
+    return (_nominal(step, images), first.pixel_spacing[0], first.pixel_spacing[1])
+
+
+def _extent(content: Sequence[Sequence[Outline | SegmentFrame]]) -> int:
+    """Count the slices from the first to the last that holds a part of the region."""
+    occupied = [k for k, items in enumerate(content) if items]
+    return occupied[-1] - occupied[0] + 1
+
+
+def reference_slices(
+    case: Case, region: Region, margin: int, *, settled: bool, match_by_geometry: bool
+) -> ReferenceSlices:
+    """Find and prove the slices of the reference volume.
+
+    Parameters
+    ----------
+    case
+        The series and its ROI objects, as far as they have arrived.
+    region
+        The region to measure.
+    margin
+        Slices wanted beyond the region at either end. Where the series provably ends (what the ROI object lists is
+        all there) or nothing more came until it was `settled`, the margin ends with it.
+    settled
+        Nothing has been added to the case for the settle time.
+    match_by_geometry
+        Accept images by position in the Frame of Reference although the region refers to others.
+
+    Raises
+    ------
+    Held
+        ``slices_missing`` or ``references_unresolved``.
+    Refused
+        One of the geometry or region codes.
+    """
+    items: tuple[Outline | SegmentFrame, ...]
+    if region.source.kind == "RTSTRUCT":
+        prove_outlines(region)
+        items = region.outlines
+    else:
+        items = region.frames
+        if not items:
+            raise Refused(ReasonCode.ROI_EMPTY, f"The segment '{region.name}' is empty.")
+    stack = _Stack.of(case.images)
+    frames = {image.frame_of_reference_uid for image in stack.images}
+    if region.frame_of_reference_uid and region.frame_of_reference_uid not in frames:
+        raise Refused(
+            ReasonCode.FRAME_OF_REFERENCE_MISMATCH,
+            "The region of interest lies in another Frame of Reference than the CT.",
+        )
+    if all(item.sop_instance_uid for item in items) and not match_by_geometry:
+        placed = _resolve_by_reference(case, items, stack)
+    else:
+        placed = _resolve_by_geometry(case, region, items, stack, settled)
+    _prove_on_plane(region, items, placed, stack)
+    span = _span(region, case, stack, sorted(set(placed)), margin, settled)
+    images = tuple(stack.images[k] for k in span)
+    spacing = _prove_regular(images, stack.normal)
+    content: list[tuple[Outline | SegmentFrame, ...]] = [
+        tuple(item for item, k in zip(items, placed, strict=True) if k == at) for at in span
+    ]
+    return ReferenceSlices(images, spacing, tuple(content), len(span) < _extent(content) + 2 * margin)

@@ -1,0 +1,346 @@
+"""Regions of interest: read from RTSTRUCT or SEG, chosen by rule, turned into a voxel mask."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+
+from appliance.dicom.files import LABEL_MAP_SEGMENTATION_STORAGE, RoiHeader, source_image
+from appliance.errors import ReasonCode, Refused
+
+Mask = npt.NDArray[np.bool_]
+Points = npt.NDArray[np.float64]
+
+_CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
+_POSITION_TOLERANCE = 0.01  # mm; what decimal strings of 16 characters may round away, and no more
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """One contour of an RTSTRUCT: corners (n, 3) in LPS mm, its type, and the instance it names, if any."""
+
+    points: Points
+    geometric_type: str
+    sop_instance_uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentFrame:
+    """One non-empty frame of a segment: where it lies, the one instance it names, if any, and its pixels."""
+
+    position: Points
+    sop_instance_uid: str
+    pixels: Mask
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A region of interest as its file offers it.
+
+    Attributes
+    ----------
+    source
+        The RTSTRUCT or SEG that it comes from.
+    number
+        ROI Number or Segment Number.
+    name
+        ROI Name or Segment Label.
+    property_type
+        (code value, coding scheme) of the Segmented Property Type; () for an RTSTRUCT.
+    frame_of_reference_uid
+        In which it is defined; empty where the file does not say.
+    outlines, frames
+        Its content: outlines of an RTSTRUCT, or frames of a SEG.
+    orientation, pixel_spacing
+        Of a SEG's frames, in the units of :class:`~appliance.dicom.files.ImageHeader`; () for an RTSTRUCT.
+    """
+
+    source: RoiHeader
+    number: int
+    name: str
+    property_type: tuple[str, ...]
+    frame_of_reference_uid: str
+    outlines: tuple[Outline, ...] = ()
+    frames: tuple[SegmentFrame, ...] = ()
+    orientation: tuple[float, ...] = ()
+    pixel_spacing: tuple[float, ...] = ()
+
+
+def _coordinates(contour: Dataset) -> Points:
+    """Contour Data as numbers, straight from its bytes: a large structure set holds a million decimal strings."""
+    element = contour.get_item("ContourData")
+    if isinstance(element, RawDataElement):
+        return np.array((element.value or b"").rstrip(b" \0").split(b"\\"), dtype=np.float64)
+    return np.array([float(v) for v in contour.get("ContourData") or ()])
+
+
+def _outline(contour: Dataset) -> Outline:
+    data = _coordinates(contour)
+    if data.size % 3 or not np.isfinite(data).all():
+        raise Refused(ReasonCode.ROI_UNREADABLE, "A contour's coordinates are not finite triplets.")
+    images = contour.get("ContourImageSequence") or ()
+    return Outline(
+        points=np.reshape(data, (-1, 3)),
+        geometric_type=str(contour.get("ContourGeometricType") or ""),
+        sop_instance_uid=str(images[0].get("ReferencedSOPInstanceUID") or "") if len(images) == 1 else "",
+    )
+
+
+def _structure_set_regions(dataset: Dataset, source: RoiHeader) -> tuple[Region, ...]:
+    contours = {int(item.ReferencedROINumber): item for item in dataset.get("ROIContourSequence") or ()}
+    regions = []
+    for roi in dataset.get("StructureSetROISequence") or ():
+        number = int(roi.ROINumber)
+        item = contours.get(number)
+        regions.append(
+            Region(
+                source=source,
+                number=number,
+                name=str(roi.get("ROIName") or "").strip(),
+                property_type=(),
+                frame_of_reference_uid=str(roi.get("ReferencedFrameOfReferenceUID") or ""),
+                outlines=tuple(_outline(c) for c in (item.get("ContourSequence") or () if item is not None else ())),
+            )
+        )
+    return tuple(regions)
+
+
+def _shared_or_own(dataset: Dataset, frame: Dataset, keyword: str) -> Dataset:
+    """Return a functional group's item, from the frame itself or from what all frames share."""
+    shared = dataset.get("SharedFunctionalGroupsSequence") or (Dataset(),)
+    for group in (frame, shared[0]):
+        items = group.get(keyword)
+        if items:
+            item: Dataset = items[0]
+            return item
+    raise Refused(ReasonCode.ROI_UNREADABLE, f"The segmentation lacks its {keyword}.")
+
+
+def _segment_pixels(dataset: Dataset) -> npt.NDArray[np.unsignedinteger]:
+    frames = dataset.pixel_array
+    frames = frames[None] if frames.ndim == 2 else frames
+    if len(frames) != len(dataset.PerFrameFunctionalGroupsSequence):
+        raise Refused(ReasonCode.ROI_UNREADABLE, "The segmentation's frames do not match their descriptions.")
+    if str(dataset.get("SegmentationType")) == "FRACTIONAL":
+        full = int(dataset.MaximumFractionalValue)
+        if not np.isin(frames, (0, full)).all():
+            raise Refused(
+                ReasonCode.SEG_FRACTIONAL,
+                "The segmentation holds fractions; where the tumour ends is not for this software to decide.",
+            )
+        return frames // full
+    return frames
+
+
+def _segmentation_regions(dataset: Dataset, source: RoiHeader) -> tuple[Region, ...]:
+    is_label_map = source.sop_class_uid == LABEL_MAP_SEGMENTATION_STORAGE
+    pixels = _segment_pixels(dataset)
+    groups = dataset.PerFrameFunctionalGroupsSequence
+    orientations = {
+        tuple(map(float, _shared_or_own(dataset, g, "PlaneOrientationSequence").ImageOrientationPatient))
+        for g in groups
+    }
+    spacings = {tuple(map(float, _shared_or_own(dataset, g, "PixelMeasuresSequence").PixelSpacing)) for g in groups}
+    if len(orientations) != 1 or len(spacings) != 1:
+        raise Refused(ReasonCode.SEG_GRID_MISMATCH, "The segmentation's frames differ in orientation or pixel spacing.")
+    regions = []
+    for segment in dataset.SegmentSequence:
+        number = int(segment.SegmentNumber)
+        frames = []
+        for group, frame in zip(groups, pixels, strict=True):
+            if is_label_map:
+                mask = frame == number
+            elif int(_shared_or_own(dataset, group, "SegmentIdentificationSequence").ReferencedSegmentNumber) == number:
+                mask = frame > 0
+            else:
+                continue
+            if mask.any():
+                position = _shared_or_own(dataset, group, "PlanePositionSequence").ImagePositionPatient
+                frames.append(SegmentFrame(np.array([float(v) for v in position]), source_image(group), mask))
+        codes = segment.get("SegmentedPropertyTypeCodeSequence") or ()
+        regions.append(
+            Region(
+                source=source,
+                number=number,
+                name=str(segment.get("SegmentLabel") or "").strip(),
+                property_type=tuple(str(codes[0].get(k)) for k in ("CodeValue", "CodingSchemeDesignator")) if codes else (),
+                frame_of_reference_uid=str(dataset.get("FrameOfReferenceUID") or ""),
+                frames=tuple(frames),
+                orientation=next(iter(orientations)),
+                pixel_spacing=next(iter(spacings)),
+            )
+        )  # fmt: skip
+    return tuple(regions)
+
+
+def load_regions(source: RoiHeader) -> tuple[Region, ...]:
+    """Read every region that an RTSTRUCT or SEG holds.
+
+    Raises
+    ------
+    Refused
+        ``roi_unreadable``, ``seg_fractional`` or ``seg_grid_mismatch``.
+    """
+    try:
+        dataset = pydicom.dcmread(source.path)
+        read = _structure_set_regions if source.kind == "RTSTRUCT" else _segmentation_regions
+        return read(dataset, source)
+    except (Refused, OSError):
+        raise
+    except Exception as error:  # hostile bytes: whatever the decoder raises, the file is at fault
+        raise Refused(ReasonCode.ROI_UNREADABLE, f"The {source.kind} cannot be read.") from error
+
+
+class SelectionRule(Protocol):
+    """The part of a bundle's manifest that says which region is the tumour."""
+
+    @property
+    def name_patterns(self) -> tuple[str, ...]:
+        """Regular expressions for names, most telling first."""
+
+    @property
+    def excluded_patterns(self) -> tuple[str, ...]:
+        """Names that the rule never takes."""
+
+    @property
+    def property_types(self) -> tuple[tuple[str, str], ...]:
+        """Segmented Property Types that mean the primary tumour."""
+
+
+def _names(regions: Sequence[Region]) -> str:
+    return ", ".join(sorted(f"'{region.name}'" for region in regions)) or "none"
+
+
+def _matches(pattern: str, region: Region) -> bool:
+    return re.fullmatch(pattern, region.name, flags=re.IGNORECASE) is not None
+
+
+def choose(regions: Sequence[Region], rule: SelectionRule, name: str | None) -> Region:
+    """Choose the one region to measure.
+
+    Parameters
+    ----------
+    regions
+        What one RTSTRUCT or SEG offers.
+    rule
+        The bundle's rule.
+    name
+        A name given by the user, which overrides the rule; case and outer blanks are ignored.
+
+    Raises
+    ------
+    Refused
+        ``roi_not_found`` or ``roi_ambiguous``, with the names there are.
+    """
+    if name is not None:
+        wanted = [region for region in regions if region.name.casefold() == name.strip().casefold()]
+        if len(wanted) == 1:
+            return wanted[0]
+        code = ReasonCode.ROI_AMBIGUOUS if wanted else ReasonCode.ROI_NOT_FOUND
+        found = f"{len(wanted)} regions have" if wanted else "No region of interest has"
+        raise Refused(code, f"{found} the name that was asked for; there are: {_names(regions)}.")
+    eligible = [r for r in regions if not any(_matches(pattern, r) for pattern in rule.excluded_patterns)]
+    by_code = [region for region in eligible if region.property_type in rule.property_types]
+    rounds = [by_code, *([r for r in eligible if _matches(pattern, r)] for pattern in rule.name_patterns)]
+    for found_regions in rounds:
+        if len(found_regions) == 1:
+            return found_regions[0]
+        # Two segments may both be coded as neoplasm, primary and node; the names may still tell them apart.
+        if len(found_regions) > 1 and found_regions is not by_code:
+            break
+    raise Refused(
+        ReasonCode.ROI_AMBIGUOUS,
+        f"No region of interest is clearly the primary tumour; name one with --roi. There are: {_names(regions)}.",
+    )
+
+
+def fill(points: Points, shape: tuple[int, int]) -> Mask:
+    """Fill a polygon: a pixel is inside when its centre is, by the even–odd rule.
+
+    Parameters
+    ----------
+    points
+        (n, 2) corners as (row, column) in pixel units; the centre of the first pixel is (0, 0).
+    shape
+        (rows, columns).
+
+    Returns
+    -------
+    ndarray of bool
+        (rows, columns).
+    """
+    rows, columns = shape
+    start, end = points, np.roll(points, -1, axis=0)
+    crossings = np.zeros((rows, columns + 1), dtype=np.int64)
+    low, high = np.minimum(start[:, 0], end[:, 0]), np.maximum(start[:, 0], end[:, 0])
+    # Half-open in the row direction, so that a corner exactly on a row of centres counts once.
+    first = np.clip(np.ceil(low), 0, rows).astype(np.int64)
+    last = np.clip(np.ceil(high), 0, rows).astype(np.int64)
+    counts = last - first
+    edge = np.repeat(np.arange(len(points)), counts)
+    row = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + first[edge]
+    slope = (row - start[edge, 0]) / (end[edge, 0] - start[edge, 0])
+    column = start[edge, 1] + slope * (end[edge, 1] - start[edge, 1])
+    np.add.at(crossings, (row, np.clip(np.ceil(column), 0, columns).astype(np.int64)), 1)
+    inside: Mask = (np.cumsum(crossings, axis=1)[:, :columns] % 2).astype(np.bool_)
+    return inside
+
+
+def combine(polygons: Sequence[Mask]) -> Mask:
+    """Combine the contours of one slice by the even–odd rule: a contour within another is a hole.
+
+    Raises
+    ------
+    Refused
+        ``contours_overlap``: two contours cross, or one is there twice, so that even–odd would cut false holes.
+    """
+    for i, first in enumerate(polygons):
+        for second in polygons[i + 1 :]:
+            common = first & second
+            if not common.any():
+                continue
+            nested = np.array_equal(common, first) != np.array_equal(common, second)
+            if not nested:
+                raise Refused(
+                    ReasonCode.CONTOURS_OVERLAP, "Two contours of the region of interest overlap on the same slice."
+                )
+    total: Mask = np.logical_xor.reduce(polygons)
+    return total
+
+
+def prove_outlines(region: Region) -> None:
+    """Refuse contours that do not bound an area.
+
+    Raises
+    ------
+    Refused
+        ``roi_empty`` or ``contour_not_closed``.
+    """
+    if not region.outlines:
+        raise Refused(ReasonCode.ROI_EMPTY, f"The region of interest '{region.name}' has no contour.")
+    for outline in region.outlines:
+        if outline.geometric_type not in _CLOSED or len(outline.points) < 3:
+            raise Refused(
+                ReasonCode.CONTOUR_NOT_CLOSED,
+                f"The region of interest '{region.name}' has a contour that is open or a point.",
+            )
+
+
+def same_grid(region: Region, orientation: Sequence[float], pixel_spacing: Sequence[float]) -> bool:
+    """Whether a SEG's frames have the orientation and pixel spacing of the images."""
+    return np.allclose(region.orientation, orientation, atol=1e-4) and np.allclose(
+        region.pixel_spacing, pixel_spacing, rtol=1e-4
+    )
+
+
+def same_place(position: Points, other: Points) -> bool:
+    """Whether a SEG's frame starts where the image does (0.01 mm)."""
+    return bool(np.abs(position - other).max() <= _POSITION_TOLERANCE)

@@ -1,0 +1,99 @@
+"""A generated chest phantom: the golden case of every bundle and the study of ``lungstage demo``.
+
+Its numbers must come out the same on every machine, so nothing in it may hang on a rounding: spacings are powers of
+two, HU lie on the lattice 2 + 80 k, and shapes and texture come from exact integer arithmetic. Resampled linearly to
+1 mm, every weight is a sixteenth, so every HU is 2 + 5 j: a whole number, and never on an edge of a bin that is a
+multiple of 5 HU wide.
+"""
+
+from __future__ import annotations
+
+import highdicom as hd
+import numpy as np
+import numpy.typing as npt
+
+from appliance.errors import ReasonCode, Refused
+
+NAME = "spiculated-1"
+
+_SHAPE = (32, 192, 192)  # slices, rows, columns
+_SPACING = (2.0, 0.5, 0.5)  # mm
+_AIR, _LUNG, _TISSUE = -958, -798, 2
+_STEP = 80  # HU
+_FRAME_OF_REFERENCE = "2.25.178023489012374890123748901237489012"
+
+
+def _noise(shape: tuple[int, int, int], seed: int) -> npt.NDArray[np.int64]:
+    """White noise in 0 … 15 from an integer hash of the voxel's index."""
+    z, y, x = np.indices(shape, dtype=np.uint64)
+    key = (
+        (z * np.uint64(73856093)) ^ (y * np.uint64(19349663)) ^ (x * np.uint64(83492791)) ^ np.uint64(seed * 2654435761)
+    )
+    for shift, factor in ((33, 0xFF51AFD7ED558CCD), (29, 0xC4CEB9FE1A85EC53)):
+        key ^= key >> np.uint64(shift)
+        key *= np.uint64(factor)
+    return (key >> np.uint64(60)).astype(np.int64)
+
+
+def _smoothed(field: npt.NDArray[np.int64], radius: tuple[int, int, int]) -> npt.NDArray[np.int64]:
+    """Sum of `field` over a box; integers, so the order of summation is of no account."""
+    for axis, reach in enumerate(radius):
+        rolled = [np.roll(field, shift, axis=axis) for shift in range(-reach, reach + 1)]
+        field = np.sum(rolled, axis=0, dtype=np.int64)
+    return field
+
+
+def _ranked(field: npt.NDArray[np.int64], cuts: tuple[float, ...]) -> npt.NDArray[np.int64]:
+    """Count the quantiles `cuts` that each voxel reaches."""
+    ordered = np.sort(field, axis=None)
+    ranks: npt.NDArray[np.int64] = np.searchsorted(
+        ordered[[int(cut * ordered.size) for cut in cuts]], field, side="right"
+    )
+    return ranks
+
+
+def make(name: str = NAME) -> tuple[hd.Volume, npt.NDArray[np.bool_]]:
+    """Make the phantom.
+
+    Parameters
+    ----------
+    name
+        Generator and version; only :data:`NAME` exists.
+
+    Returns
+    -------
+    tuple
+        The CT as int16 HU and the tumour mask, both (32, 192, 192) at 2 × 0.5 × 0.5 mm (slices, rows, columns).
+
+    Raises
+    ------
+    Refused
+        ``bundle_invalid`` where a bundle names a phantom that this version cannot make.
+    """
+    if name != NAME:
+        raise Refused(ReasonCode.BUNDLE_INVALID, f"This version cannot make the phantom '{name}'.")
+    z, y, x = np.meshgrid(
+        *((np.arange(n) - (n - 1) / 2) * step for n, step in zip(_SHAPE, _SPACING, strict=True)), indexing="ij"
+    )
+    body = (x / 46) ** 2 + (y / 43) ** 2 <= 1
+    lung = (x / 40) ** 2 + (y / 37) ** 2 <= 1
+    # Mean radius 16 mm, with lobes and a coarse random relief: multiplications and additions only, which IEEE 754
+    # rounds alike everywhere.
+    relief = _smoothed(_noise(_SHAPE, 1), (2, 6, 6)) - 845 * 15 / 2
+    radius = 16 + (x * y + y * z - x * z) / 90 + relief / 60
+    reach = x * x + 1.25 * y * y + 1.5 * z * z
+    tumour = reach <= radius * radius
+    rim = 0 + (reach > (radius - 3) * (radius - 3)) + 2 * (reach > (radius - 1.5) * (radius - 1.5))
+    texture = _ranked(_smoothed(_noise(_SHAPE, 2), (1, 3, 3)), (0.04, 0.2, 0.85, 0.99)) - 2
+    necrosis = (x + 4) ** 2 + (y - 3) ** 2 + z**2 <= 25
+    vessels = _ranked(_smoothed(_noise(_SHAPE, 3), (1, 1, 1)), (0.9, 0.97, 0.99))
+    hu = np.where(body, _TISSUE + _STEP * (texture == 2), _AIR)
+    hu = np.where(lung, _LUNG + 2 * _STEP * vessels, hu)
+    hu = np.where(tumour, _TISSUE + _STEP * (texture - necrosis - rim), hu)
+    affine = np.zeros((4, 4))
+    affine[2, 0], affine[1, 1], affine[0, 2] = _SPACING
+    affine[:, 3] = (-47.75, -47.75, -31.0, 1.0)
+    volume = hd.Volume(
+        hu.astype(np.int16), affine, coordinate_system="PATIENT", frame_of_reference_uid=_FRAME_OF_REFERENCE
+    )
+    return volume, tumour

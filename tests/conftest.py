@@ -1,0 +1,32 @@
+"""Fixtures that every part of the suite may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pydicom.config
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real patients, IBSI phantoms and hostile files; not part of the repository."""
+    folder = Path(os.environ.get("LUNGSTAGE_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip("the real data are not here (set LUNGSTAGE_DATA to their folder)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shipped_bundle() -> Path:
+    """The bundle that the repository ships."""
+    return ROOT / "models" / "lung1-stage"
+
+
+@pytest.fixture
+def strict_dicom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make pydicom refuse to write values that DICOM does not allow."""
+    monkeypatch.setattr(pydicom.config.settings, "writing_validation_mode", pydicom.config.RAISE)
