@@ -1,100 +1,177 @@
-"""Model bundles: ``model.onnx``, ``extraction.yaml``, ``manifest.json`` and ``MODEL_CARD.md`` in one folder."""
+"""Model bundles: read one strictly, hold every byte to its hash, and let it prove itself.
+
+A bundle is a folder of exactly four files: ``model.onnx``, ``extraction.yaml``, ``manifest.json`` and
+``MODEL_CARD.md``. What the manifest says is :mod:`appliance.manifest`.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import hashlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from appliance import phantom
+from appliance.errors import ReasonCode, Refused
+from appliance.inference import Predictor
+from appliance.manifest import (
+    HASHED_FILES,
+    Decision,
+    FeatureEntry,
+    GoldenCase,
+    IntendedUse,
+    Manifest,
+    Provenance,
+    RoiRule,
+)
+from appliance.manifest import parse as parse_manifest
+from appliance.radiomics import extract, parameters
+from appliance.spec import ExtractionSpec, FeatureVector
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+__all__ = [
+    "BUNDLE_FILES", "Bundle", "Decision", "FeatureEntry", "GoldenCase", "IntendedUse", "Manifest", "Provenance",
+    "RoiRule", "load_bundle", "measure_phantom", "prove",
+]  # fmt: skip
 
+BUNDLE_FILES: Final = frozenset({"manifest.json", *HASHED_FILES})
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+MAX_FILE_BYTES: Final = 64 * 1024 * 1024
+"""A model of this kind takes a fifth of a megabyte; more than this is not one."""
 
+FEATURE_TOLERANCE: Final = 1e-9  # relative
+PROBABILITY_TOLERANCE: Final = 1e-6
 
-class FeatureEntry(_Frozen):
-    """One input of the network: its name, its unit and what training saw of it."""
-
-    name: str
-    unit: str  # UCUM
-    ibsi: str | None  # IBSI code, None where IBSI does not define the feature
-    training_median: Finite
-    training_quantiles: dict[str, Finite]  # keys "0", "0.01", "0.05", "0.25", "0.5", "0.75", "0.95", "0.99", "1"
-
-
-class RoiRule(_Frozen):
-    """How the region of interest is chosen among those an RTSTRUCT or SEG offers."""
-
-    # Case-insensitive regular expressions, full match, tried in order; the first that matches any ROI decides,
-    # and must then match exactly one.
-    name_patterns: tuple[str, ...]
-    excluded_patterns: tuple[str, ...]  # nodes and organs; never chosen by rule
-    # (code value, coding scheme designator) of Segmented Property Types that mean the primary tumour.
-    property_types: tuple[tuple[str, str], ...]
-
-
-class IntendedUse(_Frozen):
-    """The limits inside which the model may answer; outside them a case is refused."""
-
-    statement: str
-    modality: Literal["CT"]
-    body_parts: tuple[str, ...]  # accepted values of BodyPartExamined; an absent one needs lung in the slices
-    slice_thickness_mm: tuple[Finite, Finite]
-    pixel_spacing_mm: tuple[Finite, Finite]
-    hu_range: tuple[Finite, Finite]  # of the voxels inside the ROI
-    domain_distance_warn: Finite
-    domain_distance_max: Finite
+FEATURES_KEY: Final = "features"
+EXTRACTION_KEY: Final = "extraction.yaml"
+"""What ``model.onnx`` carries about its inputs: their names, one a line in order, and the text of the spec."""
 
 
-class Decision(_Frozen):
-    """Class-conditional conformal thresholds (split conformal on out-of-fold probabilities).
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A verified model bundle.
 
-    A class stays possible while its probability is at least its threshold; exactly one possible class is the
-    stage, both or none is ``indeterminate``.
+    Attributes
+    ----------
+    manifest
+        What the bundle is and what it may be used for.
+    spec
+        What to measure, features in input order.
+    predictor
+        The model, ready to answer.
+    digest
+        SHA-256 of ``manifest.json`` in hexadecimal; as that file holds the others' hashes, it names the whole bundle.
     """
 
-    alpha: Finite
-    early_min_probability: Finite
-    advanced_min_probability: Finite
+    manifest: Manifest
+    spec: ExtractionSpec
+    predictor: Predictor
+    digest: str
 
 
-class GoldenCase(_Frozen):
-    """What the generated phantom must give, to 1e-9 relative (features) and 1e-6 (probability)."""
+def load_bundle(folder: Path, *, self_test: bool = True) -> Bundle:
+    """Read, verify and prove a bundle.
 
-    phantom: str  # name and version of the generator, e.g. "spiculated-1"
-    features: dict[str, Finite]
-    probability_advanced: Finite
+    Parameters
+    ----------
+    folder
+        The bundle's folder.
+    self_test
+        Recompute the golden case through the real steps; leave it out only where it was just done.
+
+    Raises
+    ------
+    Refused
+        ``bundle_unreadable`` (a file is missing, too large or cannot be read), ``bundle_hash_mismatch`` (any byte of
+        any file differs from what was packed), ``bundle_invalid`` (the parts are not well-formed or contradict each
+        other, or there is a file too many), ``bundle_self_test_failed`` (the golden case comes out differently).
+    """
+    contents = _read(folder)
+    manifest = parse_manifest(contents["manifest.json"])
+    for name, expected in manifest.files.items():
+        if _sha256(contents[name]) != expected:
+            raise Refused(ReasonCode.BUNDLE_HASH_MISMATCH, f"The bundle's {name} is not the file that was packed.")
+    spec = _spec(contents["extraction.yaml"], manifest)
+    predictor = Predictor(contents["model.onnx"], manifest.features, manifest.decision)
+    carried = {FEATURES_KEY: "\n".join(spec.features), EXTRACTION_KEY: contents["extraction.yaml"].decode("utf-8")}
+    if any(predictor.metadata.get(key) != text for key, text in carried.items()):
+        raise _invalid("model.onnx was built for other features or another extraction spec")
+    bundle = Bundle(manifest, spec, predictor, _sha256(contents["manifest.json"]))
+    if self_test:
+        prove(bundle)
+    return bundle
 
 
-class Provenance(_Frozen):
-    """Where the model comes from."""
-
-    cohort: str
-    source: str
-    licence: str
-    table_sha256: str
-    rows: int
-    rows_excluded: int
-    prevalence_advanced: Finite
-    stages_absent: tuple[str, ...]
-    seed: int
-    versions: dict[str, str]
+def measure_phantom(name: str, spec: ExtractionSpec) -> FeatureVector:
+    """Measure the generated phantom `name` as a patient would be measured, from volume and mask on."""
+    return extract.extract(*phantom.make(name), spec)
 
 
-class Manifest(_Frozen):
-    """``manifest.json``: what the bundle is, what it may be used for and how it proves itself."""
+def prove(bundle: Bundle) -> None:
+    """Recompute the golden case through the real steps.
 
-    schema_version: Literal[1]
-    name: str
-    version: str
-    research_use_only: Literal[True]
-    files: dict[str, str]  # file name -> SHA-256 of model.onnx, extraction.yaml, MODEL_CARD.md
-    features: tuple[FeatureEntry, ...]
-    slice_margin: int
-    pixel_type: Literal["int16 if the rescale is integral, else float64"]
-    roi_rule: RoiRule
-    intended_use: IntendedUse
-    decision: Decision
-    provenance: Provenance
-    golden: GoldenCase
+    Raises
+    ------
+    Refused
+        ``bundle_self_test_failed``, naming the first feature that differs by more than 1e-9 relative, or the
+        probability when it differs by more than 1e-6: this machine's libraries would not give the answers that the
+        bundle was evaluated with.
+    """
+    golden = bundle.manifest.golden
+    features = measure_phantom(golden.phantom, bundle.spec)
+    for name, value in zip(features.names, features.values.tolist(), strict=True):
+        if not math.isclose(value, golden.features[name], rel_tol=FEATURE_TOLERANCE, abs_tol=0.0):
+            raise _self_test_failed(f"{name} is {value!r}, not {golden.features[name]!r}")
+    probability = bundle.predictor.predict(features).probability_advanced
+    if not abs(probability - golden.probability_advanced) <= PROBABILITY_TOLERANCE:
+        raise _self_test_failed(f"the probability is {probability!r}, not {golden.probability_advanced!r}")
+
+
+def _read(folder: Path) -> dict[str, bytes]:
+    """Read each file once, so that what is verified is what is used."""
+    try:
+        present = {entry.name for entry in folder.iterdir()}
+    except OSError as error:
+        raise Refused(ReasonCode.BUNDLE_UNREADABLE, "The bundle's folder cannot be read.") from error
+    if missing := sorted(BUNDLE_FILES - present):
+        raise Refused(ReasonCode.BUNDLE_UNREADABLE, f"The bundle lacks {', '.join(missing)}.")
+    if surplus := sorted(present - BUNDLE_FILES):
+        raise _invalid(f"it holds what no manifest vouches for: {', '.join(surplus)}")
+    return {name: _read_file(folder / name) for name in sorted(BUNDLE_FILES)}
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        if not path.is_file():  # a pipe or a device would never end
+            raise Refused(ReasonCode.BUNDLE_UNREADABLE, f"The bundle's {path.name} is not a file.")
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise Refused(ReasonCode.BUNDLE_UNREADABLE, f"The bundle's {path.name} cannot be read.") from error
+    if len(content) > MAX_FILE_BYTES:
+        raise Refused(ReasonCode.BUNDLE_UNREADABLE, f"The bundle's {path.name} is larger than {MAX_FILE_BYTES} bytes.")
+    return content
+
+
+def _spec(text: bytes, manifest: Manifest) -> ExtractionSpec:
+    try:
+        spec = parameters.parse(text.decode("utf-8"), order=manifest.feature_names)
+    except UnicodeDecodeError as error:
+        raise _invalid("extraction.yaml is not UTF-8") from error
+    except Refused as error:
+        raise _invalid(f"extraction.yaml does not fit the manifest ({error})") from error
+    if manifest.slice_margin < spec.margin_slices:
+        raise _invalid(f"the slice margin is {manifest.slice_margin}, but its interpolator needs {spec.margin_slices}")
+    return spec
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _invalid(why: str) -> Refused:
+    return Refused(ReasonCode.BUNDLE_INVALID, f"The bundle is not valid: {why}.")
+
+
+def _self_test_failed(why: str) -> Refused:
+    return Refused(ReasonCode.BUNDLE_SELF_TEST_FAILED, f"The bundle's self-test failed: {why}.")

@@ -39,7 +39,7 @@ def _smoothed(field: npt.NDArray[np.int64], radius: tuple[int, int, int]) -> npt
     """Sum of `field` over a box; integers, so the order of summation is of no account."""
     for axis, reach in enumerate(radius):
         rolled = [np.roll(field, shift, axis=axis) for shift in range(-reach, reach + 1)]
-        field = np.sum(rolled, axis=0, dtype=np.int64)
+        field = np.stack(rolled).sum(axis=0)
     return field
 
 

@@ -428,7 +428,6 @@ def _documents(
             rows=provenance.rows,
             intended_use=bundle.manifest.intended_use.statement,
             settings=tuple(f"{key}={bundle.spec.settings[key]}" for key in sorted(bundle.spec.settings)),
-            training_quantiles={entry.name: entry.training_quantiles for entry in bundle.manifest.features},
         ),
         identity=_document_identity(measurement, bundle),
         created=created,

@@ -18,6 +18,7 @@ from appliance.dicom.roi import Outline, Region, SegmentFrame, prove_outlines, s
 from appliance.errors import Held, ReasonCode, Refused
 
 Floats = npt.NDArray[np.float64]
+Item = Outline | SegmentFrame
 
 # A contour lies on a slice when it is no further off than this (mm), or than a fifth of the slice spacing.
 _PLANE_TOLERANCE = 0.1
@@ -50,7 +51,7 @@ class ReferenceSlices:
 
     images: tuple[ImageHeader, ...]
     spacing: tuple[float, float, float]
-    content: tuple[tuple[Outline | SegmentFrame, ...], ...]
+    content: tuple[tuple[Item, ...], ...]
     clipped: bool
 
 
@@ -111,7 +112,7 @@ def _series_is_all_there(case: Case) -> bool:
     return bool(listed) and listed <= {image.sop_instance_uid for image in case.images}
 
 
-def _resolve_by_reference(case: Case, items: Sequence[Outline | SegmentFrame], stack: _Stack) -> list[int]:
+def _resolve_by_reference(case: Case, items: Sequence[Item], stack: _Stack) -> list[int]:
     """Place each item on the image that it names."""
     index = {image.sop_instance_uid: k for k, image in enumerate(stack.images)}
     wanted = {item.sop_instance_uid for item in items}
@@ -129,14 +130,12 @@ def _resolve_by_reference(case: Case, items: Sequence[Outline | SegmentFrame], s
     return [index[item.sop_instance_uid] for item in items]
 
 
-def _depth(item: Outline | SegmentFrame, normal: Floats) -> float:
+def _depth(item: Item, normal: Floats) -> float:
     point = item.points[0] if isinstance(item, Outline) else item.position
     return float(np.dot(normal, point))
 
 
-def _resolve_by_geometry(
-    case: Case, region: Region, items: Sequence[Outline | SegmentFrame], stack: _Stack, settled: bool
-) -> list[int]:
+def _resolve_by_geometry(case: Case, region: Region, items: Sequence[Item], stack: _Stack, settled: bool) -> list[int]:
     """Place each item on the image whose plane it lies in."""
     step = stack.step()
     depths = [_depth(item, stack.normal) for item in items]
@@ -161,7 +160,7 @@ def _resolve_by_geometry(
     raise _missing(f"The slices of {planes} planes of the region of interest are missing.")
 
 
-def _prove_on_plane(region: Region, items: Sequence[Outline | SegmentFrame], placed: list[int], stack: _Stack) -> None:
+def _prove_on_plane(region: Region, items: Sequence[Item], placed: list[int], stack: _Stack) -> None:
     """Prove that each item lies in the plane, or on the grid, of the image it was placed on."""
     tolerance = _tolerance(stack.step())
     for item, k in zip(items, placed, strict=True):
@@ -184,12 +183,11 @@ def _span(region: Region, case: Case, stack: _Stack, occupied: list[int], margin
     step = _proven_step(stack, occupied)
     first = stack.depths[occupied[0]]
     count = round((stack.depths[occupied[-1]] - first) / step) if step else 0
-    on_plane = max(_SPACING_TOLERANCE, _SPACING_SHARE * step)
     span: list[int] = []
     gaps = 0
     for place in range(-margin, count + margin + 1):
         depth = first + place * step
-        hits = np.flatnonzero(np.abs(stack.depths - depth) <= on_plane) if step else np.array(occupied)
+        hits = np.flatnonzero(np.abs(stack.depths - depth) <= _allowed(step)) if step else np.array(occupied)
         if len({stack.images[k].sop_instance_uid for k in hits}) < len(hits):
             raise Refused(
                 ReasonCode.CONFLICTING_INSTANCES, "One SOP Instance UID of the series came with different content."
@@ -214,12 +212,22 @@ def _span(region: Region, case: Case, stack: _Stack, occupied: list[int], margin
     return span
 
 
+def _allowed(step: float) -> float:
+    """How far, in mm, a slice may lie from its place in an even spacing of `step`."""
+    return max(_SPACING_TOLERANCE, _SPACING_SHARE * step)
+
+
 def _proven_step(stack: _Stack, occupied: list[int]) -> float:
     """Distance between neighbouring slices around the region, in mm; proven not to be a gap that something fills."""
     around = [k for k in range(occupied[0] - 1, occupied[-1] + 2) if 0 <= k < len(stack.images)]
     gaps = np.diff(stack.depths[around])
     gaps = gaps[gaps > _SPACING_TOLERANCE]
-    step = float(gaps.min()) if gaps.size else 0.0
+    step = 0.0
+    if gaps.size:
+        places = np.round(gaps / gaps.min())
+        step = float(gaps.sum() / places.sum())
+        if np.abs(gaps - places * step).max() > _allowed(step):
+            raise Refused(ReasonCode.SPACING_NOT_UNIFORM, "The slices of the series are not evenly spaced.")
     thickness = [stack.images[k].slice_thickness or 0.0 for k in occupied]
     if min(thickness) > 0 and step > 1.5 * max(thickness):
         raise _missing(
@@ -277,12 +285,12 @@ def _prove_regular(images: Sequence[ImageHeader], normal: Floats) -> tuple[float
         return (first.slice_thickness, first.pixel_spacing[0], first.pixel_spacing[1])
     gaps = np.diff(depths)
     step = float(depths[-1] / (len(images) - 1))
-    if np.abs(gaps - step).max() > max(_SPACING_TOLERANCE, _SPACING_SHARE * step):
+    if np.abs(gaps - step).max() > _allowed(step):
         raise Refused(ReasonCode.SPACING_NOT_UNIFORM, "The slices of the series are not evenly spaced.")
     return (_nominal(step, images), first.pixel_spacing[0], first.pixel_spacing[1])
 
 
-def _extent(content: Sequence[Sequence[Outline | SegmentFrame]]) -> int:
+def _extent(content: Sequence[Sequence[Item]]) -> int:
     """Count the slices from the first to the last that holds a part of the region."""
     occupied = [k for k, items in enumerate(content) if items]
     return occupied[-1] - occupied[0] + 1
@@ -314,14 +322,10 @@ def reference_slices(
     Refused
         One of the geometry or region codes.
     """
-    items: tuple[Outline | SegmentFrame, ...]
-    if region.source.kind == "RTSTRUCT":
-        prove_outlines(region)
-        items = region.outlines
-    else:
-        items = region.frames
-        if not items:
-            raise Refused(ReasonCode.ROI_EMPTY, f"The segment '{region.name}' is empty.")
+    items: tuple[Item, ...] = (*region.outlines, *region.frames)
+    if not items:
+        raise Refused(ReasonCode.ROI_EMPTY, f"The region of interest '{region.name}' is empty.")
+    prove_outlines(region)
     stack = _Stack.of(case.images)
     frames = {image.frame_of_reference_uid for image in stack.images}
     if region.frame_of_reference_uid and region.frame_of_reference_uid not in frames:
@@ -337,7 +341,7 @@ def reference_slices(
     span = _span(region, case, stack, sorted(set(placed)), margin, settled)
     images = tuple(stack.images[k] for k in span)
     spacing = _prove_regular(images, stack.normal)
-    content: list[tuple[Outline | SegmentFrame, ...]] = [
+    content: list[tuple[Item, ...]] = [
         tuple(item for item, k in zip(items, placed, strict=True) if k == at) for at in span
     ]
     return ReferenceSlices(images, spacing, tuple(content), len(span) < _extent(content) + 2 * margin)

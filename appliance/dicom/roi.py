@@ -19,6 +19,7 @@ from appliance.errors import ReasonCode, Refused
 Mask = npt.NDArray[np.bool_]
 Points = npt.NDArray[np.float64]
 
+_CODE = ("CodeValue", "CodingSchemeDesignator")
 _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 _POSITION_TOLERANCE = 0.01  # mm; what decimal strings of 16 characters may round away, and no more
 
@@ -74,7 +75,7 @@ class Region:
     pixel_spacing: tuple[float, ...] = ()
 
 
-def _coordinates(contour: Dataset) -> Points:
+def _coordinates(contour: Dataset) -> npt.NDArray[np.float64]:
     """Contour Data as numbers, straight from its bytes: a large structure set holds a million decimal strings."""
     element = contour.get_item("ContourData")
     if isinstance(element, RawDataElement):
@@ -86,9 +87,9 @@ def _outline(contour: Dataset) -> Outline:
     data = _coordinates(contour)
     if data.size % 3 or not np.isfinite(data).all():
         raise Refused(ReasonCode.ROI_UNREADABLE, "A contour's coordinates are not finite triplets.")
-    images = contour.get("ContourImageSequence") or ()
+    images: Sequence[Dataset] = contour.get("ContourImageSequence") or ()
     return Outline(
-        points=np.reshape(data, (-1, 3)),
+        points=data.reshape((-1, 3)),
         geometric_type=str(contour.get("ContourGeometricType") or ""),
         sop_instance_uid=str(images[0].get("ReferencedSOPInstanceUID") or "") if len(images) == 1 else "",
     )
@@ -171,7 +172,7 @@ def _segmentation_regions(dataset: Dataset, source: RoiHeader) -> tuple[Region, 
                 source=source,
                 number=number,
                 name=str(segment.get("SegmentLabel") or "").strip(),
-                property_type=tuple(str(codes[0].get(k)) for k in ("CodeValue", "CodingSchemeDesignator")) if codes else (),
+                property_type=tuple(str(codes[0].get(k)) for k in _CODE) if codes else (),
                 frame_of_reference_uid=str(dataset.get("FrameOfReferenceUID") or ""),
                 frames=tuple(frames),
                 orientation=next(iter(orientations)),
@@ -322,10 +323,8 @@ def prove_outlines(region: Region) -> None:
     Raises
     ------
     Refused
-        ``roi_empty`` or ``contour_not_closed``.
+        ``contour_not_closed``.
     """
-    if not region.outlines:
-        raise Refused(ReasonCode.ROI_EMPTY, f"The region of interest '{region.name}' has no contour.")
     for outline in region.outlines:
         if outline.geometric_type not in _CLOSED or len(outline.points) < 3:
             raise Refused(

@@ -52,7 +52,8 @@ class _SharedGreyLevels:
 
 
 def _sharing(base: type) -> type:
-    return type(base.__name__, (_SharedGreyLevels, base), {})
+    # Under the library's own module name, so that its log lines stay in its own logger.
+    return type(base.__name__, (_SharedGreyLevels, base), {"__module__": base.__module__})
 
 
 _CLASSES = MappingProxyType(

@@ -103,7 +103,9 @@ def _rim(points: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     order = np.lexsort((points[:, 2], points[:, 1], points[:, 0]))
     points = points[order]
     new_line = np.any(np.diff(points[:, :2], axis=0) != 0, axis=1)
-    return points[np.concatenate([[True], new_line]) | np.concatenate([new_line, [True]])]
+    outermost = np.concatenate([[True], new_line]) | np.concatenate([new_line, [True]])
+    rim: npt.NDArray[np.int64] = points[outermost]
+    return rim
 
 
 def _hull(points: Floats) -> Floats:

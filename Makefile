@@ -1,0 +1,49 @@
+# Everything a newcomer needs. Each target does its own set-up, and needs only Python 3.11 and a C compiler.
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+export OMP_NUM_THREADS ?= 2
+
+.PHONY: demo test check lint bench bundle clean help
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
+
+# PyRadiomics' last usable release is an sdist that needs numpy, and a setuptools that still has pkg_resources, to be
+# there when it is built; so those come first, and the build must not be isolated from them.
+$(VENV)/.appliance: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) numpy setuptools wheel
+	$(PIP) --no-build-isolation --no-binary pyradiomics pyradiomics
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.everything: $(VENV)/.appliance
+	$(PIP) --editable '.[training,dev]'
+	@touch $@
+
+demo: $(VENV)/.appliance ## a phantom study through the real daemon, with the shipped bundle
+	$(BIN)/lungstage demo
+
+test: $(VENV)/.everything ## the whole suite
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+
+lint: $(VENV)/.everything ## format, style, types, import directions
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint test ## lint, then the whole suite; what a change must pass
+
+bench: $(VENV)/.everything ## benchmarks: ratios within one run
+	$(BIN)/python -m pytest tests/benchmarks --benchmark -s
+
+bundle: $(VENV)/.everything ## rebuild the shipped bundle from the LUNG1 table (TABLE=...)
+	$(BIN)/lungstage-train fit $(TABLE) -o runs/lung1-stage
+	$(BIN)/lungstage-export build runs/lung1-stage -o models/lung1-stage
+
+clean: ## remove what the other targets made
+	rm -rf $(VENV) runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,287 @@
+"""The casebook: every case in the inbox, when it was last examined, and when to look at it again.
+
+It turns what has arrived into jobs: waiting, held, refused, or ready with a plan to be staged. Nothing is examined
+twice as long as it has not changed, and a refusal is pronounced only on a case that has come to rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Protocol
+
+from appliance.errors import Held, Reason, ReasonCode, Refused, Unavailable
+from appliance.job import IN_HAND_STATES, Job, JobState
+from appliance.logs import defect, logger
+
+if TYPE_CHECKING:
+    from appliance.bundle import Bundle
+    from appliance.dicom.cases import Case
+    from appliance.dicom.files import Header
+    from appliance.ledger import Ledger
+    from appliance.pipeline import Plan
+    from appliance.settings import Settings
+
+
+class Prepare(Protocol):
+    """Shape of :func:`appliance.pipeline.prepare`."""
+
+    def __call__(  # noqa: D102
+        self, case: Case, bundle: Bundle, *, settled: bool, roi_name: str | None, match_by_geometry: bool
+    ) -> Plan: ...
+
+
+def content_digest(case: Case) -> str:
+    """Digest of everything known of a case's instances but where they lie; equal for any number of copies."""
+    parts = {
+        "\0".join(repr(getattr(header, field.name)) for field in fields(header) if field.name != "path")
+        for header in _headers(case)
+    }
+    return hashlib.sha256("\n".join(sorted(parts)).encode(errors="surrogatepass")).hexdigest()
+
+
+@dataclass(slots=True)
+class _Entry:
+    case: Case
+    content: str
+    changed_at: float
+    due: float | None = None  # when to examine it again although nothing came
+    report_at: float | None = None  # when to report that it waits
+    examined_at: float = float("-inf")
+    cost: float = 0.0  # seconds that the last examination took
+    failures: int = 0
+
+
+class Casebook:
+    """The cases of one inbox.
+
+    Parameters
+    ----------
+    ledger, bundle, settings
+        What the jobs are kept in, staged with and timed by.
+    prepare
+        The step that says what a case needs.
+    clock
+        A monotonic clock.
+    """
+
+    def __init__(
+        self, ledger: Ledger, bundle: Bundle, settings: Settings, prepare: Prepare, clock: Callable[[], float]
+    ) -> None:
+        self._ledger = ledger
+        self._bundle = bundle
+        self._settings = settings
+        self._prepare = prepare
+        self._clock = clock
+        self._entries: dict[str, _Entry] = {}
+        self._plans: dict[int, Plan] = {}
+        self._gone: set[int] = set()
+
+    def forget(self) -> None:
+        """Begin anew: the next :meth:`update` examines every case that is not closed."""
+        self._entries.clear()
+        self._plans.clear()
+        self._gone.clear()
+        self._ledger.unready()
+
+    def plan(self, job: Job) -> Plan:
+        """Return the plan of a ready job."""
+        return self._plans[job.id]
+
+    def close(self, job: Job) -> None:
+        """Drop the plan of a job that has come to its end."""
+        self._plans.pop(job.id, None)
+
+    def next_due(self) -> float | None:
+        """When :meth:`tick` next has something to do."""
+        return min((t for e in self._entries.values() for t in (e.due, e.report_at) if t is not None), default=None)
+
+    def update(self, cases: Iterable[Case]) -> bool:
+        """Examine what has changed; True when a job became ready."""
+        current = {case.key: case for case in cases}
+        for key in self._entries.keys() - current.keys():
+            del self._entries[key]
+        became_ready = False
+        for key, case in current.items():
+            known = self._entries.get(key)
+            if known is None or known.case != case:
+                became_ready |= self._meet(case, known)
+        self._settle_absent(current)
+        return became_ready
+
+    def requeue(self) -> bool:
+        """Examine the cases that somebody requeued; True when a job became ready."""
+        wanted = [self._entries[key] for key in self._ledger.requeued() if key in self._entries]
+        became_ready = [self._examine(entry, settled=False) for entry in wanted]
+        self._settle_absent({key: entry.case for key, entry in self._entries.items()})
+        return any(became_ready)
+
+    def tick(self, unread_since: float | None) -> bool:
+        """Do what is due; True when a job became ready.
+
+        Parameters
+        ----------
+        unread_since
+            When the longest unread file of the inbox was first seen; it may belong to any case, so none is settled
+            that would still have waited for it.
+        """
+        became_ready = False
+        now = self._clock()
+        for entry in list(self._entries.values()):
+            if entry.due is not None and entry.due <= now:
+                settles_at = entry.changed_at + self._settings.case_settle_seconds
+                settled = settles_at <= now and (unread_since is None or unread_since > settles_at)
+                if settled or now < settles_at:
+                    became_ready |= self._examine(entry, settled=settled)
+                else:
+                    entry.due = now + self._settings.poll_seconds
+            if entry.report_at is not None and entry.report_at <= now:
+                self._report(entry)
+        return became_ready
+
+    def watch(self, job: Job) -> None:
+        """Report a job that fell back to waiting if it waits for long."""
+        if job.case_key in self._entries:
+            self._entries[job.case_key].report_at = self._clock() + self._settings.report_after_seconds
+
+    def _meet(self, case: Case, known: _Entry | None) -> bool:
+        content = content_digest(case)
+        same = known is not None and known.content == content
+        now = self._clock()
+        entry = _Entry(case, content, known.changed_at if known is not None and same else now)
+        self._entries[case.key] = entry
+        job = self._ledger.latest(case.key)
+        if job is not None and job.closed and job.content == content:
+            return False
+        if known is not None and now < known.examined_at + known.cost:
+            # A case that is slow to examine must not be examined for each slice that arrives.
+            entry.due, entry.report_at = known.examined_at + known.cost, known.report_at
+            entry.examined_at, entry.cost = known.examined_at, known.cost
+            return False
+        return self._examine(entry, settled=False)
+
+    def _examine(self, entry: _Entry, *, settled: bool) -> bool:
+        now = self._clock()
+        job = self._ledger.latest(entry.case.key)
+        if job is not None and job.state in IN_HAND_STATES:
+            entry.due = now + self._settings.retry_seconds
+            return False
+        try:
+            plan = self._prepare(
+                entry.case,
+                self._bundle,
+                settled=settled,
+                roi_name=self._settings.roi_name,
+                match_by_geometry=self._settings.match_by_geometry,
+            )
+        except (Held, Refused) as error:
+            entry.examined_at = self._clock()
+            entry.cost = entry.examined_at - now
+            entry.due = None if settled else entry.changed_at + self._settings.case_settle_seconds
+            self._not_ready(entry, job, error, settled)
+        except (Unavailable, OSError) as error:
+            logger.warning("examination_unavailable", extra=_about(entry.case) | {"error": type(error).__name__})
+            entry.due = now + self._settings.retry_seconds
+        except Exception as error:
+            self._failed(entry, job, error)
+        else:
+            entry.due = entry.report_at = None
+            return self._ready(entry, job, plan)
+        return False
+
+    def _open(self, entry: _Entry) -> Job:
+        case = entry.case
+        anchor = _headers(case)[0].sop_instance_uid
+        return self._ledger.open_job(case.key, case.study_instance_uid, case.series_instance_uid, anchor)
+
+    def _ready(self, entry: _Entry, job: Job | None, plan: Plan) -> bool:
+        own = job if job is not None and not job.closed else None
+        twin = self._ledger.answering(plan.fingerprint, other_than=None if own is None else own.id)
+        if twin is not None:
+            if own is not None:
+                self._ledger.supersede(own.id, twin.id)
+                self.close(own)
+            elif job is not None and job.id == twin.id:
+                self._ledger.note_content(job.id, entry.content)
+            return False
+        own = own or self._open(entry)
+        self._ledger.ready(
+            own.id, content=entry.content, fingerprint=plan.fingerprint, bundle_digest=self._bundle.digest
+        )
+        self._plans[own.id] = plan
+        logger.info("ready", extra=_about(entry.case) | {"job": own.id})
+        return True
+
+    def _not_ready(self, entry: _Entry, job: Job | None, error: Held | Refused, settled: bool) -> None:
+        if job is not None and not settled:
+            answered = job.state is JobState.REFUSED and job.content == entry.content
+            if job.closed or answered:
+                return  # what was said stands until the case has come to rest
+        if job is None or job.closed:
+            job = self._open(entry)
+        self.close(job)
+        if settled and isinstance(error, Refused):
+            entry.report_at = None
+            self._refuse(entry, job, error.reason)
+        elif job.state is JobState.HELD and job.content == entry.content:
+            self._ledger.hold(job.id, error.reason, content=entry.content)
+        else:
+            self._ledger.wait(job.id, error.reason, content=entry.content)
+            entry.report_at = entry.changed_at + self._settings.report_after_seconds
+
+    def _refuse(self, entry: _Entry, job: Job, reason: Reason) -> None:
+        if (job.state, job.content, job.reason) != (JobState.REFUSED, entry.content, reason):
+            self._ledger.refuse(job.id, reason, content=entry.content)
+            logger.warning("refused", extra=_about(entry.case) | {"job": job.id, "code": reason.code})
+
+    def _failed(self, entry: _Entry, job: Job | None, error: Exception) -> None:
+        entry.failures += 1
+        logger.error("examination_defect", extra=_about(entry.case) | defect(error))
+        if entry.failures < self._settings.max_attempts:
+            entry.due = self._clock() + self._settings.retry_seconds * 2**entry.failures
+            return
+        entry.due = entry.report_at = None
+        job = self._open(entry) if job is None or job.closed else job
+        self.close(job)
+        self._refuse(entry, job, internal_error(entry.failures, error))
+
+    def _report(self, entry: _Entry) -> None:
+        entry.report_at = None
+        job = self._ledger.latest(entry.case.key)
+        if job is not None and job.state is JobState.WAITING and job.reason is not None:
+            self._ledger.hold(job.id, job.reason, content=job.content)
+            logger.warning("held", extra=_about(entry.case) | {"job": job.id, "code": job.reason.code})
+
+    def _settle_absent(self, current: dict[str, Case]) -> None:
+        """Close or hold the jobs whose case is no longer there under its old key."""
+        absent = [row for row in self._ledger.unanswered() if row[1] not in current]
+        self._gone &= {job_id for job_id, _, _ in absent}
+        absent = [row for row in absent if row[0] not in self._gone]
+        if not absent:
+            return
+        home = {h.sop_instance_uid: key for key, case in current.items() for h in _headers(case)}
+        for job_id, _, anchor in absent:
+            self._plans.pop(job_id, None)
+            successor = self._ledger.latest(home[anchor]) if anchor in home else None
+            if successor is not None:
+                self._ledger.supersede(job_id, successor.id)
+                continue
+            reason = Reason(ReasonCode.NO_DICOM, "The files of this case are no longer in the inbox.")
+            self._ledger.hold(job_id, reason, content=None)
+            self._gone.add(job_id)
+            logger.warning("held", extra={"job": job_id, "code": reason.code})
+
+
+def internal_error(attempts: int, error: BaseException) -> Reason:
+    """Why a job is given up that we, not the data, are to blame for."""
+    sentence = f"lungstage failed {attempts} times over this case ({type(error).__name__}); the log says where."
+    return Reason(ReasonCode.INTERNAL_ERROR, sentence)
+
+
+def _headers(case: Case) -> tuple[Header, ...]:
+    return (*case.rois, *case.images)
+
+
+def _about(case: Case) -> dict[str, object]:
+    return {"study": case.study_instance_uid, "series": case.series_instance_uid}

@@ -1,0 +1,211 @@
+"""The command line, ``lungstage``: parses, calls one use case, and ends with an exit status that scripts can trust.
+
+0 done, 1 a defect of ours, 2 usage, 3 the data or the bundle was refused or held, 4 something was unavailable.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from enum import IntEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from appliance import __version__
+from appliance.errors import Held, Refused, Unavailable
+
+if TYPE_CHECKING:
+    from appliance.job import Job
+    from appliance.ledger import Ledger
+
+
+class ExitStatus(IntEnum):
+    """What the process ends with."""
+
+    DONE = 0
+    DEFECT = 1
+    USAGE = 2
+    REFUSED = 3
+    UNAVAILABLE = 4
+
+
+app = typer.Typer(
+    name="lungstage",
+    help="From CT and a region of interest to a structured report. Research use only; not a medical device.",
+    no_args_is_help=True,
+    add_completion=False,
+    # typer's own tracebacks print local variables, which hold patient data.
+    pretty_exceptions_enable=False,
+)
+
+StateOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--state", help="State folder; by default .lungstage-NAME beside the outbox NAME.", show_default=False
+    ),
+]
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file of settings.", show_default=False)]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"lungstage {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    inbox: Annotated[Path | None, typer.Option(help="Folder that studies are copied into.", show_default=False)] = None,
+    outbox: Annotated[Path | None, typer.Option(help="Folder that reports appear in.", show_default=False)] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Folder of the model bundle.", show_default=False)] = None,
+    state: StateOption = None,
+    config: ConfigOption = None,
+    roi: Annotated[
+        str | None, typer.Option(help="ROI to use instead of the bundle's rule.", show_default=False)
+    ] = None,
+    log_format: Annotated[str | None, typer.Option(help="text or json.", show_default=False)] = None,
+) -> None:
+    """Watch a folder and write a structured report for each study that is complete.
+
+    Prints "ready" when it watches. SIGTERM or SIGINT ends it after the job in hand.
+    """
+    from appliance import logs
+    from appliance.inbox import Wake
+    from appliance.settings import load_settings
+
+    given: dict[str, Any] = {"inbox": inbox, "outbox": outbox, "bundle": bundle, "state": state}
+    settings = load_settings(config, given | {"roi_name": roi, "log_format": log_format})
+    logs.configure(settings.log_format, settings.log_level)
+    wake = Wake()
+
+    def stop(number: int, _frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)  # a second signal is meant
+        wake.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    # Only now: loading the runtime takes a second in which a signal must already be heeded.
+    from appliance.bundle import load_bundle
+    from appliance.daemon import serve
+
+    serve(settings, wake, load_bundle, lambda: print("ready", flush=True))  # noqa: T201
+
+
+def _open_ledger(state: Path | None, config: Path | None) -> Ledger:
+    from appliance.database import Database
+    from appliance.ledger import Ledger
+    from appliance.settings import state_of
+
+    folder = state_of(state, config)
+    if not (folder / "ledger.sqlite").is_file():
+        raise Unavailable(f"There is no ledger in {folder}; --state names the state folder of the daemon.")
+    return Ledger(Database(folder / "ledger.sqlite"))
+
+
+@app.command()
+def jobs(
+    state: StateOption = None,
+    config: ConfigOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
+) -> None:
+    """List the jobs: which studies came, and what became of each."""
+    rows = [_row(job) for job in _open_ledger(state, config).jobs()]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        "job", "state", "study", "answer or reason", "attempts", "since", title="lungstage: research use only"
+    )
+    for row in rows:
+        outcome, reason = row["outcome"] or {}, row["reason"]
+        probability = outcome.get("probability_advanced")
+        answer = f"{outcome.get('stage')} ({probability:.2f})" if probability is not None else ""
+        text = f"{reason['code']}: {reason['message']}" if reason else answer
+        cells = (row["id"], row["state"], row["study_instance_uid"], text, row["attempts"], row["updated_at"][:19])
+        table.add_row(*(Text(_printable(str(cell))) for cell in cells))  # Text: a ROI's name is no markup
+    Console().print(table)
+
+
+def _printable(text: str) -> str:
+    """Replace what could steer a terminal."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+def _row(job: Job) -> dict[str, Any]:
+    return {
+        "id": job.id,
+        "state": job.state,
+        "reason": None if job.reason is None else {"code": job.reason.code, "message": job.reason.message},
+        "study_instance_uid": job.study_instance_uid,
+        "series_instance_uid": job.series_instance_uid,
+        "fingerprint": job.fingerprint,
+        "bundle_digest": job.bundle_digest,
+        "attempts": job.attempts,
+        "opened_at": job.opened_at.isoformat(),
+        "created_at": None if job.created_at is None else job.created_at.isoformat(),
+        "updated_at": job.updated_at.isoformat(),
+        "sr": job.sr_path,
+        "sr_sop_instance_uid": job.sr_sop_instance_uid,
+        "outcome": job.outcome,
+    }
+
+
+@app.command()
+def requeue(
+    job_id: Annotated[int, typer.Argument(metavar="ID", help="Number of the job.")],
+    state: StateOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Have a delivered, refused or held job's case examined afresh by the running daemon, or by the next."""
+    job = _open_ledger(state, config).requeue(job_id)
+    typer.echo(f"Job {job.id} will be examined afresh.")
+
+
+def _fail(status: ExitStatus, sentence: str) -> NoReturn:
+    print(f"lungstage: {sentence}", file=sys.stderr)  # noqa: T201
+    sys.exit(status)
+
+
+def main() -> NoReturn:
+    """Run the command line and end the process with its exit status."""
+    from appliance.errors import LungstageError
+    from appliance.logs import defect
+
+    try:
+        sys.exit(app(standalone_mode=True))
+    except (Refused, Held) as error:
+        _fail(ExitStatus.REFUSED, f"{error} [{error.reason.code}]")
+    except Unavailable as error:
+        _fail(ExitStatus.UNAVAILABLE, str(error))
+    except LungstageError as error:  # settings, requeue: what was asked for cannot be done
+        _fail(ExitStatus.USAGE, str(error))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(ExitStatus.DONE)
+    except OSError as error:
+        _fail(ExitStatus.UNAVAILABLE, f"{error.strerror or type(error).__name__}: {error.filename or ''}".rstrip(": "))
+    except Exception as error:
+        # The message is left out: it may quote what a file says of a person.
+        told = defect(error)
+        _fail(ExitStatus.DEFECT, f"a defect of ours: {told['error']} at {told['frames']}")
+
+
+if __name__ == "__main__":
+    main()

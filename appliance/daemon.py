@@ -1,0 +1,297 @@
+"""The daemon: looks at the inbox, has cases examined, stages one job at a time and delivers its report.
+
+It is the only place that catches every exception: whatever a study does to us, the next one is served.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from appliance import __version__, outbox
+from appliance.casebook import Casebook, Prepare, internal_error
+from appliance.database import Database
+from appliance.errors import Held, LungstageError, Refused, Unavailable
+from appliance.filetable import FileTable
+from appliance.inbox import Inbox, Wake, watching
+from appliance.job import Job
+from appliance.ledger import Ledger
+from appliance.logs import defect, logger
+from appliance.settings import Settings
+
+if TYPE_CHECKING:
+    from appliance.bundle import Bundle
+    from appliance.dicom.cases import Case
+    from appliance.dicom.files import Header
+    from appliance.pipeline import Plan, Staged
+
+# A look may take at most this share of the time, so that a huge inbox does not keep the machine busy.
+_BUSY_SHARE, _IDLE_SHARE = 0.3, 0.05
+
+
+class Stage(Protocol):
+    """Shape of :func:`appliance.pipeline.stage`."""
+
+    def __call__(self, plan: Plan, bundle: Bundle, *, created: datetime) -> Staged: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """The steps that the daemon drives; other ones in its tests."""
+
+    read_header: Callable[[Path], Header | None]
+    assemble: Callable[[Iterable[Header]], tuple[Case, ...]]
+    prepare: Prepare
+    stage: Stage
+
+    @classmethod
+    def real(cls) -> Steps:
+        """Return the appliance's own steps."""
+        from appliance.dicom.cases import assemble
+        from appliance.dicom.files import read_header
+        from appliance.pipeline import prepare, stage
+
+        return cls(read_header, assemble, prepare, stage)
+
+
+@contextlib.contextmanager
+def sole_daemon(state: Path) -> Iterator[None]:
+    """Hold the state folder's lock.
+
+    Raises
+    ------
+    Unavailable
+        When another daemon holds it.
+    """
+    with (state / "lock").open("wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Unavailable("Another daemon is at work on this state folder.") from error
+        yield
+
+
+def serve(settings: Settings, wake: Wake, load: Callable[[Path], Bundle], announce: Callable[[], None]) -> None:
+    """Run the daemon until `wake` is told to stop.
+
+    Parameters
+    ----------
+    settings
+        How to run.
+    wake
+        Alarm that file events ring and signal handlers stop.
+    load
+        Loader and prover of a bundle.
+    announce
+        Called once the inbox is watched.
+
+    Raises
+    ------
+    Refused
+        When the bundle does not prove itself.
+    Unavailable
+        When the state folder is in use or cannot be used.
+    """
+    settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for folder in (settings.inbox, settings.outbox):
+        folder.mkdir(parents=True, exist_ok=True)
+    with sole_daemon(settings.state):
+        bundle = load(settings.bundle)
+        with Database(settings.state / "ledger.sqlite") as database, watching(settings.inbox, wake) as events_come:
+            daemon = Daemon(settings, bundle, Steps.real(), database, wake, events_come)
+            daemon.run(announce)
+
+
+class Daemon:
+    """One inbox, one outbox, one bundle.
+
+    Parameters
+    ----------
+    settings, bundle
+        How to run, and what to answer with.
+    steps
+        The steps from file to report.
+    database
+        The state folder's database.
+    wake
+        Alarm that ends a sleep, and says when to stop.
+    events_come
+        Whether file events can be relied on to ring `wake`.
+    clock
+        A monotonic clock, so that setting the time of day disturbs nothing.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        bundle: Bundle,
+        steps: Steps,
+        database: Database,
+        wake: Wake,
+        events_come: Callable[[], bool] = lambda: False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings, self._bundle, self._steps, self._wake = settings, bundle, steps, wake
+        self._events_come, self._clock = events_come, clock
+        self._database = database
+        self._ledger = Ledger(database)
+        files = FileTable(database, __version__)
+        self._inbox = Inbox(settings.inbox, files, settings.settle_seconds, read=steps.read_header, clock=clock)
+        self._casebook = Casebook(self._ledger, bundle, settings, steps.prepare, clock)
+        self._undelivered: tuple[Job, Staged] | None = None
+        self._begin_anew = True
+        self._data_version = -1
+        self._looked_at, self._look_cost = -1e9, 0.0
+        self._failures = 0
+        self._resume_at = -1e9
+
+    def run(self, announce: Callable[[], None] = lambda: None) -> None:
+        """Serve until told to stop; the job in hand is finished, or given back if its report cannot be delivered."""
+        released = self._ledger.release_claims(max_attempts=self._settings.max_attempts, counted=True)
+        leftovers = outbox.clean(self._settings.outbox)
+        logger.info("started", extra={"bundle": self._bundle.digest, "released": len(released), "cleaned": leftovers})
+        announce()
+        failures = 0
+        while not self._wake.stopping:
+            try:
+                self.step()
+                failures = 0
+            except Exception as error:
+                known = isinstance(error, (Unavailable, OSError))
+                if known:
+                    logger.warning("unavailable", extra={"error": type(error).__name__, "why": _safe(error)})
+                else:
+                    logger.error("defect", extra=defect(error))
+                self._begin_anew = True
+                failures += 1
+                self._wake.pause(self._pause(failures))
+        self._ledger.release_claims(max_attempts=self._settings.max_attempts, counted=False)
+        logger.info("stopped")
+
+    def step(self) -> None:
+        """Look, examine, stage at most one job; then sleep until something happens or is due."""
+        self._look()
+        version = self._database.data_version()
+        if version != self._data_version:
+            self._data_version = version
+            self._note_ready(self._casebook.requeue())
+        self._note_ready(self._casebook.tick(self._inbox.unsettled_since()))
+        if not self._work():
+            self._sleep()
+
+    def _look(self) -> None:
+        started = self._clock()
+        if not self._begin_anew and started < self._looked_at + max(
+            self._settings.poll_seconds, self._look_cost / _BUSY_SHARE
+        ):
+            return
+        changed = self._inbox.look()
+        self._looked_at = self._clock()
+        self._look_cost = self._looked_at - started
+        if self._begin_anew:
+            self._undelivered = None
+            self._ledger.release_claims(max_attempts=self._settings.max_attempts, counted=False)
+            self._casebook.forget()
+        if changed or self._begin_anew:
+            self._note_ready(self._casebook.update(self._steps.assemble(self._inbox.headers())))
+        self._begin_anew = False
+
+    def _sleep(self) -> None:
+        now = self._clock()
+        earliest = self._looked_at + self._settings.poll_seconds
+        interval = self._settings.scan_seconds if self._events_come() else self._settings.poll_seconds
+        latest = self._looked_at + max(interval, self._look_cost / _IDLE_SHARE)
+        due = [t for t in (self._inbox.next_due(), self._casebook.next_due(), latest) if t is not None]
+        if self._resume_at > now:
+            due.append(self._resume_at)
+        if self._wake.wait(max(min(due), earliest) - now):
+            self._wake.pause(earliest - self._clock())
+
+    def _note_ready(self, became_ready: bool) -> None:
+        if became_ready:  # a new job is not made to wait because an older one met a disk that was away
+            self._resume_at = -1e9
+
+    def _work(self) -> bool:
+        if self._clock() < self._resume_at:
+            return False
+        if self._undelivered is None:
+            job = self._ledger.claim(timedelta(seconds=self._settings.lease_seconds))
+            if job is None:
+                return False
+            self._undelivered = self._stage(job)
+        if self._undelivered is not None:
+            self._deliver(*self._undelivered)
+        return True
+
+    def _stage(self, job: Job) -> tuple[Job, Staged] | None:
+        if job.created_at is None:
+            raise RuntimeError("a claimed job bears no date")
+        try:
+            staged = self._steps.stage(self._casebook.plan(job), self._bundle, created=job.created_at)
+        except Refused as refused:
+            self._ledger.refuse(job.id, refused.reason, content=job.content, fingerprint=job.fingerprint)
+            self._casebook.close(job)
+            logger.warning("refused", extra=_about(job) | {"code": refused.reason.code})
+        except Held as held:
+            self._ledger.wait(job.id, held.reason, content=job.content)
+            self._casebook.watch(job)
+        except (Unavailable, OSError) as error:
+            self._ledger.release(job.id, counted=False)
+            self._back_off(job, error)
+        except Exception as error:
+            self._give_up(job, error)
+        else:
+            sr = str(staged.documents[-1].SOPInstanceUID)
+            return self._ledger.staged(job.id, staged.outcome, sr), staged
+        return None
+
+    def _deliver(self, job: Job, staged: Staged) -> None:
+        try:
+            paths = outbox.deliver(staged.documents, self._settings.outbox)
+        except (Unavailable, OSError) as error:
+            self._back_off(job, error)  # it stays staged, with its documents in hand
+            return
+        except Exception as error:
+            self._undelivered = None
+            self._give_up(job, error)
+            return
+        self._ledger.delivered(job.id, paths[-1])
+        self._undelivered = None
+        self._failures = 0
+        self._casebook.close(job)
+        logger.info("delivered", extra=_about(job) | {"sr": job.sr_sop_instance_uid})
+
+    def _back_off(self, job: Job, error: Exception) -> None:
+        self._failures += 1
+        self._resume_at = self._clock() + self._pause(self._failures)
+        logger.warning("unavailable", extra=_about(job) | {"error": type(error).__name__, "why": _safe(error)})
+
+    def _give_up(self, job: Job, error: Exception) -> None:
+        logger.error("job_defect", extra=_about(job) | {"attempt": job.attempts} | defect(error))
+        if job.attempts < self._settings.max_attempts:
+            self._ledger.release(job.id, counted=True)
+            return
+        reason = internal_error(job.attempts, error)
+        self._ledger.refuse(job.id, reason, content=job.content, fingerprint=job.fingerprint)
+        self._casebook.close(job)
+
+    def _pause(self, failures: int) -> float:
+        return float(min(self._settings.retry_seconds * 2 ** min(failures - 1, 30), self._settings.retry_max_seconds))
+
+
+def _about(job: Job) -> dict[str, object]:
+    return {"job": job.id, "study": job.study_instance_uid, "series": job.series_instance_uid}
+
+
+def _safe(error: Exception) -> str | None:
+    """Return what may be logged of an error: our own sentence, or the system's word for its number."""
+    if isinstance(error, LungstageError):
+        return str(error)
+    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else None

@@ -1,0 +1,131 @@
+"""The state folder's SQLite file: its schema, its migrations, and what a full or missing disk means."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Self
+
+from appliance.errors import Unavailable
+
+SCHEMA_VERSION = 1
+
+_SCHEMA = """
+CREATE TABLE jobs (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    case_key TEXT NOT NULL,
+    study_instance_uid TEXT NOT NULL,
+    series_instance_uid TEXT,
+    anchor TEXT NOT NULL,
+    content TEXT,
+    fingerprint TEXT,
+    bundle_digest TEXT,
+    state TEXT NOT NULL,
+    reason_code TEXT,
+    reason_message TEXT,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    opened_at TEXT NOT NULL,
+    created_at TEXT,
+    updated_at TEXT NOT NULL,
+    claimed_at TEXT,
+    lease_until TEXT,
+    sr_path TEXT,
+    sr_sop_instance_uid TEXT,
+    outcome TEXT
+);
+CREATE INDEX jobs_by_case ON jobs (case_key);
+CREATE INDEX jobs_by_state ON jobs (state);
+CREATE INDEX jobs_by_fingerprint ON jobs (fingerprint);
+CREATE TABLE reports (
+    fingerprint TEXT NOT NULL,
+    bundle_digest TEXT NOT NULL,
+    created_at TEXT NOT NULL,
+    PRIMARY KEY (fingerprint, bundle_digest)
+) WITHOUT ROWID;
+CREATE TABLE files (
+    path BLOB PRIMARY KEY,
+    size INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL,
+    reader TEXT NOT NULL,
+    header TEXT,
+    reason_code TEXT,
+    reason_message TEXT,
+    present INTEGER NOT NULL,
+    read_at TEXT NOT NULL
+)
+"""
+
+
+class Database:
+    """One connection to the state folder's SQLite file.
+
+    Commits survive a power cut (write-ahead log, ``synchronous=FULL``), and readers never block the writer.
+
+    Parameters
+    ----------
+    path
+        The file; made when absent.
+
+    Raises
+    ------
+    Unavailable
+        When the file cannot be opened, or was written by a newer release. So do all methods while the disk is full,
+        read-only or gone.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with _disk_errors():
+            self._connection = sqlite3.connect(path, timeout=10.0, isolation_level=None)
+            self._connection.row_factory = sqlite3.Row
+            for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "busy_timeout = 10000"):
+                self._connection.execute(f"PRAGMA {pragma}")
+        with self.transaction():
+            version = self.query("PRAGMA user_version")[0][0]
+            if version > SCHEMA_VERSION:
+                raise Unavailable(f"The ledger has schema version {version}; this release knows {SCHEMA_VERSION}.")
+            if version == 0:
+                for statement in _SCHEMA.split(";"):
+                    self.query(statement)
+                self.query(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def query(self, sql: str, values: Iterable[object] | Mapping[str, object] = ()) -> list[sqlite3.Row]:
+        """Run one statement; committed on return unless a transaction is open."""
+        # fetchall: a statement with RETURNING commits only once it has been stepped to its end.
+        with _disk_errors():
+            return self._connection.execute(sql, values if isinstance(values, Mapping) else tuple(values)).fetchall()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All statements of the block, or none."""
+        self.query("BEGIN IMMEDIATE")
+        try:
+            yield
+            self.query("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+
+    def data_version(self) -> int:
+        """Return a number that changes when another process has written."""
+        return int(self.query("PRAGMA data_version")[0][0])
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@contextlib.contextmanager
+def _disk_errors() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise Unavailable(f"The ledger cannot be used at the moment: {error}.") from error

@@ -1,0 +1,81 @@
+"""What is known about the files of the inbox, so that a restart reads nothing twice."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from appliance.database import Database
+from appliance.errors import Reason, ReasonCode
+from appliance.ledger import utc_now
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """What reading one file gave.
+
+    Attributes
+    ----------
+    path
+        Where it lies; bytes that are not UTF-8 survive as surrogates.
+    size, mtime_ns
+        Its size in bytes and its time of modification in ns when it was read.
+    header
+        Its header as JSON; None where the file is of no interest or could not be read.
+    reason
+        Why it could not be read.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    header: str | None
+    reason: Reason | None
+
+
+class FileTable:
+    """Records of files by path, size and time of modification. Holds whole headers: keep the state folder private.
+
+    Parameters
+    ----------
+    database
+        Where they are kept.
+    reader
+        Version of the code that reads headers; a record made by another version is not used.
+    """
+
+    def __init__(self, database: Database, reader: str) -> None:
+        self._db = database
+        self._reader = reader
+
+    def find(self, path: str, size: int, mtime_ns: int) -> FileRecord | None:
+        """Return what is known about a file, provided that it has not changed since."""
+        sql = "SELECT * FROM files WHERE path = ? AND size = ? AND mtime_ns = ? AND reader = ?"
+        rows = self._db.query(sql, (os.fsencode(path), size, mtime_ns, self._reader))
+        return _record(rows[0]) if rows else None
+
+    def update(self, read: Iterable[FileRecord], came_back: Iterable[str], gone: Iterable[str]) -> None:
+        """Remember in one transaction what was read, what came back and what is gone; gone files keep their records."""
+        now = utc_now().isoformat()
+        with self._db.transaction():
+            for record in read:
+                code, message = (None, None) if record.reason is None else (record.reason.code, record.reason.message)
+                values = (record.size, record.mtime_ns, self._reader, record.header, code, message, True, now)
+                sql = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+                self._db.query(sql, (os.fsencode(record.path), *values))
+            for present, paths in ((True, came_back), (False, gone)):
+                for path in paths:
+                    self._db.query("UPDATE files SET present = ? WHERE path = ?", (present, os.fsencode(path)))
+
+    def unreadable(self) -> tuple[FileRecord, ...]:
+        """Return the files now in the inbox that could not be read."""
+        rows = self._db.query("SELECT * FROM files WHERE present AND reason_code IS NOT NULL ORDER BY path")
+        return tuple(_record(row) for row in rows)
+
+
+def _record(row: sqlite3.Row) -> FileRecord:
+    code = row["reason_code"]
+    reason = None if code is None else Reason(ReasonCode(code), row["reason_message"])
+    return FileRecord(os.fsdecode(row["path"]), row["size"], row["mtime_ns"], row["header"], reason)

@@ -1,0 +1,151 @@
+"""Headers of derived objects: what they take over from the CT, and what must not come from clock or chance."""
+
+from __future__ import annotations
+
+import warnings
+from copy import copy, deepcopy
+
+from highdicom.base_content import ContributingEquipment
+from pydicom import Dataset
+from pydicom.config import RAISE
+from pydicom.dataelem import DataElement
+from pydicom.sr.codedict import codes
+from pydicom.valuerep import DA, DT, TM, DSfloat, validate_value
+
+from appliance.document import ReportContext, derive_uid, device_uid
+
+MANUFACTURER = "lungstage"
+MODEL_NAME = "lungstage"
+
+# Whatever the source's Specific Character Set, the text of ROI names and warnings must fit as well.
+CHARACTER_SET = "ISO_IR 192"
+
+# Type 2 in every composite object: present, though maybe empty.
+_ALWAYS = (
+    "PatientID", "PatientBirthDate", "PatientSex",
+    "StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName",
+)  # fmt: skip
+_WHERE_PRESENT = (
+    "IssuerOfPatientID", "PatientAge", "PatientSize", "PatientWeight", "StudyDescription",
+    "ClinicalTrialSponsorName", "ClinicalTrialProtocolID", "ClinicalTrialProtocolName", "ClinicalTrialSiteID",
+    "ClinicalTrialSiteName", "ClinicalTrialSubjectID", "ClinicalTrialSubjectReadingID", "ClinicalTrialTimePointID",
+    "Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions", "StationName",
+    "InstitutionName", "AcquisitionDate", "AcquisitionTime",
+    "StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID", "Modality",
+    "FrameOfReferenceUID", "PositionReferenceIndicator", "Rows", "Columns", "PixelSpacing", "SliceThickness",
+    "ImageOrientationPatient", "ImagePositionPatient",
+    "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod",
+)  # fmt: skip
+
+# What highdicom does not hand on, and the name, which it would print in a warning where it has a single component.
+_ADDED_LAST = (
+    "PatientName", "PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence",
+    "LongitudinalTemporalInformationModified",
+)  # fmt: skip
+
+
+def source_headers(context: ReportContext) -> list[Dataset]:
+    """Copy of each source's header, cut down to what highdicom takes over from it, in Unicode.
+
+    A value that breaks its Value Representation (say, a Study ID of 18 characters, where SH allows 16) cannot be
+    written again. It is left out, rather than cut into an identifier that is nobody's. The patient's name is left to
+    :func:`settle`.
+    """
+    headers = [_header(source, (*_ALWAYS, *_WHERE_PRESENT)) for source in context.sources]
+    for header in headers:
+        for keyword in ("PatientName", *_ALWAYS):
+            if keyword not in header:
+                setattr(header, keyword, None)
+        # One orientation is proven; highdicom minds noise in its last digits.
+        header.ImageOrientationPatient = headers[0].ImageOrientationPatient
+        if header.PatientSex not in ("M", "F", "O"):
+            header.PatientSex = None
+    return headers
+
+
+def with_thickness(headers: list[Dataset]) -> list[Dataset]:
+    """Headers as highdicom insists on them; the caller takes the zero that stands in for no thickness out again."""
+    if all("SliceThickness" in header for header in headers):
+        return headers
+    copies = [copy(header) for header in headers]
+    for header in copies:
+        header.SliceThickness = 0
+    return copies
+
+
+def _header(source: Dataset, keywords: tuple[str, ...]) -> Dataset:
+    header = Dataset()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's would quote the patient's data
+        for keyword in keywords:
+            element = _writable(source, keyword)
+            if element is not None:
+                header.add(element)
+        header.SpecificCharacterSet = source.get("SpecificCharacterSet", "ISO_IR 6")
+        header.decode()
+    header.SpecificCharacterSet = CHARACTER_SET
+    return header
+
+
+def _writable(source: Dataset, keyword: str) -> DataElement | None:
+    if keyword not in source or source[keyword].is_empty:
+        return None
+    element = deepcopy(source[keyword])
+    values = element.value if element.VM > 1 else [element.value]
+    try:
+        if element.VR == "DS":
+            element.value = [DSfloat(decimal_string(float(value))) for value in values]
+        elif element.VR not in ("SQ", "UI"):  # an odd UID must still be handed on: it is what others refer to
+            for value in values:
+                validate_value(element.VR, value, RAISE)
+    except ValueError:
+        return None
+    return element
+
+
+def decimal_string(value: float) -> str:
+    """Nearest value that a Decimal String holds: at most 16 characters (DICOM PS3.5, VR DS)."""
+    text = repr(value)
+    if len(text) <= 16:
+        return text
+    candidates = {f"{value:.{digits}{kind}}" for digits in range(17) for kind in "feg"}
+    candidates |= {text.replace("e-0", "e-").replace("e+0", "e+") for text in candidates}
+    fitting = [text for text in candidates if len(text) <= 16]
+    return min(fitting, key=lambda text: (abs(float(text) - value), len(text), text))
+
+
+def equipment(context: ReportContext) -> ContributingEquipment:
+    """Item of the Contributing Equipment Sequence that stands for this software and its bundle."""
+    item = ContributingEquipment(
+        manufacturer=MANUFACTURER,
+        purpose_of_reference=codes.DCM.ProcessingEquipment,
+        manufacturer_model_name=MODEL_NAME,
+        software_versions=(context.software_version, f"{context.bundle.name} {context.bundle.version}"[:64]),
+        device_serial_number=context.bundle.digest,
+        contribution_datetime=context.created,
+        contribution_description="Radiomics and staging model; research use only",
+    )
+    item.DeviceUID = device_uid(context)
+    return item
+
+
+def settle(dataset: Dataset, context: ReportContext) -> None:
+    """Set in place what highdicom takes from the clock or from chance, and add what it does not hand on.
+
+    Parameters
+    ----------
+    dataset
+        The new object.
+    context
+        What the object is made of.
+    """
+    dataset.InstanceCreationDate = DA(context.created.date())
+    dataset.InstanceCreationTime = TM(context.created.time())
+    for item in dataset.ContributingEquipmentSequence:
+        if item.get("ManufacturerModelName") == "highdicom":
+            item.ContributionDateTime = DT(context.created)
+    organization = derive_uid(context.identity, "dimension-organization")
+    for keyword in ("DimensionOrganizationSequence", "DimensionIndexSequence"):
+        for item in dataset.get(keyword, []):
+            item.DimensionOrganizationUID = organization
+    dataset.update(_header(context.sources[0], _ADDED_LAST))

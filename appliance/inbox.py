@@ -1,0 +1,258 @@
+"""The inbox: which headers lie in it now. The periodic scan is the truth; file events only say when to look.
+
+File events are lost on network file systems and on overflow, and they fire in mid-copy, so nothing here depends
+on them (docs/decisions.md). Nothing in the inbox is moved, changed or followed by symbolic link.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import select
+import stat
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from watchdog.events import FileSystemEvent, FileSystemEventHandler
+from watchdog.observers import Observer
+
+from appliance.dicom.files import Header, header_from_json, header_to_json, read_header
+from appliance.errors import Reason, ReasonCode, Refused, Unavailable
+from appliance.filetable import FileRecord, FileTable
+from appliance.logs import defect, logger
+
+READ_BUDGET_SECONDS = 0.5
+RETRY_SECONDS = 5.0
+
+
+class Wake:
+    """An alarm that threads and signal handlers may ring: a pipe, because an Event is not safe to set in a handler."""
+
+    def __init__(self) -> None:
+        self.stopping = False
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._reader, False)
+        os.set_blocking(self._writer, False)
+
+    def ring(self) -> None:
+        """End the current or the next :meth:`wait`."""
+        with contextlib.suppress(BlockingIOError, OSError):  # a full pipe rings already; a closed one needs not
+            os.write(self._writer, b"!")
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the alarm; True when it rang."""
+        rang = bool(select.select([self._reader], [], [], max(seconds, 0.0))[0])
+        if rang:
+            os.read(self._reader, 65536)
+        return rang
+
+    def stop(self) -> None:
+        """Ask for the end; fit to be called by a signal handler."""
+        self.stopping = True
+        self.ring()
+
+    def pause(self, seconds: float) -> None:
+        """Wait for that long whatever rings, unless it is the end."""
+        until = time.monotonic() + seconds
+        while not self.stopping and (left := until - time.monotonic()) > 0:
+            self.wait(left)
+
+    def close(self) -> None:
+        """Give the pipe back."""
+        os.close(self._reader)
+        os.close(self._writer)
+
+
+class _Ringer(FileSystemEventHandler):
+    def __init__(self, wake: Wake) -> None:
+        self._wake = wake
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        if event.event_type in ("created", "modified", "moved", "deleted", "closed"):  # not our own opening to read
+            self._wake.ring()
+
+
+@contextlib.contextmanager
+def watching(root: Path, wake: Wake) -> Iterator[Callable[[], bool]]:
+    """Ring `wake` on file events below `root`; yields a function that tells whether events still come.
+
+    Where the system offers no events (or no more watches), it says so in the log and the scan does all the work.
+    """
+    observer = Observer()
+    try:
+        observer.schedule(_Ringer(wake), os.fspath(root), recursive=True)
+        observer.start()
+    except OSError as error:
+        logger.warning("no_file_events", extra={"error": type(error).__name__, "errno": error.errno})
+        yield lambda: False
+        return
+    try:
+        yield observer.is_alive
+    finally:
+        observer.stop()
+        observer.join(timeout=5)
+
+
+@dataclass(slots=True)
+class _Entry:
+    size: int
+    mtime_ns: int
+    seen: float  # when these bytes were first seen, on the monotonic clock
+    resting: bool = False  # read, or known from before
+    header: Header | None = None
+
+
+class Inbox:
+    """The headers of the files that lie in a folder and have come to rest.
+
+    Parameters
+    ----------
+    root
+        The folder, watched with all its subfolders.
+    files
+        Records of what was read before.
+    settle_seconds
+        How long size and time of modification must stay the same before a file is read.
+    read, clock
+        Reader of one header, and a monotonic clock; replaced in tests.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        files: FileTable,
+        settle_seconds: float,
+        *,
+        read: Callable[[Path], Header | None] = read_header,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._root = os.fspath(root)
+        self._files = files
+        self._settle = settle_seconds
+        self._read = read
+        self._clock = clock
+        self._entries: dict[str, _Entry] = {}
+        self._closed_folders: frozenset[str] = frozenset()
+
+    def headers(self) -> tuple[Header, ...]:
+        """Return the headers of all resting files of interest, in order of their paths."""
+        return tuple(e.header for _, e in sorted(self._entries.items()) if e.header is not None)
+
+    def unsettled_since(self) -> float | None:
+        """Return when the longest waiting of the files that are not read yet was first seen; None when all are read."""
+        return min((e.seen for e in self._entries.values() if not e.resting), default=None)
+
+    def next_due(self) -> float | None:
+        """Return when the next file can be read."""
+        oldest = self.unsettled_since()
+        return None if oldest is None else oldest + self._settle
+
+    def look(self) -> bool:
+        """Scan the folder once and read what has come to rest; True when the headers have changed.
+
+        Raises
+        ------
+        Unavailable
+            When the folder itself cannot be listed; what is known of it stays known.
+        """
+        found, closed = self._scan()
+        now = self._clock()
+        gone = [p for p in self._entries if p not in found and not any(p.startswith(folder) for folder in closed)]
+        changed = any(self._entries[path].header is not None for path in gone)
+        for path in gone:
+            del self._entries[path]
+        came_back: list[str] = []
+        for path, (size, mtime_ns) in found.items():
+            entry = self._entries.get(path)
+            if entry is not None and (entry.size, entry.mtime_ns) == (size, mtime_ns):
+                continue
+            changed = changed or (entry is not None and entry.header is not None)
+            self._entries[path] = fresh = _Entry(size, mtime_ns, now)
+            if self._recall(path, fresh):
+                came_back.append(path)
+                changed = changed or fresh.header is not None
+        records = self._read_resting(now)
+        if records or came_back or gone:
+            self._files.update(records, came_back, gone)
+        return changed or any(record.header is not None for record in records)
+
+    def _recall(self, path: str, entry: _Entry) -> bool:
+        record = self._files.find(path, entry.size, entry.mtime_ns)
+        if record is None:
+            return False
+        try:
+            entry.header = None if record.header is None else header_from_json(record.header, Path(path))
+        except (KeyError, TypeError, ValueError):  # recorded by other code: read it again
+            return False
+        entry.resting = True
+        return True
+
+    def _read_resting(self, now: float) -> list[FileRecord]:
+        due = [(path, e) for path, e in self._entries.items() if not e.resting and now >= e.seen + self._settle]
+        records = []
+        for path, entry in sorted(due, key=lambda item: item[1].seen):
+            if self._clock() - now > READ_BUDGET_SECONDS:
+                break
+            record = self._read_one(path, entry)
+            if record is not None:
+                records.append(record)
+        return records
+
+    def _read_one(self, path: str, entry: _Entry) -> FileRecord | None:
+        reason = header = None
+        try:
+            os.close(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK))
+            header = self._read(Path(path))
+            after = os.lstat(path)
+        except Refused as refused:
+            reason, after = refused.reason, None
+        except OSError as error:
+            # Not the file's bytes but the way to them is at fault, so nothing is recorded against it.
+            logger.warning("file_unavailable", extra={"file": path_hash(path), "error": type(error).__name__})
+            entry.seen = self._clock() + RETRY_SECONDS - self._settle
+            return None
+        except Exception as error:
+            logger.error("file_defect", extra={"file": path_hash(path), **defect(error)})
+            reason, after = Reason(ReasonCode.INTERNAL_ERROR, "lungstage failed to read this file."), None
+        if after is not None and (after.st_size, after.st_mtime_ns) != (entry.size, entry.mtime_ns):
+            return None  # it changed while it was read; the next look starts it anew
+        entry.resting, entry.header = True, header
+        if reason is not None:
+            logger.warning("file_refused", extra={"file": path_hash(path), "code": reason.code})
+        return FileRecord(path, entry.size, entry.mtime_ns, None if header is None else header_to_json(header), reason)
+
+    def _scan(self) -> tuple[dict[str, tuple[int, int]], frozenset[str]]:
+        found: dict[str, tuple[int, int]] = {}
+        closed: set[str] = set()
+        folders = [self._root]
+        while folders:
+            folder = folders.pop()
+            try:
+                with os.scandir(folder) as entries:
+                    for entry in entries:
+                        if entry.is_dir(follow_symlinks=False):
+                            folders.append(entry.path)
+                            continue
+                        with contextlib.suppress(FileNotFoundError):
+                            status = entry.stat(follow_symlinks=False)
+                            if stat.S_ISREG(status.st_mode):
+                                found[entry.path] = (status.st_size, status.st_mtime_ns)
+            except FileNotFoundError as error:
+                if folder == self._root:
+                    raise Unavailable("The inbox is not there.") from error
+            except OSError as error:
+                if folder == self._root:
+                    raise Unavailable(f"The inbox cannot be listed ({type(error).__name__}).") from error
+                closed.add(folder + os.sep)  # unknown is not gone: what was found in it before stays
+        for folder in closed - self._closed_folders:
+            logger.warning("folder_unavailable", extra={"folder": path_hash(folder)})
+        self._closed_folders = frozenset(closed)
+        return found, self._closed_folders
+
+
+def path_hash(path: str) -> str:
+    """Return a short hash that names a file in a log; its own name may be a patient's."""
+    return hashlib.blake2b(os.fsencode(path), digest_size=6).hexdigest()

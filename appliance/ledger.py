@@ -1,0 +1,249 @@
+"""The ledger: which cases came, and what became of each. No row is ever deleted.
+
+Every change of state is a single statement that names the states it may start from, so a crash between two
+statements leaves a state that start-up knows how to go on from.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from appliance.database import Database
+from appliance.errors import LungstageError, Reason, ReasonCode
+from appliance.job import IN_HAND_STATES, OPEN_STATES, RESTING_STATES, TRANSITIONS, Job, JobState
+
+
+class IllegalTransitionError(Exception):
+    """A job was moved between states that do not follow each other: a defect of ours."""
+
+
+class RequeueError(LungstageError):
+    """The job that was to be requeued does not exist or is not at rest."""
+
+
+def utc_now() -> datetime:
+    """Return the present moment, with its time zone."""
+    return datetime.now(UTC)
+
+
+class Ledger:
+    """The jobs of one state folder.
+
+    Parameters
+    ----------
+    database
+        Where they are kept.
+    now
+        Source of the time of day.
+    """
+
+    def __init__(self, database: Database, *, now: Callable[[], datetime] = utc_now) -> None:
+        self._db = database
+        self._now = now
+
+    # Looking
+
+    def job(self, job_id: int) -> Job | None:
+        """Return the job of that number."""
+        return _first(self._db.query("SELECT * FROM jobs WHERE id = ?", (job_id,)))
+
+    def jobs(self) -> tuple[Job, ...]:
+        """Return all jobs, oldest first."""
+        return tuple(_job(row) for row in self._db.query("SELECT * FROM jobs ORDER BY id"))
+
+    def latest(self, case_key: str) -> Job | None:
+        """Return the newest job of a case."""
+        return _first(self._db.query("SELECT * FROM jobs WHERE case_key = ? ORDER BY id DESC LIMIT 1", (case_key,)))
+
+    def answering(self, fingerprint: str, *, other_than: int | None = None) -> Job | None:
+        """Return the job that has answered a content, or is about to."""
+        states = (JobState.DELIVERED, JobState.REFUSED, JobState.READY, *IN_HAND_STATES)
+        sql = f"SELECT * FROM jobs WHERE fingerprint = ? AND id IS NOT ? AND {_among(states)} ORDER BY id"  # noqa: S608
+        found = (_job(row) for row in self._db.query(sql, (fingerprint, other_than, *states)))
+        return next((job for job in found if not job.superseded), None)
+
+    def unanswered(self) -> tuple[tuple[int, str, str], ...]:
+        """Return number, case key and anchor of every job that depends on what lies in the inbox."""
+        sql = f"SELECT id, case_key, anchor FROM jobs WHERE {_among(OPEN_STATES)} ORDER BY id"  # noqa: S608
+        return tuple((row[0], row[1], row[2]) for row in self._db.query(sql, OPEN_STATES))
+
+    def requeued(self) -> frozenset[str]:
+        """Return the keys of the cases that somebody asked to have examined afresh."""
+        sql = "SELECT case_key FROM jobs WHERE content IS NULL AND state = ?"
+        return frozenset(row[0] for row in self._db.query(sql, (JobState.WAITING,)))
+
+    # Moving
+
+    def open_job(self, case_key: str, study_instance_uid: str, series_instance_uid: str | None, anchor: str) -> Job:
+        """Make a new job, waiting to be examined."""
+        now = self._now().isoformat()
+        sql = (
+            "INSERT INTO jobs (case_key, study_instance_uid, series_instance_uid, anchor, state, opened_at, updated_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING *"
+        )
+        values = (case_key, study_instance_uid, series_instance_uid, anchor, JobState.WAITING, now, now)
+        return _job(self._db.query(sql, values)[0])
+
+    def wait(self, job_id: int, reason: Reason, *, content: str | None) -> Job:
+        """Something needed has not arrived."""
+        return self._move(job_id, JobState.WAITING, {**_reason(reason), "content": content, "fingerprint": None})
+
+    def hold(self, job_id: int, reason: Reason, *, content: str | None) -> Job:
+        """Something needed has not arrived for so long that a person should know."""
+        return self._move(job_id, JobState.HELD, {**_reason(reason), "content": content, "fingerprint": None})
+
+    def ready(self, job_id: int, *, content: str, fingerprint: str, bundle_digest: str) -> Job:
+        """Everything needed is there."""
+        columns = {"content": content, "fingerprint": fingerprint, "bundle_digest": bundle_digest, **_reason(None)}
+        return self._move(job_id, JobState.READY, columns)
+
+    def refuse(self, job_id: int, reason: Reason, *, content: str | None, fingerprint: str | None = None) -> Job:
+        """Refuse the data as it stands; ``fingerprint`` where it is the complete needed content that is refused."""
+        return self._move(job_id, JobState.REFUSED, {**_reason(reason), "content": content, "fingerprint": fingerprint})
+
+    def supersede(self, job_id: int, successor: int) -> Job:
+        """Close a job whose case is answered by another job."""
+        reason = Reason(ReasonCode.SUPERSEDED, f"Job {successor} answers for this case.")
+        return self._move(job_id, JobState.REFUSED, _reason(reason))
+
+    def note_content(self, job_id: int, content: str) -> None:
+        """Remember that a closed job's case was examined again and needs nothing new."""
+        self._db.query("UPDATE jobs SET content = ? WHERE id = ?", (content, job_id))
+
+    def claim(self, lease: timedelta) -> Job | None:
+        """Take the ready job that was tried least recently, or None; the report's date and time are fixed here."""
+        now = self._now().isoformat()
+        # A DICOM date is a local one; kept with its offset, it stays the same when the zone changes.
+        here = self._now().astimezone().isoformat()
+        until = (self._now() + lease).isoformat()
+        with self._db.transaction():
+            rows = self._db.query(
+                "UPDATE jobs SET state = :state, attempts = attempts + 1, claimed_at = :now, updated_at = :now,"
+                " lease_until = :until, created_at = coalesce((SELECT created_at FROM reports WHERE"
+                " reports.fingerprint = jobs.fingerprint AND reports.bundle_digest = jobs.bundle_digest), :here)"
+                " WHERE id = (SELECT id FROM jobs WHERE state = :ready ORDER BY claimed_at NULLS FIRST, id LIMIT 1)"
+                " RETURNING *",
+                {"state": JobState.CLAIMED, "ready": JobState.READY, "now": now, "here": here, "until": until},
+            )
+            for row in rows:
+                fixed = (row["fingerprint"], row["bundle_digest"], row["created_at"])
+                self._db.query("INSERT OR IGNORE INTO reports VALUES (?, ?, ?)", fixed)
+        return _first(rows)
+
+    def staged(self, job_id: int, outcome: Mapping[str, Any], sr_sop_instance_uid: str) -> Job:
+        """Keep the answer; its documents are about to be delivered."""
+        text = json.dumps(outcome, allow_nan=False)
+        return self._move(job_id, JobState.STAGED, {"outcome": text, "sr_sop_instance_uid": sr_sop_instance_uid})
+
+    def delivered(self, job_id: int, sr_path: Path) -> Job:
+        """Record that the report lies in the outbox."""
+        return self._move(job_id, JobState.DELIVERED, {"sr_path": os.fspath(sr_path), "attempts": 0})
+
+    def release(self, job_id: int, *, counted: bool) -> Job:
+        """Give a claimed or staged job back; ``counted`` where the attempt failed by a defect of ours."""
+        with self._db.transaction():
+            if not counted:
+                self._db.query("UPDATE jobs SET attempts = max(attempts - 1, 0) WHERE id = ?", (job_id,))
+            return self._move(job_id, JobState.READY, {})
+
+    def release_claims(self, *, max_attempts: int, counted: bool, expired_only: bool = False) -> tuple[Job, ...]:
+        """Give back the claimed and staged jobs: all of them, or those whose lease has run out.
+
+        A job that has been claimed `max_attempts` times without an end is refused instead: a study that kills the
+        process must not do so for ever.
+        """
+        limit = self._now().isoformat() if expired_only else "~"  # "~" sorts after every date
+        sql = f"SELECT * FROM jobs WHERE {_among(IN_HAND_STATES)} AND lease_until < ? ORDER BY id"  # noqa: S608
+        released = []
+        for job in [_job(row) for row in self._db.query(sql, (*IN_HAND_STATES, limit))]:
+            if counted and job.attempts >= max_attempts:
+                reason = Reason(ReasonCode.INTERNAL_ERROR, f"The process ended {job.attempts} times over this case.")
+                released.append(self.refuse(job.id, reason, content=job.content, fingerprint=job.fingerprint))
+            else:
+                released.append(self.release(job.id, counted=counted))
+        return tuple(released)
+
+    def unready(self) -> None:
+        """Have every ready job examined again: a plan does not outlive the process that made it."""
+        sql = "UPDATE jobs SET state = ?, updated_at = ? WHERE state = ?"
+        self._db.query(sql, (JobState.WAITING, self._now().isoformat(), JobState.READY))
+
+    def requeue(self, job_id: int) -> Job:
+        """Have the case of a delivered, refused or held job examined afresh.
+
+        The same content under the same bundle gives the same documents again, byte for byte, so nothing is doubled.
+
+        Raises
+        ------
+        RequeueError
+            When there is no such job, it is not at rest, or another job has taken its place.
+        """
+        job = self.job(job_id)
+        if job is None:
+            raise RequeueError(f"There is no job {job_id}.")
+        if job.state not in RESTING_STATES:
+            raise RequeueError(f"Job {job_id} is {job.state}; only delivered, refused and held jobs are requeued.")
+        newest = self.latest(job.case_key)
+        if job.superseded or (newest is not None and newest.id != job_id):
+            raise RequeueError(f"Another job has taken the place of job {job_id}; requeue that one.")
+        columns = {"content": None, "fingerprint": None, "claimed_at": None, **_reason(None)}
+        return self._move(job_id, JobState.WAITING, columns)
+
+    def _move(self, job_id: int, to: JobState, columns: Mapping[str, object]) -> Job:
+        sources = [state for state, targets in TRANSITIONS.items() if to in targets]
+        columns = {"state": to, "updated_at": self._now().isoformat(), **columns}
+        sets = [f"{name} = :{name}" for name in columns]
+        if to is not JobState.STAGED:
+            sets.append("lease_until = NULL")
+        if "content" in columns:  # other content has not been tried yet
+            sets.append("attempts = CASE WHEN content IS :content THEN attempts ELSE 0 END")
+        among = ", ".join(f"'{state}'" for state in sources)
+        sql = f"UPDATE jobs SET {', '.join(sets)} WHERE id = :id AND state IN ({among}) RETURNING *"  # noqa: S608
+        values: dict[str, object] = {**columns, "id": job_id}
+        rows = self._db.query(sql, values)
+        if not rows:
+            job = self.job(job_id)
+            raise IllegalTransitionError(f"job {job_id}: {job.state if job else 'absent'} -> {to}")
+        return _job(rows[0])
+
+
+def _among(states: Iterable[JobState]) -> str:
+    return f"state IN ({', '.join('?' for _ in states)})"
+
+
+def _reason(reason: Reason | None) -> dict[str, str | None]:
+    code, message = (None, None) if reason is None else (reason.code, reason.message)
+    return {"reason_code": code, "reason_message": message}
+
+
+def _first(rows: list[sqlite3.Row]) -> Job | None:
+    return _job(rows[0]) if rows else None
+
+
+def _job(row: sqlite3.Row) -> Job:
+    code, created_at, outcome = row["reason_code"], row["created_at"], row["outcome"]
+    return Job(
+        id=row["id"],
+        case_key=row["case_key"],
+        study_instance_uid=row["study_instance_uid"],
+        series_instance_uid=row["series_instance_uid"],
+        anchor=row["anchor"],
+        content=row["content"],
+        fingerprint=row["fingerprint"],
+        bundle_digest=row["bundle_digest"],
+        state=JobState(row["state"]),
+        reason=None if code is None else Reason(ReasonCode(code), row["reason_message"]),
+        attempts=row["attempts"],
+        opened_at=datetime.fromisoformat(row["opened_at"]),
+        created_at=None if created_at is None else datetime.fromisoformat(created_at),
+        updated_at=datetime.fromisoformat(row["updated_at"]),
+        sr_path=row["sr_path"],
+        sr_sop_instance_uid=row["sr_sop_instance_uid"],
+        outcome=None if outcome is None else json.loads(outcome),
+    )

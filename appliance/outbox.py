@@ -1,0 +1,107 @@
+"""The outbox: documents appear in it whole or not at all, once, and are never overwritten."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydicom.dataset import Dataset
+
+_TEMPORARY = re.compile(r"\.[A-Z]{2,16}-[0-9.]{1,64}\.dcm\.part")
+_NAME = re.compile(r"[A-Z]{2,16}-[0-9.]{1,64}\.dcm")
+
+
+class OutboxConflictError(Exception):
+    """Another document already bears the name: a defect of ours, or two ledgers write to one outbox."""
+
+
+def file_name(document: Dataset) -> str:
+    """Return the name that a document bears in the outbox: ``<Modality>-<SOPInstanceUID>.dcm``.
+
+    Raises
+    ------
+    ValueError
+        When one of the two cannot stand in a file name.
+    """
+    name = f"{document.Modality}-{document.SOPInstanceUID}.dcm"
+    if not _NAME.fullmatch(name):
+        raise ValueError("a document's Modality or SOP Instance UID cannot stand in a file name")
+    return name
+
+
+def deliver(documents: Sequence[Dataset], folder: Path) -> tuple[Path, ...]:
+    """Write documents, each under its :func:`file_name`, in the order given.
+
+    Each is written under a temporary dot-name, flushed to the disk and renamed, so a reader never meets half of
+    one; a document that is already there with the same bytes is left alone, so a repetition changes nothing.
+
+    Parameters
+    ----------
+    documents
+        Complete DICOM datasets with file meta information, the SR last: once it is seen, all it refers to is there.
+    folder
+        The outbox.
+
+    Returns
+    -------
+    tuple of Path
+        The documents' files, in the same order.
+
+    Raises
+    ------
+    OSError
+        When the folder is not there, is full or cannot be written to; the same call may be repeated.
+    OutboxConflictError
+        When a file of that name holds other bytes; it is left as it is.
+    """
+    paths = tuple(_deliver(document, folder) for document in documents)
+    _sync_folder(folder)
+    return paths
+
+
+def _deliver(document: Dataset, folder: Path) -> Path:
+    name = file_name(document)
+    buffer = io.BytesIO()
+    document.save_as(buffer, enforce_file_format=True)
+    content = buffer.getvalue()
+    target = folder / name
+    if target.exists():
+        if target.read_bytes() != content:
+            raise OutboxConflictError(f"{name} is there already with other content")
+        return target
+    temporary = folder / f".{name}.part"
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(target)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    return target
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # network file systems know no sync of folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def clean(folder: Path) -> int:
+    """Remove what a crash left half-written; returns how many files that were."""
+    leftovers = [path for path in folder.iterdir() if _TEMPORARY.fullmatch(path.name) and not path.is_symlink()]
+    for path in leftovers:
+        path.unlink(missing_ok=True)
+    return len(leftovers)

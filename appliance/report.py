@@ -1,0 +1,238 @@
+"""A staging result as a DICOM structured report.
+
+Comprehensive 3D SR, template TID 1500 "Measurement Report" (DICOM PS3.16): an Image Library of the slices; one
+volumetric group (TID 1411) with the segment, every measurement, the predicted stage and its probability; one planar
+group (TID 1410) with the outline on the key slice, under the same Tracking UID, for viewers that draw no segments.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from highdicom import sr
+from highdicom.coding_schemes import CodingSchemeIdentificationItem
+from pydicom import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+
+from appliance.document import (
+    BundleIdentity,
+    ReportContext,
+    RoiSource,
+    SegmentReference,
+    derive_uid,
+    device_uid,
+    tracking_identifier,
+)
+from appliance.headers import CHARACTER_SET, MANUFACTURER, MODEL_NAME, equipment, settle, source_headers, with_thickness
+from appliance.measurements import (
+    DOMAIN_DISTANCE,
+    blank_failures,
+    feature_measurements,
+    measurement,
+    probability_measurement,
+)
+from appliance.segmentation import LUNG, PRIMARY_NEOPLASM, build_segmentation, key_slice, outer_contour
+from appliance.vocabulary import CONCEPTS, PRIVATE_SCHEME, private, stage_code
+
+__all__ = [
+    "BundleIdentity",
+    "ReportContext",
+    "RoiSource",
+    "SegmentReference",
+    "build_report",
+    "build_segmentation",
+    "derive_uid",
+]
+
+_VolumeGroup = sr.VolumetricROIMeasurementsAndQualitativeEvaluations
+_PlanarGroup = sr.PlanarROIMeasurementsAndQualitativeEvaluations
+
+PREDICTED_STAGE = private("STAGEGROUP", "Predicted stage group (radiomics model, research)")
+NOTICE = private("NOTICE", "Notice on the model and its use")
+WARNING = private("WARNING", "Warning of the appliance")
+
+
+def build_report(context: ReportContext, segmentation: SegmentReference) -> sr.Comprehensive3DSR:
+    """Structured report of one staged region of interest.
+
+    Parameters
+    ----------
+    context
+        What the report is made of.
+    segmentation
+        The segment that holds the region: the input's, or that of :func:`build_segmentation`.
+
+    Returns
+    -------
+    Comprehensive3DSR
+        Complete, preliminary and unverified; the same bytes for the same arguments.
+    """
+    headers = source_headers(context)
+    tree = sr.MeasurementReport(
+        observation_context=sr.ObservationContext(observer_device_context=_observer(context)),
+        procedure_reported=codes.LN.CTUnspecifiedBodyRegion,
+        imaging_measurements=[_volume_group(context, segmentation), _key_slice_group(context, headers)],
+        title=codes.DCM.ImagingMeasurementReport,
+        referenced_images=with_thickness(headers),
+    )
+    if any("SliceThickness" not in header for header in headers):
+        _drop(tree[0], codes.DCM.SliceThickness)
+    tree[0].ContentSequence.append(_texts(context))
+    report = sr.Comprehensive3DSR(
+        evidence=[*headers, *_evidence(context, segmentation)],
+        content=tree[0],
+        series_instance_uid=derive_uid(context.identity, "sr-series"),
+        series_number=9001,
+        series_description="lungstage predicted stage (research use only)",
+        series_date=context.created.date(),
+        series_time=context.created.time(),
+        sop_instance_uid=derive_uid(context.identity, "sr"),
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=MODEL_NAME,
+        software_versions=context.software_version,
+        device_serial_number=context.bundle.digest,
+        is_complete=True,
+        is_final=False,
+        is_verified=False,
+        content_date=context.created.date(),
+        content_time=context.created.time(),
+        content_qualification="RESEARCH",
+        coding_schemes=[_coding_scheme()],
+        contributing_equipment=[equipment(context)],
+        specific_character_set=CHARACTER_SET,
+    )
+    blank_failures(report)
+    settle(report, context)
+    return report
+
+
+def _drop(item: Dataset, name: Code) -> None:
+    children = item.get("ContentSequence", [])
+    for index in reversed(range(len(children))):
+        if children[index].name == name:
+            del children[index]
+        else:
+            _drop(children[index], name)
+
+
+def _tracking(context: ReportContext) -> sr.TrackingIdentifier:
+    return sr.TrackingIdentifier(uid=derive_uid(context.identity, "tracking"), identifier=tracking_identifier(context))
+
+
+def _algorithm(context: ReportContext) -> sr.AlgorithmIdentification:
+    bundle = context.bundle
+    return sr.AlgorithmIdentification(
+        name=bundle.name,
+        version=bundle.version,
+        parameters=[f"manifest SHA-256 {bundle.digest}", *bundle.settings],
+        family=codes.DCM.ArtificialIntelligence,
+        manufacturer=MANUFACTURER,
+    )
+
+
+def _volume_group(context: ReportContext, segmentation: SegmentReference) -> _VolumeGroup:
+    result = context.result
+    return _VolumeGroup(
+        tracking_identifier=_tracking(context),
+        referenced_segment=sr.ReferencedSegment(
+            sop_class_uid=segmentation.sop_class_uid,
+            sop_instance_uid=segmentation.sop_instance_uid,
+            segment_number=segmentation.segment_number,
+            source_series=sr.SourceSeriesForSegmentation(context.sources[0].SeriesInstanceUID),
+        ),
+        finding_type=PRIMARY_NEOPLASM,
+        finding_sites=[sr.FindingSite(LUNG)],
+        algorithm_id=_algorithm(context),
+        measurements=[
+            probability_measurement(result),
+            *feature_measurements(context.features),
+            measurement(DOMAIN_DISTANCE, result.domain.distance, "1"),
+        ],
+        qualitative_evaluations=[
+            sr.QualitativeEvaluation(PREDICTED_STAGE, stage_code(result.stage, context.bundle.stages_absent))
+        ],
+    )
+
+
+def _key_slice_group(context: ReportContext, headers: list[Dataset]) -> _PlanarGroup:
+    index = key_slice(context.mask)
+    header, region = headers[index], context.mask[index]
+    area = float(np.count_nonzero(region)) * math.prod(float(spacing) for spacing in header.PixelSpacing)
+    return _PlanarGroup(
+        tracking_identifier=_tracking(context),
+        referenced_region=sr.ImageRegion(
+            graphic_type=sr.GraphicTypeValues.POLYLINE,
+            graphic_data=outer_contour(region),
+            source_image=sr.SourceImageForRegion(header.SOPClassUID, header.SOPInstanceUID),
+        ),
+        finding_type=PRIMARY_NEOPLASM,
+        finding_sites=[sr.FindingSite(LUNG)],
+        measurements=[measurement(codes.SCT.Area, area, "mm2")],
+    )
+
+
+def _observer(context: ReportContext) -> sr.ObserverContext:
+    return sr.ObserverContext(
+        observer_type=codes.DCM.Device,
+        observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
+            uid=device_uid(context),
+            name=MODEL_NAME,
+            manufacturer_name=MANUFACTURER,
+            model_name=f"{MODEL_NAME} {context.software_version}",
+            serial_number=context.bundle.digest,
+        ),
+    )
+
+
+def _texts(context: ReportContext) -> sr.ContainerContentItem:
+    bundle = context.bundle
+    absent = ", ".join(bundle.stages_absent)
+    notices = [
+        "Research use only: not for diagnosis or treatment. The predicted stage group is a model's output from one "
+        "region of interest in one CT; it is not a clinical stage and has been verified by no one.",
+        f"Trained on {bundle.rows} patients of {bundle.cohort}, {100 * bundle.prevalence_advanced:.0f} % of them "
+        "advanced stage; the probability holds at that prevalence only.",
+        *([f"The training cohort holds no patient of stage {absent}: the model cannot tell it."] if absent else []),
+        f"Intended use: {bundle.intended_use}",
+        f"Licence of the model: {bundle.licence}",
+        *dict.fromkeys(note for name in context.features.names if (note := CONCEPTS[name].note)),
+    ]
+    outside = [f"{name} lies outside the range seen in training." for name in context.result.domain.outside]
+    texts = [(NOTICE, notice) for notice in notices] + [(WARNING, text) for text in (*context.warnings, *outside)]
+    container = sr.ContainerContentItem(
+        name=sr.CodedConcept("C0034375", "UMLS", "Qualitative Evaluations"),
+        relationship_type=sr.RelationshipTypeValues.CONTAINS,
+    )
+    container.ContentSequence = sr.ContentSequence(
+        [sr.TextContentItem(name, text, sr.RelationshipTypeValues.CONTAINS) for name, text in texts]
+    )
+    return container
+
+
+def _evidence(context: ReportContext, segmentation: SegmentReference) -> list[Dataset]:
+    source = context.roi_source
+    references = [(source.sop_class_uid, source.sop_instance_uid, source.series_instance_uid)]
+    if segmentation.sop_instance_uid != source.sop_instance_uid:
+        series = derive_uid(context.identity, "seg-series")
+        references.append((segmentation.sop_class_uid, segmentation.sop_instance_uid, series))
+    evidence = []
+    for sop_class_uid, sop_instance_uid, series_instance_uid in references:
+        item = Dataset()
+        item.SOPClassUID = sop_class_uid
+        item.SOPInstanceUID = sop_instance_uid
+        item.SeriesInstanceUID = series_instance_uid
+        item.StudyInstanceUID = context.sources[0].StudyInstanceUID
+        evidence.append(item)
+    return evidence
+
+
+def _coding_scheme() -> CodingSchemeIdentificationItem:
+    return CodingSchemeIdentificationItem(
+        designator=PRIVATE_SCHEME,
+        name="lungstage concepts",
+        uid=derive_uid(PRIVATE_SCHEME, "coding-scheme"),
+        responsible_organization="lungstage",
+    )

@@ -1,0 +1,154 @@
+"""Settings of the daemon: defaults, one TOML file, environment, command line; the later outranks the earlier."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from appliance.errors import LungstageError
+
+ENVIRONMENT_PREFIX = "LUNGSTAGE_"
+
+Folder = Annotated[Path, AfterValidator(lambda path: Path(os.path.abspath(path)))]
+Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
+
+
+class SettingsError(LungstageError):
+    """The settings cannot be used as they are given."""
+
+
+class Settings(BaseModel):
+    """How one daemon runs. Every field is a TOML key, and in capitals after ``LUNGSTAGE_`` an environment variable."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    inbox: Folder = Field(description="Folder that studies are copied into; read, never written.")
+    outbox: Folder = Field(description="Folder that reports appear in.")
+    bundle: Folder = Field(description="Folder of the model bundle.")
+    state: Folder = Field(
+        description="Folder of the ledger, on a local disk; default: .lungstage-NAME beside outbox NAME."
+    )
+    roi_name: str | None = Field(None, description="ROI to use, instead of the bundle's rule.")
+    match_by_geometry: bool = Field(
+        False, description="Go by geometry where a ROI's image references resolve to nothing."
+    )
+    settle_seconds: Seconds = Field(0.3, description="How long a file must rest before it is read.")
+    case_settle_seconds: Seconds = Field(2.0, description="How long a case must rest before an end counts as an end.")
+    report_after_seconds: Seconds = Field(5.0, description="How long a case waits before it is reported as held.")
+    poll_seconds: Seconds = Field(0.1, description="Shortest time between two looks at the inbox.")
+    scan_seconds: Seconds = Field(
+        1.0, description="Longest time between two looks at an inbox in which nothing happens."
+    )
+    lease_seconds: Seconds = Field(600.0, description="How long a claimed job belongs to its worker.")
+    max_attempts: int = Field(3, ge=1, le=100, description="Attempts before a job that fails by our defect is refused.")
+    retry_seconds: Seconds = Field(0.5, description="First pause after a disk or folder was unavailable; then doubled.")
+    retry_max_seconds: Seconds = Field(60.0, description="Longest such pause.")
+    log_format: Literal["text", "json"] = Field("text", description="Form of the log lines on stderr.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _place_state(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("state") is None and values.get("outbox") is not None:
+            return {**values, "state": default_state(Path(values["outbox"]))}
+        return values
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        folders = {name: Path(os.path.realpath(getattr(self, name))) for name in ("inbox", "outbox", "state")}
+        for outer, inner in (("inbox", "outbox"), ("outbox", "inbox"), ("inbox", "state"), ("outbox", "state")):
+            if folders[inner].is_relative_to(folders[outer]):
+                raise ValueError(f"{inner} must not lie in {outer}")
+        return self
+
+
+def default_state(outbox: Path) -> Path:
+    """Return the state folder of an outbox for which none is named: beside it, so that each has its own."""
+    absolute = Path(os.path.abspath(outbox))
+    return absolute.parent / f".lungstage-{absolute.name}"
+
+
+def load_settings(
+    config: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Settings:
+    """Put the settings together.
+
+    Parameters
+    ----------
+    config
+        TOML file of settings, at its top level.
+    overrides
+        Settings of the command line; None means not given.
+    environment
+        Environment variables; the process's own by default.
+
+    Raises
+    ------
+    SettingsError
+        Naming every fault: an unknown key with the nearest known one, a value that does not fit, a missing setting.
+    """
+    values = {**_from_file(config), **_from_environment(os.environ if environment is None else environment)}
+    values |= {key: value for key, value in (overrides or {}).items() if value is not None}
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        faults = [
+            _fault(".".join(str(part) for part in item["loc"]), item["type"], item["msg"]) for item in error.errors()
+        ]
+        raise SettingsError("; ".join(faults) + ".") from error
+
+
+def state_of(state: Path | None, config: Path | None, environment: Mapping[str, str] | None = None) -> Path:
+    """Return the state folder that the same settings would give a daemon.
+
+    Raises
+    ------
+    SettingsError
+        When nothing says which daemon is meant.
+    """
+    values = {**_from_file(config), **_from_environment(os.environ if environment is None else environment)}
+    named = state or values.get("state")
+    if named is None and values.get("outbox") is None:
+        raise SettingsError("Which daemon is meant? Name its state folder with --state, or its settings with --config.")
+    return default_state(Path(values["outbox"])) if named is None else Path(named)
+
+
+def _from_file(config: Path | None) -> dict[str, Any]:
+    if config is None:
+        return {}
+    try:
+        return tomllib.loads(config.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"The settings file {config} cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"The settings file {config} is not TOML: {error}.") from error
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    given = {
+        name.removeprefix(ENVIRONMENT_PREFIX).lower(): value
+        for name, value in environment.items()
+        if name.startswith(ENVIRONMENT_PREFIX)
+    }
+    # Other tools may use the prefix too, so only what looks like a slip of the pen is refused.
+    for key in given:
+        if key not in Settings.model_fields and difflib.get_close_matches(key, Settings.model_fields, 1, cutoff=0.8):
+            raise SettingsError(_fault(key, "extra_forbidden", "") + f" (from {ENVIRONMENT_PREFIX}{key.upper()}).")
+    return {key: value for key, value in given.items() if key in Settings.model_fields}
+
+
+def _fault(key: str, kind: str, message: str) -> str:
+    if kind == "extra_forbidden":
+        nearest = difflib.get_close_matches(key, Settings.model_fields, 1, cutoff=0.5)
+        return f"there is no setting {key!r}" + (f"; did you mean {nearest[0]!r}?" if nearest else "")
+    if kind == "missing":
+        return f"the setting {key!r} is missing"
+    return f"{key}: {message}" if key else message.removeprefix("Value error, ")

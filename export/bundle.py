@@ -1,0 +1,187 @@
+"""Pack a training run into a bundle, and prove the bundle before anyone can see it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from appliance import phantom
+from appliance.bundle import BUNDLE_FILES, EXTRACTION_KEY, FEATURES_KEY, load_bundle, measure_phantom
+from appliance.errors import ReasonCode, Refused
+from appliance.inference import Predictor
+from appliance.manifest import QUANTILES, Decision, FeatureEntry, GoldenCase, Manifest, Provenance
+from appliance.manifest import render as render_manifest
+from appliance.radiomics import parameters
+from appliance.roi_rule import ROI_RULE
+from appliance.spec import ExtractionSpec
+from appliance.vocabulary import CONCEPTS
+from export import card
+from export.graph import build_graph
+from export.intended_use import intended_use
+from export.parity import Parity, prove
+from training.run import FittedModel, Run
+
+
+def build(run: Run, folder: Path) -> Parity:
+    """Pack `run` into the bundle `folder`, whose name becomes the bundle's.
+
+    Parameters
+    ----------
+    run
+        The fitted model and its record.
+    folder
+        Where the bundle goes. A bundle that is there already is replaced; anything else is left alone.
+
+    Returns
+    -------
+    Parity
+        How closely the graph follows the fitted model.
+
+    Raises
+    ------
+    Refused
+        ``bundle_invalid`` where `folder` exists and is not a bundle; ``spec_unsupported`` where the record's
+        extraction settings are not what the appliance supports.
+    ArithmeticError
+        Where the graph does not compute the fitted model.
+
+    Notes
+    -----
+    The files are written beside the target, loaded with the self-test, and only then renamed into place. The same run
+    gives the same bytes.
+    """
+    folder = folder.resolve()
+    _require_replaceable(folder)
+    contents, parity = pack(run, folder.name)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Not tempfile's: its folders are closed to other users, and the appliance runs as one.
+    fresh, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{kind}") for kind in ("new", "old"))
+    try:
+        _write(contents, fresh)
+        load_bundle(fresh)
+        if folder.exists():
+            folder.rename(old)
+        try:
+            fresh.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+    return parity
+
+
+def pack(run: Run, name: str) -> tuple[dict[str, bytes], Parity]:
+    """Make the bundle's files in memory.
+
+    Returns
+    -------
+    tuple
+        Contents by file name, and the parity of the graph with the fitted model.
+    """
+    model, record = run.model, run.record
+    # Through the appliance's own reader, which refuses what it could not measure.
+    extraction = parameters.render(ExtractionSpec(model.features, record["extraction"]))
+    spec = parameters.parse(extraction, order=model.features)
+    graph = build_graph(model, {FEATURES_KEY: "\n".join(model.features), EXTRACTION_KEY: extraction})
+    onnx_model = graph.SerializeToString(deterministic=True)
+    parity = prove(model, onnx_model)
+    entries, decision = _entries(model, record["envelope"]), _decision(record["conformal"])
+    # The same software with another model is another version.
+    version = f"{record['versions']['lungstage']}+{_sha256(onnx_model)[:8]}"
+    use = intended_use(record["domain"]["quantiles"])
+    contents = {
+        "model.onnx": onnx_model,
+        "extraction.yaml": extraction.encode("utf-8"),
+        "MODEL_CARD.md": card.render(name, version, record, model.calibration, entries, use).encode("utf-8"),
+    }
+    manifest = Manifest(
+        schema_version=1,
+        name=name,
+        version=version,
+        research_use_only=True,
+        files={file: _sha256(content) for file, content in sorted(contents.items())},
+        features=entries,
+        slice_margin=spec.margin_slices,
+        pixel_type="int16 if the rescale is integral, else float64",
+        roi_rule=ROI_RULE,
+        intended_use=use,
+        decision=decision,
+        provenance=_provenance(record),
+        golden=_golden(spec, Predictor(onnx_model, entries, decision)),
+    )
+    return {**contents, "manifest.json": render_manifest(manifest)}, parity
+
+
+def _entries(model: FittedModel, envelope: Mapping[str, Mapping[str, float]]) -> tuple[FeatureEntry, ...]:
+    return tuple(
+        FeatureEntry(
+            name=name,
+            unit=CONCEPTS[name].unit,
+            ibsi=CONCEPTS[name].ibsi,
+            training_median=float(median),
+            training_quantiles={key: float(envelope[name][key]) for key in QUANTILES},
+        )
+        for name, median in zip(model.features, model.preprocessing.median, strict=True)
+    )
+
+
+def _decision(conformal: Mapping[str, Any]) -> Decision:
+    return Decision(**{key: float(conformal[key]) for key in Decision.model_fields})
+
+
+def _provenance(record: Mapping[str, Any]) -> Provenance:
+    table, cohort = record["table"], record["cohort"]
+    return Provenance(
+        cohort=cohort["name"],
+        source=cohort["source"],
+        licence=cohort["licence"],
+        table_sha256=table["sha256"],
+        rows=table["used"],
+        rows_excluded=sum(table["excluded"].values()),
+        prevalence_advanced=table["positives"] / table["used"],
+        stages_absent=tuple(cohort["stages_absent"]),
+        seed=record["seed"],
+        versions=dict(sorted(record["versions"].items())),
+    )
+
+
+def _golden(spec: ExtractionSpec, predictor: Predictor) -> GoldenCase:
+    features = measure_phantom(phantom.NAME, spec)
+    if not np.isfinite(features.values).all():
+        raise ArithmeticError("a selected feature is not defined on the phantom, so the bundle could not prove itself")
+    return GoldenCase(
+        phantom=phantom.NAME,
+        features=dict(zip(features.names, features.values.tolist(), strict=True)),
+        probability_advanced=predictor.predict(features).probability_advanced,
+    )
+
+
+def _require_replaceable(folder: Path) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir() or not {entry.name for entry in folder.iterdir()} <= BUNDLE_FILES:
+        raise Refused(
+            ReasonCode.BUNDLE_INVALID, f"{folder.name} exists and is not a bundle, so it is not replaced; name another."
+        )
+
+
+def _write(contents: Mapping[str, bytes], folder: Path) -> None:
+    folder.mkdir()
+    for name, content in sorted(contents.items()):
+        with (folder / name).open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

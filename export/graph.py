@@ -1,0 +1,183 @@
+"""One ONNX graph from raw features to a calibrated probability, its explanation and its distance to training.
+
+The graph is built node by node, not traced, so the same model gives the same bytes and nothing of the building
+machine enters the file. Everything is float64: the appliance's answer is the one that training computed.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from training.preprocessing import UNCLIPPED_LIMIT
+from training.run import Array, FittedModel, Preprocessing
+
+OPSET = 18
+IR_VERSION = 8  # the version that opset 18 came with
+
+# A Yeo-Johnson exponent of 0 (or of 2, below zero) is the limit of the formula below, reached in double precision
+# long before the exponent is this small: tanh(v) / v and (exp(v) + 1) / 2 are then 1 to the last bit.
+_ZERO_EXPONENT = 1e-100
+
+
+class _Graph:
+    """Nodes and constants in order, named by counting: the same calls give the same bytes."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+        self._counter = itertools.count()
+
+    def constant(self, value: Any, name: str) -> str:
+        """Add a float64 (or, for axes, int64) tensor and return its unique name."""
+        array = np.ascontiguousarray(value)
+        name = f"{name}_{next(self._counter)}"
+        self.constants.append(numpy_helper.from_array(array.astype(array.dtype.newbyteorder("<")), name))
+        return name
+
+    def op(self, kind: str, *inputs: str | float | Array, output: str | None = None, **attributes: Any) -> str:
+        """Add a node; numbers and arrays among `inputs` become constants. Return the output's name."""
+        names = [x if isinstance(x, str) else self.constant(np.asarray(x, np.float64), "c") for x in inputs]
+        output = output or f"{kind.lower()}_{next(self._counter)}"
+        self.nodes.append(helper.make_node(kind, names, [output], **attributes))
+        return output
+
+    def sum(self, x: str, axis: int, *, output: str | None = None) -> str:
+        """Add up along one axis, which goes away."""
+        axes = self.constant(np.array([axis], np.int64), "axes")
+        return self.op("ReduceSum", x, axes, keepdims=0, output=output)
+
+
+def _power_part(graph: _Graph, u: str, exponent: Array) -> str:
+    """((1 + u) ** e - 1) / e for u >= 0, and log(1 + u) where e = 0.
+
+    Written as tanh(v / 2) * (exp(v) + 1) / e with v = e * log(1 + u), because ONNX has no expm1 and the plain
+    formula loses all digits for small e.
+    """
+    exponent = np.where(np.abs(exponent) < _ZERO_EXPONENT, _ZERO_EXPONENT, exponent)
+    v = graph.op("Mul", graph.op("Log", graph.op("Add", u, 1.0)), exponent)
+    grown = graph.op("Add", graph.op("Exp", v), 1.0)
+    return graph.op("Div", graph.op("Mul", graph.op("Tanh", graph.op("Mul", v, 0.5)), grown), exponent)
+
+
+def _standardise(graph: _Graph, x: str, steps: Preprocessing) -> str:
+    """Robust scale, Yeo-Johnson, z-score. Yeo & Johnson 2000, Biometrika 87(4), eq. 2.1.
+
+    The branch for values below zero is the one above zero mirrored, with exponent 2 - lambda; each part is 0 on the
+    other's side, so their difference is the transform and no branch is needed.
+    """
+    scaled = graph.op("Div", graph.op("Sub", x, steps.center), steps.spread)
+    above = _power_part(graph, graph.op("Max", scaled, 0.0), steps.lmbda)
+    below = _power_part(graph, graph.op("Max", graph.op("Neg", scaled), 0.0), 2.0 - steps.lmbda)
+    return graph.op("Div", graph.op("Sub", graph.op("Sub", above, below), steps.mean), steps.scale)
+
+
+def _forward(graph: _Graph, z: str, weights: list[str], biases: list[str]) -> tuple[list[tuple[str, str]], str]:
+    """Run the ensemble: (before, after) ReLU of each hidden layer, (members, n, units); logits (members, n, 1)."""
+    hidden: list[tuple[str, str]] = []
+    h = z
+    for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+        before = graph.op("Add", graph.op("MatMul", h, weight), bias)
+        h = graph.op("Relu", before)
+        hidden.append((before, h))
+    return hidden, graph.op("Add", graph.op("MatMul", h, weights[-1]), biases[-1])
+
+
+def _rescale_multiplier(graph: _Graph, case: tuple[str, str], baseline: tuple[str, str]) -> str:
+    """(h - h0) / (a - a0) of a ReLU h(a), and its derivative where a = a0.
+
+    The quotient is exact however small the difference is (it is 1, 0, or a positive part over a larger sum), so only
+    a difference of exactly zero needs the derivative in its place.
+    """
+    difference = graph.op("Sub", case[0], baseline[0])
+    same = graph.op("Equal", difference, 0.0)
+    quotient = graph.op("Div", graph.op("Sub", case[1], baseline[1]), graph.op("Where", same, 1.0, difference))
+    derivative = graph.op("Cast", graph.op("Greater", case[0], 0.0), to=TensorProto.DOUBLE)
+    return graph.op("Where", same, derivative, quotient)
+
+
+def _contributions(graph: _Graph, z: str, z0: str, model: FittedModel, weights: list[str], biases: list[str]) -> str:
+    """Add logit (n,) and contributions (n, k), the latter by DeepLIFT's rescale rule against the baseline `z0`.
+
+    Shrikumar, Greenside & Kundaje 2017, "Learning important features through propagating activation differences".
+    Multipliers run back through each member; the members' contributions are averaged, as their logits are.
+    """
+    slope, intercept = model.calibration
+    members = model.ensemble.weights[0].shape[0]
+    hidden, logits = _forward(graph, z, weights, biases)
+    hidden0, _ = _forward(graph, z0, weights, biases)
+    mean_logit = graph.op("Div", graph.sum(graph.sum(logits, -1), 0), float(members))
+    logit = graph.op("Add", graph.op("Mul", mean_logit, slope), intercept, output="logit")
+    graph.op("Sigmoid", logit, output="probability_advanced")
+    multiplier = graph.op("Transpose", weights[-1], perm=[0, 2, 1])  # (members, 1, units)
+    for weight, case, baseline in zip(weights[-2::-1], hidden[::-1], hidden0[::-1], strict=True):
+        passed = graph.op("Mul", multiplier, _rescale_multiplier(graph, case, baseline))
+        multiplier = graph.op("MatMul", passed, graph.op("Transpose", weight, perm=[0, 2, 1]))
+    each = graph.op("Mul", multiplier, graph.op("Sub", z, z0))  # (members, n, k)
+    return graph.op("Mul", graph.sum(each, 0), slope / members, output="contributions")
+
+
+def build_graph(model: FittedModel, metadata: Mapping[str, str] | None = None) -> onnx.ModelProto:
+    """Build the graph of a fitted model.
+
+    Parameters
+    ----------
+    model
+        The fitted model, k features.
+    metadata
+        Texts to carry in the file; a bundle puts ``features`` and ``extraction.yaml`` here.
+
+    Returns
+    -------
+    onnx.ModelProto
+        Input ``features`` (n, k), raw, NaN where missing. Outputs ``probability_advanced`` (n,), ``contributions``
+        (n, k) in logit units, which sum to the logit minus the training median's logit, ``domain_distance`` (n,) in
+        standard deviations, and ``logit`` (n,). All float64, opset 18; identical bytes for identical input.
+    """
+    k = len(model.features)
+    steps = model.preprocessing
+    graph = _Graph()
+    weights = [graph.constant(w, "weight") for w in model.ensemble.weights]
+    biases = [graph.constant(b[:, np.newaxis, :], "bias") for b in model.ensemble.biases]
+
+    known = graph.op("Where", graph.op("IsNaN", "features"), steps.median, "features")
+    lower, upper = graph.constant(steps.lower, "lower"), graph.constant(steps.upper, "upper")
+    z = _standardise(graph, graph.op("Min", graph.op("Max", known, lower), upper), steps)
+    # The baseline goes through the very same nodes, so a case at the median differs from it by the last bit at most.
+    median = graph.constant(steps.median[np.newaxis], "median")
+    z0 = _standardise(graph, graph.op("Min", graph.op("Max", median, lower), upper), steps)
+    _contributions(graph, z, z0, model, weights, biases)
+
+    far = _standardise(graph, known, steps)
+    far = graph.op("Min", graph.op("Max", far, -UNCLIPPED_LIMIT), UNCLIPPED_LIMIT)
+    squared = graph.sum(graph.op("Mul", graph.op("MatMul", far, model.domain_precision), far), -1)
+    graph.op("Sqrt", graph.op("Max", squared, 0.0), output="domain_distance")
+
+    def value(name: str, *shape: str | int) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, TensorProto.DOUBLE, list(shape))
+
+    proto = helper.make_model(
+        helper.make_graph(
+            graph.nodes,
+            "lungstage",
+            [value("features", "n", k)],
+            [
+                value("probability_advanced", "n"),
+                value("contributions", "n", k),
+                value("domain_distance", "n"),
+                value("logit", "n"),
+            ],
+            initializer=graph.constants,
+        ),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="lungstage",
+    )
+    helper.set_model_props(proto, dict(sorted((metadata or {}).items())))
+    onnx.checker.check_model(proto, full_check=True)
+    return proto

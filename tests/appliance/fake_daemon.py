@@ -1,0 +1,86 @@
+"""A daemon over the fake steps, as a process of its own that can be killed at a chosen moment.
+
+``python -m tests.appliance.fake_daemon FOLDER [KILL_AT]``; ``FOLDER`` holds inbox, outbox and state.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from appliance import daemon, logs, outbox
+from appliance.database import Database
+from appliance.inbox import Wake, watching
+from appliance.ledger import Ledger
+from appliance.settings import load_settings
+from tests.appliance.fake_steps import BUNDLE, FakeSteps
+
+TIMERS = {"settle_seconds": 0.05, "poll_seconds": 0.02, "case_settle_seconds": 0.3, "report_after_seconds": 0.6}
+
+
+def die(*_: object, **__: object) -> Any:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def before(owner: Any, name: str) -> None:
+    """Die on the way into a function."""
+    setattr(owner, name, die)
+
+
+def after(owner: Any, name: str, count: int = 1) -> None:
+    """Die once a function has returned for the `count`-th time."""
+    original, calls = getattr(owner, name), [0]
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        calls[0] += 1
+        return die() if calls[0] == count else result
+
+    setattr(owner, name, wrapped)
+
+
+KILLS: dict[str, Callable[[], None]] = {
+    "after opening": lambda: after(Ledger, "open_job"),
+    "after ready": lambda: after(Ledger, "ready"),
+    "after claim": lambda: after(Ledger, "claim"),
+    "before staged": lambda: before(Ledger, "staged"),
+    "after staged": lambda: after(Ledger, "staged"),
+    "first document half written": lambda: before(outbox.os, "fsync"),
+    "first document written": lambda: after(outbox.os, "fsync", 1),
+    "first document in place": lambda: after(Path, "rename", 1),
+    "report written": lambda: after(outbox.os, "fsync", 2),
+    "report in place": lambda: after(Path, "rename", 2),
+    "before delivered": lambda: before(Ledger, "delivered"),
+    "after delivered": lambda: after(Ledger, "delivered"),
+}
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    if len(sys.argv) > 2:
+        KILLS[sys.argv[2]]()
+    paths = {"inbox": folder / "inbox", "outbox": folder / "outbox", "bundle": folder, "state": folder / "state"}
+    settings = load_settings(None, {**paths, **TIMERS}, {})
+    logs.configure("text")
+    wake = Wake()
+    signal.signal(signal.SIGTERM, lambda *_: wake.stop())
+    settings.state.mkdir(exist_ok=True)
+    steps = FakeSteps()
+    if (folder / "slow").exists():
+        steps.during_stage = lambda: ((folder / "staging").touch(), time.sleep(1.0))  # type: ignore[assignment]
+    with (
+        daemon.sole_daemon(settings.state),
+        watching(settings.inbox, wake) as events_come,
+        Database(settings.state / "ledger.sqlite") as database,
+    ):
+        one = daemon.Daemon(settings, BUNDLE, steps.steps(), database, wake, events_come)  # type: ignore[arg-type]
+        one.run(lambda: print("ready", flush=True))
+
+
+if __name__ == "__main__":
+    main()

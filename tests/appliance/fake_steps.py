@@ -1,0 +1,153 @@
+"""Steps for testing the shell alone: text files that play DICOM, and a pipeline that answers at once.
+
+An image file reads ``CT <series> <number>``, a ROI file ``ROI <uid> <series> <needed,needed,…> [flag …]``; both must
+end with ``END``, so that a half-copied file is recognised. Flags play faults: ``refuse`` and ``margin`` in prepare,
+``stage-refuse``, ``broken``, ``away`` in stage.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ComprehensiveSRStorage, CTImageStorage, ExplicitVRLittleEndian
+
+from appliance.daemon import Steps
+from appliance.dicom.cases import Case, assemble
+from appliance.dicom.files import Header, ImageHeader, RoiHeader
+from appliance.errors import Held, ReasonCode, Refused, Unavailable
+
+BUNDLE = SimpleNamespace(digest="b" * 64)
+SECRET = "DOE^JANE"
+
+
+@dataclass(frozen=True)
+class FakePlan:
+    case: Case
+    fingerprint: str
+    flags: frozenset[str]
+
+
+@dataclass(frozen=True)
+class FakeStaged:
+    outcome: dict[str, Any]
+    documents: tuple[Dataset, ...]
+
+
+@dataclass
+class FakeSteps:
+    """The four steps, with a count of their calls and a hook in the middle of staging."""
+
+    calls: Counter[str] = field(default_factory=Counter)
+    settled_calls: list[bool] = field(default_factory=list)
+    during_stage: Callable[[], None] = lambda: None
+    during_prepare: Callable[[], None] = lambda: None
+
+    def steps(self) -> Steps:
+        return Steps(self.read_header, assemble, self.prepare, self.stage)  # type: ignore[arg-type]
+
+    def read_header(self, path: Path) -> Header | None:
+        self.calls["read"] += 1
+        text = path.read_text()
+        if text.startswith("NONE"):
+            return None
+        if not text.startswith(("CT", "ROI")) or not text.endswith("END"):
+            raise Refused(ReasonCode.DICOM_UNREADABLE, "This file is not DICOM.")
+        words = text.split()[1:-1]
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        if text.startswith("CT"):
+            series, number = words[:2]
+            return image(path, digest, series, number)
+        uid, series, needed, *flags = words
+        references = tuple(f"{series}.{n}" for n in needed.split(","))
+        listed = () if "unlisted" in flags else ((series, references),)
+        known: dict[str, Any] = {
+            "path": path, "digest": digest, "kind": "RTSTRUCT", "sop_class_uid": "1.2", "sop_instance_uid": uid,
+            "series_instance_uid": "1.9", "study_instance_uid": "1", "patient_key": "patient",
+            "frames_of_reference": tuple(flags), "listed": listed, "image_references": references,
+        }  # fmt: skip
+        return RoiHeader(**{field.name: None for field in fields(RoiHeader)} | known)
+
+    def prepare(self, case: Case, bundle: object, *, settled: bool, **_: object) -> FakePlan:
+        self.calls["prepare"] += 1
+        self.settled_calls.append(settled)
+        self.during_prepare()
+        if not case.rois:
+            raise Held(ReasonCode.NO_ROI, "There is no region of interest yet.")
+        roi = case.rois[-1]
+        flags = frozenset(roi.frames_of_reference)
+        if "refuse" in flags:
+            raise Refused(ReasonCode.ROI_EMPTY, "The region of interest is empty.")
+        missing = set(roi.image_references) - {i.sop_instance_uid for i in case.images}
+        if missing:
+            raise Held(ReasonCode.SLICES_MISSING, f"{len(missing)} slices are missing.")
+        if "margin" in flags and not settled:
+            raise Held(ReasonCode.SLICES_MISSING, "A margin slice may still come.")
+        if "broken-prepare" in flags:
+            raise ValueError(f"cannot prepare {SECRET}")
+        needed = [roi.digest, *(i.digest for i in case.images if i.sop_instance_uid in roi.image_references)]
+        return FakePlan(case, hashlib.sha256("".join(needed).encode()).hexdigest(), flags)
+
+    def stage(self, plan: FakePlan, bundle: object, *, created: datetime) -> FakeStaged:
+        self.calls["stage"] += 1
+        for header in plan.case.images:
+            header.path.read_bytes()
+        self.during_stage()
+        if "stage-refuse" in plan.flags:
+            raise Refused(ReasonCode.OUTSIDE_INTENDED_USE, "The model is not meant for this.")
+        if "broken" in plan.flags:
+            raise ValueError(f"cannot stage {SECRET}")
+        if "away" in plan.flags:
+            raise Unavailable("A disk is away.")
+        number = int(plan.fingerprint[:16], 16)
+        documents = (document("SEG", f"2.25.{number}1", created), document("SR", f"2.25.{number}2", created))
+        return FakeStaged({"status": "staged", "stage": "early", "probability_advanced": 0.25}, documents)
+
+
+def image(path: Path, digest: str, series: str, number: str) -> ImageHeader:
+    known: dict[str, Any] = {
+        "path": path, "digest": digest, "sop_class_uid": CTImageStorage, "sop_instance_uid": f"{series}.{number}",
+        "series_instance_uid": series, "study_instance_uid": "1", "patient_key": "patient",
+        "frame_of_reference_uid": "1.7", "modality": "CT", "image_type": ("ORIGINAL", "PRIMARY", "AXIAL"), "frames": 1,
+    }  # fmt: skip
+    return ImageHeader(**{field.name: None for field in fields(ImageHeader)} | known)
+
+
+def document(modality: str, uid: str, created: datetime) -> Dataset:
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.SOPClassUID = ComprehensiveSRStorage
+    dataset.SOPInstanceUID = uid
+    dataset.Modality = modality
+    dataset.ContentDate = f"{created:%Y%m%d}"
+    dataset.ContentTime = f"{created:%H%M%S.%f}"
+    return dataset
+
+
+def as_bytes(dataset: Dataset) -> bytes:
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def put_slice(folder: Path, series: str, number: int, name: str | None = None, extra: str = "") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / (name or f"{series}-{number}.dcm")
+    path.write_text(f"CT {series} {number} {extra} END")
+    return path
+
+
+def put_roi(folder: Path, uid: str, series: str, needed: range, *flags: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"roi-{uid}.dcm"
+    path.write_text(f"ROI {uid} {series} {','.join(str(n) for n in needed)} {' '.join(flags)} END")
+    return path

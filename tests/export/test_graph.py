@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from sklearn.preprocessing import PowerTransformer
+
+from appliance.modelfile import require_plain
+from export.graph import OPSET, build_graph
+from export.parity import Answers, prove, random_inputs, reference, run_graph
+from training.network import ensemble_logits
+from training.preprocessing import Standardise, standardise
+from training.run import Array, Ensemble, FittedModel
+
+from .conftest import make_model
+
+MODEL = make_model(7)
+SESSION = onnxruntime.InferenceSession(build_graph(MODEL).SerializeToString(), providers=["CPUExecutionProvider"])
+CENTER, SPREAD = MODEL.preprocessing.center, MODEL.preprocessing.spread
+
+
+def run_graph_once(x: Array) -> Answers:
+    """Like run_graph, in one session: hypothesis asks hundreds of times."""
+    names = ["probability_advanced", "contributions", "domain_distance", "logit"]
+    return Answers(*SESSION.run(names, {"features": x}))
+
+
+def raw_inputs(rows: int) -> st.SearchStrategy[Array]:
+    """Raw features anywhere from usual to absurd, or missing."""
+    scaled = arrays(np.float64, (rows, 15), elements=st.floats(-1e6, 1e6) | st.just(np.nan))
+    return scaled.map(lambda z: CENTER + SPREAD * z)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("hidden", [(64, 32), (8,), (16, 8, 4)])
+def test_graph_follows_torch_over_a_thousand_random_inputs(seed: int, hidden: tuple[int, ...]) -> None:
+    model = make_model(seed, hidden=hidden)
+    parity = prove(model, build_graph(model).SerializeToString())
+    assert parity.rows == 1000
+    assert parity.probability <= 1e-12
+    assert parity.contributions <= 1e-10
+    assert parity.distance <= 1e-10
+    assert parity.completeness <= 1e-12
+
+
+def test_prove_rejects_a_graph_of_another_model() -> None:
+    with pytest.raises(ArithmeticError, match="does not compute"):
+        prove(make_model(1), build_graph(make_model(2)).SerializeToString())
+
+
+def test_random_inputs_hold_what_the_parity_claims_to_cover() -> None:
+    x, steps = random_inputs(MODEL), MODEL.preprocessing
+    assert np.isnan(x).mean() > 0.03
+    assert (x > steps.upper + 10 * steps.spread).any()
+    assert (x < steps.lower - 10 * steps.spread).any()
+    assert (x[2:] == steps.median).any(axis=0).all()
+    assert (x[2:] == steps.upper).any(axis=0).all()
+
+
+@settings(max_examples=200, deadline=None)
+@given(raw_inputs(1))
+def test_contributions_sum_to_logit_minus_baseline(x: Array) -> None:
+    answers = run_graph_once(np.concatenate([x, MODEL.preprocessing.median[np.newaxis]]))
+    expected = answers.logit[0] - answers.logit[1]
+    assert answers.contributions[0].sum() == pytest.approx(expected, rel=1e-12, abs=1e-12)
+    assert np.abs(answers.contributions[1]).max() <= 1e-14
+    assert all(np.isfinite(value).all() for value in (answers.contributions, answers.domain_distance, answers.logit))
+
+
+@settings(max_examples=50, deadline=None)
+@given(raw_inputs(5))
+def test_a_row_does_not_depend_on_its_neighbours(x: Array) -> None:
+    together = run_graph_once(x)
+    for i in range(len(x)):
+        alone = run_graph_once(x[i : i + 1])
+        assert together.logit[i] == pytest.approx(alone.logit[0], rel=1e-12, abs=1e-12)
+        assert together.contributions[i] == pytest.approx(alone.contributions[0], rel=1e-10, abs=1e-12)
+        assert together.domain_distance[i] == pytest.approx(alone.domain_distance[0], rel=1e-12)
+
+
+@settings(max_examples=50, deadline=None)
+@given(raw_inputs(8))
+def test_probability_rises_with_the_logit(x: Array) -> None:
+    answers = run_graph_once(x)
+    order = np.argsort(answers.logit)
+    assert (np.diff(answers.probability_advanced[order]) >= 0).all()
+    assert ((answers.probability_advanced >= 0) & (answers.probability_advanced <= 1)).all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(raw_inputs(1), st.integers(0, 14))
+def test_a_feature_at_its_median_contributes_nothing(x: Array, feature: int) -> None:
+    x[0, feature] = MODEL.preprocessing.median[feature]
+    missing = x.copy()
+    missing[0, feature] = np.nan
+    answers = run_graph_once(np.concatenate([x, missing]))
+    assert abs(answers.contributions[0, feature]) <= 1e-14
+    np.testing.assert_allclose(answers.contributions[0], answers.contributions[1], rtol=1e-10, atol=1e-13)
+
+
+@settings(max_examples=100, deadline=None)
+@given(raw_inputs(1), st.integers(0, 14), st.floats(1.0, 1e9))
+def test_beyond_the_clipping_range_only_the_distance_goes_on(x: Array, feature: int, factor: float) -> None:
+    x[0, feature] = MODEL.preprocessing.upper[feature]
+    further = x.copy()
+    further[0, feature] += factor * SPREAD[feature]
+    answers = run_graph_once(np.concatenate([x, further]))
+    assert answers.logit[0] == pytest.approx(answers.logit[1], rel=1e-12, abs=1e-12)
+    np.testing.assert_allclose(answers.contributions[0], answers.contributions[1], rtol=1e-10, atol=1e-13)
+    assert answers.domain_distance[1] > 0
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, 1e308, -1e308])
+def test_even_the_largest_numbers_give_an_answer(value: float) -> None:
+    answers = run_graph_once(np.full((1, 15), value))
+    assert np.isfinite(answers.probability_advanced).all()
+    assert np.isfinite(answers.contributions).all()
+    assert np.isfinite(answers.domain_distance).all()
+
+
+@pytest.mark.parametrize("lmbda", [0.0, 2.0, 1.0, -3.7, 4.9, 1e-9, -1e-14, 2 - 1e-12, 2 + 1e-9, 1e-300])
+def test_yeo_johnson_is_scikit_learns(lmbda: float) -> None:
+    # One linear member with weight 1: the logit is the transformed feature itself.
+    one = np.ones(1)
+    steps = type(MODEL.preprocessing)(0 * one, -50 * one, 50 * one, 0 * one, one, lmbda * one, 0 * one, one)
+    ensemble = Ensemble((np.ones((1, 1, 1)),), (np.zeros((1, 1)),))
+    model = FittedModel((MODEL.features[0],), steps, ensemble, (1.0, 0.0), np.eye(1))
+    x = np.concatenate([np.linspace(-40, 40, 161), [1e-12, -1e-12, 1e-5, -1e-5]])[:, np.newaxis]
+    oracle = PowerTransformer(standardize=False).fit(np.random.default_rng(0).normal(size=(9, 1)))
+    # scikit-learn itself loses digits where lambda is near, but not at, 0 or 2; it is asked for the limit there.
+    near = next((limit for limit in (0.0, 2.0) if 0 < abs(lmbda - limit) < 1e-8), lmbda)
+    oracle.lambdas_ = np.array([near])
+    logit = run_graph(build_graph(model).SerializeToString(), x).logit
+    np.testing.assert_allclose(logit, oracle.transform(x)[:, 0], rtol=1e-6 if near != lmbda else 1e-12, atol=1e-15)
+
+
+def test_contributions_follow_the_rescale_rule_by_hand() -> None:
+    # Two inputs, one hidden unit h = relu(x0 - 2 x1 - 1), logit 3 h; baseline (0, 0) has h = 0 (a = -1).
+    two = np.ones(2)
+    steps = type(MODEL.preprocessing)(0 * two, -9 * two, 9 * two, 0 * two, two, two, 0 * two, two)
+    ensemble = Ensemble((np.array([[[1.0], [-2.0]]]), np.array([[[3.0]]])), (np.array([[-1.0]]), np.array([[0.0]])))
+    model = FittedModel(MODEL.features[:2], steps, ensemble, (0.5, 0.0), np.eye(2))
+    answers = run_graph(build_graph(model).SerializeToString(), np.array([[4.0, -1.0], [0.0, 3.0], [4.0, 2.0]]))
+    # a = 5, so the multiplier is 5 / 6: contributions 0.5 * 3 * 5/6 * (4, 2).
+    np.testing.assert_allclose(answers.contributions[0], [5.0, 2.5], rtol=1e-15)
+    # Both sides below zero: nothing passes. Then a = -1 exactly as in the baseline: the derivative, 0, passes nothing.
+    assert not answers.contributions[1].any()
+    assert not answers.contributions[2].any()
+
+
+def test_a_unit_exactly_at_its_baseline_uses_the_derivative() -> None:
+    # h = relu(x0 - x1 + 1) is active and, at x0 = x1, where the baseline has it: the gradient passes, 0 / 0 does not.
+    two = np.ones(2)
+    steps = type(MODEL.preprocessing)(0 * two, -9 * two, 9 * two, 0 * two, two, two, 0 * two, two)
+    ensemble = Ensemble((np.array([[[1.0], [-1.0]]]), np.array([[[3.0]]])), (np.array([[1.0]]), np.array([[0.0]])))
+    model = FittedModel(MODEL.features[:2], steps, ensemble, (1.0, 0.0), np.eye(2))
+    answers = run_graph(build_graph(model).SerializeToString(), np.array([[2.0, 2.0]]))
+    np.testing.assert_allclose(answers.contributions, [[6.0, -6.0]], rtol=1e-14)
+
+
+def test_graph_follows_trainings_own_steps() -> None:
+    # Skewed features of very different size, as radiomics has them, fitted by training's own transformer.
+    rng = np.random.default_rng(4)
+    table = rng.lognormal(0.0, 1.5, (160, 15)) * 10.0 ** rng.integers(-3, 10, 15) - rng.normal(0.0, 1.0, 15)
+    table[rng.random(table.shape) < 0.03] = np.nan
+    fitted = Standardise().fit(table)
+    model = dataclasses.replace(MODEL, preprocessing=fitted.parameters_)
+    x = np.concatenate([table, random_inputs(model)])
+    answers = run_graph(build_graph(model).SerializeToString(), x)
+    z, far = fitted.transform(x), standardise(fitted.parameters_, x, clip=False)
+    slope, intercept = model.calibration
+    np.testing.assert_allclose(answers.logit, slope * ensemble_logits(model.ensemble, z) + intercept, atol=1e-10)
+    distance = np.sqrt(np.einsum("ni,ij,nj->n", far, model.domain_precision, far))
+    np.testing.assert_allclose(answers.domain_distance, distance, rtol=1e-8)
+
+
+def test_reference_distance_and_logit_against_plain_loops() -> None:
+    x = random_inputs(MODEL, rows=20, seed=3)
+    answers = reference(MODEL, x)
+    steps = MODEL.preprocessing
+    for row, logit in zip(x, answers.logit, strict=True):
+        clipped = np.clip(np.where(np.isnan(row), steps.median, row), steps.lower, steps.upper)
+        z = np.array([_standardised(value, j) for j, value in enumerate(clipped)])
+        total = 0.0
+        for member in range(5):
+            h = torch.tensor(z)
+            for i in range(3):
+                weight, bias = MODEL.ensemble.weights[i][member], MODEL.ensemble.biases[i][member]
+                h = torch.tensor(weight).T @ h + torch.tensor(bias)
+                h = torch.relu(h) if i < 2 else h
+            total += float(h[0]) / 5
+        assert logit == pytest.approx(0.7 * total + 0.2, rel=1e-9, abs=1e-9)
+
+
+def _standardised(value: float, j: int) -> float:
+    steps = MODEL.preprocessing
+    u, power = (value - steps.center[j]) / steps.spread[j], float(steps.lmbda[j])
+    if u >= 0:
+        y = np.log1p(u) if abs(power) < 1e-8 else ((1 + u) ** power - 1) / power
+    else:
+        y = -np.log1p(-u) if abs(power - 2) < 1e-8 else -((1 - u) ** (2 - power) - 1) / (2 - power)
+    return float((y - steps.mean[j]) / steps.scale[j])
+
+
+def test_file_is_deterministic_plain_and_says_nothing_of_its_maker() -> None:
+    first, second = (
+        build_graph(make_model(3), {"b": "2", "a": "1"}).SerializeToString(deterministic=True),
+        build_graph(make_model(3), {"a": "1", "b": "2"}).SerializeToString(deterministic=True),
+    )
+    assert first == second
+    require_plain(first)
+    proto = onnx.load_from_string(first)
+    assert [(o.domain, o.version) for o in proto.opset_import] == [("", OPSET)]
+    assert {p.key: p.value for p in proto.metadata_props} == {"a": "1", "b": "2"}
+    assert b"/home" not in first
+    assert b"/work" not in first
+    assert not any(node.metadata_props or node.doc_string for node in proto.graph.node)
+    assert {t.data_type for t in proto.graph.initializer} == {
+        onnx.TensorProto.DOUBLE, onnx.TensorProto.INT64,
+    }  # fmt: skip

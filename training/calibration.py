@@ -1,0 +1,114 @@
+"""From out-of-fold logits to calibrated probabilities and conformal thresholds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize
+from scipy.special import expit, logit
+
+Array = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+MIN_SLOPE = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Platt scaling: ``probability = sigmoid(slope * logit + intercept)``.
+
+    Attributes
+    ----------
+    informative
+        False where the logits did not rank the classes rightly, so that the slope rests on its lower bound and
+        every probability is about the prevalence.
+    """
+
+    slope: float
+    intercept: float
+
+    @property
+    def informative(self) -> bool:
+        """Whether the slope came off its lower bound."""
+        return self.slope > MIN_SLOPE
+
+    def __call__(self, logits: Array) -> Array:
+        """Calibrated probabilities of `logits`, elementwise."""
+        probabilities: Array = expit(self.slope * logits + self.intercept)
+        return probabilities
+
+
+def calibrate(logits: Array, advanced: Bools) -> Calibration:
+    """Fit Platt scaling by maximum likelihood, with the slope held at :data:`MIN_SLOPE` or above.
+
+    Parameters
+    ----------
+    logits
+        (m,) out-of-fold logits; finite.
+    advanced
+        (m,) the truth.
+
+    Notes
+    -----
+    The likelihood is concave, so the bound binds exactly where the unbounded slope would be lower: a score that
+    ranks the classes the wrong way round is not turned, it is silenced.
+    """
+    spread = logits.std()
+    unit = spread if spread > 0 else 1.0
+    x, y = (logits - logits.mean()) / unit, advanced.astype(np.float64)
+
+    def negative_log_likelihood(p: Array) -> tuple[float, Array]:
+        z = p[0] * x + p[1]
+        error = expit(z) - y
+        return float((np.logaddexp(0.0, z) - y * z).mean()), np.array([(error * x).mean(), error.mean()])
+
+    lowest = MIN_SLOPE * unit
+    start = np.array([max(lowest, 0.1), logit(np.clip(y.mean(), 1e-6, 1 - 1e-6))])
+    fitted = minimize(
+        negative_log_likelihood, start, jac=True, method="L-BFGS-B", bounds=[(lowest, None), (None, None)],
+        options={"ftol": 1e-15, "gtol": 1e-10},
+    ).x  # fmt: skip
+    slope = max(float(fitted[0] / unit), MIN_SLOPE)
+    return Calibration(slope, float(fitted[1] - slope * logits.mean()))
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """Class-conditional conformal thresholds: a class stays possible while its probability is at least its own."""
+
+    early_min_probability: float
+    advanced_min_probability: float
+
+    def possible(self, probabilities: Array) -> Bools:
+        """Whether early, advanced are possible at `probabilities` of advanced stage (…,); (…, 2)."""
+        early = 1.0 - probabilities >= self.early_min_probability
+        advanced = probabilities >= self.advanced_min_probability
+        return np.stack([early, advanced], axis=-1)
+
+
+def conformal_thresholds(probabilities: Array, advanced: Bools, alpha: float) -> Thresholds:
+    """Thresholds under which each class keeps at least ``1 - alpha`` of its own cases.
+
+    Parameters
+    ----------
+    probabilities
+        (m,) probability of advanced stage from models that did not see the case.
+    advanced
+        (m,) the truth.
+    alpha
+        Accepted share, in each class, of cases whose true class is ruled out.
+
+    Notes
+    -----
+    Mondrian (class-conditional) conformal prediction, Vovk et al., Algorithmic Learning in a Random World, 2005,
+    section 4.5. Of n cases of a class, the ``floor(alpha * (n + 1))``-th smallest probability of the true class is
+    the threshold; 0, so that the class is never ruled out, where n is too small for `alpha`.
+    """
+
+    def threshold(of_class: Array) -> float:
+        rank = int(np.floor(alpha * (len(of_class) + 1)))
+        return float(np.sort(of_class)[rank - 1]) if rank else 0.0
+
+    return Thresholds(threshold(1.0 - probabilities[~advanced]), threshold(probabilities[advanced]))

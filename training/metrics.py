@@ -1,0 +1,125 @@
+"""Performance figures of out-of-fold predictions, each with an interval over patients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Counts = npt.NDArray[np.float64]
+
+METRICS = (
+    "auc", "accuracy", "balanced_accuracy", "macro_precision", "macro_recall", "macro_f1", "brier",
+)  # fmt: skip
+INTERVAL = (
+    "95 % percentile bootstrap over patients of the mean over repeats; each of the 2000 resamples draws patients "
+    "with replacement and keeps their out-of-fold predictions of every repeat. It says how far the figure depends "
+    "on which patients were scored, not on which were trained on."
+)
+RESAMPLES = 2000
+
+
+def resamples(patients: int, seed: np.random.SeedSequence, count: int = RESAMPLES) -> Counts:
+    """How often each patient is drawn, per bootstrap resample; (count + 1, patients), the first row all ones."""
+    drawn = np.random.default_rng(seed).multinomial(patients, np.full(patients, 1.0 / patients), size=count)
+    return np.vstack([np.ones((1, patients)), drawn])
+
+
+def score(probabilities: Array, advanced: Bools, fold: npt.NDArray[np.intp], weights: Counts) -> dict[str, Array]:
+    """Every metric under every weighting of the patients.
+
+    Parameters
+    ----------
+    probabilities
+        (repeats, n) out-of-fold probability of advanced stage; 0.5 and above counts as advanced.
+    advanced
+        (n,) the truth.
+    fold
+        (repeats, n) the fold each prediction comes from. AUC compares patients within a fold only, because
+        predictions of different folds come from different models.
+    weights
+        (w, n), see :func:`resamples`.
+
+    Returns
+    -------
+    dict
+        By the names of :data:`METRICS`, (w,) means over the repeats.
+    """
+    per_repeat = [_score(p, advanced, f, weights) for p, f in zip(probabilities, fold, strict=True)]
+    return {name: np.mean([one[name] for one in per_repeat], axis=0) for name in METRICS}
+
+
+def intervals(scores: Mapping[str, Array]) -> dict[str, dict[str, float]]:
+    """Value (the first weighting) and 95 % interval (the others) of each metric of :func:`score`."""
+    return {
+        name: {
+            "value": float(values[0]),
+            "low": float(np.nanpercentile(values[1:], 2.5)),
+            "high": float(np.nanpercentile(values[1:], 97.5)),
+        }
+        for name, values in scores.items()
+    }
+
+
+def nogueira_stability(selections: Bools) -> float:
+    """Stability of feature selections (m, d): 1 for always the same, about 0 for random ones.
+
+    Notes
+    -----
+    Nogueira S, Sechidis K, Brown G. On the stability of feature selection algorithms. JMLR 18(174), 2018, eq. 4.
+    """
+    share = selections.sum(axis=1).mean() / selections.shape[1]
+    return float(1.0 - selections.var(axis=0, ddof=1).mean() / (share * (1.0 - share)))
+
+
+def _score(p: Array, advanced: Bools, fold: npt.NDArray[np.intp], weights: Counts) -> dict[str, Array]:
+    predicted = p >= 0.5
+
+    def total(of: Bools) -> Array:
+        sums: Array = weights @ of.astype(np.float64)
+        return sums
+
+    cells = {(t, q): total((advanced == t) & (predicted == q)) for t in (False, True) for q in (False, True)}
+    patients = weights.sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        recall, precision, f1 = ([f(cells, c) for c in (False, True)] for f in (_recall, _precision, _f1))
+        return {
+            "auc": _auc(p, advanced, fold, weights),
+            "accuracy": (cells[False, False] + cells[True, True]) / patients,
+            # Macro recall, the mean of sensitivity and specificity, is the balanced accuracy under another name.
+            "balanced_accuracy": np.mean(recall, axis=0),
+            "macro_precision": np.mean(precision, axis=0),
+            "macro_recall": np.mean(recall, axis=0),
+            "macro_f1": np.mean(f1, axis=0),
+            "brier": weights @ (p - advanced) ** 2 / patients,
+        }
+
+
+Cells = Mapping[tuple[bool, bool], Array]
+
+
+def _recall(cells: Cells, c: bool) -> Array:
+    return cells[c, c] / (cells[c, c] + cells[c, not c])
+
+
+def _precision(cells: Cells, c: bool) -> Array:
+    claimed = cells[c, c] + cells[not c, c]
+    # A class that is never predicted has precision 0, as in scikit-learn.
+    return np.divide(cells[c, c], claimed, out=np.zeros_like(claimed), where=claimed > 0)
+
+
+def _f1(cells: Cells, c: bool) -> Array:
+    return 2 * cells[c, c] / (2 * cells[c, c] + cells[c, not c] + cells[not c, c])
+
+
+def _auc(p: Array, advanced: Bools, fold: npt.NDArray[np.intp], weights: Counts) -> Array:
+    """Share of (advanced, early) pairs of a fold that are ranked rightly, ties counting half."""
+    higher, lower = p[advanced][:, None], p[~advanced]
+    same = fold[advanced][:, None] == fold[~advanced]
+    won = same * ((higher > lower) + 0.5 * (higher == lower))
+    positive, negative = weights[:, advanced], weights[:, ~advanced]
+    auc: Array = ((positive @ won) * negative).sum(axis=1) / ((positive @ same.astype(float)) * negative).sum(axis=1)
+    return auc
