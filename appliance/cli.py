@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -176,6 +177,110 @@ def requeue(
     """Have a delivered, refused or held job's case examined afresh by the running daemon, or by the next."""
     job = _open_ledger(state, config).requeue(job_id)
     typer.echo(f"Job {job.id} will be examined afresh.")
+
+
+PathsArgument = Annotated[list[Path], typer.Argument(metavar="PATH...", help="DICOM files, or folders of them.")]
+RoiOption = Annotated[str | None, typer.Option("--roi", help="ROI to measure, instead of by rule.", show_default=False)]
+GeometryOption = Annotated[
+    bool,
+    typer.Option("--match-by-geometry", help="Go by position where the ROI's image references resolve to nothing."),
+]
+SaveOption = Annotated[
+    Path | None, typer.Option("--save-volume", help="Folder for volume and mask as NIfTI.", show_default=False)
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@app.command()
+def stage(
+    paths: PathsArgument,
+    bundle: Annotated[Path, typer.Option(help="Folder of the model bundle.")],
+    out: Annotated[Path, typer.Option(help="Folder for the structured report.")],
+    roi: RoiOption = None,
+    match_by_geometry: GeometryOption = False,
+    save_volume: SaveOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Stage one study from files or folders, and write its structured report."""
+    from appliance.bundle import load_bundle
+    from appliance.oneshot import Options, stage_paths
+
+    options = Options(roi, match_by_geometry, save_volume)
+    _answer(lambda: stage_paths(paths, load_bundle(bundle), out, options), as_json)
+
+
+@app.command()
+def measure(
+    paths: PathsArgument,
+    spec: Annotated[str, typer.Option(help="PyRadiomics parameter file, or 'all': the 106 at default settings.")],
+    roi: RoiOption = None,
+    match_by_geometry: GeometryOption = False,
+    save_volume: SaveOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the features of one study, without a model."""
+    from appliance.oneshot import Options, measure_paths
+    from appliance.radiomics import parameters
+    from appliance.roi_rule import ROI_RULE
+
+    options = Options(roi, match_by_geometry, save_volume)
+    _answer(lambda: measure_paths(paths, ROI_RULE, parameters.read(spec), options), as_json)
+
+
+def _answer(run_once: Callable[[], dict[str, Any]], as_json: bool) -> None:
+    """Print what a one-shot command found, and exit 3 where it was held or refused."""
+    from appliance.pipeline import outcome
+
+    try:
+        answer = run_once()
+    except Refused as error:  # the bundle or the spec; the data's own refusals are outcomes already
+        answer = outcome(status="refused", reason=error.reason)
+    typer.echo(json.dumps(answer, allow_nan=False) if as_json else _in_words(answer))
+    if answer["status"] != "staged":
+        raise typer.Exit(ExitStatus.REFUSED)
+
+
+def _in_words(answer: dict[str, Any]) -> str:
+    """Put an outcome into lines for a person."""
+    lines = [f"warning: {warning}" for warning in answer["warnings"]]
+    if answer["reason"] is not None:
+        return "\n".join([*lines, f"{answer['status']}: {answer['reason']['message']} [{answer['reason']['code']}]"])
+    roi = answer["roi"]
+    lines.append(f"region: {roi['name']}, {roi['voxels']} voxels, {roi['volume_mm3'] / 1000:.2f} ml")
+    if answer["stage"] is None:
+        return "\n".join([*lines, *(f"{name}: {value}" for name, value in answer["features"].items())])
+    lines.append(f"stage: {answer['stage']} (research use only)")
+    lines.append(f"probability of advanced stage: {100 * answer['probability_advanced']:.1f} %")
+    strongest = sorted(answer["contributions"].items(), key=lambda item: -abs(item[1]))[:5]
+    lines.append("strongest contributions (logit): " + ", ".join(f"{name} {value:+.3f}" for name, value in strongest))
+    return "\n".join([*lines, f"report: {answer['sr']}"] if answer["sr"] else lines)
+
+
+@app.command()
+def verify(bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the model bundle.")]) -> None:
+    """Hold a bundle's bytes to their hashes, and let it prove itself on this machine."""
+    from appliance.bundle import load_bundle
+
+    proven = load_bundle(bundle)
+    typer.echo(f"{proven.manifest.name} {proven.manifest.version} is whole and gives its golden case: {proven.digest}")
+
+
+@app.command()
+def demo(
+    bundle: Annotated[Path, typer.Option(help="Folder of the model bundle.")] = Path("models/lung1-stage"),
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="Folder for inbox, outbox and state; by default a temporary one.")
+    ] = None,
+) -> None:
+    """Send a generated phantom study through the real daemon, and read its report back."""
+    import tempfile
+
+    from appliance.demo import run_demo
+
+    place = folder or Path(tempfile.mkdtemp(prefix="lungstage-demo-"))
+    result = run_demo(bundle, place)
+    typer.echo(_in_words(result.outcome))
+    typer.echo(f"report came {result.seconds:.1f} s after the last file, and was read back: {result.title}")
 
 
 def _fail(status: ExitStatus, sentence: str) -> NoReturn:

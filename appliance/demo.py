@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import highdicom as hd
 import numpy as np
@@ -21,7 +23,10 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from appliance import phantom
-from appliance.errors import Unavailable
+from appliance.database import Database
+from appliance.errors import Refused, Unavailable
+from appliance.job import Job, JobState
+from appliance.ledger import Ledger
 
 Mask = npt.NDArray[np.bool_]
 
@@ -124,10 +129,10 @@ def write_phantom_study(folder: Path) -> tuple[Path, ...]:
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
-    """Where the demonstration's report lies, and the report as it was read back."""
+    """What the ledger says became of the study, the title of the report as it was read back, and the time it took."""
 
-    path: Path
-    report: Dataset
+    outcome: dict[str, Any]
+    title: str
     seconds: float
 
 
@@ -136,7 +141,8 @@ def _daemon(inbox: Path, outbox: Path, state: Path, bundle: Path) -> Iterator[su
     """Run ``lungstage run`` until the block ends, from its ``ready`` on."""
     command = [sys.executable, "-m", "appliance.cli", "run"]
     command += ["--inbox", str(inbox), "--outbox", str(outbox), "--state", str(state), "--bundle", str(bundle)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603  (our own command)
+    quiet = os.environ | {"LUNGSTAGE_LOG_LEVEL": "WARNING"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=quiet) as process:  # noqa: S603  (our own command)
         try:
             if process.stdout is None or process.stdout.readline().strip() != "ready":
                 raise Unavailable("The daemon did not start.")
@@ -160,6 +166,8 @@ def run_demo(bundle: Path, folder: Path) -> DemoResult:
     ------
     Unavailable
         The daemon does not start, or no report appears.
+    Refused
+        The study was refused; the reason says why.
     """
     inbox, outbox, state = (folder / name for name in ("inbox", "outbox", "state"))
     for path in (inbox, outbox, state):
@@ -170,9 +178,21 @@ def run_demo(bundle: Path, folder: Path) -> DemoResult:
             for file in files:
                 shutil.copy(file, inbox / file.name)
             start = time.monotonic()
-            while not (reports := sorted(outbox.glob("SR-*.dcm"))):
+            while (job := _finished(state)) is None:
                 if process.poll() is not None or time.monotonic() - start > _TIMEOUT:
                     raise Unavailable("No structured report appeared; `lungstage jobs` on the state folder says why.")
                 time.sleep(0.05)
             seconds = time.monotonic() - start
-    return DemoResult(reports[0], hd.sr.srread(reports[0]), seconds)
+    if job.sr_path is None or job.outcome is None:
+        raise Refused(job.reason.code, job.reason.message) if job.reason else Unavailable("The report is not there.")
+    report = hd.sr.srread(job.sr_path)
+    return DemoResult(
+        dict(job.outcome) | {"sr": job.sr_path}, str(report.ConceptNameCodeSequence[0].CodeMeaning), seconds
+    )
+
+
+def _finished(state: Path) -> Job | None:
+    """Return the phantom's job once it is delivered or refused."""
+    with Database(state / "ledger.sqlite") as database:
+        jobs = Ledger(database).jobs()
+    return next((job for job in jobs if job.state in (JobState.DELIVERED, JobState.REFUSED)), None)

@@ -19,7 +19,6 @@ class ReasonCode(StrEnum):
 
     # Nothing to work on, or too much of it
     NO_DICOM = "no_dicom"
-    NO_CT = "no_ct"
     NOT_CT = "not_ct"
     NO_ROI = "no_roi"
     AMBIGUOUS_INPUT = "ambiguous_input"
@@ -60,7 +59,6 @@ class ReasonCode(StrEnum):
     PADDING_IN_ROI = "padding_in_roi"
     # The model's licence to answer
     OUTSIDE_INTENDED_USE = "outside_intended_use"
-    FEATURE_FAILED = "feature_failed"
     # Settings and specifications
     SPEC_UNSUPPORTED = "spec_unsupported"
     # Feature tables
@@ -73,7 +71,6 @@ class ReasonCode(StrEnum):
     BUNDLE_HASH_MISMATCH = "bundle_hash_mismatch"
     BUNDLE_INVALID = "bundle_invalid"
     BUNDLE_SELF_TEST_FAILED = "bundle_self_test_failed"
-    BUNDLE_SIGNATURE = "bundle_signature"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from copy import copy, deepcopy
+from copy import deepcopy
 
+import numpy as np
 from highdicom.base_content import ContributingEquipment
 from pydicom import Dataset
 from pydicom.config import RAISE
@@ -64,13 +65,21 @@ def source_headers(context: ReportContext) -> list[Dataset]:
 
 
 def with_thickness(headers: list[Dataset]) -> list[Dataset]:
-    """Headers as highdicom insists on them; the caller takes the zero that stands in for no thickness out again."""
+    """Headers as highdicom insists on them: where no slice thickness is known, the slice spacing stands in for it.
+
+    A single slice has no spacing either; zero stands for that.
+    """
     if all("SliceThickness" in header for header in headers):
         return headers
-    copies = [copy(header) for header in headers]
-    for header in copies:
-        header.SliceThickness = 0
-    return copies
+    first, last = (np.asarray(header.ImagePositionPatient, dtype=float) for header in (headers[0], headers[-1]))
+    spacing = float(np.linalg.norm(last - first)) / max(len(headers) - 1, 1)
+    stand_ins = []
+    for header in headers:
+        stand_in = Dataset()
+        stand_in.update(header)
+        stand_in.SliceThickness = DSfloat(decimal_string(spacing))
+        stand_ins.append(stand_in)
+    return stand_ins
 
 
 def _header(source: Dataset, keywords: tuple[str, ...]) -> Dataset:
@@ -88,13 +97,13 @@ def _header(source: Dataset, keywords: tuple[str, ...]) -> Dataset:
 
 
 def _writable(source: Dataset, keyword: str) -> DataElement | None:
-    if keyword not in source or source[keyword].is_empty:
-        return None
-    element = deepcopy(source[keyword])
-    values = element.value if element.VM > 1 else [element.value]
     try:
+        if keyword not in source or source[keyword].is_empty:
+            return None
+        element = deepcopy(source[keyword])
+        values = element.value if element.VM > 1 else [element.value]
         if element.VR == "DS":
-            element.value = [DSfloat(decimal_string(float(value))) for value in values]
+            element.value = [DSfloat(decimal_string(float(value)), validation_mode=RAISE) for value in values]
         elif element.VR not in ("SQ", "UI"):  # an odd UID must still be handed on: it is what others refer to
             for value in values:
                 validate_value(element.VR, value, RAISE)

@@ -32,14 +32,17 @@ def _noise(shape: tuple[int, int, int], seed: int) -> npt.NDArray[np.int64]:
     for shift, factor in ((33, 0xFF51AFD7ED558CCD), (29, 0xC4CEB9FE1A85EC53)):
         key ^= key >> np.uint64(shift)
         key *= np.uint64(factor)
-    return (key >> np.uint64(60)).astype(np.int64)
+    noise: npt.NDArray[np.int64] = (key >> np.uint64(60)).astype(np.int64)
+    return noise
 
 
 def _smoothed(field: npt.NDArray[np.int64], radius: tuple[int, int, int]) -> npt.NDArray[np.int64]:
     """Sum of `field` over a box; integers, so the order of summation is of no account."""
     for axis, reach in enumerate(radius):
-        rolled = [np.roll(field, shift, axis=axis) for shift in range(-reach, reach + 1)]
-        field = np.stack(rolled).sum(axis=0)
+        summed = np.zeros_like(field)
+        for shift in range(-reach, reach + 1):
+            summed += np.roll(field, shift, axis=axis)
+        field = summed
     return field
 
 

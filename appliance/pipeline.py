@@ -374,15 +374,12 @@ def _prove_domain(result: StagingResult, use: IntendedUse) -> tuple[str, ...]:
     distance = result.domain.distance
     if not distance <= use.domain_distance_max:
         raise _outside(f"the tumour lies {distance:.1f} standard deviations from the training cohort")
-    warnings = []
     if distance > use.domain_distance_warn:
-        warnings.append("The tumour is unlike almost all tumours that the model was trained on.")
-    if result.domain.outside:
-        warnings.append(f"Outside the range seen in training: {', '.join(result.domain.outside)}.")
-    return tuple(warnings)
+        return ("The tumour is unlike almost all tumours that the model was trained on.",)
+    return ()
 
 
-def _document_identity(measurement: Measurement, bundle: Bundle) -> str:
+def _document_identity(measurement: Measurement, bundle: Bundle, warnings: tuple[str, ...]) -> str:
     """Digest everything that the documents follow from, so that the same input always makes the same UIDs."""
     digest = hashlib.sha256()
     volume = measurement.voxels.volume
@@ -393,6 +390,8 @@ def _document_identity(measurement: Measurement, bundle: Bundle) -> str:
         volume.affine.tobytes(),
         "\n".join(image.sop_instance_uid for image in measurement.slices.images).encode(),
         measurement.region.source.sop_instance_uid.encode(),
+        f"{measurement.region.number} {measurement.region.name}".encode(),
+        "\n".join(warnings).encode(),
         np.packbits(measurement.mask).tobytes(),
         bundle.digest.encode(),
         __version__.encode(),
@@ -429,7 +428,7 @@ def _documents(
             intended_use=bundle.manifest.intended_use.statement,
             settings=tuple(f"{key}={bundle.spec.settings[key]}" for key in sorted(bundle.spec.settings)),
         ),
-        identity=_document_identity(measurement, bundle),
+        identity=_document_identity(measurement, bundle, warnings),
         created=created,
         warnings=warnings,
         software_version=__version__,

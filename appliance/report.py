@@ -77,7 +77,7 @@ def build_report(context: ReportContext, segmentation: SegmentReference) -> sr.C
         title=codes.DCM.ImagingMeasurementReport,
         referenced_images=with_thickness(headers),
     )
-    if any("SliceThickness" not in header for header in headers):
+    if any("SliceThickness" not in header for header in headers):  # optional in TID 1604, and never made up
         _drop(tree[0], codes.DCM.SliceThickness)
     tree[0].ContentSequence.append(_texts(context))
     report = sr.Comprehensive3DSR(
@@ -230,9 +230,8 @@ def _evidence(context: ReportContext, segmentation: SegmentReference) -> list[Da
 
 
 def _coding_scheme() -> CodingSchemeIdentificationItem:
-    return CodingSchemeIdentificationItem(
-        designator=PRIVATE_SCHEME,
-        name="lungstage concepts",
-        uid=derive_uid(PRIVATE_SCHEME, "coding-scheme"),
-        responsible_organization="lungstage",
-    )
+    uid = derive_uid(PRIVATE_SCHEME, "coding-scheme")
+    item = CodingSchemeIdentificationItem(PRIVATE_SCHEME, "lungstage concepts", uid=uid)
+    item.CodingSchemeUID = uid  # which highdicom asks for and does not write
+    item.CodingSchemeResponsibleOrganization = "lungstage"
+    return item

@@ -41,7 +41,6 @@ def build_segmentation(context: ReportContext) -> Segmentation:
         Binary, one segment, only the frames that hold a part of it; the same bytes for the same `context`.
     """
     headers = source_headers(context)
-    thickness_known = all("SliceThickness" in header for header in headers)
     # The contours are someone's, by a method that an RTSTRUCT need not tell; that voxels are in or out is our doing.
     algorithm = AlgorithmIdentificationSequence(
         name="RTSTRUCT to voxels by voxel centre, even-odd",
@@ -87,8 +86,8 @@ def build_segmentation(context: ReportContext) -> Segmentation:
         contributing_equipment=[equipment(context)],
         specific_character_set=CHARACTER_SET,
     )
-    if not thickness_known:
-        del segmentation.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SliceThickness
+    if len(headers) == 1:  # for which highdicom makes a spacing of 1 mm up
+        del segmentation.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices
     settle(segmentation, context)
     return segmentation
 

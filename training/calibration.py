@@ -36,8 +36,7 @@ class Calibration:
 
     def __call__(self, logits: Array) -> Array:
         """Calibrated probabilities of `logits`, elementwise."""
-        probabilities: Array = expit(self.slope * logits + self.intercept)
-        return probabilities
+        return np.asarray(expit(self.slope * logits + self.intercept))
 
 
 def calibrate(logits: Array, advanced: Bools) -> Calibration:

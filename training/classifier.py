@@ -12,7 +12,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from training.network import Member, NetworkSettings, ensemble_logits, inner_splits, single_threaded, train
+from training.members import Member, inner_splits
+from training.network import NetworkSettings, ensemble_logits, single_threaded, train
 from training.run import Ensemble
 
 Array = npt.NDArray[np.float64]
@@ -26,14 +27,14 @@ def binary_labels(estimator: Any, X: Any, y: Any) -> tuple[Array, npt.NDArray[np
     ValueError
         Unless `y` has two classes.
     """
-    X, y = validate_data(estimator, X, y, dtype=np.float64)
+    x, y = validate_data(estimator, X, y, dtype=np.float64)
     check_classification_targets(y)
     if type_of_target(y) != "binary":
         raise ValueError(f"Only binary classification is supported. The type of the target is {type_of_target(y)}.")
     classes, codes = np.unique(y, return_inverse=True)
     if len(classes) < 2:
         raise ValueError("Two classes are needed, y has one class.")
-    return X, codes == 1, classes
+    return x, codes == 1, classes
 
 
 def seed_of(random_state: int | np.random.RandomState | None) -> int:
@@ -97,11 +98,11 @@ class DeepClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def fit(self, X: Any, y: Any) -> DeepClassifier:  # noqa: N803
         """Train the ensemble on standardised `X` (n, d) and the two classes of `y` (n,)."""
-        X, labels, self.classes_ = binary_labels(self, X, y)
+        x, labels, self.classes_ = binary_labels(self, X, y)
         seed = np.random.SeedSequence([seed_of(self.random_state)])
-        splits = inner_splits(labels, np.arange(len(X)), self.members, self.inner_folds, seed)
+        splits = inner_splits(labels, np.arange(len(x)), self.members, self.inner_folds, seed)
         with single_threaded():
-            networks = train([Member(X, labels, *split) for split in splits], self.network_settings())
+            networks = train([Member(x, labels, *split) for split in splits], self.network_settings())
         self.ensemble_: Ensemble = networks.ensemble(slice(None))
         return self
 

@@ -169,7 +169,9 @@ def _parse(content: bytes) -> tuple[dict[str, list[str]], list[int]]:
             _refuse(f"Line {line} of the feature table has {len(row)} cells, the header has {len(names)}.")
     if not rows:
         _refuse("The feature table has no rows.")
-    return {name: [cell.strip() for cell in cells] for name, cells in zip(names, zip(*rows, strict=True), strict=True)}, lines
+    return {
+        name: [cell.strip() for cell in cells] for name, cells in zip(names, zip(*rows, strict=True), strict=True)
+    }, lines
 
 
 def _feature_columns(columns: Mapping[str, list[str]]) -> tuple[str, ...]:
@@ -218,9 +220,7 @@ def _numbers(name: str, cells: list[str], lines: list[int]) -> list[float]:
     return numbers
 
 
-def _check_usable(
-    stage: npt.NDArray[np.bool_], features: tuple[str, ...], values: npt.NDArray[np.float64]
-) -> None:
+def _check_usable(stage: npt.NDArray[np.bool_], features: tuple[str, ...], values: npt.NDArray[np.float64]) -> None:
     """Refuse what no model can be fitted to."""
     if len(stage) < MIN_ROWS:
         _refuse(f"The feature table has {len(stage)} usable rows; at least {MIN_ROWS} are needed.")

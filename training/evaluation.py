@@ -1,178 +1,109 @@
-"""Repeated stratified k-fold with everything fitted inside the fold, calibration and thresholds too.
-
-A row is a patient (:mod:`training.cohort` sees to it), so the folds part patients.
-
-Calibration and conformal thresholds need logits of rows that the model has not seen. Taking the other folds'
-out-of-fold logits would let the test fold in by the back door, for those models were trained on it. So every pair
-of folds is left out once as well: the models without folds f and g give the logits of g from which fold f is
-calibrated. With k folds that is k + k(k-1)/2 fits of the whole procedure per repeat, and no label of a test row
-has any say in its prediction.
-"""
+"""The procedure and what it has to be compared with, on the same folds."""
 
 from __future__ import annotations
 
-import itertools
-import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from sklearn.feature_selection import f_classif
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold
 
-from training.calibration import Thresholds, calibrate, conformal_thresholds
-from training.network import Member, NetworkSettings, ensemble_logits, inner_splits, single_threaded, train
-from training.preprocessing import Standardise
+from training.cohort import Cohort
+from training.folds import Method, OutOfFold, Procedure, Progress, assign_folds, out_of_fold
+from training.members import Member, inner_splits
+from training.metrics import INTERVAL, intervals, nogueira_stability, resamples, score
+from training.network import ensemble_logits, train
 from training.run import Ensemble
-from training.selection import SelectionSettings, Task, eliminate, selected
+from training.selection import Task, eliminate, selected
 
 Array = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.intp]
-Progress = Callable[[str, int, int], None]
-"""Called with the name of a step, the parts done, and all its parts."""
 
 VOLUME = "original_shape_MeshVolume"
-_TASKS_TOGETHER = 4  # forty networks fill the caches; results do not depend on it
+GL_RFE = "gl_rfe_dnn"
 
 
-@dataclass(frozen=True, slots=True)
-class Procedure:
-    """The whole procedure that is evaluated, and that a model is then fitted by.
+def evaluate(cohort: Cohort, procedure: Procedure, report: Progress) -> tuple[dict[str, Any], OutOfFold]:
+    """Evaluate the procedure and its comparators by repeated k-fold.
 
-    Attributes
-    ----------
-    members, inner_folds
-        Networks of the ensemble, and the folds of the inner split that they stop early on.
-    alpha
-        Error rate of the conformal thresholds. At 0.2 each stage is ruled out wrongly in at most one case in
-        five; at 0.1, with the AUC that tumour features give on LUNG1, nearly every case is indeterminate.
-    seed
-        The one seed that everything random derives from.
-    jobs
-        Threads; no result depends on their number.
+    Returns
+    -------
+    dict, OutOfFold
+        What ``evaluation.json`` holds, and the procedure's own predictions.
     """
-
-    folds: int = 5
-    repeats: int = 3
-    members: int = 10
-    inner_folds: int = 5
-    alpha: float = 0.2
-    seed: int = 0
-    selection: SelectionSettings = field(default_factory=SelectionSettings)
-    network: NetworkSettings = field(default_factory=NetworkSettings)
-    jobs: int = field(default_factory=lambda: min(2, os.cpu_count() or 1))
-
-
-QUICK = Procedure(
-    repeats=1, members=2, selection=SelectionSettings(step=0.5, fine_below=16, members=2), network=NetworkSettings(max_epochs=15)
-)
-"""Tiny settings that run everything in seconds; the figures are not worth reading."""
-
-
-@dataclass(frozen=True, slots=True)
-class OutOfFold:
-    """Predictions of rows by models that never saw them.
-
-    Attributes
-    ----------
-    logits, probabilities
-        (repeats, n); the probabilities are calibrated, by a calibration that never saw the row's fold either.
-    possible
-        (repeats, n, 2) bool, whether early and advanced remain possible under the fold's conformal thresholds.
-    fold
-        (repeats, n), the fold each row is tested in.
-    selections
-        (repeats * folds, k) selected columns, None where nothing is selected.
-    """
-
-    logits: Array
-    probabilities: Array
-    possible: Bools
-    fold: Indices
-    selections: Indices | None
+    fold = assign_folds(cohort.stage, procedure.folds, procedure.repeats, procedure.seed)
+    weights = resamples(len(cohort.stage), np.random.SeedSequence([procedure.seed, 4]))
+    predicted = {
+        name: out_of_fold(cohort.values, cohort.stage, fold, method, procedure, report, name)
+        for name, method in methods(procedure, cohort.features).items()
+    }
+    scores = {name: score(oof.probabilities, cohort.stage, fold, weights) for name, oof in predicted.items()}
+    own = predicted[GL_RFE]
+    assert own.selections is not None
+    evaluation = {
+        "schema_version": 1,
+        "seed": procedure.seed,
+        "settings": asdict(procedure),
+        "table": table_record(cohort),
+        "cohort": cohort.description.name,
+        "interval": INTERVAL,
+        "methods": {name: intervals(values) for name, values in scores.items()},
+        "difference_to_gl_rfe_dnn": {
+            name: intervals({metric: scores[GL_RFE][metric] - values[metric] for metric in values})
+            for name, values in scores.items()
+            if name != GL_RFE
+        },
+        "conformal": {name: conformal_record(oof, cohort.stage) for name, oof in predicted.items()},
+        "stability": {
+            name: nogueira_stability(_as_mask(oof.selections, len(cohort.features)))
+            for name, oof in predicted.items()
+            if oof.selections is not None
+        },
+        "selection_frequency": {
+            name: float(share)
+            for name, share in zip(
+                cohort.features, _as_mask(own.selections, len(cohort.features)).mean(axis=0), strict=True
+            )
+            if share
+        },
+    }
+    return evaluation, own
 
 
-Method = Callable[[Sequence[Task], Bools], tuple[Array, Indices | None]]
-"""Fits each task on its rows: logits of all rows (tasks, n), and the selected columns (tasks, k) or None."""
+def table_record(cohort: Cohort) -> dict[str, Any]:
+    """Return the table's entry in a record."""
+    return {
+        "name": cohort.table,
+        "sha256": cohort.sha256,
+        "rows": cohort.rows,
+        "used": len(cohort.patients),
+        "excluded": dict(cohort.excluded),
+        "positives": int(cohort.stage.sum()),
+    }
 
 
-def assign_folds(stage: Bools, folds: int, repeats: int, seed: int) -> Indices:
-    """Fold of each row in each repeat, stratified by stage; (repeats, n)."""
-    assigned = np.empty((repeats, len(stage)), dtype=np.intp)
-    states = np.random.default_rng(np.random.SeedSequence([seed, 0])).integers(2**31, size=repeats)
-    for repeat, state in enumerate(states):
-        splitter = StratifiedKFold(folds, shuffle=True, random_state=int(state))
-        for fold, (_, test) in enumerate(splitter.split(stage, stage)):
-            assigned[repeat, test] = fold
-    return assigned
+def conformal_record(oof: OutOfFold, stage: Bools) -> dict[str, Any]:
+    """Out-of-fold coverage of each stage, and the share of cases left indeterminate."""
+    decided = oof.possible.sum(axis=2) == 1
+    right = np.take_along_axis(oof.possible, np.broadcast_to(stage, oof.fold.shape)[..., None].astype(int), 2)[..., 0]
+    return {
+        "coverage": {
+            "early": float(oof.possible[:, ~stage, 0].mean()),
+            "advanced": float(oof.possible[:, stage, 1].mean()),
+        },
+        "indeterminate": float(1.0 - decided.mean()),
+        "accuracy_where_decided": float(right[decided].mean()) if decided.any() else None,
+    }
 
 
-def out_of_fold(
-    values: Array, stage: Bools, fold: Indices, method: Method, procedure: Procedure, report: Progress, name: str
-) -> OutOfFold:
-    """Run `method` on every split of `fold`.
-
-    Parameters
-    ----------
-    values
-        (n, d) features, NaN where missing.
-    stage
-        (n,) True where advanced.
-    fold
-        (repeats, n), see :func:`assign_folds`.
-    method
-        What is evaluated.
-    procedure
-        Seed, conformal error rate and jobs; the rest is the method's business.
-    report, name
-        Progress, and the name it goes under.
-    """
-    repeats, n = fold.shape
-    folds = int(fold.max()) + 1
-    left_out = [(r, f, g) for r in range(repeats) for f in range(folds) for g in range(f, folds)]
-    # Fits of like size go together, those without one fold before those without two.
-    left_out.sort(key=lambda place: place[1] != place[2])
-    tasks = []
-    for r, f, g in left_out:
-        rows = np.flatnonzero((fold[r] != f) & (fold[r] != g))
-        inputs = Standardise().fit(values[rows]).transform(values)
-        tasks.append(Task(inputs, rows, (procedure.seed, 1, r, f, g)))
-    fitted = run_tasks(tasks, stage, method, procedure.jobs, lambda done, total: report(name, done, total))
-    logits, probabilities = np.empty((repeats, n)), np.empty((repeats, n))
-    possible = np.empty((repeats, n, 2), dtype=bool)
-    by_place = {place: row for place, row in zip(left_out, fitted[0], strict=True)}
-    for r, f in itertools.product(range(repeats), range(folds)):
-        test = fold[r] == f
-        logits[r, test] = by_place[r, f, f][test]
-        unseen = np.empty(n)
-        for g in set(range(folds)) - {f}:
-            unseen[fold[r] == g] = by_place[r, min(f, g), max(f, g)][fold[r] == g]
-        calibration = calibrate(unseen[~test], stage[~test])
-        thresholds = conformal_thresholds(calibration(unseen[~test]), stage[~test], procedure.alpha)
-        probabilities[r, test] = calibration(logits[r, test])
-        possible[r, test] = thresholds.possible(probabilities[r, test])
-    selections = None if fitted[1] is None else fitted[1][: repeats * folds]
-    return OutOfFold(logits, probabilities, possible, fold, selections)
-
-
-def run_tasks(
-    tasks: Sequence[Task], stage: Bools, method: Method, jobs: int, report: Callable[[int, int], None]
-) -> tuple[Array, Indices | None]:
-    """Run `method` over `tasks` in small groups, on a few threads."""
-    groups = [tasks[i : i + _TASKS_TOGETHER] for i in range(0, len(tasks), _TASKS_TOGETHER)]
-    results = []
-    with single_threaded(), ThreadPoolExecutor(jobs, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        report(0, len(tasks))
-        for result in pool.map(lambda group: method(group, stage), groups):
-            results.append(result)
-            report(min(len(tasks), _TASKS_TOGETHER * len(results)), len(tasks))
-    columns = [selection for _, selection in results if selection is not None]
-    return np.concatenate([logits for logits, _ in results]), np.concatenate(columns) if columns else None
+def _as_mask(selections: Indices, features: int) -> Bools:
+    mask = np.zeros((len(selections), features), dtype=bool)
+    np.put_along_axis(mask, selections, True, axis=1)
+    return mask
 
 
 def fit_ensembles(tasks: Sequence[Task], columns: Indices, stage: Bools, procedure: Procedure) -> list[Ensemble]:

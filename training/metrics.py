@@ -87,7 +87,7 @@ def _score(p: Array, advanced: Bools, fold: npt.NDArray[np.intp], weights: Count
     with np.errstate(invalid="ignore", divide="ignore"):
         recall, precision, f1 = ([f(cells, c) for c in (False, True)] for f in (_recall, _precision, _f1))
         return {
-            "auc": _auc(p, advanced, fold, weights),
+            "auc": auc(p, advanced, fold, weights),
             "accuracy": (cells[False, False] + cells[True, True]) / patients,
             # Macro recall, the mean of sensitivity and specificity, is the balanced accuracy under another name.
             "balanced_accuracy": np.mean(recall, axis=0),
@@ -115,11 +115,11 @@ def _f1(cells: Cells, c: bool) -> Array:
     return 2 * cells[c, c] / (2 * cells[c, c] + cells[c, not c] + cells[not c, c])
 
 
-def _auc(p: Array, advanced: Bools, fold: npt.NDArray[np.intp], weights: Counts) -> Array:
-    """Share of (advanced, early) pairs of a fold that are ranked rightly, ties counting half."""
+def auc(p: Array, advanced: Bools, fold: npt.NDArray[np.intp], weights: Counts) -> Array:
+    """Share of (advanced, early) pairs of a fold that `p` (n,) ranks rightly, ties counting half; (w,)."""
     higher, lower = p[advanced][:, None], p[~advanced]
     same = fold[advanced][:, None] == fold[~advanced]
     won = same * ((higher > lower) + 0.5 * (higher == lower))
     positive, negative = weights[:, advanced], weights[:, ~advanced]
-    auc: Array = ((positive @ won) * negative).sum(axis=1) / ((positive @ same.astype(float)) * negative).sum(axis=1)
-    return auc
+    ratio: Array = ((positive @ won) * negative).sum(axis=1) / ((positive @ same.astype(float)) * negative).sum(axis=1)
+    return ratio

@@ -11,18 +11,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.model_selection import StratifiedKFold
-from torch.nn.functional import binary_cross_entropy_with_logits
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from training.members import Batch, Member
 from training.run import Ensemble
 
 Array = npt.NDArray[np.float64]
-Rows = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,59 +48,15 @@ class NetworkSettings:
     patience: int = 12
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
-    """What one network is trained on.
-
-    Attributes
-    ----------
-    inputs
-        (n, k) standardised features.
-    labels
-        (n,) bool; looked at in the rows named below only.
-    fit_rows, stop_rows
-        Rows to fit the weights on, and rows to stop early on.
-    seed
-        Of the member's own random stream.
-    """
-
-    inputs: Array
-    labels: npt.NDArray[np.bool_]
-    fit_rows: Rows
-    stop_rows: Rows
-    seed: np.random.SeedSequence = field(repr=False)
-
-
-def inner_splits(
-    labels: npt.NDArray[np.bool_], rows: Rows, members: int, folds: int, seed: np.random.SeedSequence
-) -> list[tuple[Rows, Rows, np.random.SeedSequence]]:
-    """Give each of `members` networks its rows to fit, its rows to stop on, and its seed.
-
-    Members take turns at the folds of a stratified split of `rows`, which is drawn anew for every round of turns.
-    With too few rows of a class for a split, every row serves for both.
-    """
-    here = labels[rows]
-    folds = min(folds, int(here.sum()), int((~here).sum()))
-    seeds = seed.spawn(members + 1)
-    if folds < 2:
-        return [(rows, rows, seeds[i]) for i in range(members)]
-    states = np.random.default_rng(seeds[-1]).integers(2**31, size=-(-members // folds))
-    splits = [
-        (rows[fit], rows[stop])
-        for state in states
-        for fit, stop in StratifiedKFold(folds, shuffle=True, random_state=int(state)).split(here, here)
-    ]
-    return [(*splits[i], seeds[i]) for i in range(members)]
-
-
 @contextmanager
 def single_threaded() -> Iterator[None]:
-    """Hold torch to one thread and to deterministic kernels for as long as the context lasts."""
+    """Hold torch and the linear algebra libraries to one thread, and torch to deterministic kernels."""
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     try:
-        yield
+        with threadpool_limits(1):
+            yield
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(deterministic)
@@ -115,7 +70,7 @@ class Networks:
     biases: tuple[torch.Tensor, ...]
 
     def ensemble(self, members: slice) -> Ensemble:
-        """Some members as float64 arrays."""
+        """Return some members as float64 arrays."""
         return Ensemble(
             weights=tuple(w[members].double().numpy() for w in self.weights),
             biases=tuple(b[members, 0].double().numpy() for b in self.biases),
@@ -123,9 +78,12 @@ class Networks:
 
 
 def train(members: Sequence[Member], settings: NetworkSettings) -> Networks:
-    """Train `members`, all of which have the same number of features."""
-    fit = _Batch.of(members, [member.fit_rows for member in members])
-    stop = _Batch.of(members, [member.stop_rows for member in members])
+    """Train `members`, all of which have the same number of features and about as many rows.
+
+    The number of rows decides how many batches make an epoch, so it is a property of the whole call.
+    """
+    fit = Batch.of(members, [member.fit_rows for member in members])
+    stop = Batch.of(members, [member.stop_rows for member in members])
     streams = [np.random.default_rng(member.seed) for member in members]
     widths = (fit.inputs.shape[2], *settings.hidden, 1)
     flat = _initial(streams, widths)
@@ -180,49 +138,13 @@ def held_out_gradients(networks: Networks, members: Sequence[Member]) -> Array:
     The stopping rows are held out from the weights: on fitted rows the gradient vanishes where the fit is good
     and leans on mislabelled rows.
     """
-    held_out = _Batch.of(members, [member.stop_rows for member in members])
+    held_out = Batch.of(members, [member.stop_rows for member in members])
     x = held_out.inputs.clone().requires_grad_()
     parameters = [p for pair in zip(networks.weights, networks.biases, strict=True) for p in pair]
     # Each row's gradient depends on its own loss alone, so one backward pass serves all; the weighted mean
     # over rows inside `loss` becomes the mean over rows of the absolute value below.
     (gradient,) = torch.autograd.grad(held_out.loss(_logits(parameters, x)).sum(), x)
     return gradient.abs().sum(1).double().numpy()
-
-
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """Rows of several members side by side, padded to the same number with rows of weight zero."""
-
-    inputs: torch.Tensor  # (members, rows, k)
-    labels: torch.Tensor  # (members, rows)
-    weights: torch.Tensor  # (members, rows): class weights, mean 1 over a member's own rows
-    real: torch.Tensor  # (members, rows): 1, or 0 for padding
-
-    @classmethod
-    def of(cls, members: Sequence[Member], rows: Sequence[Rows]) -> _Batch:
-        longest = max(len(r) for r in rows)
-        shape = (len(members), longest)
-        inputs = np.zeros((*shape, members[0].inputs.shape[1]), dtype=np.float32)
-        labels, weights, real = (np.zeros(shape, dtype=np.float32) for _ in range(3))
-        for i, (member, own) in enumerate(zip(members, rows, strict=True)):
-            y = member.labels[own]
-            # Class weights come from the rows that are fitted, for both losses.
-            advanced = member.labels[member.fit_rows].mean()
-            inputs[i, : len(own)], labels[i, : len(own)], real[i, : len(own)] = member.inputs[own], y, 1.0
-            weights[i, : len(own)] = np.where(y, 0.5 / max(advanced, 1e-6), 0.5 / max(1.0 - advanced, 1e-6))
-        return cls(torch.from_numpy(inputs), *(torch.from_numpy(a).double() for a in (labels, weights, real)))
-
-    def keep(self, which: torch.Tensor) -> _Batch:
-        return _Batch(self.inputs[which], self.labels[which], self.weights[which], self.real[which])
-
-    def loss(self, logits: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
-        """Class-weighted binary cross-entropy, mean over each member's rows; (members,)."""
-        labels, weights, real = (
-            (a if rows is None else a.gather(1, rows)) for a in (self.labels, self.weights, self.real)
-        )
-        # In float64, so that neither padding nor place in the batch leaves a trace.
-        losses = binary_cross_entropy_with_logits(logits.double(), labels, weights, reduction="none")
-        return losses.sum(1) / real.sum(1).clamp(min=1.0)
 
 
 _ALIGNMENT = 64
@@ -253,9 +175,9 @@ def _initial(streams: Sequence[np.random.Generator], widths: Sequence[int]) -> t
 
 
 def _layers(flat: torch.Tensor, widths: Sequence[int]) -> list[torch.Tensor]:
-    """Views of `flat` (members, parameters) as weights and biases, layer by layer, each a leaf of its own."""
+    """View `flat` (members, parameters) as weights and biases, layer by layer, each a leaf of its own."""
     sizes = _sizes(widths)
-    pieces = flat.split([*(a * b for a, b in sizes), _padding(1, widths)[1]], 1)
+    pieces = torch.split(flat, [*(a * b for a, b in sizes), _padding(1, widths)[1]], 1)
     return [piece.view(-1, a, b).detach().requires_grad_() for piece, (a, b) in zip(pieces, sizes, strict=False)]
 
 
@@ -273,20 +195,20 @@ def _logits(
 
 
 def _draw(
-    batch: _Batch, streams: Sequence[np.random.Generator], settings: NetworkSettings
+    batch: Batch, streams: Sequence[np.random.Generator], settings: NetworkSettings
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """One epoch's order of rows (members, rows) and dropout masks (members, rows, width), from each one's stream."""
     longest = batch.real.shape[1]
     counts = batch.real.sum(1).int().tolist()
     order = np.tile(np.arange(longest), (len(streams), 1))
-    cut = round(settings.dropout * 256)
+    cut = min(255, round(settings.dropout * 256))
     total = sum(settings.hidden)
     masks = np.zeros((len(streams), longest, total), dtype=np.uint8)
     for i, (stream, count) in enumerate(zip(streams, counts, strict=True)):
         order[i, :count] = stream.permutation(count)
         masks[i, :count] = np.frombuffer(stream.bytes(count * total), np.uint8).reshape(count, total)
     scaled = torch.from_numpy(masks).ge(cut).float().mul_(256 / (256 - cut))
-    return torch.from_numpy(order), list(scaled.split(list(settings.hidden), 2))
+    return torch.from_numpy(order), list(torch.split(scaled, list(settings.hidden), 2))
 
 
 def _optimiser(flat: torch.Tensor, settings: NetworkSettings) -> torch.optim.AdamW:

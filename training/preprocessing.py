@@ -52,7 +52,9 @@ class Standardise(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # typ
         lmbda = _most_normal_exponent(x)
         x = yeo_johnson(x, lmbda)
         mean = x.mean(axis=0)
-        self.parameters_ = Preprocessing(median, lower, upper, center, spread, lmbda, mean, _divisor(x.std(axis=0), mean))
+        self.parameters_ = Preprocessing(
+            median, lower, upper, center, spread, lmbda, mean, _divisor(x.std(axis=0), mean)
+        )
         return self
 
     def transform(self, X: Any) -> Array:  # noqa: N803
@@ -95,13 +97,14 @@ def _most_normal_exponent(x: Array) -> Array:
     """Return the maximum-likelihood exponent of each column of `x` (n, d), within ±:data:`LAMBDA_LIMIT`.
 
     Golden-section search over all columns at once (scikit-learn's ``PowerTransformer`` goes column by column,
-    which at 106 columns takes ten times as long and is bounded by nothing). A constant column gets 1, the identity.
+    which at 106 columns takes twenty times as long and is bounded by nothing). A constant column gets 1, the identity.
     """
     jacobian = (np.sign(x) * np.log1p(np.abs(x))).mean(axis=0)
 
     def likelihood(lmbda: Array) -> Array:
         variance = yeo_johnson(x, lmbda).var(axis=0)
-        return (lmbda - 1.0) * jacobian - 0.5 * np.log(np.maximum(variance, np.finfo(np.float64).tiny))
+        logarithm: Array = (lmbda - 1.0) * jacobian - 0.5 * np.log(np.maximum(variance, np.finfo(np.float64).tiny))
+        return logarithm
 
     golden = (np.sqrt(5.0) - 1.0) / 2.0
     low, high = np.full(x.shape[1], -LAMBDA_LIMIT), np.full(x.shape[1], LAMBDA_LIMIT)
@@ -110,7 +113,10 @@ def _most_normal_exponent(x: Array) -> Array:
     while (high - low).max() > _LAMBDA_TOLERANCE:
         rising = at_left < at_right
         low, high = np.where(rising, left, low), np.where(rising, high, right)
-        left, right = np.where(rising, right, high - golden * (high - low)), np.where(rising, low + golden * (high - low), left)
+        left, right = (
+            np.where(rising, right, high - golden * (high - low)),
+            np.where(rising, low + golden * (high - low), left),
+        )
         fresh = likelihood(np.where(rising, right, left))
         at_left, at_right = np.where(rising, at_right, fresh), np.where(rising, fresh, at_left)
     constant: npt.NDArray[np.bool_] = np.ptp(x, axis=0) == 0

@@ -135,6 +135,11 @@ RECORD_KEYS = (
     "domain",  # {"quantiles": {"0.5", "0.95", "0.99", "1"}} of the training rows' own distances
     "conformal",  # {"alpha", "early_min_probability", "advanced_min_probability", "coverage": {...}, "indeterminate"}
     "out_of_fold",  # metrics of the whole procedure, selection inside each fold: {metric: {"value", "low", "high"}}
+    "interval",  # how the intervals of every metric were made
+    "comparators",  # {method: metrics like out_of_fold}, on the same folds
+    "stability",  # {method: Nogueira stability of its selections over the folds}
+    "selection_frequency",  # {feature: share of the folds in which GL-RFE selected it}
+    "calibration",  # {"slope", "intercept", "informative"}
     "cut_rows",  # effect of the excluded rows: {"used_only": {...}, "all_rows": {...}} or null
     "versions",  # {"python", "numpy", "torch", "scikit-learn", "lungstage"}
 )

@@ -22,7 +22,8 @@ from sklearn.feature_selection import SelectorMixin
 from sklearn.utils.validation import check_is_fitted
 
 from training.classifier import DeepClassifier, binary_labels, seed_of
-from training.network import Member, NetworkSettings, held_out_gradients, inner_splits, single_threaded, train
+from training.members import Member, inner_splits
+from training.network import NetworkSettings, held_out_gradients, single_threaded, train
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
@@ -164,18 +165,18 @@ class GradientLossRFE(SelectorMixin, BaseEstimator):  # type: ignore[misc]
     def fit(self, X: Any, y: Any) -> GradientLossRFE:  # noqa: N803
         """Select features of `X` (n, d) for the two classes of `y` (n,)."""
         estimator = DeepClassifier() if self.estimator is None else clone(self.estimator)
-        X, labels, _ = binary_labels(self, X, y)
+        x, labels, _ = binary_labels(self, X, y)
         settings = SelectionSettings(
-            min(self.n_features_to_select, X.shape[1]), self.step, self.fine_below, self.aggregate,
+            min(self.n_features_to_select, x.shape[1]), self.step, self.fine_below, self.aggregate,
             estimator.members, estimator.inner_folds,
         )  # fmt: skip
-        task = Task(X, np.arange(len(X)), (seed_of(self.random_state),))
+        task = Task(x, np.arange(len(x)), (seed_of(self.random_state),))
         with single_threaded():
             self.trace_ = eliminate([task], labels, settings, estimator.network_settings())[0]
-        self.support_ = np.zeros(X.shape[1], dtype=bool)
+        self.support_ = np.zeros(x.shape[1], dtype=bool)
         self.support_[selected(self.trace_)] = True
-        self.importances_ = np.empty(X.shape[1])
-        self.ranking_ = np.ones(X.shape[1], dtype=int)
+        self.importances_ = np.empty(x.shape[1])
+        self.ranking_ = np.ones(x.shape[1], dtype=int)
         for i, passed in enumerate(self.trace_):
             self.importances_[passed.remaining] = passed.importance
             self.ranking_[passed.removed] = len(self.trace_) - i

@@ -50,12 +50,14 @@ class FakeSteps:
     settled_calls: list[bool] = field(default_factory=list)
     during_stage: Callable[[], None] = lambda: None
     during_prepare: Callable[[], None] = lambda: None
+    during_read: Callable[[], None] = lambda: None
 
     def steps(self) -> Steps:
         return Steps(self.read_header, assemble, self.prepare, self.stage)  # type: ignore[arg-type]
 
     def read_header(self, path: Path) -> Header | None:
         self.calls["read"] += 1
+        self.during_read()
         text = path.read_text()
         if text.startswith("NONE"):
             return None

@@ -194,14 +194,27 @@ def test_an_end_counts_as_one_only_once_the_case_rests(house: House) -> None:
 
 
 def test_an_end_does_not_count_while_files_lie_unread(house: House) -> None:
+    def slowly() -> None:
+        house.wake.now += 0.4
+
+    house.steps.during_read = slowly
+    put_study(house.inbox / "a", "1.5", 5, "margin")
+    for n in range(30):
+        put_slice(house.inbox / "b", "1.6", n)
+    put_slice(house.inbox / "c", "1.5", 6)
+    while house.steps.calls["read"] < 37:
+        house.daemon.step()
+        assert True not in house.steps.settled_calls
+    house.run(5)
+    assert house.states() == ["delivered", "held"]
+
+
+def test_a_file_that_never_rests_does_not_keep_a_case_from_settling(house: House) -> None:
     put_study(house.inbox, "1.5", 5, "margin")
-    house.run(1)
-    path = put_slice(house.inbox, "1.5", 6)
-    for n in range(40):  # arriving slowly, it rests only after the case would have settled
+    path = put_slice(house.inbox, "1.6", 6)
+    for n in range(40):
         os.utime(path, ns=(n, n))
         house.run(0.1)
-    assert True not in house.steps.settled_calls[:1]
-    house.run(4)
     assert house.states() == ["delivered"]
 
 
@@ -232,6 +245,7 @@ def test_a_second_copy_of_a_study_makes_no_second_report(house: House) -> None:
     house.restart()
     house.run(10)
     assert house.states() == ["delivered"]
+    assert house.steps.calls["prepare"] == examined
     assert house.steps.calls["stage"] == 1
 
 
@@ -338,7 +352,7 @@ def test_a_defect_in_examination_is_told_too(house: House) -> None:
 
 def test_what_is_unavailable_is_retried_with_growing_pauses_and_no_count(house: House) -> None:
     put_study(house.inbox, "1.5", 5, "away")
-    house.run(30)
+    house.run(35)
     assert house.states() == ["ready"]
     assert house.job().attempts == 0
     assert 4 <= house.steps.calls["stage"] <= 8
@@ -411,6 +425,8 @@ def test_an_inbox_that_is_away_for_a_while_does_no_harm(house: House) -> None:
 
 
 def test_the_loop_survives_what_nobody_foresaw(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_stop(house, 2)
+    house.wake.stopping = False
     update, failures = house.daemon._casebook.update, iter(range(3))
 
     def fail(cases: Any) -> bool:

@@ -192,6 +192,7 @@ def test_nothing_but_regular_files_inside_the_inbox_is_opened(scene: Scene, tmp_
     scene.look()
     assert not scene.look(SETTLE)
     assert scene.steps.calls["read"] == 0
+    assert scene.inbox.next_due() is None
 
 
 @pytest.mark.parametrize("name", [b"caf\xe9.dcm", b"line\nbreak.dcm", b"\xff\xfe", "Müller^Hans.dcm".encode(), b" "])

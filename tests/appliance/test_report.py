@@ -16,6 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import Dataset
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 
 from appliance.headers import decimal_string
 from appliance.measurements import CONTRIBUTION, DOMAIN_DISTANCE, PROBABILITY
@@ -296,22 +299,22 @@ class TestSources:
             ("PatientSex", "W"),
             ("PatientBirthDate", "1.2.1950"),
             ("StudyTime", "noon"),
+            ("PatientWeight", "heavy"),
+            ("SliceThickness", "nan"),
         ],
     )
     def test_values_that_dicom_forbids_are_left_out(self, keyword: str, wrong: str) -> None:
         sources = generated_sources()
-        for source in sources:
-            element = source[keyword]
-            source._dict[element.tag] = pydicom.dataelem.RawDataElement(  # as a reader finds it on disk
-                element.tag, element.VR, len(wrong), wrong.encode(), 0, False, True
-            )
+        tag, vr = Tag(keyword), dictionary_VR(keyword)
+        for source in sources:  # as a reader finds it on disk
+            source._dict[tag] = RawDataElement(tag, vr, len(wrong), wrong.encode(), 0, False, True)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             for dataset in (
                 build_report(made_up_context(sources), SEGMENT),
                 build_segmentation(made_up_context(sources)),
             ):
-                assert reread(dataset)[keyword].is_empty
+                assert not reread(dataset).get(keyword)
 
     def test_poor_headers(self, tmp_path: Path) -> None:
         gone = ("PatientSex", "PatientBirthDate", "StudyID", "AccessionNumber", "StudyDate", "StudyTime", "PatientID",
@@ -343,7 +346,7 @@ class TestSources:
         for source in sources:
             raw = b"-174.394500732421875\\-79.625503540039062\\" + str(source.ImagePositionPatient[2]).encode()
             tag = source["ImagePositionPatient"].tag
-            source._dict[tag] = pydicom.dataelem.RawDataElement(tag, "DS", len(raw), raw, 0, False, True)
+            source._dict[tag] = RawDataElement(tag, "DS", len(raw), raw, 0, False, True)
         report = reread(build_report(made_up_context(sources), SEGMENT))
         assert float(_named(report, "110901")[0].MeasuredValueSequence[0].NumericValue) == pytest.approx(
             -174.394500732421875, abs=1e-11
@@ -398,15 +401,18 @@ class TestValidators:
         assert dciodvfy_errors(folder / "sr.dcm") <= accepted
         assert dciodvfy_errors(folder / "seg.dcm") <= accepted
 
+    @pytest.mark.slow
+    @pytest.mark.parametrize("written", ["failed", "lung1"], indirect=True)
     def test_pixelmed(self, written: tuple[str, Path]) -> None:
         kind, folder = written
         # It also wants a value beside the qualifier, which PS3.3 C.18.1 makes needless (zero or one item).
         known = (*KNOWN_OF_PIXELMED, *(["Missing value"] if kind == "failed" else []))
         assert [e for e in pixelmed_errors(folder / "sr.dcm") if not any(part in e for part in known)] == []
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("template", ["1410", "1411"])
     def test_pixelmed_finds_no_error_in_either_group_alone(self, template: str, tmp_path: Path) -> None:
-        report = reread(build_report(made_up_context(generated_sources()), SEGMENT))
+        report = reread(build_report(made_up_context(generated_sources(count=2)), SEGMENT))
         (container,) = _named(report, "126010")
         container.ContentSequence = [_groups(report)[template]]
         report.save_as(tmp_path / "sr.dcm", enforce_file_format=True)

@@ -1,0 +1,88 @@
+# The lungstage appliance. Research use only; not a medical device. How to build, run and check it: docs/container.md.
+
+# Any Debian 12 image will do, with Python 3.11 or without; pin it by digest for a build that can be repeated.
+ARG BASE_IMAGE=python:3.11-slim-bookworm
+
+FROM ${BASE_IMAGE} AS python
+RUN command -v python3.11 \
+    || { apt-get update \
+         && apt-get install --yes --no-install-recommends python3.11 \
+         && apt-get clean \
+         && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/log/apt /var/log/dpkg.log; }
+
+
+FROM python AS builder
+# A python image brings its own headers and venv; Debian keeps them in packages.
+RUN apt-get update \
+    && if [ "$(command -v python3.11)" = /usr/bin/python3.11 ]; then set -- python3.11-dev python3.11-venv; fi \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev "$@" \
+    && rm -rf /var/lib/apt/lists/*
+
+# For a mirror without credentials. One with credentials belongs into the secret pip_conf (a pip.conf), its certificate
+# authority into the secret ca_bundle, which that pip.conf names as `cert = /run/secrets/ca_bundle`: no layer keeps either.
+ARG PIP_INDEX_URL=
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_CONSTRAINT=/src/constraints.txt
+WORKDIR /src
+COPY constraints.txt ./
+
+# PyRadiomics is published as source only and does not name what its build needs: hence those tools first, and then its
+# wheel without isolation from them. They stay behind in /build; the appliance gets a venv of its own, without pip.
+RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf --mount=type=secret,id=ca_bundle \
+    [ -n "${PIP_INDEX_URL}" ] || unset PIP_INDEX_URL; \
+    python3.11 -m venv /build \
+    && /build/bin/pip install numpy setuptools wheel \
+    && /build/bin/pip wheel --no-build-isolation --no-deps --no-binary pyradiomics --wheel-dir /wheels pyradiomics
+
+COPY pyproject.toml README.md LICENSE ./
+COPY appliance appliance
+# training and export are not here, so the commands that the metadata names for them are removed.
+RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf --mount=type=secret,id=ca_bundle \
+    [ -n "${PIP_INDEX_URL}" ] || unset PIP_INDEX_URL; \
+    /build/bin/pip wheel --no-build-isolation --no-deps --wheel-dir /wheels . \
+    && python3.11 -m venv --without-pip /opt/lungstage \
+    && /build/bin/pip --python /opt/lungstage/bin/python install /wheels/*.whl \
+    && /build/bin/pip --python /opt/lungstage/bin/python check \
+    && rm /opt/lungstage/bin/lungstage-train /opt/lungstage/bin/lungstage-export
+
+COPY models/lung1-stage /opt/lungstage/models/lung1-stage
+# A checkout under a strict umask would otherwise be unreadable to the appliance's user.
+RUN chmod -R u=rwX,go=rX /opt/lungstage
+
+
+FROM python AS appliance
+ARG BASE_IMAGE=python:3.11-slim-bookworm
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+ARG CREATED=unknown
+LABEL org.opencontainers.image.title="lungstage" \
+      org.opencontainers.image.description="Edge appliance for radiomics-based lung cancer staging: DICOM in, TID 1500 structured report out. Research use only; not a medical device." \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}" \
+      org.opencontainers.image.base.name="${BASE_IMAGE}" \
+      org.opencontainers.image.licenses="Apache-2.0 AND CC-BY-NC-3.0"
+
+# The number is fixed, so that a host folder can be given to it before the first start.
+RUN groupadd --gid 10001 lungstage \
+    && useradd --uid 10001 --gid 10001 --no-log-init --no-create-home --home-dir /nonexistent \
+               --shell /usr/sbin/nologin lungstage \
+    && install --directory --owner=10001 --group=10001 --mode=0750 /inbox /outbox /state
+COPY --from=builder /opt/lungstage /opt/lungstage
+
+# With a read-only root, /tmp (a tmpfs) is the one place besides the volumes that anything may write to.
+ENV PATH=/opt/lungstage/bin:$PATH \
+    HOME=/tmp XDG_CACHE_HOME=/tmp/.cache XDG_CONFIG_HOME=/tmp/.config TMPDIR=/tmp \
+    LANG=C.UTF-8 PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PYTHONSAFEPATH=1 \
+    ORT_DISABLE_TELEMETRY=1
+VOLUME ["/inbox", "/outbox", "/state"]
+# `lungstage demo` finds the bundle from here.
+WORKDIR /opt/lungstage
+USER 10001:10001
+
+# A daemon holds the state folder's lock, its ledger answers, and no case has been in hand for longer than its lease.
+HEALTHCHECK --interval=30s --timeout=10s --start-period=60s --retries=3 CMD \
+    ! flock --shared --nonblock /state/lock true && python -Ic "from datetime import UTC, datetime; from sqlite3 import connect; overdue = connect('file:/state/ledger.sqlite?mode=rw', uri=True).execute('SELECT id FROM jobs WHERE state IN (?, ?) AND lease_until < ?', ('claimed', 'staged', datetime.now(UTC).isoformat())).fetchall(); raise SystemExit(f'overdue jobs: {overdue}' if overdue else 0)"
+
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["lungstage"]
+CMD ["run", "--inbox", "/inbox", "--outbox", "/outbox", "--state", "/state", "--bundle", "/opt/lungstage/models/lung1-stage"]

@@ -1,0 +1,15 @@
+"""What the documentation promises is what the code does."""
+
+from __future__ import annotations
+
+import re
+
+from appliance.errors import ReasonCode
+from tests.conftest import ROOT
+
+
+def test_every_reason_code_is_documented_and_no_other() -> None:
+    text = (ROOT / "docs" / "reason-codes.md").read_text(encoding="utf-8")
+    first_cells = re.findall(r"^\| (`[^|]*) \|", text, flags=re.MULTILINE)
+    documented = {code for cell in first_cells for code in re.findall(r"`(\w+)`", cell)}
+    assert documented == set(ReasonCode)

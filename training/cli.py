@@ -1,0 +1,192 @@
+"""``lungstage-train``: fit and evaluate models from a feature table."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from enum import IntEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from appliance.errors import Refused, Unavailable
+from training import evaluation as evaluating
+from training import fit as fitting
+from training.cohort import Cohort, read_cohort
+from training.folds import QUICK, Procedure
+from training.folds import Progress as Report
+
+app = typer.Typer(
+    help="Train and evaluate lung cancer staging models from radiomic features. Research use only.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class ExitStatus(IntEnum):
+    """What a command's exit status says; 1 is a defect of ours, 2 wrong usage."""
+
+    DONE = 0
+    REFUSED = 3
+    UNAVAILABLE = 4
+
+
+TableArgument = Annotated[
+    Path, typer.Argument(metavar="TABLE", help="Feature table (CSV).", exists=True, dir_okay=False)
+]
+OutOption = Annotated[Path, typer.Option("--out", "-o", metavar="RUN", help="Folder of the run.", file_okay=False)]
+CohortOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--cohort",
+        metavar="FILE",
+        help="TOML description of the table; default is the one beside it, else one known by the table's hash.",
+        exists=True,
+        dir_okay=False,
+    ),
+]
+CutOption = Annotated[bool, typer.Option("--keep-cut-rows", help="Use rows with roi_touches_crop_edge as well.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="The one seed that everything random derives from.")]
+MembersOption = Annotated[int | None, typer.Option(min=1, help="Networks in the ensemble. [default: 10]")]
+RepeatsOption = Annotated[int | None, typer.Option(min=1, help="Repeats of the 5-fold. [default: 3]")]
+QuickOption = Annotated[bool, typer.Option("--quick", help="Tiny settings, to try the commands; worthless figures.")]
+
+
+@app.command()
+def fit(
+    table: TableArgument,
+    out: OutOption,
+    cohort: CohortOption = None,
+    keep_cut_rows: CutOption = False,
+    seed: SeedOption = 0,
+    members: MembersOption = None,
+    repeats: RepeatsOption = None,
+    quick: QuickOption = False,
+) -> None:
+    """Fit a model to TABLE; write RUN/model.npz and RUN/run.json."""
+    used = read_cohort(table, cohort, keep_cut_rows=keep_cut_rows)
+    every_row = used if keep_cut_rows else read_cohort(table, cohort, keep_cut_rows=True)
+    procedure = _procedure(seed, members, repeats, quick)
+    with _staged(out) as staging, _progress() as report:
+        run = fitting.fit(used, every_row, procedure, report)
+        run.save(staging)
+    figures = run.record["out_of_fold"]["auc"]
+    console = Console()
+    console.print(_cohort_line(used))
+    console.print(f"AUC, out of fold: {figures['value']:.2f} ({figures['low']:.2f} to {figures['high']:.2f})")
+    console.print("Selected: " + ", ".join(run.model.features), soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    table: TableArgument,
+    out: OutOption,
+    cohort: CohortOption = None,
+    keep_cut_rows: CutOption = False,
+    seed: SeedOption = 0,
+    members: MembersOption = None,
+    repeats: RepeatsOption = None,
+    quick: QuickOption = False,
+) -> None:
+    """Evaluate the procedure on TABLE next to its comparators; write RUN/evaluation.json."""
+    used = read_cohort(table, cohort, keep_cut_rows=keep_cut_rows)
+    procedure = _procedure(seed, members, repeats, quick)
+    with _staged(out) as staging, _progress() as report:
+        evaluation, _ = evaluating.evaluate(used, procedure, report)
+        evaluation["versions"] = fitting.versions()
+        text = json.dumps(evaluation, indent=2, sort_keys=True, allow_nan=False)
+        (staging / "evaluation.json").write_text(text + "\n", encoding="utf-8")
+    console = Console()
+    console.print(_cohort_line(used))
+    console.print(_as_table(evaluation))
+
+
+def main() -> None:
+    """Run the command line; exit with :class:`ExitStatus`."""
+    try:
+        app()
+    except Refused as refusal:
+        typer.echo(f"refused: {refusal.reason.code}: {refusal.reason.message}", err=True)
+        sys.exit(ExitStatus.REFUSED)
+    except (OSError, Unavailable) as error:
+        typer.echo(f"unavailable: {error}", err=True)
+        sys.exit(ExitStatus.UNAVAILABLE)
+
+
+def _procedure(seed: int, members: int | None, repeats: int | None, quick: bool) -> Procedure:
+    base = QUICK if quick else Procedure()
+    return replace(base, seed=seed, members=members or base.members, repeats=repeats or base.repeats)
+
+
+@contextmanager
+def _staged(out: Path) -> Iterator[Path]:
+    """Yield a folder beside `out`, whose files move there once all of them are written.
+
+    It is made at once, so that a destination that cannot be written is known before the work and not after.
+    ``run.json`` goes first and comes back last: where it is, the other files belong to it.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        yield staging
+        out.mkdir(exist_ok=True)
+        written = sorted(staging.iterdir(), key=lambda file: file.name == "run.json")
+        if written[-1].name == "run.json":
+            (out / "run.json").unlink(missing_ok=True)
+        for file in written:
+            file.replace(out / file.name)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def _progress() -> Iterator[Report]:
+    """Yield a function that shows progress on stderr."""
+    columns = (TextColumn("{task.description:<14}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        known: dict[str, TaskID] = {}
+
+        def report(step: str, done: int, total: int) -> None:
+            if step not in known:
+                known[step] = bars.add_task(step, total=total)
+            bars.update(known[step], completed=done)
+
+        yield report
+
+
+def _cohort_line(cohort: Cohort) -> str:
+    left_out = "".join(f", {count} left out by {column}" for column, count in cohort.excluded.items() if count)
+    advanced = int(cohort.stage.sum())
+    return f"{cohort.description.name}: {len(cohort.stage)} patients, {advanced} advanced{left_out}"
+
+
+def _as_table(evaluation: dict[str, Any]) -> Table:
+    names = {
+        "auc": "AUC",
+        "accuracy": "accuracy",
+        "balanced_accuracy": "balanced accuracy",
+        "macro_precision": "macro precision",
+        "macro_recall": "macro recall",
+        "macro_f1": "macro F1",
+        "brier": "Brier",
+    }
+    table = Table("method", *names.values(), "stability", caption=evaluation["interval"])
+    for method, figures in evaluation["methods"].items():
+        cells = [f"{f['value']:.2f}\n{f['low']:.2f}–{f['high']:.2f}" for f in (figures[name] for name in names)]
+        stability = evaluation["stability"].get(method)
+        table.add_row(method, *cells, "" if stability is None else f"{stability:.2f}", end_section=True)
+    return table
+
+
+if __name__ == "__main__":
+    main()
