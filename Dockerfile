@@ -80,8 +80,13 @@ WORKDIR /opt/lungstage
 USER 10001:10001
 
 # A daemon holds the state folder's lock, its ledger answers, and no case has been in hand for longer than its lease.
-HEALTHCHECK --interval=30s --timeout=10s --start-period=60s --retries=3 CMD \
-    ! flock --shared --nonblock /state/lock true && python -Ic "from datetime import UTC, datetime; from sqlite3 import connect; overdue = connect('file:/state/ledger.sqlite?mode=rw', uri=True).execute('SELECT id FROM jobs WHERE state IN (?, ?) AND lease_until < ?', ('claimed', 'staged', datetime.now(UTC).isoformat())).fetchall(); raise SystemExit(f'overdue jobs: {overdue}' if overdue else 0)"
+HEALTHCHECK --interval=30s --timeout=10s --start-period=60s --retries=3 CMD ["python", "-Ic", "\
+    from datetime import UTC, datetime; from sqlite3 import connect; from subprocess import call; \
+    ledger = connect('file:/state/ledger.sqlite?mode=rw', uri=True); \
+    overdue = 'SELECT id FROM jobs WHERE state IN (?, ?) AND lease_until < ?'; \
+    jobs = ledger.execute(overdue, ('claimed', 'staged', datetime.now(UTC).isoformat())).fetchall(); \
+    idle = call(['flock', '--shared', '--nonblock', '--conflict-exit-code', '0', '/state/lock', 'false']); \
+    raise SystemExit('no daemon' if idle else f'overdue jobs: {jobs}' if jobs else 0)"]
 
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["lungstage"]

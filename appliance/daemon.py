@@ -148,7 +148,7 @@ class Daemon:
         self._undelivered: tuple[Job, Staged] | None = None
         self._begin_anew = True
         self._data_version = -1
-        self._looked_at, self._look_cost = -1e9, 0.0
+        self._looked_at = -1e9
         self._failures = 0
         self._resume_at = -1e9
 
@@ -187,14 +187,10 @@ class Daemon:
             self._sleep()
 
     def _look(self) -> None:
-        started = self._clock()
-        if not self._begin_anew and started < self._looked_at + max(
-            self._settings.poll_seconds, self._look_cost / _BUSY_SHARE
-        ):
+        if not self._begin_anew and self._clock() < self._next_look(_BUSY_SHARE):
             return
         changed = self._inbox.look()
         self._looked_at = self._clock()
-        self._look_cost = self._looked_at - started
         if self._begin_anew:
             self._undelivered = None
             self._ledger.release_claims(max_attempts=self._settings.max_attempts, counted=False)
@@ -205,14 +201,18 @@ class Daemon:
 
     def _sleep(self) -> None:
         now = self._clock()
-        earliest = self._looked_at + self._settings.poll_seconds
-        interval = self._settings.scan_seconds if self._events_come() else self._settings.poll_seconds
-        latest = self._looked_at + max(interval, self._look_cost / _IDLE_SHARE)
+        earliest = self._next_look(_BUSY_SHARE)
+        latest = self._next_look(_IDLE_SHARE)
+        if self._events_come():
+            latest = max(latest, self._looked_at + self._settings.scan_seconds)
         due = [t for t in (self._inbox.next_due(), self._casebook.next_due(), latest) if t is not None]
         if self._resume_at > now:
             due.append(self._resume_at)
         if self._wake.wait(max(min(due), earliest) - now):
             self._wake.pause(earliest - self._clock())
+
+    def _next_look(self, share: float) -> float:
+        return self._looked_at + max(self._settings.poll_seconds, self._inbox.scan_cost / share)
 
     def _note_ready(self, became_ready: bool) -> None:
         if became_ready:  # a new job is not made to wait because an older one met a disk that was away

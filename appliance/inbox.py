@@ -136,6 +136,8 @@ class Inbox:
         self._clock = clock
         self._entries: dict[str, _Entry] = {}
         self._closed_folders: frozenset[str] = frozenset()
+        self.scan_cost = 0.0
+        """Seconds that the last scan took, without the reading."""
 
     def headers(self) -> tuple[Header, ...]:
         """Return the headers of all resting files of interest, in order of their paths."""
@@ -158,8 +160,10 @@ class Inbox:
         Unavailable
             When the folder itself cannot be listed; what is known of it stays known.
         """
+        started = self._clock()
         found, closed = self._scan()
         now = self._clock()
+        self.scan_cost = now - started
         gone = [p for p in self._entries if p not in found and not any(p.startswith(folder) for folder in closed)]
         changed = any(self._entries[path].header is not None for path in gone)
         for path in gone:
@@ -193,7 +197,7 @@ class Inbox:
     def _read_resting(self, now: float) -> list[FileRecord]:
         due = [(path, e) for path, e in self._entries.items() if not e.resting and now >= e.seen + self._settle]
         records = []
-        for path, entry in sorted(due, key=lambda item: item[1].seen):
+        for path, entry in sorted(due, key=lambda item: (item[1].seen, item[0])):
             if self._clock() - now > READ_BUDGET_SECONDS:
                 break
             record = self._read_one(path, entry)

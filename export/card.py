@@ -13,7 +13,6 @@ from appliance.manifest import FeatureEntry, IntendedUse
 from appliance.vocabulary import CONCEPTS
 from export.markdown import as_table, bullets, figure, number, percent, span
 from training.calibration import MIN_SLOPE
-from training.metrics import INTERVAL
 
 _METRICS: Final = {
     "auc": "AUC",
@@ -111,12 +110,20 @@ def _performance(record: Mapping[str, Any]) -> str:
     rows = [[_metric(key), figure(figures[key])] for key in _in_order(figures)]
     parts = [
         "Out of fold, split by patients: every fit, feature selection included, saw the training rows of its fold "
-        f"only. In brackets: {INTERVAL}",
+        f"only. In brackets: {record['interval']}",
         as_table(["", "value"], rows),
+        "Next to what it must be compared with, on the same folds:",
+        _comparison(record),
         f"**Accuracy must be compared with the majority class:** calling every case "
         f"{'advanced' if share >= 0.5 else 'early'} is right in {percent(max(share, 1 - share))} of these patients "
         "(balanced accuracy 50 %, AUC 0.5).",
     ]
+    stability = record["stability"].get("gl_rfe_dnn")
+    if stability is not None:
+        parts.append(
+            f"Stability of the selection over the folds (Nogueira 2018): {stability:.2f}; 1 would be the same features "
+            "every time, 0 is chance."
+        )
     if record["cut_rows"]:
         used, every = record["cut_rows"]["used_only"], record["cut_rows"]["all_rows"]
         keys = _in_order(set(used) & set(every))
@@ -132,6 +139,17 @@ def _performance(record: Mapping[str, Any]) -> str:
         "theirs; it was not reproduced here and says nothing of this model."
     )
     return "\n\n".join(parts)
+
+
+def _comparison(record: Mapping[str, Any]) -> str:
+    """Tabulate the AUC and the balanced accuracy of this procedure and its comparators."""
+    metrics = ("auc", "balanced_accuracy")
+    methods = {"this model's procedure": record["out_of_fold"], **dict(sorted(record["comparators"].items()))}
+    rows = [
+        [name.replace("_", " "), *(figure(scores[key]) if key in scores else "" for key in metrics)]
+        for name, scores in methods.items()
+    ]
+    return as_table(["", *map(_metric, metrics)], rows)
 
 
 def _decision(record: Mapping[str, Any], slope: float, intercept: float) -> str:
@@ -151,7 +169,7 @@ def _decision(record: Mapping[str, Any], slope: float, intercept: float) -> str:
     )
 
 
-def _skew(cohort: Mapping[str, Any]) -> str:
+def _skew(cohort: Mapping[str, Any], names: Sequence[str]) -> str:
     """Compare the table's values with the appliance's own for one case that both have."""
     skew = cohort.get("skew")
     if not skew:
@@ -160,19 +178,17 @@ def _skew(cohort: Mapping[str, Any]) -> str:
             "table was at hand. Tables made by `lungstage-train measure` come from the same code and have no skew."
         )
     rows = [
-        [f"`{name}`", number(pair["table"]), number(pair["appliance"]), _relative(pair["table"], pair["appliance"])]
-        for name, pair in skew.items()
+        [f"`{name}`", f"{100 * skew['relative'][name]:+.2f} %", f"{skew['in_iqr'][name]:+.3f}"]
+        for name in names
+        if name in skew["relative"]
     ]
     return "\n\n".join(
         [
-            f"Case: {cohort['skew_case']}. What the training table says of it, and what the appliance measures:",
-            as_table(["feature", "table", "appliance", "relative difference"], rows),
+            f"Case: {skew['case']}. What the appliance measures of it, against the training table:",
+            as_table(["feature", "relative difference", "in interquartile ranges of the training rows"], rows),
+            f"Where it comes from: {skew['cause']}.",
         ]
     )
-
-
-def _relative(table: float, appliance: float) -> str:
-    return "not defined" if table == 0 else f"{100 * (appliance - table) / abs(table):+.2f} %"
 
 
 def render(
@@ -199,9 +215,6 @@ def render(
     str
         Markdown.
     """
-    shown = {**record["cohort"]}
-    if shown.get("skew"):
-        shown["skew"] = {e.name: shown["skew"][e.name] for e in entries if e.name in shown["skew"]}
     advanced = "III" if "IV" in record["cohort"]["stages_absent"] else "III–IV"
     versions = ", ".join(f"{key} {value}" for key, value in sorted(record["versions"].items()))
     sections = {
@@ -219,7 +232,7 @@ def render(
         "Performance": _performance(record),
         "Calibration and decision": _decision(record, *calibration),
         "Inputs": _inputs(entries),
-        "Skew between training table and appliance": _skew(shown),
+        "Skew between training table and appliance": _skew(record["cohort"], [entry.name for entry in entries]),
         "Limits": bullets(
             [
                 "It sees the tumour's region of interest alone. Nodes, on which early and advanced largely depend, and "

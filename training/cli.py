@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -82,7 +83,7 @@ def fit(
         run.save(staging)
     figures = run.record["out_of_fold"]["auc"]
     console = Console()
-    console.print(_cohort_line(used))
+    console.print(_cohort_line(used), soft_wrap=True)
     console.print(f"AUC, out of fold: {figures['value']:.2f} ({figures['low']:.2f} to {figures['high']:.2f})")
     console.print("Selected: " + ", ".join(run.model.features), soft_wrap=True)
 
@@ -107,7 +108,7 @@ def evaluate(
         text = json.dumps(evaluation, indent=2, sort_keys=True, allow_nan=False)
         (staging / "evaluation.json").write_text(text + "\n", encoding="utf-8")
     console = Console()
-    console.print(_cohort_line(used))
+    console.print(_cohort_line(used), soft_wrap=True)
     console.print(_as_table(evaluation))
 
 
@@ -171,6 +172,10 @@ def _cohort_line(cohort: Cohort) -> str:
 
 
 def _as_table(evaluation: dict[str, Any]) -> Table:
+    methods = evaluation["methods"]
+    table = Table("", box=box.SIMPLE, caption=f"Intervals: {evaluation['interval']}", caption_justify="left")
+    for method in methods:
+        table.add_column(method, no_wrap=True, justify="right")
     names = {
         "auc": "AUC",
         "accuracy": "accuracy",
@@ -180,11 +185,16 @@ def _as_table(evaluation: dict[str, Any]) -> Table:
         "macro_f1": "macro F1",
         "brier": "Brier",
     }
-    table = Table("method", *names.values(), "stability", caption=evaluation["interval"])
-    for method, figures in evaluation["methods"].items():
-        cells = [f"{f['value']:.2f}\n{f['low']:.2f}–{f['high']:.2f}" for f in (figures[name] for name in names)]
-        stability = evaluation["stability"].get(method)
-        table.add_row(method, *cells, "" if stability is None else f"{stability:.2f}", end_section=True)
+    for name, label in names.items():
+        figures = [one[name] for one in methods.values()]
+        table.add_row(label, *(f"{f['value']:.2f}\n{f['low']:.2f}–{f['high']:.2f}" for f in figures))
+    conformal = [evaluation["conformal"][method] for method in methods]
+    table.add_section()
+    table.add_row("covers early", *(f"{c['coverage']['early']:.2f}" for c in conformal))
+    table.add_row("covers adv.", *(f"{c['coverage']['advanced']:.2f}" for c in conformal))
+    table.add_row("indeterm.", *(f"{c['indeterminate']:.2f}" for c in conformal))
+    stability = [evaluation["stability"].get(method) for method in methods]
+    table.add_row("stability", *("" if value is None else f"{value:.2f}" for value in stability))
     return table
 
 

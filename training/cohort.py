@@ -36,6 +36,21 @@ MIN_FEATURES, MIN_ROWS, MIN_ROWS_PER_CLASS = 15, 30, 10
 _MISSING = frozenset({"", "na", "nan"})
 
 
+class Skew(BaseModel):
+    """How the appliance's own extraction differs from a table, for one case of which both are to be had.
+
+    ``relative`` is (appliance - table) / |table| by feature, ``in_iqr`` the difference in interquartile ranges of
+    the used rows. Differences only: a patient's values are never shipped.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    case: str
+    cause: str
+    relative: dict[str, float]
+    in_iqr: dict[str, float]
+
+
 class CohortDescription(BaseModel):
     """Where a table comes from and how it was measured: a TOML file of the same keys.
 
@@ -52,6 +67,7 @@ class CohortDescription(BaseModel):
     stages_absent: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     extraction: dict[str, Any] = Field(min_length=1)
+    skew: Skew | None = None
     table_sha256: str | None = None
 
 

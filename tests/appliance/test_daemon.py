@@ -145,6 +145,18 @@ def test_files_one_by_one_cost_one_reading_each_and_few_examinations(house: Hous
     assert house.steps.calls["stage"] == 1
 
 
+def test_a_backlog_is_read_without_long_pauses(house: House) -> None:
+    def slowly() -> None:
+        house.wake.now += 0.25
+
+    house.steps.during_read = slowly
+    put_study(house.inbox, "1.5", 40)
+    started = house.wake.now
+    while not house.reports():
+        house.daemon.step()
+    assert house.wake.now - started < 1.5 * 41 * 0.25
+
+
 def test_a_case_that_is_slow_to_examine_is_not_examined_for_each_file(house: House) -> None:
     def slowly() -> None:
         house.wake.now += 1.0
@@ -203,8 +215,8 @@ def test_an_end_does_not_count_while_files_lie_unread(house: House) -> None:
         put_slice(house.inbox / "b", "1.6", n)
     put_slice(house.inbox / "c", "1.5", 6)
     while house.steps.calls["read"] < 37:
-        house.daemon.step()
         assert True not in house.steps.settled_calls
+        house.daemon.step()
     house.run(5)
     assert house.states() == ["delivered", "held"]
 

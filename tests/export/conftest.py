@@ -75,6 +75,11 @@ def make_run(seed: int = 0, k: int = 15) -> Run:
             "coverage": {"advanced": 0.91, "early": 0.9}, "indeterminate": 0.6,
         },
         "out_of_fold": {"auc": figure, "accuracy": figure},
+        "interval": "95 % bootstrap over patients.",
+        "comparators": {"majority": {"auc": figure, "accuracy": figure}, "volume_only": {"auc": figure}},
+        "stability": {"gl_rfe_dnn": 0.4},
+        "selection_frequency": dict.fromkeys(model.features, 0.8),
+        "calibration": {"slope": 0.7, "intercept": 0.2, "informative": True},
         "cut_rows": {"used_only": {"auc": figure}, "all_rows": {"auc": figure}},
         "versions": {"python": "3.11", "numpy": "2", "torch": "2", "scikit-learn": "1", "lungstage": "0.1.0"},
     }  # fmt: skip

@@ -72,13 +72,14 @@ def test_skew_is_shown_for_the_selected_features_alone(text: str) -> None:
     assert "was not compared" in text
     run = make_run()
     first = run.model.features[0]
-    run.record["cohort"]["skew_case"] = "the IBSI phantom"
     run.record["cohort"]["skew"] = {
-        first: {"table": 200.0, "appliance": 199.0},
-        "original_not_selected": {"table": 1.0, "appliance": 2.0},
+        "case": "the IBSI phantom",
+        "cause": "rounder masks",
+        "relative": {first: -0.005, "original_not_selected": 1.0},
+        "in_iqr": {first: -0.25, "original_not_selected": 1.0},
     }
     shown = card_of(run)
-    assert f"| `{first}` | 200 | 199 | -0.50 % |" in shown
+    assert f"| `{first}` | -0.50 % | -0.250 |" in shown
     assert "the IBSI phantom" in shown
     assert "not_selected" not in shown
 

@@ -35,7 +35,7 @@ def test_scikit_learn_contract(estimator, check) -> None:
 @pytest.mark.parametrize("aggregate", ["mean", "rank"])
 def test_the_informative_features_remain(aggregate) -> None:
     x, y = _data()
-    rfe = GradientLossRFE(FAST, n_features_to_select=3, aggregate=aggregate).fit(x, y)
+    rfe = GradientLossRFE(FAST, n_features_to_select=3, step=0.2, fine_below=6, aggregate=aggregate).fit(x, y)
     assert rfe.get_support(indices=True).tolist() == [2, 11, 17]
     names = [f"f{i}" for i in range(24)]
     assert rfe.get_feature_names_out(names).tolist() == ["f2", "f11", "f17"]
@@ -60,7 +60,7 @@ def test_the_trace_tells_the_whole_story() -> None:
 
 def test_clones_and_repeats_itself() -> None:
     x, y = _data()
-    rfe = GradientLossRFE(FAST, n_features_to_select=8, random_state=4)
+    rfe = GradientLossRFE(FAST, n_features_to_select=8, step=0.4, fine_below=8, random_state=4)
     a, b = clone(rfe).fit(x, y), clone(rfe).fit(x, y)
     np.testing.assert_array_equal(a.importances_, b.importances_)
     other = clone(rfe).set_params(random_state=5, estimator__members=4).fit(x, y)

@@ -1,0 +1,170 @@
+"""``lungstage-train`` end to end: runs that repeat themselves, refusals in one line, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from appliance.spec import ALL_FEATURES
+from training import cli
+from training.cohort import CUT_COLUMN, read_cohort
+from training.fit import DOMAIN, ENVELOPE
+from training.network import ensemble_logits
+from training.preprocessing import Standardise, standardise
+from training.run import RECORD_KEYS, Run
+
+from .conftest import make_rows
+
+Write = Callable[..., Path]
+
+
+def _command(*arguments: str, threads: int = 1) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "training.cli", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A table with cut rows and gaps, and the run fitted to it."""
+    folder = tmp_path_factory.mktemp("fit")
+    rows = [row | {CUT_COLUMN: str(i % 10 == 0)} for i, row in enumerate(make_rows(n=90, features=18))]
+    rows[3][ALL_FEATURES[4]] = ""
+    table = folder / "features.csv"
+    table.write_text("\n".join([",".join(rows[0]), *(",".join(row.values()) for row in rows)]))
+    done = _command("fit", str(table), "-o", str(folder / "run"), "--quick")
+    assert done.returncode == 0, done.stderr
+    assert "out of fold" in done.stdout
+    return table, folder / "run"
+
+
+def test_the_record_is_complete(fitted: tuple[Path, Path]) -> None:
+    table, folder = fitted
+    record = Run.load(folder).record
+    assert set(record) == set(RECORD_KEYS)
+    assert record["table"] == {
+        "name": "features.csv", "sha256": read_cohort(table).sha256, "rows": 90, "used": 81,
+        "excluded": {CUT_COLUMN: 9}, "positives": int(read_cohort(table).stage.sum()),
+    }  # fmt: skip
+    assert record["extraction"] == {"binWidth": 25.0}
+    assert "did not declare" in record["cohort"]["notes"][0]
+    names = record["selection"]["features"]
+    assert [r["remaining"] for r in record["selection"]["rounds"]] == [18, 16, 15]
+    assert list(record["envelope"]) == sorted(names)  # json keys are sorted
+    for quantiles in record["envelope"].values():
+        assert tuple(sorted(quantiles, key=float)) == ENVELOPE
+        assert np.all(np.diff([quantiles[level] for level in ENVELOPE]) >= 0)
+    assert tuple(sorted(record["domain"]["quantiles"], key=float)) == DOMAIN
+    assert {k: v["rows"] for k, v in record["cut_rows"].items()} == {
+        "used_only": 81, "all_rows": 90, "all_rows_scored_on_used": 81,
+    }  # fmt: skip
+    assert record["out_of_fold"]["auc"]["value"] > 0.7
+    assert record["calibration"]["slope"] > 0
+    for private in ("P001", str(folder), str(table.parent), str(Path.cwd())):
+        assert private not in json.dumps(record)
+
+
+def test_the_model_is_what_the_contract_says(fitted: tuple[Path, Path]) -> None:
+    table, folder = fitted
+    cohort, model = read_cohort(table), Run.load(folder).model
+    columns = [cohort.features.index(name) for name in model.features]
+    assert list(columns) == sorted(columns)
+    raw = cohort.values[:, columns]
+    z = standardise(model.preprocessing, raw)
+    np.testing.assert_array_equal(z, Standardise().fit_transform(cohort.values)[:, columns])
+    assert all(w.dtype == np.float64 for w in (*model.ensemble.weights, *model.ensemble.biases))
+    assert [w.shape for w in model.ensemble.weights] == [(2, 15, 64), (2, 64, 32), (2, 32, 1)]
+    slope, intercept = model.calibration
+    p = 1 / (1 + np.exp(-(slope * ensemble_logits(model.ensemble, z) + intercept)))
+    assert p[cohort.stage].mean() > p[~cohort.stage].mean() + 0.1
+    np.testing.assert_allclose(model.domain_precision, model.domain_precision.T, atol=1e-12)
+    assert np.linalg.eigvalsh(model.domain_precision).min() > 0
+    far = standardise(model.preprocessing, raw, clip=False)
+    distance = np.sqrt(np.einsum("ni,ij,nj->n", far, model.domain_precision, far))
+    assert np.quantile(distance, 0.95) == pytest.approx(Run.load(folder).record["domain"]["quantiles"]["0.95"])
+
+
+def test_two_runs_are_the_same_bytes(fitted: tuple[Path, Path], tmp_path: Path) -> None:
+    table, folder = fitted
+    again = tmp_path / "elsewhere"
+    assert _command("fit", str(table), "-o", str(again), "--quick", threads=2).returncode == 0
+    assert sorted(f.name for f in again.iterdir()) == ["model.npz", "run.json"]
+    for name in ("model.npz", "run.json"):
+        assert (again / name).read_bytes() == (folder / name).read_bytes(), name
+    assert _command("fit", str(table), "-o", str(again), "--quick", "--seed", "1").returncode == 0
+    assert (again / "model.npz").read_bytes() != (folder / "model.npz").read_bytes()
+
+
+def test_evaluate_writes_beside_the_run_and_prints_the_table(fitted: tuple[Path, Path]) -> None:
+    table, folder = fitted
+    before = (folder / "run.json").read_bytes()
+    done = _command("evaluate", str(table), "-o", str(folder), "--quick", "--keep-cut-rows")
+    assert done.returncode == 0, done.stderr
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    assert evaluation["table"]["used"] == 90
+    for method in evaluation["methods"]:
+        assert method in done.stdout
+    assert (folder / "run.json").read_bytes() == before
+
+
+def test_a_refused_table_is_one_plain_line(write_table: Write, tmp_path: Path) -> None:
+    rows = make_rows()
+    rows[0]["stage"] = "IV"
+    done = _command("fit", str(write_table(rows)), "-o", str(tmp_path / "run"), "--quick")
+    assert done.returncode == 3
+    assert done.stderr == "refused: table_invalid: Column stage, line 2: 'IV' is neither early nor advanced.\n"
+    assert done.stdout == ""
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_destination_that_cannot_be_written(write_table: Write, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = _command("fit", str(write_table(make_rows())), "-o", str(tmp_path / "file" / "run"), "--quick")
+    assert done.returncode == 4
+    assert done.stderr.startswith("unavailable: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_wrong_usage(tmp_path: Path) -> None:
+    assert _command("fit", str(tmp_path / "absent.csv"), "-o", str(tmp_path / "run")).returncode == 2
+
+
+def test_a_failure_leaves_the_former_run_whole(
+    write_table: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, out = write_table(make_rows(features=16)), tmp_path / "run"
+    arguments = ["fit", str(table), "-o", str(out), "--quick"]
+    runner = CliRunner()
+    assert runner.invoke(cli.app, arguments).exit_code == 0
+    before = {f.name: f.read_bytes() for f in out.iterdir()}
+
+    def half(self: Run, folder: Path) -> None:
+        (folder / "model.npz").write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Run, "save", half)
+    monkeypatch.setattr(sys, "argv", ["lungstage-train", *arguments, "--seed", "3"])
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    assert exit_.value.code == 4
+    assert {f.name: f.read_bytes() for f in out.iterdir()} == before
+    assert {f.name for f in tmp_path.iterdir()} == {"features.csv", "run"}
+
+
+@pytest.mark.parametrize("command", ["fit", "evaluate"])
+def test_every_command_explains_itself(command: str) -> None:
+    shown = CliRunner().invoke(cli.app, [command, "--help"])
+    assert shown.exit_code == 0
+    assert "TABLE" in shown.output
