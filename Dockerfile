@@ -80,8 +80,8 @@ WORKDIR /opt/lungstage
 USER 10001:10001
 
 # A daemon holds the state folder's lock, its ledger answers, and no case has been in hand for longer than its lease.
-HEALTHCHECK --interval=30s --timeout=10s --start-period=60s --retries=3 CMD ["python", "-Ic", "\
-    from datetime import UTC, datetime; from sqlite3 import connect; from subprocess import call; \
+HEALTHCHECK --interval=30s --timeout=10s --start-period=60s --retries=3 CMD [ \
+    "python", "-Ic", "from datetime import UTC, datetime; from sqlite3 import connect; from subprocess import call; \
     ledger = connect('file:/state/ledger.sqlite?mode=rw', uri=True); \
     overdue = 'SELECT id FROM jobs WHERE state IN (?, ?) AND lease_until < ?'; \
     jobs = ledger.execute(overdue, ('claimed', 'staged', datetime.now(UTC).isoformat())).fetchall(); \

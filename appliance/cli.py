@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -20,6 +21,8 @@ from appliance import __version__
 from appliance.errors import Held, Refused, Unavailable
 
 if TYPE_CHECKING:
+    from appliance.database import Database
+    from appliance.filetable import FileRecord
     from appliance.job import Job
     from appliance.ledger import Ledger
 
@@ -84,8 +87,8 @@ def run(
     Prints "ready" when it watches. SIGTERM or SIGINT ends it after the job in hand.
     """
     from appliance import logs
-    from appliance.inbox import Wake
     from appliance.settings import load_settings
+    from appliance.watch import Wake
 
     given: dict[str, Any] = {"inbox": inbox, "outbox": outbox, "bundle": bundle, "state": state}
     settings = load_settings(config, given | {"roi_name": roi, "log_format": log_format})
@@ -106,14 +109,25 @@ def run(
 
 
 def _open_ledger(state: Path | None, config: Path | None) -> Ledger:
-    from appliance.database import Database
     from appliance.ledger import Ledger
+
+    return Ledger(_open_database(state, config))
+
+
+def _open_files(state: Path | None, config: Path | None) -> tuple[FileRecord, ...]:
+    from appliance.filetable import FileTable
+
+    return FileTable(_open_database(state, config), reader=__version__).unreadable()
+
+
+def _open_database(state: Path | None, config: Path | None) -> Database:
+    from appliance.database import Database
     from appliance.settings import state_of
 
     folder = state_of(state, config)
     if not (folder / "ledger.sqlite").is_file():
         raise Unavailable(f"There is no ledger in {folder}; --state names the state folder of the daemon.")
-    return Ledger(Database(folder / "ledger.sqlite"))
+    return Database(folder / "ledger.sqlite")
 
 
 @app.command()
@@ -121,8 +135,13 @@ def jobs(
     state: StateOption = None,
     config: ConfigOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
+    files: Annotated[bool, typer.Option("--files", help="List the files that could not be read instead.")] = False,
+    paths: Annotated[bool, typer.Option("--paths", help="With --files: their paths, which may name patients.")] = False,
 ) -> None:
     """List the jobs: which studies came, and what became of each."""
+    if files:
+        _list_files(_open_files(state, config), as_json, paths)
+        return
     rows = [_row(job) for job in _open_ledger(state, config).jobs()]
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
@@ -142,6 +161,21 @@ def jobs(
         cells = (row["id"], row["state"], row["study_instance_uid"], text, row["attempts"], row["updated_at"][:19])
         table.add_row(*(Text(_printable(str(cell))) for cell in cells))  # Text: a ROI's name is no markup
     Console().print(table)
+
+
+def _list_files(records: tuple[FileRecord, ...], as_json: bool, paths: bool) -> None:
+    from appliance.inbox import path_hash
+
+    for record in records if not as_json else ():
+        where = _printable(record.path) if paths else path_hash(record.path)
+        typer.echo(f"{where}  {record.reason and record.reason.code}  {record.reason and record.reason.message}")
+    if as_json:
+        rows = [
+            {"file": path_hash(record.path), "reason": record.reason and asdict(record.reason)}
+            | ({"path": _printable(record.path)} if paths else {})
+            for record in records
+        ]
+        typer.echo(json.dumps(rows, indent=2))
 
 
 def _printable(text: str) -> str:

@@ -7,39 +7,31 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from appliance import __version__, outbox
-from appliance.casebook import Casebook, Prepare, internal_error
+from appliance.casebook import Casebook, Prepare
 from appliance.database import Database
-from appliance.errors import Held, LungstageError, Refused, Unavailable
+from appliance.errors import Unavailable
 from appliance.filetable import FileTable
-from appliance.inbox import Inbox, Wake, watching
-from appliance.job import Job
+from appliance.inbox import Inbox
 from appliance.ledger import Ledger
 from appliance.logs import defect, logger
 from appliance.settings import Settings
+from appliance.watch import Wake, watching
+from appliance.worker import Stage, Worker, pause_after, told
 
 if TYPE_CHECKING:
     from appliance.bundle import Bundle
     from appliance.dicom.cases import Case
     from appliance.dicom.files import Header
-    from appliance.pipeline import Plan, Staged
 
 # A look may take at most this share of the time, so that a huge inbox does not keep the machine busy.
 _BUSY_SHARE, _IDLE_SHARE = 0.3, 0.05
-
-
-class Stage(Protocol):
-    """Shape of :func:`appliance.pipeline.stage`."""
-
-    def __call__(self, plan: Plan, bundle: Bundle, *, created: datetime) -> Staged: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,12 +137,10 @@ class Daemon:
         files = FileTable(database, __version__)
         self._inbox = Inbox(settings.inbox, files, settings.settle_seconds, read=steps.read_header, clock=clock)
         self._casebook = Casebook(self._ledger, bundle, settings, steps.prepare, clock)
-        self._undelivered: tuple[Job, Staged] | None = None
+        self._worker = Worker(self._ledger, self._casebook, bundle, settings, steps.stage, clock)
         self._begin_anew = True
         self._data_version = -1
         self._looked_at = -1e9
-        self._failures = 0
-        self._resume_at = -1e9
 
     def run(self, announce: Callable[[], None] = lambda: None) -> None:
         """Serve until told to stop; the job in hand is finished, or given back if its report cannot be delivered."""
@@ -166,12 +156,12 @@ class Daemon:
             except Exception as error:
                 known = isinstance(error, (Unavailable, OSError))
                 if known:
-                    logger.warning("unavailable", extra={"error": type(error).__name__, "why": _safe(error)})
+                    logger.warning("unavailable", extra={"error": type(error).__name__, "why": told(error)})
                 else:
                     logger.error("defect", extra=defect(error))
                 self._begin_anew = True
                 failures += 1
-                self._wake.pause(self._pause(failures))
+                self._wake.pause(pause_after(failures, self._settings))
         self._ledger.release_claims(max_attempts=self._settings.max_attempts, counted=False)
         logger.info("stopped")
 
@@ -183,7 +173,7 @@ class Daemon:
             self._data_version = version
             self._note_ready(self._casebook.requeue())
         self._note_ready(self._casebook.tick(self._inbox.unsettled_since()))
-        if not self._work():
+        if not self._worker.work():
             self._sleep()
 
     def _look(self) -> None:
@@ -192,7 +182,7 @@ class Daemon:
         changed = self._inbox.look()
         self._looked_at = self._clock()
         if self._begin_anew:
-            self._undelivered = None
+            self._worker.forget()
             self._ledger.release_claims(max_attempts=self._settings.max_attempts, counted=False)
             self._casebook.forget()
         if changed or self._begin_anew:
@@ -206,8 +196,8 @@ class Daemon:
         if self._events_come():
             latest = max(latest, self._looked_at + self._settings.scan_seconds)
         due = [t for t in (self._inbox.next_due(), self._casebook.next_due(), latest) if t is not None]
-        if self._resume_at > now:
-            due.append(self._resume_at)
+        if self._worker.resume_at > now:
+            due.append(self._worker.resume_at)
         if self._wake.wait(max(min(due), earliest) - now):
             self._wake.pause(earliest - self._clock())
 
@@ -215,83 +205,5 @@ class Daemon:
         return self._looked_at + max(self._settings.poll_seconds, self._inbox.scan_cost / share)
 
     def _note_ready(self, became_ready: bool) -> None:
-        if became_ready:  # a new job is not made to wait because an older one met a disk that was away
-            self._resume_at = -1e9
-
-    def _work(self) -> bool:
-        if self._clock() < self._resume_at:
-            return False
-        if self._undelivered is None:
-            job = self._ledger.claim(timedelta(seconds=self._settings.lease_seconds))
-            if job is None:
-                return False
-            self._undelivered = self._stage(job)
-        if self._undelivered is not None:
-            self._deliver(*self._undelivered)
-        return True
-
-    def _stage(self, job: Job) -> tuple[Job, Staged] | None:
-        if job.created_at is None:
-            raise RuntimeError("a claimed job bears no date")
-        try:
-            staged = self._steps.stage(self._casebook.plan(job), self._bundle, created=job.created_at)
-        except Refused as refused:
-            self._ledger.refuse(job.id, refused.reason, content=job.content, fingerprint=job.fingerprint)
-            self._casebook.close(job)
-            logger.warning("refused", extra=_about(job) | {"code": refused.reason.code})
-        except Held as held:
-            self._ledger.wait(job.id, held.reason, content=job.content)
-            self._casebook.watch(job)
-        except (Unavailable, OSError) as error:
-            self._ledger.release(job.id, counted=False)
-            self._back_off(job, error)
-        except Exception as error:
-            self._give_up(job, error)
-        else:
-            sr = str(staged.documents[-1].SOPInstanceUID)
-            return self._ledger.staged(job.id, staged.outcome, sr), staged
-        return None
-
-    def _deliver(self, job: Job, staged: Staged) -> None:
-        try:
-            paths = outbox.deliver(staged.documents, self._settings.outbox)
-        except (Unavailable, OSError) as error:
-            self._back_off(job, error)  # it stays staged, with its documents in hand
-            return
-        except Exception as error:
-            self._undelivered = None
-            self._give_up(job, error)
-            return
-        self._ledger.delivered(job.id, paths[-1])
-        self._undelivered = None
-        self._failures = 0
-        self._casebook.close(job)
-        logger.info("delivered", extra=_about(job) | {"sr": job.sr_sop_instance_uid})
-
-    def _back_off(self, job: Job, error: Exception) -> None:
-        self._failures += 1
-        self._resume_at = self._clock() + self._pause(self._failures)
-        logger.warning("unavailable", extra=_about(job) | {"error": type(error).__name__, "why": _safe(error)})
-
-    def _give_up(self, job: Job, error: Exception) -> None:
-        logger.error("job_defect", extra=_about(job) | {"attempt": job.attempts} | defect(error))
-        if job.attempts < self._settings.max_attempts:
-            self._ledger.release(job.id, counted=True)
-            return
-        reason = internal_error(job.attempts, error)
-        self._ledger.refuse(job.id, reason, content=job.content, fingerprint=job.fingerprint)
-        self._casebook.close(job)
-
-    def _pause(self, failures: int) -> float:
-        return float(min(self._settings.retry_seconds * 2 ** min(failures - 1, 30), self._settings.retry_max_seconds))
-
-
-def _about(job: Job) -> dict[str, object]:
-    return {"job": job.id, "study": job.study_instance_uid, "series": job.series_instance_uid}
-
-
-def _safe(error: Exception) -> str | None:
-    """Return what may be logged of an error: our own sentence, or the system's word for its number."""
-    if isinstance(error, LungstageError):
-        return str(error)
-    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else None
+        if became_ready:
+            self._worker.encourage()

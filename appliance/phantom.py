@@ -82,12 +82,12 @@ def make(name: str = NAME) -> tuple[hd.Volume, npt.NDArray[np.bool_]]:
     lung = (x / 40) ** 2 + (y / 37) ** 2 <= 1
     # Mean radius 16 mm, with lobes and a coarse random relief: multiplications and additions only, which IEEE 754
     # rounds alike everywhere.
-    relief = _smoothed(_noise(_SHAPE, 1), (2, 6, 6)) - 845 * 15 / 2
-    radius = 16 + (x * y + y * z - x * z) / 90 + relief / 60
+    relief = _smoothed(_smoothed(_noise(_SHAPE, 1), (1, 4, 4)), (1, 4, 4)) - 243 * 243 * 15 / 2
+    radius = 16 + (x * y + y * z - x * z) / 90 + relief / 9216
     reach = x * x + 1.25 * y * y + 1.5 * z * z
     tumour = reach <= radius * radius
     rim = 0 + (reach > (radius - 3) * (radius - 3)) + 2 * (reach > (radius - 1.5) * (radius - 1.5))
-    texture = _ranked(_smoothed(_noise(_SHAPE, 2), (1, 3, 3)), (0.04, 0.2, 0.85, 0.99)) - 2
+    texture = _ranked(_smoothed(_smoothed(_noise(_SHAPE, 2), (1, 4, 4)), (1, 4, 4)), (0.04, 0.2, 0.85, 0.99)) - 2
     necrosis = (x + 4) ** 2 + (y - 3) ** 2 + z**2 <= 25
     vessels = _ranked(_smoothed(_noise(_SHAPE, 3), (1, 1, 1)), (0.9, 0.97, 0.99))
     hu = np.where(body, _TISSUE + _STEP * (texture == 2), _AIR)

@@ -25,6 +25,7 @@ from training import fit as fitting
 from training.cohort import Cohort, read_cohort
 from training.folds import QUICK, Procedure
 from training.folds import Progress as Report
+from training.metrics import METRICS
 
 app = typer.Typer(
     help="Train and evaluate lung cancer staging models from radiomic features. Research use only.",
@@ -173,26 +174,19 @@ def _cohort_line(cohort: Cohort) -> str:
 
 def _as_table(evaluation: dict[str, Any]) -> Table:
     methods = evaluation["methods"]
-    table = Table("", box=box.SIMPLE, caption=f"Intervals: {evaluation['interval']}", caption_justify="left")
+    caption = f"Precision, recall and F1 are macro averages. Intervals: {evaluation['interval']}"
+    table = Table("", box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False, caption=caption, caption_justify="left")
     for method in methods:
         table.add_column(method, no_wrap=True, justify="right")
-    names = {
-        "auc": "AUC",
-        "accuracy": "accuracy",
-        "balanced_accuracy": "balanced accuracy",
-        "macro_precision": "macro precision",
-        "macro_recall": "macro recall",
-        "macro_f1": "macro F1",
-        "brier": "Brier",
-    }
-    for name, label in names.items():
+    labels = ("AUC", "accuracy", "bal. acc.", "precision", "recall", "F1", "Brier")
+    for name, label in zip(METRICS, labels, strict=True):
         figures = [one[name] for one in methods.values()]
         table.add_row(label, *(f"{f['value']:.2f}\n{f['low']:.2f}–{f['high']:.2f}" for f in figures))
     conformal = [evaluation["conformal"][method] for method in methods]
     table.add_section()
     table.add_row("covers early", *(f"{c['coverage']['early']:.2f}" for c in conformal))
     table.add_row("covers adv.", *(f"{c['coverage']['advanced']:.2f}" for c in conformal))
-    table.add_row("indeterm.", *(f"{c['indeterminate']:.2f}" for c in conformal))
+    table.add_row("undecided", *(f"{c['indeterminate']:.2f}" for c in conformal))
     stability = [evaluation["stability"].get(method) for method in methods]
     table.add_row("stability", *("" if value is None else f"{value:.2f}" for value in stability))
     return table

@@ -108,30 +108,55 @@ def _rim(points: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return rim
 
 
-def _hull(points: Floats) -> Floats:
-    """Convex hull of planar points (n, 2) in lexicographic order, by Andrew's monotone chain."""
-    chain: list[tuple[float, float]] = []
-    ordered: list[tuple[float, float]] = [(float(y), float(x)) for y, x in points]
-    for sweep in (ordered, ordered[::-1]):
-        base = len(chain)
-        for p in sweep:
-            while len(chain) >= base + 2:
-                (ay, ax), (by, bx) = chain[-2], chain[-1]
-                if (by - ay) * (p[1] - ax) - (bx - ax) * (p[0] - ay) > 0:
-                    break
-                chain.pop()
-            chain.append(p)
-        chain.pop()
-    return np.array(chain or ordered[:1])
+# Directions to look along, and the cosine of the largest angle between any direction and the nearest of them (its
+# opposite counts as itself). Finer grids leave fewer candidates, coarser ones cost less.
+_ANGLES = np.arange(0, np.pi, np.pi / 90)
+_FLAT = np.stack([np.sin(_ANGLES), np.cos(_ANGLES)])
+_FLAT_COSINE = float(np.cos(np.pi / 180))
+_STEP = np.pi / 12
+_LATITUDE, _LONGITUDE = np.meshgrid(np.arange(-np.pi / 2, np.pi / 2, _STEP) + _STEP / 2, np.arange(0, np.pi, _STEP))
+_SOLID = np.stack(
+    [np.sin(_LATITUDE), np.cos(_LATITUDE) * np.sin(_LONGITUDE), np.cos(_LATITUDE) * np.cos(_LONGITUDE)]
+).reshape(3, -1)
+_SOLID_COSINE = float(np.cos(_STEP / np.sqrt(2)))
 
 
-def _widest(points: Floats) -> float:
-    """Greatest distance between two of `points` (n, d)."""
+def _widest(points: Floats, directions: Floats, cosine: float) -> float:
+    """Greatest distance between two of `points` (n, d), exactly.
+
+    Let D be that distance, between p and q, and u the nearest of the `directions` (d, k). Then the points are at
+    least D ``cosine`` wide along u; and p lies within D (1 - ``cosine``) of the outermost point along u, because no
+    point is further than D from q. The same holds for q. So few points need to be compared, and none is missed.
+    """
+    along = points @ directions
+    top, bottom = along.max(axis=0), along.min(axis=0)
+    width = top - bottom
+    reach = float(width.max())
+    slack = reach / cosine * (1 - cosine)
     best = 0.0
-    for start in range(0, len(points), 512):
-        apart = points[start : start + 512, None, :] - points[None, start:, :]
-        best = max(best, float(np.einsum("ijk,ijk->ij", apart, apart).max()))
-    return float(np.sqrt(best))
+    for k in np.argsort(-width):
+        if width[k] < best * cosine:
+            break
+        upper = points[along[:, k] >= top[k] - slack]
+        lower = points[along[:, k] <= bottom[k] + slack]
+        apart = upper[:, None, :] - lower[None, :, :]
+        best = max(best, float(np.sqrt(np.einsum("ijk,ijk->ij", apart, apart).max())))
+    return best
+
+
+def _widest_plane(planes: npt.NDArray[np.int64], points: Floats) -> float:
+    """Greatest distance between two of `points` (n, 2) with the same entry in `planes` (n,), which ascends."""
+    starts = np.flatnonzero(np.diff(planes, prepend=planes[0] - 1))
+    along = points @ _FLAT
+    width = np.maximum.reduceat(along, starts) - np.minimum.reduceat(along, starts)
+    bound = width.max(axis=1) / _FLAT_COSINE
+    ends = np.append(starts[1:], len(planes))
+    best = 0.0
+    for plane in np.argsort(-bound):
+        if bound[plane] < best:
+            break
+        best = max(best, _widest(points[starts[plane] : ends[plane]], _FLAT, _FLAT_COSINE))
+    return best
 
 
 def diameters(mask: Mask, spacing: Floats) -> tuple[float, float, float, float]:
@@ -146,23 +171,15 @@ def diameters(mask: Mask, spacing: Floats) -> tuple[float, float, float, float]:
     -------
     tuple of float
         In mm, in PyRadiomics' order: within a slice (same z), a row's plane (same y), a column's plane (same x),
-        and in 3D (IBSI L0JK). The ends of a diameter are corners of the convex hull, so only those are compared.
+        and in 3D (IBSI L0JK).
     """
     vertices = _vertices(mask)
     planar = []
-    corners: list[Floats] = []
     for axis in range(3):
         a, b = (k for k in range(3) if k != axis)
-        points = _rim(vertices[:, (axis, a, b)])
-        widest = 0.0
-        edges = np.flatnonzero(np.diff(points[:, 0])) + 1
-        for plane in np.split(points, edges):
-            hull = _hull(plane[:, 1:] * spacing[[a, b]] / 2)
-            widest = max(widest, _widest(hull))
-            if axis == 0:
-                corners.append(np.column_stack([np.full(len(hull), plane[0, 0] * spacing[0] / 2), hull]))
-        planar.append(widest)
-    return planar[0], planar[1], planar[2], _widest(np.concatenate(corners))
+        rim = _rim(vertices[:, (axis, a, b)])
+        planar.append(_widest_plane(rim[:, 0], rim[:, 1:] * spacing[[a, b]] / 2))
+    return planar[0], planar[1], planar[2], _widest(_rim(vertices) * spacing / 2, _SOLID, _SOLID_COSINE)
 
 
 class MeshShape(RadiomicsShape):  # type: ignore[misc]

@@ -15,9 +15,9 @@ from typing import Any
 
 from appliance import daemon, logs, outbox
 from appliance.database import Database
-from appliance.inbox import Wake, watching
 from appliance.ledger import Ledger
 from appliance.settings import load_settings
+from appliance.watch import Wake, watching
 from tests.appliance.fake_steps import BUNDLE, FakeSteps
 
 TIMERS = {"settle_seconds": 0.05, "poll_seconds": 0.02, "case_settle_seconds": 0.3, "report_after_seconds": 0.6}

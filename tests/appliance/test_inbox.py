@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 
 from appliance import inbox as inbox_module
+from appliance import watch as watch_module
 from appliance.database import Database
 from appliance.dicom.files import Header
 from appliance.errors import ReasonCode, Unavailable
 from appliance.filetable import FileTable
-from appliance.inbox import Inbox, Wake, path_hash, watching
+from appliance.inbox import Inbox, path_hash
+from appliance.watch import Wake, watching
 from tests.appliance.fake_steps import FakeSteps, put_roi, put_slice
 
 SETTLE = 0.3
@@ -331,7 +333,7 @@ def test_no_watches_left_means_the_scan_alone(tmp_path: Path, monkeypatch: pytes
         def schedule(self, *_: object, **__: object) -> None:
             raise OSError(28, "inotify watch limit reached")
 
-    monkeypatch.setattr(inbox_module, "Observer", NoWatches)
+    monkeypatch.setattr(watch_module, "Observer", NoWatches)
     with watching(tmp_path, Wake()) as events_come:
         assert not events_come()
 

@@ -143,13 +143,18 @@ def test_a_study_copied_file_by_file_yields_one_report_in_time_and_its_copy_none
     assert (job["state"], job["sr_sop_instance_uid"]) == ("delivered", dataset.SOPInstanceUID)
     assert dataset.Modality == "SR"
     assert {path.name for path in appliance.inbox.iterdir()} >= {"RS.dcm", "junk.txt"}
+    files = lungstage("jobs", "--files", "--state", appliance.root / "state", "--json").stdout
+    assert [row["reason"]["code"] for row in json.loads(files)] == ["dicom_unreadable"]
+    assert "junk" not in files
+    paths = lungstage("jobs", "--files", "--paths", "--state", appliance.root / "state").stdout
+    assert paths.startswith(str(appliance.inbox / "junk.txt"))
 
     log = appliance.stop()
     assert dataset.SOPInstanceUID in log
     # Nothing of the patient, and no file name, is told to the log or to a reader of the ledger.
     source = pydicom.dcmread(patient / "RS.dcm")
     told = log + json.dumps(job)
-    for secret in (str(source.PatientName), source.PatientID, "junk.txt", files[0].name):
+    for secret in (str(source.PatientName), source.PatientID, "junk.txt", slices_of(patient)[0].name):
         assert len(secret) < 3 or not re.search(rf"\b{re.escape(secret)}\b", told)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from training.members import Member, inner_splits
-from training.network import NetworkSettings, Networks, ensemble_logits, held_out_gradients, single_threaded, train
+from training.network import Networks, NetworkSettings, ensemble_logits, held_out_gradients, single_threaded, train
 
 SETTINGS = NetworkSettings(max_epochs=40, patience=5)
 

@@ -91,7 +91,7 @@ def test_tasks_run_together_give_what_they_give_alone() -> None:
 
 
 def test_more_than_two_classes_are_refused() -> None:
-    x, y = _data()
+    x, _ = _data()
     with pytest.raises(ValueError, match="binary"):
         FAST.fit(x, np.arange(150) % 3)
     with pytest.raises(ValueError, match="one class"):
