@@ -20,7 +20,7 @@ RUN apt-get update \
 
 # For a mirror without credentials. One with credentials belongs into the secret pip_conf (a pip.conf), its certificate
 # authority into the secret ca_bundle, which that pip.conf names as `cert = /run/secrets/ca_bundle`: no layer keeps either.
-ARG PIP_INDEX_URL=
+ARG PIP_INDEX_URL
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_CONSTRAINT=/src/constraints.txt
 WORKDIR /src
 COPY constraints.txt ./
@@ -28,7 +28,6 @@ COPY constraints.txt ./
 # PyRadiomics is published as source only and does not name what its build needs: hence those tools first, and then its
 # wheel without isolation from them. They stay behind in /build; the appliance gets a venv of its own, without pip.
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf --mount=type=secret,id=ca_bundle \
-    [ -n "${PIP_INDEX_URL}" ] || unset PIP_INDEX_URL; \
     python3.11 -m venv /build \
     && /build/bin/pip install numpy setuptools wheel \
     && /build/bin/pip wheel --no-build-isolation --no-deps --no-binary pyradiomics --wheel-dir /wheels pyradiomics
@@ -37,7 +36,6 @@ COPY pyproject.toml README.md LICENSE ./
 COPY appliance appliance
 # training and export are not here, so the commands that the metadata names for them are removed.
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf --mount=type=secret,id=ca_bundle \
-    [ -n "${PIP_INDEX_URL}" ] || unset PIP_INDEX_URL; \
     /build/bin/pip wheel --no-build-isolation --no-deps --wheel-dir /wheels . \
     && python3.11 -m venv --without-pip /opt/lungstage \
     && /build/bin/pip --python /opt/lungstage/bin/python install /wheels/*.whl \

@@ -9,8 +9,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-import pydicom
-
 from appliance import outbox, pipeline
 from appliance.bundle import Bundle
 from appliance.dicom.cases import Case, assemble, the_one_case
@@ -148,8 +146,8 @@ def stage_paths(paths: Sequence[Path], bundle: Bundle, out: Path, options: Optio
     Returns
     -------
     dict
-        The outcome of the command contract. A repetition into the same folder finds its own report there and, with
-        its time, makes the same bytes again.
+        The outcome of the command contract. A repetition into the same folder finds its own report there, and
+        leaves it as it is.
 
     Raises
     ------
@@ -169,14 +167,8 @@ def stage_paths(paths: Sequence[Path], bundle: Bundle, out: Path, options: Optio
                 roi_name=options.roi_name,
                 match_by_geometry=options.match_by_geometry,
             )
-        now = datetime.now().replace(microsecond=0)
+        now = datetime.now().astimezone().replace(microsecond=0)
         staged = pipeline.stage(plan, bundle, created=now, watch=watch, save_volume=options.save_volume)
-        report = staged.documents[-1]
-        earlier = out / outbox.file_name(report)
-        if earlier.exists():
-            there = pydicom.dcmread(earlier, specific_tags=["ContentDate", "ContentTime"])
-            created = datetime.strptime(f"{there.ContentDate}{str(there.ContentTime)[:6]}", "%Y%m%d%H%M%S")
-            staged = pipeline.stage(plan, bundle, created=created)
         with watch.step("report"):
             out.mkdir(parents=True, exist_ok=True)
             written = outbox.deliver(staged.documents, out)

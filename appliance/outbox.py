@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 _TEMPORARY = re.compile(r"\.[A-Z]{2,16}-[0-9.]{1,64}\.dcm\.part")
@@ -38,7 +39,8 @@ def deliver(documents: Sequence[Dataset], folder: Path) -> tuple[Path, ...]:
     """Write documents, each under its :func:`file_name`, in the order given.
 
     Each is written under a temporary dot-name, flushed to the disk and renamed, so a reader never meets half of
-    one; a document that is already there with the same bytes is left alone, so a repetition changes nothing.
+    one; a document that is already there, with the same bytes or made at another time, is left alone, so a repetition
+    changes nothing.
 
     Parameters
     ----------
@@ -57,7 +59,7 @@ def deliver(documents: Sequence[Dataset], folder: Path) -> tuple[Path, ...]:
     OSError
         When the folder is not there, is full or cannot be written to; the same call may be repeated.
     OutboxConflictError
-        When a file of that name holds other bytes; it is left as it is.
+        When a file of that name says something else; it is left as it is.
     """
     paths = tuple(_deliver(document, folder) for document in documents)
     _sync_folder(folder)
@@ -71,7 +73,7 @@ def _deliver(document: Dataset, folder: Path) -> Path:
     content = buffer.getvalue()
     target = folder / name
     if target.exists():
-        if target.read_bytes() != content:
+        if target.read_bytes() != content and not _differs_in_time_alone(target, content):
             raise OutboxConflictError(f"{name} is there already with other content")
         return target
     temporary = folder / f".{name}.part"
@@ -86,6 +88,28 @@ def _deliver(document: Dataset, folder: Path) -> Path:
             temporary.unlink(missing_ok=True)
         raise
     return target
+
+
+def _differs_in_time_alone(target: Path, content: bytes) -> bool:
+    """Whether the document that is there says the same and merely was made at another time.
+
+    Its UID follows from everything but the time, which a ledger that was lost, or a one-shot command, does not know.
+    """
+    try:
+        there, new = (_timeless(dcmread(source)) for source in (target, io.BytesIO(content)))
+    except Exception:  # what is there cannot be read, so it is not the same
+        return False
+    return there == new
+
+
+def _timeless(dataset: Dataset) -> Dataset:
+    for item in dataset:
+        if item.VR in ("DA", "DT", "TM"):
+            del dataset[item.tag]
+        elif item.VR == "SQ":
+            for child in item.value:
+                _timeless(child)
+    return dataset
 
 
 def _sync_folder(folder: Path) -> None:

@@ -379,6 +379,16 @@ def _prove_domain(result: StagingResult, use: IntendedUse) -> tuple[str, ...]:
     return ()
 
 
+def _patient_and_study(source: Dataset) -> bytes:
+    """Everything that a document takes over of the patient and the study: a correction makes a new document."""
+    study = ("StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName")
+    part = source.group_dataset(0x0010)
+    for keyword in study:
+        if keyword in source:
+            part.add(source[keyword])
+    return str(part.to_json(suppress_invalid_tags=True)).encode()
+
+
 def _document_identity(measurement: Measurement, bundle: Bundle, warnings: tuple[str, ...]) -> str:
     """Digest everything that the documents follow from, so that the same input always makes the same UIDs."""
     digest = hashlib.sha256()
@@ -392,6 +402,7 @@ def _document_identity(measurement: Measurement, bundle: Bundle, warnings: tuple
         measurement.region.source.sop_instance_uid.encode(),
         f"{measurement.region.number} {measurement.region.name}".encode(),
         "\n".join(warnings).encode(),
+        _patient_and_study(measurement.voxels.datasets[0]),
         np.packbits(measurement.mask).tobytes(),
         bundle.digest.encode(),
         __version__.encode(),

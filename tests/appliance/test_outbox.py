@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import warnings
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pydicom
@@ -108,3 +108,15 @@ def test_only_our_own_leftovers_are_cleaned(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"x")
     assert clean(tmp_path) == 2
     assert sorted(os.listdir(tmp_path)) == [".other.part", "SR-2.25.2.dcm", "SR-2.25.3.dcm.part"]
+
+
+def test_the_same_document_made_at_another_time_is_left_as_it_was(tmp_path: Path) -> None:
+    first, later, other = (document("SR", "2.25.3", WHEN + timedelta(hours=hours)) for hours in range(3))
+    other.SeriesDescription = "something else"
+    (path,) = deliver([first], tmp_path)
+    before = path.read_bytes()
+    assert deliver([later], tmp_path) == (path,)
+    assert path.read_bytes() == before
+    with pytest.raises(OutboxConflictError):
+        deliver([other], tmp_path)
+    assert path.read_bytes() == before
