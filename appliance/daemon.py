@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance import __version__, outbox
 from appliance.casebook import Casebook, Prepare
 from appliance.database import Database
-from appliance.errors import Unavailable
+from appliance.errors import Refused, Unavailable
 from appliance.filetable import FileTable
 from appliance.inbox import Inbox
 from appliance.ledger import Ledger
@@ -96,9 +99,26 @@ def serve(settings: Settings, wake: Wake, load: Callable[[Path], Bundle], announ
         folder.mkdir(parents=True, exist_ok=True)
     with sole_daemon(settings.state):
         bundle = load(settings.bundle)
+        rehearse(bundle, Steps.real(), settings.state)
         with Database(settings.state / "ledger.sqlite") as database, watching(settings.inbox, wake) as events_come:
             daemon = Daemon(settings, bundle, Steps.real(), database, wake, events_come)
             daemon.run(announce)
+
+
+def rehearse(bundle: Bundle, steps: Steps, state: Path) -> None:
+    """Send the phantom study through every step, and throw its report away.
+
+    The first study of a day then meets warm libraries, and a machine on which no report can be made says so at once.
+    That the phantom lies outside a bundle's intended use is no fault.
+    """
+    from appliance import phantom
+
+    with tempfile.TemporaryDirectory(prefix="rehearsal-", dir=state) as folder, contextlib.suppress(Refused):
+        headers = [steps.read_header(path) for path in phantom.write_study(Path(folder))]
+        (case,) = steps.assemble(header for header in headers if header is not None)
+        plan = steps.prepare(case, bundle, settled=True, roi_name=None, match_by_geometry=False)
+        for document in steps.stage(plan, bundle, created=datetime(2026, 1, 1, tzinfo=UTC)).documents:
+            document.save_as(io.BytesIO(), enforce_file_format=True)
 
 
 class Daemon:

@@ -38,10 +38,10 @@ class Settings(BaseModel):
     match_by_geometry: bool = Field(
         False, description="Go by geometry where a ROI's image references resolve to nothing."
     )
-    settle_seconds: Seconds = Field(0.3, description="How long a file must rest before it is read.")
+    settle_seconds: Seconds = Field(0.2, description="How long a file must rest before it is read.")
     case_settle_seconds: Seconds = Field(2.0, description="How long a case must rest before an end counts as an end.")
     report_after_seconds: Seconds = Field(5.0, description="How long a case waits before it is reported as held.")
-    poll_seconds: Seconds = Field(0.1, description="Shortest time between two looks at the inbox.")
+    poll_seconds: Seconds = Field(0.05, description="Shortest time between two looks at the inbox.")
     scan_seconds: Seconds = Field(
         1.0, description="Longest time between two looks at an inbox in which nothing happens."
     )

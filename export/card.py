@@ -42,7 +42,8 @@ def _use(use: IntendedUse) -> str:
             "A case is refused (`outside_intended_use`) unless all of this holds:",
             bullets(
                 [
-                    f"modality {use.modality}, BodyPartExamined one of {', '.join(use.body_parts)} (where it is absent, the tumour must have aerated lung next to it)",
+                    f"modality {use.modality}, BodyPartExamined one of {', '.join(use.body_parts)} "
+                    "(where it is absent, the tumour must have aerated lung next to it)",
                     f"slice thickness {span(*use.slice_thickness_mm)} mm, pixel spacing "
                     f"{span(*use.pixel_spacing_mm)} mm",
                     f"HU inside the region of interest {span(*use.hu_range)}",

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage, generate_uid
 
-from appliance.demo import ct_datasets, segmentation
+from appliance.phantom import ct_datasets, segmentation
 
 Polygon = Sequence[tuple[float, float]]  # (row, column) in pixel units, the centre of the first pixel at (0, 0)
 
@@ -27,7 +27,7 @@ def volume(
 ) -> hd.Volume:
     """Tissue with texture in a lung; `rotation` turns the whole patient (3, 3)."""
     texture = np.random.default_rng(7).integers(-120, 80, size=shape)
-    z, y, x = np.indices(shape)
+    _, y, x = np.indices(shape)
     inside = ((y - 20) / 9) ** 2 + ((x - 22) / 10) ** 2 < 1
     hu = np.where(inside, texture, -800 + texture // 4)
     affine = np.eye(4)

@@ -154,7 +154,7 @@ def test_skew_of_the_training_table(shared_data: Path) -> None:
 
 @pytest.mark.slow
 def test_the_shipped_bundle_is_what_the_commands_make(shared_data: Path, shipped_bundle: Path, tmp_path: Path) -> None:
-    """`lungstage-train fit` and `lungstage-export build` on the table, byte for byte (minutes: set LUNGSTAGE_REBUILD)."""
+    """`lungstage-train fit` and `lungstage-export build` on the table, byte for byte."""
     if not os.environ.get("LUNGSTAGE_REBUILD"):
         pytest.skip(
             "rebuilding takes minutes, and the same bytes need the same kind of machine; set LUNGSTAGE_REBUILD=1"

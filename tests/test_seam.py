@@ -14,7 +14,6 @@ import pytest
 
 from appliance import phantom
 from appliance.bundle import load_bundle
-from appliance.demo import write_phantom_study
 from appliance.oneshot import Options, stage_paths
 from appliance.radiomics.extract import extract
 from appliance.spec import ALL_FEATURES, ExtractionSpec
@@ -61,7 +60,7 @@ def bundle(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_from_table_to_report(bundle: Path, tmp_path: Path) -> None:
     with running(tmp_path, bundle) as appliance:
-        write_phantom_study(appliance.inbox / "study")
+        phantom.write_study(appliance.inbox / "study")
         appliance.until(lambda: appliance.jobs() and appliance.jobs()[0]["state"] == "delivered")
         (job,) = appliance.jobs()
         appliance.stop()
@@ -78,14 +77,14 @@ def test_from_table_to_report(bundle: Path, tmp_path: Path) -> None:
 
 def test_one_shot_and_daemon_give_the_same_answer(bundle: Path, tmp_path: Path) -> None:
     study = tmp_path / "study"
-    write_phantom_study(study)
+    phantom.write_study(study)
     once = stage_paths([study], load_bundle(bundle), tmp_path / "out", Options())
     assert once["status"] == "staged"
     again = json.loads(run("lungstage", "stage", study, "--bundle", bundle, "--out", tmp_path / "out", "--json"))
     assert again | {"seconds": None} == once | {"seconds": None}
     assert len(list((tmp_path / "out").iterdir())) == 1, "a repetition writes nothing new"
     with running(tmp_path, bundle) as appliance:
-        write_phantom_study(appliance.inbox)
+        phantom.write_study(appliance.inbox)
         appliance.until(appliance.reports)
         (by_daemon,) = appliance.reports()
     assert by_daemon.name == Path(once["sr"]).name
@@ -93,7 +92,7 @@ def test_one_shot_and_daemon_give_the_same_answer(bundle: Path, tmp_path: Path) 
 
 def test_golden_case_is_what_the_patient_path_gives(bundle: Path, tmp_path: Path) -> None:
     study = tmp_path / "study"
-    write_phantom_study(study)
+    phantom.write_study(study)
     answer = json.loads(run("lungstage", "stage", study, "--bundle", bundle, "--out", tmp_path, "--json"))
     golden = json.loads((bundle / "manifest.json").read_text())["golden"]
     assert answer["features"] == pytest.approx(golden["features"], rel=1e-9)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
+import pydicom.encaps
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
@@ -499,3 +500,26 @@ def test_implicit_and_explicit_files_measure_the_same(tmp_path: Path) -> None:
         dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
         dataset.save_as(implicit / path.name, implicit_vr=True, little_endian=True)
     assert measured(implicit)["features"] == measured(folder)["features"]
+
+
+@pytest.mark.parametrize("syntax", ["DeflatedExplicitVRLittleEndian", "RLELossless", "JPEGLSLossless"])
+def test_transfer_syntaxes_measure_the_same(syntax: str, tmp_path: Path) -> None:
+    uid = getattr(pydicom.uid, syntax)
+    plain = measured(rtstruct_study().write(tmp_path / "plain"))
+    study = rtstruct_study()
+    for dataset in study.slices:
+        if uid.is_encapsulated:
+            dataset.compress(uid, generate_instance_uid=False)
+        else:
+            dataset.file_meta.TransferSyntaxUID = uid
+    encoded = measured(study.write(tmp_path / "encoded"))
+    assert encoded["features"] == plain["features"]
+
+
+def test_a_transfer_syntax_without_a_decoder_is_refused(tmp_path: Path) -> None:
+    study = rtstruct_study()
+    for dataset in study.slices:
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.MPEG2MPML
+        dataset.PixelData = pydicom.encaps.encapsulate([dataset.PixelData])
+        dataset["PixelData"].is_undefined_length = True
+    assert code_of(study, tmp_path) == ("refused", "pixel_data_unreadable")
