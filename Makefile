@@ -39,7 +39,7 @@ lint: $(VENV)/.everything ## format, style, types, import directions
 check: lint test ## lint, then the whole suite; what a change must pass
 
 bench: $(VENV)/.everything ## benchmarks: ratios within one run
-	$(BIN)/python -m pytest tests/benchmarks --benchmark -s
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.extraction
 
 bundle: $(VENV)/.everything ## rebuild the shipped bundle from the LUNG1 table (TABLE=...)
 	$(BIN)/lungstage-train fit $(TABLE) -o runs/lung1-stage

@@ -176,7 +176,7 @@ def _skew(cohort: Mapping[str, Any], names: Sequence[str]) -> str:
     if not skew:
         return (
             "The training table was not compared with the appliance's own extraction: no image of a patient in the "
-            "table was at hand. Tables made by `lungstage-train measure` come from the same code and have no skew."
+            "table was at hand."
         )
     rows = [
         [f"`{name}`", f"{100 * skew['relative'][name]:+.2f} %", f"{skew['in_iqr'][name]:+.3f}"]
