@@ -50,6 +50,11 @@ class Scan:
 
 
 def _files(paths: Sequence[Path]) -> Iterator[Path]:
+    """Every file; links are followed, for here it is the user who says what to read."""
+    return (Path(os.path.realpath(path)) for path in _named(paths))
+
+
+def _named(paths: Sequence[Path]) -> Iterator[Path]:
     for path in paths:
         if path.is_dir():
             for folder, subfolders, names in os.walk(path):

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 
+import highdicom as hd
 import numpy as np
 import pydicom
 import pydicom.encaps
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
 
 from appliance.oneshot import Options, measure_paths
@@ -523,3 +525,69 @@ def test_a_transfer_syntax_without_a_decoder_is_refused(tmp_path: Path) -> None:
         dataset.PixelData = pydicom.encaps.encapsulate([dataset.PixelData])
         dataset["PixelData"].is_undefined_length = True
     assert code_of(study, tmp_path) == ("refused", "pixel_data_unreadable")
+
+
+def _segments(study: Study, masks: dict[str, np.ndarray], kind: str) -> Dataset:
+    """A SEG with a segment for each mask, by name; primary tumour and nodes are told apart by their codes too."""
+    types = {"Tumour": codes.SCT.NeoplasmPrimary, "Nodes": codes.SCT.NeoplasmSecondary}
+    descriptions = [
+        hd.seg.SegmentDescription(
+            segment_number=number,
+            segment_label=name,
+            segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
+            segmented_property_type=types[name],
+            algorithm_type="MANUAL",
+        )
+        for number, name in enumerate(masks, start=1)
+    ]
+    stacked = np.stack(list(masks.values()), axis=-1).astype(np.uint8)
+    return hd.seg.Segmentation(
+        source_images=study.slices, pixel_array=stacked, segmentation_type=kind, segment_descriptions=descriptions,
+        series_instance_uid=generate_uid(), series_number=2, sop_instance_uid=generate_uid(), instance_number=1,
+        manufacturer="test", manufacturer_model_name="test", software_versions="1", device_serial_number="1",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
+@pytest.mark.parametrize("order", [("Tumour", "Nodes"), ("Nodes", "Tumour")])
+def test_one_of_several_segments_is_chosen_by_its_code(kind: str, order: tuple[str, ...], tmp_path: Path) -> None:
+    nodes = np.zeros((12, 40, 48), dtype=bool)
+    nodes[4:7, 2:6, 2:6] = True
+    masks = {"Tumour": square_mask(), "Nodes": nodes}
+    study = seg_study()
+    alone = measured(study.write(tmp_path / "alone"))
+    study.rois = [_segments(study, {name: masks[name] for name in order}, kind)]
+    assert measured(study.write(tmp_path / "both"))["features"] == alone["features"]
+    named = measured(tmp_path / "both", roi_name="nodes")
+    assert named["roi"] == {"name": "Nodes", "voxels": 48, "volume_mm3": pytest.approx(48 * 3.75)}
+
+
+def test_fractional_with_nothing_but_whole_voxels_is_read(tmp_path: Path) -> None:
+    study = seg_study()
+    alone = measured(study.write(tmp_path / "binary"))
+    _fractional(study)
+    frames = study.rois[0].pixel_array
+    study.rois[0].PixelData = (np.where(frames > 0, 255, 0).astype(np.uint8)).tobytes()
+    assert measured(study.write(tmp_path / "fractional"))["features"] == alone["features"]
+
+
+def test_frames_without_a_source_image_are_matched_by_position(tmp_path: Path) -> None:
+    study = seg_study()
+    alone = measured(study.write(tmp_path / "with"))
+    for item in study.rois[0].PerFrameFunctionalGroupsSequence:
+        del item.DerivationImageSequence
+    assert measured(study.write(tmp_path / "without"))["features"] == alone["features"]
+
+
+def test_a_gap_between_the_parts_of_a_segment_is_no_fault(tmp_path: Path) -> None:
+    mask = square_mask(on=(3, 4, 7, 8))
+    outcome = measured(seg_study(mask).write(tmp_path))
+    assert outcome["roi"]["voxels"] == mask.sum()
+
+
+def test_links_are_followed_where_the_user_names_them(tmp_path: Path) -> None:
+    folder = rtstruct_study().write(tmp_path / "store")
+    (tmp_path / "study").mkdir()
+    for path in folder.iterdir():
+        (tmp_path / "study" / path.name).symlink_to(path)
+    assert measured(tmp_path / "study")["status"] == "staged"
