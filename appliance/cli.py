@@ -263,7 +263,7 @@ def measure(
 
 def _answer(run_once: Callable[[], dict[str, Any]], as_json: bool) -> None:
     """Print what a one-shot command found, and exit 3 where it was held or refused."""
-    from appliance.pipeline import outcome
+    from appliance.outcome import outcome
 
     try:
         answer = run_once()

@@ -15,7 +15,8 @@ from appliance.dicom.cases import Case, assemble, the_one_case
 from appliance.dicom.files import Header, looks_like_dicom, read_header
 from appliance.errors import Held, ReasonCode, Refused, Unavailable
 from appliance.manifest import RoiRule
-from appliance.pipeline import Stopwatch
+from appliance.outcome import STEPS, outcome
+from appliance.radiomics.measure import Stopwatch, measure
 from appliance.spec import ExtractionSpec
 
 Outcome = dict[str, Any]
@@ -117,12 +118,12 @@ def _found_warnings(found: Scan) -> tuple[str, ...]:
     return tuple(f"{count} file(s) are {what}." for count, what in counts if count)
 
 
-def _settle(outcome: Outcome, found: Scan | None, watch: Stopwatch) -> Outcome:
+def _settle(result: Outcome, found: Scan | None, watch: Stopwatch) -> Outcome:
     """Add what is known only at the end: the warnings about files and the seconds."""
     warnings = [] if found is None else list(_found_warnings(found))
-    return outcome | {
-        "warnings": warnings + outcome["warnings"],
-        "seconds": {step: watch.seconds.get(step) for step in pipeline.STEPS},
+    return result | {
+        "warnings": warnings + result["warnings"],
+        "seconds": {step: watch.seconds.get(step) for step in STEPS},
     }
 
 
@@ -133,16 +134,15 @@ def _run(paths: Sequence[Path], answer: Any, watch: Stopwatch) -> Outcome:
         try:
             with watch.step("scan"):
                 found = scan(paths)
-                case = _the_case(found)
             try:
-                outcome = answer(case)
+                result = answer(_the_case(found))
             except Held as held:
                 raise _blame_unreadable(held, found) from held
         except Refused as error:
-            outcome = pipeline.outcome(status="refused", reason=error.reason)
+            result = outcome(status="refused", reason=error.reason)
         except Held as error:
-            outcome = pipeline.outcome(status="held", reason=error.reason)
-    return _settle(outcome, found, watch)
+            result = outcome(status="held", reason=error.reason)
+    return _settle(result, found, watch)
 
 
 def stage_paths(paths: Sequence[Path], bundle: Bundle, out: Path, options: Options) -> Outcome:
@@ -207,8 +207,8 @@ def measure_paths(paths: Sequence[Path], rule: RoiRule, spec: ExtractionSpec, op
                 roi_name=options.roi_name,
                 match_by_geometry=options.match_by_geometry,
             )
-        measurement = pipeline.measure(plan, spec, watch, save_volume=options.save_volume)
-        return pipeline.outcome(status="staged", measurement=measurement, warnings=measurement.warnings)
+        measurement = measure(plan.regions, spec, watch, save_volume=options.save_volume)
+        return outcome(status="staged", measurement=measurement, warnings=plan.warnings + measurement.warnings)
 
     return _run(paths, answer, watch)
 

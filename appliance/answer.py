@@ -1,0 +1,102 @@
+"""From a measurement and the model's answer to the documents that carry it, and the identity behind their UIDs."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+from appliance import __version__, report
+from appliance.bundle import Bundle
+from appliance.radiomics.measure import Measurement
+from appliance.spec import StagingResult
+
+
+def _patient_and_study(source: Dataset) -> bytes:
+    """Everything that a document takes over of the patient and the study: a correction makes a new document."""
+    study = ("StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName")
+    part = source.group_dataset(0x0010)
+    for keyword in study:
+        if keyword in source:
+            part.add(source[keyword])
+    return str(part.to_json(suppress_invalid_tags=True)).encode()
+
+
+def _document_identity(measurement: Measurement, bundle: Bundle, warnings: tuple[str, ...]) -> str:
+    """Digest everything that the documents follow from, so that the same input always makes the same UIDs."""
+    digest = hashlib.sha256()
+    volume = measurement.voxels.volume
+    for part in (
+        str(volume.array.dtype).encode(),
+        repr(volume.array.shape).encode(),
+        volume.array.tobytes(),
+        volume.affine.tobytes(),
+        "\n".join(image.sop_instance_uid for image in measurement.slices.images).encode(),
+        measurement.region.source.sop_instance_uid.encode(),
+        f"{measurement.region.number} {measurement.region.name}".encode(),
+        "\n".join(warnings).encode(),
+        _patient_and_study(measurement.voxels.datasets[0]),
+        np.packbits(measurement.mask).tobytes(),
+        bundle.digest.encode(),
+        __version__.encode(),
+    ):
+        digest.update(len(part).to_bytes(8, "big") + part)
+    return digest.hexdigest()
+
+
+def build_documents(
+    measurement: Measurement, result: StagingResult, bundle: Bundle, created: datetime, warnings: tuple[str, ...]
+) -> tuple[Dataset, ...]:
+    """Build the documents of one answer, in order of delivery.
+
+    Parameters
+    ----------
+    measurement, result, bundle
+        What was measured, what the model said of it, and the model.
+    created
+        Content date and time.
+    warnings
+        Plain sentences for the reader.
+
+    Returns
+    -------
+    tuple of Dataset
+        The SR; before it, where the region came from an RTSTRUCT, the SEG that the SR refers to.
+    """
+    source = measurement.region.source
+    reference = None
+    if source.kind == "SEG":
+        reference = report.SegmentReference(source.sop_class_uid, source.sop_instance_uid, measurement.region.number)
+    provenance = bundle.manifest.provenance
+    context = report.ReportContext(
+        sources=measurement.voxels.datasets,
+        mask=measurement.mask,
+        roi_name=measurement.region.name,
+        segmentation=reference,
+        roi_source=report.RoiSource(source.sop_class_uid, source.sop_instance_uid, source.series_instance_uid),
+        features=measurement.features,
+        result=result,
+        bundle=report.BundleIdentity(
+            name=bundle.manifest.name,
+            version=bundle.manifest.version,
+            digest=bundle.digest,
+            prevalence_advanced=provenance.prevalence_advanced,
+            stages_absent=provenance.stages_absent,
+            licence=provenance.licence,
+            cohort=provenance.cohort,
+            rows=provenance.rows,
+            intended_use=bundle.manifest.intended_use.statement,
+            settings=tuple(f"{key}={bundle.spec.settings[key]}" for key in sorted(bundle.spec.settings)),
+        ),
+        identity=_document_identity(measurement, bundle, warnings),
+        created=created,
+        warnings=warnings,
+        software_version=__version__,
+    )
+    if reference is not None:
+        return (report.build_report(context, reference),)
+    segmentation = report.build_segmentation(context)
+    reference = report.SegmentReference(segmentation.SOPClassUID, segmentation.SOPInstanceUID, 1)
+    return segmentation, report.build_report(context, reference)

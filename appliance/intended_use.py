@@ -1,0 +1,88 @@
+"""Whether the model may answer at all: acquisition, voxels and distance to the training cohort against its limits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import SimpleITK as sitk
+
+from appliance.dicom.files import ImageHeader
+from appliance.errors import ReasonCode, Refused
+from appliance.manifest import IntendedUse
+from appliance.radiomics.measure import Measurement
+from appliance.spec import StagingResult
+
+# Aerated lung: denser than the air around a patient, thinner than fat. A lung tumour has some of it within reach;
+# a sarcoma of the thigh has muscle and fat there (figures in docs/decisions.md).
+_LUNG_HU = (-950, -500)
+_LUNG_REACH = 10.0  # mm
+_LUNG_SHARE = 0.05
+
+
+def _outside(message: str) -> Refused:
+    return Refused(ReasonCode.OUTSIDE_INTENDED_USE, f"The model is not meant for this: {message}.")
+
+
+def _between(value: float, limits: tuple[float, float]) -> bool:
+    return limits[0] <= value <= limits[1]
+
+
+def prove_acquisition(images: Sequence[ImageHeader], use: IntendedUse) -> None:
+    """Refuse images whose headers already say that they lie outside the model's intended use."""
+    for image in images:
+        if not image.is_ct_slice:
+            continue
+        if image.body_part and image.body_part not in use.body_parts:
+            raise _outside(f"the body part examined is {image.body_part!r}")
+        if "ORIGINAL" not in image.image_type[:1] or "AXIAL" not in image.image_type:
+            raise _outside("the images are not original axial CT")
+        if image.slice_thickness is not None and not _between(image.slice_thickness, use.slice_thickness_mm):
+            raise _outside(f"the slice thickness is {image.slice_thickness:g} mm")
+        if image.pixel_spacing and not all(_between(v, use.pixel_spacing_mm) for v in image.pixel_spacing):
+            raise _outside(f"the pixel spacing is {max(image.pixel_spacing):g} mm")
+
+
+def prove_voxels(measurement: Measurement, use: IntendedUse) -> tuple[str, ...]:
+    """Refuse voxels outside the model's intended use; return what is merely worth a warning."""
+    hu = measurement.voxels.volume.array
+    inside = hu[measurement.mask]
+    if not (_between(float(inside.min()), use.hu_range) and _between(float(inside.max()), use.hu_range)):
+        raise _outside(f"the region of interest holds values from {inside.min():g} to {inside.max():g} HU")
+    if all(image.body_part for image in measurement.slices.images):
+        return ()
+    if _lung_around(measurement) < _LUNG_SHARE:
+        raise _outside("the images do not say which body part they show, and there is no lung next to the tumour")
+    return ("The images do not say which body part they show; lung was found next to the tumour.",)
+
+
+def _lung_around(measurement: Measurement) -> float:
+    """Measure which share of the shell around the region, in its own slices, is aerated lung."""
+    spacing = measurement.slices.spacing
+    reach = [0, *(int(np.ceil(_LUNG_REACH / step)) for step in spacing[1:])]
+    box = tuple(
+        slice(max(0, int(index.min()) - far), int(index.max()) + far + 1)
+        for index, far in zip(np.nonzero(measurement.mask), reach, strict=True)
+    )
+    label = sitk.GetImageFromArray(measurement.mask[box].astype(np.uint8))
+    label.SetSpacing([float(step) for step in spacing[::-1]])
+    distances = sitk.SignedMaurerDistanceMap(label, squaredDistance=False, useImageSpacing=True)
+    distance = sitk.GetArrayViewFromImage(distances)
+    shell = measurement.voxels.volume.array[box][(distance > 0) & (distance <= _LUNG_REACH)]
+    return float(((shell >= _LUNG_HU[0]) & (shell <= _LUNG_HU[1])).mean()) if shell.size else 0.0
+
+
+def prove_domain(result: StagingResult, use: IntendedUse) -> tuple[str, ...]:
+    """Refuse a tumour too far from the training cohort; warn of one that is merely unlike it.
+
+    Raises
+    ------
+    Refused
+        ``outside_intended_use``.
+    """
+    distance = result.domain.distance
+    if not distance <= use.domain_distance_max:
+        raise _outside(f"the tumour lies {distance:.1f} standard deviations from the training cohort")
+    if distance > use.domain_distance_warn:
+        return ("The tumour is unlike almost all tumours that the model was trained on.",)
+    return ()

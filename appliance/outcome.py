@@ -1,0 +1,51 @@
+"""The outcome of one case in the form of the command contract: every key is there, null where unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from appliance.errors import Reason
+from appliance.radiomics.measure import Measurement
+from appliance.spec import StagingResult
+
+STEPS: Final = ("scan", "read", "roi", "resample", "radiomics", "infer", "report", "total")
+
+
+def outcome(
+    *,
+    status: str,
+    reason: Reason | None = None,
+    measurement: Measurement | None = None,
+    result: StagingResult | None = None,
+    warnings: tuple[str, ...] = (),
+    seconds: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
+    """Write an outcome in the form of the command contract: every key is there, null where unknown."""
+    timing = dict(seconds or {})
+    return {
+        "status": status,
+        "reason": None if reason is None else {"code": str(reason.code), "message": reason.message},
+        "stage": None if result is None else str(result.stage),
+        "probability_advanced": None if result is None else result.probability_advanced,
+        "contributions": None if result is None else dict(result.contributions),
+        "features": None if measurement is None else measurement.features.as_dict(),
+        "domain": None
+        if result is None
+        else {"distance": result.domain.distance, "outside": list(result.domain.outside)},
+        "roi": None if measurement is None else _roi_facts(measurement),
+        "sr": None,
+        "warnings": list(warnings),
+        "seconds": {step: timing.get(step) for step in STEPS},
+    }
+
+
+def _roi_facts(measurement: Measurement) -> dict[str, Any]:
+    voxels = int(measurement.mask.sum())
+    return {
+        "name": measurement.region.name,
+        "voxels": voxels,
+        "volume_mm3": voxels * float(np.prod(measurement.slices.spacing)),
+    }

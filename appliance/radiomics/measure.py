@@ -1,0 +1,111 @@
+"""From a region and its proven slices to features, with the time that each step took."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import SimpleITK as sitk
+
+from appliance.dicom.completeness import ReferenceSlices
+from appliance.dicom.roi import Region
+from appliance.dicom.series import ReferenceVolume, rasterise, read_volume
+from appliance.errors import ReasonCode, Refused
+from appliance.radiomics import extract, grid
+from appliance.spec import ExtractionSpec, FeatureVector
+
+Mask = npt.NDArray[np.bool_]
+PlacedRegion = tuple[Region, ReferenceSlices]
+
+
+class Stopwatch:
+    """Seconds spent in each named step."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Add the time spent inside to step `name`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """The features of one region, with the voxels that they were measured on."""
+
+    region: Region
+    slices: ReferenceSlices
+    voxels: ReferenceVolume
+    mask: Mask
+    features: FeatureVector
+    warnings: tuple[str, ...]
+
+
+def _components(mask: Mask) -> int:
+    """Count the connected components, diagonal neighbours included."""
+    inside = np.nonzero(mask)
+    box = tuple(slice(int(index.min()), int(index.max()) + 1) for index in inside)
+    labels = sitk.ConnectedComponent(sitk.GetImageFromArray(mask[box].astype(np.uint8)), True)
+    return int(sitk.GetArrayViewFromImage(labels).max())
+
+
+def measure(
+    regions: Sequence[PlacedRegion], spec: ExtractionSpec, watch: Stopwatch, *, save_volume: Path | None = None
+) -> Measurement:
+    """Read the reference volume and compute the features.
+
+    Parameters
+    ----------
+    regions
+        The region to measure with its slices; any others must agree with it.
+    spec
+        What to measure.
+    watch
+        Collects the seconds of each step.
+    save_volume
+        A folder to write the reference volume and its mask to.
+
+    Raises
+    ------
+    Refused
+        ``roi_disagree``, ``padding_in_roi`` or whatever reading and rasterising raise.
+    """
+    region, slices = regions[0]
+    with watch.step("read"):
+        voxels = read_volume(slices)
+    with watch.step("roi"):
+        mask = rasterise(slices)
+        for other, other_slices in regions[1:]:
+            uids = [image.sop_instance_uid for image in slices.images]
+            if uids != [i.sop_instance_uid for i in other_slices.images] or (rasterise(other_slices) != mask).any():
+                code = ReasonCode.ROI_DISAGREE if other.source.kind != region.source.kind else ReasonCode.ROI_AMBIGUOUS
+                raise Refused(
+                    code, f"The {region.source.kind} and another {other.source.kind} draw the tumour differently."
+                )
+        if (voxels.padding & mask).any():
+            raise Refused(ReasonCode.PADDING_IN_ROI, "The region of interest holds padded, unmeasured pixels.")
+        pieces = _components(mask)
+    volume = voxels.volume if spec.resampled_spacing is None else grid.single_precision(voxels.volume)
+    with watch.step("resample"):
+        roi = extract.place_on_grid(volume, mask, spec)
+    with watch.step("radiomics"):
+        features = extract.compute(roi, spec)
+    if save_volume is not None:
+        grid.save(volume, mask, save_volume)
+    warnings: list[str] = []
+    if pieces > 1:
+        warnings.append(f"The region of interest consists of {pieces} separate parts.")
+    failed = [name for name, value in features.as_dict().items() if value is None]
+    if failed:
+        warnings.append(f"These features could not be computed: {', '.join(failed)}.")
+    return Measurement(region, slices, voxels, mask, features, tuple(warnings))
