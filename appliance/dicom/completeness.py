@@ -1,4 +1,4 @@
-"""Which slices must be there before a region may be measured, and the proof that they form a regular grid.
+"""Which slices must be there before a region may be measured.
 
 The region of interest says what is needed: its own slices, and a margin at either end for the resampler. Nothing
 here looks at pixels, and nothing depends on which other slices have arrived.
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from appliance.dicom.cases import Case
 from appliance.dicom.files import ImageHeader
+from appliance.dicom.geometry import POSITION_TOLERANCE, allowed, normal_of, prove_regular
 from appliance.dicom.roi import Outline, Region, SegmentFrame, prove_outlines, same_grid, same_place
 from appliance.errors import Held, ReasonCode, Refused
 
@@ -23,14 +24,6 @@ Item = Outline | SegmentFrame
 # A contour lies on a slice when it is no further off than this (mm), or than a fifth of the slice spacing.
 _PLANE_TOLERANCE = 0.1
 _PLANE_SHARE = 0.2
-# Slice positions may stray from an even spacing by what rounding to 0.01 mm explains, or by 2 %.
-_SPACING_TOLERANCE = 0.02
-_SPACING_SHARE = 0.02
-# A declared spacing is taken for the measured one when they agree to this; that is, to 0.3 micrometres at 3 mm.
-_NOMINAL_SHARE = 1e-4
-# 1 in 1000 is a tilt of 0.06 degrees.
-_SHEAR_SHARE = 1e-3
-_TILT_TOLERANCE = 0.05  # degrees; what scanners write for "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +50,6 @@ class ReferenceSlices:
 
 def _missing(message: str) -> Held:
     return Held(ReasonCode.SLICES_MISSING, message)
-
-
-def normal_of(image: ImageHeader) -> Floats:
-    """Slice normal: row direction × column direction (PS3.3 C.7.6.2.1.1)."""
-    return np.cross(image.orientation[:3], image.orientation[3:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +175,7 @@ def _span(region: Region, case: Case, stack: _Stack, occupied: list[int], margin
     gaps = 0
     for place in range(-margin, count + margin + 1):
         depth = first + place * step
-        hits = np.flatnonzero(np.abs(stack.depths - depth) <= _allowed(step)) if step else np.array(occupied)
+        hits = np.flatnonzero(np.abs(stack.depths - depth) <= allowed(step)) if step else np.array(occupied)
         if len({stack.images[k].sop_instance_uid for k in hits}) < len(hits):
             raise Refused(
                 ReasonCode.CONFLICTING_INSTANCES, "One SOP Instance UID of the series came with different content."
@@ -212,21 +200,16 @@ def _span(region: Region, case: Case, stack: _Stack, occupied: list[int], margin
     return span
 
 
-def _allowed(step: float) -> float:
-    """How far, in mm, a slice may lie from its place in an even spacing of `step`."""
-    return max(_SPACING_TOLERANCE, _SPACING_SHARE * step)
-
-
 def _proven_step(stack: _Stack, occupied: list[int]) -> float:
     """Distance between neighbouring slices around the region, in mm; proven not to be a gap that something fills."""
     around = [k for k in range(occupied[0] - 1, occupied[-1] + 2) if 0 <= k < len(stack.images)]
     gaps = np.diff(stack.depths[around])
-    gaps = gaps[gaps > _SPACING_TOLERANCE]
+    gaps = gaps[gaps > POSITION_TOLERANCE]
     step = 0.0
     if gaps.size:
         places = np.round(gaps / gaps.min())
         step = float(gaps.sum() / places.sum())
-        if np.abs(gaps - places * step).max() > _allowed(step):
+        if np.abs(gaps - places * step).max() > allowed(step):
             raise Refused(ReasonCode.SPACING_NOT_UNIFORM, "The slices of the series are not evenly spaced.")
     thickness = [stack.images[k].slice_thickness or 0.0 for k in occupied]
     if min(thickness) > 0 and step > 1.5 * max(thickness):
@@ -234,60 +217,6 @@ def _proven_step(stack: _Stack, occupied: list[int]) -> float:
             f"The slices lie {step:g} mm apart but are only {max(thickness):g} mm thick; those between are missing."
         )
     return step
-
-
-def _nominal(step: float, images: Sequence[ImageHeader]) -> float:
-    """Take the spacing that the slices declare where the measured one only differs by the rounding of positions.
-
-    Positions are rounded to single precision or to a few decimals by many writers, so the mean of a few steps is
-    noise in the eighth digit that would change with the ROI's length.
-    """
-    declared = [value for i in images for value in (i.spacing_between_slices, i.slice_thickness) if value]
-    return next((value for value in declared if abs(value - step) <= _NOMINAL_SHARE * step), step)
-
-
-def _prove_regular(images: Sequence[ImageHeader], normal: Floats) -> tuple[float, float, float]:
-    """Prove that `images` are one regular, untilted grid; return its spacing (slice, row, column) in mm."""
-    first = images[0]
-    if len({image.frame_of_reference_uid for image in images}) != 1:
-        raise Refused(
-            ReasonCode.FRAME_OF_REFERENCE_MISMATCH, "The slices of the series lie in different Frames of Reference."
-        )
-    if any(not np.allclose(image.orientation, first.orientation, atol=1e-4) for image in images):
-        raise Refused(ReasonCode.ORIENTATION_VARIES, "The slices of the series differ in orientation.")
-    if not np.allclose(
-        np.reshape(first.orientation, (2, 3)) @ np.reshape(first.orientation, (2, 3)).T, np.eye(2), atol=1e-4
-    ):
-        raise Refused(ReasonCode.GEOMETRY_MISSING, "The slices' row and column directions are not at right angles.")
-    if len({(i.rows, i.columns) for i in images}) != 1 or any(
-        not np.allclose(i.pixel_spacing, first.pixel_spacing, rtol=1e-5) for i in images
-    ):
-        raise Refused(ReasonCode.GRID_VARIES, "The slices of the series differ in matrix size or pixel spacing.")
-    if min(first.pixel_spacing) <= 0:
-        raise Refused(ReasonCode.GEOMETRY_MISSING, "The slices' pixel spacing is not positive.")
-    if len({image.rescale for image in images}) != 1 or len(first.rescale) != 2:
-        raise Refused(
-            ReasonCode.RESCALE_VARIES, "The slices of the series differ in their rescale to HU, or do not state it."
-        )
-    positions = np.array([image.position for image in images])
-    offsets = positions - positions[0]
-    depths = offsets @ normal
-    shear = np.linalg.norm(offsets - np.outer(depths, normal), axis=1)
-    if (shear > _SPACING_TOLERANCE + _SHEAR_SHARE * np.abs(depths)).any() or any(
-        abs(image.gantry_tilt or 0.0) > _TILT_TOLERANCE for image in images
-    ):
-        raise Refused(
-            ReasonCode.GANTRY_TILT, "The series was acquired with a tilted gantry; its slices are not stacked squarely."
-        )
-    if len(images) == 1:
-        if not first.slice_thickness or first.slice_thickness <= 0:
-            raise Refused(ReasonCode.GEOMETRY_MISSING, "A single slice does not say how thick it is.")
-        return (first.slice_thickness, first.pixel_spacing[0], first.pixel_spacing[1])
-    gaps = np.diff(depths)
-    step = float(depths[-1] / (len(images) - 1))
-    if np.abs(gaps - step).max() > _allowed(step):
-        raise Refused(ReasonCode.SPACING_NOT_UNIFORM, "The slices of the series are not evenly spaced.")
-    return (_nominal(step, images), first.pixel_spacing[0], first.pixel_spacing[1])
 
 
 def _extent(content: Sequence[Sequence[Item]]) -> int:
@@ -340,7 +269,7 @@ def reference_slices(
     _prove_on_plane(region, items, placed, stack)
     span = _span(region, case, stack, sorted(set(placed)), margin, settled)
     images = tuple(stack.images[k] for k in span)
-    spacing = _prove_regular(images, stack.normal)
+    spacing = prove_regular(images, stack.normal)
     content: list[tuple[Item, ...]] = [
         tuple(item for item, k in zip(items, placed, strict=True) if k == at) for at in span
     ]

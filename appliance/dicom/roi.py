@@ -263,60 +263,6 @@ def choose(regions: Sequence[Region], rule: SelectionRule, name: str | None) -> 
     )
 
 
-def fill(points: Points, shape: tuple[int, int]) -> Mask:
-    """Fill a polygon: a pixel is inside when its centre is, by the even–odd rule.
-
-    Parameters
-    ----------
-    points
-        (n, 2) corners as (row, column) in pixel units; the centre of the first pixel is (0, 0).
-    shape
-        (rows, columns).
-
-    Returns
-    -------
-    ndarray of bool
-        (rows, columns).
-    """
-    rows, columns = shape
-    start, end = points, np.roll(points, -1, axis=0)
-    crossings = np.zeros((rows, columns + 1), dtype=np.int64)
-    low, high = np.minimum(start[:, 0], end[:, 0]), np.maximum(start[:, 0], end[:, 0])
-    # Half-open in the row direction, so that a corner exactly on a row of centres counts once.
-    first = np.clip(np.ceil(low), 0, rows).astype(np.int64)
-    last = np.clip(np.ceil(high), 0, rows).astype(np.int64)
-    counts = last - first
-    edge = np.repeat(np.arange(len(points)), counts)
-    row = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + first[edge]
-    slope = (row - start[edge, 0]) / (end[edge, 0] - start[edge, 0])
-    column = start[edge, 1] + slope * (end[edge, 1] - start[edge, 1])
-    np.add.at(crossings, (row, np.clip(np.ceil(column), 0, columns).astype(np.int64)), 1)
-    inside: Mask = (np.cumsum(crossings, axis=1)[:, :columns] % 2).astype(np.bool_)
-    return inside
-
-
-def combine(polygons: Sequence[Mask]) -> Mask:
-    """Combine the contours of one slice by the even–odd rule: a contour within another is a hole.
-
-    Raises
-    ------
-    Refused
-        ``contours_overlap``: two contours cross, or one is there twice, so that even–odd would cut false holes.
-    """
-    for i, first in enumerate(polygons):
-        for second in polygons[i + 1 :]:
-            common = first & second
-            if not common.any():
-                continue
-            nested = np.array_equal(common, first) != np.array_equal(common, second)
-            if not nested:
-                raise Refused(
-                    ReasonCode.CONTOURS_OVERLAP, "Two contours of the region of interest overlap on the same slice."
-                )
-    total: Mask = np.logical_xor.reduce(polygons)
-    return total
-
-
 def prove_outlines(region: Region) -> None:
     """Refuse contours that do not bound an area.
 

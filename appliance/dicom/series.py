@@ -1,4 +1,4 @@
-"""The reference slices as voxels: HU from the files, the mask from the region."""
+"""The reference slices as voxels in HU, and nothing but these slices."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
-from appliance.dicom.completeness import ReferenceSlices, normal_of
+from appliance.dicom.completeness import ReferenceSlices
 from appliance.dicom.files import ImageHeader, read_dataset
-from appliance.dicom.roi import Outline, SegmentFrame, combine, fill
+from appliance.dicom.geometry import normal_of
 from appliance.errors import ReasonCode, Refused
 
 Mask = npt.NDArray[np.bool_]
@@ -97,43 +97,3 @@ def read_volume(slices: ReferenceSlices) -> ReferenceVolume:
     )
     padding = np.stack([_padding(pixels, dataset) for pixels, dataset in read])
     return ReferenceVolume(volume, padding, tuple(dataset for _, dataset in read))
-
-
-def _outline_mask(outlines: tuple[Outline, ...], image: ImageHeader) -> Mask:
-    polygons = []
-    for outline in outlines:
-        offset = outline.points - np.array(image.position)
-        column = offset @ np.array(image.orientation[:3]) / image.pixel_spacing[1]
-        row = offset @ np.array(image.orientation[3:]) / image.pixel_spacing[0]
-        # Half a pixel beyond the outermost centres is where the image ends.
-        if min(row.min(), column.min()) < -0.5 or row.max() > image.rows - 0.5 or column.max() > image.columns - 0.5:
-            raise Refused(ReasonCode.ROI_OUTSIDE_SERIES, "The region of interest reaches outside the CT slices.")
-        polygons.append(fill(np.column_stack([row, column]), (image.rows, image.columns)))
-    return combine(polygons)
-
-
-def rasterise(slices: ReferenceSlices) -> Mask:
-    """Turn the region into voxels.
-
-    Returns
-    -------
-    ndarray of bool
-        (slices, rows, columns) on the reference slices.
-
-    Raises
-    ------
-    Refused
-        ``roi_outside_series``, ``contours_overlap`` or ``roi_empty``.
-    """
-    first = slices.images[0]
-    mask = np.zeros((len(slices.images), first.rows, first.columns), dtype=np.bool_)
-    for plane, image, content in zip(mask, slices.images, slices.content, strict=True):
-        outlines = tuple(item for item in content if isinstance(item, Outline))
-        if outlines:
-            plane |= _outline_mask(outlines, image)
-        for item in content:
-            if isinstance(item, SegmentFrame):
-                plane |= item.pixels
-    if not mask.any():
-        raise Refused(ReasonCode.ROI_EMPTY, "The region of interest holds no voxel centre.")
-    return mask

@@ -13,8 +13,9 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from appliance.dicom.completeness import ReferenceSlices
+from appliance.dicom.raster import rasterise
 from appliance.dicom.roi import Region
-from appliance.dicom.series import ReferenceVolume, rasterise, read_volume
+from appliance.dicom.series import ReferenceVolume, read_volume
 from appliance.errors import ReasonCode, Refused
 from appliance.radiomics import extract, grid
 from appliance.spec import ExtractionSpec, FeatureVector

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from appliance.dicom.roi import Region, choose, combine, fill
+from appliance.dicom.raster import combine, fill
+from appliance.dicom.roi import Region, choose
 from appliance.errors import ReasonCode, Refused
 from appliance.roi_rule import ROI_RULE
 

@@ -1,0 +1,110 @@
+"""From contours or segment frames to voxels: a voxel is inside when its centre is, by the even–odd rule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from appliance.dicom.completeness import ReferenceSlices
+from appliance.dicom.files import ImageHeader
+from appliance.dicom.roi import Outline, SegmentFrame
+from appliance.errors import ReasonCode, Refused
+
+Mask = npt.NDArray[np.bool_]
+Points = npt.NDArray[np.float64]
+
+
+def fill(points: Points, shape: tuple[int, int]) -> Mask:
+    """Fill a polygon: a pixel is inside when its centre is, by the even–odd rule.
+
+    Parameters
+    ----------
+    points
+        (n, 2) corners as (row, column) in pixel units; the centre of the first pixel is (0, 0).
+    shape
+        (rows, columns).
+
+    Returns
+    -------
+    ndarray of bool
+        (rows, columns).
+    """
+    rows, columns = shape
+    start, end = points, np.roll(points, -1, axis=0)
+    crossings = np.zeros((rows, columns + 1), dtype=np.int64)
+    low, high = np.minimum(start[:, 0], end[:, 0]), np.maximum(start[:, 0], end[:, 0])
+    # Half-open in the row direction, so that a corner exactly on a row of centres counts once.
+    first = np.clip(np.ceil(low), 0, rows).astype(np.int64)
+    last = np.clip(np.ceil(high), 0, rows).astype(np.int64)
+    counts = last - first
+    edge = np.repeat(np.arange(len(points)), counts)
+    row = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + first[edge]
+    slope = (row - start[edge, 0]) / (end[edge, 0] - start[edge, 0])
+    column = start[edge, 1] + slope * (end[edge, 1] - start[edge, 1])
+    np.add.at(crossings, (row, np.clip(np.ceil(column), 0, columns).astype(np.int64)), 1)
+    inside: Mask = (np.cumsum(crossings, axis=1)[:, :columns] % 2).astype(np.bool_)
+    return inside
+
+
+def combine(polygons: Sequence[Mask]) -> Mask:
+    """Combine the contours of one slice by the even–odd rule: a contour within another is a hole.
+
+    Raises
+    ------
+    Refused
+        ``contours_overlap``: two contours cross, or one is there twice, so that even–odd would cut false holes.
+    """
+    for i, first in enumerate(polygons):
+        for second in polygons[i + 1 :]:
+            common = first & second
+            if not common.any():
+                continue
+            nested = np.array_equal(common, first) != np.array_equal(common, second)
+            if not nested:
+                raise Refused(
+                    ReasonCode.CONTOURS_OVERLAP, "Two contours of the region of interest overlap on the same slice."
+                )
+    total: Mask = np.logical_xor.reduce(polygons)
+    return total
+
+
+def _outline_mask(outlines: tuple[Outline, ...], image: ImageHeader) -> Mask:
+    polygons = []
+    for outline in outlines:
+        offset = outline.points - np.array(image.position)
+        column = offset @ np.array(image.orientation[:3]) / image.pixel_spacing[1]
+        row = offset @ np.array(image.orientation[3:]) / image.pixel_spacing[0]
+        # Half a pixel beyond the outermost centres is where the image ends.
+        if min(row.min(), column.min()) < -0.5 or row.max() > image.rows - 0.5 or column.max() > image.columns - 0.5:
+            raise Refused(ReasonCode.ROI_OUTSIDE_SERIES, "The region of interest reaches outside the CT slices.")
+        polygons.append(fill(np.column_stack([row, column]), (image.rows, image.columns)))
+    return combine(polygons)
+
+
+def rasterise(slices: ReferenceSlices) -> Mask:
+    """Turn the region into voxels.
+
+    Returns
+    -------
+    ndarray of bool
+        (slices, rows, columns) on the reference slices.
+
+    Raises
+    ------
+    Refused
+        ``roi_outside_series``, ``contours_overlap`` or ``roi_empty``.
+    """
+    first = slices.images[0]
+    mask = np.zeros((len(slices.images), first.rows, first.columns), dtype=np.bool_)
+    for plane, image, content in zip(mask, slices.images, slices.content, strict=True):
+        outlines = tuple(item for item in content if isinstance(item, Outline))
+        if outlines:
+            plane |= _outline_mask(outlines, image)
+        for item in content:
+            if isinstance(item, SegmentFrame):
+                plane |= item.pixels
+    if not mask.any():
+        raise Refused(ReasonCode.ROI_EMPTY, "The region of interest holds no voxel centre.")
+    return mask
