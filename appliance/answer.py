@@ -10,18 +10,9 @@ from pydicom.dataset import Dataset
 
 from appliance import __version__, report
 from appliance.bundle import Bundle
+from appliance.headers import copied_header
 from appliance.radiomics.measure import Measurement
 from appliance.spec import StagingResult
-
-
-def _patient_and_study(source: Dataset) -> bytes:
-    """Everything that a document takes over of the patient and the study: a correction makes a new document."""
-    study = ("StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName")
-    part = source.group_dataset(0x0010)
-    for keyword in study:
-        if keyword in source:
-            part.add(source[keyword])
-    return str(part.to_json(suppress_invalid_tags=True)).encode()
 
 
 def _document_identity(measurement: Measurement, bundle: Bundle, warnings: tuple[str, ...]) -> str:
@@ -37,7 +28,9 @@ def _document_identity(measurement: Measurement, bundle: Bundle, warnings: tuple
         measurement.region.source.sop_instance_uid.encode(),
         f"{measurement.region.number} {measurement.region.name}".encode(),
         "\n".join(warnings).encode(),
-        _patient_and_study(measurement.voxels.datasets[0]),
+        measurement.region.source.series_instance_uid.encode(),
+        # Whatever the documents take over of patient, study and device: a correction makes a new document.
+        str(copied_header(measurement.voxels.datasets[0]).to_json()).encode(),
         np.packbits(measurement.mask).tobytes(),
         bundle.digest.encode(),
         __version__.encode(),

@@ -59,9 +59,16 @@ def source_headers(context: ReportContext) -> list[Dataset]:
                 setattr(header, keyword, None)
         # One orientation is proven; highdicom minds noise in its last digits.
         header.ImageOrientationPatient = headers[0].ImageOrientationPatient
+        if "Modality" not in header:
+            header.Modality = "CT"  # what the SOP Class of every source is
         if header.PatientSex not in ("M", "F", "O"):
             header.PatientSex = None
     return headers
+
+
+def copied_header(source: Dataset) -> Dataset:
+    """Everything that a derived object takes over from a source."""
+    return _header(source, (*_ALWAYS, *_WHERE_PRESENT, *_ADDED_LAST))
 
 
 def with_thickness(headers: list[Dataset]) -> list[Dataset]:
@@ -107,7 +114,7 @@ def _writable(source: Dataset, keyword: str) -> DataElement | None:
         elif element.VR not in ("SQ", "UI"):  # an odd UID must still be handed on: it is what others refer to
             for value in values:
                 validate_value(element.VR, value, RAISE)
-    except ValueError:
+    except Exception:  # hostile bytes, of a Value Representation that is none: not to be handed on either
         return None
     return element
 

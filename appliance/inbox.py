@@ -24,10 +24,15 @@ READ_BUDGET_SECONDS = 0.5
 RETRY_SECONDS = 5.0
 
 
+def _stamp(status: os.stat_result) -> int:
+    """Change with the file's times, that of its inode included: another file may bear the same size and date."""
+    return status.st_mtime_ns + status.st_ctime_ns
+
+
 @dataclass(slots=True)
 class _Entry:
     size: int
-    mtime_ns: int
+    stamp: int
     seen: float  # when these bytes were first seen, on the monotonic clock
     resting: bool = False  # read, or known from before
     header: Header | None = None
@@ -97,12 +102,12 @@ class Inbox:
         for path in gone:
             del self._entries[path]
         came_back: list[str] = []
-        for path, (size, mtime_ns) in found.items():
+        for path, (size, stamp) in found.items():
             entry = self._entries.get(path)
-            if entry is not None and (entry.size, entry.mtime_ns) == (size, mtime_ns):
+            if entry is not None and (entry.size, entry.stamp) == (size, stamp):
                 continue
             changed = changed or (entry is not None and entry.header is not None)
-            self._entries[path] = fresh = _Entry(size, mtime_ns, now)
+            self._entries[path] = fresh = _Entry(size, stamp, now)
             if self._recall(path, fresh):
                 came_back.append(path)
                 changed = changed or fresh.header is not None
@@ -112,7 +117,7 @@ class Inbox:
         return changed or any(record.header is not None for record in records)
 
     def _recall(self, path: str, entry: _Entry) -> bool:
-        record = self._files.find(path, entry.size, entry.mtime_ns)
+        record = self._files.find(path, entry.size, entry.stamp)
         if record is None:
             return False
         try:
@@ -149,12 +154,12 @@ class Inbox:
         except Exception as error:
             logger.error("file_defect", extra={"file": path_hash(path), **defect(error)})
             reason, after = Reason(ReasonCode.INTERNAL_ERROR, "lungstage failed to read this file."), None
-        if after is not None and (after.st_size, after.st_mtime_ns) != (entry.size, entry.mtime_ns):
+        if after is not None and (after.st_size, _stamp(after)) != (entry.size, entry.stamp):
             return None  # it changed while it was read; the next look starts it anew
         entry.resting, entry.header = True, header
         if reason is not None:
             logger.warning("file_refused", extra={"file": path_hash(path), "code": reason.code})
-        return FileRecord(path, entry.size, entry.mtime_ns, None if header is None else header_to_json(header), reason)
+        return FileRecord(path, entry.size, entry.stamp, None if header is None else header_to_json(header), reason)
 
     def _scan(self) -> tuple[dict[str, tuple[int, int]], frozenset[str]]:
         found: dict[str, tuple[int, int]] = {}
@@ -171,7 +176,7 @@ class Inbox:
                         with contextlib.suppress(FileNotFoundError):
                             status = entry.stat(follow_symlinks=False)
                             if stat.S_ISREG(status.st_mode):
-                                found[entry.path] = (status.st_size, status.st_mtime_ns)
+                                found[entry.path] = (status.st_size, _stamp(status))
             except FileNotFoundError as error:
                 if folder == self._root:
                     raise Unavailable("The inbox is not there.") from error

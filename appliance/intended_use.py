@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import SimpleITK as sitk
 
+from appliance.dicom.completeness import ReferenceSlices
 from appliance.dicom.files import ImageHeader
+from appliance.dicom.geometry import normal_of
 from appliance.errors import ReasonCode, Refused
 from appliance.manifest import IntendedUse
 from appliance.radiomics.measure import Measurement
@@ -19,6 +21,16 @@ _LUNG_HU = (-950, -500)
 _LUNG_REACH = 10.0  # mm
 _LUNG_SHARE = 0.05
 
+# Terms of PS3.16 Annex L that a message may quote; anything else could be somebody's free text.
+_OTHER_BODY_PARTS = frozenset(
+    {
+        "ABDOMEN", "ABDOMENPELVIS", "ANKLE", "ARM", "BLADDER", "BRAIN", "BREAST", "CSPINE", "ELBOW", "EXTREMITY",
+        "FOOT", "HAND", "HEAD", "HEADNECK", "HEART", "HIP", "KIDNEY", "KNEE", "LEG", "LIVER", "LSPINE", "NECK",
+        "PELVIS", "SHOULDER", "SKULL", "SPINE", "THIGH", "TSPINE", "WHOLEBODY", "WRIST",
+    }
+)  # fmt: skip
+_AXIAL_COSINE = 0.9  # an axial slice may be turned by 25 degrees, but no further
+
 
 def _outside(message: str) -> Refused:
     return Refused(ReasonCode.OUTSIDE_INTENDED_USE, f"The model is not meant for this: {message}.")
@@ -29,26 +41,45 @@ def _between(value: float, limits: tuple[float, float]) -> bool:
 
 
 def prove_acquisition(images: Sequence[ImageHeader], use: IntendedUse) -> None:
-    """Refuse images whose headers already say that they lie outside the model's intended use."""
+    """Refuse images whose headers say that they lie outside the model's intended use.
+
+    Raises
+    ------
+    Refused
+        ``outside_intended_use``, for the first image that does.
+    """
     for image in images:
-        if not image.is_ct_slice:
-            continue
         if image.body_part and image.body_part not in use.body_parts:
-            raise _outside(f"the body part examined is {image.body_part!r}")
+            named = f" ({image.body_part})" if image.body_part in _OTHER_BODY_PARTS else ""
+            raise _outside(f"the body part examined is not the chest{named}")
         if "ORIGINAL" not in image.image_type[:1] or "AXIAL" not in image.image_type:
             raise _outside("the images are not original axial CT")
+        if image.orientation and abs(normal_of(image)[2]) < _AXIAL_COSINE:
+            raise _outside("the slices are not axial")
         if image.slice_thickness is not None and not _between(image.slice_thickness, use.slice_thickness_mm):
             raise _outside(f"the slice thickness is {image.slice_thickness:g} mm")
         if image.pixel_spacing and not all(_between(v, use.pixel_spacing_mm) for v in image.pixel_spacing):
             raise _outside(f"the pixel spacing is {max(image.pixel_spacing):g} mm")
 
 
+def prove_slices(slices: ReferenceSlices, use: IntendedUse) -> None:
+    """Refuse reference slices outside the model's intended use: their headers, and how far they lie apart.
+
+    Raises
+    ------
+    Refused
+        ``outside_intended_use``.
+    """
+    prove_acquisition(slices.images, use)
+    if not _between(slices.spacing[0], use.slice_thickness_mm):
+        raise _outside(f"the slices lie {slices.spacing[0]:g} mm apart")
+
+
 def prove_voxels(measurement: Measurement, use: IntendedUse) -> tuple[str, ...]:
     """Refuse voxels outside the model's intended use; return what is merely worth a warning."""
-    hu = measurement.voxels.volume.array
-    inside = hu[measurement.mask]
-    if not (_between(float(inside.min()), use.hu_range) and _between(float(inside.max()), use.hu_range)):
-        raise _outside(f"the region of interest holds values from {inside.min():g} to {inside.max():g} HU")
+    lowest, highest = measurement.hu_range
+    if not (_between(lowest, use.hu_range) and _between(highest, use.hu_range)):
+        raise _outside(f"the region of interest holds values from {lowest:g} to {highest:g} HU")
     if all(image.body_part for image in measurement.slices.images):
         return ()
     if _lung_around(measurement) < _LUNG_SHARE:

@@ -58,13 +58,17 @@ def _files(paths: Sequence[Path]) -> Iterator[Path]:
 def _named(paths: Sequence[Path]) -> Iterator[Path]:
     for path in paths:
         if path.is_dir():
-            for folder, subfolders, names in os.walk(path):
+            for folder, subfolders, names in os.walk(path, onerror=_cannot_read):
                 subfolders.sort()
                 yield from (Path(folder) / name for name in sorted(names))
         elif path.exists():
             yield path
         else:
             raise Unavailable(f"There is no file or folder {path}.")
+
+
+def _cannot_read(error: OSError) -> None:
+    raise error
 
 
 def scan(paths: Sequence[Path]) -> Scan:
@@ -74,6 +78,8 @@ def scan(paths: Sequence[Path]) -> Scan:
     ------
     Unavailable
         A path that was named does not exist.
+    OSError
+        A file or folder cannot be read: what lies in it could be just what is needed.
     """
     headers: list[Header] = []
     ignored = unreadable = 0
@@ -81,7 +87,7 @@ def scan(paths: Sequence[Path]) -> Scan:
         try:
             header = read_header(path)
         except Refused:
-            is_dicom = path.is_file() and os.access(path, os.R_OK) and looks_like_dicom(path)
+            is_dicom = path.is_file() and looks_like_dicom(path)
             unreadable += is_dicom
             ignored += not is_dicom
         else:

@@ -7,6 +7,7 @@ value and goes out as one.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,13 +19,17 @@ from appliance.answer import build_documents
 from appliance.bundle import Bundle
 from appliance.dicom.cases import Case
 from appliance.dicom.completeness import reference_slices
-from appliance.dicom.files import Header
+from appliance.dicom.files import Header, ImageHeader
 from appliance.dicom.roi import Region, SelectionRule, choose, load_regions
 from appliance.errors import Held, ReasonCode, Refused
-from appliance.intended_use import prove_acquisition, prove_domain, prove_voxels
+from appliance.intended_use import prove_acquisition, prove_domain, prove_slices, prove_voxels
+from appliance.manifest import IntendedUse
 from appliance.outcome import outcome
 from appliance.radiomics.measure import PlacedRegion, Stopwatch, measure
 from appliance.spec import ExtractionSpec
+
+# Terms of PS3.3 C.7.3.1.1.1 that a message may quote; anything else could be somebody's free text.
+_MODALITIES = frozenset({"CR", "CT", "DX", "MG", "MR", "NM", "OT", "PT", "RF", "US", "XA"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +82,27 @@ def _prove_parts(case: Case) -> None:
     if not case.images:
         raise Held(ReasonCode.CT_MISSING, "The images that the region of interest was drawn on are not there.")
     if not any(image.is_ct_slice for image in case.images):
-        kinds = sorted({image.modality or "unknown" for image in case.images})
+        kinds = sorted({image.modality for image in case.images} & _MODALITIES) or ["unknown"]
         what = "scout, multi-frame or secondary images" if kinds == ["CT"] else f"images of modality {', '.join(kinds)}"
         raise Refused(ReasonCode.NOT_CT, f"The series holds {what}; only single-frame axial CT is measured.")
     if not case.rois:
         raise Held(ReasonCode.NO_ROI, "There is no region of interest for this series yet.")
+
+
+def _prove_series(slices: Sequence[ImageHeader], use: IntendedUse) -> None:
+    """Refuse at once a series of which no slice is fit, whatever else it lacks.
+
+    That one slice is unfit is no matter here: it may be one that nobody needs.
+    """
+    refusals: list[Refused] = []
+    for image in slices:
+        try:
+            prove_acquisition([image], use)
+        except Refused as refusal:
+            refusals.append(refusal)
+        else:
+            return
+    raise refusals[0]
 
 
 def _choose_each(case: Case, rule: SelectionRule, roi_name: str | None) -> tuple[Region, ...]:
@@ -92,7 +113,7 @@ def _choose_each(case: Case, rule: SelectionRule, roi_name: str | None) -> tuple
         try:
             chosen.append(choose(load_regions(roi), rule, roi_name))
         except Refused as refusal:
-            if refusal.reason.code not in (ReasonCode.ROI_NOT_FOUND, ReasonCode.ROI_AMBIGUOUS):
+            if refusal.reason.code != ReasonCode.ROI_NOT_FOUND:
                 raise
             failures.append(refusal)
     if not chosen:
@@ -179,8 +200,9 @@ def prepare(
         Where the case cannot be staged as it is.
     """
     _prove_parts(case)
-    prove_acquisition(case.images, bundle.manifest.intended_use)
-    return plan_measurement(
+    use = bundle.manifest.intended_use
+    _prove_series([image for image in case.images if image.is_ct_slice], use)
+    plan = plan_measurement(
         case,
         bundle.manifest.roi_rule,
         bundle.spec,
@@ -188,6 +210,9 @@ def prepare(
         roi_name=roi_name,
         match_by_geometry=match_by_geometry,
     )
+    for _, slices in plan.regions:
+        prove_slices(slices, use)
+    return plan
 
 
 def stage(

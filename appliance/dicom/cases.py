@@ -61,16 +61,17 @@ class _Series:
             if image.is_ct_slice:
                 self.of_frame[image.frame_of_reference_uid].add(image.series_instance_uid)
 
-    def candidates(self, roi: RoiHeader) -> tuple[str, ...]:
-        """Series that `roi` belongs to: by instance, else by series, else by Frame of Reference."""
+    def named_by(self, roi: RoiHeader) -> str | None:
+        """Series that `roi` names: by instances of its contours or frames, by the instances it lists, by series."""
         listed = [instance for _, instances in roi.listed for instance in instances]
         for references in (roi.image_references, listed):
             hits = Counter(self.of_instance[uid] for uid in references if uid in self.of_instance)
             if hits:
-                return (max(sorted(hits), key=lambda uid: hits[uid]),)
-        named = [uid for uid, _ in roi.listed if uid in self.images]
-        if named:
-            return (named[0],)
+                return max(sorted(hits), key=lambda uid: hits[uid])
+        return next((uid for uid, _ in roi.listed if uid in self.images), None)
+
+    def sharing_frame(self, roi: RoiHeader) -> tuple[str, ...]:
+        """CT series in the Frame of Reference of `roi`."""
         frames = [self.of_frame[uid] for uid in roi.frames_of_reference if uid in self.of_frame]
         return tuple(sorted(set().union(*frames)))
 
@@ -79,8 +80,9 @@ def assemble(headers: Iterable[Header]) -> tuple[Case, ...]:
     """Group everything that has been seen into cases.
 
     A ROI object belongs to the series that its contours or frames name, else to the one it lists, else to the one
-    CT series in its Frame of Reference. Patient and study are *not* compared here, so that a ROI which names
-    another patient's images is found out by :func:`appliance.pipeline.prepare` and not overlooked.
+    CT series in its Frame of Reference (where it names other images, only if no other object claims that series).
+    Patient and study are *not* compared here, so that a ROI which names another patient's images is found out by
+    :func:`appliance.pipeline.prepare` and not overlooked.
 
     Returns
     -------
@@ -90,15 +92,28 @@ def assemble(headers: Iterable[Header]) -> tuple[Case, ...]:
     every = tuple(headers)
     series = _Series(h for h in every if isinstance(h, ImageHeader))
     linked: dict[str, list[RoiHeader]] = defaultdict(list)
-    orphans: list[Case] = []
+    unnamed: list[RoiHeader] = []
     for roi in _distinct(h for h in every if isinstance(h, RoiHeader)):
-        candidates = series.candidates(roi)
+        named = series.named_by(roi)
+        if named is None:
+            unnamed.append(roi)
+        else:
+            linked[named].append(roi)
+    spoken_for = frozenset(linked)
+    orphans: list[Case] = []
+    for roi in unnamed:
+        candidates = series.sharing_frame(roi)
+        if roi.listed or roi.image_references:
+            # It names images that are not there. It may be held beside others of its Frame of Reference, but it must
+            # not stand in the way of a series that has a region of its own.
+            candidates = tuple(uid for uid in candidates if uid not in spoken_for)
+            candidates = candidates if len(candidates) == 1 else ()
         if len(candidates) == 1:
             linked[candidates[0]].append(roi)
             continue
         # One listed series that has not come yet names the case, so that the case keeps its name when it comes.
         expected = roi.listed[0][0] if len(roi.listed) == 1 and not candidates else None
-        if expected and expected not in series.images:
+        if expected:
             linked[expected].append(roi)
         else:
             orphans.append(Case(roi.sop_instance_uid, roi.study_instance_uid, None, (), (roi,), candidates))

@@ -6,6 +6,7 @@ here looks at pixels, and nothing depends on which other slices have arrived.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -65,6 +66,10 @@ class _Stack:
         placed = [i for i in images if i.is_ct_slice and i.position and i.orientation and i.pixel_spacing]
         if not placed:
             raise Refused(ReasonCode.GEOMETRY_MISSING, "The CT slices do not say where they lie.")
+        # A stray image of another orientation must not tilt the stack; if it is needed, it is missed by name.
+        facing = Counter(tuple(np.round(image.orientation, 3)) for image in placed)
+        common = max(sorted(facing), key=lambda orientation: facing[orientation])
+        placed = [image for image in placed if np.allclose(image.orientation, common, atol=2e-3)]
         normal = normal_of(placed[0])
         depths = np.array([float(np.dot(normal, image.position)) for image in placed])
         order = sorted(range(len(placed)), key=lambda k: (depths[k], placed[k].sop_instance_uid))
@@ -74,10 +79,13 @@ class _Stack:
         return int(np.abs(self.depths - depth).argmin())
 
     def step(self) -> float:
-        """Smallest distance between two positions in mm; 0 for a single slice."""
-        gaps = np.diff(self.depths)
-        gaps = gaps[gaps > 1e-3]
-        return float(gaps.min()) if gaps.size else 0.0
+        """Return the commonest distance between neighbouring positions in mm; 0 for a single slice."""
+        gaps = np.round(np.diff(self.depths), 2)
+        gaps = gaps[gaps > 0]
+        if not gaps.size:
+            return 0.0
+        values, counts = np.unique(gaps, return_counts=True)
+        return float(values[counts.argmax()])
 
 
 def _tolerance(step: float) -> float:
@@ -100,22 +108,52 @@ def _series_is_all_there(case: Case) -> bool:
     return bool(listed) and listed <= {image.sop_instance_uid for image in case.images}
 
 
+def _unresolved(wanted: int) -> Held:
+    return Held(
+        ReasonCode.REFERENCES_UNRESOLVED,
+        f"The region of interest refers to {wanted or 'other'} images none of which is there, though others in its "
+        "Frame of Reference are; --match-by-geometry accepts these.",
+    )
+
+
 def _resolve_by_reference(case: Case, items: Sequence[Item], stack: _Stack) -> list[int]:
     """Place each item on the image that it names."""
     index = {image.sop_instance_uid: k for k, image in enumerate(stack.images)}
     wanted = {item.sop_instance_uid for item in items}
     found = wanted & index.keys()
-    if not found:
-        raise Held(
-            ReasonCode.REFERENCES_UNRESOLVED,
-            f"None of the {len(wanted)} images that the region of interest refers to is there, though other images in "
-            "its Frame of Reference are; --match-by-geometry accepts these.",
+    if wanted & {image.sop_instance_uid for image in case.images} - index.keys():
+        raise Refused(
+            ReasonCode.ORIENTATION_VARIES, "A slice that the region of interest needs lies across the others."
         )
+    if not found:
+        raise _unresolved(len(wanted))
     if len(found) < len(wanted):
         raise _missing(
             f"{len(wanted - found)} of the {len(wanted)} slices that the region of interest needs are missing."
         )
     return [index[item.sop_instance_uid] for item in items]
+
+
+def _names_another_series(case: Case, region: Region) -> bool:
+    """Whether the region's object lists series, and this case's is none of them."""
+    listed = region.source.listed
+    here = {image.sop_instance_uid for image in case.images}
+    return bool(listed) and not any(uid == case.series_instance_uid or here & set(names) for uid, names in listed)
+
+
+def _resolve(
+    case: Case, region: Region, items: Sequence[Item], stack: _Stack, *, settled: bool, match_by_geometry: bool
+) -> list[int]:
+    """Place each item: by the image it names, where it names one, else by geometry."""
+    if match_by_geometry:
+        return _resolve_by_geometry(case, region, items, stack, settled)
+    if _names_another_series(case, region):
+        raise _unresolved(0)
+    named = [item for item in items if item.sop_instance_uid]
+    others = [item for item in items if not item.sop_instance_uid]
+    by_name = iter(_resolve_by_reference(case, named, stack) if named else [])
+    by_place = iter(_resolve_by_geometry(case, region, others, stack, settled) if others else [])
+    return [next(by_name if item.sop_instance_uid else by_place) for item in items]
 
 
 def _depth(item: Item, normal: Floats) -> float:
@@ -168,14 +206,19 @@ def _prove_on_plane(region: Region, items: Sequence[Item], placed: list[int], st
 
 def _span(region: Region, case: Case, stack: _Stack, occupied: list[int], margin: int, settled: bool) -> list[int]:
     """Find the stack's slices from the first to the last occupied one and `margin` further, with none left out."""
-    step = _proven_step(stack, occupied)
+    step = _proven_step(case, stack, occupied)
+    complete = settled or _series_is_all_there(case)
+    if not step:
+        if not complete:
+            raise _missing("The slices next to the region of interest may still come.")
+        return occupied
     first = stack.depths[occupied[0]]
-    count = round((stack.depths[occupied[-1]] - first) / step) if step else 0
+    count = round((stack.depths[occupied[-1]] - first) / step)
     span: list[int] = []
     gaps = 0
     for place in range(-margin, count + margin + 1):
         depth = first + place * step
-        hits = np.flatnonzero(np.abs(stack.depths - depth) <= allowed(step)) if step else np.array(occupied)
+        hits = np.flatnonzero(np.abs(stack.depths - depth) <= allowed(step))
         if len({stack.images[k].sop_instance_uid for k in hits}) < len(hits):
             raise Refused(
                 ReasonCode.CONFLICTING_INSTANCES, "One SOP Instance UID of the series came with different content."
@@ -195,12 +238,12 @@ def _span(region: Region, case: Case, stack: _Stack, occupied: list[int], margin
             f"The region of interest has no contour on {len(skipped)} slices between its first and its last.",
         )
     wanted = count + 1 + 2 * margin
-    if len(span) < wanted and not (settled or _series_is_all_there(case)):
+    if len(span) < wanted and not complete:
         raise _missing("The slices next to the region of interest may still come.")
     return span
 
 
-def _proven_step(stack: _Stack, occupied: list[int]) -> float:
+def _proven_step(case: Case, stack: _Stack, occupied: list[int]) -> float:
     """Distance between neighbouring slices around the region, in mm; proven not to be a gap that something fills."""
     around = [k for k in range(occupied[0] - 1, occupied[-1] + 2) if 0 <= k < len(stack.images)]
     gaps = np.diff(stack.depths[around])
@@ -212,6 +255,10 @@ def _proven_step(stack: _Stack, occupied: list[int]) -> float:
         if np.abs(gaps - places * step).max() > allowed(step):
             raise Refused(ReasonCode.SPACING_NOT_UNIFORM, "The slices of the series are not evenly spaced.")
     thickness = [stack.images[k].slice_thickness or 0.0 for k in occupied]
+    if min(thickness) <= 0 and _listed(case) and not _series_is_all_there(case):
+        raise _missing(
+            "The slices do not say how thick they are, so only the whole series can show that none is missing."
+        )
     if min(thickness) > 0 and step > 1.5 * max(thickness):
         raise _missing(
             f"The slices lie {step:g} mm apart but are only {max(thickness):g} mm thick; those between are missing."
@@ -262,10 +309,7 @@ def reference_slices(
             ReasonCode.FRAME_OF_REFERENCE_MISMATCH,
             "The region of interest lies in another Frame of Reference than the CT.",
         )
-    if all(item.sop_instance_uid for item in items) and not match_by_geometry:
-        placed = _resolve_by_reference(case, items, stack)
-    else:
-        placed = _resolve_by_geometry(case, region, items, stack, settled)
+    placed = _resolve(case, region, items, stack, settled=settled, match_by_geometry=match_by_geometry)
     _prove_on_plane(region, items, placed, stack)
     span = _span(region, case, stack, sorted(set(placed)), margin, settled)
     images = tuple(stack.images[k] for k in span)

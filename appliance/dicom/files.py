@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import stat
+import zlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,14 +15,25 @@ from typing import Any, Literal
 import pydicom
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset
-from pydicom.uid import UID, CTImageStorage, RTStructureSetStorage, SegmentationStorage
+from pydicom.filereader import read_file_meta_info
+from pydicom.uid import (
+    UID,
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    MediaStorageDirectoryStorage,
+    RTStructureSetStorage,
+    SegmentationStorage,
+)
 
-from appliance.errors import ReasonCode, Refused
+from appliance.errors import ReasonCode, Refused, Unavailable
 
 LABEL_MAP_SEGMENTATION_STORAGE = UID("1.2.840.10008.5.1.4.1.1.66.7")
 """Label Map Segmentation Storage (DICOM 2024c), which pydicom 3.0 does not name yet."""
 
 Vector = tuple[float, ...]
+
+_MAX_INFLATED = 512 * 1024 * 1024  # bytes
+_UID = re.compile(r"[0-9.]{1,128}")  # longer than the standard's 64 occurs, letters must not
 
 OWN_MODEL_NAME = "lungstage"
 """Manufacturer's Model Name of what lungstage writes, so that it never takes its own output for input."""
@@ -117,13 +130,18 @@ def read_dataset(path: Path) -> FileDataset:
     ------
     Refused
         ``dicom_unreadable``: not a regular file, not DICOM, cut short, or not parseable.
+    OSError
+        The disk does not give the file up for the moment; its content is not to blame.
     """
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise _unreadable("This is not a regular file.")
+    if not looks_like_dicom(path):
+        raise _unreadable("This file is not DICOM.")
     try:
-        if not stat.S_ISREG(path.lstat().st_mode):
-            raise _unreadable("This is not a regular file.")
-        if not looks_like_dicom(path):
-            raise _unreadable("This file is not DICOM.")
+        _prove_modest(path)
         dataset = pydicom.dcmread(path)
+        if not len(dataset):
+            raise _unreadable("This DICOM file is cut short.")
         tags = list(dataset.keys())
         for element in (dataset.get_item(tag) for tag in tags[-1:]):
             # pydicom hands out what there is of the last element without a word.
@@ -133,13 +151,22 @@ def read_dataset(path: Path) -> FileDataset:
                 and len(element.value or b"") < element.length
             ):
                 raise _unreadable("This DICOM file is cut short.")
-    except Refused:
+    except (Refused, OSError):
         raise
-    except OSError as error:
-        raise _unreadable("This file cannot be read.") from error
     except Exception as error:  # the parser meets hostile bytes here: whatever it raises, the file is at fault
         raise _unreadable("This DICOM file cannot be parsed.") from error
     return dataset
+
+
+def _prove_modest(path: Path) -> None:
+    """Refuse a deflated file that would blow up beyond any image's size."""
+    meta = read_file_meta_info(path)
+    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        return
+    with path.open("rb") as file:
+        file.seek(144 + meta.FileMetaInformationGroupLength)
+        if len(zlib.decompressobj(-zlib.MAX_WBITS).decompress(file.read(), _MAX_INFLATED)) == _MAX_INFLATED:
+            raise _unreadable("This deflated DICOM file is larger than any image.")
 
 
 def _text(dataset: Dataset, keyword: str) -> str:
@@ -175,11 +202,32 @@ def _identity(dataset: Dataset, path: Path, digest: Any) -> dict[str, Any]:
         "patient_key": hashlib.blake2b(_text(dataset, "PatientID").encode(), digest_size=16).hexdigest(),
         "digest": digest.hexdigest(),
     }
-    if not all(
-        identity[f"{level}_uid"] for level in ("sop_class", "sop_instance", "series_instance", "study_instance")
-    ):
-        raise _unreadable("This DICOM file lacks the UIDs that every instance must have.")
+    levels = ("sop_class", "sop_instance", "series_instance", "study_instance")
+    if not all(_UID.fullmatch(identity[f"{level}_uid"]) for level in levels):
+        raise _unreadable("This DICOM file lacks one of the UIDs that every instance must have.")
     return identity
+
+
+def _digest(*parts: Any) -> Any:
+    """Digest content, and not the file around it: a PACS writes the same object with other bytes."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(part if isinstance(part, bytes) else repr(part).encode())
+        digest.update(b"\0")
+    return digest
+
+
+def _pixel_bytes(dataset: Dataset) -> bytes:
+    element = dataset.get_item("PixelData")
+    return element.value if element is not None and isinstance(element.value, bytes) else b""
+
+
+def contour_data(contour: Dataset) -> bytes:
+    """Return a contour's coordinates as the bytes of their decimal strings, whatever the file's encoding."""
+    element = contour.get_item("ContourData")
+    if isinstance(element, RawDataElement):
+        return bytes(element.value or b"").rstrip(b" \0")
+    return "\\".join(str(value) for value in contour.get("ContourData") or ()).encode()
 
 
 def _image_header(dataset: Dataset, path: Path) -> ImageHeader:
@@ -194,10 +242,8 @@ def _image_header(dataset: Dataset, path: Path) -> ImageHeader:
     }
     if None in geometry["rescale"]:
         geometry["rescale"] = ()
-    pixels = dataset.get_item("PixelData")
     encoding = (dataset.get("BitsStored"), dataset.get("PixelRepresentation"), dataset.get("PixelPaddingValue"))
-    digest = hashlib.blake2b(repr((geometry, encoding, _text(dataset, "FrameOfReferenceUID"))).encode(), digest_size=16)
-    digest.update(pixels.value if pixels is not None and isinstance(pixels.value, bytes) else b"")
+    digest = _digest(geometry, encoding, _text(dataset, "FrameOfReferenceUID"), _pixel_bytes(dataset))
     return ImageHeader(
         **_identity(dataset, path, digest),
         **geometry,
@@ -219,7 +265,7 @@ def _referenced(items: Iterable[Dataset]) -> tuple[str, ...]:
     return _unique(_text(item, "ReferencedSOPInstanceUID") for item in items)
 
 
-def _structure_set_header(dataset: Dataset, path: Path, digest: Any) -> RoiHeader:
+def _structure_set_header(dataset: Dataset, path: Path) -> RoiHeader:
     series = [
         series
         for frame in _sequence(dataset, "ReferencedFrameOfReferenceSequence")
@@ -229,6 +275,12 @@ def _structure_set_header(dataset: Dataset, path: Path, digest: Any) -> RoiHeade
     contours = [
         contour for roi in _sequence(dataset, "ROIContourSequence") for contour in _sequence(roi, "ContourSequence")
     ]
+    digest = _digest(
+        [(_text(roi, "ROINumber"), _text(roi, "ROIName")) for roi in _sequence(dataset, "StructureSetROISequence")],
+        [_text(item, "ReferencedROINumber") for item in _sequence(dataset, "ROIContourSequence")],
+        [(_text(contour, "ContourGeometricType"), contour_data(contour)) for contour in contours],
+        [_referenced(_sequence(contour, "ContourImageSequence")) for contour in contours],
+    )
     return RoiHeader(
         **_identity(dataset, path, digest),
         kind="RTSTRUCT",
@@ -252,7 +304,14 @@ def source_image(frame: Dataset) -> str:
     return _text(sources[0], "ReferencedSOPInstanceUID") if len(sources) == 1 else ""
 
 
-def _segmentation_header(dataset: Dataset, path: Path, digest: Any) -> RoiHeader:
+def _segmentation_header(dataset: Dataset, path: Path) -> RoiHeader:
+    groups = _sequence(dataset, "PerFrameFunctionalGroupsSequence")
+    digest = _digest(
+        [dataset.get(keyword) for keyword in ("Rows", "Columns", "BitsAllocated", "SegmentationType")],
+        [str(item) for item in _sequence(dataset, "SegmentSequence")],
+        [str(item) for item in (*_sequence(dataset, "SharedFunctionalGroupsSequence"), *groups)],
+        _pixel_bytes(dataset),
+    )
     return RoiHeader(
         **_identity(dataset, path, digest),
         kind="SEG",
@@ -261,8 +320,38 @@ def _segmentation_header(dataset: Dataset, path: Path, digest: Any) -> RoiHeader
             (_text(item, "SeriesInstanceUID"), _referenced(_sequence(item, "ReferencedInstanceSequence")))
             for item in _sequence(dataset, "ReferencedSeriesSequence")
         ),
-        image_references=_unique(source_image(f) for f in _sequence(dataset, "PerFrameFunctionalGroupsSequence")),
+        image_references=_unique(source_image(group) for group in groups),
     )
+
+
+def header_of(dataset: Dataset, path: Path) -> Header | None:
+    """Take from a dataset what lungstage must know of it.
+
+    Raises
+    ------
+    Refused
+        ``dicom_unreadable``: elements that cannot be parsed, or that every instance must have and this one lacks.
+    """
+    try:
+        if _text(dataset, "ManufacturerModelName") == OWN_MODEL_NAME:
+            return None
+        sop_class = _text(dataset, "SOPClassUID")
+        if sop_class == RTStructureSetStorage:
+            return _structure_set_header(dataset, path)
+        if sop_class in (SegmentationStorage, LABEL_MAP_SEGMENTATION_STORAGE):
+            return _segmentation_header(dataset, path)
+        if "PixelData" in dataset:
+            return _image_header(dataset, path)
+        if sop_class == CTImageStorage:
+            raise _unreadable("This CT image holds no pixel data; it may be cut short.")
+        directory = dataset.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
+        if not sop_class and not directory:
+            raise _unreadable("This DICOM file does not say what it is; it may be cut short.")
+    except Refused:
+        raise
+    except Exception as error:  # lazily parsed elements: still the file's fault
+        raise _unreadable("This DICOM file cannot be parsed.") from error
+    return None
 
 
 def read_header(path: Path) -> Header | None:
@@ -277,25 +366,24 @@ def read_header(path: Path) -> Header | None:
     ------
     Refused
         ``dicom_unreadable``.
+    OSError
+        The disk does not give the file up for the moment.
     """
-    dataset = read_dataset(path)
-    if _text(dataset, "ManufacturerModelName") == OWN_MODEL_NAME:
-        return None
-    try:
-        sop_class = _text(dataset, "SOPClassUID")
-        if sop_class in (RTStructureSetStorage, SegmentationStorage, LABEL_MAP_SEGMENTATION_STORAGE):
-            digest = hashlib.blake2b(path.read_bytes(), digest_size=16)
-            is_seg = sop_class != RTStructureSetStorage
-            return (_segmentation_header if is_seg else _structure_set_header)(dataset, path, digest)
-        if "PixelData" in dataset:
-            return _image_header(dataset, path)
-        if sop_class == CTImageStorage:
-            raise _unreadable("This CT image holds no pixel data; it may be cut short.")
-    except Refused:
-        raise
-    except Exception as error:  # lazily parsed elements: still the file's fault
-        raise _unreadable("This DICOM file cannot be parsed.") from error
-    return None
+    return header_of(read_dataset(path), path)
+
+
+def read_unchanged(header: Header) -> FileDataset:
+    """Read the file of a header again, whole.
+
+    Raises
+    ------
+    Unavailable
+        It is not what it was when the header was read; whoever plans must look again.
+    """
+    dataset = read_dataset(header.path)
+    if header_of(dataset, header.path) != header:
+        raise Unavailable("A file changed between being looked at and being read.")
+    return dataset
 
 
 def header_to_json(header: Header) -> str:

@@ -61,9 +61,10 @@ def prove_regular(images: Sequence[ImageHeader], normal: Floats) -> tuple[float,
         raise Refused(ReasonCode.GRID_VARIES, "The slices of the series differ in matrix size or pixel spacing.")
     if min(first.pixel_spacing) <= 0:
         raise Refused(ReasonCode.GEOMETRY_MISSING, "The slices' pixel spacing is not positive.")
-    if len({image.rescale for image in images}) != 1 or len(first.rescale) != 2:
+    if len({image.rescale for image in images}) != 1 or len(first.rescale) != 2 or first.rescale[0] <= 0:
         raise Refused(
-            ReasonCode.RESCALE_VARIES, "The slices of the series differ in their rescale to HU, or do not state it."
+            ReasonCode.RESCALE_VARIES,
+            "The slices of the series differ in their rescale to HU, or state none that is one.",
         )
     positions = np.array([image.position for image in images])
     offsets = positions - positions[0]

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-import pydicom
-from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
-from appliance.dicom.files import LABEL_MAP_SEGMENTATION_STORAGE, RoiHeader, source_image
-from appliance.errors import ReasonCode, Refused
+from appliance.dicom.files import (
+    LABEL_MAP_SEGMENTATION_STORAGE,
+    RoiHeader,
+    contour_data,
+    read_unchanged,
+    source_image,
+)
+from appliance.errors import ReasonCode, Refused, Unavailable
 
 Mask = npt.NDArray[np.bool_]
 Points = npt.NDArray[np.float64]
@@ -60,6 +65,8 @@ class Region:
         In which it is defined; empty where the file does not say.
     outlines, frames
         Its content: outlines of an RTSTRUCT, or frames of a SEG.
+    fault
+        Why its content cannot be trusted; empty where it can.
     orientation, pixel_spacing
         Of a SEG's frames, in the units of :class:`~appliance.dicom.files.ImageHeader`; () for an RTSTRUCT.
     """
@@ -71,20 +78,14 @@ class Region:
     frame_of_reference_uid: str
     outlines: tuple[Outline, ...] = ()
     frames: tuple[SegmentFrame, ...] = ()
+    fault: str = ""
     orientation: tuple[float, ...] = ()
     pixel_spacing: tuple[float, ...] = ()
 
 
-def _coordinates(contour: Dataset) -> npt.NDArray[np.float64]:
-    """Contour Data as numbers, straight from its bytes: a large structure set holds a million decimal strings."""
-    element = contour.get_item("ContourData")
-    if isinstance(element, RawDataElement):
-        return np.array((element.value or b"").rstrip(b" \0").split(b"\\"), dtype=np.float64)
-    return np.array([float(v) for v in contour.get("ContourData") or ()])
-
-
 def _outline(contour: Dataset) -> Outline:
-    data = _coordinates(contour)
+    text = contour_data(contour)
+    data = np.array(text.split(b"\\") if text else [], dtype=np.float64)
     if data.size % 3 or not np.isfinite(data).all():
         raise Refused(ReasonCode.ROI_UNREADABLE, "A contour's coordinates are not finite triplets.")
     images: Sequence[Dataset] = contour.get("ContourImageSequence") or ()
@@ -95,12 +96,27 @@ def _outline(contour: Dataset) -> Outline:
     )
 
 
+def _outlines(items: Sequence[Dataset]) -> tuple[Outline, ...]:
+    return tuple(_outline(contour) for item in items for contour in item.get("ContourSequence") or ())
+
+
 def _structure_set_regions(dataset: Dataset, source: RoiHeader) -> tuple[Region, ...]:
-    contours = {int(item.ReferencedROINumber): item for item in dataset.get("ROIContourSequence") or ()}
+    contours: dict[int, list[Dataset]] = defaultdict(list)
+    for item in dataset.get("ROIContourSequence") or ():
+        if item.get("ReferencedROINumber") is not None:
+            contours[int(item.ReferencedROINumber)].append(item)
+    numbered = [roi for roi in dataset.get("StructureSetROISequence") or () if roi.get("ROINumber") is not None]
+    times = Counter(int(roi.ROINumber) for roi in numbered)
     regions = []
-    for roi in dataset.get("StructureSetROISequence") or ():
+    for roi in numbered:
         number = int(roi.ROINumber)
-        item = contours.get(number)
+        fault = "Several regions of the structure set bear its number." if times[number] > 1 else ""
+        outlines: tuple[Outline, ...] = ()
+        try:
+            outlines = _outlines(contours[number])
+        except (Refused, ValueError) as error:
+            # Another region's contours are no reason to refuse this one's; see `choose`.
+            fault = str(error)
         regions.append(
             Region(
                 source=source,
@@ -108,7 +124,8 @@ def _structure_set_regions(dataset: Dataset, source: RoiHeader) -> tuple[Region,
                 name=str(roi.get("ROIName") or "").strip(),
                 property_type=(),
                 frame_of_reference_uid=str(roi.get("ReferencedFrameOfReferenceUID") or ""),
-                outlines=tuple(_outline(c) for c in (item.get("ContourSequence") or () if item is not None else ())),
+                outlines=outlines,
+                fault=fault,
             )
         )
     return tuple(regions)
@@ -191,10 +208,10 @@ def load_regions(source: RoiHeader) -> tuple[Region, ...]:
         ``roi_unreadable``, ``seg_fractional`` or ``seg_grid_mismatch``.
     """
     try:
-        dataset = pydicom.dcmread(source.path)
+        dataset = read_unchanged(source)
         read = _structure_set_regions if source.kind == "RTSTRUCT" else _segmentation_regions
         return read(dataset, source)
-    except (Refused, OSError):
+    except (Refused, Unavailable, OSError):
         raise
     except Exception as error:  # hostile bytes: whatever the decoder raises, the file is at fault
         raise Refused(ReasonCode.ROI_UNREADABLE, f"The {source.kind} cannot be read.") from error
@@ -239,27 +256,39 @@ def choose(regions: Sequence[Region], rule: SelectionRule, name: str | None) -> 
     Raises
     ------
     Refused
-        ``roi_not_found`` or ``roi_ambiguous``, with the names there are.
+        ``roi_not_found`` where no region fits and ``roi_ambiguous`` where several do, with the names there are;
+        ``roi_unreadable`` where the one that fits is faulty.
     """
-    if name is not None:
-        wanted = [region for region in regions if region.name.casefold() == name.strip().casefold()]
-        if len(wanted) == 1:
-            return wanted[0]
-        code = ReasonCode.ROI_AMBIGUOUS if wanted else ReasonCode.ROI_NOT_FOUND
-        found = f"{len(wanted)} regions have" if wanted else "No region of interest has"
-        raise Refused(code, f"{found} the name that was asked for; there are: {_names(regions)}.")
+    region = _choose_by_rule(regions, rule) if name is None else _choose_by_name(regions, name)
+    if region.fault:
+        raise Refused(ReasonCode.ROI_UNREADABLE, f"The region of interest '{region.name}' is faulty: {region.fault}")
+    return region
+
+
+def _choose_by_name(regions: Sequence[Region], name: str) -> Region:
+    wanted = [region for region in regions if region.name.casefold() == name.strip().casefold()]
+    if len(wanted) == 1:
+        return wanted[0]
+    code = ReasonCode.ROI_AMBIGUOUS if wanted else ReasonCode.ROI_NOT_FOUND
+    found = f"{len(wanted)} regions have" if wanted else "No region of interest has"
+    raise Refused(code, f"{found} the name that was asked for; there are: {_names(regions)}.")
+
+
+def _choose_by_rule(regions: Sequence[Region], rule: SelectionRule) -> Region:
     eligible = [r for r in regions if not any(_matches(pattern, r) for pattern in rule.excluded_patterns)]
     by_code = [region for region in eligible if region.property_type in rule.property_types]
     rounds = [by_code, *([r for r in eligible if _matches(pattern, r)] for pattern in rule.name_patterns)]
-    for found_regions in rounds:
-        if len(found_regions) == 1:
-            return found_regions[0]
+    for found in rounds:
+        if len(found) == 1:
+            return found[0]
         # Two segments may both be coded as neoplasm, primary and node; the names may still tell them apart.
-        if len(found_regions) > 1 and found_regions is not by_code:
+        if len(found) > 1 and found is not by_code:
             break
+    several = any(rounds)
     raise Refused(
-        ReasonCode.ROI_AMBIGUOUS,
-        f"No region of interest is clearly the primary tumour; name one with --roi. There are: {_names(regions)}.",
+        ReasonCode.ROI_AMBIGUOUS if several else ReasonCode.ROI_NOT_FOUND,
+        f"{'More than one' if several else 'No'} region of interest could be the primary tumour; name one with --roi. "
+        f"There are: {_names(regions)}.",
     )
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from appliance.dicom.completeness import ReferenceSlices
-from appliance.dicom.files import ImageHeader, read_dataset
+from appliance.dicom.files import ImageHeader, read_unchanged
 from appliance.dicom.geometry import normal_of
 from appliance.errors import ReasonCode, Refused
 
@@ -38,7 +38,7 @@ class ReferenceVolume:
 
 
 def _stored_pixels(image: ImageHeader) -> tuple[npt.NDArray[np.integer], Dataset]:
-    dataset = read_dataset(image.path)
+    dataset = read_unchanged(image)
     try:
         pixels = dataset.pixel_array
     except Exception as error:  # hostile bytes, or a transfer syntax that no installed decoder takes
@@ -53,13 +53,23 @@ def _stored_pixels(image: ImageHeader) -> tuple[npt.NDArray[np.integer], Dataset
     return pixels, dataset
 
 
+def _as_stored(value: int, dataset: Dataset) -> int:
+    """Read a padding value in the pixels' own sign: writers mix up US and SS."""
+    span = 1 << int(dataset.BitsAllocated)
+    value %= span
+    return value - span if int(dataset.PixelRepresentation) == 1 and value >= span // 2 else value
+
+
 def _padding(pixels: npt.NDArray[np.integer], dataset: Dataset) -> Mask:
     """Find padded pixels (PS3.3 C.7.5.1.1.2: a value, or a range where a limit is given)."""
     value = dataset.get("PixelPaddingValue")
     if value is None:
         return np.zeros(pixels.shape, dtype=np.bool_)
     limit = dataset.get("PixelPaddingRangeLimit")
-    low, high = sorted((int(value), int(value if limit is None else limit)))
+    try:
+        low, high = sorted(_as_stored(int(bound), dataset) for bound in (value, value if limit is None else limit))
+    except (TypeError, ValueError) as error:
+        raise Refused(ReasonCode.PIXEL_DATA_UNREADABLE, "The slices' Pixel Padding Value is not a number.") from error
     padded: Mask = (pixels >= low) & (pixels <= high)
     return padded
 
@@ -80,6 +90,8 @@ def read_volume(slices: ReferenceSlices) -> ReferenceVolume:
     ------
     Refused
         ``dicom_unreadable`` or ``pixel_data_unreadable``.
+    Unavailable
+        A slice is not what it was when it was looked at.
     """
     read = [_stored_pixels(image) for image in slices.images]
     stored = np.stack([pixels for pixels, _ in read])

@@ -42,14 +42,41 @@ class Stopwatch:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """The features of one region, with the voxels that they were measured on."""
+    """The features of one region, with the voxels that they were measured on.
+
+    Attributes
+    ----------
+    region, slices, voxels, mask
+        What was measured: (slices, rows, columns) in HU.
+    features
+        The selected features.
+    hu_range
+        Lowest and highest HU inside the region, before and after resampling.
+    warnings
+        Plain sentences for the report.
+    """
 
     region: Region
     slices: ReferenceSlices
     voxels: ReferenceVolume
     mask: Mask
     features: FeatureVector
+    hu_range: tuple[float, float]
     warnings: tuple[str, ...]
+
+
+def _within_reach(mask: Mask, reach: int) -> Mask:
+    """Voxels of the mask, and those no further than `reach` voxels along every axis, which interpolation mixes in."""
+    grown = mask
+    for axis in range(3):
+        line = grown
+        for shift in range(1, reach + 1):
+            moved = [slice(None)] * 3, [slice(None)] * 3
+            moved[0][axis], moved[1][axis] = slice(shift, None), slice(None, -shift)
+            grown = grown.copy()
+            grown[tuple(moved[0])] |= line[tuple(moved[1])]
+            grown[tuple(moved[1])] |= line[tuple(moved[0])]
+    return grown
 
 
 def _components(mask: Mask) -> int:
@@ -93,8 +120,11 @@ def measure(
                 raise Refused(
                     code, f"The {region.source.kind} and another {other.source.kind} draw the tumour differently."
                 )
-        if (voxels.padding & mask).any():
-            raise Refused(ReasonCode.PADDING_IN_ROI, "The region of interest holds padded, unmeasured pixels.")
+        if voxels.padding.any() and (voxels.padding & _within_reach(mask, spec.margin_slices)).any():
+            raise Refused(
+                ReasonCode.PADDING_IN_ROI,
+                "The region of interest holds padded, unmeasured pixels, or resampling would mix some in.",
+            )
         pieces = _components(mask)
     volume = voxels.volume if spec.resampled_spacing is None else grid.single_precision(voxels.volume)
     with watch.step("resample"):
@@ -109,4 +139,10 @@ def measure(
     failed = [name for name, value in features.as_dict().items() if value is None]
     if failed:
         warnings.append(f"These features could not be computed: {', '.join(failed)}.")
-    return Measurement(region, slices, voxels, mask, features, tuple(warnings))
+    return Measurement(region, slices, voxels, mask, features, _hu_range(voxels, mask, roi), tuple(warnings))
+
+
+def _hu_range(voxels: ReferenceVolume, mask: Mask, roi: extract.MeasurableRoi) -> tuple[float, float]:
+    inside = voxels.volume.array[mask]
+    resampled = sitk.GetArrayViewFromImage(roi.image)[sitk.GetArrayViewFromImage(roi.label) == 1]
+    return float(min(inside.min(), resampled.min())), float(max(inside.max(), resampled.max()))

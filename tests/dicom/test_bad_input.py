@@ -280,7 +280,7 @@ def _foreign_references() -> Study:
 
 ROI_FAULTS = {
     "two names fit": (lambda: rtstruct_study(names=("GTV-1", "GTVp")), "refused", "roi_ambiguous"),
-    "no tumour among the names": (lambda: rtstruct_study(names=("Lung-Left", "Heart")), "refused", "roi_ambiguous"),
+    "no tumour among the names": (lambda: rtstruct_study(names=("Lung-Left", "Heart")), "refused", "roi_not_found"),
     "no contour": (_without_contours, "refused", "roi_empty"),
     "no voxel centre inside": (lambda: rtstruct_study(_speck), "refused", "roi_empty"),
     "one voxel": (lambda: rtstruct_study(_one_voxel, on=[5]), "refused", "roi_too_small"),

@@ -87,13 +87,21 @@ def test_choose_finds_the_primary(names: tuple[str, ...], expected: str) -> None
 
 
 @pytest.mark.parametrize(
-    "names",
-    [("Lung-Left",), ("GTV-2",), ("GTVn",), ("GTV left", "GTV right"), ("GTV-1", "gtv_1"), ("ROI-1", "ROI-2"), ()],
+    ("names", "code"),
+    [
+        (("Lung-Left",), "roi_not_found"),
+        (("GTV-2",), "roi_not_found"),
+        (("GTVn",), "roi_not_found"),
+        (("ROI-1", "ROI-2"), "roi_not_found"),
+        ((), "roi_not_found"),
+        (("GTV left", "GTV right"), "roi_ambiguous"),
+        (("GTV-1", "gtv_1"), "roi_ambiguous"),
+    ],
 )
-def test_choose_refuses_to_guess_and_lists_the_names(names: tuple[str, ...]) -> None:
+def test_choose_refuses_to_guess_and_lists_the_names(names: tuple[str, ...], code: str) -> None:
     with pytest.raises(Refused) as refusal:
         choose(_regions(*names), ROI_RULE, None)
-    assert refusal.value.reason.code == ReasonCode.ROI_AMBIGUOUS
+    assert refusal.value.reason.code == code
     assert all(f"'{name}'" in refusal.value.reason.message for name in names)
 
 
