@@ -263,10 +263,14 @@ def measure(
 
 def _answer(run_once: Callable[[], dict[str, Any]], as_json: bool) -> None:
     """Print what a one-shot command found, and exit 3 where it was held or refused."""
+    import warnings
+
     from appliance.outcome import outcome
 
     try:
-        answer = run_once()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom's quote what they mind, and that may be a person's name
+            answer = run_once()
     except Refused as error:  # the bundle or the spec; the data's own refusals are outcomes already
         answer = outcome(status="refused", reason=error.reason)
     typer.echo(json.dumps(answer, allow_nan=False) if as_json else _in_words(answer))
