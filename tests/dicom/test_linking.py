@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
+import SimpleITK as sitk
 from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian, generate_uid
 
@@ -211,3 +212,20 @@ def test_a_rescale_that_is_none_is_refused(tmp_path: Path) -> None:
     for dataset in study.slices:
         dataset.RescaleSlope = 0
     assert code_of(study, tmp_path) == ("refused", "rescale_varies")
+
+
+@pytest.mark.parametrize(
+    ("slope", "intercept", "pixel_type"),
+    [(1, -1024, "16-bit signed integer"), (1, -60000, "32-bit signed integer"), (1.5, -1024, "64-bit float")],
+)
+def test_pixel_type_follows_the_rescale(slope: float, intercept: float, pixel_type: str, tmp_path: Path) -> None:
+    study = rtstruct_study()
+    stored = study.slices[5].pixel_array
+    for dataset in study.slices:
+        dataset.RescaleSlope, dataset.RescaleIntercept = slope, intercept
+    outcome = measured(study.write(tmp_path / "study"), save_volume=tmp_path / "volume")
+    assert outcome["status"] == "staged"
+    saved = sitk.ReadImage(str(tmp_path / "volume" / "image.nii.gz"))
+    assert saved.GetPixelIDTypeAsString() == pixel_type
+    expected = int(stored[20, 20]) * slope + intercept
+    assert saved[20, 20, 5 - 3] == expected  # the volume begins with the region's first slice
