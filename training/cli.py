@@ -19,7 +19,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from appliance.errors import Refused, Unavailable
+from appliance.errors import ReasonCode, Refused, Unavailable
+from appliance.radiomics import parameters
 from training import evaluation as evaluating
 from training import fit as fitting
 from training.cohort import Cohort, read_cohort
@@ -62,6 +63,42 @@ SeedOption = Annotated[int, typer.Option(min=0, help="The one seed that everythi
 MembersOption = Annotated[int | None, typer.Option(min=1, help="Networks in the ensemble. [default: 10]")]
 RepeatsOption = Annotated[int | None, typer.Option(min=1, help="Repeats of the 5-fold. [default: 3]")]
 QuickOption = Annotated[bool, typer.Option("--quick", help="Tiny settings, to try the commands; worthless figures.")]
+
+
+@app.command()
+def measure(
+    cohort: Annotated[
+        Path, typer.Argument(metavar="COHORT.csv", help="patient_id, path, roi, stage.", exists=True, dir_okay=False)
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="features.csv", help="The feature table.", dir_okay=False)
+    ],
+    spec: Annotated[
+        str, typer.Option(help="PyRadiomics parameter file, or 'all': the 106 at default settings.")
+    ] = "all",
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+    match_by_geometry: Annotated[
+        bool, typer.Option("--match-by-geometry", help="Go by position where image references resolve to nothing.")
+    ] = False,
+) -> None:
+    """Measure a cohort of CT and ROI with the appliance's own extraction; refused cases are listed beside the table."""
+    from training import measure as measuring
+
+    subjects = measuring.read_subjects(cohort)
+    chosen = parameters.read(spec)
+    done: dict[str, measuring.Measured] = {}
+    with _progress() as report:
+        for one in measuring.measure_cohort(subjects, chosen, workers=workers, match_by_geometry=match_by_geometry):
+            done[one.subject.patient_id] = one
+            report("measured", len(done), len(subjects))
+    in_order = [done[subject.patient_id] for subject in subjects]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    measuring.write_table(in_order, chosen, cohort, out)
+    refused = sum(one.features is None for one in in_order)
+    console = Console()
+    console.print(f"{len(in_order) - refused} measured, {refused} refused ({out.with_suffix('.refused.csv').name})")
+    if refused == len(in_order):
+        raise Refused(ReasonCode.TABLE_INVALID, "No case of the cohort could be measured.")
 
 
 @app.command()

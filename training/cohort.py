@@ -138,10 +138,10 @@ def read_cohort(table: Path, description: Path | None = None, *, keep_cut_rows: 
     """
     content = table.read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()
-    columns, lines = _parse(content)
+    columns, lines = parse_table(content, ("patient_id", "stage"))
     features = _feature_columns(columns)
-    patients = _patients(columns["patient_id"], lines)
-    stage = np.array([_stage(word, line) for word, line in zip(columns["stage"], lines, strict=True)], dtype=bool)
+    patients = columns["patient_id"]
+    stage = np.array([is_advanced(word, line) for word, line in zip(columns["stage"], lines, strict=True)], dtype=bool)
     values = np.array([_numbers(name, columns[name], lines) for name in features], dtype=np.float64).T
     cut = np.array([_flag(word, line) for word, line in zip(columns.get(CUT_COLUMN, ()), lines, strict=False)], bool)
     kept = np.ones(len(lines), dtype=bool) if keep_cut_rows or not cut.size else ~cut
@@ -163,8 +163,14 @@ def _refuse(message: str) -> NoReturn:
     raise Refused(ReasonCode.TABLE_INVALID, message)
 
 
-def _parse(content: bytes) -> tuple[dict[str, list[str]], list[int]]:
-    """Columns by name, and each row's line number in the file."""
+def parse_table(content: bytes, required: tuple[str, ...]) -> tuple[dict[str, list[str]], list[int]]:
+    """Columns by name, and each row's line number in the file.
+
+    Raises
+    ------
+    Refused
+        ``table_invalid``: not CSV, a column missing or doubled, a ragged line, a patient without or with two rows.
+    """
     try:
         reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
         header = next(reader, [])
@@ -174,32 +180,34 @@ def _parse(content: bytes) -> tuple[dict[str, list[str]], list[int]]:
                 rows.append(row)
                 lines.append(reader.line_num)
     except (UnicodeDecodeError, csv.Error) as error:
-        _refuse(f"The feature table is not CSV in UTF-8: {error}.")
+        _refuse(f"The table is not CSV in UTF-8: {error}.")
     names = [name.strip() for name in header]
     if doubled := sorted(name for name, count in Counter(names).items() if count > 1):
-        _refuse(f"The feature table has columns more than once: {doubled}.")
-    if absent := [name for name in ("patient_id", "stage") if name not in names]:
-        _refuse(f"The feature table lacks the columns {absent}.")
+        _refuse(f"The table has columns more than once: {doubled}.")
+    if absent := [name for name in required if name not in names]:
+        _refuse(f"The table lacks the columns {absent}.")
     for row, line in zip(rows, lines, strict=True):
         if len(row) != len(names):
             _refuse(f"Line {line} of the feature table has {len(row)} cells, the header has {len(names)}.")
     if not rows:
-        _refuse("The feature table has no rows.")
-    return {
+        _refuse("The table has no rows.")
+    columns = {
         name: [cell.strip() for cell in cells] for name, cells in zip(names, zip(*rows, strict=True), strict=True)
-    }, lines
+    }
+    _check_patients(columns["patient_id"], lines)
+    return columns, lines
 
 
 def _feature_columns(columns: Mapping[str, list[str]]) -> tuple[str, ...]:
     found = {name for name in columns if name.startswith("original_")} - {REDUNDANT_FEATURE}
     if unknown := sorted(found - set(ALL_FEATURES)):
-        _refuse(f"The feature table has columns that are no feature of PyRadiomics 3.0.1: {unknown}.")
+        _refuse(f"The table has columns that are no feature of PyRadiomics 3.0.1: {unknown}.")
     if len(found) < MIN_FEATURES:
-        _refuse(f"The feature table has {len(found)} feature columns; at least {MIN_FEATURES} are needed.")
+        _refuse(f"The table has {len(found)} feature columns; at least {MIN_FEATURES} are needed.")
     return tuple(name for name in ALL_FEATURES if name in found)
 
 
-def _patients(cells: list[str], lines: list[int]) -> list[str]:
+def _check_patients(cells: list[str], lines: list[int]) -> None:
     seen: dict[str, int] = {}
     for patient, line in zip(cells, lines, strict=True):
         if not patient:
@@ -207,10 +215,10 @@ def _patients(cells: list[str], lines: list[int]) -> list[str]:
         if patient in seen:
             _refuse(f"Lines {seen[patient]} and {line} have the same patient_id; a table holds one row a patient.")
         seen[patient] = line
-    return cells
 
 
-def _stage(word: str, line: int) -> bool:
+def is_advanced(word: str, line: int) -> bool:
+    """Read a cell of the column ``stage``; anything but early or advanced is refused as ``table_invalid``."""
     if word not in STAGES:
         _refuse(f"Column stage, line {line}: {word!r} is neither early nor advanced.")
     return STAGES[word]
@@ -239,7 +247,7 @@ def _numbers(name: str, cells: list[str], lines: list[int]) -> list[float]:
 def _check_usable(stage: npt.NDArray[np.bool_], features: tuple[str, ...], values: npt.NDArray[np.float64]) -> None:
     """Refuse what no model can be fitted to."""
     if len(stage) < MIN_ROWS:
-        _refuse(f"The feature table has {len(stage)} usable rows; at least {MIN_ROWS} are needed.")
+        _refuse(f"The table has {len(stage)} usable rows; at least {MIN_ROWS} are needed.")
     for word, advanced in STAGES.items():
         if (count := int((stage == advanced).sum())) < MIN_ROWS_PER_CLASS:
             _refuse(f"Column stage says {word!r} in {count} usable rows; at least {MIN_ROWS_PER_CLASS} are needed.")
@@ -265,6 +273,11 @@ def _describe(table: Path, sha256: str, explicit: Path | None) -> CohortDescript
             if found.table_sha256 == sha256:
                 return found
     return UNDECLARED
+
+
+def read_description(file: Path) -> CohortDescription:
+    """Read a description from its TOML file; what is not one is refused as ``table_invalid``."""
+    return _read_description(file.read_bytes(), file.name)
 
 
 def _read_description(content: bytes, name: str) -> CohortDescription:
