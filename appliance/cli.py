@@ -11,30 +11,19 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
-from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from appliance import __version__
-from appliance.errors import Held, Refused, Unavailable
+from appliance.errors import ExitStatus, Held, Refused, Unavailable
 
 if TYPE_CHECKING:
     from appliance.database import Database
     from appliance.filetable import FileRecord
     from appliance.job import Job
     from appliance.ledger import Ledger
-
-
-class ExitStatus(IntEnum):
-    """What the process ends with."""
-
-    DONE = 0
-    DEFECT = 1
-    USAGE = 2
-    REFUSED = 3
-    UNAVAILABLE = 4
 
 
 app = typer.Typer(

@@ -99,9 +99,10 @@ def serve(settings: Settings, wake: Wake, load: Callable[[Path], Bundle], announ
         folder.mkdir(parents=True, exist_ok=True)
     with sole_daemon(settings.state):
         bundle = load(settings.bundle)
-        rehearse(bundle, Steps.real(), settings.state)
+        steps = Steps.real()
+        rehearse(bundle, steps, settings.state)
         with Database(settings.state / "ledger.sqlite") as database, watching(settings.inbox, wake) as events_come:
-            daemon = Daemon(settings, bundle, Steps.real(), database, wake, events_come)
+            daemon = Daemon(settings, bundle, steps, database, wake, events_come)
             daemon.run(announce)
 
 

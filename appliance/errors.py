@@ -11,7 +11,7 @@ explained in ``docs/reason-codes.md``.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
 
 class ReasonCode(StrEnum):
@@ -109,3 +109,13 @@ class Held(_WithReason):
 
 class Unavailable(LungstageError):
     """A disk or a destination does not answer; the same job is tried again later."""
+
+
+class ExitStatus(IntEnum):
+    """What every command of the three ends with."""
+
+    DONE = 0
+    DEFECT = 1
+    USAGE = 2
+    REFUSED = 3
+    UNAVAILABLE = 4

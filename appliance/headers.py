@@ -13,10 +13,11 @@ from pydicom.dataelem import DataElement
 from pydicom.sr.codedict import codes
 from pydicom.valuerep import DA, DT, TM, DSfloat, validate_value
 
+from appliance.dicom.files import OWN_MODEL_NAME
 from appliance.document import ReportContext, derive_uid, device_uid
 
 MANUFACTURER = "lungstage"
-MODEL_NAME = "lungstage"
+MODEL_NAME = OWN_MODEL_NAME  # by which the appliance knows its own output again
 
 # Whatever the source's Specific Character Set, the text of ROI names and warnings must fit as well.
 CHARACTER_SET = "ISO_IR 192"

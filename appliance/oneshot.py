@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from appliance import outbox, pipeline
 from appliance.bundle import Bundle
@@ -217,6 +217,3 @@ def measure_paths(paths: Sequence[Path], rule: RoiRule, spec: ExtractionSpec, op
         return outcome(status="staged", measurement=measurement, warnings=plan.warnings + measurement.warnings)
 
     return _run(paths, answer, watch)
-
-
-EXIT_STATUS: Final = {"staged": 0, "held": 3, "refused": 3}

@@ -10,10 +10,8 @@ from typing import Annotated, NoReturn
 import typer
 
 from appliance.bundle import load_bundle
-from appliance.errors import Refused, Unavailable
+from appliance.errors import ExitStatus, Refused, Unavailable
 from training.run import Run
-
-REFUSED, UNAVAILABLE = 3, 4
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 
@@ -50,8 +48,8 @@ def main() -> NoReturn:
         app()
     except Refused as error:
         sys.stderr.write(f"refused: {error.reason.code}: {error.reason.message}\n")
-        sys.exit(REFUSED)
+        sys.exit(ExitStatus.REFUSED)
     except (Unavailable, OSError) as error:
         sys.stderr.write(f"unavailable: {error}\n")
-        sys.exit(UNAVAILABLE)
+        sys.exit(ExitStatus.UNAVAILABLE)
     sys.exit(0)

@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from enum import IntEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from appliance.errors import ReasonCode, Refused, Unavailable
+from appliance.errors import ExitStatus, ReasonCode, Refused, Unavailable
 from appliance.radiomics import parameters
 from training import evaluation as evaluating
 from training import fit as fitting
@@ -34,14 +33,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-
-class ExitStatus(IntEnum):
-    """What a command's exit status says; 1 is a defect of ours, 2 wrong usage."""
-
-    DONE = 0
-    REFUSED = 3
-    UNAVAILABLE = 4
 
 
 TableArgument = Annotated[

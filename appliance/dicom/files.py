@@ -142,15 +142,10 @@ def read_dataset(path: Path) -> FileDataset:
         dataset = pydicom.dcmread(path)
         if not len(dataset):
             raise _unreadable("This DICOM file is cut short.")
-        tags = list(dataset.keys())
-        for element in (dataset.get_item(tag) for tag in tags[-1:]):
-            # pydicom hands out what there is of the last element without a word.
-            if (
-                isinstance(element, RawDataElement)
-                and element.length != 0xFFFFFFFF
-                and len(element.value or b"") < element.length
-            ):
-                raise _unreadable("This DICOM file is cut short.")
+        # pydicom hands out what there is of the last element without a word.
+        last = dataset.get_item(list(dataset.keys())[-1])
+        if isinstance(last, RawDataElement) and last.length != 0xFFFFFFFF and len(last.value or b"") < last.length:
+            raise _unreadable("This DICOM file is cut short.")
     except (Refused, OSError):
         raise
     except Exception as error:  # the parser meets hostile bytes here: whatever it raises, the file is at fault

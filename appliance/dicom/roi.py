@@ -6,6 +6,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -199,6 +200,9 @@ def _segmentation_regions(dataset: Dataset, source: RoiHeader) -> tuple[Region, 
     return tuple(regions)
 
 
+# A case is planned again whenever one of its slices arrives; its RTSTRUCT, which stays the same, may hold a million
+# coordinates. The header bears a digest of the content, so a file that changed is another entry.
+@lru_cache(maxsize=4)
 def load_regions(source: RoiHeader) -> tuple[Region, ...]:
     """Read every region that an RTSTRUCT or SEG holds.
 

@@ -114,7 +114,7 @@ def place_on_grid(volume: hd.Volume, mask: npt.NDArray[np.bool_], spec: Extracti
     image, label = grid.to_images(volume, mask)
     _prove_measurable(label, spec, "")
     if spec.resampled_spacing is not None:
-        image, label = grid.resample(image, label, spec)
+        image, label = grid.resample(image, label, spec.settings)
         _prove_measurable(label, spec, " after resampling")
     return MeasurableRoi(*grid.crop(image, label))
 

@@ -6,15 +6,15 @@ the ROI alone; so the numbers do not depend on which other slices happen to have
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import highdicom as hd
 import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 from radiomics import imageoperations
-
-from appliance.spec import ExtractionSpec
 
 Mask = npt.NDArray[np.bool_]
 
@@ -59,14 +59,12 @@ def to_images(volume: hd.Volume, mask: Mask) -> tuple[sitk.Image, sitk.Image]:
     return image, label
 
 
-def resample(image: sitk.Image, label: sitk.Image, spec: ExtractionSpec) -> tuple[sitk.Image, sitk.Image]:
-    """Resample image and mask as `spec` says, with PyRadiomics' own resampler; a spec without resampling is a no-op.
+def resample(image: sitk.Image, label: sitk.Image, settings: Mapping[str, Any]) -> tuple[sitk.Image, sitk.Image]:
+    """Resample image and mask to the settings' ``resampledPixelSpacing``, with PyRadiomics' own resampler.
 
     The pixel type stays that of the image, as PyRadiomics has it: integer HU are rounded to integer HU.
     """
-    if spec.resampled_spacing is None:
-        return image, label
-    resampled, resampled_label = imageoperations.resampleImage(image, label, **spec.settings)
+    resampled, resampled_label = imageoperations.resampleImage(image, label, **settings)
     return resampled, resampled_label
 
 
