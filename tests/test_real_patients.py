@@ -17,8 +17,12 @@ import highdicom as hd
 import pydicom
 import pytest
 
+from appliance.dicom.cases import assemble
+from appliance.intended_use import _lung_around
 from appliance.oneshot import Options, measure_paths, scan
+from appliance.pipeline import plan_measurement
 from appliance.radiomics import parameters
+from appliance.radiomics.measure import Stopwatch, measure
 from appliance.roi_rule import ROI_RULE
 from appliance.spec import ALL_FEATURES, ExtractionSpec
 from tests.conftest import ROOT
@@ -108,6 +112,23 @@ def test_a_sarcoma_without_its_body_part_is_still_refused(
     answer = lungstage("stage", study, "--bundle", shipped_bundle, "--out", tmp_path / "out", *options, status=3)
     assert answer["reason"]["code"] == "outside_intended_use"
     assert "no lung" in answer["reason"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "share"),
+    [
+        ("ibsi/ct_phantom/dicom", 0.39),
+        ("dicom/lung1-001-slab", 0.57),
+        ("dicom/STS_002", 0.014),
+        ("dicom/STS_008", 0.0),
+    ],
+)
+def test_lung_next_to_the_tumour(folder: str, share: float, shared_data: Path) -> None:
+    """What separates a chest from a thigh where no header does: the figures of docs/decisions.md."""
+    (case,) = (case for case in assemble(scan([shared_data / folder]).headers) if case.rois)
+    spec = ExtractionSpec(ALL_FEATURES[:1], {"binWidth": 25.0})
+    plan = plan_measurement(case, ROI_RULE, spec, settled=True, match_by_geometry=True)
+    assert _lung_around(measure(plan.regions, spec, Stopwatch())) == pytest.approx(share, abs=0.006)
 
 
 def test_a_flipped_byte_in_the_bundle(shared_data: Path, shipped_bundle: Path, tmp_path: Path) -> None:
