@@ -10,12 +10,15 @@ from pydicom.dataset import Dataset
 
 from appliance import __version__, report
 from appliance.bundle import Bundle
+from appliance.covariates import Known
 from appliance.headers import copied_header
 from appliance.radiomics.measure import Measurement
 from appliance.spec import StagingResult
 
 
-def _document_identity(measurement: Measurement, bundle: Bundle, warnings: tuple[str, ...]) -> str:
+def _document_identity(
+    measurement: Measurement, result: StagingResult, bundle: Bundle, warnings: tuple[str, ...], covariates: Known
+) -> str:
     """Digest everything that the documents follow from, so that the same input always makes the same UIDs."""
     digest = hashlib.sha256()
     volume = measurement.voxels.volume
@@ -33,6 +36,8 @@ def _document_identity(measurement: Measurement, bundle: Bundle, warnings: tuple
         str(copied_header(measurement.voxels.datasets[0]).to_json()).encode(),
         np.packbits(measurement.mask).tobytes(),
         bundle.digest.encode(),
+        # What the site said of patient and prevalence.
+        repr((result.prevalence, dict(covariates.values), covariates.missing)).encode(),
         __version__.encode(),
     ):
         digest.update(len(part).to_bytes(8, "big") + part)
@@ -40,7 +45,12 @@ def _document_identity(measurement: Measurement, bundle: Bundle, warnings: tuple
 
 
 def build_documents(
-    measurement: Measurement, result: StagingResult, bundle: Bundle, created: datetime, warnings: tuple[str, ...]
+    measurement: Measurement,
+    result: StagingResult,
+    bundle: Bundle,
+    created: datetime,
+    warnings: tuple[str, ...],
+    covariates: Known,
 ) -> tuple[Dataset, ...]:
     """Build the documents of one answer, in order of delivery.
 
@@ -52,6 +62,8 @@ def build_documents(
         Content date and time.
     warnings
         Plain sentences for the reader.
+    covariates
+        What was known of the clinical inputs.
 
     Returns
     -------
@@ -82,11 +94,14 @@ def build_documents(
             rows=provenance.rows,
             intended_use=bundle.manifest.intended_use.statement,
             settings=tuple(f"{key}={bundle.spec.settings[key]}" for key in sorted(bundle.spec.settings)),
+            alpha=bundle.manifest.decision.alpha,
+            endpoint=bundle.manifest.endpoint.endpoint,
         ),
-        identity=_document_identity(measurement, bundle, warnings),
+        identity=_document_identity(measurement, result, bundle, warnings, covariates),
         created=created,
         warnings=warnings,
         software_version=__version__,
+        covariates=covariates,
     )
     if reference is not None:
         return (report.build_report(context, reference),)

@@ -27,7 +27,7 @@ from appliance.manifest import (
 )
 from appliance.manifest import parse as parse_manifest
 from appliance.radiomics import extract, parameters
-from appliance.spec import ExtractionSpec, FeatureVector
+from appliance.spec import Covariate, ExtractionSpec, FeatureVector
 
 __all__ = [
     "BUNDLE_FILES", "Bundle", "Decision", "FeatureEntry", "GoldenCase", "IntendedUse", "Manifest", "Provenance",
@@ -43,6 +43,7 @@ FEATURE_TOLERANCE: Final = 1e-9  # relative
 PROBABILITY_TOLERANCE: Final = 1e-6
 
 FEATURES_KEY: Final = "features"
+COVARIATES_KEY: Final = "covariates"
 EXTRACTION_KEY: Final = "extraction.yaml"
 """What ``model.onnx`` carries about its inputs: their names, one a line in order, and the text of the spec."""
 
@@ -92,14 +93,23 @@ def load_bundle(folder: Path, *, self_test: bool = True) -> Bundle:
         if _sha256(contents[name]) != expected:
             raise Refused(ReasonCode.BUNDLE_HASH_MISMATCH, f"The bundle's {name} is not the file that was packed.")
     spec = _spec(contents["extraction.yaml"], manifest)
-    predictor = Predictor(contents["model.onnx"], manifest.features, manifest.decision)
-    carried = {FEATURES_KEY: "\n".join(spec.features), EXTRACTION_KEY: contents["extraction.yaml"].decode("utf-8")}
+    covariates = tuple(entry.covariate for entry in manifest.covariates)
+    predictor = Predictor(contents["model.onnx"], manifest.features, manifest.decision, covariates)
+    carried = carried_texts(spec.features, covariates, contents["extraction.yaml"].decode("utf-8"))
     if any(predictor.metadata.get(key) != text for key, text in carried.items()):
-        raise _invalid("model.onnx was built for other features or another extraction spec")
+        raise _invalid("model.onnx was built for other features, other covariates or another extraction spec")
     bundle = Bundle(manifest, spec, predictor, _sha256(contents["manifest.json"]))
     if self_test:
         prove(bundle)
     return bundle
+
+
+def carried_texts(features: tuple[str, ...], covariates: tuple[Covariate, ...], extraction: str) -> dict[str, str]:
+    """Return what ``model.onnx`` must carry about its inputs, by key."""
+    texts = {FEATURES_KEY: "\n".join(features), EXTRACTION_KEY: extraction}
+    if covariates:
+        texts[COVARIATES_KEY] = "\n".join(column for covariate in covariates for column in covariate.columns)
+    return texts
 
 
 def measure_phantom(name: str, spec: ExtractionSpec) -> FeatureVector:
@@ -122,7 +132,7 @@ def prove(bundle: Bundle) -> None:
     for name, value in zip(features.names, features.values.tolist(), strict=True):
         if not math.isclose(value, golden.features[name], rel_tol=FEATURE_TOLERANCE, abs_tol=0.0):
             raise _self_test_failed(f"{name} is {value!r}, not {golden.features[name]!r}")
-    probability = bundle.predictor.predict(features).probability_advanced
+    probability = bundle.predictor.predict(features, golden.covariates).probability_advanced
     if not abs(probability - golden.probability_advanced) <= PROBABILITY_TOLERANCE:
         raise _self_test_failed(f"the probability is {probability!r}, not {golden.probability_advanced!r}")
 

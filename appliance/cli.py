@@ -144,12 +144,18 @@ def jobs(
     )
     for row in rows:
         outcome, reason = row["outcome"] or {}, row["reason"]
-        probability = outcome.get("probability_advanced")
-        answer = f"{outcome.get('stage')} ({probability:.2f})" if probability is not None else ""
-        text = f"{reason['code']}: {reason['message']}" if reason else answer
+        text = f"{reason['code']}: {reason['message']}" if reason else _answer_in_words(outcome)
         cells = (row["id"], row["state"], row["study_instance_uid"], text, row["attempts"], row["updated_at"][:19])
         table.add_row(*(Text(_printable(str(cell))) for cell in cells))  # Text: a ROI's name is no markup
     Console().print(table)
+
+
+def _answer_in_words(outcome: dict[str, Any]) -> str:
+    """Say an outcome's answer and its probability in one line; nothing where there is none yet."""
+    if endpoint := outcome.get("endpoint"):
+        return f"{endpoint['name']}: {endpoint['answer']} ({endpoint['probability']:.2f})"
+    probability = outcome.get("probability_advanced")
+    return "" if probability is None else f"{outcome.get('stage')} ({probability:.2f})"
 
 
 def _list_files(records: tuple[FileRecord, ...], as_json: bool, paths: bool) -> None:
@@ -222,14 +228,28 @@ def stage(
     roi: RoiOption = None,
     match_by_geometry: GeometryOption = False,
     save_volume: SaveOption = None,
+    prevalence: Annotated[
+        float | None,
+        typer.Option(help="Share of the positive class at this site, to correct to.", show_default=False),
+    ] = None,
+    covariates: Annotated[
+        Path | None, typer.Option(help="CSV of covariates, which outranks the header.", show_default=False)
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Stage one study from files or folders, and write its structured report."""
     from appliance.bundle import load_bundle
+    from appliance.covariates import Site
     from appliance.oneshot import Options, stage_paths
 
-    options = Options(roi, match_by_geometry, save_volume)
-    _answer(lambda: stage_paths(paths, load_bundle(bundle), out, options), as_json)
+    if prevalence is not None and not 0 < prevalence < 1:
+        raise typer.BadParameter("a prevalence lies between 0 and 1", param_hint="--prevalence")
+
+    def run_once() -> dict[str, Any]:
+        options = Options(roi, match_by_geometry, save_volume, Site.read(prevalence, covariates))
+        return stage_paths(paths, load_bundle(bundle), out, options)
+
+    _answer(run_once, as_json)
 
 
 @app.command()
@@ -260,7 +280,7 @@ def _answer(run_once: Callable[[], dict[str, Any]], as_json: bool) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom's quote what they mind, and that may be a person's name
             answer = run_once()
-    except Refused as error:  # the bundle or the spec; the data's own refusals are outcomes already
+    except Refused as error:  # the bundle, the spec or a table; the data's own refusals are outcomes already
         answer = outcome(status="refused", reason=error.reason)
     typer.echo(json.dumps(answer, allow_nan=False) if as_json else _in_words(answer))
     if answer["status"] != "staged":
@@ -274,10 +294,15 @@ def _in_words(answer: dict[str, Any]) -> str:
         return "\n".join([*lines, f"{answer['status']}: {answer['reason']['message']} [{answer['reason']['code']}]"])
     roi = answer["roi"]
     lines.append(f"region: {roi['name']}, {roi['voxels']} voxels, {roi['volume_mm3'] / 1000:.2f} ml")
-    if answer["stage"] is None:
+    if answer["domain"] is None:  # measured, and no model asked
         return "\n".join([*lines, *(f"{name}: {value}" for name, value in answer["features"].items())])
-    lines.append(f"stage: {answer['stage']} (research use only)")
-    lines.append(f"probability of advanced stage: {100 * answer['probability_advanced']:.1f} %")
+    endpoint = answer.get("endpoint")
+    if endpoint is None:
+        lines.append(f"stage: {answer['stage']} (research use only)")
+        lines.append(f"probability of advanced stage: {100 * answer['probability_advanced']:.1f} %")
+    else:
+        lines.append(f"{endpoint['name']}: {endpoint['answer']} (research use only)")
+        lines.append(f"probability of the positive class: {100 * endpoint['probability']:.1f} %")
     strongest = sorted(answer["contributions"].items(), key=lambda item: -abs(item[1]))[:5]
     lines.append("strongest contributions (logit): " + ", ".join(f"{name} {value:+.3f}" for name, value in strongest))
     return "\n".join([*lines, f"report: {answer['sr']}"] if answer["sr"] else lines)

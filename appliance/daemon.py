@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from appliance import __version__, outbox
 from appliance.casebook import Casebook, Prepare
+from appliance.covariates import Site
 from appliance.database import Database
 from appliance.errors import Refused, Unavailable
 from appliance.filetable import FileTable
@@ -90,7 +91,7 @@ def serve(settings: Settings, wake: Wake, load: Callable[[Path], Bundle], announ
     Raises
     ------
     Refused
-        When the bundle does not prove itself.
+        When the bundle does not prove itself, or the table of covariates is not well-formed.
     Unavailable
         When the state folder is in use or cannot be used.
     """
@@ -99,6 +100,7 @@ def serve(settings: Settings, wake: Wake, load: Callable[[Path], Bundle], announ
         folder.mkdir(parents=True, exist_ok=True)
     with sole_daemon(settings.state):
         bundle = load(settings.bundle)
+        Site.read(settings.prevalence, settings.covariates)  # read for each study; what is wrong with it is said now
         steps = Steps.real()
         rehearse(bundle, steps, settings.state)
         with Database(settings.state / "ledger.sqlite") as database, watching(settings.inbox, wake) as events_come:
@@ -118,7 +120,7 @@ def rehearse(bundle: Bundle, steps: Steps, state: Path) -> None:
         headers = [steps.read_header(path) for path in phantom.write_study(Path(folder))]
         (case,) = steps.assemble(header for header in headers if header is not None)
         plan = steps.prepare(case, bundle, settled=True, roi_name=None, match_by_geometry=False)
-        for document in steps.stage(plan, bundle, created=datetime(2026, 1, 1, tzinfo=UTC)).documents:
+        for document in steps.stage(plan, bundle, created=datetime(2026, 1, 1, tzinfo=UTC), site=Site()).documents:
             document.save_as(io.BytesIO(), enforce_file_format=True)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import numpy as np
@@ -13,8 +13,9 @@ import numpy.typing as npt
 from pydicom import Dataset
 from pydicom.uid import UID
 
-from appliance.spec import FeatureVector, StagingResult
-from appliance.vocabulary import stage_code
+from appliance.covariates import Known
+from appliance.spec import STAGE_GROUP, Endpoint, FeatureVector, StagingResult
+from appliance.wording import Wording, wording
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class BundleIdentity:
     rows
         Patients trained on.
     prevalence_advanced
-        Fraction of advanced stage among them, in [0, 1].
+        Fraction of advanced stage, or of the endpoint's positive class, among them, in [0, 1].
     stages_absent
         Stage groups that the cohort does not hold, e.g. ``("IV",)``.
     licence
@@ -67,6 +68,10 @@ class BundleIdentity:
         Statement of the intended use.
     settings
         Measurement settings as ``key=value``, for the algorithm parameters.
+    alpha
+        Error rate of the conformal decision, in each class.
+    endpoint
+        What the model tells apart.
     """
 
     name: str
@@ -79,6 +84,8 @@ class BundleIdentity:
     licence: str
     intended_use: str
     settings: tuple[str, ...]
+    alpha: float
+    endpoint: Endpoint = STAGE_GROUP
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +118,8 @@ class ReportContext:
         Plain sentences for the reader; without the patient's identity.
     software_version
         Of lungstage.
+    covariates
+        What was known of the clinical inputs, where the model takes any.
     """
 
     sources: tuple[Dataset, ...]
@@ -125,6 +134,12 @@ class ReportContext:
     created: datetime
     warnings: tuple[str, ...]
     software_version: str
+    covariates: Known = field(default_factory=Known)
+
+    @property
+    def words(self) -> Wording:
+        """What the answer is called."""
+        return wording(self.bundle.endpoint, self.bundle.stages_absent)
 
 
 def derive_uid(identity: str, role: str) -> UID:
@@ -152,6 +167,6 @@ def roi_label(context: ReportContext) -> str:
 
 
 def tracking_identifier(context: ReportContext) -> str:
-    """Label that viewers show for the region: its name, the predicted stage and the research-use notice."""
-    stage = stage_code(context.result.stage, context.bundle.stages_absent)
-    return f"{roi_label(context)}: predicted stage {stage.meaning}, research use only"
+    """Label that viewers show for the region: its name, the predicted class and the research-use notice."""
+    answer = context.words.classes[context.result.stage].meaning
+    return f"{roi_label(context)}: predicted {context.words.endpoint} {answer}, research use only"

@@ -140,7 +140,7 @@ def equipment(context: ReportContext) -> ContributingEquipment:
         software_versions=(context.software_version, f"{context.bundle.name} {context.bundle.version}"[:64]),
         device_serial_number=context.bundle.digest,
         contribution_datetime=context.created,
-        contribution_description="Radiomics and staging model; research use only",
+        contribution_description="Radiomics model; research use only",
     )
     item.DeviceUID = device_uid(context)
     return item

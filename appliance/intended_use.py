@@ -104,16 +104,24 @@ def _lung_around(measurement: Measurement) -> float:
 
 
 def prove_domain(result: StagingResult, use: IntendedUse) -> tuple[str, ...]:
-    """Refuse a tumour too far from the training cohort; warn of one that is merely unlike it.
+    """Refuse a tumour too far from the training cohort, or from every tumour in it; warn of one that is merely unlike.
+
+    The cohort's ellipsoid does not see a gap inside itself, and the nearest tumours do not see a combination of
+    features that none has: either distance alone refuses.
 
     Raises
     ------
     Refused
         ``outside_intended_use``.
     """
-    distance = result.domain.distance
+    distance, neighbours = result.domain.distance, result.domain.neighbour_distance
     if not distance <= use.domain_distance_max:
         raise _outside(f"the tumour lies {distance:.1f} standard deviations from the training cohort")
+    if not neighbours <= use.neighbour_distance_max:
+        raise _outside(f"the nearest tumours of the training cohort lie {neighbours:.1f} standard deviations away")
+    warnings = []
     if distance > use.domain_distance_warn:
-        return ("The tumour is unlike almost all tumours that the model was trained on.",)
-    return ()
+        warnings.append("The tumour is unlike almost all tumours that the model was trained on.")
+    if neighbours > use.neighbour_distance_warn:
+        warnings.append("Hardly a tumour that the model was trained on resembles this one.")
+    return tuple(warnings)

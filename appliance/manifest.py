@@ -15,12 +15,14 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from appliance.errors import ReasonCode, Refused
-from appliance.spec import ALL_FEATURES
+from appliance.spec import ALL_FEATURES, COVARIATES, Covariate, Endpoint
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Interval = tuple[Finite, Finite]
+# Becomes the meaning of a code in the report: a Long String without backslash or control character (PS3.5 6.2).
+Label = Annotated[str, Field(pattern=r"^[^\s\\\x00-\x1f\x7f]([^\\\x00-\x1f\x7f]{0,62}[^\s\\\x00-\x1f\x7f])?$")]
 
 QUANTILES: Final = ("0", "0.01", "0.05", "0.25", "0.5", "0.75", "0.95", "0.99", "1")
 """The quantiles of the training rows that a bundle states for each feature."""
@@ -52,6 +54,63 @@ class FeatureEntry(_Frozen):
         return self
 
 
+class CovariateColumn(_Frozen):
+    """One input of the network that stands for a covariate, or for one level of it."""
+
+    name: str
+    training_median: Finite  # which takes the place of a missing value
+    limits: Interval  # to which the graph clips; equal where training saw a single value
+
+
+class CovariateEntry(_Frozen):
+    """A clinical input of the model beside the features."""
+
+    name: str  # one of COVARIATES
+    levels: tuple[Label, ...]  # of a category, the reference first; empty for a number
+    columns: tuple[CovariateColumn, ...]  # Covariate.columns, in order
+
+    @model_validator(mode="after")
+    def _columns_follow_from_levels(self) -> Self:
+        if self.name not in COVARIATES:
+            raise ValueError(f"a covariate is one of {', '.join(COVARIATES)}")
+        if (self.name == "age") != (not self.levels) or len(self.levels) == 1:
+            raise ValueError("age is a number without levels, every other covariate has at least two")
+        # Sex comes as Patient's Sex (0010,0040) writes it; a level under another name would never be met.
+        if len({level.casefold() for level in self.levels}) < len(self.levels) or (
+            self.name == "sex" and set(self.levels) != {"M", "F"}
+        ):
+            raise ValueError("levels must differ, and those of sex are M and F")
+        if tuple(column.name for column in self.columns) != self.covariate.columns:
+            raise ValueError(f"columns must be exactly {', '.join(self.covariate.columns)}")
+        if any(column.limits[0] > column.limits[1] for column in self.columns):
+            raise ValueError("limits must not descend")
+        return self
+
+    @property
+    def covariate(self) -> Covariate:
+        """The covariate that this entry describes."""
+        return Covariate(self.name, self.levels)
+
+
+class EndpointEntry(_Frozen):
+    """What the model tells apart; everything called *early* or *advanced* here is the negative or positive class."""
+
+    name: Label
+    negative: Label
+    positive: Label
+
+    @model_validator(mode="after")
+    def _classes_differ(self) -> Self:
+        if len({self.negative, self.positive, "indeterminate"}) < 3:
+            raise ValueError("the classes must differ, and neither may be called indeterminate")
+        return self
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The endpoint as a plain value."""
+        return Endpoint(self.name, self.negative, self.positive)
+
+
 class RoiRule(_Frozen):
     """How the region of interest is chosen among those an RTSTRUCT or SEG offers."""
 
@@ -81,8 +140,11 @@ class IntendedUse(_Frozen):
     slice_thickness_mm: Interval
     pixel_spacing_mm: Interval
     hu_range: Interval  # of the voxels inside the ROI
+    # Of the distance to the training cohort and of that to the nearest training tumours, each on its own.
     domain_distance_warn: Finite
     domain_distance_max: Finite
+    neighbour_distance_warn: Finite
+    neighbour_distance_max: Finite
 
     @model_validator(mode="after")
     def _limits_ascend(self) -> Self:
@@ -90,8 +152,9 @@ class IntendedUse(_Frozen):
             low, high = getattr(self, name)
             if low >= high:
                 raise ValueError(f"{name} must ascend")
-        if not 0 < self.domain_distance_warn <= self.domain_distance_max:
-            raise ValueError("domain distances must be positive, and the warning must come first")
+        for name in ("domain_distance", "neighbour_distance"):
+            if not 0 < getattr(self, f"{name}_warn") <= getattr(self, f"{name}_max"):
+                raise ValueError(f"limits of {name} must be positive, and the warning must come first")
         return self
 
 
@@ -112,6 +175,7 @@ class GoldenCase(_Frozen):
 
     phantom: str  # name and version of the generator, e.g. "spiculated-1"
     features: dict[str, Finite]
+    covariates: dict[str, Finite | str]  # the value of each covariate; none where the model takes none
     probability_advanced: Probability
 
 
@@ -124,7 +188,7 @@ class Provenance(_Frozen):
     table_sha256: Sha256
     rows: int
     rows_excluded: int
-    prevalence_advanced: Probability
+    prevalence_advanced: Annotated[float, Field(gt=0, lt=1)]
     stages_absent: tuple[str, ...]
     seed: int
     versions: dict[str, str]
@@ -133,12 +197,14 @@ class Provenance(_Frozen):
 class Manifest(_Frozen):
     """``manifest.json``: what the bundle is, what it may be used for and how it proves itself."""
 
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     name: str
     version: str
     research_use_only: Literal[True]
     files: dict[str, Sha256]  # file name -> SHA-256 of each of HASHED_FILES
+    endpoint: EndpointEntry
     features: Annotated[tuple[FeatureEntry, ...], Field(min_length=1)]
+    covariates: tuple[CovariateEntry, ...]
     slice_margin: Annotated[int, Field(ge=0)]
     pixel_type: Literal["int16 if the rescale is integral, else float64"]
     roi_rule: RoiRule
@@ -157,6 +223,11 @@ class Manifest(_Frozen):
             raise ValueError(f"features must be known and named once; unknown: {unknown}")
         if set(self.golden.features) != set(names):
             raise ValueError("golden.features must hold a value for each feature and nothing else")
+        covariates = [entry.name for entry in self.covariates]
+        if len(set(covariates)) != len(covariates):
+            raise ValueError("covariates must be named once")
+        if set(self.golden.covariates) != set(covariates):
+            raise ValueError("golden.covariates must hold a value for each covariate and nothing else")
         return self
 
     @property

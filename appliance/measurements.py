@@ -11,13 +11,14 @@ from pydicom.sr.coding import Code
 from pydicom.valuerep import DSfloat
 
 from appliance.headers import decimal_string
-from appliance.spec import FeatureVector, StagingResult
+from appliance.spec import COVARIATES, DomainAssessment, FeatureVector, StagingResult
 from appliance.vocabulary import CONCEPTS, private, unit_code
+from appliance.wording import Wording
 
-PROBABILITY = private("PADVANCED", "Model probability of advanced stage")
-CONTRIBUTION = private("CONTRIBUTION", "Contribution to the model's logit of advanced stage")
 FEATURE = private("FEATURE", "Feature (PyRadiomics name)")
+COVARIATE = private("COVARIATE", "Clinical covariate")
 DOMAIN_DISTANCE = private("DOMAINDISTANCE", "Distance to the training cohort (standard deviations)")
+NEIGHBOUR_DISTANCE = private("NEIGHBOURDIST", "Distance to nearest training tumours (standard deviations)")
 
 
 def measurement(name: Code, value: float, unit: str, derivation: Code | None = None) -> sr.Measurement:
@@ -50,20 +51,30 @@ def feature_measurements(features: FeatureVector) -> list[sr.Measurement]:
     ]
 
 
-def probability_measurement(result: StagingResult) -> sr.Measurement:
-    """Probability in %, inferred from the contributions, each of which names its feature."""
-    probability = measurement(PROBABILITY, 100 * result.probability_advanced, "%")
+def domain_measurements(domain: DomainAssessment) -> list[sr.Measurement]:
+    """Distances to the training cohort, to its centre and to its nearest tumours."""
+    distances = {DOMAIN_DISTANCE: domain.distance, NEIGHBOUR_DISTANCE: domain.neighbour_distance}
+    return [measurement(name, value, "1") for name, value in distances.items()]
+
+
+def probability_measurement(result: StagingResult, words: Wording) -> sr.Measurement:
+    """Probability in %, inferred from the contributions, each of which names its feature or covariate."""
+    probability = measurement(words.probability, 100 * result.probability_advanced, "%")
     # Not below the features' own measurements: there TID 1419 has no row for a NUM but "inferred from".
-    contributions = [_contribution(name, value) for name, value in result.contributions.items()]
+    contributions = [_contribution(words.contribution, name, value) for name, value in result.contributions.items()]
     if contributions:
         probability[0].ContentSequence = sr.ContentSequence(contributions)
     return probability
 
 
-def _contribution(feature: str, value: float) -> sr.NumContentItem:
-    item = sr.NumContentItem(CONTRIBUTION, value, unit_code("1"), None, sr.RelationshipTypeValues.INFERRED_FROM)
+def _contribution(concept: Code, source: str, value: float) -> sr.NumContentItem:
+    item = sr.NumContentItem(concept, value, unit_code("1"), None, sr.RelationshipTypeValues.INFERRED_FROM)
     item.MeasuredValueSequence[0].NumericValue = DSfloat(decimal_string(value))
     item.ContentSequence = sr.ContentSequence(
-        [sr.TextContentItem(FEATURE, feature, sr.RelationshipTypeValues.HAS_CONCEPT_MOD)]
+        [
+            sr.TextContentItem(
+                COVARIATE if source in COVARIATES else FEATURE, source, sr.RelationshipTypeValues.HAS_CONCEPT_MOD
+            )
+        ]
     )
     return item

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from appliance import outbox, pipeline
 from appliance.bundle import Bundle
+from appliance.covariates import Site
 from appliance.dicom.cases import Case, assemble, the_one_case
 from appliance.dicom.files import Header, looks_like_dicom, read_header
 from appliance.errors import Held, ReasonCode, Refused, Unavailable
@@ -34,11 +35,14 @@ class Options:
         Accept slices by position although the region refers to others.
     save_volume
         A folder to write the reference volume and its mask to.
+    site
+        What the site knows of prevalence and covariates.
     """
 
     roi_name: str | None = None
     match_by_geometry: bool = False
     save_volume: Path | None = None
+    site: Site = field(default_factory=Site)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,11 +183,15 @@ def stage_paths(paths: Sequence[Path], bundle: Bundle, out: Path, options: Optio
                 match_by_geometry=options.match_by_geometry,
             )
         now = datetime.now().astimezone().replace(microsecond=0)
-        staged = pipeline.stage(plan, bundle, created=now, watch=watch, save_volume=options.save_volume)
+        staged = pipeline.stage(
+            plan, bundle, created=now, site=options.site, watch=watch, save_volume=options.save_volume
+        )
         with watch.step("report"):
             out.mkdir(parents=True, exist_ok=True)
             written = outbox.deliver(staged.documents, out)
-        return staged.outcome | {"sr": str(written[-1])}
+        unused = bool(options.site.covariates) and not bundle.manifest.covariates
+        warnings = ["The model takes no covariates; their table was not used."] if unused else []
+        return staged.outcome | {"sr": str(written[-1]), "warnings": staged.outcome["warnings"] + warnings}
 
     return _run(paths, answer, watch)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from appliance.errors import Reason
 from appliance.radiomics.measure import Measurement
-from appliance.spec import StagingResult
+from appliance.spec import STAGE_GROUP, Endpoint, StagingResult
 
 STEPS: Final = ("scan", "read", "roi", "resample", "radiomics", "infer", "report", "total")
 
@@ -22,14 +22,20 @@ def outcome(
     result: StagingResult | None = None,
     warnings: tuple[str, ...] = (),
     seconds: Mapping[str, float] | None = None,
+    endpoint: Endpoint = STAGE_GROUP,
 ) -> dict[str, Any]:
-    """Write an outcome in the form of the command contract: every key is there, null where unknown."""
+    """Write an outcome in the form of the command contract: every key is there, null where unknown.
+
+    An answer about another endpoint than the stage is no stage: ``stage`` and ``probability_advanced`` stay null, and
+    the key ``endpoint`` joins the others with its name, the answer and the probability of its positive class.
+    """
     timing = dict(seconds or {})
-    return {
+    staged = None if endpoint != STAGE_GROUP else result
+    answer = {
         "status": status,
         "reason": None if reason is None else {"code": str(reason.code), "message": reason.message},
-        "stage": None if result is None else str(result.stage),
-        "probability_advanced": None if result is None else result.probability_advanced,
+        "stage": None if staged is None else str(staged.stage),
+        "probability_advanced": None if staged is None else staged.probability_advanced,
         "contributions": None if result is None else dict(result.contributions),
         "features": None if measurement is None else measurement.features.as_dict(),
         "domain": None
@@ -40,6 +46,13 @@ def outcome(
         "warnings": list(warnings),
         "seconds": {step: timing.get(step) for step in STEPS},
     }
+    if staged is not result and result is not None:
+        answer["endpoint"] = {
+            "name": endpoint.name,
+            "answer": endpoint.answer(result.stage),
+            "probability": result.probability_advanced,
+        }
+    return answer
 
 
 def _roi_facts(measurement: Measurement) -> dict[str, Any]:

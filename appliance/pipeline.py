@@ -17,11 +17,13 @@ from pydicom.dataset import Dataset
 
 from appliance.answer import build_documents
 from appliance.bundle import Bundle
+from appliance.covariates import Site, known_covariates
 from appliance.dicom.cases import Case
 from appliance.dicom.completeness import reference_slices
 from appliance.dicom.files import Header, ImageHeader
 from appliance.dicom.roi import Region, SelectionRule, choose, load_regions
 from appliance.errors import Held, ReasonCode, Refused
+from appliance.inference import at_prevalence
 from appliance.intended_use import prove_acquisition, prove_domain, prove_slices, prove_voxels
 from appliance.manifest import IntendedUse
 from appliance.outcome import outcome
@@ -220,6 +222,7 @@ def stage(
     bundle: Bundle,
     *,
     created: datetime,
+    site: Site,
     watch: Stopwatch | None = None,
     save_volume: Path | None = None,
 ) -> Staged:
@@ -232,7 +235,9 @@ def stage(
     bundle
         The model.
     created
-        Content date and time of the documents; the same plan and time give the same bytes.
+        Content date and time of the documents; the same plan, time and site give the same bytes.
+    site
+        The prevalence that the probability is stated at, and covariates that outrank the header's.
     watch
         Collects the seconds of each step.
     save_volume
@@ -245,14 +250,31 @@ def stage(
     """
     watch = watch or Stopwatch()
     measurement = measure(plan.regions, bundle.spec, watch, save_volume=save_volume)
-    use = bundle.manifest.intended_use
+    manifest = bundle.manifest
+    use = manifest.intended_use
     with watch.step("infer"):
-        warnings = plan.warnings + measurement.warnings + prove_voxels(measurement, use)
-        result = bundle.predictor.predict(measurement.features)
-        warnings += prove_domain(result, use)
+        covariates = known_covariates(
+            manifest.covariates,
+            measurement.voxels.datasets[0],
+            site.covariates.get(plan.case.study_instance_uid, {}),
+        )
+        result = bundle.predictor.predict(measurement.features, covariates.values)
+        warnings = (
+            plan.warnings
+            + measurement.warnings
+            + prove_voxels(measurement, use)
+            + covariates.warnings
+            + prove_domain(result, use)
+        )
+        result = at_prevalence(result, manifest.provenance.prevalence_advanced, site.prevalence)
     with watch.step("report"):
-        documents = build_documents(measurement, result, bundle, created, warnings)
+        documents = build_documents(measurement, result, bundle, created, warnings, covariates)
     answer = outcome(
-        status="staged", measurement=measurement, result=result, warnings=warnings, seconds=watch.seconds
-    )  # fmt: skip
+        status="staged",
+        measurement=measurement,
+        result=result,
+        warnings=warnings,
+        seconds=watch.seconds,
+        endpoint=manifest.endpoint.endpoint,
+    )
     return Staged(answer, documents)

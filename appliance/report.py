@@ -1,7 +1,7 @@
 """A staging result as a DICOM structured report.
 
 Comprehensive 3D SR, template TID 1500 "Measurement Report" (DICOM PS3.16): an Image Library of the slices; one
-volumetric group (TID 1411) with the segment, every measurement, the predicted stage and its probability; one planar
+volumetric group (TID 1411) with the segment, every measurement, the predicted class and its probability; one planar
 group (TID 1410) with the outline on the key slice, under the same Tracking UID, for viewers that draw no segments.
 """
 
@@ -27,14 +27,15 @@ from appliance.document import (
 )
 from appliance.headers import CHARACTER_SET, MANUFACTURER, MODEL_NAME, equipment, settle, source_headers, with_thickness
 from appliance.measurements import (
-    DOMAIN_DISTANCE,
     blank_failures,
+    domain_measurements,
     feature_measurements,
     measurement,
     probability_measurement,
 )
 from appliance.segmentation import LUNG, PRIMARY_NEOPLASM, build_segmentation, key_slice, outer_contour
-from appliance.vocabulary import CONCEPTS, PRIVATE_SCHEME, private, stage_code
+from appliance.spec import STAGE_GROUP, Stage
+from appliance.vocabulary import CONCEPTS, PRIVATE_SCHEME, private
 
 __all__ = [
     "BundleIdentity",
@@ -49,7 +50,6 @@ __all__ = [
 _VolumeGroup = sr.VolumetricROIMeasurementsAndQualitativeEvaluations
 _PlanarGroup = sr.PlanarROIMeasurementsAndQualitativeEvaluations
 
-PREDICTED_STAGE = private("STAGEGROUP", "Predicted stage group (radiomics model, research)")
 NOTICE = private("NOTICE", "Notice on the model and its use")
 WARNING = private("WARNING", "Warning of the appliance")
 
@@ -86,7 +86,7 @@ def build_report(context: ReportContext, segmentation: SegmentReference) -> sr.C
         content=tree[0],
         series_instance_uid=derive_uid(context.identity, "sr-series"),
         series_number=9001,
-        series_description="lungstage predicted stage (research use only)",
+        series_description=f"lungstage predicted {context.words.kind} (research use only)",
         series_date=context.created.date(),
         series_time=context.created.time(),
         sop_instance_uid=derive_uid(context.identity, "sr"),
@@ -143,7 +143,7 @@ def _algorithm(context: ReportContext) -> sr.AlgorithmIdentification:
 
 
 def _volume_group(context: ReportContext, segmentation: SegmentReference) -> _VolumeGroup:
-    result = context.result
+    result, words = context.result, context.words
     return _VolumeGroup(
         tracking_identifier=_tracking(context),
         referenced_segment=sr.ReferencedSegment(
@@ -156,13 +156,11 @@ def _volume_group(context: ReportContext, segmentation: SegmentReference) -> _Vo
         finding_sites=[sr.FindingSite(LUNG)],
         algorithm_id=_algorithm(context),
         measurements=[
-            probability_measurement(result),
+            probability_measurement(result, words),
             *feature_measurements(context.features),
-            measurement(DOMAIN_DISTANCE, result.domain.distance, "1"),
+            *domain_measurements(result.domain),
         ],
-        qualitative_evaluations=[
-            sr.QualitativeEvaluation(PREDICTED_STAGE, stage_code(result.stage, context.bundle.stages_absent))
-        ],
+        qualitative_evaluations=[sr.QualitativeEvaluation(words.predicted, words.classes[result.stage])],
     )
 
 
@@ -196,21 +194,43 @@ def _observer(context: ReportContext) -> sr.ObserverContext:
     )
 
 
-def _texts(context: ReportContext) -> sr.ContainerContentItem:
-    bundle = context.bundle
+def _notices(context: ReportContext) -> list[str]:
+    bundle, words, result = context.bundle, context.words, context.result
     absent = ", ".join(bundle.stages_absent)
     notices = [
-        "Research use only: not for diagnosis or treatment. The predicted stage group is a model's output from one "
-        "region of interest in one CT; it is not a clinical stage and has been verified by no one.",
-        f"Trained on {bundle.rows} patients of {bundle.cohort}, {100 * bundle.prevalence_advanced:.0f} % of them "
-        "advanced stage; the probability holds at that prevalence only.",
-        *([f"The training cohort holds no patient of stage {absent}: the model cannot tell it."] if absent else []),
-        f"Intended use: {bundle.intended_use}",
-        f"Licence of the model: {bundle.licence}",
-        *dict.fromkeys(note for name in context.features.names if (note := CONCEPTS[name].note)),
+        f"Research use only: not for diagnosis or treatment. The predicted {words.kind} is a model's output from one "
+        f"region of interest in one CT; {words.disclaimer} and has been verified by no one."
     ]
+    if result.stage is Stage.INDETERMINATE:
+        notices.append(
+            f"Indeterminate: the evidence does not single out a {words.kind} (class-conditional conformal prediction, "
+            f"alpha {bundle.alpha:g})."
+        )
+    trained = (
+        f"Trained on {bundle.rows} patients of {bundle.cohort}, {100 * bundle.prevalence_advanced:.0f} % of them "
+        f"{words.positive}; "
+    )
+    if result.prevalence is None:
+        notices.append(f"{trained}the probability holds at that prevalence only.")
+    else:
+        notices.append(
+            f"{trained}the probability was corrected to this site's prevalence of {100 * result.prevalence:.3g} % and "
+            f"holds at that one only. The predicted {words.kind} and the contributions do not depend on it."
+        )
+    if bundle.endpoint != STAGE_GROUP:
+        notices.append(f"The endpoint is {words.endpoint}: {bundle.endpoint.negative} or {bundle.endpoint.positive}.")
+    elif absent:
+        notices.append(f"The training cohort holds no patient of stage {absent}: the model cannot tell it.")
+    if context.covariates.values or context.covariates.missing:
+        notices.append(str(context.covariates))
+    notices += [f"Intended use: {bundle.intended_use}", f"Licence of the model: {bundle.licence}"]
+    return notices + list(dict.fromkeys(note for name in context.features.names if (note := CONCEPTS[name].note)))
+
+
+def _texts(context: ReportContext) -> sr.ContainerContentItem:
     outside = [f"{name} lies outside the range seen in training." for name in context.result.domain.outside]
-    texts = [(NOTICE, notice) for notice in notices] + [(WARNING, text) for text in (*context.warnings, *outside)]
+    texts = [(NOTICE, text) for text in _notices(context)]
+    texts += [(WARNING, text) for text in (*context.warnings, *outside)]
     container = sr.ContainerContentItem(
         name=sr.CodedConcept("C0034375", "UMLS", "Qualitative Evaluations"),
         relationship_type=sr.RelationshipTypeValues.CONTAINS,

@@ -15,7 +15,7 @@ from appliance.errors import LungstageError
 
 ENVIRONMENT_PREFIX = "LUNGSTAGE_"
 
-Folder = Annotated[Path, AfterValidator(lambda path: Path(os.path.abspath(path)))]
+Location = Annotated[Path, AfterValidator(lambda path: Path(os.path.abspath(path)))]
 Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
 
 
@@ -28,15 +28,21 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    inbox: Folder = Field(description="Folder that studies are copied into; read, never written.")
-    outbox: Folder = Field(description="Folder that reports appear in.")
-    bundle: Folder = Field(description="Folder of the model bundle.")
-    state: Folder = Field(
+    inbox: Location = Field(description="Folder that studies are copied into; read, never written.")
+    outbox: Location = Field(description="Folder that reports appear in.")
+    bundle: Location = Field(description="Folder of the model bundle.")
+    state: Location = Field(
         description="Folder of the ledger, on a local disk; default: .lungstage-NAME beside outbox NAME."
     )
     roi_name: str | None = Field(None, description="ROI to use, instead of the bundle's rule.")
     match_by_geometry: bool = Field(
         False, description="Go by geometry where a ROI's image references resolve to nothing."
+    )
+    prevalence: float | None = Field(
+        None, gt=0, lt=1, description="Share of the model's positive class among the site's patients; corrects to it."
+    )
+    covariates: Location | None = Field(
+        None, description="CSV of study_instance_uid and age, sex or histology, which outranks the header."
     )
     settle_seconds: Seconds = Field(0.2, description="How long a file must rest before it is read.")
     case_settle_seconds: Seconds = Field(2.0, description="How long a case must rest before an end counts as an end.")

@@ -136,8 +136,70 @@ class FeatureVector:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What a model tells apart: two classes, of which the model states the probability of the second.
+
+    Attributes
+    ----------
+    name
+        Of what is predicted, e.g. ``stage``.
+    negative, positive
+        Names of the two classes, e.g. ``early`` and ``advanced``.
+    """
+
+    name: str
+    negative: str
+    positive: str
+
+    def answer(self, stage: Stage) -> str:
+        """Name of the class that an answer stands for, or ``indeterminate``."""
+        return {Stage.EARLY: self.negative, Stage.ADVANCED: self.positive}.get(stage, str(stage))
+
+
+STAGE_GROUP = Endpoint("stage", "early", "advanced")
+"""The endpoint that lungstage is made for; every other one is named by its bundle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Covariate:
+    """A clinical input of a model beside the radiomic features.
+
+    Attributes
+    ----------
+    name
+        ``age`` (years), ``sex`` or ``histology``.
+    levels
+        Of a category, the levels in order, the first being the reference; empty for a number.
+    """
+
+    name: str
+    levels: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the network's inputs that stand for it: one for a number, one per level but the first."""
+        return tuple(f"{self.name}={level}" for level in self.levels[1:]) if self.levels else (self.name,)
+
+    def encode(self, value: float | str | None) -> tuple[float, ...]:
+        """Encode one value into :attr:`columns`; NaN throughout where it is missing or of no known level."""
+        if not self.levels:
+            return (float("nan") if value is None else float(value),)
+        if value not in self.levels:
+            return (float("nan"),) * (len(self.levels) - 1)
+        return tuple(float(value == level) for level in self.levels[1:])
+
+
+COVARIATES = ("age", "sex", "histology")
+"""The covariates that a model may take; T, N and M are never among them, because they are the stage."""
+
+
 class Stage(StrEnum):
-    """The predicted stage group; ``indeterminate`` where the evidence does not single one out."""
+    """The predicted stage group; ``indeterminate`` where the evidence does not single one out.
+
+    A model of another endpoint answers in the same three values: ``early`` stands for its negative class and
+    ``advanced`` for its positive one, and :meth:`Endpoint.answer` says what they are called.
+    """
 
     EARLY = "early"
     ADVANCED = "advanced"
@@ -152,11 +214,14 @@ class DomainAssessment:
     ----------
     distance
         Shrinkage-Mahalanobis distance to the training cohort, in standard deviations.
+    neighbour_distance
+        Distance to the nearest training tumours (:mod:`training.domain`), in standard deviations per feature.
     outside
         Features whose value lies outside the range seen in training.
     """
 
     distance: float
+    neighbour_distance: float
     outside: tuple[str, ...]
 
 
@@ -169,15 +234,18 @@ class StagingResult:
     stage
         Predicted stage group.
     probability_advanced
-        Calibrated probability of advanced stage, at the training prevalence, in [0, 1].
+        Calibrated probability of advanced stage, in [0, 1], at :attr:`prevalence`.
     contributions
-        Signed contribution of each feature in logit units; their sum is the logit minus the logit of the
-        training median.
+        Signed contribution of each feature, and of each covariate where the model takes any, in logit units; their
+        sum is the logit, at the training prevalence, minus the logit of the training median.
     domain
         Distance to the training cohort.
+    prevalence
+        The site's prevalence that the probability was corrected to; None where it holds at the training prevalence.
     """
 
     stage: Stage
     probability_advanced: float
     contributions: Mapping[str, float]
     domain: DomainAssessment
+    prevalence: float | None = None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from appliance import outbox
 from appliance.casebook import Casebook, internal_error
+from appliance.covariates import Site
 from appliance.errors import Held, LungstageError, Refused, Unavailable
 from appliance.job import Job
 from appliance.ledger import Ledger
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 class Stage(Protocol):
     """Shape of :func:`appliance.pipeline.stage`."""
 
-    def __call__(self, plan: Plan, bundle: Bundle, *, created: datetime) -> Staged: ...  # noqa: D102
+    def __call__(self, plan: Plan, bundle: Bundle, *, created: datetime, site: Site) -> Staged: ...  # noqa: D102
 
 
 class Worker:
@@ -86,7 +87,7 @@ class Worker:
         if job.created_at is None:
             raise RuntimeError("a claimed job bears no date")
         try:
-            staged = self._run(self._casebook.plan(job), self._bundle, created=job.created_at)
+            staged = self._run(self._casebook.plan(job), self._bundle, created=job.created_at, site=self._site())
         except Refused as refused:
             self._ledger.refuse(job.id, refused.reason, content=job.content, fingerprint=job.fingerprint)
             self._casebook.close(job)
@@ -103,6 +104,13 @@ class Worker:
             sr = str(staged.documents[-1].SOPInstanceUID)
             return self._ledger.staged(job.id, staged.outcome, sr), staged
         return None
+
+    def _site(self) -> Site:
+        """Read the covariates anew, because rows join while the daemon runs; a file in disorder is no study's fault."""
+        try:
+            return Site.read(self._settings.prevalence, self._settings.covariates)
+        except Refused as refused:
+            raise Unavailable(str(refused)) from refused
 
     def _deliver(self, job: Job, staged: Staged) -> None:
         try:

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from appliance import phantom
-from appliance.bundle import BUNDLE_FILES, EXTRACTION_KEY, FEATURES_KEY, load_bundle, measure_phantom
+from appliance.bundle import BUNDLE_FILES, carried_texts, load_bundle, measure_phantom
 from appliance.errors import ReasonCode, Refused
 from appliance.inference import Predictor
-from appliance.manifest import QUANTILES, Decision, FeatureEntry, GoldenCase, Manifest, Provenance
+from appliance.manifest import (
+    QUANTILES,
+    CovariateColumn,
+    CovariateEntry,
+    Decision,
+    EndpointEntry,
+    FeatureEntry,
+    GoldenCase,
+    Manifest,
+    Provenance,
+)
 from appliance.manifest import render as render_manifest
 from appliance.radiomics import parameters
 from appliance.roi_rule import ROI_RULE
@@ -91,32 +103,35 @@ def pack(run: Run, name: str) -> tuple[dict[str, bytes], Parity]:
     # Through the appliance's own reader, which refuses what it could not measure.
     extraction = parameters.render(ExtractionSpec(model.features, record["extraction"]))
     spec = parameters.parse(extraction, order=model.features)
-    graph = build_graph(model, {FEATURES_KEY: "\n".join(model.features), EXTRACTION_KEY: extraction})
+    graph = build_graph(model, carried_texts(model.features, model.covariates, extraction))
     onnx_model = graph.SerializeToString(deterministic=True)
     parity = prove(model, onnx_model)
-    entries, decision = _entries(model, record["envelope"]), _decision(record["conformal"])
+    entries, covariates = _entries(model, record["envelope"]), _covariates(model)
+    decision = _decision(record["conformal"])
     # The same software with another model is another version.
     version = f"{record['versions']['lungstage']}+{_sha256(onnx_model)[:8]}"
-    use = intended_use(record["domain"]["quantiles"])
+    use = intended_use(record["domain"], run.endpoint)
     contents = {
         "model.onnx": onnx_model,
         "extraction.yaml": extraction.encode("utf-8"),
-        "MODEL_CARD.md": card.render(name, version, record, model.calibration, entries, use).encode("utf-8"),
+        "MODEL_CARD.md": card.render(name, version, run, entries, covariates, use).encode("utf-8"),
     }
     manifest = Manifest(
-        schema_version=1,
+        schema_version=2,
         name=name,
         version=version,
         research_use_only=True,
         files={file: _sha256(content) for file, content in sorted(contents.items())},
+        endpoint=EndpointEntry(**asdict(run.endpoint)),
         features=entries,
+        covariates=covariates,
         slice_margin=spec.margin_slices,
         pixel_type="int16 if the rescale is integral, else float64",
         roi_rule=ROI_RULE,
         intended_use=use,
         decision=decision,
         provenance=_provenance(record),
-        golden=_golden(spec, Predictor(onnx_model, entries, decision)),
+        golden=_golden(spec, Predictor(onnx_model, entries, decision, model.covariates), covariates),
     )
     return {**contents, "manifest.json": render_manifest(manifest)}, parity
 
@@ -130,8 +145,22 @@ def _entries(model: FittedModel, envelope: Mapping[str, Mapping[str, float]]) ->
             training_median=float(median),
             training_quantiles={key: float(envelope[name][key]) for key in QUANTILES},
         )
-        for name, median in zip(model.features, model.preprocessing.median, strict=True)
+        for name, median in zip(model.features, model.preprocessing.median[: len(model.features)], strict=True)
     )
+
+
+def _covariates(model: FittedModel) -> tuple[CovariateEntry, ...]:
+    steps = model.preprocessing
+    inputs = zip(steps.median.tolist(), steps.lower.tolist(), steps.upper.tolist(), strict=True)
+    following = itertools.islice(inputs, len(model.features), None)
+    entries = []
+    for covariate in model.covariates:
+        columns = [
+            CovariateColumn(name=name, training_median=median, limits=(lower, upper))
+            for name, (median, lower, upper) in zip(covariate.columns, following, strict=False)
+        ]
+        entries.append(CovariateEntry(name=covariate.name, levels=covariate.levels, columns=tuple(columns)))
+    return tuple(entries)
 
 
 def _decision(conformal: Mapping[str, Any]) -> Decision:
@@ -154,14 +183,17 @@ def _provenance(record: Mapping[str, Any]) -> Provenance:
     )
 
 
-def _golden(spec: ExtractionSpec, predictor: Predictor) -> GoldenCase:
+def _golden(spec: ExtractionSpec, predictor: Predictor, covariates: tuple[CovariateEntry, ...]) -> GoldenCase:
+    # Of the covariates, values away from the median, so that their part of the graph has a say.
+    values = {entry.name: entry.levels[-1] if entry.levels else entry.columns[0].limits[1] for entry in covariates}
     features = measure_phantom(phantom.NAME, spec)
     if not np.isfinite(features.values).all():
         raise ArithmeticError("a selected feature is not defined on the phantom, so the bundle could not prove itself")
     return GoldenCase(
         phantom=phantom.NAME,
         features=dict(zip(features.names, features.values.tolist(), strict=True)),
-        probability_advanced=predictor.predict(features).probability_advanced,
+        covariates=values,
+        probability_advanced=predictor.predict(features, values).probability_advanced,
     )
 
 

@@ -6,36 +6,81 @@ the same text.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
 
-from appliance.manifest import FeatureEntry, IntendedUse
-from appliance.vocabulary import CONCEPTS
-from export.markdown import as_table, bullets, figure, number, percent, span
+from appliance.manifest import CovariateEntry, FeatureEntry, IntendedUse
+from appliance.spec import STAGE_GROUP
+from export.inputs import inputs, skew
+from export.markdown import bullets, figure, percent, span
+from export.performance import matching_evaluation, performance
+from export.selection import selection
 from training.calibration import MIN_SLOPE
-
-_METRICS: Final = {
-    "auc": "AUC",
-    "accuracy": "Accuracy",
-    "balanced_accuracy": "Balanced accuracy",
-    "macro_precision": "Precision (macro)",
-    "macro_recall": "Recall (macro)",
-    "macro_f1": "F1 (macro)",
-    "brier": "Brier score (lower is better)",
-}
+from training.domain import GROUP_SIZE, NEIGHBOURS
+from training.run import FittedModel, Run
 
 
-def _metric(key: str) -> str:
-    return _METRICS.get(key, key.replace("_", " ").capitalize())
+def render(
+    name: str, version: str, run: Run,
+    entries: Sequence[FeatureEntry], covariates: Sequence[CovariateEntry], use: IntendedUse,
+) -> str:  # fmt: skip
+    """Write the card.
+
+    Parameters
+    ----------
+    name, version
+        Of the bundle.
+    run
+        The fitted model, its record and, where there is one, its evaluation.
+    entries, covariates
+        The network's inputs in order.
+    use
+        The limits of intended use.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
+    record = run.record
+    sections = {
+        "What it is": _what(run),
+        "Intended use": _use(run, use),
+        "Data": _data(run),
+        "Licence": _licence(record["cohort"]["licence"]),
+        "Performance": performance(run),
+        "Selection": selection(record),
+        "Calibration and decision": _decision(run),
+        "Inputs": inputs(record, entries, covariates),
+        "Skew between training table and appliance": skew(record["cohort"], [entry.name for entry in entries]),
+        "Limits": _limits(run),
+        "How to reproduce": _reproduce(name, run),
+    }
+    body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items() if text)
+    return f"# Model card: {name} {version}\n\n{body}\n"
 
 
-def _in_order(metrics: Iterable[str]) -> list[str]:
-    """Known metrics first, as listed above, then the others by name: a record has no order of its own."""
-    known = list(_METRICS)
-    return sorted(metrics, key=lambda key: (known.index(key) if key in known else len(known), key))
+def _what(run: Run) -> str:
+    endpoint, model = run.endpoint, run.model
+    if endpoint == STAGE_GROUP:
+        advanced = "III" if "IV" in run.record["cohort"]["stages_absent"] else "III–IV"
+        told = f"tells early (stage I–II) from advanced (stage {advanced}) lung cancer by the primary tumour on CT"
+    else:
+        told = f"predicts {endpoint.name} ({endpoint.negative} or {endpoint.positive}) by the lung tumour on CT"
+    beside = f" and {', '.join(c.name for c in model.covariates)}," if model.covariates else ""
+    return (
+        f"A radiomics model that {told}: {len(model.features)} PyRadiomics features, chosen by gradient-based "
+        f"recursive feature elimination (GL-RFE),{beside} into a seed ensemble of small neural networks, calibrated. "
+        "It gives a probability, each input's signed contribution (DeepLIFT rescale against the training median, in "
+        "logit units) and two distances to the training cohort. **Research use only; not a medical device.**"
+    )
 
 
-def _use(use: IntendedUse) -> str:
+def _use(run: Run, use: IntendedUse) -> str:
+    not_for = (
+        "diagnosis, staging or treatment decisions; nodes, metastases or benign lesions as the region of interest"
+        if run.endpoint == STAGE_GROUP
+        else "diagnosis, prognosis or treatment decisions"
+    )
     return "\n\n".join(
         [
             use.statement,
@@ -49,16 +94,28 @@ def _use(use: IntendedUse) -> str:
                     f"HU inside the region of interest {span(*use.hu_range)}",
                     f"domain distance at most {use.domain_distance_max:.2f} (twice the training cohort's largest); "
                     f"above {use.domain_distance_warn:.2f}, its 99 % quantile, the answer carries a warning",
+                    f"neighbour distance at most {use.neighbour_distance_max:.2f}, with a warning above "
+                    f"{use.neighbour_distance_warn:.2f}, likewise",
                 ]
             ),
-            "**Not for:** diagnosis, staging or treatment decisions; nodes, metastases or benign lesions as the region "
-            "of interest; other organs; images after treatment; other modalities.",
+            _domain(run.model),
+            f"**Not for:** {not_for}; other organs; images after treatment; other modalities.",
         ]
     )
 
 
-def _data(record: Mapping[str, Any]) -> str:
-    cohort, table = record["cohort"], record["table"]
+def _domain(model: FittedModel) -> str:
+    return (
+        "The domain distance is Mahalanobis with a shrunk covariance (Ledoit & Wolf 2004). The neighbour distance is "
+        f"the mean distance to the {NEIGHBOURS} nearest of {len(model.domain_references)} references in the "
+        "standardised features, in standard deviations per feature; each reference is the mean of at least "
+        f"{GROUP_SIZE} patients, so that no patient's values are part of this bundle. A feature outside the range that "
+        "training saw is named in the report."
+    )
+
+
+def _data(run: Run) -> str:
+    cohort, table = run.record["cohort"], run.record["table"]
     positives, used = table["positives"], table["used"]
     excluded = ", ".join(f"{count} ({reason})" for reason, count in sorted(table["excluded"].items())) or "none"
     absent = ", ".join(cohort["stages_absent"])
@@ -66,8 +123,8 @@ def _data(record: Mapping[str, Any]) -> str:
         f"Cohort: {cohort['name']}. {cohort['source']}.",
         f"Cite: {cohort['citation']}",
         f"Rows in the table: {table['rows']}; left out: {excluded}; used: {used}.",
-        f"Training prevalence: {positives} advanced of {used} ({percent(positives / used)}). The probability is "
-        "calibrated to this prevalence and means little at another one.",
+        f"Training prevalence: {positives} {run.endpoint.positive} of {used} ({percent(positives / used)}). The "
+        "probability is calibrated to this prevalence and means little at another one, unless it is corrected.",
         f"Table `{table['name']}`, SHA-256 `{table['sha256']}`. No patient row is part of this bundle.",
         *cohort["notes"],
     ]
@@ -83,175 +140,68 @@ def _licence(licence: str) -> str:
     )
 
 
-def _inputs(entries: Sequence[FeatureEntry]) -> str:
-    rows = []
-    for position, entry in enumerate(entries, 1):
-        q = entry.training_quantiles
-        note = CONCEPTS[entry.name].note
-        name = f"`{entry.name}`" + (f" ({note})" if note else "")
-        rows.append(
-            [
-                str(position),
-                name,
-                entry.unit,
-                entry.ibsi or "none",
-                number(entry.training_median),
-                span(q["0.05"], q["0.95"]),
-            ]
-        )
-    return as_table(
-        ["", "PyRadiomics feature", "unit (UCUM)", "IBSI", "training median", "5 % to 95 % of training"], rows
-    )
-
-
-def _performance(record: Mapping[str, Any]) -> str:
-    table = record["table"]
-    share = table["positives"] / table["used"]
-    figures = record["out_of_fold"]
-    rows = [[_metric(key), figure(figures[key])] for key in _in_order(figures)]
-    parts = [
-        "Out of fold, split by patients: every fit, feature selection included, saw the training rows of its fold "
-        f"only. In brackets: {record['interval']}",
-        as_table(["", "value"], rows),
-        "Next to what it must be compared with, on the same folds:",
-        _comparison(record),
-        f"**Accuracy must be compared with the majority class:** calling every case "
-        f"{'advanced' if share >= 0.5 else 'early'} is right in {percent(max(share, 1 - share))} of these patients "
-        "(balanced accuracy 50 %, AUC 0.5).",
-    ]
-    stability = record["stability"].get("gl_rfe_dnn")
-    if stability is not None:
-        parts.append(
-            f"Stability of the selection over the folds (Nogueira 2018): {stability:.2f}; 1 would be the same features "
-            "every time, 0 is chance."
-        )
-    if record["cut_rows"]:
-        used, every = record["cut_rows"]["used_only"], record["cut_rows"]["all_rows"]
-        keys = _in_order(set(used) & set(every))
-        parts += [
-            "Effect of the rows that were left out, by the same procedure with and without them:",
-            as_table(
-                ["", "used rows only", "all rows"],
-                [[_metric(key), figure(used[key]), figure(every[key])] for key in keys],
-            ),
-        ]
-    parts.append(
-        "The method's authors claim 90.22 % accuracy on a cohort that is not public (arXiv 2606.04453). The claim is "
-        "theirs; it was not reproduced here and says nothing of this model."
-    )
-    return "\n\n".join(parts)
-
-
-def _comparison(record: Mapping[str, Any]) -> str:
-    """Tabulate the AUC and the balanced accuracy of this procedure and its comparators."""
-    metrics = ("auc", "balanced_accuracy")
-    methods = {"this model's procedure": record["out_of_fold"], **dict(sorted(record["comparators"].items()))}
-    rows = [
-        [name.replace("_", " "), *(figure(scores[key]) if key in scores else "" for key in metrics)]
-        for name, scores in methods.items()
-    ]
-    return as_table(["", *map(_metric, metrics)], rows)
-
-
-def _decision(record: Mapping[str, Any], slope: float, intercept: float) -> str:
-    conformal = record["conformal"]
+def _decision(run: Run) -> str:
+    endpoint, record, (slope, intercept) = run.endpoint, run.record, run.model.calibration
+    conformal, table = record["conformal"], record["table"]
+    evaluation = matching_evaluation(run)
+    if evaluation is not None:
+        conformal = conformal | evaluation["methods"][evaluation["reference"]]["conformal"]
     coverage = [f"{key}: {figure(value)}" for key, value in sorted(conformal["coverage"].items())]
+    decided = conformal.get("accuracy_where_decided")
+    right = f" Where there is an answer, it is right in {figure(decided)} of the cases." if decided is not None else ""
     silenced = " The slope rests on its lower bound: every probability is about the prevalence." * (slope <= MIN_SLOPE)
     return "\n\n".join(
         [
             f"The probability is Platt-scaled on out-of-fold logits: sigmoid({slope:.3f} × logit {intercept:+.3f})."
             + silenced,
-            f"Early stays possible from a probability of {conformal['early_min_probability']:.3f}, advanced from "
+            f"{endpoint.negative.capitalize()} stays possible from a probability of "
+            f"{conformal['early_min_probability']:.3f}, {endpoint.positive} from "
             f"{conformal['advanced_min_probability']:.3f} (class-conditional split conformal, α = "
             f"{conformal['alpha']:g}). Exactly one possible class is the answer, otherwise it is `indeterminate`: "
-            f"{figure(conformal['indeterminate'])} of the cases out of fold. Coverage out of fold:",
+            f"{figure(conformal['indeterminate'])} of the cases out of fold.{right} Coverage out of fold:",
             bullets(coverage),
+            "A site that knows its own prevalence states it with the setting `prevalence` (`--prevalence`): "
+            "logit(p′) = logit(p) − logit(training prevalence, "
+            f"{table['positives'] / table['used']:.4g}) + logit(site prevalence) (Saerens, Latinne & Decaestecker "
+            "2002). This assumes that patients of one class look alike at both places. The answer is decided on the "
+            "uncorrected probability, because coverage within a class does not depend on the prevalence, and the "
+            "contributions explain the uncorrected logit.",
         ]
     )
 
 
-def _skew(cohort: Mapping[str, Any], names: Sequence[str]) -> str:
-    """Compare the table's values with the appliance's own for one case that both have."""
-    skew = cohort.get("skew")
-    if not skew:
-        return (
-            "The training table was not compared with the appliance's own extraction: no image of a patient in the "
-            "table was at hand."
-        )
-    rows = [
-        [f"`{name}`", f"{100 * skew['relative'][name]:+.2f} %", f"{skew['in_iqr'][name]:+.3f}"]
-        for name in names
-        if name in skew["relative"]
-    ]
+def _limits(run: Run) -> str:
+    invisible = (
+        "Nodes, on which early and advanced largely depend, and metastases are invisible to it."
+        if run.endpoint == STAGE_GROUP
+        else f"Whatever else {run.endpoint.name} depends on is invisible to it."
+    )
+    return bullets(
+        [
+            f"It sees the tumour's region of interest alone. {invisible}",
+            "One cohort, no external validation. Scanner, contrast phase, kernel and the contouring physician move "
+            "radiomics features.",
+            "Contributions say what moved this model's answer, not what causes "
+            + ("a stage." if run.endpoint == STAGE_GROUP else "an outcome."),
+        ]
+    )
+
+
+def _reproduce(name: str, run: Run) -> str:
+    record = run.record
+    versions = ", ".join(f"{key} {value}" for key, value in sorted(record["versions"].items()))
+    table = record["table"]["name"]
+    commands = [f"lungstage-train fit {table} -o RUN"]
+    if matching_evaluation(run) is not None:
+        commands.append(f"lungstage-train evaluate {table} -o RUN")
+    commands += [f"lungstage-export build RUN -o models/{name}", f"lungstage-export verify models/{name}"]
+    digest = record.get("procedure_sha256")
+    settings = f" settings of SHA-256 `{digest}`," if digest else ""
     return "\n\n".join(
         [
-            f"Case: {skew['case']}. What the appliance measures of it, against the training table:",
-            as_table(["feature", "relative difference", "in interquartile ranges of the training rows"], rows),
-            f"Where it comes from: {skew['cause']}.",
+            f"With the table above, seed {record['seed']},{settings} and {versions}:",
+            "```\n" + "\n".join(commands) + "\n```",
+            "`extraction.yaml` is a PyRadiomics parameter file: stock PyRadiomics gives the same inputs on the volume "
+            "and mask that `lungstage stage --save-volume` writes.",
         ]
     )
-
-
-def render(
-    name: str, version: str, record: Mapping[str, Any], calibration: tuple[float, float],
-    entries: Sequence[FeatureEntry], use: IntendedUse,
-) -> str:  # fmt: skip
-    """Write the card.
-
-    Parameters
-    ----------
-    name, version
-        Of the bundle.
-    record
-        :attr:`training.run.Run.record`.
-    calibration
-        (slope, intercept) of the fitted model.
-    entries
-        The network's inputs in order.
-    use
-        The limits of intended use.
-
-    Returns
-    -------
-    str
-        Markdown.
-    """
-    advanced = "III" if "IV" in record["cohort"]["stages_absent"] else "III–IV"
-    versions = ", ".join(f"{key} {value}" for key, value in sorted(record["versions"].items()))
-    sections = {
-        "What it is": (
-            f"A radiomics model that tells early (stage I–II) from advanced (stage {advanced}) lung cancer by the "
-            f"primary tumour on CT: {len(entries)} PyRadiomics features, chosen by gradient-based recursive feature "
-            "elimination (GL-RFE), into a seed ensemble of small neural networks, calibrated. It gives a probability, "
-            "each feature's signed contribution (DeepLIFT rescale against the training median, in logit units) and the "
-            "distance to the training cohort. "
-            "**Research use only; not a medical device.**"
-        ),
-        "Intended use": _use(use),
-        "Data": _data(record),
-        "Licence": _licence(record["cohort"]["licence"]),
-        "Performance": _performance(record),
-        "Calibration and decision": _decision(record, *calibration),
-        "Inputs": _inputs(entries),
-        "Skew between training table and appliance": _skew(record["cohort"], [entry.name for entry in entries]),
-        "Limits": bullets(
-            [
-                "It sees the tumour's region of interest alone. Nodes, on which early and advanced largely depend, and "
-                "metastases are invisible to it.",
-                "One cohort, no external validation. Scanner, contrast phase, kernel and the contouring physician move "
-                "radiomics features.",
-                "Contributions say what moved this model's answer, not what causes a stage.",
-            ]
-        ),
-        "How to reproduce": "\n\n".join(
-            [
-                f"With the table above, seed {record['seed']} and {versions}:",
-                f"```\nlungstage-train fit {record['table']['name']} -o RUN\n"
-                f"lungstage-export build RUN -o models/{name}\nlungstage-export verify models/{name}\n```",
-                "`extraction.yaml` is a PyRadiomics parameter file: stock PyRadiomics gives the same inputs on the "
-                "volume and mask that `lungstage stage --save-volume` writes.",
-            ]
-        ),
-    }
-    body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items())
-    return f"# Model card: {name} {version}\n\n{body}\n"

@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from appliance.bundle import load_bundle
-from appliance.errors import ExitStatus, Refused, Unavailable
+from appliance.errors import ExitStatus, LungstageError, Refused, Unavailable
 from training.run import Run
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
@@ -18,20 +18,40 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pret
 
 @app.command()
 def build(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that lungstage-train fit wrote.", exists=True)],
+    run: Annotated[
+        Path | None, typer.Argument(metavar="RUN", help="Folder that lungstage-train fit wrote.", exists=True)
+    ] = None,
     output: Annotated[
-        Path,
+        Path | None,
         typer.Option("--output", "-o", metavar="FOLDER", help="Bundle to write, e.g. models/NAME; replaced if there."),
-    ],
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            help="TOML file of the study, for what is not given.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
 ) -> None:
     """Pack RUN into one bundle, and prove it before it takes its place."""
-    from export import bundle  # onnx and torch take seconds to import; --help and verify go without
+    # onnx and torch take seconds to import; --help and verify go without.
+    from export import bundle
+    from export.performance import matching_evaluation
+    from training.configuration import load_configuration
 
+    study = load_configuration(config, {"study.run": run, "study.bundle": output})
+    run, output = study.path("run", "RUN"), study.path("bundle", "-o FOLDER")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", output.resolve().name):
         raise typer.BadParameter("the folder's name becomes the bundle's: letters, digits, '.', '_' and '-' only")
     if not all((run / name).is_file() for name in ("model.npz", "run.json")):
         raise typer.BadParameter(f"{run} holds no run: model.npz and run.json are needed")
-    parity = bundle.build(Run.load(run), output)
+    read = Run.load(run)
+    if read.evaluation is not None and matching_evaluation(read) is None:
+        typer.echo("evaluation.json is of another procedure or table; the card goes without it", err=True)
+    parity = bundle.build(read, output)
     typer.echo(f"{output}: written and verified; {parity}")
 
 
@@ -52,4 +72,7 @@ def main() -> NoReturn:
     except (Unavailable, OSError) as error:
         sys.stderr.write(f"unavailable: {error}\n")
         sys.exit(ExitStatus.UNAVAILABLE)
+    except LungstageError as error:  # the configuration
+        sys.stderr.write(f"usage: {error}\n")
+        sys.exit(ExitStatus.USAGE)
     sys.exit(0)

@@ -1,4 +1,4 @@
-"""One ONNX graph from raw features to a calibrated probability, its explanation and its distance to training.
+"""One ONNX graph from raw inputs to a calibrated probability, its explanation and its distances to training.
 
 The graph is built node by node, not traced, so the same model gives the same bytes and nothing of the building
 machine enters the file. Everything is float64: the appliance's answer is the one that training computed.
@@ -14,7 +14,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from training.preprocessing import UNCLIPPED_LIMIT
+from training.domain import NEIGHBOURS
+from training.preprocessing import UNCLIPPED_LIMIT, subset
 from training.run import Array, FittedModel, Preprocessing
 
 OPSET = 18
@@ -41,16 +42,29 @@ class _Graph:
         return name
 
     def op(self, kind: str, *inputs: str | float | Array, output: str | None = None, **attributes: Any) -> str:
-        """Add a node; numbers and arrays among `inputs` become constants. Return the output's name."""
+        """Add a node of one output; numbers and arrays among `inputs` become constants. Return the output's name."""
         names = [x if isinstance(x, str) else self.constant(np.asarray(x, np.float64), "c") for x in inputs]
         output = output or f"{kind.lower()}_{next(self._counter)}"
         self.nodes.append(helper.make_node(kind, names, [output], **attributes))
         return output
 
+    def integers(self, *values: int) -> str:
+        """Add an int64 constant: axes, sizes, counts."""
+        return self.constant(np.array(values, np.int64), "integers")
+
     def sum(self, x: str, axis: int, *, output: str | None = None) -> str:
         """Add up along one axis, which goes away."""
-        axes = self.constant(np.array([axis], np.int64), "axes")
-        return self.op("ReduceSum", x, axes, keepdims=0, output=output)
+        return self.op("ReduceSum", x, self.integers(axis), keepdims=0, output=output)
+
+    def columns(self, x: str, sizes: Mapping[str, int]) -> None:
+        """Part the columns of `x` (n, sum of sizes) into outputs of these names and widths."""
+        self.nodes.append(helper.make_node("Split", [x, self.integers(*sizes.values())], list(sizes), axis=1))
+
+    def smallest(self, x: str, count: int) -> str:
+        """Pick the `count` smallest of each row of `x`."""
+        values, places = (f"topk_{next(self._counter)}" for _ in range(2))
+        self.nodes.append(helper.make_node("TopK", [x, self.integers(count)], [values, places], axis=-1, largest=0))
+        return values
 
 
 def _power_part(graph: _Graph, u: str, exponent: Array) -> str:
@@ -101,10 +115,11 @@ def _rescale_multiplier(graph: _Graph, case: tuple[str, str], baseline: tuple[st
     return graph.op("Where", same, derivative, quotient)
 
 
-def _contributions(graph: _Graph, z: str, z0: str, model: FittedModel, weights: list[str], biases: list[str]) -> str:
-    """Add logit (n,) and contributions (n, k), the latter by DeepLIFT's rescale rule against the baseline `z0`.
+def _contributions(graph: _Graph, z: str, z0: str, model: FittedModel, weights: list[str], biases: list[str]) -> None:
+    """Add logit (n,), and the contributions of features (n, k) and covariates (n, c) against the baseline `z0`.
 
-    Shrikumar, Greenside & Kundaje 2017, "Learning important features through propagating activation differences".
+    DeepLIFT's rescale rule: Shrikumar, Greenside & Kundaje 2017, "Learning important features through propagating
+    activation differences".
     Multipliers run back through each member; the members' contributions are averaged, as their logits are.
     """
     slope, intercept = model.calibration
@@ -118,8 +133,32 @@ def _contributions(graph: _Graph, z: str, z0: str, model: FittedModel, weights: 
     for weight, case, baseline in zip(weights[-2::-1], hidden[::-1], hidden0[::-1], strict=True):
         passed = graph.op("Mul", multiplier, _rescale_multiplier(graph, case, baseline))
         multiplier = graph.op("MatMul", passed, graph.op("Transpose", weight, perm=[0, 2, 1]))
-    each = graph.op("Mul", multiplier, graph.op("Sub", z, z0))  # (members, n, k)
-    return graph.op("Mul", graph.sum(each, 0), slope / members, output="contributions")
+    each = graph.op("Mul", multiplier, graph.op("Sub", z, z0))  # (members, n, k + c)
+    shares = _shares(model)
+    total = graph.op("Mul", graph.sum(each, 0), slope / members, output=None if len(shares) > 1 else "contributions")
+    if len(shares) > 1:
+        graph.columns(total, shares)
+
+
+def _shares(model: FittedModel) -> dict[str, int]:
+    """Return the outputs that hold contributions, and how many columns each has."""
+    k, c = len(model.features), len(model.covariate_columns)
+    return {"contributions": k, "covariate_contributions": c} if c else {"contributions": k}
+
+
+def _distances(graph: _Graph, features: str, steps: Preprocessing, model: FittedModel) -> None:
+    """Add the two distances (n,) of :mod:`training.domain` from features (n, k) in which nothing is missing."""
+    k = len(model.features)
+    z = _standardise(graph, features, steps)
+    z = graph.op("Min", graph.op("Max", z, -UNCLIPPED_LIMIT), UNCLIPPED_LIMIT)
+    squared = graph.sum(graph.op("Mul", graph.op("MatMul", z, model.domain_precision), z), -1)
+    graph.op("Sqrt", graph.op("Max", squared, 0.0), output="domain_distance")
+    # (n, 1, k) - (m, k): differences squared, not the expanded square, which loses digits to cancellation.
+    difference = graph.op("Sub", graph.op("Unsqueeze", z, graph.integers(1)), model.domain_references)
+    to_each = graph.op("Sqrt", graph.sum(graph.op("Mul", difference, difference), -1))  # (n, m)
+    count = min(NEIGHBOURS, len(model.domain_references))
+    total = graph.sum(graph.smallest(to_each, count), -1)
+    graph.op("Div", total, count * np.sqrt(k), output="neighbour_distance")
 
 
 def build_graph(model: FittedModel, metadata: Mapping[str, str] | None = None) -> onnx.ModelProto:
@@ -128,35 +167,38 @@ def build_graph(model: FittedModel, metadata: Mapping[str, str] | None = None) -
     Parameters
     ----------
     model
-        The fitted model, k features.
+        The fitted model, k features and c columns of covariates.
     metadata
-        Texts to carry in the file; a bundle puts ``features`` and ``extraction.yaml`` here.
+        Texts to carry in the file (:func:`appliance.bundle.carried_texts`).
 
     Returns
     -------
     onnx.ModelProto
-        Input ``features`` (n, k), raw, NaN where missing. Outputs ``probability_advanced`` (n,), ``contributions``
-        (n, k) in logit units, which sum to the logit minus the training median's logit, ``domain_distance`` (n,) in
-        standard deviations, and ``logit`` (n,). All float64, opset 18; identical bytes for identical input.
+        Input ``features`` (n, k), and ``covariates`` (n, c) where there are any; raw, NaN where missing. Outputs
+        ``probability_advanced`` (n,), ``contributions`` (n, k) and, with covariates, ``covariate_contributions``
+        (n, c) in logit units, which together sum to the logit minus the training median's logit, ``domain_distance``
+        (n,) in standard deviations, ``neighbour_distance`` (n,) in standard deviations per feature, and ``logit``
+        (n,). All float64, opset 18; identical bytes for identical input.
     """
-    k = len(model.features)
+    k, c = len(model.features), len(model.covariate_columns)
     steps = model.preprocessing
     graph = _Graph()
     weights = [graph.constant(w, "weight") for w in model.ensemble.weights]
     biases = [graph.constant(b[:, np.newaxis, :], "bias") for b in model.ensemble.biases]
 
-    known = graph.op("Where", graph.op("IsNaN", "features"), steps.median, "features")
+    inputs = graph.op("Concat", "features", "covariates", axis=1) if c else "features"
+    known = graph.op("Where", graph.op("IsNaN", inputs), steps.median, inputs)
     lower, upper = graph.constant(steps.lower, "lower"), graph.constant(steps.upper, "upper")
     z = _standardise(graph, graph.op("Min", graph.op("Max", known, lower), upper), steps)
     # The baseline goes through the very same nodes, so a case at the median differs from it by the last bit at most.
     median = graph.constant(steps.median[np.newaxis], "median")
     z0 = _standardise(graph, graph.op("Min", graph.op("Max", median, lower), upper), steps)
     _contributions(graph, z, z0, model, weights, biases)
-
-    far = _standardise(graph, known, steps)
-    far = graph.op("Min", graph.op("Max", far, -UNCLIPPED_LIMIT), UNCLIPPED_LIMIT)
-    squared = graph.sum(graph.op("Mul", graph.op("MatMul", far, model.domain_precision), far), -1)
-    graph.op("Sqrt", graph.op("Max", squared, 0.0), output="domain_distance")
+    # The domain is the features' alone: a patient's age or sex says nothing of whether the image is a usual one.
+    own = subset(steps, np.arange(k))
+    if c:
+        known = graph.op("Where", graph.op("IsNaN", "features"), own.median, "features")
+    _distances(graph, known, own, model)
 
     def value(name: str, *shape: str | int) -> onnx.ValueInfoProto:
         return helper.make_tensor_value_info(name, TensorProto.DOUBLE, list(shape))
@@ -165,11 +207,10 @@ def build_graph(model: FittedModel, metadata: Mapping[str, str] | None = None) -
         helper.make_graph(
             graph.nodes,
             "lungstage",
-            [value("features", "n", k)],
+            [value("features", "n", k)] + ([value("covariates", "n", c)] if c else []),
             [
-                value("probability_advanced", "n"),
-                value("contributions", "n", k),
-                value("domain_distance", "n"),
+                *(value(name, "n") for name in ("probability_advanced", "domain_distance", "neighbour_distance")),
+                *(value(name, "n", width) for name, width in _shares(model).items()),
                 value("logit", "n"),
             ],
             initializer=graph.constants,

@@ -6,14 +6,21 @@ These are judgements, not results of a fit, so each stands here with its reason.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Final
 
 from appliance.manifest import IntendedUse
+from appliance.spec import STAGE_GROUP, Endpoint
 
 STATEMENT: Final = (
     "Research on the primary tumour of patients with known non-small-cell lung cancer, one axial original CT of the "
     "chest and one contoured gross tumour volume. Not a medical device; not for diagnosis, staging, or any decision "
     "about a patient's care."
+)
+
+OTHER_STATEMENT: Final = (
+    "Research on {name} ({negative} or {positive}), from one contoured lung tumour on one axial original CT of the "
+    "chest. Not a medical device; not for diagnosis, prognosis, or any decision about a patient's care."
 )
 
 # BodyPartExamined of a CT that shows the chest (PS3.16 Annex L), and THORAX, which scanners write although Annex L has
@@ -32,25 +39,32 @@ PIXEL_SPACING_MM: Final = (0.4, 1.6)
 # outside.
 HU_RANGE: Final = (-1024.0, 3071.0)
 
-# Twice as far from the cohort's centre as its own most distant patient: the network has never been asked there.
+# Twice as far as the cohort's own most distant patient, from its centre or from the nearest of the others: the network
+# has never been asked there.
 MAX_DISTANCE_FACTOR: Final = 2.0
 
 
-def intended_use(domain_quantiles: Mapping[str, float]) -> IntendedUse:
+def intended_use(domain: Mapping[str, Mapping[str, float]], endpoint: Endpoint) -> IntendedUse:
     """Limits for a model whose training rows lie at these distances.
 
     Parameters
     ----------
-    domain_quantiles
-        Quantiles "0.99" and "1" of the training rows' own domain distances, in standard deviations.
+    domain
+        ``quantiles`` and ``neighbour_quantiles`` of the training rows' own distances (:class:`training.domain.Domain`),
+        of which those at "0.99" and "1" count.
+    endpoint
+        What the model tells apart.
     """
+    distances, neighbours = domain["quantiles"], domain["neighbour_quantiles"]
     return IntendedUse(
-        statement=STATEMENT,
+        statement=STATEMENT if endpoint == STAGE_GROUP else OTHER_STATEMENT.format(**asdict(endpoint)),
         modality="CT",
         body_parts=BODY_PARTS,
         slice_thickness_mm=SLICE_THICKNESS_MM,
         pixel_spacing_mm=PIXEL_SPACING_MM,
         hu_range=HU_RANGE,
-        domain_distance_warn=float(domain_quantiles["0.99"]),
-        domain_distance_max=MAX_DISTANCE_FACTOR * float(domain_quantiles["1"]),
+        domain_distance_warn=float(distances["0.99"]),
+        domain_distance_max=MAX_DISTANCE_FACTOR * float(distances["1"]),
+        neighbour_distance_warn=float(neighbours["0.99"]),
+        neighbour_distance_max=MAX_DISTANCE_FACTOR * float(neighbours["1"]),
     )

@@ -17,7 +17,9 @@ def percent(value: float) -> str:
 
 
 def figure(entry: Any) -> str:
-    """Write a figure with its interval where it has one."""
+    """Write a figure with its interval where it has one; nothing where there is none."""
+    if entry is None:
+        return ""
     if isinstance(entry, Mapping):
         return f"{entry['value']:.3f} ({entry['low']:.3f} to {entry['high']:.3f})"
     return f"{entry:.3f}" if isinstance(entry, float) else str(entry)

@@ -1,12 +1,13 @@
 """Proof that ``model.onnx`` computes the fitted model: a second, independent forward pass to compare with.
 
-The reference shares no formula with :mod:`export.graph`: Yeo-Johnson is SciPy's, the network is torch in float64, and
-the contributions come from torch's automatic differentiation with ReLU's derivative replaced by the rescale rule.
+The reference shares no formula with :mod:`export.graph`: Yeo-Johnson is SciPy's, the network is torch in float64, the
+contributions come from torch's automatic differentiation with ReLU's derivative replaced by the rescale rule, and the
+distances are those that training described its own rows by.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -14,22 +15,24 @@ import scipy.special
 import scipy.stats
 import torch
 
+from training.domain import mahalanobis_distances, neighbour_distances
 from training.preprocessing import UNCLIPPED_LIMIT
 from training.run import Array, FittedModel, Preprocessing
 
 TOLERANCE = 1e-6
-"""Largest difference in probability that a build accepts."""
+"""Largest difference that a build accepts, in any output."""
 
 ROWS = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What a model says of n rows: probability (n,), contributions (n, k), distance (n,), logit (n,)."""
+    """What a model says of n rows: contributions (n, k + c), features first, and everything else (n,)."""
 
     probability_advanced: Array
     contributions: Array
     domain_distance: Array
+    neighbour_distance: Array
     logit: Array
 
 
@@ -41,12 +44,14 @@ class Parity:
     probability: float
     contributions: float
     distance: float
+    neighbours: float
     completeness: float  # |sum of contributions - (logit - baseline logit)|, within the graph
 
     def __str__(self) -> str:
         return (
             f"parity over {self.rows} random inputs: probability {self.probability:.1e}, contributions "
-            f"{self.contributions:.1e}, distance {self.distance:.1e}, completeness {self.completeness:.1e}"
+            f"{self.contributions:.1e}, distance {self.distance:.1e}, neighbours {self.neighbours:.1e}, completeness "
+            f"{self.completeness:.1e}"
         )
 
 
@@ -80,9 +85,9 @@ def reference(model: FittedModel, x: Array) -> Answers:
     Parameters
     ----------
     model
-        The fitted model, k features.
+        The fitted model, k features and c columns of covariates.
     x
-        (n, k) raw features, NaN where missing.
+        (n, k + c) raw inputs, features first, NaN where missing.
 
     Returns
     -------
@@ -106,23 +111,33 @@ def reference(model: FittedModel, x: Array) -> Answers:
     slope, intercept = model.calibration
     logit = slope * torch.stack(logits).mean(dim=0)[0] + intercept
     (gradient,) = torch.autograd.grad(logit.sum(), pair)
-    far = np.clip(_standardise(known, steps), -UNCLIPPED_LIMIT, UNCLIPPED_LIMIT)
+    far = np.clip(_standardise(known, steps), -UNCLIPPED_LIMIT, UNCLIPPED_LIMIT)[:, : len(model.features)]
     values = logit.detach().numpy()
     return Answers(
         probability_advanced=scipy.special.expit(values),
         contributions=gradient[0].numpy() * (z - z0),
-        domain_distance=np.sqrt(np.maximum(np.einsum("ni,ij,nj->n", far, model.domain_precision, far), 0.0)),
+        domain_distance=mahalanobis_distances(far, model.domain_precision),
+        neighbour_distance=neighbour_distances(far, model.domain_references),
         logit=values,
     )
 
 
 def run_graph(onnx_model: bytes, x: Array) -> Answers:
-    """Compute the same answers with onnxruntime."""
+    """Compute the same answers of `x` (n, k + c) with onnxruntime."""
     import onnxruntime
 
-    names = ["probability_advanced", "contributions", "domain_distance", "logit"]
-    session = onnxruntime.InferenceSession(onnx_model, providers=["CPUExecutionProvider"])
-    return Answers(*session.run(names, {"features": x}))
+    return run_session(onnxruntime.InferenceSession(onnx_model, providers=["CPUExecutionProvider"]), x)
+
+
+def run_session(session: Any, x: Array) -> Answers:
+    """Run an onnxruntime session of the graph on `x` (n, k + c)."""
+    widths = np.cumsum([given.shape[1] for given in session.get_inputs()])
+    parts = np.split(x, widths[:-1], axis=1)
+    names = [output.name for output in session.get_outputs()]
+    inputs = {given.name: part for given, part in zip(session.get_inputs(), parts, strict=True)}
+    outputs = dict(zip(names, session.run(names, inputs), strict=True))
+    shares = [outputs.pop(name) for name in ("contributions", "covariate_contributions") if name in outputs]
+    return Answers(contributions=np.concatenate(shares, axis=1), **outputs)
 
 
 def random_inputs(model: FittedModel, rows: int = ROWS, seed: int = 0) -> Array:
@@ -131,17 +146,17 @@ def random_inputs(model: FittedModel, rows: int = ROWS, seed: int = 0) -> Array:
     Returns
     -------
     ndarray
-        (rows, k) float64. Of the values 5 % are NaN, 5 % lie far outside the clipping range, 5 % on its edges and 5 %
-        on the median; the first row is the median throughout, the second NaN throughout.
+        (rows, k + c) float64. Of the values 5 % are NaN, 5 % lie far outside the clipping range, 5 % on its edges and
+        5 % on the median; the first row is the median throughout, the second NaN throughout.
     """
     rng = np.random.default_rng(seed)
-    steps, k = model.preprocessing, len(model.features)
-    x = steps.center + steps.spread * rng.normal(0.0, 1.5, (rows, k))
-    wild = steps.median + (steps.upper - steps.lower) * rng.choice([-1.0, 1.0], (rows, k)) * 10 ** rng.uniform(
-        0, 4, (rows, k)
-    )
-    kind = rng.choice(6, (rows, k), p=[0.05, 0.05, 0.025, 0.025, 0.05, 0.8])
-    for i, replacement in enumerate([np.nan, wild, steps.lower, steps.upper, steps.median]):
+    steps = model.preprocessing
+    shape = (rows, steps.median.size)
+    x = steps.center + steps.spread * rng.normal(0.0, 1.5, shape)
+    far = rng.choice([-1.0, 1.0], shape) * 10 ** rng.uniform(0, 4, shape)
+    wild = steps.median + (steps.upper - steps.lower) * far
+    kind = rng.choice(6, shape, p=[0.05, 0.05, 0.025, 0.025, 0.05, 0.8])
+    for i, replacement in enumerate([np.full(shape, np.nan), wild, steps.lower, steps.upper, steps.median]):
         x = np.where(kind == i, replacement, x)
     x[0], x[1] = steps.median, np.nan
     return x
@@ -153,8 +168,8 @@ def prove(model: FittedModel, onnx_model: bytes, rows: int = ROWS, seed: int = 0
     Raises
     ------
     ArithmeticError
-        When a probability differs by more than :data:`TOLERANCE`, or the contributions do not sum to the logit minus
-        the baseline's: the graph is not the model, which is a defect of export.
+        When an output differs by more than :data:`TOLERANCE`, or the contributions do not sum to the logit minus the
+        baseline's: the graph is not the model, which is a defect of export.
     """
     x = random_inputs(model, rows, seed)
     graph, expected = run_graph(onnx_model, x), reference(model, x)
@@ -165,8 +180,10 @@ def prove(model: FittedModel, onnx_model: bytes, rows: int = ROWS, seed: int = 0
         probability=float(np.abs(graph.probability_advanced - expected.probability_advanced).max()),
         contributions=float(np.abs(graph.contributions - expected.contributions).max()),
         distance=float(np.abs(graph.domain_distance - expected.domain_distance).max()),
+        neighbours=float(np.abs(graph.neighbour_distance - expected.neighbour_distance).max()),
         completeness=float(np.abs(gap).max()),
     )
-    if not all(value <= TOLERANCE for value in (parity.probability, parity.contributions, parity.completeness)):
+    differences = {name: value for name, value in asdict(parity).items() if name != "rows"}
+    if not all(value <= TOLERANCE for value in differences.values()):
         raise ArithmeticError(f"the graph does not compute the fitted model: {parity}")
     return parity

@@ -1,4 +1,4 @@
-"""The shipped model answers inside its limits only, and a correction of the patient makes a new report."""
+"""A model answers inside its limits only, and a correction of the patient makes a new report."""
 
 from __future__ import annotations
 
@@ -12,15 +12,27 @@ import pytest
 
 from appliance import phantom
 from appliance.bundle import Bundle, load_bundle
+from appliance.errors import ReasonCode, Refused
+from appliance.intended_use import prove_domain
 from appliance.oneshot import Options, stage_paths
-from tests.studies import Study, seg_study, square_mask, volume
+from appliance.spec import STAGE_GROUP, DomainAssessment, Stage, StagingResult
+from export.bundle import build
+from export.intended_use import intended_use
+from tests.export.conftest import make_run, without_limits
+from tests.studies import Study, seg_study, volume
 
 
 @pytest.fixture(scope="module")
-def bundle() -> Bundle:
-    from tests.conftest import ROOT
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Random weights, with the limits that every packed model has but that of the distance from training."""
+    folder = tmp_path_factory.mktemp("models") / "made-up"
+    build(without_limits(make_run()), folder)
+    return load_bundle(folder, self_test=False)
 
-    return load_bundle(ROOT / "models" / "lung1-stage", self_test=False)
+
+@pytest.fixture
+def shipped(shipped_bundle: Path) -> Bundle:
+    return load_bundle(shipped_bundle, self_test=False)
 
 
 def staged(study: Path, bundle: Bundle, out: Path) -> dict[str, Any]:
@@ -83,12 +95,35 @@ def test_values_that_no_tissue_has(bundle: Bundle, tmp_path: Path) -> None:
     assert "HU" in answer["reason"]["message"]
 
 
-def test_a_tumour_unlike_any_other(bundle: Bundle, tmp_path: Path) -> None:
-    mask = square_mask()
-    checkered = mask & (np.indices(mask.shape).sum(axis=0) % 2 == 0)
-    answer = staged(seg_study(checkered).write(tmp_path / "study"), bundle, tmp_path / "out")
+def test_a_tumour_unlike_any_other(shipped: Bundle, tmp_path: Path) -> None:
+    checkered = np.indices((12, 40, 48)).sum(axis=0) % 2 == 0
+    checkered[[0, 1, -2, -1]] = False  # a margin, so that no end of the series cuts it
+    answer = staged(seg_study(checkered).write(tmp_path / "study"), shipped, tmp_path / "out")
     assert answer["reason"]["code"] == "outside_intended_use"
     assert "training cohort" in answer["reason"]["message"]
+
+
+USE = intended_use({"quantiles": {"0.99": 4.0, "1": 5.0}, "neighbour_quantiles": {"0.99": 1.0, "1": 1.5}}, STAGE_GROUP)
+
+
+def at(distance: float, neighbours: float) -> StagingResult:
+    return StagingResult(Stage.EARLY, 0.2, {}, DomainAssessment(distance, neighbours, ()))
+
+
+@pytest.mark.parametrize(
+    ("distance", "neighbours", "warnings"), [(4.0, 1.0, 0), (4.1, 1.0, 1), (4.0, 1.1, 1), (10.0, 3.0, 2)]
+)
+def test_either_distance_warns_on_its_own(distance: float, neighbours: float, warnings: int) -> None:
+    assert len(prove_domain(at(distance, neighbours), USE)) == warnings
+
+
+@pytest.mark.parametrize(
+    ("distance", "neighbours"), [(10.1, 0.5), (1.0, 3.1), (float("nan"), 0.5), (1.0, float("nan")), (1.0, float("inf"))]
+)
+def test_either_distance_refuses_on_its_own(distance: float, neighbours: float) -> None:
+    with pytest.raises(Refused, match="training cohort") as caught:
+        prove_domain(at(distance, neighbours), USE)
+    assert caught.value.reason.code is ReasonCode.OUTSIDE_INTENDED_USE
 
 
 def test_a_correction_of_the_patient_makes_a_new_report_and_a_repetition_none(bundle: Bundle, tmp_path: Path) -> None:

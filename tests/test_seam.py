@@ -10,6 +10,7 @@ from pathlib import Path
 
 import highdicom as hd
 import numpy as np
+import pydicom
 import pytest
 
 from appliance import phantom
@@ -35,15 +36,18 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """60 patients around the phantom's own features, of which large and round ones are early."""
     values = extract(*phantom.make(), ExtractionSpec(ALL_FEATURES, {"binWidth": 25.0})).values
     random = np.random.default_rng(11)
+    clinical = np.random.default_rng(12)
     path = tmp_path_factory.mktemp("table") / "features.csv"
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["patient_id", "stage", *ALL_FEATURES])
+        writer.writerow(["patient_id", "stage", "two_years", "age", "sex", *ALL_FEATURES])
         for patient in range(60):
             latent = random.normal()
             row = values * np.exp(0.25 * random.normal(size=values.size) + 0.2 * latent)
             stage = "advanced" if latent + 0.5 * random.normal() > 0 else "early"
-            writer.writerow([f"P{patient:03}", stage, *row])
+            fate = "dead" if stage == "advanced" else "alive"
+            age = round(65 + 8 * clinical.normal(), 1)
+            writer.writerow([f"P{patient:03}", stage, fate, age, "MF"[patient % 2], *row])
     return path
 
 
@@ -97,3 +101,23 @@ def test_golden_case_is_what_the_patient_path_gives(bundle: Path, tmp_path: Path
     golden = json.loads((bundle / "manifest.json").read_text())["golden"]
     assert answer["features"] == pytest.approx(golden["features"], rel=1e-9)
     assert answer["probability_advanced"] == pytest.approx(golden["probability_advanced"], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_another_endpoint_with_covariates_goes_the_same_way(table: Path, tmp_path: Path) -> None:
+    endpoint = ("--target", "two_years", "--positive", "dead", "--covariates", "age,sex")
+    run("lungstage-train", "fit", table, "-o", tmp_path / "run", "--quick", *endpoint)
+    run("lungstage-export", "build", tmp_path / "run", "-o", tmp_path / "fate")
+    golden = load_bundle(tmp_path / "fate").manifest.golden
+    seg, *_ = phantom.write_study(tmp_path / "study")
+    study = str(pydicom.dcmread(seg).StudyInstanceUID)
+    site = tmp_path / "covariates.csv"
+    site.write_text(f"study_instance_uid,age,sex\n{study},{golden.covariates['age']},{golden.covariates['sex']}\n")
+    ask = ("stage", tmp_path / "study", "--bundle", tmp_path / "fate", "--out", tmp_path, "--json")
+    answer = json.loads(run("lungstage", *ask, "--covariates", site))
+    assert (answer["stage"], answer["probability_advanced"]) == (None, None)
+    assert answer["endpoint"]["name"] == "two_years"
+    assert answer["endpoint"]["probability"] == pytest.approx(golden.probability_advanced, abs=1e-6)
+    assert list(answer["contributions"])[15:] == ["age", "sex"]
+    without = json.loads(run("lungstage", *ask))
+    assert sum("imputed" in warning for warning in without["warnings"]) == 2

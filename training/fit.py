@@ -5,28 +5,37 @@ from __future__ import annotations
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.covariance import LedoitWolf
+from scipy.cluster.hierarchy import leaves_list, linkage
 
-from training.calibration import calibrate, conformal_thresholds
-from training.cohort import Cohort
-from training.evaluation import GL_RFE, conformal_record, evaluate, fit_ensembles, methods, table_record
-from training.folds import Procedure, Progress, assign_folds, prepare, run_tasks
+from training.calibration import Calibration, calibrate, conformal_thresholds
+from training.cohort import CUT_COLUMN, Cohort
+from training.domain import fit_domain
+from training.evaluation import conformal_record, evaluate, table_record
+from training.feature_count import curve
+from training.folds import OutOfFold, Progress, assign_folds, prepare, run_tasks, workers_for
+from training.methods import GL_RFE, fit_ensembles, methods, predict, select
 from training.metrics import auc, intervals, resamples
 from training.network import single_threaded
 from training.preprocessing import Standardise, standardise, subset
-from training.run import FittedModel, Run
-from training.selection import Round, eliminate, selected
+from training.procedure import Procedure
+from training.run import FittedModel, Preprocessing, Run
+from training.selection import Round, Task, eliminate, selected, spearman_distance
+from training.stability import PAIRS, complementary_pairs, nogueira
 
 Array = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
+Indices = npt.NDArray[np.intp]
 
-ENVELOPE = ("0", "0.01", "0.05", "0.25", "0.5", "0.75", "0.95", "0.99", "1")
-DOMAIN = ("0.5", "0.95", "0.99", "1")
+ENVELOPE: Final = ("0", "0.01", "0.05", "0.25", "0.5", "0.75", "0.95", "0.99", "1")
+BOXES: Final = ("0.05", "0.25", "0.5", "0.75", "0.95")
+COMPARED: Final = (GL_RFE, "anova_dnn", "random_dnn", "volume", "majority")
+"""What a fit is compared with in passing; ``lungstage-train evaluate`` compares it with everything."""
 
 
 def fit(cohort: Cohort, every_row: Cohort, procedure: Procedure, report: Progress) -> Run:
@@ -48,53 +57,48 @@ def fit(cohort: Cohort, every_row: Cohort, procedure: Procedure, report: Progres
     Run
         Depends on the table, its description, the settings and the library versions, and on nothing else.
     """
+    workers = workers_for(2 * PAIRS * procedure.members)
+    evaluation, oof = evaluate(cohort, procedure, report, COMPARED)
     with single_threaded():
-        evaluation, oof = evaluate(cohort, procedure, report)
         report("final model", 0, 1)
-        task = prepare(cohort.values, np.arange(len(cohort.stage)), (procedure.seed, 6))
-        trace = eliminate([task], cohort.stage, procedure.selection, procedure.network)[0]
-        columns = selected(trace)
-        ensemble = fit_ensembles([task], columns[None], cohort.stage, procedure)[0]
-        # The calibration that ships is fitted on every out-of-fold logit; each repeat is a sample of what one
-        # model says of new cases, so repeats are pooled and not averaged, which would narrow the logits.
-        calibration = calibrate(oof.logits.ravel(), np.tile(cohort.stage, len(oof.logits)))
-        per_repeat = [conformal_thresholds(calibration(logits), cohort.stage, procedure.alpha) for logits in oof.logits]
-        preprocessing = subset(Standardise().fit(cohort.values).parameters_, columns)
-        raw = cohort.values[:, columns]
-        unclipped = standardise(preprocessing, raw, clip=False)
-        precision = LedoitWolf(assume_centered=True).fit(unclipped).precision_
-        distances = np.sqrt(np.einsum("ni,ij,nj->n", unclipped, precision, unclipped))
+        rows = np.arange(len(cohort.labels))
+        task = prepare(cohort.values, rows, (procedure.seed, 6), cohort.covariate_values)
+        trace = eliminate([task], cohort.labels, procedure.selection, procedure.network)[0]
+        calibration = _calibrate(oof, cohort.labels)
+        model, domain = _final_model(cohort, task, selected(trace), calibration, procedure)
         report("final model", 1, 1)
-        names = tuple(cohort.features[i] for i in columns)
-        model = FittedModel(
-            names, preprocessing, ensemble, (calibration.slope, calibration.intercept), precision
-        )  # fmt: skip
-        description = cohort.description
-        record: dict[str, Any] = {
-            "schema_version": 1,
-            "seed": procedure.seed,
-            "settings": asdict(procedure),
-            "table": table_record(cohort),
-            "cohort": description.model_dump(mode="json", exclude={"extraction", "table_sha256"}),
-            "extraction": description.extraction,
-            "selection": {"features": list(names), "rounds": _rounds(trace, cohort.features)},
-            "envelope": {name: _quantiles(column, ENVELOPE) for name, column in zip(names, raw.T, strict=True)},
-            "domain": {"quantiles": _quantiles(distances, DOMAIN)},
-            "conformal": {
-                "alpha": procedure.alpha,
-                "early_min_probability": float(np.mean([t.early_min_probability for t in per_repeat])),
-                "advanced_min_probability": float(np.mean([t.advanced_min_probability for t in per_repeat])),
-                **conformal_record(oof, cohort.stage),
-            },
-            "out_of_fold": evaluation["methods"].pop(GL_RFE),
-            "interval": evaluation["interval"],
-            "comparators": evaluation["methods"],
-            "stability": evaluation["stability"],
-            "selection_frequency": evaluation["selection_frequency"],
-            "calibration": {**asdict(calibration), "informative": calibration.informative},
-            "cut_rows": _cut_rows(cohort, every_row, oof.logits[0], procedure, report),
-            "versions": versions(),
-        }
+    names, description = model.features, cohort.description
+    raw = cohort.values[:, [cohort.features.index(name) for name in names]]
+    figures = evaluation["methods"]
+    record: dict[str, Any] = {
+        "schema_version": 2,
+        "seed": procedure.seed,
+        "settings": asdict(procedure),
+        "procedure_sha256": procedure.digest(),
+        "endpoint": asdict(cohort.endpoint),
+        "covariates": [{"name": one.name, "levels": list(one.levels)} for one in cohort.covariates],
+        "table": table_record(cohort),
+        "cohort": description.model_dump(mode="json", exclude={"extraction", "table_sha256"}),
+        "extraction": description.extraction,
+        "warnings": evaluation["warnings"],
+        "repeatability": None if cohort.repeatability is None else asdict(cohort.repeatability),
+        "selection": {"features": list(names), "rounds": _rounds(trace, cohort.features)},
+        "stability_selection": _stability_selection(cohort, procedure, report, workers),
+        "curve": _curve(cohort, procedure, report, workers),
+        "correlation": _correlation(task.inputs, cohort.features, names),
+        "distributions": _distributions(cohort, raw, names),
+        "envelope": {name: _quantiles(column, ENVELOPE) for name, column in zip(names, raw.T, strict=True)},
+        "domain": domain,
+        "conformal": _conformal(oof, cohort, calibration, procedure.alpha),
+        "out_of_fold": figures[GL_RFE]["metrics"],
+        "interval": evaluation["interval"],
+        "comparators": {name: one["metrics"] for name, one in figures.items() if name != GL_RFE},
+        "stability": {name: one["stability"] for name, one in figures.items() if one["stability"] is not None},
+        "selection_frequency": figures[GL_RFE]["selection_frequency"],
+        "calibration": {**asdict(calibration), "informative": calibration.informative},
+        "cut_rows": _cut_rows(cohort, every_row, oof.logits[0], procedure, report, workers),
+        "versions": versions(),
+    }
     return Run(model, record)
 
 
@@ -102,6 +106,95 @@ def versions() -> dict[str, str]:
     """Return the versions of what a run depends on."""
     return {"python": platform.python_version()} | {
         name: version(name) for name in ("numpy", "scipy", "scikit-learn", "torch", "lungstage")
+    }
+
+
+def _calibrate(oof: OutOfFold, labels: Bools) -> Calibration:
+    """Fit the calibration that ships on every out-of-fold logit.
+
+    Each repeat is a sample of what one model says of new cases, so repeats are pooled and not averaged, which would
+    narrow the logits.
+    """
+    return calibrate(oof.logits.ravel(), np.tile(labels, len(oof.logits)))
+
+
+def _final_model(
+    cohort: Cohort, task: Task, columns: Indices, calibration: Calibration, procedure: Procedure
+) -> tuple[FittedModel, dict[str, Any]]:
+    """Train the ensemble on all rows; the model, and the record of its domain."""
+    ensemble = fit_ensembles([task], columns[None], cohort.labels, procedure)[0]
+    features = subset(Standardise().fit(cohort.values).parameters_, columns)
+    steps = features
+    if cohort.covariate_values is not None:
+        clinical = Standardise().fit(cohort.covariate_values).parameters_
+        steps = Preprocessing(
+            *(np.concatenate([getattr(features, n), getattr(clinical, n)]) for n in Preprocessing.__slots__)
+        )
+    domain = fit_domain(standardise(features, cohort.values[:, columns], clip=False))
+    model = FittedModel(
+        features=tuple(cohort.features[i] for i in columns),
+        preprocessing=steps,
+        ensemble=ensemble,
+        calibration=(calibration.slope, calibration.intercept),
+        domain_precision=domain.precision,
+        domain_references=domain.references,
+        covariates=cohort.covariates,
+    )
+    return model, {"quantiles": domain.quantiles, "neighbour_quantiles": domain.neighbour_quantiles}
+
+
+def _conformal(oof: OutOfFold, cohort: Cohort, calibration: Calibration, alpha: float) -> dict[str, Any]:
+    each = [conformal_thresholds(calibration(logits), cohort.labels, alpha) for logits in oof.logits]
+    return {
+        "alpha": alpha,
+        "early_min_probability": float(np.mean([t.early_min_probability for t in each])),
+        "advanced_min_probability": float(np.mean([t.advanced_min_probability for t in each])),
+        **conformal_record(oof, cohort.labels, cohort.endpoint),
+    }
+
+
+def _stability_selection(cohort: Cohort, procedure: Procedure, report: Progress, workers: int) -> dict[str, Any]:
+    held = complementary_pairs(cohort.values, cohort.labels, procedure, partial(report, "halves"), workers=workers)
+    value, low, high = nogueira(held)
+    shares = zip(cohort.features, held.mean(axis=0), strict=True)
+    return {
+        "pairs": len(held) // 2,
+        "frequency": {name: float(share) for name, share in shares if share},
+        "nogueira": {"value": value, "low": low, "high": high},
+    }
+
+
+def _curve(cohort: Cohort, procedure: Procedure, report: Progress, workers: int) -> dict[str, Any]:
+    found = curve(
+        cohort.values, cohort.labels, procedure, partial(report, "how many"),
+        covariate_values=cohort.covariate_values, workers=workers,
+    )  # fmt: skip
+    return {
+        "k": list(found.k),
+        "auc": found.auc.tolist(),
+        "se": found.se.tolist(),
+        "best": found.best,
+        "one_se": found.one_se,
+        "chosen": min(procedure.selection.features, len(cohort.features)),
+    }
+
+
+def _correlation(inputs: Array, features: Sequence[str], chosen: Sequence[str]) -> dict[str, Any]:
+    """Spearman correlation of all features, correlates side by side."""
+    correlation, distance = spearman_distance(inputs)
+    order = leaves_list(linkage(distance, "average", optimal_ordering=True)).tolist()
+    return {
+        "features": [features[i] for i in order],
+        "spearman": np.round(correlation[np.ix_(order, order)], 3).tolist(),
+        "selected": list(chosen),
+    }
+
+
+def _distributions(cohort: Cohort, raw: Array, names: Sequence[str]) -> dict[str, Any]:
+    classes = {cohort.endpoint.negative: ~cohort.labels, cohort.endpoint.positive: cohort.labels}
+    return {
+        name: {word: _quantiles(column[rows], BOXES) for word, rows in classes.items()}
+        for name, column in zip(names, raw.T, strict=True)
     }
 
 
@@ -124,26 +217,33 @@ def _quantiles(values: Array, levels: Sequence[str]) -> dict[str, float]:
 
 
 def _cut_rows(
-    cohort: Cohort, every_row: Cohort, used_logits: Array, procedure: Procedure, report: Progress
+    cohort: Cohort, every_row: Cohort, used_logits: Array, procedure: Procedure, report: Progress, workers: int
 ) -> dict[str, Any] | None:
-    """AUC of one repeat with and without the rows that were left out; None where none was."""
-    if not sum(cohort.excluded.values()):
+    """AUC of one repeat with and without the cut rows that were left out; None where none was."""
+    if not cohort.excluded.get(CUT_COLUMN):
         return None
-    stage, seed = every_row.stage, procedure.seed
-    fold = assign_folds(stage, procedure.folds, 1, seed)[0]
-    tasks = [prepare(every_row.values, np.flatnonzero(fold != f), (seed, 7, f)) for f in range(procedure.folds)]
-    method = methods(procedure, every_row.features)[GL_RFE]
-    fitted, _ = run_tasks(tasks, stage, method, lambda done, total: report("cut rows", done, total))
-    logits = fitted[fold, np.arange(len(stage))]
+    labels, seed = every_row.labels, procedure.seed
+    fold = assign_folds(labels, procedure.folds, 1, seed)[0]
+    tasks = [
+        prepare(every_row.values, np.flatnonzero(fold != f), (seed, 7, f), every_row.covariate_values)
+        for f in range(procedure.folds)
+    ]
+    columns = run_tasks(
+        tasks, labels, partial(select, "gl_rfe", procedure), partial(report, "cut rows"), workers=workers
+    )
+    method = methods(procedure, every_row.features, covariates=bool(every_row.covariates))[GL_RFE]
+    logits = run_tasks(
+        tasks, labels, partial(predict, method, procedure), lambda done, total: None, columns, workers=workers
+    )[fold, np.arange(len(labels))]
     used = np.isin(every_row.patients, cohort.patients)
-    used_fold = assign_folds(cohort.stage, procedure.folds, procedure.repeats, seed)[0]
+    used_fold = assign_folds(cohort.labels, procedure.folds, procedure.repeats, seed)[0]
     return {
-        "used_only": _auc_record(used_logits, cohort.stage, used_fold, seed),
-        "all_rows": _auc_record(logits, stage, fold, seed),
-        "all_rows_scored_on_used": _auc_record(logits[used], stage[used], fold[used], seed),
+        "used_only": _auc_record(used_logits, cohort.labels, used_fold, seed),
+        "all_rows": _auc_record(logits, labels, fold, seed),
+        "all_rows_scored_on_used": _auc_record(logits[used], labels[used], fold[used], seed),
     }
 
 
-def _auc_record(logits: Array, stage: Bools, fold: npt.NDArray[np.intp], seed: int) -> dict[str, Any]:
-    weights = resamples(len(stage), np.random.SeedSequence([seed, 4]))
-    return {"rows": len(stage), **intervals({"auc": auc(logits, stage, fold, weights)})}
+def _auc_record(logits: Array, labels: Bools, fold: Indices, seed: int) -> dict[str, Any]:
+    weights = resamples(len(labels), np.random.SeedSequence([seed, 4]))
+    return {"rows": len(labels), **intervals({"auc": auc(logits, labels, fold, weights)})}

@@ -6,19 +6,21 @@ Export reads this folder and nothing else, so whatever the bundle and its card s
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from appliance.spec import STAGE_GROUP, Covariate, Endpoint
+
 Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """Per-feature steps before the network, fitted on training rows only. Each array is (k,).
+    """Per-input steps before the network, fitted on training rows only. Each array is (k + c,), features first.
 
     Notes
     -----
@@ -40,7 +42,8 @@ class Preprocessing:
 class Ensemble:
     """A seed ensemble of multilayer perceptrons with ReLU between layers; its logits are averaged.
 
-    ``weights[i]`` is (members, inputs, outputs) and ``biases[i]`` (members, outputs); the last layer has one output.
+    ``weights[i]`` is (members, inputs, outputs) and ``biases[i]`` (members, outputs); the first layer has k + c
+    inputs, features first, and the last one output.
     """
 
     weights: tuple[Array, ...]
@@ -60,9 +63,13 @@ class FittedModel:
     calibration
         (slope, intercept): ``probability = sigmoid(slope * mean_logit + intercept)``, fitted on out-of-fold logits.
     domain_precision
-        (k, k) inverse of the shrunk covariance of the *unclipped* standardised training rows;
+        (k, k) inverse of the shrunk covariance of the *unclipped* standardised features of the training rows;
         ``distance = sqrt(z @ precision @ z)``. ``z`` is what :class:`Preprocessing` gives without the clipping
         step, limited to ±10.
+    domain_references
+        (m, k) means of small groups of such rows: the neighbours of :func:`training.domain.neighbour_distances`.
+    covariates
+        The clinical inputs beside the features; their columns are the c inputs that follow the k features.
     """
 
     features: tuple[str, ...]
@@ -70,6 +77,13 @@ class FittedModel:
     ensemble: Ensemble
     calibration: tuple[float, float]
     domain_precision: Array
+    domain_references: Array
+    covariates: tuple[Covariate, ...] = ()
+
+    @property
+    def covariate_columns(self) -> tuple[str, ...]:
+        """Names of the c inputs that follow the features."""
+        return tuple(column for covariate in self.covariates for column in covariate.columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +96,24 @@ class Run:
         The fitted model.
     record
         JSON-serialisable; the keys are listed in :data:`RECORD_KEYS`.
+    evaluation
+        What ``lungstage-train evaluate`` left in the same folder (``evaluation.json``); None where it was not run.
     """
 
     model: FittedModel
     record: dict[str, Any]
+    evaluation: dict[str, Any] | None = None
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """What the model tells apart."""
+        return Endpoint(**self.record.get("endpoint", asdict(STAGE_GROUP)))
 
     def save(self, folder: Path) -> None:
-        """Write ``model.npz`` and ``run.json`` into `folder`, which is made where it is missing."""
+        """Write ``model.npz`` and ``run.json`` into `folder`, which is made where it is missing.
+
+        An evaluation is written by who makes it.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         model = self.model
         arrays: dict[str, Any] = {
@@ -99,13 +124,15 @@ class Run:
         arrays["features"] = np.array(model.features)
         arrays["calibration"] = np.array(model.calibration)
         arrays["domain_precision"] = model.domain_precision
+        arrays["domain_references"] = model.domain_references
+        arrays["covariates"] = np.array(json.dumps([asdict(covariate) for covariate in model.covariates]))
         np.savez(folder / "model.npz", **arrays)
         text = json.dumps(self.record, indent=2, sort_keys=True, allow_nan=False)
         (folder / "run.json").write_text(text + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> Run:
-        """Read what :meth:`save` wrote."""
+        """Read what :meth:`save` wrote, and the evaluation beside it."""
         with np.load(folder / "model.npz", allow_pickle=False) as arrays:
             layers = sum(key.startswith("weights_") for key in arrays.files)
             slope, intercept = (float(v) for v in arrays["calibration"])
@@ -118,26 +145,42 @@ class Run:
                 ),
                 calibration=(slope, intercept),
                 domain_precision=arrays["domain_precision"],
+                domain_references=arrays["domain_references"],
+                covariates=tuple(
+                    Covariate(entry["name"], tuple(entry["levels"])) for entry in json.loads(str(arrays["covariates"]))
+                ),
             )
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        return cls(model, record)
+        evaluation = folder / "evaluation.json"
+        if not evaluation.is_file():
+            return cls(model, record)
+        return cls(model, record, json.loads(evaluation.read_text(encoding="utf-8")))
 
 
 RECORD_KEYS = (
-    "schema_version",  # 1
+    "schema_version",  # 2
     "seed",  # the one seed everything derives from
-    "settings",  # every hyper-parameter that was used
+    "settings",  # every setting of the procedure
+    "procedure_sha256",  # training.procedure.Procedure.digest of them; an evaluation of the same procedure bears it too
+    "endpoint",  # {"name", "negative", "positive"}
+    "covariates",  # [{"name", "levels": [...]}]
     "table",  # {"name", "sha256", "rows", "used", "excluded": {"roi_touches_crop_edge": n, ...}, "positives"}
     "cohort",  # {"name", "source", "licence", "citation", "stages_absent": [...], "notes": [...]}
     "extraction",  # PyRadiomics `setting` dictionary that the table was measured with
+    "warnings",  # plain sentences on what to distrust
+    "repeatability",  # of an ICC table, {"table", "sha256", "minimum", "left_out": {feature: ICC}}, or null
     "selection",  # {"features": [...], "rounds": [{"remaining", "removed": [...], "importance": {...}}]}
+    "stability_selection",  # {"frequency": {feature: share of halves}, "pairs", "nogueira": {"value", "low", "high"}}
+    "curve",  # AUC on inner folds by the number of features: {"k": [...], "auc", "se", "best", "one_se", "chosen"}
+    "correlation",  # {"features": [in cluster order], "spearman": [[...]], "selected": [...]}
+    "distributions",  # {selected feature: {class: {"0.05", "0.25", "0.5", "0.75", "0.95"}}}
     "envelope",  # {feature: {"0": .., "0.01": .., "0.05", "0.25", "0.5", "0.75", "0.95", "0.99", "1": ..}}
-    "domain",  # {"quantiles": {"0.5", "0.95", "0.99", "1"}} of the training rows' own distances
-    "conformal",  # {"alpha", "early_min_probability", "advanced_min_probability", "coverage": {...}, "indeterminate"}
+    "domain",  # {"quantiles": {"0.5", "0.95", "0.99", "1"}, "neighbour_quantiles": likewise} of training.domain.Domain
+    "conformal",  # {"alpha", "early_min_probability", "advanced_min_probability", "coverage", "indeterminate", ...}
     "out_of_fold",  # metrics of the whole procedure, selection inside each fold: {metric: {"value", "low", "high"}}
     "interval",  # how the intervals of every metric were made
     "comparators",  # {method: metrics like out_of_fold}, on the same folds
-    "stability",  # {method: Nogueira stability of its selections over the folds}
+    "stability",  # {method: Nogueira stability of its selections over the folds, with its interval}
     "selection_frequency",  # {feature: share of the folds in which GL-RFE selected it}
     "calibration",  # {"slope", "intercept", "informative"}
     "cut_rows",  # effect of the excluded rows: {"used_only": {...}, "all_rows": {...}} or null

@@ -20,6 +20,7 @@ from typing import Any
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ComprehensiveSRStorage, CTImageStorage, ExplicitVRLittleEndian
 
+from appliance.covariates import Site
 from appliance.daemon import Steps
 from appliance.dicom.cases import Case, assemble
 from appliance.dicom.files import Header, ImageHeader, RoiHeader
@@ -48,6 +49,7 @@ class FakeSteps:
 
     calls: Counter[str] = field(default_factory=Counter)
     settled_calls: list[bool] = field(default_factory=list)
+    sites: list[Site] = field(default_factory=list)
     during_stage: Callable[[], None] = lambda: None
     during_prepare: Callable[[], None] = lambda: None
     during_read: Callable[[], None] = lambda: None
@@ -98,8 +100,9 @@ class FakeSteps:
         needed = [roi.digest, *(i.digest for i in case.images if i.sop_instance_uid in roi.image_references)]
         return FakePlan(case, hashlib.sha256("".join(needed).encode()).hexdigest(), flags)
 
-    def stage(self, plan: FakePlan, bundle: object, *, created: datetime) -> FakeStaged:
+    def stage(self, plan: FakePlan, bundle: object, *, created: datetime, site: Site) -> FakeStaged:
         self.calls["stage"] += 1
+        self.sites.append(site)
         for header in plan.case.images:
             header.path.read_bytes()
         self.during_stage()

@@ -116,7 +116,7 @@ def made_up_context(sources: tuple[Dataset, ...], **changes: Any) -> ReportConte
             stage=Stage.ADVANCED,
             probability_advanced=0.8123456789123456,
             contributions=dict(zip(FEATURES, rng.normal(size=len(FEATURES)).tolist(), strict=True)),
-            domain=DomainAssessment(distance=2.345, outside=("original_glcm_Idmn",)),
+            domain=DomainAssessment(distance=2.345, neighbour_distance=0.789, outside=("original_glcm_Idmn",)),
         ),
         "bundle": BundleIdentity(
             name="lung1-stage",
@@ -129,6 +129,7 @@ def made_up_context(sources: tuple[Dataset, ...], **changes: Any) -> ReportConte
             licence="CC BY-NC 3.0 training data",
             intended_use="Research on primary lung tumours in CT.",
             settings=("binWidth=25", "interpolator=sitkLinear"),
+            alpha=0.2,
         ),
         "identity": "cd" * 32,
         "created": datetime(2024, 5, 6, 7, 8, 9, 123000),

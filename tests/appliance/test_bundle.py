@@ -23,7 +23,7 @@ from appliance.radiomics.extract import place_on_grid
 from appliance.spec import ExtractionSpec
 from export.bundle import build
 from export.graph import build_graph
-from tests.export.conftest import make_model, make_run
+from tests.export.conftest import AGE, HISTOLOGY, SEX, make_model, make_run
 
 
 @pytest.fixture(scope="module")
@@ -135,8 +135,8 @@ def _set(document: dict[str, Any], path: str, value: object) -> None:
     [
         ("more", 1),
         ("decision/more", 1),
-        ("schema_version", 2),
-        ("schema_version", "1"),
+        ("schema_version", 1),
+        ("schema_version", "2"),
         ("research_use_only", False),
         ("decision/alpha", float("nan")),
         ("decision/early_min_probability", 1.5),
@@ -155,6 +155,19 @@ def _set(document: dict[str, Any], path: str, value: object) -> None:
         ("intended_use/hu_range", [10.0, 10.0]),
         ("intended_use/hu_range", [10.0]),
         ("intended_use/domain_distance_max", 0.0),
+        ("intended_use/neighbour_distance_max", 0.0),
+        ("intended_use/neighbour_distance_warn", -1.0),
+        ("endpoint/negative", "advanced"),
+        ("endpoint/positive", "indeterminate"),
+        ("endpoint/name", "a\\b"),
+        ("endpoint/name", "two\nlines"),
+        ("endpoint/name", ""),
+        ("endpoint/name", "n" * 65),
+        ("endpoint/more", "x"),
+        ("covariates", [{"name": "age", "levels": [], "columns": []}]),
+        ("golden/covariates", {"age": 60.0}),
+        ("provenance/prevalence_advanced", 0.0),
+        ("provenance/prevalence_advanced", 1.0),
         ("slice_margin", 1.5),
         ("slice_margin", 0),
         ("provenance/table_sha256", "none"),
@@ -164,6 +177,62 @@ def test_a_sealed_manifest_that_is_wrong_is_refused(copy: Path, path: str, value
     reseal(copy)
     load_bundle(copy, self_test=False)
     reseal(copy, lambda document: _set(document, path, value))
+    assert code_of(copy) is ReasonCode.BUNDLE_INVALID
+
+
+@pytest.fixture(scope="module")
+def packed_with_covariates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "clinical"
+    build(make_run(covariates=(AGE, SEX, HISTOLOGY)), folder)
+    return folder
+
+
+def test_covariates_are_described_and_have_a_say_in_the_golden_case(packed_with_covariates: Path) -> None:
+    bundle = load_bundle(packed_with_covariates)
+    steps, golden = make_run(covariates=(AGE, SEX, HISTOLOGY)).model.preprocessing, bundle.manifest.golden
+    assert tuple(entry.covariate for entry in bundle.manifest.covariates) == (AGE, SEX, HISTOLOGY)
+    columns = [column for entry in bundle.manifest.covariates for column in entry.columns]
+    assert [column.name for column in columns] == ["age", "sex=M", *HISTOLOGY.columns]
+    assert [column.training_median for column in columns] == steps.median[15:].tolist()
+    assert [column.limits for column in columns] == list(
+        zip(steps.lower[15:].tolist(), steps.upper[15:].tolist(), strict=True)
+    )
+    assert golden.covariates == {"age": steps.upper[15], "sex": "M", "histology": HISTOLOGY.levels[-1]}
+    features = bundles.measure_phantom(golden.phantom, bundle.spec)
+    without = bundle.predictor.predict(features).probability_advanced
+    assert abs(without - golden.probability_advanced) > bundles.PROBABILITY_TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("covariates/0/name", "ajcc_stage"),
+        ("covariates/0/levels", ["young", "old"]),
+        ("covariates/0/columns/0/limits", [90.0, 40.0]),
+        ("covariates/0/columns/0/training_median", float("nan")),
+        ("covariates/0/columns/0/name", "years"),
+        ("covariates/1/levels", ["male", "female"]),
+        ("covariates/1/levels", ["M", "F"]),  # another reference than the graph's
+        ("covariates/2/levels", ["adenocarcinoma", "Adenocarcinoma", "large cell carcinoma"]),
+        ("covariates/2/levels", ["adenocarcinoma"]),
+        ("covariates/2/columns", []),
+        ("covariates/2/more", 1),
+        ("covariates", []),
+        ("golden/covariates", {}),
+        ("golden/covariates/age", True),
+    ],
+)
+def test_covariates_that_the_graph_was_not_built_for_are_refused(
+    packed_with_covariates: Path, tmp_path: Path, path: str, value: object
+) -> None:
+    copy = Path(shutil.copytree(packed_with_covariates, tmp_path / "copy"))
+    reseal(copy, lambda document: _set(document, path, value))
+    assert code_of(copy) is ReasonCode.BUNDLE_INVALID
+
+
+def test_the_order_of_the_covariates_is_the_graphs(packed_with_covariates: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(packed_with_covariates, tmp_path / "copy"))
+    reseal(copy, lambda document: document["covariates"].reverse())
     assert code_of(copy) is ReasonCode.BUNDLE_INVALID
 
 

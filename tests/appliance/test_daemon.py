@@ -373,6 +373,41 @@ def test_what_is_unavailable_is_retried_with_growing_pauses_and_no_count(house: 
     assert house.states() == ["ready", "delivered"]
 
 
+def test_rows_that_join_the_covariates_count_from_the_next_study_on(tmp_path: Path) -> None:
+    table = tmp_path / "covariates.csv"
+    table.write_text("study_instance_uid,age\n")
+    house = House(tmp_path, covariates=table, prevalence=0.3)
+    put_study(house.inbox)
+    house.run(2)
+    table.write_text("study_instance_uid,age\n1,63\n")
+    put_study(house.inbox, series="1.6")
+    house.run(2)
+    assert house.states() == ["delivered", "delivered"]
+    assert [(site.prevalence, dict(site.covariates)) for site in house.steps.sites] == [
+        (0.3, {}), (0.3, {"1": {"age": 63.0}}),
+    ]  # fmt: skip
+
+
+def test_covariates_in_disorder_refuse_no_study_and_are_told_without_their_values(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="lungstage")
+    table = tmp_path / "covariates.csv"
+    house = House(tmp_path, covariates=table)
+    put_study(house.inbox)
+    house.run(3)
+    assert house.states() == ["ready"], "the table is not there"
+    table.write_text("study_instance_uid,age\n1,sixty-three\n")
+    house.run(30)
+    assert (house.states(), house.job().attempts) == (["ready"], 0)
+    told = [record.why for record in caplog.records if record.msg == "unavailable" and record.why]  # type: ignore[attr-defined]
+    assert any("line 2: column age" in why for why in told)
+    assert "sixty-three" not in " ".join(map(str, (record.__dict__ for record in caplog.records)))
+    table.write_text("study_instance_uid,age\n1,63\n")
+    house.run(70)
+    assert house.states() == ["delivered"]
+
+
 def test_an_outbox_that_is_away_keeps_the_answer_and_delivers_it_once_it_is_back(house: House) -> None:
     house.outbox.rename(house.root / "elsewhere")
     put_study(house.inbox)

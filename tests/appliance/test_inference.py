@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -14,13 +15,13 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from appliance.errors import ReasonCode, Refused
-from appliance.inference import Predictor, decide
+from appliance.inference import Predictor, at_prevalence, decide
 from appliance.manifest import QUANTILES, Decision, FeatureEntry
 from appliance.modelfile import require_plain
-from appliance.spec import FeatureVector, Stage
+from appliance.spec import Covariate, DomainAssessment, FeatureVector, Stage, StagingResult
 from export.graph import build_graph
 from export.parity import reference
-from tests.export.conftest import make_model
+from tests.export.conftest import AGE, HISTOLOGY, SEX, make_model
 from training.run import FittedModel
 
 MODEL = make_model(5)
@@ -37,7 +38,7 @@ def entries_of(model: FittedModel) -> tuple[FeatureEntry, ...]:
             training_median=float(median),
             training_quantiles={key: float(a + float(key) * (b - a)) for key in QUANTILES},
         )
-        for name, median, a, b in zip(model.features, steps.median, steps.lower, steps.upper, strict=True)
+        for name, median, a, b in zip(model.features, steps.median, steps.lower, steps.upper, strict=False)
     )
 
 
@@ -58,6 +59,8 @@ def test_predict_gives_the_models_own_numbers() -> None:
     assert list(result.contributions) == list(MODEL.features)
     np.testing.assert_allclose(list(result.contributions.values()), expected.contributions[0], rtol=1e-9, atol=1e-12)
     assert result.domain.distance == pytest.approx(expected.domain_distance[0], rel=1e-10)
+    assert result.domain.neighbour_distance == pytest.approx(expected.neighbour_distance[0], rel=1e-10)
+    assert result.prevalence is None
     assert result.domain.outside == (MODEL.features[2], MODEL.features[4])
     assert result.stage == decide(result.probability_advanced, DECISION)
     assert PREDICTOR.metadata == {"note": "text"}
@@ -72,6 +75,108 @@ def test_values_on_the_edge_of_training_and_missing_ones_are_not_outside() -> No
 def test_features_of_another_model_or_order_are_a_defect_of_the_caller() -> None:
     with pytest.raises(ValueError, match="order"):
         PREDICTOR.predict(FeatureVector(MODEL.features[::-1], np.zeros(15)))
+
+
+CLINICAL = make_model(6, covariates=(AGE, SEX, HISTOLOGY))
+CLINICAL_PREDICTOR = Predictor(
+    build_graph(CLINICAL).SerializeToString(), entries_of(CLINICAL), DECISION, CLINICAL.covariates
+)
+
+
+@pytest.mark.parametrize(
+    ("given", "columns"),
+    [
+        ({"age": 71.5, "sex": "M", "histology": "large cell carcinoma"}, [71.5, 1.0, 0.0, 1.0]),
+        ({"age": 71.5, "sex": "F", "histology": "adenocarcinoma"}, [71.5, 0.0, 0.0, 0.0]),
+        ({"histology": "squamous cell carcinoma"}, [np.nan, np.nan, 1.0, 0.0]),
+        ({"histology": "sarcoma"}, [np.nan] * 4),
+        ({}, [np.nan] * 4),
+    ],
+)
+def test_covariates_are_encoded_in_order_and_summed_by_name(
+    given: dict[str, float | str], columns: list[float]
+) -> None:
+    steps = CLINICAL.preprocessing
+    values = steps.median[:15] + 0.3 * (steps.upper - steps.median)[:15]
+    result = CLINICAL_PREDICTOR.predict(FeatureVector(CLINICAL.features, values), given)
+    expected = reference(CLINICAL, np.concatenate([values, columns])[np.newaxis])
+    assert result.probability_advanced == pytest.approx(expected.probability_advanced[0], abs=1e-12)
+    assert list(result.contributions) == [*CLINICAL.features, "age", "sex", "histology"]
+    shares = expected.contributions[0]
+    told = [result.contributions[name] for name in ("age", "sex", "histology")]
+    np.testing.assert_allclose(told, [shares[15], shares[16], shares[17:].sum()], rtol=1e-9, atol=1e-12)
+    baseline = reference(CLINICAL, steps.median[np.newaxis]).logit[0]
+    assert sum(result.contributions.values()) == pytest.approx(expected.logit[0] - baseline, rel=1e-9, abs=1e-12)
+    if not given:
+        assert told == pytest.approx([0.0, 0.0, 0.0], abs=1e-14)
+
+
+def test_many_rows_at_once_are_answered_alike() -> None:
+    steps = CLINICAL.preprocessing
+    rows = np.tile(steps.median, (3, 1))
+    rows[1, 3], rows[2, 16] = np.nan, np.nan
+    outputs = CLINICAL_PREDICTOR.run(rows[:, :15], rows[:, 15:])
+    assert outputs.covariate_contributions is not None
+    assert [len(field) for field in outputs] == [3] * 5
+    np.testing.assert_allclose(outputs.probability_advanced, outputs.probability_advanced[0], rtol=1e-12)
+    assert PREDICTOR.run(np.zeros((2, 15))).covariate_contributions is None
+
+
+@pytest.mark.parametrize("covariates", [(), (AGE,), (AGE, SEX)])
+def test_a_graph_of_other_covariates_is_refused(covariates: tuple[Covariate, ...]) -> None:
+    with pytest.raises(Refused, match="must take") as caught:
+        Predictor(build_graph(CLINICAL).SerializeToString(), entries_of(CLINICAL), DECISION, covariates)
+    assert caught.value.reason.code is ReasonCode.BUNDLE_INVALID
+
+
+def answer_of(probability: float) -> StagingResult:
+    return StagingResult(decide(probability, DECISION), probability, {"a": 1.0}, DomainAssessment(1.0, 1.0, ()))
+
+
+share = st.floats(1e-6, 1 - 1e-6)
+
+
+class TestPrevalence:
+    """The prior correction of Saerens et al. 2002."""
+
+    @given(st.floats(0, 1), share)
+    def test_at_the_training_prevalence_nothing_changes(self, p: float, training: float) -> None:
+        assert at_prevalence(answer_of(p), training, training).probability_advanced == pytest.approx(p, abs=1e-12)
+
+    @given(share, share, share)
+    def test_it_is_a_shift_of_the_logit(self, p: float, training: float, site: float) -> None:
+        corrected = at_prevalence(answer_of(p), training, site).probability_advanced
+        logit = [float(np.log(v) - np.log1p(-v)) for v in (p, training, site)]
+        assert corrected == pytest.approx(1 / (1 + np.exp(-(logit[0] - logit[1] + logit[2]))), rel=1e-9, abs=1e-12)
+
+    @given(st.floats(0, 1), st.floats(0, 1), share, share)
+    def test_more_stays_more(self, p: float, q: float, training: float, site: float) -> None:
+        low, high = (at_prevalence(answer_of(v), training, site).probability_advanced for v in sorted((p, q)))
+        assert low <= high + 1e-15
+
+    @given(share, share, share, share)
+    def test_two_corrections_are_one(self, p: float, first: float, second: float, third: float) -> None:
+        once = at_prevalence(answer_of(p), first, third)
+        twice = at_prevalence(at_prevalence(answer_of(p), first, second), second, third)
+        assert twice.probability_advanced == pytest.approx(once.probability_advanced, rel=1e-6, abs=1e-9)
+
+    @given(st.floats(0, 1), share, share)
+    def test_answer_contributions_and_domain_stay(self, p: float, training: float, site: float) -> None:
+        before = answer_of(p)
+        after = at_prevalence(before, training, site)
+        assert after == dataclasses.replace(before, probability_advanced=after.probability_advanced, prevalence=site)
+        assert 0 <= after.probability_advanced <= 1
+
+    @pytest.mark.parametrize("p", [0.0, 1.0])
+    def test_certainty_stays_certain(self, p: float) -> None:
+        assert at_prevalence(answer_of(p), 0.6, 0.01).probability_advanced == p
+
+    def test_by_hand(self) -> None:
+        # Odds 4, prevalence odds from 1 to 1/4: odds 1.
+        assert at_prevalence(answer_of(0.8), 0.5, 0.2).probability_advanced == pytest.approx(0.5)
+
+    def test_unknown_prevalence_leaves_the_answer(self) -> None:
+        assert at_prevalence(answer_of(0.3), 0.6, None) == answer_of(0.3)
 
 
 @pytest.mark.parametrize(

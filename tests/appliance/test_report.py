@@ -8,6 +8,7 @@ import warnings
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import highdicom as hd
 import numpy as np
@@ -20,20 +21,23 @@ from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 
+from appliance.covariates import Known
 from appliance.headers import decimal_string
-from appliance.measurements import CONTRIBUTION, DOMAIN_DISTANCE, PROBABILITY
+from appliance.measurements import COVARIATE, DOMAIN_DISTANCE, FEATURE, NEIGHBOUR_DISTANCE
 from appliance.report import (
     NOTICE,
-    PREDICTED_STAGE,
     WARNING,
+    BundleIdentity,
+    ReportContext,
     RoiSource,
     SegmentReference,
     build_report,
     build_segmentation,
     derive_uid,
 )
-from appliance.spec import FeatureVector, Stage
+from appliance.spec import Endpoint, FeatureVector, Stage, StagingResult
 from appliance.vocabulary import CONCEPTS, PRIVATE_SCHEME
+from appliance.wording import CONTRIBUTION, PREDICTED_STAGE, PROBABILITY, wording
 from tests.appliance.reports import (
     FEATURES,
     OBLIQUE,
@@ -88,7 +92,7 @@ class TestContent:
         measured = [
             item for item in _groups(self.report)["1411"].ContentSequence
             if item.ValueType == "NUM" and item.ConceptNameCodeSequence[0].CodeValue not in (
-                PROBABILITY.value, DOMAIN_DISTANCE.value)
+                PROBABILITY.value, DOMAIN_DISTANCE.value, NEIGHBOUR_DISTANCE.value)
         ]  # fmt: skip
         for name, value, item in zip(FEATURES, self.context.features.values, measured, strict=True):
             (number,) = item.MeasuredValueSequence
@@ -179,6 +183,115 @@ class TestContent:
         ]
 
 
+def _notices(report: Dataset) -> str:
+    return " ".join(item.TextValue for item in _named(report, NOTICE.value))
+
+
+def _with(context: ReportContext, **changes: Any) -> ReportContext:
+    """The same context, its result or bundle changed."""
+    result = {k: v for k, v in changes.items() if k in StagingResult.__slots__}
+    bundle = {k: v for k, v in changes.items() if k in BundleIdentity.__slots__}
+    return replace(
+        context, result=replace(context.result, **result), bundle=replace(context.bundle, **bundle),
+        **{k: v for k, v in changes.items() if k == "covariates"},
+    )  # fmt: skip
+
+
+def test_both_distances_are_said_under_concepts_of_their_own() -> None:
+    report = reread(build_report(made_up_context(generated_sources()), SEGMENT))
+    for concept, value in ((DOMAIN_DISTANCE, 2.345), (NEIGHBOUR_DISTANCE, 0.789)):
+        (item,) = _named(_groups(report)["1411"], concept.value)
+        assert item.MeasuredValueSequence[0].FloatingPointValue == value
+        assert item.ConceptNameCodeSequence[0].CodingSchemeDesignator == PRIVATE_SCHEME
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+def test_indeterminate_is_said_in_a_sentence_and_only_then(stage: Stage) -> None:
+    report = reread(build_report(_with(made_up_context(generated_sources()), stage=stage), SEGMENT))
+    sentence = (
+        "Indeterminate: the evidence does not single out a stage group (class-conditional conformal prediction, "
+        "alpha 0.2)."
+    )
+    assert (sentence in _notices(report)) is (stage is Stage.INDETERMINATE)
+
+
+def test_a_corrected_probability_says_at_which_prevalence_it_holds() -> None:
+    report = reread(build_report(_with(made_up_context(generated_sources()), prevalence=0.255), SEGMENT))
+    assert "61 % of them advanced stage" in _notices(report)
+    assert "corrected to this site's prevalence of 25.5 %" in _notices(report)
+    assert "the probability holds at that prevalence only" not in _notices(report)
+
+
+COVARIATES = Known({"age": 63.25, "histology": "adenocarcinoma"}, ("sex",), ())
+
+
+def test_covariates_are_stated_with_their_contributions() -> None:
+    context = made_up_context(generated_sources())
+    shares = {**context.result.contributions, "age": 0.5, "sex": 0.0, "histology": -0.25}
+    report = reread(build_report(_with(context, covariates=COVARIATES, contributions=shares), SEGMENT))
+    assert (
+        "Covariates used: age 63.25 a, histology adenocarcinoma; missing, with the training median in place: sex."
+        in _notices(report)
+    )
+    (probability,) = _named(report, PROBABILITY.value)
+    told = {
+        _named(item, COVARIATE.value)[0].TextValue: item.MeasuredValueSequence[0].FloatingPointValue
+        for item in _named(probability, CONTRIBUTION.value)
+        if _named(item, COVARIATE.value)
+    }
+    assert told == {"age": 0.5, "sex": 0.0, "histology": -0.25}
+    assert len(_named(probability, FEATURE.value)) == 15
+    assert "Covariates" not in _notices(reread(build_report(context, SEGMENT)))
+
+
+SURVIVAL = Endpoint("two-year survival", "alive", "dead")
+
+
+class TestAnotherEndpoint:
+    """A model of something else than the stage never speaks of one."""
+
+    @pytest.mark.parametrize("stage", list(Stage))
+    def test_nowhere_the_word(self, stage: Stage, tmp_path: Path) -> None:
+        context = _with(
+            made_up_context(generated_sources()), stage=stage, endpoint=SURVIVAL, covariates=COVARIATES,
+            prevalence=0.25, name="survival", intended_use="Research on survival.",
+        )  # fmt: skip
+        for path in write_both(context, tmp_path):
+            # Every text of the object, but the product's own name and the scheme that bears it.
+            text = pydicom.dcmread(path).to_json().lower().replace("lungstage", "")
+            assert "stag" not in text
+        report = pydicom.dcmread(tmp_path / "sr.dcm")
+        answer = {Stage.EARLY: "alive", Stage.ADVANCED: "dead"}.get(stage, "indeterminate")
+        (label, _) = _named(report, "112039")
+        assert label.TextValue == f"GTV-1: predicted two-year survival {answer}, research use only"
+        (predicted,) = [i for i in _items(report) if i.ConceptNameCodeSequence[0].CodeValue.startswith("CLASS-")]
+        assert (
+            predicted.ConceptNameCodeSequence[0].CodeMeaning
+            == "Predicted class: two-year survival (radiomics model, research)"
+        )
+        assert predicted.ConceptCodeSequence[0].CodeMeaning == answer
+        (probability,) = [i for i in _items(report) if i.ConceptNameCodeSequence[0].CodeValue.startswith("PROB-")]
+        assert probability.ConceptNameCodeSequence[0].CodeMeaning == "Model probability of class dead"
+        assert "The endpoint is two-year survival: alive or dead." in _notices(report)
+        assert "61 % of them of class dead" in _notices(report)
+        assert ("does not single out a class" in _notices(report)) is (stage is Stage.INDETERMINATE)
+
+    def test_a_code_keeps_its_meaning_over_all_bundles(self) -> None:
+        first = wording(SURVIVAL)
+        turned = wording(Endpoint("two-year survival", "dead", "alive"))
+        assert {first.predicted, first.probability, *first.classes.values()} & {
+            turned.predicted, turned.probability, *turned.classes.values(),
+        } == {first.classes[Stage.INDETERMINATE]}  # fmt: skip
+        assert wording(SURVIVAL) == first
+
+    @given(st.text(min_size=1, max_size=64))
+    def test_codes_fit_their_elements(self, name: str) -> None:
+        words = wording(Endpoint(name, "no", name))
+        for code in (words.predicted, words.probability, words.contribution, *words.classes.values()):
+            assert len(code.value) <= 16
+            assert len(code.meaning) <= 64
+
+
 @pytest.mark.parametrize("stage", list(Stage))
 def test_each_stage_has_its_label(stage: Stage) -> None:
     context = made_up_context(generated_sources())
@@ -203,7 +316,7 @@ def test_a_failed_feature_has_a_qualifier_and_no_number() -> None:
     for item in failed:
         assert len(item.MeasuredValueSequence) == 0
         assert item.NumericValueQualifierCodeSequence[0].CodeValue == "114008"
-    assert len([item for item in _groups(report)["1411"].ContentSequence if item.ValueType == "NUM"]) == 17
+    assert len([item for item in _groups(report)["1411"].ContentSequence if item.ValueType == "NUM"]) == 18
 
 
 def test_highdicom_reads_it(tmp_path: Path) -> None:
@@ -377,7 +490,7 @@ REAL = {
 }
 
 
-@pytest.fixture(params=["generated", "oblique", "failed", *REAL])
+@pytest.fixture(params=["generated", "oblique", "failed", "survival", *REAL])
 def written(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
     """A folder with seg.dcm, sr.dcm and a source slice, ct.dcm."""
     kind = request.param
@@ -389,8 +502,11 @@ def written(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
     else:
         sources = generated_sources(orientation=OBLIQUE) if kind == "oblique" else generated_sources()
         sources[0].save_as(tmp_path / "ct.dcm", enforce_file_format=True)
-    changes = {"features": _with_nan()} if kind == "failed" else {}
-    write_both(made_up_context(sources, **changes), tmp_path)
+    context = made_up_context(sources, **({"features": _with_nan()} if kind == "failed" else {}))
+    if kind == "survival":
+        shares = context.result.contributions | {"age": 0.5, "sex": 0.0, "histology": -0.25}
+        context = _with(context, endpoint=SURVIVAL, covariates=COVARIATES, prevalence=0.2, contributions=shares)
+    write_both(context, tmp_path)
     return kind, tmp_path
 
 
@@ -402,7 +518,7 @@ class TestValidators:
         assert dciodvfy_errors(folder / "seg.dcm") <= accepted
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("written", ["failed", "lung1"], indirect=True)
+    @pytest.mark.parametrize("written", ["failed", "survival", "lung1"], indirect=True)
     def test_pixelmed(self, written: tuple[str, Path]) -> None:
         kind, folder = written
         # It also wants a value beside the qualifier, which PS3.3 C.18.1 makes needless (zero or one item).
@@ -422,7 +538,7 @@ class TestValidators:
         kind, folder = written
         done = run_tool("dsrdump", str(folder / "sr.dcm"))
         assert done.returncode == 0, done.stderr
-        assert "Model probability of advanced stage" in done.stdout
+        assert f"Model probability of {'class dead' if kind == 'survival' else 'advanced stage'}" in done.stdout
         assert done.stdout.count("Calculation failure") == (2 if kind == "failed" else 0)
 
     def test_dcmqi_reads_the_values_back(self, written: tuple[str, Path]) -> None:

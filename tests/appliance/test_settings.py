@@ -56,6 +56,21 @@ def test_a_timer_is_a_positive_number(given: dict[str, Any], value: str) -> None
         load_settings(None, given, {"LUNGSTAGE_SETTLE_SECONDS": value})
 
 
+@pytest.mark.parametrize("value", ["0", "1", "-0.2", "2", "nan", "often"])
+def test_a_prevalence_lies_strictly_between_0_and_1(given: dict[str, Any], value: str) -> None:
+    with pytest.raises(SettingsError, match="prevalence"):
+        load_settings(None, given, {"LUNGSTAGE_PREVALENCE": value})
+    assert load_settings(None, given, {"LUNGSTAGE_PREVALENCE": "0.25"}).prevalence == 0.25
+    assert load_settings(None, given, {}).prevalence is None
+
+
+def test_the_covariates_table_is_named_from_anywhere(given: dict[str, Any], tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lungstage.toml").write_text('covariates = "sites/covariates.csv"\nprevalence = 0.4\n')
+    settings = load_settings(tmp_path / "lungstage.toml", given, {})
+    assert (settings.covariates, settings.prevalence) == (tmp_path / "sites" / "covariates.csv", 0.4)
+
+
 def test_each_outbox_has_a_state_folder_of_its_own_beside_it(given: dict[str, Any], tmp_path: Path) -> None:
     assert load_settings(None, given, {}).state == tmp_path / ".lungstage-out"
     assert default_state(tmp_path / "other") != default_state(tmp_path / "out")

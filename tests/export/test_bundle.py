@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
 from appliance.bundle import BUNDLE_FILES, load_bundle
 from appliance.errors import ReasonCode, Refused
-from appliance.spec import ALL_FEATURES
+from appliance.spec import ALL_FEATURES, STAGE_GROUP
 from appliance.vocabulary import CONCEPTS
 from export import bundle as packing
 from export.bundle import build, pack
 from training.run import Run
 
-from .conftest import make_run
+from .conftest import SURVIVAL, make_run
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -46,10 +47,28 @@ def test_manifest_says_what_the_run_says(run: Run, packed: Path) -> None:
     assert manifest.decision.advanced_min_probability == record["conformal"]["advanced_min_probability"]
     assert manifest.intended_use.domain_distance_warn == 5.0
     assert manifest.intended_use.domain_distance_max == 13.0
+    assert manifest.intended_use.neighbour_distance_warn == 1.25
+    assert manifest.intended_use.neighbour_distance_max == 3.0
+    assert manifest.endpoint.endpoint == STAGE_GROUP
+    assert (manifest.covariates, manifest.golden.covariates) == ((), {})
     assert manifest.provenance.prevalence_advanced == 98 / 160
     assert (manifest.provenance.rows, manifest.provenance.rows_excluded) == (160, 35)
     assert manifest.provenance.licence == "CC BY-NC 3.0"
     assert manifest.slice_margin == 1
+
+
+def test_another_endpoint_is_packed_under_its_own_names() -> None:
+    files, _ = pack(make_run(endpoint=SURVIVAL), "survival")
+    manifest = json.loads(files["manifest.json"])
+    assert manifest["endpoint"] == {"name": "two-year survival", "negative": "alive", "positive": "dead"}
+    assert "two-year survival" in manifest["intended_use"]["statement"]
+
+
+def test_no_row_of_the_training_table_is_in_the_model_file(run: Run, packed: Path) -> None:
+    proto = onnx.load_from_string((packed / "model.onnx").read_bytes())
+    shapes = {tuple(t.dims) for t in proto.graph.initializer}
+    assert run.model.domain_references.shape in shapes
+    assert not any(run.record["table"]["used"] in shape for shape in shapes)
 
 
 def test_version_follows_the_model(run: Run, packed: Path) -> None:

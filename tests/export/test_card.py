@@ -1,19 +1,28 @@
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from appliance.bundle import load_bundle
 from appliance.vocabulary import CONCEPTS
-from export.bundle import pack
+from export import card
+from export.bundle import _covariates, _entries, pack
+from export.intended_use import intended_use
+from export.markdown import figure
+from tests.training.records import evaluation_record
 from training.run import Run
 
-from .conftest import make_run
+from .conftest import AGE, HISTOLOGY, SEX, SURVIVAL, make_run
 
 
 def card_of(run: Run) -> str:
-    return pack(run, "made-up")[0]["MODEL_CARD.md"].decode()
+    """The card alone; that a bundle holds this one is tested below."""
+    entries = _entries(run.model, run.record["envelope"])
+    use = intended_use(run.record["domain"], run.endpoint)
+    return card.render("made-up", "0.1.0", run, entries, _covariates(run.model), use)
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +35,118 @@ def test_card_carries_the_runs_own_figures(text: str) -> None:
         "0.641 (0.552 to 0.726)", "98 advanced of 160 (61.3 %)", "35 (roi_touches_crop_edge)", "rows in the table: 195",
         "right in 61.3 %", "CC BY-NC 3.0", "Apache-2.0", "Stage IV is absent", "Nobody, 2020.", "ab" * 32,
         "advanced: 0.910", "early: 0.900", "0.310", "0.420", "Research use only", "at most 13.00", "above 5.00",
+        "neighbour distance at most 3.00, with a warning above 1.25", "3 nearest of 32 references",
+        "at least 5 patients", "the preset `hardened`", "features = 15, importance = effects",
+        "this model's: AUC 0.660 (standard error 0.022)", "the fewest within one standard error of it: AUC 0.610",
+        "on 25 pairs", "stability 0.707 (0.552 to 0.726)",
+        "logit(training prevalence, 0.6125)", "**Warning:** Nothing here was learned.",
     ):  # fmt: skip
         assert words.lower() in text.lower(), words
+
+
+def evaluated(run: Run) -> Run:
+    """The run with an evaluation of its own procedure and table beside it."""
+    evaluation = json.loads(json.dumps(evaluation_record(endpoint=run.endpoint)))
+    evaluation["table"]["sha256"] = run.record["table"]["sha256"]
+    evaluation["procedure_sha256"] = run.record["procedure_sha256"]
+    return replace(run, evaluation=evaluation)
+
+
+def test_an_evaluation_of_the_same_procedure_and_table_is_quoted_in_full() -> None:
+    run = evaluated(make_run())
+    evaluation, text = run.evaluation, card_of(run)
+    assert evaluation is not None
+    for name, method in evaluation["methods"].items():
+        label = method["label"] if name != evaluation["reference"] else f"**{method['label']}**"
+        (line,) = [line for line in text.splitlines() if line.startswith(f"| {label} |")]
+        figures = [figure(method["metrics"]["auc"]), figure(method["stability"])]
+        if name != evaluation["reference"]:
+            figures += [figure(method["difference"]["auc"]), figure(method["difference_corrected"])]
+        assert all(words in line for words in figures)
+    for verdict in evaluation["verdicts"]:
+        assert f"- {verdict['sentence']}" in text
+    reference = evaluation["methods"][evaluation["reference"]]
+    for metric in ("sensitivity", "calibration_slope", "ece"):
+        assert figure(reference["metrics"][metric]) in text
+    assert evaluation["leakage"]["warning"] in text
+    for variant in evaluation["leakage"]["variants"]:
+        assert f"| {variant['label']} | {variant['what_is_wrong']} |" in text
+    for role in ("with", "without", "alone"):
+        assert f"| {role}: {evaluation['methods'][evaluation['covariate_ablation'][role]]['label']} |" in text
+    assert f"**Warning:** {evaluation['warnings'][0]}" in text
+    assert f"advanced: {figure(reference['conformal']['coverage']['advanced'])}" in text
+    assert f"right in {figure(reference['conformal']['accuracy_where_decided'])} of the cases" in text
+    assert "lungstage-train evaluate features.csv -o RUN" in text
+    section = text.split("## Performance")[1].split("Effect of the rows")[0]
+    assert "0.641 (0.552 to 0.726)" not in section, "the run's own shorter figures"
+
+
+@pytest.mark.parametrize("key", ["procedure_sha256", "table"])
+def test_an_evaluation_of_something_else_is_not_quoted(key: str, text: str) -> None:
+    run = evaluated(make_run())
+    assert run.evaluation is not None
+    run.evaluation[key] = {"sha256": "ff" * 32} if key == "table" else "ff" * 32
+    assert card_of(run) == text
+
+
+def test_a_run_is_loaded_with_the_evaluation_beside_it(tmp_path: Path) -> None:
+    run = evaluated(make_run(covariates=(AGE, HISTOLOGY)))
+    run.save(tmp_path)
+    assert Run.load(tmp_path).evaluation is None
+    (tmp_path / "evaluation.json").write_text(json.dumps(run.evaluation))
+    loaded = Run.load(tmp_path)
+    assert (loaded.evaluation, loaded.record) == (run.evaluation, run.record)
+    assert loaded.model.covariates == (AGE, HISTOLOGY)
+    assert (loaded.model.domain_references == run.model.domain_references).all()
+    assert card_of(loaded) == card_of(run)
+
+
+def test_covariates_stand_among_the_inputs() -> None:
+    text = card_of(make_run(covariates=(AGE, SEX, HISTOLOGY)))
+    assert "elimination (GL-RFE), and age, sex, histology, into a seed ensemble" in text
+    for words in (
+        "| age | age |",
+        "| sex | sex=M |",
+        f"| histology | {HISTOLOGY.columns[1]} |",
+        "`F` is the reference",
+    ):
+        assert words in text
+
+
+@pytest.mark.parametrize("with_evaluation", [False, True])
+def test_another_endpoint_goes_by_its_own_names(with_evaluation: bool) -> None:
+    run = make_run(endpoint=SURVIVAL)
+    run.record["cohort"]["stages_absent"] = []
+    text = card_of(evaluated(run) if with_evaluation else run)
+    for words in (
+        "predicts two-year survival (alive or dead)", "98 dead of 160", "calling every case dead",
+        "Alive stays possible", "Whatever else two-year survival depends on", "- dead: ", "- alive: ",
+    ):  # fmt: skip
+        assert words in text
+    for words in ("stage", "staging", "early", "90.22"):
+        assert words not in text.lower().replace("lungstage stage", "").replace("lungstage", "")
+
+
+def test_a_record_of_the_bare_necessities_will_do() -> None:
+    run = make_run()
+    for key in (
+        "endpoint", "covariates", "procedure_sha256", "stability_selection", "curve", "correlation", "distributions",
+        "warnings", "repeatability", "stability", "selection_frequency", "cut_rows", "comparators", "interval",
+        "out_of_fold",
+    ):  # fmt: skip
+        del run.record[key]
+    text = card_of(run)
+    assert "## Inputs" in text
+    assert "None" not in text
+    assert "nan" not in text
+
+
+def test_features_left_out_for_not_repeating_are_named() -> None:
+    run = make_run()
+    run.record["repeatability"] = {
+        "table": "icc.csv", "sha256": "0" * 64, "minimum": 0.75, "left_out": {"original_glcm_Idn": 0.4},
+    }  # fmt: skip
+    assert "correlation below 0.75 in `icc.csv`: `original_glcm_Idn`." in card_of(run)
 
 
 def test_card_follows_the_figures(text: str) -> None:
@@ -87,4 +206,6 @@ def test_skew_is_shown_for_the_selected_features_alone(text: str) -> None:
 def test_card_of_a_bundle_is_the_hashed_one(packed: Path, run: Run) -> None:
     files, _ = pack(run, packed.name)
     assert (packed / "MODEL_CARD.md").read_bytes() == files["MODEL_CARD.md"]
+    text = files["MODEL_CARD.md"].decode()
+    assert text.partition("\n")[2] == card_of(run).partition("\n")[2].replace("made-up", packed.name)
     load_bundle(packed, self_test=False)

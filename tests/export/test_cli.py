@@ -28,6 +28,21 @@ def test_build_then_verify(
     assert load_bundle(tmp_path / "models" / "name").digest in capsys.readouterr().out
 
 
+def test_one_file_says_what_goes_where(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.save(tmp_path / "runs" / "made-up")
+    config = tmp_path / "study.toml"
+    config.write_text('[study]\nrun = "runs/made-up"\nbundle = "bundles/named"\n')
+    assert status(monkeypatch, "build", "--config", config) == 0
+    assert load_bundle(tmp_path / "bundles" / "named", self_test=False).manifest.name == "named"
+    assert status(monkeypatch, "build", "--config", config, "-o", tmp_path / "other") == 0
+    assert (tmp_path / "other" / "model.onnx").is_file()
+    config.write_text("[study]\nbundel = 1\n")
+    assert status(monkeypatch, "build", "--config", config) == 2
+    assert "study.bundel: there is no such key; did you mean 'bundle'?" in capsys.readouterr().err
+
+
 def test_a_changed_bundle_is_refused_with_its_code(
     packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,29 +13,41 @@ from hypothesis.extra.numpy import arrays
 from sklearn.preprocessing import PowerTransformer
 
 from appliance.modelfile import require_plain
+from appliance.spec import Covariate
 from export.graph import OPSET, build_graph
-from export.parity import Answers, prove, random_inputs, reference, run_graph
+from export.parity import Answers, prove, random_inputs, reference, run_graph, run_session
 from training.network import ensemble_logits
 from training.preprocessing import Standardise, standardise
 from training.run import Array, Ensemble, FittedModel
 
-from .conftest import make_model
+from .conftest import AGE, HISTOLOGY, SEX, make_model
 
 MODEL = make_model(7)
-SESSION = onnxruntime.InferenceSession(build_graph(MODEL).SerializeToString(), providers=["CPUExecutionProvider"])
-CENTER, SPREAD = MODEL.preprocessing.center, MODEL.preprocessing.spread
+WITH_COVARIATES = make_model(7, covariates=(AGE, SEX, HISTOLOGY))
+SESSIONS = {
+    id(model): onnxruntime.InferenceSession(build_graph(model).SerializeToString(), providers=["CPUExecutionProvider"])
+    for model in (MODEL, WITH_COVARIATES)
+}
+SPREAD = MODEL.preprocessing.spread
 
 
-def run_graph_once(x: Array) -> Answers:
+def run_graph_once(x: Array, model: FittedModel = MODEL) -> Answers:
     """Like run_graph, in one session: hypothesis asks hundreds of times."""
-    names = ["probability_advanced", "contributions", "domain_distance", "logit"]
-    return Answers(*SESSION.run(names, {"features": x}))
+    return run_session(SESSIONS[id(model)], x)
 
 
-def raw_inputs(rows: int) -> st.SearchStrategy[Array]:
-    """Raw features anywhere from usual to absurd, or missing."""
-    scaled = arrays(np.float64, (rows, 15), elements=st.floats(-1e6, 1e6) | st.just(np.nan))
-    return scaled.map(lambda z: CENTER + SPREAD * z)
+def raw_inputs(rows: int, model: FittedModel = MODEL) -> st.SearchStrategy[Array]:
+    """Raw inputs anywhere from usual to absurd, or missing."""
+    steps = model.preprocessing
+    scaled = arrays(np.float64, (rows, steps.median.size), elements=st.floats(-1e6, 1e6) | st.just(np.nan))
+    return scaled.map(lambda z: steps.center + steps.spread * z)
+
+
+def either_model(rows: int) -> st.SearchStrategy[tuple[FittedModel, Array]]:
+    """A model without covariates or with four columns of them, and inputs of it."""
+    return st.sampled_from([MODEL, WITH_COVARIATES]).flatmap(
+        lambda model: st.tuples(st.just(model), raw_inputs(rows, model))
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -47,7 +59,64 @@ def test_graph_follows_torch_over_a_thousand_random_inputs(seed: int, hidden: tu
     assert parity.probability <= 1e-12
     assert parity.contributions <= 1e-10
     assert parity.distance <= 1e-10
+    assert parity.neighbours <= 1e-10
     assert parity.completeness <= 1e-12
+
+
+@pytest.mark.parametrize(
+    ("k", "covariates", "c"), [(1, (SEX,), 1), (15, (AGE,), 1), (15, (SEX, AGE), 2), (15, (AGE, SEX, HISTOLOGY), 4)]
+)
+def test_covariates_are_a_second_input_of_their_own(k: int, covariates: tuple[Covariate, ...], c: int) -> None:
+    model = make_model(k, k, covariates=covariates)
+    proto = build_graph(model)
+    assert [(i.name, i.type.tensor_type.shape.dim[1].dim_value) for i in proto.graph.input] == [
+        ("features", k), ("covariates", c),
+    ]  # fmt: skip
+    assert {o.name: len(o.type.tensor_type.shape.dim) for o in proto.graph.output}["covariate_contributions"] == 2
+    assert np.isnan(random_inputs(model, rows=200)[:, k:]).any(axis=0).all()
+    parity = prove(model, proto.SerializeToString(), rows=200)
+    assert max(parity.probability, parity.completeness) <= 1e-12
+    assert max(parity.contributions, parity.distance, parity.neighbours) <= 1e-10
+
+
+def test_a_model_without_covariates_has_one_input_and_says_nothing_of_them() -> None:
+    proto = build_graph(MODEL)
+    assert [i.name for i in proto.graph.input] == ["features"]
+    assert {o.name for o in proto.graph.output} == {
+        "probability_advanced", "contributions", "domain_distance", "neighbour_distance", "logit",
+    }  # fmt: skip
+
+
+def test_covariates_move_the_answer_and_not_the_domain() -> None:
+    model, k = WITH_COVARIATES, 15
+    x = np.tile(random_inputs(model, rows=40)[2:], (2, 1))
+    x[38:, k:] = random_inputs(model, rows=40, seed=9)[2:, k:]
+    answers = run_graph_once(x, model)
+    assert (answers.logit[:38] != answers.logit[38:]).mean() > 0.9
+    np.testing.assert_array_equal(answers.domain_distance[:38], answers.domain_distance[38:])
+    np.testing.assert_array_equal(answers.neighbour_distance[:38], answers.neighbour_distance[38:])
+
+
+@pytest.mark.parametrize("references", [1, 2, 3, 40])
+def test_neighbour_distance_is_brute_force(references: int) -> None:
+    model = dataclasses.replace(
+        MODEL, domain_references=np.random.default_rng(references).normal(0.0, 1.0, (references, 15))
+    )
+    x = random_inputs(model, rows=50)
+    answers = run_graph(build_graph(model).SerializeToString(), x)
+    z = standardise(model.preprocessing, x, clip=False)
+    for row, distance in zip(z, answers.neighbour_distance, strict=True):
+        each = sorted(sum((a - b) ** 2 for a, b in zip(row, r, strict=True)) ** 0.5 for r in model.domain_references)
+        nearest = each[: min(3, references)]
+        assert distance == pytest.approx(sum(nearest) / len(nearest) / 15**0.5, rel=1e-12)
+
+
+def test_a_case_on_its_references_is_at_no_distance_from_them() -> None:
+    model = dataclasses.replace(MODEL, domain_references=np.zeros((3, 15)))
+    steps = dataclasses.replace(model.preprocessing, mean=np.zeros(15))
+    model = dataclasses.replace(model, preprocessing=steps)
+    answers = run_graph(build_graph(model).SerializeToString(), steps.center[None])
+    assert answers.neighbour_distance == [0.0]
 
 
 def test_prove_rejects_a_graph_of_another_model() -> None:
@@ -65,9 +134,10 @@ def test_random_inputs_hold_what_the_parity_claims_to_cover() -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(raw_inputs(1))
-def test_contributions_sum_to_logit_minus_baseline(x: Array) -> None:
-    answers = run_graph_once(np.concatenate([x, MODEL.preprocessing.median[np.newaxis]]))
+@given(either_model(1))
+def test_contributions_sum_to_logit_minus_baseline(case: tuple[FittedModel, Array]) -> None:
+    model, x = case
+    answers = run_graph_once(np.concatenate([x, model.preprocessing.median[np.newaxis]]), model)
     expected = answers.logit[0] - answers.logit[1]
     assert answers.contributions[0].sum() == pytest.approx(expected, rel=1e-12, abs=1e-12)
     assert np.abs(answers.contributions[1]).max() <= 1e-14
@@ -75,11 +145,13 @@ def test_contributions_sum_to_logit_minus_baseline(x: Array) -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(raw_inputs(5))
-def test_a_row_does_not_depend_on_its_neighbours(x: Array) -> None:
-    together = run_graph_once(x)
+@given(either_model(5))
+def test_a_row_does_not_depend_on_its_neighbours(case: tuple[FittedModel, Array]) -> None:
+    model, x = case
+    together = run_graph_once(x, model)
     for i in range(len(x)):
-        alone = run_graph_once(x[i : i + 1])
+        alone = run_graph_once(x[i : i + 1], model)
+        assert together.neighbour_distance[i] == pytest.approx(alone.neighbour_distance[0], rel=1e-12)
         assert together.logit[i] == pytest.approx(alone.logit[0], rel=1e-12, abs=1e-12)
         assert together.contributions[i] == pytest.approx(alone.contributions[0], rel=1e-10, abs=1e-12)
         assert together.domain_distance[i] == pytest.approx(alone.domain_distance[0], rel=1e-12)
@@ -95,13 +167,15 @@ def test_probability_rises_with_the_logit(x: Array) -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(raw_inputs(1), st.integers(0, 14))
-def test_a_feature_at_its_median_contributes_nothing(x: Array, feature: int) -> None:
-    x[0, feature] = MODEL.preprocessing.median[feature]
+@given(either_model(1), st.integers(0, 18))
+def test_an_input_at_its_median_or_missing_contributes_nothing(case: tuple[FittedModel, Array], place: int) -> None:
+    model, x = case
+    place %= x.shape[1]
+    x[0, place] = model.preprocessing.median[place]
     missing = x.copy()
-    missing[0, feature] = np.nan
-    answers = run_graph_once(np.concatenate([x, missing]))
-    assert abs(answers.contributions[0, feature]) <= 1e-14
+    missing[0, place] = np.nan
+    answers = run_graph_once(np.concatenate([x, missing]), model)
+    assert abs(answers.contributions[0, place]) <= 1e-14
     np.testing.assert_allclose(answers.contributions[0], answers.contributions[1], rtol=1e-10, atol=1e-13)
 
 
@@ -123,6 +197,7 @@ def test_even_the_largest_numbers_give_an_answer(value: float) -> None:
     assert np.isfinite(answers.probability_advanced).all()
     assert np.isfinite(answers.contributions).all()
     assert np.isfinite(answers.domain_distance).all()
+    assert np.isfinite(answers.neighbour_distance).all()
 
 
 @pytest.mark.parametrize("lmbda", [0.0, 2.0, 1.0, -3.7, 4.9, 1e-9, -1e-14, 2 - 1e-12, 2 + 1e-9, 1e-300])
@@ -131,7 +206,7 @@ def test_yeo_johnson_is_scikit_learns(lmbda: float) -> None:
     one = np.ones(1)
     steps = type(MODEL.preprocessing)(0 * one, -50 * one, 50 * one, 0 * one, one, lmbda * one, 0 * one, one)
     ensemble = Ensemble((np.ones((1, 1, 1)),), (np.zeros((1, 1)),))
-    model = FittedModel((MODEL.features[0],), steps, ensemble, (1.0, 0.0), np.eye(1))
+    model = FittedModel((MODEL.features[0],), steps, ensemble, (1.0, 0.0), np.eye(1), np.zeros((3, 1)))
     x = np.concatenate([np.linspace(-40, 40, 161), [1e-12, -1e-12, 1e-5, -1e-5]])[:, np.newaxis]
     oracle = PowerTransformer(standardize=False).fit(np.random.default_rng(0).normal(size=(9, 1)))
     # scikit-learn itself loses digits where lambda is near, but not at, 0 or 2; it is asked for the limit there.
@@ -146,7 +221,7 @@ def test_contributions_follow_the_rescale_rule_by_hand() -> None:
     two = np.ones(2)
     steps = type(MODEL.preprocessing)(0 * two, -9 * two, 9 * two, 0 * two, two, two, 0 * two, two)
     ensemble = Ensemble((np.array([[[1.0], [-2.0]]]), np.array([[[3.0]]])), (np.array([[-1.0]]), np.array([[0.0]])))
-    model = FittedModel(MODEL.features[:2], steps, ensemble, (0.5, 0.0), np.eye(2))
+    model = FittedModel(MODEL.features[:2], steps, ensemble, (0.5, 0.0), np.eye(2), np.zeros((3, 2)))
     answers = run_graph(build_graph(model).SerializeToString(), np.array([[4.0, -1.0], [0.0, 3.0], [4.0, 2.0]]))
     # a = 5, so the multiplier is 5 / 6: contributions 0.5 * 3 * 5/6 * (4, 2).
     np.testing.assert_allclose(answers.contributions[0], [5.0, 2.5], rtol=1e-15)
@@ -160,7 +235,7 @@ def test_a_unit_exactly_at_its_baseline_uses_the_derivative() -> None:
     two = np.ones(2)
     steps = type(MODEL.preprocessing)(0 * two, -9 * two, 9 * two, 0 * two, two, two, 0 * two, two)
     ensemble = Ensemble((np.array([[[1.0], [-1.0]]]), np.array([[[3.0]]])), (np.array([[1.0]]), np.array([[0.0]])))
-    model = FittedModel(MODEL.features[:2], steps, ensemble, (1.0, 0.0), np.eye(2))
+    model = FittedModel(MODEL.features[:2], steps, ensemble, (1.0, 0.0), np.eye(2), np.zeros((3, 2)))
     answers = run_graph(build_graph(model).SerializeToString(), np.array([[2.0, 2.0]]))
     np.testing.assert_allclose(answers.contributions, [[6.0, -6.0]], rtol=1e-14)
 
@@ -211,8 +286,8 @@ def _standardised(value: float, j: int) -> float:
 
 def test_file_is_deterministic_plain_and_says_nothing_of_its_maker() -> None:
     first, second = (
-        build_graph(make_model(3), {"b": "2", "a": "1"}).SerializeToString(deterministic=True),
-        build_graph(make_model(3), {"a": "1", "b": "2"}).SerializeToString(deterministic=True),
+        build_graph(make_model(3, covariates=(AGE,)), {"b": "2", "a": "1"}).SerializeToString(deterministic=True),
+        build_graph(make_model(3, covariates=(AGE,)), {"a": "1", "b": "2"}).SerializeToString(deterministic=True),
     )
     assert first == second
     require_plain(first)

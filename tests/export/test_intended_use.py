@@ -1,6 +1,14 @@
 from __future__ import annotations
 
+from appliance.spec import STAGE_GROUP
 from export.intended_use import BODY_PARTS, HU_RANGE, PIXEL_SPACING_MM, SLICE_THICKNESS_MM, intended_use
+
+from .conftest import SURVIVAL
+
+DOMAIN = {
+    "quantiles": {"0.5": 1.0, "0.99": 3.0, "1": 4.0},
+    "neighbour_quantiles": {"0.5": 0.5, "0.99": 1.0, "1": 1.5},
+}
 
 
 def test_limits_admit_the_chest_scans_at_hand_and_no_leg() -> None:
@@ -13,5 +21,13 @@ def test_limits_admit_the_chest_scans_at_hand_and_no_leg() -> None:
 
 
 def test_distance_limits_follow_the_training_rows() -> None:
-    use = intended_use({"0.5": 1.0, "0.99": 3.0, "1": 4.0})
+    use = intended_use(DOMAIN, STAGE_GROUP)
     assert (use.domain_distance_warn, use.domain_distance_max) == (3.0, 8.0)
+    assert (use.neighbour_distance_warn, use.neighbour_distance_max) == (1.0, 3.0)
+
+
+def test_another_endpoint_is_named_and_claims_no_stage() -> None:
+    statement = intended_use(DOMAIN, SURVIVAL).statement
+    assert "two-year survival (alive or dead)" in statement
+    assert "stag" not in statement
+    assert "staging" in intended_use(DOMAIN, STAGE_GROUP).statement

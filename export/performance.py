@@ -1,0 +1,171 @@
+"""The card's figures: how the procedure does on patients that it has not seen, and what it must be compared with.
+
+They come from the evaluation beside the run where that was made of the same procedure and the same table, and from the
+run's own shorter one where it was not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from appliance.spec import STAGE_GROUP
+from export.markdown import as_table, bullets, figure, percent
+from training.run import Run
+
+_METRICS: Final = {
+    "auc": "AUC",
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "macro_precision": "Precision (macro)",
+    "macro_recall": "Recall (macro)",
+    "macro_f1": "F1 (macro)",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "brier": "Brier score (lower is better)",
+    "calibration_slope": "Calibration slope (1 is best)",
+    "ece": "Expected calibration error (lower is better)",
+}
+_COMPARED: Final = ("auc", "balanced_accuracy", "brier")
+
+Metrics = Mapping[str, Any]
+
+
+def matching_evaluation(run: Run) -> Mapping[str, Any] | None:
+    """Return the run's evaluation where it is of the same procedure and table; None where it is not, or not there."""
+    evaluation, record = run.evaluation, run.record
+    if evaluation is None:
+        return None
+    same_procedure = evaluation.get("procedure_sha256") == record.get("procedure_sha256")
+    same_table = evaluation.get("table", {}).get("sha256") == record["table"]["sha256"]
+    return evaluation if same_procedure and same_table else None
+
+
+def performance(run: Run) -> str:
+    """Write the section *Performance*."""
+    record, evaluation = run.record, matching_evaluation(run)
+    if evaluation is None:
+        own, interval = record.get("out_of_fold", {}), record.get("interval", "no interval was computed.")
+    else:
+        own, interval = evaluation["methods"][evaluation["reference"]]["metrics"], evaluation["interval"]
+    parts = [
+        "Out of fold, split by patients: every fit, feature selection included, saw the training rows of its fold "
+        f"only. In brackets: {interval}",
+        as_table(["", "value"], [[_metric(key), figure(own[key])] for key in _in_order(own)]),
+        "Next to what it must be compared with, on the same folds:",
+        _light_comparison(record, own) if evaluation is None else _comparison(evaluation),
+        _majority(run),
+    ]
+    parts += [_stability_of_the_run(record)] if evaluation is None else _evaluated(evaluation)
+    warnings = (evaluation or record).get("warnings", [])
+    parts += [f"**Warning:** {warning}" for warning in warnings]
+    parts += _cut_rows(record)
+    if run.endpoint == STAGE_GROUP:
+        parts.append(
+            "The method's authors claim 90.22 % accuracy on a cohort that is not public (arXiv 2606.04453). The claim "
+            "is theirs; it was not reproduced here and says nothing of this model."
+        )
+    return "\n\n".join(part for part in parts if part)
+
+
+def _metric(key: str) -> str:
+    return _METRICS.get(key, key.replace("_", " ").capitalize())
+
+
+def _in_order(metrics: Iterable[str]) -> list[str]:
+    """Known metrics first, as listed above, then the others by name: a record has no order of its own."""
+    known = list(_METRICS)
+    return sorted(metrics, key=lambda key: (known.index(key) if key in known else len(known), key))
+
+
+def _cells(metrics: Metrics, keys: Sequence[str]) -> list[str]:
+    return [figure(metrics.get(key)) for key in keys]
+
+
+def _light_comparison(record: Mapping[str, Any], own: Metrics) -> str:
+    methods = {"this model's procedure": own, **dict(sorted(record.get("comparators", {}).items()))}
+    rows = [[name.replace("_", " "), *_cells(scores, _COMPARED)] for name, scores in methods.items()]
+    return as_table(["", *map(_metric, _COMPARED)], rows)
+
+
+def _comparison(evaluation: Mapping[str, Any]) -> str:
+    """Tabulate every method by its AUC, with what the reference has over it."""
+    methods, reference = evaluation["methods"], evaluation["reference"]
+    order = sorted(methods, key=lambda name: (name != reference, -methods[name]["metrics"]["auc"]["value"], name))
+    rows = []
+    for name in order:
+        method = methods[name]
+        difference = (method["difference"] or {}).get("auc")
+        label = f"**{method['label']}**" if name == reference else method["label"]
+        rows.append(
+            [
+                label,
+                *_cells(method["metrics"], _COMPARED),
+                figure(difference),
+                figure(method["difference_corrected"]),
+                figure(method["stability"]),
+            ]
+        )
+    head = ["", *map(_metric, _COMPARED), "AUC of this procedure minus it, paired", "the same, corrected", "stability"]
+    return "\n\n".join(
+        [
+            as_table(head, rows),
+            "Paired: on the same patients and folds. Corrected: resampled t interval over the folds that allows for "
+            "their common training rows (Nadeau & Bengio 2003). Stability: of the selections over the folds "
+            "(Nogueira, Sechidis & Brown 2018); 1 would be the same features every time, 0 is chance.",
+        ]
+    )
+
+
+def _majority(run: Run) -> str:
+    table = run.record["table"]
+    share = table["positives"] / table["used"]
+    common = run.endpoint.positive if share >= 0.5 else run.endpoint.negative
+    return (
+        f"**Accuracy must be compared with the majority class:** calling every case {common} is right in "
+        f"{percent(max(share, 1 - share))} of these patients (balanced accuracy 50 %, AUC 0.5)."
+    )
+
+
+def _evaluated(evaluation: Mapping[str, Any]) -> list[str]:
+    """Write what only a whole evaluation says: verdicts, ablation of the covariates, leakage."""
+    methods = evaluation["methods"]
+    parts = []
+    if verdicts := [verdict["sentence"] for verdict in evaluation["verdicts"]]:
+        parts += ["Whether it adds value (the paired interval of the AUC excludes 0):", bullets(verdicts)]
+    if ablation := evaluation.get("covariate_ablation"):
+        rows = [
+            [f"{role}: {methods[name]['label']}", *_cells(methods[name]["metrics"], _COMPARED)]
+            for role, name in ((role, ablation[role]) for role in ("with", "without", "alone"))
+        ]
+        parts += ["What the covariates bring:", as_table(["covariates", *map(_metric, _COMPARED)], rows)]
+    if leakage := evaluation.get("leakage"):
+        shown = _in_order(leakage["honest"])
+        rows = [["none", "", *_cells(leakage["honest"], shown)]]
+        rows += [[v["label"], v["what_is_wrong"], *_cells(v["metrics"], shown)] for v in leakage["variants"]]
+        parts += [
+            f"**What a leak would show.** {leakage['warning']}",
+            as_table(["leak", "what is wrong", *map(_metric, shown)], rows),
+        ]
+    return parts
+
+
+def _stability_of_the_run(record: Mapping[str, Any]) -> str:
+    stability = record.get("stability", {}).get("gl_rfe_dnn")
+    if stability is None:
+        return ""
+    return (
+        f"Stability of the selection over the folds (Nogueira, Sechidis & Brown 2018): {figure(stability)}; 1 would be "
+        "the same features every time, 0 is chance."
+    )
+
+
+def _cut_rows(record: Mapping[str, Any]) -> list[str]:
+    if not record.get("cut_rows"):
+        return []
+    used, every = record["cut_rows"]["used_only"], record["cut_rows"]["all_rows"]
+    rows = [[_metric(key), figure(used[key]), figure(every[key])] for key in _in_order(set(used) & set(every))]
+    return [
+        "Effect of the rows that were left out, by the same procedure with and without them:",
+        as_table(["", "used rows only", "all rows"], rows),
+    ]

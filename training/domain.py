@@ -1,0 +1,142 @@
+"""How far a case lies from the training cohort: from its centre, and from its nearest tumours.
+
+Two distances, because each is blind where the other sees. The Mahalanobis distance notices a combination of features
+that no tumour has, but takes the cohort for one ellipsoid; the distance to the nearest neighbours notices a gap or a
+lonely outskirt within it. The neighbours are therefore sought in the standardised space and not in the whitened one,
+where their distance repeats the Mahalanobis distance.
+
+Both ship with the model, and no patient's values may. So the neighbours are means of groups of at least
+:data:`GROUP_SIZE` patients, each patient in one group: microaggregation, by which every value that is handed on is
+shared by that many people (k-anonymity).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial.distance import cdist
+from sklearn.covariance import LedoitWolf
+
+Array = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.intp]
+
+GROUP_SIZE: Final = 5
+NEIGHBOURS: Final = 3
+QUANTILES: Final = ("0.5", "0.95", "0.99", "1")
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """Where the training rows lie in the space of k standardised features.
+
+    Attributes
+    ----------
+    precision
+        (k, k) inverse of their shrunk covariance.
+    references
+        (m, k) means of groups of at least :data:`GROUP_SIZE` of them.
+    quantiles, neighbour_quantiles
+        Of their own distances, by :data:`QUANTILES`.
+    """
+
+    precision: Array
+    references: Array
+    quantiles: dict[str, float]
+    neighbour_quantiles: dict[str, float]
+
+
+def fit_domain(z: Array) -> Domain:
+    """Describe where training rows lie.
+
+    Parameters
+    ----------
+    z
+        (n, k) unclipped standardised features, n at least :data:`GROUP_SIZE`.
+
+    Notes
+    -----
+    A training row's own group holds the row itself, and would flatter it: for that row, the group's mean is taken
+    without it.
+    """
+    precision = LedoitWolf(assume_centered=True).fit(z).precision_
+    groups = micro_aggregate(z)
+    sizes = np.bincount(groups)
+    references = np.stack([z[groups == group].mean(axis=0) for group in range(len(sizes))])
+    distances = cdist(z, references)
+    others = (sizes[groups, None] * references[groups] - z) / (sizes[groups, None] - 1)
+    distances[np.arange(len(z)), groups] = np.linalg.norm(z - others, axis=1)
+    return Domain(
+        precision=precision,
+        references=references,
+        quantiles=_quantiles(mahalanobis_distances(z, precision)),
+        neighbour_quantiles=_quantiles(_nearest(distances, z.shape[1])),
+    )
+
+
+def mahalanobis_distances(z: Array, precision: Array) -> Array:
+    """Distance of each row of `z` (n, k) from the training centre, which standardising put at zero; (n,)."""
+    distances: Array = np.sqrt(np.maximum(np.einsum("ni,ij,nj->n", z, precision, z), 0.0))
+    return distances
+
+
+def neighbour_distances(z: Array, references: Array) -> Array:
+    """Mean Euclidean distance of each row of `z` (n, k) to its three nearest `references` (m, k), over sqrt(k); (n,).
+
+    The root of k makes it readable whatever the number of features: 1 is one standard deviation in each of them.
+    """
+    return _nearest(cdist(z, references), z.shape[1])
+
+
+def _nearest(distances: Array, k: int) -> Array:
+    nearest: Array = np.sort(distances, axis=1)[:, :NEIGHBOURS].mean(axis=1) / np.sqrt(k)
+    return nearest
+
+
+def micro_aggregate(z: Array) -> Indices:
+    """Part rows into groups of :data:`GROUP_SIZE` or a few more that lie close together.
+
+    Parameters
+    ----------
+    z
+        (n, k), n at least :data:`GROUP_SIZE`.
+
+    Returns
+    -------
+    ndarray
+        (n,) group of each row, counted from 0.
+
+    Notes
+    -----
+    Maximum distance to average vector: the row furthest from the centre takes its nearest ones into a group, then the
+    row furthest from that one does. Domingo-Ferrer J, Torra V. Ordinal, continuous and heterogeneous k-anonymity
+    through microaggregation. Data Mining and Knowledge Discovery 11, 2005, algorithm 1 (MDAV-generic).
+    """
+    groups = np.zeros(len(z), dtype=np.intp)
+    left = np.arange(len(z))
+    count = 0
+
+    def furthest(point: Array) -> Array:
+        row: Array = z[left[cdist(z[left], point[None])[:, 0].argmax()]]
+        return row
+
+    def group_around(seed: Array) -> None:
+        nonlocal left, count
+        nearest = np.argsort(cdist(z[left], seed[None])[:, 0], kind="stable")[:GROUP_SIZE]
+        groups[left[nearest]] = count
+        left, count = np.delete(left, nearest), count + 1
+
+    while len(left) >= 3 * GROUP_SIZE:
+        first = furthest(z[left].mean(axis=0))
+        group_around(first)
+        group_around(furthest(first))
+    if len(left) >= 2 * GROUP_SIZE:
+        group_around(furthest(z[left].mean(axis=0)))
+    groups[left] = count
+    return groups
+
+
+def _quantiles(distances: Array) -> dict[str, float]:
+    return {level: float(np.quantile(distances, float(level))) for level in QUANTILES}
