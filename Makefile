@@ -6,10 +6,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test check lint bench bundle clean help
+.PHONY: demo test check lint bench bundle evaluation selectors measure-acceptance clean help
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 22
 
 # PyRadiomics' last usable release is an sdist that needs numpy, and a setuptools that still has pkg_resources, to be
 # there when it is built; so those come first, and the build must not be isolated from them.
@@ -40,6 +40,17 @@ check: lint test ## lint, then the whole suite; what a change must pass
 
 bench: $(VENV)/.everything ## benchmarks: ratios within one run
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.extraction
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.training
+
+measure-acceptance: $(VENV)/.everything ## 200 studies, local and on Dask, with kills: the same bytes
+	$(BIN)/python -m tests.benchmarks.measuring
+
+selectors: $(VENV)/.everything ## recall of every selector on made-up tables whose truth is known
+	$(BIN)/lungstage-train benchmark-selectors -o runs/selectors.json
+
+evaluation: $(VENV)/.everything ## the whole comparison on the LUNG1 table (TABLE=...), and its report
+	$(BIN)/lungstage-train evaluate $(TABLE) -o runs/lung1-stage --demonstrate-leakage
+	$(BIN)/lungstage-train report runs/lung1-stage
 
 bundle: $(VENV)/.everything ## rebuild the shipped bundle from the LUNG1 table (TABLE=...)
 	$(BIN)/lungstage-train fit $(TABLE) -o runs/lung1-stage

@@ -3,29 +3,50 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from appliance.errors import ExitStatus, ReasonCode, Refused, Unavailable
 from appliance.radiomics import parameters
 from training import evaluation as evaluating
 from training import fit as fitting
 from training.cohort import Cohort, read_cohort
-from training.folds import QUICK, Procedure
+from training.configuration import ConfigurationError, load_configuration
 from training.folds import Progress as Report
-from training.metrics import METRICS
+from training.leakage import demonstrate
+from training.options import (
+    CohortOption,
+    ConfigOption,
+    CovariatesOption,
+    CutOption,
+    EventOption,
+    FoldsOption,
+    HorizonOption,
+    MembersOption,
+    NegativeOption,
+    OutOption,
+    PositiveOption,
+    PresetOption,
+    QuickOption,
+    RepeatsOption,
+    SeedOption,
+    TableArgument,
+    TargetOption,
+    bundle_target,
+    configured,
+)
+from training.summary import print_benchmark, print_evaluation
 
 app = typer.Typer(
     help="Train and evaluate lung cancer staging models from radiomic features. Research use only.",
@@ -35,79 +56,120 @@ app = typer.Typer(
 )
 
 
-TableArgument = Annotated[
-    Path, typer.Argument(metavar="TABLE", help="Feature table (CSV).", exists=True, dir_okay=False)
-]
-OutOption = Annotated[Path, typer.Option("--out", "-o", metavar="RUN", help="Folder of the run.", file_okay=False)]
-CohortOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--cohort",
-        metavar="FILE",
-        help="TOML description of the table; default is the one beside it, else one known by the table's hash.",
-        exists=True,
-        dir_okay=False,
-    ),
-]
-CutOption = Annotated[bool, typer.Option("--keep-cut-rows", help="Use rows with roi_touches_crop_edge as well.")]
-SeedOption = Annotated[int, typer.Option(min=0, help="The one seed that everything random derives from.")]
-MembersOption = Annotated[int | None, typer.Option(min=1, help="Networks in the ensemble. [default: 10]")]
-RepeatsOption = Annotated[int | None, typer.Option(min=1, help="Repeats of the 5-fold. [default: 3]")]
-QuickOption = Annotated[bool, typer.Option("--quick", help="Tiny settings, to try the commands; worthless figures.")]
-
-
 @app.command()
 def measure(
     cohort: Annotated[
-        Path, typer.Argument(metavar="COHORT.csv", help="patient_id, path, roi, stage.", exists=True, dir_okay=False)
-    ],
+        Path | None,
+        typer.Argument(
+            metavar="COHORT.csv",
+            help="patient_id, path, roi; stage or whatever else is to be predicted; any more columns are carried over.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="features.csv", help="The feature table.", dir_okay=False)
-    ],
+        Path | None, typer.Option("--out", "-o", metavar="features.csv", help="The feature table.", dir_okay=False)
+    ] = None,
+    config: ConfigOption = None,
     spec: Annotated[
-        str, typer.Option(help="PyRadiomics parameter file, or 'all': the 106 at default settings.")
-    ] = "all",
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+        str | None,
+        typer.Option(help="PyRadiomics parameter file, or 'all': the 106 at default settings. [default: all]"),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes on this machine. [default: one per core]")
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(metavar="tcp://HOST:PORT", help="Measure on the Dask cluster that is there already instead."),
+    ] = None,
     match_by_geometry: Annotated[
         bool, typer.Option("--match-by-geometry", help="Go by position where image references resolve to nothing.")
     ] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Measure all anew: forget the journal of earlier runs beside the table.")
+    ] = False,
 ) -> None:
-    """Measure a cohort of CT and ROI with the appliance's own extraction; refused cases are listed beside the table."""
-    from training import measure as measuring
+    """Measure a cohort of CT and ROI with the appliance's own extraction; refused cases are listed beside the table.
 
-    subjects = measuring.read_subjects(cohort)
-    chosen = parameters.read(spec)
+    A run that was ended is taken up where it was: give the same command again.
+    """
+    from training import cluster, processes
+    from training import measure as measuring
+    from training.feature_table import check_description, refusals, write_table
+    from training.journal import open_journal
+    from training.progress import counting
+    from training.subjects import read_subjects
+
+    study = load_configuration(
+        config,
+        {
+            "study.cohort_list": cohort, "study.table": out, "measure.workers": workers, "measure.scheduler": scheduler,
+            "measure.spec": spec if spec is None or spec == "all" else Path(spec),
+            "measure.match_by_geometry": match_by_geometry or None,
+        },
+    )  # fmt: skip
+    listed, table = study.path("cohort_list", "COHORT.csv", is_file=True), study.path("table", "-o features.csv")
+    if table.suffix.lower() != ".csv" or table.resolve() == listed.resolve():
+        raise typer.BadParameter("--out is a file name that ends in .csv, and is not the cohort list.")
+    subjects = read_subjects(listed)
+    chosen = parameters.read(str(study.measure.spec))
+    check_description(table, chosen)
+    method = measuring.Method.of(chosen, match_by_geometry=study.measure.match_by_geometry)
+    run: measuring.Run = (
+        partial(processes.run, workers=study.measure.workers or os.cpu_count() or 1)
+        if study.measure.scheduler is None
+        else partial(cluster.run, address=study.measure.scheduler)
+    )
+    table.parent.mkdir(parents=True, exist_ok=True)
     done: dict[str, measuring.Measured] = {}
-    with _progress() as report:
-        for one in measuring.measure_cohort(subjects, chosen, workers=workers, match_by_geometry=match_by_geometry):
+    journal_file = table.with_suffix(".journal.jsonl")
+    with open_journal(journal_file, method.digest, fresh=fresh) as journal, counting(len(subjects)) as tally:
+        for one in measuring.measure_cohort(subjects, method, journal, run):
             done[one.subject.patient_id] = one
-            report("measured", len(done), len(subjects))
-    in_order = [done[subject.patient_id] for subject in subjects]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    measuring.write_table(in_order, chosen, cohort, out)
-    refused = sum(one.features is None for one in in_order)
-    console = Console()
-    console.print(f"{len(in_order) - refused} measured, {refused} refused ({out.with_suffix('.refused.csv').name})")
-    if refused == len(in_order):
+            tally.add(one.outcome, timed=not one.recalled)
+        write_table([done[subject.patient_id] for subject in subjects], chosen, listed, table)
+    console = Console(soft_wrap=True)
+    console.print(f"{tally}; those without features are listed in {refusals(table).name}")
+    if recalled := sum(one.recalled for one in done.values()):
+        console.print(f"{recalled} were known from {journal_file.name} and have not changed")
+    if tally.counts["defects of ours"]:
+        raise typer.Exit(ExitStatus.DEFECT)
+    if away := tally.counts["unavailable"]:
+        raise Unavailable(f"{away} of {len(subjects)} studies; the same command will try them again.")
+    if not tally.counts["measured"]:
         raise Refused(ReasonCode.TABLE_INVALID, "No case of the cohort could be measured.")
 
 
 @app.command()
 def fit(
-    table: TableArgument,
-    out: OutOption,
+    table: TableArgument = None,
+    out: OutOption = None,
+    config: ConfigOption = None,
     cohort: CohortOption = None,
-    keep_cut_rows: CutOption = False,
-    seed: SeedOption = 0,
-    members: MembersOption = None,
-    repeats: RepeatsOption = None,
+    keep_cut_rows: CutOption = None,
+    target: TargetOption = None,
+    positive: PositiveOption = None,
+    negative: NegativeOption = None,
+    horizon_days: HorizonOption = None,
+    event: EventOption = None,
+    covariates: CovariatesOption = None,
+    preset: PresetOption = None,
     quick: QuickOption = False,
+    seed: SeedOption = None,
+    folds: FoldsOption = None,
+    repeats: RepeatsOption = None,
+    members: MembersOption = None,
 ) -> None:
     """Fit a model to TABLE; write RUN/model.npz and RUN/run.json."""
-    used = read_cohort(table, cohort, keep_cut_rows=keep_cut_rows)
-    every_row = used if keep_cut_rows else read_cohort(table, cohort, keep_cut_rows=True)
-    procedure = _procedure(seed, members, repeats, quick)
-    with _staged(out) as staging, _progress() as report:
+    study = configured(
+        config, table=table, out=out, cohort=cohort, keep_cut_rows=keep_cut_rows, target=target, positive=positive,
+        negative=negative, horizon_days=horizon_days, event=event, covariates=covariates, preset=preset, quick=quick,
+        seed=seed, folds=folds, repeats=repeats, members=members,
+    )  # fmt: skip
+    run_folder, procedure = study.path("run", "-o RUN"), study.settings()
+    used = study.cohort()
+    every_row = used if study.study.keep_cut_rows else study.cohort(keep_cut_rows=True)
+    with _staged(run_folder) as staging, _progress() as report:
         run = fitting.fit(used, every_row, procedure, report)
         run.save(staging)
     figures = run.record["out_of_fold"]["auc"]
@@ -119,26 +181,142 @@ def fit(
 
 @app.command()
 def evaluate(
-    table: TableArgument,
-    out: OutOption,
+    table: TableArgument = None,
+    out: OutOption = None,
+    config: ConfigOption = None,
     cohort: CohortOption = None,
-    keep_cut_rows: CutOption = False,
-    seed: SeedOption = 0,
-    members: MembersOption = None,
-    repeats: RepeatsOption = None,
+    keep_cut_rows: CutOption = None,
+    target: TargetOption = None,
+    positive: PositiveOption = None,
+    negative: NegativeOption = None,
+    horizon_days: HorizonOption = None,
+    event: EventOption = None,
+    covariates: CovariatesOption = None,
+    preset: PresetOption = None,
     quick: QuickOption = False,
+    seed: SeedOption = None,
+    folds: FoldsOption = None,
+    repeats: RepeatsOption = None,
+    members: MembersOption = None,
+    demonstrate_leakage: Annotated[
+        bool,
+        typer.Option("--demonstrate-leakage", help="Show beside it what leaks do to the figures, wrong on purpose."),
+    ] = False,
 ) -> None:
     """Evaluate the procedure on TABLE next to its comparators; write RUN/evaluation.json."""
-    used = read_cohort(table, cohort, keep_cut_rows=keep_cut_rows)
-    procedure = _procedure(seed, members, repeats, quick)
-    with _staged(out) as staging, _progress() as report:
+    study = configured(
+        config, table=table, out=out, cohort=cohort, keep_cut_rows=keep_cut_rows, target=target, positive=positive,
+        negative=negative, horizon_days=horizon_days, event=event, covariates=covariates, preset=preset, quick=quick,
+        seed=seed, folds=folds, repeats=repeats, members=members,
+    )  # fmt: skip
+    used, procedure = study.cohort(), study.settings()
+    with _staged(study.path("run", "-o RUN")) as staging, _progress() as report:
         evaluation, _ = evaluating.evaluate(used, procedure, report)
         evaluation["versions"] = fitting.versions()
+        if demonstrate_leakage:
+            honest = evaluation["methods"][evaluation["reference"]]["metrics"]
+            evaluation["leakage"] = demonstrate(used, procedure, report, honest)
         text = json.dumps(evaluation, indent=2, sort_keys=True, allow_nan=False)
         (staging / "evaluation.json").write_text(text + "\n", encoding="utf-8")
     console = Console()
     console.print(_cohort_line(used), soft_wrap=True)
-    console.print(_as_table(evaluation))
+    print_evaluation(evaluation, console)
+
+
+@app.command()
+def validate(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle.", exists=True, file_okay=False)],
+    table: Annotated[
+        Path, typer.Argument(metavar="TABLE", help="Feature table of an external cohort.", exists=True, dir_okay=False)
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Folder for validation.json.", file_okay=False)
+    ] = None,
+    cohort: CohortOption = None,
+    keep_cut_rows: CutOption = None,
+    target: TargetOption = None,
+    positive: PositiveOption = None,
+    negative: NegativeOption = None,
+    horizon_days: HorizonOption = None,
+    event: EventOption = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
+    accept_other_extraction: Annotated[
+        bool, typer.Option("--accept-other-extraction", help="Score a table although it was measured otherwise.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print what validation.json holds, and nothing else.")
+    ] = False,
+) -> None:
+    """Score BUNDLE on an external cohort, compare the cohort with its training, and write DIR/validation.json."""
+    from appliance.bundle import load_bundle
+    from training import validate as validating
+    from training import validation_text as wording
+
+    loaded = load_bundle(bundle)
+    asked = bundle_target(
+        loaded.manifest.endpoint.endpoint, target=target, positive=positive, negative=negative,
+        horizon_days=horizon_days, event=event,
+    )  # fmt: skip
+    used = read_cohort(
+        table, cohort, keep_cut_rows=bool(keep_cut_rows), target=asked, features=loaded.spec.features,
+        covariates=[entry.covariate for entry in loaded.manifest.covariates],
+    )  # fmt: skip
+    record = validating.validate(loaded, used, seed=seed, accept_other_extraction=accept_other_extraction)
+    record["warnings"] = [*wording.warnings(record), *used.warnings]
+    record["summary"] = wording.summary(record)
+    text = json.dumps(record, indent=2, sort_keys=True, allow_nan=False)
+    if out is not None:
+        with _staged(out) as staging:
+            (staging / "validation.json").write_text(text + "\n", encoding="utf-8")
+    if as_json:
+        typer.echo(text)
+        return
+    console = Console(soft_wrap=True)
+    console.print(_cohort_line(used))
+    for warning in record["warnings"]:
+        console.print(f"Warning: {warning}", style="bold")
+    console.print(wording.metric_table(record), wording.feature_table(record), *record["summary"], sep="\n")
+
+
+@app.command()
+def report(
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", help="Folder that fit, evaluate or both wrote.", exists=True, file_okay=False),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE", help="The page; RUN/report.html by default.", dir_okay=False),
+    ] = None,
+) -> None:
+    """Write RUN's figures, tables and reporting checklists as one HTML page that loads nothing."""
+    from training import report as reporting  # matplotlib takes a second to import
+
+    Console(soft_wrap=True).print(f"Written: {reporting.write(run, out)}", highlight=False, markup=False)
+
+
+@app.command()
+def benchmark_selectors(
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="JSON file of the figures.", dir_okay=False)
+    ] = None,
+    tables: Annotated[int, typer.Option(min=2, help="Made-up tables of each signal.")] = 30,
+    preset: PresetOption = None,
+    quick: QuickOption = False,
+    seed: SeedOption = None,
+) -> None:
+    """Count how many of the features that matter each selector finds, on made-up tables whose truth is known."""
+    from training import benchmark
+
+    procedure = configured(None, preset=preset, quick=quick, seed=seed).settings()
+    with _progress() as report:
+        result = benchmark.benchmark_selectors(procedure, tables, partial(report, "tables"))
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=out.parent, delete=False, encoding="utf-8") as file:
+            file.write(json.dumps(result, indent=2, sort_keys=True, allow_nan=False) + "\n")
+        Path(file.name).replace(out)
+    print_benchmark(result, Console())
 
 
 def main() -> None:
@@ -151,11 +329,9 @@ def main() -> None:
     except (OSError, Unavailable) as error:
         typer.echo(f"unavailable: {error}", err=True)
         sys.exit(ExitStatus.UNAVAILABLE)
-
-
-def _procedure(seed: int, members: int | None, repeats: int | None, quick: bool) -> Procedure:
-    base = QUICK if quick else Procedure()
-    return replace(base, seed=seed, members=members or base.members, repeats=repeats or base.repeats)
+    except ConfigurationError as error:
+        typer.echo(f"usage: {error}", err=True)
+        sys.exit(ExitStatus.USAGE)
 
 
 @contextmanager
@@ -195,29 +371,13 @@ def _progress() -> Iterator[Report]:
 
 
 def _cohort_line(cohort: Cohort) -> str:
-    left_out = "".join(f", {count} left out by {column}" for column, count in cohort.excluded.items() if count)
-    advanced = int(cohort.stage.sum())
-    return f"{cohort.description.name}: {len(cohort.stage)} patients, {advanced} advanced{left_out}"
-
-
-def _as_table(evaluation: dict[str, Any]) -> Table:
-    methods = evaluation["methods"]
-    caption = f"Precision, recall and F1 are macro averages. Intervals: {evaluation['interval']}"
-    table = Table("", box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False, caption=caption, caption_justify="left")
-    for method in methods:
-        table.add_column(method, no_wrap=True, justify="right")
-    labels = ("AUC", "accuracy", "bal. acc.", "precision", "recall", "F1", "Brier")
-    for name, label in zip(METRICS, labels, strict=True):
-        figures = [one[name] for one in methods.values()]
-        table.add_row(label, *(f"{f['value']:.2f}\n{f['low']:.2f}–{f['high']:.2f}" for f in figures))
-    conformal = [evaluation["conformal"][method] for method in methods]
-    table.add_section()
-    table.add_row("covers early", *(f"{c['coverage']['early']:.2f}" for c in conformal))
-    table.add_row("covers adv.", *(f"{c['coverage']['advanced']:.2f}" for c in conformal))
-    table.add_row("undecided", *(f"{c['indeterminate']:.2f}" for c in conformal))
-    stability = [evaluation["stability"].get(method) for method in methods]
-    table.add_row("stability", *("" if value is None else f"{value:.2f}" for value in stability))
-    return table
+    left_out = "".join(f", {count} left out ({reason})" for reason, count in cohort.excluded.items() if count)
+    told = "".join(f"\nWarning: {warning}" for warning in cohort.warnings)
+    endpoint, positives = cohort.endpoint, int(cohort.labels.sum())
+    return (
+        f"{cohort.description.name}: {len(cohort.labels)} patients, "
+        f"{endpoint.name} {endpoint.positive} in {positives}{left_out}{told}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,84 +1,39 @@
 """Feature tables: one row a patient, read strictly, together with where they come from.
 
-A table is CSV with the columns ``patient_id``, ``stage`` (early or advanced) and features under their
-PyRadiomics names. The optional column ``roi_touches_crop_edge`` (True or False) marks tumours that are not
-whole in their image; such rows are left out unless asked for. Every other column is ignored.
-
-Messages name the column, the line of the file and the value, never the patient: a table may hold record
-numbers of a hospital.
+A table is CSV with the column ``patient_id``, the column that is predicted (``stage``, early or advanced, unless
+another :class:`~training.endpoint.Target` is asked for) and features under their PyRadiomics names. The optional column
+``roi_touches_crop_edge`` (True or False) marks tumours that are not whole in their image; such rows are left out unless
+asked for. Age, sex and histology are read where they are asked for as covariates. Every other column is ignored; T, N
+and M are never an input.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-import tomllib
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from appliance.errors import ReasonCode, Refused
-from appliance.spec import ALL_FEATURES, DEFAULT_SETTINGS
+from appliance.spec import ALL_FEATURES, STAGE_GROUP, Covariate, Endpoint
+from training.covariates import COLUMNS as COVARIATE_COLUMNS
+from training.covariates import encode_covariates, find_covariates
+from training.description import CohortDescription, describe
+from training.endpoint import MAX_UNCLASSIFIED, STAGE, Outcome, Target, read_outcome
+from training.repeatability import Repeatability, rate_features
+from training.table import PATIENT, Table, parse_table, refuse
+from training.usable import check_usable
 
-STAGES = MappingProxyType({"early": False, "advanced": True})
-CUT_COLUMN = "roi_touches_crop_edge"
-REDUNDANT_FEATURE = "original_shape_VoxelVolume"  # MeshVolume says it again
-MIN_FEATURES, MIN_ROWS, MIN_ROWS_PER_CLASS = 15, 30, 10
-_MISSING = frozenset({"", "na", "nan"})
+Array = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 
-
-class Skew(BaseModel):
-    """How the appliance's own extraction differs from a table, for one case of which both are to be had.
-
-    ``relative`` is (appliance - table) / |table| by feature, ``in_iqr`` the difference in interquartile ranges of
-    the used rows. Differences only: a patient's values are never shipped.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    case: str
-    cause: str
-    relative: dict[str, float]
-    in_iqr: dict[str, float]
-
-
-class CohortDescription(BaseModel):
-    """Where a table comes from and how it was measured: a TOML file of the same keys.
-
-    ``extraction`` is PyRadiomics' ``setting`` dictionary; ``table_sha256``, where given, ties the description
-    to one table.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    source: str
-    licence: str
-    citation: str
-    stages_absent: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    extraction: dict[str, Any] = Field(min_length=1)
-    skew: Skew | None = None
-    table_sha256: str | None = None
-
-
-UNDECLARED = CohortDescription(
-    name="undeclared",
-    source="undeclared",
-    licence="undeclared",
-    citation="undeclared",
-    notes=("The table did not declare how it was measured; PyRadiomics' default settings are assumed.",),
-    extraction=dict(DEFAULT_SETTINGS),
-)
+CUT_COLUMN: Final = "roi_touches_crop_edge"
+REDUNDANT_FEATURE: Final = "original_shape_VoxelVolume"  # MeshVolume says it again
+MIN_FEATURES: Final = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +44,8 @@ class Cohort:
     ----------
     patients
         n patient identifiers, all different: a split by rows is a split by patients.
-    stage
-        (n,) bool, True where advanced.
+    labels
+        (n,) bool, True for the endpoint's positive class.
     features
         d names out of :data:`appliance.spec.ALL_FEATURES`, in that order whatever the table's.
     values
@@ -102,21 +57,44 @@ class Cohort:
     rows
         Rows in the table, before any was left out.
     excluded
-        Rows left out, by the column that says why.
+        Rows left out, by the reason: the column that says why, or a phrase. Each row counts once.
+    endpoint
+        The two classes.
+    covariates, covariate_values
+        Clinical inputs beside the features, and their encoded values (n, c), NaN where missing; c counts
+        :attr:`appliance.spec.Covariate.columns`. None where there are none.
+    repeatability
+        Features that were left out for not repeating; None where none were asked about.
+    warnings
+        Plain sentences on what makes figures from these rows doubtful.
     """
 
     patients: tuple[str, ...]
-    stage: npt.NDArray[np.bool_]
+    labels: Bools
     features: tuple[str, ...]
-    values: npt.NDArray[np.float64]
+    values: Array
     description: CohortDescription
     table: str
     sha256: str
     rows: int
     excluded: Mapping[str, int]
+    endpoint: Endpoint = STAGE_GROUP
+    covariates: tuple[Covariate, ...] = ()
+    covariate_values: Array | None = None
+    repeatability: Repeatability | None = None
+    warnings: tuple[str, ...] = ()
 
 
-def read_cohort(table: Path, description: Path | None = None, *, keep_cut_rows: bool = False) -> Cohort:
+def read_cohort(
+    table: Path,
+    description: Path | None = None,
+    *,
+    keep_cut_rows: bool = False,
+    target: Target = STAGE,
+    covariates: Sequence[str] | Sequence[Covariate] = (),
+    repeatability: tuple[Path, float] | None = None,
+    features: Sequence[str] | None = None,
+) -> Cohort:
     """Read a feature table and its description.
 
     Parameters
@@ -124,10 +102,17 @@ def read_cohort(table: Path, description: Path | None = None, *, keep_cut_rows: 
     table
         The CSV file.
     description
-        A TOML file (see :class:`CohortDescription`). Without it: ``<table stem>.toml`` beside the table, else a
-        description shipped with lungstage that bears the table's hash, else :data:`UNDECLARED`.
+        A TOML file, see :func:`training.description.describe`.
     keep_cut_rows
         Use the rows whose ``roi_touches_crop_edge`` is True as well.
+    target
+        What is predicted.
+    covariates
+        Names of clinical inputs to read, their levels found in the table; or covariates of a model, with its levels.
+    repeatability
+        An ICC table and the bar below which features are left out.
+    features
+        The features to read, all of which must be there, in this order; None reads every feature of the table.
 
     Raises
     ------
@@ -138,153 +123,78 @@ def read_cohort(table: Path, description: Path | None = None, *, keep_cut_rows: 
     """
     content = table.read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()
-    columns, lines = parse_table(content, ("patient_id", "stage"))
-    features = _feature_columns(columns)
-    patients = columns["patient_id"]
-    stage = np.array([is_advanced(word, line) for word, line in zip(columns["stage"], lines, strict=True)], dtype=bool)
-    values = np.array([_numbers(name, columns[name], lines) for name in features], dtype=np.float64).T
-    cut = np.array([_flag(word, line) for word, line in zip(columns.get(CUT_COLUMN, ()), lines, strict=False)], bool)
-    kept = np.ones(len(lines), dtype=bool) if keep_cut_rows or not cut.size else ~cut
-    _check_usable(stage[kept], features, values[kept])
+    parsed = parse_table(content, (PATIENT, *(features or ())))
+    _check_target(target, covariates)
+    names = tuple(features) if features is not None else _feature_columns(parsed)
+    rated = None if repeatability is None else rate_features(*repeatability, names)
+    if rated is not None:
+        names = tuple(name for name in names if name not in rated.left_out)
+        _check_count(names, f"not below the bar of {rated.table}")
+    outcome = read_outcome(parsed, target)
+    values = np.array([parsed.numbers(name) for name in names], dtype=np.float64).T
+    cut = parsed.flags(CUT_COLUMN) if CUT_COLUMN in parsed.columns else np.zeros(len(values), dtype=np.bool_)
+    left_out = cut & (not keep_cut_rows)
+    kept = ~(left_out | outcome.unclassified)
+    excluded = {CUT_COLUMN: int(left_out.sum())} if CUT_COLUMN in parsed.columns else {}
+    if outcome.reason is not None:
+        excluded[outcome.reason] = int((outcome.unclassified & ~left_out).sum())
+    check_usable(parsed, target, outcome, kept, names, values)
+    found = _covariates(parsed, covariates, kept)
     return Cohort(
-        patients=tuple(patient for patient, keep in zip(patients, kept, strict=True) if keep),
-        stage=stage[kept],
-        features=features,
+        patients=tuple(np.array(parsed.columns[PATIENT])[kept].tolist()),
+        labels=outcome.labels[kept],
+        features=names,
         values=values[kept],
-        description=_describe(table, sha256, description),
+        description=describe(table, sha256, description),
         table=table.name,
         sha256=sha256,
-        rows=len(lines),
-        excluded=MappingProxyType({CUT_COLUMN: int((~kept).sum())} if cut.size else {}),
+        rows=len(values),
+        excluded=MappingProxyType(excluded),
+        endpoint=outcome.endpoint,
+        covariates=found,
+        covariate_values=encode_covariates(parsed, found)[kept] if found else None,
+        repeatability=rated,
+        warnings=_warnings(outcome, ~left_out),
     )
 
 
-def _refuse(message: str) -> NoReturn:
-    raise Refused(ReasonCode.TABLE_INVALID, message)
+def _check_target(target: Target, covariates: Sequence[str] | Sequence[Covariate]) -> None:
+    """Refuse to predict what the model would be told."""
+    told = {column for one in covariates for column in COVARIATE_COLUMNS.get(getattr(one, "name", str(one)), ())}
+    for column in target.columns:
+        if column.startswith("original_"):
+            refuse(f"Column {column} is a feature, so it cannot be predicted: the model would be told its answer.")
+        if column in told:
+            refuse(f"Column {column} is a covariate, so it cannot be predicted: the model would be told its answer.")
+        if column in (PATIENT, CUT_COLUMN):
+            refuse(f"Column {column} is no outcome, so it cannot be predicted.")
 
 
-def parse_table(content: bytes, required: tuple[str, ...]) -> tuple[dict[str, list[str]], list[int]]:
-    """Columns by name, and each row's line number in the file.
-
-    Raises
-    ------
-    Refused
-        ``table_invalid``: not CSV, a column missing or doubled, a ragged line, a patient without or with two rows.
-    """
-    try:
-        reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
-        header = next(reader, [])
-        rows, lines = [], []
-        for row in reader:
-            if row:  # a blank line is no row
-                rows.append(row)
-                lines.append(reader.line_num)
-    except (UnicodeDecodeError, csv.Error) as error:
-        _refuse(f"The table is not CSV in UTF-8: {error}.")
-    names = [name.strip() for name in header]
-    if doubled := sorted(name for name, count in Counter(names).items() if count > 1):
-        _refuse(f"The table has columns more than once: {doubled}.")
-    if absent := [name for name in required if name not in names]:
-        _refuse(f"The table lacks the columns {absent}.")
-    for row, line in zip(rows, lines, strict=True):
-        if len(row) != len(names):
-            _refuse(f"Line {line} of the feature table has {len(row)} cells, the header has {len(names)}.")
-    if not rows:
-        _refuse("The table has no rows.")
-    columns = {
-        name: [cell.strip() for cell in cells] for name, cells in zip(names, zip(*rows, strict=True), strict=True)
-    }
-    _check_patients(columns["patient_id"], lines)
-    return columns, lines
-
-
-def _feature_columns(columns: Mapping[str, list[str]]) -> tuple[str, ...]:
-    found = {name for name in columns if name.startswith("original_")} - {REDUNDANT_FEATURE}
+def _feature_columns(table: Table) -> tuple[str, ...]:
+    found = {name for name in table.columns if name.startswith("original_")} - {REDUNDANT_FEATURE}
     if unknown := sorted(found - set(ALL_FEATURES)):
-        _refuse(f"The table has columns that are no feature of PyRadiomics 3.0.1: {unknown}.")
-    if len(found) < MIN_FEATURES:
-        _refuse(f"The table has {len(found)} feature columns; at least {MIN_FEATURES} are needed.")
-    return tuple(name for name in ALL_FEATURES if name in found)
+        refuse(f"The table has columns that are no feature of PyRadiomics 3.0.1: {unknown}.")
+    names = tuple(name for name in ALL_FEATURES if name in found)
+    _check_count(names, "in the table")
+    return names
 
 
-def _check_patients(cells: list[str], lines: list[int]) -> None:
-    seen: dict[str, int] = {}
-    for patient, line in zip(cells, lines, strict=True):
-        if not patient:
-            _refuse(f"Column patient_id is empty in line {line}.")
-        if patient in seen:
-            _refuse(f"Lines {seen[patient]} and {line} have the same patient_id; a table holds one row a patient.")
-        seen[patient] = line
+def _check_count(names: Sequence[str], where: str) -> None:
+    if len(names) < MIN_FEATURES:
+        refuse(f"There are {len(names)} feature columns {where}; at least {MIN_FEATURES} are needed.")
 
 
-def is_advanced(word: str, line: int) -> bool:
-    """Read a cell of the column ``stage``; anything but early or advanced is refused as ``table_invalid``."""
-    if word not in STAGES:
-        _refuse(f"Column stage, line {line}: {word!r} is neither early nor advanced.")
-    return STAGES[word]
+def _covariates(table: Table, wanted: Sequence[str] | Sequence[Covariate], kept: Bools) -> tuple[Covariate, ...]:
+    given = tuple(one for one in wanted if isinstance(one, Covariate))
+    return given or find_covariates(table, [one for one in wanted if isinstance(one, str)], kept)
 
 
-def _flag(word: str, line: int) -> bool:
-    if word.lower() not in ("true", "false"):
-        _refuse(f"Column {CUT_COLUMN}, line {line}: {word!r} is neither True nor False.")
-    return word.lower() == "true"
-
-
-def _numbers(name: str, cells: list[str], lines: list[int]) -> list[float]:
-    numbers = []
-    for cell, line in zip(cells, lines, strict=True):
-        try:
-            # float() would take an underscore for a digit separator.
-            number = np.nan if cell.lower() in _MISSING else float(cell.replace("_", "?"))
-        except ValueError:
-            _refuse(f"Column {name}, line {line}: {cell!r} is not a number.")
-        if np.isinf(number):
-            _refuse(f"Column {name}, line {line}: {cell!r} is infinite.")
-        numbers.append(number)
-    return numbers
-
-
-def _check_usable(stage: npt.NDArray[np.bool_], features: tuple[str, ...], values: npt.NDArray[np.float64]) -> None:
-    """Refuse what no model can be fitted to."""
-    if len(stage) < MIN_ROWS:
-        _refuse(f"The table has {len(stage)} usable rows; at least {MIN_ROWS} are needed.")
-    for word, advanced in STAGES.items():
-        if (count := int((stage == advanced).sum())) < MIN_ROWS_PER_CLASS:
-            _refuse(f"Column stage says {word!r} in {count} usable rows; at least {MIN_ROWS_PER_CLASS} are needed.")
-    for name, column in zip(features, values.T, strict=True):
-        present = column[~np.isnan(column)]
-        if not present.size:
-            _refuse(f"Column {name} has no value in any usable row.")
-        if (present == present[0]).all():
-            _refuse(f"Column {name} is constant ({present[0]:g}) over the usable rows.")
-
-
-def _describe(table: Path, sha256: str, explicit: Path | None) -> CohortDescription:
-    beside = table.with_suffix(".toml")
-    file = explicit or (beside if beside.is_file() else None)
-    if file is not None:
-        found = _read_description(file.read_bytes(), file.name)
-        if found.table_sha256 not in (None, sha256):
-            _refuse(f"{file.name} describes another table: its table_sha256 is not the hash of {table.name}.")
-        return found
-    for shipped in sorted(resources.files("training").joinpath("cohorts").iterdir(), key=lambda entry: entry.name):
-        if shipped.name.endswith(".toml"):
-            found = _read_description(shipped.read_bytes(), shipped.name)
-            if found.table_sha256 == sha256:
-                return found
-    return UNDECLARED
-
-
-def read_description(file: Path) -> CohortDescription:
-    """Read a description from its TOML file; what is not one is refused as ``table_invalid``."""
-    return _read_description(file.read_bytes(), file.name)
-
-
-def _read_description(content: bytes, name: str) -> CohortDescription:
-    try:
-        return CohortDescription.model_validate(tomllib.loads(content.decode("utf-8")))
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        _refuse(f"{name} is not a cohort description: {problems}.")
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        _refuse(f"{name} is not TOML: {error}.")
+def _warnings(outcome: Outcome, considered: Bools) -> tuple[str, ...]:
+    share = float(outcome.unclassified[considered].mean())
+    if share <= MAX_UNCLASSIFIED:
+        return ()
+    return (
+        f"{share:.0%} of the rows were {outcome.reason} and are left out. Leaving them out overstates how often the "
+        "event occurs, because those who had it early stay in and those who were lost early do not; where loss depends "
+        "on the disease, every figure is biased.",
+    )

@@ -2,76 +2,140 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.feature_selection import f_classif
-from sklearn.linear_model import LogisticRegression
 
+from appliance.spec import Endpoint
 from training.cohort import Cohort
-from training.folds import Method, OutOfFold, Procedure, Progress, assign_folds, out_of_fold
-from training.members import Member, inner_splits
-from training.metrics import INTERVAL, intervals, nogueira_stability, resamples, score
-from training.network import ensemble_logits, train
-from training.run import Ensemble
-from training.selection import Task, eliminate, selected
+from training.curves import curves, net_benefit_of_all
+from training.folds import OutOfFold, Progress, assign_folds, out_of_fold, outer_tasks, run_tasks, workers_for
+from training.methods import COVARIATES_ALONE, GL_RFE, NO_COVARIATES, Method, methods, predict, select
+from training.metrics import INTERVAL, corrected_interval, fold_aucs, intervals, resamples, score
+from training.network import single_threaded
+from training.procedure import Procedure
+from training.selection import Task
+from training.stability import nogueira
+from training.verdicts import verdict, warnings
 
 Array = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.intp]
 
-VOLUME = "original_shape_MeshVolume"
-GL_RFE = "gl_rfe_dnn"
+ABLATION: Final = {"with": GL_RFE, "without": NO_COVARIATES, "alone": COVARIATES_ALONE}
 
 
-def evaluate(cohort: Cohort, procedure: Procedure, report: Progress) -> tuple[dict[str, Any], OutOfFold]:
+@single_threaded()
+def evaluate(
+    cohort: Cohort,
+    procedure: Procedure,
+    report: Progress,
+    only: Collection[str] | None = None,
+    *,
+    workers: int | None = None,
+) -> tuple[dict[str, Any], OutOfFold]:
     """Evaluate the procedure and its comparators by repeated k-fold.
+
+    Parameters
+    ----------
+    cohort
+        The rows to use.
+    procedure
+        Every setting.
+    report
+        Progress.
+    only
+        Names of the methods to evaluate, :data:`GL_RFE` among them; None for all.
+    workers
+        Processes; by default one a core where there is work for them. The figures do not depend on it.
 
     Returns
     -------
     dict, OutOfFold
-        What ``evaluation.json`` holds, and the procedure's own predictions.
+        What ``evaluation.json`` holds but for its ``versions``, and the procedure's own predictions.
     """
-    fold = assign_folds(cohort.stage, procedure.folds, procedure.repeats, procedure.seed)
-    weights = resamples(len(cohort.stage), np.random.SeedSequence([procedure.seed, 4]))
-    predicted = {
-        name: out_of_fold(cohort.values, cohort.stage, fold, method, procedure, report, name)
-        for name, method in methods(procedure, cohort.features).items()
-    }
-    scores = {name: score(oof.probabilities, cohort.stage, fold, weights) for name, oof in predicted.items()}
-    own = predicted[GL_RFE]
-    assert own.selections is not None
+    labels = cohort.labels
+    fold = assign_folds(labels, procedure.folds, procedure.repeats, procedure.seed)
+    tasks = outer_tasks(cohort.values, fold, procedure.seed, cohort.covariate_values)
+    if workers is None:
+        workers = workers_for(len(tasks) * procedure.members)
+    offered = methods(procedure, cohort.features, covariates=bool(cohort.covariates))
+    chosen = {name: method for name, method in offered.items() if only is None or name in only}
+    predicted = _predict(chosen, tasks, labels, fold, procedure, report, workers)
+    weights = resamples(len(labels), np.random.SeedSequence([procedure.seed, 4]))
+    scores: dict[str, dict[str, Array]] = {}
+    records: dict[str, dict[str, Any]] = {}
+    for name, method in chosen.items():
+        report("intervals", len(records), len(chosen))
+        oof = predicted[name]
+        scores[name] = score(oof.probabilities, labels, fold, weights)
+        records[name] = {
+            "label": method.label,
+            "selector": method.selector,
+            "classifier": method.classifier.removeprefix("tuned_"),
+            "metrics": intervals(scores[name]),
+            "conformal": conformal_record(oof, labels, cohort.endpoint),
+            **_differences(name, scores, predicted, labels, procedure.folds),
+            **_selection_record(oof.selections, cohort.features),
+            **curves(oof.probabilities, labels, fold, weights),
+        }
+    report("intervals", len(records), len(chosen))
     evaluation = {
-        "schema_version": 1,
+        "schema_version": 2,
         "seed": procedure.seed,
         "settings": asdict(procedure),
+        "procedure_sha256": procedure.digest(),
         "table": table_record(cohort),
         "cohort": cohort.description.name,
+        "endpoint": asdict(cohort.endpoint),
         "interval": INTERVAL,
-        "methods": {name: intervals(values) for name, values in scores.items()},
-        "difference_to_gl_rfe_dnn": {
-            name: intervals({metric: scores[GL_RFE][metric] - values[metric] for metric in values})
-            for name, values in scores.items()
+        "reference": GL_RFE,
+        "methods": records,
+        "decision_curve_treat_all": net_benefit_of_all(labels),
+        "verdicts": [
+            verdict(chosen[GL_RFE].label, name, method.label, records[name]["difference"]["auc"])
+            for name, method in chosen.items()
             if name != GL_RFE
-        },
-        "conformal": {name: conformal_record(oof, cohort.stage) for name, oof in predicted.items()},
-        "stability": {
-            name: nogueira_stability(_as_mask(oof.selections, len(cohort.features)))
-            for name, oof in predicted.items()
-            if oof.selections is not None
-        },
-        "selection_frequency": {
-            name: float(share)
-            for name, share in zip(
-                cohort.features, _as_mask(own.selections, len(cohort.features)).mean(axis=0), strict=True
-            )
-            if share
-        },
+        ],
+        "covariate_ablation": ABLATION if set(ABLATION.values()) <= set(chosen) else None,
+        "leakage": None,
+        "warnings": [*cohort.warnings, *warnings(records, cohort.endpoint, len(labels))],
     }
-    return evaluation, own
+    return evaluation, predicted[GL_RFE]
+
+
+def _predict(
+    chosen: Mapping[str, Method],
+    tasks: list[Task],
+    labels: Bools,
+    fold: Indices,
+    procedure: Procedure,
+    report: Progress,
+    workers: int,
+) -> dict[str, OutOfFold]:
+    """Select once with every selector that is asked for, and fit every method to what was selected."""
+    selections: dict[str | None, Indices] = {}
+    for selector in dict.fromkeys(method.selector for method in chosen.values() if method.selector):
+        selections[selector] = run_tasks(
+            tasks, labels, partial(select, selector, procedure), partial(report, f"select: {selector}"), workers=workers
+        )
+    predicted = {}
+    for i, (name, method) in enumerate(chosen.items()):
+
+        def step(done: int, total: int, before: int = i) -> None:
+            report("models", before * total + done, len(chosen) * total)
+
+        own = selections.get(method.selector)
+        fixed = np.tile(np.array(method.columns, dtype=np.intp), (len(tasks), 1))
+        logits = run_tasks(
+            tasks, labels, partial(predict, method, procedure), step, fixed if own is None else own, workers=workers
+        )
+        predicted[name] = out_of_fold(logits, labels, fold, procedure.alpha, own)
+    return predicted
 
 
 def table_record(cohort: Cohort) -> dict[str, Any]:
@@ -82,84 +146,45 @@ def table_record(cohort: Cohort) -> dict[str, Any]:
         "rows": cohort.rows,
         "used": len(cohort.patients),
         "excluded": dict(cohort.excluded),
-        "positives": int(cohort.stage.sum()),
+        "positives": int(cohort.labels.sum()),
     }
 
 
-def conformal_record(oof: OutOfFold, stage: Bools) -> dict[str, Any]:
-    """Out-of-fold coverage of each stage, and the share of cases left indeterminate."""
+def conformal_record(oof: OutOfFold, labels: Bools, endpoint: Endpoint) -> dict[str, Any]:
+    """Out-of-fold coverage of each class, and the share of cases left indeterminate."""
     decided = oof.possible.sum(axis=2) == 1
-    right = np.take_along_axis(oof.possible, np.broadcast_to(stage, oof.fold.shape)[..., None].astype(int), 2)[..., 0]
+    right = np.take_along_axis(oof.possible, np.broadcast_to(labels, oof.fold.shape)[..., None].astype(int), 2)[..., 0]
     return {
         "coverage": {
-            "early": float(oof.possible[:, ~stage, 0].mean()),
-            "advanced": float(oof.possible[:, stage, 1].mean()),
+            endpoint.negative: float(oof.possible[:, ~labels, 0].mean()),
+            endpoint.positive: float(oof.possible[:, labels, 1].mean()),
         },
         "indeterminate": float(1.0 - decided.mean()),
         "accuracy_where_decided": float(right[decided].mean()) if decided.any() else None,
     }
 
 
-def _as_mask(selections: Indices, features: int) -> Bools:
-    mask = np.zeros((len(selections), features), dtype=bool)
-    np.put_along_axis(mask, selections, True, axis=1)
-    return mask
-
-
-def fit_ensembles(tasks: Sequence[Task], columns: Indices, stage: Bools, procedure: Procedure) -> list[Ensemble]:
-    """Train one seed ensemble per task, on that task's `columns` (tasks, k)."""
-    members = [
-        Member(task.inputs[:, own], stage, *split)
-        for task, own in zip(tasks, columns, strict=True)
-        for split in inner_splits(
-            stage, task.rows, procedure.members, procedure.inner_folds, np.random.SeedSequence([*task.seed, 2])
-        )
-    ]
-    networks = train(members, procedure.network)
-    return [networks.ensemble(slice(i * procedure.members, (i + 1) * procedure.members)) for i in range(len(tasks))]
-
-
-def selecting(select: Callable[[Sequence[Task], Bools], Indices], procedure: Procedure) -> Method:
-    """Return the method: `select` columns, then train the ensemble on them."""
-
-    def method(tasks: Sequence[Task], stage: Bools) -> tuple[Array, Indices | None]:
-        columns = select(tasks, stage)
-        ensembles = fit_ensembles(tasks, columns, stage, procedure)
-        logits = [ensemble_logits(e, t.inputs[:, c]) for e, t, c in zip(ensembles, tasks, columns, strict=True)]
-        return np.stack(logits), columns
-
-    return method
-
-
-def methods(procedure: Procedure, features: Sequence[str]) -> Mapping[str, Method]:
-    """Return GL-RFE with its network first, then what it has to be compared with, by name."""
-    k = procedure.selection.features
-
-    def gl_rfe(tasks: Sequence[Task], stage: Bools) -> Indices:
-        traces = eliminate(tasks, stage, procedure.selection, procedure.network)
-        return np.stack([selected(trace) for trace in traces])
-
-    def anova(tasks: Sequence[Task], stage: Bools) -> Indices:
-        scores = [np.nan_to_num(f_classif(t.inputs[t.rows], stage[t.rows])[0]) for t in tasks]
-        return np.stack([np.sort(np.argsort(-score, kind="stable")[:k]) for score in scores])
-
-    def random(tasks: Sequence[Task], stage: Bools) -> Indices:
-        streams = [np.random.default_rng(np.random.SeedSequence([*task.seed, 3])) for task in tasks]
-        return np.stack([np.sort(stream.choice(len(features), k, replace=False)) for stream in streams])
-
-    def majority(tasks: Sequence[Task], stage: Bools) -> tuple[Array, Indices | None]:
-        shares = np.array([stage[task.rows].mean() for task in tasks])
-        return np.repeat(np.log(shares / (1 - shares))[:, None], len(stage), axis=1), None
-
-    def volume(tasks: Sequence[Task], stage: Bools) -> tuple[Array, Indices | None]:
-        at = features.index(VOLUME)
-        fits = [LogisticRegression().fit(t.inputs[t.rows][:, [at]], stage[t.rows]) for t in tasks]
-        return np.stack([f.decision_function(t.inputs[:, [at]]) for f, t in zip(fits, tasks, strict=True)]), None
-
-    offered = {
-        "gl_rfe_dnn": selecting(gl_rfe, procedure),
-        f"anova_{k}_dnn": selecting(anova, procedure),
-        f"random_{k}_dnn": selecting(random, procedure),
-        "majority": majority,
+def _differences(
+    name: str, scores: Mapping[str, Mapping[str, Array]], predicted: Mapping[str, OutOfFold], labels: Bools, folds: int
+) -> dict[str, Any]:
+    """Figures of the reference less those of a method, on the same patients and folds."""
+    if name == GL_RFE:
+        return {"difference": None, "difference_corrected": None}
+    own, other = (fold_aucs(predicted[one].probabilities, labels, predicted[one].fold) for one in (GL_RFE, name))
+    return {
+        "difference": intervals({metric: scores[GL_RFE][metric] - values for metric, values in scores[name].items()}),
+        "difference_corrected": corrected_interval(own - other, folds),
     }
-    return {**offered, "volume_only": volume} if VOLUME in features else offered
+
+
+def _selection_record(selections: Indices | None, features: tuple[str, ...]) -> dict[str, Any]:
+    if selections is None:
+        return {"stability": None, "selection_frequency": None}
+    held = np.zeros((len(selections), len(features)), dtype=bool)
+    np.put_along_axis(held, selections, True, axis=1)
+    value, low, high = nogueira(held)
+    shares = zip(features, held.mean(axis=0), strict=True)
+    return {
+        "stability": {"value": value, "low": low, "high": high},
+        "selection_frequency": {feature: float(share) for feature, share in shares if share},
+    }

@@ -12,63 +12,33 @@ has any say in its prediction.
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
+from joblib import Parallel, cpu_count, delayed  # type: ignore[import-untyped]
 from sklearn.model_selection import StratifiedKFold
 
+from appliance.errors import ReasonCode, Refused
 from training.calibration import calibrate, conformal_thresholds
-from training.network import NetworkSettings, single_threaded
+from training.network import single_threaded
 from training.preprocessing import Standardise
-from training.selection import SelectionSettings, Task
+from training.selection import Task
 
 Array = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.intp]
 Progress = Callable[[str, int, int], None]
 """Called with the name of a step, the parts done, and all its parts."""
+Result = TypeVar("Result", Array, Indices)
+Fit = Callable[..., Result]
+"""Fits several tasks, given the tasks, the labels of all rows, and what else comes with each task; (tasks, …)."""
 
-_TASKS_TOGETHER = 8  # about eighty networks; results do not depend on it
-
-
-@dataclass(frozen=True, slots=True)
-class Procedure:
-    """The whole procedure that is evaluated, and that a model is then fitted by.
-
-    Attributes
-    ----------
-    members, inner_folds
-        Networks of the ensemble, and the folds of the inner split that they stop early on.
-    alpha
-        Error rate of the conformal thresholds: each stage is ruled out wrongly in at most this share of its cases.
-        On LUNG1, where tumour features reach an AUC of 0.7, an alpha of 0.1 leaves two cases in three
-        indeterminate, 0.2 a good third, and what is decided is right in 0.7 either way.
-    seed
-        The one seed that everything random derives from.
-    """
-
-    folds: int = 5
-    repeats: int = 3
-    members: int = 10
-    inner_folds: int = 5
-    alpha: float = 0.2
-    seed: int = 0
-    selection: SelectionSettings = field(default_factory=SelectionSettings)
-    network: NetworkSettings = field(default_factory=NetworkSettings)
-
-
-QUICK = Procedure(
-    repeats=1,
-    members=2,
-    selection=SelectionSettings(step=0.5, fine_below=16, members=2),
-    network=NetworkSettings(max_epochs=15),
-)
-"""Tiny settings that run everything in seconds; the figures are not worth reading."""
+_WORTH_PROCESSES = 100  # networks; for fewer, starting processes takes longer than the work
+MIN_FOLDS = 3  # with two, leaving a pair out leaves nothing
+_TASKS_TOGETHER = 13  # more than a hundred networks; beyond it they no longer gain from being trained together
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +48,11 @@ class OutOfFold:
     Attributes
     ----------
     logits, probabilities
-        (repeats, n); the probabilities are calibrated, by a calibration that never saw the row's fold either.
+        (repeats, n) of the positive class; the probabilities are calibrated, by a calibration that never saw the
+        row's fold either.
     possible
-        (repeats, n, 2) bool, whether early and advanced remain possible under the fold's conformal thresholds.
+        (repeats, n, 2) bool, whether the negative and the positive class remain possible under the fold's conformal
+        thresholds.
     fold
         (repeats, n), the fold each row is tested in.
     selections
@@ -94,84 +66,158 @@ class OutOfFold:
     selections: Indices | None
 
 
-Method = Callable[[Sequence[Task], Bools], tuple[Array, Indices | None]]
-"""Fits each task on its rows: logits of all rows (tasks, n), and the selected columns (tasks, k) or None."""
+def assign_folds(labels: Bools, folds: int, repeats: int, seed: int) -> Indices:
+    """Fold of each row in each repeat, stratified by label; (repeats, n).
 
-
-def assign_folds(stage: Bools, folds: int, repeats: int, seed: int) -> Indices:
-    """Fold of each row in each repeat, stratified by stage; (repeats, n)."""
-    assigned = np.empty((repeats, len(stage)), dtype=np.intp)
+    Raises
+    ------
+    Refused
+        ``table_invalid``, where there are fewer rows of a class than folds, or fewer than three folds.
+    """
+    fewest = int(min(labels.sum(), (~labels).sum()))
+    if not MIN_FOLDS <= folds <= fewest:
+        raise Refused(
+            ReasonCode.TABLE_INVALID,
+            f"{folds} folds are asked for; from {MIN_FOLDS} up to the {fewest} rows of the smaller class are possible.",
+        )
+    assigned = np.empty((repeats, len(labels)), dtype=np.intp)
     states = np.random.default_rng(np.random.SeedSequence([seed, 0])).integers(2**31, size=repeats)
     for repeat, state in enumerate(states):
         splitter = StratifiedKFold(folds, shuffle=True, random_state=int(state))
-        for fold, (_, test) in enumerate(splitter.split(stage, stage)):
+        for fold, (_, test) in enumerate(splitter.split(labels, labels)):
             assigned[repeat, test] = fold
     return assigned
 
 
-def out_of_fold(
-    values: Array, stage: Bools, fold: Indices, method: Method, procedure: Procedure, report: Progress, name: str
-) -> OutOfFold:
-    """Run `method` on every split of `fold`, with its calibration and thresholds.
+def left_out(fold: Indices) -> list[tuple[int, int, int]]:
+    """Repeat and the two folds that each fit does without: first one fold (f, f) at a time, then every pair (f, g)."""
+    repeats, folds = range(len(fold)), range(int(fold.max()) + 1)
+    singles = [(r, f, f) for r in repeats for f in folds]
+    return singles + [(r, f, g) for r in repeats for f, g in itertools.combinations(folds, 2)]
+
+
+def outer_tasks(values: Array, fold: Indices, seed: int, covariate_values: Array | None = None) -> list[Task]:
+    """Return the fits of an evaluation in the order of :func:`left_out`.
 
     Parameters
     ----------
     values
         (n, d) features, NaN where missing.
-    stage
-        (n,) True where advanced.
     fold
         (repeats, n), see :func:`assign_folds`.
-    method
-        What is evaluated.
-    procedure
-        Seed and conformal error rate; the rest is the method's business.
-    report, name
-        Progress, and the name it goes under.
+    seed
+        The one seed.
+    covariate_values
+        (n, c) clinical inputs, NaN where missing.
     """
-    repeats, n = fold.shape
-    folds = int(fold.max()) + 1
-    left_out = [(r, f, g) for r in range(repeats) for f in range(folds) for g in range(f, folds)]
-    # Fits of like size go together, those without one fold before those without two.
-    left_out.sort(key=lambda place: place[1] != place[2])
-    tasks = [
-        prepare(values, np.flatnonzero((fold[r] != f) & (fold[r] != g)), (procedure.seed, 1, r, f, g))
-        for r, f, g in left_out
+    return [
+        prepare(values, np.flatnonzero((fold[r] != f) & (fold[r] != g)), (seed, 1, r, f, g), covariate_values)
+        for r, f, g in left_out(fold)
     ]
-    fitted = run_tasks(tasks, stage, method, lambda done, total: report(name, done, total))
-    logits, probabilities = np.empty((repeats, n)), np.empty((repeats, n))
-    possible = np.empty((repeats, n, 2), dtype=bool)
-    by_place = dict(zip(left_out, fitted[0], strict=True))
-    for r, f in itertools.product(range(repeats), range(folds)):
-        test = fold[r] == f
-        logits[r, test] = by_place[r, f, f][test]
-        unseen = np.empty(n)
-        for g in set(range(folds)) - {f}:
-            unseen[fold[r] == g] = by_place[r, min(f, g), max(f, g)][fold[r] == g]
-        calibration = calibrate(unseen[~test], stage[~test])
-        thresholds = conformal_thresholds(calibration(unseen[~test]), stage[~test], procedure.alpha)
-        probabilities[r, test] = calibration(logits[r, test])
-        possible[r, test] = thresholds.possible(probabilities[r, test])
-    selections = None if fitted[1] is None else fitted[1][: repeats * folds]
-    return OutOfFold(logits, probabilities, possible, fold, selections)
 
 
-def prepare(values: Array, rows: Indices, seed: tuple[int, ...]) -> Task:
+def prepare(values: Array, rows: Indices, seed: tuple[int, ...], covariate_values: Array | None = None) -> Task:
     """Return the task of fitting to `rows` of `values` (n, d), standardised by steps fitted on those rows."""
-    return Task(Standardise().fit(values[rows]).transform(values), rows, seed)
+
+    def standardised(raw: Array) -> Array:
+        inputs: Array = Standardise().fit(raw[rows]).transform(raw)
+        return inputs
+
+    return Task(standardised(values), rows, seed, None if covariate_values is None else standardised(covariate_values))
+
+
+def workers_for(networks: int) -> int:
+    """Return how many processes are worth starting to train so many networks: one a core, or none but this."""
+    return int(cpu_count()) if networks > _WORTH_PROCESSES else 1
 
 
 def run_tasks(
-    tasks: Sequence[Task], stage: Bools, method: Method, report: Callable[[int, int], None]
-) -> tuple[Array, Indices | None]:
-    """Run `method` over `tasks` in small groups, on a few threads."""
-    groups = [tasks[i : i + _TASKS_TOGETHER] for i in range(0, len(tasks), _TASKS_TOGETHER)]
-    results = []
-    threads = min(2, os.cpu_count() or 1)  # more only wait for the interpreter's lock
-    with single_threaded(), ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        report(0, len(tasks))
-        for result in pool.map(lambda group: method(group, stage), groups):
-            results.append(result)
-            report(min(len(tasks), _TASKS_TOGETHER * len(results)), len(tasks))
-    columns = [selection for _, selection in results if selection is not None]
-    return np.concatenate([logits for logits, _ in results]), np.concatenate(columns) if columns else None
+    tasks: Sequence[Task],
+    labels: Bools,
+    fit: Fit[Result],
+    report: Callable[[int, int], None],
+    *per_task: Indices,
+    workers: int = 1,
+) -> Result:
+    """Run `fit` over `tasks` in small groups, which do not depend on the number of workers.
+
+    Parameters
+    ----------
+    tasks, labels
+        What is fitted; the labels are those of all rows (n,).
+    fit
+        What is done; with several workers it must be picklable.
+    report
+        Called with the tasks done and all of them.
+    per_task
+        Arrays of one entry a task, each group of which `fit` is given after the labels.
+    workers
+        Processes; 1 stays in this one. They live on for the next call, since starting them takes seconds.
+
+    Returns
+    -------
+    array
+        What `fit` returned, along the tasks.
+    """
+    groups = _groups(tasks)
+    results, done = [], 0
+    report(0, len(tasks))
+    jobs = (delayed(_alone)(fit, tasks[g], labels, *(array[g] for array in per_task)) for g in groups)
+    for group, result in zip(
+        groups, Parallel(n_jobs=workers, return_as="generator", max_nbytes=None)(jobs), strict=True
+    ):
+        results.append(result)
+        done += len(tasks[group])
+        report(done, len(tasks))
+    return np.concatenate(results)
+
+
+def _alone(fit: Fit[Result], tasks: Sequence[Task], labels: Bools, *per_task: Indices) -> Result:
+    with single_threaded():
+        return fit(tasks, labels, *per_task)
+
+
+def _groups(tasks: Sequence[Task]) -> list[slice]:
+    """Cut tasks into groups of about as many rows: the number of rows decides how many batches make an epoch."""
+    starts = [0]
+    for i, task in enumerate(tasks):
+        first = len(tasks[starts[-1]].rows)
+        if i - starts[-1] == _TASKS_TOGETHER or abs(len(task.rows) - first) > 0.1 * first:
+            starts.append(i)
+    return [slice(a, b) for a, b in itertools.pairwise([*starts, len(tasks)])]
+
+
+def out_of_fold(
+    logits: Array, labels: Bools, fold: Indices, alpha: float, selections: Indices | None = None
+) -> OutOfFold:
+    """Put together what the fits of :func:`outer_tasks` say of the rows that they did without.
+
+    Parameters
+    ----------
+    logits
+        (tasks, n) of all rows, by every fit; rows that a fit was trained on are not looked at.
+    labels
+        (n,)
+    fold
+        (repeats, n)
+    alpha
+        Error rate of the conformal thresholds.
+    selections
+        (tasks, k) what was selected, None where nothing was.
+    """
+    repeats, n = fold.shape
+    folds = int(fold.max()) + 1
+    by_place = dict(zip(left_out(fold), logits, strict=True))
+    own, probabilities = np.empty((repeats, n)), np.empty((repeats, n))
+    possible = np.empty((repeats, n, 2), dtype=bool)
+    for r, f in itertools.product(range(repeats), range(folds)):
+        test = fold[r] == f
+        own[r, test] = by_place[r, f, f][test]
+        unseen = np.empty(n)
+        for g in set(range(folds)) - {f}:
+            unseen[fold[r] == g] = by_place[r, min(f, g), max(f, g)][fold[r] == g]
+        calibration = calibrate(unseen[~test], labels[~test])
+        thresholds = conformal_thresholds(calibration(unseen[~test]), labels[~test], alpha)
+        probabilities[r, test] = calibration(own[r, test])
+        possible[r, test] = thresholds.possible(probabilities[r, test])
+    return OutOfFold(own, probabilities, possible, fold, None if selections is None else selections[: repeats * folds])

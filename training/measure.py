@@ -5,151 +5,184 @@ What is trained on is then measured exactly as a patient will be measured, so th
 
 from __future__ import annotations
 
-import csv
+import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
-from multiprocessing import get_context
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import astuple, dataclass
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 from appliance import __version__
-from appliance.errors import LungstageError, ReasonCode, Refused
+from appliance.errors import LungstageError, ReasonCode
+from appliance.logs import defect
 from appliance.oneshot import Options, measure_paths
 from appliance.radiomics import parameters
 from appliance.roi_rule import ROI_RULE
 from appliance.spec import ExtractionSpec
-from training.cohort import is_advanced, parse_table, read_description
+from training.journal import Entry, Journal
+from training.subjects import Subject
 
-COLUMNS = ("patient_id", "path", "roi", "stage")
+UNAVAILABLE: Final = "unavailable"
+WORKER_DIED: Final = "worker_died"
+DEFECT: Final = str(ReasonCode.INTERNAL_ERROR)
+_UNCHANGED: Final = "unchanged"
+_DIED = (
+    "Every process that worked on this study was killed, the last one with nothing beside it: "
+    "it may need more memory than there is."
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
-    """One line of a cohort list.
+class Method:
+    """All that the values depend on beside the study.
 
     Attributes
     ----------
-    patient_id
-        As the list has it.
-    path
-        Folder or file of the study.
-    roi
-        Name of the region; empty leaves the choice to the rule.
-    stage
-        early or advanced.
+    spec, order
+        PyRadiomics parameter file, and the features in order.
+    match_by_geometry
+        Accept slices by position although the region refers to others.
+    software
+        Versions.
     """
 
-    patient_id: str
-    path: Path
+    spec: str
+    order: tuple[str, ...]
+    match_by_geometry: bool
+    software: str
+
+    @classmethod
+    def of(cls, spec: ExtractionSpec, *, match_by_geometry: bool = False) -> Method:
+        """Return how this process would measure `spec`."""
+        return cls(parameters.render(spec), spec.features, match_by_geometry, software())
+
+    @property
+    def digest(self) -> str:
+        """Hash of it all."""
+        return hashlib.sha256(json.dumps(astuple(self)).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a worker is told.
+
+    Attributes
+    ----------
+    number
+        Of the subject in the list, from 0.
+    study, roi, method
+        What to measure, and how.
+    known
+        Fingerprint of the files to which the journal has the answer.
+    """
+
+    number: int
+    study: Path
     roi: str
-    stage: str
+    method: Method
+    known: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What became of a subject: features by name, or why there are none."""
+    """What became of a subject, and whether the journal knew it already."""
 
     subject: Subject
-    features: dict[str, float | None] | None
-    code: str
-    message: str
+    entry: Entry
+    recalled: bool
+
+    @property
+    def outcome(self) -> str:
+        """What became of it, as it is counted."""
+        if self.entry.features is not None:
+            return "measured"
+        return {UNAVAILABLE: "unavailable", DEFECT: "defects of ours"}.get(self.entry.code, "refused")
 
 
-def read_subjects(table: Path) -> tuple[Subject, ...]:
-    """Read a cohort list: CSV with ``patient_id``, ``path`` (from the list's own folder), ``roi`` and ``stage``.
-
-    Raises
-    ------
-    Refused
-        ``table_invalid``, naming column and line.
-    """
-    columns, lines = parse_table(table.read_bytes(), COLUMNS)
-    subjects = []
-    for patient, path, roi, stage, line in zip(*(columns[name] for name in COLUMNS), lines, strict=True):
-        is_advanced(stage, line)
-        if not path:
-            raise Refused(ReasonCode.TABLE_INVALID, f"Column path is empty in line {line}.")
-        subjects.append(Subject(patient, table.parent / path, roi, stage))
-    return tuple(subjects)
+Run = Callable[[Callable[[Task], Entry], Iterable[Task]], Iterator[tuple[Task, Entry | None]]]
+"""Spreads tasks over processes; None is the answer to a task over which they die."""
 
 
-def _measure(subject: Subject, spec_text: str, order: tuple[str, ...], match_by_geometry: bool) -> Measured:
-    """Measure one subject; runs in a worker process."""
+@cache
+def software() -> str:
+    """Name the versions that values depend on."""
+    libraries = ("highdicom", "numpy", "pydicom", "pyradiomics", "SimpleITK")
+    return ", ".join([f"lungstage {__version__}", *(f"{name} {version(name)}" for name in libraries)])
+
+
+def fingerprint(study: Path) -> str:
+    """Digest of the names, sizes and modification times of a study's files; other than before once one has changed."""
+    inside = sorted(Path(folder, name) for folder, _, names in os.walk(study) for name in names)
+    facts: list[list[str | int]] = []
+    for file in inside or [study]:
+        try:
+            status = file.stat()
+        except OSError:
+            facts.append([str(file.relative_to(study))])  # whether it matters is for the measurement to say
+        else:
+            facts.append([str(file.relative_to(study)), status.st_size, status.st_mtime_ns])
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def measure_study(task: Task) -> Entry:
+    """Measure one study; runs in a worker, and answers whatever happens."""
+    method = task.method
+    if software() != method.software:
+        return Entry("", UNAVAILABLE, f"A worker has {software()} instead of {method.software}.")
     try:
-        spec = parameters.parse(spec_text, order=order)
-        answer = measure_paths([subject.path], ROI_RULE, spec, Options(subject.roi or None, match_by_geometry))
-    except (LungstageError, OSError) as error:
-        return Measured(subject, None, "unavailable", str(error))
+        files = fingerprint(task.study)
+        if files == task.known:
+            return Entry(files, _UNCHANGED)
+        spec = parameters.parse(method.spec, order=method.order)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom's quote what they mind, and that may be a person's name
+            options = Options(task.roi or None, method.match_by_geometry)
+            answer = measure_paths([task.study], ROI_RULE, spec, options)
+    except (LungstageError, OSError, MemoryError) as error:
+        return Entry("", UNAVAILABLE, str(error) or type(error).__name__)
+    except Exception as error:  # one study's must not cost the others theirs
+        told = defect(error)
+        return Entry("", DEFECT, f"A defect of ours: {told['error']} at {told['frames']}.")
     if answer["status"] != "staged":
-        return Measured(subject, None, answer["reason"]["code"], answer["reason"]["message"])
-    return Measured(subject, answer["features"], "", "")
+        return Entry(files, answer["reason"]["code"], answer["reason"]["message"])
+    return Entry(files, features=tuple(answer["features"].values()))
 
 
-def measure_cohort(
-    subjects: Sequence[Subject], spec: ExtractionSpec, *, workers: int, match_by_geometry: bool = False
-) -> Iterator[Measured]:
-    """Measure subjects in parallel processes.
+def measure_cohort(subjects: Sequence[Subject], method: Method, journal: Journal, run: Run) -> Iterator[Measured]:
+    """Measure subjects in parallel.
+
+    Parameters
+    ----------
+    subjects
+        Whom to measure.
+    method
+        How.
+    journal
+        What it has of a study whose files have not changed is taken from it, the rest is written to it; but not what
+        another try may change: that something was unavailable, a worker died or a defect of ours was met.
+    run
+        Spreads the work, e.g. :func:`training.processes.run`.
 
     Yields
     ------
     Measured
-        One for each subject, in the order in which they are done.
+        One for each subject, in the order in which they are done; those that the journal knows come first.
     """
-    text = parameters.render(spec)
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(_measure, subject, text, spec.features, match_by_geometry) for subject in subjects]
-        for future in as_completed(futures):
-            yield future.result()
-
-
-def write_table(measured: Sequence[Measured], spec: ExtractionSpec, listed: Path, out: Path) -> None:
-    """Write the feature table, the list of refusals beside it, and the description of how it was measured.
-
-    Parameters
-    ----------
-    measured
-        In the order in which they are to be written.
-    spec
-        What was measured.
-    listed
-        The cohort list.
-    out
-        The feature table; ``<stem>.refused.csv`` and ``<stem>.toml`` are written beside it. A description that is
-        already there and says the same of the extraction is left alone, for its source and licence are somebody's work.
-
-    Raises
-    ------
-    Refused
-        ``table_invalid`` where the description beside the table says that it was measured otherwise.
-    """
-    description = out.with_suffix(".toml")
-    extraction = dict(spec.settings)
-    if description.exists() and read_description(description).extraction != extraction:
-        raise Refused(ReasonCode.TABLE_INVALID, f"{description.name} says that its table was measured otherwise.")
-    good = [one for one in measured if one.features is not None]
-    rows = [[one.subject.patient_id, one.subject.stage, *(one.features or {}).values()] for one in good]
-    _write_csv(out, ["patient_id", "stage", *spec.features], rows)
-    refused = [[one.subject.patient_id, one.code, one.message] for one in measured if one.features is None]
-    _write_csv(out.with_suffix(".refused.csv"), ["patient_id", "code", "message"], refused)
-    if not description.exists():
-        facts = {
-            "name": listed.stem,
-            "source": f"measured by lungstage {__version__} from the list {listed.name}",
-            "licence": "undeclared",
-            "citation": "undeclared",
-        }
-        lines = [f"{key} = {json.dumps(value)}" for key, value in facts.items()]
-        lines += ["", "[extraction]", *(f"{key} = {json.dumps(value)}" for key, value in sorted(extraction.items()))]
-        description.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Write whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    with part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows([["" if cell is None else cell for cell in row] for row in rows])
-    part.replace(path)
+    known = [journal.get(subject.key) for subject in subjects]
+    tasks = [
+        Task(number, subject.study, subject.roi, method, None if entry is None else entry.files)
+        for number, (subject, entry) in enumerate(zip(subjects, known, strict=True))
+    ]
+    for task, answer in run(measure_study, sorted(tasks, key=lambda task: task.known is None)):
+        subject, old = subjects[task.number], known[task.number]
+        entry = Entry("", WORKER_DIED, _DIED) if answer is None else answer
+        if entry.code == _UNCHANGED and old is not None:
+            yield Measured(subject, old, recalled=True)
+            continue
+        if entry.code not in (UNAVAILABLE, WORKER_DIED, DEFECT):
+            journal.add(subject.key, entry)
+        yield Measured(subject, entry, recalled=False)

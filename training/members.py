@@ -96,3 +96,7 @@ class Batch:
         # In float64, so that neither padding nor place in the batch leaves a trace.
         losses = binary_cross_entropy_with_logits(logits.double(), labels, weights, reduction="none")
         return losses.sum(1) / real.sum(1).clamp(min=1.0)
+
+    def error(self, logits: torch.Tensor) -> torch.Tensor:
+        """Differentiate each row's weighted loss with respect to its logit; zero for padding; (members, rows)."""
+        return (self.weights * (torch.sigmoid(logits.double()) - self.labels)).float()

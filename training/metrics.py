@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import t as student
+
+from training.reliability import bins_for, expected_calibration_error, recalibration, reliability
 
 Array = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
+Indices = npt.NDArray[np.intp]
 Counts = npt.NDArray[np.float64]
+Interval = dict[str, float]
+"""``value``, ``low`` and ``high``."""
 
-METRICS = (
-    "auc", "accuracy", "balanced_accuracy", "macro_precision", "macro_recall", "macro_f1", "brier",
+METRICS: Final = (
+    "auc", "accuracy", "balanced_accuracy", "macro_precision", "macro_recall", "macro_f1", "sensitivity", "specificity",
+    "brier", "calibration_slope", "ece",
 )  # fmt: skip
-INTERVAL = (
+INTERVAL: Final = (
     "95 % percentile bootstrap over patients of the mean over repeats; each of the 2000 resamples draws patients "
     "with replacement and keeps their out-of-fold predictions of every repeat. It says how far the figure depends "
     "on which patients were scored, not on which were trained on."
 )
-RESAMPLES = 2000
+RESAMPLES: Final = 2000
 
 
 def resamples(patients: int, seed: np.random.SeedSequence, count: int = RESAMPLES) -> Counts:
@@ -28,13 +36,13 @@ def resamples(patients: int, seed: np.random.SeedSequence, count: int = RESAMPLE
     return np.vstack([np.ones((1, patients)), drawn])
 
 
-def score(probabilities: Array, advanced: Bools, fold: npt.NDArray[np.intp], weights: Counts) -> dict[str, Array]:
+def score(probabilities: Array, advanced: Bools, fold: Indices, weights: Counts) -> dict[str, Array]:
     """Every metric under every weighting of the patients.
 
     Parameters
     ----------
     probabilities
-        (repeats, n) out-of-fold probability of advanced stage; 0.5 and above counts as advanced.
+        (repeats, n) out-of-fold probability of the positive class (advanced stage); 0.5 and above counts as positive.
     advanced
         (n,) the truth.
     fold
@@ -52,30 +60,55 @@ def score(probabilities: Array, advanced: Bools, fold: npt.NDArray[np.intp], wei
     return {name: np.mean([one[name] for one in per_repeat], axis=0) for name in METRICS}
 
 
-def intervals(scores: Mapping[str, Array]) -> dict[str, dict[str, float]]:
-    """Value (the first weighting) and 95 % interval (the others) of each metric of :func:`score`."""
-    return {
-        name: {
-            "value": float(values[0]),
-            "low": float(np.nanpercentile(values[1:], 2.5)),
-            "high": float(np.nanpercentile(values[1:], 97.5)),
-        }
-        for name, values in scores.items()
-    }
+def interval(values: Array) -> Interval:
+    """Value (the first weighting) and 95 % interval (the others) of a figure (w,).
+
+    The interval holds the value: a distance such as the ECE only grows by resampling, and its percentiles with it.
+    """
+    low, high = np.nanpercentile(values[1:], (2.5, 97.5))
+    return {"value": float(values[0]), "low": float(min(low, values[0])), "high": float(max(high, values[0]))}
 
 
-def nogueira_stability(selections: Bools) -> float:
-    """Stability of feature selections (m, d): 1 for always the same, about 0 for random ones.
+def intervals(scores: Mapping[str, Array]) -> dict[str, Interval]:
+    """:func:`interval` of each metric of :func:`score`."""
+    return {name: interval(values) for name, values in scores.items()}
+
+
+def fold_aucs(p: Array, advanced: Bools, fold: Indices) -> Array:
+    """AUC of every outer fold of predictions (repeats, n); (repeats * folds,)."""
+    every = np.ones((1, len(advanced)))
+    folds = range(int(fold.max()) + 1)
+    return np.array(
+        [
+            auc(scores[of == f], advanced[of == f], of[of == f], every[:, of == f])[0]
+            for scores, of in zip(p, fold, strict=True)
+            for f in folds
+        ]
+    )
+
+
+def corrected_interval(differences: Array, folds: int) -> Interval:
+    """Mean and 95 % interval of a figure's differences between two methods over the outer folds.
+
+    Parameters
+    ----------
+    differences
+        (repeats * folds,)
+    folds
+        In one repeat: so many times as many rows are trained on as are tested, plus one.
 
     Notes
     -----
-    Nogueira S, Sechidis K, Brown G. On the stability of feature selection algorithms. JMLR 18(174), 2018, eq. 4.
+    Nadeau C, Bengio Y. Inference for the generalization error. Machine Learning 52, 2003: a t interval whose variance
+    is enlarged by the ratio of test to training rows, because the training sets of different folds overlap.
     """
-    share = selections.sum(axis=1).mean() / selections.shape[1]
-    return float(1.0 - selections.var(axis=0, ddof=1).mean() / (share * (1.0 - share)))
+    count, mean = len(differences), differences.mean()
+    error = np.sqrt((1.0 / count + 1.0 / (folds - 1)) * differences.var(ddof=1))
+    reach = student.ppf(0.975, count - 1) * error
+    return {"value": float(mean), "low": float(mean - reach), "high": float(mean + reach)}
 
 
-def _score(p: Array, advanced: Bools, fold: npt.NDArray[np.intp], weights: Counts) -> dict[str, Array]:
+def _score(p: Array, advanced: Bools, fold: Indices, weights: Counts) -> dict[str, Array]:
     predicted = p >= 0.5
 
     def total(of: Bools) -> Array:
@@ -94,7 +127,11 @@ def _score(p: Array, advanced: Bools, fold: npt.NDArray[np.intp], weights: Count
             "macro_precision": np.mean(precision, axis=0),
             "macro_recall": np.mean(recall, axis=0),
             "macro_f1": np.mean(f1, axis=0),
+            "sensitivity": recall[True],
+            "specificity": recall[False],
             "brier": weights @ (p - advanced) ** 2 / patients,
+            "calibration_slope": recalibration(p, advanced, fold, weights)[0],
+            "ece": expected_calibration_error(*reliability(p, advanced, weights, bins_for(len(p)))),
         }
 
 
@@ -115,7 +152,7 @@ def _f1(cells: Cells, c: bool) -> Array:
     return 2 * cells[c, c] / (2 * cells[c, c] + cells[c, not c] + cells[not c, c])
 
 
-def auc(p: Array, advanced: Bools, fold: npt.NDArray[np.intp], weights: Counts) -> Array:
+def auc(p: Array, advanced: Bools, fold: Indices, weights: Counts) -> Array:
     """Share of (advanced, early) pairs of a fold that `p` (n,) ranks rightly, ties counting half; (w,)."""
     higher, lower = p[advanced][:, None], p[~advanced]
     same = fold[advanced][:, None] == fold[~advanced]

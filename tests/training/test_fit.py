@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from appliance.spec import ALL_FEATURES
 from training import cli
 from training.cohort import CUT_COLUMN, read_cohort
-from training.fit import DOMAIN, ENVELOPE
+from training.domain import QUANTILES as DOMAIN
+from training.fit import ENVELOPE
 from training.network import ensemble_logits
 from training.preprocessing import Standardise, standardise
 from training.run import RECORD_KEYS, Run
@@ -56,7 +57,7 @@ def test_the_record_is_complete(fitted: tuple[Path, Path]) -> None:
     assert set(record) == set(RECORD_KEYS)
     assert record["table"] == {
         "name": "features.csv", "sha256": read_cohort(table).sha256, "rows": 90, "used": 81,
-        "excluded": {CUT_COLUMN: 9}, "positives": int(read_cohort(table).stage.sum()),
+        "excluded": {CUT_COLUMN: 9}, "positives": int(read_cohort(table).labels.sum()),
     }  # fmt: skip
     assert record["extraction"] == {"binWidth": 25.0}
     assert "did not declare" in record["cohort"]["notes"][0]
@@ -88,7 +89,7 @@ def test_the_model_is_what_the_contract_says(fitted: tuple[Path, Path]) -> None:
     assert [w.shape for w in model.ensemble.weights] == [(2, 15, 64), (2, 64, 32), (2, 32, 1)]
     slope, intercept = model.calibration
     p = 1 / (1 + np.exp(-(slope * ensemble_logits(model.ensemble, z) + intercept)))
-    assert p[cohort.stage].mean() > p[~cohort.stage].mean() + 0.1
+    assert p[cohort.labels].mean() > p[~cohort.labels].mean() + 0.1
     np.testing.assert_allclose(model.domain_precision, model.domain_precision.T, atol=1e-12)
     assert np.linalg.eigvalsh(model.domain_precision).min() > 0
     far = standardise(model.preprocessing, raw, clip=False)
@@ -114,8 +115,8 @@ def test_evaluate_writes_beside_the_run_and_prints_the_table(fitted: tuple[Path,
     assert done.returncode == 0, done.stderr
     evaluation = json.loads((folder / "evaluation.json").read_text())
     assert evaluation["table"]["used"] == 90
-    for method in evaluation["methods"]:
-        assert method in done.stdout
+    for method in evaluation["methods"].values():
+        assert method["label"] in done.stdout
     assert (folder / "run.json").read_bytes() == before
 
 
@@ -124,7 +125,8 @@ def test_a_refused_table_is_one_plain_line(write_table: Write, tmp_path: Path) -
     rows[0]["stage"] = "IV"
     done = _command("fit", str(write_table(rows)), "-o", str(tmp_path / "run"), "--quick")
     assert done.returncode == 3
-    assert done.stderr == "refused: table_invalid: Column stage, line 2: 'IV' is neither early nor advanced.\n"
+    told = "Column stage, line 2, patient 'P000': 'IV' is neither early nor advanced."
+    assert done.stderr == f"refused: table_invalid: {told}\n"
     assert done.stdout == ""
     assert not (tmp_path / "run").exists()
 

@@ -6,7 +6,14 @@ import numpy as np
 import torch
 
 from training.members import Member, inner_splits
-from training.network import Networks, NetworkSettings, ensemble_logits, held_out_gradients, single_threaded, train
+from training.network import (
+    Networks,
+    NetworkSettings,
+    ensemble_logits,
+    single_threaded,
+    train,
+    train_second_order,
+)
 
 SETTINGS = NetworkSettings(max_epochs=40, patience=5)
 
@@ -20,19 +27,30 @@ def _members(count: int, n: int = 90, k: int = 7, seed: int = 0) -> list[Member]
 
 
 def _equal(a: Networks, b: Networks) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(a.weights + a.biases, b.weights + b.biases, strict=True))
-
-
-def _pick(networks: Networks, which: slice) -> Networks:
-    return Networks(tuple(w[which] for w in networks.weights), tuple(b[which] for b in networks.biases))
+    return all(torch.equal(x, y) for x, y in zip(a.layers, b.layers, strict=True))
 
 
 def test_a_member_does_not_depend_on_its_companions() -> None:
     members = _members(12)
     with single_threaded():
-        together = train(members, SETTINGS)
+        together, pairs = train(members, SETTINGS), train_second_order(members, SETTINGS)
         for part in (slice(3, 4), slice(5, 9)):
-            assert _equal(_pick(together, part), train(members[part], SETTINGS))
+            assert _equal(together[part], train(members[part], SETTINGS))
+            np.testing.assert_array_equal(pairs[part], train_second_order(members[part], SETTINGS))
+
+
+def test_networks_of_second_order_find_a_product() -> None:
+    rng = np.random.default_rng(3)
+    inputs = rng.normal(size=(200, 30))
+    labels = inputs[:, 4] * inputs[:, 9] + 0.5 * rng.normal(size=200) > 0
+    splits = inner_splits(labels, np.arange(200), 5, 5, np.random.SeedSequence(0))
+    with single_threaded():
+        pairs = train_second_order([Member(inputs, labels, *split) for split in splits], NetworkSettings())
+    assert pairs.shape == (5, 30, 30)
+    np.testing.assert_array_equal(pairs, pairs.transpose(0, 2, 1))
+    strength = np.triu(pairs.mean(axis=0))
+    assert np.unravel_index(np.abs(strength).argmax(), strength.shape) == (4, 9)
+    assert strength[4, 9] > 1.5 * np.sort(np.abs(strength), axis=None)[-2]
 
 
 def test_labels_and_inputs_of_other_rows_are_never_looked_at() -> None:
@@ -70,29 +88,6 @@ def test_the_early_stop_keeps_the_best_epoch() -> None:
     assert _equal(stopped, once)
 
 
-def test_gradients_are_those_of_the_loss() -> None:
-    """Against central differences of the class-weighted loss, row by row, in float64."""
-    members = _members(2)
-    with single_threaded():
-        networks = train(members, SETTINGS)
-        gradients = held_out_gradients(networks, members)
-    for i, member in enumerate(members):
-        ensemble = networks.ensemble(slice(i, i + 1))
-        x, y = member.inputs[member.stop_rows], member.labels[member.stop_rows]
-        share = member.labels[member.fit_rows].mean()
-        weight = np.where(y, 0.5 / share, 0.5 / (1 - share))
-
-        def loss(x, ensemble=ensemble, y=y, weight=weight):
-            z = ensemble_logits(ensemble, x)
-            return weight * (np.logaddexp(0, z) - y * z)
-
-        for j in range(x.shape[1]):
-            step = np.zeros(x.shape[1])
-            step[j] = 1e-6
-            numeric = np.abs(loss(x + step) - loss(x - step)) / 2e-6
-            np.testing.assert_allclose(gradients[i, j], numeric.mean(), rtol=2e-3)
-
-
 def test_the_ensemble_in_float64_says_what_the_networks_say() -> None:
     members = _members(5)
     with single_threaded():
@@ -101,9 +96,9 @@ def test_the_ensemble_in_float64_says_what_the_networks_say() -> None:
     logits = []
     for i in range(5):
         hidden = x
-        for weights, biases in zip(networks.weights[:-1], networks.biases[:-1], strict=True):
+        for weights, biases in zip(networks.layers[0:-2:2], networks.layers[1:-2:2], strict=True):
             hidden = torch.relu(hidden @ weights[i] + biases[i])
-        logits.append(hidden @ networks.weights[-1][i] + networks.biases[-1][i])
+        logits.append(hidden @ networks.layers[-2][i] + networks.layers[-1][i])
     expected = torch.stack(logits).mean(0)[:, 0].numpy()
     np.testing.assert_allclose(
         ensemble_logits(networks.ensemble(slice(None)), members[0].inputs), expected, rtol=1e-4, atol=1e-5

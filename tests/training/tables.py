@@ -1,0 +1,38 @@
+"""Made-up cohorts in memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from appliance.spec import STAGE_GROUP, Covariate, Endpoint
+from training.cohort import Cohort
+from training.description import UNDECLARED
+
+FEATURES = (*(f"original_shape_{i}" for i in range(19)), "original_shape_MeshVolume")
+
+
+def make_cohort(
+    n: int = 80,
+    signal: float = 1.2,
+    seed: int = 0,
+    *,
+    features: int = len(FEATURES),
+    covariate: float | None = None,
+    endpoint: Endpoint = STAGE_GROUP,
+) -> Cohort:
+    """Patients whose first three features tell the class, `signal` standard deviations apart; age by `covariate`."""
+    rng = np.random.default_rng(seed)
+    labels = rng.random(n) < 0.6
+    values = rng.normal(size=(n, features))
+    values[:, :3] += signal * labels[:, None]
+    names = (*FEATURES, *(f"original_glcm_{i}" for i in range(features - len(FEATURES))))
+    cohort = Cohort(
+        tuple(map(str, range(n))), labels, names, np.exp(values), UNDECLARED, "t.csv", "0" * 64, n, {}, endpoint
+    )  # fmt: skip
+    if covariate is None:
+        return cohort
+    age = 65 + 8 * (rng.normal(size=n) + covariate * labels)
+    age[rng.random(n) < 0.05] = np.nan
+    return replace(cohort, covariates=(Covariate("age"),), covariate_values=age[:, None])

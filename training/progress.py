@@ -1,0 +1,66 @@
+"""How far a long measurement has come, on stderr: a bar on a terminal, a line now and then anywhere else."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+LINE_SECONDS: Final = 30.0
+
+
+class Tally:
+    """Counts what is done, and says how long the rest will take; see :func:`counting`.
+
+    Attributes
+    ----------
+    counts
+        How many there are of each outcome.
+    """
+
+    def __init__(self, total: int, console: Console) -> None:
+        self.counts = Counter({"measured": 0, "refused": 0})
+        self._total, self._console = total, console
+        self._timed, self._start = 0, time.monotonic()
+        self._last_line = self._start
+        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+        self.bar = Progress(*columns, console=console, disable=not console.is_terminal)
+        self._task = self.bar.add_task("", total=total)
+
+    def __str__(self) -> str:
+        return ", ".join(f"{count} {what}" for what, count in self.counts.items())
+
+    def add(self, outcome: str, *, timed: bool = True) -> None:
+        """Count one; where it took no work it is not `timed`, for it says nothing about the rest."""
+        now = time.monotonic()
+        self.counts[outcome] += 1
+        if timed:
+            self._timed += 1
+        else:
+            self._start = now
+        self.bar.update(self._task, completed=self.counts.total(), description=f"{self}{self._left(now)}")
+        if not self._console.is_terminal and now - self._last_line > LINE_SECONDS:
+            self._last_line = now
+            self._console.print(f"{self} of {self._total}{self._left(now)}", soft_wrap=True)
+
+    def _left(self, now: float) -> str:
+        rest = self._total - self.counts.total()
+        if not self._timed or not rest:
+            return ""
+        minutes = (now - self._start) / self._timed * rest / 60
+        if minutes < 1:
+            return "; less than a minute left"
+        return f"; about {minutes:.0f} min left" if minutes < 90 else f"; about {minutes / 60:.0f} h left"
+
+
+@contextmanager
+def counting(total: int) -> Iterator[Tally]:
+    """Yield a tally that is shown on stderr while it is counted, up to `total`."""
+    tally = Tally(total, Console(stderr=True))
+    with tally.bar:
+        yield tally
