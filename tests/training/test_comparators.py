@@ -130,7 +130,8 @@ def test_all_features_may_be_asked_for(name: str) -> None:
     np.testing.assert_array_equal(SELECTORS[name](inputs, labels, 6, 0), np.arange(6))
 
 
-def test_lassonet_leaves_the_global_generator_as_it_was() -> None:
+def test_lassonet_leaves_the_global_generator_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.comparators._STEPS", 3)
     inputs, labels = _rows(n=40, d=8)
     torch.manual_seed(5)
     expected = torch.rand(3)

@@ -99,7 +99,7 @@ def test_the_values_of_test_rows_have_no_say_in_the_selection() -> None:
 def test_grouping_and_processes_leave_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     cohort = make_cohort()
     results = []
-    for together, workers in ((13, 1), (3, 1), (4, 2)):
+    for together, workers in ((13, 1), (2, 2)):
         monkeypatch.setattr(folds_module, "_TASKS_TOGETHER", together)
         results.append(_run(cohort, GL_RFE, folds=3, workers=workers))
     for field in ("logits", "probabilities", "possible", "selections"):
