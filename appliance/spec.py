@@ -215,7 +215,7 @@ class DomainAssessment:
     distance
         Shrinkage-Mahalanobis distance to the training cohort, in standard deviations.
     neighbour_distance
-        Distance to the nearest training tumours (:mod:`training.domain`), in standard deviations per feature.
+        Distance to the nearest training tumours (:mod:`training.model.domain`), in standard deviations per feature.
     outside
         Features whose value lies outside the range seen in training.
     """

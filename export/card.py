@@ -14,8 +14,8 @@ from export.inputs import inputs, skew
 from export.markdown import bullets, figure, percent, span
 from export.performance import matching_evaluation, performance
 from export.selection import selection
-from training.calibration import MIN_SLOPE
-from training.domain import GROUP_SIZE, NEIGHBOURS
+from training.model.calibration import MIN_SLOPE
+from training.model.domain import GROUP_SIZE, NEIGHBOURS
 from training.run import FittedModel, Run
 
 

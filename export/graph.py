@@ -14,8 +14,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from training.domain import NEIGHBOURS
-from training.preprocessing import UNCLIPPED_LIMIT, subset
+from training.model.domain import NEIGHBOURS
+from training.model.preprocessing import UNCLIPPED_LIMIT, subset
 from training.run import Array, FittedModel, Preprocessing
 
 OPSET = 18
@@ -147,7 +147,7 @@ def _shares(model: FittedModel) -> dict[str, int]:
 
 
 def _distances(graph: _Graph, features: str, steps: Preprocessing, model: FittedModel) -> None:
-    """Add the two distances (n,) of :mod:`training.domain` from features (n, k) in which nothing is missing."""
+    """Add the two distances (n,) of :mod:`training.model.domain` from features (n, k) in which nothing is missing."""
     k = len(model.features)
     z = _standardise(graph, features, steps)
     z = graph.op("Min", graph.op("Max", z, -UNCLIPPED_LIMIT), UNCLIPPED_LIMIT)

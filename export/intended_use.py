@@ -50,8 +50,8 @@ def intended_use(domain: Mapping[str, Mapping[str, float]], endpoint: Endpoint) 
     Parameters
     ----------
     domain
-        ``quantiles`` and ``neighbour_quantiles`` of the training rows' own distances (:class:`training.domain.Domain`),
-        of which those at "0.99" and "1" count.
+        ``quantiles`` and ``neighbour_quantiles`` of the training rows' own distances
+        (:class:`training.model.domain.Domain`), of which those at "0.99" and "1" count.
     endpoint
         What the model tells apart.
     """

@@ -15,8 +15,8 @@ import scipy.special
 import scipy.stats
 import torch
 
-from training.domain import mahalanobis_distances, neighbour_distances
-from training.preprocessing import UNCLIPPED_LIMIT
+from training.model.domain import mahalanobis_distances, neighbour_distances
+from training.model.preprocessing import UNCLIPPED_LIMIT
 from training.run import Array, FittedModel, Preprocessing
 
 TOLERANCE = 1e-6

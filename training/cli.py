@@ -19,12 +19,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from appliance.errors import ExitStatus, ReasonCode, Refused, Unavailable
 from appliance.radiomics import parameters
-from training import evaluation as evaluating
 from training import fit as fitting
-from training.cohort import Cohort, read_cohort
+from training.cohorts.cohort import Cohort, read_cohort
 from training.configuration import ConfigurationError, load_configuration
-from training.folds import Progress as Report
-from training.leakage import demonstrate
+from training.evaluation import evaluate as evaluating
+from training.evaluation.folds import Progress as Report
+from training.evaluation.leakage import demonstrate
 from training.options import (
     CohortOption,
     ConfigOption,
@@ -46,7 +46,7 @@ from training.options import (
     bundle_target,
     configured,
 )
-from training.summary import print_benchmark, print_evaluation
+from training.reporting.summary import print_benchmark, print_evaluation
 
 app = typer.Typer(
     help="Train and evaluate lung cancer staging models from radiomic features. Research use only.",
@@ -93,12 +93,12 @@ def measure(
 
     A run that was ended is taken up where it was: give the same command again.
     """
-    from training import cluster, processes
-    from training import measure as measuring
-    from training.feature_table import check_description, refusals, write_table
-    from training.journal import open_journal
-    from training.progress import counting
-    from training.subjects import read_subjects
+    from training.measuring import cluster, processes
+    from training.measuring import measure as measuring
+    from training.measuring.feature_table import check_description, refusals, write_table
+    from training.measuring.journal import open_journal
+    from training.measuring.progress import counting
+    from training.measuring.subjects import read_subjects
 
     study = load_configuration(
         config,
@@ -249,8 +249,8 @@ def validate(
 ) -> None:
     """Score BUNDLE on an external cohort, compare the cohort with its training, and write DIR/validation.json."""
     from appliance.bundle import load_bundle
-    from training import validate as validating
-    from training import validation_text as wording
+    from training.validation import validate as validating
+    from training.validation import wording
 
     loaded = load_bundle(bundle)
     asked = bundle_target(
@@ -290,7 +290,7 @@ def report(
     ] = None,
 ) -> None:
     """Write RUN's figures, tables and reporting checklists as one HTML page that loads nothing."""
-    from training import report as reporting  # matplotlib takes a second to import
+    from training.reporting import report as reporting  # matplotlib takes a second to import
 
     Console(soft_wrap=True).print(f"Written: {reporting.write(run, out)}", highlight=False, markup=False)
 
@@ -306,7 +306,7 @@ def benchmark_selectors(
     seed: SeedOption = None,
 ) -> None:
     """Count how many of the features that matter each selector finds, on made-up tables whose truth is known."""
-    from training import benchmark
+    from training.benchmarking import benchmark
 
     procedure = configured(None, preset=preset, quick=quick, seed=seed).settings()
     with _progress() as report:

@@ -17,8 +17,8 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
 from appliance.errors import LungstageError
-from training.cohort import Cohort, read_cohort
-from training.endpoint import Target
+from training.cohorts.cohort import Cohort, read_cohort
+from training.cohorts.endpoint import Target
 from training.procedure import PRESETS, Procedure
 
 
@@ -157,7 +157,7 @@ class Configuration(_Section):
         ConfigurationError
             Where no table is given.
         Refused, OSError
-            See :func:`training.cohort.read_cohort`.
+            See :func:`training.cohorts.cohort.read_cohort`.
         """
         rated = self.repeatability
         return read_cohort(

@@ -13,20 +13,20 @@ import numpy as np
 import numpy.typing as npt
 from scipy.cluster.hierarchy import leaves_list, linkage
 
-from training.calibration import Calibration, calibrate, conformal_thresholds
-from training.cohort import CUT_COLUMN, Cohort
-from training.domain import fit_domain
-from training.evaluation import conformal_record, evaluate, table_record
-from training.feature_count import curve
-from training.folds import OutOfFold, Progress, assign_folds, prepare, run_tasks, workers_for
-from training.methods import GL_RFE, fit_ensembles, methods, predict, select
-from training.metrics import auc, intervals, resamples
-from training.network import single_threaded
-from training.preprocessing import Standardise, standardise, subset
+from training.cohorts.cohort import CUT_COLUMN, Cohort
+from training.evaluation.evaluate import conformal_record, evaluate, table_record
+from training.evaluation.feature_count import curve
+from training.evaluation.folds import OutOfFold, Progress, assign_folds, prepare, run_tasks, workers_for
+from training.evaluation.methods import GL_RFE, fit_ensembles, methods, predict, select
+from training.evaluation.metrics import auc, intervals, resamples
+from training.evaluation.stability import PAIRS, complementary_pairs, nogueira
+from training.model.calibration import Calibration, calibrate, conformal_thresholds
+from training.model.domain import fit_domain
+from training.model.network import single_threaded
+from training.model.preprocessing import Standardise, standardise, subset
 from training.procedure import Procedure
 from training.run import FittedModel, Preprocessing, Run
-from training.selection import Round, Task, eliminate, selected, spearman_distance
-from training.stability import PAIRS, complementary_pairs, nogueira
+from training.selection.elimination import Round, Task, eliminate, selected, spearman_distance
 
 Array = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

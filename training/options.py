@@ -10,8 +10,8 @@ from typing import Annotated, Any, Final
 import typer
 
 from appliance.spec import Endpoint
+from training.cohorts.endpoint import Target
 from training.configuration import Configuration, load_configuration
-from training.endpoint import Target
 from training.procedure import PRESETS
 
 ConfigOption = Annotated[
@@ -107,7 +107,7 @@ def bundle_target(endpoint: Endpoint, **given: Any) -> Target:
     endpoint
         The bundle's. Without an option, its name is that of the column and its classes are the column's values.
     given
-        Options by the names of :class:`~training.endpoint.Target`; None means not given.
+        Options by the names of :class:`~training.cohorts.endpoint.Target`; None means not given.
 
     Raises
     ------

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Final
 
-from training.network import NetworkSettings
-from training.selection import SelectionSettings
+from training.model.network import NetworkSettings
+from training.selection.elimination import SelectionSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,7 @@ class FittedModel:
         ``distance = sqrt(z @ precision @ z)``. ``z`` is what :class:`Preprocessing` gives without the clipping
         step, limited to ±10.
     domain_references
-        (m, k) means of small groups of such rows: the neighbours of :func:`training.domain.neighbour_distances`.
+        (m, k) means of small groups of such rows: the neighbours of :func:`training.model.domain.neighbour_distances`.
     covariates
         The clinical inputs beside the features; their columns are the c inputs that follow the k features.
     """
@@ -175,7 +175,7 @@ RECORD_KEYS = (
     "correlation",  # {"features": [in cluster order], "spearman": [[...]], "selected": [...]}
     "distributions",  # {selected feature: {class: {"0.05", "0.25", "0.5", "0.75", "0.95"}}}
     "envelope",  # {feature: {"0": .., "0.01": .., "0.05", "0.25", "0.5", "0.75", "0.95", "0.99", "1": ..}}
-    "domain",  # {"quantiles": {"0.5", "0.95", "0.99", "1"}, "neighbour_quantiles": likewise} of training.domain.Domain
+    "domain",  # {"quantiles": {"0.5", "0.95", "0.99", "1"}, "neighbour_quantiles": likewise}, see training.model.domain
     "conformal",  # {"alpha", "early_min_probability", "advanced_min_probability", "coverage", "indeterminate", ...}
     "out_of_fold",  # metrics of the whole procedure, selection inside each fold: {metric: {"value", "low", "high"}}
     "interval",  # how the intervals of every metric were made

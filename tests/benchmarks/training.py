@@ -11,12 +11,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from training.members import Member, inner_splits
-from training.network import NetworkSettings, single_threaded, train, train_second_order
-from training.preprocessing import Standardise
+from training.benchmarking.synthetic import make_table
+from training.model.members import Member, inner_splits
+from training.model.network import NetworkSettings, single_threaded, train, train_second_order
+from training.model.preprocessing import Standardise
 from training.procedure import HARDENED
-from training.selection import Task, eliminate, selected
-from training.synthetic import make_table
+from training.selection.elimination import Task, eliminate, selected
 
 REPEATS = 5
 NETWORKS = (10, 50, 100)

@@ -16,8 +16,8 @@ from appliance.modelfile import require_plain
 from appliance.spec import Covariate
 from export.graph import OPSET, build_graph
 from export.parity import Answers, prove, random_inputs, reference, run_graph, run_session
-from training.network import ensemble_logits
-from training.preprocessing import Standardise, standardise
+from training.model.network import ensemble_logits
+from training.model.preprocessing import Standardise, standardise
 from training.run import Array, Ensemble, FittedModel
 
 from .conftest import AGE, HISTOLOGY, SEX, make_model

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from appliance.spec import STAGE_GROUP, Covariate, Endpoint
-from training.cohort import Cohort
-from training.description import UNDECLARED
+from training.cohorts.cohort import Cohort
+from training.cohorts.description import UNDECLARED
 
 FEATURES = (*(f"original_shape_{i}" for i in range(19)), "original_shape_MeshVolume")
 

@@ -13,7 +13,7 @@ import pytest
 from appliance.spec import ALL_FEATURES, STAGE_GROUP, Covariate, Endpoint
 from tests.studies import rtstruct_study
 from training import cli
-from training.cohort import CUT_COLUMN, Cohort
+from training.cohorts.cohort import CUT_COLUMN, Cohort
 from training.procedure import PRESETS, Procedure
 
 from .conftest import Rows, make_rows

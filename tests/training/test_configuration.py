@@ -15,13 +15,13 @@ from pydantic import BaseModel, ValidationError
 from appliance.errors import Refused
 from appliance.spec import ALL_FEATURES, Endpoint
 from tests.conftest import ROOT
+from training.cohorts.endpoint import Target
 from training.configuration import Configuration, ConfigurationError, load_configuration
-from training.endpoint import Target
 from training.options import PLACES, configured
 from training.procedure import HARDENED, PAPER, PRESETS
 
+from .cohorts.test_endpoint import Write
 from .conftest import make_rows
-from .test_endpoint import Write
 
 EXAMPLE = ROOT / "docs" / "study.toml"
 SECTIONS: dict[str, type[BaseModel]] = {}

@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 
 from appliance.spec import ALL_FEATURES
 from training import cli
-from training.cohort import CUT_COLUMN, read_cohort
-from training.domain import QUANTILES as DOMAIN
+from training.cohorts.cohort import CUT_COLUMN, read_cohort
 from training.fit import ENVELOPE
-from training.network import ensemble_logits
-from training.preprocessing import Standardise, standardise
+from training.model.domain import QUANTILES as DOMAIN
+from training.model.network import ensemble_logits
+from training.model.preprocessing import Standardise, standardise
 from training.run import RECORD_KEYS, Run
 
 from .conftest import make_rows

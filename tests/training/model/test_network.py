@@ -1,0 +1,124 @@
+"""Networks trained together become what they would have become alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from training.model.members import Member, inner_splits
+from training.model.network import (
+    Networks,
+    NetworkSettings,
+    ensemble_logits,
+    single_threaded,
+    train,
+    train_second_order,
+)
+
+SETTINGS = NetworkSettings(max_epochs=40, patience=5)
+
+
+def _members(count: int, n: int = 90, k: int = 7, seed: int = 0) -> list[Member]:
+    rng = np.random.default_rng(seed)
+    labels = rng.random(n) < 0.4
+    inputs = rng.normal(size=(n, k)) + labels[:, None] * np.linspace(1.5, 0, k)
+    splits = inner_splits(labels, np.arange(n), count, 5, np.random.SeedSequence(seed))
+    return [Member(inputs, labels, *split) for split in splits]
+
+
+def _equal(a: Networks, b: Networks) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.layers, b.layers, strict=True))
+
+
+def test_a_member_does_not_depend_on_its_companions() -> None:
+    members = _members(12)
+    with single_threaded():
+        together, pairs = train(members, SETTINGS), train_second_order(members, SETTINGS)
+        for part in (slice(3, 4), slice(5, 9)):
+            assert _equal(together[part], train(members[part], SETTINGS))
+            np.testing.assert_array_equal(pairs[part], train_second_order(members[part], SETTINGS))
+
+
+def test_networks_of_second_order_find_a_product() -> None:
+    rng = np.random.default_rng(3)
+    inputs = rng.normal(size=(200, 30))
+    labels = inputs[:, 4] * inputs[:, 9] + 0.5 * rng.normal(size=200) > 0
+    splits = inner_splits(labels, np.arange(200), 5, 5, np.random.SeedSequence(0))
+    with single_threaded():
+        pairs = train_second_order([Member(inputs, labels, *split) for split in splits], NetworkSettings())
+    assert pairs.shape == (5, 30, 30)
+    np.testing.assert_array_equal(pairs, pairs.transpose(0, 2, 1))
+    strength = np.triu(pairs.mean(axis=0))
+    assert np.unravel_index(np.abs(strength).argmax(), strength.shape) == (4, 9)
+    assert strength[4, 9] > 1.5 * np.sort(np.abs(strength), axis=None)[-2]
+
+
+def test_labels_and_inputs_of_other_rows_are_never_looked_at() -> None:
+    (member,) = _members(1)
+    seen = np.union1d(member.fit_rows[:40], member.stop_rows)
+    rows = np.setdiff1d(np.arange(90), seen)
+    labels, inputs = member.labels.copy(), member.inputs.copy()
+    labels[rows], inputs[rows] = ~labels[rows], 1e6
+    with single_threaded():
+        a = train([Member(member.inputs, member.labels, member.fit_rows[:40], member.stop_rows, member.seed)], SETTINGS)
+        b = train([Member(inputs, labels, member.fit_rows[:40], member.stop_rows, member.seed)], SETTINGS)
+    assert _equal(a, b)
+
+
+def test_networks_learn() -> None:
+    members = _members(4)
+    with single_threaded():
+        networks = train(members, NetworkSettings())
+    fresh = _members(4, n=400, seed=9)[0]
+    logits = ensemble_logits(networks.ensemble(slice(None)), fresh.inputs)
+    assert ((logits > 0) == fresh.labels).mean() > 0.85
+
+
+def test_the_early_stop_keeps_the_best_epoch() -> None:
+    """With labels of the stopping rows turned round, training makes them worse, so it must stop at once."""
+    (member,) = _members(1)
+    labels = member.labels.copy()
+    labels[member.stop_rows] = ~labels[member.stop_rows]
+    with single_threaded():
+        stopped = train([Member(member.inputs, labels, member.fit_rows, member.stop_rows, member.seed)], SETTINGS)
+        once = train(
+            [Member(member.inputs, labels, member.fit_rows, member.stop_rows, member.seed)],
+            NetworkSettings(max_epochs=1),
+        )
+    assert _equal(stopped, once)
+
+
+def test_the_ensemble_in_float64_says_what_the_networks_say() -> None:
+    members = _members(5)
+    with single_threaded():
+        networks = train(members, SETTINGS)
+    x = torch.from_numpy(members[0].inputs.astype(np.float32))
+    logits = []
+    for i in range(5):
+        hidden = x
+        for weights, biases in zip(networks.layers[0:-2:2], networks.layers[1:-2:2], strict=True):
+            hidden = torch.relu(hidden @ weights[i] + biases[i])
+        logits.append(hidden @ networks.layers[-2][i] + networks.layers[-1][i])
+    expected = torch.stack(logits).mean(0)[:, 0].numpy()
+    np.testing.assert_allclose(
+        ensemble_logits(networks.ensemble(slice(None)), members[0].inputs), expected, rtol=1e-4, atol=1e-5
+    )
+
+
+def test_inner_splits_take_turns_and_part_the_rows() -> None:
+    labels = np.arange(50) % 3 == 0
+    rows = np.arange(5, 50)
+    splits = inner_splits(labels, rows, 7, 5, np.random.SeedSequence(1))
+    assert len(splits) == 7
+    for fit, stop, _ in splits:
+        assert np.array_equal(np.sort(np.concatenate([fit, stop])), rows)
+        assert 0 < labels[stop].sum() < len(stop)
+    held_out = np.concatenate([stop for _, stop, _ in splits[:5]])
+    assert np.array_equal(np.sort(held_out), rows), "five in a row hold out every row once"
+
+
+def test_threads_are_given_back() -> None:
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    with single_threaded():
+        assert torch.get_num_threads() == 1
+    assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before

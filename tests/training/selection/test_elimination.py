@@ -1,0 +1,122 @@
+"""GL-RFE keeps the scikit-learn contract and finds what carries the signal."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from training.model.classifier import DeepClassifier
+from training.model.network import NetworkSettings, single_threaded
+from training.model.preprocessing import Standardise
+from training.selection.elimination import GradientLossRFE, SelectionSettings, Task, eliminate, selected
+from training.selection.importance import Importance
+
+FAST = DeepClassifier(members=5, max_epochs=40, patience=6)
+
+
+def _data(n: int = 150, d: int = 24, seed: int = 0):
+    rng = np.random.default_rng(seed)
+    y = np.where(rng.random(n) < 0.5, "early", "advanced")
+    x = rng.normal(size=(n, d))
+    x[:, [2, 11, 17]] += 1.3 * (y == "advanced")[:, None]
+    return x, y
+
+
+@parametrize_with_checks(
+    [DeepClassifier(members=2), GradientLossRFE(DeepClassifier(members=2, max_epochs=3), n_features_to_select=1)]
+)
+def test_scikit_learn_contract(estimator, check) -> None:
+    check(estimator)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *({"importance": kind, "pairwise": False} for kind in get_args(Importance)),
+        {"importance": "loss", "aggregate": "rank", "memory": 0.0},
+        {"importance": "logit", "dropout_masks": 4},
+        {"copies": 0.0},
+    ],
+    ids=str,
+)
+def test_the_informative_features_remain(settings) -> None:
+    x, y = _data()
+    rfe = GradientLossRFE(FAST, n_features_to_select=3, step=0.2, fine_below=6, **settings).fit(x, y)
+    assert rfe.get_support(indices=True).tolist() == [2, 11, 17]
+    names = [f"f{i}" for i in range(24)]
+    assert rfe.get_feature_names_out(names).tolist() == ["f2", "f11", "f17"]
+    np.testing.assert_array_equal(rfe.transform(x), x[:, [2, 11, 17]])
+
+
+def test_the_trace_tells_the_whole_story() -> None:
+    x, y = _data(d=40)
+    rfe = GradientLossRFE(FAST, n_features_to_select=15, step=0.1, fine_below=30, fine_step=1).fit(x, y)
+    sizes = [len(r.remaining) for r in rfe.trace_]
+    assert sizes == [40, 36, 32, *range(30, 14, -1)], "a tenth a round above 30, then one at a time"
+    for before, after in zip(rfe.trace_, rfe.trace_[1:], strict=False):
+        assert np.array_equal(np.union1d(after.remaining, before.removed), before.remaining)
+        gone = np.isin(before.remaining, before.removed)
+        assert before.importance[gone].max() <= before.importance[~gone].min(), "the least important go"
+        assert before.importance.min() >= 0
+    assert not len(rfe.trace_[-1].removed)
+    assert np.array_equal(np.flatnonzero(rfe.support_), rfe.trace_[-1].remaining)
+    assert np.array_equal(rfe.ranking_ == 1, rfe.support_)
+    assert rfe.ranking_[rfe.trace_[0].removed].tolist() == [rfe.ranking_.max()] * 4
+
+
+def test_clusters_leave_one_of_each() -> None:
+    """Of ten pairs of near copies one each is kept, the better one."""
+    rng = np.random.default_rng(2)
+    origin = rng.normal(size=(150, 10))
+    y = np.where(origin[:, 0] - origin[:, 1] + 0.5 * rng.normal(size=150) > 0, "advanced", "early")
+    x = np.column_stack([origin, origin + 0.3 * rng.normal(size=origin.shape)])
+    rfe = GradientLossRFE(FAST, n_features_to_select=4, clusters=10, step=0.3, fine_below=6).fit(x, y)
+    left = rfe.trace_[1].remaining
+    assert sorted(left % 10) == list(range(10))
+    assert {0, 1} <= set(np.flatnonzero(rfe.support_))
+
+
+def test_clones_and_repeats_itself() -> None:
+    x, y = _data()
+    rfe = GradientLossRFE(FAST, n_features_to_select=8, step=0.4, fine_below=8, random_state=4)
+    a, b = clone(rfe).fit(x, y), clone(rfe).fit(x, y)
+    np.testing.assert_array_equal(a.importances_, b.importances_)
+    other = clone(rfe).set_params(random_state=5, estimator__members=4).fit(x, y)
+    assert not np.array_equal(a.importances_, other.importances_)
+
+
+def test_works_inside_a_pipeline_and_cross_validation() -> None:
+    x, y = _data()
+    pipeline = make_pipeline(Standardise(), GradientLossRFE(FAST, n_features_to_select=4, step=0.5, fine_below=5), FAST)
+    scores = cross_val_score(pipeline, np.exp(x), y, cv=3, scoring="roc_auc")
+    assert scores.mean() > 0.9
+    assert list(pipeline.fit(x, y).classes_) == ["advanced", "early"]
+
+
+def test_tasks_run_together_give_what_they_give_alone() -> None:
+    x, y = _data()
+    labels = y == "advanced"
+    tasks = [Task(x, np.setdiff1d(np.arange(150), np.arange(30 * i, 30 * i + 30)), (7, i)) for i in range(5)]
+    selection = SelectionSettings(features=4, step=0.3, fine_below=8, members=5)
+    network = NetworkSettings(max_epochs=20)
+    with single_threaded():
+        together = eliminate(tasks, labels, selection, network)
+        for task, trace in zip(tasks, together, strict=True):
+            (alone,) = eliminate([task], labels, selection, network)
+            assert np.array_equal(selected(trace), selected(alone))
+            for a, b in zip(trace, alone, strict=True):
+                np.testing.assert_array_equal(a.importance, b.importance)
+
+
+def test_more_than_two_classes_are_refused() -> None:
+    x, _ = _data()
+    with pytest.raises(ValueError, match="binary"):
+        FAST.fit(x, np.arange(150) % 3)
+    with pytest.raises(ValueError, match="one class"):
+        FAST.fit(x, np.zeros(150))

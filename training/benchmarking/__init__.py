@@ -1,0 +1,1 @@
+"""Selectors on made-up tables whose truth is known."""

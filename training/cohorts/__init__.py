@@ -1,0 +1,1 @@
+"""Feature tables and where they come from: rows, outcome, covariates, description; the known tables' descriptions."""

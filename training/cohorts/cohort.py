@@ -1,0 +1,200 @@
+"""Feature tables: one row a patient, read strictly, together with where they come from.
+
+A table is CSV with the column ``patient_id``, the column that is predicted (``stage``, early or advanced, unless
+another :class:`~training.cohorts.endpoint.Target` is asked for) and features under their PyRadiomics names. The
+optional column ``roi_touches_crop_edge`` (True or False) marks tumours that are not whole in their image; such rows are
+left out unless asked for. Age, sex and histology are read where they are asked for as covariates. Every other column is
+ignored; T, N and M are never an input.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from appliance.spec import ALL_FEATURES, STAGE_GROUP, Covariate, Endpoint
+from training.cohorts.covariates import COLUMNS as COVARIATE_COLUMNS
+from training.cohorts.covariates import encode_covariates, find_covariates
+from training.cohorts.description import CohortDescription, describe
+from training.cohorts.endpoint import MAX_UNCLASSIFIED, STAGE, Outcome, Target, read_outcome
+from training.cohorts.repeatability import Repeatability, rate_features
+from training.cohorts.table import PATIENT, Table, parse_table, refuse
+from training.cohorts.usable import check_usable
+
+Array = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+CUT_COLUMN: Final = "roi_touches_crop_edge"
+REDUNDANT_FEATURE: Final = "original_shape_VoxelVolume"  # MeshVolume says it again
+MIN_FEATURES: Final = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Cohort:
+    """The used rows of a feature table.
+
+    Attributes
+    ----------
+    patients
+        n patient identifiers, all different: a split by rows is a split by patients.
+    labels
+        (n,) bool, True for the endpoint's positive class.
+    features
+        d names out of :data:`appliance.spec.ALL_FEATURES`, in that order whatever the table's.
+    values
+        (n, d) float64 in PyRadiomics' units, NaN where missing.
+    description
+        Where the table comes from and how it was measured.
+    table, sha256
+        File name of the table and the hash of its bytes.
+    rows
+        Rows in the table, before any was left out.
+    excluded
+        Rows left out, by the reason: the column that says why, or a phrase. Each row counts once.
+    endpoint
+        The two classes.
+    covariates, covariate_values
+        Clinical inputs beside the features, and their encoded values (n, c), NaN where missing; c counts
+        :attr:`appliance.spec.Covariate.columns`. None where there are none.
+    repeatability
+        Features that were left out for not repeating; None where none were asked about.
+    warnings
+        Plain sentences on what makes figures from these rows doubtful.
+    """
+
+    patients: tuple[str, ...]
+    labels: Bools
+    features: tuple[str, ...]
+    values: Array
+    description: CohortDescription
+    table: str
+    sha256: str
+    rows: int
+    excluded: Mapping[str, int]
+    endpoint: Endpoint = STAGE_GROUP
+    covariates: tuple[Covariate, ...] = ()
+    covariate_values: Array | None = None
+    repeatability: Repeatability | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def read_cohort(
+    table: Path,
+    description: Path | None = None,
+    *,
+    keep_cut_rows: bool = False,
+    target: Target = STAGE,
+    covariates: Sequence[str] | Sequence[Covariate] = (),
+    repeatability: tuple[Path, float] | None = None,
+    features: Sequence[str] | None = None,
+) -> Cohort:
+    """Read a feature table and its description.
+
+    Parameters
+    ----------
+    table
+        The CSV file.
+    description
+        A TOML file, see :func:`training.cohorts.description.describe`.
+    keep_cut_rows
+        Use the rows whose ``roi_touches_crop_edge`` is True as well.
+    target
+        What is predicted.
+    covariates
+        Names of clinical inputs to read, their levels found in the table; or covariates of a model, with its levels.
+    repeatability
+        An ICC table and the bar below which features are left out.
+    features
+        The features to read, all of which must be there, in this order; None reads every feature of the table.
+
+    Raises
+    ------
+    Refused
+        ``table_invalid``, where the table or its description is not what it should be.
+    OSError
+        Where a file cannot be read.
+    """
+    content = table.read_bytes()
+    sha256 = hashlib.sha256(content).hexdigest()
+    parsed = parse_table(content, (PATIENT, *(features or ())))
+    _check_target(target, covariates)
+    names = tuple(features) if features is not None else _feature_columns(parsed)
+    rated = None if repeatability is None else rate_features(*repeatability, names)
+    if rated is not None:
+        names = tuple(name for name in names if name not in rated.left_out)
+        _check_count(names, f"not below the bar of {rated.table}")
+    outcome = read_outcome(parsed, target)
+    values = np.array([parsed.numbers(name) for name in names], dtype=np.float64).T
+    cut = parsed.flags(CUT_COLUMN) if CUT_COLUMN in parsed.columns else np.zeros(len(values), dtype=np.bool_)
+    left_out = cut & (not keep_cut_rows)
+    kept = ~(left_out | outcome.unclassified)
+    excluded = {CUT_COLUMN: int(left_out.sum())} if CUT_COLUMN in parsed.columns else {}
+    if outcome.reason is not None:
+        excluded[outcome.reason] = int((outcome.unclassified & ~left_out).sum())
+    check_usable(parsed, target, outcome, kept, names, values)
+    found = _covariates(parsed, covariates, kept)
+    return Cohort(
+        patients=tuple(np.array(parsed.columns[PATIENT])[kept].tolist()),
+        labels=outcome.labels[kept],
+        features=names,
+        values=values[kept],
+        description=describe(table, sha256, description),
+        table=table.name,
+        sha256=sha256,
+        rows=len(values),
+        excluded=MappingProxyType(excluded),
+        endpoint=outcome.endpoint,
+        covariates=found,
+        covariate_values=encode_covariates(parsed, found)[kept] if found else None,
+        repeatability=rated,
+        warnings=_warnings(outcome, ~left_out),
+    )
+
+
+def _check_target(target: Target, covariates: Sequence[str] | Sequence[Covariate]) -> None:
+    """Refuse to predict what the model would be told."""
+    told = {column for one in covariates for column in COVARIATE_COLUMNS.get(getattr(one, "name", str(one)), ())}
+    for column in target.columns:
+        if column.startswith("original_"):
+            refuse(f"Column {column} is a feature, so it cannot be predicted: the model would be told its answer.")
+        if column in told:
+            refuse(f"Column {column} is a covariate, so it cannot be predicted: the model would be told its answer.")
+        if column in (PATIENT, CUT_COLUMN):
+            refuse(f"Column {column} is no outcome, so it cannot be predicted.")
+
+
+def _feature_columns(table: Table) -> tuple[str, ...]:
+    found = {name for name in table.columns if name.startswith("original_")} - {REDUNDANT_FEATURE}
+    if unknown := sorted(found - set(ALL_FEATURES)):
+        refuse(f"The table has columns that are no feature of PyRadiomics 3.0.1: {unknown}.")
+    names = tuple(name for name in ALL_FEATURES if name in found)
+    _check_count(names, "in the table")
+    return names
+
+
+def _check_count(names: Sequence[str], where: str) -> None:
+    if len(names) < MIN_FEATURES:
+        refuse(f"There are {len(names)} feature columns {where}; at least {MIN_FEATURES} are needed.")
+
+
+def _covariates(table: Table, wanted: Sequence[str] | Sequence[Covariate], kept: Bools) -> tuple[Covariate, ...]:
+    given = tuple(one for one in wanted if isinstance(one, Covariate))
+    return given or find_covariates(table, [one for one in wanted if isinstance(one, str)], kept)
+
+
+def _warnings(outcome: Outcome, considered: Bools) -> tuple[str, ...]:
+    share = float(outcome.unclassified[considered].mean())
+    if share <= MAX_UNCLASSIFIED:
+        return ()
+    return (
+        f"{share:.0%} of the rows were {outcome.reason} and are left out. Leaving them out overstates how often the "
+        "event occurs, because those who had it early stay in and those who were lost early do not; where loss depends "
+        "on the disease, every figure is biased.",
+    )

@@ -1,0 +1,173 @@
+"""What is predicted: two classes out of a column, or an event within a horizon out of survival columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Final, Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from appliance.manifest import EndpointEntry
+from appliance.spec import STAGE_GROUP, Endpoint
+from training.cohorts.table import Table, is_missing, refuse
+
+MAX_UNCLASSIFIED: Final = 0.1
+"""Share of rows that may be censored before the horizon without a warning."""
+
+Word = Annotated[str, Field(min_length=1)]
+
+
+class Target(BaseModel):
+    """Which column of a feature table is predicted, and how its cells become two classes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
+
+    target: Word = Field(
+        default="stage",
+        description="Column that is predicted; with `horizon_days`, the column of days until event or last news.",
+    )
+    positive: Word | None = Field(
+        default=None,
+        description="Value whose probability the model states; with `horizon_days`, merely the name of that class.",
+    )
+    negative: Word | None = Field(
+        default=None,
+        description="The other value; may be left out where the column holds exactly two. Likewise a mere name.",
+    )
+    name: Word | None = Field(default=None, description="What the endpoint is called; by default as its column.")
+    horizon_days: float | None = Field(
+        default=None, gt=0, le=36525, description="Predict whether the event occurs within this many days."
+    )
+    event: Word | None = Field(
+        default=None,
+        description="Column that says whether the event was observed (1, True) or the row is censored (0, False).",
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if (self.horizon_days is None) != (self.event is None):
+            raise ValueError("horizon_days and event belong together: neither means anything without the other")
+        if self.event is None and self.positive is None and not self.is_stage_group:
+            raise ValueError(f"positive is missing: which value of {self.target!r} is the positive one?")
+        if self.positive is not None and self.positive == self.negative:
+            raise ValueError("positive and negative must differ")
+        if self.event == self.target:
+            raise ValueError("event and target must be two columns")
+        return self
+
+    @property
+    def is_stage_group(self) -> bool:
+        """Whether it is what lungstage is made for: stage, early or advanced."""
+        return self.target == STAGE_GROUP.name and self.event is None and self.positive in (None, STAGE_GROUP.positive)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the table that the classes come from."""
+        return (self.target,) if self.event is None else (self.target, self.event)
+
+
+STAGE: Final = Target()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The classes of the rows of a table.
+
+    Attributes
+    ----------
+    labels
+        (n,) bool, True for the positive class; False where `unclassified`.
+    unclassified
+        (n,) bool, rows whose class nobody can know.
+    endpoint
+        Names of the two classes.
+    reason
+        Why a row is unclassified; None where the endpoint leaves no room for doubt.
+    """
+
+    labels: npt.NDArray[np.bool_]
+    unclassified: npt.NDArray[np.bool_]
+    endpoint: Endpoint
+    reason: str | None
+
+
+def read_outcome(table: Table, target: Target) -> Outcome:
+    """Read the class of each row.
+
+    Raises
+    ------
+    Refused
+        ``table_invalid``: a column that is not there, naming the nearest; a value that is neither class, naming column,
+        line and patient.
+    """
+    return _binary(table, target) if target.event is None else _survival(table, target)
+
+
+def _binary(table: Table, target: Target) -> Outcome:
+    cells = table.column(target.target)
+    for row, cell in enumerate(cells):
+        if is_missing(cell):
+            table.refuse(target.target, row, "the outcome is missing; leave rows without one out of the table")
+    positive, negative = target.positive or STAGE_GROUP.positive, target.negative
+    if negative is None:
+        negative = STAGE_GROUP.negative if target.is_stage_group else _other_value(table, target.target, positive)
+    for row, cell in enumerate(cells):
+        if cell not in (negative, positive):
+            table.refuse(target.target, row, f"{cell!r} is neither {negative} nor {positive}")
+    labels = np.array([cell == positive for cell in cells], dtype=np.bool_)
+    endpoint = _endpoint(target.name or target.target, negative, positive)
+    return Outcome(labels, np.zeros(len(cells), dtype=np.bool_), endpoint, None)
+
+
+def _endpoint(name: str, negative: str, positive: str) -> Endpoint:
+    """Return the endpoint, held to what a bundle's manifest and a report can say."""
+    try:
+        return EndpointEntry(name=name, negative=negative, positive=positive).endpoint
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'endpoint'}: {e['msg']}" for e in error.errors())
+        refuse(
+            f"Endpoint {name!r} with the classes {negative!r} and {positive!r} could not stand in a report: {problems}."
+        )
+
+
+def _other_value(table: Table, column: str, positive: str) -> str:
+    """Return the one value beside `positive`."""
+    values = list(dict.fromkeys(table.columns[column]))
+    others = [value for value in values if value != positive]
+    if len(others) == len(values):
+        shown = ", ".join(map(repr, values[:5])) + (" ..." if len(values) > 5 else "")
+        refuse(f"Column {column} never says {positive!r}; it says {shown}.")
+    if not others:
+        refuse(f"Column {column} says {positive!r} in every row; a model needs two classes.")
+    if len(others) > 1:
+        row = table.columns[column].index(others[1])
+        table.refuse(column, row, f"{others[1]!r} is a third value beside {positive!r} and {others[0]!r}")
+    return others[0]
+
+
+def _survival(table: Table, target: Target) -> Outcome:
+    """Whether the event occurred within the horizon.
+
+    Notes
+    -----
+    Known are those with the event by then (positive) and those seen without it at the horizon or later (negative).
+    Whoever was lost sight of before is neither, and is left out. That favours events, because an event counts however
+    early it occurs and its absence only after the whole horizon; see Vock DM et al., Adapting machine learning
+    techniques to censored time-to-event health record data, J Biomed Inform 61, 2016, who weight instead.
+    """
+    assert target.event is not None
+    assert target.horizon_days is not None
+    days, event = table.numbers(target.target), table.flags(target.event)
+    for row in np.flatnonzero(~(days >= 0)):
+        table.refuse(target.target, int(row), "the days until event or last news are missing or negative")
+    horizon = f"{target.horizon_days:g}"
+    word = target.event.removesuffix("_observed").replace("_", " ")
+    name = target.name or f"{word} within {horizon} days"
+    return Outcome(
+        labels=event & (days <= target.horizon_days),
+        unclassified=~event & (days < target.horizon_days),
+        endpoint=_endpoint(name, target.negative or "no", target.positive or "yes"),
+        reason=f"censored before day {horizon}",
+    )

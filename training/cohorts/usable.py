@@ -1,0 +1,78 @@
+"""Whether rows of a table are fit to train on or to judge by: enough of them, of both classes, and none twice."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from training.cohorts.endpoint import Outcome, Target
+from training.cohorts.table import PATIENT, Table, refuse
+
+Array = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+MIN_ROWS, MIN_ROWS_PER_CLASS = 30, 10
+# TotalEnergy is Energy times the volume of a voxel, which is 1 mm3 after the usual resampling.
+_SAME_BY_DEFINITION: Final = {"original_firstorder_Energy", "original_firstorder_TotalEnergy"}
+
+
+def check_usable(
+    table: Table, target: Target, outcome: Outcome, kept: Bools, features: Sequence[str], values: Array
+) -> None:
+    """Refuse what no model can be fitted to or judged by.
+
+    Parameters
+    ----------
+    table, target, outcome
+        The table, and its rows' classes.
+    kept
+        (n,) bool, the rows that would be used.
+    features, values
+        Names (d) and values (n, d) of the features.
+
+    Raises
+    ------
+    Refused
+        ``table_invalid``: too few rows, or of one class; a column that is empty or constant; two columns, or two
+        patients, with the same values throughout.
+    """
+    if (usable := int(kept.sum())) < MIN_ROWS:
+        refuse(f"The table has {usable} usable rows; at least {MIN_ROWS} are needed.")
+    for word, positive in ((outcome.endpoint.negative, False), (outcome.endpoint.positive, True)):
+        if (count := int((outcome.labels[kept] == positive).sum())) < MIN_ROWS_PER_CLASS:
+            refuse(
+                f"Column {target.target} says {word!r} in {count} usable rows; "
+                f"at least {MIN_ROWS_PER_CLASS} are needed."
+            )
+    for name, column in zip(features, values[kept].T, strict=True):
+        present = column[~np.isnan(column)]
+        if not present.size:
+            refuse(f"Column {name} has no value in any usable row.")
+        if (present == present[0]).all():
+            refuse(f"Column {name} is constant ({present[0]:g}) over the usable rows.")
+    _check_copies(table, features, np.flatnonzero(kept), values[kept])
+
+
+def _check_copies(table: Table, features: Sequence[str], rows: npt.NDArray[np.intp], values: Array) -> None:
+    for i, j in _copies(values.T):
+        if {features[i], features[j]} != _SAME_BY_DEFINITION:
+            refuse(f"Columns {features[i]} and {features[j]} hold the same values in every usable row.")
+    patients, lines = ([of[row] for row in rows] for of in (table.columns[PATIENT], table.lines))
+    for i, j in _copies(values):
+        if not np.isnan(values[i]).all():
+            refuse(
+                f"Lines {lines[i]} and {lines[j]}, patients {patients[i]!r} and {patients[j]!r}: "
+                "every feature is the same; one tumour under two patients would be trained on and tested on."
+            )
+
+
+def _copies(vectors: Array) -> list[tuple[int, int]]:
+    """Pairs of rows of `vectors` (m, n) that are equal, NaN with NaN."""
+    alike: dict[bytes, list[int]] = {}
+    for i, vector in enumerate(vectors):
+        alike.setdefault((np.where(np.isnan(vector), np.nan, vector) + 0.0).tobytes(), []).append(i)  # -0.0 becomes 0.0
+    return sorted(pair for group in alike.values() for pair in itertools.combinations(group, 2))

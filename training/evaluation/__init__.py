@@ -1,0 +1,1 @@
+"""How well a procedure does, with every fit inside the fold: methods, figures, curves, stability, verdicts."""

@@ -1,0 +1,198 @@
+"""The procedure and what it has to be compared with, on the same folds."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import asdict
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from appliance.spec import Endpoint
+from training.cohorts.cohort import Cohort
+from training.evaluation.curves import curves, net_benefit_of_all
+from training.evaluation.folds import (
+    OutOfFold,
+    Progress,
+    assign_folds,
+    out_of_fold,
+    outer_tasks,
+    run_tasks,
+    workers_for,
+)
+from training.evaluation.methods import COVARIATES_ALONE, GL_RFE, NO_COVARIATES, Method, methods, predict, select
+from training.evaluation.metrics import INTERVAL, corrected_interval, fold_aucs, intervals, resamples, score
+from training.evaluation.stability import nogueira
+from training.evaluation.verdicts import verdict, warnings
+from training.model.network import single_threaded
+from training.procedure import Procedure
+from training.selection.elimination import Task
+
+Array = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Indices = npt.NDArray[np.intp]
+
+ABLATION: Final = {"with": GL_RFE, "without": NO_COVARIATES, "alone": COVARIATES_ALONE}
+
+
+@single_threaded()
+def evaluate(
+    cohort: Cohort,
+    procedure: Procedure,
+    report: Progress,
+    only: Collection[str] | None = None,
+    *,
+    workers: int | None = None,
+) -> tuple[dict[str, Any], OutOfFold]:
+    """Evaluate the procedure and its comparators by repeated k-fold.
+
+    Parameters
+    ----------
+    cohort
+        The rows to use.
+    procedure
+        Every setting.
+    report
+        Progress.
+    only
+        Names of the methods to evaluate, :data:`GL_RFE` among them; None for all.
+    workers
+        Processes; by default one a core where there is work for them. The figures do not depend on it.
+
+    Returns
+    -------
+    dict, OutOfFold
+        What ``evaluation.json`` holds but for its ``versions``, and the procedure's own predictions.
+    """
+    labels = cohort.labels
+    fold = assign_folds(labels, procedure.folds, procedure.repeats, procedure.seed)
+    tasks = outer_tasks(cohort.values, fold, procedure.seed, cohort.covariate_values)
+    if workers is None:
+        workers = workers_for(len(tasks) * procedure.members)
+    offered = methods(procedure, cohort.features, covariates=bool(cohort.covariates))
+    chosen = {name: method for name, method in offered.items() if only is None or name in only}
+    predicted = _predict(chosen, tasks, labels, fold, procedure, report, workers)
+    weights = resamples(len(labels), np.random.SeedSequence([procedure.seed, 4]))
+    scores: dict[str, dict[str, Array]] = {}
+    records: dict[str, dict[str, Any]] = {}
+    for name, method in chosen.items():
+        report("intervals", len(records), len(chosen))
+        oof = predicted[name]
+        scores[name] = score(oof.probabilities, labels, fold, weights)
+        records[name] = {
+            "label": method.label,
+            "selector": method.selector,
+            "classifier": method.classifier.removeprefix("tuned_"),
+            "metrics": intervals(scores[name]),
+            "conformal": conformal_record(oof, labels, cohort.endpoint),
+            **_differences(name, scores, predicted, labels, procedure.folds),
+            **_selection_record(oof.selections, cohort.features),
+            **curves(oof.probabilities, labels, fold, weights),
+        }
+    report("intervals", len(records), len(chosen))
+    evaluation = {
+        "schema_version": 2,
+        "seed": procedure.seed,
+        "settings": asdict(procedure),
+        "procedure_sha256": procedure.digest(),
+        "table": table_record(cohort),
+        "cohort": cohort.description.name,
+        "endpoint": asdict(cohort.endpoint),
+        "interval": INTERVAL,
+        "reference": GL_RFE,
+        "methods": records,
+        "decision_curve_treat_all": net_benefit_of_all(labels),
+        "verdicts": [
+            verdict(chosen[GL_RFE].label, name, method.label, records[name]["difference"]["auc"])
+            for name, method in chosen.items()
+            if name != GL_RFE
+        ],
+        "covariate_ablation": ABLATION if set(ABLATION.values()) <= set(chosen) else None,
+        "leakage": None,
+        "warnings": [*cohort.warnings, *warnings(records, cohort.endpoint, len(labels))],
+    }
+    return evaluation, predicted[GL_RFE]
+
+
+def _predict(
+    chosen: Mapping[str, Method],
+    tasks: list[Task],
+    labels: Bools,
+    fold: Indices,
+    procedure: Procedure,
+    report: Progress,
+    workers: int,
+) -> dict[str, OutOfFold]:
+    """Select once with every selector that is asked for, and fit every method to what was selected."""
+    selections: dict[str | None, Indices] = {}
+    for selector in dict.fromkeys(method.selector for method in chosen.values() if method.selector):
+        selections[selector] = run_tasks(
+            tasks, labels, partial(select, selector, procedure), partial(report, f"select: {selector}"), workers=workers
+        )
+    predicted = {}
+    for i, (name, method) in enumerate(chosen.items()):
+
+        def step(done: int, total: int, before: int = i) -> None:
+            report("models", before * total + done, len(chosen) * total)
+
+        own = selections.get(method.selector)
+        fixed = np.tile(np.array(method.columns, dtype=np.intp), (len(tasks), 1))
+        logits = run_tasks(
+            tasks, labels, partial(predict, method, procedure), step, fixed if own is None else own, workers=workers
+        )
+        predicted[name] = out_of_fold(logits, labels, fold, procedure.alpha, own)
+    return predicted
+
+
+def table_record(cohort: Cohort) -> dict[str, Any]:
+    """Return the table's entry in a record."""
+    return {
+        "name": cohort.table,
+        "sha256": cohort.sha256,
+        "rows": cohort.rows,
+        "used": len(cohort.patients),
+        "excluded": dict(cohort.excluded),
+        "positives": int(cohort.labels.sum()),
+    }
+
+
+def conformal_record(oof: OutOfFold, labels: Bools, endpoint: Endpoint) -> dict[str, Any]:
+    """Out-of-fold coverage of each class, and the share of cases left indeterminate."""
+    decided = oof.possible.sum(axis=2) == 1
+    right = np.take_along_axis(oof.possible, np.broadcast_to(labels, oof.fold.shape)[..., None].astype(int), 2)[..., 0]
+    return {
+        "coverage": {
+            endpoint.negative: float(oof.possible[:, ~labels, 0].mean()),
+            endpoint.positive: float(oof.possible[:, labels, 1].mean()),
+        },
+        "indeterminate": float(1.0 - decided.mean()),
+        "accuracy_where_decided": float(right[decided].mean()) if decided.any() else None,
+    }
+
+
+def _differences(
+    name: str, scores: Mapping[str, Mapping[str, Array]], predicted: Mapping[str, OutOfFold], labels: Bools, folds: int
+) -> dict[str, Any]:
+    """Figures of the reference less those of a method, on the same patients and folds."""
+    if name == GL_RFE:
+        return {"difference": None, "difference_corrected": None}
+    own, other = (fold_aucs(predicted[one].probabilities, labels, predicted[one].fold) for one in (GL_RFE, name))
+    return {
+        "difference": intervals({metric: scores[GL_RFE][metric] - values for metric, values in scores[name].items()}),
+        "difference_corrected": corrected_interval(own - other, folds),
+    }
+
+
+def _selection_record(selections: Indices | None, features: tuple[str, ...]) -> dict[str, Any]:
+    if selections is None:
+        return {"stability": None, "selection_frequency": None}
+    held = np.zeros((len(selections), len(features)), dtype=bool)
+    np.put_along_axis(held, selections, True, axis=1)
+    value, low, high = nogueira(held)
+    shares = zip(features, held.mean(axis=0), strict=True)
+    return {
+        "stability": {"value": value, "low": low, "high": high},
+        "selection_frequency": {feature: float(share) for feature, share in shares if share},
+    }

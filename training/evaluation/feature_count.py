@@ -1,0 +1,118 @@
+"""How many features: the inner cross-validated AUC of the whole procedure as a function of their number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from training.evaluation.folds import assign_folds, prepare, run_tasks
+from training.evaluation.methods import fit_ensembles, model_inputs
+from training.evaluation.metrics import auc
+from training.model.network import ensemble_logits
+from training.procedure import Procedure
+from training.selection.elimination import Task, eliminate
+
+Array = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+LARGEST: Final = 40
+_MEMBERS: Final = 5  # a point of the curve needs no more of an ensemble
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """AUC by the number of features.
+
+    Attributes
+    ----------
+    k
+        Numbers of features, ascending.
+    auc, se
+        (len(k),) mean over the folds, and its standard error between them.
+
+    Notes
+    -----
+    The one-standard-error rule is that of Breiman et al., Classification and Regression Trees, 1984, section 3.4.3.
+    """
+
+    k: tuple[int, ...]
+    auc: Array
+    se: Array
+
+    @property
+    def best(self) -> int:
+        """Number of features with the highest mean."""
+        return self.k[int(np.argmax(self.auc))]
+
+    @property
+    def one_se(self) -> int:
+        """Smallest number within a standard error of the best."""
+        top = int(np.argmax(self.auc))
+        return self.k[int(np.argmax(self.auc >= self.auc[top] - self.se[top]))]
+
+
+def curve(
+    values: Array,
+    labels: Bools,
+    procedure: Procedure,
+    report: Callable[[int, int], None],
+    *,
+    covariate_values: Array | None = None,
+    workers: int = 1,
+) -> Curve:
+    """Follow one elimination per inner fold from :data:`LARGEST` features down to one.
+
+    Parameters
+    ----------
+    values, labels, covariate_values
+        (n, d) raw features, (n,) labels and (n, c) clinical inputs of the training rows: no others are looked at.
+    procedure
+        Its selection goes one feature at a time from :data:`LARGEST` on.
+    report
+        Called with the folds done and all of them.
+    workers
+        Processes; the curve does not depend on it.
+    """
+    largest = min(LARGEST, values.shape[1])
+    fold = assign_folds(labels, procedure.inner_folds, 2, procedure.seed + 1)
+    places = [(r, f) for r in range(len(fold)) for f in range(procedure.inner_folds)]
+    tasks = [
+        prepare(values, np.flatnonzero(fold[r] != f), (procedure.seed, 9, r, f), covariate_values) for r, f in places
+    ]
+    logits = run_tasks(tasks, labels, _Paths(procedure, largest), report, workers=workers)
+    scores = np.array(
+        [
+            [auc(own, labels, np.zeros(len(labels), dtype=int), (fold[r] == f)[None].astype(float))[0] for own in each]
+            for (r, f), each in zip(places, logits, strict=True)
+        ]
+    )
+    return Curve(
+        tuple(range(1, largest + 1)), scores.mean(axis=0), scores.std(axis=0, ddof=1) / np.sqrt(procedure.inner_folds)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Paths:
+    """Log odds of all rows by number of features, (tasks, largest, n).
+
+    For :func:`training.evaluation.folds.run_tasks`.
+    """
+
+    procedure: Procedure
+    largest: int
+
+    def __call__(self, tasks: Sequence[Task], labels: Bools) -> Array:
+        selection = replace(self.procedure.selection, features=1, fine_below=self.largest, fine_step=1)
+        light = replace(self.procedure, members=min(_MEMBERS, self.procedure.members))
+        traces = eliminate(tasks, labels, selection, self.procedure.network)
+        logits = np.empty((len(tasks), self.largest, len(labels)))
+        for k in range(1, self.largest + 1):
+            columns = np.stack([next(r.remaining for r in trace if len(r.remaining) == k) for trace in traces])
+            ensembles = fit_ensembles(tasks, columns, labels, light)
+            for i, (ensemble, task, own) in enumerate(zip(ensembles, tasks, columns, strict=True)):
+                logits[i, k - 1] = ensemble_logits(ensemble, model_inputs(task, own))
+        return logits

@@ -1,0 +1,223 @@
+"""Repeated stratified k-fold with everything fitted inside the fold, calibration and thresholds too.
+
+A row is a patient (:mod:`training.cohorts.cohort` sees to it), so the folds part patients.
+
+Calibration and conformal thresholds need logits of rows that the model has not seen. Taking the other folds'
+out-of-fold logits would let the test fold in by the back door, for those models were trained on it. So every pair
+of folds is left out once as well: the models without folds f and g give the logits of g from which fold f is
+calibrated. With k folds that is k + k(k-1)/2 fits of the whole procedure per repeat, and no label of a test row
+has any say in its prediction.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from joblib import Parallel, cpu_count, delayed  # type: ignore[import-untyped]
+from sklearn.model_selection import StratifiedKFold
+
+from appliance.errors import ReasonCode, Refused
+from training.model.calibration import calibrate, conformal_thresholds
+from training.model.network import single_threaded
+from training.model.preprocessing import Standardise
+from training.selection.elimination import Task
+
+Array = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Indices = npt.NDArray[np.intp]
+Progress = Callable[[str, int, int], None]
+"""Called with the name of a step, the parts done, and all its parts."""
+Result = TypeVar("Result", Array, Indices)
+Fit = Callable[..., Result]
+"""Fits several tasks, given the tasks, the labels of all rows, and what else comes with each task; (tasks, …)."""
+
+_WORTH_PROCESSES = 100  # networks; for fewer, starting processes takes longer than the work
+MIN_FOLDS = 3  # with two, leaving a pair out leaves nothing
+_TASKS_TOGETHER = 13  # more than a hundred networks; beyond it they no longer gain from being trained together
+
+
+@dataclass(frozen=True, slots=True)
+class OutOfFold:
+    """Predictions of rows by models that never saw them.
+
+    Attributes
+    ----------
+    logits, probabilities
+        (repeats, n) of the positive class; the probabilities are calibrated, by a calibration that never saw the
+        row's fold either.
+    possible
+        (repeats, n, 2) bool, whether the negative and the positive class remain possible under the fold's conformal
+        thresholds.
+    fold
+        (repeats, n), the fold each row is tested in.
+    selections
+        (repeats * folds, k) selected columns, None where nothing is selected.
+    """
+
+    logits: Array
+    probabilities: Array
+    possible: Bools
+    fold: Indices
+    selections: Indices | None
+
+
+def assign_folds(labels: Bools, folds: int, repeats: int, seed: int) -> Indices:
+    """Fold of each row in each repeat, stratified by label; (repeats, n).
+
+    Raises
+    ------
+    Refused
+        ``table_invalid``, where there are fewer rows of a class than folds, or fewer than three folds.
+    """
+    fewest = int(min(labels.sum(), (~labels).sum()))
+    if not MIN_FOLDS <= folds <= fewest:
+        raise Refused(
+            ReasonCode.TABLE_INVALID,
+            f"{folds} folds are asked for; from {MIN_FOLDS} up to the {fewest} rows of the smaller class are possible.",
+        )
+    assigned = np.empty((repeats, len(labels)), dtype=np.intp)
+    states = np.random.default_rng(np.random.SeedSequence([seed, 0])).integers(2**31, size=repeats)
+    for repeat, state in enumerate(states):
+        splitter = StratifiedKFold(folds, shuffle=True, random_state=int(state))
+        for fold, (_, test) in enumerate(splitter.split(labels, labels)):
+            assigned[repeat, test] = fold
+    return assigned
+
+
+def left_out(fold: Indices) -> list[tuple[int, int, int]]:
+    """Repeat and the two folds that each fit does without: first one fold (f, f) at a time, then every pair (f, g)."""
+    repeats, folds = range(len(fold)), range(int(fold.max()) + 1)
+    singles = [(r, f, f) for r in repeats for f in folds]
+    return singles + [(r, f, g) for r in repeats for f, g in itertools.combinations(folds, 2)]
+
+
+def outer_tasks(values: Array, fold: Indices, seed: int, covariate_values: Array | None = None) -> list[Task]:
+    """Return the fits of an evaluation in the order of :func:`left_out`.
+
+    Parameters
+    ----------
+    values
+        (n, d) features, NaN where missing.
+    fold
+        (repeats, n), see :func:`assign_folds`.
+    seed
+        The one seed.
+    covariate_values
+        (n, c) clinical inputs, NaN where missing.
+    """
+    return [
+        prepare(values, np.flatnonzero((fold[r] != f) & (fold[r] != g)), (seed, 1, r, f, g), covariate_values)
+        for r, f, g in left_out(fold)
+    ]
+
+
+def prepare(values: Array, rows: Indices, seed: tuple[int, ...], covariate_values: Array | None = None) -> Task:
+    """Return the task of fitting to `rows` of `values` (n, d), standardised by steps fitted on those rows."""
+
+    def standardised(raw: Array) -> Array:
+        inputs: Array = Standardise().fit(raw[rows]).transform(raw)
+        return inputs
+
+    return Task(standardised(values), rows, seed, None if covariate_values is None else standardised(covariate_values))
+
+
+def workers_for(networks: int) -> int:
+    """Return how many processes are worth starting to train so many networks: one a core, or none but this."""
+    return int(cpu_count()) if networks > _WORTH_PROCESSES else 1
+
+
+def run_tasks(
+    tasks: Sequence[Task],
+    labels: Bools,
+    fit: Fit[Result],
+    report: Callable[[int, int], None],
+    *per_task: Indices,
+    workers: int = 1,
+) -> Result:
+    """Run `fit` over `tasks` in small groups, which do not depend on the number of workers.
+
+    Parameters
+    ----------
+    tasks, labels
+        What is fitted; the labels are those of all rows (n,).
+    fit
+        What is done; with several workers it must be picklable.
+    report
+        Called with the tasks done and all of them.
+    per_task
+        Arrays of one entry a task, each group of which `fit` is given after the labels.
+    workers
+        Processes; 1 stays in this one. They live on for the next call, since starting them takes seconds.
+
+    Returns
+    -------
+    array
+        What `fit` returned, along the tasks.
+    """
+    groups = _groups(tasks)
+    results, done = [], 0
+    report(0, len(tasks))
+    jobs = (delayed(_alone)(fit, tasks[g], labels, *(array[g] for array in per_task)) for g in groups)
+    for group, result in zip(
+        groups, Parallel(n_jobs=workers, return_as="generator", max_nbytes=None)(jobs), strict=True
+    ):
+        results.append(result)
+        done += len(tasks[group])
+        report(done, len(tasks))
+    return np.concatenate(results)
+
+
+def _alone(fit: Fit[Result], tasks: Sequence[Task], labels: Bools, *per_task: Indices) -> Result:
+    with single_threaded():
+        return fit(tasks, labels, *per_task)
+
+
+def _groups(tasks: Sequence[Task]) -> list[slice]:
+    """Cut tasks into groups of about as many rows: the number of rows decides how many batches make an epoch."""
+    starts = [0]
+    for i, task in enumerate(tasks):
+        first = len(tasks[starts[-1]].rows)
+        if i - starts[-1] == _TASKS_TOGETHER or abs(len(task.rows) - first) > 0.1 * first:
+            starts.append(i)
+    return [slice(a, b) for a, b in itertools.pairwise([*starts, len(tasks)])]
+
+
+def out_of_fold(
+    logits: Array, labels: Bools, fold: Indices, alpha: float, selections: Indices | None = None
+) -> OutOfFold:
+    """Put together what the fits of :func:`outer_tasks` say of the rows that they did without.
+
+    Parameters
+    ----------
+    logits
+        (tasks, n) of all rows, by every fit; rows that a fit was trained on are not looked at.
+    labels
+        (n,)
+    fold
+        (repeats, n)
+    alpha
+        Error rate of the conformal thresholds.
+    selections
+        (tasks, k) what was selected, None where nothing was.
+    """
+    repeats, n = fold.shape
+    folds = int(fold.max()) + 1
+    by_place = dict(zip(left_out(fold), logits, strict=True))
+    own, probabilities = np.empty((repeats, n)), np.empty((repeats, n))
+    possible = np.empty((repeats, n, 2), dtype=bool)
+    for r, f in itertools.product(range(repeats), range(folds)):
+        test = fold[r] == f
+        own[r, test] = by_place[r, f, f][test]
+        unseen = np.empty(n)
+        for g in set(range(folds)) - {f}:
+            unseen[fold[r] == g] = by_place[r, min(f, g), max(f, g)][fold[r] == g]
+        calibration = calibrate(unseen[~test], labels[~test])
+        thresholds = conformal_thresholds(calibration(unseen[~test]), labels[~test], alpha)
+        probabilities[r, test] = calibration(own[r, test])
+        possible[r, test] = thresholds.possible(probabilities[r, test])
+    return OutOfFold(own, probabilities, possible, fold, None if selections is None else selections[: repeats * folds])

@@ -1,0 +1,147 @@
+"""What is evaluated: GL-RFE with its networks, and every selector and classifier beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from training.model.members import Member, inner_splits
+from training.model.network import ensemble_logits, train
+from training.procedure import PRESETS, Procedure
+from training.run import Ensemble
+from training.selection.comparators import CLASSIFIERS, LABELS, SELECTORS, ClassifierName
+from training.selection.elimination import SelectionSettings, Task, eliminate, selected
+
+Array = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Indices = npt.NDArray[np.intp]
+
+GL_RFE: Final = "gl_rfe_dnn"
+NO_COVARIATES: Final = "gl_rfe_dnn_no_covariates"
+COVARIATES_ALONE: Final = "covariates_alone"
+VOLUME: Final = "original_shape_MeshVolume"
+SHAPE: Final = "original_shape_"
+_GRADIENT: Final = {"gl_rfe": "GL-RFE", "gl_rfe_paper": "GL-RFE (paper)"}
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A way from features to log odds.
+
+    Attributes
+    ----------
+    label
+        Its name for a reader.
+    classifier
+        The seed ensemble of networks, or one of :data:`training.selection.comparators.CLASSIFIERS`.
+    selector
+        What chooses its features; None where nothing does.
+    columns
+        The features that it takes where nothing chooses them.
+    covariates
+        Whether it takes the clinical inputs as well.
+    """
+
+    label: str
+    classifier: Literal["network"] | ClassifierName
+    selector: str | None = None
+    columns: tuple[int, ...] = ()
+    covariates: bool = True
+
+
+def methods(procedure: Procedure, features: Sequence[str], *, covariates: bool = False) -> dict[str, Method]:
+    """Return the methods by name, GL-RFE with its networks first.
+
+    Parameters
+    ----------
+    procedure
+        GL-RFE as in the paper is left out where it is what the procedure does anyway.
+    features
+        Names of the d features; what needs a feature that is not there is left out.
+    covariates
+        Whether there are clinical inputs, so that their share can be told.
+    """
+    k = min(procedure.selection.features, len(features))
+    selectors = {**_GRADIENT, **LABELS}
+    if _paper(procedure) == procedure.selection:
+        del selectors["gl_rfe_paper"]
+    found: dict[str, Method] = {}
+    for name, label in selectors.items():
+        found[f"{name}_dnn"] = Method(f"{label}-{k} + network", "network", name)
+        found[f"{name}_lr"] = Method(f"{label}-{k} + logistic", "logistic", name)
+    every = tuple(range(len(features)))
+    shape = tuple(i for i in every if features[i].startswith(SHAPE))
+    found["majority"] = Method("majority class", "majority", covariates=False)
+    if VOLUME in features:
+        found["volume"] = Method("volume alone", "logistic", columns=(features.index(VOLUME),), covariates=False)
+    if shape:
+        found["shape_lr"] = Method("shape features, logistic", "logistic", columns=shape, covariates=False)
+    found["l2_lr"] = Method("all features, L2 logistic", "tuned_logistic", columns=every)
+    found["random_forest"] = Method("all features, random forest", "forest", columns=every)
+    found["gradient_boosting"] = Method("all features, boosting", "boosting", columns=every)
+    if covariates:
+        found[NO_COVARIATES] = replace(found[GL_RFE], label=f"{found[GL_RFE].label}, no covariates", covariates=False)
+        found[COVARIATES_ALONE] = Method("covariates alone, logistic", "logistic")
+    return found
+
+
+def select(selector: str, procedure: Procedure, tasks: Sequence[Task], labels: Bools) -> Indices:
+    """Select features in each task by the name of a selector; (tasks, k), each ascending.
+
+    A single-task selector gets the training rows and nothing else.
+    """
+    if selector in _GRADIENT:
+        settings = procedure.selection if selector == "gl_rfe" else _paper(procedure)
+        return np.stack([selected(trace) for trace in eliminate(tasks, labels, settings, procedure.network)])
+    choose, k = SELECTORS[selector], min(procedure.selection.features, tasks[0].inputs.shape[1])
+    return np.stack([choose(task.inputs[task.rows], labels[task.rows], k, _seed(task, 3)) for task in tasks])
+
+
+def predict(method: Method, procedure: Procedure, tasks: Sequence[Task], labels: Bools, columns: Indices) -> Array:
+    """Fit a method to each task on its `columns` (tasks, k); log odds of all rows (tasks, n)."""
+    if not method.covariates:
+        tasks = [replace(task, covariates=None) for task in tasks]
+    if method.classifier == "network":
+        ensembles = fit_ensembles(tasks, columns, labels, procedure)
+        return np.stack(
+            [ensemble_logits(e, model_inputs(t, c)) for e, t, c in zip(ensembles, tasks, columns, strict=True)]
+        )
+    fit = CLASSIFIERS[method.classifier]
+    inputs = [model_inputs(task, own) for task, own in zip(tasks, columns, strict=True)]
+    return np.stack(
+        [fit(x[task.rows], labels[task.rows], x, _seed(task, 5)) for x, task in zip(inputs, tasks, strict=True)]
+    )
+
+
+def fit_ensembles(tasks: Sequence[Task], columns: Indices, labels: Bools, procedure: Procedure) -> list[Ensemble]:
+    """Train one seed ensemble per task, on that task's `columns` (tasks, k) and the covariates, where there are any."""
+    members = [
+        Member(model_inputs(task, own), labels, *split)
+        for task, own in zip(tasks, columns, strict=True)
+        for split in inner_splits(
+            labels, task.rows, procedure.members, procedure.inner_folds, np.random.SeedSequence([*task.seed, 2])
+        )
+    ]
+    networks = train(members, procedure.network)
+    return [networks.ensemble(slice(i * procedure.members, (i + 1) * procedure.members)) for i in range(len(tasks))]
+
+
+def model_inputs(task: Task, columns: Indices) -> Array:
+    """Return what a model of some features sees: those columns, then the covariates; (n, k + c)."""
+    features = task.inputs[:, columns]
+    return features if task.covariates is None else np.hstack([features, task.covariates])
+
+
+def _paper(procedure: Procedure) -> SelectionSettings:
+    """Return the paper's selection, down to as many features and by no more networks a round than the procedure's."""
+    paper, own = PRESETS["paper"].selection, procedure.selection
+    return replace(paper, features=own.features, members=min(paper.members, own.members))
+
+
+def _seed(task: Task, purpose: int) -> int:
+    """Seed of one random part of a task."""
+    return int(np.random.SeedSequence([*task.seed, purpose]).generate_state(1)[0])

@@ -1,0 +1,98 @@
+"""How much alike selections of features are that were made from different samples of the patients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import norm
+from sklearn.model_selection import StratifiedShuffleSplit
+
+from training.evaluation.folds import prepare, run_tasks
+from training.evaluation.methods import select
+from training.procedure import Procedure
+
+PAIRS: Final = 10
+
+
+def nogueira(selections: npt.NDArray[np.bool_]) -> tuple[float, float, float]:
+    """Stability of selections and its 95 % interval.
+
+    Parameters
+    ----------
+    selections
+        (m, d) which of d features each of m selections holds; m is at least 2.
+
+    Returns
+    -------
+    value, low, high
+        1 for always the same features, about 0 for random ones.
+
+    Notes
+    -----
+    Nogueira S, Sechidis K, Brown G. On the stability of feature selection algorithms. JMLR 18(174), 2018: their measure
+    and its asymptotic interval. It takes the selections for independent; those of cross-validation share patients, so
+    the interval says how the folds were drawn from this cohort, and is too narrow for another cohort. Where every
+    feature is selected always, or none ever, nothing could differ, and the value is 1.
+    """
+    m, d = selections.shape
+    z = selections.astype(np.float64)
+    frequency, size = z.mean(axis=0), z.sum(axis=1)
+    mean_size = size.mean()
+    expected = mean_size / d * (1.0 - mean_size / d)
+    if expected == 0:
+        return 1.0, 1.0, 1.0
+    value = 1.0 - frequency @ (1.0 - frequency) * m / (m - 1) / d / expected
+    # Each selection's share in the estimate, to first order; its spread gives the asymptotic variance.
+    influence = (
+        z @ frequency / d
+        - size * mean_size / d**2
+        + value / 2.0 * (2.0 * mean_size * size / d**2 - size / d - mean_size / d + 1.0)
+    ) / expected
+    reach = norm.ppf(0.975) * 2.0 / m * np.sqrt(((influence - influence.mean()) ** 2).sum())
+    return float(value), float(value - reach), float(value + reach)
+
+
+def complementary_pairs(
+    values: npt.NDArray[np.float64],
+    labels: npt.NDArray[np.bool_],
+    procedure: Procedure,
+    report: Callable[[int, int], None],
+    *,
+    pairs: int = PAIRS,
+    workers: int = 1,
+) -> npt.NDArray[np.bool_]:
+    """Select features by GL-RFE on both halves of the patients, parted anew for each pair.
+
+    Parameters
+    ----------
+    values, labels
+        (n, d) raw features and (n,) labels of the training rows.
+    procedure
+        Its selection is what is repeated.
+    report
+        Called with the selections done and all of them.
+    pairs, workers
+        Partings, and processes; the result does not depend on the latter.
+
+    Returns
+    -------
+    ndarray
+        (2 * pairs, d) which features each half selects. Their mean is the selection frequency.
+
+    Notes
+    -----
+    Meinshausen N, Bühlmann P. Stability selection. JRSS B 72(4), 2010, on the halves of Shah RD, Samworth RJ. Variable
+    selection with error control: another look at stability selection. JRSS B 75(1), 2013. Halves know less than the
+    whole, so a feature that is always selected from all patients may be missing in some of them.
+    """
+    parting = StratifiedShuffleSplit(pairs, test_size=0.5, random_state=procedure.seed)
+    halves = [half for both in parting.split(labels, labels) for half in both]
+    tasks = [prepare(values, np.sort(half), (procedure.seed, 8, i)) for i, half in enumerate(halves)]
+    columns = run_tasks(tasks, labels, partial(select, "gl_rfe", procedure), report, workers=workers)
+    held = np.zeros((len(tasks), values.shape[1]), dtype=bool)
+    np.put_along_axis(held, columns, True, axis=1)
+    return held

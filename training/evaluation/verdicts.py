@@ -1,0 +1,85 @@
+"""What the figures of an evaluation say in words: whether GL-RFE adds value, and what is too good to be true."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from appliance.spec import STAGE_GROUP, Endpoint
+from training.evaluation.metrics import Interval
+
+MAX_STAGE_AUC: Final = 0.75
+MAX_AUC: Final = 0.95
+MAX_ACCURACY, FEW_PATIENTS = 0.9, 300
+
+Records = Mapping[str, Mapping[str, Any]]
+"""The ``methods`` of ``evaluation.json``."""
+
+
+def verdict(reference: str, against: str, label: str, difference: Interval) -> dict[str, Any]:
+    """Say whether the reference adds value over one method.
+
+    Parameters
+    ----------
+    reference
+        Label of the reference.
+    against, label
+        Name and label of the other method.
+    difference
+        AUC of the reference less that of the other, paired.
+
+    Returns
+    -------
+    dict
+        ``adds_value``: True where the interval lies above 0, False where it lies below, None where it includes 0.
+    """
+    figures = (
+        f"AUC difference {_signed(difference['value'])} ({_signed(difference['low'])} to {_signed(difference['high'])})"
+    )
+    if difference["low"] > 0:
+        adds, sentence = True, f"{reference} adds value over {label}: {figures}."
+    elif difference["high"] < 0:
+        adds, sentence = False, f"{reference} is worse than {label}: {figures}."
+    else:
+        adds, sentence = None, f"No difference between {reference} and {label} could be shown: {figures}."
+    return {"against": against, "adds_value": adds, "sentence": sentence}
+
+
+def warnings(methods: Records, endpoint: Endpoint, patients: int) -> list[str]:
+    """Name what is implausibly good, in plain sentences.
+
+    Parameters
+    ----------
+    methods
+        Every method's record.
+    endpoint
+        What is predicted. Stage is for a large part in the nodes and metastases, which a primary tumour's features
+        cannot see; five independent tables reached an AUC of 0.60 to 0.67 honestly, and the clinical T category 0.75.
+    patients
+        How many were scored.
+    """
+
+    def named(metric: str, limit: float) -> str:
+        return ", ".join(
+            f"{one['label']} ({one['metrics'][metric]['value']:.2f})"
+            for one in methods.values()
+            if one["metrics"][metric]["value"] > limit
+        )
+
+    said = []
+    if endpoint == STAGE_GROUP and (found := named("auc", MAX_STAGE_AUC)):
+        said.append(
+            f"An AUC above {MAX_STAGE_AUC:.2f} from a primary tumour's features means a leak until shown otherwise: "
+            f"{found}."
+        )
+    elif found := named("auc", MAX_AUC):
+        said.append(f"An AUC above {MAX_AUC:.2f} means a leak until shown otherwise: {found}.")
+    if patients < FEW_PATIENTS and (found := named("accuracy", MAX_ACCURACY)):
+        said.append(
+            f"An accuracy above {MAX_ACCURACY:.2f} in {patients} patients means a leak until shown otherwise: {found}."
+        )
+    return said
+
+
+def _signed(value: float) -> str:
+    return f"{value:.3f}".replace("-", "−")

@@ -1,0 +1,1 @@
+"""From CT and regions of interest to a feature table, on processes of this machine or a cluster."""

@@ -1,0 +1,188 @@
+"""A cohort list of CT and ROI into a feature table, through the appliance's own extraction.
+
+What is trained on is then measured exactly as a patient will be measured, so the two cannot drift apart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import astuple, dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+from appliance import __version__
+from appliance.errors import LungstageError, ReasonCode
+from appliance.logs import defect
+from appliance.oneshot import Options, measure_paths
+from appliance.radiomics import parameters
+from appliance.roi_rule import ROI_RULE
+from appliance.spec import ExtractionSpec
+from training.measuring.journal import Entry, Journal
+from training.measuring.subjects import Subject
+
+UNAVAILABLE: Final = "unavailable"
+WORKER_DIED: Final = "worker_died"
+DEFECT: Final = str(ReasonCode.INTERNAL_ERROR)
+_UNCHANGED: Final = "unchanged"
+_DIED = (
+    "Every process that worked on this study was killed, the last one with nothing beside it: "
+    "it may need more memory than there is."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """All that the values depend on beside the study.
+
+    Attributes
+    ----------
+    spec, order
+        PyRadiomics parameter file, and the features in order.
+    match_by_geometry
+        Accept slices by position although the region refers to others.
+    software
+        Versions.
+    """
+
+    spec: str
+    order: tuple[str, ...]
+    match_by_geometry: bool
+    software: str
+
+    @classmethod
+    def of(cls, spec: ExtractionSpec, *, match_by_geometry: bool = False) -> Method:
+        """Return how this process would measure `spec`."""
+        return cls(parameters.render(spec), spec.features, match_by_geometry, software())
+
+    @property
+    def digest(self) -> str:
+        """Hash of it all."""
+        return hashlib.sha256(json.dumps(astuple(self)).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a worker is told.
+
+    Attributes
+    ----------
+    number
+        Of the subject in the list, from 0.
+    study, roi, method
+        What to measure, and how.
+    known
+        Fingerprint of the files to which the journal has the answer.
+    """
+
+    number: int
+    study: Path
+    roi: str
+    method: Method
+    known: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What became of a subject, and whether the journal knew it already."""
+
+    subject: Subject
+    entry: Entry
+    recalled: bool
+
+    @property
+    def outcome(self) -> str:
+        """What became of it, as it is counted."""
+        if self.entry.features is not None:
+            return "measured"
+        return {UNAVAILABLE: "unavailable", DEFECT: "defects of ours"}.get(self.entry.code, "refused")
+
+
+Run = Callable[[Callable[[Task], Entry], Iterable[Task]], Iterator[tuple[Task, Entry | None]]]
+"""Spreads tasks over processes; None is the answer to a task over which they die."""
+
+
+@cache
+def software() -> str:
+    """Name the versions that values depend on."""
+    libraries = ("highdicom", "numpy", "pydicom", "pyradiomics", "SimpleITK")
+    return ", ".join([f"lungstage {__version__}", *(f"{name} {version(name)}" for name in libraries)])
+
+
+def fingerprint(study: Path) -> str:
+    """Digest of the names, sizes and modification times of a study's files; other than before once one has changed."""
+    inside = sorted(Path(folder, name) for folder, _, names in os.walk(study) for name in names)
+    facts: list[list[str | int]] = []
+    for file in inside or [study]:
+        try:
+            status = file.stat()
+        except OSError:
+            facts.append([str(file.relative_to(study))])  # whether it matters is for the measurement to say
+        else:
+            facts.append([str(file.relative_to(study)), status.st_size, status.st_mtime_ns])
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def measure_study(task: Task) -> Entry:
+    """Measure one study; runs in a worker, and answers whatever happens."""
+    method = task.method
+    if software() != method.software:
+        return Entry("", UNAVAILABLE, f"A worker has {software()} instead of {method.software}.")
+    try:
+        files = fingerprint(task.study)
+        if files == task.known:
+            return Entry(files, _UNCHANGED)
+        spec = parameters.parse(method.spec, order=method.order)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom's quote what they mind, and that may be a person's name
+            options = Options(task.roi or None, method.match_by_geometry)
+            answer = measure_paths([task.study], ROI_RULE, spec, options)
+    except (LungstageError, OSError, MemoryError) as error:
+        return Entry("", UNAVAILABLE, str(error) or type(error).__name__)
+    except Exception as error:  # one study's must not cost the others theirs
+        told = defect(error)
+        return Entry("", DEFECT, f"A defect of ours: {told['error']} at {told['frames']}.")
+    if answer["status"] != "staged":
+        return Entry(files, answer["reason"]["code"], answer["reason"]["message"])
+    return Entry(files, features=tuple(answer["features"].values()))
+
+
+def measure_cohort(subjects: Sequence[Subject], method: Method, journal: Journal, run: Run) -> Iterator[Measured]:
+    """Measure subjects in parallel.
+
+    Parameters
+    ----------
+    subjects
+        Whom to measure.
+    method
+        How.
+    journal
+        What it has of a study whose files have not changed is taken from it, the rest is written to it; but not what
+        another try may change: that something was unavailable, a worker died or a defect of ours was met.
+    run
+        Spreads the work, e.g. :func:`training.measuring.processes.run`.
+
+    Yields
+    ------
+    Measured
+        One for each subject, in the order in which they are done; those that the journal knows come first.
+    """
+    known = [journal.get(subject.key) for subject in subjects]
+    tasks = [
+        Task(number, subject.study, subject.roi, method, None if entry is None else entry.files)
+        for number, (subject, entry) in enumerate(zip(subjects, known, strict=True))
+    ]
+    for task, answer in run(measure_study, sorted(tasks, key=lambda task: task.known is None)):
+        subject, old = subjects[task.number], known[task.number]
+        entry = Entry("", WORKER_DIED, _DIED) if answer is None else answer
+        if entry.code == _UNCHANGED and old is not None:
+            yield Measured(subject, old, recalled=True)
+            continue
+        if entry.code not in (UNAVAILABLE, WORKER_DIED, DEFECT):
+            journal.add(subject.key, entry)
+        yield Measured(subject, entry, recalled=False)

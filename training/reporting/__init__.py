@@ -1,0 +1,1 @@
+"""What a run found, for people: the HTML page with its figures and checklists, and the tables on the terminal."""

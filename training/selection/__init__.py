@@ -1,0 +1,1 @@
+"""Choosing features: GL-RFE, how it rates them, and the selectors it is compared with."""

@@ -1,0 +1,1 @@
+"""A finished bundle on a cohort that it has not seen."""

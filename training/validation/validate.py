@@ -1,0 +1,178 @@
+"""A bundle on a cohort that it has not seen: how well it answers, and how unlike its training the cohort is."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import expit, logit
+
+from appliance.bundle import Bundle
+from appliance.errors import ReasonCode, Refused
+from appliance.inference import Outputs
+from appliance.manifest import Decision, IntendedUse
+from appliance.radiomics import parameters
+from appliance.spec import Endpoint, ExtractionSpec
+from training.cohorts.cohort import Cohort
+from training.cohorts.description import UNDECLARED
+from training.evaluation.curves import curves
+from training.evaluation.evaluate import table_record
+from training.evaluation.metrics import INTERVAL, METRICS, interval, intervals, resamples, score
+from training.evaluation.reliability import recalibration
+from training.model.calibration import Thresholds
+from training.validation.shift import compare
+
+Array = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Record = dict[str, Any]
+
+PREVALENCE_MOVES: Final = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "brier", "ece")
+"""Metrics that change where the probability is corrected to another prevalence; AUC and slope stay."""
+
+
+def validate(bundle: Bundle, cohort: Cohort, *, seed: int = 0, accept_other_extraction: bool = False) -> Record:
+    """Score a bundle on a cohort.
+
+    Parameters
+    ----------
+    bundle
+        The bundle, loaded and proven.
+    cohort
+        Read with the bundle's features and covariates, in the bundle's order.
+    seed
+        Of the bootstrap.
+    accept_other_extraction
+        Score the cohort although its description says that it was measured otherwise.
+
+    Returns
+    -------
+    dict
+        What ``validation.json`` holds, less the sentences; JSON-serialisable, without a patient in it.
+
+    Raises
+    ------
+    Refused
+        ``table_invalid``, where the cohort was measured otherwise than the bundle measures, or where its classes are
+        the bundle's the other way round.
+    """
+    manifest, labels, endpoint = bundle.manifest, cohort.labels, bundle.manifest.endpoint.endpoint
+    _require_same_way_round(endpoint, cohort.endpoint)
+    differences = extraction_differences(bundle.spec, cohort)
+    if differences and not accept_other_extraction:
+        raise Refused(
+            ReasonCode.TABLE_INVALID,
+            f"The table was measured otherwise than the bundle measures ({'; '.join(differences)}), so its numbers "
+            "would look right and be wrong; --accept-other-extraction scores it all the same.",
+        )
+    outputs = bundle.predictor.run(cohort.values, cohort.covariate_values)
+    weights = resamples(len(labels), np.random.SeedSequence([seed, 4]))
+    training, own = manifest.provenance.prevalence_advanced, float(labels.mean())
+    probabilities, shift = outputs.probability_advanced, float(logit(own) - logit(training))
+    corrected = np.asarray(expit(logit(probabilities) + shift))
+    scored, guessed, moved = (
+        _score(p, labels, weights) for p in (probabilities, np.full(len(labels), training), corrected)
+    )
+    drawn = curves(probabilities[None], labels, _one_fold(labels)[None], weights)
+    return {
+        "schema_version": 1,
+        "bundle": {"name": manifest.name, "version": manifest.version, "digest": bundle.digest},
+        "trained_on_this_table": cohort.sha256 == manifest.provenance.table_sha256,
+        "table": table_record(cohort),
+        "cohort": cohort.description.name,
+        "endpoint": asdict(endpoint),
+        "classes_in_table": {"negative": cohort.endpoint.negative, "positive": cohort.endpoint.positive},
+        "extraction": {"declared": cohort.description != UNDECLARED, "differences": differences},
+        "seed": seed,
+        "interval": INTERVAL,
+        "prevalence": {"training": training, "table": own, "logit_shift": shift},
+        "metrics": intervals(scored),
+        "constant_guess": {
+            "metrics": intervals(guessed),
+            "difference": intervals({name: scored[name] - guessed[name] for name in METRICS}),
+        },
+        "roc": drawn["roc"],
+        "decision_curve": drawn["decision_curve"],
+        "calibration": _calibration(probabilities, labels, weights) | {"bins": drawn["calibration"]["bins"]},
+        "at_own_prevalence": {
+            "metrics": intervals({name: moved[name] for name in PREVALENCE_MOVES}),
+            "calibration": _calibration(corrected, labels, weights),
+        },
+        "conformal": _conformal(manifest.decision, endpoint, labels, probabilities, weights),
+        "domain": _domain(manifest.intended_use, outputs),
+        "features": compare(manifest.features, cohort.values, manifest.provenance.rows),
+    }
+
+
+def extraction_differences(spec: ExtractionSpec, cohort: Cohort) -> list[str]:
+    """Say where a table declares that it was measured otherwise than a bundle measures."""
+    if cohort.description == UNDECLARED:
+        return []
+    try:
+        text = parameters.render(ExtractionSpec(spec.features, cohort.description.extraction))
+        declared = dict(parameters.parse(text, order=spec.features).settings)
+    except Refused as refusal:
+        return [str(refusal).rstrip(".")]
+    own = dict(spec.settings)
+    return [
+        f"{key} is {declared.get(key, 'not set')} in the table and {own.get(key, 'not set')} in the bundle"
+        for key in sorted(declared.keys() | own.keys())
+        if declared.get(key) != own.get(key)
+    ]
+
+
+def _require_same_way_round(bundle: Endpoint, table: Endpoint) -> None:
+    if table.positive == bundle.negative or table.negative == bundle.positive:
+        raise Refused(
+            ReasonCode.TABLE_INVALID,
+            f"The bundle states the probability of {bundle.positive!r} against {bundle.negative!r}; the table is read "
+            f"with {table.positive!r} as the positive class.",
+        )
+
+
+def _one_fold(labels: Bools) -> npt.NDArray[np.intp]:
+    """Every prediction comes from the same model."""
+    return np.zeros(len(labels), dtype=np.intp)
+
+
+def _score(probabilities: Array, labels: Bools, weights: Array) -> dict[str, Array]:
+    return score(probabilities[None], labels, _one_fold(labels)[None], weights)
+
+
+def _calibration(probabilities: Array, labels: Bools, weights: Array) -> Record:
+    """Slope and intercept of the recalibration, and the observed share less the mean probability, with intervals."""
+    slope, intercept = recalibration(probabilities, labels, _one_fold(labels), weights)
+    surplus = weights @ (labels - probabilities) / weights.sum(axis=1)
+    return {"slope": interval(slope), "intercept": interval(intercept), "in_the_large": interval(surplus)}
+
+
+def _conformal(decision: Decision, endpoint: Endpoint, labels: Bools, probabilities: Array, weights: Array) -> Record:
+    """Coverage of each class under the bundle's thresholds, and the share of patients they leave indeterminate."""
+    possible = Thresholds(decision.early_min_probability, decision.advanced_min_probability).possible(probabilities)
+    decided = possible.sum(axis=1) == 1
+    right = np.where(labels, possible[:, 1], possible[:, 0])
+
+    def share(of: Bools, among: Bools) -> dict[str, float]:
+        with np.errstate(invalid="ignore"):  # a resample without such patients says nothing
+            return interval(weights @ (of & among) / (weights @ among))
+
+    return {
+        "alpha": decision.alpha,
+        "coverage": {endpoint.negative: share(right, ~labels), endpoint.positive: share(right, labels)},
+        "indeterminate": share(~decided, np.ones_like(labels)),
+        "accuracy_where_decided": share(right, decided) if decided.any() else None,
+    }
+
+
+def _domain(use: IntendedUse, outputs: Outputs) -> Record:
+    """Shares of rows beyond the distances at which the appliance warns and refuses."""
+    shares: Record = {}
+    for limit in ("warn", "max"):
+        beyond = {
+            name: getattr(outputs, name) > getattr(use, f"{name}_{limit}")
+            for name in ("domain_distance", "neighbour_distance")
+        }
+        shares[limit] = {name: float(rows.mean()) for name, rows in beyond.items()}
+        shares[limit]["either"] = float(np.logical_or.reduce(list(beyond.values())).mean())
+    return shares
