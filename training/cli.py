@@ -1,4 +1,7 @@
-"""``lungstage-train``: fit and evaluate models from a feature table."""
+"""``lungstage-train``: fit and evaluate models from a feature table.
+
+torch and scikit-learn take seconds to import, so each command imports what it needs.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from appliance.errors import ExitStatus, ReasonCode, Refused, Unavailable
-from appliance.radiomics import parameters
-from training import fit as fitting
-from training.cohorts.cohort import Cohort, read_cohort
-from training.configuration import ConfigurationError, load_configuration
-from training.evaluation import evaluate as evaluating
-from training.evaluation.folds import Progress as Report
-from training.evaluation.leakage import demonstrate
+from appliance.errors import ExitStatus, LungstageError, ReasonCode, Refused, Unavailable
 from training.options import (
     CohortOption,
     ConfigOption,
@@ -46,7 +42,10 @@ from training.options import (
     bundle_target,
     configured,
 )
-from training.reporting.summary import print_benchmark, print_evaluation
+
+if TYPE_CHECKING:
+    from training.cohorts.cohort import Cohort
+    from training.evaluation.folds import Progress as Report
 
 app = typer.Typer(
     help="Train and evaluate lung cancer staging models from radiomic features. Research use only.",
@@ -93,6 +92,8 @@ def measure(
 
     A run that was ended is taken up where it was: give the same command again.
     """
+    from appliance.radiomics import parameters
+    from training.configuration import load_configuration
     from training.measuring import cluster, processes
     from training.measuring import measure as measuring
     from training.measuring.feature_table import check_description, refusals, write_table
@@ -161,6 +162,8 @@ def fit(
     members: MembersOption = None,
 ) -> None:
     """Fit a model to TABLE; write RUN/model.npz and RUN/run.json."""
+    from training import fit as fitting
+
     study = configured(
         config, table=table, out=out, cohort=cohort, keep_cut_rows=keep_cut_rows, target=target, positive=positive,
         negative=negative, horizon_days=horizon_days, event=event, covariates=covariates, preset=preset, quick=quick,
@@ -204,6 +207,11 @@ def evaluate(
     ] = False,
 ) -> None:
     """Evaluate the procedure on TABLE next to its comparators; write RUN/evaluation.json."""
+    from training.evaluation import evaluate as evaluating
+    from training.evaluation.leakage import demonstrate
+    from training.fit import versions
+    from training.reporting.summary import print_evaluation
+
     study = configured(
         config, table=table, out=out, cohort=cohort, keep_cut_rows=keep_cut_rows, target=target, positive=positive,
         negative=negative, horizon_days=horizon_days, event=event, covariates=covariates, preset=preset, quick=quick,
@@ -212,7 +220,7 @@ def evaluate(
     used, procedure = study.cohort(), study.settings()
     with _staged(study.path("run", "-o RUN")) as staging, _progress() as report:
         evaluation, _ = evaluating.evaluate(used, procedure, report)
-        evaluation["versions"] = fitting.versions()
+        evaluation["versions"] = versions()
         if demonstrate_leakage:
             honest = evaluation["methods"][evaluation["reference"]]["metrics"]
             evaluation["leakage"] = demonstrate(used, procedure, report, honest)
@@ -249,6 +257,7 @@ def validate(
 ) -> None:
     """Score BUNDLE on an external cohort, compare the cohort with its training, and write DIR/validation.json."""
     from appliance.bundle import load_bundle
+    from training.cohorts.cohort import read_cohort
     from training.validation import validate as validating
     from training.validation import wording
 
@@ -290,7 +299,7 @@ def report(
     ] = None,
 ) -> None:
     """Write RUN's figures, tables and reporting checklists as one HTML page that loads nothing."""
-    from training.reporting import report as reporting  # matplotlib takes a second to import
+    from training.reporting import report as reporting
 
     Console(soft_wrap=True).print(f"Written: {reporting.write(run, out)}", highlight=False, markup=False)
 
@@ -307,6 +316,7 @@ def benchmark_selectors(
 ) -> None:
     """Count how many of the features that matter each selector finds, on made-up tables whose truth is known."""
     from training.benchmarking import benchmark
+    from training.reporting.summary import print_benchmark
 
     procedure = configured(None, preset=preset, quick=quick, seed=seed).settings()
     with _progress() as report:
@@ -329,7 +339,7 @@ def main() -> None:
     except (OSError, Unavailable) as error:
         typer.echo(f"unavailable: {error}", err=True)
         sys.exit(ExitStatus.UNAVAILABLE)
-    except ConfigurationError as error:
+    except LungstageError as error:  # the configuration
         typer.echo(f"usage: {error}", err=True)
         sys.exit(ExitStatus.USAGE)
 

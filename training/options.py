@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from appliance.spec import Endpoint
-from training.cohorts.endpoint import Target
-from training.configuration import Configuration, load_configuration
-from training.procedure import PRESETS
+if TYPE_CHECKING:
+    from appliance.spec import Endpoint
+    from training.cohorts.endpoint import Target
+    from training.configuration import Configuration
 
 ConfigOption = Annotated[
     Path | None,
@@ -55,7 +55,7 @@ EventOption = Annotated[
 CovariatesOption = Annotated[
     str | None, typer.Option(metavar="NAMES", help="Clinical inputs: age,sex,histology or some of them.")
 ]
-PresetOption = Annotated[str | None, typer.Option(help=f"Named settings: {', '.join(PRESETS)}. [default: hardened]")]
+PresetOption = Annotated[str | None, typer.Option(help="Named settings: hardened, paper, quick. [default: hardened]")]
 QuickOption = Annotated[bool, typer.Option("--quick", help="Short for --preset quick: worthless figures in seconds.")]
 SeedOption = Annotated[
     int | None, typer.Option(min=0, help="The one seed that everything random derives from. [default: 0]")
@@ -92,6 +92,8 @@ def configured(config: Path | None, *, quick: bool = False, **given: Any) -> Con
     ConfigurationError
         See :func:`training.configuration.load_configuration`.
     """
+    from training.configuration import load_configuration
+
     if quick:
         given["preset"] = "quick"
     if given.get("covariates") is not None:
@@ -114,6 +116,8 @@ def bundle_target(endpoint: Endpoint, **given: Any) -> Target:
     ConfigurationError
         Where the options do not fit together.
     """
+    from training.configuration import load_configuration
+
     said = {key: value for key, value in given.items() if value is not None}
     values = {"target": endpoint.name, "positive": endpoint.positive, "negative": endpoint.negative, **said}
     if "positive" in said and "negative" not in said:

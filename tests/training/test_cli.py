@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from appliance.spec import ALL_FEATURES, STAGE_GROUP, Covariate, Endpoint
 from tests.studies import rtstruct_study
 from training import cli
 from training.cohorts.cohort import CUT_COLUMN, Cohort
+from training.options import PresetOption
 from training.procedure import PRESETS, Procedure
 
 from .conftest import Rows, make_rows
@@ -186,3 +188,22 @@ def test_every_command_explains_itself(
     shown = capsys.readouterr().out
     assert len(shown) > 500
     assert ("--config" in shown) == (command != "validate")
+
+
+@pytest.mark.parametrize("command", [(), ("evaluate",)])
+def test_help_waits_for_nothing_heavy(command: tuple[str, ...]) -> None:
+    heavy = {"torch", "sklearn", "scipy", "numpy", "matplotlib", "radiomics", "onnxruntime"}
+    program = (
+        "import atexit, sys\nfrom training import cli\n"
+        f"atexit.register(lambda: print('loaded:', sorted({heavy} & set(sys.modules))))\ncli.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *command, "--help"], capture_output=True, text=True, check=True
+    )
+    assert "Usage" in done.stdout
+    assert done.stdout.endswith("loaded: []\n")
+
+
+def test_help_names_every_preset() -> None:
+    (option,) = PresetOption.__metadata__  # written out there, for the presets would bring torch along
+    assert option.help.startswith(f"Named settings: {', '.join(PRESETS)}.")
