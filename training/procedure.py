@@ -54,6 +54,7 @@ PAPER: Final = Procedure(
 )
 """The published method, where it is known: gradients of the loss, the least important eliminated, retrained."""
 QUICK: Final = Procedure(
+    folds=3,
     repeats=1,
     members=2,
     selection=SelectionSettings(step=0.5, fine_below=16, members=2),
