@@ -146,14 +146,15 @@ def as_word(text: str) -> str:
     return " ".join(text.lower().replace("_", " ").split())
 
 
-def _plausible(years: float) -> float | None:
+def plausible_age(years: float) -> float | None:
+    """Return an age in years, None where it is a place-holder."""
     return years if 0 < years <= MAX_AGE else None
 
 
 def _age_string(text: str) -> float | None:
     """Read an Age String; a missing leading zero leaves no doubt, a missing unit does."""
     found = re.fullmatch(r"(\d{1,3})([DWMY])", text.upper(), re.ASCII)
-    return _plausible(int(found[1]) * _DAYS_PER_UNIT[found[2]] / _DAYS_PER_YEAR) if found else None
+    return plausible_age(int(found[1]) * _DAYS_PER_UNIT[found[2]] / _DAYS_PER_YEAR) if found else None
 
 
 def _age_at(birth: str, study: str) -> float | None:
@@ -163,7 +164,7 @@ def _age_at(birth: str, study: str) -> float | None:
         born, seen = date.fromisoformat(birth), date.fromisoformat(study)
     except ValueError:  # a 31 February
         return None
-    return _plausible((seen - born).days / _DAYS_PER_YEAR)
+    return plausible_age((seen - born).days / _DAYS_PER_YEAR)
 
 
 def read_table(path: Path) -> Mapping[str, Values]:
@@ -214,7 +215,7 @@ def read_table(path: Path) -> Mapping[str, Values]:
 def _cell(name: str, cell: str, line: int) -> float | str:
     if name == "age":
         try:
-            age = _plausible(float(cell.replace("_", "?")))  # float() would take an underscore for a separator
+            age = plausible_age(float(cell.replace("_", "?")))  # float() would take an underscore for a separator
         except ValueError:
             age = None
         if age is None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from appliance.manifest import CovariateEntry, FeatureEntry, IntendedUse
 from appliance.spec import STAGE_GROUP
 from export.inputs import inputs, skew
-from export.markdown import bullets, figure, percent, span
+from export.markdown import as_toml, bullets, figure, percent, span
 from export.performance import matching_evaluation, performance
 from export.selection import selection
 from training.model.calibration import MIN_SLOPE
@@ -191,9 +191,12 @@ def _reproduce(name: str, run: Run) -> str:
     record = run.record
     versions = ", ".join(f"{key} {value}" for key, value in sorted(record["versions"].items()))
     table = record["table"]["name"]
-    commands = [f"lungstage-train fit {table} -o RUN"]
-    if matching_evaluation(run) is not None:
-        commands.append(f"lungstage-train evaluate {table} -o RUN")
+    configuration, evaluation = record.get("configuration"), matching_evaluation(run)
+    given = f"{table} --config study.toml -o RUN" if configuration else f"{table} -o RUN"
+    commands = [f"lungstage-train fit {given}"]
+    if evaluation is not None:
+        leaks = " --demonstrate-leakage" if evaluation.get("leakage") else ""
+        commands.append(f"lungstage-train evaluate {given}{leaks}")
     commands += [f"lungstage-export build RUN -o models/{name}", f"lungstage-export verify models/{name}"]
     digest = record.get("procedure_sha256")
     settings = f" settings of SHA-256 `{digest}`," if digest else ""
@@ -201,6 +204,7 @@ def _reproduce(name: str, run: Run) -> str:
         [
             f"With the table above, seed {record['seed']},{settings} and {versions}:",
             "```\n" + "\n".join(commands) + "\n```",
+            *([f"`study.toml`:\n\n```toml\n{as_toml(configuration)}\n```"] if configuration else ()),
             "`extraction.yaml` is a PyRadiomics parameter file: stock PyRadiomics gives the same inputs on the volume "
             "and mask that `lungstage stage --save-volume` writes.",
         ]

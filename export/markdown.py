@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -34,6 +35,14 @@ def as_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def bullets(items: Iterable[str]) -> str:
     """Write a list, one item a line."""
     return "\n".join(f"- {item}" for item in items)
+
+
+def as_toml(sections: Mapping[str, Mapping[str, Any]]) -> str:
+    """Write sections of strings, numbers, truth values and lists of them as TOML, whose literals JSON's are."""
+    return "\n\n".join(
+        "\n".join([f"[{name}]", *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in said.items())])
+        for name, said in sections.items()
+    )
 
 
 def span(low: float, high: float) -> str:

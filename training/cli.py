@@ -11,10 +11,10 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.console import Console
@@ -46,6 +46,8 @@ from training.options import (
 if TYPE_CHECKING:
     from training.cohorts.cohort import Cohort
     from training.evaluation.folds import Progress as Report
+
+EVALUATION: Final = "evaluation.json"
 
 app = typer.Typer(
     help="Train and evaluate lung cancer staging models from radiomic features. Research use only.",
@@ -128,15 +130,23 @@ def measure(
         for one in measuring.measure_cohort(subjects, method, journal, run):
             done[one.subject.patient_id] = one
             tally.add(one.outcome, timed=not one.recalled)
-        write_table([done[subject.patient_id] for subject in subjects], chosen, listed, table)
+        # What is away for now must not cost a table that has it.
+        away = [one for one in done.values() if one.outcome == "unavailable"]
+        left = bool(away) and table.exists()
+        if not left:
+            write_table([done[subject.patient_id] for subject in subjects], chosen, listed, table)
     console = Console(soft_wrap=True)
-    console.print(f"{tally}; those without features are listed in {refusals(table).name}")
+    kept = f"{table.name} was left as it was"
+    console.print(f"{tally}; {kept if left else f'those without features are listed in {refusals(table).name}'}")
     if recalled := sum(one.recalled for one in done.values()):
         console.print(f"{recalled} were known from {journal_file.name} and have not changed")
     if tally.counts["defects of ours"]:
         raise typer.Exit(ExitStatus.DEFECT)
-    if away := tally.counts["unavailable"]:
-        raise Unavailable(f"{away} of {len(subjects)} studies; the same command will try them again.")
+    if away:
+        raise Unavailable(
+            f"{len(away)} of {len(subjects)} studies ({away[0].entry.message.rstrip('.')})"
+            f"{f', so {kept}' if left else ''}; the same command will try them again."
+        )
     if not tally.counts["measured"]:
         raise Refused(ReasonCode.TABLE_INVALID, "No case of the cohort could be measured.")
 
@@ -174,12 +184,17 @@ def fit(
     every_row = used if study.study.keep_cut_rows else study.cohort(keep_cut_rows=True)
     with _staged(run_folder) as staging, _progress() as report:
         run = fitting.fit(used, every_row, procedure, report)
+        run.record["configuration"] = study.departures()
         run.save(staging)
     figures = run.record["out_of_fold"]["auc"]
     console = Console()
     console.print(_cohort_line(used), soft_wrap=True)
     console.print(f"AUC, out of fold: {figures['value']:.2f} ({figures['low']:.2f} to {figures['high']:.2f})")
     console.print("Selected: " + ", ".join(run.model.features), soft_wrap=True)
+    if (run_folder / EVALUATION).exists():
+        console.print(
+            f"{run_folder} holds an {EVALUATION} of an earlier time; run evaluate again.", soft_wrap=True, markup=False
+        )
 
 
 @app.command()
@@ -224,8 +239,7 @@ def evaluate(
         if demonstrate_leakage:
             honest = evaluation["methods"][evaluation["reference"]]["metrics"]
             evaluation["leakage"] = demonstrate(used, procedure, report, honest)
-        text = json.dumps(evaluation, indent=2, sort_keys=True, allow_nan=False)
-        (staging / "evaluation.json").write_text(text + "\n", encoding="utf-8")
+        (staging / EVALUATION).write_text(_as_json(evaluation), encoding="utf-8")
     console = Console()
     console.print(_cohort_line(used), soft_wrap=True)
     print_evaluation(evaluation, console)
@@ -273,12 +287,12 @@ def validate(
     record = validating.validate(loaded, used, seed=seed, accept_other_extraction=accept_other_extraction)
     record["warnings"] = [*wording.warnings(record), *used.warnings]
     record["summary"] = wording.summary(record)
-    text = json.dumps(record, indent=2, sort_keys=True, allow_nan=False)
+    text = _as_json(record)
     if out is not None:
         with _staged(out) as staging:
-            (staging / "validation.json").write_text(text + "\n", encoding="utf-8")
+            (staging / "validation.json").write_text(text, encoding="utf-8")
     if as_json:
-        typer.echo(text)
+        typer.echo(text, nl=False)
         return
     console = Console(soft_wrap=True)
     console.print(_cohort_line(used))
@@ -290,18 +304,21 @@ def validate(
 @app.command()
 def report(
     run: Annotated[
-        Path,
+        Path | None,
         typer.Argument(metavar="RUN", help="Folder that fit, evaluate or both wrote.", exists=True, file_okay=False),
-    ],
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", metavar="FILE", help="The page; RUN/report.html by default.", dir_okay=False),
     ] = None,
+    config: ConfigOption = None,
 ) -> None:
     """Write RUN's figures, tables and reporting checklists as one HTML page that loads nothing."""
+    from training.configuration import load_configuration
     from training.reporting import report as reporting
 
-    Console(soft_wrap=True).print(f"Written: {reporting.write(run, out)}", highlight=False, markup=False)
+    folder = load_configuration(config, {"study.run": run}).path("run", "RUN")
+    Console(soft_wrap=True).print(f"Written: {reporting.write(folder, out)}", highlight=False, markup=False)
 
 
 @app.command()
@@ -319,13 +336,10 @@ def benchmark_selectors(
     from training.reporting.summary import print_benchmark
 
     procedure = configured(None, preset=preset, quick=quick, seed=seed).settings()
-    with _progress() as report:
+    with nullcontext() if out is None else _staged(out.parent) as staging, _progress() as report:
         result = benchmark.benchmark_selectors(procedure, tables, partial(report, "tables"))
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=out.parent, delete=False, encoding="utf-8") as file:
-            file.write(json.dumps(result, indent=2, sort_keys=True, allow_nan=False) + "\n")
-        Path(file.name).replace(out)
+        if out is not None and staging is not None:
+            (staging / out.name).write_text(_as_json(result), encoding="utf-8")
     print_benchmark(result, Console())
 
 
@@ -346,23 +360,35 @@ def main() -> None:
 
 @contextmanager
 def _staged(out: Path) -> Iterator[Path]:
-    """Yield a folder beside `out`, whose files move there once all of them are written.
+    """Yield a folder inside `out`, whose files move up into `out` once all of them are written.
 
-    It is made at once, so that a destination that cannot be written is known before the work and not after.
-    ``run.json`` goes first and comes back last: where it is, the other files belong to it.
+    Both are made at once, so that a destination that cannot be written is known before the work and not after. What
+    could not be moved is kept. ``run.json`` goes first and comes back last: where it is, the other files belong to it.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    fresh = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=out))
     try:
         yield staging
-        out.mkdir(exist_ok=True)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        if fresh:
+            with suppress(OSError):  # somebody else's files are in it by now
+                out.rmdir()
+        raise
+    try:
         written = sorted(staging.iterdir(), key=lambda file: file.name == "run.json")
         if written[-1].name == "run.json":
             (out / "run.json").unlink(missing_ok=True)
         for file in written:
             file.replace(out / file.name)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    except OSError as error:
+        raise Unavailable(f"{out} does not take what was written ({error}); it is kept in {staging}.") from error
+    staging.rmdir()
+
+
+def _as_json(record: dict[str, Any]) -> str:
+    return json.dumps(record, indent=2, sort_keys=True, allow_nan=False) + "\n"
 
 
 @contextmanager

@@ -149,6 +149,24 @@ class Configuration(_Section):
             return base
         return replace(base, selection=replace(base.selection, features=self.procedure.features))
 
+    def departures(self) -> dict[str, Any]:
+        """Return what a fit depends on and is not as without a file, by section, as plain JSON.
+
+        For whoever repeats the fit elsewhere: files go by their names alone, and the table, the run and how was
+        measured are left out.
+        """
+        values = self.model_dump(exclude_defaults=True, exclude={"measure"})
+        for key in ("cohort_list", "table", "run", "bundle"):
+            values.get("study", {}).pop(key, None)
+        base = PRESETS[self.procedure.preset]
+        given = values.get("procedure", {})
+        for key in list(given.keys() - {"preset"}):
+            if given[key] == (base.selection.features if key == "features" else getattr(base, key)):
+                del given[key]
+        return {
+            section: {key: _plain(value) for key, value in said.items()} for section, said in values.items() if said
+        }
+
     def cohort(self, *, keep_cut_rows: bool | None = None) -> Cohort:
         """Read the feature table, with `keep_cut_rows` other than the file says where it is given.
 
@@ -168,6 +186,12 @@ class Configuration(_Section):
             covariates=self.covariates.names,
             repeatability=None if rated is None else (rated.table, rated.minimum),
         )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return value.name
+    return list(value) if isinstance(value, tuple) else value
 
 
 def load_configuration(file: Path | None, given: Mapping[str, Any] | None = None) -> Configuration:

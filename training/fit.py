@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.cluster.hierarchy import leaves_list, linkage
 
-from training.cohorts.cohort import CUT_COLUMN, Cohort
+from training.cohorts.cohort import CUT_COLUMN, Cohort, target_record
 from training.evaluation.evaluate import conformal_record, evaluate, table_record
 from training.evaluation.feature_count import curve
 from training.evaluation.folds import OutOfFold, Progress, assign_folds, prepare, run_tasks, workers_for
@@ -76,6 +76,7 @@ def fit(cohort: Cohort, every_row: Cohort, procedure: Procedure, report: Progres
         "settings": asdict(procedure),
         "procedure_sha256": procedure.digest(),
         "endpoint": asdict(cohort.endpoint),
+        "target": target_record(cohort),
         "covariates": [{"name": one.name, "levels": list(one.levels)} for one in cohort.covariates],
         "table": table_record(cohort),
         "cohort": description.model_dump(mode="json", exclude={"extraction", "table_sha256"}),

@@ -90,10 +90,12 @@ def configured(config: Path | None, *, quick: bool = False, **given: Any) -> Con
     Raises
     ------
     ConfigurationError
-        See :func:`training.configuration.load_configuration`.
+        Where `quick` and another preset are given; and see :func:`training.configuration.load_configuration`.
     """
-    from training.configuration import load_configuration
+    from training.configuration import ConfigurationError, load_configuration
 
+    if quick and given.get("preset") not in (None, "quick"):
+        raise ConfigurationError(f"--quick is short for --preset quick and contradicts --preset {given['preset']}.")
     if quick:
         given["preset"] = "quick"
     if given.get("covariates") is not None:

@@ -162,10 +162,12 @@ RECORD_KEYS = (
     "seed",  # the one seed everything derives from
     "settings",  # every setting of the procedure
     "procedure_sha256",  # training.procedure.Procedure.digest of them; an evaluation of the same procedure bears it too
+    "configuration",  # Configuration.departures: what of it differs from the defaults, by section; file names only
     "endpoint",  # {"name", "negative", "positive"}
+    "target",  # where its classes were read: {"target", "positive", "negative", "event", "horizon_days"}
     "covariates",  # [{"name", "levels": [...]}]
     "table",  # {"name", "sha256", "rows", "used", "excluded": {"roi_touches_crop_edge": n, ...}, "positives"}
-    "cohort",  # {"name", "source", "licence", "citation", "stages_absent": [...], "notes": [...]}
+    "cohort",  # training.cohorts.description.CohortDescription, less extraction and table_sha256
     "extraction",  # PyRadiomics `setting` dictionary that the table was measured with
     "warnings",  # plain sentences on what to distrust
     "repeatability",  # of an ICC table, {"table", "sha256", "minimum", "left_out": {feature: ICC}}, or null

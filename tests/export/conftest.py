@@ -76,7 +76,12 @@ def make_run(
         "seed": seed,
         "settings": {"selection": {"features": k, "importance": "effects"}},
         "procedure_sha256": replace(PRESETS["hardened"], seed=seed).digest(),
+        "configuration": {},
         "endpoint": asdict(endpoint),
+        "target": {
+            "target": endpoint.name, "positive": endpoint.positive, "negative": endpoint.negative, "event": None,
+            "horizon_days": None,
+        },
         "covariates": [{"name": one.name, "levels": list(one.levels)} for one in covariates],
         "table": {
             "name": "features.csv", "sha256": "ab" * 32, "rows": 195, "used": 160,

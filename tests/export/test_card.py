@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -125,6 +126,23 @@ def test_another_endpoint_goes_by_its_own_names(with_evaluation: bool) -> None:
         assert words in text
     for words in ("stage", "staging", "early", "90.22"):
         assert words not in text.lower().replace("lungstage stage", "").replace("lungstage", "")
+
+
+def test_what_was_configured_is_reproduced(text: str) -> None:
+    assert "lungstage-train fit features.csv -o RUN" in text
+    assert "study.toml" not in text
+    run = evaluated(make_run())
+    run.record["configuration"] = {
+        "study": {"keep_cut_rows": True}, "covariates": {"names": ["age"]}, "endpoint": {"target": 'Überleben "d"'},
+        "repeatability": {"table": "icc.csv", "minimum": 0.5},
+    }  # fmt: skip
+    shown = card_of(run).split("## How to reproduce")[1]
+    assert "lungstage-train fit features.csv --config study.toml -o RUN\n" in shown
+    assert "lungstage-train evaluate features.csv --config study.toml -o RUN --demonstrate-leakage\n" in shown
+    assert tomllib.loads(shown.split("```toml\n")[1].split("```")[0]) == run.record["configuration"]
+    assert run.evaluation is not None
+    del run.evaluation["leakage"]
+    assert "--demonstrate-leakage" not in card_of(run)
 
 
 def test_a_record_of_the_bare_necessities_will_do() -> None:

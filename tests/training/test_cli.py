@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from appliance.errors import Unavailable
 from appliance.spec import ALL_FEATURES, STAGE_GROUP, Covariate, Endpoint
 from tests.studies import rtstruct_study
 from training import cli
@@ -180,7 +181,66 @@ def test_measure_finds_everything_in_the_file(tmp_path: Path, monkeypatch: pytes
     assert (row["grade"], row["age"]) == ("high", "61")
 
 
-@pytest.mark.parametrize("command", ["measure", "fit", "validate"])
+def test_report_finds_the_run_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "study.toml"
+    file.write_text('[study]\nrun = "run"\n')
+    asked: list[Path] = []
+    monkeypatch.setattr("training.reporting.report.write", lambda folder, out: asked.append(folder))
+    assert run(monkeypatch, "report", "--config", file) == 0
+    assert run(monkeypatch, "report", tmp_path, "--config", file) == 0
+    assert asked == [tmp_path / "run", tmp_path]
+    assert run(monkeypatch, "report") == 2
+
+
+def test_a_run_that_cannot_be_written_is_noticed_before_the_work(
+    study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (study.parent / "run").write_text("a file")
+    monkeypatch.setattr("training.fit.fit", lambda *given: pytest.fail("it was begun"))
+    assert run(monkeypatch, "fit", "--config", study) == 4
+    assert capsys.readouterr().err.startswith("unavailable: ")
+    assert sorted(file.name for file in study.parent.iterdir()) == ["run", "study.toml", "t.csv"]
+
+
+def test_what_could_not_be_moved_is_kept_and_named(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    (out / "model.npz" / "sub").mkdir(parents=True)
+    with pytest.raises(Unavailable) as raised, cli._staged(out) as staging:
+        (staging / "model.npz").write_text("hours of work")
+    assert str(staging) in str(raised.value)
+    assert (staging / "model.npz").read_text() == "hours of work"
+
+
+def test_a_failure_takes_a_fresh_folder_away_and_no_other(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    for name in ("old", "fresh"):
+        with pytest.raises(ReachedError), cli._staged(tmp_path / name):
+            raise ReachedError
+    assert [file.name for file in tmp_path.iterdir()] == ["old"]
+    assert list((tmp_path / "old").iterdir()) == []
+
+
+def test_the_benchmark_s_file_is_whole_and_open_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*given: object) -> dict[str, Any]:
+        assert (tmp_path / "new").is_dir(), "the destination is tried before the work"
+        raise ReachedError
+
+    monkeypatch.setattr("training.reporting.summary.print_benchmark", lambda *given: None)
+    monkeypatch.setattr("training.benchmarking.benchmark.benchmark_selectors", fail)
+    out = tmp_path / "new" / "s.json"
+    monkeypatch.setattr(sys, "argv", ["lungstage-train", "benchmark-selectors", "-o", str(out)])
+    with pytest.raises(ReachedError):
+        cli.main()
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr("training.benchmarking.benchmark.benchmark_selectors", lambda *given: {"a": 1})
+    assert run(monkeypatch, "benchmark-selectors", "-o", out) == 0
+    (tmp_path / "plain").write_text("")
+    assert out.read_text() == '{\n  "a": 1\n}\n'
+    assert out.stat().st_mode == (tmp_path / "plain").stat().st_mode
+    assert [file.name for file in out.parent.iterdir()] == ["s.json"]
+
+
+@pytest.mark.parametrize("command", ["measure", "fit", "report", "validate"])
 def test_every_command_explains_itself(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

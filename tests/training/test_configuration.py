@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
+from typer.testing import CliRunner
 
 from appliance.errors import Refused
 from appliance.spec import ALL_FEATURES, Endpoint
+from export import cli as export_cli
 from tests.conftest import ROOT
+from training import cli as training_cli
 from training.cohorts.endpoint import Target
 from training.configuration import Configuration, ConfigurationError, load_configuration
 from training.options import PLACES, configured
@@ -71,6 +75,53 @@ def test_options_outrank_the_file_and_what_is_not_said_does_not(tmp_path: Path) 
     assert configured(file, keep_cut_rows=None).study.keep_cut_rows
     assert configured(file, quick=True, seed=3).settings().repeats == PRESETS["quick"].repeats
     assert configured(None, covariates="age, sex").covariates.names == ("age", "sex")
+
+
+def test_quick_and_another_preset_contradict_each_other(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="contradicts --preset paper"):
+        configured(None, quick=True, preset="paper")
+    assert configured(None, quick=True, preset="quick").procedure.preset == "quick"
+    file = _write(tmp_path, '[procedure]\npreset = "paper"\n')
+    assert configured(file, quick=True).procedure.preset == "quick", "an option outranks the file"
+
+
+def test_departures_are_what_a_fit_needs_beside_its_table(tmp_path: Path) -> None:
+    assert Configuration().departures() == {}
+    text = """
+[study]
+table = "t.csv"
+run = "r"
+cohort_list = "c.csv"
+description = "sub/d.toml"
+keep_cut_rows = true
+[endpoint]
+target = "days"
+horizon_days = 730
+event = "death"
+positive = "dead"
+[covariates]
+names = ["age"]
+[procedure]
+preset = "paper"
+seed = 0
+folds = 4
+features = 15
+[repeatability]
+table = "sub/icc.csv"
+minimum = 0.75
+[measure]
+scheduler = "tcp://host:1"
+"""
+    found = load_configuration(_write(tmp_path, text)).departures()
+    assert found == {
+        "study": {"description": "d.toml", "keep_cut_rows": True},
+        "endpoint": {"target": "days", "positive": "dead", "horizon_days": 730.0, "event": "death"},
+        "covariates": {"names": ["age"]},
+        "procedure": {"preset": "paper", "folds": 4},
+        "repeatability": {"table": "icc.csv"},
+    }
+    same = [("study.table", "t.csv"), ("study.run", "r")]
+    assert load_configuration(None, {key: Path(value) for key, value in same}).departures() == {}
 
 
 def test_another_target_puts_the_file_s_endpoint_aside(tmp_path: Path) -> None:
@@ -214,3 +265,19 @@ def test_every_option_has_its_place_in_the_file() -> None:
 def test_the_presets_that_the_file_may_name_are_those_there_are() -> None:
     for preset in PRESETS:
         assert load_configuration(None, {"procedure.preset": preset}).settings() == PRESETS[preset]
+
+
+def _commands() -> list[list[str]]:
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    block = text.split("```\n")[1]
+    return [shlex.split(line, comments=True) for line in block.splitlines()]
+
+
+@pytest.mark.parametrize("command", _commands(), ids=" ".join)
+def test_every_command_of_the_documentation_is_one(command: list[str]) -> None:
+    """An option that there is none of is noticed before the help is shown."""
+    program, *arguments = command
+    app = {"lungstage-train": training_cli.app, "lungstage-export": export_cli.app}[program]
+    assert CliRunner().invoke(app, [*arguments, "--no-such-option", "--help"]).exit_code == 2
+    shown = CliRunner().invoke(app, [*arguments, "--help"])
+    assert shown.exit_code == 0, shown.output

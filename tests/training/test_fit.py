@@ -18,6 +18,7 @@ from training import cli
 from training.cohorts.cohort import CUT_COLUMN, read_cohort
 from training.fit import ENVELOPE
 from training.model.domain import QUANTILES as DOMAIN
+from training.model.domain import fit_domain
 from training.model.network import ensemble_logits
 from training.model.preprocessing import Standardise, standardise
 from training.run import RECORD_KEYS, Run
@@ -59,6 +60,10 @@ def test_the_record_is_complete(fitted: tuple[Path, Path]) -> None:
         "name": "features.csv", "sha256": read_cohort(table).sha256, "rows": 90, "used": 81,
         "excluded": {CUT_COLUMN: 9}, "positives": int(read_cohort(table).labels.sum()),
     }  # fmt: skip
+    assert record["configuration"] == {"procedure": {"preset": "quick"}}
+    assert record["target"] == {
+        "target": "stage", "positive": "advanced", "negative": "early", "event": None, "horizon_days": None,
+    }  # fmt: skip
     assert record["extraction"] == {"binWidth": 25.0}
     assert "did not declare" in record["cohort"]["notes"][0]
     names = record["selection"]["features"]
@@ -93,8 +98,9 @@ def test_the_model_is_what_the_contract_says(fitted: tuple[Path, Path]) -> None:
     np.testing.assert_allclose(model.domain_precision, model.domain_precision.T, atol=1e-12)
     assert np.linalg.eigvalsh(model.domain_precision).min() > 0
     far = standardise(model.preprocessing, raw, clip=False)
-    distance = np.sqrt(np.einsum("ni,ij,nj->n", far, model.domain_precision, far))
-    assert np.quantile(distance, 0.95) == pytest.approx(Run.load(folder).record["domain"]["quantiles"]["0.95"])
+    domain = fit_domain(far)
+    np.testing.assert_allclose(model.domain_precision, domain.precision, rtol=1e-9)
+    assert Run.load(folder).record["domain"]["quantiles"] == pytest.approx(domain.quantiles)
 
 
 def test_two_runs_are_the_same_bytes(fitted: tuple[Path, Path], tmp_path: Path) -> None:
@@ -118,6 +124,11 @@ def test_evaluate_writes_beside_the_run_and_prints_the_table(fitted: tuple[Path,
     for method in evaluation["methods"].values():
         assert method["label"] in done.stdout
     assert (folder / "run.json").read_bytes() == before
+    old = (folder / "evaluation.json").read_bytes()
+    again = _command("fit", str(table), "-o", str(folder), "--quick")
+    assert again.returncode == 0
+    assert "holds an evaluation.json of an earlier time; run evaluate again." in again.stdout
+    assert (folder / "evaluation.json").read_bytes() == old
 
 
 def test_a_refused_table_is_one_plain_line(write_table: Write, tmp_path: Path) -> None:

@@ -67,6 +67,8 @@ class Cohort:
         Features that were left out for not repeating; None where none were asked about.
     warnings
         Plain sentences on what makes figures from these rows doubtful.
+    target
+        What was asked for, of which the endpoint is the answer.
     """
 
     patients: tuple[str, ...]
@@ -83,6 +85,19 @@ class Cohort:
     covariate_values: Array | None = None
     repeatability: Repeatability | None = None
     warnings: tuple[str, ...] = ()
+    target: Target = STAGE
+
+
+def target_record(cohort: Cohort) -> dict[str, str | float | None]:
+    """Return what a record says of the columns and values that the classes were read from."""
+    endpoint, target = cohort.endpoint, cohort.target
+    return {
+        "target": target.target,
+        "positive": endpoint.positive,
+        "negative": endpoint.negative,
+        "event": target.event,
+        "horizon_days": target.horizon_days,
+    }
 
 
 def read_cohort(
@@ -155,6 +170,7 @@ def read_cohort(
         covariate_values=encode_covariates(parsed, found)[kept] if found else None,
         repeatability=rated,
         warnings=_warnings(outcome, ~left_out),
+        target=target,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from appliance.covariates import MAX_AGE, as_word
+from appliance.covariates import MAX_AGE, as_word, plausible_age
 from appliance.spec import COVARIATES, Covariate
 from training.cohorts.table import Table, is_missing, nearest, refuse
 
@@ -24,6 +25,9 @@ SEXES: Final = ("F", "M")
 _SEX: Final = MappingProxyType({"f": "F", "female": "F", "m": "M", "male": "M"})
 _NO_SEX: Final = ("o", "other", "u", "unknown")  # DICOM's O is neither level: missing, as at the appliance
 MIN_LEVEL_ROWS: Final = 5
+# Winsorising at 1 % and 99 % would turn the rows of a level under 1 % into the reference; twice that share, so that
+# folds, whose shares differ by chance, seldom fall below it.
+MIN_LEVEL_SHARE: Final = 0.02
 MAX_LEVEL_LENGTH: Final = 64  # of a Long String in DICOM
 
 _TNM = re.compile(
@@ -70,8 +74,8 @@ def find_covariates(table: Table, names: Sequence[str], rows: npt.NDArray[np.boo
     -------
     tuple of Covariate
         Levels of histology are the table's own, in lower case, the commonest first. A word with fewer than
-        :data:`MIN_LEVEL_ROWS` rows is no level: nothing can be learned of it, so it counts as missing, which is what
-        the appliance makes of a word that the model does not know.
+        :data:`MIN_LEVEL_ROWS` rows, or than :data:`MIN_LEVEL_SHARE` of them, is no level: nothing can be learned of
+        it, so it counts as missing, which is what the appliance makes of a word that the model does not know.
 
     Raises
     ------
@@ -104,9 +108,10 @@ def _find(table: Table, name: str, rows: npt.NDArray[np.bool_]) -> Covariate:
         refuse(f"Column {column} is constant over the usable rows, so it cannot be a covariate.")
     if name != "histology":
         return Covariate(name, SEXES if name == "sex" else ())
-    common = {str(word): count for word, count in counts.items() if count >= MIN_LEVEL_ROWS}
+    fewest = max(MIN_LEVEL_ROWS, math.ceil(MIN_LEVEL_SHARE * int(rows.sum())))
+    common = {str(word): count for word, count in counts.items() if count >= fewest}
     if len(common) < 2:
-        refuse(f"Column {column} has fewer than two values with at least {MIN_LEVEL_ROWS} usable rows each.")
+        refuse(f"Column {column} has fewer than two values with at least {fewest} usable rows each.")
     for word in common:
         if len(word) > MAX_LEVEL_LENGTH:
             refuse(
@@ -130,7 +135,7 @@ def _ages(table: Table) -> list[float | None]:
     ages = table.numbers(column)
     for row in np.flatnonzero((ages < 0) | (ages > MAX_AGE)):
         table.refuse(column, int(row), f"{ages[row]:g} is no age between 0 and {MAX_AGE:g} years")
-    return [None if np.isnan(age) else float(age) for age in ages]
+    return [plausible_age(float(age)) for age in ages]  # of one that is missing, NaN, as well
 
 
 def _sexes(table: Table) -> list[str | None]:

@@ -28,11 +28,30 @@ class Skew(BaseModel):
     in_iqr: dict[str, float]
 
 
+class Counts(BaseModel):
+    """How many studies of a cohort list ``lungstage-train measure`` measured, and how many it refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    listed: int
+    measured: int
+    refused: int
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know of those that are not in the table."""
+        if not (absent := self.listed - self.measured):
+            return ()
+        why = "refused" if absent == self.refused else "refused or unavailable"
+        were, they = ("was", "it was") if absent == 1 else ("were", "they were")
+        return (f"{absent} of {self.listed} listed studies {were} {why} when {they} measured.",)
+
+
 class CohortDescription(BaseModel):
     """Where a table comes from and how it was measured: a TOML file of the same keys.
 
     ``extraction`` is PyRadiomics' ``setting`` dictionary; ``table_sha256``, where given, ties the description
-    to one table.
+    to one table. ``measured`` is written by ``lungstage-train measure`` and becomes a note.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,6 +64,7 @@ class CohortDescription(BaseModel):
     notes: tuple[str, ...] = ()
     extraction: dict[str, Any] = Field(min_length=1)
     skew: Skew | None = None
+    measured: Counts | None = None
     table_sha256: str | None = None
 
 
@@ -82,7 +102,8 @@ def describe(table: Path, sha256: str, explicit: Path | None) -> CohortDescripti
         found = read_description(file)
         if found.table_sha256 not in (None, sha256):
             refuse(f"{file.name} describes another table: its table_sha256 is not the hash of {table.name}.")
-        return found
+        told = found.measured.notes if found.measured is not None else ()
+        return found.model_copy(update={"notes": (*found.notes, *told)})
     for shipped in sorted(resources.files("training.cohorts").iterdir(), key=lambda entry: entry.name):
         if shipped.name.endswith(".toml"):
             found = _parse(shipped.read_bytes(), shipped.name)

@@ -67,6 +67,14 @@ class Target(BaseModel):
         """The columns of the table that the classes come from."""
         return (self.target,) if self.event is None else (self.target, self.event)
 
+    @property
+    def derived_name(self) -> str:
+        """What the endpoint is called where no name is given."""
+        if self.event is None:
+            return self.target
+        word = self.event.removesuffix("_observed").replace("_", " ")
+        return f"{word} within {self.horizon_days:g} days"
+
 
 STAGE: Final = Target()
 
@@ -117,7 +125,7 @@ def _binary(table: Table, target: Target) -> Outcome:
         if cell not in (negative, positive):
             table.refuse(target.target, row, f"{cell!r} is neither {negative} nor {positive}")
     labels = np.array([cell == positive for cell in cells], dtype=np.bool_)
-    endpoint = _endpoint(target.name or target.target, negative, positive)
+    endpoint = _endpoint(target.name or target.derived_name, negative, positive)
     return Outcome(labels, np.zeros(len(cells), dtype=np.bool_), endpoint, None)
 
 
@@ -163,11 +171,9 @@ def _survival(table: Table, target: Target) -> Outcome:
     for row in np.flatnonzero(~(days >= 0)):
         table.refuse(target.target, int(row), "the days until event or last news are missing or negative")
     horizon = f"{target.horizon_days:g}"
-    word = target.event.removesuffix("_observed").replace("_", " ")
-    name = target.name or f"{word} within {horizon} days"
     return Outcome(
         labels=event & (days <= target.horizon_days),
         unclassified=~event & (days < target.horizon_days),
-        endpoint=_endpoint(name, target.negative or "no", target.positive or "yes"),
+        endpoint=_endpoint(target.name or target.derived_name, target.negative or "no", target.positive or "yes"),
         reason=f"censored before day {horizon}",
     )

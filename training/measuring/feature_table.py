@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from appliance import __version__
 from appliance.spec import ExtractionSpec
-from training.cohorts.description import read_description
+from training.cohorts.description import Counts, read_description
 from training.cohorts.table import PATIENT, refuse
 from training.measuring.measure import Measured
+
+_COUNTS = re.compile(r"^\[measured\][^\[]*", re.MULTILINE)
 
 
 def refusals(out: Path) -> Path:
@@ -24,8 +28,13 @@ def refusals(out: Path) -> Path:
 def check_description(out: Path, spec: ExtractionSpec) -> None:
     """Refuse, as ``table_invalid``, to write a table beside a description that says that it was measured otherwise."""
     description = out.with_suffix(".toml")
-    if description.exists() and read_description(description).extraction != dict(spec.settings):
+    if not description.exists():
+        return
+    found = read_description(description)
+    if found.extraction != dict(spec.settings):
         refuse(f"{description.name} says that its table was measured otherwise.")
+    if found.measured is not None and not _COUNTS.search(description.read_text(encoding="utf-8")):
+        refuse(f"{description.name} says how many studies were measured otherwise than as a section [measured].")
 
 
 def write_table(measured: Sequence[Measured], spec: ExtractionSpec, listed: Path, out: Path) -> None:
@@ -41,18 +50,19 @@ def write_table(measured: Sequence[Measured], spec: ExtractionSpec, listed: Path
         The cohort list.
     out
         The feature table; ``<stem>.refused.csv`` and ``<stem>.toml`` are written beside it. A description that is
-        already there is left alone (see :func:`check_description`), for its source and licence are somebody's work.
+        already there is left alone (see :func:`check_description`) but for the numbers of studies, for its source and
+        licence are somebody's work.
     """
     rows = [
         [one.subject.patient_id, *one.subject.carried.values(), *one.entry.features]
         for one in measured
         if one.entry.features is not None
     ]
-    _write_csv(out, [PATIENT, *measured[0].subject.carried, *spec.features], rows)
+    _write(out, _csv([PATIENT, *measured[0].subject.carried, *spec.features], rows))
     refused = [
         [one.subject.patient_id, one.entry.code, one.entry.message] for one in measured if one.entry.features is None
     ]
-    _write_csv(refusals(out), [PATIENT, "code", "message"], refused)
+    _write(refusals(out), _csv([PATIENT, "code", "message"], refused))
     description = out.with_suffix(".toml")
     if not description.exists():
         facts = {
@@ -65,15 +75,32 @@ def write_table(measured: Sequence[Measured], spec: ExtractionSpec, listed: Path
         lines = [f"{key} = {json.dumps(value)}" for key, value in facts.items()]
         lines += ["", "[extraction]", *(f"{key} = {json.dumps(value)}" for key, value in settings)]
         description.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    outcomes = [one.outcome for one in measured]
+    _count(description, Counts(listed=len(rows + refused), measured=len(rows), refused=outcomes.count("refused")))
 
 
-def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+def _count(description: Path, counts: Counts) -> None:
+    """Put the numbers of studies into a description, in place of those of an earlier run."""
+    if read_description(description).measured == counts:
+        return
+    kept = _COUNTS.sub("", description.read_text(encoding="utf-8")).rstrip()
+    block = "".join(f"{key} = {value}\n" for key, value in counts)
+    _write(description, f"{kept}\n\n[measured]\n{block}".encode())
+
+
+def _csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
+    file = io.StringIO(newline="")
+    writer = csv.writer(file)
+    writer.writerow(header)
+    writer.writerows([["" if cell is None else cell for cell in row] for row in rows])
+    return file.getvalue().encode("utf-8", errors="backslashreplace")
+
+
+def _write(path: Path, content: bytes) -> None:
     """Write whole or not at all."""
     part = path.with_name(f".{path.name}.part")
-    with part.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows([["" if cell is None else cell for cell in row] for row in rows])
+    with part.open("wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)

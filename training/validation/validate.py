@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ from appliance.inference import Outputs
 from appliance.manifest import Decision, IntendedUse
 from appliance.radiomics import parameters
 from appliance.spec import Endpoint, ExtractionSpec
-from training.cohorts.cohort import Cohort
+from training.cohorts.cohort import Cohort, target_record
 from training.cohorts.description import UNDECLARED
 from training.evaluation.curves import curves
 from training.evaluation.evaluate import table_record
@@ -54,11 +55,12 @@ def validate(bundle: Bundle, cohort: Cohort, *, seed: int = 0, accept_other_extr
     Raises
     ------
     Refused
-        ``table_invalid``, where the cohort was measured otherwise than the bundle measures, or where its classes are
-        the bundle's the other way round.
+        ``table_invalid``, where the cohort was measured otherwise than the bundle measures, where its classes are
+        the bundle's the other way round, or where its horizon is not the one that the bundle's endpoint is named after.
     """
     manifest, labels, endpoint = bundle.manifest, cohort.labels, bundle.manifest.endpoint.endpoint
     _require_same_way_round(endpoint, cohort.endpoint)
+    _require_same_horizon(endpoint, cohort)
     differences = extraction_differences(bundle.spec, cohort)
     if differences and not accept_other_extraction:
         raise Refused(
@@ -82,6 +84,8 @@ def validate(bundle: Bundle, cohort: Cohort, *, seed: int = 0, accept_other_extr
         "table": table_record(cohort),
         "cohort": cohort.description.name,
         "endpoint": asdict(endpoint),
+        "target": target_record(cohort),
+        "asked": cohort.target.derived_name,
         "classes_in_table": {"negative": cohort.endpoint.negative, "positive": cohort.endpoint.positive},
         "extraction": {"declared": cohort.description != UNDECLARED, "differences": differences},
         "seed": seed,
@@ -128,6 +132,16 @@ def _require_same_way_round(bundle: Endpoint, table: Endpoint) -> None:
             ReasonCode.TABLE_INVALID,
             f"The bundle states the probability of {bundle.positive!r} against {bundle.negative!r}; the table is read "
             f"with {table.positive!r} as the positive class.",
+        )
+
+
+def _require_same_horizon(bundle: Endpoint, cohort: Cohort) -> None:
+    """Compare by the bundle's name of its endpoint, for a manifest has nothing else of the horizon."""
+    named, asked = re.search(r" within (\S+) days$", bundle.name), cohort.target.horizon_days
+    if named is not None and asked is not None and named[1] != f"{asked:g}":
+        raise Refused(
+            ReasonCode.TABLE_INVALID,
+            f"The bundle predicts {bundle.name!r}; a horizon of {asked:g} days asks it another question.",
         )
 
 

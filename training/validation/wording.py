@@ -25,6 +25,11 @@ def warnings(record: Record) -> list[str]:
             "THE BUNDLE WAS TRAINED ON THIS VERY TABLE. These are no external figures: they say nothing about patients "
             "that it has not seen."
         )
+    if record["asked"] != record["endpoint"]["name"]:
+        told.append(
+            f"The bundle predicts {record['endpoint']['name']!r}, and the table's answers are those of "
+            f"{record['asked']!r}. Whether both are the same question is for you to know: it cannot be checked."
+        )
     if differences := record["extraction"]["differences"]:
         told.append(
             f"The table was measured otherwise than the bundle measures ({'; '.join(differences)}): "

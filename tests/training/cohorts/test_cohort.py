@@ -248,3 +248,22 @@ def test_the_lung1_table_is_known_by_its_hash(shared_data: Path) -> None:
     }  # fmt: skip
     assert (len(cohort.patients), int(cohort.labels.sum()), dict(cohort.excluded)) == (160, 98, {CUT_COLUMN: 35})
     assert cohort.features == ALL_FEATURES
+
+
+@pytest.mark.parametrize(
+    ("counts", "told"),
+    [
+        ((1000, 700, 300), ("300 of 1000 listed studies were refused when they were measured.",)),
+        ((4, 2, 1), ("2 of 4 listed studies were refused or unavailable when they were measured.",)),
+        ((4, 3, 1), ("1 of 4 listed studies was refused when it was measured.",)),
+        ((4, 4, 0), ()),
+    ],
+)
+def test_studies_that_were_refused_are_noted(
+    counts: tuple[int, int, int], told: tuple[str, ...], write_table: Write, tmp_path: Path
+) -> None:
+    (tmp_path / "features.toml").write_text(
+        'name="x"\nsource="s"\nlicence="l"\ncitation="c"\nnotes=["Known."]\n[extraction]\nbinWidth=25\n[measured]\n'
+        "listed={}\nmeasured={}\nrefused={}\n".format(*counts)
+    )
+    assert read_cohort(write_table(make_rows())).description.notes == ("Known.", *told)

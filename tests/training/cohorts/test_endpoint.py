@@ -19,6 +19,7 @@ from training.cohorts.cohort import CUT_COLUMN, read_cohort
 from training.cohorts.covariates import encode_covariates, is_tnm
 from training.cohorts.endpoint import STAGE, Target, read_outcome
 from training.cohorts.table import Table, parse_table
+from training.model.preprocessing import Standardise
 
 Write = Callable[..., Path]
 
@@ -212,6 +213,24 @@ def test_covariates_are_encoded_with_their_reference_first(write_table: Write) -
         cohort.covariate_values[[0, 1, 4, 5, 7]],
         [[50, 1, np.nan], [51, 0, np.nan], [54, np.nan, 0], [np.nan, 1, 1], [57, 1, np.nan]],
     )
+
+
+def test_an_age_of_nought_is_missing_as_at_the_appliance(write_table: Write) -> None:
+    rows = _with(make_rows(), age=lambda i: 0 if i == 3 else 50 + i % 20)
+    values = read_cohort(write_table(rows), covariates=("age",)).covariate_values
+    assert values is not None
+    assert np.flatnonzero(np.isnan(values[:, 0])).tolist() == [3]
+
+
+def test_a_histology_that_winsorising_would_take_for_the_reference_is_missing(write_table: Write) -> None:
+    """Five rows of 600 lie beyond the 99 % quantile of their column."""
+    rows = _with(make_rows(n=600), histology=lambda i: "rare" if i < 5 else "few" if i < 20 else "ab"[i % 2])
+    cohort = read_cohort(write_table(rows), covariates=("histology",))
+    assert cohort.covariates == (Covariate("histology", ("a", "b", "few")),)
+    assert cohort.covariate_values is not None
+    assert np.isnan(cohort.covariate_values[:5]).all()
+    levels = Standardise().fit(cohort.covariate_values).parameters_
+    assert (levels.upper == 1).all()
 
 
 def test_a_model_s_levels_are_kept_in_another_table() -> None:

@@ -26,6 +26,7 @@ from appliance.roi_rule import ROI_RULE
 from tests.cohorts import SPEC, command, dask_cluster, wait_for_lines, write_cohort, written
 from tests.studies import rtstruct_study, seg_study, square_mask
 from training.cli import main
+from training.cohorts.description import Counts, read_description
 from training.measuring import cluster, measure, processes, progress
 from training.measuring.feature_table import refusals, write_table
 from training.measuring.journal import Entry, open_journal
@@ -156,6 +157,37 @@ def test_a_later_run_measures_only_what_is_new_changed_or_was_unavailable(cohort
     assert written(out) == kept
     (cohort.parent / "spec.yaml").write_text(SPEC.replace("Entropy", "Maximum"))
     assert "were known" not in run(cohort, out).stdout
+
+
+def test_data_that_are_away_cost_no_table(cohort: Path, run: Command) -> None:
+    out = cohort.with_name("features.csv")
+    shutil.copytree(cohort.parent / "b", cohort.parent / "nowhere")
+    assert run(cohort, out).status == 0
+    before, journal = written(out), out.with_suffix(".journal.jsonl").read_bytes()
+    for study in "ab":
+        (cohort.parent / study).rename(cohort.parent / f"{study} away")
+    done = run(cohort, out)
+    assert done.status == 4
+    assert "2 of 4 studies (" in done.stderr
+    assert "features.csv was left as it was; the same command will try them again" in done.stderr
+    assert "features.csv was left as it was" in done.stdout
+    assert written(out) == before
+    assert out.with_suffix(".journal.jsonl").read_bytes() == journal
+
+
+def test_the_description_counts_the_studies_of_the_last_run(cohort: Path, run: Command) -> None:
+    out, description = cohort.with_name("features.csv"), cohort.with_name("features.toml")
+    run(cohort, out)
+    assert read_description(description).measured == Counts(listed=4, measured=2, refused=1)
+    description.write_text(
+        description.read_text().replace('"undeclared"', '"somebody\'s"') + '[skew]\ncase="c"\ncause="d"\n'
+        "relative={}\nin_iqr={}\n"
+    )
+    shutil.copytree(cohort.parent / "b", cohort.parent / "nowhere")
+    assert run(cohort, out).status == 0
+    found = read_description(description)
+    assert found.measured == Counts(listed=4, measured=3, refused=1)
+    assert (found.licence, found.skew is not None) == ("somebody's", True)
 
 
 def test_a_study_whose_times_alone_changed_is_measured_anew(cohort: Path) -> None:

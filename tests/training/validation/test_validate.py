@@ -19,7 +19,7 @@ from sklearn.metrics import balanced_accuracy_score, brier_score_loss, roc_auc_s
 
 from appliance.bundle import Bundle, load_bundle
 from appliance.errors import Refused
-from appliance.manifest import FeatureEntry
+from appliance.manifest import EndpointEntry, FeatureEntry
 from appliance.spec import STAGE_GROUP, Covariate, Endpoint
 from export.bundle import build
 from tests.export.conftest import make_run
@@ -274,6 +274,32 @@ def test_the_column_that_answers_to_an_endpoint() -> None:
     assert (asked.negative, asked.positive, asked.name) == ("alive", "dead", "death within 2 years")
     with pytest.raises(ConfigurationError, match="belong together"):
         bundle_target(death, target="days", horizon_days=730.0)
+
+
+def test_another_horizon_or_column_is_no_answer_to_the_bundle_s_question(bundle: Bundle) -> None:
+    def named(name: str) -> Bundle:
+        endpoint = EndpointEntry(name=name, negative="no", positive="yes")
+        return replace(bundle, manifest=bundle.manifest.model_copy(update={"endpoint": endpoint}))
+
+    def asked(days: float | None, event: str | None = "death_observed", target: str = "days") -> Cohort:
+        goal = Target(target=target, event=event, horizon_days=days, positive="yes", negative="no")
+        return replace(_cohort(bundle), endpoint=Endpoint("x", "no", "yes"), target=goal)
+
+    with pytest.raises(Refused, match="predicts 'death within 730 days'; a horizon of 90 days"):
+        validate(named("death within 730 days"), asked(90))
+    record = validate(named("death within 730 days"), asked(730))
+    assert record["target"] == {
+        "target": "days", "positive": "yes", "negative": "no", "event": "death_observed", "horizon_days": 730,
+    }  # fmt: skip
+    assert not any("same question" in warning for warning in warnings(record))
+    for name, cohort, said in (
+        ("death within 2 years", asked(730), "death within 730 days"),
+        ("death within 730 days", asked(730, "exitus"), "exitus within 730 days"),
+        ("death within 730 days", asked(None, None, "dead"), "dead"),
+    ):
+        (told,) = (w for w in warnings(validate(named(name), cohort)) if "same question" in w)
+        assert f"predicts {name!r}" in told
+        assert repr(said) in told
 
 
 # The command
