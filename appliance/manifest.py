@@ -159,7 +159,7 @@ class IntendedUse(_Frozen):
 
 
 class Decision(_Frozen):
-    """Class-conditional conformal thresholds (split conformal on out-of-fold probabilities).
+    """Class-conditional conformal thresholds (cross-conformal: from out-of-fold probabilities).
 
     A class stays possible while its probability is at least its threshold; exactly one possible class is the
     stage, both or none is ``indeterminate``.

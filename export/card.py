@@ -12,7 +12,7 @@ from appliance.manifest import CovariateEntry, FeatureEntry, IntendedUse
 from appliance.spec import STAGE_GROUP
 from export.inputs import inputs, skew
 from export.markdown import as_toml, bullets, figure, percent, span
-from export.performance import matching_evaluation, performance
+from export.performance import performance
 from export.selection import selection
 from training.model.calibration import MIN_SLOPE
 from training.model.domain import GROUP_SIZE, NEIGHBOURS
@@ -109,8 +109,8 @@ def _domain(model: FittedModel) -> str:
         "The domain distance is Mahalanobis with a shrunk covariance (Ledoit & Wolf 2004). The neighbour distance is "
         f"the mean distance to the {NEIGHBOURS} nearest of {len(model.domain_references)} references in the "
         "standardised features, in standard deviations per feature; each reference is the mean of at least "
-        f"{GROUP_SIZE} patients, so that no patient's values are part of this bundle. A feature outside the range that "
-        "training saw is named in the report."
+        f"{GROUP_SIZE} patients, so that no patient's row can be read from this bundle; of each feature alone it holds "
+        "the lowest and the highest value. A feature outside the range that training saw is named in the report."
     )
 
 
@@ -143,7 +143,7 @@ def _licence(licence: str) -> str:
 def _decision(run: Run) -> str:
     endpoint, record, (slope, intercept) = run.endpoint, run.record, run.model.calibration
     conformal, table = record["conformal"], record["table"]
-    evaluation = matching_evaluation(run)
+    evaluation = run.own_evaluation
     if evaluation is not None:
         conformal = conformal | evaluation["methods"][evaluation["reference"]]["conformal"]
     coverage = [f"{key}: {figure(value)}" for key, value in sorted(conformal["coverage"].items())]
@@ -156,9 +156,12 @@ def _decision(run: Run) -> str:
             + silenced,
             f"{endpoint.negative.capitalize()} stays possible from a probability of "
             f"{conformal['early_min_probability']:.3f}, {endpoint.positive} from "
-            f"{conformal['advanced_min_probability']:.3f} (class-conditional split conformal, α = "
-            f"{conformal['alpha']:g}). Exactly one possible class is the answer, otherwise it is `indeterminate`: "
-            f"{figure(conformal['indeterminate'])} of the cases out of fold.{right} Coverage out of fold:",
+            f"{conformal['advanced_min_probability']:.3f} (class-conditional cross-conformal, α = "
+            f"{conformal['alpha']:g}: thresholds of models on parts of the rows, used with one on all of them, so the "
+            "coverage of "
+            f"{1 - conformal['alpha']:.0%} is aimed at and not guaranteed). Exactly one possible class is the answer, "
+            f"otherwise it is `indeterminate`: {figure(conformal['indeterminate'])} of the cases out of fold.{right} "
+            "Coverage out of fold:",
             bullets(coverage),
             "A site that knows its own prevalence states it with the setting `prevalence` (`--prevalence`): "
             "logit(p′) = logit(p) − logit(training prevalence, "
@@ -191,7 +194,7 @@ def _reproduce(name: str, run: Run) -> str:
     record = run.record
     versions = ", ".join(f"{key} {value}" for key, value in sorted(record["versions"].items()))
     table = record["table"]["name"]
-    configuration, evaluation = record.get("configuration"), matching_evaluation(run)
+    configuration, evaluation = record.get("configuration"), run.own_evaluation
     given = f"{table} --config study.toml -o RUN" if configuration else f"{table} -o RUN"
     commands = [f"lungstage-train fit {given}"]
     if evaluation is not None:

@@ -11,7 +11,7 @@ import typer
 
 from appliance.bundle import load_bundle
 from appliance.errors import ExitStatus, LungstageError, Refused, Unavailable
-from training.run import Run
+from training.run import Run, differences
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 
@@ -39,7 +39,6 @@ def build(
     """Pack RUN into one bundle, and prove it before it takes its place."""
     # onnx and torch take seconds to import; --help and verify go without.
     from export import bundle
-    from export.performance import matching_evaluation
     from training.configuration import load_configuration
 
     study = load_configuration(config, {"study.run": run, "study.bundle": output})
@@ -49,8 +48,8 @@ def build(
     if not all((run / name).is_file() for name in ("model.npz", "run.json")):
         raise typer.BadParameter(f"{run} holds no run: model.npz and run.json are needed")
     read = Run.load(run)
-    if read.evaluation is not None and matching_evaluation(read) is None:
-        typer.echo("evaluation.json is of another procedure or table; the card goes without it", err=True)
+    if read.evaluation is not None and read.own_evaluation is None:
+        typer.echo(" ".join([*differences(read.record, read.evaluation), "The card goes without it."]), err=True)
     parity = bundle.build(read, output)
     typer.echo(f"{output}: written and verified; {parity}")
 

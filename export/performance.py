@@ -31,19 +31,9 @@ _COMPARED: Final = ("auc", "balanced_accuracy", "brier")
 Metrics = Mapping[str, Any]
 
 
-def matching_evaluation(run: Run) -> Mapping[str, Any] | None:
-    """Return the run's evaluation where it is of the same procedure and table; None where it is not, or not there."""
-    evaluation, record = run.evaluation, run.record
-    if evaluation is None:
-        return None
-    same_procedure = evaluation.get("procedure_sha256") == record.get("procedure_sha256")
-    same_table = evaluation.get("table", {}).get("sha256") == record["table"]["sha256"]
-    return evaluation if same_procedure and same_table else None
-
-
 def performance(run: Run) -> str:
     """Write the section *Performance*."""
-    record, evaluation = run.record, matching_evaluation(run)
+    record, evaluation = run.record, run.own_evaluation
     if evaluation is None:
         own, interval = record.get("out_of_fold", {}), record.get("interval", "no interval was computed.")
     else:
@@ -132,7 +122,7 @@ def _evaluated(evaluation: Mapping[str, Any]) -> list[str]:
     methods = evaluation["methods"]
     parts = []
     if verdicts := [verdict["sentence"] for verdict in evaluation["verdicts"]]:
-        parts += ["Whether it adds value (the paired interval of the AUC excludes 0):", bullets(verdicts)]
+        parts += ["Whether it adds value (both intervals of the AUC difference exclude 0):", bullets(verdicts)]
     if ablation := evaluation.get("covariate_ablation"):
         rows = [
             [f"{role}: {methods[name]['label']}", *_cells(methods[name]["metrics"], _COMPARED)]
@@ -163,9 +153,13 @@ def _stability_of_the_run(record: Mapping[str, Any]) -> str:
 def _cut_rows(record: Mapping[str, Any]) -> list[str]:
     if not record.get("cut_rows"):
         return []
-    used, every = record["cut_rows"]["used_only"], record["cut_rows"]["all_rows"]
-    rows = [[_metric(key), figure(used[key]), figure(every[key])] for key in _in_order(set(used) & set(every))]
+    figures = [record["cut_rows"][key] for key in ("used_only", "all_rows_scored_on_used", "all_rows")]
+    keys = _in_order(set.intersection(*map(set, figures)))
     return [
-        "Effect of the rows that were left out, by the same procedure with and without them:",
-        as_table(["", "used rows only", "all rows"], rows),
+        "Effect of the rows that were left out, by the same procedure with and without them. Columns that are scored "
+        "on different patients do not compare:",
+        as_table(
+            ["", "used rows only", "trained on all rows, scored on the used", "trained and scored on all rows"],
+            [[_metric(key), *(figure(one[key]) for one in figures)] for key in keys],
+        ),
     ]

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy.cluster.hierarchy import leaves_list, linkage
 
 from training.cohorts.cohort import CUT_COLUMN, Cohort, target_record
-from training.evaluation.evaluate import conformal_record, evaluate, table_record
+from training.evaluation.evaluate import conformal_record, evaluate, input_record, table_record
 from training.evaluation.feature_count import curve
 from training.evaluation.folds import OutOfFold, Progress, assign_folds, prepare, run_tasks, workers_for
 from training.evaluation.methods import GL_RFE, fit_ensembles, methods, predict, select
@@ -77,12 +77,11 @@ def fit(cohort: Cohort, every_row: Cohort, procedure: Procedure, report: Progres
         "procedure_sha256": procedure.digest(),
         "endpoint": asdict(cohort.endpoint),
         "target": target_record(cohort),
-        "covariates": [{"name": one.name, "levels": list(one.levels)} for one in cohort.covariates],
+        **input_record(cohort),
         "table": table_record(cohort),
         "cohort": description.model_dump(mode="json", exclude={"extraction", "table_sha256"}),
         "extraction": description.extraction,
         "warnings": evaluation["warnings"],
-        "repeatability": None if cohort.repeatability is None else asdict(cohort.repeatability),
         "selection": {"features": list(names), "rounds": _rounds(trace, cohort.features)},
         "stability_selection": _stability_selection(cohort, procedure, report, workers),
         "curve": _curve(cohort, procedure, report, workers),

@@ -9,8 +9,25 @@ from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Final
 
+from training.model import network, preprocessing
 from training.model.network import NetworkSettings
+from training.selection import elimination, importance
 from training.selection.elimination import SelectionSettings
+
+CONSTANTS: Final[Mapping[str, object]] = MappingProxyType(
+    {
+        "permutations": elimination.PERMUTATIONS,
+        "sharpness": importance.SHARPNESS,
+        "unadjusted": importance.UNADJUSTED,
+        "path_steps": importance.PATH_STEPS,
+        "pair_scale": network.PAIR_SCALE,
+        "pair_rate": network.PAIR_RATE,
+        "pair_momentum": network.PAIR_MOMENTUM,
+        "winsor_percent": preprocessing.WINSOR_PERCENT,
+        "lambda_limit": preprocessing.LAMBDA_LIMIT,
+    }
+)
+"""What was chosen like a setting and is not one, because nobody should have to turn it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +60,9 @@ class Procedure:
     network: NetworkSettings = field(default_factory=NetworkSettings)
 
     def digest(self) -> str:
-        """Hex SHA-256 of every setting: what is written down before an evaluation and must be the same after it."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        """Hex SHA-256 of settings and :data:`CONSTANTS`: written down before an evaluation, and the same after it."""
+        chosen = asdict(self) | {"constants": dict(CONSTANTS)}
+        return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
 
 
 HARDENED: Final = Procedure()

@@ -6,6 +6,7 @@ Export reads this folder and nothing else, so whatever the bundle and its card s
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,11 @@ class Run:
     evaluation: dict[str, Any] | None = None
 
     @property
+    def own_evaluation(self) -> dict[str, Any] | None:
+        """The evaluation where it is of this model's procedure, rows and inputs; None where it is not, or not there."""
+        return None if self.evaluation is None or differences(self.record, self.evaluation) else self.evaluation
+
+    @property
     def endpoint(self) -> Endpoint:
         """What the model tells apart."""
         return Endpoint(**self.record.get("endpoint", asdict(STAGE_GROUP)))
@@ -155,6 +161,25 @@ class Run:
         if not evaluation.is_file():
             return cls(model, record)
         return cls(model, record, json.loads(evaluation.read_text(encoding="utf-8")))
+
+
+def differences(record: Mapping[str, Any], evaluation: Mapping[str, Any]) -> list[str]:
+    """Say where ``run.json`` and ``evaluation.json`` do not belong together; nothing where the figures are the model's.
+
+    The settings' hash and the table's are not enough: rows may be left out, and features and covariates be given, anew.
+    """
+    kinds = {
+        "procedure_sha256": "settings",
+        "table": "tables or rows",
+        "endpoint": "endpoints",
+        "covariates": "covariates",
+        "repeatability": "repeatability filters",
+    }
+    return [
+        f"run.json and evaluation.json are of different {kind}: the evaluation is not of this model."
+        for key, kind in kinds.items()
+        if record.get(key) != evaluation.get(key)
+    ]
 
 
 RECORD_KEYS = (

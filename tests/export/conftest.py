@@ -120,7 +120,7 @@ def make_run(
         "stability": {"gl_rfe_dnn": 0.4},
         "selection_frequency": dict.fromkeys(model.features, 0.8),
         "calibration": {"slope": 0.7, "intercept": 0.2, "informative": True},
-        "cut_rows": {"used_only": {"auc": figure}, "all_rows": {"auc": figure}},
+        "cut_rows": {key: {"auc": figure} for key in ("used_only", "all_rows", "all_rows_scored_on_used")},
         "versions": {"python": "3.11", "numpy": "2", "torch": "2", "scikit-learn": "1", "lungstage": "0.1.0"},
     }  # fmt: skip
     assert set(record) == set(RECORD_KEYS)

@@ -49,7 +49,7 @@ def evaluated(run: Run) -> Run:
     """The run with an evaluation of its own procedure and table beside it."""
     evaluation = json.loads(json.dumps(evaluation_record(endpoint=run.endpoint)))
     evaluation["table"]["sha256"] = run.record["table"]["sha256"]
-    evaluation["procedure_sha256"] = run.record["procedure_sha256"]
+    evaluation |= {key: run.record[key] for key in ("procedure_sha256", "covariates", "repeatability")}
     return replace(run, evaluation=evaluation)
 
 
@@ -82,11 +82,24 @@ def test_an_evaluation_of_the_same_procedure_and_table_is_quoted_in_full() -> No
     assert "0.641 (0.552 to 0.726)" not in section, "the run's own shorter figures"
 
 
-@pytest.mark.parametrize("key", ["procedure_sha256", "table"])
-def test_an_evaluation_of_something_else_is_not_quoted(key: str, text: str) -> None:
+@pytest.mark.parametrize(
+    ("key", "other"),
+    [
+        ("procedure_sha256", "ff" * 32),
+        ("table", {"sha256": "ff" * 32}),
+        ("table", {"used": 195}),
+        ("endpoint", {"positive": "death"}),
+        ("covariates", [{"name": "age", "levels": []}]),
+        ("repeatability", {"table": "icc.csv", "sha256": "ff" * 32, "minimum": 0.75, "left_out": {}}),
+    ],
+)
+def test_an_evaluation_of_something_else_is_not_quoted(key: str, other: object, text: str) -> None:
     run = evaluated(make_run())
     assert run.evaluation is not None
-    run.evaluation[key] = {"sha256": "ff" * 32} if key == "table" else "ff" * 32
+    assert run.own_evaluation == run.evaluation
+    old = run.evaluation[key]
+    run.evaluation[key] = old | other if isinstance(old, dict) and isinstance(other, dict) else other
+    assert run.own_evaluation is None
     assert card_of(run) == text
 
 

@@ -130,6 +130,8 @@ def evaluation_record(
         "table": table_record(),
         "cohort": "Made-up cohort",
         "endpoint": asdict(endpoint),
+        "covariates": [{"name": "age", "levels": []}, {"name": "sex", "levels": ["female", "male"]}],
+        "repeatability": {"table": "icc.csv", "sha256": "cd" * 32, "minimum": 0.75, "left_out": {features[-1]: 0.5}},
         "interval": "95 % percentile bootstrap over patients of the mean over repeats.",
         "versions": {"python": "3.11.2", "torch": "2.13.0", "lungstage": "0.1.0"},
         "reference": "gl_rfe_dnn",

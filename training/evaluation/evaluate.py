@@ -100,12 +100,19 @@ def evaluate(
         "table": table_record(cohort),
         "cohort": cohort.description.name,
         "endpoint": asdict(cohort.endpoint),
+        **input_record(cohort),
         "interval": INTERVAL,
         "reference": GL_RFE,
         "methods": records,
         "decision_curve_treat_all": net_benefit_of_all(labels),
         "verdicts": [
-            verdict(chosen[GL_RFE].label, name, method.label, records[name]["difference"]["auc"])
+            verdict(
+                chosen[GL_RFE].label,
+                name,
+                method.label,
+                records[name]["difference"]["auc"],
+                records[name]["difference_corrected"],
+            )
             for name, method in chosen.items()
             if name != GL_RFE
         ],
@@ -155,6 +162,22 @@ def table_record(cohort: Cohort) -> dict[str, Any]:
         "used": len(cohort.patients),
         "excluded": dict(cohort.excluded),
         "positives": int(cohort.labels.sum()),
+    }
+
+
+def input_record(cohort: Cohort) -> dict[str, Any]:
+    """Return what a record says of the inputs: covariates beside the features, and features left out by their ICC."""
+    rated = cohort.repeatability
+    return {
+        "covariates": [{"name": one.name, "levels": list(one.levels)} for one in cohort.covariates],
+        "repeatability": None
+        if rated is None
+        else {
+            "table": rated.table,
+            "sha256": rated.sha256,
+            "minimum": rated.minimum,
+            "left_out": dict(rated.left_out),
+        },
     }
 
 

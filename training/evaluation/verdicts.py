@@ -16,7 +16,9 @@ Records = Mapping[str, Mapping[str, Any]]
 """The ``methods`` of ``evaluation.json``."""
 
 
-def verdict(reference: str, against: str, label: str, difference: Interval) -> dict[str, Any]:
+def verdict(
+    reference: str, against: str, label: str, difference: Interval, corrected: Interval | None = None
+) -> dict[str, Any]:
     """Say whether the reference adds value over one method.
 
     Parameters
@@ -26,19 +28,21 @@ def verdict(reference: str, against: str, label: str, difference: Interval) -> d
     against, label
         Name and label of the other method.
     difference
-        AUC of the reference less that of the other, paired.
+        AUC of the reference less that of the other, paired; its interval says which patients were scored by chance.
+    corrected
+        The same with the interval that also allows for what was trained on by chance, where there is one.
 
     Returns
     -------
     dict
-        ``adds_value``: True where the interval lies above 0, False where it lies below, None where it includes 0.
+        ``adds_value``: True where both intervals lie above 0, False where both lie below, None where one includes 0.
     """
-    figures = (
-        f"AUC difference {_signed(difference['value'])} ({_signed(difference['low'])} to {_signed(difference['high'])})"
-    )
-    if difference["low"] > 0:
+    intervals = [difference] if corrected is None else [difference, corrected]
+    bounds = [f"{_signed(one['low'])} to {_signed(one['high'])}" for one in intervals]
+    figures = f"AUC difference {_signed(difference['value'])} ({'; with chance in training '.join(bounds)})"
+    if all(one["low"] > 0 for one in intervals):
         adds, sentence = True, f"{reference} adds value over {label}: {figures}."
-    elif difference["high"] < 0:
+    elif all(one["high"] < 0 for one in intervals):
         adds, sentence = False, f"{reference} is worse than {label}: {figures}."
     else:
         adds, sentence = None, f"No difference between {reference} and {label} could be shown: {figures}."

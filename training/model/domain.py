@@ -5,7 +5,7 @@ that no tumour has, but takes the cohort for one ellipsoid; the distance to the 
 lonely outskirt within it. The neighbours are therefore sought in the standardised space and not in the whitened one,
 where their distance repeats the Mahalanobis distance.
 
-Both ship with the model, and no patient's values may. So the neighbours are means of groups of at least
+Both ship with the model, and no patient may be read from it. So the neighbours are means of groups of at least
 :data:`GROUP_SIZE` patients, each patient in one group: microaggregation, by which every value that is handed on is
 shared by that many people (k-anonymity).
 """
@@ -25,6 +25,7 @@ Indices = npt.NDArray[np.intp]
 
 GROUP_SIZE: Final = 5
 NEIGHBOURS: Final = 3
+_FOLDS: Final = 10
 QUANTILES: Final = ("0.5", "0.95", "0.99", "1")
 
 
@@ -39,7 +40,7 @@ class Domain:
     references
         (m, k) means of groups of at least :data:`GROUP_SIZE` of them.
     quantiles, neighbour_quantiles
-        Of their own distances, by :data:`QUANTILES`.
+        Of their own distances when they are left out, by :data:`QUANTILES`.
     """
 
     precision: Array
@@ -54,26 +55,31 @@ def fit_domain(z: Array) -> Domain:
     Parameters
     ----------
     z
-        (n, k) unclipped standardised features, n at least :data:`GROUP_SIZE`.
+        (n, k) unclipped standardised features, n at least twice :data:`GROUP_SIZE`.
 
     Notes
     -----
-    A training row's own group holds the row itself, and would flatter it: for that row, the group's mean is taken
-    without it.
+    Training rows shaped what they are measured by, which flatters them and would set limits that new patients exceed
+    too often. So the distances whose quantiles are given are those of rows that were left out: of each tenth of the
+    rows, from the other nine.
     """
-    precision = LedoitWolf(assume_centered=True).fit(z).precision_
+    fold = np.arange(len(z)) % _FOLDS
+    distances = np.empty((2, len(z)))
+    for one in np.unique(fold):
+        own, others = z[fold == one], z[fold != one]
+        distances[0, fold == one] = mahalanobis_distances(own, _precision(others))
+        distances[1, fold == one] = neighbour_distances(own, _references(others))
+    return Domain(_precision(z), _references(z), *map(_quantiles, distances))
+
+
+def _precision(z: Array) -> Array:
+    precision: Array = LedoitWolf(assume_centered=True).fit(z).precision_
+    return precision
+
+
+def _references(z: Array) -> Array:
     groups = micro_aggregate(z)
-    sizes = np.bincount(groups)
-    references = np.stack([z[groups == group].mean(axis=0) for group in range(len(sizes))])
-    distances = cdist(z, references)
-    others = (sizes[groups, None] * references[groups] - z) / (sizes[groups, None] - 1)
-    distances[np.arange(len(z)), groups] = np.linalg.norm(z - others, axis=1)
-    return Domain(
-        precision=precision,
-        references=references,
-        quantiles=_quantiles(mahalanobis_distances(z, precision)),
-        neighbour_quantiles=_quantiles(_nearest(distances, z.shape[1])),
-    )
+    return np.stack([z[groups == group].mean(axis=0) for group in range(groups.max() + 1)])
 
 
 def mahalanobis_distances(z: Array, precision: Array) -> Array:
@@ -87,11 +93,7 @@ def neighbour_distances(z: Array, references: Array) -> Array:
 
     The root of k makes it readable whatever the number of features: 1 is one standard deviation in each of them.
     """
-    return _nearest(cdist(z, references), z.shape[1])
-
-
-def _nearest(distances: Array, k: int) -> Array:
-    nearest: Array = np.sort(distances, axis=1)[:, :NEIGHBOURS].mean(axis=1) / np.sqrt(k)
+    nearest: Array = np.sort(cdist(z, references), axis=1)[:, :NEIGHBOURS].mean(axis=1) / np.sqrt(z.shape[1])
     return nearest
 
 

@@ -115,7 +115,7 @@ def train_second_order(members: Sequence[Member], settings: NetworkSettings) -> 
         return _SecondOrder([torch.zeros(len(streams), height, size) for height in (1, 1, size)])
 
     *_, pairs = _train(members, settings, start)
-    derivatives = _PAIR_SCALE * (pairs + pairs.transpose(1, 2))[:, :k, :k].double().numpy()
+    derivatives = PAIR_SCALE * (pairs + pairs.transpose(1, 2))[:, :k, :k].double().numpy()
     derivatives[:, np.arange(k), np.arange(k)] = 0.0
     return np.asarray(derivatives)
 
@@ -190,7 +190,7 @@ def forward(networks: Networks, x: torch.Tensor, masks: Sequence[torch.Tensor] |
 
 _ALIGNMENT = 64
 _VECTOR = 16  # floats
-_PAIR_SCALE, _RATE, _MOMENTUM = 0.1, 0.01, 0.9  # of the networks of second order
+PAIR_SCALE, PAIR_RATE, PAIR_MOMENTUM = 0.1, 0.01, 0.9  # of the networks of second order
 
 
 def _sizes(widths: Sequence[int]) -> list[tuple[int, int]]:
@@ -285,13 +285,13 @@ class _SecondOrder:
     def logits(self, x: torch.Tensor, masks: Sequence[torch.Tensor] | None) -> torch.Tensor:
         bias, linear, pairs = self._leaves
         x = torch.nn.functional.pad(x, (0, pairs.shape[2] - x.shape[2]))
-        return (x * (linear + _PAIR_SCALE * torch.bmm(x, pairs))).sum(2) + bias[:, :, 0]
+        return (x * (linear + PAIR_SCALE * torch.bmm(x, pairs))).sum(2) + bias[:, :, 0]
 
     def descend(self, loss: torch.Tensor) -> None:
         gradients = torch.autograd.grad(loss.sum(), self._leaves)
         for values, speed, gradient in zip(self.parameters, self._speed, gradients, strict=True):
-            speed.mul_(_MOMENTUM).add_(gradient)
-            values.sub_(speed, alpha=_RATE)
+            speed.mul_(PAIR_MOMENTUM).add_(gradient)
+            values.sub_(speed, alpha=PAIR_RATE)
 
     def keeping(self, which: torch.Tensor) -> Self:
         fewer = type(self)([each[which] for each in self.parameters])

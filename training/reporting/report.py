@@ -22,13 +22,17 @@ from training.reporting import checklists, figures
 from training.reporting.facts import known
 from training.reporting.figures.canvas import METRIC_LABELS, estimate, unit_of
 from training.reporting.figures.comparison import in_order
+from training.run import differences
 
 Record = Mapping[str, Any]
 
 RUN, EVALUATION = "run.json", "evaluation.json"
 SCHEMA_VERSION: Final = 2
 _WRITTEN_BY: Final = {RUN: "fit", EVALUATION: "evaluate"}
-_BOTH: Final = ("schema_version", "settings", "procedure_sha256", "seed", "table", "endpoint", "versions")
+_BOTH: Final = (
+    "schema_version", "settings", "procedure_sha256", "seed", "table", "endpoint", "covariates", "repeatability",
+    "versions",
+)  # fmt: skip
 _NEEDED: Final = {
     RUN: (*_BOTH, "cohort", "selection", "warnings", "cut_rows"),
     EVALUATION: (
@@ -144,7 +148,11 @@ def render(run: Record | None, evaluation: Record | None) -> str:
         evaluation=evaluation,
         record=record,
         facts=facts,
-        warnings=list(dict.fromkeys([*differences(run, evaluation), *_warnings(evaluation), *_warnings(run)])),
+        warnings=list(
+            dict.fromkeys(
+                [*(differences(run, evaluation) if run and evaluation else ()), *_warnings(evaluation), *_warnings(run)]
+            )
+        ),
         summary=list(_summary(evaluation)) if evaluation else [figures.NO_EVALUATION],
         metrics=(_DISCRIMINATION, tuple(name for name in METRIC_LABELS if name not in _DISCRIMINATION)),
         metric_labels=METRIC_LABELS,
@@ -181,18 +189,6 @@ def _flat(settings: Record, prefix: str = "") -> Iterator[tuple[str, str]]:
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", json.dumps(value)
-
-
-def differences(run: Record | None, evaluation: Record | None) -> Iterator[str]:
-    """Say where the two records do not belong together."""
-    if run is None or evaluation is None:
-        return
-    if run["table"]["sha256"] != evaluation["table"]["sha256"]:
-        yield "run.json and evaluation.json are of different tables: the evaluation says nothing of this model."
-    elif run["table"] != evaluation["table"] or run["endpoint"] != evaluation["endpoint"]:
-        yield "run.json and evaluation.json use different rows or endpoints: the evaluation is not of this model."
-    if run["procedure_sha256"] != evaluation["procedure_sha256"]:
-        yield "run.json and evaluation.json are of different settings: the procedure evaluated is not this model's."
 
 
 def _warnings(record: Record | None) -> list[str]:

@@ -60,10 +60,9 @@ def _methods(evaluation: Record) -> Table:
     caption = (
         f"In brackets 95 % intervals: {evaluation['interval']}\nGL-RFE less it: paired difference of the AUC; none is "
         f"corrected for there being {len(methods) - 1}, so one in twenty excludes 0 by chance. bal. acc.: balanced "
-        "accuracy. ECE: "
-        "expected calibration error. slope: 1 is calibrated, below it over-confident. covers: share of the "
-        f"{endpoint['negative']} and of the {endpoint['positive']} cases that the conformal answer leaves their class. "
-        "undec.: share left undecided. stab.: Nogueira's stability of the selections over the folds."
+        "accuracy. ECE: expected calibration error. slope: 1 is calibrated, below it over-confident. covers: share of "
+        f"the {endpoint['negative']} and of the {endpoint['positive']} cases that the conformal answer leaves their "
+        "class. undec.: share left undecided. stab.: Nogueira's stability of the selections over the folds."
     )
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False, caption=caption, caption_justify="left")
     table.add_column("method", overflow="fold")

@@ -30,7 +30,7 @@ from training.selection.importance import Aggregate, Chance, Effects, Importance
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 
-_PERMUTATIONS = 2
+PERMUTATIONS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,13 +158,13 @@ def _chance(
     """Learn from permuted labels of each task's rows how strong effects come out by chance."""
     members = []
     for task in tasks:
-        for i in range(_PERMUTATIONS):
+        for i in range(PERMUTATIONS):
             permuted = labels.copy()
             stream = np.random.default_rng(np.random.SeedSequence([*task.seed, 0, i]))
             permuted[task.rows] = stream.permutation(labels[task.rows])
             members += _members(task, np.arange(task.inputs.shape[1]), permuted, selection, 0, i)
     null = _effects(members, selection, network)
-    return [Chance.of(null[i : i + _PERMUTATIONS]) for i in range(0, len(null), _PERMUTATIONS)]
+    return [Chance.of(null[i : i + PERMUTATIONS]) for i in range(0, len(null), PERMUTATIONS)]
 
 
 def _effects(members: Sequence[Member], selection: SelectionSettings, network: NetworkSettings) -> list[Effects]:

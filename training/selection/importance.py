@@ -22,9 +22,9 @@ Array = npt.NDArray[np.float64]
 Importance = Literal["loss", "logit", "input_gradient", "integrated", "effects"]
 Aggregate = Literal["mean", "rank"]
 
-_PATH_STEPS = 16  # of the integral, at its midpoints
-_SHARPNESS = 4
-_UNADJUSTED = 0.1
+PATH_STEPS = 16  # of the integral, at its midpoints
+SHARPNESS = 4
+UNADJUSTED = 0.1
 
 
 def gradients(networks: Networks, x: torch.Tensor, masks: Sequence[torch.Tensor] | None = None) -> torch.Tensor:
@@ -69,7 +69,7 @@ def _importance(networks: Networks, rows: Batch, kind: Importance, mask: Sequenc
     """Absolute importance of each feature at each row; (members, rows, k)."""
     x = rows.inputs
     if kind == "integrated":
-        points = [(step + 0.5) / _PATH_STEPS for step in range(_PATH_STEPS)]
+        points = [(step + 0.5) / PATH_STEPS for step in range(PATH_STEPS)]
         return (x * torch.stack([gradients(networks, point * x, mask) for point in points]).mean(0)).abs()
     gradient = gradients(networks, x, mask)
     if kind == "loss":
@@ -136,7 +136,7 @@ class Effects:
             with np.errstate(invalid="ignore", divide="ignore"):
                 correlation = np.nan_to_num(np.corrcoef(members[0].inputs[rows], rowvar=False).reshape(k, k))
             np.fill_diagonal(correlation, 0.0)
-            own = own + copies * own @ (np.sign(correlation) * np.abs(correlation) ** _SHARPNESS)
+            own = own + copies * own @ (np.sign(correlation) * np.abs(correlation) ** SHARPNESS)
         strength = np.zeros((k, k))
         if pairs is not None and k > 1:
             upper = np.triu_indices(k, 1)
@@ -190,7 +190,7 @@ class Chance:
         paired = np.minimum(effects.paired, self.location + 500.0 * self.width)
         together = gumbel_r.logsf(paired, self.location, self.width)
         adjusted = np.minimum(self._adjust(alone), self._adjust(together))
-        evidence: Array = -adjusted - _UNADJUSTED * np.minimum(alone, together)
+        evidence: Array = -adjusted - UNADJUSTED * np.minimum(alone, together)
         return evidence
 
     def _adjust(self, log_p: Array) -> Array:

@@ -70,7 +70,7 @@ def summary(record: Record) -> list[str]:
         f"{prevalence['training']:.0%}. The share observed less that predicted is {figure(surplus)}; with every logit "
         f"shifted by {prevalence['logit_shift']:+.2f} it is {figure(own['calibration']['in_the_large'])}, "
         f"and the Brier score {figure(own['metrics']['brier'])}.",
-        f"The true class stays possible in {covered}, where {1 - conformal['alpha']:.0%} are promised; "
+        f"The true class stays possible in {covered}, where {1 - conformal['alpha']:.0%} were aimed at; "
         f"{figure(conformal['indeterminate'])} are left indeterminate.",
         f"{domain['warn']['either']:.0%} of the tumours lie so far from training that the appliance would warn, and "
         f"{domain['max']['either']:.0%} so far that it would refuse.",

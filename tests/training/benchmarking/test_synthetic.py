@@ -106,7 +106,7 @@ def test_the_command_writes_and_prints(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.slow
 def test_gl_rfe_finds_an_interaction_that_linear_selectors_do_not() -> None:
-    """With the default settings, on tables that no setting was chosen on."""
+    """One pair among 106, by a coarser schedule than the default's, on tables that no setting was chosen on."""
     from training.evaluation.methods import select
     from training.procedure import HARDENED
     from training.selection.elimination import Task

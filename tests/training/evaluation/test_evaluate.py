@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from io import StringIO
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from rich.console import Console
 from appliance.spec import Endpoint
 from tests.training.records import evaluation_record
 from tests.training.tables import make_cohort
-from training.evaluation.evaluate import ABLATION, evaluate
+from training.cohorts.repeatability import Repeatability
+from training.evaluation.evaluate import ABLATION, evaluate, input_record
 from training.evaluation.methods import GL_RFE, methods
 from training.evaluation.metrics import METRICS
 from training.evaluation.verdicts import verdict, warnings
@@ -116,6 +118,38 @@ def test_a_verdict_says_what_the_interval_says() -> None:
     assert said(-0.07, -0.01)["sentence"] == "A is worse than B: AUC difference −0.040 (−0.070 to −0.010)."
     assert said(-0.01, 0.03)["adds_value"] is None
     assert said(-0.01, 0.03)["sentence"].startswith("No difference between A and B could be shown: ")
+
+
+def test_a_verdict_needs_both_intervals() -> None:
+    """One for which patients were scored, one for what was trained on; the latter is about twice as wide."""
+    paired = {"value": 0.04, "low": 0.01, "high": 0.07}
+    wide, firm = ({"value": 0.04, "low": low, "high": 0.09} for low in (-0.01, 0.002))
+    assert verdict("A", "b", "B", paired, wide) == {
+        "against": "b", "adds_value": None,
+        "sentence": "No difference between A and B could be shown: "
+        "AUC difference 0.040 (0.010 to 0.070; with chance in training −0.010 to 0.090).",
+    }  # fmt: skip
+    assert verdict("A", "b", "B", paired, firm)["adds_value"] is True
+    worse = {"value": -0.04, "low": -0.07, "high": -0.01}
+    assert verdict("A", "b", "B", worse, {"value": -0.04, "low": -0.09, "high": 0.01})["adds_value"] is None
+    assert verdict("A", "b", "B", worse, worse)["adds_value"] is False
+
+
+def test_what_was_filtered_and_joined_is_written_down() -> None:
+    """An evaluation with other inputs than a model's must not pass for the model's."""
+    cohort = make_cohort(n=40, covariate=0.0)
+    rated = Repeatability("icc.csv", "0" * 64, 0.75, MappingProxyType({"original_glcm_0": 0.4}))
+    written = json.loads(json.dumps(input_record(replace(cohort, repeatability=rated))))
+    assert written == {
+        "covariates": [{"name": "age", "levels": []}],
+        "repeatability": {
+            "table": "icc.csv",
+            "sha256": "0" * 64,
+            "minimum": 0.75,
+            "left_out": {"original_glcm_0": 0.4},
+        },
+    }
+    assert input_record(cohort)["repeatability"] is None
 
 
 def test_a_planted_leak_is_called_one() -> None:

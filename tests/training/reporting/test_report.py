@@ -26,6 +26,7 @@ from training import cli
 from training.reporting import checklists, report
 from training.reporting.facts import ALWAYS, known
 from training.reporting.figures.canvas import METRIC_LABELS, estimate, wrapped
+from training.run import differences
 
 pytestmark = pytest.mark.xdist_group("report")  # one process draws the page that most tests read
 
@@ -317,14 +318,16 @@ def test_what_is_no_run_is_refused_and_an_earlier_page_stays(tmp_path: Path, con
     ("change", "says"),
     [
         ({"procedure_sha256": "00"}, "of different settings"),
-        ({"endpoint": {"name": "x", "negative": "early", "positive": "advanced"}}, "different rows or endpoints"),
+        ({"endpoint": {"name": "x", "negative": "early", "positive": "advanced"}}, "different endpoints"),
         ({"table": {"sha256": "00", "name": "x", "rows": 1, "used": 1, "excluded": {}, "positives": 1}}, "tables"),
+        ({"covariates": [{"name": "age", "levels": []}]}, "different covariates"),
+        ({"repeatability": {"minimum": 0.75}}, "different repeatability filters"),
     ],
 )
 def test_records_that_do_not_belong_together_are_told_apart(change: dict[str, Any], says: str) -> None:
     run, evaluation = run_record(FEW, k=5), evaluation_record(FEW, only=FEW_METHODS)
-    assert list(report.differences(run, evaluation)) == []
-    assert any(says in sentence for sentence in report.differences(run | change, evaluation))
+    assert differences(run, evaluation) == []
+    assert any(says in sentence for sentence in differences(run | change, evaluation))
 
 
 def test_the_checklists_are_whole() -> None:
