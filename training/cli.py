@@ -173,6 +173,7 @@ def fit(
 ) -> None:
     """Fit a model to TABLE; write RUN/model.npz and RUN/run.json."""
     from training import fit as fitting
+    from training.run import Run, differences
 
     study = configured(
         config, table=table, out=out, cohort=cohort, keep_cut_rows=keep_cut_rows, target=target, positive=positive,
@@ -191,10 +192,9 @@ def fit(
     console.print(_cohort_line(used), soft_wrap=True)
     console.print(f"AUC, out of fold: {figures['value']:.2f} ({figures['low']:.2f} to {figures['high']:.2f})")
     console.print("Selected: " + ", ".join(run.model.features), soft_wrap=True)
-    if (run_folder / EVALUATION).exists():
-        console.print(
-            f"{run_folder} holds an {EVALUATION} of an earlier time; run evaluate again.", soft_wrap=True, markup=False
-        )
+    written = Run.load(run_folder)
+    for difference in differences(written.record, written.evaluation) if written.evaluation else ():
+        console.print(f"Warning: {difference}", soft_wrap=True, markup=False)
 
 
 @app.command()
