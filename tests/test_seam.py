@@ -21,6 +21,7 @@ from appliance.spec import ALL_FEATURES, ExtractionSpec
 from tests.appliance.test_run import running
 
 BIN = Path(sys.executable).parent
+pytestmark = pytest.mark.xdist_group("seam")  # one process, for what its tests share is dear
 
 
 def run(command: str, *arguments: object, status: int = 0) -> str:

@@ -106,17 +106,17 @@ def test_the_command_writes_and_prints(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.slow
 def test_gl_rfe_finds_an_interaction_that_linear_selectors_do_not() -> None:
-    """One pair among 106, by a coarser schedule than the default's, on tables that no setting was chosen on."""
+    """One pair among 106, by a coarser schedule than the default's, on a table that no setting was chosen on."""
     from training.evaluation.methods import select
     from training.procedure import HARDENED
     from training.selection.elimination import Task
 
-    recall = {"gl_rfe": [], "lasso": [], "anova": []}
-    for seed in (901, 902):
-        truth = make_table("interaction", seed, relevant=2)
-        task = Task(Standardise().fit_transform(truth.values), np.arange(200), (seed,))
-        for name, found in recall.items():
-            settings = replace(HARDENED, selection=replace(HARDENED.selection, step=0.4, fine_step=8))
-            found.append(np.isin(truth.relevant, select(name, settings, [task], truth.labels)[0]).mean())
-    assert np.mean(recall["gl_rfe"]) == 1.0
-    assert np.mean(recall["gl_rfe"]) > max(np.mean(recall["lasso"]), np.mean(recall["anova"]))
+    truth = make_table("interaction", 901, relevant=2)
+    task = Task(Standardise().fit_transform(truth.values), np.arange(200), (901,))
+    settings = replace(HARDENED, selection=replace(HARDENED.selection, step=0.4, fine_step=8))
+    recall = {
+        name: np.isin(truth.relevant, select(name, settings, [task], truth.labels)[0]).mean()
+        for name in ("gl_rfe", "lasso", "anova")
+    }
+    assert recall["gl_rfe"] == 1.0
+    assert max(recall["lasso"], recall["anova"]) < 1.0

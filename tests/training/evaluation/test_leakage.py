@@ -16,6 +16,7 @@ from training.evaluation.methods import GL_RFE
 from training.model.network import NetworkSettings
 from training.procedure import QUICK
 
+pytestmark = pytest.mark.xdist_group("leakage")  # one process, for what its tests share is dear
 PROCEDURE = replace(
     QUICK, folds=3, selection=replace(QUICK.selection, features=8, members=5), network=NetworkSettings(max_epochs=40)
 )
