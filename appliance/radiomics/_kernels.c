@@ -1,0 +1,1154 @@
+/* The loops over voxels: texture matrices, mesh counts and diameters, linear resampling.
+ *
+ * Every function takes C-contiguous buffers that the caller has allocated, checks their types and sizes before it
+ * touches a voxel, and works without the interpreter's lock. Nothing here knows a feature: those are formulas over
+ * what is counted here (formulas.py). Definitions follow PyRadiomics 3.0.1; the code is our own.
+ *
+ * A "grey-level volume" is int32 (z, y, x): 0 outside the region, else 1 + the rank of the voxel's grey level among
+ * those present. It is padded with zeros, so that a neighbour is read without asking whether it exists; only voxels
+ * further from the border than the longest offset are visited, so no read can leave the buffer.
+ */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_OFFSETS 5000 /* half of the neighbours up to a distance of 10, and some */
+
+/* --- buffers ------------------------------------------------------------------------------------------------- */
+
+/* Take a C-contiguous buffer of the given struct format, e.g. "i"; -1 with an exception where it is another. */
+static int take(PyObject *object, Py_buffer *view, const char *format, int ndim, int writable, const char *name)
+{
+    int flags = PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (writable ? PyBUF_WRITABLE : 0);
+    if (PyObject_GetBuffer(object, view, flags) < 0)
+        return -1;
+    const char *given = view->format ? view->format : "B";
+    if (strcmp(given, format) != 0 || view->ndim != ndim) {
+        PyErr_Format(PyExc_TypeError, "%s must be %d-dimensional of format '%s'", name, ndim, format);
+        PyBuffer_Release(view);
+        return -1;
+    }
+    return 0;
+}
+
+static Py_ssize_t count_of(const Py_buffer *view)
+{
+    return view->itemsize ? view->len / view->itemsize : 0;
+}
+
+/* Offsets to neighbours, as steps through a volume's buffer. */
+typedef struct {
+    Py_ssize_t count;
+    Py_ssize_t step[MAX_OFFSETS];
+    Py_ssize_t along[MAX_OFFSETS][3];
+    Py_ssize_t reach[3]; /* longest, along each axis */
+} Offsets;
+
+typedef struct {
+    Py_buffer view;
+    const int32_t *voxel;
+    Py_ssize_t size[3];
+} Levels;
+
+static int take_levels(PyObject *object, Levels *levels, long highest)
+{
+    if (take(object, &levels->view, "i", 3, 0, "levels") < 0)
+        return -1;
+    levels->voxel = levels->view.buf;
+    for (int axis = 0; axis < 3; axis++)
+        levels->size[axis] = levels->view.shape[axis];
+    Py_ssize_t total = count_of(&levels->view);
+    uint32_t seen = 0;
+    for (Py_ssize_t i = 0; i < total; i++) {
+        uint32_t level = (uint32_t)levels->voxel[i];
+        seen = level > seen ? level : seen;
+    }
+    if (highest < 1 || (long)seen > highest || total > INT32_MAX) {
+        PyErr_SetString(PyExc_ValueError, "levels must lie between 0 and the number of grey levels");
+        PyBuffer_Release(&levels->view);
+        return -1;
+    }
+    return 0;
+}
+
+static int take_offsets(PyObject *object, Offsets *offsets, const Levels *levels)
+{
+    Py_buffer view;
+    if (take(object, &view, "l", 2, 0, "offsets") < 0)
+        return -1;
+    int fits = view.shape[1] == 3 && view.shape[0] <= MAX_OFFSETS;
+    memset(offsets->reach, 0, sizeof offsets->reach);
+    offsets->count = fits ? view.shape[0] : 0;
+    for (Py_ssize_t k = 0; k < offsets->count; k++) {
+        const long *offset = (const long *)view.buf + 3 * k;
+        for (int axis = 0; axis < 3; axis++) {
+            Py_ssize_t length = labs(offset[axis]);
+            fits &= length < levels->size[axis];
+            offsets->along[k][axis] = offset[axis];
+            if (length > offsets->reach[axis])
+                offsets->reach[axis] = length;
+        }
+        offsets->step[k] = (offset[0] * levels->size[1] + offset[1]) * levels->size[2] + offset[2];
+    }
+    PyBuffer_Release(&view);
+    if (!fits) {
+        PyErr_Format(PyExc_ValueError, "offsets must be at most %d triples that fit the volume", MAX_OFFSETS);
+        return -1;
+    }
+    return 0;
+}
+
+/* Visit every voxel that all offsets can be applied to; `i` is its index in the buffer. */
+#define FOR_EACH_VOXEL(levels, offsets)                                                                       \
+    for (Py_ssize_t z = (offsets).reach[0]; z < (levels).size[0] - (offsets).reach[0]; z++)                   \
+        for (Py_ssize_t y = (offsets).reach[1]; y < (levels).size[1] - (offsets).reach[1]; y++)               \
+            for (Py_ssize_t row = (z * (levels).size[1] + y) * (levels).size[2],                              \
+                            i = row + (offsets).reach[2], end = row + (levels).size[2] - (offsets).reach[2];  \
+                 i < end; i++)
+
+/* --- grey levels --------------------------------------------------------------------------------------------- */
+
+PyDoc_STRVAR(bounds_doc, "bounds(mask, box): first and last index of the mask along each axis, and its voxels.");
+
+static PyObject *bounds(PyObject *self, PyObject *args)
+{
+    PyObject *mask_object, *box_object;
+    Py_buffer mask, box;
+    if (!PyArg_ParseTuple(args, "OO", &mask_object, &box_object))
+        return NULL;
+    if (take(mask_object, &mask, "?", 3, 0, "mask") < 0)
+        return NULL;
+    if (take(box_object, &box, "l", 2, 1, "box") < 0) {
+        PyBuffer_Release(&mask);
+        return NULL;
+    }
+    Py_ssize_t inside = 0;
+    if (count_of(&box) != 6) {
+        PyErr_SetString(PyExc_ValueError, "box must be (3, 2)");
+    } else {
+        long *edge = box.buf;
+        const unsigned char *voxel = mask.buf;
+        Py_BEGIN_ALLOW_THREADS
+        for (int axis = 0; axis < 3; axis++) {
+            edge[2 * axis] = mask.shape[axis];
+            edge[2 * axis + 1] = -1;
+        }
+        for (Py_ssize_t z = 0; z < mask.shape[0]; z++)
+            for (Py_ssize_t y = 0; y < mask.shape[1]; y++) {
+                const unsigned char *row = voxel + (z * mask.shape[1] + y) * mask.shape[2];
+                const unsigned char *first = mask.shape[2] ? memchr(row, 1, (size_t)mask.shape[2]) : NULL;
+                if (!first)
+                    continue;
+                Py_ssize_t x = first - row, last = x, found = 0;
+                if (x < edge[4])
+                    edge[4] = x;
+                for (; x < mask.shape[2]; x++)
+                    if (row[x]) {
+                        found++;
+                        last = x;
+                    }
+                inside += found;
+                if (last > edge[5])
+                    edge[5] = last;
+                if (y < edge[2])
+                    edge[2] = y;
+                if (y > edge[3])
+                    edge[3] = y;
+                if (z < edge[0])
+                    edge[0] = z;
+                edge[1] = z;
+            }
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&mask);
+    PyBuffer_Release(&box);
+    return PyErr_Occurred() ? NULL : PyLong_FromSsize_t(inside);
+}
+
+PyDoc_STRVAR(histogram_doc,
+             "histogram(image, mask, counts) -> tuple: count each int16 value inside, in counts[value + 32768]; the lowest and highest value.");
+
+static PyObject *histogram(PyObject *self, PyObject *args)
+{
+    PyObject *objects[3];
+    Py_buffer image, mask, counts;
+    int lowest = INT16_MAX, highest = INT16_MIN;
+    if (!PyArg_ParseTuple(args, "OOO", &objects[0], &objects[1], &objects[2]))
+        return NULL;
+    if (take(objects[0], &image, "h", 3, 0, "image") < 0)
+        return NULL;
+    if (take(objects[1], &mask, "?", 3, 0, "mask") < 0) {
+        PyBuffer_Release(&image);
+        return NULL;
+    }
+    if (take(objects[2], &counts, "l", 1, 1, "counts") < 0) {
+        PyBuffer_Release(&image);
+        PyBuffer_Release(&mask);
+        return NULL;
+    }
+    if (count_of(&image) != mask.len || count_of(&counts) != 65536) {
+        PyErr_SetString(PyExc_ValueError, "image and mask must be alike, and counts hold 65536");
+    } else {
+        const int16_t *value = image.buf;
+        const unsigned char *inside = mask.buf;
+        long *count = (long *)counts.buf + 32768;
+        Py_BEGIN_ALLOW_THREADS
+        for (Py_ssize_t i = 0; i < mask.len; i++)
+            if (inside[i]) {
+                count[value[i]]++;
+                lowest = value[i] < lowest ? value[i] : lowest;
+                highest = value[i] > highest ? value[i] : highest;
+            }
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&image);
+    PyBuffer_Release(&mask);
+    PyBuffer_Release(&counts);
+    return PyErr_Occurred() ? NULL : Py_BuildValue("ii", lowest, highest);
+}
+
+PyDoc_STRVAR(levels_doc, "levels(image, mask, table, padded): table[value + 32768] for each int16 voxel inside, centred in a padded volume.");
+
+static PyObject *levels(PyObject *self, PyObject *args)
+{
+    PyObject *objects[4];
+    Py_buffer image, mask, table, out;
+    if (!PyArg_ParseTuple(args, "OOOO", &objects[0], &objects[1], &objects[2], &objects[3]))
+        return NULL;
+    if (take(objects[0], &image, "h", 3, 0, "image") < 0)
+        return NULL;
+    if (take(objects[1], &mask, "?", 3, 0, "mask") < 0) {
+        PyBuffer_Release(&image);
+        return NULL;
+    }
+    if (take(objects[2], &table, "i", 1, 0, "table") < 0) {
+        PyBuffer_Release(&image);
+        PyBuffer_Release(&mask);
+        return NULL;
+    }
+    if (take(objects[3], &out, "i", 3, 1, "padded") < 0) {
+        PyBuffer_Release(&image);
+        PyBuffer_Release(&mask);
+        PyBuffer_Release(&table);
+        return NULL;
+    }
+    int fits = count_of(&table) == 65536;
+    Py_ssize_t pad[3];
+    for (int axis = 0; axis < 3; axis++) {
+        fits &= image.shape[axis] == mask.shape[axis] && out.shape[axis] >= mask.shape[axis];
+        pad[axis] = (out.shape[axis] - mask.shape[axis]) / 2;
+    }
+    if (!fits) {
+        PyErr_SetString(PyExc_ValueError, "image, mask and padded volume do not fit each other, or the table is short");
+    } else {
+        const int32_t *level = (const int32_t *)table.buf + 32768;
+        Py_BEGIN_ALLOW_THREADS
+        for (Py_ssize_t z = 0; z < mask.shape[0]; z++)
+            for (Py_ssize_t y = 0; y < mask.shape[1]; y++) {
+                Py_ssize_t from = (z * mask.shape[1] + y) * mask.shape[2];
+                const int16_t *value = (const int16_t *)image.buf + from;
+                const unsigned char *inside = (const unsigned char *)mask.buf + from;
+                int32_t *to = (int32_t *)out.buf + ((z + pad[0]) * out.shape[1] + y + pad[1]) * out.shape[2] + pad[2];
+                for (Py_ssize_t x = 0; x < mask.shape[2]; x++)
+                    to[x] = inside[x] ? level[value[x]] : 0;
+            }
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&image);
+    PyBuffer_Release(&mask);
+    PyBuffer_Release(&table);
+    PyBuffer_Release(&out);
+    if (PyErr_Occurred())
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+/* --- texture matrices ---------------------------------------------------------------------------------------- */
+
+/* What the matrix functions have in common: levels, offsets, how many grey levels there are, and what to fill. */
+typedef struct {
+    Levels levels;
+    Offsets offsets;
+    long grey;
+    Py_buffer out;
+} Texture;
+
+static int open_texture(Texture *t, PyObject *levels, PyObject *offsets, long grey, PyObject *out, const char *format, int ndim)
+{
+    t->grey = grey;
+    if (take_levels(levels, &t->levels, grey) < 0)
+        return -1;
+    if (take_offsets(offsets, &t->offsets, &t->levels) < 0 || take(out, &t->out, format, ndim, 1, "out") < 0) {
+        PyBuffer_Release(&t->levels.view);
+        return -1;
+    }
+    return 0;
+}
+
+static PyObject *close_texture(Texture *t)
+{
+    PyBuffer_Release(&t->levels.view);
+    PyBuffer_Release(&t->out);
+    if (PyErr_Occurred())
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(glcm_doc, "glcm(levels, offsets, grey, out): out[i, j, k] += pairs of levels i and j that lie offset k apart.");
+
+static PyObject *glcm(PyObject *self, PyObject *args)
+{
+    PyObject *objects[3];
+    long grey;
+    Texture t;
+    if (!PyArg_ParseTuple(args, "OOlO", &objects[0], &objects[1], &grey, &objects[2]))
+        return NULL;
+    if (open_texture(&t, objects[0], objects[1], grey, objects[2], "i", 3) < 0)
+        return NULL;
+    if (t.out.shape[0] != grey || t.out.shape[1] != grey || t.out.shape[2] != t.offsets.count) {
+        PyErr_SetString(PyExc_ValueError, "out must be (grey, grey, offsets)");
+    } else {
+        const int32_t *voxel = t.levels.voxel;
+        const Py_ssize_t angles = t.offsets.count, wide = grey * angles;
+        int32_t *out = t.out.buf;
+        Py_BEGIN_ALLOW_THREADS
+        FOR_EACH_VOXEL(t.levels, t.offsets) {
+            if (!voxel[i])
+                continue;
+            int32_t *line = out + (voxel[i] - 1) * wide;
+            for (Py_ssize_t k = 0; k < angles; k++) {
+                int32_t other = voxel[i + t.offsets.step[k]];
+                if (other)
+                    line[(other - 1) * angles + k]++;
+            }
+        }
+        Py_END_ALLOW_THREADS
+    }
+    return close_texture(&t);
+}
+
+/* The voxels' equal neighbours: what run lengths, zones and dependences are all counted from. */
+typedef struct {
+    Py_buffer view;
+    const uint16_t *bits;
+} Alike;
+
+/* Take what alike() made for these levels and offsets; the shapes must agree. */
+static int take_alike(PyObject *object, Alike *alike, const Levels *levels, const Offsets *offsets)
+{
+    if (take(object, &alike->view, "H", 3, 0, "alike") < 0)
+        return -1;
+    alike->bits = alike->view.buf;
+    int fits = offsets->count <= 16;
+    for (int axis = 0; axis < 3; axis++)
+        fits &= alike->view.shape[axis] == levels->size[axis];
+    uint16_t beyond = 0;
+    if (fits) /* a bit on a voxel that an offset leads out of, or for no offset, would lead out of the buffer */
+        for (Py_ssize_t z = 0, i = 0; z < levels->size[0]; z++)
+            for (Py_ssize_t y = 0; y < levels->size[1]; y++) {
+                int rim = z < offsets->reach[0] || z >= levels->size[0] - offsets->reach[0] || y < offsets->reach[1] ||
+                          y >= levels->size[1] - offsets->reach[1];
+                for (Py_ssize_t x = 0; x < levels->size[2]; x++, i++)
+                    if (rim || x < offsets->reach[2] || x >= levels->size[2] - offsets->reach[2])
+                        beyond |= alike->bits[i];
+                    else
+                        beyond |= (uint16_t)(alike->bits[i] & ~((1u << offsets->count) - 1));
+            }
+    if (!fits || beyond) {
+        PyErr_SetString(PyExc_ValueError, "alike was not made from these levels and offsets");
+        PyBuffer_Release(&alike->view);
+        return -1;
+    }
+    return 0;
+}
+
+PyDoc_STRVAR(alike_doc,
+             "alike(levels, offsets, grey, out): set bit k of out[voxel] where the voxel at minus offset k has the same level, inside.");
+
+static PyObject *alike(PyObject *self, PyObject *args)
+{
+    PyObject *objects[3];
+    long grey;
+    Texture t;
+    if (!PyArg_ParseTuple(args, "OOlO", &objects[0], &objects[1], &grey, &objects[2]))
+        return NULL;
+    if (open_texture(&t, objects[0], objects[1], grey, objects[2], "H", 3) < 0)
+        return NULL;
+    int fits = t.offsets.count <= 16;
+    for (int axis = 0; axis < 3; axis++)
+        fits &= t.out.shape[axis] == t.levels.size[axis];
+    if (!fits) {
+        PyErr_SetString(PyExc_ValueError, "out must have the shape of the levels, and there be at most 16 offsets");
+    } else {
+        const Py_ssize_t *size = t.levels.size, *reach = t.offsets.reach, wide = size[2] - 2 * reach[2];
+        Py_BEGIN_ALLOW_THREADS
+        for (Py_ssize_t z = reach[0]; z < size[0] - reach[0]; z++)
+            for (Py_ssize_t y = reach[1]; y < size[1] - reach[1]; y++) {
+                Py_ssize_t from = (z * size[1] + y) * size[2] + reach[2];
+                const int32_t *restrict here = t.levels.voxel + from;
+                uint16_t *restrict bits = (uint16_t *)t.out.buf + from;
+                for (Py_ssize_t x = 0; x < wide; x++)
+                    bits[x] = 0;
+                for (Py_ssize_t k = 0; k < t.offsets.count; k++) {
+                    const int32_t *there = here - t.offsets.step[k];
+                    uint16_t bit = (uint16_t)(1u << k);
+                    for (Py_ssize_t x = 0; x < wide; x++)
+                        bits[x] |= here[x] == there[x] ? bit : 0;
+                }
+                for (Py_ssize_t x = 0; x < wide; x++)
+                    bits[x] = here[x] ? bits[x] : 0;
+            }
+        Py_END_ALLOW_THREADS
+    }
+    return close_texture(&t);
+}
+
+/* Whether two voxels of the region share a line along offset k, with a gap between them or without. */
+static int shares_a_line(const Levels *levels, const Offsets *offsets, Py_ssize_t k)
+{
+    const int32_t *voxel = levels->voxel;
+    FOR_EACH_VOXEL(*levels, *offsets)
+        if (voxel[i] && voxel[i + offsets->step[k]])
+            return 1;
+    FOR_EACH_VOXEL(*levels, *offsets) {
+        if (!voxel[i])
+            continue;
+        Py_ssize_t at[3] = {z, y, i - row}, j = i;
+        for (;;) {
+            int left = 0;
+            for (int axis = 0; axis < 3; axis++) {
+                at[axis] += offsets->along[k][axis];
+                left |= at[axis] < 0 || at[axis] >= levels->size[axis];
+            }
+            if (left)
+                break;
+            j += offsets->step[k];
+            if (voxel[j])
+                return 1;
+        }
+    }
+    return 0;
+}
+
+PyDoc_STRVAR(glrlm_doc,
+             "glrlm(levels, offsets, grey, alike, out): out[i, n - 1, k] = runs of level i and length n along offset k.\n\n"
+             "An offset along which no two voxels of the region share a line has no runs.");
+
+static PyObject *glrlm(PyObject *self, PyObject *args)
+{
+    PyObject *objects[4];
+    long grey;
+    Texture t;
+    Alike same;
+    if (!PyArg_ParseTuple(args, "OOlOO", &objects[0], &objects[1], &grey, &objects[2], &objects[3]))
+        return NULL;
+    if (open_texture(&t, objects[0], objects[1], grey, objects[3], "i", 3) < 0)
+        return NULL;
+    if (take_alike(objects[2], &same, &t.levels, &t.offsets) < 0)
+        return close_texture(&t);
+    Py_ssize_t longest = 0;
+    for (int axis = 0; axis < 3; axis++)
+        longest = t.levels.size[axis] > longest ? t.levels.size[axis] : longest;
+    if (t.out.shape[0] != grey || t.out.shape[1] < longest || t.out.shape[2] != t.offsets.count) {
+        PyErr_SetString(PyExc_ValueError, "out must be (grey, longest side, offsets)");
+    } else {
+        const int32_t *voxel = t.levels.voxel;
+        const Py_ssize_t angles = t.offsets.count, most = t.out.shape[1];
+        int32_t *out = t.out.buf;
+        Py_BEGIN_ALLOW_THREADS
+        /* Most runs are single voxels: count every voxel as one, and take back those that a longer run holds. */
+        FOR_EACH_VOXEL(t.levels, t.offsets)
+            if (voxel[i])
+                out[(voxel[i] - 1) * most * angles]++;
+        for (long level = 0; level < grey; level++)
+            for (Py_ssize_t k = 1; k < angles; k++)
+                out[level * most * angles + k] = out[level * most * angles];
+        FOR_EACH_VOXEL(t.levels, t.offsets) {
+            if (!voxel[i])
+                continue;
+            int32_t *line = out + (voxel[i] - 1) * most * angles;
+            for (unsigned bits = same.bits[i]; bits; bits &= bits - 1) {
+                int k = __builtin_ctz(bits);
+                const Py_ssize_t step = t.offsets.step[k];
+                if (same.bits[i + step] >> k & 1)
+                    continue; /* the run goes on; it is counted at its end */
+                Py_ssize_t length = 2, j = i - step;
+                while (length < most && same.bits[j] >> k & 1) {
+                    length++;
+                    j -= step;
+                }
+                line[(length - 1) * angles + k]++;
+                line[k] -= (int32_t)length;
+            }
+        }
+        for (Py_ssize_t k = 0; k < angles; k++)
+            if (!shares_a_line(&t.levels, &t.offsets, k))
+                for (long level = 0; level < grey; level++)
+                    out[level * most * angles + k] = 0;
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&same.view);
+    return close_texture(&t);
+}
+
+/* The zone that voxel i belongs to: follow parents to the root, halving the path on the way. */
+static int32_t root_of(int32_t *parent, int32_t i)
+{
+    while (parent[i] != i) {
+        parent[i] = parent[parent[i]];
+        i = parent[i];
+    }
+    return i;
+}
+
+PyDoc_STRVAR(zones_doc,
+             "zones(levels, offsets, grey, alike) -> bytes: int32 pairs (level - 1, voxels), one for each connected zone of one level.\n\n"
+             "The offsets must each point forwards in memory; a zone is a class of the union of those neighbours.");
+
+static PyObject *zones(PyObject *self, PyObject *args)
+{
+    PyObject *objects[3], *result = NULL;
+    long grey;
+    Levels levels;
+    Offsets offsets;
+    Alike same;
+    if (!PyArg_ParseTuple(args, "OOlO", &objects[0], &objects[1], &grey, &objects[2]))
+        return NULL;
+    if (take_levels(objects[0], &levels, grey) < 0)
+        return NULL;
+    if (take_offsets(objects[1], &offsets, &levels) < 0 || take_alike(objects[2], &same, &levels, &offsets) < 0) {
+        PyBuffer_Release(&levels.view);
+        return NULL;
+    }
+    for (Py_ssize_t k = 0; k < offsets.count; k++)
+        if (offsets.step[k] <= 0)
+            PyErr_SetString(PyExc_ValueError, "offsets must point forwards");
+    Py_ssize_t total = count_of(&levels.view), found = 0;
+    int32_t *parent = PyErr_Occurred() ? NULL : PyMem_RawMalloc((size_t)total * sizeof *parent + 1);
+    if (!parent) {
+        PyBuffer_Release(&levels.view);
+        PyBuffer_Release(&same.view);
+        return PyErr_Occurred() ? NULL : PyErr_NoMemory();
+    }
+    const int32_t *voxel = levels.voxel;
+    Py_BEGIN_ALLOW_THREADS
+    FOR_EACH_VOXEL(levels, offsets) {
+        int32_t root = (int32_t)i;
+        if (!voxel[i])
+            continue;
+        parent[i] = root;
+        for (unsigned bits = same.bits[i]; bits; bits &= bits - 1) {
+            int32_t other = root_of(parent, (int32_t)(i - offsets.step[__builtin_ctz(bits)]));
+            if (other < root) { /* roots are a zone's first voxel, so every parent lies before its child */
+                parent[root] = other;
+                root = other;
+            } else {
+                parent[other] = root;
+            }
+        }
+    }
+    /* Parents lie before their children: one pass forward points every voxel at its root, and the same pass can
+     * count, storing -voxels in a root's own place. */
+    FOR_EACH_VOXEL(levels, offsets) {
+        if (!voxel[i])
+            continue;
+        if (parent[i] == (int32_t)i) {
+            parent[i] = -1;
+            found++;
+        } else {
+            int32_t above = parent[i];
+            if (parent[above] >= 0)
+                above = parent[above]; /* it has been pointed at its root already */
+            parent[above]--;
+            parent[i] = above;
+        }
+    }
+    Py_END_ALLOW_THREADS
+    result = PyBytes_FromStringAndSize(NULL, found * 2 * (Py_ssize_t)sizeof(int32_t));
+    if (result) {
+        int32_t *pair = (int32_t *)PyBytes_AS_STRING(result);
+        Py_BEGIN_ALLOW_THREADS
+        FOR_EACH_VOXEL(levels, offsets)
+            if (voxel[i] && parent[i] < 0) {
+                *pair++ = voxel[i] - 1;
+                *pair++ = -parent[i];
+            }
+        Py_END_ALLOW_THREADS
+    }
+    PyMem_RawFree(parent);
+    PyBuffer_Release(&levels.view);
+    PyBuffer_Release(&same.view);
+    return result;
+}
+
+PyDoc_STRVAR(gldm_doc,
+             "gldm(levels, offsets, values, tolerance, out): out[i, n] += voxels of level i with n neighbours, at plus or minus the offsets, whose grey value, values[level], differs by at most the tolerance.");
+
+static PyObject *gldm(PyObject *self, PyObject *args)
+{
+    PyObject *objects[4];
+    long tolerance;
+    Py_buffer values;
+    Texture t;
+    if (!PyArg_ParseTuple(args, "OOOlO", &objects[0], &objects[1], &objects[2], &tolerance, &objects[3]))
+        return NULL;
+    if (take(objects[2], &values, "l", 1, 0, "values") < 0)
+        return NULL;
+    if (open_texture(&t, objects[0], objects[1], count_of(&values) - 1, objects[3], "i", 2) < 0) {
+        PyBuffer_Release(&values);
+        return NULL;
+    }
+    const Py_ssize_t *size = t.levels.size, *reach = t.offsets.reach, wide = size[2] - 2 * reach[2];
+    uint16_t *row = PyMem_RawMalloc((size_t)(size[2] + 1) * sizeof *row);
+    if (!row) {
+        PyErr_NoMemory();
+    } else if (t.out.shape[0] != t.grey || t.out.shape[1] != 2 * t.offsets.count + 1) {
+        PyErr_SetString(PyExc_ValueError, "out must be (grey, 2 * offsets + 1)");
+    } else {
+        const long *value = values.buf;
+        const Py_ssize_t most = t.out.shape[1];
+        int32_t *out = t.out.buf;
+        Py_BEGIN_ALLOW_THREADS
+        for (Py_ssize_t z = reach[0]; z < size[0] - reach[0]; z++)
+            for (Py_ssize_t y = reach[1]; y < size[1] - reach[1]; y++) {
+                const int32_t *here = t.levels.voxel + (z * size[1] + y) * size[2] + reach[2];
+                memset(row, 0, (size_t)wide * sizeof *row);
+                for (Py_ssize_t k = 0; k < t.offsets.count; k++) {
+                    const int32_t *before = here - t.offsets.step[k], *after = here + t.offsets.step[k];
+                    if (tolerance == 0)
+                        for (Py_ssize_t x = 0; x < wide; x++)
+                            row[x] = (uint16_t)(row[x] + (here[x] == before[x]) + (here[x] == after[x]));
+                    else
+                        for (Py_ssize_t x = 0; x < wide; x++) {
+                            long low = value[here[x]] - tolerance, high = value[here[x]] + tolerance;
+                            row[x] = (uint16_t)(row[x] + (before[x] && value[before[x]] >= low && value[before[x]] <= high) +
+                                                (after[x] && value[after[x]] >= low && value[after[x]] <= high));
+                        }
+                }
+                for (Py_ssize_t x = 0; x < wide; x++)
+                    if (here[x])
+                        out[(here[x] - 1) * most + row[x]]++;
+            }
+        Py_END_ALLOW_THREADS
+    }
+    PyMem_RawFree(row);
+    PyBuffer_Release(&values);
+    return close_texture(&t);
+}
+
+PyDoc_STRVAR(ngtdm_doc,
+             "ngtdm(levels, offsets, tones, out): out[i] += (1, |tone - mean tone of its neighbours|) for each voxel of level i; without neighbours, at plus or minus the offsets, it differs by 0.\n\n"
+             "The tones are the volume of grey values, 0 outside.");
+
+static PyObject *ngtdm(PyObject *self, PyObject *args)
+{
+    PyObject *objects[4];
+    long grey;
+    Py_buffer tones;
+    Texture t;
+    if (!PyArg_ParseTuple(args, "OOlOO", &objects[0], &objects[1], &grey, &objects[2], &objects[3]))
+        return NULL;
+    if (take(objects[2], &tones, "i", 3, 0, "tones") < 0)
+        return NULL;
+    if (open_texture(&t, objects[0], objects[1], grey, objects[3], "d", 2) < 0) {
+        PyBuffer_Release(&tones);
+        return NULL;
+    }
+    const Py_ssize_t *size = t.levels.size, *reach = t.offsets.reach, wide = size[2] - 2 * reach[2];
+    int fits = t.out.shape[0] == grey && t.out.shape[1] == 2;
+    for (int axis = 0; axis < 3; axis++)
+        fits &= tones.shape[axis] == size[axis];
+    int64_t *sum = PyMem_RawMalloc((size_t)(size[2] + 1) * sizeof *sum);
+    int32_t *neighbours = PyMem_RawMalloc((size_t)(size[2] + 1) * sizeof *neighbours);
+    if (!sum || !neighbours) {
+        PyErr_NoMemory();
+    } else if (!fits) {
+        PyErr_SetString(PyExc_ValueError, "out must be (grey, 2), and the tones have the shape of the levels");
+    } else {
+        double *out = t.out.buf;
+        Py_BEGIN_ALLOW_THREADS
+        for (Py_ssize_t z = reach[0]; z < size[0] - reach[0]; z++)
+            for (Py_ssize_t y = reach[1]; y < size[1] - reach[1]; y++) {
+                Py_ssize_t from = (z * size[1] + y) * size[2] + reach[2];
+                const int32_t *here = t.levels.voxel + from, *tone = (const int32_t *)tones.buf + from;
+                memset(sum, 0, (size_t)wide * sizeof *sum);
+                memset(neighbours, 0, (size_t)wide * sizeof *neighbours);
+                for (Py_ssize_t k = 0; k < t.offsets.count; k++) {
+                    const int32_t *before = tone - t.offsets.step[k], *after = tone + t.offsets.step[k];
+                    for (Py_ssize_t x = 0; x < wide; x++) {
+                        sum[x] += (int64_t)before[x] + after[x];
+                        neighbours[x] += (before[x] != 0) + (after[x] != 0);
+                    }
+                }
+                for (Py_ssize_t x = 0; x < wide; x++) {
+                    if (!here[x])
+                        continue;
+                    double *line = out + 2 * (here[x] - 1);
+                    line[0] += 1;
+                    if (neighbours[x]) /* PyRadiomics counts a voxel without any, too */
+                        line[1] += fabs((double)tone[x] - (double)sum[x] / neighbours[x]);
+                }
+            }
+        Py_END_ALLOW_THREADS
+    }
+    PyMem_RawFree(sum);
+    PyMem_RawFree(neighbours);
+    PyBuffer_Release(&tones);
+    return close_texture(&t);
+}
+
+/* --- shape --------------------------------------------------------------------------------------------------- */
+
+PyDoc_STRVAR(mesh_counts_doc,
+             "mesh_counts(mask, out): out[kind] += (1, z, y, x) for each 2x2x2 neighbourhood of that kind, out being (256, 4).\n\n"
+             "Bit 4 z + 2 y + x of the kind is set where that corner is inside; kinds 0 and 255 have no surface and are left out.");
+
+static PyObject *mesh_counts(PyObject *self, PyObject *args)
+{
+    PyObject *objects[2];
+    Py_buffer mask, out;
+    if (!PyArg_ParseTuple(args, "OO", &objects[0], &objects[1]))
+        return NULL;
+    if (take(objects[0], &mask, "?", 3, 0, "mask") < 0)
+        return NULL;
+    if (take(objects[1], &out, "l", 2, 1, "out") < 0) {
+        PyBuffer_Release(&mask);
+        return NULL;
+    }
+    if (out.shape[0] != 256 || out.shape[1] != 4) {
+        PyErr_SetString(PyExc_ValueError, "out must be (256, 4)");
+    } else {
+        long *count = out.buf;
+        Py_ssize_t wide = mask.shape[2];
+        Py_BEGIN_ALLOW_THREADS
+        for (Py_ssize_t z = 0; z + 1 < mask.shape[0]; z++)
+            for (Py_ssize_t y = 0; y + 1 < mask.shape[1]; y++) {
+                const unsigned char *a = (const unsigned char *)mask.buf + (z * mask.shape[1] + y) * wide, *b = a + wide;
+                const unsigned char *c = a + mask.shape[1] * wide, *d = c + wide;
+                /* The four voxels at x are bits 0, 2, 4, 6; those at x + 1 the bits beside them. */
+                unsigned left = wide ? a[0] | b[0] << 2 | c[0] << 4 | d[0] << 6 : 0;
+                for (Py_ssize_t x = 0; x + 1 < wide; x++) {
+                    unsigned right = a[x + 1] | b[x + 1] << 2 | c[x + 1] << 4 | d[x + 1] << 6;
+                    unsigned kind = (left | right << 1) & 255;
+                    left = right;
+                    if (kind == 0 || kind == 255)
+                        continue;
+                    long *line = count + 4 * kind;
+                    line[0]++;
+                    line[1] += z;
+                    line[2] += y;
+                    line[3] += x;
+                }
+            }
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&mask);
+    PyBuffer_Release(&out);
+    if (PyErr_Occurred())
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(moments_doc, "moments(mask, out): voxels inside, their sums of z, y, x and of zz, zy, zx, yy, yx, xx; out holds 10.");
+
+static PyObject *moments(PyObject *self, PyObject *args)
+{
+    PyObject *objects[2];
+    Py_buffer mask, out;
+    if (!PyArg_ParseTuple(args, "OO", &objects[0], &objects[1]))
+        return NULL;
+    if (take(objects[0], &mask, "?", 3, 0, "mask") < 0)
+        return NULL;
+    if (take(objects[1], &out, "l", 1, 1, "out") < 0) {
+        PyBuffer_Release(&mask);
+        return NULL;
+    }
+    if (count_of(&out) != 10) {
+        PyErr_SetString(PyExc_ValueError, "out must hold 10");
+    } else {
+        long *sum = out.buf;
+        Py_BEGIN_ALLOW_THREADS
+        for (Py_ssize_t z = 0; z < mask.shape[0]; z++)
+            for (Py_ssize_t y = 0; y < mask.shape[1]; y++) {
+                const unsigned char *row = (const unsigned char *)mask.buf + (z * mask.shape[1] + y) * mask.shape[2];
+                long n = 0, s = 0, ss = 0;
+                for (Py_ssize_t x = 0; x < mask.shape[2]; x++) {
+                    long inside = row[x], at = inside * x;
+                    n += inside;
+                    s += at;
+                    ss += at * x;
+                }
+                sum[0] += n;
+                sum[1] += n * z;
+                sum[2] += n * y;
+                sum[3] += s;
+                sum[4] += n * z * z;
+                sum[5] += n * z * y;
+                sum[6] += s * z;
+                sum[7] += n * y * y;
+                sum[8] += s * y;
+                sum[9] += ss;
+            }
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&mask);
+    PyBuffer_Release(&out);
+    if (PyErr_Occurred())
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+/* A mesh vertex in half voxels, and its distance from the centre of the box in mm. */
+typedef struct {
+    int32_t at[3];
+    double radius;
+} Vertex;
+
+typedef struct {
+    Vertex *item;
+    size_t count, room;
+} Vertices;
+
+static int append(Vertices *list, Vertex vertex)
+{
+    if (list->count == list->room) {
+        size_t room = list->room ? 2 * list->room : 1024;
+        Vertex *item = PyMem_RawRealloc(list->item, room * sizeof *item);
+        if (!item)
+            return -1;
+        list->item = item;
+        list->room = room;
+    }
+    list->item[list->count++] = vertex;
+    return 0;
+}
+
+static double squared(double value)
+{
+    return value * value;
+}
+
+/* First and last place at which two lines of n voxels differ; a last before the first means nowhere. */
+static void differ(const unsigned char *a, const unsigned char *b, Py_ssize_t step, Py_ssize_t n, Py_ssize_t *first, Py_ssize_t *last)
+{
+    Py_ssize_t low = 0, high = n - 1;
+    while (low < n && a[low * step] == b[low * step])
+        low++;
+    while (high > low && a[high * step] == b[high * step])
+        high--;
+    *first = low;
+    *last = low < n ? high : -1;
+}
+
+/* Twice the area of the triangle o, a, b, seen from above: positive where the turn is to the left. */
+static int64_t turn(const int32_t o[2], const int32_t a[2], const int32_t b[2])
+{
+    return (int64_t)(a[0] - o[0]) * (b[1] - o[1]) - (int64_t)(a[1] - o[1]) * (b[0] - o[0]);
+}
+
+/* Corners of the convex hull of points in ascending order (Andrew's monotone chain, in exact integers). */
+static Py_ssize_t hull_of(int32_t (*point)[2], Py_ssize_t n, int32_t (*hull)[2])
+{
+    Py_ssize_t corners = 0;
+    for (int side = 0; side < 2; side++) {
+        Py_ssize_t base = corners;
+        for (Py_ssize_t k = 0; k < n; k++) {
+            const int32_t *next = point[side ? n - 1 - k : k];
+            while (corners >= base + 2 && turn(hull[corners - 2], hull[corners - 1], next) <= 0)
+                corners--;
+            memcpy(hull[corners++], next, sizeof *hull);
+        }
+        if (corners > base + 1)
+            corners--; /* the last corner of a side is the first of the other */
+    }
+    return corners;
+}
+
+/* The voxels of one plane, and how it lies in the volume. */
+typedef struct {
+    const unsigned char *voxel;
+    Py_ssize_t lines, length;   /* of the plane, in voxels */
+    Py_ssize_t line, along;     /* steps through the buffer from line to line, and along one */
+    Py_ssize_t across;          /* step to the next plane */
+} Plane;
+
+/* The outermost mesh vertices on each line of half-plane `half`, ascending: every hull corner is among them. */
+static Py_ssize_t rim_of(const Plane *plane, Py_ssize_t half, int32_t (*point)[2])
+{
+    const unsigned char *voxel = plane->voxel + half / 2 * plane->across;
+    Py_ssize_t n = 0, first, last;
+    for (Py_ssize_t k = 0; k < plane->lines; k++) {
+        const unsigned char *line = voxel + k * plane->line;
+        if (half % 2) { /* midway between two layers of voxels: where they differ */
+            differ(line, line + plane->across, plane->along, plane->length, &first, &last);
+            if (last >= 0) {
+                point[n][0] = (int32_t)(2 * k), point[n++][1] = (int32_t)(2 * first);
+                if (last > first)
+                    point[n][0] = (int32_t)(2 * k), point[n++][1] = (int32_t)(2 * last);
+            }
+            continue;
+        }
+        /* Along the line, a vertex before its first voxel and one after its last (the rim of the box is empty). */
+        for (first = 0; first < plane->length && !line[first * plane->along]; first++)
+            ;
+        if (first < plane->length) {
+            for (last = plane->length - 1; !line[last * plane->along]; last--)
+                ;
+            point[n][0] = (int32_t)(2 * k), point[n++][1] = (int32_t)(2 * first - 1);
+            point[n][0] = (int32_t)(2 * k), point[n++][1] = (int32_t)(2 * last + 1);
+        }
+        if (k + 1 < plane->lines) { /* midway to the next line */
+            differ(line, line + plane->line, plane->along, plane->length, &first, &last);
+            if (last >= 0) {
+                point[n][0] = (int32_t)(2 * k + 1), point[n++][1] = (int32_t)(2 * first);
+                if (last > first)
+                    point[n][0] = (int32_t)(2 * k + 1), point[n++][1] = (int32_t)(2 * last);
+            }
+        }
+    }
+    return n;
+}
+
+static int by_radius(const void *a, const void *b)
+{
+    double left = ((const Vertex *)a)->radius, right = ((const Vertex *)b)->radius;
+    return (left < right) - (left > right);
+}
+
+/* Greatest squared distance. Vertices come in falling order of their distance r from one centre, and no two are
+ * further apart than the sum of theirs: so most pairs need no look. */
+static double widest(const Vertices *list, const double half[3])
+{
+    double best = 0, length = 0;
+    for (size_t i = 1; i < list->count; i++) {
+        const Vertex *p = list->item + i;
+        if (list->item[0].radius + p->radius < length)
+            break;
+        for (size_t j = 0; j < i; j++) {
+            const Vertex *q = list->item + j;
+            if (p->radius + q->radius < length)
+                break;
+            double d = squared((p->at[0] - q->at[0]) * half[0]) + squared((p->at[1] - q->at[1]) * half[1]) +
+                       squared((p->at[2] - q->at[2]) * half[2]);
+            if (d > best) {
+                best = d;
+                length = sqrt(d) * (1 - 1e-12); /* the bound is rounded, too */
+            }
+        }
+    }
+    return best;
+}
+
+/* Greatest distances within planes across `axis`, in mm; hull corners of all planes are appended to `corners`. */
+static double planar(const Py_buffer *mask, int axis, const double half[3], Vertices *corners, int32_t (*work)[2], Py_ssize_t room)
+{
+    const Py_ssize_t *n = mask->shape, step[3] = {n[1] * n[2], n[2], 1};
+    int a = axis == 0 ? 1 : 0, b = axis == 2 ? 1 : 2;
+    Plane plane = {mask->buf, n[a], n[b], step[a], step[b], step[axis]};
+    int32_t(*hull)[2] = work + room;
+    double best = 0;
+    for (Py_ssize_t k = 0; k < 2 * n[axis] - 1; k++) {
+        Py_ssize_t points = rim_of(&plane, k, work), found = points ? hull_of(work, points, hull) : 0;
+        for (Py_ssize_t i = 0; i < found; i++) {
+            for (Py_ssize_t j = 0; j < i; j++) {
+                double d = squared((hull[i][0] - hull[j][0]) * half[a]) + squared((hull[i][1] - hull[j][1]) * half[b]);
+                best = d > best ? d : best;
+            }
+            if (corners) {
+                Vertex vertex;
+                vertex.at[axis] = (int32_t)k, vertex.at[a] = hull[i][0], vertex.at[b] = hull[i][1];
+                vertex.radius = 0;
+                for (int d = 0; d < 3; d++)
+                    vertex.radius += squared((vertex.at[d] - (double)(n[d] - 1)) * half[d]);
+                vertex.radius = sqrt(vertex.radius);
+                if (append(corners, vertex) < 0)
+                    return -1;
+            }
+        }
+    }
+    return sqrt(best);
+}
+
+PyDoc_STRVAR(diameters_doc,
+             "diameters(mask, z, y, x, wanted) -> tuple: greatest distance in mm between mesh vertices of the same z, of the same y, of the same x, and of any; only those whose bit of `wanted` is set, else 0.\n\n"
+             "The mask must have an empty layer on every side; a vertex lies midway on each edge that the surface cuts.");
+
+static PyObject *diameters(PyObject *self, PyObject *args)
+{
+    PyObject *object;
+    Py_buffer mask;
+    double half[3], found[4] = {0, 0, 0, 0};
+    long wanted;
+    if (!PyArg_ParseTuple(args, "Odddl", &object, &half[0], &half[1], &half[2], &wanted))
+        return NULL;
+    if (take(object, &mask, "?", 3, 0, "mask") < 0)
+        return NULL;
+    Py_ssize_t longest = 0;
+    for (int axis = 0; axis < 3; axis++) {
+        half[axis] /= 2;
+        longest = mask.shape[axis] > longest ? mask.shape[axis] : longest;
+    }
+    /* Two lines, at most two points each, for every voxel along the longest side; half a hull may hold as many. */
+    Py_ssize_t room = 4 * longest + 4;
+    int32_t(*work)[2] = longest < INT32_MAX / 8 ? PyMem_RawMalloc(3 * (size_t)room * sizeof *work) : NULL;
+    Vertices corners = {NULL, 0, 0};
+    int failed = !work;
+    Py_BEGIN_ALLOW_THREADS
+    for (int axis = 0; axis < 3 && !failed; axis++) {
+        int solid = axis == 0 && wanted & 8; /* the hull's corners are corners of their planes' hulls */
+        if (wanted & 1 << axis || solid)
+            found[axis] = planar(&mask, axis, half, solid ? &corners : NULL, work, room);
+        failed |= found[axis] < 0;
+    }
+    if (wanted & 8 && !failed && corners.count) {
+        qsort(corners.item, corners.count, sizeof *corners.item, by_radius);
+        found[3] = sqrt(widest(&corners, half));
+    }
+    Py_END_ALLOW_THREADS
+    PyMem_RawFree(work);
+    PyMem_RawFree(corners.item);
+    PyBuffer_Release(&mask);
+    return failed ? PyErr_NoMemory() : Py_BuildValue("dddd", found[0], found[1], found[2], found[3]);
+}
+
+/* --- resampling ---------------------------------------------------------------------------------------------- */
+
+/* Where one output index falls between two input voxels. */
+typedef struct {
+    Py_ssize_t below, above;
+    double weight;
+} Between;
+
+/* Places along one axis as ITK's LinearInterpolateImageFunction takes them; -1 where one lies outside the image. */
+static int between(const Py_buffer *places, Py_ssize_t size, Between *found)
+{
+    const double *place = places->buf;
+    for (Py_ssize_t i = 0; i < places->shape[0]; i++) {
+        if (!(place[i] >= -0.5 && place[i] < (double)size - 0.5))
+            return -1;
+        Py_ssize_t below = (Py_ssize_t)floor(place[i]);
+        below = below < 0 ? 0 : below;
+        double weight = place[i] - (double)below;
+        found[i].below = below;
+        found[i].above = below + 1 < size ? below + 1 : below;
+        found[i].weight = weight > 0 ? weight : 0; /* beyond the first voxel's centre its value holds */
+    }
+    return 0;
+}
+
+PyDoc_STRVAR(resample_linear_doc,
+             "resample_linear(image, z, y, x, mask, out): trilinear value at each place (z[i], y[j], x[k]) inside the mask, in voxels of the image.\n\n"
+             "Image and out are int16 or both float64; integers are cut towards zero, as ITK casts them.");
+
+static PyObject *resample_linear(PyObject *self, PyObject *args)
+{
+    PyObject *objects[6];
+    Py_buffer buffer[6];
+    static const char *const names[6] = {"image", "z", "y", "x", "mask", "out"};
+    if (!PyArg_ParseTuple(args, "OOOOOO", objects, objects + 1, objects + 2, objects + 3, objects + 4, objects + 5))
+        return NULL;
+    int whole = 1, taken = 0;
+    Between *steps = NULL;
+    /* The image's own type decides the output's. */
+    if (take(objects[0], &buffer[0], "h", 3, 0, names[0]) < 0) {
+        PyErr_Clear();
+        whole = 0;
+        if (take(objects[0], &buffer[0], "d", 3, 0, names[0]) < 0)
+            return NULL;
+    }
+    for (taken = 1; taken < 6; taken++) {
+        const char *format = taken < 4 ? "d" : taken == 4 ? "?" : whole ? "h" : "d";
+        if (take(objects[taken], &buffer[taken], format, taken < 4 ? 1 : 3, taken == 5, names[taken]) < 0)
+            goto done;
+    }
+    const Py_ssize_t *size = buffer[0].shape, *n = buffer[5].shape;
+    int fits = 1;
+    for (int axis = 0; axis < 3; axis++)
+        fits &= n[axis] == buffer[1 + axis].shape[0] && n[axis] == buffer[4].shape[axis];
+    if (!fits) {
+        PyErr_SetString(PyExc_ValueError, "mask and out must have one voxel for each place");
+        goto done;
+    }
+    steps = PyMem_RawMalloc((size_t)(n[0] + n[1] + n[2] + 1) * sizeof *steps);
+    if (!steps) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    Between *step[3] = {steps, steps + n[0], steps + n[0] + n[1]};
+    for (int axis = 0; axis < 3; axis++)
+        if (between(&buffer[1 + axis], size[axis], step[axis]) < 0) {
+            PyErr_SetString(PyExc_ValueError, "every place must lie inside the image");
+            goto done;
+        }
+    Py_BEGIN_ALLOW_THREADS
+    for (Py_ssize_t z = 0, i = 0; z < n[0]; z++)
+        for (Py_ssize_t y = 0; y < n[1]; y++) {
+            const Between *bz = &step[0][z], *by = &step[1][y];
+            Py_ssize_t row[4];
+            for (int corner = 0; corner < 4; corner++)
+                row[corner] = ((corner & 2 ? bz->above : bz->below) * size[1] + (corner & 1 ? by->above : by->below)) * size[2];
+            for (Py_ssize_t x = 0; x < n[2]; x++, i++) {
+                if (!((const unsigned char *)buffer[4].buf)[i])
+                    continue;
+                const Between *bx = &step[2][x];
+                double line[4];
+                for (int corner = 0; corner < 4; corner++) {
+                    double a, b;
+                    if (whole) {
+                        a = ((const int16_t *)buffer[0].buf)[row[corner] + bx->below];
+                        b = ((const int16_t *)buffer[0].buf)[row[corner] + bx->above];
+                    } else {
+                        a = ((const double *)buffer[0].buf)[row[corner] + bx->below];
+                        b = ((const double *)buffer[0].buf)[row[corner] + bx->above];
+                    }
+                    line[corner] = a + (b - a) * bx->weight;
+                }
+                /* x, then y, then z, in this form: another order rounds otherwise, and a cast makes that a whole HU. */
+                double front = line[0] + (line[1] - line[0]) * by->weight, back = line[2] + (line[3] - line[2]) * by->weight;
+                double value = front + (back - front) * bz->weight;
+                if (whole)
+                    ((int16_t *)buffer[5].buf)[i] = (int16_t)value;
+                else
+                    ((double *)buffer[5].buf)[i] = value;
+            }
+        }
+    Py_END_ALLOW_THREADS
+done:
+    PyMem_RawFree(steps);
+    for (int k = 0; k < taken; k++)
+        PyBuffer_Release(&buffer[k]);
+    if (PyErr_Occurred())
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+/* --- module -------------------------------------------------------------------------------------------------- */
+
+static PyMethodDef methods[] = {
+    {"bounds", bounds, METH_VARARGS, bounds_doc},
+    {"histogram", histogram, METH_VARARGS, histogram_doc},
+    {"levels", levels, METH_VARARGS, levels_doc},
+    {"glcm", glcm, METH_VARARGS, glcm_doc},
+    {"alike", alike, METH_VARARGS, alike_doc},
+    {"glrlm", glrlm, METH_VARARGS, glrlm_doc},
+    {"zones", zones, METH_VARARGS, zones_doc},
+    {"gldm", gldm, METH_VARARGS, gldm_doc},
+    {"ngtdm", ngtdm, METH_VARARGS, ngtdm_doc},
+    {"mesh_counts", mesh_counts, METH_VARARGS, mesh_counts_doc},
+    {"moments", moments, METH_VARARGS, moments_doc},
+    {"diameters", diameters, METH_VARARGS, diameters_doc},
+    {"resample_linear", resample_linear, METH_VARARGS, resample_linear_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef module = {
+    PyModuleDef_HEAD_INIT, "appliance.radiomics._kernels", "The loops over voxels, compiled.", -1, methods, NULL, NULL, NULL, NULL,
+};
+
+PyMODINIT_FUNC PyInit__kernels(void)
+{
+    return PyModule_Create(&module);
+}
