@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -27,7 +27,7 @@ from appliance.manifest import (
 )
 from appliance.manifest import parse as parse_manifest
 from appliance.radiomics import extract, parameters
-from appliance.spec import Covariate, ExtractionSpec, FeatureVector
+from appliance.spec import Covariate, Engine, ExtractionSpec, FeatureVector
 
 __all__ = [
     "BUNDLE_FILES", "Bundle", "Decision", "FeatureEntry", "GoldenCase", "IntendedUse", "Manifest", "Provenance",
@@ -70,7 +70,7 @@ class Bundle:
     digest: str
 
 
-def load_bundle(folder: Path, *, self_test: bool = True) -> Bundle:
+def load_bundle(folder: Path, *, self_test: bool = True, engine: Engine = "compiled") -> Bundle:
     """Read, verify and prove a bundle.
 
     Parameters
@@ -79,6 +79,8 @@ def load_bundle(folder: Path, *, self_test: bool = True) -> Bundle:
         The bundle's folder.
     self_test
         Recompute the golden case through the real steps; leave it out only where it was just done.
+    engine
+        What is to compute the features, the golden case's as well as every patient's.
 
     Raises
     ------
@@ -92,7 +94,7 @@ def load_bundle(folder: Path, *, self_test: bool = True) -> Bundle:
     for name, expected in manifest.files.items():
         if _sha256(contents[name]) != expected:
             raise Refused(ReasonCode.BUNDLE_HASH_MISMATCH, f"The bundle's {name} is not the file that was packed.")
-    spec = _spec(contents["extraction.yaml"], manifest)
+    spec = replace(_spec(contents["extraction.yaml"], manifest), engine=engine)
     covariates = tuple(entry.covariate for entry in manifest.covariates)
     predictor = Predictor(contents["model.onnx"], manifest.features, manifest.decision, covariates)
     carried = carried_texts(spec.features, covariates, contents["extraction.yaml"].decode("utf-8"))

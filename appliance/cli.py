@@ -10,9 +10,10 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -94,7 +95,8 @@ def run(
     from appliance.bundle import load_bundle
     from appliance.daemon import serve
 
-    serve(settings, wake, load_bundle, lambda: print("ready", flush=True))  # noqa: T201
+    load = partial(load_bundle, engine=settings.engine)
+    serve(settings, wake, load, lambda: print("ready", flush=True))  # noqa: T201
 
 
 def _open_ledger(state: Path | None, config: Path | None) -> Ledger:
@@ -217,6 +219,9 @@ GeometryOption = Annotated[
 SaveOption = Annotated[
     Path | None, typer.Option("--save-volume", help="Folder for volume and mask as NIfTI.", show_default=False)
 ]
+EngineOption = Annotated[
+    Literal["compiled", "reference"], typer.Option(help="What computes the features; reference: PyRadiomics itself.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -235,6 +240,7 @@ def stage(
     covariates: Annotated[
         Path | None, typer.Option(help="CSV of covariates, which outranks the header.", show_default=False)
     ] = None,
+    engine: EngineOption = "compiled",
     as_json: JsonOption = False,
 ) -> None:
     """Stage one study from files or folders, and write its structured report."""
@@ -247,7 +253,7 @@ def stage(
 
     def run_once() -> dict[str, Any]:
         options = Options(roi, match_by_geometry, save_volume, Site.read(prevalence, covariates))
-        return stage_paths(paths, load_bundle(bundle), out, options)
+        return stage_paths(paths, load_bundle(bundle, engine=engine), out, options)
 
     _answer(run_once, as_json)
 
@@ -259,6 +265,7 @@ def measure(
     roi: RoiOption = None,
     match_by_geometry: GeometryOption = False,
     save_volume: SaveOption = None,
+    engine: EngineOption = "compiled",
     as_json: JsonOption = False,
 ) -> None:
     """Measure the features of one study, without a model."""
@@ -267,7 +274,11 @@ def measure(
     from appliance.roi_rule import ROI_RULE
 
     options = Options(roi, match_by_geometry, save_volume)
-    _answer(lambda: measure_paths(paths, ROI_RULE, parameters.read(spec), options), as_json)
+
+    def run_once() -> dict[str, Any]:
+        return measure_paths(paths, ROI_RULE, replace(parameters.read(spec), engine=engine), options)
+
+    _answer(run_once, as_json)
 
 
 def _answer(run_once: Callable[[], dict[str, Any]], as_json: bool) -> None:

@@ -44,6 +44,9 @@ class Settings(BaseModel):
     covariates: Location | None = Field(
         None, description="CSV of study_instance_uid and age, sex or histology, which outranks the header."
     )
+    engine: Literal["compiled", "reference"] = Field(
+        "compiled", description="What computes the features: compiled, or reference (PyRadiomics itself, slower)."
+    )
     settle_seconds: Seconds = Field(0.2, description="How long a file must rest before it is read.")
     case_settle_seconds: Seconds = Field(2.0, description="How long a case must rest before an end counts as an end.")
     report_after_seconds: Seconds = Field(5.0, description="How long a case waits before it is reported as held.")

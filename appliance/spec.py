@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -72,6 +72,9 @@ SUPPORTED_INTERPOLATORS = ("sitkNearestNeighbor", "sitkLinear", "sitkBSpline")
 # from the ROI still has a say; 16 slices leave no difference that a double can hold (docs/decisions.md).
 _MARGIN_SLICES = {"sitkNearestNeighbor": 1, "sitkLinear": 1, "sitkBSpline": 16}
 
+Engine = Literal["compiled", "reference"]
+"""What computes the features: our kernels, or PyRadiomics' own classes. The same numbers, to 1e-9 relative."""
+
 DEFAULT_SETTINGS: Mapping[str, Any] = MappingProxyType({"binWidth": 25.0})
 
 
@@ -86,10 +89,13 @@ class ExtractionSpec:
     settings
         PyRadiomics settings under PyRadiomics' own keys; only those that lungstage supports
         (see :func:`appliance.radiomics.parameters.parse`).
+    engine
+        What computes them; no part of a parameter file, since it changes no number.
     """
 
     features: tuple[str, ...]
     settings: Mapping[str, Any]
+    engine: Engine = "compiled"
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.features if name not in ALL_FEATURES]

@@ -1,81 +1,22 @@
-"""Reference volume, mask and spec in; the selected features out, through PyRadiomics' own feature classes."""
+"""Reference volume, mask and spec in; the selected features out, by the engine that the spec names."""
 
 from __future__ import annotations
-
-import logging
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any
 
 import highdicom as hd
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk
-from radiomics import firstorder, glcm, gldm, glrlm, glszm, imageoperations, ngtdm
 
 from appliance.errors import ReasonCode, Refused
-from appliance.radiomics import grid
-from appliance.radiomics.mesh import MeshShape
-from appliance.spec import FEATURE_NAMES_BY_CLASS, ExtractionSpec, FeatureVector
-
-# A feature that fails is reported as missing, with the case; PyRadiomics' own log lines would only repeat it.
-logging.getLogger("radiomics").setLevel(logging.CRITICAL)
+from appliance.radiomics import compiled, grid
+from appliance.radiomics.grid import MeasurableRoi
+from appliance.spec import ExtractionSpec, FeatureVector
 
 
-@dataclass(frozen=True, slots=True)
-class _GreyLevels:
-    """The ROI discretised once for all texture classes, as ``imageoperations.binImage`` does it."""
-
-    matrix: npt.NDArray[np.int64]
-    present: npt.NDArray[np.int64]
-
-    @classmethod
-    def of(cls, image: sitk.Image, label: sitk.Image, settings: dict[str, Any]) -> _GreyLevels:
-        values = sitk.GetArrayViewFromImage(image)
-        inside = sitk.GetArrayViewFromImage(label) == 1
-        roi = values[inside]
-        # The edges follow from the extremes alone, and PyRadiomics looks for those in a Python loop.
-        edges = imageoperations.getBinEdges(np.array([roi.min(), roi.max()]), **settings)
-        matrix = np.zeros(values.shape, dtype="int")
-        matrix[inside] = np.digitize(roi, edges)
-        return cls(matrix, np.unique(matrix[inside]))
-
-
-class _SharedGreyLevels:
-    """Mixin for PyRadiomics' classes: take the grey levels from the settings instead of binning again."""
-
-    def _applyBinning(self, matrix: npt.NDArray[Any]) -> npt.NDArray[np.int64]:  # noqa: N802  (PyRadiomics' name)
-        levels: _GreyLevels = self.settings["grey_levels"]  # type: ignore[attr-defined]
-        self.coefficients["grayLevels"] = levels.present  # type: ignore[attr-defined]
-        self.coefficients["Ng"] = int(levels.present[-1])  # type: ignore[attr-defined]
-        return levels.matrix.copy()
-
-
-def _sharing(base: type) -> type:
-    # Under the library's own module name, so that its log lines stay in its own logger.
-    return type(base.__name__, (_SharedGreyLevels, base), {"__module__": base.__module__})
-
-
-_CLASSES = MappingProxyType(
-    {
-        "shape": MeshShape,
-        "firstorder": _sharing(firstorder.RadiomicsFirstOrder),
-        "glcm": _sharing(glcm.RadiomicsGLCM),
-        "gldm": _sharing(gldm.RadiomicsGLDM),
-        "glrlm": _sharing(glrlm.RadiomicsGLRLM),
-        "glszm": _sharing(glszm.RadiomicsGLSZM),
-        "ngtdm": _sharing(ngtdm.RadiomicsNGTDM),
-    }
-)
-
-
-def _prove_measurable(label: sitk.Image, spec: ExtractionSpec, when: str) -> None:
+def _prove_measurable(voxels: int, box: grid.Box, spec: ExtractionSpec, when: str) -> None:
     """Refuse masks that PyRadiomics would refuse, in plainer words."""
-    where = np.nonzero(sitk.GetArrayViewFromImage(label))
-    voxels = len(where[0])
     if voxels == 0:
         raise Refused(ReasonCode.ROI_EMPTY, f"The region of interest holds no voxel{when}.")
-    extents = sum(int(index.max()) > int(index.min()) for index in where)
+    extents = sum(index.stop - index.start > 1 for index in box)
     if extents == 0 or extents < spec.settings.get("minimumROIDimensions", 2):
         raise Refused(
             ReasonCode.ROI_TOO_SMALL,
@@ -84,14 +25,6 @@ def _prove_measurable(label: sitk.Image, spec: ExtractionSpec, when: str) -> Non
     minimum = spec.settings.get("minimumROISize")
     if minimum is not None and voxels <= minimum:
         raise Refused(ReasonCode.ROI_TOO_SMALL, f"The region of interest holds only {voxels} voxels{when}.")
-
-
-@dataclass(frozen=True, slots=True)
-class MeasurableRoi:
-    """Image and mask on the grid on which features are computed, cropped to the ROI."""
-
-    image: sitk.Image
-    label: sitk.Image
 
 
 def place_on_grid(volume: hd.Volume, mask: npt.NDArray[np.bool_], spec: ExtractionSpec) -> MeasurableRoi:
@@ -111,12 +44,16 @@ def place_on_grid(volume: hd.Volume, mask: npt.NDArray[np.bool_], spec: Extracti
     Refused
         ``roi_empty`` or ``roi_too_small``, before or after resampling.
     """
-    image, label = grid.to_images(volume, mask)
-    _prove_measurable(label, spec, "")
-    if spec.resampled_spacing is not None:
-        image, label = grid.resample(image, label, spec.settings)
-        _prove_measurable(label, spec, " after resampling")
-    return MeasurableRoi(*grid.crop(image, label))
+    voxels, box = grid.bounds(mask)
+    _prove_measurable(voxels, box, spec, "")
+    if spec.resampled_spacing is None:
+        z, y, x = volume.spacing
+        roi = MeasurableRoi(volume.array, mask, (float(z), float(y), float(x)))
+    else:
+        roi = grid.resample(volume, mask, box, spec.settings)
+        voxels, box = grid.bounds(roi.mask)
+        _prove_measurable(voxels, box, spec, " after resampling")
+    return grid.crop(roi, box)
 
 
 def compute(roi: MeasurableRoi, spec: ExtractionSpec) -> FeatureVector:
@@ -127,25 +64,22 @@ def compute(roi: MeasurableRoi, spec: ExtractionSpec) -> FeatureVector:
     FeatureVector
         In the spec's order; NaN where PyRadiomics' formula fails.
 
+    Raises
+    ------
+    Refused
+        ``roi_too_small`` where a selected texture has no neighbours to look at.
+
     Notes
     -----
     Definitions are those of PyRadiomics 3.0.1; where they differ from IBSI is listed in ``tests/radiomics``.
     """
-    settings: dict[str, Any] = dict(spec.settings)
-    values: dict[str, float] = {}
-    for group in FEATURE_NAMES_BY_CLASS:
-        prefix = f"original_{group}_"
-        wanted = [name.removeprefix(prefix) for name in spec.features if name.startswith(prefix)]
-        if not wanted:
-            continue
-        if group != "shape" and "grey_levels" not in settings:
-            settings["grey_levels"] = _GreyLevels.of(roi.image, roi.label, settings)
-        calculator = _CLASSES[group](roi.image, roi.label, **settings)
-        for name in wanted:
-            calculator.enableFeatureByName(name)
-        with np.errstate(all="ignore"):
-            for name, value in calculator.execute().items():
-                values[prefix + name] = float(value)
+    compiled.prove_directions(roi, spec)
+    if spec.engine == "reference":
+        from appliance.radiomics import reference  # deferred: only this engine needs PyRadiomics' classes
+
+        values = reference.compute(roi, spec)
+    else:
+        values = compiled.compute(roi, spec)
     return FeatureVector(spec.features, np.array([values[name] for name in spec.features]))
 
 

@@ -7,6 +7,7 @@ the ROI alone; so the numbers do not depend on which other slices happen to have
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,30 @@ import highdicom as hd
 import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
-from radiomics import imageoperations
+
+from appliance.radiomics import _kernels
 
 Mask = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Box = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True, slots=True)
+class MeasurableRoi:
+    """Image and mask on the grid on which features are computed, cropped to the ROI.
+
+    Attributes
+    ----------
+    image, mask
+        (z, y, x), contiguous; int16 or float64 HU.
+    spacing
+        (z, y, x) in mm.
+    """
+
+    image: npt.NDArray[Any]
+    mask: Mask
+    spacing: tuple[float, float, float]
 
 
 def single_precision(volume: hd.Volume) -> hd.Volume:
@@ -59,22 +81,99 @@ def to_images(volume: hd.Volume, mask: Mask) -> tuple[sitk.Image, sitk.Image]:
     return image, label
 
 
-def resample(image: sitk.Image, label: sitk.Image, settings: Mapping[str, Any]) -> tuple[sitk.Image, sitk.Image]:
-    """Resample image and mask to the settings' ``resampledPixelSpacing``, with PyRadiomics' own resampler.
+def bounds(mask: Mask) -> tuple[int, Box]:
+    """Count the voxels of a mask, and find its bounding box (z, y, x)."""
+    edges = np.zeros((3, 2), dtype=np.int64)
+    voxels = _kernels.bounds(np.ascontiguousarray(mask), edges)
+    first, last = edges.T.tolist()
+    return voxels, (slice(first[0], last[0] + 1), slice(first[1], last[1] + 1), slice(first[2], last[2] + 1))
 
-    The pixel type stays that of the image, as PyRadiomics has it: integer HU are rounded to integer HU.
-    """
-    resampled, resampled_label = imageoperations.resampleImage(image, label, **settings)
-    return resampled, resampled_label
 
-
-def crop(image: sitk.Image, label: sitk.Image) -> tuple[sitk.Image, sitk.Image]:
+def crop(roi: MeasurableRoi, box: Box) -> MeasurableRoi:
     """Cut image and mask to the bounding box of the ROI; exact, because no feature looks outside it."""
-    where = np.nonzero(sitk.GetArrayViewFromImage(label))
-    lower = [int(index.min()) for index in reversed(where)]
-    upper = [int(index.max()) + 1 for index in reversed(where)]
-    box = tuple(slice(a, b) for a, b in zip(lower, upper, strict=True))
-    return image[box], label[box]
+    return MeasurableRoi(np.ascontiguousarray(roi.image[box]), np.ascontiguousarray(roi.mask[box]), roi.spacing)
+
+
+def resample(volume: hd.Volume, mask: Mask, box: Box, settings: Mapping[str, Any]) -> MeasurableRoi:
+    """Resample image and mask to the settings' ``resampledPixelSpacing``, on the grid that PyRadiomics would use.
+
+    Parameters
+    ----------
+    volume, mask, box
+        The reference volume, which the grid starts at; its mask, and the mask's bounding box (z, y, x).
+    settings
+        ``resampledPixelSpacing``, ``interpolator`` and ``padDistance`` as PyRadiomics has them.
+
+    Returns
+    -------
+    MeasurableRoi
+        A box that holds the whole region; image voxels outside the region may be 0.
+
+    Notes
+    -----
+    Nearest-neighbour and linear interpolation on a volume whose axes are the patient's (either way round) are done
+    here, for the region's voxels only; they equal ITK's to the last bit. Anything else goes through PyRadiomics'
+    ``imageoperations.resampleImage`` on the whole reference volume: a B-spline's coefficients depend on all of it.
+    The pixel type stays that of the image, as PyRadiomics has it; ITK cuts integer HU towards zero.
+    """
+    interpolator = settings.get("interpolator", "sitkBSpline")
+    aligned = np.array_equal(np.abs(volume.direction[:, ::-1]), np.eye(3))
+    linear_type = volume.array.dtype in (np.int16, np.float64)
+    if interpolator == "sitkBSpline" or not aligned or not linear_type:
+        return _resample_all(volume, mask, settings)
+    # From here on in SimpleITK's order, (x, y, z).
+    old = np.array([float(v) for v in volume.spacing[::-1]])
+    first = np.array([index.start for index in reversed(box)])
+    extent = np.array([index.stop - index.start for index in reversed(box)])
+    new = np.array(settings["resampledPixelSpacing"], dtype=np.float64)
+    new = np.where((new == 0) | (extent == 1), old, new)  # PyRadiomics keeps the spacing across a single slice
+    if np.allclose(old, new):  # PyRadiomics then leaves the image as it is
+        return MeasurableRoi(volume.array, mask, (float(old[2]), float(old[1]), float(old[0])))
+    places = _places(volume, first, extent, old, new, settings.get("padDistance", 5))
+    nearest = [np.floor(place + 0.5).astype(np.int64) for place in places]
+    inside = [(index >= 0) & (index < n) for index, n in zip(nearest, mask.shape[::-1], strict=True)]
+    places = [place[kept] for place, kept in zip(places, inside, strict=True)]
+    x, y, z = (index[kept] for index, kept in zip(nearest, inside, strict=True))
+    label = mask[np.ix_(z, y, x)]
+    if interpolator == "sitkNearestNeighbor":
+        image = volume.array[np.ix_(z, y, x)]
+    else:
+        image = np.zeros(label.shape, dtype=volume.array.dtype)
+        _kernels.resample_linear(np.ascontiguousarray(volume.array), places[2], places[1], places[0], label, image)
+    return MeasurableRoi(image, label, (float(new[2]), float(new[1]), float(new[0])))
+
+
+def _places(volume: hd.Volume, first: Ints, extent: Ints, old: Floats, new: Floats, pad: float) -> list[Floats]:
+    """Continuous voxel indices (x, y, z) of the new grid's planes along each axis, as ITK computes them.
+
+    The new grid begins where the first voxel of the volume does (PyRadiomics ``imageoperations.resampleImage``), and
+    ITK goes from index to point to index, in this order of operations. On axes that are the patient's the three
+    coordinates do not mix. Along a scan line ITK interpolates between its two ends.
+    """
+    size = np.array(volume.spatial_shape[::-1])
+    ratio = old / new
+    lower = np.maximum(np.floor((first - 0.5) * ratio - pad), 0)
+    upper = np.minimum(np.ceil((first + extent - 0.5) * ratio + pad), np.ceil(size * ratio) - 1)
+    sign = np.array([float(v) for v in np.diag(volume.direction[:, ::-1])])
+    origin = np.array([float(v) for v in volume.position])
+    start = sign * old * (0.5 * (new - old) / old + lower / ratio) + origin
+    places = []
+    for axis in range(3):
+        count = int(upper[axis] - lower[axis] + 1)
+        ends = np.array([0, count]) if axis == 0 else np.arange(count)
+        points = start[axis] + sign[axis] * new[axis] * ends
+        places.append((points - origin[axis]) * (1 / (sign[axis] * old[axis])))
+    count = int(upper[0] - lower[0] + 1)
+    places[0] = places[0][0] + np.arange(count) / count * (places[0][1] - places[0][0])
+    return places
+
+
+def _resample_all(volume: hd.Volume, mask: Mask, settings: Mapping[str, Any]) -> MeasurableRoi:
+    from radiomics import imageoperations  # deferred: importing PyRadiomics takes long
+
+    image, label = imageoperations.resampleImage(*to_images(volume, mask), **settings)
+    x, y, z = image.GetSpacing()
+    return MeasurableRoi(sitk.GetArrayFromImage(image), sitk.GetArrayFromImage(label) == 1, (z, y, x))
 
 
 def save(volume: hd.Volume, mask: Mask, folder: Path) -> tuple[Path, Path]:

@@ -142,7 +142,7 @@ def measure(
     return Measurement(region, slices, voxels, mask, features, _hu_range(voxels, mask, roi), tuple(warnings))
 
 
-def _hu_range(voxels: ReferenceVolume, mask: Mask, roi: extract.MeasurableRoi) -> tuple[float, float]:
+def _hu_range(voxels: ReferenceVolume, mask: Mask, roi: grid.MeasurableRoi) -> tuple[float, float]:
     inside = voxels.volume.array[mask]
-    resampled = sitk.GetArrayViewFromImage(roi.image)[sitk.GetArrayViewFromImage(roi.label) == 1]
+    resampled = roi.image[roi.mask]
     return float(min(inside.min(), resampled.min())), float(max(inside.max(), resampled.max()))

@@ -38,7 +38,9 @@ def _boolean(value: Any) -> bool:
 
 
 def _distances(value: Any) -> bool:
-    return isinstance(value, list | tuple) and len(value) > 0 and all(_count(v) for v in value)
+    # PyRadiomics counts a distance that is named twice in a way of its own; the kernels hold the offsets up to 10.
+    whole = isinstance(value, list | tuple) and len(value) > 0 and all(_count(v) and v <= 10 for v in value)
+    return whole and len(set(value)) == len(value)
 
 
 # What each supported setting must look like. Settings that PyRadiomics has and that are not here (normalisation,
@@ -54,14 +56,15 @@ _SETTINGS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "minimumROISize": (lambda v: v is None or _count(v), "a positive whole number or null"),
     "voxelArrayShift": (lambda v: isinstance(v, int | float) and not isinstance(v, bool), "a number"),
     "symmetricalGLCM": (_boolean, "true or false"),
-    "distances": (_distances, "a list of positive whole numbers"),
+    "distances": (_distances, "a list of different whole numbers from 1 to 10"),
     "weightingNorm": (
         lambda v: v in (None, "manhattan", "euclidean", "infinity", "no_weighting"),
         "manhattan, euclidean, infinity, no_weighting or null",
     ),
-    "gldm_a": (lambda v: v == 0 or _positive(v), "a number from 0"),
+    # PyRadiomics' C code takes no fraction.
+    "gldm_a": (lambda v: _count(v) or (v == 0 and type(v) is int), "a whole number from 0"),
     "force2D": (_boolean, "true or false"),
-    "force2Ddimension": (lambda v: v in (0, 1, 2) and not isinstance(v, bool), "0, 1 or 2"),
+    "force2Ddimension": (lambda v: v in (0, 1, 2) and type(v) is int, "0, 1 or 2"),
     # These three change nothing here: the mask is made on the image's own grid, crops are exact and no
     # diagnostics are written.
     "correctMask": (_boolean, "true or false"),

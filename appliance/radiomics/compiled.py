@@ -1,0 +1,361 @@
+"""The compiled engine: plan the fewest intermediates that the selected features need, make each once, evaluate.
+
+One discretisation, one padded grey-level volume, and only those matrices that some selected feature is a formula of;
+a mesh, principal axes and diameters only where they are asked for. The loops over voxels are in ``_kernels.c``, the
+formulas in :mod:`appliance.radiomics.formulas`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from appliance.errors import ReasonCode, Refused
+from appliance.radiomics import _kernels, mesh
+from appliance.radiomics.formulas import (
+    FIRST_ORDER,
+    GLCM,
+    GLDM,
+    GLRLM,
+    GLSZM,
+    NGTDM,
+    SHAPE,
+    Cooccurrence,
+    Floats,
+    Int64,
+    Intensities,
+    Shape,
+    Sizes,
+    ToneDifferences,
+)
+from appliance.radiomics.grid import MeasurableRoi
+from appliance.spec import FEATURE_NAMES_BY_CLASS, ExtractionSpec
+
+_MESH = frozenset({"MeshVolume", "Sphericity", "SurfaceArea", "SurfaceVolumeRatio"})
+_AXES = frozenset({"Elongation", "Flatness", "LeastAxisLength", "MajorAxisLength", "MinorAxisLength"})
+_DIAMETER_BITS = {
+    "Maximum2DDiameterSlice": 1, "Maximum2DDiameterColumn": 2, "Maximum2DDiameterRow": 4, "Maximum3DDiameter": 8,
+}  # fmt: skip
+
+_INT16_VALUES = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What has to be made for a selection of features.
+
+    Attributes
+    ----------
+    wanted
+        Feature names by class, only of classes of which any is wanted.
+    mesh, axes
+        Whether a shape feature needs the surface mesh or the principal axes.
+    diameters
+        Bits of the diameters that are wanted, as :func:`appliance.radiomics._kernels.diameters` takes them.
+    """
+
+    wanted: Mapping[str, tuple[str, ...]]
+    mesh: bool
+    axes: bool
+    diameters: int
+
+    @classmethod
+    def of(cls, spec: ExtractionSpec) -> Plan:
+        """Plan the features that `spec` names."""
+        wanted: dict[str, tuple[str, ...]] = {}
+        for group in FEATURE_NAMES_BY_CLASS:
+            prefix = f"original_{group}_"
+            names = tuple(name.removeprefix(prefix) for name in spec.features if name.startswith(prefix))
+            if names:
+                wanted[group] = names
+        shape = frozenset(wanted.get("shape", ()))
+        bits = sum(bit for name, bit in _DIAMETER_BITS.items() if name in shape)
+        return cls(wanted, bool(shape & _MESH), bool(shape & _AXES), bits)
+
+    @property
+    def matrices(self) -> frozenset[str]:
+        """Texture matrices that are made."""
+        return frozenset(self.wanted) - {"shape", "firstorder"}
+
+
+def directions(size: tuple[int, ...], distances: tuple[int, ...], flat: int | None) -> Int64:
+    """List the directions in which a box of voxels has neighbours.
+
+    Parameters
+    ----------
+    size
+        (z, y, x) of the box.
+    distances
+        From voxel to neighbour, by the largest of the three steps.
+    flat
+        An axis along which no step is taken (``force2D``).
+
+    Returns
+    -------
+    numpy.ndarray
+        (n, 3) steps (z, y, x), one of each opposite pair, in PyRadiomics' order and sense (``generate_angles``).
+    """
+    furthest = max(distances)
+    reach = [0 if axis == flat else min(furthest, n - 1) for axis, n in enumerate(size)]
+    steps = itertools.product(*(range(n, -n - 1, -1) for n in reach))
+    kept = [s for s in steps if s > (0, 0, 0) and max(map(abs, s)) in distances]
+    return np.array(kept, dtype=np.int64).reshape(-1, 3)
+
+
+@dataclass(frozen=True, slots=True)
+class _Neighbours:
+    """Steps to neighbours at the distances of the spec, and to the adjacent ones, which runs and zones go by."""
+
+    distant: Int64
+    adjacent: Int64
+
+    @classmethod
+    def of(cls, roi: MeasurableRoi, settings: Mapping[str, Any]) -> _Neighbours:
+        flat = settings.get("force2Ddimension", 0) if settings.get("force2D", False) else None
+        distances = tuple(settings.get("distances", (1,)))
+        adjacent = directions(roi.mask.shape, (1,), flat)
+        return cls(adjacent if distances == (1,) else directions(roi.mask.shape, distances, flat), adjacent)
+
+
+def prove_directions(roi: MeasurableRoi, spec: ExtractionSpec) -> None:
+    """Refuse a region that has no neighbours in any direction that a selected texture looks along.
+
+    Raises
+    ------
+    Refused
+        ``roi_too_small``, where PyRadiomics' C code fails with an error of its own.
+    """
+    plan, neighbours = Plan.of(spec), _Neighbours.of(roi, spec.settings)
+    needs = {"glcm": neighbours.distant, "gldm": neighbours.distant, "ngtdm": neighbours.distant}
+    if any(not len(needs.get(matrix, neighbours.adjacent)) for matrix in plan.matrices):
+        raise Refused(
+            ReasonCode.ROI_TOO_SMALL,
+            "The region of interest is too thin for the texture features: no two of its voxels can be neighbours.",
+        )
+
+
+def bin_edges(lowest: Any, highest: Any, settings: Mapping[str, Any]) -> npt.NDArray[Any]:
+    """Return the edges of the grey levels, which follow from the extremes of the region.
+
+    Source: PyRadiomics ``imageoperations.getBinEdges``, with the image's own scalar types, since a bin width that is
+    an integer keeps them; IBSI fixed bin size from 0 (Q3RU) and fixed bin number (K15C).
+    """
+    count = settings.get("binCount")
+    if count is not None:
+        edges = np.histogram_bin_edges(np.array([lowest, highest]), count)
+        edges[-1] += 1  # the highest value belongs to the last bin
+        return edges
+    width = settings.get("binWidth", 25)
+    edges = np.arange(lowest - lowest % width, highest + 2 * width, width)
+    return edges if len(edges) > 1 else np.array([edges[0] - 0.5, edges[0] + 0.5])
+
+
+@dataclass(frozen=True, slots=True)
+class _Discretised:
+    """The region's voxels in HU and in grey levels.
+
+    Attributes
+    ----------
+    values, counts
+        (n,) HU ascending, and voxels of each.
+    grey
+        (k + 1,) grey level of each rank: ``grey[0]`` is 0, outside; the others are those present, ascending.
+    grey_counts
+        (k,) voxels of each grey level that is present.
+    levels
+        (z, y, x) int32 ranks, padded; empty where no matrix is wanted.
+    """
+
+    values: Floats
+    counts: Int64
+    grey: Int64
+    grey_counts: Int64
+    levels: npt.NDArray[np.int32]
+
+    @property
+    def highest(self) -> int:
+        """The highest grey level; PyRadiomics' :math:`N_g`."""
+        return int(self.grey[-1])
+
+
+def _ranked(ascending: Int64, counts: Int64) -> tuple[Int64, Int64, Int64]:
+    """Grey levels present behind a 0, their counts, and the rank from 1 of each entry of `ascending`."""
+    new = np.diff(ascending, prepend=ascending[0] - 1) != 0
+    starts = np.flatnonzero(new)
+    return np.concatenate([[0], ascending[starts]]), np.add.reduceat(counts, starts), np.cumsum(new)
+
+
+def _discretise(roi: MeasurableRoi, settings: Mapping[str, Any], pad: list[int] | None) -> _Discretised:
+    """Bin the region once for all features; `pad` is the margin of the grey-level volume, None for no volume."""
+    image, mask = roi.image, roi.mask
+    shape = (0, 0, 0) if pad is None else tuple(n + 2 * margin for n, margin in zip(mask.shape, pad, strict=True))
+    levels = np.zeros(shape, dtype=np.int32)
+    if image.dtype == np.int16:
+        # Few distinct values: count each once, and bin those instead of the voxels.
+        histogram = np.zeros(_INT16_VALUES, dtype=np.int64)
+        lowest, highest = _kernels.histogram(image, mask, histogram)
+        first = lowest + _INT16_VALUES // 2
+        occurring = np.flatnonzero(histogram[first : first + highest - lowest + 1]) + first
+        hu = (occurring - _INT16_VALUES // 2).astype(np.int16)
+        counts = histogram[occurring]
+        grey, grey_counts, ranks = _ranked(np.digitize(hu, bin_edges(hu[0], hu[-1], settings)), counts)
+        if pad is not None:
+            table = np.zeros(_INT16_VALUES, dtype=np.int32)
+            table[occurring] = ranks
+            _kernels.levels(image, mask, table, levels)
+        return _Discretised(hu.astype(np.float64), counts, grey, grey_counts, levels)
+    voxels = image[mask]
+    values = np.sort(voxels)
+    edges = bin_edges(values[0], values[-1], settings)
+    counts = np.ones(len(values), dtype=np.int64)
+    grey, grey_counts, _ = _ranked(np.digitize(values, edges), counts)
+    if pad is not None:
+        inner = levels[tuple(slice(margin, margin + n) for margin, n in zip(pad, mask.shape, strict=True))]
+        inner[mask] = np.searchsorted(grey, np.digitize(voxels, edges))
+    return _Discretised(values.astype(np.float64), counts, grey, grey_counts, levels)
+
+
+def _norms(steps: Int64, spacing: Floats, norm: str) -> Floats:
+    """(n,) length of each step in mm (PyRadiomics' ``weightingNorm``)."""
+    lengths = np.abs(steps) * spacing
+    if norm == "infinity":
+        result: Floats = lengths.max(axis=1)
+    elif norm == "euclidean":
+        result = np.sqrt((lengths**2).sum(axis=1))
+    else:
+        result = lengths.sum(axis=1)
+    return result
+
+
+def _without_empty(matrices: Floats) -> Floats:
+    """Leave out directions that hold nothing, as PyRadiomics does where there are several."""
+    if matrices.shape[2] < 2:
+        return matrices
+    filled = matrices.any(axis=(0, 1))
+    return matrices if filled.all() else matrices[:, :, filled]
+
+
+def _glcm(voxels: _Discretised, steps: Int64, spacing: Floats, settings: Mapping[str, Any]) -> Cooccurrence:
+    k = len(voxels.grey_counts)
+    counts = np.zeros((k, k, len(steps)), dtype=np.int32)
+    _kernels.glcm(voxels.levels, steps, k, counts)
+    # Columns outermost in memory, as NumPy leaves PyRadiomics' own matrix: sums then round alike, and Imc2, which has
+    # no value where rounding makes it the root of a negative number, has one for the same directions.
+    p = np.empty(counts.shape).transpose(1, 0, 2)
+    p[...] = counts
+    if settings.get("symmetricalGLCM", True):
+        p += counts.transpose(1, 0, 2)
+    norm = settings.get("weightingNorm")
+    if norm is not None:
+        weights = np.ones(len(steps)) if norm == "no_weighting" else np.exp(-(_norms(steps, spacing, norm) ** 2))
+        p = (p * weights).sum(axis=2, keepdims=True)
+    p = _without_empty(p)
+    total = p.sum(axis=(0, 1))
+    total[total == 0] = np.nan
+    return Cooccurrence(p / total, voxels.grey[1:], voxels.highest)
+
+
+def _alike(voxels: _Discretised, steps: Int64) -> npt.NDArray[np.uint16]:
+    """(z, y, x) bits: bit k where the voxel one step k before has the same level; run lengths and zones go by it."""
+    same = np.zeros(voxels.levels.shape, dtype=np.uint16)
+    _kernels.alike(voxels.levels, steps, len(voxels.grey_counts), same)
+    return same
+
+
+def _glrlm(
+    voxels: _Discretised, steps: Int64, same: npt.NDArray[np.uint16], spacing: Floats, settings: Mapping[str, Any]
+) -> Sizes:
+    counts = np.zeros((len(voxels.grey_counts), max(voxels.levels.shape), len(steps)), dtype=np.int32)
+    _kernels.glrlm(voxels.levels, steps, len(voxels.grey_counts), same, counts)
+    occurring = np.flatnonzero(counts.any(axis=(0, 2)))
+    p = counts[:, occurring].astype(np.float64)
+    norm = settings.get("weightingNorm")
+    if norm is not None:
+        weights = np.ones(len(steps)) if norm == "no_weighting" else _norms(steps, spacing, norm)
+        p = (p * weights).sum(axis=2, keepdims=True)
+    return Sizes(_without_empty(p), voxels.grey[1:], occurring + 1)
+
+
+def _glszm(voxels: _Discretised, steps: Int64, same: npt.NDArray[np.uint16]) -> Sizes:
+    k = len(voxels.grey_counts)
+    found = np.frombuffer(_kernels.zones(voxels.levels, steps, k, same), dtype=np.int32).reshape(-1, 2)
+    occurring = np.unique(found[:, 1])
+    cell = found[:, 0] * np.int64(len(occurring)) + np.searchsorted(occurring, found[:, 1])
+    counts = np.bincount(cell, minlength=k * len(occurring)).astype(np.float64)
+    return Sizes(counts.reshape(k, -1, 1), voxels.grey[1:], occurring.astype(np.int64))
+
+
+def _gldm(voxels: _Discretised, steps: Int64, tolerance: int) -> Sizes:
+    counts = np.zeros((len(voxels.grey_counts), 2 * len(steps) + 1), dtype=np.int32)
+    _kernels.gldm(voxels.levels, steps, voxels.grey, tolerance, counts)
+    occurring = np.flatnonzero(counts.any(axis=0))
+    # PyRadiomics counts the voxel itself as its first dependence.
+    return Sizes(counts[:, occurring, None].astype(np.float64), voxels.grey[1:], occurring + 1)
+
+
+def _ngtdm(voxels: _Discretised, steps: Int64) -> ToneDifferences:
+    k = len(voxels.grey_counts)
+    matrix = np.zeros((k, 2))
+    # Where no grey level is skipped, ranks are the grey values.
+    tones = voxels.levels if voxels.highest == k else voxels.grey.astype(np.int32)[voxels.levels]
+    _kernels.ngtdm(voxels.levels, steps, k, tones, matrix)
+    return ToneDifferences(matrix[:, 0], matrix[:, 1], voxels.grey[1:])
+
+
+def _shape(roi: MeasurableRoi, plan: Plan) -> Shape:
+    # Both the mesh and its diameters look one voxel beyond the region.
+    padded = np.pad(roi.mask, 1) if plan.mesh or plan.diameters else roi.mask
+    area, volume = mesh.surface_and_volume(padded, roi.spacing) if plan.mesh else (np.nan, np.nan)
+    axes = mesh.principal_moments(roi.mask, roi.spacing) if plan.axes else np.full(3, np.nan)
+    return Shape(area, volume, axes, mesh.diameters(padded, roi.spacing, plan.diameters))
+
+
+def compute(roi: MeasurableRoi, spec: ExtractionSpec) -> dict[str, float]:
+    """Compute the features that `spec` names, and nothing that they do not need.
+
+    Returns
+    -------
+    dict
+        Values by PyRadiomics' names; NaN where its formula fails.
+    """
+    plan = Plan.of(spec)
+    settings, spacing = spec.settings, np.array(roi.spacing)
+    values: dict[str, float] = {}
+
+    def evaluate(group: str, formulas: Mapping[str, Any], source: object) -> None:
+        for name in plan.wanted[group]:
+            values[f"original_{group}_{name}"] = float(formulas[name](source))
+
+    with np.errstate(all="ignore"):
+        if "shape" in plan.wanted:
+            evaluate("shape", SHAPE, _shape(roi, plan))
+        if plan.wanted.keys() == {"shape"}:
+            return values
+        neighbours = _Neighbours.of(roi, settings)
+        pad = None
+        if plan.matrices:
+            reached = np.abs(np.concatenate([neighbours.distant, neighbours.adjacent])).max(axis=0)
+            pad = [int(n) for n in reached]
+        voxels = _discretise(roi, settings, pad)
+        if "firstorder" in plan.wanted:
+            shift, volume = settings.get("voxelArrayShift", 0), float(np.prod(spacing))
+            source = Intensities(voxels.values, voxels.counts, voxels.grey_counts, shift, volume)
+            evaluate("firstorder", FIRST_ORDER, source)
+        if "glcm" in plan.wanted:
+            evaluate("glcm", GLCM, _glcm(voxels, neighbours.distant, spacing, settings))
+        if "gldm" in plan.wanted:
+            evaluate("gldm", GLDM, _gldm(voxels, neighbours.distant, settings.get("gldm_a", 0)))
+        if plan.matrices & {"glrlm", "glszm"}:
+            same = _alike(voxels, neighbours.adjacent)
+        if "glrlm" in plan.wanted:
+            evaluate("glrlm", GLRLM, _glrlm(voxels, neighbours.adjacent, same, spacing, settings))
+        if "glszm" in plan.wanted:
+            evaluate("glszm", GLSZM, _glszm(voxels, neighbours.adjacent, same))
+        if "ngtdm" in plan.wanted:
+            evaluate("ngtdm", NGTDM, _ngtdm(voxels, neighbours.distant))
+    return values
