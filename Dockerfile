@@ -32,6 +32,7 @@ RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf --mount=type=secret,id=
     && /build/bin/pip install numpy setuptools wheel \
     && /build/bin/pip wheel --no-build-isolation --no-deps --no-binary pyradiomics --wheel-dir /wheels pyradiomics
 
+# The package's own kernels are compiled here, too: the venv that leaves this stage needs no compiler.
 COPY pyproject.toml README.md LICENSE ./
 COPY appliance appliance
 # training and export are not here, so the commands that the metadata names for them are removed.

@@ -13,7 +13,7 @@ help: ## list the targets
 
 # PyRadiomics' last usable release is an sdist that needs numpy, and a setuptools that still has pkg_resources, to be
 # there when it is built; so those come first, and the build must not be isolated from them.
-$(VENV)/.appliance: pyproject.toml constraints.txt
+$(VENV)/.appliance: pyproject.toml constraints.txt appliance/radiomics/_kernels.c
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) numpy setuptools wheel
 	$(PIP) --no-build-isolation --no-binary pyradiomics pyradiomics
@@ -38,7 +38,7 @@ lint: $(VENV)/.everything ## format, style, types, import directions
 
 check: lint test ## lint, then the whole suite; what a change must pass
 
-bench: $(VENV)/.everything ## benchmarks: ratios within one run
+bench: $(VENV)/.everything ## benchmarks: ratios within one run; writes docs/benchmarks.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.extraction
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.training
 
@@ -57,4 +57,4 @@ bundle: $(VENV)/.everything ## rebuild the shipped bundle from the LUNG1 table (
 	$(BIN)/lungstage-export build runs/lung1-stage -o models/lung1-stage
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) runs build *.egg-info appliance/radiomics/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

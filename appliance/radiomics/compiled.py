@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -64,23 +65,24 @@ class Plan:
     axes: bool
     diameters: int
 
-    @classmethod
-    def of(cls, spec: ExtractionSpec) -> Plan:
-        """Plan the features that `spec` names."""
-        wanted: dict[str, tuple[str, ...]] = {}
-        for group in FEATURE_NAMES_BY_CLASS:
-            prefix = f"original_{group}_"
-            names = tuple(name.removeprefix(prefix) for name in spec.features if name.startswith(prefix))
-            if names:
-                wanted[group] = names
-        shape = frozenset(wanted.get("shape", ()))
-        bits = sum(bit for name, bit in _DIAMETER_BITS.items() if name in shape)
-        return cls(wanted, bool(shape & _MESH), bool(shape & _AXES), bits)
-
     @property
     def matrices(self) -> frozenset[str]:
         """Texture matrices that are made."""
         return frozenset(self.wanted) - {"shape", "firstorder"}
+
+
+@lru_cache(maxsize=8)
+def plan_of(features: tuple[str, ...]) -> Plan:
+    """Plan the features of these names; once for all patients."""
+    wanted: dict[str, tuple[str, ...]] = {}
+    for group in FEATURE_NAMES_BY_CLASS:
+        prefix = f"original_{group}_"
+        names = tuple(name.removeprefix(prefix) for name in features if name.startswith(prefix))
+        if names:
+            wanted[group] = names
+    shape = frozenset(wanted.get("shape", ()))
+    bits = sum(bit for name, bit in _DIAMETER_BITS.items() if name in shape)
+    return Plan(wanted, bool(shape & _MESH), bool(shape & _AXES), bits)
 
 
 def directions(size: tuple[int, ...], distances: tuple[int, ...], flat: int | None) -> Int64:
@@ -101,10 +103,16 @@ def directions(size: tuple[int, ...], distances: tuple[int, ...], flat: int | No
         (n, 3) steps (z, y, x), one of each opposite pair, in PyRadiomics' order and sense (``generate_angles``).
     """
     furthest = max(distances)
-    reach = [0 if axis == flat else min(furthest, n - 1) for axis, n in enumerate(size)]
-    steps = itertools.product(*(range(n, -n - 1, -1) for n in reach))
-    kept = [s for s in steps if s > (0, 0, 0) and max(map(abs, s)) in distances]
-    return np.array(kept, dtype=np.int64).reshape(-1, 3)
+    return _steps(tuple(0 if axis == flat else min(furthest, n - 1) for axis, n in enumerate(size)), distances)
+
+
+@lru_cache(maxsize=32)
+def _steps(reach: tuple[int, ...], distances: tuple[int, ...]) -> Int64:
+    every = itertools.product(*(range(n, -n - 1, -1) for n in reach))
+    kept = [step for step in every if step > (0, 0, 0) and max(map(abs, step)) in distances]
+    steps = np.array(kept, dtype=np.int64).reshape(-1, 3)
+    steps.setflags(write=False)  # shared by all who ask
+    return steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +138,7 @@ def prove_directions(roi: MeasurableRoi, spec: ExtractionSpec) -> None:
     Refused
         ``roi_too_small``, where PyRadiomics' C code fails with an error of its own.
     """
-    plan, neighbours = Plan.of(spec), _Neighbours.of(roi, spec.settings)
+    plan, neighbours = plan_of(spec.features), _Neighbours.of(roi, spec.settings)
     needs = {"glcm": neighbours.distant, "gldm": neighbours.distant, "ngtdm": neighbours.distant}
     if any(not len(needs.get(matrix, neighbours.adjacent)) for matrix in plan.matrices):
         raise Refused(
@@ -185,7 +193,8 @@ class _Discretised:
 
 def _ranked(ascending: Int64, counts: Int64) -> tuple[Int64, Int64, Int64]:
     """Grey levels present behind a 0, their counts, and the rank from 1 of each entry of `ascending`."""
-    new = np.diff(ascending, prepend=ascending[0] - 1) != 0
+    new = np.ones(len(ascending), dtype=bool)
+    new[1:] = ascending[1:] != ascending[:-1]
     starts = np.flatnonzero(new)
     return np.concatenate([[0], ascending[starts]]), np.add.reduceat(counts, starts), np.cumsum(new)
 
@@ -309,7 +318,8 @@ def _ngtdm(voxels: _Discretised, steps: Int64) -> ToneDifferences:
 
 def _shape(roi: MeasurableRoi, plan: Plan) -> Shape:
     # Both the mesh and its diameters look one voxel beyond the region.
-    padded = np.pad(roi.mask, 1) if plan.mesh or plan.diameters else roi.mask
+    padded = np.zeros(tuple(n + 2 for n in roi.mask.shape), dtype=bool)
+    padded[1:-1, 1:-1, 1:-1] = roi.mask
     area, volume = mesh.surface_and_volume(padded, roi.spacing) if plan.mesh else (np.nan, np.nan)
     axes = mesh.principal_moments(roi.mask, roi.spacing) if plan.axes else np.full(3, np.nan)
     return Shape(area, volume, axes, mesh.diameters(padded, roi.spacing, plan.diameters))
@@ -323,7 +333,7 @@ def compute(roi: MeasurableRoi, spec: ExtractionSpec) -> dict[str, float]:
     dict
         Values by PyRadiomics' names; NaN where its formula fails.
     """
-    plan = Plan.of(spec)
+    plan = plan_of(spec.features)
     settings, spacing = spec.settings, np.array(roi.spacing)
     values: dict[str, float] = {}
 

@@ -207,7 +207,9 @@ class Cooccurrence:
         flat = key.ravel()
         order = np.argsort(flat, kind="stable")
         ascending = flat[order]
-        starts = np.flatnonzero(np.diff(ascending, prepend=ascending[0] - 1))
+        new = np.ones(len(flat), dtype=bool)
+        new[1:] = ascending[1:] != ascending[:-1]
+        starts = np.flatnonzero(new)
         cells = self.p.reshape(flat.size, -1)[order]
         return ascending[starts].astype(np.float64)[:, None], np.add.reduceat(cells, starts, axis=0)
 
