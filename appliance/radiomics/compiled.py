@@ -150,9 +150,10 @@ def prove_directions(roi: MeasurableRoi, spec: ExtractionSpec) -> None:
 def bin_edges(lowest: Any, highest: Any, settings: Mapping[str, Any]) -> npt.NDArray[Any]:
     """Return the edges of the grey levels, which follow from the extremes of the region.
 
-    Source: PyRadiomics ``imageoperations.getBinEdges``, with the image's own scalar types, since a bin width that is
-    an integer keeps them; IBSI fixed bin size from 0 (Q3RU) and fixed bin number (K15C).
+    Source: PyRadiomics ``imageoperations.getBinEdges``; IBSI fixed bin size from 0 (Q3RU) and fixed bin number (K15C).
+    PyRadiomics computes whole bin widths in int16, which wraps around where the edges span more than that holds.
     """
+    lowest, highest = lowest.item(), highest.item()
     count = settings.get("binCount")
     if count is not None:
         edges = np.histogram_bin_edges(np.array([lowest, highest]), count)
