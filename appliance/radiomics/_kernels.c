@@ -34,6 +34,36 @@ static int take(PyObject *object, Py_buffer *view, const char *format, int ndim,
     return 0;
 }
 
+/* A buffer that a function asks for. */
+typedef struct {
+    const char *format;
+    int ndim, writable;
+    const char *name;
+} Wanted;
+
+static void release_all(Py_buffer *views, int count)
+{
+    for (int k = 0; k < count; k++)
+        PyBuffer_Release(&views[k]);
+}
+
+/* Take a function's arguments as the buffers that it asks for; -1 with an exception, and none of them, where one is another. */
+static int take_all(PyObject *args, const Wanted *wanted, int count, Py_buffer *views)
+{
+    if (PyTuple_GET_SIZE(args) != count) {
+        PyErr_Format(PyExc_TypeError, "%d buffers must be given, not %zd", count, PyTuple_GET_SIZE(args));
+        return -1;
+    }
+    for (int k = 0; k < count; k++) {
+        const Wanted *w = &wanted[k];
+        if (take(PyTuple_GET_ITEM(args, k), &views[k], w->format, w->ndim, w->writable, w->name) < 0) {
+            release_all(views, k);
+            return -1;
+        }
+    }
+    return 0;
+}
+
 static Py_ssize_t count_of(const Py_buffer *view)
 {
     return view->itemsize ? view->len / view->itemsize : 0;
@@ -115,37 +145,31 @@ PyDoc_STRVAR(bounds_doc, "bounds(mask, box): first and last index of the mask al
 
 static PyObject *bounds(PyObject *self, PyObject *args)
 {
-    PyObject *mask_object, *box_object;
-    Py_buffer mask, box;
-    if (!PyArg_ParseTuple(args, "OO", &mask_object, &box_object))
+    static const Wanted wanted[] = {{"?", 3, 0, "mask"}, {"l", 2, 1, "box"}};
+    Py_buffer views[2], *mask = &views[0], *box = &views[1];
+    if (take_all(args, wanted, 2, views) < 0)
         return NULL;
-    if (take(mask_object, &mask, "?", 3, 0, "mask") < 0)
-        return NULL;
-    if (take(box_object, &box, "l", 2, 1, "box") < 0) {
-        PyBuffer_Release(&mask);
-        return NULL;
-    }
     Py_ssize_t inside = 0;
-    if (count_of(&box) != 6) {
+    if (count_of(box) != 6) {
         PyErr_SetString(PyExc_ValueError, "box must be (3, 2)");
     } else {
-        long *edge = box.buf;
-        const unsigned char *voxel = mask.buf;
+        long *edge = box->buf;
+        const unsigned char *voxel = mask->buf;
         Py_BEGIN_ALLOW_THREADS
         for (int axis = 0; axis < 3; axis++) {
-            edge[2 * axis] = mask.shape[axis];
+            edge[2 * axis] = mask->shape[axis];
             edge[2 * axis + 1] = -1;
         }
-        for (Py_ssize_t z = 0; z < mask.shape[0]; z++)
-            for (Py_ssize_t y = 0; y < mask.shape[1]; y++) {
-                const unsigned char *row = voxel + (z * mask.shape[1] + y) * mask.shape[2];
-                const unsigned char *first = mask.shape[2] ? memchr(row, 1, (size_t)mask.shape[2]) : NULL;
+        for (Py_ssize_t z = 0; z < mask->shape[0]; z++)
+            for (Py_ssize_t y = 0; y < mask->shape[1]; y++) {
+                const unsigned char *row = voxel + (z * mask->shape[1] + y) * mask->shape[2];
+                const unsigned char *first = mask->shape[2] ? memchr(row, 1, (size_t)mask->shape[2]) : NULL;
                 if (!first)
                     continue;
                 Py_ssize_t x = first - row, last = x, found = 0;
                 if (x < edge[4])
                     edge[4] = x;
-                for (; x < mask.shape[2]; x++)
+                for (; x < mask->shape[2]; x++)
                     if (row[x]) {
                         found++;
                         last = x;
@@ -163,8 +187,7 @@ static PyObject *bounds(PyObject *self, PyObject *args)
             }
         Py_END_ALLOW_THREADS
     }
-    PyBuffer_Release(&mask);
-    PyBuffer_Release(&box);
+    release_all(views, 2);
     return PyErr_Occurred() ? NULL : PyLong_FromSsize_t(inside);
 }
 
@@ -173,30 +196,19 @@ PyDoc_STRVAR(histogram_doc,
 
 static PyObject *histogram(PyObject *self, PyObject *args)
 {
-    PyObject *objects[3];
-    Py_buffer image, mask, counts;
+    static const Wanted wanted[] = {{"h", 3, 0, "image"}, {"?", 3, 0, "mask"}, {"l", 1, 1, "counts"}};
+    Py_buffer views[3], *image = &views[0], *mask = &views[1], *counts = &views[2];
     int lowest = INT16_MAX, highest = INT16_MIN;
-    if (!PyArg_ParseTuple(args, "OOO", &objects[0], &objects[1], &objects[2]))
+    if (take_all(args, wanted, 3, views) < 0)
         return NULL;
-    if (take(objects[0], &image, "h", 3, 0, "image") < 0)
-        return NULL;
-    if (take(objects[1], &mask, "?", 3, 0, "mask") < 0) {
-        PyBuffer_Release(&image);
-        return NULL;
-    }
-    if (take(objects[2], &counts, "l", 1, 1, "counts") < 0) {
-        PyBuffer_Release(&image);
-        PyBuffer_Release(&mask);
-        return NULL;
-    }
-    if (count_of(&image) != mask.len || count_of(&counts) != 65536) {
+    if (count_of(image) != mask->len || count_of(counts) != 65536) {
         PyErr_SetString(PyExc_ValueError, "image and mask must be alike, and counts hold 65536");
     } else {
-        const int16_t *value = image.buf;
-        const unsigned char *inside = mask.buf;
-        long *count = (long *)counts.buf + 32768;
+        const int16_t *value = image->buf;
+        const unsigned char *inside = mask->buf;
+        long *count = (long *)counts->buf + 32768;
         Py_BEGIN_ALLOW_THREADS
-        for (Py_ssize_t i = 0; i < mask.len; i++)
+        for (Py_ssize_t i = 0; i < mask->len; i++)
             if (inside[i]) {
                 count[value[i]]++;
                 lowest = value[i] < lowest ? value[i] : lowest;
@@ -204,9 +216,7 @@ static PyObject *histogram(PyObject *self, PyObject *args)
             }
         Py_END_ALLOW_THREADS
     }
-    PyBuffer_Release(&image);
-    PyBuffer_Release(&mask);
-    PyBuffer_Release(&counts);
+    release_all(views, 3);
     return PyErr_Occurred() ? NULL : Py_BuildValue("ii", lowest, highest);
 }
 
@@ -214,53 +224,33 @@ PyDoc_STRVAR(levels_doc, "levels(image, mask, table, padded): table[value + 3276
 
 static PyObject *levels(PyObject *self, PyObject *args)
 {
-    PyObject *objects[4];
-    Py_buffer image, mask, table, out;
-    if (!PyArg_ParseTuple(args, "OOOO", &objects[0], &objects[1], &objects[2], &objects[3]))
+    static const Wanted wanted[] = {{"h", 3, 0, "image"}, {"?", 3, 0, "mask"}, {"i", 1, 0, "table"}, {"i", 3, 1, "padded"}};
+    Py_buffer views[4], *image = &views[0], *mask = &views[1], *table = &views[2], *out = &views[3];
+    if (take_all(args, wanted, 4, views) < 0)
         return NULL;
-    if (take(objects[0], &image, "h", 3, 0, "image") < 0)
-        return NULL;
-    if (take(objects[1], &mask, "?", 3, 0, "mask") < 0) {
-        PyBuffer_Release(&image);
-        return NULL;
-    }
-    if (take(objects[2], &table, "i", 1, 0, "table") < 0) {
-        PyBuffer_Release(&image);
-        PyBuffer_Release(&mask);
-        return NULL;
-    }
-    if (take(objects[3], &out, "i", 3, 1, "padded") < 0) {
-        PyBuffer_Release(&image);
-        PyBuffer_Release(&mask);
-        PyBuffer_Release(&table);
-        return NULL;
-    }
-    int fits = count_of(&table) == 65536;
+    int fits = count_of(table) == 65536;
     Py_ssize_t pad[3];
     for (int axis = 0; axis < 3; axis++) {
-        fits &= image.shape[axis] == mask.shape[axis] && out.shape[axis] >= mask.shape[axis];
-        pad[axis] = (out.shape[axis] - mask.shape[axis]) / 2;
+        fits &= image->shape[axis] == mask->shape[axis] && out->shape[axis] >= mask->shape[axis];
+        pad[axis] = (out->shape[axis] - mask->shape[axis]) / 2;
     }
     if (!fits) {
         PyErr_SetString(PyExc_ValueError, "image, mask and padded volume do not fit each other, or the table is short");
     } else {
-        const int32_t *level = (const int32_t *)table.buf + 32768;
+        const int32_t *level = (const int32_t *)table->buf + 32768;
         Py_BEGIN_ALLOW_THREADS
-        for (Py_ssize_t z = 0; z < mask.shape[0]; z++)
-            for (Py_ssize_t y = 0; y < mask.shape[1]; y++) {
-                Py_ssize_t from = (z * mask.shape[1] + y) * mask.shape[2];
-                const int16_t *value = (const int16_t *)image.buf + from;
-                const unsigned char *inside = (const unsigned char *)mask.buf + from;
-                int32_t *to = (int32_t *)out.buf + ((z + pad[0]) * out.shape[1] + y + pad[1]) * out.shape[2] + pad[2];
-                for (Py_ssize_t x = 0; x < mask.shape[2]; x++)
+        for (Py_ssize_t z = 0; z < mask->shape[0]; z++)
+            for (Py_ssize_t y = 0; y < mask->shape[1]; y++) {
+                Py_ssize_t from = (z * mask->shape[1] + y) * mask->shape[2];
+                const int16_t *value = (const int16_t *)image->buf + from;
+                const unsigned char *inside = (const unsigned char *)mask->buf + from;
+                int32_t *to = (int32_t *)out->buf + ((z + pad[0]) * out->shape[1] + y + pad[1]) * out->shape[2] + pad[2];
+                for (Py_ssize_t x = 0; x < mask->shape[2]; x++)
                     to[x] = inside[x] ? level[value[x]] : 0;
             }
         Py_END_ALLOW_THREADS
     }
-    PyBuffer_Release(&image);
-    PyBuffer_Release(&mask);
-    PyBuffer_Release(&table);
-    PyBuffer_Release(&out);
+    release_all(views, 4);
     if (PyErr_Occurred())
         return NULL;
     Py_RETURN_NONE;
@@ -708,26 +698,20 @@ PyDoc_STRVAR(mesh_counts_doc,
 
 static PyObject *mesh_counts(PyObject *self, PyObject *args)
 {
-    PyObject *objects[2];
-    Py_buffer mask, out;
-    if (!PyArg_ParseTuple(args, "OO", &objects[0], &objects[1]))
+    static const Wanted wanted[] = {{"?", 3, 0, "mask"}, {"l", 2, 1, "out"}};
+    Py_buffer views[2], *mask = &views[0], *out = &views[1];
+    if (take_all(args, wanted, 2, views) < 0)
         return NULL;
-    if (take(objects[0], &mask, "?", 3, 0, "mask") < 0)
-        return NULL;
-    if (take(objects[1], &out, "l", 2, 1, "out") < 0) {
-        PyBuffer_Release(&mask);
-        return NULL;
-    }
-    if (out.shape[0] != 256 || out.shape[1] != 4) {
+    if (out->shape[0] != 256 || out->shape[1] != 4) {
         PyErr_SetString(PyExc_ValueError, "out must be (256, 4)");
     } else {
-        long *count = out.buf;
-        Py_ssize_t wide = mask.shape[2];
+        long *count = out->buf;
+        Py_ssize_t wide = mask->shape[2];
         Py_BEGIN_ALLOW_THREADS
-        for (Py_ssize_t z = 0; z + 1 < mask.shape[0]; z++)
-            for (Py_ssize_t y = 0; y + 1 < mask.shape[1]; y++) {
-                const unsigned char *a = (const unsigned char *)mask.buf + (z * mask.shape[1] + y) * wide, *b = a + wide;
-                const unsigned char *c = a + mask.shape[1] * wide, *d = c + wide;
+        for (Py_ssize_t z = 0; z + 1 < mask->shape[0]; z++)
+            for (Py_ssize_t y = 0; y + 1 < mask->shape[1]; y++) {
+                const unsigned char *a = (const unsigned char *)mask->buf + (z * mask->shape[1] + y) * wide, *b = a + wide;
+                const unsigned char *c = a + mask->shape[1] * wide, *d = c + wide;
                 /* The four voxels at x are bits 0, 2, 4, 6; those at x + 1 the bits beside them. */
                 unsigned left = wide ? a[0] | b[0] << 2 | c[0] << 4 | d[0] << 6 : 0;
                 for (Py_ssize_t x = 0; x + 1 < wide; x++) {
@@ -745,8 +729,7 @@ static PyObject *mesh_counts(PyObject *self, PyObject *args)
             }
         Py_END_ALLOW_THREADS
     }
-    PyBuffer_Release(&mask);
-    PyBuffer_Release(&out);
+    release_all(views, 2);
     if (PyErr_Occurred())
         return NULL;
     Py_RETURN_NONE;
@@ -756,26 +739,20 @@ PyDoc_STRVAR(moments_doc, "moments(mask, out): voxels inside, their sums of z, y
 
 static PyObject *moments(PyObject *self, PyObject *args)
 {
-    PyObject *objects[2];
-    Py_buffer mask, out;
-    if (!PyArg_ParseTuple(args, "OO", &objects[0], &objects[1]))
+    static const Wanted wanted[] = {{"?", 3, 0, "mask"}, {"l", 1, 1, "out"}};
+    Py_buffer views[2], *mask = &views[0], *out = &views[1];
+    if (take_all(args, wanted, 2, views) < 0)
         return NULL;
-    if (take(objects[0], &mask, "?", 3, 0, "mask") < 0)
-        return NULL;
-    if (take(objects[1], &out, "l", 1, 1, "out") < 0) {
-        PyBuffer_Release(&mask);
-        return NULL;
-    }
-    if (count_of(&out) != 10) {
+    if (count_of(out) != 10) {
         PyErr_SetString(PyExc_ValueError, "out must hold 10");
     } else {
-        long *sum = out.buf;
+        long *sum = out->buf;
         Py_BEGIN_ALLOW_THREADS
-        for (Py_ssize_t z = 0; z < mask.shape[0]; z++)
-            for (Py_ssize_t y = 0; y < mask.shape[1]; y++) {
-                const unsigned char *row = (const unsigned char *)mask.buf + (z * mask.shape[1] + y) * mask.shape[2];
+        for (Py_ssize_t z = 0; z < mask->shape[0]; z++)
+            for (Py_ssize_t y = 0; y < mask->shape[1]; y++) {
+                const unsigned char *row = (const unsigned char *)mask->buf + (z * mask->shape[1] + y) * mask->shape[2];
                 long n = 0, s = 0, ss = 0;
-                for (Py_ssize_t x = 0; x < mask.shape[2]; x++) {
+                for (Py_ssize_t x = 0; x < mask->shape[2]; x++) {
                     long inside = row[x], at = inside * x;
                     n += inside;
                     s += at;
@@ -794,8 +771,7 @@ static PyObject *moments(PyObject *self, PyObject *args)
             }
         Py_END_ALLOW_THREADS
     }
-    PyBuffer_Release(&mask);
-    PyBuffer_Release(&out);
+    release_all(views, 2);
     if (PyErr_Occurred())
         return NULL;
     Py_RETURN_NONE;
@@ -1118,8 +1094,7 @@ static PyObject *resample_linear(PyObject *self, PyObject *args)
     Py_END_ALLOW_THREADS
 done:
     PyMem_RawFree(steps);
-    for (int k = 0; k < taken; k++)
-        PyBuffer_Release(&buffer[k]);
+    release_all(buffer, taken);
     if (PyErr_Occurred())
         return NULL;
     Py_RETURN_NONE;
