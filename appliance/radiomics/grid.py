@@ -16,12 +16,15 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 
+from appliance.errors import ReasonCode, Refused
 from appliance.radiomics import _kernels
 
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Box = tuple[slice, slice, slice]
+
+_FEWEST_KNOTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +118,13 @@ def resample(volume: hd.Volume, mask: Mask, box: Box, settings: Mapping[str, Any
     here, for the region's voxels only; they equal ITK's to the last bit. Anything else goes through PyRadiomics'
     ``imageoperations.resampleImage`` on the whole reference volume: a B-spline's coefficients depend on all of it.
     The pixel type stays that of the image, as PyRadiomics has it; ITK cuts integer HU towards zero.
+
+    Raises
+    ------
+    Refused
+        ``roi_too_small`` for a B-spline through fewer than three voxels along an axis: of two, ITK's own answer changes
+        from one call to the next.
     """
-    interpolator = settings.get("interpolator", "sitkBSpline")
-    aligned = np.array_equal(np.abs(volume.direction[:, ::-1]), np.eye(3))
-    linear_type = volume.array.dtype in (np.int16, np.float64)
-    if interpolator == "sitkBSpline" or not aligned or not linear_type:
-        return _resample_all(volume, mask, settings)
     # From here on in SimpleITK's order, (x, y, z).
     old = np.array([float(v) for v in volume.spacing[::-1]])
     first = np.array([index.start for index in reversed(box)])
@@ -129,6 +133,16 @@ def resample(volume: hd.Volume, mask: Mask, box: Box, settings: Mapping[str, Any
     new = np.where((new == 0) | (extent == 1), old, new)  # PyRadiomics keeps the spacing across a single slice
     if np.allclose(old, new):  # PyRadiomics then leaves the image as it is
         return MeasurableRoi(volume.array, mask, (float(old[2]), float(old[1]), float(old[0])))
+    interpolator = settings.get("interpolator", "sitkBSpline")
+    if interpolator == "sitkBSpline" and (fewest := min(mask.shape)) < _FEWEST_KNOTS:
+        raise Refused(
+            ReasonCode.ROI_TOO_SMALL,
+            f"There are only {fewest} voxels along an axis; a B-spline needs {_FEWEST_KNOTS} to be repeatable.",
+        )
+    aligned = np.array_equal(np.abs(volume.direction[:, ::-1]), np.eye(3))
+    linear_type = volume.array.dtype in (np.int16, np.float64)
+    if interpolator == "sitkBSpline" or not aligned or not linear_type:
+        return _resample_all(volume, mask, settings)
     places = _places(volume, first, extent, old, new, settings.get("padDistance", 5))
     nearest = [np.floor(place + 0.5).astype(np.int64) for place in places]
     inside = [(index >= 0) & (index < n) for index, n in zip(nearest, mask.shape[::-1], strict=True)]
