@@ -6,6 +6,7 @@ import contextlib
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -103,9 +104,12 @@ def wait_for_lines(journal: Path, lines: int, process: subprocess.Popen[str]) ->
 
 @contextlib.contextmanager
 def dask_cluster(
-    folder: Path, workers: int = 2, *, threads: int = 1, nanny: bool = True
+    folder: Path, workers: int = 2, *, threads: int = 1, nanny: bool = True, revive: bool = False
 ) -> Iterator[tuple[str, list[psutil.Popen]]]:
     """Run a scheduler and workers as processes of their own, on loopback and without a dashboard.
+
+    With `revive`, a worker that has ended for good is started anew, as a cluster's manager would: a nanny gives up
+    where its worker is killed before it has said that it runs.
 
     Yields
     ------
@@ -117,20 +121,33 @@ def dask_cluster(
     started: list[psutil.Popen] = []
     with (folder / "dask.log").open("a") as log:
 
-        def start(*arguments: str) -> None:
-            started.append(psutil.Popen([*dask, *arguments], cwd=ROOT, stdout=log, stderr=log))
+        def start(*arguments: str) -> psutil.Popen:
+            return psutil.Popen([*dask, *arguments], cwd=ROOT, stdout=log, stderr=log)
 
+        over = threading.Event()
+        manager: threading.Thread | None = None
         try:
-            start("scheduler", *local, "--port", "0", "--scheduler-file", str(told))
+            started.append(start("scheduler", *local, "--port", "0", "--scheduler-file", str(told)))
             while not told.exists():
                 assert started[0].poll() is None, "the scheduler does not start; see dask.log"
                 time.sleep(0.05)
             address = json.loads(told.read_text())["address"]
             more = ["--nthreads", str(threads), "--local-directory", str(folder), *([] if nanny else ["--no-nanny"])]
-            for _ in range(workers):
-                start("worker", address, *local, *more)
+            worker = ["worker", address, *local, *more]
+            started += [start(*worker) for _ in range(workers)]
+
+            def manage() -> None:
+                while not over.wait(0.5):
+                    started[1:] = [start(*worker) if one.poll() is not None else one for one in started[1:]]
+
+            if revive:
+                manager = threading.Thread(target=manage)
+                manager.start()
             yield address, started
         finally:
+            over.set()
+            if manager is not None:
+                manager.join()
             told.unlink(missing_ok=True)
             family = [
                 *started,

@@ -1,4 +1,4 @@
-"""Made-up cohorts in memory."""
+"""Made-up cohorts in memory, and networks to train on them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from appliance.spec import STAGE_GROUP, Covariate, Endpoint
 from training.cohorts.cohort import Cohort
 from training.cohorts.description import UNDECLARED
+from training.model.members import Member, inner_splits
 
 FEATURES = (*(f"original_shape_{i}" for i in range(19)), "original_shape_MeshVolume")
 
@@ -36,3 +37,12 @@ def make_cohort(
     age = 65 + 8 * (rng.normal(size=n) + covariate * labels)
     age[rng.random(n) < 0.05] = np.nan
     return replace(cohort, covariates=(Covariate("age"),), covariate_values=age[:, None])
+
+
+def make_members(count: int, n: int = 90, k: int = 7, seed: int = 0) -> list[Member]:
+    """Networks to train, on folds of one table whose first features tell the class best."""
+    rng = np.random.default_rng(seed)
+    labels = rng.random(n) < 0.4
+    inputs = rng.normal(size=(n, k)) + labels[:, None] * np.linspace(1.5, 0, k)
+    splits = inner_splits(labels, np.arange(n), count, 5, np.random.SeedSequence(seed))
+    return [Member(inputs, labels, *split) for split in splits]

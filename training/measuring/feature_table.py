@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from appliance import __version__
 from appliance.spec import ExtractionSpec
 from training.cohorts.description import Counts, read_description
 from training.cohorts.table import PATIENT, refuse
+from training.files import write_whole
 from training.measuring.measure import Measured
 
 _COUNTS = re.compile(r"^\[measured\][^\[]*", re.MULTILINE)
@@ -58,11 +58,11 @@ def write_table(measured: Sequence[Measured], spec: ExtractionSpec, listed: Path
         for one in measured
         if one.entry.features is not None
     ]
-    _write(out, _csv([PATIENT, *measured[0].subject.carried, *spec.features], rows))
+    write_whole(out, _csv([PATIENT, *measured[0].subject.carried, *spec.features], rows))
     refused = [
         [one.subject.patient_id, one.entry.code, one.entry.message] for one in measured if one.entry.features is None
     ]
-    _write(refusals(out), _csv([PATIENT, "code", "message"], refused))
+    write_whole(refusals(out), _csv([PATIENT, "code", "message"], refused))
     description = out.with_suffix(".toml")
     if not description.exists():
         facts = {
@@ -85,7 +85,7 @@ def _count(description: Path, counts: Counts) -> None:
         return
     kept = _COUNTS.sub("", description.read_text(encoding="utf-8")).rstrip()
     block = "".join(f"{key} = {value}\n" for key, value in counts)
-    _write(description, f"{kept}\n\n[measured]\n{block}".encode())
+    write_whole(description, f"{kept}\n\n[measured]\n{block}".encode())
 
 
 def _csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
@@ -94,13 +94,3 @@ def _csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
     writer.writerow(header)
     writer.writerows([["" if cell is None else cell for cell in row] for row in rows])
     return file.getvalue().encode("utf-8", errors="backslashreplace")
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)

@@ -7,7 +7,6 @@ name in it is foreign input and is escaped. The same run gives the same bytes.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from markupsafe import Markup, escape
 
 from appliance.errors import ReasonCode, Refused
 from appliance.vocabulary import CONCEPTS
+from training.files import write_whole
 from training.reporting import checklists, figures
 from training.reporting.facts import known
 from training.reporting.figures.canvas import METRIC_LABELS, estimate, unit_of
@@ -70,12 +70,7 @@ def write(folder: Path, out: Path | None = None) -> Path:
     page = render(*read(folder))
     target = folder / "report.html" if out is None else out
     target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(page, encoding="utf-8", newline="\n")
-        unfinished.replace(target)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_whole(target, page.encode("utf-8"))
     return target
 
 

@@ -29,7 +29,7 @@ def dask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[p
     """A cluster that calls a task bad at its second death, which spares us waiting for more."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "1")
-        with dask_cluster(tmp_path_factory.mktemp("dask")) as running:
+        with dask_cluster(tmp_path_factory.mktemp("dask"), revive=True) as running:
             yield running
 
 

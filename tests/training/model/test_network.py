@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from tests.training.tables import make_members
 from training.model.members import Member, inner_splits
 from training.model.network import (
     Networks,
@@ -18,20 +19,12 @@ from training.model.network import (
 SETTINGS = NetworkSettings(max_epochs=40, patience=5)
 
 
-def _members(count: int, n: int = 90, k: int = 7, seed: int = 0) -> list[Member]:
-    rng = np.random.default_rng(seed)
-    labels = rng.random(n) < 0.4
-    inputs = rng.normal(size=(n, k)) + labels[:, None] * np.linspace(1.5, 0, k)
-    splits = inner_splits(labels, np.arange(n), count, 5, np.random.SeedSequence(seed))
-    return [Member(inputs, labels, *split) for split in splits]
-
-
 def _equal(a: Networks, b: Networks) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a.layers, b.layers, strict=True))
 
 
 def test_a_member_does_not_depend_on_its_companions() -> None:
-    members = _members(12)
+    members = make_members(12)
     with single_threaded():
         together, pairs = train(members, SETTINGS), train_second_order(members, SETTINGS)
         for part in (slice(3, 4), slice(5, 9)):
@@ -54,7 +47,7 @@ def test_networks_of_second_order_find_a_product() -> None:
 
 
 def test_labels_and_inputs_of_other_rows_are_never_looked_at() -> None:
-    (member,) = _members(1)
+    (member,) = make_members(1)
     seen = np.union1d(member.fit_rows[:40], member.stop_rows)
     rows = np.setdiff1d(np.arange(90), seen)
     labels, inputs = member.labels.copy(), member.inputs.copy()
@@ -66,17 +59,17 @@ def test_labels_and_inputs_of_other_rows_are_never_looked_at() -> None:
 
 
 def test_networks_learn() -> None:
-    members = _members(4)
+    members = make_members(4)
     with single_threaded():
         networks = train(members, NetworkSettings())
-    fresh = _members(4, n=400, seed=9)[0]
+    fresh = make_members(4, n=400, seed=9)[0]
     logits = ensemble_logits(networks.ensemble(slice(None)), fresh.inputs)
     assert ((logits > 0) == fresh.labels).mean() > 0.85
 
 
 def test_the_early_stop_keeps_the_best_epoch() -> None:
     """With labels of the stopping rows turned round, training makes them worse, so it must stop at once."""
-    (member,) = _members(1)
+    (member,) = make_members(1)
     labels = member.labels.copy()
     labels[member.stop_rows] = ~labels[member.stop_rows]
     with single_threaded():
@@ -89,7 +82,7 @@ def test_the_early_stop_keeps_the_best_epoch() -> None:
 
 
 def test_the_ensemble_in_float64_says_what_the_networks_say() -> None:
-    members = _members(5)
+    members = make_members(5)
     with single_threaded():
         networks = train(members, SETTINGS)
     x = torch.from_numpy(members[0].inputs.astype(np.float32))

@@ -8,19 +8,12 @@ import numpy as np
 import pytest
 from scipy.stats import false_discovery_control, gumbel_r, norm
 
+from tests.training.tables import make_members
 from training.model.members import Member, inner_splits
 from training.model.network import NetworkSettings, ensemble_logits, single_threaded, train, train_second_order
 from training.selection.importance import Chance, Effects, Importance, aggregate, held_out_importance
 
 SETTINGS = NetworkSettings(max_epochs=40, patience=5)
-
-
-def _members(count: int, n: int = 90, k: int = 7, seed: int = 0) -> list[Member]:
-    rng = np.random.default_rng(seed)
-    labels = rng.random(n) < 0.4
-    inputs = rng.normal(size=(n, k)) + labels[:, None] * np.linspace(1.5, 0, k)
-    splits = inner_splits(labels, np.arange(n), count, 5, np.random.SeedSequence(seed))
-    return [Member(inputs, labels, *split) for split in splits]
 
 
 def _numeric(function, x: np.ndarray, step: float = 1e-6) -> np.ndarray:
@@ -32,7 +25,7 @@ def _numeric(function, x: np.ndarray, step: float = 1e-6) -> np.ndarray:
 @pytest.mark.parametrize("kind", [kind for kind in get_args(Importance) if kind != "effects"])
 def test_held_out_importance_against_central_differences(kind: Importance) -> None:
     """In float64, row by row, of the class-weighted loss or of the logit."""
-    members = _members(2)
+    members = make_members(2)
     with single_threaded():
         networks = train(members, SETTINGS)
         found = held_out_importance(networks, members, kind)
@@ -61,7 +54,7 @@ def test_held_out_importance_against_central_differences(kind: Importance) -> No
 
 def test_integrated_gradients_add_up_to_the_logit() -> None:
     """Their defining law: signed, they sum to the logit less that of the baseline."""
-    members = _members(1)
+    members = make_members(1)
     with single_threaded():
         networks = train(members, SETTINGS)
         one = [Member(m.inputs, m.labels, m.fit_rows, m.stop_rows[:1], m.seed) for m in members]
@@ -75,11 +68,11 @@ def test_integrated_gradients_add_up_to_the_logit() -> None:
 
 
 def test_dropout_masks_move_the_importance_a_little_and_repeat_themselves() -> None:
-    members = _members(3)
+    members = make_members(3)
     with single_threaded():
         networks = train(members, SETTINGS)
         still = held_out_importance(networks, members, "logit")
-        masked = [held_out_importance(networks, _members(3), "logit", masks=8, dropout=0.3) for _ in range(2)]
+        masked = [held_out_importance(networks, make_members(3), "logit", masks=8, dropout=0.3) for _ in range(2)]
     np.testing.assert_array_equal(masked[0], masked[1])
     assert not np.allclose(masked[0], still)
     np.testing.assert_allclose(masked[0], still, rtol=0.6)
