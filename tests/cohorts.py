@@ -128,10 +128,12 @@ def dask_cluster(
         manager: threading.Thread | None = None
         try:
             started.append(start("scheduler", *local, "--port", "0", "--scheduler-file", str(told)))
-            while not told.exists():
+            address = None
+            while address is None:
                 assert started[0].poll() is None, "the scheduler does not start; see dask.log"
+                with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):  # not there, or half of it
+                    address = json.loads(told.read_text())["address"]
                 time.sleep(0.05)
-            address = json.loads(told.read_text())["address"]
             more = ["--nthreads", str(threads), "--local-directory", str(folder), *([] if nanny else ["--no-nanny"])]
             worker = ["worker", address, *local, *more]
             started += [start(*worker) for _ in range(workers)]
