@@ -18,7 +18,7 @@ from appliance.logs import defect, logger
 if TYPE_CHECKING:
     from appliance.bundle import Bundle
     from appliance.dicom.cases import Case
-    from appliance.dicom.files import Header
+    from appliance.dicom.instance import Header
     from appliance.ledger import Ledger
     from appliance.pipeline import Plan
     from appliance.settings import Settings
@@ -35,7 +35,9 @@ class Prepare(Protocol):
 def content_digest(case: Case) -> str:
     """Digest of everything known of a case's instances but where they lie; equal for any number of copies."""
     parts = {
-        "\0".join(repr(getattr(header, field.name)) for field in fields(header) if field.name != "path")
+        "\0".join(
+            repr(getattr(header, field.name)) for field in fields(header) if field.name not in ("path", "pixel_span")
+        )
         for header in _headers(case)
     }
     return hashlib.sha256("\n".join(sorted(parts)).encode(errors="surrogatepass")).hexdigest()

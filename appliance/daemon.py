@@ -32,7 +32,7 @@ from appliance.worker import Stage, Worker, pause_after, told
 if TYPE_CHECKING:
     from appliance.bundle import Bundle
     from appliance.dicom.cases import Case
-    from appliance.dicom.files import Header
+    from appliance.dicom.instance import Header
 
 # A look may take at most this share of the time, so that a huge inbox does not keep the machine busy.
 _BUSY_SHARE, _IDLE_SHARE = 0.3, 0.05

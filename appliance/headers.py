@@ -13,7 +13,7 @@ from pydicom.dataelem import DataElement
 from pydicom.sr.codedict import codes
 from pydicom.valuerep import DA, DT, TM, DSfloat, validate_value
 
-from appliance.dicom.files import OWN_MODEL_NAME
+from appliance.dicom.instance import OWN_MODEL_NAME
 from appliance.document import ReportContext, derive_uid, device_uid
 
 MANUFACTURER = "lungstage"

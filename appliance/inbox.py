@@ -15,7 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from appliance.dicom.files import Header, header_from_json, header_to_json, read_header
+from appliance.dicom.files import read_header
+from appliance.dicom.instance import Header, header_from_json, header_to_json
 from appliance.errors import Reason, ReasonCode, Refused, Unavailable
 from appliance.filetable import FileRecord, FileTable
 from appliance.logs import defect, logger

@@ -8,8 +8,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from appliance.dicom.completeness import ReferenceSlices
-from appliance.dicom.files import ImageHeader
 from appliance.dicom.geometry import normal_of
+from appliance.dicom.instance import ImageHeader
 from appliance.errors import ReasonCode, Refused
 from appliance.manifest import IntendedUse
 from appliance.radiomics.measure import Measurement

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ from appliance.answer import build_documents
 from appliance.bundle import Bundle
 from appliance.covariates import Site, known_covariates
 from appliance.dicom.cases import Case
-from appliance.dicom.completeness import reference_slices
-from appliance.dicom.files import Header, ImageHeader
+from appliance.dicom.completeness import ReferenceSlices, reference_slices
+from appliance.dicom.files import with_pixel_digest
+from appliance.dicom.instance import Header, ImageHeader
 from appliance.dicom.roi import Region, SelectionRule, choose, load_regions
 from appliance.errors import Held, ReasonCode, Refused
 from appliance.inference import at_prevalence
@@ -123,11 +124,16 @@ def _choose_each(case: Case, rule: SelectionRule, roi_name: str | None) -> tuple
     return tuple(chosen)
 
 
+def _sealed(slices: ReferenceSlices) -> ReferenceSlices:
+    """Note the digest of each slice's pixels: what is planned is what will be measured."""
+    return replace(slices, images=tuple(with_pixel_digest(image) for image in slices.images))
+
+
 def _fingerprint(regions: tuple[PlacedRegion, ...]) -> str:
     digest = hashlib.sha256()
     for region, slices in regions:
         parts = [region.source.sop_instance_uid, region.source.digest, str(region.number)]
-        parts += [f"{image.sop_instance_uid} {image.digest}" for image in slices.images]
+        parts += [f"{image.sop_instance_uid} {image.digest} {image.pixel_digest}" for image in slices.images]
         digest.update("\n".join(parts).encode())
     return digest.hexdigest()
 
@@ -155,12 +161,12 @@ def plan_measurement(
     regions = tuple(
         (
             region,
-            reference_slices(
-                case, region, spec.margin_slices, settled=settled, match_by_geometry=match_by_geometry
+            _sealed(
+                reference_slices(case, region, spec.margin_slices, settled=settled, match_by_geometry=match_by_geometry)
             ),
         )
         for region in _choose_each(case, rule, roi_name)
-    )  # fmt: skip
+    )
     warnings = []
     if match_by_geometry:
         warnings.append("The slices were matched to the region of interest by position, not by its references.")

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from appliance.dicom.files import Header, ImageHeader, RoiHeader
+from appliance.dicom.files import with_pixel_digest
+from appliance.dicom.instance import Header, ImageHeader, RoiHeader
 from appliance.errors import Held, ReasonCode, Refused
 
 HeaderT = TypeVar("HeaderT", ImageHeader, RoiHeader)
@@ -42,10 +43,20 @@ class Case:
 
 def _distinct(headers: Iterable[HeaderT]) -> tuple[HeaderT, ...]:
     """Drop copies that are equal in content; keep, of each, the one with the first path."""
-    kept: dict[tuple[str, str], HeaderT] = {}
+    alike: dict[tuple[str, str], list[HeaderT]] = defaultdict(list)
     for header in sorted(headers, key=lambda h: str(h.path)):
-        kept.setdefault((header.sop_instance_uid, header.digest), header)
-    return tuple(kept[key] for key in sorted(kept))
+        alike[header.sop_instance_uid, header.digest].append(header)
+    return tuple(header for key in sorted(alike) for header in _unlike(alike[key]))
+
+
+def _unlike(headers: list[HeaderT]) -> tuple[HeaderT, ...]:
+    """Tell images apart by their pixels, which only files that claim to be copies need to be read for."""
+    if len(headers) == 1 or isinstance(headers[0], RoiHeader):
+        return (headers[0],)
+    kept: dict[str, HeaderT] = {}
+    for image in map(with_pixel_digest, headers):
+        kept.setdefault(image.pixel_digest, image)
+    return tuple(kept[digest] for digest in sorted(kept))
 
 
 class _Series:

@@ -13,13 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
-from appliance.dicom.files import (
-    LABEL_MAP_SEGMENTATION_STORAGE,
-    RoiHeader,
-    contour_data,
-    read_unchanged,
-    source_image,
-)
+from appliance.dicom.files import read_unchanged
+from appliance.dicom.instance import LABEL_MAP_SEGMENTATION_STORAGE, RoiHeader, contour_data, source_image
 from appliance.errors import ReasonCode, Refused, Unavailable
 
 Mask = npt.NDArray[np.bool_]
@@ -69,7 +64,7 @@ class Region:
     fault
         Why its content cannot be trusted; empty where it can.
     orientation, pixel_spacing
-        Of a SEG's frames, in the units of :class:`~appliance.dicom.files.ImageHeader`; () for an RTSTRUCT.
+        Of a SEG's frames, in the units of :class:`~appliance.dicom.instance.ImageHeader`; () for an RTSTRUCT.
     """
 
     source: RoiHeader

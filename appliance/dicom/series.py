@@ -10,8 +10,9 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from appliance.dicom.completeness import ReferenceSlices
-from appliance.dicom.files import ImageHeader, read_unchanged
+from appliance.dicom.files import read_unchanged
 from appliance.dicom.geometry import normal_of
+from appliance.dicom.instance import ImageHeader
 from appliance.errors import ReasonCode, Refused
 
 Mask = npt.NDArray[np.bool_]
@@ -27,13 +28,14 @@ class ReferenceVolume:
         (slices, rows, columns) in HU, slices ascending along the slice normal: int16 (int32 where that is too small)
         when the rescale is integral, else float64. The type matters, because PyRadiomics resamples into it.
     padding
-        (slices, rows, columns): pixels that carry the Pixel Padding Value, and so no measurement.
+        (slices, rows, columns): pixels that carry the Pixel Padding Value, and so no measurement; None where the
+        slices have none.
     datasets
         Headers of the slices, in order, without their pixels.
     """
 
     volume: hd.Volume
-    padding: Mask
+    padding: Mask | None
     datasets: tuple[Dataset, ...]
 
 
@@ -60,11 +62,11 @@ def _as_stored(value: int, dataset: Dataset) -> int:
     return value - span if int(dataset.PixelRepresentation) == 1 and value >= span // 2 else value
 
 
-def _padding(pixels: npt.NDArray[np.integer], dataset: Dataset) -> Mask:
+def _padding(pixels: npt.NDArray[np.integer], dataset: Dataset) -> Mask | None:
     """Find padded pixels (PS3.3 C.7.5.1.1.2: a value, or a range where a limit is given)."""
     value = dataset.get("PixelPaddingValue")
     if value is None:
-        return np.zeros(pixels.shape, dtype=np.bool_)
+        return None
     limit = dataset.get("PixelPaddingRangeLimit")
     try:
         low, high = sorted(_as_stored(int(bound), dataset) for bound in (value, value if limit is None else limit))
@@ -75,12 +77,12 @@ def _padding(pixels: npt.NDArray[np.integer], dataset: Dataset) -> Mask:
 
 
 def _to_hu(stored: npt.NDArray[np.integer], slope: float, intercept: float) -> npt.NDArray[np.generic]:
-    if slope.is_integer() and intercept.is_integer():
-        hu = stored.astype(np.int64) * int(slope) + int(intercept)
-        small = np.iinfo(np.int16)
-        fits = small.min <= hu.min() and hu.max() <= small.max
-        return hu.astype(np.int16 if fits else np.int32)
-    return stored * slope + intercept
+    """One slice in HU, as int16 or, where that is too small, int32; as float64 where the rescale is not integral."""
+    if not (slope.is_integer() and intercept.is_integer()):
+        return stored * slope + intercept
+    hu = stored.astype(np.int64) * int(slope) + int(intercept)
+    small = np.iinfo(np.int16)
+    return hu.astype(np.int16 if small.min <= hu.min() and hu.max() <= small.max else np.int32)
 
 
 def read_volume(slices: ReferenceSlices) -> ReferenceVolume:
@@ -93,19 +95,26 @@ def read_volume(slices: ReferenceSlices) -> ReferenceVolume:
     Unavailable
         A slice is not what it was when it was looked at.
     """
-    read = [_stored_pixels(image) for image in slices.images]
-    stored = np.stack([pixels for pixels, _ in read])
     first = slices.images[0]
+    planes, paddings, datasets = [], [], []
+    for image in slices.images:
+        stored, dataset = _stored_pixels(image)
+        planes.append(_to_hu(stored, *first.rescale))
+        paddings.append(_padding(stored, dataset))
+        datasets.append(dataset)
     affine = np.eye(4)
     affine[:3, 0] = normal_of(first) * slices.spacing[0]
     affine[:3, 1] = np.array(first.orientation[3:]) * slices.spacing[1]
     affine[:3, 2] = np.array(first.orientation[:3]) * slices.spacing[2]
     affine[:3, 3] = first.position
     volume = hd.Volume(
-        _to_hu(stored, *first.rescale),
+        np.stack(planes),  # one slice that needs the wider type widens all
         affine,
         coordinate_system="PATIENT",
         frame_of_reference_uid=first.frame_of_reference_uid,
     )
-    padding = np.stack([_padding(pixels, dataset) for pixels, dataset in read])
-    return ReferenceVolume(volume, padding, tuple(dataset for _, dataset in read))
+    padded = [
+        np.zeros((first.rows, first.columns), dtype=np.bool_) if padding is None else padding for padding in paddings
+    ]
+    padding = np.stack(padded) if any(padding is not None for padding in paddings) else None
+    return ReferenceVolume(volume, padding, tuple(datasets))

@@ -120,7 +120,7 @@ def measure(
                 raise Refused(
                     code, f"The {region.source.kind} and another {other.source.kind} draw the tumour differently."
                 )
-        if voxels.padding.any() and (voxels.padding & _within_reach(mask, spec.margin_slices)).any():
+        if voxels.padding is not None and (voxels.padding & _within_reach(mask, spec.margin_slices)).any():
             raise Refused(
                 ReasonCode.PADDING_IN_ROI,
                 "The region of interest holds padded, unmeasured pixels, or resampling would mix some in.",

@@ -14,7 +14,7 @@ import pytest
 from appliance import inbox as inbox_module
 from appliance import watch as watch_module
 from appliance.database import Database
-from appliance.dicom.files import Header
+from appliance.dicom.instance import Header
 from appliance.errors import ReasonCode, Unavailable
 from appliance.filetable import FileTable
 from appliance.inbox import Inbox, path_hash

@@ -1,0 +1,353 @@
+"""What lungstage must know of one DICOM instance: frozen headers, taken from a dataset, that can be remembered."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    UID,
+    CTImageStorage,
+    MediaStorageDirectoryStorage,
+    RTStructureSetStorage,
+    SegmentationStorage,
+)
+
+from appliance.errors import ReasonCode, Refused
+
+LABEL_MAP_SEGMENTATION_STORAGE = UID("1.2.840.10008.5.1.4.1.1.66.7")
+"""Label Map Segmentation Storage (DICOM 2024c), which pydicom 3.0 does not name yet."""
+
+Vector = tuple[float, ...]
+
+_UID = re.compile(r"[0-9.]{1,128}")  # longer than the standard's 64 occurs, letters must not
+
+OWN_MODEL_NAME = "lungstage"
+"""Manufacturer's Model Name of what lungstage writes, so that it never takes its own output for input."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageHeader:
+    """What is needed of an image to place it in a series. Lengths in mm, positions in LPS.
+
+    Attributes
+    ----------
+    path
+        Where the file lies.
+    digest
+        Hex digest of geometry and pixel encoding: equal for two copies of the same image, whatever else they say.
+    pixel_digest
+        Hex digest of the pixel data as they are encoded; empty where they were not read yet.
+    pixel_span
+        Where in the file the pixel data lie: offset and length in bytes; () where they cannot be read on their own.
+    patient_key
+        Hash of the Patient ID; the identity itself is not kept.
+    position, orientation, pixel_spacing
+        Image Position (3), Image Orientation (6), Pixel Spacing (row, column), each () where absent or not finite.
+    """
+
+    path: Path
+    digest: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    study_instance_uid: str
+    patient_key: str
+    frame_of_reference_uid: str
+    modality: str
+    image_type: tuple[str, ...]
+    body_part: str
+    rows: int
+    columns: int
+    frames: int
+    position: Vector
+    orientation: Vector
+    pixel_spacing: Vector
+    slice_thickness: float | None
+    spacing_between_slices: float | None
+    gantry_tilt: float | None
+    rescale: Vector
+    pixel_digest: str = ""
+    pixel_span: tuple[int, ...] = field(default=(), compare=False)
+
+    @property
+    def is_ct_slice(self) -> bool:
+        """Whether this is an ordinary single-frame CT image that is not a scout."""
+        return self.sop_class_uid == CTImageStorage and "LOCALIZER" not in self.image_type and self.frames == 1
+
+
+@dataclass(frozen=True, slots=True)
+class RoiHeader:
+    """What is needed of an RTSTRUCT or SEG to find the series that it belongs to.
+
+    Attributes
+    ----------
+    listed
+        (series, instances) of the lists that name whole series; they never say which slices are *needed*.
+    image_references
+        Instances that single contours or frames refer to.
+    frames_of_reference
+        Those in which the regions are defined.
+    """
+
+    path: Path
+    digest: str
+    kind: Literal["RTSTRUCT", "SEG"]
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    study_instance_uid: str
+    patient_key: str
+    frames_of_reference: tuple[str, ...]
+    listed: tuple[tuple[str, tuple[str, ...]], ...]
+    image_references: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PixelData:
+    """What is known of an instance's Pixel Data.
+
+    Attributes
+    ----------
+    digest
+        Hex digest of the value as it is encoded; empty where it was not read yet.
+    span
+        Offset and length of the value in the file, in bytes; () where it cannot be read on its own.
+    """
+
+    digest: str
+    span: tuple[int, ...]
+
+
+Header = ImageHeader | RoiHeader
+
+
+def _unreadable(message: str) -> Refused:
+    return Refused(ReasonCode.DICOM_UNREADABLE, message)
+
+
+def _text(dataset: Dataset, keyword: str) -> str:
+    value = dataset.get(keyword)
+    return "" if value is None else str(value).strip()
+
+
+def _vector(dataset: Dataset, keyword: str, length: int) -> Vector:
+    value = dataset.get(keyword)
+    if value is None or isinstance(value, str):
+        return ()
+    items = tuple(float(v) for v in (value if isinstance(value, Iterable) else [value]))
+    finite = all(abs(v) < 1e9 for v in items)  # also false for NaN
+    return items if len(items) == length and finite else ()
+
+
+def _number(dataset: Dataset, keyword: str) -> float | None:
+    values = _vector(dataset, keyword, 1)
+    return values[0] if values else None
+
+
+def _sequence(dataset: Dataset, keyword: str) -> tuple[Dataset, ...]:
+    return tuple(dataset.get(keyword) or ())
+
+
+def _identity(dataset: Dataset, path: Path, digest: Any) -> dict[str, Any]:
+    identity = {
+        "path": path,
+        "sop_class_uid": _text(dataset, "SOPClassUID"),
+        "sop_instance_uid": _text(dataset, "SOPInstanceUID"),
+        "series_instance_uid": _text(dataset, "SeriesInstanceUID"),
+        "study_instance_uid": _text(dataset, "StudyInstanceUID"),
+        "patient_key": hashlib.blake2b(_text(dataset, "PatientID").encode(), digest_size=16).hexdigest(),
+        "digest": digest.hexdigest(),
+    }
+    levels = ("sop_class", "sop_instance", "series_instance", "study_instance")
+    if not all(_UID.fullmatch(identity[f"{level}_uid"]) for level in levels):
+        raise _unreadable("This DICOM file lacks one of the UIDs that every instance must have.")
+    return identity
+
+
+def _digest(*parts: Any) -> Any:
+    """Digest content, and not the file around it: a PACS writes the same object with other bytes."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(part if isinstance(part, bytes) else repr(part).encode())
+        digest.update(b"\0")
+    return digest
+
+
+def contour_data(contour: Dataset) -> bytes:
+    """Return a contour's coordinates as the bytes of their decimal strings, whatever the file's encoding."""
+    element = contour.get_item("ContourData")
+    if isinstance(element, RawDataElement):
+        return bytes(element.value or b"").rstrip(b" \0")
+    return "\\".join(str(value) for value in contour.get("ContourData") or ()).encode()
+
+
+def _image_header(dataset: Dataset, path: Path, pixels: PixelData) -> ImageHeader:
+    geometry: dict[str, Any] = {
+        "rows": int(dataset.get("Rows") or 0),
+        "columns": int(dataset.get("Columns") or 0),
+        "frames": int(dataset.get("NumberOfFrames") or 1),
+        "position": _vector(dataset, "ImagePositionPatient", 3),
+        "orientation": _vector(dataset, "ImageOrientationPatient", 6),
+        "pixel_spacing": _vector(dataset, "PixelSpacing", 2),
+        "rescale": (_number(dataset, "RescaleSlope"), _number(dataset, "RescaleIntercept")),
+    }
+    if None in geometry["rescale"]:
+        geometry["rescale"] = ()
+    encoding = (dataset.get("BitsStored"), dataset.get("PixelRepresentation"), dataset.get("PixelPaddingValue"))
+    digest = _digest(geometry, encoding, _text(dataset, "FrameOfReferenceUID"))
+    return ImageHeader(
+        **_identity(dataset, path, digest),
+        **geometry,
+        frame_of_reference_uid=_text(dataset, "FrameOfReferenceUID"),
+        modality=_text(dataset, "Modality"),
+        image_type=tuple(str(v) for v in dataset.get("ImageType") or ()),
+        body_part=_text(dataset, "BodyPartExamined").upper(),
+        slice_thickness=_number(dataset, "SliceThickness"),
+        spacing_between_slices=_number(dataset, "SpacingBetweenSlices"),
+        gantry_tilt=_number(dataset, "GantryDetectorTilt"),
+        pixel_digest=pixels.digest,
+        pixel_span=pixels.span,
+    )
+
+
+def _unique(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted({value for value in values if value}))
+
+
+def _referenced(items: Iterable[Dataset]) -> tuple[str, ...]:
+    return _unique(_text(item, "ReferencedSOPInstanceUID") for item in items)
+
+
+def _structure_set_header(dataset: Dataset, path: Path) -> RoiHeader:
+    series = [
+        series
+        for frame in _sequence(dataset, "ReferencedFrameOfReferenceSequence")
+        for study in _sequence(frame, "RTReferencedStudySequence")
+        for series in _sequence(study, "RTReferencedSeriesSequence")
+    ]
+    contours = [
+        contour for roi in _sequence(dataset, "ROIContourSequence") for contour in _sequence(roi, "ContourSequence")
+    ]
+    digest = _digest(
+        [(_text(roi, "ROINumber"), _text(roi, "ROIName")) for roi in _sequence(dataset, "StructureSetROISequence")],
+        [_text(item, "ReferencedROINumber") for item in _sequence(dataset, "ROIContourSequence")],
+        [(_text(contour, "ContourGeometricType"), contour_data(contour)) for contour in contours],
+        [_referenced(_sequence(contour, "ContourImageSequence")) for contour in contours],
+    )
+    return RoiHeader(
+        **_identity(dataset, path, digest),
+        kind="RTSTRUCT",
+        frames_of_reference=_unique(
+            _text(roi, "ReferencedFrameOfReferenceUID") for roi in _sequence(dataset, "StructureSetROISequence")
+        ),
+        listed=tuple(
+            (_text(item, "SeriesInstanceUID"), _referenced(_sequence(item, "ContourImageSequence"))) for item in series
+        ),
+        image_references=_referenced(image for c in contours for image in _sequence(c, "ContourImageSequence")),
+    )
+
+
+def source_image(frame: Dataset) -> str:
+    """Return the one instance that a SEG frame's functional groups say it was derived from, else an empty string."""
+    sources = [
+        source
+        for derivation in _sequence(frame, "DerivationImageSequence")
+        for source in _sequence(derivation, "SourceImageSequence")
+    ]
+    return _text(sources[0], "ReferencedSOPInstanceUID") if len(sources) == 1 else ""
+
+
+def _segmentation_header(dataset: Dataset, path: Path, pixels: PixelData | None) -> RoiHeader:
+    groups = _sequence(dataset, "PerFrameFunctionalGroupsSequence")
+    digest = _digest(
+        [dataset.get(keyword) for keyword in ("Rows", "Columns", "BitsAllocated", "SegmentationType")],
+        [str(item) for item in _sequence(dataset, "SegmentSequence")],
+        [str(item) for item in (*_sequence(dataset, "SharedFunctionalGroupsSequence"), *groups)],
+        "" if pixels is None else pixels.digest,
+    )
+    return RoiHeader(
+        **_identity(dataset, path, digest),
+        kind="SEG",
+        frames_of_reference=_unique([_text(dataset, "FrameOfReferenceUID")]),
+        listed=tuple(
+            (_text(item, "SeriesInstanceUID"), _referenced(_sequence(item, "ReferencedInstanceSequence")))
+            for item in _sequence(dataset, "ReferencedSeriesSequence")
+        ),
+        image_references=_unique(source_image(group) for group in groups),
+    )
+
+
+def is_segmentation(dataset: Dataset) -> bool:
+    """Whether this is a Segmentation, binary, fractional or a label map."""
+    return _text(dataset, "SOPClassUID") in (SegmentationStorage, LABEL_MAP_SEGMENTATION_STORAGE)
+
+
+def header_of(dataset: Dataset, path: Path, pixels: PixelData | None) -> Header | None:
+    """Take from a dataset what lungstage must know of it.
+
+    Parameters
+    ----------
+    dataset
+        The instance; its Pixel Data need not be in it.
+    path
+        Where its file lies.
+    pixels
+        What is known of its Pixel Data; None where it has none.
+
+    Returns
+    -------
+    ImageHeader, RoiHeader or None
+        None for an object of no interest here: neither an image nor a ROI, or one that lungstage itself wrote.
+
+    Raises
+    ------
+    Refused
+        ``dicom_unreadable``: elements that cannot be parsed, or that every instance must have and this one lacks.
+    """
+    try:
+        if _text(dataset, "ManufacturerModelName") == OWN_MODEL_NAME:
+            return None
+        sop_class = _text(dataset, "SOPClassUID")
+        if sop_class == RTStructureSetStorage:
+            return _structure_set_header(dataset, path)
+        if is_segmentation(dataset):
+            return _segmentation_header(dataset, path, pixels)
+        if pixels is not None:
+            return _image_header(dataset, path, pixels)
+        if sop_class == CTImageStorage:
+            raise _unreadable("This CT image holds no pixel data; it may be cut short.")
+        directory = dataset.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
+        if not sop_class and not directory:
+            raise _unreadable("This DICOM file does not say what it is; it may be cut short.")
+    except Refused:
+        raise
+    except Exception as error:  # lazily parsed elements: still the file's fault
+        raise _unreadable("This DICOM file cannot be parsed.") from error
+    return None
+
+
+def header_to_json(header: Header) -> str:
+    """Serialise a header, e.g. for the ledger's cache; the path is left out, it is the cache's key."""
+    fields = asdict(header)
+    del fields["path"]
+    return json.dumps({"type": type(header).__name__, **fields})
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
+
+
+def header_from_json(text: str, path: Path) -> Header:
+    """Read back what :func:`header_to_json` wrote."""
+    fields = {key: _frozen(value) for key, value in json.loads(text).items()}
+    kind = {"ImageHeader": ImageHeader, "RoiHeader": RoiHeader}[fields.pop("type")]
+    header: Header = kind(path=path, **fields)
+    return header
