@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 from appliance import __version__, report
 from appliance.bundle import Bundle
 from appliance.covariates import Known
-from appliance.headers import copied_header
+from appliance.headers import copied_header, source_headers
 from appliance.radiomics.measure import Measurement
 from appliance.spec import StagingResult
 
@@ -103,8 +103,9 @@ def build_documents(
         software_version=__version__,
         covariates=covariates,
     )
+    headers = source_headers(context)
     if reference is not None:
-        return (report.build_report(context, reference),)
-    segmentation = report.build_segmentation(context)
+        return (report.build_report(context, reference, headers),)
+    segmentation = report.build_segmentation(context, headers)
     reference = report.SegmentReference(segmentation.SOPClassUID, segmentation.SOPInstanceUID, 1)
-    return segmentation, report.build_report(context, reference)
+    return segmentation, report.build_report(context, reference, headers)

@@ -32,7 +32,10 @@ _WHERE_PRESENT = (
     "ClinicalTrialSponsorName", "ClinicalTrialProtocolID", "ClinicalTrialProtocolName", "ClinicalTrialSiteID",
     "ClinicalTrialSiteName", "ClinicalTrialSubjectID", "ClinicalTrialSubjectReadingID", "ClinicalTrialTimePointID",
     "Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions", "StationName",
-    "InstitutionName", "AcquisitionDate", "AcquisitionTime",
+    "InstitutionName",
+)  # fmt: skip
+_OF_EACH_SLICE = (
+    "AcquisitionDate", "AcquisitionTime",
     "StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID", "Modality",
     "FrameOfReferenceUID", "PositionReferenceIndicator", "Rows", "Columns", "PixelSpacing", "SliceThickness",
     "ImageOrientationPatient", "ImagePositionPatient",
@@ -49,27 +52,31 @@ _ADDED_LAST = (
 def source_headers(context: ReportContext) -> list[Dataset]:
     """Copy of each source's header, cut down to what highdicom takes over from it, in Unicode.
 
+    Patient, study and equipment are taken from the first slice alone.
+
     A value that breaks its Value Representation (say, a Study ID of 18 characters, where SH allows 16) cannot be
     written again. It is left out, rather than cut into an identifier that is nobody's. The patient's name is left to
     :func:`settle`.
     """
-    headers = [_header(source, (*_ALWAYS, *_WHERE_PRESENT)) for source in context.sources]
+    first, *others = context.sources
+    headers = [_header(first, (*_ALWAYS, *_WHERE_PRESENT, *_OF_EACH_SLICE))]
+    headers += [_header(source, _OF_EACH_SLICE) for source in others]
+    for keyword in ("PatientName", *_ALWAYS):
+        if keyword not in headers[0]:
+            setattr(headers[0], keyword, None)
+    if headers[0].PatientSex not in ("M", "F", "O"):
+        headers[0].PatientSex = None
     for header in headers:
-        for keyword in ("PatientName", *_ALWAYS):
-            if keyword not in header:
-                setattr(header, keyword, None)
         # One orientation is proven; highdicom minds noise in its last digits.
         header.ImageOrientationPatient = headers[0].ImageOrientationPatient
         if "Modality" not in header:
             header.Modality = "CT"  # what the SOP Class of every source is
-        if header.PatientSex not in ("M", "F", "O"):
-            header.PatientSex = None
     return headers
 
 
 def copied_header(source: Dataset) -> Dataset:
     """Everything that a derived object takes over from a source."""
-    return _header(source, (*_ALWAYS, *_WHERE_PRESENT, *_ADDED_LAST))
+    return _header(source, (*_ALWAYS, *_WHERE_PRESENT, *_OF_EACH_SLICE, *_ADDED_LAST))
 
 
 def with_thickness(headers: list[Dataset]) -> list[Dataset]:

@@ -54,7 +54,9 @@ NOTICE = private("NOTICE", "Notice on the model and its use")
 WARNING = private("WARNING", "Warning of the appliance")
 
 
-def build_report(context: ReportContext, segmentation: SegmentReference) -> sr.Comprehensive3DSR:
+def build_report(
+    context: ReportContext, segmentation: SegmentReference, headers: list[Dataset] | None = None
+) -> sr.Comprehensive3DSR:
     """Structured report of one staged region of interest.
 
     Parameters
@@ -63,13 +65,15 @@ def build_report(context: ReportContext, segmentation: SegmentReference) -> sr.C
         What the report is made of.
     segmentation
         The segment that holds the region: the input's, or that of :func:`build_segmentation`.
+    headers
+        Of :func:`~appliance.headers.source_headers`, where they were made already.
 
     Returns
     -------
     Comprehensive3DSR
         Complete, preliminary and unverified; the same bytes for the same arguments.
     """
-    headers = source_headers(context)
+    headers = headers or source_headers(context)
     tree = sr.MeasurementReport(
         observation_context=sr.ObservationContext(observer_device_context=_observer(context)),
         procedure_reported=codes.LN.CTUnspecifiedBodyRegion,

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from highdicom.content import AlgorithmIdentificationSequence
 from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentationTypeValues, SegmentDescription
+from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
@@ -27,20 +28,22 @@ _SIDES = (
 )
 
 
-def build_segmentation(context: ReportContext) -> Segmentation:
+def build_segmentation(context: ReportContext, headers: list[Dataset] | None = None) -> Segmentation:
     """Segmentation (DICOM PS3.3 A.51) of a mask that came as contours, for the report to refer to.
 
     Parameters
     ----------
     context
         What report and segmentation are made of.
+    headers
+        Of :func:`~appliance.headers.source_headers`, where they were made already.
 
     Returns
     -------
     Segmentation
         Binary, one segment, only the frames that hold a part of it; the same bytes for the same `context`.
     """
-    headers = source_headers(context)
+    headers = headers or source_headers(context)
     # The contours are someone's, by a method that an RTSTRUCT need not tell; that voxels are in or out is our doing.
     algorithm = AlgorithmIdentificationSequence(
         name="RTSTRUCT to voxels by voxel centre, even-odd",
