@@ -353,9 +353,14 @@ def _fail(status: ExitStatus, sentence: str) -> NoReturn:
 
 def main() -> NoReturn:
     """Run the command line and end the process with its exit status."""
+    import gc
+
     from appliance.errors import LungstageError
     from appliance.logs import defect
 
+    # Imports make a hundred thousand objects that stay; looking through them again and again for cycles is a third of
+    # a short command's time. The daemon turns it on again once it has started.
+    gc.disable()
     try:
         sys.exit(app(standalone_mode=True))
     except (Refused, Held) as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import io
 import tempfile
 import time
@@ -104,6 +105,8 @@ def serve(settings: Settings, wake: Wake, load: Callable[[Path], Bundle], announ
         steps = Steps.real()
         rehearse(bundle, steps, settings.state)
         with Database(settings.state / "ledger.sqlite") as database, watching(settings.inbox, wake) as events_come:
+            gc.freeze()  # what was made at start-up stays: no collection need look at it again
+            gc.enable()
             daemon = Daemon(settings, bundle, steps, database, wake, events_come)
             daemon.run(announce)
 

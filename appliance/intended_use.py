@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import SimpleITK as sitk
 
 from appliance.dicom.completeness import ReferenceSlices
 from appliance.dicom.geometry import normal_of
@@ -89,6 +88,8 @@ def prove_voxels(measurement: Measurement, use: IntendedUse) -> tuple[str, ...]:
 
 def _lung_around(measurement: Measurement) -> float:
     """Measure which share of the shell around the region, in its own slices, is aerated lung."""
+    import SimpleITK as sitk  # deferred: a third of the process's memory, and seldom needed
+
     spacing = measurement.slices.spacing
     reach = [0, *(int(np.ceil(_LUNG_REACH / step)) for step in spacing[1:])]
     box = tuple(

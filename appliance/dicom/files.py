@@ -195,9 +195,10 @@ def _pixel_span(file: BinaryIO, dataset: FileDataset) -> tuple[int, int] | None:
         file.seek(_unsigned(file, order), os.SEEK_CUR)
         if file.tell() > size:
             raise _cut_short()
-    if tag != _SEQUENCE_END:
+    end = file.tell() - 4
+    if tag != _SEQUENCE_END or len(file.read(4)) < 4:
         raise _cut_short()
-    return start, file.tell() - 4 - start
+    return start, end - start
 
 
 def _tag(file: BinaryIO, order: ByteOrder) -> tuple[int, int]:

@@ -34,7 +34,7 @@ from appliance.radiomics.formulas import (
     Sizes,
     ToneDifferences,
 )
-from appliance.radiomics.grid import MeasurableRoi
+from appliance.radiomics.grid import MeasurableRoi, bounds
 from appliance.spec import FEATURE_NAMES_BY_CLASS, ExtractionSpec
 
 _MESH = frozenset({"MeshVolume", "Sphericity", "SurfaceArea", "SurfaceVolumeRatio"})
@@ -324,6 +324,18 @@ def _shape(roi: MeasurableRoi, plan: Plan) -> Shape:
     area, volume = mesh.surface_and_volume(padded, roi.spacing) if plan.mesh else (np.nan, np.nan)
     axes = mesh.principal_moments(roi.mask, roi.spacing) if plan.axes else np.full(3, np.nan)
     return Shape(area, volume, axes, mesh.diameters(padded, roi.spacing, plan.diameters))
+
+
+def components(mask: npt.NDArray[np.bool_]) -> int:
+    """Count the connected components of a mask (z, y, x), diagonal neighbours included: its zones, of one level."""
+    part = mask[bounds(mask)[1]]
+    steps = directions(part.shape, (1,), None)
+    if not len(steps):
+        return 1
+    levels = np.pad(part, 1).astype(np.int32)
+    same = np.zeros(levels.shape, dtype=np.uint16)
+    _kernels.alike(levels, steps, 1, same)
+    return len(_kernels.zones(levels, steps, 1, same)) // 8  # each is two integers of 32 bits: level and size
 
 
 def compute(roi: MeasurableRoi, spec: ExtractionSpec) -> dict[str, float]:

@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import highdicom as hd
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk
 
 from appliance.errors import ReasonCode, Refused
 from appliance.radiomics import _kernels
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
 
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -75,6 +77,8 @@ def to_images(volume: hd.Volume, mask: Mask) -> tuple[sitk.Image, sitk.Image]:
     tuple of SimpleITK.Image
         Image and mask (uint8, label 1) with the same geometry, in LPS millimetres.
     """
+    import SimpleITK as sitk  # deferred, here and below: a third of the process's memory, and seldom needed
+
     image = sitk.GetImageFromArray(volume.array)
     image.SetSpacing([float(v) for v in volume.spacing[::-1]])
     image.SetOrigin([float(v) for v in volume.position])
@@ -183,7 +187,8 @@ def _places(volume: hd.Volume, first: Ints, extent: Ints, old: Floats, new: Floa
 
 
 def _resample_all(volume: hd.Volume, mask: Mask, settings: Mapping[str, Any]) -> MeasurableRoi:
-    from radiomics import imageoperations  # deferred: importing PyRadiomics takes long
+    import SimpleITK as sitk
+    from radiomics import imageoperations
 
     image, label = imageoperations.resampleImage(*to_images(volume, mask), **settings)
     x, y, z = image.GetSpacing()
@@ -198,6 +203,8 @@ def save(volume: hd.Volume, mask: Mask, folder: Path) -> tuple[Path, Path]:
     tuple of Path
         The two files: what stock PyRadiomics needs to give the same numbers.
     """
+    import SimpleITK as sitk
+
     folder.mkdir(parents=True, exist_ok=True)
     image, label = to_images(volume, mask)
     paths = folder / "image.nii.gz", folder / "mask.nii.gz"

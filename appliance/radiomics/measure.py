@@ -10,14 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk
 
 from appliance.dicom.completeness import ReferenceSlices
 from appliance.dicom.raster import rasterise
 from appliance.dicom.roi import Region
 from appliance.dicom.series import ReferenceVolume, read_volume
 from appliance.errors import ReasonCode, Refused
-from appliance.radiomics import extract, grid
+from appliance.radiomics import compiled, extract, grid
 from appliance.spec import ExtractionSpec, FeatureVector
 
 Mask = npt.NDArray[np.bool_]
@@ -79,14 +78,6 @@ def _within_reach(mask: Mask, reach: int) -> Mask:
     return grown
 
 
-def _components(mask: Mask) -> int:
-    """Count the connected components, diagonal neighbours included."""
-    inside = np.nonzero(mask)
-    box = tuple(slice(int(index.min()), int(index.max()) + 1) for index in inside)
-    labels = sitk.ConnectedComponent(sitk.GetImageFromArray(mask[box].astype(np.uint8)), True)
-    return int(sitk.GetArrayViewFromImage(labels).max())
-
-
 def measure(
     regions: Sequence[PlacedRegion], spec: ExtractionSpec, watch: Stopwatch, *, save_volume: Path | None = None
 ) -> Measurement:
@@ -125,7 +116,7 @@ def measure(
                 ReasonCode.PADDING_IN_ROI,
                 "The region of interest holds padded, unmeasured pixels, or resampling would mix some in.",
             )
-        pieces = _components(mask)
+        pieces = compiled.components(mask)
     volume = voxels.volume if spec.resampled_spacing is None else grid.single_precision(voxels.volume)
     with watch.step("resample"):
         roi = extract.place_on_grid(volume, mask, spec)

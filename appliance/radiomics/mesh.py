@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from importlib.machinery import PathFinder
+from importlib.util import find_spec, module_from_spec
 
 import numpy as np
 import numpy.typing as npt
@@ -22,10 +24,16 @@ Spacing = tuple[float, float, float]
 _CORNERS = tuple((z, y, x) for z in (0, 1) for y in (0, 1) for x in (0, 1))
 
 
+@lru_cache(maxsize=1)
 def _coefficients() -> Callable[[Mask, Floats], tuple[float, float, tuple[float, ...]]]:
-    from radiomics import cShape  # deferred: importing PyRadiomics is most of this package's import time
-
-    function: Callable[[Mask, Floats], tuple[float, float, tuple[float, ...]]] = cShape.calculate_coefficients
+    """Load PyRadiomics' extension alone: the package would import SimpleITK, a third of the process's memory."""
+    package = find_spec("radiomics")
+    spec = package and PathFinder.find_spec("_cshape", package.submodule_search_locations)
+    if spec is None or spec.loader is None:
+        raise ImportError("PyRadiomics' extension _cshape is not installed")
+    extension = module_from_spec(spec)
+    spec.loader.exec_module(extension)
+    function: Callable[[Mask, Floats], tuple[float, float, tuple[float, ...]]] = extension.calculate_coefficients
     return function
 
 

@@ -119,7 +119,8 @@ class FakeSteps:
 
 def image(path: Path, digest: str, series: str, number: str) -> ImageHeader:
     known: dict[str, Any] = {
-        "path": path, "digest": digest, "pixel_digest": digest, "sop_class_uid": CTImageStorage, "sop_instance_uid": f"{series}.{number}",
+        "path": path, "digest": digest, "pixel_digest": digest, "sop_class_uid": CTImageStorage,
+        "sop_instance_uid": f"{series}.{number}",
         "series_instance_uid": series, "study_instance_uid": "1", "patient_key": "patient",
         "frame_of_reference_uid": "1.7", "modality": "CT", "image_type": ("ORIGINAL", "PRIMARY", "AXIAL"), "frames": 1,
     }  # fmt: skip

@@ -11,8 +11,10 @@ from typing import Any
 import highdicom as hd
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 from radiomics import cMatrices, imageoperations
 
 from appliance.bundle import load_bundle
@@ -308,3 +310,10 @@ def test_kernels_refuse_buffers_that_do_not_fit() -> None:
     read_only.setflags(write=False)
     with pytest.raises((ValueError, BufferError)):
         _kernels.glcm(levels, steps, 2, read_only)
+
+
+@settings(max_examples=60, deadline=None)
+@given(arrays(np.bool_, array_shapes(min_dims=3, max_dims=3, max_side=6)).filter(np.any))
+def test_components_are_those_of_itk(mask: np.ndarray) -> None:
+    labels = sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8)), True)
+    assert compiled.components(mask) == sitk.GetArrayFromImage(labels).max()

@@ -1,0 +1,113 @@
+"""Reading one file: the front alone tells as much as the whole, and a file cut anywhere is found out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pydicom
+import pytest
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+)
+
+from appliance.dicom import files
+from appliance.dicom.instance import ImageHeader, header_from_json, header_to_json
+from appliance.errors import Refused, Unavailable
+from appliance.oneshot import scan
+from tests.dicom.test_bad_input import measured
+from tests.studies import rtstruct_study
+
+SYNTAXES = [
+    ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian, RLELossless,
+]  # fmt: skip
+
+
+def _slice_as(syntax: UID, folder: Path) -> Path:
+    dataset = rtstruct_study().slices[4]
+    if syntax == RLELossless:
+        dataset.compress(RLELossless, generate_instance_uid=False)
+    elif syntax == ExplicitVRBigEndian:
+        dataset.PixelData = dataset.pixel_array.astype(">i2").tobytes()
+    dataset.file_meta.TransferSyntaxUID = syntax
+    path = folder / "slice.dcm"
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda uid: uid.name)
+def test_the_front_of_a_file_gives_the_same_header(syntax: UID, tmp_path: Path) -> None:
+    path = _slice_as(syntax, tmp_path)
+    front, whole = files.read_header(path, hash_pixels=False), files.read_header(path)
+    assert isinstance(front, ImageHeader)
+    assert isinstance(whole, ImageHeader)
+    assert files.with_pixel_digest(front) == whole
+    assert replace(front, pixel_digest="") == replace(whole, pixel_digest="")
+    assert files.read_unchanged(whole).SOPInstanceUID == whole.sop_instance_uid
+    assert header_from_json(header_to_json(whole), path) == whole
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda uid: uid.name)
+def test_a_file_cut_anywhere_is_refused_by_its_front(syntax: UID, tmp_path: Path) -> None:
+    path = _slice_as(syntax, tmp_path)
+    content = path.read_bytes()
+    # RLE ends in a delimiter of 8 bytes; a deflated stream may end in a byte of padding that nothing needs.
+    last = 2 if syntax == DeflatedExplicitVRLittleEndian else 1
+    cuts = {*range(140, len(content), 97), len(content) - last, len(content) - 9, len(content) - 16}
+    for cut in sorted(cuts):
+        path.write_bytes(content[:cut])
+        with pytest.raises(Refused) as caught:
+            files.read_header(path, hash_pixels=False)
+        assert caught.value.reason.code == "dicom_unreadable", cut
+
+
+def test_one_shot_reads_no_pixels_it_does_not_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = rtstruct_study().write(tmp_path)
+    hashed: list[str] = []
+    real = files._digest_of_span
+
+    def counting(file: object, span: tuple[int, ...]) -> str:
+        hashed.append(file.name)  # type: ignore[attr-defined]
+        return real(file, span)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(files, "_digest_of_span", counting)
+    found = scan([folder])
+    assert len(found.headers) == 13
+    assert not hashed
+    assert measured(folder)["status"] == "staged"
+    assert len(hashed) == 6  # the region's slices
+
+
+def test_copies_that_differ_in_a_pixel_alone_conflict(tmp_path: Path) -> None:
+    study = rtstruct_study()
+    folder = study.write(tmp_path)
+    assert measured(folder)["status"] == "staged"
+    (folder / "copy").write_bytes((folder / "0006").read_bytes())
+    assert measured(folder)["status"] == "staged"
+    content = bytearray((folder / "0006").read_bytes())
+    content[-3] ^= 1
+    (folder / "copy").write_bytes(content)
+    assert measured(folder)["reason"]["code"] == "conflicting_instances"
+
+
+def test_a_file_that_shrank_is_unavailable_and_not_its_own_fault(tmp_path: Path) -> None:
+    path = _slice_as(ExplicitVRLittleEndian, tmp_path)
+    front = files.read_header(path, hash_pixels=False)
+    assert isinstance(front, ImageHeader)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(Unavailable):
+        files.with_pixel_digest(front)
+
+
+def test_pixels_of_another_kind_are_no_image(tmp_path: Path) -> None:
+    dataset = rtstruct_study().slices[4]
+    dataset.FloatPixelData = b"\0" * 4 * dataset.Rows * dataset.Columns
+    del dataset.PixelData
+    dataset.SOPClassUID = pydicom.uid.ParametricMapStorage
+    dataset.save_as(tmp_path / "map", enforce_file_format=True)
+    assert files.read_header(tmp_path / "map") is None
