@@ -6,17 +6,16 @@ A bundle is a folder of exactly four files: ``model.onnx``, ``extraction.yaml``,
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from appliance import phantom
+from appliance.bundlefiles import BUNDLE_FILES, BundleFiles, digest_of, read_files, sha256
 from appliance.errors import ReasonCode, Refused
 from appliance.inference import Predictor
 from appliance.manifest import (
-    HASHED_FILES,
     Decision,
     FeatureEntry,
     GoldenCase,
@@ -33,11 +32,6 @@ __all__ = [
     "BUNDLE_FILES", "Bundle", "Decision", "FeatureEntry", "GoldenCase", "IntendedUse", "Manifest", "Provenance",
     "RoiRule", "load_bundle", "measure_phantom", "prove",
 ]  # fmt: skip
-
-BUNDLE_FILES: Final = frozenset({"manifest.json", *HASHED_FILES})
-
-MAX_FILE_BYTES: Final = 64 * 1024 * 1024
-"""A model of this kind takes a fifth of a megabyte; more than this is not one."""
 
 FEATURE_TOLERANCE: Final = 1e-9  # relative
 PROBABILITY_TOLERANCE: Final = 1e-6
@@ -89,10 +83,23 @@ def load_bundle(folder: Path, *, self_test: bool = True, engine: Engine = "compi
         any file differs from what was packed), ``bundle_invalid`` (the parts are not well-formed or contradict each
         other, or there is a file too many), ``bundle_self_test_failed`` (the golden case comes out differently).
     """
-    contents = _read(folder)
+    bundle = open_bundle(read_files(folder), engine=engine)
+    if self_test:
+        prove(bundle)
+    return bundle
+
+
+def open_bundle(contents: BundleFiles, *, engine: Engine = "compiled") -> Bundle:
+    """Verify a bundle's files and make it ready to answer; its golden case is left to :func:`prove`.
+
+    Raises
+    ------
+    Refused
+        ``bundle_hash_mismatch`` or ``bundle_invalid``.
+    """
     manifest = parse_manifest(contents["manifest.json"])
     for name, expected in manifest.files.items():
-        if _sha256(contents[name]) != expected:
+        if sha256(contents[name]) != expected:
             raise Refused(ReasonCode.BUNDLE_HASH_MISMATCH, f"The bundle's {name} is not the file that was packed.")
     spec = replace(_spec(contents["extraction.yaml"], manifest), engine=engine)
     covariates = tuple(entry.covariate for entry in manifest.covariates)
@@ -100,10 +107,7 @@ def load_bundle(folder: Path, *, self_test: bool = True, engine: Engine = "compi
     carried = carried_texts(spec.features, covariates, contents["extraction.yaml"].decode("utf-8"))
     if any(predictor.metadata.get(key) != text for key, text in carried.items()):
         raise _invalid("model.onnx was built for other features, other covariates or another extraction spec")
-    bundle = Bundle(manifest, spec, predictor, _sha256(contents["manifest.json"]))
-    if self_test:
-        prove(bundle)
-    return bundle
+    return Bundle(manifest, spec, predictor, digest_of(contents))
 
 
 def carried_texts(features: tuple[str, ...], covariates: tuple[Covariate, ...], extraction: str) -> dict[str, str]:
@@ -139,32 +143,6 @@ def prove(bundle: Bundle) -> None:
         raise _self_test_failed(f"the probability is {probability!r}, not {golden.probability_advanced!r}")
 
 
-def _read(folder: Path) -> dict[str, bytes]:
-    """Read each file once, so that what is verified is what is used."""
-    try:
-        present = {entry.name for entry in folder.iterdir()}
-    except OSError as error:
-        raise Refused(ReasonCode.BUNDLE_UNREADABLE, "The bundle's folder cannot be read.") from error
-    if missing := sorted(BUNDLE_FILES - present):
-        raise Refused(ReasonCode.BUNDLE_UNREADABLE, f"The bundle lacks {', '.join(missing)}.")
-    if surplus := sorted(present - BUNDLE_FILES):
-        raise _invalid(f"it holds what no manifest vouches for: {', '.join(surplus)}")
-    return {name: _read_file(folder / name) for name in sorted(BUNDLE_FILES)}
-
-
-def _read_file(path: Path) -> bytes:
-    try:
-        if not path.is_file():  # a pipe or a device would never end
-            raise Refused(ReasonCode.BUNDLE_UNREADABLE, f"The bundle's {path.name} is not a file.")
-        with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise Refused(ReasonCode.BUNDLE_UNREADABLE, f"The bundle's {path.name} cannot be read.") from error
-    if len(content) > MAX_FILE_BYTES:
-        raise Refused(ReasonCode.BUNDLE_UNREADABLE, f"The bundle's {path.name} is larger than {MAX_FILE_BYTES} bytes.")
-    return content
-
-
 def _spec(text: bytes, manifest: Manifest) -> ExtractionSpec:
     try:
         spec = parameters.parse(text.decode("utf-8"), order=manifest.feature_names)
@@ -175,10 +153,6 @@ def _spec(text: bytes, manifest: Manifest) -> ExtractionSpec:
     if manifest.slice_margin < spec.margin_slices:
         raise _invalid(f"the slice margin is {manifest.slice_margin}, but its interpolator needs {spec.margin_slices}")
     return spec
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 def _invalid(why: str) -> Refused:

@@ -11,25 +11,24 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Protocol
 
-from appliance.errors import Held, Reason, ReasonCode, Refused, Unavailable
+from appliance.errors import DefectError, ExhaustedError, Held, Reason, ReasonCode, Refused, Unavailable
 from appliance.job import IN_HAND_STATES, Job, JobState
 from appliance.logs import defect, logger
 
 if TYPE_CHECKING:
-    from appliance.bundle import Bundle
     from appliance.dicom.cases import Case
     from appliance.dicom.instance import Header
+    from appliance.exchange import SealedPlan
     from appliance.ledger import Ledger
-    from appliance.pipeline import Plan
     from appliance.settings import Settings
 
 
 class Prepare(Protocol):
-    """Shape of :func:`appliance.pipeline.prepare`."""
+    """Shape of :func:`appliance.pipeline.prepare`, over the bundle in use, and its plan sealed."""
 
     def __call__(  # noqa: D102
-        self, case: Case, bundle: Bundle, *, settled: bool, roi_name: str | None, match_by_geometry: bool
-    ) -> Plan: ...
+        self, case: Case, *, settled: bool, roi_name: str | None, match_by_geometry: bool
+    ) -> SealedPlan: ...
 
 
 def content_digest(case: Case) -> str:
@@ -60,8 +59,8 @@ class Casebook:
 
     Parameters
     ----------
-    ledger, bundle, settings
-        What the jobs are kept in, staged with and timed by.
+    ledger, bundle_digest, settings
+        What the jobs are kept in, answered by and timed by.
     prepare
         The step that says what a case needs.
     clock
@@ -69,15 +68,15 @@ class Casebook:
     """
 
     def __init__(
-        self, ledger: Ledger, bundle: Bundle, settings: Settings, prepare: Prepare, clock: Callable[[], float]
+        self, ledger: Ledger, bundle_digest: str, settings: Settings, prepare: Prepare, clock: Callable[[], float]
     ) -> None:
         self._ledger = ledger
-        self._bundle = bundle
+        self._bundle_digest = bundle_digest
         self._settings = settings
         self._prepare = prepare
         self._clock = clock
         self._entries: dict[str, _Entry] = {}
-        self._plans: dict[int, Plan] = {}
+        self._plans: dict[int, SealedPlan] = {}
         self._gone: set[int] = set()
 
     def forget(self) -> None:
@@ -87,7 +86,7 @@ class Casebook:
         self._gone.clear()
         self._ledger.unready()
 
-    def plan(self, job: Job) -> Plan:
+    def plan(self, job: Job) -> SealedPlan:
         """Return the plan of a ready job."""
         return self._plans[job.id]
 
@@ -172,7 +171,6 @@ class Casebook:
         try:
             plan = self._prepare(
                 entry.case,
-                self._bundle,
                 settled=settled,
                 roi_name=self._settings.roi_name,
                 match_by_geometry=self._settings.match_by_geometry,
@@ -197,7 +195,7 @@ class Casebook:
         anchor = _headers(case)[0].sop_instance_uid
         return self._ledger.open_job(case.key, case.study_instance_uid, case.series_instance_uid, anchor)
 
-    def _ready(self, entry: _Entry, job: Job | None, plan: Plan) -> bool:
+    def _ready(self, entry: _Entry, job: Job | None, plan: SealedPlan) -> bool:
         own = job if job is not None and not job.closed else None
         twin = self._ledger.answering(plan.fingerprint, other_than=None if own is None else own.id)
         if twin is not None:
@@ -209,7 +207,7 @@ class Casebook:
             return False
         own = own or self._open(entry)
         self._ledger.ready(
-            own.id, content=entry.content, fingerprint=plan.fingerprint, bundle_digest=self._bundle.digest
+            own.id, content=entry.content, fingerprint=plan.fingerprint, bundle_digest=self._bundle_digest
         )
         self._plans[own.id] = plan
         logger.info("ready", extra=_about(entry.case) | {"job": own.id})
@@ -239,14 +237,17 @@ class Casebook:
 
     def _failed(self, entry: _Entry, job: Job | None, error: Exception) -> None:
         entry.failures += 1
-        logger.error("examination_defect", extra=_about(entry.case) | defect(error))
+        if isinstance(error, ExhaustedError):
+            logger.error("limits_exceeded", extra=_about(entry.case) | {"why": str(error)})
+        else:
+            logger.error("examination_defect", extra=_about(entry.case) | defect(error))
         if entry.failures < self._settings.max_attempts:
             entry.due = self._clock() + self._settings.retry_seconds * 2**entry.failures
             return
         entry.due = entry.report_at = None
         job = self._open(entry) if job is None or job.closed else job
         self.close(job)
-        self._refuse(entry, job, internal_error(entry.failures, error))
+        self._refuse(entry, job, given_up(entry.failures, error))
 
     def _report(self, entry: _Entry) -> None:
         entry.report_at = None
@@ -275,9 +276,12 @@ class Casebook:
             logger.warning("held", extra={"job": job_id, "code": reason.code})
 
 
-def internal_error(attempts: int, error: BaseException) -> Reason:
-    """Why a job is given up that we, not the data, are to blame for."""
-    sentence = f"lungstage failed {attempts} times over this case ({type(error).__name__}); the log says where."
+def given_up(attempts: int, error: BaseException) -> Reason:
+    """Why a job is given up that never came to an answer: over its limits, or by a defect of ours."""
+    if isinstance(error, ExhaustedError):
+        return Reason(ReasonCode.LIMITS_EXCEEDED, f"This case was given up after {attempts} attempts. {error}")
+    name = error.defect["error"] if isinstance(error, DefectError) else type(error).__name__
+    sentence = f"lungstage failed {attempts} times over this case ({name}); the log says where."
     return Reason(ReasonCode.INTERNAL_ERROR, sentence)
 
 

@@ -11,7 +11,6 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -92,11 +91,9 @@ def run(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     # Only now: loading the runtime takes a second in which a signal must already be heeded.
-    from appliance.bundle import load_bundle
     from appliance.daemon import serve
 
-    load = partial(load_bundle, engine=settings.engine)
-    serve(settings, wake, load, lambda: print("ready", flush=True))  # noqa: T201
+    serve(settings, wake, lambda: print("ready", flush=True))  # noqa: T201
 
 
 def _open_ledger(state: Path | None, config: Path | None) -> Ledger:

@@ -54,6 +54,11 @@ class Site:
         """Read the table, where there is one; raises what :func:`read_table` does."""
         return cls(prevalence) if table is None else cls(prevalence, read_table(table))
 
+    def of_study(self, study_instance_uid: str) -> Site:
+        """Return what is known of one study: all that its staging may see, and fit to pass to another process."""
+        known = self.covariates.get(study_instance_uid)
+        return Site(self.prevalence, {} if known is None else {study_instance_uid: dict(known)})
+
 
 @dataclass(frozen=True, slots=True)
 class Known:

@@ -8,35 +8,36 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import gc
-import io
-import tempfile
+import select
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from appliance import __version__, outbox
+from appliance.bundlefiles import BundleFiles, digest_of, read_files
 from appliance.casebook import Casebook, Prepare
 from appliance.covariates import Site
 from appliance.database import Database
-from appliance.errors import Refused, Unavailable
+from appliance.dicom.cases import Case, assemble
+from appliance.dicom.instance import Header
+from appliance.dispatch import Dispatcher, Stagers, pause_after, told
+from appliance.errors import Unavailable
+from appliance.exchange import SCRATCH_PREFIX, SealedPlan, Setting
 from appliance.filetable import FileTable
 from appliance.inbox import Inbox
 from appliance.ledger import Ledger
 from appliance.logs import defect, logger
+from appliance.sandbox import Bench, Benches, Limits
 from appliance.settings import Settings
 from appliance.watch import Wake, watching
-from appliance.worker import Stage, Worker, pause_after, told
-
-if TYPE_CHECKING:
-    from appliance.bundle import Bundle
-    from appliance.dicom.cases import Case
-    from appliance.dicom.instance import Header
 
 # A look may take at most this share of the time, so that a huge inbox does not keep the machine busy.
 _BUSY_SHARE, _IDLE_SHARE = 0.3, 0.05
+_LAST_SECONDS = 8.0  # before a job in hand is given back at the end; container engines wait for ten
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +47,41 @@ class Steps:
     read_header: Callable[[Path], Header | None]
     assemble: Callable[[Iterable[Header]], tuple[Case, ...]]
     prepare: Prepare
-    stage: Stage
+    stagers: Stagers
 
-    @classmethod
-    def real(cls) -> Steps:
-        """Return the appliance's own steps."""
-        from appliance.dicom.cases import assemble
-        from appliance.dicom.files import read_header
-        from appliance.pipeline import prepare, stage
 
-        return cls(read_header, assemble, prepare, stage)
+class _Stagers(Benches[int]):
+    """Benches that stage plans."""
+
+    def start(self, ticket: int, plan: SealedPlan, *, created: datetime, site: Site) -> None:
+        self.ask(ticket, "stage", plan, created=created, site=site)
+
+
+@contextlib.contextmanager
+def sandboxed(settings: Settings, files: BundleFiles) -> Iterator[Steps]:
+    """Set up processes that take the steps over a bundle, until the block ends.
+
+    One reads and plans, which is short work that the daemon waits for; the others stage.
+
+    Raises
+    ------
+    Refused
+        When the bundle does not prove itself.
+    Unavailable
+        When no process comes up.
+    """
+    limits = Limits(settings.work_seconds, settings.work_memory_mb * 1024**2)
+    setting = Setting(files, settings.engine, settings.state)
+    examiner = Bench(setting, limits)
+    stagers = _Stagers(lambda: Bench(setting, limits), settings.workers)
+    try:
+        examiner.start()
+        stagers.warm()
+        examiner.set_up()
+        yield Steps(partial(examiner.call, "read_header"), assemble, partial(examiner.call, "prepare"), stagers)
+    finally:
+        examiner.end()
+        stagers.end()
 
 
 @contextlib.contextmanager
@@ -75,7 +101,7 @@ def sole_daemon(state: Path) -> Iterator[None]:
         yield
 
 
-def serve(settings: Settings, wake: Wake, load: Callable[[Path], Bundle], announce: Callable[[], None]) -> None:
+def serve(settings: Settings, wake: Wake, announce: Callable[[], None]) -> None:
     """Run the daemon until `wake` is told to stop.
 
     Parameters
@@ -84,8 +110,6 @@ def serve(settings: Settings, wake: Wake, load: Callable[[Path], Bundle], announ
         How to run.
     wake
         Alarm that file events ring and signal handlers stop.
-    load
-        Loader and prover of a bundle.
     announce
         Called once the inbox is watched.
 
@@ -100,31 +124,18 @@ def serve(settings: Settings, wake: Wake, load: Callable[[Path], Bundle], announ
     for folder in (settings.inbox, settings.outbox):
         folder.mkdir(parents=True, exist_ok=True)
     with sole_daemon(settings.state):
-        bundle = load(settings.bundle)
+        for leftover in settings.state.glob(f"{SCRATCH_PREFIX}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        files = read_files(settings.bundle)
         Site.read(settings.prevalence, settings.covariates)  # read for each study; what is wrong with it is said now
-        steps = Steps.real()
-        rehearse(bundle, steps, settings.state)
-        with Database(settings.state / "ledger.sqlite") as database, watching(settings.inbox, wake) as events_come:
+        with (
+            sandboxed(settings, files) as steps,
+            Database(settings.state / "ledger.sqlite") as database,
+            watching(settings.inbox, wake) as events_come,
+        ):
             gc.freeze()  # what was made at start-up stays: no collection need look at it again
             gc.enable()
-            daemon = Daemon(settings, bundle, steps, database, wake, events_come)
-            daemon.run(announce)
-
-
-def rehearse(bundle: Bundle, steps: Steps, state: Path) -> None:
-    """Send the phantom study through every step, and throw its report away.
-
-    The first study of a day then meets warm libraries, and a machine on which no report can be made says so at once.
-    That the phantom lies outside a bundle's intended use is no fault.
-    """
-    from appliance import phantom
-
-    with tempfile.TemporaryDirectory(prefix="rehearsal-", dir=state) as folder, contextlib.suppress(Refused):
-        headers = [steps.read_header(path) for path in phantom.write_study(Path(folder))]
-        (case,) = steps.assemble(header for header in headers if header is not None)
-        plan = steps.prepare(case, bundle, settled=True, roi_name=None, match_by_geometry=False)
-        for document in steps.stage(plan, bundle, created=datetime(2026, 1, 1, tzinfo=UTC), site=Site()).documents:
-            document.save_as(io.BytesIO(), enforce_file_format=True)
+            Daemon(settings, digest_of(files), steps, database, wake, events_come).run(announce)
 
 
 class Daemon:
@@ -132,8 +143,8 @@ class Daemon:
 
     Parameters
     ----------
-    settings, bundle
-        How to run, and what to answer with.
+    settings, bundle_digest
+        How to run, and which bundle it is that `steps` answer by.
     steps
         The steps from file to report.
     database
@@ -149,30 +160,30 @@ class Daemon:
     def __init__(
         self,
         settings: Settings,
-        bundle: Bundle,
+        bundle_digest: str,
         steps: Steps,
         database: Database,
         wake: Wake,
         events_come: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._settings, self._bundle, self._steps, self._wake = settings, bundle, steps, wake
+        self._settings, self._bundle_digest, self._steps, self._wake = settings, bundle_digest, steps, wake
         self._events_come, self._clock = events_come, clock
         self._database = database
         self._ledger = Ledger(database)
         files = FileTable(database, __version__)
         self._inbox = Inbox(settings.inbox, files, settings.settle_seconds, read=steps.read_header, clock=clock)
-        self._casebook = Casebook(self._ledger, bundle, settings, steps.prepare, clock)
-        self._worker = Worker(self._ledger, self._casebook, bundle, settings, steps.stage, clock)
+        self._casebook = Casebook(self._ledger, bundle_digest, settings, steps.prepare, clock)
+        self._dispatcher = Dispatcher(self._ledger, self._casebook, settings, steps.stagers, clock)
         self._begin_anew = True
         self._data_version = -1
         self._looked_at = -1e9
 
     def run(self, announce: Callable[[], None] = lambda: None) -> None:
-        """Serve until told to stop; the job in hand is finished, or given back if its report cannot be delivered."""
+        """Serve until told to stop; jobs in hand are finished, or given back where that is not done soon."""
         released = self._ledger.release_claims(max_attempts=self._settings.max_attempts, counted=True)
         leftovers = outbox.clean(self._settings.outbox)
-        logger.info("started", extra={"bundle": self._bundle.digest, "released": len(released), "cleaned": leftovers})
+        logger.info("started", extra={"bundle": self._bundle_digest, "released": len(released), "cleaned": leftovers})
         announce()
         failures = 0
         while not self._wake.stopping:
@@ -188,18 +199,29 @@ class Daemon:
                 self._begin_anew = True
                 failures += 1
                 self._wake.pause(pause_after(failures, self._settings))
+        self._finish()
         self._ledger.release_claims(max_attempts=self._settings.max_attempts, counted=False)
         logger.info("stopped")
 
+    def _finish(self) -> None:
+        """Wait a little for what is being staged, and deliver it."""
+        until = self._clock() + _LAST_SECONDS
+        try:
+            while self._dispatcher.is_busy() and self._clock() < until:
+                select.select(self._steps.stagers.descriptors(), [], [], until - self._clock())
+                self._dispatcher.work(claim=False)
+        except (Unavailable, OSError) as error:
+            logger.warning("unavailable", extra={"error": type(error).__name__, "why": told(error)})
+
     def step(self) -> None:
-        """Look, examine, stage at most one job; then sleep until something happens or is due."""
+        """Look, examine, have staged what is ready; then sleep until something happens or is due."""
         self._look()
         version = self._database.data_version()
         if version != self._data_version:
             self._data_version = version
             self._note_ready(self._casebook.requeue())
         self._note_ready(self._casebook.tick(self._inbox.unsettled_since()))
-        if not self._worker.work():
+        if not self._dispatcher.work():
             self._sleep()
 
     def _look(self) -> None:
@@ -208,7 +230,7 @@ class Daemon:
         changed = self._inbox.look()
         self._looked_at = self._clock()
         if self._begin_anew:
-            self._worker.forget()
+            self._dispatcher.forget()
             self._ledger.release_claims(max_attempts=self._settings.max_attempts, counted=False)
             self._casebook.forget()
         if changed or self._begin_anew:
@@ -221,10 +243,12 @@ class Daemon:
         latest = self._next_look(_IDLE_SHARE)
         if self._events_come():
             latest = max(latest, self._looked_at + self._settings.scan_seconds)
-        due = [t for t in (self._inbox.next_due(), self._casebook.next_due(), latest) if t is not None]
-        if self._worker.resume_at > now:
-            due.append(self._worker.resume_at)
-        if self._wake.wait(max(min(due), earliest) - now):
+        stagers = self._steps.stagers
+        dues = (self._inbox.next_due(), self._casebook.next_due(), stagers.next_due(), latest)
+        due = [moment for moment in dues if moment is not None]
+        if self._dispatcher.resume_at > now:
+            due.append(self._dispatcher.resume_at)
+        if self._wake.wait(max(min(due), earliest) - now, stagers.descriptors()):
             self._wake.pause(earliest - self._clock())
 
     def _next_look(self, share: float) -> float:
@@ -232,4 +256,4 @@ class Daemon:
 
     def _note_ready(self, became_ready: bool) -> None:
         if became_ready:
-            self._worker.encourage()
+            self._dispatcher.encourage()

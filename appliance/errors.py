@@ -10,6 +10,7 @@ explained in ``docs/reason-codes.md``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
@@ -64,6 +65,7 @@ class ReasonCode(StrEnum):
     # Feature tables
     TABLE_INVALID = "table_invalid"
     # The daemon's own
+    LIMITS_EXCEEDED = "limits_exceeded"
     SUPERSEDED = "superseded"
     INTERNAL_ERROR = "internal_error"
     # Bundles
@@ -98,6 +100,9 @@ class _WithReason(LungstageError):
         super().__init__(message)
         self.reason = Reason(code, message)
 
+    def __reduce__(self) -> tuple[type, tuple[ReasonCode, str]]:  # so that it passes from process to process
+        return type(self), (self.reason.code, self.reason.message)
+
 
 class Refused(_WithReason):
     """The data or the bundle is at fault; the same bytes will be refused again."""
@@ -109,6 +114,21 @@ class Held(_WithReason):
 
 class Unavailable(LungstageError):
     """A disk or a destination does not answer; the same job is tried again later."""
+
+
+class ExhaustedError(LungstageError):
+    """A process was ended over what it was given to do: it took too much memory or time, or died of it."""
+
+
+class DefectError(Exception):
+    """A defect of ours in another process; :attr:`defect` is what :func:`appliance.logs.defect` says of it there."""
+
+    def __init__(self, defect: Mapping[str, str]) -> None:
+        super().__init__(defect["error"])
+        self.defect = dict(defect)
+
+    def __reduce__(self) -> tuple[type, tuple[Mapping[str, str]]]:
+        return type(self), (self.defect,)
 
 
 class ExitStatus(IntEnum):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from appliance.dicom.files import read_header
 from appliance.dicom.instance import Header, header_from_json, header_to_json
-from appliance.errors import Reason, ReasonCode, Refused, Unavailable
+from appliance.errors import ExhaustedError, Reason, ReasonCode, Refused, Unavailable
 from appliance.filetable import FileRecord, FileTable
 from appliance.logs import defect, logger
 
@@ -147,6 +147,8 @@ class Inbox:
             after = os.lstat(path)
         except Refused as refused:
             reason, after = refused.reason, None
+        except ExhaustedError as error:
+            reason, after = Reason(ReasonCode.LIMITS_EXCEEDED, f"This file was given up unread. {error}"), None
         except OSError as error:
             # Not the file's bytes but the way to them is at fault, so nothing is recorded against it.
             logger.warning("file_unavailable", extra={"file": path_hash(path), "error": type(error).__name__})

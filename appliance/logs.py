@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from appliance.errors import DefectError
+
 logger = logging.getLogger("lungstage")
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
@@ -49,7 +51,12 @@ def configure(style: Literal["text", "json"], level: str = "INFO") -> None:
 
 
 def defect(error: BaseException) -> dict[str, str]:
-    """Type and frames of an exception, innermost last; its message stays out, for it may quote the data."""
+    """Type and frames of an exception, innermost last; its message stays out, for it may quote the data.
+
+    One that happened in another process brings them along.
+    """
+    if isinstance(error, DefectError):
+        return error.defect
     frames = traceback.extract_tb(error.__traceback__)
     where = " > ".join(f"{Path(frame.filename).name}:{frame.lineno}:{frame.name}" for frame in frames)
     return {"error": type(error).__name__, "frames": where}

@@ -189,7 +189,7 @@ def stage_paths(paths: Sequence[Path], bundle: Bundle, out: Path, options: Optio
         )
         with watch.step("report"):
             out.mkdir(parents=True, exist_ok=True)
-            written = outbox.deliver(staged.documents, out)
+            written = outbox.deliver([outbox.encode(document) for document in staged.documents], out)
         unused = bool(options.site.covariates) and not bundle.manifest.covariates
         warnings = ["The model takes no covariates; their table was not used."] if unused else []
         return staged.outcome | {"sr": str(written[-1]), "warnings": staged.outcome["warnings"] + warnings}

@@ -8,6 +8,7 @@ import io
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom import dcmread
@@ -17,26 +18,47 @@ _TEMPORARY = re.compile(r"\.[A-Z]{2,16}-[0-9.]{1,64}\.dcm\.part")
 _NAME = re.compile(r"[A-Z]{2,16}-[0-9.]{1,64}\.dcm")
 
 
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document as it will lie in the outbox.
+
+    Attributes
+    ----------
+    name
+        ``<Modality>-<SOPInstanceUID>.dcm``.
+    sop_instance_uid
+        Its SOP Instance UID.
+    content
+        The bytes of the file.
+    """
+
+    name: str
+    sop_instance_uid: str
+    content: bytes
+
+
 class OutboxConflictError(Exception):
     """Another document already bears the name: a defect of ours, or two ledgers write to one outbox."""
 
 
-def file_name(document: Dataset) -> str:
-    """Return the name that a document bears in the outbox: ``<Modality>-<SOPInstanceUID>.dcm``.
+def encode(dataset: Dataset) -> Document:
+    """Encode a complete dataset, with file meta information, as a file.
 
     Raises
     ------
     ValueError
-        When one of the two cannot stand in a file name.
+        When its Modality or SOP Instance UID cannot stand in a file name.
     """
-    name = f"{document.Modality}-{document.SOPInstanceUID}.dcm"
+    name = f"{dataset.Modality}-{dataset.SOPInstanceUID}.dcm"
     if not _NAME.fullmatch(name):
         raise ValueError("a document's Modality or SOP Instance UID cannot stand in a file name")
-    return name
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return Document(name, str(dataset.SOPInstanceUID), buffer.getvalue())
 
 
-def deliver(documents: Sequence[Dataset], folder: Path) -> tuple[Path, ...]:
-    """Write documents, each under its :func:`file_name`, in the order given.
+def deliver(documents: Sequence[Document], folder: Path) -> tuple[Path, ...]:
+    """Write documents, each under its name, in the order given.
 
     Each is written under a temporary dot-name, flushed to the disk and renamed, so a reader never meets half of
     one; a document that is already there, with the same bytes or made at another time, is left alone, so a repetition
@@ -45,7 +67,7 @@ def deliver(documents: Sequence[Dataset], folder: Path) -> tuple[Path, ...]:
     Parameters
     ----------
     documents
-        Complete DICOM datasets with file meta information, the SR last: once it is seen, all it refers to is there.
+        The SR last: once it is seen, all it refers to is there.
     folder
         The outbox.
 
@@ -66,11 +88,8 @@ def deliver(documents: Sequence[Dataset], folder: Path) -> tuple[Path, ...]:
     return paths
 
 
-def _deliver(document: Dataset, folder: Path) -> Path:
-    name = file_name(document)
-    buffer = io.BytesIO()
-    document.save_as(buffer, enforce_file_format=True)
-    content = buffer.getvalue()
+def _deliver(document: Document, folder: Path) -> Path:
+    name, content = document.name, document.content
     target = folder / name
     if target.exists():
         if target.read_bytes() != content and not _differs_in_time_alone(target, content):

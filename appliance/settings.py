@@ -54,6 +54,12 @@ class Settings(BaseModel):
     scan_seconds: Seconds = Field(
         1.0, description="Longest time between two looks at an inbox in which nothing happens."
     )
+    workers: int = Field(
+        default_factory=lambda: min(os.cpu_count() or 1, 4),
+        ge=1, le=64, description="Studies staged at the same time; default: one per processor, at most 4.",
+    )  # fmt: skip
+    work_seconds: Seconds = Field(120.0, description="Longest time that reading a file or staging a study may take.")
+    work_memory_mb: int = Field(4096, ge=512, description="Memory that one process at work may take, in MB.")
     lease_seconds: Seconds = Field(600.0, description="How long a claimed job belongs to its worker.")
     max_attempts: int = Field(3, ge=1, le=100, description="Attempts before a job that fails by our defect is refused.")
     retry_seconds: Seconds = Field(0.5, description="First pause after a disk or folder was unavailable; then doubled.")

@@ -6,7 +6,7 @@ import contextlib
 import os
 import select
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
@@ -29,9 +29,10 @@ class Wake:
         with contextlib.suppress(BlockingIOError, OSError):  # a full pipe rings already; a closed one needs not
             os.write(self._writer, b"!")
 
-    def wait(self, seconds: float) -> bool:
-        """Wait for the alarm; True when it rang."""
-        rang = bool(select.select([self._reader], [], [], max(seconds, 0.0))[0])
+    def wait(self, seconds: float, others: Sequence[int] = ()) -> bool:
+        """Wait for the alarm, or until another file descriptor is readable; True when it rang."""
+        readable, _, _ = select.select([self._reader, *others], [], [], max(seconds, 0.0))
+        rang = self._reader in readable
         if rang:
             os.read(self._reader, 65536)
         return rang

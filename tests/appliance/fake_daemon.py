@@ -78,7 +78,7 @@ def main() -> None:
         watching(settings.inbox, wake) as events_come,
         Database(settings.state / "ledger.sqlite") as database,
     ):
-        one = daemon.Daemon(settings, BUNDLE, steps.steps(), database, wake, events_come)  # type: ignore[arg-type]
+        one = daemon.Daemon(settings, BUNDLE.digest, steps.steps(), database, wake, events_come)  # type: ignore[arg-type]
         one.run(lambda: print("ready", flush=True))
 
 

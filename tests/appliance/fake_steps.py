@@ -11,6 +11,7 @@ import hashlib
 import io
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +26,7 @@ from appliance.daemon import Steps
 from appliance.dicom.cases import Case, assemble
 from appliance.dicom.instance import Header, ImageHeader, RoiHeader
 from appliance.errors import Held, ReasonCode, Refused, Unavailable
+from appliance.outbox import Document, encode
 
 BUNDLE = SimpleNamespace(digest="b" * 64)
 SECRET = "DOE^JANE"
@@ -38,9 +40,38 @@ class FakePlan:
 
 
 @dataclass(frozen=True)
-class FakeStaged:
+class FakeAnswer:
     outcome: dict[str, Any]
-    documents: tuple[Dataset, ...]
+    documents: tuple[Document, ...]
+
+
+class InProcess:
+    """Stagers that stage as they are told to, and have always finished."""
+
+    def __init__(self, stage: Callable[..., FakeAnswer]) -> None:
+        self._stage = stage
+        self._done: list[tuple[int, Future[FakeAnswer]]] = []
+
+    def free(self) -> bool:
+        return not self._done
+
+    def start(self, ticket: int, plan: FakePlan, **arguments: Any) -> None:
+        became: Future[FakeAnswer] = Future()
+        try:
+            became.set_result(self._stage(plan, **arguments))
+        except Exception as error:
+            became.set_exception(error)
+        self._done.append((ticket, became))
+
+    def finished(self) -> list[tuple[int, Future[FakeAnswer]]]:
+        done, self._done = self._done, []
+        return done
+
+    def descriptors(self) -> list[int]:
+        return []
+
+    def next_due(self) -> float | None:
+        return None
 
 
 @dataclass
@@ -55,7 +86,7 @@ class FakeSteps:
     during_read: Callable[[], None] = lambda: None
 
     def steps(self) -> Steps:
-        return Steps(self.read_header, assemble, self.prepare, self.stage)  # type: ignore[arg-type]
+        return Steps(self.read_header, assemble, self.prepare, InProcess(self.stage))  # type: ignore[arg-type]
 
     def read_header(self, path: Path) -> Header | None:
         self.calls["read"] += 1
@@ -80,7 +111,7 @@ class FakeSteps:
         }  # fmt: skip
         return RoiHeader(**{field.name: None for field in fields(RoiHeader)} | known)
 
-    def prepare(self, case: Case, bundle: object, *, settled: bool, **_: object) -> FakePlan:
+    def prepare(self, case: Case, *, settled: bool, **_: object) -> FakePlan:
         self.calls["prepare"] += 1
         self.settled_calls.append(settled)
         self.during_prepare()
@@ -100,7 +131,7 @@ class FakeSteps:
         needed = [roi.digest, *(i.digest for i in case.images if i.sop_instance_uid in roi.image_references)]
         return FakePlan(case, hashlib.sha256("".join(needed).encode()).hexdigest(), flags)
 
-    def stage(self, plan: FakePlan, bundle: object, *, created: datetime, site: Site) -> FakeStaged:
+    def stage(self, plan: FakePlan, *, created: datetime, site: Site) -> FakeAnswer:
         self.calls["stage"] += 1
         self.sites.append(site)
         for header in plan.case.images:
@@ -114,7 +145,8 @@ class FakeSteps:
             raise Unavailable("A disk is away.")
         number = int(plan.fingerprint[:16], 16)
         documents = (document("SEG", f"2.25.{number}1", created), document("SR", f"2.25.{number}2", created))
-        return FakeStaged({"status": "staged", "stage": "early", "probability_advanced": 0.25}, documents)
+        outcome = {"status": "staged", "stage": "early", "probability_advanced": 0.25}
+        return FakeAnswer(outcome, tuple(encode(dataset) for dataset in documents))
 
 
 def image(path: Path, digest: str, series: str, number: str) -> ImageHeader:

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from appliance import bundle as bundles
-from appliance import phantom
+from appliance import bundlefiles, phantom
 from appliance.bundle import BUNDLE_FILES, load_bundle
 from appliance.errors import ReasonCode, Refused
 from appliance.manifest import parse, render
@@ -118,7 +118,7 @@ def test_what_is_no_folder_or_no_file_is_refused(copy: Path, tmp_path: Path) -> 
 
 
 def test_a_file_beyond_the_size_bound_is_refused(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bundles, "MAX_FILE_BYTES", (copy / "model.onnx").stat().st_size - 1)
+    monkeypatch.setattr(bundlefiles, "MAX_FILE_BYTES", (copy / "model.onnx").stat().st_size - 1)
     assert code_of(copy) is ReasonCode.BUNDLE_UNREADABLE
 
 

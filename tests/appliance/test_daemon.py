@@ -41,7 +41,7 @@ class SimulatedWake:
     def __call__(self) -> float:
         return self.now
 
-    def wait(self, seconds: float) -> bool:
+    def wait(self, seconds: float, others: object = ()) -> bool:
         self.now += max(seconds, 1e-3)
         return False
 
@@ -69,7 +69,9 @@ class House:
         self.ledger = Ledger(self.database)
         self.ledger.release_claims(max_attempts=3, counted=True)
         wake: Any = self.wake
-        self.daemon = Daemon(self.settings, self.bundle, self.steps.steps(), self.database, wake, clock=self.wake)
+        self.daemon = Daemon(
+            self.settings, self.bundle.digest, self.steps.steps(), self.database, wake, clock=self.wake
+        )
 
     def restart(self) -> None:
         self.database.close()

@@ -1,0 +1,67 @@
+"""A bundle's files as they lie on the disk: exactly four, of a bounded size, each read once.
+
+What they say is :mod:`appliance.bundle`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from appliance.errors import ReasonCode, Refused
+from appliance.manifest import HASHED_FILES
+
+BUNDLE_FILES: Final = frozenset({"manifest.json", *HASHED_FILES})
+
+MAX_FILE_BYTES: Final = 64 * 1024 * 1024
+"""A model of this kind takes a fifth of a megabyte; more than this is not one."""
+
+BundleFiles = Mapping[str, bytes]
+"""Content of the four files by name, each read once, so that what is verified is what is used."""
+
+
+def read_files(folder: Path) -> BundleFiles:
+    """Read a bundle's four files.
+
+    Raises
+    ------
+    Refused
+        ``bundle_unreadable`` or ``bundle_invalid``.
+    """
+    try:
+        present = {entry.name for entry in folder.iterdir()}
+    except OSError as error:
+        raise Refused(ReasonCode.BUNDLE_UNREADABLE, "The bundle's folder cannot be read.") from error
+    if missing := sorted(BUNDLE_FILES - present):
+        raise Refused(ReasonCode.BUNDLE_UNREADABLE, f"The bundle lacks {', '.join(missing)}.")
+    if surplus := sorted(present - BUNDLE_FILES):
+        raise Refused(
+            ReasonCode.BUNDLE_INVALID,
+            f"The bundle is not valid: it holds what no manifest vouches for: {', '.join(surplus)}.",
+        )
+    return {name: _read_file(folder / name) for name in sorted(BUNDLE_FILES)}
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        if not path.is_file():  # a pipe or a device would never end
+            raise Refused(ReasonCode.BUNDLE_UNREADABLE, f"The bundle's {path.name} is not a file.")
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise Refused(ReasonCode.BUNDLE_UNREADABLE, f"The bundle's {path.name} cannot be read.") from error
+    if len(content) > MAX_FILE_BYTES:
+        raise Refused(ReasonCode.BUNDLE_UNREADABLE, f"The bundle's {path.name} is larger than {MAX_FILE_BYTES} bytes.")
+    return content
+
+
+def digest_of(contents: BundleFiles) -> str:
+    """SHA-256 of ``manifest.json`` in hexadecimal, which names the whole bundle."""
+    return sha256(contents["manifest.json"])
+
+
+def sha256(content: bytes) -> str:
+    """SHA-256 in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()

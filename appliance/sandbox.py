@@ -1,0 +1,264 @@
+"""Processes that meet the files in the daemon's place: whatever a file does to one, the daemon lives on.
+
+Each runs :mod:`appliance.workbench`, confined in memory, file size and time, and tied to the daemon by two pipes:
+it ends when the daemon does. No socket is opened and nothing is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any, Generic, TypeVar
+
+from appliance.errors import ExhaustedError, Unavailable
+
+Key = TypeVar("Key")
+
+_START_SECONDS = 120.0
+_END_SECONDS = 5.0
+_PIPE_BYTES = 1024 * 1024  # what Linux lets anyone have
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one process may take.
+
+    Attributes
+    ----------
+    seconds
+        For one request.
+    memory
+        Bytes of data (RLIMIT_DATA).
+    file_size
+        Bytes of any file that it writes; the steps write none.
+    """
+
+    seconds: float = 120.0
+    memory: int = 4 * 1024**3
+    file_size: int = 16 * 1024**2
+
+
+class Bench:
+    """One process at work: takes one request at a time, and is made anew after it was ended.
+
+    Parameters
+    ----------
+    setting
+        What the process is set up with before the first request: :class:`appliance.exchange.Setting`.
+    limits
+        What it may take.
+    """
+
+    def __init__(self, setting: object, limits: Limits) -> None:
+        self._setting, self._limits = setting, limits
+        self._process: subprocess.Popen[bytes] | None = None
+        self._requests: Connection[Any, Any]
+        self._answers: Connection[Any, Any]
+        self._until = 0.0
+        self._is_set_up = False
+
+    @property
+    def pid(self) -> int | None:
+        """Number of the process, while there is one."""
+        return None if self._process is None else self._process.pid
+
+    @property
+    def descriptor(self) -> int | None:
+        """File descriptor that becomes readable when the answer is there, while one is awaited."""
+        return self._answers.fileno() if self._process is not None else None
+
+    @property
+    def due(self) -> float:
+        """When the request in hand has taken too long, on the monotonic clock."""
+        return self._until
+
+    def start(self) -> None:
+        """Start the process, where none is alive, without waiting until it is set up."""
+        if self._process is not None and self._process.poll() is None:
+            return
+        self.end()
+        theirs_in, ours_out = os.pipe()
+        ours_in, theirs_out = os.pipe()
+        command = [sys.executable, "-c", "from appliance.workbench import main; main()"]
+        command += map(str, (theirs_in, theirs_out, self._limits.memory, self._limits.file_size))
+        try:
+            self._process = subprocess.Popen(  # noqa: S603  (our own module)
+                command,
+                pass_fds=(theirs_in, theirs_out),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},  # there are several of them, for as many processors
+            )
+        finally:
+            os.close(theirs_in)
+            os.close(theirs_out)
+        with contextlib.suppress(OSError):  # so that no message has to wait until it is read; else it waits
+            fcntl.fcntl(ours_out, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        self._requests, self._answers = Connection(ours_out, readable=False), Connection(ours_in, writable=False)
+        self._is_set_up = False
+        self._until = time.monotonic() + _START_SECONDS
+        self._send(self._setting)
+
+    def ask(self, step: str, *arguments: object, **keywords: object) -> None:
+        """Hand over a request; :meth:`answer` gives what became of it."""
+        self.set_up()
+        self._until = time.monotonic() + self._limits.seconds
+        try:
+            self._send((step, arguments, keywords))
+        except ExhaustedError:  # it had died before, of something else
+            self.set_up()
+            self._until = time.monotonic() + self._limits.seconds
+            self._send((step, arguments, keywords))
+
+    def has_answered(self) -> bool:
+        """Whether :meth:`answer` would return, or raise, at once."""
+        with contextlib.suppress(OSError):
+            return self._answers.poll(0) or time.monotonic() >= self._until
+        return True
+
+    def answer(self) -> Any:
+        """Wait for the answer to the request in hand, and return it.
+
+        Raises
+        ------
+        ExhaustedError
+            The process died, or was ended because it took too long.
+        Exception
+            Whatever the step raised; a defect of ours as :class:`DefectError`.
+        """
+        try:
+            if not self._answers.poll(max(0.0, self._until - time.monotonic())):
+                self.end()
+                raise ExhaustedError(f"It took longer than {self._limits.seconds:g} s.")
+            well, answer = self._answers.recv()
+        except (EOFError, OSError) as error:
+            raise self._died() from error
+        if well:
+            return answer
+        if isinstance(answer, MemoryError):
+            self.end()
+            raise ExhaustedError(f"It took more than {self._limits.memory // 1024**2} MB of memory.")
+        raise answer
+
+    def call(self, step: str, *arguments: object, **keywords: object) -> Any:
+        """Hand over a request and wait for its answer."""
+        self.ask(step, *arguments, **keywords)
+        return self.answer()
+
+    def set_up(self) -> None:
+        """Wait until the process is set up, where it is not.
+
+        Raises
+        ------
+        Unavailable
+            It did not come up.
+        Exception
+            Whatever setting it up raised.
+        """
+        try:
+            self.start()
+            if self._is_set_up:
+                return
+            self.answer()
+        except ExhaustedError as error:
+            raise Unavailable(f"A process could not be set up. {error}") from error
+        self._is_set_up = True
+
+    def end(self) -> None:
+        """End the process now, whatever it is at."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        process.wait(_END_SECONDS)
+        self._requests.close()
+        self._answers.close()
+
+    def _send(self, message: object) -> None:
+        try:
+            self._requests.send(message)
+        except OSError as error:
+            raise self._died() from error
+
+    def _died(self) -> ExhaustedError:
+        process = self._process
+        status = None
+        if process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                status = process.wait(_END_SECONDS)
+        self.end()
+        if status is not None and status < 0:
+            return ExhaustedError(f"Its process was ended by {signal.Signals(-status).name}.")
+        return ExhaustedError(f"Its process ended with status {status}.")
+
+
+class Benches(Generic[Key]):
+    """Several processes for requests that take long; each bears a key, and answers in its own time.
+
+    Parameters
+    ----------
+    make
+        Makes one that is not started.
+    count
+        How many there are; the second and later ones are started when they are first needed.
+    """
+
+    def __init__(self, make: Callable[[], Bench], count: int) -> None:
+        self._idle = [make() for _ in range(count)]
+        self._busy: dict[Key, Bench] = {}
+
+    @property
+    def keys(self) -> frozenset[Key]:
+        """Keys of the requests in hand."""
+        return frozenset(self._busy)
+
+    def warm(self) -> None:
+        """Start the first one."""
+        self._idle[-1].start()
+
+    def free(self) -> bool:
+        """Whether another request can be taken."""
+        return bool(self._idle)
+
+    def ask(self, key: Key, step: str, *arguments: object, **keywords: object) -> None:
+        """Hand over a request; raises as :meth:`Bench.answer` does where the process cannot be set up."""
+        self._idle[-1].ask(step, *arguments, **keywords)
+        self._busy[key] = self._idle.pop()
+
+    def finished(self) -> Iterator[tuple[Key, Future[Any]]]:
+        """Give each request that has come to an end: its key, and what became of it."""
+        for key, bench in list(self._busy.items()):
+            if bench.has_answered():
+                yield key, self._take(key, bench)
+
+    def _take(self, key: Key, bench: Bench) -> Future[Any]:
+        became: Future[Any] = Future()
+        try:
+            became.set_result(bench.answer())
+        except Exception as error:
+            became.set_exception(error)
+        del self._busy[key]
+        self._idle.append(bench)
+        return became
+
+    def descriptors(self) -> list[int]:
+        """File descriptors that become readable when an answer comes."""
+        return [d for bench in self._busy.values() if (d := bench.descriptor) is not None]
+
+    def next_due(self) -> float | None:
+        """When the first request in hand has taken too long."""
+        return min((bench.due for bench in self._busy.values()), default=None)
+
+    def end(self) -> None:
+        """End all processes."""
+        for bench in (*self._idle, *self._busy.values()):
+            bench.end()

@@ -1,0 +1,138 @@
+"""The other side of :mod:`appliance.sandbox`: a process that reads, plans and stages as it is told, within limits."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import logging
+import pickle
+import resource
+import signal
+import sys
+import tempfile
+import warnings
+import zlib
+from datetime import UTC, datetime
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from appliance import logs, outbox, phantom, pipeline
+from appliance.bundle import Bundle, open_bundle, prove
+from appliance.covariates import Site
+from appliance.dicom.cases import Case, assemble
+from appliance.dicom.files import read_header
+from appliance.dicom.instance import Header
+from appliance.errors import DefectError, LungstageError, Refused
+from appliance.exchange import SCRATCH_PREFIX, Answer, SealedPlan
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Workbench:
+    """The steps, over one bundle.
+
+    Parameters
+    ----------
+    bundle
+        The bundle that answers.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+
+    def read_header(self, path: Path) -> Header | None:
+        """:func:`appliance.dicom.files.read_header`."""
+        return read_header(path)
+
+    def prepare(self, case: Case, *, settled: bool, roi_name: str | None, match_by_geometry: bool) -> SealedPlan:
+        """:func:`appliance.pipeline.prepare`, sealed."""
+        plan = pipeline.prepare(
+            case, self._bundle, settled=settled, roi_name=roi_name, match_by_geometry=match_by_geometry
+        )
+        return SealedPlan(plan.fingerprint, zlib.compress(pickle.dumps(plan), level=1))
+
+    def stage(self, plan: SealedPlan, *, created: datetime, site: Site) -> Answer:
+        """:func:`appliance.pipeline.stage`, the documents encoded."""
+        opened: pipeline.Plan = pickle.loads(zlib.decompress(plan.content))  # noqa: S301  (from another of our benches)
+        staged = pipeline.stage(opened, self._bundle, created=created, site=site)
+        return Answer(staged.outcome, tuple(outbox.encode(document) for document in staged.documents))
+
+    def rehearse(self, scratch: Path) -> None:
+        """Recompute the bundle's golden case, then send the phantom study through every step.
+
+        The first study of a day then meets warm libraries, and a machine on which no report can be made says so at
+        once. That the phantom lies outside a bundle's intended use is no fault.
+
+        Parameters
+        ----------
+        scratch
+            Folder for the phantom study, which is removed again.
+
+        Raises
+        ------
+        Refused
+            ``bundle_self_test_failed``.
+        """
+        prove(self._bundle)
+        with tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX, dir=scratch) as folder, contextlib.suppress(Refused):
+            headers = [read_header(path) for path in phantom.write_study(Path(folder))]
+            (case,) = assemble(header for header in headers if header is not None)
+            plan = self.prepare(case, settled=True, roi_name=None, match_by_geometry=False)
+            self.stage(plan, created=datetime(2026, 1, 1, tzinfo=UTC), site=Site())
+
+
+def serve(requests: Connection[Any, Any], answers: Connection[Any, Any]) -> None:
+    """Set up, then answer requests (name of the step, arguments, keywords) until the other side is gone.
+
+    Parameters
+    ----------
+    requests, answers
+        The first message is the :class:`Setting`; each answer is (whether it went well, result or exception).
+    """
+    workbench: Workbench | None = None
+    while True:
+        try:
+            request = requests.recv()
+        except EOFError:
+            return
+        answer: tuple[bool, Any]
+        try:
+            if workbench is None:
+                workbench = Workbench(open_bundle(request.files, engine=request.engine))
+                workbench.rehearse(request.scratch)
+                gc.freeze()
+                gc.enable()
+                answer = True, None
+            else:
+                step, arguments, keywords = request
+                answer = True, getattr(workbench, step)(*arguments, **keywords)
+        except (LungstageError, MemoryError, OSError) as error:
+            answer = False, error
+        except Exception as error:  # whose it is stays the daemon's to say; its message may quote the data
+            answer = False, DefectError(logs.defect(error))
+        answers.send(answer)
+
+
+def confine(memory: int, file_size: int) -> None:
+    """Give this process its limits, leave signals and output to the daemon, and have it end when the daemon does."""
+    for limit, most in (
+        (resource.RLIMIT_DATA, memory), (resource.RLIMIT_FSIZE, file_size),
+        (resource.RLIMIT_CORE, 0),  # a core file would hold patients' data
+    ):  # fmt: skip
+        resource.setrlimit(limit, (most, most))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    with contextlib.suppress(OSError, AttributeError):  # Linux; elsewhere the end of the pipe alone tells
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # Libraries' messages quote what they read; see appliance.logs.
+    logging.disable()
+    warnings.simplefilter("ignore")
+
+
+def main() -> None:
+    """Serve the command line's pipes: numbers of the two, then memory and size of a file in bytes."""
+    requests, answers, memory, file_size = map(int, sys.argv[1:])
+    confine(memory, file_size)
+    serve(Connection(requests, writable=False), Connection(answers, readable=False))

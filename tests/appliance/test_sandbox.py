@@ -1,0 +1,202 @@
+"""The processes that meet the files: what one does or suffers never reaches the daemon."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from appliance import phantom
+from appliance.bundlefiles import read_files
+from appliance.covariates import Site
+from appliance.dicom.cases import assemble
+from appliance.errors import DefectError, ExhaustedError, Held, ReasonCode, Refused, Unavailable
+from appliance.exchange import Setting
+from appliance.sandbox import Bench, Benches, Limits
+
+MEGABYTE = 1024**2
+
+
+@pytest.fixture
+def setting(shipped_bundle: Path, tmp_path: Path) -> Setting:
+    return Setting(read_files(shipped_bundle), "compiled", tmp_path)
+
+
+@pytest.fixture
+def make(setting: Setting) -> Iterator[Callable[..., Bench]]:
+    """Makes benches, and ends them."""
+    made: list[Bench] = []
+
+    def one(**limits: Any) -> Bench:
+        made.append(Bench(setting, Limits(**limits)))
+        return made[-1]
+
+    yield one
+    for bench in made:
+        bench.end()
+
+
+def test_a_study_goes_through_a_bench_as_it_does_without(
+    make: Callable[..., Bench], tmp_path: Path, shipped_bundle: Path
+) -> None:
+    bench = make()
+    headers = [bench.call("read_header", path) for path in phantom.write_study(tmp_path / "study")]
+    (case,) = assemble(headers)
+    plan = bench.call("prepare", case, settled=True, roi_name=None, match_by_geometry=False)
+    created = datetime(2026, 3, 4, tzinfo=UTC)
+    answers = [bench.call("stage", plan, created=created, site=Site().of_study("")) for _ in range(2)]
+    assert answers[0].documents == answers[1].documents
+    command = [sys.executable, "-m", "appliance.cli", "stage", tmp_path / "study", "--json"]
+    done = subprocess.run(
+        [*map(str, command), "--bundle", str(shipped_bundle), "--out", str(tmp_path / "out")],
+        capture_output=True, check=True,
+    )  # fmt: skip
+    outcome = json.loads(done.stdout)
+    assert outcome["features"] == answers[0].outcome["features"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {d.name for d in answers[0].documents}
+
+
+def test_errors_come_through_as_what_they_are(make: Callable[..., Bench], tmp_path: Path) -> None:
+    bench = make()
+    (tmp_path / "text").write_text("this is no DICOM")
+    with pytest.raises(Refused) as refused:
+        bench.call("read_header", tmp_path / "text")
+    assert refused.value.reason.code is ReasonCode.DICOM_UNREADABLE
+    with pytest.raises(FileNotFoundError):
+        bench.call("read_header", tmp_path / "nowhere")
+    (case,) = assemble([bench.call("read_header", path) for path in phantom.write_study(tmp_path / "study")[1:]])
+    with pytest.raises(Held):
+        bench.call("prepare", case, settled=True, roi_name=None, match_by_geometry=False)
+    with pytest.raises(DefectError) as defect:
+        bench.call("prepare", "DOE^JANE", settled=True, roi_name=None, match_by_geometry=False)
+    assert defect.value.defect["error"] == "AttributeError"
+    assert "DOE" not in json.dumps(defect.value.defect)
+    assert bench.pid is not None  # it was the same process throughout
+
+
+def test_a_process_killed_at_work_is_told_and_made_anew(make: Callable[..., Bench], tmp_path: Path) -> None:
+    bench = make()
+    path = phantom.write_study(tmp_path / "study")[1]
+    header = bench.call("read_header", path)
+    killed = bench.pid
+    assert killed is not None
+    os.kill(killed, signal.SIGSTOP)
+    bench.ask("read_header", path)
+    os.kill(killed, signal.SIGKILL)
+    with pytest.raises(ExhaustedError, match="SIGKILL"):
+        bench.answer()
+    assert bench.call("read_header", path) == header
+    assert bench.pid != killed
+
+
+def test_a_process_killed_at_rest_is_made_anew(make: Callable[..., Bench], tmp_path: Path) -> None:
+    bench = make()
+    path = phantom.write_study(tmp_path / "study")[1]
+    header = bench.call("read_header", path)
+    for _ in range(2):
+        killed = bench.pid
+        assert killed is not None
+        os.kill(killed, signal.SIGKILL)
+        os.waitid(os.P_PID, killed, os.WEXITED | os.WNOWAIT)
+        assert bench.call("read_header", path) == header
+        assert bench.pid != killed
+
+
+def test_what_takes_too_long_is_ended(make: Callable[..., Bench], tmp_path: Path) -> None:
+    bench = make(seconds=0.5)
+    path = phantom.write_study(tmp_path / "study")[1]
+    bench.set_up()
+    stuck = bench.pid
+    assert stuck is not None
+    os.kill(stuck, signal.SIGSTOP)
+    started = time.monotonic()
+    with pytest.raises(ExhaustedError, match=r"longer than 0\.5 s"):
+        bench.call("read_header", path)
+    assert time.monotonic() - started < 5
+    assert not psutil.pid_exists(stuck)
+    assert bench.call("read_header", path) is not None
+
+
+def test_what_takes_too_much_memory_is_given_up(make: Callable[..., Bench], tmp_path: Path) -> None:
+    path = phantom.write_study(tmp_path / "study")[1]
+    content = path.read_bytes()
+    meta = content[: 144 + int.from_bytes(content[140:144], "little")]
+    size = 1024 * MEGABYTE
+    bomb = tmp_path / "bomb"
+    with bomb.open("wb") as file:  # a private element of 1 GB, as a hole in the file
+        file.write(meta + b"\x09\x00\x01\x10OB\0\0" + size.to_bytes(4, "little"))
+        file.truncate(file.tell() + size)
+    bench = make(memory=600 * MEGABYTE)
+    assert bench.call("read_header", path) is not None
+    with pytest.raises((Refused, ExhaustedError)):
+        bench.call("read_header", bomb)
+    assert bench.call("read_header", path) is not None
+
+
+def test_a_process_without_room_to_start_is_no_file_s_fault(make: Callable[..., Bench], tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="could not be set up"):
+        make(memory=20 * MEGABYTE).call("read_header", tmp_path)
+
+
+def test_a_bundle_that_does_not_prove_itself_is_refused(setting: Setting) -> None:
+    files = dict(setting.files)
+    files["model.onnx"] = files["model.onnx"][:-1] + b"?"
+    bench = Bench(Setting(files, "compiled", setting.scratch), Limits())
+    with pytest.raises(Refused) as caught:
+        bench.set_up()
+    assert caught.value.reason.code is ReasonCode.BUNDLE_HASH_MISMATCH
+    bench.end()
+
+
+def test_the_rehearsal_leaves_nothing_behind(make: Callable[..., Bench], tmp_path: Path) -> None:
+    make().set_up()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_processes_end_with_their_parent(shipped_bundle: Path, tmp_path: Path) -> None:
+    program = (
+        "import sys, time; from pathlib import Path\n"
+        "from appliance.bundlefiles import read_files; from appliance.exchange import Setting\n"
+        "from appliance.sandbox import Bench, Limits\n"
+        "bundle, scratch = map(Path, sys.argv[1:])\n"
+        "bench = Bench(Setting(read_files(bundle), 'compiled', scratch), Limits())\n"
+        "bench.set_up(); print(bench.pid, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(shipped_bundle), str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+        child.suspend()  # so that it cannot notice by itself
+        parent.kill()
+        gone, _ = psutil.wait_procs([child], timeout=10)
+    assert gone
+
+
+def test_several_benches_work_side_by_side(make: Callable[..., Bench], tmp_path: Path) -> None:
+    path = phantom.write_study(tmp_path / "study")[1]
+    benches: Benches[str] = Benches(make, 2)
+    benches.ask("first", "read_header", path)
+    assert benches.free()
+    benches.ask("second", "read_header", tmp_path / "nowhere")
+    assert not benches.free()
+    became: dict[str, Any] = {}
+    until = time.monotonic() + 10
+    while len(became) < 2 and time.monotonic() < until:
+        became |= dict(benches.finished())
+    assert became["first"].result().path == path
+    assert isinstance(became["second"].exception(), FileNotFoundError)
+    assert benches.free()
+    assert benches.next_due() is None
+    assert benches.descriptors() == []
+    benches.end()
