@@ -219,6 +219,10 @@ SaveOption = Annotated[
 EngineOption = Annotated[
     Literal["compiled", "reference"], typer.Option(help="What computes the features; reference: PyRadiomics itself.")
 ]
+GridOption = Annotated[
+    Literal["pyradiomics", "ibsi"],
+    typer.Option(help="Process images as PyRadiomics does, or as IBSI's manual has it (docs/ibsi.md)."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -263,6 +267,7 @@ def measure(
     match_by_geometry: GeometryOption = False,
     save_volume: SaveOption = None,
     engine: EngineOption = "compiled",
+    grid: GridOption = "pyradiomics",
     as_json: JsonOption = False,
 ) -> None:
     """Measure the features of one study, without a model."""
@@ -273,7 +278,7 @@ def measure(
     options = Options(roi, match_by_geometry, save_volume)
 
     def run_once() -> dict[str, Any]:
-        return measure_paths(paths, ROI_RULE, replace(parameters.read(spec), engine=engine), options)
+        return measure_paths(paths, ROI_RULE, replace(parameters.read(spec, grid), engine=engine), options)
 
     _answer(run_once, as_json)
 

@@ -67,6 +67,7 @@ ALL_FEATURES: tuple[str, ...] = tuple(
 """The 106 features, under PyRadiomics' own names."""
 
 SUPPORTED_INTERPOLATORS = ("sitkNearestNeighbor", "sitkLinear", "sitkBSpline")
+_DEFAULT_INTERPOLATOR = "sitkBSpline"  # PyRadiomics' own
 
 # B-spline coefficients are the answer of a recursive filter over the whole line of voxels, so a slice far
 # from the ROI still has a say; 16 slices leave no difference that a double can hold (docs/decisions.md).
@@ -74,6 +75,9 @@ _MARGIN_SLICES = {"sitkNearestNeighbor": 1, "sitkLinear": 1, "sitkBSpline": 16}
 
 Engine = Literal["compiled", "reference"]
 """What computes the features: our kernels, or PyRadiomics' own classes. The same numbers, to 1e-9 relative."""
+
+Grid = Literal["pyradiomics", "ibsi"]
+"""How images are processed before features are computed: as PyRadiomics does it, or as IBSI's manual has it."""
 
 DEFAULT_SETTINGS: Mapping[str, Any] = MappingProxyType({"binWidth": 25.0})
 
@@ -91,11 +95,20 @@ class ExtractionSpec:
         (see :func:`appliance.radiomics.parameters.parse`).
     engine
         What computes them; no part of a parameter file, since it changes no number.
+    grid
+        ``pyradiomics``, or ``ibsi`` (:mod:`appliance.radiomics.ibsi`) for comparisons with IBSI's own values. No part
+        of a parameter file, since PyRadiomics knows no such grid; so never a bundle's.
+
+    Raises
+    ------
+    Refused
+        ``spec_unsupported``: an unknown feature or one named twice, or a setting that the grid does not have.
     """
 
     features: tuple[str, ...]
     settings: Mapping[str, Any]
     engine: Engine = "compiled"
+    grid: Grid = "pyradiomics"
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.features if name not in ALL_FEATURES]
@@ -104,6 +117,21 @@ class ExtractionSpec:
         if not self.features or len(set(self.features)) != len(self.features):
             raise Refused(ReasonCode.SPEC_UNSUPPORTED, "The extraction spec must name each feature exactly once.")
         object.__setattr__(self, "settings", MappingProxyType(dict(self.settings)))
+        if misfit := self._misfit():
+            raise Refused(ReasonCode.SPEC_UNSUPPORTED, f"The extraction spec's {misfit}.")
+
+    def _misfit(self) -> str | None:
+        """Name the setting that the grid cannot honour, and say why; None where it can honour all."""
+        resegmented = self.resegmentation is not None
+        if self.grid == "pyradiomics":
+            # PyRadiomics cuts the shape to the box of what re-segmentation leaves (tests/radiomics/test_ibsi_grid.py).
+            return "setting 'resegmentRange' is supported on the IBSI grid only" if resegmented else None
+        interpolator = self.settings.get("interpolator", _DEFAULT_INTERPOLATOR)
+        if self.resampled_spacing is not None and interpolator != "sitkLinear":
+            return f"interpolator is {interpolator}, but the IBSI grid is supported with sitkLinear only"
+        if resegmented and "binCount" not in self.settings and self.engine == "reference":
+            return "setting 'resegmentRange' is where IBSI's bins start, which needs 'binCount' in the reference engine"
+        return None
 
     @property
     def resampled_spacing(self) -> tuple[float, float, float] | None:
@@ -112,11 +140,17 @@ class ExtractionSpec:
         return None if spacing is None else (float(spacing[0]), float(spacing[1]), float(spacing[2]))
 
     @property
+    def resegmentation(self) -> tuple[float, float] | None:
+        """Lowest and highest HU that count for every feature but shape, or None where all do."""
+        limits = self.settings.get("resegmentRange")
+        return None if limits is None else (float(min(limits)), float(max(limits)))
+
+    @property
     def margin_slices(self) -> int:
         """Slices beyond the ROI, at either end, that the resampler needs."""
         if self.resampled_spacing is None:
             return 0
-        return _MARGIN_SLICES[self.settings.get("interpolator", "sitkBSpline")]
+        return _MARGIN_SLICES[self.settings.get("interpolator", _DEFAULT_INTERPOLATOR)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,7 +150,8 @@ def prove_directions(roi: MeasurableRoi, spec: ExtractionSpec) -> None:
 def bin_edges(lowest: Any, highest: Any, settings: Mapping[str, Any]) -> npt.NDArray[Any]:
     """Return the edges of the grey levels, which follow from the extremes of the region.
 
-    Source: PyRadiomics ``imageoperations.getBinEdges``; IBSI fixed bin size from 0 (Q3RU) and fixed bin number (K15C).
+    Source: PyRadiomics ``imageoperations.getBinEdges``; IBSI fixed bin size (Q3RU), from 0 or, on the IBSI grid, from
+    where the re-segmentation range starts; IBSI fixed bin number (K15C).
     PyRadiomics computes whole bin widths in int16, which wraps around where the edges span more than that holds.
     """
     lowest, highest = lowest.item(), highest.item()
@@ -160,7 +161,9 @@ def bin_edges(lowest: Any, highest: Any, settings: Mapping[str, Any]) -> npt.NDA
         edges[-1] += 1  # the highest value belongs to the last bin
         return edges
     width = settings.get("binWidth", 25)
-    edges = np.arange(lowest - lowest % width, highest + 2 * width, width)
+    limits = settings.get("resegmentRange")
+    start = lowest - lowest % width if limits is None else min(limits)
+    edges = np.arange(start, highest + 2 * width, width)
     return edges if len(edges) > 1 else np.array([edges[0] - 0.5, edges[0] + 0.5])
 
 

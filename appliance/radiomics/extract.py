@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 import highdicom as hd
 import numpy as np
 import numpy.typing as npt
 
 from appliance.errors import ReasonCode, Refused
-from appliance.radiomics import compiled, grid
+from appliance.radiomics import compiled, grid, ibsi
 from appliance.radiomics.grid import MeasurableRoi
 from appliance.spec import ExtractionSpec, FeatureVector
 
@@ -33,7 +36,8 @@ def place_on_grid(volume: hd.Volume, mask: npt.NDArray[np.bool_], spec: Extracti
     Parameters
     ----------
     volume
-        (slices, rows, columns) in HU; its first voxel is the origin of the resampling grid.
+        (slices, rows, columns) in HU; its first voxel is the origin of the resampling grid, or its centre is the centre
+        where the spec's grid is IBSI's.
     mask
         (slices, rows, columns).
     spec
@@ -50,10 +54,29 @@ def place_on_grid(volume: hd.Volume, mask: npt.NDArray[np.bool_], spec: Extracti
         z, y, x = volume.spacing
         roi = MeasurableRoi(volume.array, mask, (float(z), float(y), float(x)))
     else:
-        roi = grid.resample(volume, mask, box, spec.settings)
+        if spec.grid == "ibsi":
+            roi = ibsi.resample(volume, mask, box, spec.resampled_spacing)
+        else:
+            roi = grid.resample(volume, mask, box, spec.settings)
         voxels, box = grid.bounds(roi.mask)
         _prove_measurable(voxels, box, spec, " after resampling")
     return grid.crop(roi, box)
+
+
+def _by_mask(roi: MeasurableRoi, spec: ExtractionSpec) -> Iterator[tuple[MeasurableRoi, ExtractionSpec]]:
+    """Part the features by the mask that they are measured on, where re-segmentation makes two of the one."""
+    if spec.resegmentation is None:
+        yield roi, spec
+        return
+    shape = tuple(name for name in spec.features if name.startswith("original_shape_"))
+    others = tuple(name for name in spec.features if name not in shape)
+    if shape:
+        yield roi, replace(spec, features=shape)
+    if others:
+        inner = ibsi.resegment(roi, spec.resegmentation)
+        voxels, box = grid.bounds(inner.mask)
+        _prove_measurable(voxels, box, spec, " after re-segmentation")
+        yield grid.crop(inner, box), replace(spec, features=others)
 
 
 def compute(roi: MeasurableRoi, spec: ExtractionSpec) -> FeatureVector:
@@ -67,19 +90,22 @@ def compute(roi: MeasurableRoi, spec: ExtractionSpec) -> FeatureVector:
     Raises
     ------
     Refused
-        ``roi_too_small`` where a selected texture has no neighbours to look at.
+        ``roi_too_small`` where a selected texture has no neighbours to look at; that or ``roi_empty`` where too little
+        is left after re-segmentation.
 
     Notes
     -----
     Definitions are those of PyRadiomics 3.0.1; where they differ from IBSI is listed in ``tests/radiomics``.
     """
-    compiled.prove_directions(roi, spec)
-    if spec.engine == "reference":
-        from appliance.radiomics import reference  # deferred: only this engine needs PyRadiomics' classes
+    values: dict[str, float] = {}
+    for part, asked in _by_mask(roi, spec):
+        compiled.prove_directions(part, asked)
+        if spec.engine == "reference":
+            from appliance.radiomics import reference  # deferred: only this engine needs PyRadiomics' classes
 
-        values = reference.compute(roi, spec)
-    else:
-        values = compiled.compute(roi, spec)
+            values |= reference.compute(part, asked)
+        else:
+            values |= compiled.compute(part, asked)
     return FeatureVector(spec.features, np.array([values[name] for name in spec.features]))
 
 

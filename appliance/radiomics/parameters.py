@@ -18,6 +18,7 @@ from appliance.spec import (
     FEATURE_NAMES_BY_CLASS,
     SUPPORTED_INTERPOLATORS,
     ExtractionSpec,
+    Grid,
 )
 
 
@@ -37,6 +38,11 @@ def _boolean(value: Any) -> bool:
     return isinstance(value, bool)
 
 
+def _limits(value: Any) -> bool:
+    numbers = isinstance(value, list | tuple) and all(type(v) in (int, float) and math.isfinite(v) for v in value)
+    return numbers and len(value) == 2 and value[0] < value[1]
+
+
 def _distances(value: Any) -> bool:
     # PyRadiomics counts a distance that is named twice in a way of its own; the kernels hold the offsets up to 10.
     whole = isinstance(value, list | tuple) and len(value) > 0 and all(_count(v) and v <= 10 for v in value)
@@ -44,7 +50,7 @@ def _distances(value: Any) -> bool:
 
 
 # What each supported setting must look like. Settings that PyRadiomics has and that are not here (normalisation,
-# resegmentation, filters' own) change the meaning of every feature and are refused rather than half-supported.
+# filters' own) change the meaning of every feature and are refused rather than half-supported.
 _SETTINGS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "binWidth": (_positive, "a positive number"),
     "binCount": (_count, "a positive whole number"),
@@ -65,6 +71,10 @@ _SETTINGS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "gldm_a": (lambda v: _count(v) or (v == 0 and type(v) is int), "a whole number from 0"),
     "force2D": (_boolean, "true or false"),
     "force2Ddimension": (lambda v: v in (0, 1, 2) and type(v) is int, "0, 1 or 2"),
+    # Only on the IBSI grid, and as IBSI has it: absolute HU, and the shape stays whole.
+    "resegmentRange": (lambda v: v is None or _limits(v), "the lowest and the highest HU, or null"),
+    "resegmentMode": (lambda v: v == "absolute", "absolute"),
+    "resegmentShape": (lambda v: v is False, "false"),
     # These three change nothing here: the mask is made on the image's own grid, crops are exact and no
     # diagnostics are written.
     "correctMask": (_boolean, "true or false"),
@@ -101,7 +111,7 @@ def _features(feature_class: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def parse(text: str, order: tuple[str, ...] | None = None) -> ExtractionSpec:
+def parse(text: str, order: tuple[str, ...] | None = None, grid: Grid = "pyradiomics") -> ExtractionSpec:
     """Read a PyRadiomics parameter file.
 
     Parameters
@@ -111,6 +121,8 @@ def parse(text: str, order: tuple[str, ...] | None = None) -> ExtractionSpec:
     order
         Feature names in the order wanted; must be the same set that the file names. A parameter file groups
         features by class and so cannot hold the order of a network's inputs.
+    grid
+        What the settings are meant for; no parameter file says.
 
     Returns
     -------
@@ -145,18 +157,19 @@ def parse(text: str, order: tuple[str, ...] | None = None) -> ExtractionSpec:
         if not accepts(value):
             raise _refuse(f"The extraction spec's setting '{key}' must be {expected}.")
         settings[key] = value
-    if settings.get("resampledPixelSpacing") is None:
-        settings.pop("resampledPixelSpacing", None)
+    for key in ("resampledPixelSpacing", "resegmentRange"):
+        if settings.get(key) is None:
+            settings.pop(key, None)
     features = _features(_mapping(document, "featureClass")) or ALL_FEATURES
     if order is not None:
         if sorted(order) != sorted(features):
             raise _refuse("The feature order given does not hold the features that the extraction spec names.")
         features = order
-    return ExtractionSpec(features, settings)
+    return ExtractionSpec(features, settings, grid=grid)
 
 
-def read(name: str) -> ExtractionSpec:
-    """Read a spec by file name, or ``all``: the 106 features at PyRadiomics' defaults.
+def read(name: str, grid: Grid = "pyradiomics") -> ExtractionSpec:
+    """Read a spec for a grid by file name, or ``all``: the 106 features at PyRadiomics' defaults.
 
     Raises
     ------
@@ -164,15 +177,23 @@ def read(name: str) -> ExtractionSpec:
         ``spec_unsupported``; also when the file cannot be read.
     """
     if name == "all":
-        return ExtractionSpec(ALL_FEATURES, DEFAULT_SETTINGS)
+        return ExtractionSpec(ALL_FEATURES, DEFAULT_SETTINGS, grid=grid)
     try:
-        return parse(Path(name).read_text(encoding="utf-8"))
+        return parse(Path(name).read_text(encoding="utf-8"), grid=grid)
     except (OSError, UnicodeDecodeError) as error:
         raise _refuse("The extraction spec cannot be read.") from error
 
 
 def render(spec: ExtractionSpec) -> str:
-    """Write `spec` as a parameter file that stock PyRadiomics accepts: the same numbers, without lungstage."""
+    """Write `spec` as a parameter file that stock PyRadiomics accepts: the same numbers, without lungstage.
+
+    Raises
+    ------
+    Refused
+        ``spec_unsupported`` for the IBSI grid: PyRadiomics would read the file and give other numbers.
+    """
+    if spec.grid != "pyradiomics":
+        raise _refuse("An extraction spec on the IBSI grid cannot be written as a PyRadiomics parameter file.")
     groups: dict[str, list[str]] = {}
     for feature in spec.features:
         _, group, name = feature.split("_", 2)
