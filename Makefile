@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test check lint bench bundle evaluation selectors measure-acceptance clean help
+.PHONY: demo test check lint bench bundle evaluation selectors ibsi measure-acceptance clean help
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 22
@@ -44,6 +44,9 @@ bench: $(VENV)/.everything ## benchmarks: ratios within one run; writes docs/ben
 
 measure-acceptance: $(VENV)/.everything ## 200 studies, local and on Dask, with kills: the same bytes
 	$(BIN)/python -m tests.benchmarks.measuring
+
+ibsi: $(VENV)/.everything ## agreement with IBSI's consensus values (LUNGSTAGE_DATA=...); writes docs/ibsi.md
+	$(BIN)/python -m tests.radiomics.ibsi_table
 
 selectors: $(VENV)/.everything ## recall of every selector on made-up tables whose truth is known
 	$(BIN)/lungstage-train benchmark-selectors -o runs/selectors.json
