@@ -14,7 +14,6 @@ from highdicom import sr
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
-from pydicom.sr.coding import Code
 
 from appliance.document import (
     BundleIdentity,
@@ -50,6 +49,12 @@ __all__ = [
 _VolumeGroup = sr.VolumetricROIMeasurementsAndQualitativeEvaluations
 _PlanarGroup = sr.PlanarROIMeasurementsAndQualitativeEvaluations
 
+_POSITION = (
+    codes.DCM.ImagePositionPatientX,
+    codes.DCM.ImagePositionPatientY,
+    codes.DCM.ImagePositionPatientZ,
+)
+
 NOTICE = private("NOTICE", "Notice on the model and its use")
 WARNING = private("WARNING", "Warning of the appliance")
 
@@ -79,10 +84,9 @@ def build_report(
         procedure_reported=codes.LN.CTUnspecifiedBodyRegion,
         imaging_measurements=[_volume_group(context, segmentation), _key_slice_group(context, headers)],
         title=codes.DCM.ImagingMeasurementReport,
-        referenced_images=with_thickness(headers),
+        referenced_images=with_thickness(headers[:1]),
     )
-    if any("SliceThickness" not in header for header in headers):  # optional in TID 1604, and never made up
-        _drop(tree[0], codes.DCM.SliceThickness)
+    _complete_library(tree[0], headers)
     tree[0].ContentSequence.append(_texts(context))
     _hand_over(tree[0])
     report = sr.Comprehensive3DSR(
@@ -122,13 +126,35 @@ def _hand_over(content: Dataset) -> None:
     content.__deepcopy__ = lambda _: content
 
 
-def _drop(item: Dataset, name: Code) -> None:
-    children = item.get("ContentSequence", [])
-    for index in reversed(range(len(children))):
-        if children[index].name == name:
-            del children[index]
-        else:
-            _drop(children[index], name)
+def _complete_library(content: Dataset, headers: list[Dataset]) -> None:
+    """Give the Image Library, which holds the first slice, the others too.
+
+    What all slices have in common stands once, at the group (TID 1600, row 3); where each lies, itself and its
+    segmentation say. With every slice described anew, most of the document, and of the time that it takes, would be
+    repetition.
+    """
+    (library,) = (item for item in content.ContentSequence if item.name == codes.DCM.ImageLibrary)
+    (group,) = library.ContentSequence
+    (first,) = group.ContentSequence
+    varying = {*_POSITION}
+    if not _is_shared(headers, "SliceThickness"):  # optional, and never made up
+        varying.add(codes.DCM.SliceThickness)
+    shared = [item for item in first.ContentSequence if item.name not in varying]
+    entries = [
+        sr.ImageContentItem(
+            name=first.name,
+            referenced_sop_class_uid=header.SOPClassUID,
+            referenced_sop_instance_uid=header.SOPInstanceUID,
+            relationship_type=sr.RelationshipTypeValues.CONTAINS,
+        )
+        for header in headers
+    ]
+    group.ContentSequence = sr.ContentSequence([*shared, *entries])
+
+
+def _is_shared(headers: list[Dataset], keyword: str) -> bool:
+    values = {header.get(keyword) for header in headers}
+    return len(values) == 1 and None not in values
 
 
 def _tracking(context: ReportContext) -> sr.TrackingIdentifier:

@@ -457,13 +457,21 @@ class TestSources:
     def test_long_decimal_strings_are_rounded_not_lost(self) -> None:
         sources = generated_sources()
         for source in sources:
-            raw = b"-174.394500732421875\\-79.625503540039062\\" + str(source.ImagePositionPatient[2]).encode()
-            tag = source["ImagePositionPatient"].tag
+            raw = b"0.9765625146484375123\\0.9765625146484375123"
+            tag = source["PixelSpacing"].tag
             source._dict[tag] = RawDataElement(tag, "DS", len(raw), raw, 0, False, True)
         report = reread(build_report(made_up_context(sources), SEGMENT))
-        assert float(_named(report, "110901")[0].MeasuredValueSequence[0].NumericValue) == pytest.approx(
-            -174.394500732421875, abs=1e-11
+        assert float(_named(report, "111026")[0].MeasuredValueSequence[0].NumericValue) == pytest.approx(
+            0.9765625146484375123, abs=1e-14
         )
+
+    def test_what_all_slices_share_stands_once(self) -> None:
+        sources = generated_sources()
+        report = reread(build_report(made_up_context(sources), SEGMENT))
+        for code in ("121139", "110910", "111026", "112225"):  # modality, rows, pixel spacing, slice thickness
+            assert len(_named(report, code)) == 1
+        sources[1].SliceThickness = 2 * sources[1].SliceThickness
+        assert not _named(reread(build_report(made_up_context(sources), SEGMENT)), "112225")
 
 
 @settings(deadline=None)
