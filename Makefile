@@ -38,8 +38,9 @@ lint: $(VENV)/.everything ## format, style, types, import directions
 
 check: lint test ## lint, then the whole suite; what a change must pass
 
-bench: $(VENV)/.everything ## benchmarks: ratios within one run; writes docs/benchmarks.md
+bench: $(VENV)/.everything ## benchmarks: ratios within one run; writes docs/benchmarks.md and docs/end-to-end.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.extraction
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.end_to_end
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.training
 
 measure-acceptance: $(VENV)/.everything ## 200 studies, local and on Dask, with kills: the same bytes

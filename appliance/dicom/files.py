@@ -24,6 +24,7 @@ from appliance.errors import ReasonCode, Refused, Unavailable
 ByteOrder = Literal["little", "big"]
 
 _MAX_INFLATED = 512 * 1024 * 1024  # bytes
+_FRONT_BYTES = 4096  # more than any meta information that is not meant to be odd
 _BLOCK = 1024 * 1024  # bytes
 _UNDEFINED = 0xFFFFFFFF
 _PIXEL_DATA, _ITEM, _SEQUENCE_END = (0x7FE0, 0x0010), (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
@@ -128,15 +129,34 @@ def _blaming(path: Path) -> Iterator[None]:
     """Blame the file for whatever the parser raises over it: it meets hostile bytes. The disk is another matter."""
     if not stat.S_ISREG(path.lstat().st_mode):
         raise _unreadable("This is not a regular file.")
-    if not looks_like_dicom(path):
+    with path.open("rb") as file:
+        front = file.read(_FRONT_BYTES)
+    if front[128:132] != b"DICM":
         raise _unreadable("This file is not DICOM.")
     try:
-        _prove_modest(path)
+        if _transfer_syntax(front) in (None, DeflatedExplicitVRLittleEndian):
+            _prove_modest(path)
         yield
     except (Refused, Unavailable, OSError):
         raise
     except Exception as error:
         raise _unreadable("This DICOM file cannot be parsed.") from error
+
+
+def _transfer_syntax(front: bytes) -> str | None:
+    """Transfer Syntax UID out of the file meta information (PS3.10, 7.1), or None where it is not just as usual.
+
+    pydicom finds it too, in a third of the time that reading a whole header takes.
+    """
+    at, found = 132, None
+    while front[at : at + 2] == b"\x02\0":
+        long = front[at + 4 : at + 6] in (b"OB", b"UN")
+        start = at + (12 if long else 8)
+        length = int.from_bytes(front[start - 4 : start] if long else front[start - 2 : start], "little")
+        if front[at + 2 : at + 4] == b"\x10\0":
+            found = front[start : start + length].rstrip(b"\0 ").decode("ascii", "replace")
+        at = start + length
+    return found if at < len(front) else None
 
 
 def _prove_modest(path: Path) -> None:

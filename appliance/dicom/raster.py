@@ -38,7 +38,7 @@ def fill(points: Points, shape: tuple[int, int]) -> Mask:
     """
     rows, columns = shape
     start, end = points, np.roll(points, -1, axis=0)
-    crossings = np.zeros((rows, columns + 1), dtype=np.int64)
+    inside = np.zeros(shape, dtype=np.bool_)
     low, high = np.minimum(start[:, 0], end[:, 0]), np.maximum(start[:, 0], end[:, 0])
     # Half-open in the row direction, so that a corner exactly on a row of centres counts once.
     first = np.clip(np.ceil(low), 0, rows).astype(np.int64)
@@ -48,9 +48,15 @@ def fill(points: Points, shape: tuple[int, int]) -> Mask:
     row = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + first[edge]
     slope = (row - start[edge, 0]) / (end[edge, 0] - start[edge, 0])
     column = start[edge, 1] + slope * (end[edge, 1] - start[edge, 1])
-    at = row, np.clip(np.ceil(column), 0, columns).astype(np.int64)
-    np.add.at(crossings, at, 1)
-    inside: Mask = (np.cumsum(crossings, axis=1)[:, :columns] % 2).astype(np.bool_)
+    place = np.clip(np.ceil(column), 0, columns).astype(np.int64)
+    if not place.size:
+        return inside
+    # Only the polygon's own box is counted through: beyond it, every row has crossed an even number of edges.
+    top, left = int(row.min()), int(place.min())
+    height, width = int(row.max()) - top + 1, int(place.max()) - left
+    cell = (row - top) * (width + 1) + place - left
+    crossings = np.bincount(cell, minlength=height * (width + 1)).reshape(height, width + 1)
+    inside[top : top + height, left : left + width] = np.cumsum(crossings, axis=1)[:, :width] % 2
     return inside
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import highdicom as hd
 import numpy as np
@@ -80,9 +81,15 @@ def _to_hu(stored: npt.NDArray[np.integer], slope: float, intercept: float) -> n
     """One slice in HU, as int16 or, where that is too small, int32; as float64 where the rescale is not integral."""
     if not (slope.is_integer() and intercept.is_integer()):
         return stored * slope + intercept
-    hu = stored.astype(np.int64) * int(slope) + int(intercept)
+    ends = [int(end) * int(slope) + int(intercept) for end in (stored.min(), stored.max())]
     small = np.iinfo(np.int16)
-    return hu.astype(np.int16 if small.min <= hu.min() and hu.max() <= small.max else np.int32)
+    pixel_type = np.int16 if small.min <= min(ends) and max(ends) <= small.max else np.int32
+    # Integers wrap around, so that what fits in the end is right even if it did not on the way.
+    hu: npt.NDArray[Any] = stored.astype(pixel_type)
+    if slope != 1:
+        hu *= np.array(int(slope)).astype(pixel_type)
+    hu += np.array(int(intercept)).astype(pixel_type)
+    return hu
 
 
 def read_volume(slices: ReferenceSlices) -> ReferenceVolume:

@@ -22,7 +22,8 @@ def stage_straightforwardly(study: Path, bundle: Path, out: Path) -> dict[str, f
     """Read, measure, predict and report; return the features."""
     seg_path = study / "seg.dcm"
     reader = sitk.ImageSeriesReader()
-    reader.SetFileNames([name for name in reader.GetGDCMSeriesFileNames(str(study)) if not name.endswith("seg.dcm")])
+    series = pydicom.dcmread(study / "0000.dcm", stop_before_pixels=True).SeriesInstanceUID
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(study), series))
     image = reader.Execute()
 
     seg = hd.seg.segread(seg_path)

@@ -111,3 +111,25 @@ def test_pixels_of_another_kind_are_no_image(tmp_path: Path) -> None:
     dataset.SOPClassUID = pydicom.uid.ParametricMapStorage
     dataset.save_as(tmp_path / "map", enforce_file_format=True)
     assert files.read_header(tmp_path / "map") is None
+
+
+def test_plain_elements_read_alike_from_explicit_and_implicit_files(tmp_path: Path) -> None:
+    headers = []
+    for syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian):
+        header = files.read_header(_slice_as(syntax, tmp_path))
+        assert isinstance(header, ImageHeader)
+        headers.append(header)
+    assert headers[0] == headers[1]
+    assert headers[0].image_type == ("ORIGINAL", "PRIMARY", "AXIAL")
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian], ids=lambda uid: uid.name)
+def test_a_scout_whose_image_type_is_one_word_is_none_of_the_slices(syntax: UID, tmp_path: Path) -> None:
+    dataset = rtstruct_study().slices[4]
+    dataset.ImageType = "LOCALIZER"
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.save_as(tmp_path / "scout", enforce_file_format=True)
+    header = files.read_header(tmp_path / "scout")
+    assert isinstance(header, ImageHeader)
+    assert header.image_type == ("LOCALIZER",)
+    assert not header.is_ct_slice
