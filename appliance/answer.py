@@ -11,13 +11,19 @@ from pydicom.dataset import Dataset
 from appliance import __version__, report
 from appliance.bundle import Bundle
 from appliance.covariates import Known
+from appliance.document import Predecessor
 from appliance.headers import copied_header, source_headers
 from appliance.radiomics.measure import Measurement
 from appliance.spec import StagingResult
 
 
 def _document_identity(
-    measurement: Measurement, result: StagingResult, bundle: Bundle, warnings: tuple[str, ...], covariates: Known
+    measurement: Measurement,
+    result: StagingResult,
+    bundle: Bundle,
+    warnings: tuple[str, ...],
+    covariates: Known,
+    predecessor: Predecessor | None,
 ) -> str:
     """Digest everything that the documents follow from, so that the same input always makes the same UIDs."""
     digest = hashlib.sha256()
@@ -39,6 +45,7 @@ def _document_identity(
         # What the site said of patient and prevalence.
         repr((result.prevalence, dict(covariates.values), covariates.missing)).encode(),
         __version__.encode(),
+        repr(predecessor).encode(),
     ):
         digest.update(len(part).to_bytes(8, "big") + part)
     return digest.hexdigest()
@@ -51,6 +58,7 @@ def build_documents(
     created: datetime,
     warnings: tuple[str, ...],
     covariates: Known,
+    predecessor: Predecessor | None = None,
 ) -> tuple[Dataset, ...]:
     """Build the documents of one answer, in order of delivery.
 
@@ -64,6 +72,8 @@ def build_documents(
         Plain sentences for the reader.
     covariates
         What was known of the clinical inputs.
+    predecessor
+        The report that this one follows, if any.
 
     Returns
     -------
@@ -97,11 +107,12 @@ def build_documents(
             alpha=bundle.manifest.decision.alpha,
             endpoint=bundle.manifest.endpoint.endpoint,
         ),
-        identity=_document_identity(measurement, result, bundle, warnings, covariates),
+        identity=_document_identity(measurement, result, bundle, warnings, covariates, predecessor),
         created=created,
         warnings=warnings,
         software_version=__version__,
         covariates=covariates,
+        predecessor=predecessor,
     )
     headers = source_headers(context)
     if reference is not None:

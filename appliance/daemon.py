@@ -13,7 +13,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -53,8 +52,8 @@ class Steps:
 class _Stagers(Benches[int]):
     """Benches that stage plans."""
 
-    def start(self, ticket: int, plan: SealedPlan, *, created: datetime, site: Site) -> None:
-        self.ask(ticket, "stage", plan, created=created, site=site)
+    def start(self, ticket: int, plan: SealedPlan, **known: object) -> None:
+        self.ask(ticket, "stage", plan, **known)
 
 
 @contextlib.contextmanager

@@ -10,9 +10,7 @@ from typing import Self
 
 from appliance.errors import Unavailable
 
-SCHEMA_VERSION = 1
-
-_SCHEMA = """
+_FIRST_SCHEMA = """
 CREATE TABLE jobs (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     case_key TEXT NOT NULL,
@@ -57,6 +55,15 @@ CREATE TABLE files (
 )
 """
 
+# What leads from each version of the schema to the next; none is ever changed once it was released.
+_MIGRATIONS = (
+    _FIRST_SCHEMA,
+    # A report that follows another names it, by series too.
+    "ALTER TABLE jobs ADD COLUMN sr_series_instance_uid TEXT",
+)
+
+SCHEMA_VERSION = len(_MIGRATIONS)
+
 
 class Database:
     """One connection to the state folder's SQLite file.
@@ -85,10 +92,10 @@ class Database:
             version = self.query("PRAGMA user_version")[0][0]
             if version > SCHEMA_VERSION:
                 raise Unavailable(f"The ledger has schema version {version}; this release knows {SCHEMA_VERSION}.")
-            if version == 0:
-                for statement in _SCHEMA.split(";"):
+            for migration in _MIGRATIONS[version:]:
+                for statement in migration.split(";"):
                     self.query(statement)
-                self.query(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            self.query(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def query(self, sql: str, values: Iterable[object] | Mapping[str, object] = ()) -> list[sqlite3.Row]:
         """Run one statement; committed on return unless a transaction is open."""

@@ -12,6 +12,7 @@ from typing import Protocol
 from appliance import outbox
 from appliance.casebook import Casebook, given_up
 from appliance.covariates import Site
+from appliance.document import Predecessor
 from appliance.errors import ExhaustedError, Held, LungstageError, Refused, Unavailable
 from appliance.exchange import Answer, SealedPlan
 from appliance.job import Job
@@ -26,7 +27,9 @@ class Stagers(Protocol):
     def free(self) -> bool:
         """Whether another plan can be taken."""
 
-    def start(self, ticket: int, plan: SealedPlan, *, created: datetime, site: Site) -> None:
+    def start(
+        self, ticket: int, plan: SealedPlan, *, created: datetime, site: Site, predecessor: Predecessor | None
+    ) -> None:
         """Take a plan."""
 
     def finished(self) -> Iterable[tuple[int, Future[Answer]]]:
@@ -118,7 +121,13 @@ class Dispatcher:
         self._tickets += 1
         try:
             plan = self._casebook.plan(job)
-            self._stagers.start(self._tickets, plan, created=job.created_at, site=self._site(job))
+            self._stagers.start(
+                self._tickets,
+                plan,
+                created=job.created_at,
+                site=self._site(job),
+                predecessor=self._predecessor(job),
+            )
         except Exception as error:
             self._failed(job, error)
         else:
@@ -132,13 +141,20 @@ class Dispatcher:
             raise Unavailable(str(refused)) from refused
         return site.of_study(job.study_instance_uid)
 
+    def _predecessor(self, job: Job) -> Predecessor | None:
+        older = self._ledger.predecessor(job)
+        if older is None or older.sr_series_instance_uid is None or older.sr_sop_instance_uid is None:
+            return None
+        return Predecessor(older.study_instance_uid, older.sr_series_instance_uid, older.sr_sop_instance_uid)
+
     def _take_in(self, job: Job, became: Future[Answer]) -> None:
         error = became.exception()
         if error is not None:
             self._failed(job, error)
             return
         answer = became.result()
-        staged = self._ledger.staged(job.id, answer.outcome, answer.documents[-1].sop_instance_uid)
+        sr = answer.documents[-1]
+        staged = self._ledger.staged(job.id, answer.outcome, sr.sop_instance_uid, sr.series_instance_uid)
         self._undelivered.append((staged, answer))
 
     def _failed(self, job: Job, error: BaseException) -> None:

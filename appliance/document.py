@@ -45,6 +45,15 @@ class RoiSource:
 
 
 @dataclass(frozen=True, slots=True)
+class Predecessor:
+    """A report that another one follows: of the same series, before its region, slices or model were replaced."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+
+
+@dataclass(frozen=True, slots=True)
 class BundleIdentity:
     """What a report says of the model bundle.
 
@@ -120,6 +129,8 @@ class ReportContext:
         Of lungstage.
     covariates
         What was known of the clinical inputs, where the model takes any.
+    predecessor
+        The report that this one follows, if any.
     """
 
     sources: tuple[Dataset, ...]
@@ -135,6 +146,7 @@ class ReportContext:
     warnings: tuple[str, ...]
     software_version: str
     covariates: Known = field(default_factory=Known)
+    predecessor: Predecessor | None = None
 
     @property
     def words(self) -> Wording:

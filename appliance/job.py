@@ -80,7 +80,7 @@ class Job:
     created_at
         Content date and time of the report (local, with its offset), fixed when this content is first claimed under
         this bundle.
-    sr_path, sr_sop_instance_uid
+    sr_path, sr_sop_instance_uid, sr_series_instance_uid
         The report, once there is one.
     outcome
         The answer, under the keys of the command contract.
@@ -102,6 +102,7 @@ class Job:
     updated_at: datetime
     sr_path: str | None
     sr_sop_instance_uid: str | None
+    sr_series_instance_uid: str | None
     outcome: Mapping[str, Any] | None
 
     @property

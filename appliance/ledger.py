@@ -78,6 +78,14 @@ class Ledger:
         sql = "SELECT case_key FROM jobs WHERE content IS NULL AND state = ?"
         return frozenset(row[0] for row in self._db.query(sql, (JobState.WAITING,)))
 
+    def predecessor(self, job: Job) -> Job | None:
+        """Return the job that answered last for the same case, before this one: its report is the older version."""
+        sql = (
+            "SELECT * FROM jobs WHERE case_key = ? AND id < ? AND state = ? AND sr_series_instance_uid IS NOT NULL"
+            " ORDER BY id DESC LIMIT 1"
+        )
+        return _first(self._db.query(sql, (job.case_key, job.id, JobState.DELIVERED)))
+
     # Moving
 
     def open_job(self, case_key: str, study_instance_uid: str, series_instance_uid: str | None, anchor: str) -> Job:
@@ -136,10 +144,16 @@ class Ledger:
                 self._db.query("INSERT OR IGNORE INTO reports VALUES (?, ?, ?)", fixed)
         return _first(rows)
 
-    def staged(self, job_id: int, outcome: Mapping[str, Any], sr_sop_instance_uid: str) -> Job:
+    def staged(
+        self, job_id: int, outcome: Mapping[str, Any], sr_sop_instance_uid: str, sr_series_instance_uid: str
+    ) -> Job:
         """Keep the answer; its documents are about to be delivered."""
-        text = json.dumps(outcome, allow_nan=False)
-        return self._move(job_id, JobState.STAGED, {"outcome": text, "sr_sop_instance_uid": sr_sop_instance_uid})
+        columns = {
+            "outcome": json.dumps(outcome, allow_nan=False),
+            "sr_sop_instance_uid": sr_sop_instance_uid,
+            "sr_series_instance_uid": sr_series_instance_uid,
+        }
+        return self._move(job_id, JobState.STAGED, columns)
 
     def delivered(self, job_id: int, sr_path: Path) -> Job:
         """Record that the report lies in the outbox."""
@@ -245,5 +259,6 @@ def _job(row: sqlite3.Row) -> Job:
         updated_at=datetime.fromisoformat(row["updated_at"]),
         sr_path=row["sr_path"],
         sr_sop_instance_uid=row["sr_sop_instance_uid"],
+        sr_series_instance_uid=row["sr_series_instance_uid"],
         outcome=None if outcome is None else json.loads(outcome),
     )

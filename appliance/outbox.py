@@ -26,14 +26,15 @@ class Document:
     ----------
     name
         ``<Modality>-<SOPInstanceUID>.dcm``.
-    sop_instance_uid
-        Its SOP Instance UID.
+    sop_instance_uid, series_instance_uid
+        Its own, and its series'.
     content
         The bytes of the file.
     """
 
     name: str
     sop_instance_uid: str
+    series_instance_uid: str
     content: bytes
 
 
@@ -54,7 +55,7 @@ def encode(dataset: Dataset) -> Document:
         raise ValueError("a document's Modality or SOP Instance UID cannot stand in a file name")
     buffer = io.BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
-    return Document(name, str(dataset.SOPInstanceUID), buffer.getvalue())
+    return Document(name, str(dataset.SOPInstanceUID), str(dataset.get("SeriesInstanceUID", "")), buffer.getvalue())
 
 
 def deliver(documents: Sequence[Document], folder: Path) -> tuple[Path, ...]:

@@ -23,6 +23,7 @@ from appliance.dicom.completeness import ReferenceSlices, reference_slices
 from appliance.dicom.files import with_pixel_digest
 from appliance.dicom.instance import Header, ImageHeader
 from appliance.dicom.roi import Region, SelectionRule, choose, load_regions
+from appliance.document import Predecessor
 from appliance.errors import Held, ReasonCode, Refused
 from appliance.inference import at_prevalence
 from appliance.intended_use import prove_acquisition, prove_domain, prove_slices, prove_voxels
@@ -124,6 +125,24 @@ def _choose_each(case: Case, rule: SelectionRule, roi_name: str | None) -> tuple
     return tuple(chosen)
 
 
+def _current(chosen: Sequence[Region]) -> tuple[Region, ...]:
+    """Leave out regions of which a newer version is there.
+
+    A version of another is only what says so: of the same kind, in the same series, under the same name, and later.
+    Anything else that differs is two opinions, of which none is ours to choose.
+    """
+
+    def succeeds(new: Region, old: Region) -> bool:
+        return (
+            (new.source.kind, new.source.series_instance_uid, new.name)
+            == (old.source.kind, old.source.series_instance_uid, old.name)
+            and bool(old.source.drawn_at)
+            and new.source.drawn_at > old.source.drawn_at
+        )  # fmt: skip
+
+    return tuple(old for old in chosen if not any(succeeds(new, old) for new in chosen))
+
+
 def _sealed(slices: ReferenceSlices) -> ReferenceSlices:
     """Note the digest of each slice's pixels: what is planned is what will be measured."""
     return replace(slices, images=tuple(with_pixel_digest(image) for image in slices.images))
@@ -158,6 +177,8 @@ def plan_measurement(
     """
     _prove_parts(case)
     _prove_identity(case)
+    chosen = _choose_each(case, rule, roi_name)
+    current = _current(chosen)
     regions = tuple(
         (
             region,
@@ -165,11 +186,13 @@ def plan_measurement(
                 reference_slices(case, region, spec.margin_slices, settled=settled, match_by_geometry=match_by_geometry)
             ),
         )
-        for region in _choose_each(case, rule, roi_name)
+        for region in current
     )
     warnings = []
     if match_by_geometry:
         warnings.append("The slices were matched to the region of interest by position, not by its references.")
+    if len(current) < len(chosen):
+        warnings.append("An older version of the region of interest is there too, and was left out.")
     if len(regions) > 1:
         warnings.append(f"{len(regions)} ROI objects describe this tumour, and agree.")
     if regions[0][1].clipped:
@@ -231,6 +254,7 @@ def stage(
     site: Site,
     watch: Stopwatch | None = None,
     save_volume: Path | None = None,
+    predecessor: Predecessor | None = None,
 ) -> Staged:
     """Measure, predict and report.
 
@@ -248,6 +272,8 @@ def stage(
         Collects the seconds of each step.
     save_volume
         A folder to write the reference volume and its mask to.
+    predecessor
+        The report that this one follows, if any.
 
     Raises
     ------
@@ -274,7 +300,7 @@ def stage(
         )
         result = at_prevalence(result, manifest.provenance.prevalence_advanced, site.prevalence)
     with watch.step("report"):
-        documents = build_documents(measurement, result, bundle, created, warnings, covariates)
+        documents = build_documents(measurement, result, bundle, created, warnings, covariates, predecessor)
     answer = outcome(
         status="staged",
         measurement=measurement,

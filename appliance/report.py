@@ -14,6 +14,7 @@ from highdicom import sr
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
+from pydicom.uid import Comprehensive3DSRStorage
 
 from appliance.document import (
     BundleIdentity,
@@ -110,6 +111,7 @@ def build_report(
         content_time=context.created.time(),
         content_qualification="RESEARCH",
         coding_schemes=[_coding_scheme()],
+        previous_versions=_previous_versions(context),
         contributing_equipment=[equipment(context)],
         specific_character_set=CHARACTER_SET,
     )
@@ -286,6 +288,18 @@ def _evidence(context: ReportContext, segmentation: SegmentReference) -> list[Da
         item.StudyInstanceUID = context.sources[0].StudyInstanceUID
         evidence.append(item)
     return evidence
+
+
+def _previous_versions(context: ReportContext) -> list[Dataset] | None:
+    predecessor = context.predecessor
+    if predecessor is None:
+        return None
+    item = Dataset()
+    item.SOPClassUID = Comprehensive3DSRStorage
+    item.SOPInstanceUID = predecessor.sop_instance_uid
+    item.SeriesInstanceUID = predecessor.series_instance_uid
+    item.StudyInstanceUID = predecessor.study_instance_uid
+    return [item]
 
 
 def _coding_scheme() -> CodingSchemeIdentificationItem:

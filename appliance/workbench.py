@@ -24,6 +24,7 @@ from appliance.covariates import Site
 from appliance.dicom.cases import Case, assemble
 from appliance.dicom.files import read_header
 from appliance.dicom.instance import Header
+from appliance.document import Predecessor
 from appliance.errors import DefectError, LungstageError, Refused
 from appliance.exchange import SCRATCH_PREFIX, Answer, SealedPlan
 
@@ -53,10 +54,12 @@ class Workbench:
         )
         return SealedPlan(plan.fingerprint, zlib.compress(pickle.dumps(plan), level=1))
 
-    def stage(self, plan: SealedPlan, *, created: datetime, site: Site) -> Answer:
+    def stage(
+        self, plan: SealedPlan, *, created: datetime, site: Site, predecessor: Predecessor | None = None
+    ) -> Answer:
         """:func:`appliance.pipeline.stage`, the documents encoded."""
         opened: pipeline.Plan = pickle.loads(zlib.decompress(plan.content))  # noqa: S301  (from another of our benches)
-        staged = pipeline.stage(opened, self._bundle, created=created, site=site)
+        staged = pipeline.stage(opened, self._bundle, created=created, site=site, predecessor=predecessor)
         return Answer(staged.outcome, tuple(outbox.encode(document) for document in staged.documents))
 
     def rehearse(self, scratch: Path) -> None:

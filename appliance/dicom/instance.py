@@ -28,6 +28,7 @@ LABEL_MAP_SEGMENTATION_STORAGE = UID("1.2.840.10008.5.1.4.1.1.66.7")
 Vector = tuple[float, ...]
 
 _PLAIN = frozenset({"CS", "DS", "IS", "UI"})  # Value Representations without character sets
+_MOMENT = re.compile(r"[0-9]{14}(\.[0-9]{1,6})?")
 _UID = re.compile(r"[0-9.]{1,128}")  # longer than the standard's 64 occurs, letters must not
 
 OWN_MODEL_NAME = "lungstage"
@@ -94,6 +95,9 @@ class RoiHeader:
         (series, instances) of the lists that name whole series; they never say which slices are *needed*.
     image_references
         Instances that single contours or frames refer to.
+    drawn_at
+        Date and time of the structure set or of the segmentation's content, as YYYYMMDDHHMMSS.FFFFFF; empty where it
+        does not say.
     frames_of_reference
         Those in which the regions are defined.
     """
@@ -109,6 +113,7 @@ class RoiHeader:
     frames_of_reference: tuple[str, ...]
     listed: tuple[tuple[str, tuple[str, ...]], ...]
     image_references: tuple[str, ...]
+    drawn_at: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +177,11 @@ def _vector(dataset: Dataset, keyword: str, length: int) -> Vector:
         items = tuple(float(v) for v in plain.split("\\")) if plain else ()
     finite = all(abs(v) < 1e9 for v in items)  # also false for NaN
     return items if len(items) == length and finite else ()
+
+
+def _moment(dataset: Dataset, date: str, time: str) -> str:
+    moment = _text(dataset, date) + _text(dataset, time)
+    return moment if _MOMENT.fullmatch(moment) else ""
 
 
 def _number(dataset: Dataset, keyword: str) -> float | None:
@@ -279,6 +289,7 @@ def _structure_set_header(dataset: Dataset, path: Path) -> RoiHeader:
             (_text(item, "SeriesInstanceUID"), _referenced(_sequence(item, "ContourImageSequence"))) for item in series
         ),
         image_references=_referenced(image for c in contours for image in _sequence(c, "ContourImageSequence")),
+        drawn_at=_moment(dataset, "StructureSetDate", "StructureSetTime"),
     )
 
 
@@ -309,6 +320,7 @@ def _segmentation_header(dataset: Dataset, path: Path, pixels: PixelData | None)
             for item in _sequence(dataset, "ReferencedSeriesSequence")
         ),
         image_references=_unique(source_image(group) for group in groups),
+        drawn_at=_moment(dataset, "ContentDate", "ContentTime"),
     )
 
 

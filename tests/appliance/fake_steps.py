@@ -81,6 +81,7 @@ class FakeSteps:
     calls: Counter[str] = field(default_factory=Counter)
     settled_calls: list[bool] = field(default_factory=list)
     sites: list[Site] = field(default_factory=list)
+    predecessors: list[object] = field(default_factory=list)
     during_stage: Callable[[], None] = lambda: None
     during_prepare: Callable[[], None] = lambda: None
     during_read: Callable[[], None] = lambda: None
@@ -131,9 +132,10 @@ class FakeSteps:
         needed = [roi.digest, *(i.digest for i in case.images if i.sop_instance_uid in roi.image_references)]
         return FakePlan(case, hashlib.sha256("".join(needed).encode()).hexdigest(), flags)
 
-    def stage(self, plan: FakePlan, *, created: datetime, site: Site) -> FakeAnswer:
+    def stage(self, plan: FakePlan, *, created: datetime, site: Site, predecessor: object) -> FakeAnswer:
         self.calls["stage"] += 1
         self.sites.append(site)
+        self.predecessors.append(predecessor)
         for header in plan.case.images:
             header.path.read_bytes()
         self.during_stage()
@@ -165,6 +167,7 @@ def document(modality: str, uid: str, created: datetime) -> Dataset:
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset.SOPClassUID = ComprehensiveSRStorage
     dataset.SOPInstanceUID = uid
+    dataset.SeriesInstanceUID = "2.25.5"
     dataset.Modality = modality
     dataset.ContentDate = f"{created:%Y%m%d}"
     dataset.ContentTime = f"{created:%H%M%S.%f}"

@@ -21,6 +21,7 @@ import pytest
 from appliance import logs
 from appliance.daemon import Daemon, sole_daemon
 from appliance.database import Database
+from appliance.document import Predecessor
 from appliance.errors import ReasonCode, Unavailable
 from appliance.job import Job, JobState
 from appliance.ledger import Ledger
@@ -289,6 +290,9 @@ def test_changed_content_makes_a_new_job_and_a_new_report(house: House) -> None:
     house.run(10)
     assert house.states() == ["delivered", "delivered"]
     assert len(house.reports()) == 2
+    first = house.ledger.jobs()[0]
+    assert first.sr_sop_instance_uid is not None
+    assert house.steps.predecessors == [None, Predecessor("1", "2.25.5", first.sr_sop_instance_uid)]
 
 
 def test_a_refusal_is_pronounced_at_rest_and_once(house: House, caplog: pytest.LogCaptureFixture) -> None:

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from appliance.database import SCHEMA_VERSION, Database
+from appliance.database import _FIRST_SCHEMA, SCHEMA_VERSION, Database
 from appliance.errors import Reason, ReasonCode, Unavailable
 from appliance.job import TRANSITIONS, Job, JobState
 from appliance.ledger import IllegalTransitionError, Ledger, RequeueError
@@ -37,7 +37,7 @@ def ready(ledger: Ledger, key: str = "a", fingerprint: str = "f", bundle: str = 
 def finish(ledger: Ledger) -> Job:
     job = ledger.claim(LEASE)
     assert job is not None
-    ledger.staged(job.id, {"stage": "early"}, "2.25.1")
+    ledger.staged(job.id, {"stage": "early"}, "2.25.1", "2.25.2")
     return ledger.delivered(job.id, Path("SR-2.25.1.dcm"))
 
 
@@ -133,7 +133,9 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def staged(self, data: st.DataObject) -> None:
         job_id, _ = self.pick(data)
-        self.attempt(job_id, JobState.STAGED, lambda: self.ledger.staged(job_id, {"stage": "early"}, "2.25.1"))
+        self.attempt(
+            job_id, JobState.STAGED, lambda: self.ledger.staged(job_id, {"stage": "early"}, "2.25.1", "2.25.2")
+        )
 
     @precondition(lambda self: self.model)
     @rule(data=st.data())
@@ -304,6 +306,45 @@ def test_commits_are_synchronous_and_logged_ahead(tmp_path: Path) -> None:
     assert database.query("PRAGMA journal_mode")[0][0] == "wal"
     assert database.query("PRAGMA synchronous")[0][0] == 2
     assert database.query("PRAGMA user_version")[0][0] == SCHEMA_VERSION
+
+
+def test_a_ledger_of_the_first_release_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    with sqlite3.connect(path) as connection:
+        for statement in _FIRST_SCHEMA.split(";"):
+            connection.execute(statement)
+        connection.execute(
+            "INSERT INTO jobs (case_key, study_instance_uid, anchor, state, opened_at, updated_at, sr_sop_instance_uid)"
+            " VALUES ('old', '1.2', '1.2.3', 'delivered', :then, :then, '2.25.7')",
+            {"then": "2026-01-01T00:00:00+00:00"},
+        )
+        connection.execute("PRAGMA user_version = 1")
+    ledger = Ledger(Database(path))
+    (old,) = ledger.jobs()
+    assert (old.case_key, old.sr_sop_instance_uid, old.sr_series_instance_uid) == ("old", "2.25.7", None)
+    assert ledger.predecessor(ledger.open_job("old", "1.2", "1.2.5", "1.2.3")) is None  # its series is not known
+    assert Database(path).query("PRAGMA user_version")[0][0] == SCHEMA_VERSION
+
+
+def test_a_report_s_predecessor_is_the_last_that_was_delivered_for_the_case(ledger: Ledger) -> None:
+    jobs = []
+    for number, key in enumerate(("a", "b", "a", "a")):
+        job = ledger.open_job(key, "1.2", "1.2.5", "1.2.3")
+        jobs.append(job)
+        if number == 2:
+            ledger.refuse(job.id, BAD, content="c", fingerprint="f")
+            continue
+        ledger.ready(job.id, content="c", fingerprint=f"f{number}", bundle_digest="b")
+        assert ledger.claim(LEASE) is not None
+        ledger.staged(job.id, {}, f"2.25.{number}", f"2.25.1{number}")
+        ledger.delivered(job.id, Path("sr.dcm"))
+    assert ledger.predecessor(jobs[0]) is None
+    assert ledger.predecessor(jobs[1]) is None
+    older = ledger.predecessor(jobs[3])
+    assert older is not None
+    assert (older.id, older.sr_sop_instance_uid, older.sr_series_instance_uid) == (jobs[0].id, "2.25.0", "2.25.10")
+    ledger.requeue(jobs[3].id)
+    assert ledger.predecessor(jobs[3]) == older  # so that it repeats itself
 
 
 def test_a_newer_schema_is_left_alone(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 
 from appliance.covariates import Known
+from appliance.document import Predecessor
 from appliance.headers import decimal_string
 from appliance.measurements import COVARIATE, DOMAIN_DISTANCE, FEATURE, NEIGHBOUR_DISTANCE
 from appliance.report import (
@@ -464,6 +465,18 @@ class TestSources:
         assert float(_named(report, "111026")[0].MeasuredValueSequence[0].NumericValue) == pytest.approx(
             0.9765625146484375123, abs=1e-14
         )
+
+    def test_a_report_names_the_one_that_it_follows(self) -> None:
+        context = made_up_context(generated_sources())
+        assert "PredecessorDocumentsSequence" not in build_report(context, SEGMENT)
+        study = context.sources[0].StudyInstanceUID
+        report = reread(build_report(replace(context, predecessor=Predecessor(study, "2.25.8", "2.25.9")), SEGMENT))
+        (item,) = report.PredecessorDocumentsSequence
+        (series,) = item.ReferencedSeriesSequence
+        (reference,) = series.ReferencedSOPSequence
+        assert (item.StudyInstanceUID, series.SeriesInstanceUID) == (study, "2.25.8")
+        assert reference.ReferencedSOPInstanceUID == "2.25.9"
+        assert reference.ReferencedSOPClassUID == report.SOPClassUID
 
     def test_what_all_slices_share_stands_once(self) -> None:
         sources = generated_sources()

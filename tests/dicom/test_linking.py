@@ -5,6 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 from pathlib import Path
 
+import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
@@ -16,7 +17,16 @@ from appliance.dicom.files import read_header, read_unchanged
 from appliance.errors import Refused, Unavailable
 from appliance.oneshot import scan
 from tests.dicom.test_bad_input import RESAMPLED, SPEC, code_of, measured
-from tests.studies import SQUARE, Study, contour, rtstruct_study, seg_study, square_mask, structure_set, volume
+from tests.studies import SQUARE, Polygon, Study, contour, rtstruct_study, seg_study, square_mask, structure_set, volume
+
+SMALLER: Polygon = ((14.5, 16.5), (14.5, 28.5), (25.5, 28.5), (25.5, 16.5))
+
+
+def smaller_mask() -> np.ndarray:
+    """The voxels whose centres lie in SMALLER."""
+    mask = np.zeros_like(square_mask())
+    mask[3:9, 15:26, 17:29] = True
+    return mask
 
 
 def _another_series(study: Study) -> list[Dataset]:
@@ -138,6 +148,43 @@ def test_a_faulty_organ_does_not_refuse_the_tumour(tmp_path: Path) -> None:
     heart.ContourSequence[0].ContourData = heart.ContourSequence[0].ContourData[:-1]
     study.rois[0].ROIContourSequence[1] = heart
     assert measured(study.write(tmp_path))["status"] == "staged"
+
+
+# --- versions of a region ----------------------------------------------------------------------------------------
+
+
+def _versions(kind: str, *, same_series: bool = True, dated: bool = True) -> Study:
+    """A study with a region, and a smaller one under the same name that may be its correction."""
+    first, second = (
+        (rtstruct_study(), rtstruct_study(lambda _: [SMALLER]))
+        if kind == "RTSTRUCT"
+        else (seg_study(), seg_study(square_mask() & smaller_mask()))
+    )
+    old, new = first.rois[0], second.rois[0]
+    new.SOPInstanceUID = new.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    if not same_series:
+        new.SeriesInstanceUID = generate_uid()
+    date, time = ("StructureSetDate", "StructureSetTime") if kind == "RTSTRUCT" else ("ContentDate", "ContentTime")
+    for roi, moment in ((old, "101500"), (new, "101500.5")):
+        setattr(roi, date, "20260301" if dated else "")
+        setattr(roi, time, moment if dated else "")
+    first.rois = [old, new]
+    return first
+
+
+@pytest.mark.parametrize("kind", ["RTSTRUCT", "SEG"])
+def test_a_corrected_region_takes_the_place_of_the_older(kind: str, tmp_path: Path) -> None:
+    outcome = measured(_versions(kind).write(tmp_path))
+    assert outcome["roi"]["voxels"] == smaller_mask().sum()
+    assert any("older version" in warning for warning in outcome["warnings"])
+
+
+@pytest.mark.parametrize("kind", ["RTSTRUCT", "SEG"])
+@pytest.mark.parametrize("fault", [{"same_series": False}, {"dated": False}], ids=["another series", "no date"])
+def test_what_does_not_say_that_it_corrects_is_another_opinion(
+    kind: str, fault: dict[str, bool], tmp_path: Path
+) -> None:
+    assert code_of(_versions(kind, **fault), tmp_path) == ("refused", "roi_ambiguous")
 
 
 # --- files that are not what they were ---------------------------------------------------------------------------
