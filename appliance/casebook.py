@@ -65,11 +65,20 @@ class Casebook:
         The step that says what a case needs.
     clock
         A monotonic clock.
+    is_canary
+        Tells the daemon's own studies from those that came.
     """
 
     def __init__(
-        self, ledger: Ledger, bundle_digest: str, settings: Settings, prepare: Prepare, clock: Callable[[], float]
+        self,
+        ledger: Ledger,
+        bundle_digest: str,
+        settings: Settings,
+        prepare: Prepare,
+        clock: Callable[[], float],
+        is_canary: Callable[[Case], bool] = lambda _: False,
     ) -> None:
+        self._is_canary = is_canary
         self._ledger = ledger
         self._bundle_digest = bundle_digest
         self._settings = settings
@@ -193,7 +202,9 @@ class Casebook:
     def _open(self, entry: _Entry) -> Job:
         case = entry.case
         anchor = _headers(case)[0].sop_instance_uid
-        return self._ledger.open_job(case.key, case.study_instance_uid, case.series_instance_uid, anchor)
+        return self._ledger.open_job(
+            case.key, case.study_instance_uid, case.series_instance_uid, anchor, canary=self._is_canary(case)
+        )
 
     def _ready(self, entry: _Entry, job: Job | None, plan: SealedPlan) -> bool:
         own = job if job is not None and not job.closed else None

@@ -207,6 +207,16 @@ def requeue(
     typer.echo(f"Job {job.id} will be examined afresh.")
 
 
+@app.command()
+def health(state: StateOption = None, config: ConfigOption = None) -> None:
+    """Exit 0 while the daemon of a state folder goes round its loop and its canaries come through; else 4."""
+    from appliance.heartbeat import prove_alive
+    from appliance.settings import state_of
+
+    alive = prove_alive(state_of(state, config))
+    typer.echo(f"alive at {alive.at.isoformat(timespec='seconds')}; {alive.files} files, {alive.in_hand} in hand")
+
+
 PathsArgument = Annotated[list[Path], typer.Argument(metavar="PATH...", help="DICOM files, or folders of them.")]
 RoiOption = Annotated[str | None, typer.Option("--roi", help="ROI to measure, instead of by rule.", show_default=False)]
 GeometryOption = Annotated[

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from appliance import __version__, outbox
+from appliance import __version__, heartbeat, outbox
 from appliance.bundlefiles import BundleFiles, digest_of, read_files
+from appliance.canary import Canary
 from appliance.casebook import Casebook, Prepare
 from appliance.covariates import Site
 from appliance.database import Database
@@ -27,15 +28,17 @@ from appliance.dispatch import Dispatcher, Stagers, pause_after, told
 from appliance.errors import Unavailable
 from appliance.exchange import SCRATCH_PREFIX, SealedPlan, Setting
 from appliance.filetable import FileTable
+from appliance.heartbeat import Heartbeat
 from appliance.inbox import Inbox
-from appliance.ledger import Ledger
+from appliance.ledger import Ledger, utc_now
 from appliance.logs import defect, logger
 from appliance.sandbox import Bench, Benches, Limits
 from appliance.settings import Settings
-from appliance.watch import Wake, watching
+from appliance.watch import Wake, Watcher
 
 # A look may take at most this share of the time, so that a huge inbox does not keep the machine busy.
 _BUSY_SHARE, _IDLE_SHARE = 0.3, 0.05
+_HANGING_SECONDS = 30.0  # without a sign of life, beyond what a request may take
 _LAST_SECONDS = 8.0  # before a job in hand is given back at the end; container engines wait for ten
 
 
@@ -47,6 +50,7 @@ class Steps:
     assemble: Callable[[Iterable[Header]], tuple[Case, ...]]
     prepare: Prepare
     stagers: Stagers
+    write_phantom: Callable[[Path, str], str]
 
 
 class _Stagers(Benches[int]):
@@ -77,7 +81,13 @@ def sandboxed(settings: Settings, files: BundleFiles) -> Iterator[Steps]:
         examiner.start()
         stagers.warm()
         examiner.set_up()
-        yield Steps(partial(examiner.call, "read_header"), assemble, partial(examiner.call, "prepare"), stagers)
+        yield Steps(
+            partial(examiner.call, "read_header"),
+            assemble,
+            partial(examiner.call, "prepare"),
+            stagers,
+            partial(examiner.call, "write_phantom"),
+        )
     finally:
         examiner.end()
         stagers.end()
@@ -130,11 +140,15 @@ def serve(settings: Settings, wake: Wake, announce: Callable[[], None]) -> None:
         with (
             sandboxed(settings, files) as steps,
             Database(settings.state / "ledger.sqlite") as database,
-            watching(settings.inbox, wake) as events_come,
         ):
             gc.freeze()  # what was made at start-up stays: no collection need look at it again
             gc.enable()
-            Daemon(settings, digest_of(files), steps, database, wake, events_come).run(announce)
+            watcher = Watcher(settings.inbox, wake, settings.watch)
+            watcher.start()
+            try:
+                Daemon(settings, digest_of(files), steps, database, wake, watcher).run(announce)
+            finally:
+                watcher.stop()
 
 
 class Daemon:
@@ -150,8 +164,8 @@ class Daemon:
         The state folder's database.
     wake
         Alarm that ends a sleep, and says when to stop.
-    events_come
-        Whether file events can be relied on to ring `wake`.
+    watcher
+        What rings `wake` on file events; None where the scan does all the work.
     clock
         A monotonic clock, so that setting the time of day disturbs nothing.
     """
@@ -163,26 +177,45 @@ class Daemon:
         steps: Steps,
         database: Database,
         wake: Wake,
-        events_come: Callable[[], bool] = lambda: False,
+        watcher: Watcher | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings, self._bundle_digest, self._steps, self._wake = settings, bundle_digest, steps, wake
-        self._events_come, self._clock = events_come, clock
+        self._watcher, self._clock = watcher, clock
         self._database = database
         self._ledger = Ledger(database)
         files = FileTable(database, __version__)
-        self._inbox = Inbox(settings.inbox, files, settings.settle_seconds, read=steps.read_header, clock=clock)
-        self._casebook = Casebook(self._ledger, bundle_digest, settings, steps.prepare, clock)
-        self._dispatcher = Dispatcher(self._ledger, self._casebook, settings, steps.stagers, clock)
+        self._canary = self._make_canary(files)
+        is_canary = self._canary.is_one if self._canary else lambda _: False
+        canary_outbox = self._canary.outbox if self._canary else None
+        roots = [settings.inbox] + ([self._canary.inbox] if self._canary else [])
+        self._inboxes = [Inbox(r, files, settings.settle_seconds, read=steps.read_header, clock=clock) for r in roots]
+        self._casebook = Casebook(self._ledger, bundle_digest, settings, steps.prepare, clock, is_canary)
+        self._dispatcher = Dispatcher(self._ledger, self._casebook, settings, steps.stagers, clock, canary_outbox)
         self._begin_anew = True
         self._data_version = -1
-        self._looked_at = -1e9
+        self._looked_at = self._beat_at = -1e9
+
+    def _make_canary(self, files: FileTable) -> Canary | None:
+        settings = self._settings
+        if settings.canary_seconds is None:
+            return None
+        return Canary(
+            settings.state / "canary",
+            self._steps.write_phantom,
+            self._ledger,
+            files.forget,
+            settings.canary_seconds,
+            settings.canary_patience_seconds,
+            self._clock,
+        )
 
     def run(self, announce: Callable[[], None] = lambda: None) -> None:
         """Serve until told to stop; jobs in hand are finished, or given back where that is not done soon."""
         released = self._ledger.release_claims(max_attempts=self._settings.max_attempts, counted=True)
         leftovers = outbox.clean(self._settings.outbox)
         logger.info("started", extra={"bundle": self._bundle_digest, "released": len(released), "cleaned": leftovers})
+        self._beat()
         announce()
         failures = 0
         while not self._wake.stopping:
@@ -200,13 +233,14 @@ class Daemon:
                 self._wake.pause(pause_after(failures, self._settings))
         self._finish()
         self._ledger.release_claims(max_attempts=self._settings.max_attempts, counted=False)
+        heartbeat.end(self._settings.state)
         logger.info("stopped")
 
     def _finish(self) -> None:
         """Wait a little for what is being staged, and deliver it."""
         until = self._clock() + _LAST_SECONDS
         try:
-            while self._dispatcher.is_busy() and self._clock() < until:
+            while self._dispatcher.in_hand() and self._clock() < until:
                 select.select(self._steps.stagers.descriptors(), [], [], until - self._clock())
                 self._dispatcher.work(claim=False)
         except (Unavailable, OSError) as error:
@@ -214,36 +248,49 @@ class Daemon:
 
     def step(self) -> None:
         """Look, examine, have staged what is ready; then sleep until something happens or is due."""
+        self._beat()
+        if self._canary:
+            self._canary.tick()
         self._look()
         version = self._database.data_version()
         if version != self._data_version:
             self._data_version = version
             self._note_ready(self._casebook.requeue())
-        self._note_ready(self._casebook.tick(self._inbox.unsettled_since()))
+        self._note_ready(self._casebook.tick(self._unsettled_since()))
         if not self._dispatcher.work():
             self._sleep()
 
     def _look(self) -> None:
         if not self._begin_anew and self._clock() < self._next_look(_BUSY_SHARE):
             return
-        changed = self._inbox.look()
+        looks = [inbox.look() for inbox in self._inboxes]
         self._looked_at = self._clock()
+        if self._watcher:
+            self._watcher.looked(found=self._inboxes[0].found)
         if self._begin_anew:
             self._dispatcher.forget()
             self._ledger.release_claims(max_attempts=self._settings.max_attempts, counted=False)
             self._casebook.forget()
-        if changed or self._begin_anew:
-            self._note_ready(self._casebook.update(self._steps.assemble(self._inbox.headers())))
+        if any(looks) or self._begin_anew:
+            self._note_ready(self._casebook.update(self._steps.assemble(self._headers())))
         self._begin_anew = False
 
     def _sleep(self) -> None:
         now = self._clock()
         earliest = self._next_look(_BUSY_SHARE)
         latest = self._next_look(_IDLE_SHARE)
-        if self._events_come():
+        if self._watcher and self._watcher.events_come() and not (self._canary and self._canary.is_under_way):
             latest = max(latest, self._looked_at + self._settings.scan_seconds)
         stagers = self._steps.stagers
-        dues = (self._inbox.next_due(), self._casebook.next_due(), stagers.next_due(), latest)
+        dues = [inbox.next_due() for inbox in self._inboxes]
+        dues += [
+            self._casebook.next_due(),
+            stagers.next_due(),
+            latest,
+            self._beat_at + self._settings.heartbeat_seconds,
+        ]
+        if self._canary:
+            dues.append(self._canary.next_due())
         due = [moment for moment in dues if moment is not None]
         if self._dispatcher.resume_at > now:
             due.append(self._dispatcher.resume_at)
@@ -251,7 +298,37 @@ class Daemon:
             self._wake.pause(earliest - self._clock())
 
     def _next_look(self, share: float) -> float:
-        return self._looked_at + max(self._settings.poll_seconds, self._inbox.scan_cost / share)
+        cost = sum(inbox.scan_cost for inbox in self._inboxes)
+        return self._looked_at + max(self._settings.poll_seconds, cost / share)
+
+    def _headers(self) -> tuple[Header, ...]:
+        return tuple(header for inbox in self._inboxes for header in inbox.headers())
+
+    def _unsettled_since(self) -> float | None:
+        moments = [inbox.unsettled_since() for inbox in self._inboxes]
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    def _beat(self) -> None:
+        if self._clock() < self._beat_at + self._settings.heartbeat_seconds:
+            return
+        self._beat_at = self._clock()
+        by_events = self._watcher is not None and self._watcher.events_come()
+        overdue = self._ledger.overdue()  # and where the ledger does not answer, there is no sign of life
+        with contextlib.suppress(OSError):  # its absence is told by whoever looks for it
+            heartbeat.write(
+                self._settings.state,
+                Heartbeat(
+                    at=utc_now(),
+                    patience=self._settings.heartbeat_seconds + self._settings.work_seconds + _HANGING_SECONDS,
+                    version=__version__,
+                    bundle_digest=self._bundle_digest,
+                    watch="events" if by_events else "poll",
+                    files=len(self._inboxes[0]),
+                    in_hand=self._dispatcher.in_hand(),
+                    overdue=overdue,
+                    canary=self._canary.well if self._canary else None,
+                ),
+            )
 
     def _note_ready(self, became_ready: bool) -> None:
         if became_ready:

@@ -60,6 +60,8 @@ _MIGRATIONS = (
     _FIRST_SCHEMA,
     # A report that follows another names it, by series too.
     "ALTER TABLE jobs ADD COLUMN sr_series_instance_uid TEXT",
+    # Synthetic studies by which the daemon tries itself.
+    "ALTER TABLE jobs ADD COLUMN canary INTEGER NOT NULL DEFAULT 0",
 )
 
 SCHEMA_VERSION = len(_MIGRATIONS)

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Protocol
 
 from appliance import outbox
@@ -55,6 +56,8 @@ class Dispatcher:
         What stages them.
     clock
         A monotonic clock.
+    canary_outbox
+        Where the reports of canaries go.
 
     Attributes
     ----------
@@ -63,8 +66,15 @@ class Dispatcher:
     """
 
     def __init__(
-        self, ledger: Ledger, casebook: Casebook, settings: Settings, stagers: Stagers, clock: Callable[[], float]
+        self,
+        ledger: Ledger,
+        casebook: Casebook,
+        settings: Settings,
+        stagers: Stagers,
+        clock: Callable[[], float],
+        canary_outbox: Path | None = None,
     ) -> None:
+        self._canary_outbox = canary_outbox or settings.outbox
         self._ledger, self._casebook, self._settings = ledger, casebook, settings
         self._stagers, self._clock = stagers, clock
         self._tickets = 0
@@ -82,9 +92,9 @@ class Dispatcher:
         """End the pause: a new job is not made to wait because an older one met a disk that was away."""
         self.resume_at = -1e9
 
-    def is_busy(self) -> bool:
-        """Whether jobs are being staged."""
-        return bool(self._in_hand)
+    def in_hand(self) -> int:
+        """Jobs that are being staged."""
+        return len(self._in_hand)
 
     def work(self, *, claim: bool = True) -> bool:
         """Take in what was answered, deliver, and hand out what is ready; False where there was nothing to do.
@@ -174,7 +184,8 @@ class Dispatcher:
     def _deliver(self, job: Job, answer: Answer) -> bool:
         """Deliver an answer; False where that has to be tried again."""
         try:
-            paths = outbox.deliver(answer.documents, self._settings.outbox)
+            folder = self._canary_outbox if job.canary else self._settings.outbox
+            paths = outbox.deliver(answer.documents, folder)
         except (Unavailable, OSError) as error:
             self._back_off(job, error)  # it stays staged, with its documents in hand
             return False

@@ -6,6 +6,7 @@ import os
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from appliance.database import Database
 from appliance.errors import Reason, ReasonCode
@@ -68,6 +69,11 @@ class FileTable:
             for present, paths in ((True, came_back), (False, gone)):
                 for path in paths:
                     self._db.query("UPDATE files SET present = ? WHERE path = ?", (present, os.fsencode(path)))
+
+    def forget(self, folder: Path) -> None:
+        """Drop the records of the files below a folder that are no more."""
+        below = os.fsencode(folder) + b"/"
+        self._db.query("DELETE FROM files WHERE substr(path, 1, ?) = ?", (len(below), below))
 
     def unreadable(self) -> tuple[FileRecord, ...]:
         """Return the files now in the inbox that could not be read."""

@@ -72,10 +72,16 @@ class Inbox:
         self._closed_folders: frozenset[str] = frozenset()
         self.scan_cost = 0.0
         """Seconds that the last scan took, without the reading."""
+        self.found = False
+        """Whether the last scan found files that were new or had changed."""
 
     def headers(self) -> tuple[Header, ...]:
         """Return the headers of all resting files of interest, in order of their paths."""
         return tuple(e.header for _, e in sorted(self._entries.items()) if e.header is not None)
+
+    def __len__(self) -> int:
+        """Files that the last scan found."""
+        return len(self._entries)
 
     def unsettled_since(self) -> float | None:
         """Return when the longest waiting of the files that are not read yet was first seen; None when all are read."""
@@ -103,10 +109,12 @@ class Inbox:
         for path in gone:
             del self._entries[path]
         came_back: list[str] = []
+        self.found = False
         for path, (size, stamp) in found.items():
             entry = self._entries.get(path)
             if entry is not None and (entry.size, entry.stamp) == (size, stamp):
                 continue
+            self.found = True
             changed = changed or (entry is not None and entry.header is not None)
             self._entries[path] = fresh = _Entry(size, stamp, now)
             if self._recall(path, fresh):

@@ -84,6 +84,8 @@ class Job:
         The report, once there is one.
     outcome
         The answer, under the keys of the command contract.
+    canary
+        Whether the daemon made the study itself, to try itself.
     """
 
     id: int
@@ -104,6 +106,7 @@ class Job:
     sr_sop_instance_uid: str | None
     sr_series_instance_uid: str | None
     outcome: Mapping[str, Any] | None
+    canary: bool
 
     @property
     def superseded(self) -> bool:

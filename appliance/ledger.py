@@ -54,8 +54,13 @@ class Ledger:
         return _first(self._db.query("SELECT * FROM jobs WHERE id = ?", (job_id,)))
 
     def jobs(self) -> tuple[Job, ...]:
-        """Return all jobs, oldest first."""
-        return tuple(_job(row) for row in self._db.query("SELECT * FROM jobs ORDER BY id"))
+        """Return all jobs but the daemon's own canaries, oldest first."""
+        return tuple(_job(row) for row in self._db.query("SELECT * FROM jobs WHERE NOT canary ORDER BY id"))
+
+    def newest_of_study(self, study_instance_uid: str) -> Job | None:
+        """Return the newest job of a study."""
+        sql = "SELECT * FROM jobs WHERE study_instance_uid = ? ORDER BY id DESC LIMIT 1"
+        return _first(self._db.query(sql, (study_instance_uid,)))
 
     def latest(self, case_key: str) -> Job | None:
         """Return the newest job of a case."""
@@ -67,6 +72,11 @@ class Ledger:
         sql = f"SELECT * FROM jobs WHERE fingerprint = ? AND id IS NOT ? AND {_among(states)} ORDER BY id"  # noqa: S608
         found = (_job(row) for row in self._db.query(sql, (fingerprint, other_than, *states)))
         return next((job for job in found if not job.superseded), None)
+
+    def overdue(self) -> int:
+        """Count the jobs that have been in hand for longer than their lease."""
+        sql = f"SELECT count(*) FROM jobs WHERE {_among(IN_HAND_STATES)} AND lease_until < ?"  # noqa: S608
+        return int(self._db.query(sql, (*IN_HAND_STATES, self._now().isoformat()))[0][0])
 
     def unanswered(self) -> tuple[tuple[int, str, str], ...]:
         """Return number, case key and anchor of every job that depends on what lies in the inbox."""
@@ -88,14 +98,22 @@ class Ledger:
 
     # Moving
 
-    def open_job(self, case_key: str, study_instance_uid: str, series_instance_uid: str | None, anchor: str) -> Job:
+    def open_job(
+        self,
+        case_key: str,
+        study_instance_uid: str,
+        series_instance_uid: str | None,
+        anchor: str,
+        *,
+        canary: bool = False,
+    ) -> Job:
         """Make a new job, waiting to be examined."""
         now = self._now().isoformat()
         sql = (
-            "INSERT INTO jobs (case_key, study_instance_uid, series_instance_uid, anchor, state, opened_at, updated_at)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING *"
+            "INSERT INTO jobs (case_key, study_instance_uid, series_instance_uid, anchor, state, opened_at, updated_at,"
+            " canary) VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING *"
         )
-        values = (case_key, study_instance_uid, series_instance_uid, anchor, JobState.WAITING, now, now)
+        values = (case_key, study_instance_uid, series_instance_uid, anchor, JobState.WAITING, now, now, canary)
         return _job(self._db.query(sql, values)[0])
 
     def wait(self, job_id: int, reason: Reason, *, content: str | None) -> Job:
@@ -261,4 +279,5 @@ def _job(row: sqlite3.Row) -> Job:
         sr_sop_instance_uid=row["sr_sop_instance_uid"],
         sr_series_instance_uid=row["sr_series_instance_uid"],
         outcome=None if outcome is None else json.loads(outcome),
+        canary=bool(row["canary"]),
     )

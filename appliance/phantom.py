@@ -198,8 +198,15 @@ def segmentation(slices: list[Dataset], mask: npt.NDArray[np.bool_], label: str 
     )
 
 
-def write_study(folder: Path) -> tuple[Path, ...]:
+def write_study(folder: Path, study: str = NAME) -> tuple[Path, ...]:
     """Write the phantom as a CT series and a SEG.
+
+    Parameters
+    ----------
+    folder
+        Where to.
+    study
+        A name that every UID of the study follows from.
 
     Returns
     -------
@@ -207,7 +214,7 @@ def write_study(folder: Path) -> tuple[Path, ...]:
         The SEG first, then the slices.
     """
     volume, mask = make()
-    slices = ct_datasets(volume, NAME)
+    slices = ct_datasets(volume, study)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, dataset in [("seg", segmentation(slices, mask)), *((f"ct-{k:03}", d) for k, d in enumerate(slices))]:

@@ -51,6 +51,9 @@ class Settings(BaseModel):
     case_settle_seconds: Seconds = Field(2.0, description="How long a case must rest before an end counts as an end.")
     report_after_seconds: Seconds = Field(5.0, description="How long a case waits before it is reported as held.")
     poll_seconds: Seconds = Field(0.05, description="Shortest time between two looks at the inbox.")
+    watch: Literal["auto", "events", "poll"] = Field(
+        "auto", description="How new files are noticed: events, poll, or auto (poll on file systems of the network)."
+    )
     scan_seconds: Seconds = Field(
         1.0, description="Longest time between two looks at an inbox in which nothing happens."
     )
@@ -64,6 +67,11 @@ class Settings(BaseModel):
     max_attempts: int = Field(3, ge=1, le=100, description="Attempts before a job that fails by our defect is refused.")
     retry_seconds: Seconds = Field(0.5, description="First pause after a disk or folder was unavailable; then doubled.")
     retry_max_seconds: Seconds = Field(60.0, description="Longest such pause.")
+    heartbeat_seconds: Seconds = Field(2.0, description="How often the daemon gives a sign of life.")
+    canary_seconds: Seconds | None = Field(
+        None, description="How often a synthetic study is sent through every step, never to the outbox; none: never."
+    )
+    canary_patience_seconds: Seconds = Field(120.0, description="How long a canary may take before an alarm is raised.")
     log_format: Literal["text", "json"] = Field("text", description="Form of the log lines on stderr.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
 

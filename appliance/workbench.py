@@ -62,6 +62,13 @@ class Workbench:
         staged = pipeline.stage(opened, self._bundle, created=created, site=site, predecessor=predecessor)
         return Answer(staged.outcome, tuple(outbox.encode(document) for document in staged.documents))
 
+    def write_phantom(self, folder: Path, study: str) -> str:
+        """:func:`appliance.phantom.write_study`; return its Study Instance UID."""
+        header = read_header(phantom.write_study(folder, study)[0])
+        if header is None:
+            raise RuntimeError("the phantom's segmentation is none")
+        return header.study_instance_uid
+
     def rehearse(self, scratch: Path) -> None:
         """Recompute the bundle's golden case, then send the phantom study through every step.
 

@@ -5,11 +5,7 @@ That an image is built from them and works is shown by hand; docs/container.md s
 
 import json
 import re
-import shutil
-import subprocess
-import sys
 import tomllib
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +14,6 @@ import typer.main
 from ruamel.yaml import YAML
 
 from appliance.cli import app
-from appliance.daemon import sole_daemon
-from appliance.database import Database
-from appliance.ledger import Ledger
 
 ROOT = Path(__file__).parents[1]
 
@@ -162,35 +155,5 @@ class TestCompose:
             assert f"--{option.replace('_', '-')}={check[option]} " in image
 
 
-@pytest.mark.skipif(shutil.which("flock") is None, reason="the image's base has flock(1), this machine has not")
-class TestHealthCheck:
-    def run(self, state: Path) -> subprocess.CompletedProcess[str]:
-        """Run the image's health check, on another state folder and with this Python."""
-        _, options, code = _health_check()
-        command = [sys.executable, options, code.replace("/state/", f"{state}/")]
-        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-
-    def test_fails_before_there_is_a_ledger(self, tmp_path: Path) -> None:
-        assert self.run(tmp_path).returncode == 1
-
-    def test_tells_a_daemon_at_work_from_none(self, tmp_path: Path) -> None:
-        Database(tmp_path / "ledger.sqlite").close()
-        with sole_daemon(tmp_path):
-            assert self.run(tmp_path).returncode == 0
-        after = self.run(tmp_path)
-        assert (after.returncode, after.stderr.strip()) == (1, "no daemon")
-
-    def test_does_not_keep_a_daemon_from_starting(self, tmp_path: Path) -> None:
-        Database(tmp_path / "ledger.sqlite").close()
-        self.run(tmp_path)
-        with sole_daemon(tmp_path):
-            pass
-
-    @pytest.mark.parametrize(("lease", "status"), [(timedelta(minutes=10), 0), (timedelta(minutes=-1), 1)])
-    def test_fails_once_a_case_outlasts_its_lease(self, tmp_path: Path, lease: timedelta, status: int) -> None:
-        with sole_daemon(tmp_path), Database(tmp_path / "ledger.sqlite") as database:
-            ledger = Ledger(database)
-            job = ledger.open_job("case", "1.2.3", "1.2.4", "1.2.5")
-            ledger.ready(job.id, content="c", fingerprint="f", bundle_digest="b")
-            assert ledger.claim(lease) is not None
-            assert self.run(tmp_path).returncode == status
+def test_the_health_check_is_the_appliances_own_command() -> None:
+    assert _health_check() == ["lungstage", "health", "--state", "/state"]

@@ -17,7 +17,7 @@ from appliance import daemon, logs, outbox
 from appliance.database import Database
 from appliance.ledger import Ledger
 from appliance.settings import load_settings
-from appliance.watch import Wake, watching
+from appliance.watch import Wake, Watcher
 from tests.appliance.fake_steps import BUNDLE, FakeSteps
 
 TIMERS = {"settle_seconds": 0.05, "poll_seconds": 0.02, "case_settle_seconds": 0.3, "report_after_seconds": 0.6}
@@ -75,11 +75,14 @@ def main() -> None:
         steps.during_stage = lambda: ((folder / "staging").touch(), time.sleep(1.0))  # type: ignore[assignment]
     with (
         daemon.sole_daemon(settings.state),
-        watching(settings.inbox, wake) as events_come,
         Database(settings.state / "ledger.sqlite") as database,
     ):
-        one = daemon.Daemon(settings, BUNDLE.digest, steps.steps(), database, wake, events_come)  # type: ignore[arg-type]
-        one.run(lambda: print("ready", flush=True))
+        watcher = Watcher(settings.inbox, wake)
+        watcher.start()
+        daemon.Daemon(settings, BUNDLE.digest, steps.steps(), database, wake, watcher).run(
+            lambda: print("ready", flush=True)
+        )
+        watcher.stop()
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import io
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -82,12 +82,21 @@ class FakeSteps:
     settled_calls: list[bool] = field(default_factory=list)
     sites: list[Site] = field(default_factory=list)
     predecessors: list[object] = field(default_factory=list)
+    canary_flags: tuple[str, ...] = ()
     during_stage: Callable[[], None] = lambda: None
     during_prepare: Callable[[], None] = lambda: None
     during_read: Callable[[], None] = lambda: None
 
     def steps(self) -> Steps:
-        return Steps(self.read_header, assemble, self.prepare, InProcess(self.stage))  # type: ignore[arg-type]
+        return Steps(self.read_header, assemble, self.prepare, InProcess(self.stage), self.write_phantom)  # type: ignore[arg-type]
+
+    def write_phantom(self, folder: Path, study: str) -> str:
+        """A study of its own, whose name is that of its series."""
+        series = f"2.25.{int.from_bytes(study.encode()[-8:], 'big')}"
+        put_roi(folder, f"{series}.99", series, range(3), f"STUDY={series}", *self.canary_flags)
+        for n in range(3):
+            put_slice(folder, series, n, extra=f"STUDY={series}")
+        return series
 
     def read_header(self, path: Path) -> Header | None:
         self.calls["read"] += 1
@@ -99,15 +108,16 @@ class FakeSteps:
             raise Refused(ReasonCode.DICOM_UNREADABLE, "This file is not DICOM.")
         words = text.split()[1:-1]
         digest = hashlib.sha256(text.encode()).hexdigest()
+        study = next((word.removeprefix("STUDY=") for word in words if word.startswith("STUDY=")), "1")
         if text.startswith("CT"):
             series, number = words[:2]
-            return image(path, digest, series, number)
+            return replace(image(path, digest, series, number), study_instance_uid=study)
         uid, series, needed, *flags = words
         references = tuple(f"{series}.{n}" for n in needed.split(","))
         listed = () if "unlisted" in flags else ((series, references),)
         known: dict[str, Any] = {
             "path": path, "digest": digest, "kind": "RTSTRUCT", "sop_class_uid": "1.2", "sop_instance_uid": uid,
-            "series_instance_uid": "1.9", "study_instance_uid": "1", "patient_key": "patient",
+            "series_instance_uid": "1.9", "study_instance_uid": study, "patient_key": "patient",
             "frames_of_reference": tuple(flags), "listed": listed, "image_references": references,
         }  # fmt: skip
         return RoiHeader(**{field.name: None for field in fields(RoiHeader)} | known)

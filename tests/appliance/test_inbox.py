@@ -12,13 +12,12 @@ from pathlib import Path
 import pytest
 
 from appliance import inbox as inbox_module
-from appliance import watch as watch_module
 from appliance.database import Database
 from appliance.dicom.instance import Header
 from appliance.errors import ReasonCode, Unavailable
 from appliance.filetable import FileTable
 from appliance.inbox import Inbox, path_hash
-from appliance.watch import Wake, watching
+from appliance.watch import Wake
 from tests.appliance.fake_steps import FakeSteps, put_roi, put_slice
 
 SETTLE = 0.3
@@ -309,33 +308,6 @@ def test_the_inbox_is_left_as_it_was(scene: Scene) -> None:
 def test_the_name_of_a_file_does_not_show_in_its_hash() -> None:
     assert path_hash("/inbox/DOE^JANE.dcm") != path_hash("/inbox/DOE^JOHN.dcm")
     assert len(path_hash("/inbox/\udcff")) == 12
-
-
-def test_events_ring_and_reading_does_not(tmp_path: Path) -> None:
-    wake = Wake()
-    path = put_slice(tmp_path, "1.5", 1)
-    with watching(tmp_path, wake) as events_come:
-        assert events_come()
-        assert not wake.wait(0.1)
-        path.read_bytes()
-        assert not wake.wait(0.2)
-        (tmp_path / "new").mkdir()
-        assert wake.wait(2.0)
-        time.sleep(0.2)
-        wake.wait(0.0)
-        put_slice(tmp_path / "new", "1.5", 2)
-        assert wake.wait(2.0)
-    assert not events_come()
-
-
-def test_no_watches_left_means_the_scan_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class NoWatches:
-        def schedule(self, *_: object, **__: object) -> None:
-            raise OSError(28, "inotify watch limit reached")
-
-    monkeypatch.setattr(watch_module, "Observer", NoWatches)
-    with watching(tmp_path, Wake()) as events_come:
-        assert not events_come()
 
 
 @pytest.fixture

@@ -190,6 +190,19 @@ def test_killed_and_restarted_it_repeats_the_same_report(tmp_path: Path, toleran
     assert {path: path.read_bytes() for path in (tmp_path / "outbox").iterdir()} == before
 
 
+def test_a_real_canary_comes_through_and_the_daemon_is_well(
+    tmp_path: Path, shipped_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ENVIRONMENT, "LUNGSTAGE_CANARY_SECONDS", "3600")
+    assert lungstage("health", "--state", tmp_path / "state").returncode == 4
+    with running(tmp_path, shipped_bundle) as one:
+        one.until(lambda: '"canary": true' in (tmp_path / "state" / "heartbeat.json").read_text())
+        assert lungstage("health", "--state", tmp_path / "state").returncode == 0
+        assert not one.reports()
+        assert one.jobs() == []
+        one.stop()
+
+
 def test_a_second_daemon_on_the_same_state_is_turned_away(appliance: Appliance, tolerant_bundle: Path) -> None:
     root = appliance.root
     done = lungstage(
