@@ -15,8 +15,9 @@ from appliance.manifest import HASHED_FILES
 
 BUNDLE_FILES: Final = frozenset({"manifest.json", *HASHED_FILES})
 
-MAX_FILE_BYTES: Final = 64 * 1024 * 1024
-"""A model of this kind takes a fifth of a megabyte; more than this is not one."""
+MAX_MODEL_BYTES: Final = 40 * 1024**2
+MAX_TEXT_BYTES: Final = 1024**2
+"""Of the other files, each. The shipped model takes a quarter of a megabyte, its longest text 22 kB."""
 
 BundleFiles = Mapping[str, bytes]
 """Content of the four files by name, each read once, so that what is verified is what is used."""
@@ -45,15 +46,16 @@ def read_files(folder: Path) -> BundleFiles:
 
 
 def _read_file(path: Path) -> bytes:
+    most = MAX_MODEL_BYTES if path.name == "model.onnx" else MAX_TEXT_BYTES
     try:
         if not path.is_file():  # a pipe or a device would never end
             raise Refused(ReasonCode.BUNDLE_UNREADABLE, f"The bundle's {path.name} is not a file.")
         with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
+            content = file.read(most + 1)
     except OSError as error:
         raise Refused(ReasonCode.BUNDLE_UNREADABLE, f"The bundle's {path.name} cannot be read.") from error
-    if len(content) > MAX_FILE_BYTES:
-        raise Refused(ReasonCode.BUNDLE_UNREADABLE, f"The bundle's {path.name} is larger than {MAX_FILE_BYTES} bytes.")
+    if len(content) > most:
+        raise Refused(ReasonCode.BUNDLE_UNREADABLE, f"The bundle's {path.name} is larger than {most} bytes.")
     return content
 
 

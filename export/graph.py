@@ -14,11 +14,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from appliance.modelfile import OPSET
 from training.model.domain import NEIGHBOURS
 from training.model.preprocessing import UNCLIPPED_LIMIT, subset
 from training.run import Array, FittedModel, Preprocessing
 
-OPSET = 18
 IR_VERSION = 8  # the version that opset 18 came with
 
 # A Yeo-Johnson exponent of 0 (or of 2, below zero) is the limit of the formula below, reached in double precision

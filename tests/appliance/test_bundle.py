@@ -117,8 +117,14 @@ def test_what_is_no_folder_or_no_file_is_refused(copy: Path, tmp_path: Path) -> 
     assert code_of(copy) is ReasonCode.BUNDLE_UNREADABLE
 
 
-def test_a_file_beyond_the_size_bound_is_refused(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bundlefiles, "MAX_FILE_BYTES", (copy / "model.onnx").stat().st_size - 1)
+@pytest.mark.parametrize(("name", "most"), [("model.onnx", "MAX_MODEL_BYTES"), ("manifest.json", "MAX_TEXT_BYTES")])
+def test_a_file_beyond_the_size_bound_is_refused(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, name: str, most: str
+) -> None:
+    size = (copy / name).stat().st_size
+    monkeypatch.setattr(bundlefiles, most, size)
+    load_bundle(copy, self_test=False)
+    monkeypatch.setattr(bundlefiles, most, size - 1)
     assert code_of(copy) is ReasonCode.BUNDLE_UNREADABLE
 
 
