@@ -1,7 +1,7 @@
 """Model bundles: read one strictly, hold every byte to its hash, and let it prove itself.
 
 A bundle is a folder of exactly four files: ``model.onnx``, ``extraction.yaml``, ``manifest.json`` and
-``MODEL_CARD.md``. What the manifest says is :mod:`appliance.manifest`.
+``MODEL_CARD.md``, and ``manifest.sig`` where somebody signed it. What the manifest says is :mod:`appliance.manifest`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from appliance.manifest import (
 )
 from appliance.manifest import parse as parse_manifest
 from appliance.radiomics import extract, parameters
+from appliance.signature import PublicKey, Signer, find_signer
 from appliance.spec import Covariate, Engine, ExtractionSpec, FeatureVector
 
 __all__ = [
@@ -56,15 +57,20 @@ class Bundle:
         The model, ready to answer.
     digest
         SHA-256 of ``manifest.json`` in hexadecimal; as that file holds the others' hashes, it names the whole bundle.
+    signer
+        Who signed it; None where nobody did, or nobody looked.
     """
 
     manifest: Manifest
     spec: ExtractionSpec
     predictor: Predictor
     digest: str
+    signer: Signer | None = None
 
 
-def load_bundle(folder: Path, *, self_test: bool = True, engine: Engine = "compiled") -> Bundle:
+def load_bundle(
+    folder: Path, *, self_test: bool = True, engine: Engine = "compiled", trusted: tuple[PublicKey, ...] = ()
+) -> Bundle:
     """Read, verify and prove a bundle.
 
     Parameters
@@ -75,15 +81,20 @@ def load_bundle(folder: Path, *, self_test: bool = True, engine: Engine = "compi
         Recompute the golden case through the real steps; leave it out only where it was just done.
     engine
         What is to compute the features, the golden case's as well as every patient's.
+    trusted
+        Keys one of which must have signed the bundle; none where it need not be signed.
 
     Raises
     ------
     Refused
-        ``bundle_unreadable`` (a file is missing, too large or cannot be read), ``bundle_hash_mismatch`` (any byte of
-        any file differs from what was packed), ``bundle_invalid`` (the parts are not well-formed or contradict each
-        other, or there is a file too many), ``bundle_self_test_failed`` (the golden case comes out differently).
+        ``bundle_unreadable`` (a file is missing, too large or cannot be read), ``bundle_unsigned`` or
+        ``bundle_signature_invalid`` (no trusted key signed it), ``bundle_hash_mismatch`` (any byte of any file differs
+        from what was packed), ``bundle_invalid`` (the parts are not well-formed or contradict each other, or there is
+        a file too many), ``bundle_self_test_failed`` (the golden case comes out differently).
     """
-    bundle = open_bundle(read_files(folder), engine=engine)
+    contents = read_files(folder)
+    signer = find_signer(contents, trusted)
+    bundle = replace(open_bundle(contents, engine=engine), signer=signer)
     if self_test:
         prove(bundle)
     return bundle

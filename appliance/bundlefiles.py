@@ -1,6 +1,6 @@
-"""A bundle's files as they lie on the disk: exactly four, of a bounded size, each read once.
+"""A bundle's files as they lie on the disk: four, and its signature if it has one; of a bounded size, each read once.
 
-What they say is :mod:`appliance.bundle`.
+What they say is :mod:`appliance.bundle`, and who signed them :mod:`appliance.signature`.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ from appliance.errors import ReasonCode, Refused
 from appliance.manifest import HASHED_FILES
 
 BUNDLE_FILES: Final = frozenset({"manifest.json", *HASHED_FILES})
+SIGNATURE_FILE: Final = "manifest.sig"
 
 MAX_MODEL_BYTES: Final = 40 * 1024**2
 MAX_TEXT_BYTES: Final = 1024**2
 """Of the other files, each. The shipped model takes a quarter of a megabyte, its longest text 22 kB."""
 
 BundleFiles = Mapping[str, bytes]
-"""Content of the four files by name, each read once, so that what is verified is what is used."""
+"""Content of the files by name, each read once, so that what is verified is what is used."""
 
 
 def read_files(folder: Path) -> BundleFiles:
-    """Read a bundle's four files.
+    """Read a bundle's four files, and its signature where there is one.
 
     Raises
     ------
@@ -37,12 +38,12 @@ def read_files(folder: Path) -> BundleFiles:
         raise Refused(ReasonCode.BUNDLE_UNREADABLE, "The bundle's folder cannot be read.") from error
     if missing := sorted(BUNDLE_FILES - present):
         raise Refused(ReasonCode.BUNDLE_UNREADABLE, f"The bundle lacks {', '.join(missing)}.")
-    if surplus := sorted(present - BUNDLE_FILES):
+    if surplus := sorted(present - BUNDLE_FILES - {SIGNATURE_FILE}):
         raise Refused(
             ReasonCode.BUNDLE_INVALID,
             f"The bundle is not valid: it holds what no manifest vouches for: {', '.join(surplus)}.",
         )
-    return {name: _read_file(folder / name) for name in sorted(BUNDLE_FILES)}
+    return {name: _read_file(folder / name) for name in sorted(present)}
 
 
 def _read_file(path: Path) -> bytes:

@@ -42,6 +42,10 @@ StateOption = Annotated[
     ),
 ]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file of settings.", show_default=False)]
+TrustedOption = Annotated[
+    list[Path] | None,
+    typer.Option("--trusted-key", help="Public key that the bundle must be signed with; may be repeated."),
+]
 
 
 def _print_version(wanted: bool) -> None:
@@ -66,6 +70,7 @@ def run(
     bundle: Annotated[Path | None, typer.Option(help="Folder of the model bundle.", show_default=False)] = None,
     state: StateOption = None,
     config: ConfigOption = None,
+    trusted_key: TrustedOption = None,
     roi: Annotated[
         str | None, typer.Option(help="ROI to use instead of the bundle's rule.", show_default=False)
     ] = None,
@@ -80,7 +85,8 @@ def run(
     from appliance.watch import Wake
 
     given: dict[str, Any] = {"inbox": inbox, "outbox": outbox, "bundle": bundle, "state": state}
-    settings = load_settings(config, given | {"roi_name": roi, "log_format": log_format})
+    given |= {"trusted_keys": trusted_key or None, "roi_name": roi, "log_format": log_format}
+    settings = load_settings(config, given)
     logs.configure(settings.log_format, settings.log_level)
     wake = Wake()
 
@@ -252,19 +258,22 @@ def stage(
         Path | None, typer.Option(help="CSV of covariates, which outranks the header.", show_default=False)
     ] = None,
     engine: EngineOption = "compiled",
+    trusted_key: TrustedOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Stage one study from files or folders, and write its structured report."""
     from appliance.bundle import load_bundle
     from appliance.covariates import Site
     from appliance.oneshot import Options, stage_paths
+    from appliance.signature import read_public_keys
 
     if prevalence is not None and not 0 < prevalence < 1:
         raise typer.BadParameter("a prevalence lies between 0 and 1", param_hint="--prevalence")
 
     def run_once() -> dict[str, Any]:
         options = Options(roi, match_by_geometry, save_volume, Site.read(prevalence, covariates))
-        return stage_paths(paths, load_bundle(bundle, engine=engine), out, options)
+        verified = load_bundle(bundle, engine=engine, trusted=read_public_keys(trusted_key or ()))
+        return stage_paths(paths, verified, out, options)
 
     _answer(run_once, as_json)
 
@@ -332,12 +341,17 @@ def _in_words(answer: dict[str, Any]) -> str:
 
 
 @app.command()
-def verify(bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the model bundle.")]) -> None:
-    """Hold a bundle's bytes to their hashes, and let it prove itself on this machine."""
+def verify(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the model bundle.")],
+    trusted_key: TrustedOption = None,
+) -> None:
+    """Hold a bundle's bytes to their hashes and its signature, and let it prove itself on this machine."""
     from appliance.bundle import load_bundle
+    from appliance.signature import read_public_keys
 
-    proven = load_bundle(bundle)
+    proven = load_bundle(bundle, trusted=read_public_keys(trusted_key or ()))
     typer.echo(f"{proven.manifest.name} {proven.manifest.version} is whole and gives its golden case: {proven.digest}")
+    typer.echo(f"It is signed by {proven.signer}." if proven.signer else "It is not signed.")
 
 
 @app.command()

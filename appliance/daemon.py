@@ -34,6 +34,7 @@ from appliance.ledger import Ledger, utc_now
 from appliance.logs import defect, logger
 from appliance.sandbox import Bench, Benches, Limits
 from appliance.settings import Settings
+from appliance.signature import find_signer, read_public_keys
 from appliance.watch import Wake, Watcher
 
 # A look may take at most this share of the time, so that a huge inbox does not keep the machine busy.
@@ -125,7 +126,10 @@ def serve(settings: Settings, wake: Wake, announce: Callable[[], None]) -> None:
     Raises
     ------
     Refused
-        When the bundle does not prove itself, or the table of covariates is not well-formed.
+        When the bundle is not signed as it must be or does not prove itself, or the table of covariates is not
+        well-formed.
+    KeyFileError
+        When a trusted key cannot be used.
     Unavailable
         When the state folder is in use or cannot be used.
     """
@@ -136,6 +140,7 @@ def serve(settings: Settings, wake: Wake, announce: Callable[[], None]) -> None:
         for leftover in settings.state.glob(f"{SCRATCH_PREFIX}*"):
             shutil.rmtree(leftover, ignore_errors=True)
         files = read_files(settings.bundle)
+        find_signer(files, read_public_keys(settings.trusted_keys))
         Site.read(settings.prevalence, settings.covariates)  # read for each study; what is wrong with it is said now
         with (
             sandboxed(settings, files) as steps,

@@ -70,6 +70,8 @@ class ReasonCode(StrEnum):
     INTERNAL_ERROR = "internal_error"
     # Bundles
     BUNDLE_UNREADABLE = "bundle_unreadable"
+    BUNDLE_UNSIGNED = "bundle_unsigned"
+    BUNDLE_SIGNATURE_INVALID = "bundle_signature_invalid"
     BUNDLE_HASH_MISMATCH = "bundle_hash_mismatch"
     BUNDLE_INVALID = "bundle_invalid"
     BUNDLE_SELF_TEST_FAILED = "bundle_self_test_failed"

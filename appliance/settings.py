@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from appliance.errors import LungstageError
 
@@ -23,6 +23,14 @@ class SettingsError(LungstageError):
     """The settings cannot be used as they are given."""
 
 
+def _listed(value: Any) -> Any:
+    """Part what the environment has in one text; a name that is empty would be one slip away from trusting nobody."""
+    names = value.split(os.pathsep) if isinstance(value, str) else value
+    if isinstance(names, (list, tuple)) and "" in names:
+        raise ValueError("the name of a file is empty")
+    return names
+
+
 class Settings(BaseModel):
     """How one daemon runs. Every field is a TOML key, and in capitals after ``LUNGSTAGE_`` an environment variable."""
 
@@ -31,6 +39,9 @@ class Settings(BaseModel):
     inbox: Location = Field(description="Folder that studies are copied into; read, never written.")
     outbox: Location = Field(description="Folder that reports appear in.")
     bundle: Location = Field(description="Folder of the model bundle.")
+    trusted_keys: Annotated[tuple[Location, ...], BeforeValidator(_listed)] = Field(
+        (), description="Public keys, one of which must have signed the bundle; none: it need not be signed."
+    )
     state: Location = Field(
         description="Folder of the ledger, on a local disk; default: .lungstage-NAME beside outbox NAME."
     )

@@ -15,6 +15,7 @@ import numpy as np
 
 from appliance import phantom
 from appliance.bundle import BUNDLE_FILES, carried_texts, load_bundle, measure_phantom
+from appliance.bundlefiles import SIGNATURE_FILE
 from appliance.errors import ReasonCode, Refused
 from appliance.inference import Predictor
 from appliance.manifest import (
@@ -48,7 +49,8 @@ def build(run: Run, folder: Path) -> Parity:
     run
         The fitted model and its record.
     folder
-        Where the bundle goes. A bundle that is there already is replaced; anything else is left alone.
+        Where the bundle goes. A bundle that is there already is replaced, signature included; anything else is left
+        alone.
 
     Returns
     -------
@@ -200,7 +202,7 @@ def _golden(spec: ExtractionSpec, predictor: Predictor, covariates: tuple[Covari
 def _require_replaceable(folder: Path) -> None:
     if not folder.exists():
         return
-    if not folder.is_dir() or not {entry.name for entry in folder.iterdir()} <= BUNDLE_FILES:
+    if not folder.is_dir() or not {entry.name for entry in folder.iterdir()} <= {*BUNDLE_FILES, SIGNATURE_FILE}:
         raise Refused(
             ReasonCode.BUNDLE_INVALID, f"{folder.name} exists and is not a bundle, so it is not replaced; name another."
         )

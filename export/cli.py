@@ -1,7 +1,8 @@
-"""``lungstage-export``: pack a training run into a bundle, and verify one."""
+"""``lungstage-export``: pack a training run into a bundle, sign and verify one."""
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import typer
 
 from appliance.bundle import load_bundle
 from appliance.errors import ExitStatus, LungstageError, Refused, Unavailable
+from appliance.signature import read_public_keys
 from training.run import Run, differences
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
@@ -54,11 +56,56 @@ def build(
     typer.echo(f"{output}: written and verified; {parity}")
 
 
+ENVIRONMENT_VARIABLE = "LUNGSTAGE_PASSPHRASE"
+
+
+def _passphrase(*, confirm: bool = False) -> str:
+    given = os.environ.get(ENVIRONMENT_VARIABLE)
+    return (
+        typer.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm, err=True) if given is None else given
+    )
+
+
 @app.command()
-def verify(folder: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle.")]) -> None:
-    """Check every byte of BUNDLE against its hashes and recompute its golden case."""
-    bundle = load_bundle(folder)
+def keygen(
+    name: Annotated[
+        Path, typer.Option("--output", "-o", metavar="NAME", help="Writes NAME.key, to be kept secret, and NAME.pub.")
+    ],
+    passphrase: Annotated[
+        bool, typer.Option("--passphrase", help=f"Encrypt the key; asks, unless {ENVIRONMENT_VARIABLE} is set.")
+    ] = False,
+) -> None:
+    """Make a pair of Ed25519 keys to sign bundles with."""
+    from export import signing
+
+    key = signing.generate(name, _passphrase(confirm=True) if passphrase else None)
+    typer.echo(f"{name}.key, {name}.pub: made; fingerprint {key.fingerprint}")
+
+
+@app.command()
+def sign(
+    folder: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle.")],
+    key: Annotated[Path, typer.Option("--key", metavar="FILE", help="Private key that keygen made.")],
+) -> None:
+    """Sign BUNDLE, once it has proven itself; a former signature is replaced."""
+    from export import signing
+
+    signature = signing.sign(folder, signing.read_private_key(key, _passphrase))
+    typer.echo(f"{folder}: signed by {signature.key}")
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle.")],
+    trusted_key: Annotated[
+        list[Path] | None,
+        typer.Option("--trusted-key", metavar="FILE", help="Public key that may have signed it; may be repeated."),
+    ] = None,
+) -> None:
+    """Check every byte of BUNDLE against its hashes and its signature, and recompute its golden case."""
+    bundle = load_bundle(folder, trusted=read_public_keys(trusted_key or ()))
     typer.echo(f"{bundle.manifest.name} {bundle.manifest.version}: sound, self-test passed; digest {bundle.digest}")
+    typer.echo(f"Signed by {bundle.signer}." if bundle.signer else "Not signed.")
 
 
 def main() -> NoReturn:
@@ -71,7 +118,7 @@ def main() -> NoReturn:
     except (Unavailable, OSError) as error:
         sys.stderr.write(f"unavailable: {error}\n")
         sys.exit(ExitStatus.UNAVAILABLE)
-    except LungstageError as error:  # the configuration
+    except LungstageError as error:  # the configuration, or a key
         sys.stderr.write(f"usage: {error}\n")
         sys.exit(ExitStatus.USAGE)
     sys.exit(0)

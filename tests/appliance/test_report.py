@@ -174,6 +174,17 @@ class TestContent:
         theirs = build_report(other, SEGMENT).ContributingEquipmentSequence
         assert ours.DeviceUID not in {item.get("DeviceUID") for item in theirs}
 
+    def test_the_bundle_s_digest_is_pinned_in_both_documents(self) -> None:
+        for digest in ("ab" * 32, "12" * 32):
+            context = replace(self.context, bundle=replace(self.context.bundle, digest=digest))
+            report, segmentation = build_report(context, SEGMENT), build_segmentation(context)
+            assert report.DeviceSerialNumber == segmentation.DeviceSerialNumber == digest
+            (ours,) = [e for e in report.ContributingEquipmentSequence if e.Manufacturer == "lungstage"]
+            assert ours.DeviceUID == derive_uid(digest, "device-0.1.0")
+            assert [item.TextValue for item in _named(report, "121016")] == [digest]  # Device Observer Serial Number
+            parameters = [item.TextValue for item in _named(_groups(report)["1411"], "111002")]
+            assert [text for text in parameters if "SHA-256" in text] == [f"manifest SHA-256 {digest}"]
+
     def test_limits_are_said(self) -> None:
         notices = " ".join(item.TextValue for item in _named(self.report, NOTICE.value))
         for words in ("Research use only", "61 % of them", "no patient of stage IV", "CC BY-NC", "IBSI's IPH6 plus 3"):

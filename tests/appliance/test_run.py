@@ -20,6 +20,7 @@ from typing import Any
 import pydicom
 import pytest
 
+from appliance import phantom
 from export.bundle import build
 from tests.export.conftest import make_run, without_limits
 
@@ -224,6 +225,39 @@ def test_a_flipped_byte_in_the_bundle_is_refused_at_start(tmp_path: Path, tolera
     assert done.returncode == 3
     assert "[bundle_hash_mismatch]" in done.stderr
     assert done.stdout == ""
+
+
+def test_where_a_key_is_trusted_every_command_asks_for_its_signature(tmp_path: Path, tolerant_bundle: Path) -> None:
+    from export import signing
+
+    bundle = Path(shutil.copytree(tolerant_bundle, tmp_path / "bundle"))
+    for name in ("vendor", "other"):
+        signing.generate(tmp_path / name, None)
+    study = tmp_path / "study"
+    phantom.write_study(study)
+    staging = ("stage", study, "--bundle", bundle, "--out", tmp_path / "out", "--json")
+    serving = ("run", "--inbox", tmp_path / "i", "--outbox", tmp_path / "o", "--bundle", bundle)
+    trusted = ("--trusted-key", tmp_path / "vendor.pub")
+
+    def codes() -> list[str]:
+        staged, served, verified = (lungstage(*command, *trusted) for command in (staging, serving, ("verify", bundle)))
+        assert [done.returncode for done in (staged, served, verified)] == [3, 3, 3]
+        found = [re.findall(r"\[(\w+)\]", done.stderr)[-1] for done in (served, verified)]
+        return [json.loads(staged.stdout)["reason"]["code"], *found]
+
+    assert codes() == ["bundle_unsigned"] * 3
+    signing.sign(bundle, signing.read_private_key(tmp_path / "other.key", str))
+    assert codes() == ["bundle_signature_invalid"] * 3
+    assert lungstage(*staging).returncode == 0  # whoever trusts no key asks for none
+    signing.sign(bundle, signing.read_private_key(tmp_path / "vendor.key", str))
+    assert json.loads(lungstage(*staging, *trusted).stdout)["status"] == "staged"
+    assert "signed by the trusted key vendor.pub" in lungstage("verify", bundle, *trusted).stdout
+    for key in ("nowhere", "vendor.key", "bundle/model.onnx"):
+        for command in (staging, serving, ("verify", bundle)):
+            done = lungstage(*command, "--trusted-key", tmp_path / key)
+            assert (done.returncode, done.stdout) == (2, "")
+            assert str(tmp_path / key) in done.stderr
+            assert "Traceback" not in done.stderr
 
 
 def test_usage_is_told_from_data(tmp_path: Path) -> None:

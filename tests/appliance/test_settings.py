@@ -71,6 +71,31 @@ def test_the_covariates_table_is_named_from_anywhere(given: dict[str, Any], tmp_
     assert (settings.covariates, settings.prevalence) == (tmp_path / "sites" / "covariates.csv", 0.4)
 
 
+def test_trusted_keys_are_a_list_from_anywhere(given: dict[str, Any], tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_settings(None, given, {}).trusted_keys == ()
+    both = (tmp_path / "old.pub", Path("/keys/new.pub"))
+    assert load_settings(None, given, {"LUNGSTAGE_TRUSTED_KEYS": "old.pub:/keys/new.pub"}).trusted_keys == both
+    (tmp_path / "lungstage.toml").write_text('trusted_keys = ["old.pub", "/keys/new.pub"]\n')
+    assert load_settings(tmp_path / "lungstage.toml", given, {}).trusted_keys == both
+    assert load_settings(None, {**given, "trusted_keys": [Path("one.pub")]}, {}).trusted_keys == (tmp_path / "one.pub",)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"LUNGSTAGE_TRUSTED_KEYS": ""},  # a variable that was left empty must not mean that nobody is asked
+        {"LUNGSTAGE_TRUSTED_KEYS": "/keys/a.pub:"},
+        {"LUNGSTAGE_TRUSTED_KEY": "/keys/a.pub"},
+    ],
+)
+def test_a_slip_in_the_trusted_keys_does_not_trust_everybody(
+    given: dict[str, Any], environment: dict[str, str]
+) -> None:
+    with pytest.raises(SettingsError, match="trusted_key"):
+        load_settings(None, given, environment)
+
+
 def test_each_outbox_has_a_state_folder_of_its_own_beside_it(given: dict[str, Any], tmp_path: Path) -> None:
     assert load_settings(None, given, {}).state == tmp_path / ".lungstage-out"
     assert default_state(tmp_path / "other") != default_state(tmp_path / "out")

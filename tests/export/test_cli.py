@@ -89,7 +89,7 @@ def test_a_place_that_cannot_be_written_is_unavailable(
 
 
 def test_a_defect_stays_loud(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(_: Path) -> None:
+    def broken(_: Path, **_options: object) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(cli, "load_bundle", broken)
@@ -98,7 +98,7 @@ def test_a_defect_stays_loud(packed: Path, monkeypatch: pytest.MonkeyPatch) -> N
         cli.main()
 
 
-@pytest.mark.parametrize("command", [[], ["build"], ["verify"]])
+@pytest.mark.parametrize("command", [[], ["build"], ["keygen"], ["sign"], ["verify"]])
 def test_every_command_has_help(
     command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,113 @@
+"""Keys to sign bundles with, and the signing. What a signature is, and who checks it: :mod:`appliance.signature`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+
+from appliance.bundle import open_bundle, prove
+from appliance.bundlefiles import SIGNATURE_FILE, read_files
+from appliance.signature import KeyFileError, PublicKey, Signature, read_key_file
+from training.files import write_whole
+
+
+def generate(name: Path, passphrase: str | None) -> PublicKey:
+    """Make a pair of keys: the private one in ``NAME.key``, which its owner alone may read, the public in ``NAME.pub``.
+
+    Parameters
+    ----------
+    name
+        Path without ending; its folder exists.
+    passphrase
+        Encrypts the private key; None leaves it open.
+
+    Raises
+    ------
+    KeyFileError
+        One of the files is there already, or the passphrase is empty.
+    """
+    if passphrase == "":
+        raise KeyFileError("An empty passphrase protects nothing.")
+    private_path, public_path = (name.with_name(name.name + ending) for ending in (".key", ".pub"))
+    for path in (private_path, public_path):
+        if path.exists():
+            raise KeyFileError(f"{path} is there already; a key is never overwritten.")
+    key = Ed25519PrivateKey.generate()
+    encryption = NoEncryption() if passphrase is None else BestAvailableEncryption(passphrase.encode())
+    _write_new(private_path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption), 0o600)
+    public = key.public_key()
+    _write_new(public_path, public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo), 0o644)
+    return PublicKey(public_path.name, public.public_bytes_raw())
+
+
+def _write_new(path: Path, content: bytes, mode: int) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_private_key(path: Path, ask: Callable[[], str]) -> Ed25519PrivateKey:
+    """Read a private key from PEM.
+
+    Parameters
+    ----------
+    path
+        The file.
+    ask
+        Gives the passphrase; called where the key is encrypted.
+
+    Raises
+    ------
+    KeyFileError
+        It cannot be read, is no private Ed25519 key, or the passphrase is not its own.
+    """
+    content = read_key_file(path)
+    passphrase = ask().encode() if b"ENCRYPTED" in content else None
+    try:
+        key = load_pem_private_key(content, passphrase)
+    except (ValueError, TypeError, UnsupportedAlgorithm, InternalError) as error:
+        raise KeyFileError(f"{path} holds no private key in PEM, or the passphrase is not its own.") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise KeyFileError(f"{path} holds a key, but not an Ed25519 one.")
+    return key
+
+
+def sign(folder: Path, key: Ed25519PrivateKey) -> Signature:
+    """Sign a bundle, in the place of whoever signed it before; what does not prove itself is not signed.
+
+    Parameters
+    ----------
+    folder
+        The bundle; ``manifest.sig`` is written into it, whole.
+    key
+        The signer's.
+
+    Raises
+    ------
+    Refused
+        As :func:`appliance.bundle.load_bundle`.
+    """
+    folder = folder.resolve()
+    contents = {name: content for name, content in read_files(folder).items() if name != SIGNATURE_FILE}
+    prove(open_bundle(contents))
+    manifest = contents["manifest.json"]
+    public = PublicKey("", key.public_key().public_bytes_raw())
+    signature = Signature(algorithm="Ed25519", key=public.fingerprint, signature=key.sign(manifest).hex())
+    # Made beside the bundle, for whoever reads it meanwhile must not find a file too many.
+    beside = folder.with_name(f".{folder.name}.{os.getpid()}.sig")
+    write_whole(beside, signature.render())
+    beside.replace(folder / SIGNATURE_FILE)
+    return signature
