@@ -18,8 +18,11 @@ from pydicom.dataset import FileDataset
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from appliance.dicom import jpeg_lossless
 from appliance.dicom.instance import Header, ImageHeader, PixelData, header_of, is_segmentation
 from appliance.errors import ReasonCode, Refused, Unavailable
+
+jpeg_lossless.register()
 
 ByteOrder = Literal["little", "big"]
 

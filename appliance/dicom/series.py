@@ -9,6 +9,7 @@ import highdicom as hd
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
+from pydicom.uid import HTJ2K, JPEG2000, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless
 
 from appliance.dicom.completeness import ReferenceSlices
 from appliance.dicom.files import read_unchanged
@@ -17,6 +18,8 @@ from appliance.dicom.instance import ImageHeader
 from appliance.errors import ReasonCode, Refused
 
 Mask = npt.NDArray[np.bool_]
+
+_MAY_LOSE = frozenset({JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000, HTJ2K})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,16 @@ def _stored_pixels(image: ImageHeader) -> tuple[npt.NDArray[np.integer], Dataset
         )
     del dataset.PixelData
     return pixels, dataset
+
+
+def lost_by_compression(dataset: Dataset) -> bool:
+    """Whether the pixels of a slice were ever compressed with loss, as far as its header tells.
+
+    Lossy Image Compression says so even of pixels that are uncompressed by now (PS3.3 C.7.6.1.1.5). Where it is absent,
+    the transfer syntax decides.
+    """
+    stated = dataset.get("LossyImageCompression")
+    return stated == "01" or (stated != "00" and dataset.file_meta.TransferSyntaxUID in _MAY_LOSE)
 
 
 def _as_stored(value: int, dataset: Dataset) -> int:

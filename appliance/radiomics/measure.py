@@ -14,7 +14,7 @@ import numpy.typing as npt
 from appliance.dicom.completeness import ReferenceSlices
 from appliance.dicom.raster import rasterise
 from appliance.dicom.roi import Region
-from appliance.dicom.series import ReferenceVolume, read_volume
+from appliance.dicom.series import ReferenceVolume, lost_by_compression, read_volume
 from appliance.errors import ReasonCode, Refused
 from appliance.radiomics import compiled, extract, grid
 from appliance.spec import ExtractionSpec, FeatureVector
@@ -125,6 +125,8 @@ def measure(
     if save_volume is not None:
         grid.save(volume, mask, save_volume)
     warnings: list[str] = []
+    if any(lost_by_compression(dataset) for dataset in voxels.datasets):
+        warnings.append("Slices were compressed with loss; their values are not those that the scanner made.")
     if pieces > 1:
         warnings.append(f"The region of interest consists of {pieces} separate parts.")
     failed = [name for name, value in features.as_dict().items() if value is None]
