@@ -39,7 +39,7 @@ class Limits:
     memory
         Bytes of data (RLIMIT_DATA).
     file_size
-        Bytes of any file that it writes; the steps write none.
+        Bytes of any file that it writes; the steps write none but a compressed frame, in memory.
     """
 
     seconds: float = 120.0
