@@ -47,7 +47,7 @@ _LAST_SECONDS = 8.0  # before a job in hand is given back at the end; container 
 class Steps:
     """The steps that the daemon drives; other ones in its tests."""
 
-    read_header: Callable[[Path], Header | None]
+    read_headers: Callable[[Path], tuple[Header, ...]]
     assemble: Callable[[Iterable[Header]], tuple[Case, ...]]
     prepare: Prepare
     stagers: Stagers
@@ -83,7 +83,7 @@ def sandboxed(settings: Settings, files: BundleFiles) -> Iterator[Steps]:
         stagers.warm()
         examiner.set_up()
         yield Steps(
-            partial(examiner.call, "read_header"),
+            partial(examiner.call, "read_headers"),
             assemble,
             partial(examiner.call, "prepare"),
             stagers,
@@ -194,7 +194,7 @@ class Daemon:
         is_canary = self._canary.is_one if self._canary else lambda _: False
         canary_outbox = self._canary.outbox if self._canary else None
         roots = [settings.inbox] + ([self._canary.inbox] if self._canary else [])
-        self._inboxes = [Inbox(r, files, settings.settle_seconds, read=steps.read_header, clock=clock) for r in roots]
+        self._inboxes = [Inbox(r, files, settings.settle_seconds, read=steps.read_headers, clock=clock) for r in roots]
         self._casebook = Casebook(self._ledger, bundle_digest, settings, steps.prepare, clock, is_canary)
         self._dispatcher = Dispatcher(self._ledger, self._casebook, settings, steps.stagers, clock, canary_outbox)
         self._begin_anew = True

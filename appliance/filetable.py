@@ -23,8 +23,8 @@ class FileRecord:
         Where it lies; bytes that are not UTF-8 survive as surrogates.
     size, mtime_ns
         Its size in bytes and its time of modification in ns when it was read.
-    header
-        Its header as JSON; None where the file is of no interest or could not be read.
+    headers
+        Its headers as JSON; None where the file is of no interest or could not be read.
     reason
         Why it could not be read.
     """
@@ -32,7 +32,7 @@ class FileRecord:
     path: str
     size: int
     mtime_ns: int
-    header: str | None
+    headers: str | None
     reason: Reason | None
 
 
@@ -63,7 +63,7 @@ class FileTable:
         with self._db.transaction():
             for record in read:
                 code, message = (None, None) if record.reason is None else (record.reason.code, record.reason.message)
-                values = (record.size, record.mtime_ns, self._reader, record.header, code, message, True, now)
+                values = (record.size, record.mtime_ns, self._reader, record.headers, code, message, True, now)
                 sql = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
                 self._db.query(sql, (os.fsencode(record.path), *values))
             for present, paths in ((True, came_back), (False, gone)):

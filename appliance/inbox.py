@@ -15,8 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from appliance.dicom.files import read_header
-from appliance.dicom.instance import Header, header_from_json, header_to_json
+from appliance.dicom.files import read_headers
+from appliance.dicom.instance import Header, headers_from_json, headers_to_json
 from appliance.errors import ExhaustedError, Reason, ReasonCode, Refused, Unavailable
 from appliance.filetable import FileRecord, FileTable
 from appliance.logs import defect, logger
@@ -36,7 +36,7 @@ class _Entry:
     stamp: int
     seen: float  # when these bytes were first seen, on the monotonic clock
     resting: bool = False  # read, or known from before
-    header: Header | None = None
+    headers: tuple[Header, ...] = ()
 
 
 class Inbox:
@@ -51,7 +51,7 @@ class Inbox:
     settle_seconds
         How long size and time of modification must stay the same before a file is read.
     read, clock
-        Reader of one header, and a monotonic clock; replaced in tests.
+        Reader of one file's headers, and a monotonic clock; replaced in tests.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Inbox:
         files: FileTable,
         settle_seconds: float,
         *,
-        read: Callable[[Path], Header | None] = read_header,
+        read: Callable[[Path], tuple[Header, ...]] = read_headers,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._root = os.fspath(root)
@@ -77,7 +77,7 @@ class Inbox:
 
     def headers(self) -> tuple[Header, ...]:
         """Return the headers of all resting files of interest, in order of their paths."""
-        return tuple(e.header for _, e in sorted(self._entries.items()) if e.header is not None)
+        return tuple(header for _, entry in sorted(self._entries.items()) for header in entry.headers)
 
     def __len__(self) -> int:
         """Files that the last scan found."""
@@ -105,7 +105,7 @@ class Inbox:
         now = self._clock()
         self.scan_cost = now - started
         gone = [p for p in self._entries if p not in found and not any(p.startswith(folder) for folder in closed)]
-        changed = any(self._entries[path].header is not None for path in gone)
+        changed = any(self._entries[path].headers for path in gone)
         for path in gone:
             del self._entries[path]
         came_back: list[str] = []
@@ -115,22 +115,22 @@ class Inbox:
             if entry is not None and (entry.size, entry.stamp) == (size, stamp):
                 continue
             self.found = True
-            changed = changed or (entry is not None and entry.header is not None)
+            changed = changed or (entry is not None and bool(entry.headers))
             self._entries[path] = fresh = _Entry(size, stamp, now)
             if self._recall(path, fresh):
                 came_back.append(path)
-                changed = changed or fresh.header is not None
+                changed = changed or bool(fresh.headers)
         records = self._read_resting(now)
         if records or came_back or gone:
             self._files.update(records, came_back, gone)
-        return changed or any(record.header is not None for record in records)
+        return changed or any(record.headers is not None for record in records)
 
     def _recall(self, path: str, entry: _Entry) -> bool:
         record = self._files.find(path, entry.size, entry.stamp)
         if record is None:
             return False
         try:
-            entry.header = None if record.header is None else header_from_json(record.header, Path(path))
+            entry.headers = () if record.headers is None else headers_from_json(record.headers, Path(path))
         except (KeyError, TypeError, ValueError):  # recorded by other code: read it again
             return False
         entry.resting = True
@@ -148,10 +148,11 @@ class Inbox:
         return records
 
     def _read_one(self, path: str, entry: _Entry) -> FileRecord | None:
-        reason = header = None
+        reason = None
+        headers: tuple[Header, ...] = ()
         try:
             os.close(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK))
-            header = self._read(Path(path))
+            headers = self._read(Path(path))
             after = os.lstat(path)
         except Refused as refused:
             reason, after = refused.reason, None
@@ -167,10 +168,10 @@ class Inbox:
             reason, after = Reason(ReasonCode.INTERNAL_ERROR, "lungstage failed to read this file."), None
         if after is not None and (after.st_size, _stamp(after)) != (entry.size, entry.stamp):
             return None  # it changed while it was read; the next look starts it anew
-        entry.resting, entry.header = True, header
+        entry.resting, entry.headers = True, headers
         if reason is not None:
             logger.warning("file_refused", extra={"file": path_hash(path), "code": reason.code})
-        return FileRecord(path, entry.size, entry.stamp, None if header is None else header_to_json(header), reason)
+        return FileRecord(path, entry.size, entry.stamp, headers_to_json(headers) if headers else None, reason)
 
     def _scan(self) -> tuple[dict[str, tuple[int, int]], frozenset[str]]:
         found: dict[str, tuple[int, int]] = {}

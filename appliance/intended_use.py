@@ -51,7 +51,8 @@ def prove_acquisition(images: Sequence[ImageHeader], use: IntendedUse) -> None:
         if image.body_part and image.body_part not in use.body_parts:
             named = f" ({image.body_part})" if image.body_part in _OTHER_BODY_PARTS else ""
             raise _outside(f"the body part examined is not the chest{named}")
-        if "ORIGINAL" not in image.image_type[:1] or "AXIAL" not in image.image_type:
+        # A frame of an Enhanced CT need not say AXIAL, but, e.g., VOLUME (PS3.3 C.8.16.1.3); its orientation tells.
+        if "ORIGINAL" not in image.image_type[:1] or not (image.frame or "AXIAL" in image.image_type):
             raise _outside("the images are not original axial CT")
         if image.orientation and abs(normal_of(image)[2]) < _AXIAL_COSINE:
             raise _outside("the slices are not axial")

@@ -13,7 +13,7 @@ from appliance import outbox, pipeline
 from appliance.bundle import Bundle
 from appliance.covariates import Site
 from appliance.dicom.cases import Case, assemble, the_one_case
-from appliance.dicom.files import looks_like_dicom, read_header
+from appliance.dicom.files import looks_like_dicom, read_headers
 from appliance.dicom.instance import Header
 from appliance.errors import Held, ReasonCode, Refused, Unavailable
 from appliance.manifest import RoiRule
@@ -90,14 +90,11 @@ def scan(paths: Sequence[Path]) -> Scan:
     ignored = unreadable = 0
     for path in _files(paths):
         try:
-            header = read_header(path, hash_pixels=False)
+            headers += read_headers(path, hash_pixels=False)
         except Refused:
             is_dicom = path.is_file() and looks_like_dicom(path)
             unreadable += is_dicom
             ignored += not is_dicom
-        else:
-            if header is not None:
-                headers.append(header)
     return Scan(tuple(headers), ignored, unreadable)
 
 

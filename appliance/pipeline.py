@@ -87,8 +87,8 @@ def _prove_parts(case: Case) -> None:
         raise Held(ReasonCode.CT_MISSING, "The images that the region of interest was drawn on are not there.")
     if not any(image.is_ct_slice for image in case.images):
         kinds = sorted({image.modality for image in case.images} & _MODALITIES) or ["unknown"]
-        what = "scout, multi-frame or secondary images" if kinds == ["CT"] else f"images of modality {', '.join(kinds)}"
-        raise Refused(ReasonCode.NOT_CT, f"The series holds {what}; only single-frame axial CT is measured.")
+        what = "scout or secondary images" if kinds == ["CT"] else f"images of modality {', '.join(kinds)}"
+        raise Refused(ReasonCode.NOT_CT, f"The series holds {what}; only axial CT is measured.")
     if not case.rois:
         raise Held(ReasonCode.NO_ROI, "There is no region of interest for this series yet.")
 
@@ -152,7 +152,7 @@ def _fingerprint(regions: tuple[PlacedRegion, ...]) -> str:
     digest = hashlib.sha256()
     for region, slices in regions:
         parts = [region.source.sop_instance_uid, region.source.digest, str(region.number)]
-        parts += [f"{image.sop_instance_uid} {image.digest} {image.pixel_digest}" for image in slices.images]
+        parts += [f"{image.name} {image.digest} {image.pixel_digest}" for image in slices.images]
         digest.update("\n".join(parts).encode())
     return digest.hexdigest()
 

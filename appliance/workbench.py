@@ -22,7 +22,7 @@ from appliance import logs, outbox, phantom, pipeline
 from appliance.bundle import Bundle, open_bundle, prove
 from appliance.covariates import Site
 from appliance.dicom.cases import Case, assemble
-from appliance.dicom.files import read_header
+from appliance.dicom.files import read_headers
 from appliance.dicom.instance import Header
 from appliance.document import Predecessor
 from appliance.errors import DefectError, LungstageError, Refused
@@ -43,9 +43,9 @@ class Workbench:
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
 
-    def read_header(self, path: Path) -> Header | None:
-        """:func:`appliance.dicom.files.read_header`."""
-        return read_header(path)
+    def read_headers(self, path: Path) -> tuple[Header, ...]:
+        """:func:`appliance.dicom.files.read_headers`."""
+        return read_headers(path)
 
     def prepare(self, case: Case, *, settled: bool, roi_name: str | None, match_by_geometry: bool) -> SealedPlan:
         """:func:`appliance.pipeline.prepare`, sealed."""
@@ -64,9 +64,7 @@ class Workbench:
 
     def write_phantom(self, folder: Path, study: str) -> str:
         """:func:`appliance.phantom.write_study`; return its Study Instance UID."""
-        header = read_header(phantom.write_study(folder, study)[0])
-        if header is None:
-            raise RuntimeError("the phantom's segmentation is none")
+        (header,) = read_headers(phantom.write_study(folder, study)[0])
         return header.study_instance_uid
 
     def rehearse(self, scratch: Path) -> None:
@@ -87,8 +85,8 @@ class Workbench:
         """
         prove(self._bundle)
         with tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX, dir=scratch) as folder, contextlib.suppress(Refused):
-            headers = [read_header(path) for path in phantom.write_study(Path(folder))]
-            (case,) = assemble(header for header in headers if header is not None)
+            paths = phantom.write_study(Path(folder))
+            (case,) = assemble(header for path in paths for header in read_headers(path))
             plan = self.prepare(case, settled=True, roi_name=None, match_by_geometry=False)
             self.stage(plan, created=datetime(2026, 1, 1, tzinfo=UTC), site=Site())
 

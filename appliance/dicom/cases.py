@@ -25,7 +25,7 @@ class Case:
     study_instance_uid, series_instance_uid
         Of the images; the series is None while it is unknown.
     images
-        In order of SOP Instance UID; identical copies are dropped, conflicting ones are kept.
+        In order of SOP Instance UID and frame; identical copies are dropped, conflicting ones are kept.
     rois
         In order of SOP Instance UID.
     candidates
@@ -43,9 +43,10 @@ class Case:
 
 def _distinct(headers: Iterable[HeaderT]) -> tuple[HeaderT, ...]:
     """Drop copies that are equal in content; keep, of each, the one with the first path."""
-    alike: dict[tuple[str, str], list[HeaderT]] = defaultdict(list)
+    alike: dict[tuple[str, int, str], list[HeaderT]] = defaultdict(list)
     for header in sorted(headers, key=lambda h: str(h.path)):
-        alike[header.sop_instance_uid, header.digest].append(header)
+        frame = header.frame if isinstance(header, ImageHeader) else 0
+        alike[header.sop_instance_uid, frame, header.digest].append(header)
     return tuple(header for key in sorted(alike) for header in _unlike(alike[key]))
 
 

@@ -6,6 +6,7 @@ here looks at pixels, and nothing depends on which other slices have arrived.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,7 +73,7 @@ class _Stack:
         placed = [image for image in placed if np.allclose(image.orientation, common, atol=2e-3)]
         normal = normal_of(placed[0])
         depths = np.array([float(np.dot(normal, image.position)) for image in placed])
-        order = sorted(range(len(placed)), key=lambda k: (depths[k], placed[k].sop_instance_uid))
+        order = sorted(range(len(placed)), key=lambda k: (depths[k], placed[k].sop_instance_uid, placed[k].frame))
         return cls(tuple(placed[k] for k in order), depths[order], normal)
 
     def nearest(self, depth: float) -> int:
@@ -118,20 +119,27 @@ def _unresolved(wanted: int) -> Held:
 
 def _resolve_by_reference(case: Case, items: Sequence[Item], stack: _Stack) -> list[int]:
     """Place each item on the image that it names."""
-    index = {image.sop_instance_uid: k for k, image in enumerate(stack.images)}
-    wanted = {item.sop_instance_uid for item in items}
-    found = wanted & index.keys()
-    if wanted & {image.sop_instance_uid for image in case.images} - index.keys():
+    index = {(image.sop_instance_uid, image.frame): k for k, image in enumerate(stack.images)}
+    present = {(image.sop_instance_uid, image.frame) for image in case.images}
+    # Some writers number the one frame of an image that has no frames.
+    wanted = [(uid, 0) if (uid, 0) in present else (uid, frame) for uid, frame in (item.image for item in items)]
+    needed = set(wanted)
+    if needed & present - index.keys():
         raise Refused(
             ReasonCode.ORIENTATION_VARIES, "A slice that the region of interest needs lies across the others."
         )
-    if not found:
-        raise _unresolved(len(wanted))
-    if len(found) < len(wanted):
-        raise _missing(
-            f"{len(wanted - found)} of the {len(wanted)} slices that the region of interest needs are missing."
+    if {uid for uid, _ in needed - present} & {uid for uid, _ in present}:
+        raise Refused(
+            ReasonCode.ROI_UNREADABLE, "The region of interest refers to frames that its image does not have."
         )
-    return [index[item.sop_instance_uid] for item in items]
+    found = needed & index.keys()
+    if not found:
+        raise _unresolved(len(needed))
+    if len(found) < len(needed):
+        raise _missing(
+            f"{len(needed - found)} of the {len(needed)} slices that the region of interest needs are missing."
+        )
+    return [index[reference] for reference in wanted]
 
 
 def _names_another_series(case: Case, region: Region) -> bool:
@@ -144,16 +152,19 @@ def _names_another_series(case: Case, region: Region) -> bool:
 def _resolve(
     case: Case, region: Region, items: Sequence[Item], stack: _Stack, *, settled: bool, match_by_geometry: bool
 ) -> list[int]:
-    """Place each item: by the image it names, where it names one, else by geometry."""
+    """Place each item: by the image or frame it names, where it names one, else by geometry."""
     if match_by_geometry:
         return _resolve_by_geometry(case, region, items, stack, settled)
     if _names_another_series(case, region):
         raise _unresolved(0)
-    named = [item for item in items if item.sop_instance_uid]
-    others = [item for item in items if not item.sop_instance_uid]
-    by_name = iter(_resolve_by_reference(case, named, stack) if named else [])
-    by_place = iter(_resolve_by_geometry(case, region, others, stack, settled) if others else [])
-    return [next(by_name if item.sop_instance_uid else by_place) for item in items]
+    # An Enhanced CT named as a whole is as good as not named.
+    multiframe = {image.sop_instance_uid for image in case.images if image.frame}
+    named = [bool(uid) and (frame > 0 or uid not in multiframe) for uid, frame in (item.image for item in items)]
+    by_name = list(itertools.compress(items, named))
+    by_place = [item for item, is_named in zip(items, named, strict=True) if not is_named]
+    on_names = iter(_resolve_by_reference(case, by_name, stack) if by_name else [])
+    on_places = iter(_resolve_by_geometry(case, region, by_place, stack, settled) if by_place else [])
+    return [next(on_names if is_named else on_places) for is_named in named]
 
 
 def _depth(item: Item, normal: Floats) -> float:
@@ -219,7 +230,7 @@ def _span(region: Region, case: Case, stack: _Stack, occupied: list[int], margin
     for place in range(-margin, count + margin + 1):
         depth = first + place * step
         hits = np.flatnonzero(np.abs(stack.depths - depth) <= allowed(step))
-        if len({stack.images[k].sop_instance_uid for k in hits}) < len(hits):
+        if len({stack.images[k].name for k in hits}) < len(hits):
             raise Refused(
                 ReasonCode.CONFLICTING_INSTANCES, "One SOP Instance UID of the series came with different content."
             )

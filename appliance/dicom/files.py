@@ -1,36 +1,46 @@
-"""One DICOM file at a time: read whole or only its front, proven whole either way, its pixels known by their digest."""
+"""One DICOM file at a time: read whole or in part, proven whole either way, its pixels known by their digest."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
+import io
+import itertools
 import stat
 import zlib
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 import pydicom
 from pydicom.dataelem import RawDataElement
-from pydicom.dataset import FileDataset
+from pydicom.dataset import Dataset, FileDataset
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from appliance.dicom import jpeg_lossless
-from appliance.dicom.instance import Header, ImageHeader, PixelData, header_of, is_segmentation
-from appliance.errors import ReasonCode, Refused, Unavailable
+from appliance.dicom.instance import Header, ImageHeader, PixelData, headers_of, image_header, is_segmentation
+from appliance.dicom.multiframe import frame_count, is_enhanced_ct, single_frames
+from appliance.dicom.pixeldata import (
+    EMPTY_OFFSET_TABLE,
+    UNDEFINED_LENGTH,
+    PixelSpan,
+    Span,
+    cut_short,
+    damaged,
+    digest_of_span,
+    encapsulated_frames,
+    find_pixels,
+    native_frames,
+    read_span,
+)
+from appliance.errors import Refused, Unavailable
 
 jpeg_lossless.register()
 
-ByteOrder = Literal["little", "big"]
-
 _MAX_INFLATED = 512 * 1024 * 1024  # bytes
 _FRONT_BYTES = 4096  # more than any meta information that is not meant to be odd
-_BLOCK = 1024 * 1024  # bytes
-_UNDEFINED = 0xFFFFFFFF
-_PIXEL_DATA, _ITEM, _SEQUENCE_END = (0x7FE0, 0x0010), (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
 
 
 def looks_like_dicom(path: Path) -> bool:
@@ -53,7 +63,7 @@ def read_dataset(path: Path) -> FileDataset:
         return _proven(pydicom.dcmread(path))
 
 
-def read_header(path: Path, *, hash_pixels: bool = True) -> Header | None:
+def read_headers(path: Path, *, hash_pixels: bool = True) -> tuple[Header, ...]:
     """Read what lungstage must know of a file.
 
     Parameters
@@ -65,8 +75,9 @@ def read_header(path: Path, *, hash_pixels: bool = True) -> Header | None:
 
     Returns
     -------
-    ImageHeader, RoiHeader or None
-        None for DICOM of no interest here: neither an image nor a ROI, or an object that lungstage itself wrote.
+    tuple of ImageHeader or RoiHeader
+        One for each frame of an Enhanced CT, else a single one. None for DICOM of no interest here: neither an image
+        nor a ROI, or an object that lungstage itself wrote.
 
     Raises
     ------
@@ -75,14 +86,13 @@ def read_header(path: Path, *, hash_pixels: bool = True) -> Header | None:
     OSError
         The disk does not give the file up for the moment.
     """
-    with _blaming(path), path.open("rb") as file:
-        dataset = _proven(pydicom.dcmread(file, stop_before_pixels=True))
-        if dataset.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
-            return _whole_header(path)  # its offsets would not be the file's
-        span = _pixel_span(file, dataset)
-        wanted = hash_pixels or is_segmentation(dataset)
-        pixels = span and PixelData(_digest_of_span(file, span) if wanted else "", span)
-    return header_of(dataset, path, pixels or None)
+    with _opened(path) as (dataset, pixels):
+        wanted = hash_pixels or pixels.inflated or is_segmentation(dataset)
+        known = tuple(
+            PixelData(digest_of_span(pixels.stream, span) if wanted else "", () if pixels.inflated else span)
+            for span in pixels.spans
+        )
+    return headers_of(dataset, path, known)
 
 
 def with_pixel_digest(image: ImageHeader) -> ImageHeader:
@@ -96,11 +106,11 @@ def with_pixel_digest(image: ImageHeader) -> ImageHeader:
     if image.pixel_digest or not image.pixel_span:
         return image
     with image.path.open("rb") as file:
-        return replace(image, pixel_digest=_digest_of_span(file, image.pixel_span))
+        return replace(image, pixel_digest=digest_of_span(file, image.pixel_span))
 
 
 def read_unchanged(header: Header) -> FileDataset:
-    """Read the file of a header again, whole.
+    """Read the file of a ROI or of an image of its own again, whole.
 
     Raises
     ------
@@ -109,33 +119,99 @@ def read_unchanged(header: Header) -> FileDataset:
         must look again.
     """
     dataset = read_dataset(header.path)
-    if header_of(dataset, header.path, _pixels_of(dataset)) != header:
-        raise Unavailable("A file changed between being looked at and being read.")
+    element = dataset.get_item("PixelData")
+    value = element.value if element is not None and isinstance(element.value, bytes) else b""
+    pixels = () if element is None else (PixelData(hashlib.sha256(value).hexdigest(), ()),)
+    if headers_of(dataset, header.path, pixels) != (header,):
+        raise _changed()
     return dataset
 
 
-def _whole_header(path: Path) -> Header | None:
-    dataset = read_dataset(path)
-    return header_of(dataset, path, _pixels_of(dataset))
+def read_slices(images: Sequence[ImageHeader]) -> Iterator[Dataset]:
+    """Read slices again, with their pixels; of an Enhanced CT only the frames wanted, each as an image of its own.
+
+    Yields
+    ------
+    Dataset
+        One for each, in their order.
+
+    Raises
+    ------
+    Unavailable
+        As of :func:`read_unchanged`.
+    """
+    for path, group in itertools.groupby(images, key=lambda image: image.path if image.frame else None):
+        if path is None:
+            yield from map(read_unchanged, group)
+        else:
+            yield from _read_frames(path, tuple(group))
 
 
-def _unreadable(message: str) -> Refused:
-    return Refused(ReasonCode.DICOM_UNREADABLE, message)
+def _read_frames(path: Path, images: Sequence[ImageHeader]) -> Iterator[Dataset]:
+    with _opened(path) as (dataset, pixels):
+        if max(image.frame for image in images) > len(pixels.spans):
+            raise _changed()
+        for image, frame in zip(images, single_frames(dataset, [image.frame for image in images]), strict=True):
+            value = read_span(pixels.stream, pixels.spans[image.frame - 1])
+            known = PixelData(hashlib.sha256(value).hexdigest(), ())
+            if image_header(frame, path, known, image.frame) != image:
+                raise _changed()
+            if pixels.encapsulated:
+                frame.add_new("PixelData", "OB", EMPTY_OFFSET_TABLE + value)
+                frame["PixelData"].is_undefined_length = True
+            else:
+                frame.add_new("PixelData", "OW", value)
+            yield frame
 
 
-def _cut_short() -> Refused:
-    return _unreadable("This DICOM file is cut short.")
+def _changed() -> Unavailable:
+    return Unavailable("A file changed between being looked at and being read.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Pixels:
+    """Where a file's pixels lie, frame by frame: in the file itself, or in what was inflated of it."""
+
+    stream: BinaryIO
+    spans: tuple[Span, ...] = ()
+    encapsulated: bool = False
+
+    @property
+    def inflated(self) -> bool:
+        return isinstance(self.stream, io.BytesIO)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tuple[FileDataset, _Pixels]]:
+    """Read what stands before the pixels, and find these; what fails meanwhile is blamed on the file."""
+    with _blaming(path), path.open("rb") as file:
+        dataset = _proven(pydicom.dcmread(file, stop_before_pixels=True))
+        if dataset.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+            dataset = read_dataset(path)  # offsets in it are not the file's
+            value = dataset.get("PixelData")
+            found = None if value is None else PixelSpan((0, len(value)))
+            stream: BinaryIO = io.BytesIO(value or b"")
+        else:
+            found, stream = find_pixels(file, dataset), file
+        if found is None:
+            yield dataset, _Pixels(stream)
+        elif not is_enhanced_ct(dataset):
+            yield dataset, _Pixels(stream, (found.whole,), found.fragments is not None)
+        elif found.fragments is None:
+            yield dataset, _Pixels(stream, native_frames(dataset, frame_count(dataset), found.whole))
+        else:
+            yield dataset, _Pixels(stream, encapsulated_frames(stream, frame_count(dataset), found.fragments), True)
 
 
 @contextlib.contextmanager
 def _blaming(path: Path) -> Iterator[None]:
     """Blame the file for whatever the parser raises over it: it meets hostile bytes. The disk is another matter."""
     if not stat.S_ISREG(path.lstat().st_mode):
-        raise _unreadable("This is not a regular file.")
+        raise damaged("This is not a regular file.")
     with path.open("rb") as file:
         front = file.read(_FRONT_BYTES)
     if front[128:132] != b"DICM":
-        raise _unreadable("This file is not DICOM.")
+        raise damaged("This file is not DICOM.")
     try:
         if _transfer_syntax(front) in (None, DeflatedExplicitVRLittleEndian):
             _prove_modest(path)
@@ -143,7 +219,7 @@ def _blaming(path: Path) -> Iterator[None]:
     except (Refused, Unavailable, OSError):
         raise
     except Exception as error:
-        raise _unreadable("This DICOM file cannot be parsed.") from error
+        raise damaged("This DICOM file cannot be parsed.") from error
 
 
 def _transfer_syntax(front: bytes) -> str | None:
@@ -170,76 +246,14 @@ def _prove_modest(path: Path) -> None:
     with path.open("rb") as file:
         file.seek(144 + meta.FileMetaInformationGroupLength)
         if len(zlib.decompressobj(-zlib.MAX_WBITS).decompress(file.read(), _MAX_INFLATED)) == _MAX_INFLATED:
-            raise _unreadable("This deflated DICOM file is larger than any image.")
+            raise damaged("This deflated DICOM file is larger than any image.")
 
 
 def _proven(dataset: FileDataset) -> FileDataset:
     """Prove that the last element is whole: pydicom hands out what there is of it without a word."""
     if not len(dataset):
-        raise _cut_short()
+        raise cut_short()
     last = dataset.get_item(list(dataset.keys())[-1])
-    if isinstance(last, RawDataElement) and last.length != _UNDEFINED and len(last.value or b"") < last.length:
-        raise _cut_short()
+    if isinstance(last, RawDataElement) and last.length != UNDEFINED_LENGTH and len(last.value or b"") < last.length:
+        raise cut_short()
     return dataset
-
-
-def _pixels_of(dataset: FileDataset) -> PixelData | None:
-    """Describe the Pixel Data of a dataset that was read whole."""
-    element = dataset.get_item("PixelData")
-    if element is None:
-        return None
-    value = element.value if isinstance(element.value, bytes) else b""
-    return PixelData(hashlib.sha256(value).hexdigest(), ())
-
-
-def _pixel_span(file: BinaryIO, dataset: FileDataset) -> tuple[int, int] | None:
-    """Find the value of the Pixel Data that `file` stands before, and prove that all of it is there.
-
-    Returns
-    -------
-    tuple of int or None
-        Offset and length in bytes, of encapsulated pixels without the sequence's end (PS3.5, 7.1 and A.4); None where
-        `dataset` ends, or pixels of another kind begin.
-    """
-    implicit, little = dataset.original_encoding
-    order: ByteOrder = "little" if little else "big"
-    size = os.fstat(file.fileno()).st_size
-    if _tag(file, order) != _PIXEL_DATA:
-        return None
-    if not implicit:
-        file.seek(4, os.SEEK_CUR)  # Value Representation
-    length = _unsigned(file, order)
-    start = file.tell()
-    if length != _UNDEFINED:
-        if start + length > size:
-            raise _cut_short()
-        return start, length
-    while (tag := _tag(file, order)) == _ITEM:
-        file.seek(_unsigned(file, order), os.SEEK_CUR)
-        if file.tell() > size:
-            raise _cut_short()
-    end = file.tell() - 4
-    if tag != _SEQUENCE_END or len(file.read(4)) < 4:
-        raise _cut_short()
-    return start, end - start
-
-
-def _tag(file: BinaryIO, order: ByteOrder) -> tuple[int, int]:
-    return int.from_bytes(file.read(2), order), int.from_bytes(file.read(2), order)
-
-
-def _unsigned(file: BinaryIO, order: ByteOrder) -> int:
-    return int.from_bytes(file.read(4), order)
-
-
-def _digest_of_span(file: BinaryIO, span: tuple[int, ...]) -> str:
-    start, left = span
-    file.seek(start)
-    digest = hashlib.sha256()
-    while left:
-        block = file.read(min(left, _BLOCK))
-        if not block:
-            raise Unavailable("A file changed between being looked at and being read.")
-        digest.update(block)
-        left -= len(block)
-    return digest.hexdigest()

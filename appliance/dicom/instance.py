@@ -20,7 +20,10 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
-from appliance.errors import ReasonCode, Refused
+from appliance.dicom.multiframe import ENHANCED_CT, is_enhanced_ct, single_frames
+from appliance.dicom.pixeldata import damaged
+from appliance.dicom.references import frame_numbers, source_image
+from appliance.errors import Refused
 
 LABEL_MAP_SEGMENTATION_STORAGE = UID("1.2.840.10008.5.1.4.1.1.66.7")
 """Label Map Segmentation Storage (DICOM 2024c), which pydicom 3.0 does not name yet."""
@@ -51,6 +54,10 @@ class ImageHeader:
         Where in the file the pixel data lie: offset and length in bytes; () where they cannot be read on their own.
     patient_key
         Hash of the Patient ID; the identity itself is not kept.
+    frame
+        Number of the frame of an Enhanced CT that this is, counted from 1; 0 for an image of its own.
+    frames
+        Number of Frames of an image of its own.
     position, orientation, pixel_spacing
         Image Position (3), Image Orientation (6), Pixel Spacing (row, column), each () where absent or not finite.
     """
@@ -59,6 +66,7 @@ class ImageHeader:
     digest: str
     sop_class_uid: str
     sop_instance_uid: str
+    frame: int
     series_instance_uid: str
     study_instance_uid: str
     patient_key: str
@@ -81,8 +89,14 @@ class ImageHeader:
 
     @property
     def is_ct_slice(self) -> bool:
-        """Whether this is an ordinary single-frame CT image that is not a scout."""
-        return self.sop_class_uid == CTImageStorage and "LOCALIZER" not in self.image_type and self.frames == 1
+        """Whether this is a single-frame CT image or a frame of an Enhanced CT, and not a scout."""
+        is_ct = self.sop_class_uid == CTImageStorage or self.sop_class_uid in ENHANCED_CT
+        return is_ct and "LOCALIZER" not in self.image_type and self.frames == 1
+
+    @property
+    def name(self) -> str:
+        """SOP Instance UID, and the number of the frame where it is one of several: what tells slices apart."""
+        return f"{self.sop_instance_uid} frame {self.frame}" if self.frame else self.sop_instance_uid
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +147,6 @@ class PixelData:
 
 
 Header = ImageHeader | RoiHeader
-
-
-def _unreadable(message: str) -> Refused:
-    return Refused(ReasonCode.DICOM_UNREADABLE, message)
 
 
 def _undecoded(dataset: Dataset, keyword: str) -> str | None:
@@ -205,7 +215,7 @@ def _identity(dataset: Dataset, path: Path, digest: Any) -> dict[str, Any]:
     }
     levels = ("sop_class", "sop_instance", "series_instance", "study_instance")
     if not all(_UID.fullmatch(identity[f"{level}_uid"]) for level in levels):
-        raise _unreadable("This DICOM file lacks one of the UIDs that every instance must have.")
+        raise damaged("This DICOM file lacks one of the UIDs that every instance must have.")
     return identity
 
 
@@ -226,7 +236,8 @@ def contour_data(contour: Dataset) -> bytes:
     return "\\".join(str(value) for value in contour.get("ContourData") or ()).encode()
 
 
-def _image_header(dataset: Dataset, path: Path, pixels: PixelData) -> ImageHeader:
+def image_header(dataset: Dataset, path: Path, pixels: PixelData, frame: int = 0) -> ImageHeader:
+    """Take from an image what places it in a series; `frame` is the number that it has in an Enhanced CT."""
     geometry: dict[str, Any] = {
         "rows": int(dataset.get("Rows") or 0),
         "columns": int(dataset.get("Columns") or 0),
@@ -243,6 +254,7 @@ def _image_header(dataset: Dataset, path: Path, pixels: PixelData) -> ImageHeade
     return ImageHeader(
         **_identity(dataset, path, digest),
         **geometry,
+        frame=frame,
         frame_of_reference_uid=_text(dataset, "FrameOfReferenceUID"),
         modality=_text(dataset, "Modality"),
         image_type=_texts(dataset, "ImageType"),
@@ -273,11 +285,13 @@ def _structure_set_header(dataset: Dataset, path: Path) -> RoiHeader:
     contours = [
         contour for roi in _sequence(dataset, "ROIContourSequence") for contour in _sequence(roi, "ContourSequence")
     ]
+    frames = [frame_numbers(image) for c in contours for image in _sequence(c, "ContourImageSequence")]
     digest = _digest(
         [(_text(roi, "ROINumber"), _text(roi, "ROIName")) for roi in _sequence(dataset, "StructureSetROISequence")],
         [_text(item, "ReferencedROINumber") for item in _sequence(dataset, "ROIContourSequence")],
         [(_text(contour, "ContourGeometricType"), contour_data(contour)) for contour in contours],
         [_referenced(_sequence(contour, "ContourImageSequence")) for contour in contours],
+        *([frames] if any(frames) else []),
     )
     return RoiHeader(
         **_identity(dataset, path, digest),
@@ -291,16 +305,6 @@ def _structure_set_header(dataset: Dataset, path: Path) -> RoiHeader:
         image_references=_referenced(image for c in contours for image in _sequence(c, "ContourImageSequence")),
         drawn_at=_moment(dataset, "StructureSetDate", "StructureSetTime"),
     )
-
-
-def source_image(frame: Dataset) -> str:
-    """Return the one instance that a SEG frame's functional groups say it was derived from, else an empty string."""
-    sources = [
-        source
-        for derivation in _sequence(frame, "DerivationImageSequence")
-        for source in _sequence(derivation, "SourceImageSequence")
-    ]
-    return _text(sources[0], "ReferencedSOPInstanceUID") if len(sources) == 1 else ""
 
 
 def _segmentation_header(dataset: Dataset, path: Path, pixels: PixelData | None) -> RoiHeader:
@@ -319,7 +323,7 @@ def _segmentation_header(dataset: Dataset, path: Path, pixels: PixelData | None)
             (_text(item, "SeriesInstanceUID"), _referenced(_sequence(item, "ReferencedInstanceSequence")))
             for item in _sequence(dataset, "ReferencedSeriesSequence")
         ),
-        image_references=_unique(source_image(group) for group in groups),
+        image_references=_unique(source_image(group)[0] for group in groups),
         drawn_at=_moment(dataset, "ContentDate", "ContentTime"),
     )
 
@@ -329,7 +333,7 @@ def is_segmentation(dataset: Dataset) -> bool:
     return _text(dataset, "SOPClassUID") in (SegmentationStorage, LABEL_MAP_SEGMENTATION_STORAGE)
 
 
-def header_of(dataset: Dataset, path: Path, pixels: PixelData | None) -> Header | None:
+def headers_of(dataset: Dataset, path: Path, pixels: tuple[PixelData, ...]) -> tuple[Header, ...]:
     """Take from a dataset what lungstage must know of it.
 
     Parameters
@@ -339,12 +343,13 @@ def header_of(dataset: Dataset, path: Path, pixels: PixelData | None) -> Header 
     path
         Where its file lies.
     pixels
-        What is known of its Pixel Data; None where it has none.
+        What is known of its Pixel Data, of an Enhanced CT frame by frame; () where it has none.
 
     Returns
     -------
-    ImageHeader, RoiHeader or None
-        None for an object of no interest here: neither an image nor a ROI, or one that lungstage itself wrote.
+    tuple of ImageHeader or RoiHeader
+        One for each frame of an Enhanced CT. None for an object of no interest here: neither an image nor a ROI, or
+        one that lungstage itself wrote.
 
     Raises
     ------
@@ -353,40 +358,54 @@ def header_of(dataset: Dataset, path: Path, pixels: PixelData | None) -> Header 
     """
     try:
         if _text(dataset, "ManufacturerModelName") == OWN_MODEL_NAME:
-            return None
+            return ()
         sop_class = _text(dataset, "SOPClassUID")
         if sop_class == RTStructureSetStorage:
-            return _structure_set_header(dataset, path)
+            return (_structure_set_header(dataset, path),)
         if is_segmentation(dataset):
-            return _segmentation_header(dataset, path, pixels)
-        if pixels is not None:
-            return _image_header(dataset, path, pixels)
-        if sop_class == CTImageStorage:
-            raise _unreadable("This CT image holds no pixel data; it may be cut short.")
+            return (_segmentation_header(dataset, path, pixels[0] if pixels else None),)
+        if pixels and is_enhanced_ct(dataset):
+            frames = enumerate(single_frames(dataset, range(1, len(pixels) + 1)), start=1)
+            return tuple(image_header(frame, path, pixels[number - 1], number) for number, frame in frames)
+        if pixels:
+            return (image_header(dataset, path, pixels[0]),)
+        if sop_class == CTImageStorage or is_enhanced_ct(dataset):
+            raise damaged("This CT image holds no pixel data; it may be cut short.")
         directory = dataset.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
         if not sop_class and not directory:
-            raise _unreadable("This DICOM file does not say what it is; it may be cut short.")
+            raise damaged("This DICOM file does not say what it is; it may be cut short.")
     except Refused:
         raise
     except Exception as error:  # lazily parsed elements: still the file's fault
-        raise _unreadable("This DICOM file cannot be parsed.") from error
-    return None
+        raise damaged("This DICOM file cannot be parsed.") from error
+    return ()
 
 
-def header_to_json(header: Header) -> str:
-    """Serialise a header, e.g. for the ledger's cache; the path is left out, it is the cache's key."""
-    fields = asdict(header)
-    del fields["path"]
-    return json.dumps({"type": type(header).__name__, **fields})
+def headers_to_json(headers: Iterable[Header]) -> str:
+    """Serialise a file's headers, e.g. for the file table; the path is left out, it is the table's key."""
+    every = []
+    for header in headers:
+        fields = asdict(header)
+        del fields["path"]
+        every.append({"type": type(header).__name__, **fields})
+    return json.dumps(every)
 
 
 def _frozen(value: Any) -> Any:
     return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
 
 
-def header_from_json(text: str, path: Path) -> Header:
-    """Read back what :func:`header_to_json` wrote."""
-    fields = {key: _frozen(value) for key, value in json.loads(text).items()}
-    kind = {"ImageHeader": ImageHeader, "RoiHeader": RoiHeader}[fields.pop("type")]
-    header: Header = kind(path=path, **fields)
-    return header
+def headers_from_json(text: str, path: Path) -> tuple[Header, ...]:
+    """Read back what :func:`headers_to_json` wrote.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        Other code wrote it.
+    """
+    headers: list[Header] = []
+    for item in json.loads(text):
+        fields = {key: _frozen(value) for key, value in dict(item).items()}
+        kind = {"ImageHeader": ImageHeader, "RoiHeader": RoiHeader}[fields.pop("type")]
+        headers.append(kind(path=path, **fields))
+    return tuple(headers)

@@ -14,7 +14,8 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from appliance.dicom.files import read_unchanged
-from appliance.dicom.instance import LABEL_MAP_SEGMENTATION_STORAGE, RoiHeader, contour_data, source_image
+from appliance.dicom.instance import LABEL_MAP_SEGMENTATION_STORAGE, RoiHeader, contour_data
+from appliance.dicom.references import Reference, source_image, the_one_image
 from appliance.errors import ReasonCode, Refused, Unavailable
 
 Mask = npt.NDArray[np.bool_]
@@ -27,19 +28,19 @@ _POSITION_TOLERANCE = 0.01  # mm; what decimal strings of 16 characters may roun
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """One contour of an RTSTRUCT: corners (n, 3) in LPS mm, its type, and the instance it names, if any."""
+    """One contour of an RTSTRUCT: corners (n, 3) in LPS mm, its type, and the image it names, if any."""
 
     points: Points
     geometric_type: str
-    sop_instance_uid: str
+    image: Reference
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentFrame:
-    """One non-empty frame of a segment: where it lies, the one instance it names, if any, and its pixels."""
+    """One non-empty frame of a segment: where it lies, the one image it names, if any, and its pixels."""
 
     position: Points
-    sop_instance_uid: str
+    image: Reference
     pixels: Mask
 
 
@@ -84,11 +85,10 @@ def _outline(contour: Dataset) -> Outline:
     data = np.array(text.split(b"\\") if text else [], dtype=np.float64)
     if data.size % 3 or not np.isfinite(data).all():
         raise Refused(ReasonCode.ROI_UNREADABLE, "A contour's coordinates are not finite triplets.")
-    images: Sequence[Dataset] = contour.get("ContourImageSequence") or ()
     return Outline(
         points=data.reshape((-1, 3)),
         geometric_type=str(contour.get("ContourGeometricType") or ""),
-        sop_instance_uid=str(images[0].get("ReferencedSOPInstanceUID") or "") if len(images) == 1 else "",
+        image=the_one_image(contour.get("ContourImageSequence") or ()),
     )
 
 

@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import HTJ2K, JPEG2000, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless
 
 from appliance.dicom.completeness import ReferenceSlices
-from appliance.dicom.files import read_unchanged
+from appliance.dicom.files import read_slices
 from appliance.dicom.geometry import normal_of
 from appliance.dicom.instance import ImageHeader
 from appliance.errors import ReasonCode, Refused
@@ -35,7 +35,7 @@ class ReferenceVolume:
         (slices, rows, columns): pixels that carry the Pixel Padding Value, and so no measurement; None where the
         slices have none.
     datasets
-        Headers of the slices, in order, without their pixels.
+        Headers of the slices, in order, without their pixels; each as of an image of its own.
     """
 
     volume: hd.Volume
@@ -43,20 +43,17 @@ class ReferenceVolume:
     datasets: tuple[Dataset, ...]
 
 
-def _stored_pixels(image: ImageHeader) -> tuple[npt.NDArray[np.integer], Dataset]:
-    dataset = read_unchanged(image)
+def _stored_pixels(image: ImageHeader, dataset: Dataset) -> npt.NDArray[np.integer]:
     try:
         pixels = dataset.pixel_array
     except Exception as error:  # hostile bytes, or a transfer syntax that no installed decoder takes
         raise Refused(
-            ReasonCode.PIXEL_DATA_UNREADABLE, f"The pixels of slice {image.sop_instance_uid} cannot be decoded."
+            ReasonCode.PIXEL_DATA_UNREADABLE, f"The pixels of slice {image.name} cannot be decoded."
         ) from error
     if pixels.shape != (image.rows, image.columns) or not np.issubdtype(pixels.dtype, np.integer):
-        raise Refused(
-            ReasonCode.PIXEL_DATA_UNREADABLE, f"The pixels of slice {image.sop_instance_uid} are not a grey image."
-        )
+        raise Refused(ReasonCode.PIXEL_DATA_UNREADABLE, f"The pixels of slice {image.name} are not a grey image.")
     del dataset.PixelData
-    return pixels, dataset
+    return pixels
 
 
 def lost_by_compression(dataset: Dataset) -> bool:
@@ -117,8 +114,8 @@ def read_volume(slices: ReferenceSlices) -> ReferenceVolume:
     """
     first = slices.images[0]
     planes, paddings, datasets = [], [], []
-    for image in slices.images:
-        stored, dataset = _stored_pixels(image)
+    for image, dataset in zip(slices.images, read_slices(slices.images), strict=True):
+        stored = _stored_pixels(image, dataset)
         planes.append(_to_hu(stored, *first.rescale))
         paddings.append(_padding(stored, dataset))
         datasets.append(dataset)

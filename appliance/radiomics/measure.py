@@ -105,8 +105,8 @@ def measure(
     with watch.step("roi"):
         mask = rasterise(slices)
         for other, other_slices in regions[1:]:
-            uids = [image.sop_instance_uid for image in slices.images]
-            if uids != [i.sop_instance_uid for i in other_slices.images] or (rasterise(other_slices) != mask).any():
+            names = [image.name for image in slices.images]
+            if names != [image.name for image in other_slices.images] or (rasterise(other_slices) != mask).any():
                 code = ReasonCode.ROI_DISAGREE if other.source.kind != region.source.kind else ReasonCode.ROI_AMBIGUOUS
                 raise Refused(
                     code, f"The {region.source.kind} and another {other.source.kind} draw the tumour differently."

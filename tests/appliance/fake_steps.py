@@ -88,7 +88,7 @@ class FakeSteps:
     during_read: Callable[[], None] = lambda: None
 
     def steps(self) -> Steps:
-        return Steps(self.read_header, assemble, self.prepare, InProcess(self.stage), self.write_phantom)  # type: ignore[arg-type]
+        return Steps(self.read_headers, assemble, self.prepare, InProcess(self.stage), self.write_phantom)  # type: ignore[arg-type]
 
     def write_phantom(self, folder: Path, study: str) -> str:
         """A study of its own, whose name is that of its series."""
@@ -98,12 +98,12 @@ class FakeSteps:
             put_slice(folder, series, n, extra=f"STUDY={series}")
         return series
 
-    def read_header(self, path: Path) -> Header | None:
+    def read_headers(self, path: Path) -> tuple[Header, ...]:
         self.calls["read"] += 1
         self.during_read()
         text = path.read_text()
         if text.startswith("NONE"):
-            return None
+            return ()
         if not text.startswith(("CT", "ROI")) or not text.endswith("END"):
             raise Refused(ReasonCode.DICOM_UNREADABLE, "This file is not DICOM.")
         words = text.split()[1:-1]
@@ -111,7 +111,7 @@ class FakeSteps:
         study = next((word.removeprefix("STUDY=") for word in words if word.startswith("STUDY=")), "1")
         if text.startswith("CT"):
             series, number = words[:2]
-            return replace(image(path, digest, series, number), study_instance_uid=study)
+            return (replace(image(path, digest, series, number), study_instance_uid=study),)
         uid, series, needed, *flags = words
         references = tuple(f"{series}.{n}" for n in needed.split(","))
         listed = () if "unlisted" in flags else ((series, references),)
@@ -120,7 +120,7 @@ class FakeSteps:
             "series_instance_uid": "1.9", "study_instance_uid": study, "patient_key": "patient",
             "frames_of_reference": tuple(flags), "listed": listed, "image_references": references,
         }  # fmt: skip
-        return RoiHeader(**{field.name: None for field in fields(RoiHeader)} | known)
+        return (RoiHeader(**{field.name: None for field in fields(RoiHeader)} | known),)
 
     def prepare(self, case: Case, *, settled: bool, **_: object) -> FakePlan:
         self.calls["prepare"] += 1

@@ -45,7 +45,7 @@ class Scene:
 
     def restart(self) -> None:
         self.files = FileTable(Database(self.state), self.reader)
-        self.inbox = Inbox(self.root, self.files, SETTLE, read=self.steps.read_header, clock=self.clock)
+        self.inbox = Inbox(self.root, self.files, SETTLE, read=self.steps.read_headers, clock=self.clock)
 
     def look(self, after: float = 0.0) -> bool:
         self.clock.now += after
@@ -101,11 +101,11 @@ def test_a_copy_that_stalled_is_refused_and_read_again_once_it_goes_on(scene: Sc
 def test_a_file_that_changes_while_it_is_read_is_not_taken(scene: Scene) -> None:
     path = put_slice(scene.root, "1.5", 1)
 
-    def read(where: Path) -> Header | None:
-        header = scene.steps.read_header(where)
+    def read(where: Path) -> tuple[Header, ...]:
+        headers = scene.steps.read_headers(where)
         if scene.steps.calls["read"] == 1:
             path.write_text("CT 1.5 2 after all END")
-        return header
+        return headers
 
     scene.inbox = Inbox(scene.root, scene.files, SETTLE, read=read, clock=scene.clock)
     scene.look()
@@ -162,11 +162,12 @@ def test_a_restart_reads_nothing_again_but_a_new_reader_does(scene: Scene) -> No
     assert scene.inbox.headers() == before
 
 
-def test_a_record_that_other_code_wrote_is_read_again(scene: Scene) -> None:
+@pytest.mark.parametrize("record", ['{"type": "ImageHeader"}', '[{"type": "ImageHeader", "colour": 3}]', "[3]", "3"])
+def test_a_record_that_other_code_wrote_is_read_again(record: str, scene: Scene) -> None:
     put_slice(scene.root, "1.5", 1)
     scene.look()
     scene.look(SETTLE)
-    Database(scene.state).query("UPDATE files SET header = ?", ('{"type": "ImageHeader", "colour": 3}',))
+    Database(scene.state).query("UPDATE files SET header = ?", (record,))
     scene.restart()
     scene.look()
     scene.look(SETTLE)
@@ -244,10 +245,10 @@ def test_an_inbox_that_is_gone_is_unavailable_and_forgets_nothing(scene: Scene, 
 def test_a_file_that_cannot_be_opened_is_tried_again(scene: Scene) -> None:
     put_slice(scene.root, "1.5", 1)
 
-    def read(where: Path) -> Header | None:
+    def read(where: Path) -> tuple[Header, ...]:
         if scene.clock.now < 1003:
             raise PermissionError(13, "Permission denied", str(where))
-        return scene.steps.read_header(where)
+        return scene.steps.read_headers(where)
 
     scene.inbox = Inbox(scene.root, scene.files, SETTLE, read=read, clock=scene.clock)
     scene.look()
@@ -261,10 +262,10 @@ def test_a_reader_that_breaks_costs_one_file_only(scene: Scene, caplog: pytest.L
     put_slice(scene.root, "1.5", 1)
     bad = put_slice(scene.root, "1.5", 2)
 
-    def read(where: Path) -> Header | None:
+    def read(where: Path) -> tuple[Header, ...]:
         if where == bad:
             raise RuntimeError("the name is DOE^JANE")
-        return scene.steps.read_header(where)
+        return scene.steps.read_headers(where)
 
     scene.inbox = Inbox(scene.root, scene.files, SETTLE, read=read, clock=scene.clock)
     scene.look()
@@ -277,9 +278,9 @@ def test_a_large_backlog_is_read_in_portions(scene: Scene) -> None:
     for n in range(10):
         put_slice(scene.root, "1.5", n)
 
-    def read(where: Path) -> Header | None:
+    def read(where: Path) -> tuple[Header, ...]:
         scene.clock.now += 0.2
-        return scene.steps.read_header(where)
+        return scene.steps.read_headers(where)
 
     scene.inbox = Inbox(scene.root, scene.files, SETTLE, read=read, clock=scene.clock)
     scene.look()

@@ -50,8 +50,8 @@ def test_a_study_goes_through_a_bench_as_it_does_without(
     make: Callable[..., Bench], tmp_path: Path, shipped_bundle: Path
 ) -> None:
     bench = make()
-    headers = [bench.call("read_header", path) for path in phantom.write_study(tmp_path / "study")]
-    (case,) = assemble(headers)
+    paths = phantom.write_study(tmp_path / "study")
+    (case,) = assemble(header for path in paths for header in bench.call("read_headers", path))
     plan = bench.call("prepare", case, settled=True, roi_name=None, match_by_geometry=False)
     created = datetime(2026, 3, 4, tzinfo=UTC)
     answers = [bench.call("stage", plan, created=created, site=Site().of_study("")) for _ in range(2)]
@@ -70,11 +70,12 @@ def test_errors_come_through_as_what_they_are(make: Callable[..., Bench], tmp_pa
     bench = make()
     (tmp_path / "text").write_text("this is no DICOM")
     with pytest.raises(Refused) as refused:
-        bench.call("read_header", tmp_path / "text")
+        bench.call("read_headers", tmp_path / "text")
     assert refused.value.reason.code is ReasonCode.DICOM_UNREADABLE
     with pytest.raises(FileNotFoundError):
-        bench.call("read_header", tmp_path / "nowhere")
-    (case,) = assemble([bench.call("read_header", path) for path in phantom.write_study(tmp_path / "study")[1:]])
+        bench.call("read_headers", tmp_path / "nowhere")
+    paths = phantom.write_study(tmp_path / "study")[1:]
+    (case,) = assemble(header for path in paths for header in bench.call("read_headers", path))
     with pytest.raises(Held):
         bench.call("prepare", case, settled=True, roi_name=None, match_by_geometry=False)
     with pytest.raises(DefectError) as defect:
@@ -87,28 +88,28 @@ def test_errors_come_through_as_what_they_are(make: Callable[..., Bench], tmp_pa
 def test_a_process_killed_at_work_is_told_and_made_anew(make: Callable[..., Bench], tmp_path: Path) -> None:
     bench = make()
     path = phantom.write_study(tmp_path / "study")[1]
-    header = bench.call("read_header", path)
+    headers = bench.call("read_headers", path)
     killed = bench.pid
     assert killed is not None
     os.kill(killed, signal.SIGSTOP)
-    bench.ask("read_header", path)
+    bench.ask("read_headers", path)
     os.kill(killed, signal.SIGKILL)
     with pytest.raises(ExhaustedError, match="SIGKILL"):
         bench.answer()
-    assert bench.call("read_header", path) == header
+    assert bench.call("read_headers", path) == headers
     assert bench.pid != killed
 
 
 def test_a_process_killed_at_rest_is_made_anew(make: Callable[..., Bench], tmp_path: Path) -> None:
     bench = make()
     path = phantom.write_study(tmp_path / "study")[1]
-    header = bench.call("read_header", path)
+    headers = bench.call("read_headers", path)
     for _ in range(2):
         killed = bench.pid
         assert killed is not None
         os.kill(killed, signal.SIGKILL)
         os.waitid(os.P_PID, killed, os.WEXITED | os.WNOWAIT)
-        assert bench.call("read_header", path) == header
+        assert bench.call("read_headers", path) == headers
         assert bench.pid != killed
 
 
@@ -121,10 +122,10 @@ def test_what_takes_too_long_is_ended(make: Callable[..., Bench], tmp_path: Path
     os.kill(stuck, signal.SIGSTOP)
     started = time.monotonic()
     with pytest.raises(ExhaustedError, match=r"longer than 0\.5 s"):
-        bench.call("read_header", path)
+        bench.call("read_headers", path)
     assert time.monotonic() - started < 5
     assert not psutil.pid_exists(stuck)
-    assert bench.call("read_header", path) is not None
+    assert bench.call("read_headers", path)
 
 
 def test_what_takes_too_much_memory_is_given_up(make: Callable[..., Bench], tmp_path: Path) -> None:
@@ -137,16 +138,16 @@ def test_what_takes_too_much_memory_is_given_up(make: Callable[..., Bench], tmp_
         file.write(meta + b"\x09\x00\x01\x10OB\0\0" + size.to_bytes(4, "little"))
         file.truncate(file.tell() + size)
     bench = make(memory=600 * MEGABYTE)
-    assert bench.call("read_header", path) is not None
+    assert bench.call("read_headers", path)
     with pytest.raises((Refused, ExhaustedError)):
-        bench.call("read_header", bomb)
-    assert bench.call("read_header", path) is not None
+        bench.call("read_headers", bomb)
+    assert bench.call("read_headers", path)
 
 
 def test_a_process_without_room_to_start_is_no_file_s_fault(make: Callable[..., Bench], tmp_path: Path) -> None:
     # Which library first finds no room is chance, and so is whether it says so.
     with pytest.raises((Unavailable, DefectError)):
-        make(memory=20 * MEGABYTE).call("read_header", tmp_path)
+        make(memory=20 * MEGABYTE).call("read_headers", tmp_path)
 
 
 def test_a_bundle_that_does_not_prove_itself_is_refused(setting: Setting) -> None:
@@ -187,15 +188,15 @@ def test_processes_end_with_their_parent(shipped_bundle: Path, tmp_path: Path) -
 def test_several_benches_work_side_by_side(make: Callable[..., Bench], tmp_path: Path) -> None:
     path = phantom.write_study(tmp_path / "study")[1]
     benches: Benches[str] = Benches(make, 2)
-    benches.ask("first", "read_header", path)
+    benches.ask("first", "read_headers", path)
     assert benches.free()
-    benches.ask("second", "read_header", tmp_path / "nowhere")
+    benches.ask("second", "read_headers", tmp_path / "nowhere")
     assert not benches.free()
     became: dict[str, Any] = {}
     until = time.monotonic() + 10
     while len(became) < 2 and time.monotonic() < until:
         became |= dict(benches.finished())
-    assert became["first"].result().path == path
+    assert [header.path for header in became["first"].result()] == [path]
     assert isinstance(became["second"].exception(), FileNotFoundError)
     assert benches.free()
     assert benches.next_due() is None

@@ -27,7 +27,7 @@ import numpy as np
 import pydicom
 
 from appliance.bundle import Bundle, load_bundle
-from appliance.dicom.files import read_header
+from appliance.dicom.files import read_headers
 from appliance.dicom.instance import RoiHeader
 from appliance.oneshot import Options, stage_paths
 from appliance.phantom import ct_datasets, segmentation
@@ -133,7 +133,7 @@ def measure(folder: Path, bundle: Bundle, bundle_folder: Path, slices: int) -> R
     """Time one size."""
     study = folder / f"study-{slices}"
     write_study(study, slices, f"end-to-end-{slices}")
-    seg = read_header(study / "seg.dcm")
+    (seg,) = read_headers(study / "seg.dcm")
     assert isinstance(seg, RoiHeader)
     outcomes = []
 

@@ -17,7 +17,7 @@ from pydicom.uid import (
 )
 
 from appliance.dicom import files
-from appliance.dicom.instance import ImageHeader, header_from_json, header_to_json
+from appliance.dicom.instance import ImageHeader, headers_from_json, headers_to_json
 from appliance.errors import Refused, Unavailable
 from appliance.oneshot import scan
 from tests.dicom.test_bad_input import measured
@@ -43,13 +43,13 @@ def _slice_as(syntax: UID, folder: Path) -> Path:
 @pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda uid: uid.name)
 def test_the_front_of_a_file_gives_the_same_header(syntax: UID, tmp_path: Path) -> None:
     path = _slice_as(syntax, tmp_path)
-    front, whole = files.read_header(path, hash_pixels=False), files.read_header(path)
+    (front,), (whole,) = files.read_headers(path, hash_pixels=False), files.read_headers(path)
     assert isinstance(front, ImageHeader)
     assert isinstance(whole, ImageHeader)
     assert files.with_pixel_digest(front) == whole
     assert replace(front, pixel_digest="") == replace(whole, pixel_digest="")
     assert files.read_unchanged(whole).SOPInstanceUID == whole.sop_instance_uid
-    assert header_from_json(header_to_json(whole), path) == whole
+    assert headers_from_json(headers_to_json([whole]), path) == (whole,)
 
 
 @pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda uid: uid.name)
@@ -62,20 +62,20 @@ def test_a_file_cut_anywhere_is_refused_by_its_front(syntax: UID, tmp_path: Path
     for cut in sorted(cuts):
         path.write_bytes(content[:cut])
         with pytest.raises(Refused) as caught:
-            files.read_header(path, hash_pixels=False)
+            files.read_headers(path, hash_pixels=False)
         assert caught.value.reason.code == "dicom_unreadable", cut
 
 
 def test_one_shot_reads_no_pixels_it_does_not_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = rtstruct_study().write(tmp_path)
     hashed: list[str] = []
-    real = files._digest_of_span
+    real = files.digest_of_span
 
     def counting(file: object, span: tuple[int, ...]) -> str:
         hashed.append(file.name)  # type: ignore[attr-defined]
         return real(file, span)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(files, "_digest_of_span", counting)
+    monkeypatch.setattr(files, "digest_of_span", counting)
     found = scan([folder])
     assert len(found.headers) == 13
     assert not hashed
@@ -97,7 +97,7 @@ def test_copies_that_differ_in_a_pixel_alone_conflict(tmp_path: Path) -> None:
 
 def test_a_file_that_shrank_is_unavailable_and_not_its_own_fault(tmp_path: Path) -> None:
     path = _slice_as(ExplicitVRLittleEndian, tmp_path)
-    front = files.read_header(path, hash_pixels=False)
+    (front,) = files.read_headers(path, hash_pixels=False)
     assert isinstance(front, ImageHeader)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(Unavailable):
@@ -110,13 +110,13 @@ def test_pixels_of_another_kind_are_no_image(tmp_path: Path) -> None:
     del dataset.PixelData
     dataset.SOPClassUID = pydicom.uid.ParametricMapStorage
     dataset.save_as(tmp_path / "map", enforce_file_format=True)
-    assert files.read_header(tmp_path / "map") is None
+    assert files.read_headers(tmp_path / "map") == ()
 
 
 def test_plain_elements_read_alike_from_explicit_and_implicit_files(tmp_path: Path) -> None:
     headers = []
     for syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian):
-        header = files.read_header(_slice_as(syntax, tmp_path))
+        (header,) = files.read_headers(_slice_as(syntax, tmp_path))
         assert isinstance(header, ImageHeader)
         headers.append(header)
     assert headers[0] == headers[1]
@@ -129,7 +129,7 @@ def test_a_scout_whose_image_type_is_one_word_is_none_of_the_slices(syntax: UID,
     dataset.ImageType = "LOCALIZER"
     dataset.file_meta.TransferSyntaxUID = syntax
     dataset.save_as(tmp_path / "scout", enforce_file_format=True)
-    header = files.read_header(tmp_path / "scout")
+    (header,) = files.read_headers(tmp_path / "scout")
     assert isinstance(header, ImageHeader)
     assert header.image_type == ("LOCALIZER",)
     assert not header.is_ct_slice

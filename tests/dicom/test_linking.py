@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian, generate_uid
 
 from appliance.dicom.cases import assemble
-from appliance.dicom.files import read_header, read_unchanged
+from appliance.dicom.files import read_headers, read_unchanged
 from appliance.errors import Refused, Unavailable
 from appliance.oneshot import scan
 from tests.dicom.test_bad_input import RESAMPLED, SPEC, code_of, measured
@@ -198,19 +198,19 @@ def test_a_disk_that_fails_for_a_moment_is_not_the_files_fault(tmp_path: Path, m
 
     monkeypatch.setattr(pydicom, "dcmread", failing)
     with pytest.raises(OSError, match="Input/output"):
-        read_header(folder / "0003")
+        read_headers(folder / "0003")
     with pytest.raises(OSError, match="No such file"):
-        read_header(folder / "nowhere")
+        read_headers(folder / "nowhere")
 
 
 def test_a_slice_that_changed_after_it_was_looked_at_is_not_measured(tmp_path: Path) -> None:
     study = rtstruct_study()
     folder = study.write(tmp_path)
-    header = read_header(folder / "0004")
+    (header,) = read_headers(folder / "0004")
     study.slices[3].PixelData = bytes(len(study.slices[3].PixelData))
     study.slices[3].save_as(folder / "0004", enforce_file_format=True)
     with pytest.raises(Unavailable):
-        read_unchanged(header)  # type: ignore[arg-type]
+        read_unchanged(header)
 
 
 def test_a_truncated_compressed_slice_is_damaged(tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_a_truncated_compressed_slice_is_damaged(tmp_path: Path) -> None:
     content = (folder / "0006").read_bytes()
     (folder / "0006").write_bytes(content[:-40])
     with pytest.raises(Refused):
-        read_header(folder / "0006")
+        read_headers(folder / "0006")
     assert measured(folder)["reason"]["code"] == "dicom_unreadable"
 
 
