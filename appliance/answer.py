@@ -33,7 +33,7 @@ def _document_identity(
         repr(volume.array.shape).encode(),
         volume.array.tobytes(),
         volume.affine.tobytes(),
-        "\n".join(image.sop_instance_uid for image in measurement.slices.images).encode(),
+        "\n".join(image.name for image in measurement.slices.images).encode(),
         measurement.region.source.sop_instance_uid.encode(),
         f"{measurement.region.number} {measurement.region.name}".encode(),
         "\n".join(warnings).encode(),
@@ -85,6 +85,7 @@ def build_documents(
     if source.kind == "SEG":
         reference = report.SegmentReference(source.sop_class_uid, source.sop_instance_uid, measurement.region.number)
     provenance = bundle.manifest.provenance
+    frames = tuple(image.frame for image in measurement.slices.images)
     context = report.ReportContext(
         sources=measurement.voxels.datasets,
         mask=measurement.mask,
@@ -113,6 +114,7 @@ def build_documents(
         software_version=__version__,
         covariates=covariates,
         predecessor=predecessor,
+        frames=frames if any(frames) else (),
     )
     headers = source_headers(context)
     if reference is not None:

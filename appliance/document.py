@@ -131,6 +131,8 @@ class ReportContext:
         What was known of the clinical inputs, where the model takes any.
     predecessor
         The report that this one follows, if any.
+    frames
+        For each source its number among the frames of an Enhanced CT, or 0; () where all are images of their own.
     """
 
     sources: tuple[Dataset, ...]
@@ -147,6 +149,7 @@ class ReportContext:
     software_version: str
     covariates: Known = field(default_factory=Known)
     predecessor: Predecessor | None = None
+    frames: tuple[int, ...] = ()
 
     @property
     def words(self) -> Wording:

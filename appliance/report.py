@@ -87,7 +87,7 @@ def build_report(
         title=codes.DCM.ImagingMeasurementReport,
         referenced_images=with_thickness(headers[:1]),
     )
-    _complete_library(tree[0], headers)
+    _complete_library(tree[0], headers, context.frames)
     tree[0].ContentSequence.append(_texts(context))
     _hand_over(tree[0])
     report = sr.Comprehensive3DSR(
@@ -128,7 +128,7 @@ def _hand_over(content: Dataset) -> None:
     content.__deepcopy__ = lambda _: content
 
 
-def _complete_library(content: Dataset, headers: list[Dataset]) -> None:
+def _complete_library(content: Dataset, headers: list[Dataset], frames: tuple[int, ...]) -> None:
     """Give the Image Library, which holds the first slice, the others too.
 
     What all slices have in common stands once, at the group (TID 1600, row 3); where each lies, itself and its
@@ -147,9 +147,10 @@ def _complete_library(content: Dataset, headers: list[Dataset]) -> None:
             name=first.name,
             referenced_sop_class_uid=header.SOPClassUID,
             referenced_sop_instance_uid=header.SOPInstanceUID,
+            referenced_frame_numbers=frame or None,
             relationship_type=sr.RelationshipTypeValues.CONTAINS,
         )
-        for header in headers
+        for header, frame in zip(headers, frames or (0,) * len(headers), strict=True)
     ]
     group.ContentSequence = sr.ContentSequence([*shared, *entries])
 
@@ -199,13 +200,14 @@ def _volume_group(context: ReportContext, segmentation: SegmentReference) -> _Vo
 def _key_slice_group(context: ReportContext, headers: list[Dataset]) -> _PlanarGroup:
     index = key_slice(context.mask)
     header, region = headers[index], context.mask[index]
+    frame = context.frames[index] if context.frames else 0
     area = float(np.count_nonzero(region)) * math.prod(float(spacing) for spacing in header.PixelSpacing)
     return _PlanarGroup(
         tracking_identifier=_tracking(context),
         referenced_region=sr.ImageRegion(
             graphic_type=sr.GraphicTypeValues.POLYLINE,
             graphic_data=outer_contour(region),
-            source_image=sr.SourceImageForRegion(header.SOPClassUID, header.SOPInstanceUID),
+            source_image=sr.SourceImageForRegion(header.SOPClassUID, header.SOPInstanceUID, [frame] if frame else None),
         ),
         finding_type=PRIMARY_NEOPLASM,
         finding_sites=[sr.FindingSite(LUNG)],

@@ -11,6 +11,7 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from appliance.document import ReportContext, derive_uid, roi_label, tracking_identifier
+from appliance.frames import name_frames, stand_ins
 from appliance.headers import CHARACTER_SET, MANUFACTURER, MODEL_NAME, equipment, settle, source_headers, with_thickness
 
 PRIMARY_NEOPLASM = Code("86049000", "SCT", "Neoplasm, Primary")
@@ -66,7 +67,7 @@ def build_segmentation(context: ReportContext, headers: list[Dataset] | None = N
         f"Contours of {context.roi_source.sop_instance_uid} on the grid of the CT; a voxel is in where its centre is."
     )
     segmentation = Segmentation(
-        source_images=with_thickness(headers),
+        source_images=with_thickness(stand_ins(headers, context) if context.frames else headers),
         pixel_array=np.asarray(context.mask, dtype=np.uint8),
         segmentation_type=SegmentationTypeValues.BINARY,
         segment_descriptions=[segment],
@@ -91,6 +92,8 @@ def build_segmentation(context: ReportContext, headers: list[Dataset] | None = N
     )
     if len(headers) == 1:  # for which highdicom makes a spacing of 1 mm up
         del segmentation.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices
+    if context.frames:
+        name_frames(segmentation, headers, context)
     settle(segmentation, context)
     return segmentation
 

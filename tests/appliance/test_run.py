@@ -22,6 +22,7 @@ import pytest
 
 from appliance import phantom
 from export.bundle import build
+from tests.enhanced import ORDER, contours_of, enhanced_rtstruct_study
 from tests.export.conftest import make_run, without_limits
 
 RUN = (sys.executable, "-m", "appliance.cli")
@@ -295,3 +296,35 @@ def test_jobs_is_readable_for_people_too(tmp_path: Path) -> None:
     again = lungstage("requeue", job.id, "--state", tmp_path)
     assert again.returncode == 0
     assert lungstage("requeue", job.id, "--state", tmp_path).returncode == 2
+
+
+@pytest.mark.slow
+def test_an_enhanced_ct_yields_one_report_on_its_frames(appliance: Appliance) -> None:
+    """One file holds every slice; the structure set comes first, and has to wait for it."""
+    study = enhanced_rtstruct_study()
+    whole, roi = study.slices[0], study.rois[0]
+    roi.save_as(appliance.inbox / "roi", enforce_file_format=True)
+    appliance.until(lambda: [job["state"] for job in appliance.jobs()] == ["held"])
+    assert appliance.jobs()[0]["reason"]["code"] == "ct_missing"
+    whole.save_as(appliance.inbox / "enhanced", enforce_file_format=True)
+    appliance.until(appliance.reports)
+    appliance.until(lambda: [job["state"] for job in appliance.jobs()] == ["delivered"])
+    shutil.copy(appliance.inbox / "enhanced", appliance.inbox / "copy")
+    time.sleep(2)
+    (report,) = appliance.reports()
+    assert str(whole.SOPInstanceUID) in str(pydicom.dcmread(report).CurrentRequestedProcedureEvidenceSequence)
+    assert len(list((appliance.root / "outbox").glob("SEG-*.dcm"))) == 1
+    appliance.stop()
+
+
+def test_the_same_frames_under_other_numbers_make_another_report(tmp_path: Path, tolerant_bundle: Path) -> None:
+    reports = set()
+    for name, order in (("a", ORDER), ("b", ORDER[::-1]), ("a again", ORDER)):
+        study = enhanced_rtstruct_study(order=order)
+        study.slices[0].SOPInstanceUID = study.slices[0].file_meta.MediaStorageSOPInstanceUID = "1.2.3.4"
+        for contour in contours_of(study.rois[0]):
+            contour.ContourImageSequence[0].ReferencedSOPInstanceUID = "1.2.3.4"
+        folder = study.write(tmp_path / name)
+        done = lungstage("stage", folder, "--bundle", tolerant_bundle, "--out", tmp_path / "out", "--json")
+        reports.add(json.loads(done.stdout)["sr"])
+    assert len(reports) == 2
