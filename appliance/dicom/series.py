@@ -19,6 +19,7 @@ from appliance.errors import ReasonCode, Refused
 
 Mask = npt.NDArray[np.bool_]
 
+_UNSPECIFIED = "US"
 _MAY_LOSE = frozenset({JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000, HTJ2K})
 
 
@@ -54,6 +55,17 @@ def _stored_pixels(image: ImageHeader, dataset: Dataset) -> npt.NDArray[np.integ
         raise Refused(ReasonCode.PIXEL_DATA_UNREADABLE, f"The pixels of slice {image.name} are not a grey image.")
     del dataset.PixelData
     return pixels
+
+
+def _prove_unit(dataset: Dataset) -> None:
+    """Refuse values that say that they are no Hounsfield units (Rescale Type, PS3.3 C.11.1.1.2; HU where absent)."""
+    if dataset.get("RescaleType") not in (None, "", "HU", _UNSPECIFIED):
+        raise Refused(ReasonCode.RESCALE_VARIES, "The slices say that their values are no Hounsfield units.")
+
+
+def of_unspecified_unit(dataset: Dataset) -> bool:
+    """Whether a slice says that the unit of its values is unspecified."""
+    return bool(dataset.get("RescaleType") == _UNSPECIFIED)
 
 
 def lost_by_compression(dataset: Dataset) -> bool:
@@ -115,6 +127,7 @@ def read_volume(slices: ReferenceSlices) -> ReferenceVolume:
     first = slices.images[0]
     planes, paddings, datasets = [], [], []
     for image, dataset in zip(slices.images, read_slices(slices.images), strict=True):
+        _prove_unit(dataset)
         stored = _stored_pixels(image, dataset)
         planes.append(_to_hu(stored, *first.rescale))
         paddings.append(_padding(stored, dataset))

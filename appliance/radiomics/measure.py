@@ -14,7 +14,7 @@ import numpy.typing as npt
 from appliance.dicom.completeness import ReferenceSlices
 from appliance.dicom.raster import rasterise
 from appliance.dicom.roi import Region
-from appliance.dicom.series import ReferenceVolume, lost_by_compression, read_volume
+from appliance.dicom.series import ReferenceVolume, lost_by_compression, of_unspecified_unit, read_volume
 from appliance.errors import ReasonCode, Refused
 from appliance.radiomics import compiled, extract, grid
 from appliance.spec import ExtractionSpec, FeatureVector
@@ -127,6 +127,8 @@ def measure(
     warnings: list[str] = []
     if any(lost_by_compression(dataset) for dataset in voxels.datasets):
         warnings.append("Slices were compressed with loss; their values are not those that the scanner made.")
+    if any(of_unspecified_unit(dataset) for dataset in voxels.datasets):
+        warnings.append("The slices leave the unit of their values open; they were taken for Hounsfield units.")
     if pieces > 1:
         warnings.append(f"The region of interest consists of {pieces} separate parts.")
     failed = [name for name, value in features.as_dict().items() if value is None]

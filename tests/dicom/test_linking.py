@@ -276,3 +276,14 @@ def test_pixel_type_follows_the_rescale(slope: float, intercept: float, pixel_ty
     assert saved.GetPixelIDTypeAsString() == pixel_type
     expected = int(stored[20, 20]) * slope + intercept
     assert saved[20, 20, 5 - 3] == expected  # the volume begins with the region's first slice
+
+
+@pytest.mark.parametrize(("unit", "status"), [("HU", "staged"), ("", "staged"), ("US", "staged"), ("MGML", "refused")])
+def test_values_that_are_no_hounsfield_units_are_refused(unit: str, status: str, tmp_path: Path) -> None:
+    study = rtstruct_study()
+    for dataset in study.slices:
+        dataset.RescaleType = unit
+    outcome = measured(study.write(tmp_path))
+    assert outcome["status"] == status
+    assert any("unit" in warning for warning in outcome["warnings"]) is (unit == "US")
+    assert status == "staged" or outcome["reason"]["code"] == "rescale_varies"
