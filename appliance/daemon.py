@@ -35,6 +35,7 @@ from appliance.logs import defect, logger
 from appliance.sandbox import Bench, Benches, Limits
 from appliance.settings import Settings
 from appliance.signature import find_signer, read_public_keys
+from appliance.upkeep import Upkeep
 from appliance.watch import Wake, Watcher
 
 # A look may take at most this share of the time, so that a huge inbox does not keep the machine busy.
@@ -197,6 +198,7 @@ class Daemon:
         self._inboxes = [Inbox(r, files, settings.settle_seconds, read=steps.read_headers, clock=clock) for r in roots]
         self._casebook = Casebook(self._ledger, bundle_digest, settings, steps.prepare, clock, is_canary)
         self._dispatcher = Dispatcher(self._ledger, self._casebook, settings, steps.stagers, clock, canary_outbox)
+        self._upkeep = Upkeep(self._ledger, settings, clock)
         self._begin_anew = True
         self._data_version = -1
         self._looked_at = self._beat_at = -1e9
@@ -262,6 +264,7 @@ class Daemon:
             self._data_version = version
             self._note_ready(self._casebook.requeue())
         self._note_ready(self._casebook.tick(self._unsettled_since()))
+        self._upkeep.tick()
         if not self._dispatcher.work():
             self._sleep()
 

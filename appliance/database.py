@@ -62,6 +62,8 @@ _MIGRATIONS = (
     "ALTER TABLE jobs ADD COLUMN sr_series_instance_uid TEXT",
     # Synthetic studies by which the daemon tries itself.
     "ALTER TABLE jobs ADD COLUMN canary INTEGER NOT NULL DEFAULT 0",
+    # Since when a job waits, which no other column says once it was examined again; and whether that was told of.
+    "ALTER TABLE jobs ADD COLUMN waiting_since TEXT; ALTER TABLE jobs ADD COLUMN alerted_at TEXT",
 )
 
 SCHEMA_VERSION = len(_MIGRATIONS)
@@ -130,6 +132,26 @@ class Database:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class DatabaseReader(Database):
+    """The same file, looked at from beside the daemon: never made, migrated or written to.
+
+    Raises
+    ------
+    Unavailable
+        When the file is not there, cannot be read, or has another release's schema.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with _disk_errors():
+            uri = f"{path.absolute().as_uri()}?mode=ro"
+            self._connection = sqlite3.connect(uri, uri=True, timeout=2.0, isolation_level=None)
+            self._connection.row_factory = sqlite3.Row
+        version = self.query("PRAGMA user_version")[0][0]
+        if version != SCHEMA_VERSION:
+            self.close()
+            raise Unavailable(f"The ledger has schema version {version}; this release's is {SCHEMA_VERSION}.")
 
 
 @contextlib.contextmanager

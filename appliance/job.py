@@ -45,6 +45,9 @@ OPEN_STATES = (JobState.WAITING, JobState.READY, JobState.HELD)
 IN_HAND_STATES = (JobState.CLAIMED, JobState.STAGED)
 """States that only a living process may leave a job in."""
 
+WAITING_STATES = (JobState.WAITING, JobState.HELD)
+"""States in which a job depends on something that has not arrived."""
+
 RESTING_STATES = (JobState.DELIVERED, JobState.REFUSED, JobState.HELD)
 """States from which a person may requeue a job."""
 
@@ -77,6 +80,8 @@ class Job:
         How often this content has been claimed without coming to an end.
     opened_at, updated_at
         First and last change of the row (UTC).
+    waiting_since
+        Since when it lacks something, waiting or held (UTC); None while it does not.
     created_at
         Content date and time of the report (local, with its offset), fixed when this content is first claimed under
         this bundle.
@@ -102,6 +107,7 @@ class Job:
     opened_at: datetime
     created_at: datetime | None
     updated_at: datetime
+    waiting_since: datetime | None
     sr_path: str | None
     sr_sop_instance_uid: str | None
     sr_series_instance_uid: str | None

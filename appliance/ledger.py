@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from appliance.database import Database
 from appliance.errors import LungstageError, Reason, ReasonCode
-from appliance.job import IN_HAND_STATES, OPEN_STATES, RESTING_STATES, TRANSITIONS, Job, JobState
+from appliance.job import IN_HAND_STATES, OPEN_STATES, RESTING_STATES, TRANSITIONS, WAITING_STATES, Job, JobState
 
 
 class IllegalTransitionError(Exception):
@@ -30,6 +30,12 @@ class RequeueError(LungstageError):
 def utc_now() -> datetime:
     """Return the present moment, with its time zone."""
     return datetime.now(UTC)
+
+
+_WAITING = "state IN ('waiting', 'held')"
+# What was taken away again will not arrive; nobody need be told of it for ever.
+_MAY_ARRIVE = f"NOT canary AND {_WAITING} AND reason_code IS NOT '{ReasonCode.NO_DICOM}'"
+_WAITS_SINCE = "coalesce(waiting_since, opened_at)"  # before the column was there, and for a new row
 
 
 class Ledger:
@@ -53,9 +59,56 @@ class Ledger:
         """Return the job of that number."""
         return _first(self._db.query("SELECT * FROM jobs WHERE id = ?", (job_id,)))
 
-    def jobs(self) -> tuple[Job, ...]:
-        """Return all jobs but the daemon's own canaries, oldest first."""
-        return tuple(_job(row) for row in self._db.query("SELECT * FROM jobs WHERE NOT canary ORDER BY id"))
+    def jobs(
+        self,
+        *,
+        states: Sequence[JobState] = (),
+        study: str | None = None,
+        since: datetime | None = None,
+        limit: int | None = None,
+    ) -> tuple[Job, ...]:
+        """Return jobs but the daemon's own canaries, oldest first.
+
+        Parameters
+        ----------
+        states
+            Only those in one of them; all where none is named.
+        study
+            Only those of this Study Instance UID.
+        since
+            Only those that have changed since then; with its time zone.
+        limit
+            The newest so many of these.
+        """
+        where = ["NOT canary"]
+        values: list[object] = []
+        if states:
+            where.append(_among(states))
+            values += states
+        if study is not None:
+            where.append("study_instance_uid = ?")
+            values.append(study)
+        if since is not None:
+            where.append("updated_at >= ?")
+            values.append(since.astimezone(UTC).isoformat())
+        sql = f"SELECT * FROM jobs WHERE {' AND '.join(where)} ORDER BY id DESC LIMIT ?"  # noqa: S608
+        rows = self._db.query(sql, (*values, -1 if limit is None else limit))
+        return tuple(_job(row) for row in reversed(rows))
+
+    def counts(self) -> dict[JobState, int]:
+        """Return how many jobs there are in each state that any is in."""
+        rows = self._db.query("SELECT state, count(*) FROM jobs WHERE NOT canary GROUP BY state")
+        return {JobState(state): n for state, n in rows}
+
+    def oldest_waiting(self) -> Job | None:
+        """Return the job that has waited longest for something that may still arrive."""
+        sql = f"SELECT * FROM jobs WHERE {_MAY_ARRIVE} ORDER BY {_WAITS_SINCE}, id LIMIT 1"  # noqa: S608
+        return _first(self._db.query(sql))
+
+    def long_waiting(self, age: timedelta) -> tuple[Job, ...]:
+        """Return the jobs that have waited for longer than `age` without being told of; see :meth:`alerted`."""
+        sql = f"SELECT * FROM jobs WHERE {_MAY_ARRIVE} AND alerted_at IS NULL AND {_WAITS_SINCE} < ? ORDER BY id"  # noqa: S608
+        return tuple(_job(row) for row in self._db.query(sql, ((self._now() - age).isoformat(),)))
 
     def newest_of_study(self, study_instance_uid: str) -> Job | None:
         """Return the newest job of a study."""
@@ -142,6 +195,10 @@ class Ledger:
         """Remember that a closed job's case was examined again and needs nothing new."""
         self._db.query("UPDATE jobs SET content = ? WHERE id = ?", (content, job_id))
 
+    def alerted(self, job_id: int) -> None:
+        """Remember that a job was told of as waiting too long, so that it is told of once for as long as it waits."""
+        self._db.query("UPDATE jobs SET alerted_at = ? WHERE id = ?", (self._now().isoformat(), job_id))
+
     def claim(self, lease: timedelta) -> Job | None:
         """Take the ready job that was tried least recently, or None; the report's date and time are fixed here."""
         now = self._now().isoformat()
@@ -203,8 +260,9 @@ class Ledger:
 
     def unready(self) -> None:
         """Have every ready job examined again: a plan does not outlive the process that made it."""
-        sql = "UPDATE jobs SET state = ?, updated_at = ? WHERE state = ?"
-        self._db.query(sql, (JobState.WAITING, self._now().isoformat(), JobState.READY))
+        now = self._now().isoformat()
+        sql = "UPDATE jobs SET state = ?, updated_at = ?, waiting_since = ? WHERE state = ?"
+        self._db.query(sql, (JobState.WAITING, now, now, JobState.READY))
 
     def requeue(self, job_id: int) -> Job:
         """Have the case of a delivered, refused or held job examined afresh.
@@ -233,6 +291,10 @@ class Ledger:
         sets = [f"{name} = :{name}" for name in columns]
         if to is not JobState.STAGED:
             sets.append("lease_until = NULL")
+        if to not in WAITING_STATES:
+            sets.append("waiting_since = NULL, alerted_at = NULL")
+        else:  # from waiting to held and back it is the same wait
+            sets.append(f"waiting_since = CASE WHEN {_WAITING} THEN {_WAITS_SINCE} ELSE :updated_at END")
         if "content" in columns:  # other content has not been tried yet
             sets.append("attempts = CASE WHEN content IS :content THEN attempts ELSE 0 END")
         among = ", ".join(f"'{state}'" for state in sources)
@@ -260,6 +322,8 @@ def _first(rows: list[sqlite3.Row]) -> Job | None:
 
 def _job(row: sqlite3.Row) -> Job:
     code, created_at, outcome = row["reason_code"], row["created_at"], row["outcome"]
+    state = JobState(row["state"])
+    waiting_since = (row["waiting_since"] or row["opened_at"]) if state in WAITING_STATES else None
     return Job(
         id=row["id"],
         case_key=row["case_key"],
@@ -269,12 +333,13 @@ def _job(row: sqlite3.Row) -> Job:
         content=row["content"],
         fingerprint=row["fingerprint"],
         bundle_digest=row["bundle_digest"],
-        state=JobState(row["state"]),
+        state=state,
         reason=None if code is None else Reason(ReasonCode(code), row["reason_message"]),
         attempts=row["attempts"],
         opened_at=datetime.fromisoformat(row["opened_at"]),
         created_at=None if created_at is None else datetime.fromisoformat(created_at),
         updated_at=datetime.fromisoformat(row["updated_at"]),
+        waiting_since=None if waiting_since is None else datetime.fromisoformat(waiting_since),
         sr_path=row["sr_path"],
         sr_sop_instance_uid=row["sr_sop_instance_uid"],
         sr_series_instance_uid=row["sr_series_instance_uid"],

@@ -61,6 +61,10 @@ class Settings(BaseModel):
     settle_seconds: Seconds = Field(0.2, description="How long a file must rest before it is read.")
     case_settle_seconds: Seconds = Field(2.0, description="How long a case must rest before an end counts as an end.")
     report_after_seconds: Seconds = Field(5.0, description="How long a case waits before it is reported as held.")
+    alert_after_seconds: float = Field(
+        3600.0, gt=0, le=31 * 86400, allow_inf_nan=False,
+        description="How long a case waits or is held before the log raises an alert, once.",
+    )  # fmt: skip
     poll_seconds: Seconds = Field(0.05, description="Shortest time between two looks at the inbox.")
     watch: Literal["auto", "events", "poll"] = Field(
         "auto", description="How new files are noticed: events, poll, or auto (poll on file systems of the network)."
@@ -74,6 +78,11 @@ class Settings(BaseModel):
     )  # fmt: skip
     work_seconds: Seconds = Field(120.0, description="Longest time that reading a file or staging a study may take.")
     work_memory_mb: int = Field(4096, ge=512, description="Memory that one process at work may take, in MB.")
+    min_free_mb: int = Field(
+        500,
+        ge=0,
+        description="Free space of the outbox's and the state folder's disk below which the log warns, in MB.",
+    )
     lease_seconds: Seconds = Field(600.0, description="How long a claimed job belongs to its worker.")
     max_attempts: int = Field(3, ge=1, le=100, description="Attempts before a job that fails by our defect is refused.")
     retry_seconds: Seconds = Field(0.5, description="First pause after a disk or folder was unavailable; then doubled.")
