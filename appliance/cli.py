@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -18,11 +18,11 @@ import typer
 
 from appliance import __version__
 from appliance.errors import ExitStatus, Held, Refused, Unavailable
+from appliance.job import JobState
 
 if TYPE_CHECKING:
     from appliance.database import Database
     from appliance.filetable import FileRecord
-    from appliance.job import Job
     from appliance.ledger import Ledger
 
 
@@ -128,78 +128,41 @@ def _open_database(state: Path | None, config: Path | None) -> Database:
 def jobs(
     state: StateOption = None,
     config: ConfigOption = None,
+    only: Annotated[
+        list[JobState] | None, typer.Option(help="Only jobs in this state; may be repeated.", show_default=False)
+    ] = None,
+    study: Annotated[str | None, typer.Option(help="Only jobs of this Study Instance UID.", show_default=False)] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(help="Only jobs that changed since a date (2026-11-01) or age (2h).", show_default=False),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the newest so many.", show_default=False)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
     files: Annotated[bool, typer.Option("--files", help="List the files that could not be read instead.")] = False,
     paths: Annotated[bool, typer.Option("--paths", help="With --files: their paths, which may name patients.")] = False,
 ) -> None:
-    """List the jobs: which studies came, and what became of each."""
+    """List the jobs: which studies came, what became of each, and which wait for too long (!)."""
+    from appliance import joblist
+    from appliance.ledger import utc_now
+    from appliance.settings import alert_age
+
     if files:
-        _list_files(_open_files(state, config), as_json, paths)
+        listed = joblist.files_listed(_open_files(state, config), as_json=as_json, paths=paths)
+        typer.echo(listed, nl=bool(listed))
         return
-    rows = [_row(job) for job in _open_ledger(state, config).jobs()]
+    now = utc_now()
+    try:
+        moment = None if since is None else joblist.moment(since, now)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--since") from error
+    ledger, age = _open_ledger(state, config), alert_age(config)
+    found = ledger.jobs(states=only or (), study=study, since=moment, limit=limit)
+    rows = [joblist.row(job, late=joblist.waits_too_long(job, now, age)) for job in found]
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(
-        "job", "state", "study", "answer or reason", "attempts", "since", title="lungstage: research use only"
-    )
-    for row in rows:
-        outcome, reason = row["outcome"] or {}, row["reason"]
-        text = f"{reason['code']}: {reason['message']}" if reason else _answer_in_words(outcome)
-        cells = (row["id"], row["state"], row["study_instance_uid"], text, row["attempts"], row["updated_at"][:19])
-        table.add_row(*(Text(_printable(str(cell))) for cell in cells))  # Text: a ROI's name is no markup
-    Console().print(table)
-
-
-def _answer_in_words(outcome: dict[str, Any]) -> str:
-    """Say an outcome's answer and its probability in one line; nothing where there is none yet."""
-    if endpoint := outcome.get("endpoint"):
-        return f"{endpoint['name']}: {endpoint['answer']} ({endpoint['probability']:.2f})"
-    probability = outcome.get("probability_advanced")
-    return "" if probability is None else f"{outcome.get('stage')} ({probability:.2f})"
-
-
-def _list_files(records: tuple[FileRecord, ...], as_json: bool, paths: bool) -> None:
-    from appliance.inbox import path_hash
-
-    for record in records if not as_json else ():
-        where = _printable(record.path) if paths else path_hash(record.path)
-        typer.echo(f"{where}  {record.reason and record.reason.code}  {record.reason and record.reason.message}")
-    if as_json:
-        rows = [
-            {"file": path_hash(record.path), "reason": record.reason and asdict(record.reason)}
-            | ({"path": _printable(record.path)} if paths else {})
-            for record in records
-        ]
-        typer.echo(json.dumps(rows, indent=2))
-
-
-def _printable(text: str) -> str:
-    """Replace what could steer a terminal."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
-
-
-def _row(job: Job) -> dict[str, Any]:
-    return {
-        "id": job.id,
-        "state": job.state,
-        "reason": None if job.reason is None else {"code": job.reason.code, "message": job.reason.message},
-        "study_instance_uid": job.study_instance_uid,
-        "series_instance_uid": job.series_instance_uid,
-        "fingerprint": job.fingerprint,
-        "bundle_digest": job.bundle_digest,
-        "attempts": job.attempts,
-        "opened_at": job.opened_at.isoformat(),
-        "created_at": None if job.created_at is None else job.created_at.isoformat(),
-        "updated_at": job.updated_at.isoformat(),
-        "sr": job.sr_path,
-        "sr_sop_instance_uid": job.sr_sop_instance_uid,
-        "outcome": job.outcome,
-    }
+    joblist.show(rows)
+    typer.echo(joblist.summary(ledger.counts(), len(rows), ledger.oldest_waiting(), now, age))
 
 
 @app.command()

@@ -6,6 +6,7 @@ import difflib
 import os
 import tomllib
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -162,6 +163,12 @@ def state_of(state: Path | None, config: Path | None, environment: Mapping[str, 
     if named is None and values.get("outbox") is None:
         raise SettingsError("Which daemon is meant? Name its state folder with --state, or its settings with --config.")
     return default_state(Path(values["outbox"])) if named is None else Path(named)
+
+
+def alert_age(config: Path | None, environment: Mapping[str, str] | None = None) -> timedelta:
+    """Return the age from which on the same settings would have a daemon raise an alert."""
+    folders = {name: Path("/nowhere", name) for name in ("inbox", "outbox", "bundle", "state")}
+    return timedelta(seconds=load_settings(config, folders, environment).alert_after_seconds)
 
 
 def _from_file(config: Path | None) -> dict[str, Any]:

@@ -1,0 +1,159 @@
+"""What ``lungstage jobs`` shows: which jobs are asked for, and how they are put for a person or a script."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from appliance.job import Job, JobState
+
+if TYPE_CHECKING:
+    from appliance.filetable import FileRecord
+
+_AGE = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d|w)")
+_UNITS = {"s": "seconds", "m": "minutes", "min": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def moment(text: str, now: datetime) -> datetime:
+    """Read a point in time: a date, a date and time, or an age such as ``90min``, ``2h`` or ``7d``.
+
+    Parameters
+    ----------
+    text
+        As a person wrote it; a date without a time zone is a local one.
+    now
+        The present moment, with its time zone.
+
+    Raises
+    ------
+    ValueError
+        When it is neither.
+    """
+    if (age := _AGE.fullmatch(text.strip())) is not None:
+        try:
+            return now - timedelta(**{_UNITS[age[2]]: float(age[1])})
+        except OverflowError as error:
+            raise ValueError(f"{text!r} is too long ago") from error
+    try:
+        return datetime.fromisoformat(text.strip()).astimezone()
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{text!r} is neither a date (2026-11-01) nor an age (90min, 2h, 7d)") from error
+
+
+def waits_too_long(job: Job, now: datetime, age: timedelta) -> bool:
+    """Whether a job has waited, or been held, for longer than `age`."""
+    return job.waiting_since is not None and now - job.waiting_since > age
+
+
+def row(job: Job, *, late: bool) -> dict[str, Any]:
+    """Return what a script reads of a job; the keys never change."""
+    return {
+        "id": job.id,
+        "state": job.state,
+        "reason": None if job.reason is None else {"code": job.reason.code, "message": job.reason.message},
+        "study_instance_uid": job.study_instance_uid,
+        "series_instance_uid": job.series_instance_uid,
+        "fingerprint": job.fingerprint,
+        "bundle_digest": job.bundle_digest,
+        "attempts": job.attempts,
+        "opened_at": job.opened_at.isoformat(),
+        "created_at": None if job.created_at is None else job.created_at.isoformat(),
+        "updated_at": job.updated_at.isoformat(),
+        "waiting_since": None if job.waiting_since is None else job.waiting_since.isoformat(),
+        "waits_too_long": late,
+        "sr": job.sr_path,
+        "sr_sop_instance_uid": job.sr_sop_instance_uid,
+        "outcome": job.outcome,
+    }
+
+
+def show(rows: Iterable[Mapping[str, Any]]) -> None:
+    """Print jobs as a table; those that wait for too long bear a mark."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        "job", "state", "study", "answer or reason", "attempts", "since", title="lungstage: research use only"
+    )
+    for one in rows:
+        reason = one["reason"]
+        text = f"{reason['code']}: {reason['message']}" if reason else answer_in_words(one["outcome"] or {})
+        state = f"{one['state']} (!)" if one["waits_too_long"] else one["state"]
+        since = (one["waiting_since"] or one["updated_at"])[:19]
+        cells = (one["id"], state, one["study_instance_uid"], text, one["attempts"], since)
+        # Text: a ROI's name is no markup
+        table.add_row(*(Text(printable(str(cell))) for cell in cells), style="bold" if one["waits_too_long"] else None)
+    Console().print(table)
+
+
+def summary(counts: Mapping[JobState, int], shown: int, oldest: Job | None, now: datetime, age: timedelta) -> str:
+    """Say in one line how the whole ledger stands.
+
+    Parameters
+    ----------
+    counts
+        How many jobs there are in each state.
+    shown
+        How many of them the table above shows.
+    oldest
+        The job that has waited longest, if any waits.
+    now
+        The present moment.
+    age
+        The wait that is too long.
+    """
+    total = sum(counts.values())
+    parts = [f"{counts[state]} {state}" for state in JobState if counts.get(state)]
+    line = f"{shown} of {total} jobs shown" + (f"; in all {', '.join(parts)}" if parts else "")
+    if oldest is None or oldest.waiting_since is None:
+        return f"{line}."
+    line += f"; job {oldest.id} has waited longest, {in_words(now - oldest.waiting_since)}"
+    return line + (f" (!: more than {in_words(age)})." if waits_too_long(oldest, now, age) else ".")
+
+
+def in_words(duration: timedelta) -> str:
+    """Say a duration in its two largest units."""
+    left = max(int(duration.total_seconds()), 0)
+    parts: list[str] = []
+    for unit, seconds in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, left = divmod(left, seconds)
+        if count or (unit == "s" and not parts):
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2])
+
+
+def answer_in_words(outcome: Mapping[str, Any]) -> str:
+    """Say an outcome's answer and its probability in one line; nothing where there is none yet."""
+    if endpoint := outcome.get("endpoint"):
+        return f"{endpoint['name']}: {endpoint['answer']} ({endpoint['probability']:.2f})"
+    probability = outcome.get("probability_advanced")
+    return "" if probability is None else f"{outcome.get('stage')} ({probability:.2f})"
+
+
+def files_listed(records: Iterable[FileRecord], *, as_json: bool, paths: bool) -> str:
+    """List files that could not be read, by hashes of their paths; or with `paths` by these, which may name patients."""
+    from appliance.inbox import path_hash
+
+    if as_json:
+        rows = [
+            {"file": path_hash(record.path), "reason": record.reason and asdict(record.reason)}
+            | ({"path": printable(record.path)} if paths else {})
+            for record in records
+        ]
+        return json.dumps(rows, indent=2)
+    lines = (
+        f"{printable(record.path) if paths else path_hash(record.path)}"
+        f"  {record.reason and record.reason.code}  {record.reason and record.reason.message}"
+        for record in records
+    )
+    return "\n".join(lines)
+
+
+def printable(text: str) -> str:
+    """Replace what could steer a terminal."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
