@@ -318,6 +318,27 @@ def verify(
 
 
 @app.command()
+def settings(
+    config: ConfigOption = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Explain every setting; this is also what happens without an option.")
+    ] = False,
+    template: Annotated[bool, typer.Option("--template", help="Print a settings file to begin with instead.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
+) -> None:
+    """Say which settings are in force, where each comes from, its default and what it means."""
+    from appliance import explain as explaining
+
+    if template and (explain or as_json or config):
+        raise typer.BadParameter("a template comes alone", param_hint="--template")
+    if template:
+        typer.echo(explaining.template())
+        return
+    explained = explaining.explain(config)
+    typer.echo(explaining.as_json(explained) if as_json else explaining.in_words(explained))
+
+
+@app.command()
 def demo(
     bundle: Annotated[Path, typer.Option(help="Folder of the model bundle.")] = Path("models/lung1-stage"),
     folder: Annotated[

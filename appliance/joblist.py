@@ -136,7 +136,7 @@ def answer_in_words(outcome: Mapping[str, Any]) -> str:
 
 
 def files_listed(records: Iterable[FileRecord], *, as_json: bool, paths: bool) -> str:
-    """List files that could not be read, by hashes of their paths; or with `paths` by these, which may name patients."""
+    """List files that could not be read, by hashes of their paths; with `paths` by these, which may name patients."""
     from appliance.inbox import path_hash
 
     if as_json:

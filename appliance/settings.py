@@ -139,7 +139,7 @@ def load_settings(
     SettingsError
         Naming every fault: an unknown key with the nearest known one, a value that does not fit, a missing setting.
     """
-    values = {**_from_file(config), **_from_environment(os.environ if environment is None else environment)}
+    values = {key: value for key, (value, _) in given_settings(config, environment).items()}
     values |= {key: value for key, value in (overrides or {}).items() if value is not None}
     try:
         return Settings.model_validate(values)
@@ -150,6 +150,17 @@ def load_settings(
         raise SettingsError("; ".join(faults) + ".") from error
 
 
+def given_settings(
+    config: Path | None = None, environment: Mapping[str, str] | None = None
+) -> dict[str, tuple[Any, str]]:
+    """Return what file and environment say, each with the file or the variable that says it; nothing is checked yet."""
+    from_file = {key: (value, f"file {config}") for key, value in _from_file(config).items()}
+    variables = _from_environment(os.environ if environment is None else environment)
+    return from_file | {
+        key: (value, f"environment {ENVIRONMENT_PREFIX}{key.upper()}") for key, value in variables.items()
+    }
+
+
 def state_of(state: Path | None, config: Path | None, environment: Mapping[str, str] | None = None) -> Path:
     """Return the state folder that the same settings would give a daemon.
 
@@ -158,7 +169,7 @@ def state_of(state: Path | None, config: Path | None, environment: Mapping[str, 
     SettingsError
         When nothing says which daemon is meant.
     """
-    values = {**_from_file(config), **_from_environment(os.environ if environment is None else environment)}
+    values = {key: value for key, (value, _) in given_settings(config, environment).items()}
     named = state or values.get("state")
     if named is None and values.get("outbox") is None:
         raise SettingsError("Which daemon is meant? Name its state folder with --state, or its settings with --config.")
