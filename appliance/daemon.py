@@ -32,6 +32,7 @@ from appliance.heartbeat import Heartbeat
 from appliance.inbox import Inbox
 from appliance.ledger import Ledger, utc_now
 from appliance.logs import defect, logger
+from appliance.metrics import Meter, metering
 from appliance.sandbox import Bench, Benches, Limits
 from appliance.settings import Settings
 from appliance.signature import find_signer, read_public_keys
@@ -42,6 +43,7 @@ from appliance.watch import Wake, Watcher
 _BUSY_SHARE, _IDLE_SHARE = 0.3, 0.05
 _HANGING_SECONDS = 30.0  # without a sign of life, beyond what a request may take
 _LAST_SECONDS = 8.0  # before a job in hand is given back at the end; container engines wait for ten
+_UNMETERED = Meter()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class _Stagers(Benches[int]):
 
 
 @contextlib.contextmanager
-def sandboxed(settings: Settings, files: BundleFiles) -> Iterator[Steps]:
+def sandboxed(settings: Settings, files: BundleFiles, meter: Meter) -> Iterator[Steps]:
     """Set up processes that take the steps over a bundle, until the block ends.
 
     One reads and plans, which is short work that the daemon waits for; the others stage.
@@ -77,8 +79,8 @@ def sandboxed(settings: Settings, files: BundleFiles) -> Iterator[Steps]:
     """
     limits = Limits(settings.work_seconds, settings.work_memory_mb * 1024**2)
     setting = Setting(files, settings.engine, settings.state)
-    examiner = Bench(setting, limits)
-    stagers = _Stagers(lambda: Bench(setting, limits), settings.workers)
+    examiner = Bench(setting, limits, meter.process_started)
+    stagers = _Stagers(lambda: Bench(setting, limits, meter.process_started), settings.workers)
     try:
         examiner.start()
         stagers.warm()
@@ -132,19 +134,19 @@ def serve(settings: Settings, wake: Wake, announce: Callable[[], None]) -> None:
     KeyFileError
         When a trusted key cannot be used.
     Unavailable
-        When the state folder is in use or cannot be used.
+        When the state folder is in use or cannot be used, or the port for metrics cannot be opened.
     """
     settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     for folder in (settings.inbox, settings.outbox):
         folder.mkdir(parents=True, exist_ok=True)
-    with sole_daemon(settings.state):
+    with sole_daemon(settings.state), metering(settings) as meter:
         for leftover in settings.state.glob(f"{SCRATCH_PREFIX}*"):
             shutil.rmtree(leftover, ignore_errors=True)
         files = read_files(settings.bundle)
         find_signer(files, read_public_keys(settings.trusted_keys))
         Site.read(settings.prevalence, settings.covariates)  # read for each study; what is wrong with it is said now
         with (
-            sandboxed(settings, files) as steps,
+            sandboxed(settings, files, meter) as steps,
             Database(settings.state / "ledger.sqlite") as database,
         ):
             gc.freeze()  # what was made at start-up stays: no collection need look at it again
@@ -152,7 +154,7 @@ def serve(settings: Settings, wake: Wake, announce: Callable[[], None]) -> None:
             watcher = Watcher(settings.inbox, wake, settings.watch)
             watcher.start()
             try:
-                Daemon(settings, digest_of(files), steps, database, wake, watcher).run(announce)
+                Daemon(settings, digest_of(files), steps, database, wake, watcher, meter=meter).run(announce)
             finally:
                 watcher.stop()
 
@@ -174,6 +176,8 @@ class Daemon:
         What rings `wake` on file events; None where the scan does all the work.
     clock
         A monotonic clock, so that setting the time of day disturbs nothing.
+    meter
+        What it tells of itself.
     """
 
     def __init__(
@@ -185,11 +189,14 @@ class Daemon:
         wake: Wake,
         watcher: Watcher | None = None,
         clock: Callable[[], float] = time.monotonic,
+        meter: Meter = _UNMETERED,
     ) -> None:
         self._settings, self._bundle_digest, self._steps, self._wake = settings, bundle_digest, steps, wake
         self._watcher, self._clock = watcher, clock
         self._database = database
-        self._ledger = Ledger(database)
+        self._meter = meter
+        meter.answers_by(bundle_digest)
+        self._ledger = Ledger(database, moved=meter.moved)
         files = FileTable(database, __version__)
         self._canary = self._make_canary(files)
         is_canary = self._canary.is_one if self._canary else lambda _: False
@@ -275,6 +282,7 @@ class Daemon:
         self._looked_at = self._clock()
         if self._watcher:
             self._watcher.looked(found=self._inboxes[0].found)
+        self._meter.looked(self._inboxes[0].scan_cost, len(self._inboxes[0]))
         if self._begin_anew:
             self._dispatcher.forget()
             self._ledger.release_claims(max_attempts=self._settings.max_attempts, counted=False)

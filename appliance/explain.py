@@ -20,6 +20,7 @@ _EXAMPLES = {
     "covariates": "/etc/lungstage/covariates.csv",
     "workers": 2,
     "canary_seconds": 3600.0,
+    "metrics_port": 9477,
 }
 """Values for the template where a setting has no default that a file could say."""
 

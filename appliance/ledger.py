@@ -47,11 +47,20 @@ class Ledger:
         Where they are kept.
     now
         Source of the time of day.
+    moved
+        Told of each job that has come into another state.
     """
 
-    def __init__(self, database: Database, *, now: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        now: Callable[[], datetime] = utc_now,
+        moved: Callable[[Job], None] = lambda _: None,
+    ) -> None:
         self._db = database
         self._now = now
+        self._moved = moved
 
     # Looking
 
@@ -300,11 +309,14 @@ class Ledger:
         among = ", ".join(f"'{state}'" for state in sources)
         sql = f"UPDATE jobs SET {', '.join(sets)} WHERE id = :id AND state IN ({among}) RETURNING *"  # noqa: S608
         values: dict[str, object] = {**columns, "id": job_id}
+        before = self.job(job_id)
         rows = self._db.query(sql, values)
         if not rows:
-            job = self.job(job_id)
-            raise IllegalTransitionError(f"job {job_id}: {job.state if job else 'absent'} -> {to}")
-        return _job(rows[0])
+            raise IllegalTransitionError(f"job {job_id}: {before.state if before else 'absent'} -> {to}")
+        job = _job(rows[0])
+        if before is None or before.state is not job.state:
+            self._moved(job)
+        return job
 
 
 def _among(states: Iterable[JobState]) -> str:

@@ -56,10 +56,12 @@ class Bench:
         What the process is set up with before the first request: :class:`appliance.exchange.Setting`.
     limits
         What it may take.
+    started
+        Told of each process that is started.
     """
 
-    def __init__(self, setting: object, limits: Limits) -> None:
-        self._setting, self._limits = setting, limits
+    def __init__(self, setting: object, limits: Limits, started: Callable[[], None] = lambda: None) -> None:
+        self._setting, self._limits, self._started = setting, limits, started
         self._process: subprocess.Popen[bytes] | None = None
         self._requests: Connection[Any, Any]
         self._answers: Connection[Any, Any]
@@ -104,6 +106,7 @@ class Bench:
         with contextlib.suppress(OSError):  # so that no message has to wait until it is read; else it waits
             fcntl.fcntl(ours_out, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._requests, self._answers = Connection(ours_out, readable=False), Connection(ours_in, writable=False)
+        self._started()
         self._is_set_up = False
         self._until = time.monotonic() + _START_SECONDS
         self._send(self._setting)

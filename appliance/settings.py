@@ -93,6 +93,9 @@ class Settings(BaseModel):
         None, description="How often a synthetic study is sent through every step, never to the outbox; none: never."
     )
     canary_patience_seconds: Seconds = Field(120.0, description="How long a canary may take before an alarm is raised.")
+    metrics_port: int | None = Field(
+        None, ge=1, le=65535, description="Port of 127.0.0.1 on which Prometheus may read metrics; none opens no port."
+    )
     log_format: Literal["text", "json"] = Field("text", description="Form of the log lines on stderr.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
 
