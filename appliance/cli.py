@@ -35,6 +35,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+InboxOption = Annotated[Path | None, typer.Option(help="Folder that studies are copied into.", show_default=False)]
+OutboxOption = Annotated[Path | None, typer.Option(help="Folder that reports appear in.", show_default=False)]
+BundleOption = Annotated[Path | None, typer.Option(help="Folder of the model bundle.", show_default=False)]
 StateOption = Annotated[
     Path | None,
     typer.Option(
@@ -65,9 +68,9 @@ def _root(
 
 @app.command()
 def run(
-    inbox: Annotated[Path | None, typer.Option(help="Folder that studies are copied into.", show_default=False)] = None,
-    outbox: Annotated[Path | None, typer.Option(help="Folder that reports appear in.", show_default=False)] = None,
-    bundle: Annotated[Path | None, typer.Option(help="Folder of the model bundle.", show_default=False)] = None,
+    inbox: InboxOption = None,
+    outbox: OutboxOption = None,
+    bundle: BundleOption = None,
     state: StateOption = None,
     config: ConfigOption = None,
     trusted_key: TrustedOption = None,
@@ -315,6 +318,28 @@ def verify(
     proven = load_bundle(bundle, trusted=read_public_keys(trusted_key or ()))
     typer.echo(f"{proven.manifest.name} {proven.manifest.version} is whole and gives its golden case: {proven.digest}")
     typer.echo(f"It is signed by {proven.signer}." if proven.signer else "It is not signed.")
+
+
+@app.command()
+def doctor(
+    inbox: InboxOption = None,
+    outbox: OutboxOption = None,
+    bundle: BundleOption = None,
+    state: StateOption = None,
+    config: ConfigOption = None,
+    trusted_key: TrustedOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Look at all that a daemon with these settings needs; one line each, with the remedy. Ends with 3 on a problem."""
+    from appliance.doctor import examination
+    from appliance.doctor.finding import Verdict
+
+    given: dict[str, Any] = {"inbox": inbox, "outbox": outbox, "bundle": bundle, "state": state}
+    given |= {"trusted_keys": trusted_key or None}
+    findings = examination.examine(config, given)
+    typer.echo(examination.as_json(findings) if as_json else examination.in_words(findings))
+    if examination.worst(findings) is Verdict.PROBLEM:
+        raise typer.Exit(ExitStatus.REFUSED)
 
 
 @app.command()

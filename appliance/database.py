@@ -95,7 +95,7 @@ class Database:
         with self.transaction():
             version = self.query("PRAGMA user_version")[0][0]
             if version > SCHEMA_VERSION:
-                raise Unavailable(f"The ledger has schema version {version}; this release knows {SCHEMA_VERSION}.")
+                raise _newer(version)
             for migration in _MIGRATIONS[version:]:
                 for statement in migration.split(";"):
                     self.query(statement)
@@ -140,7 +140,12 @@ class DatabaseReader(Database):
     Raises
     ------
     Unavailable
-        When the file is not there, cannot be read, or has another release's schema.
+        When the file is not there, cannot be read, or was written by a newer release.
+
+    Attributes
+    ----------
+    schema_version
+        That of the file, which an older release may have made.
     """
 
     def __init__(self, path: Path) -> None:
@@ -148,10 +153,14 @@ class DatabaseReader(Database):
             uri = f"{path.absolute().as_uri()}?mode=ro"
             self._connection = sqlite3.connect(uri, uri=True, timeout=2.0, isolation_level=None)
             self._connection.row_factory = sqlite3.Row
-        version = self.query("PRAGMA user_version")[0][0]
-        if version != SCHEMA_VERSION:
+        self.schema_version = int(self.query("PRAGMA user_version")[0][0])
+        if self.schema_version > SCHEMA_VERSION:
             self.close()
-            raise Unavailable(f"The ledger has schema version {version}; this release's is {SCHEMA_VERSION}.")
+            raise _newer(self.schema_version)
+
+
+def _newer(version: int) -> Unavailable:
+    return Unavailable(f"The ledger has schema version {version}; this release knows {SCHEMA_VERSION}.")
 
 
 @contextlib.contextmanager

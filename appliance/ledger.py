@@ -109,6 +109,11 @@ class Ledger:
         rows = self._db.query("SELECT state, count(*) FROM jobs WHERE NOT canary GROUP BY state")
         return {JobState(state): n for state, n in rows}
 
+    def newest_change(self) -> datetime | None:
+        """Return when a job changed last."""
+        ((moment,),) = self._db.query("SELECT max(updated_at) FROM jobs")
+        return None if moment is None else datetime.fromisoformat(moment)
+
     def oldest_waiting(self) -> Job | None:
         """Return the job that has waited longest for something that may still arrive."""
         sql = f"SELECT * FROM jobs WHERE {_MAY_ARRIVE} ORDER BY {_WAITS_SINCE}, id LIMIT 1"  # noqa: S608

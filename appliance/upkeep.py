@@ -65,4 +65,4 @@ def free_mb(folder: Path) -> int | None:
         status = os.statvfs(folder)
     except OSError:  # it is away, which whoever writes to it will say
         return None
-    return status.f_bavail * status.f_frsize // 1_000_000
+    return status.f_bavail * status.f_frsize // 1024**2

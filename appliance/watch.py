@@ -90,7 +90,7 @@ class Watcher:
     ) -> None:
         self._root, self._wake, self._clock = root, wake, clock
         self._kind = file_system(root)
-        self._by_events = mode == "events" or (mode == "auto" and not _NETWORKED.fullmatch(self._kind))
+        self._by_events = mode == "events" or (mode == "auto" and not is_networked(self._kind))
         self._observer: BaseObserver | None = None
         self._identity: tuple[int, int] | None = None
         self._told_at, self._looked_at = -1e9, clock()
@@ -180,6 +180,11 @@ def _identity(root: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
+
+
+def is_networked(kind: str) -> bool:
+    """Whether a file system of that type lies on the network, or in another program's hands (FUSE)."""
+    return _NETWORKED.fullmatch(kind) is not None
 
 
 def file_system(path: Path) -> str:

@@ -189,7 +189,7 @@ def test_a_full_disk_is_told_of_when_it_begins_and_when_it_ends(
     keeper: Upkeep, clock: Clock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blocks = 499
-    monkeypatch.setattr(upkeep.os, "statvfs", lambda _: SimpleNamespace(f_bavail=blocks * 1000, f_frsize=1000))
+    monkeypatch.setattr(upkeep.os, "statvfs", lambda _: SimpleNamespace(f_bavail=blocks * 1024, f_frsize=1024))
     for _ in range(3):
         keeper.tick()
         clock.now += timedelta(seconds=11)
@@ -205,7 +205,7 @@ def test_a_full_disk_is_told_of_when_it_begins_and_when_it_ends(
 def test_a_disk_that_is_away_is_no_full_disk(tmp_path: Path) -> None:
     assert upkeep.free_mb(tmp_path / "absent") is None
     assert upkeep.free_mb(tmp_path) == pytest.approx(
-        os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize / 1e6, rel=0.05
+        os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize / 1024**2, rel=0.05
     )
 
 

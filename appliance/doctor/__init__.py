@@ -1,0 +1,1 @@
+"""``lungstage doctor``: looks at everything that a daemon needs, and says what is wrong and what helps."""

@@ -1,0 +1,100 @@
+"""A running daemon: whether there is one, whether it is alive, and how its ledger stands."""
+
+from __future__ import annotations
+
+import socket
+import sqlite3
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+from appliance import heartbeat
+from appliance.database import SCHEMA_VERSION, DatabaseReader
+from appliance.doctor.finding import Finding, ok, problem, warning
+from appliance.doctor.machine import is_locked
+from appliance.errors import Unavailable
+from appliance.joblist import in_words, waits_too_long
+from appliance.ledger import Ledger
+from appliance.settings import Settings
+
+
+def daemon(settings: Settings) -> Iterator[Finding]:
+    """Whether a daemon is at work, and showed a sign of life lately."""
+    locked = is_locked(settings.state / "lock")
+    if locked is None:
+        yield warning("daemon", "This user may not see whether a daemon is at work.", "Run it as the daemon's user.")
+        return
+    if not locked:
+        yield warning(
+            "daemon", f"No daemon is at work on {settings.state}.",
+            "systemctl start lungstage, or lungstage run.",
+        )  # fmt: skip
+        return
+    try:
+        beat = heartbeat.prove_alive(settings.state)
+    except Unavailable as error:
+        yield problem(
+            "daemon",
+            f"A daemon is there, but not well: {error}",
+            "If it has just been started, wait a little; else its log says more.",
+        )
+    else:
+        yield ok(
+            "daemon", f"A daemon is at work, by {'file events' if beat.watch == 'events' else 'polling'};"
+            f" {beat.files} files in the inbox, {beat.in_hand} studies in hand.",
+        )  # fmt: skip
+
+
+def ledger(settings: Settings) -> Iterator[Finding]:
+    """Whether the ledger can be read, is whole, and tells of nothing that a person should see to."""
+    path = settings.state / "ledger.sqlite"
+    if not path.exists():
+        yield ok("ledger", "There is no ledger yet; a daemon makes it.")
+        return
+    try:
+        with DatabaseReader(path) as database:
+            if database.schema_version < SCHEMA_VERSION:
+                yield ok("ledger", "The ledger is an older release's; a daemon brings it up to date at its start.")
+                return
+            damage = str(database.query("PRAGMA quick_check(1)")[0][0])
+            jobs = Ledger(database)
+            total, oldest, newest = sum(jobs.counts().values()), jobs.oldest_waiting(), jobs.newest_change()
+    except Unavailable as error:
+        yield problem("ledger", str(error), "Give it to the daemon's user, or restore the state folder.")
+        return
+    except sqlite3.DatabaseError as error:
+        damage = str(error)
+    now, age = datetime.now(UTC), timedelta(seconds=settings.alert_after_seconds)
+    if damage != "ok":
+        yield problem(
+            "ledger", f"The ledger is damaged ({damage.splitlines()[0]}).",
+            "Stop the daemon, and restore the state folder from its last copy.",
+        )  # fmt: skip
+    elif newest is not None and newest > now + timedelta(minutes=1):
+        yield problem(
+            "ledger", f"The ledger's last change lies {in_words(newest - now)} ahead: the clock was set back.",
+            "Set the clock right.",
+        )  # fmt: skip
+    elif oldest is not None and waits_too_long(oldest, now, age):
+        yield warning(
+            "ledger", f"{total} jobs; job {oldest.id} waits for more than {in_words(age)}.",
+            f"lungstage jobs --state {settings.state} --only waiting --only held",
+        )  # fmt: skip
+    else:
+        yield ok("ledger", f"{total} jobs, and none waits for too long.")
+
+
+def metrics(settings: Settings) -> Iterator[Finding]:
+    """Whether a daemon could open the port for metrics."""
+    if settings.metrics_port is None or is_locked(settings.state / "lock"):
+        return
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", settings.metrics_port))
+    except OSError as error:
+        yield problem(
+            "metrics", f"Port {settings.metrics_port} of 127.0.0.1 cannot be opened: {error.strerror}.",
+            "Set metrics_port to a free one.",
+        )  # fmt: skip
+    else:
+        yield ok("metrics", f"Port {settings.metrics_port} of 127.0.0.1 is free.")

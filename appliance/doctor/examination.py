@@ -1,0 +1,60 @@
+"""All checks in their order, and what is printed of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from appliance.doctor import daemon, folders, host, software
+from appliance.doctor.finding import Finding, Verdict, ok, problem
+from appliance.settings import Settings, SettingsError, load_settings
+
+_CHECKS: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (
+    folders.user, folders.inbox, folders.outbox, folders.state, folders.space,
+    software.bundle, software.covariates, software.decoders,
+    host.watcher, host.clock, host.memory,
+    daemon.daemon, daemon.ledger, daemon.metrics,
+)  # fmt: skip
+
+
+def examine(config: Path | None, overrides: Mapping[str, Any]) -> tuple[Finding, ...]:
+    """Make every check over the settings that a daemon would get; one that cannot be made does not stop the others.
+
+    Parameters
+    ----------
+    config, overrides
+        As for :func:`appliance.settings.load_settings`.
+    """
+    try:
+        settings = load_settings(config, overrides)
+    except SettingsError as error:
+        return (problem("settings", str(error), "lungstage settings --explain tells what there is."),)
+    found = [ok("settings", "They can be used.")]
+    for check in _CHECKS:
+        try:
+            found += check(settings)
+        except OSError as error:
+            name = check.__name__
+            found.append(problem(name, f"It could not be looked at: {error.strerror}.", "Look at the disk and mount."))
+    return tuple(found)
+
+
+def worst(findings: tuple[Finding, ...]) -> Verdict:
+    """Return the gravest verdict."""
+    return max((finding.verdict for finding in findings), key=list(Verdict).index)
+
+
+def in_words(findings: tuple[Finding, ...]) -> str:
+    """Put the findings into one line each."""
+    return "\n".join(
+        f"{one.verdict:<8} {one.check:<10} {one.sentence}" + (f" {one.remedy}" if one.remedy else "")
+        for one in findings
+    )
+
+
+def as_json(findings: tuple[Finding, ...]) -> str:
+    """Put the findings into one JSON object."""
+    return json.dumps({"verdict": worst(findings), "findings": [asdict(one) for one in findings]}, indent=2)

@@ -1,0 +1,66 @@
+"""What computes: the bundle, the site's table, and what decodes pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import HTJ2KLossless, JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
+
+from appliance.bundle import load_bundle
+from appliance.covariates import Site
+from appliance.dicom import jpeg_lossless
+from appliance.doctor.finding import Finding, ok, problem, warning
+from appliance.errors import Refused
+from appliance.settings import Settings
+from appliance.signature import KeyFileError, read_public_keys
+
+_COMPRESSED = {
+    "RLE": RLELossless, "JPEG-LS": JPEGLSLossless, "JPEG 2000": JPEG2000Lossless, "HTJ2K": HTJ2KLossless,
+    "JPEG Lossless": JPEGLosslessSV1,
+}  # fmt: skip
+"""The lossless compressions that archives send CT in; what is not compressed needs no decoder."""
+
+
+def bundle(settings: Settings) -> Iterator[Finding]:
+    """Whether the bundle is whole, is signed as it must be, and proves itself on this machine."""
+    try:
+        trusted = read_public_keys(settings.trusted_keys)
+        proven = load_bundle(settings.bundle, engine=settings.engine, trusted=trusted)
+    except Refused as refused:
+        remedy = "Copy the bundle anew from where it was published; docs/reason-codes.md explains the code."
+        yield problem("bundle", f"{refused} [{refused.reason.code}]", remedy)
+    except KeyFileError as error:
+        yield problem("bundle", str(error), "Set trusted_keys to files of public keys in PEM.")
+    else:
+        manifest, signer = proven.manifest, f"signed by {proven.signer}" if proven.signer else "not signed"
+        told = f"{manifest.name} {manifest.version} is whole, {signer}, and gives its golden case"
+        yield ok("bundle", f"{told} ({proven.digest[:12]}).")
+
+
+def covariates(settings: Settings) -> Iterator[Finding]:
+    """Whether the site's table of covariates can be used."""
+    if settings.covariates is None:
+        return
+    try:
+        Site.read(settings.prevalence, settings.covariates)
+    except Refused as refused:
+        yield problem("covariates", str(refused), "Mend the table; docs/settings.md says what it must look like.")
+    except OSError as error:
+        told = f"{settings.covariates} cannot be read: {error.strerror}."
+        yield problem("covariates", told, "Put the table there, and let the daemon's user read it.")
+    else:
+        yield ok("covariates", f"{settings.covariates} can be used.")
+
+
+def decoders(_: Settings) -> Iterator[Finding]:
+    """Whether compressed pixels can be decoded."""
+    jpeg_lossless.register()
+    missing = [name for name, uid in _COMPRESSED.items() if not get_decoder(uid).is_available]
+    if missing:
+        yield warning(
+            "decoders", f"There is no decoder for {', '.join(missing)}: slices so compressed are refused.",
+            "Have the archive send CT uncompressed, or compressed in another way.",
+        )  # fmt: skip
+    else:
+        yield ok("decoders", f"There are decoders for {', '.join(_COMPRESSED)}.")
