@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
+import typer.main
+from prometheus_client import generate_latest
+
+from appliance import heartbeat
+from appliance.cli import app
+from appliance.database import Database
 from appliance.errors import ReasonCode
+from appliance.heartbeat import Heartbeat
+from appliance.job import JobState
+from appliance.ledger import utc_now
+from appliance.prometheus import PrometheusMeter
 from appliance.settings import Settings
 from tests.conftest import ROOT
 
@@ -23,3 +34,44 @@ def test_every_setting_is_documented_with_its_default() -> None:
     for name, field in Settings.model_fields.items():
         if not field.is_required() and field.default_factory is None and field.default is not None:
             assert rows[name] == f"`{field.default}`"
+
+
+class TestOperating:
+    """docs/operating.md."""
+
+    text = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
+
+    def test_commands_exist_with_their_options(self) -> None:
+        commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+        rows = re.findall(r"^\| `lungstage (\w+)[^`]*` \| (.*) \|$", self.text, flags=re.MULTILINE)
+        assert rows
+        for name, meaning in rows:
+            options = {option for parameter in commands[name].params for option in parameter.opts}
+            assert set(re.findall(r"--[a-z]+", meaning)) <= options, name
+
+    def test_every_metric_is_there_and_no_other(self, tmp_path: Path) -> None:
+        Database(tmp_path / "ledger.sqlite").close()
+        beat = Heartbeat(utc_now(), 60.0, "1", "b", watch="poll", files=0, in_hand=0, overdue=0, canary=True)
+        heartbeat.write(tmp_path, beat)
+        page = generate_latest(PrometheusMeter(tmp_path).registry).decode()
+        first_cells = re.findall(r"^\| (`lungstage_[^|]*) \|", self.text, flags=re.MULTILINE)
+        documented = {name for cell in first_cells for name in re.findall(r"`(\w+)(?:\{[\w,]+\})?`", cell)}
+        assert documented == set(re.findall(r"^# TYPE (\w+) ", page, flags=re.MULTILINE))
+
+    def test_every_state_is_there(self) -> None:
+        table = self.text.split("## States of a job")[1].split("## Watch")[0]
+        first_cells = re.findall(r"^\| (`[^|]*) \|", table, flags=re.MULTILINE)
+        assert {state for cell in first_cells for state in re.findall(r"`(\w+)`", cell)} == set(JobState)
+
+    def test_events_are_logged_at_their_level(self) -> None:
+        code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "appliance").rglob("*.py"))
+        rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| (warning|error) \|", self.text, flags=re.MULTILINE)
+        assert rows
+        for cell, level in rows:
+            for event in re.findall(r"\w+", cell):
+                assert f'logger.{level}("{event}"' in code, event
+
+    def test_settings_that_are_named_exist(self) -> None:
+        named = set(re.findall(r"`((?!lungstage_)\w+_(?:seconds|mb|port|format))`", self.text))
+        assert named <= set(Settings.model_fields)
+        assert "alert_after_seconds" in named

@@ -224,3 +224,22 @@ def test_filters_of_the_ledger(ledger: Ledger, clock: Clock) -> None:
     assert ledger.jobs(study="1.2") == every
     assert ledger.jobs(study="1.2' OR '1'='1") == ()
     assert ledger.counts() == {JobState.WAITING: 4, JobState.HELD: 1, JobState.REFUSED: 1}
+
+
+def test_a_report_that_was_taken_from_the_outbox_is_not_missed(tmp_path: Path) -> None:
+    house = House(tmp_path)
+    put_study(house.inbox)
+    house.run(2)
+    (report,) = house.reports()
+    content = report.read_bytes()
+    for path in house.outbox.iterdir():
+        path.unlink()
+    house.run(30)
+    house.restart()
+    house.run(30)
+    assert house.states() == ["delivered"]
+    assert not list(house.outbox.iterdir())
+    house.ledger.requeue(1)
+    house.restart()
+    house.run(5)
+    assert report.read_bytes() == content
