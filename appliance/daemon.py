@@ -226,7 +226,7 @@ class Daemon:
 
     def run(self, announce: Callable[[], None] = lambda: None) -> None:
         """Serve until told to stop; jobs in hand are finished, or given back where that is not done soon."""
-        released = self._ledger.release_claims(max_attempts=self._settings.max_attempts, counted=True)
+        released = self._ledger.release_claims()
         leftovers = outbox.clean(self._settings.outbox)
         logger.info("started", extra={"bundle": self._bundle_digest, "released": len(released), "cleaned": leftovers})
         self._beat()
@@ -246,7 +246,7 @@ class Daemon:
                 failures += 1
                 self._wake.pause(pause_after(failures, self._settings))
         self._finish()
-        self._ledger.release_claims(max_attempts=self._settings.max_attempts, counted=False)
+        self._ledger.release_claims()
         heartbeat.end(self._settings.state)
         logger.info("stopped")
 
@@ -285,7 +285,7 @@ class Daemon:
         self._meter.looked(self._inboxes[0].scan_cost, len(self._inboxes[0]))
         if self._begin_anew:
             self._dispatcher.forget()
-            self._ledger.release_claims(max_attempts=self._settings.max_attempts, counted=False)
+            self._ledger.release_claims()
             self._casebook.forget()
         if any(looks) or self._begin_anew:
             self._note_ready(self._casebook.update(self._steps.assemble(self._headers())))

@@ -68,7 +68,7 @@ class House:
     def start(self) -> None:
         self.database = Database(self.state / "ledger.sqlite")
         self.ledger = Ledger(self.database)
-        self.ledger.release_claims(max_attempts=3, counted=True)
+        self.ledger.release_claims()
         wake: Any = self.wake
         self.daemon = Daemon(
             self.settings, self.bundle.digest, self.steps.steps(), self.database, wake, clock=self.wake

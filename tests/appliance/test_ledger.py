@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import sqlite3
 import tempfile
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, assume, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from appliance.database import _FIRST_SCHEMA, SCHEMA_VERSION, Database
 from appliance.errors import Reason, ReasonCode, Unavailable
-from appliance.job import TRANSITIONS, Job, JobState
+from appliance.job import IN_HAND_STATES, RESTING_STATES, TRANSITIONS, Job, JobState
 from appliance.ledger import IllegalTransitionError, Ledger, RequeueError
 
 LEASE = timedelta(seconds=60)
 HELD = Reason(ReasonCode.SLICES_MISSING, "2 slices are missing.")
 BAD = Reason(ReasonCode.ROI_EMPTY, "The region of interest is empty.")
-MAX_ATTEMPTS = 3
+WAL = "ledger.sqlite-wal"
+MEMORY = "/dev/shm"  # thousands of commits, and a disk would have to obey each
 
 
 @pytest.fixture
@@ -42,15 +46,14 @@ def finish(ledger: Ledger) -> Job:
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """Whatever happens in whatever order, crashes and expired leases included, the ledger does what the model does."""
+    """Whatever happens in whatever order, crashes and power cuts included, the ledger does what the model does."""
 
     @initialize()
     def start(self) -> None:
-        self.folder = tempfile.TemporaryDirectory()
+        self.folder = tempfile.TemporaryDirectory(dir=MEMORY if Path(MEMORY).is_dir() else None)
         self.now = datetime(2026, 1, 1, tzinfo=UTC)
         self.model: dict[int, dict[str, Any]] = {}
         self.dates: dict[tuple[str, str], datetime] = {}
-        self.tries = 0
         self.reopen()
 
     def reopen(self) -> None:
@@ -62,11 +65,20 @@ class LedgerMachine(RuleBasedStateMachine):
             self.database.close()
             self.folder.cleanup()
 
-    def pick(self, data: st.DataObject) -> tuple[int, dict[str, Any]]:
-        job_id = data.draw(st.sampled_from(sorted(self.model)))
+    def pick(self, data: st.DataObject, to: JobState | None = None) -> tuple[int, dict[str, Any]]:
+        """Any job; of those that may move to a state, most of the time."""
+        fit = [i for i, row in self.model.items() if to in TRANSITIONS[row["state"]]]
+        strict = fit and data.draw(st.integers(0, 4)) > 0
+        job_id = data.draw(st.sampled_from(sorted(fit if strict else self.model)))
         return job_id, self.model[job_id]
 
-    def attempt(self, job_id: int, to: JobState, call: Any) -> bool:
+    def in_hand(self) -> list[dict[str, Any]]:
+        return [row for row in self.model.values() if row["state"] in IN_HAND_STATES]
+
+    def are_ready(self) -> set[int]:
+        return {i for i, row in self.model.items() if row["state"] is JobState.READY}
+
+    def attempt(self, job_id: int, to: JobState, call: Callable[[], Job]) -> bool:
         if to in TRANSITIONS[self.model[job_id]["state"]]:
             assert call().state is to
             self.model[job_id]["state"] = to
@@ -81,9 +93,7 @@ class LedgerMachine(RuleBasedStateMachine):
             row["attempts"] = 0
         row.update(content=content, fingerprint=fingerprint)
 
-    @rule(seconds=st.sampled_from([-7200, 1, 61]))
-    def time_passes(self, seconds: int) -> None:
-        self.now += timedelta(seconds=seconds)
+    # What a daemon does
 
     @rule(key=st.sampled_from("xyz"))
     def open(self, key: str) -> None:
@@ -91,21 +101,29 @@ class LedgerMachine(RuleBasedStateMachine):
         assert job.id not in self.model
         self.model[job.id] = {
             "key": key, "state": JobState.WAITING, "content": None, "fingerprint": None, "bundle": None,
-            "attempts": 0, "tried": -1,
+            "attempts": 0,
         }  # fmt: skip
+
+    @rule(key=st.sampled_from("xyz"), fingerprint=st.sampled_from("fg"))
+    def arrives_whole(self, key: str, fingerprint: str) -> None:
+        self.open(key)
+        job_id = max(self.model)
+        self.ledger.ready(job_id, content="p", fingerprint=fingerprint, bundle_digest="m")
+        self.now_has(job_id, "p", fingerprint)
+        self.model[job_id].update(state=JobState.READY, bundle="m")
 
     @precondition(lambda self: self.model)
     @rule(data=st.data(), content=st.sampled_from("pq"), state=st.sampled_from(["wait", "hold", "refuse"]))
     def not_ready(self, data: st.DataObject, content: str, state: str) -> None:
-        job_id, _ = self.pick(data)
         to = {"wait": JobState.WAITING, "hold": JobState.HELD, "refuse": JobState.REFUSED}[state]
+        job_id, _ = self.pick(data, to)
         if self.attempt(job_id, to, lambda: getattr(self.ledger, state)(job_id, HELD, content=content)):
             self.now_has(job_id, content, None)
 
     @precondition(lambda self: self.model)
     @rule(data=st.data(), fingerprint=st.sampled_from("fg"), bundle=st.sampled_from("mn"))
     def ready(self, data: st.DataObject, fingerprint: str, bundle: str) -> None:
-        job_id, row = self.pick(data)
+        job_id, row = self.pick(data, JobState.READY)
 
         def call() -> Job:
             return self.ledger.ready(job_id, content="p", fingerprint=fingerprint, bundle_digest=bundle)
@@ -115,98 +133,130 @@ class LedgerMachine(RuleBasedStateMachine):
             self.now_has(job_id, "p", fingerprint)
             row["bundle"] = bundle
 
+    @precondition(lambda self: self.are_ready())
     @rule()
     def claim(self) -> None:
         job = self.ledger.claim(LEASE)
-        waiting = {i: row for i, row in self.model.items() if row["state"] is JobState.READY}
-        if job is None:
-            assert not waiting
-            return
-        assert job.id in waiting
+        assert job is not None
+        assert job.id in self.are_ready()
         row = self.model[job.id]
         row["attempts"] += 1
         row.update(state=JobState.CLAIMED, lease=self.now + LEASE)
         expected = self.dates.setdefault((row["fingerprint"], row["bundle"]), self.now)
         assert job.created_at == expected  # a rerun bears the date of the first run
 
-    @precondition(lambda self: self.model)
+    @precondition(lambda self: self.in_hand())
     @rule(data=st.data())
     def staged(self, data: st.DataObject) -> None:
-        job_id, _ = self.pick(data)
-        self.attempt(
-            job_id, JobState.STAGED, lambda: self.ledger.staged(job_id, {"stage": "early"}, "2.25.1", "2.25.2")
-        )
+        job_id, _ = self.pick(data, JobState.STAGED)
+        answer = {"stage": "early"}, "2.25.1", "2.25.2"
+        self.attempt(job_id, JobState.STAGED, lambda: self.ledger.staged(job_id, *answer))
 
-    @precondition(lambda self: self.model)
+    @precondition(lambda self: self.in_hand())
     @rule(data=st.data())
     def delivered(self, data: st.DataObject) -> None:
-        job_id, row = self.pick(data)
+        job_id, row = self.pick(data, JobState.DELIVERED)
         if self.attempt(job_id, JobState.DELIVERED, lambda: self.ledger.delivered(job_id, Path("SR.dcm"))):
             row["attempts"] = 0
 
-    @rule()
-    def crash_and_restart(self) -> None:
-        self.database.close()
-        self.reopen()
-        self.ledger.release_claims(max_attempts=MAX_ATTEMPTS, counted=True)
-        for row in self.model.values():
-            self.model_release(row, counted=True)
-
-    @rule()
-    def stop_and_restart(self) -> None:
-        self.ledger.release_claims(max_attempts=MAX_ATTEMPTS, counted=False)
-        self.database.close()
-        self.reopen()
-        for row in self.model.values():
-            self.model_release(row, counted=False)
-
-    @rule()
-    def leases_expire(self) -> None:
-        released = self.ledger.release_claims(max_attempts=MAX_ATTEMPTS, counted=True, expired_only=True)
-        in_hand = {i for i, row in self.model.items() if row["state"] in (JobState.CLAIMED, JobState.STAGED)}
-        expired = {i for i in in_hand if self.model[i]["lease"] < self.now}
-        assert {job.id for job in released} == expired
-        for job_id in expired:
-            self.model_release(self.model[job_id], counted=True)
+    @precondition(lambda self: self.in_hand())
+    @rule(data=st.data(), counted=st.booleans())
+    def release(self, data: st.DataObject, counted: bool) -> None:
+        in_hand = self.in_hand()
+        job_id = data.draw(st.sampled_from([i for i, row in self.model.items() if row in in_hand]))
+        assert self.ledger.release(job_id, counted=counted).state is JobState.READY
+        self.model_release(self.model[job_id], counted=counted)
 
     def model_release(self, row: dict[str, Any], *, counted: bool) -> None:
-        if row["state"] not in (JobState.CLAIMED, JobState.STAGED):
-            return
-        if counted and row["attempts"] >= MAX_ATTEMPTS:
-            row["state"] = JobState.REFUSED
-            return
         row["state"] = JobState.READY
-        if not counted:
-            row["attempts"] = max(row["attempts"] - 1, 0)
+        row["attempts"] -= not counted
 
     @precondition(lambda self: self.model)
     @rule(data=st.data())
     def requeue(self, data: st.DataObject) -> None:
         job_id, row = self.pick(data)
         newest = max(i for i, other in self.model.items() if other["key"] == row["key"])
-        if row["state"] in (JobState.DELIVERED, JobState.REFUSED, JobState.HELD) and newest == job_id:
+        if row["state"] in RESTING_STATES and newest == job_id:
             assert self.ledger.requeue(job_id).state is JobState.WAITING
             row.update(state=JobState.WAITING, content=None, fingerprint=None, attempts=0)
         else:
             with pytest.raises(RequeueError):
                 self.ledger.requeue(job_id)
 
-    @invariant()
-    def rows_agree(self) -> None:
-        if not hasattr(self, "ledger"):
-            return
-        kept = {
+    # What befalls it
+
+    @rule(seconds=st.sampled_from([-7200, 1, 61]))
+    def time_passes_or_is_set_back(self, seconds: int) -> None:
+        self.now += timedelta(seconds=seconds)
+
+    @precondition(lambda self: self.in_hand())
+    @rule(clean=st.booleans())
+    def ends_and_restarts(self, clean: bool) -> None:
+        """A daemon that is killed leaves its claims to the next, which is no study's fault; one that stops does not."""
+        for step in (self.release_all, self.reconnect) if clean else (self.reconnect, self.release_all):
+            step()
+        self.ledger.unready()
+        for job_id in self.are_ready():
+            self.model[job_id]["state"] = JobState.WAITING
+        assert self.ledger.claim(LEASE) is None
+
+    def release_all(self) -> None:
+        in_hand = self.in_hand()
+        assert len(self.ledger.release_claims()) == len(in_hand)
+        for row in in_hand:
+            self.model_release(row, counted=False)
+
+    @rule()
+    def reconnect(self) -> None:
+        self.database.close()
+        self.reopen()
+
+    @rule(data=st.data(), share=st.floats(0, 1))
+    def power_fails(self, data: st.DataObject, share: float) -> None:
+        """What was being written is cut off anywhere: the change has happened or has not, and nothing else has."""
+        before, tables = self.on_disk(), copy.deepcopy((self.model, self.dates))
+        steps: list[Callable[[], None]] = [self.claim] if self.are_ready() else [lambda: self.open("x")]
+        if self.in_hand():
+            steps += [lambda: self.staged(data), lambda: self.delivered(data), lambda: self.release(data, True)]
+        data.draw(st.sampled_from(steps))()
+        after = self.on_disk()
+        assume(before["ledger.sqlite"] == after["ledger.sqlite"])  # else it was a checkpoint
+        pairs = zip(before.get(WAL, b""), after[WAL], strict=False)
+        at_least = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+        left = after | {WAL: after[WAL][: at_least + round(share * (len(after[WAL]) - at_least))]}
+        self.database.close()
+        folder = Path(self.folder.name)
+        for path in folder.iterdir():
+            path.unlink()
+        for name, content in left.items():
+            (folder / name).write_bytes(content)
+        self.reopen()
+        if self.kept() != self.told():
+            assert share < 1, "a change that was committed is lost"
+            self.model, self.dates = tables
+
+    def on_disk(self) -> dict[str, bytes]:
+        paths = Path(self.folder.name).iterdir()
+        return {path.name: path.read_bytes() for path in paths if not path.name.endswith("-shm")}
+
+    def kept(self) -> dict[int, tuple[Any, ...]]:
+        return {
             job.id: (job.case_key, job.state, job.content, job.fingerprint, job.attempts) for job in self.ledger.jobs()
         }
-        told = {
-            i: (row["key"], row["state"], row["content"], row["fingerprint"], row["attempts"])
-            for i, row in self.model.items()
-        }
-        assert kept == told
+
+    def told(self) -> dict[int, tuple[Any, ...]]:
+        columns = ("key", "state", "content", "fingerprint", "attempts")
+        return {i: tuple(row[column] for column in columns) for i, row in self.model.items()}
+
+    @invariant()
+    def both_agree(self) -> None:
+        if hasattr(self, "ledger"):
+            assert self.kept() == self.told()
+            assert self.ledger.overdue() == sum(row["lease"] < self.now for row in self.in_hand())
 
 
 LedgerMachine.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=60, stateful_step_count=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 TestLedgerAgainstModel = LedgerMachine.TestCase
 
@@ -248,20 +298,28 @@ def test_a_rerun_bears_the_date_of_the_first_run_and_another_bundle_a_new_one(tm
     assert other.created_at > first.created_at
 
 
-def test_a_study_that_kills_the_process_is_given_up(tmp_path: Path) -> None:
+def test_a_daemon_that_is_killed_again_and_again_is_no_study_s_fault(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     ready(Ledger(Database(path)))
-    for life in range(1, MAX_ATTEMPTS + 1):
+    for life in range(20):
         ledger = Ledger(Database(path))
+        ledger.release_claims()
         ledger.unready()
-        job = ledger.jobs()[0]
+        (job,) = ledger.jobs()
+        assert (job.state, job.attempts) == (JobState.WAITING, 0), life
         ledger.ready(job.id, content="c", fingerprint="f", bundle_digest="b")  # examined afresh: same content
-        assert ledger.claim(LEASE) is not None, life
-        Ledger(Database(path)).release_claims(max_attempts=MAX_ATTEMPTS, counted=True)
-    (job,) = Ledger(Database(path)).jobs()
-    assert job.state is JobState.REFUSED
-    assert job.reason is not None
-    assert job.reason.code is ReasonCode.INTERNAL_ERROR
+        assert ledger.claim(LEASE) is not None
+
+
+def test_what_was_in_hand_when_the_daemon_was_killed_is_tried_again_after_all_others(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    first = Ledger(Database(path))
+    suspect, others = ready(first, "a", "f"), {ready(first, key, key).id for key in "bcd"}
+    assert first.claim(LEASE) == first.job(suspect.id)
+    second = Ledger(Database(path))
+    second.release_claims()
+    claims = [second.claim(LEASE) for _ in range(4)]
+    assert {job.id for job in claims[:3] if job} == others
 
 
 def test_a_superseded_job_names_its_successor_and_does_not_answer(ledger: Ledger) -> None:
