@@ -122,6 +122,10 @@ class ExhaustedError(LungstageError):
     """A process was ended over what it was given to do: it took too much memory or time, or died of it."""
 
 
+class KilledError(ExhaustedError):
+    """A process was ended by SIGKILL: by somebody, or by a kernel short of memory, so maybe not over what it did."""
+
+
 class DefectError(Exception):
     """A defect of ours in another process; :attr:`defect` is what :func:`appliance.logs.defect` says of it there."""
 

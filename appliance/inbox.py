@@ -17,12 +17,13 @@ from pathlib import Path
 
 from appliance.dicom.files import read_headers
 from appliance.dicom.instance import Header, headers_from_json, headers_to_json
-from appliance.errors import ExhaustedError, Reason, ReasonCode, Refused, Unavailable
+from appliance.errors import ExhaustedError, KilledError, Reason, ReasonCode, Refused, Unavailable
 from appliance.filetable import FileRecord, FileTable
 from appliance.logs import defect, logger
 
 READ_BUDGET_SECONDS = 0.5
 RETRY_SECONDS = 5.0
+MAX_KILLS = 3  # of the process that reads, over one file, before that file is given up
 
 
 def _stamp(status: os.stat_result) -> int:
@@ -37,6 +38,7 @@ class _Entry:
     seen: float  # when these bytes were first seen, on the monotonic clock
     resting: bool = False  # read, or known from before
     headers: tuple[Header, ...] = ()
+    kills: int = 0  # of the process that was reading it
 
 
 class Inbox:
@@ -157,11 +159,13 @@ class Inbox:
         except Refused as refused:
             reason, after = refused.reason, None
         except ExhaustedError as error:
+            entry.kills += isinstance(error, KilledError)
+            if isinstance(error, KilledError) and entry.kills < MAX_KILLS:
+                self._put_off(path, entry, error)
+                return None
             reason, after = Reason(ReasonCode.LIMITS_EXCEEDED, f"This file was given up unread. {error}"), None
-        except OSError as error:
-            # Not the file's bytes but the way to them is at fault, so nothing is recorded against it.
-            logger.warning("file_unavailable", extra={"file": path_hash(path), "error": type(error).__name__})
-            entry.seen = self._clock() + RETRY_SECONDS - self._settle
+        except (Unavailable, OSError) as error:
+            self._put_off(path, entry, error)
             return None
         except Exception as error:
             logger.error("file_defect", extra={"file": path_hash(path), **defect(error)})
@@ -172,6 +176,11 @@ class Inbox:
         if reason is not None:
             logger.warning("file_refused", extra={"file": path_hash(path), "code": reason.code})
         return FileRecord(path, entry.size, entry.stamp, headers_to_json(headers) if headers else None, reason)
+
+    def _put_off(self, path: str, entry: _Entry, error: Exception) -> None:
+        """Read the file later: not its bytes but the way to them is at fault, so nothing is recorded against it."""
+        logger.warning("file_unavailable", extra={"file": path_hash(path), "error": type(error).__name__})
+        entry.seen = self._clock() + RETRY_SECONDS - self._settle
 
     def _scan(self) -> tuple[dict[str, tuple[int, int]], frozenset[str]]:
         found: dict[str, tuple[int, int]] = {}

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, Generic, TypeVar
 
-from appliance.errors import ExhaustedError, Unavailable
+from appliance.errors import ExhaustedError, KilledError, Unavailable
 
 Key = TypeVar("Key")
 
@@ -112,13 +112,19 @@ class Bench:
         self._send(self._setting)
 
     def ask(self, step: str, *arguments: object, **keywords: object) -> None:
-        """Hand over a request; :meth:`answer` gives what became of it."""
-        self.set_up()
+        """Hand over a request; :meth:`answer` gives what became of it.
+
+        Raises
+        ------
+        Unavailable, OSError
+            The process cannot be set up, which no request is to blame for.
+        """
+        self._come_up()
         self._until = time.monotonic() + self._limits.seconds
         try:
             self._send((step, arguments, keywords))
         except ExhaustedError:  # it had died before, of something else
-            self.set_up()
+            self._come_up()
             self._until = time.monotonic() + self._limits.seconds
             self._send((step, arguments, keywords))
 
@@ -176,6 +182,24 @@ class Bench:
             raise Unavailable(f"A process could not be set up. {error}") from error
         self._is_set_up = True
 
+    def is_up(self) -> bool:
+        """Whether a request would be taken at once, if only to be told why it cannot be."""
+        if self._process is None:
+            return False
+        return self._process.poll() is None if self._is_set_up else self.has_answered()
+
+    def is_coming_up(self) -> bool:
+        """Whether the process is being set up."""
+        return self._process is not None and not self._is_set_up and not self.has_answered()
+
+    def _come_up(self) -> None:
+        try:
+            self.set_up()
+        except (Unavailable, OSError):
+            raise
+        except Exception as error:  # the bundle has proven itself before, so it is this machine, or this moment
+            raise Unavailable("A process could not be set up.") from error
+
     def end(self) -> None:
         """End the process now, whatever it is at."""
         process, self._process = self._process, None
@@ -199,6 +223,8 @@ class Bench:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 status = process.wait(_END_SECONDS)
         self.end()
+        if status == -signal.SIGKILL:
+            return KilledError("Its process was ended by SIGKILL.")
         if status is not None and status < 0:
             return ExhaustedError(f"Its process was ended by {signal.Signals(-status).name}.")
         return ExhaustedError(f"Its process ended with status {status}.")

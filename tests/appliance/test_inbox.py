@@ -14,9 +14,9 @@ import pytest
 from appliance import inbox as inbox_module
 from appliance.database import Database
 from appliance.dicom.instance import Header
-from appliance.errors import ReasonCode, Unavailable
+from appliance.errors import ExhaustedError, KilledError, ReasonCode, Unavailable
 from appliance.filetable import FileTable
-from appliance.inbox import Inbox, path_hash
+from appliance.inbox import MAX_KILLS, RETRY_SECONDS, Inbox, path_hash
 from appliance.watch import Wake
 from tests.appliance.fake_steps import FakeSteps, put_roi, put_slice
 
@@ -256,6 +256,45 @@ def test_a_file_that_cannot_be_opened_is_tried_again(scene: Scene) -> None:
     assert scene.files.unreadable() == ()
     assert scene.look(10.0)
     assert scene.names() == ["1.5-1.dcm"]
+
+
+@pytest.mark.parametrize("error", [KilledError("by SIGKILL"), Unavailable("no process")], ids=["killed", "unavailable"])
+def test_a_file_is_not_to_blame_for_a_reader_that_was_killed_or_does_not_come_up(
+    scene: Scene, error: Exception
+) -> None:
+    put_slice(scene.root, "1.5", 1)
+    errors = iter([error] * (MAX_KILLS - 1))
+
+    def read(where: Path) -> Header | None:
+        for one in errors:
+            raise one
+        return scene.steps.read_header(where)
+
+    scene.inbox = Inbox(scene.root, scene.files, SETTLE, read=read, clock=scene.clock)
+    scene.look()
+    for _ in range(MAX_KILLS - 1):
+        assert not scene.look(RETRY_SECONDS)
+        assert scene.files.unreadable() == ()
+        assert scene.inbox.unsettled_since() is not None
+    assert scene.look(RETRY_SECONDS)
+    assert scene.names() == ["1.5-1.dcm"]
+
+
+@pytest.mark.parametrize(("error", "times"), [(KilledError("by SIGKILL"), MAX_KILLS), (ExhaustedError("slow"), 1)])
+def test_a_file_that_exhausts_its_reader_is_given_up(scene: Scene, error: ExhaustedError, times: int) -> None:
+    put_slice(scene.root, "1.5", 1)
+    calls: list[Path] = []
+
+    def read(where: Path) -> Header | None:
+        calls.append(where)
+        raise error
+
+    scene.inbox = Inbox(scene.root, scene.files, SETTLE, read=read, clock=scene.clock)
+    scene.look()
+    for _ in range(10):
+        scene.look(RETRY_SECONDS)
+    assert len(calls) == times
+    assert [r.reason.code for r in scene.files.unreadable() if r.reason] == [ReasonCode.LIMITS_EXCEEDED]
 
 
 def test_a_reader_that_breaks_costs_one_file_only(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
