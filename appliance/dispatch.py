@@ -117,7 +117,7 @@ class Dispatcher:
                 return progress
             self._undelivered.popleft()
             progress = True
-        while claim and self._stagers.free() and self._clock() >= self.resume_at:
+        while claim and self._clock() >= self.resume_at and self._ledger.any_ready() and self._stagers.free():
             job = self._ledger.claim(timedelta(seconds=self._settings.lease_seconds))
             if job is None:
                 break

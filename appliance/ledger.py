@@ -150,6 +150,10 @@ class Ledger:
         sql = f"SELECT id, case_key, anchor FROM jobs WHERE {_among(OPEN_STATES)} ORDER BY id"  # noqa: S608
         return tuple((row[0], row[1], row[2]) for row in self._db.query(sql, OPEN_STATES))
 
+    def any_ready(self) -> bool:
+        """Whether a job waits to be claimed."""
+        return bool(self._db.query("SELECT EXISTS (SELECT 1 FROM jobs WHERE state = ?)", (JobState.READY,))[0][0])
+
     def requeued(self) -> frozenset[str]:
         """Return the keys of the cases that somebody asked to have examined afresh."""
         sql = "SELECT case_key FROM jobs WHERE content IS NULL AND state = ?"

@@ -88,11 +88,15 @@ class Bench:
         if self._process is not None and self._process.poll() is None:
             return
         self.end()
-        theirs_in, ours_out = os.pipe()
-        ours_in, theirs_out = os.pipe()
-        command = [sys.executable, "-c", "from appliance.workbench import main; main()"]
-        command += map(str, (theirs_in, theirs_out, self._limits.memory, self._limits.file_size))
-        try:
+        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
+            theirs_in, ours_out = os.pipe()
+            theirs.callback(os.close, theirs_in)
+            ours.callback(os.close, ours_out)
+            ours_in, theirs_out = os.pipe()
+            theirs.callback(os.close, theirs_out)
+            ours.callback(os.close, ours_in)
+            command = [sys.executable, "-c", "from appliance.workbench import main; main()"]
+            command += map(str, (theirs_in, theirs_out, self._limits.memory, self._limits.file_size))
             self._process = subprocess.Popen(  # noqa: S603  (our own module)
                 command,
                 pass_fds=(theirs_in, theirs_out),
@@ -100,9 +104,7 @@ class Bench:
                 stdout=subprocess.DEVNULL,
                 env={**os.environ, "OMP_NUM_THREADS": "1"},  # there are several of them, for as many processors
             )
-        finally:
-            os.close(theirs_in)
-            os.close(theirs_out)
+            ours.pop_all()
         with contextlib.suppress(OSError):  # so that no message has to wait until it is read; else it waits
             fcntl.fcntl(ours_out, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._requests, self._answers = Connection(ours_out, readable=False), Connection(ours_in, writable=False)
@@ -255,11 +257,20 @@ class Benches(Generic[Key]):
         self._idle[-1].start()
 
     def free(self) -> bool:
-        """Whether another request can be taken."""
-        return bool(self._idle)
+        """Whether a request can be taken at once; where none can, one more process is started meanwhile."""
+        up = next((bench for bench in reversed(self._idle) if bench.is_up()), None)
+        if up is not None:
+            self._idle.remove(up)
+            self._idle.append(up)
+        elif self._idle:
+            try:
+                self._idle[-1].start()
+            except (ExhaustedError, OSError):  # told to whoever asks
+                return True
+        return up is not None
 
     def ask(self, key: Key, step: str, *arguments: object, **keywords: object) -> None:
-        """Hand over a request; raises as :meth:`Bench.answer` does where the process cannot be set up."""
+        """Hand over a request, as :meth:`Bench.ask` does."""
         self._idle[-1].ask(step, *arguments, **keywords)
         self._busy[key] = self._idle.pop()
 
@@ -279,13 +290,17 @@ class Benches(Generic[Key]):
         self._idle.append(bench)
         return became
 
+    def _awaited(self) -> list[Bench]:
+        """Those that something will come from."""
+        return [*self._busy.values(), *(bench for bench in self._idle if bench.is_coming_up())]
+
     def descriptors(self) -> list[int]:
-        """File descriptors that become readable when an answer comes."""
-        return [d for bench in self._busy.values() if (d := bench.descriptor) is not None]
+        """File descriptors that become readable when an answer comes, or another process is set up."""
+        return [d for bench in self._awaited() if (d := bench.descriptor) is not None]
 
     def next_due(self) -> float | None:
-        """When the first request in hand has taken too long."""
-        return min((bench.due for bench in self._busy.values()), default=None)
+        """When the first of them has taken too long."""
+        return min((bench.due for bench in self._awaited()), default=None)
 
     def end(self) -> None:
         """End all processes."""

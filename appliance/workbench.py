@@ -29,6 +29,7 @@ from appliance.errors import DefectError, LungstageError, Refused
 from appliance.exchange import SCRATCH_PREFIX, Answer, SealedPlan
 
 _PR_SET_PDEATHSIG = 1
+_OOM_SCORE = "500"  # the daemon has 0 unless somebody set another; 1000 would be the first of the whole machine
 
 
 class Workbench:
@@ -132,6 +133,8 @@ def confine(memory: int, file_size: int) -> None:
         resource.setrlimit(limit, (most, most))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    with contextlib.suppress(OSError):  # a kernel short of memory shall take this process, and not the daemon
+        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE, encoding="ascii")
     with contextlib.suppress(OSError, AttributeError):  # Linux; elsewhere the end of the pipe alone tells
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     # Libraries' messages quote what they read; see appliance.logs.

@@ -268,7 +268,7 @@ def test_a_file_is_not_to_blame_for_a_reader_that_was_killed_or_does_not_come_up
     def read(where: Path) -> Header | None:
         for one in errors:
             raise one
-        return scene.steps.read_header(where)
+        return scene.steps.read_headers(where)
 
     scene.inbox = Inbox(scene.root, scene.files, SETTLE, read=read, clock=scene.clock)
     scene.look()
