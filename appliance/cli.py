@@ -364,6 +364,38 @@ def settings(
 
 
 @app.command()
+def commission(
+    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="TOML file of the plan, or the folder of a plan.toml.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the report; by default 'reports' beside the plan.", show_default=False),
+    ] = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="Record the reference cases anew, in place of what was expected of them.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Accept the appliance at a site, and check that it stays what it was; exit 3 where a check fails."""
+    import warnings
+    from datetime import datetime
+
+    from appliance.commissioning import protocol, sheet
+    from appliance.commissioning.verdict import Verdict
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's quote what they mind, and that may be a person's name
+        report = protocol.commission(plan, datetime.now().astimezone(), record=record)
+    beside = plan if plan.is_dir() else plan.parent
+    paths = sheet.write_sheets(report, out or beside / "reports")
+    if as_json:
+        typer.echo(sheet.as_json(report), nl=False)
+    else:
+        typer.echo("\n".join([*sheet.summary(report), f"{report.verdict}: {paths[-1]}"]))
+    if report.verdict is Verdict.FAIL:
+        raise typer.Exit(ExitStatus.REFUSED)
+
+
+@app.command()
 def demo(
     bundle: Annotated[Path, typer.Option(help="Folder of the model bundle.")] = Path("models/lung1-stage"),
     folder: Annotated[

@@ -6,8 +6,6 @@ names each by a tag. The processing of configurations A and B is that of the ref
 
 from __future__ import annotations
 
-import csv
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -15,15 +13,15 @@ from pathlib import Path
 
 import highdicom as hd
 import numpy as np
-import SimpleITK as sitk
 
+from appliance.commissioning.ibsi_phantom import agrees, as_ibsi_defines, read_consensus, read_nifti
+from appliance.commissioning.ibsi_tags import TAGS
 from appliance.oneshot import Options, measure_paths
 from appliance.radiomics import grid, ibsi, parameters
 from appliance.radiomics.extract import compute, extract, place_on_grid
 from appliance.radiomics.grid import MeasurableRoi
 from appliance.roi_rule import ROI_RULE
 from appliance.spec import ExtractionSpec, FeatureVector, Grid
-from tests.radiomics.ibsi_tags import TAGS
 
 
 @dataclass(frozen=True)
@@ -151,13 +149,6 @@ class Agreement:
         return agrees(self.as_defined, self.consensus, self.tolerance)
 
 
-def agrees(value: float, consensus: float, tolerance: float) -> bool:
-    """Whether a value lies within the tolerance, rounded as the consensus is: to three significant digits or more."""
-    digits = f"{consensus:g}".partition("e")[0].replace("-", "").replace(".", "").strip("0")
-    rounded = float(f"{value:.{max(3, len(digits))}g}")
-    return abs(rounded - consensus) <= tolerance + 1e-6 * abs(consensus)
-
-
 _PHANTOM_VOXELS = 74
 _BY_N = "PyRadiomics divides the covariance by n, IBSI by n − 1"
 
@@ -165,30 +156,23 @@ _BY_N = "PyRadiomics divides the covariance by n, IBSI by n − 1"
 def _as_ibsi_defines(feature: str, value: float, configuration: Configuration) -> tuple[str, float]:
     """Say why a definition of PyRadiomics differs, if it does to three digits, and put its value into IBSI's."""
     if feature == "firstorder_Kurtosis":
-        return "PyRadiomics does not subtract 3", value - 3
+        return "PyRadiomics does not subtract 3", as_ibsi_defines(feature, value, _PHANTOM_VOXELS)
     if configuration is PHANTOM and feature in ("shape_LeastAxisLength", "shape_MinorAxisLength"):
-        return _BY_N, value * math.sqrt(_PHANTOM_VOXELS / (_PHANTOM_VOXELS - 1))
+        return _BY_N, as_ibsi_defines(feature, value, _PHANTOM_VOXELS)
     return "", value
 
 
 @cache
 def consensus(data: Path, configuration: Configuration) -> Mapping[str, tuple[float, float]]:
     """Read consensus values and tolerances by tag; tags without consensus are left out."""
-    with (data / "ibsi/reference_values" / configuration.file).open(newline="") as file:
-        rows = list(csv.reader(file, delimiter=";"))[1:]
-    return {tag: (float(value), float(tolerance)) for value, tolerance, tag in rows if value}
+    return read_consensus(data / "ibsi/reference_values" / configuration.file)
 
 
 @cache
 def load(data: Path, name: str) -> tuple[hd.Volume, np.ndarray]:
     """Read ``digital_phantom`` or ``ct_phantom`` whole, from NIfTI."""
     folder = data / "ibsi" / name / "nifti"
-    image = sitk.ReadImage(str(folder / "image/phantom.nii.gz"))
-    mask = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "mask/mask.nii.gz"))) > 0
-    affine = np.zeros((4, 4))
-    affine[2, 0], affine[1, 1], affine[0, 2] = image.GetSpacing()[::-1]
-    affine[3, 3] = 1
-    return hd.Volume(sitk.GetArrayFromImage(image).astype(np.int16), affine, coordinate_system="PATIENT"), mask
+    return read_nifti(folder / "image/phantom.nii.gz", folder / "mask/mask.nii.gz")
 
 
 @cache

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from appliance.commissioning.ibsi_tags import NOT_IN_IBSI
 from tests.benchmarks.extraction import table
 from tests.conftest import ROOT
 from tests.radiomics.consensus import (
@@ -20,7 +21,6 @@ from tests.radiomics.consensus import (
     on_pyradiomics_grid,
     steps,
 )
-from tests.radiomics.ibsi_tags import NOT_IN_IBSI
 
 PAGE = ROOT / "docs" / "ibsi.md"
 

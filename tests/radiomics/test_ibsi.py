@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from appliance.commissioning.ibsi_tags import NOT_IN_IBSI, TAGS
 from appliance.radiomics.extract import extract
 from appliance.spec import ALL_FEATURES
 from tests.radiomics import ibsi_table
@@ -32,7 +33,6 @@ from tests.radiomics.consensus import (
     on_pyradiomics_grid,
     steps,
 )
-from tests.radiomics.ibsi_tags import NOT_IN_IBSI, TAGS
 
 LUNGSTAGE = Path(sys.executable).parent / "lungstage"
 EVERY = [

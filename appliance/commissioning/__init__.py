@@ -1,0 +1,1 @@
+"""What a hospital does before it lets the appliance answer, and again at intervals: ``docs/commissioning.md``."""

@@ -1,0 +1,87 @@
+"""The appliance as it is being commissioned: one bundle, the site's settings, and every step from files to report."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from appliance import __version__
+from appliance.bundle import Bundle
+from appliance.commissioning.plan import Plan, Study
+from appliance.covariates import Site
+from appliance.errors import ReasonCode
+from appliance.oneshot import Options, Outcome, measure_paths, stage_paths
+
+_LIBRARIES = ("numpy", "SimpleITK", "pydicom", "highdicom", "onnxruntime", "pyradiomics")
+_PROCESSORS = Path("/proc/cpuinfo")
+
+
+class Instrument:
+    """What answers during a commissioning.
+
+    Parameters
+    ----------
+    bundle
+        Proven.
+    plan
+        Says how slices are matched, and what the site knows of prevalence and covariates.
+    """
+
+    def __init__(self, bundle: Bundle, plan: Plan) -> None:
+        self.bundle = bundle
+        self._match_by_geometry = plan.match_by_geometry
+        self._site = Site.read(plan.prevalence, plan.covariates)
+
+    def stage(self, study: Study) -> Outcome:
+        """Send a study through every step; its documents, which name the patient, are written and thrown away."""
+        with tempfile.TemporaryDirectory(prefix="lungstage-commission-") as out:
+            return stage_paths([study.path], self.bundle, Path(out), self._options(study))
+
+    def measure(self, study: Study) -> Outcome:
+        """Send a study through every step; where the model may not answer, measure it all the same."""
+        outcome = self.stage(study)
+        reason = outcome["reason"]
+        if reason is None or reason["code"] != ReasonCode.OUTSIDE_INTENDED_USE:
+            return outcome
+        measured = measure_paths([study.path], self.bundle.manifest.roi_rule, self.bundle.spec, self._options(study))
+        return outcome | {"features": measured["features"]}
+
+    def _options(self, study: Study) -> Options:
+        return Options(study.roi, self._match_by_geometry, site=self._site)
+
+
+def answer_of(outcome: Outcome) -> dict[str, Any]:
+    """Take from an outcome what must not change: status, reason code, answer, and every number that it rests on."""
+    reason, endpoint = outcome["reason"] or {}, outcome.get("endpoint")
+    return {
+        "status": outcome["status"],
+        "code": reason.get("code"),
+        "answer": endpoint["answer"] if endpoint else outcome["stage"],
+        "probability": endpoint["probability"] if endpoint else outcome["probability_advanced"],
+        "distance": (outcome["domain"] or {}).get("distance"),
+        "voxels": (outcome["roi"] or {}).get("voxels"),
+        "features": outcome["features"],
+    }
+
+
+def environment(bundle: Bundle | None) -> dict[str, str]:
+    """Say what answers: software, bundle, libraries and machine."""
+    about = {"lungstage": __version__}
+    if bundle is not None:
+        about |= {"bundle": f"{bundle.manifest.name} {bundle.manifest.version}", "bundle digest": bundle.digest}
+    about |= {"python": platform.python_version()}
+    about |= {name: importlib.metadata.version(name) for name in _LIBRARIES}
+    return about | {"system": f"{platform.system()} {platform.machine()}", "processor": _processor()}
+
+
+def _processor() -> str:
+    """Name the processor's model, by which instruction sets differ and with them the last bits."""
+    try:
+        lines = _PROCESSORS.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.processor() or "unknown")
