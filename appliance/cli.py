@@ -180,6 +180,21 @@ def requeue(
 
 
 @app.command()
+def backup(
+    to: Annotated[Path, typer.Option("--to", help="The archive to write, say lungstage-2025-01-31.tar.")],
+    state: StateOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Copy ledger and audit log into one archive, while the daemon works; docs/operations.md says how to restore it."""
+    from appliance.backup import back_up
+    from appliance.settings import state_of
+
+    kept = back_up(state_of(state, config), to)
+    sizes = ", ".join(f"{name} ({size} bytes)" for name, size in kept.members)
+    typer.echo(f"{kept.path}: {kept.jobs} jobs; {sizes}")
+
+
+@app.command()
 def health(state: StateOption = None, config: ConfigOption = None) -> None:
     """Exit 0 while the daemon of a state folder goes round its loop and its canaries come through; else 4."""
     from appliance.heartbeat import prove_alive
