@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test check lint bench bundle evaluation selectors ibsi measure-acceptance clean help
+.PHONY: demo test check lint bench bundle evaluation selectors ibsi conformance storage measure-acceptance clean help
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 22
@@ -48,6 +48,12 @@ measure-acceptance: $(VENV)/.everything ## 200 studies, local and on Dask, with 
 
 ibsi: $(VENV)/.everything ## agreement with IBSI's consensus values (LUNGSTAGE_DATA=...); writes docs/ibsi.md
 	$(BIN)/python -m tests.radiomics.ibsi_table
+
+conformance: $(VENV)/.everything ## what the code reads and writes; writes the tables of docs/conformance.md
+	$(BIN)/python -m tests.conformance.write
+
+storage: $(VENV)/.everything ## what a study leaves behind in outbox, state folder and log
+	$(BIN)/python -m tests.benchmarks.storage
 
 selectors: $(VENV)/.everything ## recall of every selector on made-up tables whose truth is known
 	$(BIN)/lungstage-train benchmark-selectors -o runs/selectors.json

@@ -1,7 +1,7 @@
 """A backup of the state folder, taken while the daemon works: the ledger, and the audit log beside it.
 
 It is a plain tar archive with a list of checksums in it, so that restoring it takes nothing of ours. The rest of the
-state folder (lock, heartbeat, scratch) is made anew by the next start. How to restore is in ``docs/operations.md``.
+state folder (lock, heartbeat, scratch) is made anew by the next start. How to restore is in ``docs/maintenance.md``.
 """
 
 from __future__ import annotations

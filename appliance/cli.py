@@ -185,7 +185,7 @@ def backup(
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Copy ledger and audit log into one archive, while the daemon works; docs/operations.md says how to restore it."""
+    """Copy ledger and audit log into one archive, while the daemon works; docs/maintenance.md says how to restore."""
     from appliance.backup import back_up
     from appliance.settings import state_of
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import typer.main
@@ -10,6 +11,7 @@ from prometheus_client import generate_latest
 
 from appliance import heartbeat
 from appliance.cli import app
+from appliance.commissioning.plan import Plan, Thresholds
 from appliance.database import Database
 from appliance.errors import ReasonCode
 from appliance.heartbeat import Heartbeat
@@ -75,3 +77,17 @@ class TestOperating:
         named = set(re.findall(r"`((?!lungstage_)\w+_(?:seconds|mb|port|format))`", self.text))
         assert named <= set(Settings.model_fields)
         assert "alert_after_seconds" in named
+
+
+def test_every_threshold_of_a_commissioning_is_documented_with_its_default() -> None:
+    text = (ROOT / "docs" / "commissioning.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| `(.*?)` \|", text, flags=re.MULTILINE))
+    assert rows == {name: str(field.default) for name, field in Thresholds.model_fields.items()}
+    (example,) = re.findall(r"^```toml\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    assert Plan.model_validate(tomllib.loads(example)).pairs == Path("pairs.csv")
+
+
+def test_pages_link_to_pages_that_are_there() -> None:
+    for page in [*(ROOT / "docs").glob("*.md"), ROOT / "README.md"]:
+        for target in re.findall(r"\]\((?!https?://)([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"

@@ -20,9 +20,13 @@ _GRADES = ((0.5, "poor"), (0.75, "moderate"), (0.9, "good"))
 
 def check_pairs(pairs: Sequence[Pair], instrument: Instrument, thresholds: Thresholds) -> tuple[Check, ...]:
     """Stage both studies of every pair and compare them."""
-    answers = [tuple(answer_of(instrument.stage(study)) for study in (pair.test, pair.retest)) for pair in pairs]
-    both = [pair for pair in answers if all(one["status"] == "staged" for one in pair)]
-    split = sum(len({one["status"] == "staged" for one in pair}) == 2 for pair in answers)
+    answers = {
+        pair.test.name: tuple(answer_of(instrument.stage(study)) for study in (pair.test, pair.retest))
+        for pair in pairs
+    }
+    whole = {name: pair for name, pair in answers.items() if all(one["status"] == "staged" for one in pair)}
+    both = tuple(whole.values())
+    split = sum(len({one["status"] == "staged" for one in pair}) == 2 for pair in answers.values())
     checks = [_check_number(len(pairs), len(both), split, thresholds)]
     if not both:
         return tuple(checks)
@@ -32,12 +36,12 @@ def check_pairs(pairs: Sequence[Pair], instrument: Instrument, thresholds: Thres
         for entry in entries
     }
     probabilities = np.array([[one["probability"] for one in pair] for pair in both], dtype=np.float64)
-    said = [tuple(str(one["answer"]) for one in pair) for pair in both]
+    said = {name: tuple(str(one["answer"]) for one in pair) for name, pair in whole.items()}
     return (
         *checks,
         check_features(values, entries, thresholds),
         check_probability(probabilities, thresholds),
-        check_answers(said, thresholds),
+        check_answers(said, probabilities, thresholds),
     )
 
 
@@ -125,14 +129,30 @@ def check_probability(probabilities: Array, thresholds: Thresholds) -> Check:
     return Check("repeatability of the probability", verdict, finding)
 
 
-def check_answers(said: Sequence[tuple[str, ...]], thresholds: Thresholds) -> Check:
-    """Judge how many pairs got two different answers; one that went from class to class is warned of anyhow."""
-    changed = [pair for pair in said if pair[0] != pair[1]]
-    opposite = sum("indeterminate" not in pair for pair in changed)
-    share = len(changed) / len(said)
+def check_answers(said: Mapping[str, tuple[str, ...]], probabilities: Array, thresholds: Thresholds) -> Check:
+    """Judge how many pairs got two different answers; one that went from class to class is warned of anyhow.
+
+    Parameters
+    ----------
+    said
+        Both answers of each patient.
+    probabilities
+        (n, 2), in the same order.
+    thresholds
+        For the share of pairs with two answers.
+    """
+    rows: list[dict[str, Cell]] = [
+        {"patient": name, "test": a, "retest": b, "probability": float(p), "and then": float(q)}
+        for (name, (a, b)), (p, q) in zip(said.items(), probabilities, strict=True)
+        if a != b
+    ]
+    opposite = sum("indeterminate" not in (row["test"], row["retest"]) for row in rows)
+    share = len(rows) / len(said)
     verdict = graded(share, warn=thresholds.changed_warn, fail=thresholds.changed_fail)
     finding = (
-        f"{len(changed)} of {len(said)} pairs ({100 * share:.0f} %) got another answer the second time, "
+        f"{len(rows)} of {len(said)} pairs ({100 * share:.0f} %) got another answer the second time, "
         f"{opposite} of them the opposite one."
     )
-    return Check("repeatability of the answer", worst([verdict, Verdict.WARN if opposite else verdict]), finding)
+    return Check(
+        "repeatability of the answer", worst([verdict, Verdict.WARN if opposite else verdict]), finding, tuple(rows)
+    )

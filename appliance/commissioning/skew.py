@@ -71,9 +71,9 @@ def check_skew(values: Mapping[str, Array], entries: Sequence[FeatureEntry], thr
         verdicts.append(verdict)
     unlike = [str(row["feature"]) for row, v in zip(rows, verdicts, strict=True) if v in (Verdict.WARN, Verdict.FAIL)]
     finding = (
-        f"{len(unlike)} of {len(entries)} features lie elsewhere than in the training cohort: {', '.join(unlike)}."
+        f"Elsewhere than in the training cohort: {len(unlike)} of {len(entries)} features ({', '.join(unlike)})."
         if unlike
-        else f"None of {len(entries)} features lies elsewhere than in the training cohort, as far as so many show."
+        else f"As far as so many patients show, all {len(entries)} features lie where they do in the training cohort."
     )
     return Check("features beside the training cohort", worst(verdicts), finding, tuple(rows))
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import sqlite3
 import stat
@@ -21,6 +23,7 @@ from appliance.errors import Unavailable
 from appliance.ledger import Ledger
 from appliance.phantom import ct_datasets
 from tests.appliance.test_run import Appliance, lungstage, running, tolerant_bundle
+from tests.conftest import ROOT
 from tests.studies import ROI_SLICES, SQUARE, Study, contour, structure_set, volume
 
 __all__ = ["tolerant_bundle"]
@@ -34,7 +37,7 @@ def drop_study(inbox: Path, name: str) -> None:
 
 
 def restore(archive: Path, state: Path) -> None:
-    """As docs/operations.md has it: plain tar, and its checksums."""
+    """As docs/maintenance.md has it: plain tar, and its checksums."""
     state.mkdir(mode=0o700)
     subprocess.run(["tar", "-xf", archive, "-C", state], check=True)
     subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=state, check=True)
@@ -88,6 +91,31 @@ def test_without_any_ledger_reports_that_are_there_are_recognised(tmp_path: Path
         second.until(lambda: states(second) == ["delivered"] * 2)
         second.stop()
     assert contents(tmp_path / "outbox") == before
+
+
+@pytest.mark.slow
+def test_what_is_known_of_files_may_be_dropped(tmp_path: Path, tolerant_bundle: Path) -> None:
+    """With the statement that docs/maintenance.md gives."""
+    page = (ROOT / "docs" / "maintenance.md").read_text(encoding="utf-8")
+    (statement,) = re.findall(r"^sqlite3 STATE/ledger.sqlite '(.*)'$", page, flags=re.MULTILINE)
+    with running(tmp_path, tolerant_bundle) as first:
+        drop_study(first.inbox, "study")
+        (first.inbox / "junk").write_text("x")
+        first.until(lambda: states(first) == ["delivered"])
+        before, jobs = contents(tmp_path / "outbox"), first.jobs()
+        first.stop()
+    with contextlib.closing(sqlite3.connect(tmp_path / "state" / "ledger.sqlite", isolation_level=None)) as database:
+        assert database.execute("SELECT count(*) FROM files").fetchone()[0] > 1
+        for part in statement.rstrip(";").split(";"):
+            database.execute(part)
+        assert database.execute("SELECT count(*) FROM files").fetchone() == (0,)
+    with running(tmp_path, tolerant_bundle) as second:
+        drop_study(second.inbox, "another")
+        second.until(lambda: states(second) == ["delivered"] * 2)
+        assert second.jobs()[0] == jobs[0]
+        second.stop()
+    assert before.items() < contents(tmp_path / "outbox").items()
+    assert len(contents(tmp_path / "outbox")) == 2 * len(before)
 
 
 def correct(inbox: Path, name: str) -> None:
@@ -191,7 +219,7 @@ def test_a_backup_before_an_upgrade_is_of_the_older_schema(tmp_path: Path) -> No
 
 
 def test_a_newer_ledger_is_refused_by_an_older_release(state: Path) -> None:
-    """What docs/operations.md says of rolling back."""
+    """What docs/maintenance.md says of rolling back."""
     with sqlite3.connect(state / "ledger.sqlite") as database:
         database.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     with pytest.raises(Unavailable, match=f"schema version {SCHEMA_VERSION + 1}"):

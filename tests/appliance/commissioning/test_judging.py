@@ -242,7 +242,11 @@ def test_probability(sd: float, verdict: Verdict) -> None:
 def test_answers(changed: int, opposite: int, verdict: Verdict) -> None:
     said = [("early", "indeterminate")] * changed + [("early", "advanced")] * opposite
     said += [("early", "early")] * (20 - len(said))
-    assert check_answers(said, THRESHOLDS).verdict is verdict
+    named = {str(number): pair for number, pair in enumerate(said)}
+    check = check_answers(named, np.linspace(0, 1, 40).reshape(20, 2), THRESHOLDS)
+    assert check.verdict is verdict
+    assert [row["patient"] for row in check.rows] == [str(number) for number in range(changed + opposite)]
+    assert all(row["probability"] < row["and then"] for row in check.rows)
 
 
 # --- skew ---------------------------------------------------------------------------------------------------------
