@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from appliance.settings import Settings
 
 
+EXAMINE_BUDGET_SECONDS = 0.5
+"""After so long a round of examinations makes room for other work."""
+
+
 class Prepare(Protocol):
     """Shape of :func:`appliance.pipeline.prepare`, over the bundle in use, and its plan sealed."""
 
@@ -88,6 +92,22 @@ class Casebook:
         self._plans: dict[int, SealedPlan] = {}
         self._gone: set[int] = set()
 
+    @property
+    def bundle_digest(self) -> str:
+        """Digest of the bundle that cases are examined and answered by."""
+        return self._bundle_digest
+
+    def answer_by(self, bundle_digest: str) -> None:
+        """Go over to another bundle: every case that is not closed is examined again by :meth:`tick`.
+
+        What is needed and where the region is follow from the bundle, so plans made with the former one are dropped;
+        their jobs are not claimed until they have been planned anew.
+        """
+        self._bundle_digest = bundle_digest
+        self._plans.clear()
+        for entry in self._entries.values():
+            entry.due = self._clock()
+
     def forget(self) -> None:
         """Begin anew: the next :meth:`update` examines every case that is not closed."""
         self._entries.clear()
@@ -139,6 +159,8 @@ class Casebook:
         became_ready = False
         now = self._clock()
         for entry in list(self._entries.values()):
+            if self._clock() - now > EXAMINE_BUDGET_SECONDS:
+                break
             if entry.due is not None and entry.due <= now:
                 settles_at = entry.changed_at + self._settings.case_settle_seconds
                 settled = settles_at <= now and (unread_since is None or unread_since > settles_at)
@@ -176,6 +198,9 @@ class Casebook:
         job = self._ledger.latest(entry.case.key)
         if job is not None and job.state in IN_HAND_STATES:
             entry.due = now + self._settings.retry_seconds
+            return False
+        if job is not None and job.closed and job.content == entry.content:
+            entry.due = None
             return False
         try:
             plan = self._prepare(

@@ -17,23 +17,24 @@ from functools import partial
 from pathlib import Path
 
 from appliance import __version__, heartbeat, outbox
-from appliance.bundlefiles import BundleFiles, digest_of, read_files
+from appliance.bundlefiles import digest_of, read_files
 from appliance.canary import Canary
 from appliance.casebook import Casebook, Prepare
 from appliance.covariates import Site
+from appliance.crew import at_work
 from appliance.database import Database
 from appliance.dicom.cases import Case, assemble
 from appliance.dicom.instance import Header
 from appliance.dispatch import Dispatcher, Stagers, pause_after, told
 from appliance.errors import Unavailable
-from appliance.exchange import SCRATCH_PREFIX, SealedPlan, Setting
+from appliance.exchange import SCRATCH_PREFIX
 from appliance.filetable import FileTable
 from appliance.heartbeat import Heartbeat
+from appliance.hotswap import HotSwap
 from appliance.inbox import Inbox
 from appliance.ledger import Ledger, utc_now
 from appliance.logs import defect, logger
 from appliance.metrics import Meter, metering
-from appliance.sandbox import Bench, Benches, Limits
 from appliance.settings import Settings
 from appliance.signature import find_signer, read_public_keys
 from appliance.upkeep import Upkeep
@@ -55,46 +56,6 @@ class Steps:
     prepare: Prepare
     stagers: Stagers
     write_phantom: Callable[[Path, str], str]
-
-
-class _Stagers(Benches[int]):
-    """Benches that stage plans."""
-
-    def start(self, ticket: int, plan: SealedPlan, **known: object) -> None:
-        self.ask(ticket, "stage", plan, **known)
-
-
-@contextlib.contextmanager
-def sandboxed(settings: Settings, files: BundleFiles, meter: Meter) -> Iterator[Steps]:
-    """Set up processes that take the steps over a bundle, until the block ends.
-
-    One reads and plans, which is short work that the daemon waits for; the others stage.
-
-    Raises
-    ------
-    Refused
-        When the bundle does not prove itself.
-    Unavailable
-        When no process comes up.
-    """
-    limits = Limits(settings.work_seconds, settings.work_memory_mb * 1024**2)
-    setting = Setting(files, settings.engine, settings.state)
-    examiner = Bench(setting, limits, meter.process_started)
-    stagers = _Stagers(lambda: Bench(setting, limits, meter.process_started), settings.workers)
-    try:
-        examiner.start()
-        stagers.warm()
-        examiner.set_up()
-        yield Steps(
-            partial(examiner.call, "read_headers"),
-            assemble,
-            partial(examiner.call, "prepare"),
-            stagers,
-            partial(examiner.call, "write_phantom"),
-        )
-    finally:
-        examiner.end()
-        stagers.end()
 
 
 @contextlib.contextmanager
@@ -143,29 +104,39 @@ def serve(settings: Settings, wake: Wake, announce: Callable[[], None]) -> None:
         for leftover in settings.state.glob(f"{SCRATCH_PREFIX}*"):
             shutil.rmtree(leftover, ignore_errors=True)
         files = read_files(settings.bundle)
-        find_signer(files, read_public_keys(settings.trusted_keys))
+        trusted = read_public_keys(settings.trusted_keys)
+        find_signer(files, trusted)
         Site.read(settings.prevalence, settings.covariates)  # read for each study; what is wrong with it is said now
         with (
-            sandboxed(settings, files, meter) as steps,
+            at_work(settings, files, meter) as workforce,
             Database(settings.state / "ledger.sqlite") as database,
         ):
             gc.freeze()  # what was made at start-up stays: no collection need look at it again
             gc.enable()
             watcher = Watcher(settings.inbox, wake, settings.watch)
             watcher.start()
+            steps = Steps(
+                partial(workforce.call, "read_headers"),
+                assemble,
+                partial(workforce.call, "prepare"),
+                workforce,
+                partial(workforce.call, "write_phantom"),
+            )
+            swap = HotSwap(settings, files, trusted, workforce) if settings.watch_bundle else None
             try:
-                Daemon(settings, digest_of(files), steps, database, wake, watcher, meter=meter).run(announce)
+                daemon = Daemon(settings, digest_of(files), steps, database, wake, watcher, swap=swap, meter=meter)
+                daemon.run(announce)
             finally:
                 watcher.stop()
 
 
 class Daemon:
-    """One inbox, one outbox, one bundle.
+    """One inbox, one outbox, one bundle at a time.
 
     Parameters
     ----------
     settings, bundle_digest
-        How to run, and which bundle it is that `steps` answer by.
+        How to run, and which bundle it is that `steps` answer by at first.
     steps
         The steps from file to report.
     database
@@ -178,6 +149,8 @@ class Daemon:
         A monotonic clock, so that setting the time of day disturbs nothing.
     meter
         What it tells of itself.
+    swap
+        What exchanges the bundle; None where it is never exchanged.
     """
 
     def __init__(
@@ -190,7 +163,9 @@ class Daemon:
         watcher: Watcher | None = None,
         clock: Callable[[], float] = time.monotonic,
         meter: Meter = _UNMETERED,
+        swap: HotSwap | None = None,
     ) -> None:
+        self._swap = swap
         self._settings, self._bundle_digest, self._steps, self._wake = settings, bundle_digest, steps, wake
         self._watcher, self._clock = watcher, clock
         self._database = database
@@ -265,6 +240,7 @@ class Daemon:
         self._beat()
         if self._canary:
             self._canary.tick()
+        self._swap_bundle()
         self._look()
         version = self._database.data_version()
         if version != self._data_version:
@@ -274,6 +250,13 @@ class Daemon:
         self._upkeep.tick()
         if not self._dispatcher.work():
             self._sleep()
+
+    def _swap_bundle(self) -> None:
+        digest = self._swap.look() if self._swap else None
+        if digest is not None:
+            self._bundle_digest = digest
+            self._meter.answers_by(digest)
+            self._casebook.answer_by(digest)
 
     def _look(self) -> None:
         if not self._begin_anew and self._clock() < self._next_look(_BUSY_SHARE):
@@ -307,10 +290,14 @@ class Daemon:
         ]
         if self._canary:
             dues.append(self._canary.next_due())
+        descriptors = stagers.descriptors()
+        if self._swap:
+            dues.append(self._swap.next_due())
+            descriptors += self._swap.descriptors()
         due = [moment for moment in dues if moment is not None]
         if self._dispatcher.resume_at > now:
             due.append(self._dispatcher.resume_at)
-        if self._wake.wait(max(min(due), earliest) - now, stagers.descriptors()):
+        if self._wake.wait(max(min(due), earliest) - now, descriptors):
             self._wake.pause(earliest - self._clock())
 
     def _next_look(self, share: float) -> float:

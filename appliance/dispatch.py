@@ -118,7 +118,8 @@ class Dispatcher:
             self._undelivered.popleft()
             progress = True
         while claim and self._clock() >= self.resume_at and self._ledger.any_ready() and self._stagers.free():
-            job = self._ledger.claim(timedelta(seconds=self._settings.lease_seconds))
+            lease = timedelta(seconds=self._settings.lease_seconds)
+            job = self._ledger.claim(lease, self._casebook.bundle_digest)
             if job is None:
                 break
             self._hand_out(job)

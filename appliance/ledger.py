@@ -217,8 +217,16 @@ class Ledger:
         """Remember that a job was told of as waiting too long, so that it is told of once for as long as it waits."""
         self._db.query("UPDATE jobs SET alerted_at = ? WHERE id = ?", (self._now().isoformat(), job_id))
 
-    def claim(self, lease: timedelta) -> Job | None:
-        """Take the ready job that was tried least recently, or None; the report's date and time are fixed here."""
+    def claim(self, lease: timedelta, bundle_digest: str | None = None) -> Job | None:
+        """Take the ready job that was tried least recently, or None; the report's date and time are fixed here.
+
+        Parameters
+        ----------
+        lease
+            How long it belongs to whoever takes it.
+        bundle_digest
+            The bundle that it must have been planned for; None where that does not matter.
+        """
         now = self._now().isoformat()
         # A DICOM date is a local one; kept with its offset, it stays the same when the zone changes.
         here = self._now().astimezone().isoformat()
@@ -228,9 +236,17 @@ class Ledger:
                 "UPDATE jobs SET state = :state, attempts = attempts + 1, claimed_at = :now, updated_at = :now,"
                 " lease_until = :until, created_at = coalesce((SELECT created_at FROM reports WHERE"
                 " reports.fingerprint = jobs.fingerprint AND reports.bundle_digest = jobs.bundle_digest), :here)"
-                " WHERE id = (SELECT id FROM jobs WHERE state = :ready ORDER BY claimed_at NULLS FIRST, id LIMIT 1)"
+                " WHERE id = (SELECT id FROM jobs WHERE state = :ready"
+                " AND (:bundle IS NULL OR bundle_digest = :bundle) ORDER BY claimed_at NULLS FIRST, id LIMIT 1)"
                 " RETURNING *",
-                {"state": JobState.CLAIMED, "ready": JobState.READY, "now": now, "here": here, "until": until},
+                {
+                    "state": JobState.CLAIMED,
+                    "ready": JobState.READY,
+                    "bundle": bundle_digest,
+                    "now": now,
+                    "here": here,
+                    "until": until,
+                },
             )
             for row in rows:
                 fixed = (row["fingerprint"], row["bundle_digest"], row["created_at"])

@@ -202,6 +202,19 @@ class Bench:
         except Exception as error:  # the bundle has proven itself before, so it is this machine, or this moment
             raise Unavailable("A process could not be set up.") from error
 
+    def is_set_up(self) -> bool:
+        """Whether the process that was started is set up, without waiting.
+
+        Raises
+        ------
+        Exception
+            Whatever setting it up raised; it is then not tried again.
+        """
+        if not self._is_set_up and self.has_answered():
+            self.answer()
+            self._is_set_up = True
+        return self._is_set_up
+
     def end(self) -> None:
         """End the process now, whatever it is at."""
         process, self._process = self._process, None
@@ -252,9 +265,10 @@ class Benches(Generic[Key]):
         """Keys of the requests in hand."""
         return frozenset(self._busy)
 
-    def warm(self) -> None:
-        """Start the first one."""
-        self._idle[-1].start()
+    @property
+    def first(self) -> Bench:
+        """The one that is asked first; none of them may be busy."""
+        return self._idle[-1]
 
     def free(self) -> bool:
         """Whether a request can be taken at once; where none can, one more process is started meanwhile."""
@@ -301,6 +315,11 @@ class Benches(Generic[Key]):
     def next_due(self) -> float | None:
         """When the first of them has taken too long."""
         return min((bench.due for bench in self._awaited()), default=None)
+
+    def end_idle(self) -> None:
+        """End the processes that have nothing in hand."""
+        for bench in self._idle:
+            bench.end()
 
     def end(self) -> None:
         """End all processes."""

@@ -43,6 +43,9 @@ class Settings(BaseModel):
     trusted_keys: Annotated[tuple[Location, ...], BeforeValidator(_listed)] = Field(
         (), description="Public keys, one of which must have signed the bundle; none: it need not be signed."
     )
+    watch_bundle: bool = Field(
+        True, description="Whether a bundle placed while the daemon runs is taken, once it has proven itself."
+    )
     state: Location = Field(
         description="Folder of the ledger, on a local disk; default: .lungstage-NAME beside outbox NAME."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import random
@@ -11,12 +12,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pydicom
 import pytest
 
@@ -226,6 +229,71 @@ def test_a_flipped_byte_in_the_bundle_is_refused_at_start(tmp_path: Path, tolera
     assert done.returncode == 3
     assert "[bundle_hash_mismatch]" in done.stderr
     assert done.stdout == ""
+
+
+def put_file(source: Path, folder: Path) -> None:
+    """Copy a file into a folder in two pieces, as a network does."""
+    content = source.read_bytes()
+    with (folder / source.name).open("wb") as file:
+        for piece in (content[:1000], content[1000:]):
+            file.write(piece)
+            file.flush()
+            time.sleep(0.2)
+
+
+@pytest.mark.slow
+def test_a_bundle_is_exchanged_while_studies_come(tmp_path: Path, tolerant_bundle: Path) -> None:
+    build(without_limits(make_run(1)), tmp_path / "models" / "next")
+    new, bundle = tmp_path / "models" / "next", Path(shutil.copytree(tolerant_bundle, tmp_path / "bundle"))
+    digests = {hashlib.sha256((each / "manifest.json").read_bytes()).hexdigest(): each for each in (bundle, new)}
+    old_digest, new_digest = digests
+    with running(tmp_path, bundle) as appliance:
+        log: list[str] = []
+        reader = threading.Thread(target=lambda: log.extend(iter(appliance.process.stderr.readline, "")))  # type: ignore[union-attr]
+        reader.start()
+
+        def told() -> list[str]:
+            return [event for line in log for event in re.findall(r"event=(bundle_\w+)", line)]
+
+        def answered_by(study: str) -> str:
+            """Send a study, and return the digest that its report bears."""
+            before = set(appliance.reports())
+            phantom.write_study(appliance.inbox / study, study)
+            appliance.until(lambda: set(appliance.reports()) - before)
+            (report,) = set(appliance.reports()) - before
+            return str(pydicom.dcmread(report).DeviceSerialNumber)
+
+        assert answered_by("first") == old_digest
+        daemon = psutil.Process(appliance.process.pid)
+        former = daemon.children()
+        for name in ("model.onnx", "MODEL_CARD.md", "extraction.yaml", "manifest.json"):
+            assert told() == []
+            put_file(new / name, bundle)
+        assert answered_by("second") in digests  # the old one's as long as the new one is being tried
+        appliance.until(lambda: told() == ["bundle_taken"], 60)
+        assert answered_by("third") == new_digest
+        assert not [process for process in former if process.is_running()]
+
+        (bundle / "model.onnx").write_bytes((tolerant_bundle / "model.onnx").read_bytes())
+        assert answered_by("fourth") == new_digest
+        appliance.until(lambda: told() == ["bundle_taken", "bundle_refused"], 60)
+        assert answered_by("fifth") == new_digest
+        shutil.copytree(tolerant_bundle, bundle, dirs_exist_ok=True)
+        appliance.until(lambda: told() == ["bundle_taken", "bundle_refused", "bundle_taken"], 60)
+        assert answered_by("sixth") == old_digest
+        jobs, children = appliance.jobs(), daemon.children()
+        appliance.process.send_signal(signal.SIGTERM)
+        assert appliance.process.wait(20) == 0
+        reader.join()
+    assert [job["state"] for job in jobs] == ["delivered"] * 6  # and none twice
+    assert [job["bundle_digest"] for job in jobs if job["id"] != 2] == [old_digest, *[new_digest] * 3, old_digest]
+    events = [line for line in log if "event=bundle_" in line]
+    assert f"bundle={new_digest} former={old_digest}" in events[0]
+    assert f"code=bundle_hash_mismatch kept={new_digest}" in events[1]
+    assert f"bundle={old_digest} former={new_digest}" in events[2]
+    assert "Traceback" not in "".join(log)
+    assert not [process for process in children if process.is_running()]
+    assert not list((tmp_path / "state").glob("rehearsal-*"))
 
 
 def test_where_a_key_is_trusted_every_command_asks_for_its_signature(tmp_path: Path, tolerant_bundle: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -174,6 +175,46 @@ def test_a_process_that_cannot_be_started_leaks_no_descriptor(
         with pytest.raises(OSError, match="unavailable"):
             make().start()
     assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+def wait_until_set_up(bench: Bench) -> None:
+    until = time.monotonic() + 60
+    while not bench.is_set_up():
+        assert time.monotonic() < until
+        assert bench.descriptor is not None
+        select.select([bench.descriptor], [], [], 1)
+
+
+def test_setting_up_can_be_waited_for_from_afar(make: Callable[..., Bench], tmp_path: Path) -> None:
+    bench = make()
+    bench.start()
+    assert not bench.is_set_up()
+    wait_until_set_up(bench)
+    pid = bench.pid
+    with pytest.raises(FileNotFoundError):
+        bench.call("read_headers", tmp_path / "nowhere")
+    assert bench.is_set_up()
+    assert bench.pid == pid
+
+
+def test_what_comes_of_setting_up_is_told_from_afar_too(setting: Setting) -> None:
+    files = dict(setting.files)
+    files["MODEL_CARD.md"] += b"?"
+    bench = Bench(Setting(files, "compiled", setting.scratch), Limits())
+    bench.start()
+    with pytest.raises(Refused):
+        wait_until_set_up(bench)
+    bench.end()
+
+
+def test_a_process_killed_in_setting_up_is_not_made_anew_unasked(make: Callable[..., Bench]) -> None:
+    bench = make()
+    bench.start()
+    assert bench.pid is not None
+    os.kill(bench.pid, signal.SIGKILL)
+    with pytest.raises(ExhaustedError, match="SIGKILL"):
+        wait_until_set_up(bench)
+    assert bench.pid is None
 
 
 def test_the_rehearsal_leaves_nothing_behind(make: Callable[..., Bench], tmp_path: Path) -> None:
