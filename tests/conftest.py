@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pydicom.config
 import pytest
 
+from appliance import logs
+
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _untouched_log() -> Iterator[None]:
+    """Give the log back as it was: what one test configures must not silence the next."""
+    every = [(log, list(log.handlers), log.level, log.propagate) for log in (logs.logger, logging.getLogger())]
+    yield
+    for log, handlers, level, propagate in every:
+        log.handlers, log.propagate = handlers, propagate
+        log.setLevel(level)
+    logging.captureWarnings(False)
 
 
 @pytest.fixture(scope="session")
