@@ -216,10 +216,17 @@ def _blaming(path: Path) -> Iterator[None]:
         if _transfer_syntax(front) in (None, DeflatedExplicitVRLittleEndian):
             _prove_modest(path)
         yield
-    except (Refused, Unavailable, OSError):
+    except (Refused, Unavailable):
         raise
     except Exception as error:
+        if is_of_the_disk(error):
+            raise
         raise damaged("This DICOM file cannot be parsed.") from error
+
+
+def is_of_the_disk(error: Exception) -> bool:
+    """Whether an exception is the system's word about the disk; pydicom raises OSError over a file's bytes, too."""
+    return isinstance(error, OSError) and error.errno is not None
 
 
 def _transfer_syntax(front: bytes) -> str | None:

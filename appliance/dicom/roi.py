@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
-from appliance.dicom.files import read_unchanged
+from appliance.dicom.files import is_of_the_disk, read_unchanged
 from appliance.dicom.instance import LABEL_MAP_SEGMENTATION_STORAGE, RoiHeader, contour_data
 from appliance.dicom.references import Reference, source_image, the_one_image
 from appliance.errors import ReasonCode, Refused, Unavailable
@@ -210,9 +210,11 @@ def load_regions(source: RoiHeader) -> tuple[Region, ...]:
         dataset = read_unchanged(source)
         read = _structure_set_regions if source.kind == "RTSTRUCT" else _segmentation_regions
         return read(dataset, source)
-    except (Refused, Unavailable, OSError):
+    except (Refused, Unavailable):
         raise
     except Exception as error:  # hostile bytes: whatever the decoder raises, the file is at fault
+        if is_of_the_disk(error):
+            raise
         raise Refused(ReasonCode.ROI_UNREADABLE, f"The {source.kind} cannot be read.") from error
 
 

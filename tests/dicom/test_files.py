@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 
@@ -102,6 +103,29 @@ def test_a_file_that_shrank_is_unavailable_and_not_its_own_fault(tmp_path: Path)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(Unavailable):
         files.with_pixel_digest(front)
+
+
+def test_what_the_parser_cannot_read_is_not_the_disk_s_fault(tmp_path: Path) -> None:
+    """pydicom raises OSError over a sequence that never ends."""
+    path = _slice_as(ExplicitVRLittleEndian, tmp_path)
+    content = path.read_bytes()
+    at = content.index(b"\x08\0\x60\0CS")  # Modality; before it, a sequence of an item that never ends
+    endless = b"\x08\0\x51\0SQ\0\0\xff\xff\xff\xff\xfe\xff\0\xe0\xff\xff\xff\xff"
+    path.write_bytes(content[:at] + endless + content[at:-2])
+    with pytest.raises(Refused) as caught:
+        files.read_headers(path)
+    assert caught.value.reason.code == "dicom_unreadable"
+
+
+def test_a_disk_that_fails_is_not_the_file_s_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = _slice_as(ExplicitVRLittleEndian, tmp_path)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(files.pydicom, "dcmread", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        files.read_headers(path)
 
 
 def test_pixels_of_another_kind_are_no_image(tmp_path: Path) -> None:
