@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import itertools
+import os
 import stat
 import zlib
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pydicom
-from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian
@@ -24,7 +24,6 @@ from appliance.dicom.instance import Header, ImageHeader, PixelData, headers_of,
 from appliance.dicom.multiframe import frame_count, is_enhanced_ct, single_frames
 from appliance.dicom.pixeldata import (
     EMPTY_OFFSET_TABLE,
-    UNDEFINED_LENGTH,
     PixelSpan,
     Span,
     cut_short,
@@ -35,6 +34,7 @@ from appliance.dicom.pixeldata import (
     native_frames,
     read_span,
 )
+from appliance.dicom.wellformed import prove_elements, prove_well_formed
 from appliance.errors import Refused, Unavailable
 
 jpeg_lossless.register()
@@ -59,8 +59,10 @@ def read_dataset(path: Path) -> FileDataset:
     OSError
         The disk does not give the file up for the moment; its content is not to blame.
     """
-    with _blaming(path):
-        return _proven(pydicom.dcmread(path))
+    with _blaming(path), path.open("rb") as file:
+        dataset = pydicom.dcmread(file)
+        _prove(file, dataset)
+        return dataset
 
 
 def read_headers(path: Path, *, hash_pixels: bool = True) -> tuple[Header, ...]:
@@ -185,7 +187,10 @@ class _Pixels:
 def _opened(path: Path) -> Iterator[tuple[FileDataset, _Pixels]]:
     """Read what stands before the pixels, and find these; what fails meanwhile is blamed on the file."""
     with _blaming(path), path.open("rb") as file:
-        dataset = _proven(pydicom.dcmread(file, stop_before_pixels=True))
+        dataset = pydicom.dcmread(file, stop_before_pixels=True)
+        before_pixels = file.tell()
+        _prove(file, dataset)
+        file.seek(before_pixels)
         if dataset.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
             dataset = read_dataset(path)  # offsets in it are not the file's
             value = dataset.get("PixelData")
@@ -246,21 +251,22 @@ def _transfer_syntax(front: bytes) -> str | None:
 
 
 def _prove_modest(path: Path) -> None:
-    """Refuse a deflated file that would blow up beyond any image's size."""
+    """Refuse a deflated file that would blow up beyond any image's size, or that holds what is not well-formed."""
     meta = read_file_meta_info(path)
     if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
         return
     with path.open("rb") as file:
         file.seek(144 + meta.FileMetaInformationGroupLength)
-        if len(zlib.decompressobj(-zlib.MAX_WBITS).decompress(file.read(), _MAX_INFLATED)) == _MAX_INFLATED:
-            raise damaged("This deflated DICOM file is larger than any image.")
+        inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(file.read(), _MAX_INFLATED)
+    if len(inflated) == _MAX_INFLATED:
+        raise damaged("This deflated DICOM file is larger than any image.")
+    prove_elements(io.BytesIO(inflated), len(inflated))
 
 
-def _proven(dataset: FileDataset) -> FileDataset:
-    """Prove that the last element is whole: pydicom hands out what there is of it without a word."""
+def _prove(file: BinaryIO, dataset: FileDataset) -> None:
+    """Prove that the file is whole and well-formed: pydicom hands out what there is of it without a word."""
     if not len(dataset):
         raise cut_short()
-    last = dataset.get_item(list(dataset.keys())[-1])
-    if isinstance(last, RawDataElement) and last.length != UNDEFINED_LENGTH and len(last.value or b"") < last.length:
-        raise cut_short()
-    return dataset
+    implicit, little = dataset.original_encoding
+    if dataset.file_meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        prove_well_formed(file, os.fstat(file.fileno()).st_size, implicit=bool(implicit), little=bool(little))
