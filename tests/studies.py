@@ -17,6 +17,7 @@ from appliance.phantom import ct_datasets, segmentation
 Polygon = Sequence[tuple[float, float]]  # (row, column) in pixel units, the centre of the first pixel at (0, 0)
 
 SQUARE: Polygon = ((12.5, 14.5), (12.5, 30.5), (27.5, 30.5), (27.5, 14.5))
+AROUND: Polygon = ((6.5, 8.5), (6.5, 38.5), (33.5, 38.5), (33.5, 8.5))
 ROI_SLICES = range(3, 9)
 
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import (
@@ -32,7 +33,11 @@ Vector = tuple[float, ...]
 
 _PLAIN = frozenset({"CS", "DS", "IS", "UI"})  # Value Representations without character sets
 _MOMENT = re.compile(r"[0-9]{14}(\.[0-9]{1,6})?")
+_DECIMALS = re.compile(r"[-+0-9.eE \\]*")  # PS3.5, table 6.2-1: float() alone would read "1_0" as ten
 _UID = re.compile(r"[0-9.]{1,128}")  # longer than the standard's 64 occurs, letters must not
+
+FARTHEST = 1e9
+"""What no number of a geometry reaches (mm)."""
 
 OWN_MODEL_NAME = "lungstage"
 """Manufacturer's Model Name of what lungstage writes, so that it never takes its own output for input."""
@@ -155,7 +160,9 @@ def _undecoded(dataset: Dataset, keyword: str) -> str | None:
     pydicom's own conversion would be half of the time that reading a header takes.
     """
     element = dataset.get_item(keyword)
-    if isinstance(element, RawDataElement) and element.VR in _PLAIN and isinstance(element.value, bytes):
+    if not isinstance(element, RawDataElement) or not isinstance(element.value, bytes):
+        return None
+    if (element.VR or dictionary_VR(element.tag)) in _PLAIN:  # an implicit file names none
         return element.value.decode("ascii", "replace").strip(" \0")
     return None
 
@@ -176,17 +183,23 @@ def _texts(dataset: Dataset, keyword: str) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(str(part) for part in value)
 
 
-def _vector(dataset: Dataset, keyword: str, length: int) -> Vector:
-    plain = _undecoded(dataset, keyword)
-    if plain is None:
+def vector(dataset: Dataset, keyword: str, length: int) -> Vector:
+    """Return the numbers of an element; () where they are not `length` finite ones.
+
+    Raises
+    ------
+    ValueError
+        It holds something else than decimal strings.
+    """
+    text = _undecoded(dataset, keyword)
+    if text is None:
         value = dataset.get(keyword)
-        if value is None or isinstance(value, str):
-            return ()
-        items = tuple(float(v) for v in (value if isinstance(value, Iterable) else [value]))
-    else:
-        items = tuple(float(v) for v in plain.split("\\")) if plain else ()
-    finite = all(abs(v) < 1e9 for v in items)  # also false for NaN
-    return items if len(items) == length and finite else ()
+        values = value if isinstance(value, Iterable) and not isinstance(value, str) else [value]
+        text = "\\".join(str(v) for v in values if v is not None)
+    if not _DECIMALS.fullmatch(text):
+        raise ValueError("not decimal strings")
+    items = tuple(float(v) for v in text.split("\\")) if text else ()
+    return items if len(items) == length and all(abs(v) < FARTHEST for v in items) else ()
 
 
 def _moment(dataset: Dataset, date: str, time: str) -> str:
@@ -195,7 +208,7 @@ def _moment(dataset: Dataset, date: str, time: str) -> str:
 
 
 def _number(dataset: Dataset, keyword: str) -> float | None:
-    values = _vector(dataset, keyword, 1)
+    values = vector(dataset, keyword, 1)
     return values[0] if values else None
 
 
@@ -242,9 +255,9 @@ def image_header(dataset: Dataset, path: Path, pixels: PixelData, frame: int = 0
         "rows": int(dataset.get("Rows") or 0),
         "columns": int(dataset.get("Columns") or 0),
         "frames": int(dataset.get("NumberOfFrames") or 1),
-        "position": _vector(dataset, "ImagePositionPatient", 3),
-        "orientation": _vector(dataset, "ImageOrientationPatient", 6),
-        "pixel_spacing": _vector(dataset, "PixelSpacing", 2),
+        "position": vector(dataset, "ImagePositionPatient", 3),
+        "orientation": vector(dataset, "ImageOrientationPatient", 6),
+        "pixel_spacing": vector(dataset, "PixelSpacing", 2),
         "rescale": (_number(dataset, "RescaleSlope"), _number(dataset, "RescaleIntercept")),
     }
     if None in geometry["rescale"]:
@@ -271,8 +284,20 @@ def _unique(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted({value for value in values if value}))
 
 
+def as_uid(text: str) -> str:
+    """Return a UID as it is, and for anything else that stands in its place, one that belongs to nothing.
+
+    What a reference holds becomes a case's name in log and ledger, and free text could be a patient's. It must not
+    be dropped either: what names something else is not the same as what names nothing.
+    """
+    if not text or _UID.fullmatch(text):
+        return text
+    number = int.from_bytes(hashlib.blake2b(text.encode(errors="replace"), digest_size=16).digest(), "big")
+    return f"2.25.{number}"
+
+
 def _referenced(items: Iterable[Dataset]) -> tuple[str, ...]:
-    return _unique(_text(item, "ReferencedSOPInstanceUID") for item in items)
+    return _unique(as_uid(_text(item, "ReferencedSOPInstanceUID")) for item in items)
 
 
 def _structure_set_header(dataset: Dataset, path: Path) -> RoiHeader:
@@ -282,13 +307,12 @@ def _structure_set_header(dataset: Dataset, path: Path) -> RoiHeader:
         for study in _sequence(frame, "RTReferencedStudySequence")
         for series in _sequence(study, "RTReferencedSeriesSequence")
     ]
-    contours = [
-        contour for roi in _sequence(dataset, "ROIContourSequence") for contour in _sequence(roi, "ContourSequence")
-    ]
+    rois, items = _sequence(dataset, "StructureSetROISequence"), _sequence(dataset, "ROIContourSequence")
+    contours = [contour for item in items for contour in _sequence(item, "ContourSequence")]
     frames = [frame_numbers(image) for c in contours for image in _sequence(c, "ContourImageSequence")]
     digest = _digest(
-        [(_text(roi, "ROINumber"), _text(roi, "ROIName")) for roi in _sequence(dataset, "StructureSetROISequence")],
-        [_text(item, "ReferencedROINumber") for item in _sequence(dataset, "ROIContourSequence")],
+        [[_text(roi, k) for k in ("ROINumber", "ROIName", "ReferencedFrameOfReferenceUID")] for roi in rois],
+        [(_text(item, "ReferencedROINumber"), len(_sequence(item, "ContourSequence"))) for item in items],
         [(_text(contour, "ContourGeometricType"), contour_data(contour)) for contour in contours],
         [_referenced(_sequence(contour, "ContourImageSequence")) for contour in contours],
         *([frames] if any(frames) else []),
@@ -296,11 +320,10 @@ def _structure_set_header(dataset: Dataset, path: Path) -> RoiHeader:
     return RoiHeader(
         **_identity(dataset, path, digest),
         kind="RTSTRUCT",
-        frames_of_reference=_unique(
-            _text(roi, "ReferencedFrameOfReferenceUID") for roi in _sequence(dataset, "StructureSetROISequence")
-        ),
+        frames_of_reference=_unique(_text(roi, "ReferencedFrameOfReferenceUID") for roi in rois),
         listed=tuple(
-            (_text(item, "SeriesInstanceUID"), _referenced(_sequence(item, "ContourImageSequence"))) for item in series
+            (as_uid(_text(item, "SeriesInstanceUID")), _referenced(_sequence(item, "ContourImageSequence")))
+            for item in series
         ),
         image_references=_referenced(image for c in contours for image in _sequence(c, "ContourImageSequence")),
         drawn_at=_moment(dataset, "StructureSetDate", "StructureSetTime"),
@@ -320,10 +343,10 @@ def _segmentation_header(dataset: Dataset, path: Path, pixels: PixelData | None)
         kind="SEG",
         frames_of_reference=_unique([_text(dataset, "FrameOfReferenceUID")]),
         listed=tuple(
-            (_text(item, "SeriesInstanceUID"), _referenced(_sequence(item, "ReferencedInstanceSequence")))
+            (as_uid(_text(item, "SeriesInstanceUID")), _referenced(_sequence(item, "ReferencedInstanceSequence")))
             for item in _sequence(dataset, "ReferencedSeriesSequence")
         ),
-        image_references=_unique(source_image(group)[0] for group in groups),
+        image_references=_unique(as_uid(source_image(group)[0]) for group in groups),
         drawn_at=_moment(dataset, "ContentDate", "ContentTime"),
     )
 

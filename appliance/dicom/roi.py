@@ -14,7 +14,7 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from appliance.dicom.files import is_of_the_disk, read_unchanged
-from appliance.dicom.instance import LABEL_MAP_SEGMENTATION_STORAGE, RoiHeader, contour_data
+from appliance.dicom.instance import FARTHEST, LABEL_MAP_SEGMENTATION_STORAGE, RoiHeader, contour_data, vector
 from appliance.dicom.references import Reference, source_image, the_one_image
 from appliance.errors import ReasonCode, Refused, Unavailable
 
@@ -22,6 +22,7 @@ Mask = npt.NDArray[np.bool_]
 Points = npt.NDArray[np.float64]
 
 _CODE = ("CodeValue", "CodingSchemeDesignator")
+_DECIMALS = re.compile(rb"[-+0-9.eE \\]*")  # numpy, too, would read "1_0" as ten
 _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 _POSITION_TOLERANCE = 0.01  # mm; what decimal strings of 16 characters may round away, and no more
 
@@ -82,9 +83,14 @@ class Region:
 
 def _outline(contour: Dataset) -> Outline:
     text = contour_data(contour)
+    if not _DECIMALS.fullmatch(text):
+        raise Refused(ReasonCode.ROI_UNREADABLE, "A contour's coordinates are not decimal strings.")
     data = np.array(text.split(b"\\") if text else [], dtype=np.float64)
-    if data.size % 3 or not np.isfinite(data).all():
+    if data.size % 3 or not (np.abs(data) < FARTHEST).all():
         raise Refused(ReasonCode.ROI_UNREADABLE, "A contour's coordinates are not finite triplets.")
+    stated = contour.get("NumberOfContourPoints")
+    if stated is not None and stated != data.size // 3:
+        raise Refused(ReasonCode.ROI_UNREADABLE, "A contour has more or fewer points than it says.")
     return Outline(
         points=data.reshape((-1, 3)),
         geometric_type=str(contour.get("ContourGeometricType") or ""),
@@ -107,12 +113,16 @@ def _structure_set_regions(dataset: Dataset, source: RoiHeader) -> tuple[Region,
     for roi in numbered:
         number = int(roi.ROINumber)
         fault = "Several regions of the structure set bear its number." if times[number] > 1 else ""
+        if len(contours[number]) > 1 and not all(contours[other] for other in times):
+            fault = "Contours of another region may stand under its number."
         outlines: tuple[Outline, ...] = ()
         try:
             outlines = _outlines(contours[number])
-        except (Refused, ValueError) as error:
-            # Another region's contours are no reason to refuse this one's; see `choose`.
-            fault = str(error)
+        # Another region's contours are no reason to refuse this one's; see `choose`.
+        except Refused as refused:
+            fault = str(refused)
+        except (TypeError, ValueError):  # whose own words would quote the file
+            fault = "Its contours cannot be read."
         regions.append(
             Region(
                 source=source,
@@ -154,15 +164,22 @@ def _segment_pixels(dataset: Dataset) -> npt.NDArray[np.unsignedinteger]:
     return frames
 
 
+def _numbers(item: Dataset, keyword: str, length: int) -> tuple[float, ...]:
+    numbers = vector(item, keyword, length)
+    if not numbers:
+        raise Refused(ReasonCode.ROI_UNREADABLE, f"The segmentation's {keyword} is not {length} numbers.")
+    return numbers
+
+
 def _segmentation_regions(dataset: Dataset, source: RoiHeader) -> tuple[Region, ...]:
     is_label_map = source.sop_class_uid == LABEL_MAP_SEGMENTATION_STORAGE
     pixels = _segment_pixels(dataset)
     groups = dataset.PerFrameFunctionalGroupsSequence
     orientations = {
-        tuple(map(float, _shared_or_own(dataset, g, "PlaneOrientationSequence").ImageOrientationPatient))
-        for g in groups
+        _numbers(_shared_or_own(dataset, group, "PlaneOrientationSequence"), "ImageOrientationPatient", 6)
+        for group in groups
     }
-    spacings = {tuple(map(float, _shared_or_own(dataset, g, "PixelMeasuresSequence").PixelSpacing)) for g in groups}
+    spacings = {_numbers(_shared_or_own(dataset, g, "PixelMeasuresSequence"), "PixelSpacing", 2) for g in groups}
     if len(orientations) != 1 or len(spacings) != 1:
         raise Refused(ReasonCode.SEG_GRID_MISMATCH, "The segmentation's frames differ in orientation or pixel spacing.")
     regions = []
@@ -177,8 +194,8 @@ def _segmentation_regions(dataset: Dataset, source: RoiHeader) -> tuple[Region, 
             else:
                 continue
             if mask.any():
-                position = _shared_or_own(dataset, group, "PlanePositionSequence").ImagePositionPatient
-                frames.append(SegmentFrame(np.array([float(v) for v in position]), source_image(group), mask))
+                place = _numbers(_shared_or_own(dataset, group, "PlanePositionSequence"), "ImagePositionPatient", 3)
+                frames.append(SegmentFrame(np.array(place), source_image(group), mask))
         codes = segment.get("SegmentedPropertyTypeCodeSequence") or ()
         regions.append(
             Region(

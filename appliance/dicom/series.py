@@ -44,15 +44,34 @@ class ReferenceVolume:
     datasets: tuple[Dataset, ...]
 
 
+def _prove_encoding(image: ImageHeader, dataset: Dataset) -> None:
+    """Refuse pixels that a lenient decoder would take for others than they are.
+
+    Of more native pixels than rows times columns it takes the first: a sheared image, where the columns are a lie. The
+    bits that are stored are the lowest ones (PS3.5, 8.1.1), or else they are not where it looks for them.
+    """
+    allocated, stored = int(dataset.BitsAllocated), int(dataset.BitsStored)
+    if int(dataset.HighBit) != stored - 1 or not 0 < stored <= allocated:
+        raise _no_pixels(f"The bits of slice {image.name} contradict each other.")
+    size = image.rows * image.columns * allocated // 8
+    if not dataset["PixelData"].is_undefined_length and len(dataset.PixelData) not in (size, size + size % 2):
+        raise _no_pixels(f"The pixels of slice {image.name} are more or fewer than its rows and columns.")
+
+
+def _no_pixels(message: str) -> Refused:
+    return Refused(ReasonCode.PIXEL_DATA_UNREADABLE, message)
+
+
 def _stored_pixels(image: ImageHeader, dataset: Dataset) -> npt.NDArray[np.integer]:
     try:
+        _prove_encoding(image, dataset)
         pixels = dataset.pixel_array
+    except Refused:
+        raise
     except Exception as error:  # hostile bytes, or a transfer syntax that no installed decoder takes
-        raise Refused(
-            ReasonCode.PIXEL_DATA_UNREADABLE, f"The pixels of slice {image.name} cannot be decoded."
-        ) from error
+        raise _no_pixels(f"The pixels of slice {image.name} cannot be decoded.") from error
     if pixels.shape != (image.rows, image.columns) or not np.issubdtype(pixels.dtype, np.integer):
-        raise Refused(ReasonCode.PIXEL_DATA_UNREADABLE, f"The pixels of slice {image.name} are not a grey image.")
+        raise _no_pixels(f"The pixels of slice {image.name} are not a grey image.")
     del dataset.PixelData
     return pixels
 
@@ -94,7 +113,7 @@ def _padding(pixels: npt.NDArray[np.integer], dataset: Dataset) -> Mask | None:
     try:
         low, high = sorted(_as_stored(int(bound), dataset) for bound in (value, value if limit is None else limit))
     except (TypeError, ValueError) as error:
-        raise Refused(ReasonCode.PIXEL_DATA_UNREADABLE, "The slices' Pixel Padding Value is not a number.") from error
+        raise _no_pixels("The slices' Pixel Padding Value is not a number.") from error
     padded: Mask = (pixels >= low) & (pixels <= high)
     return padded
 

@@ -11,6 +11,7 @@ import numpy as np
 import pydicom
 import pydicom.encaps
 import pytest
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
@@ -19,6 +20,7 @@ from appliance.oneshot import Options, measure_paths
 from appliance.roi_rule import ROI_RULE
 from appliance.spec import ExtractionSpec
 from tests.studies import (
+    AROUND,
     ROI_SLICES,
     SQUARE,
     Study,
@@ -54,6 +56,10 @@ def code_of(study: Study, folder: Path, spec: ExtractionSpec = SPEC, **options: 
 def _each(slices: list[Dataset], keyword: str, value: object) -> None:
     for dataset in slices:
         setattr(dataset, keyword, value)
+
+
+def _unchecked(dataset: Dataset, keyword: str, vr: str, value: str) -> None:
+    dataset.add(DataElement(keyword, vr, value, already_converted=True))
 
 
 # --- changes to the CT -------------------------------------------------------------------------------------------
@@ -157,6 +163,24 @@ def _short_pixels(study: Study) -> None:
     study.slices[5].PixelData = study.slices[5].PixelData[:1000]
 
 
+def _fewer_columns(study: Study) -> None:
+    """All slices lie alike, so that each row begins where the last ends, too early."""
+    _each(study.slices, "Columns", 44)
+
+
+def _bits_elsewhere(study: Study) -> None:
+    study.slices[5].HighBit = 14
+
+
+def _more_bits_stored_than_there_are(study: Study) -> None:
+    study.slices[5].BitsStored, study.slices[5].HighBit = 20, 19
+
+
+def _rescale_of_other_characters(study: Study) -> None:
+    for dataset in study.slices:
+        _unchecked(dataset, "RescaleIntercept", "DS", "-1_024")
+
+
 def _too_far_apart(study: Study) -> None:
     _each(study.slices, "SliceThickness", "1")
 
@@ -184,6 +208,10 @@ CT_FAULTS = {
     "other patient": (_other_patient, "refused", "patient_mismatch"),
     "other study": (_other_study, "refused", "study_mismatch"),
     "short pixel data": (_short_pixels, "refused", "pixel_data_unreadable"),
+    "pixels of more columns": (_fewer_columns, "refused", "pixel_data_unreadable"),
+    "bits that are not the lowest": (_bits_elsewhere, "refused", "pixel_data_unreadable"),
+    "more bits stored than allocated": (_more_bits_stored_than_there_are, "refused", "pixel_data_unreadable"),
+    "rescale of other characters": (_rescale_of_other_characters, "refused", "dicom_unreadable"),
     "thin slices far apart": (_too_far_apart, "held", "slices_missing"),
 }
 
@@ -239,7 +267,7 @@ def _open(item: Dataset) -> None:
 
 
 def _point(item: Dataset) -> None:
-    item.ContourGeometricType, item.ContourData = "POINT", item.ContourData[:3]
+    item.ContourGeometricType, item.ContourData, item.NumberOfContourPoints = "POINT", item.ContourData[:3], 1
 
 
 def _off_plane(item: Dataset) -> None:
@@ -249,6 +277,26 @@ def _off_plane(item: Dataset) -> None:
 
 def _not_a_number(item: Dataset) -> None:
     item.ContourData = item.ContourData[:-1]
+
+
+def _more_points_than_stated(item: Dataset) -> None:
+    item.ContourData = item.ContourData[:-3]
+
+
+def _digits_with_an_underscore(item: Dataset) -> None:
+    """Python and NumPy read 1_6.875 as 16.875."""
+    data = "\\".join(str(value) for value in item.ContourData)
+    _unchecked(item, "ContourData", "DS", data.replace("16.", "1_6.", 1))
+
+
+def _contours_of_another_under_its_number() -> Study:
+    """One digit is wrong: the organ's contours, around the tumour's, would make a ring of it."""
+    study = rtstruct_study()
+    rois = {name: [contour(study.slices[k], polygon) for k in ROI_SLICES]
+            for name, polygon in (("GTV-1", SQUARE), ("Heart", AROUND))}  # fmt: skip
+    study.rois = [structure_set(study.slices, rois, study.slices)]
+    study.rois[0].ROIContourSequence[1].ReferencedROINumber = 1
+    return study
 
 
 def _off_slices() -> Study:
@@ -293,6 +341,9 @@ ROI_FAULTS = {
     "open contour": (_edit_contour(_open), "refused", "contour_not_closed"),
     "point contour": (_edit_contour(_point), "refused", "contour_not_closed"),
     "contour leaves its plane": (_edit_contour(_off_plane), "refused", "contour_off_slice"),
+    "more points than stated": (_edit_contour(_more_points_than_stated), "refused", "roi_unreadable"),
+    "coordinates of other characters": (_edit_contour(_digits_with_an_underscore), "refused", "roi_unreadable"),
+    "contours of another region under its number": (_contours_of_another_under_its_number, "refused", "roi_unreadable"),
     "coordinates not in threes": (_edit_contour(_not_a_number), "refused", "roi_unreadable"),
     "between the slices": (_off_slices, "refused", "contour_off_slice"),
     "references resolve to nothing": (_foreign_references, "held", "references_unresolved"),
@@ -355,7 +406,26 @@ def _lost_frames(study: Study) -> None:
     del study.rois[0].PerFrameFunctionalGroupsSequence[-1]
 
 
+def _position_of_other_characters(study: Study) -> None:
+    place = study.rois[0].PerFrameFunctionalGroupsSequence[2].PlanePositionSequence[0]
+    x, y, z = (str(v) for v in place.ImagePositionPatient)
+    _unchecked(place, "ImagePositionPatient", "DS", f"{x}\\{y}\\{z[:2]}_{z[2:]}")
+
+
+def _position_far_away(study: Study) -> None:
+    place = study.rois[0].PerFrameFunctionalGroupsSequence[2].PlanePositionSequence[0]
+    _unchecked(place, "ImagePositionPatient", "DS", "0\\0\\1e400")
+
+
+def _position_of_two_numbers(study: Study) -> None:
+    place = study.rois[0].PerFrameFunctionalGroupsSequence[2].PlanePositionSequence[0]
+    _unchecked(place, "ImagePositionPatient", "DS", "0\\0")
+
+
 SEG_FAULTS = {
+    "position of other characters": (_position_of_other_characters, "refused", "roi_unreadable"),
+    "position beyond all numbers": (_position_far_away, "refused", "roi_unreadable"),
+    "position of two numbers": (_position_of_two_numbers, "refused", "roi_unreadable"),
     "frames moved in the plane": (_moved_frames, "refused", "seg_grid_mismatch"),
     "other pixel spacing": (_other_seg_spacing, "refused", "seg_grid_mismatch"),
     "fractional": (_fractional, "refused", "seg_fractional"),

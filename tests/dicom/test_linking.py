@@ -150,6 +150,38 @@ def test_a_faulty_organ_does_not_refuse_the_tumour(tmp_path: Path) -> None:
     assert measured(study.write(tmp_path))["status"] == "staged"
 
 
+def test_contours_that_change_their_region_are_another_content(tmp_path: Path) -> None:
+    """The same contours in the same order, one of them under another region: not the same object."""
+    digests = set()
+    for place in (0, 1):
+        study = rtstruct_study(names=("GTV-1", "Heart"))
+        first, second = study.rois[0].ROIContourSequence
+        second.ContourSequence = deepcopy(second.ContourSequence)
+        if place:
+            second.ContourSequence.insert(0, first.ContourSequence.pop())
+        study.rois[0].save_as(tmp_path / "rs", enforce_file_format=True)
+        digests |= {header.digest for header in read_headers(tmp_path / "rs")}
+    assert len(digests) == 2
+
+
+@pytest.mark.parametrize("keyword", ["SeriesInstanceUID", "ReferencedSOPInstanceUID"])
+def test_a_reference_that_is_no_uid_names_something_else_and_tells_nothing(keyword: str, tmp_path: Path) -> None:
+    study = rtstruct_study(reference=False)
+    (series,) = (
+        study.rois[0].ReferencedFrameOfReferenceSequence[0].RTReferencedStudySequence[0].RTReferencedSeriesSequence
+    )
+    for item in [series] if keyword == "SeriesInstanceUID" else series.ContourImageSequence:
+        setattr(item, keyword, "DOE^JANE 1950")
+    if keyword == "SeriesInstanceUID":
+        del series.ContourImageSequence
+    (header,) = read_headers(study.write(tmp_path) / "0000")
+    assert "DOE" not in str(header)
+    ((uid, instances),) = header.listed
+    assert (uid if keyword == "SeriesInstanceUID" else instances[0]).startswith("2.25.")
+    if keyword == "SeriesInstanceUID":  # it names another series, so it is not taken to be drawn on this one
+        assert code_of(study, tmp_path) == ("held", "references_unresolved")
+
+
 # --- versions of a region ----------------------------------------------------------------------------------------
 
 
