@@ -12,7 +12,7 @@ import os
 import stat
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from appliance.dicom.files import read_headers
@@ -72,6 +72,7 @@ class Inbox:
         self._clock = clock
         self._entries: dict[str, _Entry] = {}
         self._closed_folders: frozenset[str] = frozenset()
+        self._last: Header | None = None
         self.scan_cost = 0.0
         """Seconds that the last scan took, without the reading."""
         self.found = False
@@ -132,7 +133,8 @@ class Inbox:
         if record is None:
             return False
         try:
-            entry.headers = () if record.headers is None else headers_from_json(record.headers, Path(path))
+            headers = () if record.headers is None else headers_from_json(record.headers, Path(path))
+            entry.headers = tuple(map(self._slim, headers))
         except (KeyError, TypeError, ValueError):  # recorded by other code: read it again
             return False
         entry.resting = True
@@ -172,10 +174,19 @@ class Inbox:
             reason, after = Reason(ReasonCode.INTERNAL_ERROR, "lungstage failed to read this file."), None
         if after is not None and (after.st_size, _stamp(after)) != (entry.size, entry.stamp):
             return None  # it changed while it was read; the next look starts it anew
-        entry.resting, entry.headers = True, headers
+        entry.resting, entry.headers = True, tuple(map(self._slim, headers))
         if reason is not None:
             logger.warning("file_refused", extra={"file": path_hash(path), "code": reason.code})
         return FileRecord(path, entry.size, entry.stamp, headers_to_json(headers) if headers else None, reason)
+
+    def _slim(self, header: Header) -> Header:
+        """Have a header share with the one before it what is equal in both: most of it, within a series."""
+        last, self._last = self._last, header
+        if not isinstance(last, type(header)):
+            return header
+        known = ((field.name, getattr(last, field.name), getattr(header, field.name)) for field in fields(header))
+        self._last = replace(header, **{name: theirs for name, theirs, ours in known if theirs == ours})
+        return self._last
 
     def _put_off(self, path: str, entry: _Entry, error: Exception) -> None:
         """Read the file later: not its bytes but the way to them is at fault, so nothing is recorded against it."""

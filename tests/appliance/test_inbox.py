@@ -331,6 +331,19 @@ def test_a_large_backlog_is_read_in_portions(scene: Scene) -> None:
     assert scene.steps.calls["read"] == 10
 
 
+def test_the_headers_of_a_series_share_what_is_equal(scene: Scene) -> None:
+    for n in range(3):
+        put_slice(scene.root, "1.5", n)
+    for _ in range(2):
+        scene.look()
+        scene.look(SETTLE)
+        first, *others = scene.inbox.headers()
+        assert [h.sop_instance_uid for h in (first, *others)] == ["1.5.0", "1.5.1", "1.5.2"]
+        assert all(h.series_instance_uid is first.series_instance_uid for h in others)
+        assert all(h.image_type is first.image_type for h in others)
+        scene.restart()
+
+
 def test_the_inbox_is_left_as_it_was(scene: Scene) -> None:
     put_slice(scene.root / "a", "1.5", 1)
     (scene.root / "junk").write_text("junk")
