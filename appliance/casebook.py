@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
+from operator import itemgetter
 from typing import TYPE_CHECKING, Protocol
 
 from appliance.errors import DefectError, ExhaustedError, Held, Reason, ReasonCode, Refused, Unavailable
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from appliance.settings import Settings
 
 
-EXAMINE_BUDGET_SECONDS = 0.5
+EXAMINATION_BUDGET_SECONDS = 0.5
 """After so long a round of examinations makes room for other work."""
 
 
@@ -71,6 +72,11 @@ class Casebook:
         A monotonic clock.
     is_canary
         Tells the daemon's own studies from those that came.
+
+    Attributes
+    ----------
+    behind
+        Whether cases are due that :meth:`tick` had no time for: what is ready is not kept waiting for all others.
     """
 
     def __init__(
@@ -91,6 +97,8 @@ class Casebook:
         self._entries: dict[str, _Entry] = {}
         self._plans: dict[int, SealedPlan] = {}
         self._gone: set[int] = set()
+        self._moving = False  # a job waits for the one that takes its place
+        self.behind = False
 
     @property
     def bundle_digest(self) -> str:
@@ -128,7 +136,8 @@ class Casebook:
         return min((t for e in self._entries.values() for t in (e.due, e.report_at) if t is not None), default=None)
 
     def update(self, cases: Iterable[Case]) -> bool:
-        """Examine what has changed; True when a job became ready."""
+        """Examine what has changed, or have the next :meth:`tick` do it; True when a job became ready."""
+        until = self._clock() + EXAMINATION_BUDGET_SECONDS
         current = {case.key: case for case in cases}
         for key in self._entries.keys() - current.keys():
             del self._entries[key]
@@ -136,15 +145,15 @@ class Casebook:
         for key, case in current.items():
             known = self._entries.get(key)
             if known is None or known.case != case:
-                became_ready |= self._meet(case, known)
-        self._settle_absent(current)
+                became_ready |= self._meet(case, known, until)
+        self._settle_absent()
         return became_ready
 
     def requeue(self) -> bool:
         """Examine the cases that somebody requeued; True when a job became ready."""
         wanted = [self._entries[key] for key in self._ledger.requeued() if key in self._entries]
         became_ready = [self._examine(entry, settled=False) for entry in wanted]
-        self._settle_absent({key: entry.case for key, entry in self._entries.items()})
+        self._settle_absent()
         return any(became_ready)
 
     def tick(self, unread_since: float | None) -> bool:
@@ -156,20 +165,23 @@ class Casebook:
             When the longest unread file of the inbox was first seen; it may belong to any case, so none is settled
             that would still have waited for it.
         """
-        became_ready = False
+        became_ready = self.behind = False
         now = self._clock()
-        for entry in list(self._entries.values()):
-            if self._clock() - now > EXAMINE_BUDGET_SECONDS:
+        for due, entry in sorted(((e.due, e) for e in self._entries.values() if e.due is not None), key=itemgetter(0)):
+            self.behind = due <= now < self._clock() - EXAMINATION_BUDGET_SECONDS
+            if self.behind or due > now:
                 break
-            if entry.due is not None and entry.due <= now:
-                settles_at = entry.changed_at + self._settings.case_settle_seconds
-                settled = settles_at <= now and (unread_since is None or unread_since > settles_at)
-                if settled or now < settles_at:
-                    became_ready |= self._examine(entry, settled=settled)
-                else:
-                    entry.due = now + self._settings.poll_seconds
+            settles_at = entry.changed_at + self._settings.case_settle_seconds
+            settled = settles_at <= now and (unread_since is None or unread_since > settles_at)
+            if settled or now < settles_at or entry.examined_at < entry.changed_at:
+                became_ready |= self._examine(entry, settled=settled)
+            else:
+                entry.due = now + self._settings.poll_seconds
+        for entry in self._entries.values():
             if entry.report_at is not None and entry.report_at <= now:
                 self._report(entry)
+        if self._moving:
+            self._settle_absent()
         return became_ready
 
     def watch(self, job: Job) -> None:
@@ -177,7 +189,7 @@ class Casebook:
         if job.case_key in self._entries:
             self._entries[job.case_key].report_at = self._clock() + self._settings.report_after_seconds
 
-    def _meet(self, case: Case, known: _Entry | None) -> bool:
+    def _meet(self, case: Case, known: _Entry | None, until: float) -> bool:
         content = content_digest(case)
         same = known is not None and known.content == content
         now = self._clock()
@@ -190,6 +202,9 @@ class Casebook:
             # A case that is slow to examine must not be examined for each slice that arrives.
             entry.due, entry.report_at = known.examined_at + known.cost, known.report_at
             entry.examined_at, entry.cost = known.examined_at, known.cost
+            return False
+        if now > until:
+            entry.due = now
             return False
         return self._examine(entry, settled=False)
 
@@ -292,19 +307,23 @@ class Casebook:
             self._ledger.hold(job.id, job.reason, content=job.content)
             logger.warning("held", extra=_about(entry.case) | {"job": job.id, "code": job.reason.code})
 
-    def _settle_absent(self, current: dict[str, Case]) -> None:
+    def _settle_absent(self) -> None:
         """Close or hold the jobs whose case is no longer there under its old key."""
-        absent = [row for row in self._ledger.unanswered() if row[1] not in current]
+        self._moving = False
+        absent = [row for row in self._ledger.unanswered() if row[1] not in self._entries]
         self._gone &= {job_id for job_id, _, _ in absent}
         absent = [row for row in absent if row[0] not in self._gone]
         if not absent:
             return
-        home = {h.sop_instance_uid: key for key, case in current.items() for h in _headers(case)}
+        home = {h.sop_instance_uid: key for key, entry in self._entries.items() for h in _headers(entry.case)}
         for job_id, _, anchor in absent:
             self._plans.pop(job_id, None)
-            successor = self._ledger.latest(home[anchor]) if anchor in home else None
-            if successor is not None:
-                self._ledger.supersede(job_id, successor.id)
+            if anchor in home:
+                successor = self._ledger.latest(home[anchor])
+                if successor is None:  # its case could not be examined yet
+                    self._moving = True
+                else:
+                    self._ledger.supersede(job_id, successor.id)
                 continue
             reason = Reason(ReasonCode.NO_DICOM, "The files of this case are no longer in the inbox.")
             self._ledger.hold(job_id, reason, content=None)

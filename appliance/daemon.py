@@ -248,7 +248,7 @@ class Daemon:
             self._note_ready(self._casebook.requeue())
         self._note_ready(self._casebook.tick(self._unsettled_since()))
         self._upkeep.tick()
-        if not self._dispatcher.work():
+        if not self._dispatcher.work() and not self._casebook.behind:
             self._sleep()
 
     def _swap_bundle(self) -> None:

@@ -174,6 +174,38 @@ def test_a_case_that_is_slow_to_examine_is_not_examined_for_each_file(house: Hou
     assert house.steps.calls["prepare"] < 20
 
 
+def test_the_first_report_of_a_backlog_does_not_wait_until_all_is_examined(house: House) -> None:
+    def slowly() -> None:
+        house.wake.now += 0.2
+
+    house.steps.during_prepare = slowly
+    for n in range(10, 30):
+        put_study(house.inbox / str(n), f"1.{n}")
+    while not house.reports():
+        house.daemon.step()
+    assert house.steps.calls["prepare"] < 10
+    started = house.wake.now
+    house.run(20 * 0.2 + 2)
+    assert house.states() == ["delivered"] * 20
+    assert house.steps.calls["prepare"] == 20
+    assert house.wake.now - started < 20 * 0.2 + 4
+
+
+def test_what_was_put_off_is_examined_although_other_files_are_still_unread(house: House) -> None:
+    def slowly() -> None:
+        house.wake.now += 0.5
+
+    house.steps.during_prepare = slowly
+    house.steps.during_read = lambda: slowly() if house.steps.calls["read"] > 12 else None
+    for n in range(10, 16):
+        put_study(house.inbox / str(n), f"1.{n}", 1)
+    for n in range(200):
+        put_slice(house.inbox / "z", "1.9", n)
+    while len(house.reports()) < 6:
+        house.daemon.step()
+    assert house.steps.calls["read"] < 100
+
+
 @pytest.mark.parametrize("missing", [0, 2, 4])
 def test_a_missing_slice_waits_is_held_and_goes_on_by_itself(house: House, missing: int) -> None:
     put_study(house.inbox)
@@ -521,6 +553,26 @@ def test_a_job_whose_case_got_another_key_is_superseded(house: House) -> None:
     assert old.superseded
     assert old.reason is not None
     assert f"Job {new.id}" in old.reason.message
+    assert new.state is JobState.DELIVERED
+
+
+def test_a_job_whose_case_got_another_key_waits_until_that_case_can_be_examined(house: House) -> None:
+    put_roi(house.inbox, "1.5.99", "1.5", range(5), "unlisted")
+    house.run(8)
+
+    def away() -> None:
+        if house.wake.now < returns:
+            raise Unavailable("A disk is away.")
+
+    returns = house.wake.now + 10
+    house.steps.during_prepare = away
+    for n in range(5):
+        put_slice(house.inbox, "1.5", n)
+    house.run(5)
+    assert house.states() == ["held"]
+    house.run(10)
+    old, new = house.ledger.jobs()
+    assert old.superseded
     assert new.state is JobState.DELIVERED
 
 
