@@ -111,6 +111,7 @@ def serve(settings: Settings, wake: Wake, announce: Callable[[], None]) -> None:
             at_work(settings, files, meter) as workforce,
             Database(settings.state / "ledger.sqlite") as database,
         ):
+            database.prove_writable()
             gc.freeze()  # what was made at start-up stays: no collection need look at it again
             gc.enable()
             watcher = Watcher(settings.inbox, wake, settings.watch)

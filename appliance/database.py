@@ -99,7 +99,21 @@ class Database:
             for migration in _MIGRATIONS[version:]:
                 for statement in migration.split(";"):
                     self.query(statement)
-            self.query(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            if version < SCHEMA_VERSION:  # to look writes nothing
+                self.query(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def prove_writable(self) -> None:
+        """Write something that changes nothing.
+
+        Where SQLite may not write to the file, it opens it to read, without a word; such a connection would stay of no
+        use when the fault is long gone.
+
+        Raises
+        ------
+        Unavailable
+            The file was opened to read only, or the disk takes nothing.
+        """
+        self.query(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def query(self, sql: str, values: Iterable[object] | Mapping[str, object] = ()) -> list[sqlite3.Row]:
         """Run one statement; committed on return unless a transaction is open."""

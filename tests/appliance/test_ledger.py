@@ -416,14 +416,31 @@ def test_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
 
 def test_another_process_s_writing_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
-    daemon, command_line = Database(path), Database(path)
+    daemon = Database(path)
     before = daemon.data_version()
+    command_line = Database(path)
+    assert daemon.data_version() == before  # to open it is not to write
     Ledger(daemon).open_job("a", "1.2", None, "1.2.3")
     assert daemon.data_version() == before
     Ledger(command_line).hold(1, HELD, content="c")
     Ledger(command_line).requeue(1)
     assert daemon.data_version() != before
     assert Ledger(daemon).requeued() == {"a"}
+
+
+def test_a_ledger_that_could_be_opened_to_read_only_is_found_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, connect = tmp_path / "ledger.sqlite", sqlite3.connect
+    Database(path).close()
+    Database(path).prove_writable()
+
+    def to_read(where: Path, **options: Any) -> sqlite3.Connection:  # as SQLite itself does where it may not write
+        return connect(f"file:{where}?mode=ro", uri=True, **options)
+
+    monkeypatch.setattr(sqlite3, "connect", to_read)
+    with pytest.raises(Unavailable, match="readonly"):
+        Database(path).prove_writable()
 
 
 def test_a_full_disk_is_unavailable_not_a_defect(tmp_path: Path) -> None:
