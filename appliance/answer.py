@@ -46,9 +46,25 @@ def _document_identity(
         repr((result.prevalence, dict(covariates.values), covariates.missing)).encode(),
         __version__.encode(),
         repr(predecessor).encode(),
+        *_other_engine(bundle),
     ):
         digest.update(len(part).to_bytes(8, "big") + part)
     return digest.hexdigest()
+
+
+def _other_engine(bundle: Bundle) -> tuple[bytes, ...]:
+    """Name the engine where it is not the usual one: its numbers may differ in their last digit."""
+    return () if bundle.spec.engine == "compiled" else (bundle.spec.engine.encode(),)
+
+
+def _parameters(result: StagingResult, bundle: Bundle, covariates: Known) -> tuple[str, ...]:
+    """Write down, to the last digit, everything beside images and bundle that the answer follows from."""
+    given: dict[str, object] = {key: bundle.spec.settings[key] for key in sorted(bundle.spec.settings)}
+    if bundle.spec.engine != "compiled":
+        given["engine"] = bundle.spec.engine
+    if result.prevalence is not None:
+        given["prevalence"] = result.prevalence
+    return tuple(f"{key}={value}" for key, value in (given | dict(covariates.values)).items())
 
 
 def build_documents(
@@ -104,7 +120,7 @@ def build_documents(
             cohort=provenance.cohort,
             rows=provenance.rows,
             intended_use=bundle.manifest.intended_use.statement,
-            settings=tuple(f"{key}={bundle.spec.settings[key]}" for key in sorted(bundle.spec.settings)),
+            settings=_parameters(result, bundle, covariates),
             alpha=bundle.manifest.decision.alpha,
             endpoint=bundle.manifest.endpoint.endpoint,
         ),

@@ -76,7 +76,7 @@ class BundleIdentity:
     intended_use
         Statement of the intended use.
     settings
-        Measurement settings as ``key=value``, for the algorithm parameters.
+        Algorithm parameters as ``key=value``: how was measured, and what the site said of prevalence and covariates.
     alpha
         Error rate of the conformal decision, in each class.
     endpoint
@@ -177,8 +177,13 @@ def device_uid(context: ReportContext) -> UID:
 
 
 def roi_label(context: ReportContext) -> str:
-    """Name of the region, fit for a Long String: no backslash, no control character, at most 64 characters."""
-    return " ".join(re.sub(r"[\\\x00-\x1f\x7f]", " ", context.roi_name).split())[:64] or "ROI"
+    """Name of the region, as :func:`label`."""
+    return label(context.roi_name)
+
+
+def label(name: str) -> str:
+    """Fit a name for a Long String: no backslash, no control character, at most 64 characters."""
+    return " ".join(re.sub(r"[\\\x00-\x1f\x7f]", " ", name).split())[:64] or "ROI"
 
 
 def tracking_identifier(context: ReportContext) -> str:
