@@ -258,7 +258,11 @@ class Casebook:
             return False
         own = own or self._open(entry)
         self._ledger.ready(
-            own.id, content=entry.content, fingerprint=plan.fingerprint, bundle_digest=self._bundle_digest
+            own.id,
+            content=entry.content,
+            fingerprint=plan.fingerprint,
+            bundle_digest=self._bundle_digest,
+            instances=plan.instances,
         )
         self._plans[own.id] = plan
         logger.info("ready", extra=_about(entry.case) | {"job": own.id})

@@ -16,9 +16,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
-from appliance import __version__
+from appliance import __version__, lookback
 from appliance.errors import ExitStatus, Held, Refused, Unavailable
 from appliance.job import JobState
+from appliance.options import (
+    BundleOption,
+    ConfigOption,
+    InboxOption,
+    JsonOption,
+    OutboxOption,
+    StateOption,
+    TrustedOption,
+)
 
 if TYPE_CHECKING:
     from appliance.database import Database
@@ -34,21 +43,6 @@ app = typer.Typer(
     # typer's own tracebacks print local variables, which hold patient data.
     pretty_exceptions_enable=False,
 )
-
-InboxOption = Annotated[Path | None, typer.Option(help="Folder that studies are copied into.", show_default=False)]
-OutboxOption = Annotated[Path | None, typer.Option(help="Folder that reports appear in.", show_default=False)]
-BundleOption = Annotated[Path | None, typer.Option(help="Folder of the model bundle.", show_default=False)]
-StateOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--state", help="State folder; by default .lungstage-NAME beside the outbox NAME.", show_default=False
-    ),
-]
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file of settings.", show_default=False)]
-TrustedOption = Annotated[
-    list[Path] | None,
-    typer.Option("--trusted-key", help="Public key that the bundle must be signed with; may be repeated."),
-]
 
 
 def _print_version(wanted: bool) -> None:
@@ -220,7 +214,6 @@ GridOption = Annotated[
     Literal["pyradiomics", "ibsi"],
     typer.Option(help="Process images as PyRadiomics does, or as IBSI's manual has it (docs/ibsi.md)."),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @app.command()
@@ -426,6 +419,11 @@ def demo(
     result = run_demo(bundle, place)
     typer.echo(_in_words(result.outcome))
     typer.echo(f"report came {result.seconds:.1f} s after the last file, and was read back: {result.title}")
+
+
+app.command()(lookback.replay)
+app.command()(lookback.show)
+app.add_typer(lookback.audit, name="audit")
 
 
 def _fail(status: ExitStatus, sentence: str) -> NoReturn:

@@ -202,6 +202,8 @@ class Daemon:
 
     def run(self, announce: Callable[[], None] = lambda: None) -> None:
         """Serve until told to stop; jobs in hand are finished, or given back where that is not done soon."""
+        about = {"software": __version__, "bundle": self._bundle_digest}
+        self._ledger.audit.write("daemon_started", **about, **self._settings.for_audit())
         released = self._ledger.release_claims()
         leftovers = outbox.clean(self._settings.outbox)
         logger.info("started", extra={"bundle": self._bundle_digest, "released": len(released), "cleaned": leftovers})
@@ -223,6 +225,7 @@ class Daemon:
                 self._wake.pause(pause_after(failures, self._settings))
         self._finish()
         self._ledger.release_claims()
+        self._ledger.audit.write("daemon_stopped", **about)
         heartbeat.end(self._settings.state)
         logger.info("stopped")
 

@@ -87,6 +87,8 @@ class Database:
     """
 
     def __init__(self, path: Path) -> None:
+        self.folder = path.parent
+        """The state folder."""
         with _disk_errors():
             self._connection = sqlite3.connect(path, timeout=10.0, isolation_level=None)
             self._connection.row_factory = sqlite3.Row
@@ -123,7 +125,10 @@ class Database:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """All statements of the block, or none."""
+        """All statements of the block, or none; within another transaction, a part of that."""
+        if self._connection.in_transaction:
+            yield
+            return
         self.query("BEGIN IMMEDIATE")
         try:
             yield
@@ -163,6 +168,7 @@ class DatabaseReader(Database):
     """
 
     def __init__(self, path: Path) -> None:
+        self.folder = path.parent
         with _disk_errors():
             uri = f"{path.absolute().as_uri()}?mode=ro"
             self._connection = sqlite3.connect(uri, uri=True, timeout=2.0, isolation_level=None)

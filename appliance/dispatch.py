@@ -165,7 +165,8 @@ class Dispatcher:
             return
         answer = became.result()
         sr = answer.documents[-1]
-        staged = self._ledger.staged(job.id, answer.outcome, sr.sop_instance_uid, sr.series_instance_uid)
+        documents = {document.name: document.sha256 for document in answer.documents}
+        staged = self._ledger.staged(job.id, answer.outcome, sr.sop_instance_uid, sr.series_instance_uid, documents)
         self._undelivered.append((staged, answer))
 
     def _failed(self, job: Job, error: BaseException) -> None:
@@ -193,7 +194,7 @@ class Dispatcher:
         except Exception as error:
             self._give_up(job, error)
             return True
-        self._ledger.delivered(job.id, paths[-1])
+        self._ledger.delivered(job.id, paths[-1], outbox.digests(answer.documents, folder))
         self._failures = 0
         self._casebook.close(job)
         logger.info("delivered", extra=_about(job) | {"sr": job.sr_sop_instance_uid})

@@ -68,6 +68,8 @@ class ReasonCode(StrEnum):
     LIMITS_EXCEEDED = "limits_exceeded"
     SUPERSEDED = "superseded"
     INTERNAL_ERROR = "internal_error"
+    # Reports that are to be repeated
+    NOT_A_REPORT = "not_a_report"
     # Bundles
     BUNDLE_UNREADABLE = "bundle_unreadable"
     BUNDLE_UNSIGNED = "bundle_unsigned"

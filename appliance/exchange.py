@@ -44,10 +44,13 @@ class SealedPlan:
         Of :class:`appliance.pipeline.Plan`.
     content
         The plan, pickled and compressed: masks are almost all zeros.
+    instances
+        What it needs, for the audit log: of :class:`appliance.pipeline.Plan`.
     """
 
     fingerprint: str
     content: bytes
+    instances: tuple[Mapping[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)

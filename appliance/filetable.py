@@ -80,6 +80,11 @@ class FileTable:
         rows = self._db.query("SELECT * FROM files WHERE present AND reason_code IS NOT NULL ORDER BY path")
         return tuple(_record(row) for row in rows)
 
+    def of_study(self, study_instance_uid: str) -> tuple[str, ...]:
+        """Return the paths, whether or not they are still there, of the files that belonged to a study."""
+        sql = "SELECT path FROM files WHERE json_extract(header, '$[0].study_instance_uid') = ? ORDER BY path"
+        return tuple(os.fsdecode(row["path"]) for row in self._db.query(sql, (study_instance_uid,)))
+
 
 def _record(row: sqlite3.Row) -> FileRecord:
     code = row["reason_code"]

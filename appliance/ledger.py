@@ -1,7 +1,8 @@
 """The ledger: which cases came, and what became of each. No row is ever deleted.
 
 Every change of state is a single statement that names the states it may start from, so a crash between two
-statements leaves a state that start-up knows how to go on from.
+statements leaves a state that start-up knows how to go on from. It is told to the audit log within its transaction,
+before that is committed: what the ledger says, the log has said.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from appliance import entries
+from appliance.audit import Audit
 from appliance.database import Database
 from appliance.errors import LungstageError, Reason, ReasonCode
 from appliance.job import IN_HAND_STATES, OPEN_STATES, RESTING_STATES, TRANSITIONS, WAITING_STATES, Job, JobState
@@ -49,6 +53,11 @@ class Ledger:
         Source of the time of day.
     moved
         Told of each job that has come into another state.
+
+    Attributes
+    ----------
+    audit
+        The audit log of the same state folder, which every change of state is told to first.
     """
 
     def __init__(
@@ -61,6 +70,7 @@ class Ledger:
         self._db = database
         self._now = now
         self._moved = moved
+        self.audit = Audit(database.folder)
 
     # Looking
 
@@ -185,7 +195,10 @@ class Ledger:
             " canary) VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING *"
         )
         values = (case_key, study_instance_uid, series_instance_uid, anchor, JobState.WAITING, now, now, canary)
-        return _job(self._db.query(sql, values)[0])
+        with self._db.transaction():
+            job = _job(self._db.query(sql, values)[0])
+            self._tell("opened", job)
+        return job
 
     def wait(self, job_id: int, reason: Reason, *, content: str | None) -> Job:
         """Something needed has not arrived."""
@@ -195,10 +208,18 @@ class Ledger:
         """Something needed has not arrived for so long that a person should know."""
         return self._move(job_id, JobState.HELD, {**_reason(reason), "content": content, "fingerprint": None})
 
-    def ready(self, job_id: int, *, content: str, fingerprint: str, bundle_digest: str) -> Job:
-        """Everything needed is there."""
+    def ready(
+        self,
+        job_id: int,
+        *,
+        content: str,
+        fingerprint: str,
+        bundle_digest: str,
+        instances: Sequence[Mapping[str, str]] = (),
+    ) -> Job:
+        """Everything needed is there: `instances`, as :attr:`appliance.pipeline.Plan.instances` has them."""
         columns = {"content": content, "fingerprint": fingerprint, "bundle_digest": bundle_digest, **_reason(None)}
-        return self._move(job_id, JobState.READY, columns)
+        return self._move(job_id, JobState.READY, columns, instances=list(instances))
 
     def refuse(self, job_id: int, reason: Reason, *, content: str | None, fingerprint: str | None = None) -> Job:
         """Refuse the data as it stands; ``fingerprint`` where it is the complete needed content that is refused."""
@@ -207,7 +228,7 @@ class Ledger:
     def supersede(self, job_id: int, successor: int) -> Job:
         """Close a job whose case is answered by another job."""
         reason = Reason(ReasonCode.SUPERSEDED, f"Job {successor} answers for this case.")
-        return self._move(job_id, JobState.REFUSED, _reason(reason))
+        return self._move(job_id, JobState.REFUSED, _reason(reason), "superseded", successor=successor)
 
     def note_content(self, job_id: int, content: str) -> None:
         """Remember that a closed job's case was examined again and needs nothing new."""
@@ -254,26 +275,33 @@ class Ledger:
         return _first(rows)
 
     def staged(
-        self, job_id: int, outcome: Mapping[str, Any], sr_sop_instance_uid: str, sr_series_instance_uid: str
+        self,
+        job_id: int,
+        outcome: Mapping[str, Any],
+        sr_sop_instance_uid: str,
+        sr_series_instance_uid: str,
+        documents: Mapping[str, str] = MappingProxyType({}),
     ) -> Job:
-        """Keep the answer; its documents are about to be delivered."""
+        """Keep the answer; its documents, SHA-256 by name, are about to be delivered."""
         columns = {
             "outcome": json.dumps(outcome, allow_nan=False),
             "sr_sop_instance_uid": sr_sop_instance_uid,
             "sr_series_instance_uid": sr_series_instance_uid,
         }
-        return self._move(job_id, JobState.STAGED, columns)
+        answer = entries.answer(outcome)
+        return self._move(job_id, JobState.STAGED, columns, answer=answer, documents=dict(documents))
 
-    def delivered(self, job_id: int, sr_path: Path) -> Job:
-        """Record that the report lies in the outbox."""
-        return self._move(job_id, JobState.DELIVERED, {"sr_path": os.fspath(sr_path), "attempts": 0})
+    def delivered(self, job_id: int, sr_path: Path, documents: Mapping[str, str] = MappingProxyType({})) -> Job:
+        """Record that the report lies in the outbox, with the SHA-256 of each document by name."""
+        columns = {"sr_path": os.fspath(sr_path), "attempts": 0}
+        return self._move(job_id, JobState.DELIVERED, columns, documents=dict(documents))
 
     def release(self, job_id: int, *, counted: bool) -> Job:
         """Give a claimed or staged job back; ``counted`` where the attempt failed by a defect of ours."""
         with self._db.transaction():
             if not counted:
                 self._db.query("UPDATE jobs SET attempts = max(attempts - 1, 0) WHERE id = ?", (job_id,))
-            return self._move(job_id, JobState.READY, {})
+            return self._move(job_id, JobState.READY, {}, "released", counted=counted)
 
     def release_claims(self) -> tuple[Job, ...]:
         """Give back every claimed and staged job, uncounted: whoever held them is gone, and that is no job's doing."""
@@ -305,9 +333,11 @@ class Ledger:
         if job.superseded or (newest is not None and newest.id != job_id):
             raise RequeueError(f"Another job has taken the place of job {job_id}; requeue that one.")
         columns = {"content": None, "fingerprint": None, "claimed_at": None, **_reason(None)}
-        return self._move(job_id, JobState.WAITING, columns)
+        return self._move(job_id, JobState.WAITING, columns, "requeued")
 
-    def _move(self, job_id: int, to: JobState, columns: Mapping[str, object]) -> Job:
+    def _move(
+        self, job_id: int, to: JobState, columns: Mapping[str, object], event: str | None = None, **told: object
+    ) -> Job:
         sources = [state for state, targets in TRANSITIONS.items() if to in targets]
         columns = {"state": to, "updated_at": self._now().isoformat(), **columns}
         sets = [f"{name} = :{name}" for name in columns]
@@ -322,14 +352,24 @@ class Ledger:
         among = ", ".join(f"'{state}'" for state in sources)
         sql = f"UPDATE jobs SET {', '.join(sets)} WHERE id = :id AND state IN ({among}) RETURNING *"  # noqa: S608
         values: dict[str, object] = {**columns, "id": job_id}
-        before = self.job(job_id)
-        rows = self._db.query(sql, values)
-        if not rows:
-            raise IllegalTransitionError(f"job {job_id}: {before.state if before else 'absent'} -> {to}")
-        job = _job(rows[0])
-        if before is None or before.state is not job.state:
+        with self._db.transaction():
+            before = self.job(job_id)
+            rows = self._db.query(sql, values)
+            if before is None or not rows:
+                raise IllegalTransitionError(f"job {job_id}: {before.state if before else 'absent'} -> {to}")
+            job = _job(rows[0])
+            if event or entries.is_news(before, job):
+                self._tell(event or job.state, job, **told)
+        if before.state is not job.state:
             self._moved(job)
         return job
+
+    def _tell(self, event: str, job: Job, **told: object) -> None:
+        if job.canary:  # the daemon's own, and many
+            return
+        if event == "released":
+            told["attempts"] = job.attempts
+        self.audit.write(f"job_{event}", **entries.about(job), **told)
 
 
 def _among(states: Iterable[JobState]) -> str:

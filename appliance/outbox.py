@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import io
 import os
 import re
@@ -36,6 +37,11 @@ class Document:
     sop_instance_uid: str
     series_instance_uid: str
     content: bytes
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the bytes, in hexadecimal."""
+        return hashlib.sha256(self.content).hexdigest()
 
 
 class OutboxConflictError(Exception):
@@ -87,6 +93,19 @@ def deliver(documents: Sequence[Document], folder: Path) -> tuple[Path, ...]:
     paths = tuple(_deliver(document, folder) for document in documents)
     _sync_folder(folder)
     return paths
+
+
+def digests(documents: Sequence[Document], folder: Path) -> dict[str, str]:
+    """SHA-256 by name of delivered documents as they lie: one that was there before may have been made at another time.
+
+    Of a document that somebody has taken away already, it is that of the bytes that were written.
+    """
+    lying = {}
+    for document in documents:
+        lying[document.name] = document.sha256
+        with contextlib.suppress(OSError):
+            lying[document.name] = hashlib.sha256((folder / document.name).read_bytes()).hexdigest()
+    return lying
 
 
 def _deliver(document: Document, folder: Path) -> Path:

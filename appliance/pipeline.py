@@ -58,6 +58,23 @@ class Plan:
     fingerprint: str
     warnings: tuple[str, ...]
 
+    @property
+    def instances(self) -> tuple[dict[str, str], ...]:
+        """Every ROI object that had a say and every slice that is needed, with the digests of their content.
+
+        ``uid`` is the SOP Instance UID, with the number of a frame as in :attr:`ImageHeader.name`; ``digest`` that of
+        the header, ``pixels`` a slice's ``pixel_digest``.
+        """
+        rois = [{"kind": roi.kind, "uid": roi.sop_instance_uid, "digest": roi.digest} for roi in self.case.rois]
+        slices = {image.name: image for _, placed in self.regions for image in placed.images}
+        return (
+            *rois,
+            *(
+                {"kind": "CT", "uid": name, "digest": image.digest, "pixels": image.pixel_digest}
+                for name, image in slices.items()
+            ),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Staged:

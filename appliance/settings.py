@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import os
 import tomllib
 from collections.abc import Mapping
@@ -117,6 +118,12 @@ class Settings(BaseModel):
                 raise ValueError(f"{inner} must not lie in {outer}")
         return self
 
+    def for_audit(self) -> dict[str, Any]:
+        """Return the digest of all settings, and those that an answer depends on in plain."""
+        digest = hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        answering = {"roi_name", "match_by_geometry", "prevalence", "engine"}
+        return {"settings_sha256": digest, "settings": self.model_dump(mode="json", include=answering)}
+
 
 def default_state(outbox: Path) -> Path:
     """Return the state folder of an outbox for which none is named: beside it, so that each has its own."""
@@ -186,6 +193,11 @@ def alert_age(config: Path | None, environment: Mapping[str, str] | None = None)
     """Return the age from which on the same settings would have a daemon raise an alert."""
     folders = {name: Path("/nowhere", name) for name in ("inbox", "outbox", "bundle", "state")}
     return timedelta(seconds=load_settings(config, folders, environment).alert_after_seconds)
+
+
+def setting_of(name: str, config: Path | None, environment: Mapping[str, str] | None = None) -> Any:
+    """Return one setting as file and environment give it, unchecked; None where they do not."""
+    return {**_from_file(config), **_from_environment(os.environ if environment is None else environment)}.get(name)
 
 
 def _from_file(config: Path | None) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class Workbench:
         plan = pipeline.prepare(
             case, self._bundle, settled=settled, roi_name=roi_name, match_by_geometry=match_by_geometry
         )
-        return SealedPlan(plan.fingerprint, zlib.compress(pickle.dumps(plan), level=1))
+        return SealedPlan(plan.fingerprint, zlib.compress(pickle.dumps(plan), level=1), plan.instances)
 
     def stage(
         self, plan: SealedPlan, *, created: datetime, site: Site, predecessor: Predecessor | None = None

@@ -10,6 +10,7 @@ import typer.main
 from prometheus_client import generate_latest
 
 from appliance import heartbeat
+from appliance.audit import RECOVERED
 from appliance.cli import app
 from appliance.commissioning.plan import Plan, Thresholds
 from appliance.database import Database
@@ -91,3 +92,23 @@ def test_pages_link_to_pages_that_are_there() -> None:
     for page in [*(ROOT / "docs").glob("*.md"), ROOT / "README.md"]:
         for target in re.findall(r"\]\((?!https?://)([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_event_and_every_change_that_can_be_told_is_documented() -> None:
+    text = (ROOT / "docs" / "audit.md").read_text(encoding="utf-8")
+    events, changes = text.split("## Replay")
+    sources = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "appliance").glob("*.py")}
+    told = {f"job_{state}" for state in JobState} - {"job_claimed"}
+    told |= {f"job_{event}" for event in re.findall(r'_tell\("(\w+)"', sources["ledger"])}
+    told |= {f"job_{event}" for event in re.findall(r'_move\([^)]*, "(\w+)"', sources["ledger"])}
+    told |= set(re.findall(r'audit\.write\(\s*"(\w+)"', "".join(sources.values()))) | {RECOVERED}
+    assert documented(events) >= told
+    named = "".join(sources[name] for name in ("differences", "originals", "replay"))
+    kinds = {kind for name in ("Change", "changed") for kind in re.findall(rf'\b{name}\(\s*"(\w+)"', named)}
+    kinds |= {"slice_missing", "roi_missing", "feature", "contribution"}  # put together from parts
+    assert documented(changes) == kinds
+
+
+def documented(text: str) -> set[str]:
+    cells = re.findall(r"^\| (`[^|]*) \|", text, flags=re.MULTILINE)
+    return {word for cell in cells for word in re.findall(r"`(\w+)`", cell)}

@@ -10,10 +10,12 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from appliance import daemon, logs, outbox
+from appliance import audit, daemon, logs, outbox
+from appliance.audit import Audit
 from appliance.database import Database
 from appliance.ledger import Ledger
 from appliance.settings import load_settings
@@ -44,6 +46,31 @@ def after(owner: Any, name: str, count: int = 1) -> None:
     setattr(owner, name, wrapped)
 
 
+def told(event: str) -> None:
+    """Die once the audit log was told of an event, which the ledger has not committed yet."""
+    write = Audit.write
+
+    def write_and_die(self: Audit, said: str, **fields: Any) -> None:
+        write(self, said, **fields)
+        if said == event:
+            die()
+
+    Audit.write = write_and_die  # type: ignore[method-assign]
+
+
+def half_told(event: str) -> None:
+    """Die in the midst of the entry that tells of an event."""
+    append = audit._append_to
+
+    def append_half(path: Path, content: bytes) -> int:
+        if f'"event":"{event}"'.encode() not in content:
+            return append(path, content)
+        append(path, content[: len(content) // 2])
+        return int(die())
+
+    audit._append_to = append_half
+
+
 KILLS: dict[str, Callable[[], None]] = {
     "after opening": lambda: after(Ledger, "open_job"),
     "after ready": lambda: after(Ledger, "ready"),
@@ -57,6 +84,8 @@ KILLS: dict[str, Callable[[], None]] = {
     "report in place": lambda: after(Path, "rename", 2),
     "before delivered": lambda: before(Ledger, "delivered"),
     "after delivered": lambda: after(Ledger, "delivered"),
+    **{f"{event} told": partial(told, f"job_{event}") for event in ("opened", "ready", "staged", "delivered")},
+    **{f"{event} half told": partial(half_told, f"job_{event}") for event in ("ready", "staged", "delivered")},
 }
 
 

@@ -37,6 +37,7 @@ class FakePlan:
     case: Case
     fingerprint: str
     flags: frozenset[str]
+    instances: tuple[dict[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -139,8 +140,10 @@ class FakeSteps:
             raise Held(ReasonCode.SLICES_MISSING, "A margin slice may still come.")
         if "broken-prepare" in flags:
             raise ValueError(f"cannot prepare {SECRET}")
-        needed = [roi.digest, *(i.digest for i in case.images if i.sop_instance_uid in roi.image_references)]
-        return FakePlan(case, hashlib.sha256("".join(needed).encode()).hexdigest(), flags)
+        needed = [roi, *(image for image in case.images if image.sop_instance_uid in roi.image_references)]
+        fingerprint = hashlib.sha256("".join(header.digest for header in needed).encode()).hexdigest()
+        instances = tuple({"uid": header.sop_instance_uid, "digest": header.digest} for header in needed)
+        return FakePlan(case, fingerprint, flags, instances)
 
     def stage(self, plan: FakePlan, *, created: datetime, site: Site, predecessor: object) -> FakeAnswer:
         self.calls["stage"] += 1

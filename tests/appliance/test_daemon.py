@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -18,7 +19,7 @@ from typing import Any
 import pydicom
 import pytest
 
-from appliance import logs
+from appliance import chain, logs
 from appliance.daemon import Daemon, sole_daemon
 from appliance.database import Database
 from appliance.document import Predecessor
@@ -719,6 +720,7 @@ def test_a_kill_at_any_moment_leaves_exactly_one_whole_report(
     killed = launch(moment)
     assert killed.wait(20) == -signal.SIGKILL
     left = {path.name: path.read_bytes() for path in (tmp_path / "outbox").glob("[!.]*")}
+    assert_audited(tmp_path, left)
     process = launch()
     until(lambda: [job.state for job in jobs_in(tmp_path)] == [JobState.DELIVERED])
     process.send_signal(signal.SIGTERM)
@@ -728,6 +730,19 @@ def test_a_kill_at_any_moment_leaves_exactly_one_whole_report(
     assert all(documents[name] == content for name, content in left.items())
     for path in (tmp_path / "outbox").iterdir():
         assert pydicom.dcmread(path).SOPInstanceUID in path.name
+    assert_audited(tmp_path, documents)
+    log = [entry for entry in chain.entries(tmp_path / "state") if entry.repeats is None]
+    assert [e.event for e in log].count("job_staged") == [e.event for e in log].count("job_delivered") == 1
+
+
+def assert_audited(folder: Path, documents: dict[str, bytes]) -> None:
+    """The chain is whole, knows whatever the ledger says was delivered, and told of every document before it came."""
+    verdict = chain.verify(folder / "state", jobs_in(folder))
+    assert verdict.fault is None, verdict.fault
+    told: dict[str, str] = {}
+    for entry in chain.entries(folder / "state"):
+        told |= entry.fields.get("documents", {})
+    assert {name: hashlib.sha256(content).hexdigest() for name, content in documents.items()}.items() <= told.items()
 
 
 def test_sigterm_finishes_the_job_in_hand(tmp_path: Path, launch: Callable[..., subprocess.Popen[str]]) -> None:

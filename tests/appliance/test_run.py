@@ -340,7 +340,7 @@ def test_usage_is_told_from_data(tmp_path: Path) -> None:
     assert lungstage("--version").returncode == 0
 
 
-@pytest.mark.parametrize("command", ["run", "jobs", "requeue"])
+@pytest.mark.parametrize("command", ["run", "jobs", "requeue", "show", "replay", "audit"])
 def test_every_command_has_help(command: str) -> None:
     done = lungstage(command, "--help")
     assert done.returncode == 0
