@@ -1,0 +1,85 @@
+"""What the tables of the conformance statement say of values in words; that none is missing or left over is tested."""
+
+from __future__ import annotations
+
+_DATE = "date and time at which the content was first claimed under this bundle, local time"
+_DERIVED = "2.25., derived from everything that the document says but the time"
+_DIGEST = "SHA-256 of the bundle's manifest.json, in hexadecimal"
+_VERSION = "version of lungstage"
+
+_COMMON = {
+    "ContentDate": _DATE,
+    "ContentTime": _DATE,
+    "ContributingEquipmentSequence": "what acquired the CT (by its header); lungstage with its bundle; highdicom",
+    "ContributingEquipmentSequence.ContributionDateTime": _DATE,
+    "ContributingEquipmentSequence.DeviceSerialNumber": f"of lungstage: {_DIGEST}",
+    "ContributingEquipmentSequence.DeviceUID": "of lungstage: 2.25., derived from bundle and version",
+    "ContributingEquipmentSequence.SoftwareVersions": f"of lungstage: {_VERSION}; name and version of the bundle",
+    "DeviceSerialNumber": _DIGEST,
+    "InstanceCreationDate": _DATE,
+    "InstanceCreationTime": _DATE,
+    "SOPInstanceUID": _DERIVED,
+    "SeriesDate": _DATE,
+    "SeriesInstanceUID": f"{_DERIVED}; a series of its own for each document",
+    "SeriesTime": _DATE,
+    "SoftwareVersions": _VERSION,
+}
+
+_EVIDENCE = "CurrentRequestedProcedureEvidenceSequence.ReferencedSeriesSequence"
+_PREDECESSOR = "PredecessorDocumentsSequence.ReferencedSeriesSequence"
+SR = _COMMON | {
+    "SeriesDescription": "lungstage predicted stage group, or class, (research use only)",
+    "PredecessorDocumentsSequence": "where this series was answered before",
+    f"{_PREDECESSOR}.ReferencedSOPSequence.ReferencedSOPInstanceUID": "of the report that this one follows",
+    f"{_PREDECESSOR}.SeriesInstanceUID": "of that report",
+    "CurrentRequestedProcedureEvidenceSequence": "the slices measured; the RTSTRUCT or SEG read; the SEG written",
+    f"{_EVIDENCE}.ReferencedSOPSequence.ReferencedSOPInstanceUID": "of these",
+    f"{_EVIDENCE}.SeriesInstanceUID": "of these",
+    "ContentSequence": "table below",
+}  # fmt: skip
+
+_FRAMES = "PerFrameFunctionalGroupsSequence"
+SEG = _COMMON | {
+    "DimensionOrganizationSequence.DimensionOrganizationUID": _DERIVED,
+    "DimensionIndexSequence.DimensionOrganizationUID": "the same",
+    "DimensionOrganizationType": "absent for a single slice",
+    "NumberOfFrames": "slices that hold a part of the region",
+    f"{_FRAMES}.DerivationImageSequence.SourceImageSequence.ReferencedSOPInstanceUID": "of the slice",
+    f"{_FRAMES}.FrameContentSequence.DimensionIndexValues": "1, and the frame's number",
+    f"{_FRAMES}.PlanePositionSequence.ImagePositionPatient": "of the slice",
+    "SourceImageSequence": "slices of the reference volume",
+    "SegmentSequence.SegmentLabel": "ROI Name, cut to what a Long String holds",
+    "SegmentSequence.SegmentDescription": "names the RTSTRUCT that the contours are from",
+    "SegmentSequence.SegmentationAlgorithmIdentificationSequence.AlgorithmVersion": _VERSION,
+    "SegmentSequence.TrackingID": "as in the SR",
+    "SegmentSequence.TrackingUID": "as in the SR",
+    "SharedFunctionalGroupsSequence.PixelMeasuresSequence.SliceThickness": "the slice spacing where the CT states none",
+    "SharedFunctionalGroupsSequence.PixelMeasuresSequence.SpacingBetweenSlices": "as measured on the positions",
+    "PixelData": "one bit a voxel, 1 within the region",
+}
+
+TREE = {
+    "121012": "the Device UID of the Contributing Equipment",
+    "121015": "lungstage and its version",
+    "121016": _DIGEST,
+    "IMAGE 260753009": "a slice of the reference volume; with Referenced Frame Number where it is a frame",
+    "112039": "ROI name, predicted class, 'research use only'",
+    "112040": "derived; the same in both groups and in the SEG",
+    "111001": "name of the bundle",
+    "111003": "version of the bundle",
+    "111002": "SHA-256 of the manifest; each extraction setting as key=value",
+    "PADVANCED": "at the prevalence that the notices name",
+    "CONTRIBUTION": "in units of the logit",
+    "FEATURE": "PyRadiomics' name; for a clinical input the concept is COVARIATE",
+    "each feature of the bundle (table of features)": "as a Decimal String, and exactly as a Floating Point Value",
+    "121401": "of the table of features, where there is one",
+    "DOMAINDISTANCE": "",
+    "NEIGHBOURDIST": "",
+    "STAGEGROUP": "EARLY, ADVANCED-III, ADVANCED-III-IV or INDETERMINATE; of another endpoint the class's own code",
+    "121191": "the SEG, with the segment's number: the one that was read, or that was written for an RTSTRUCT",
+    "121232": "Series Instance UID of the CT",
+    "42798000": "of the region on the key slice, by voxels",
+    "111030": "closed POLYLINE along the voxels' sides, of the largest part on the slice with most voxels",
+    "NOTICE": "of research use, cohort, prevalence, covariates, intended use, licence, and the model's limits",
+    "WARNING": "of the appliance: loss, matching by position, parts, features outside the training range, and so on",
+}  # fmt: skip
