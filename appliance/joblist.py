@@ -77,15 +77,15 @@ def show(rows: Iterable[Mapping[str, Any]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        "job", "state", "study", "answer or reason", "attempts", "since", title="lungstage: research use only"
-    )
+    table = Table(title="lungstage: research use only")
+    for name, whole in {"job": True, "state": True, "study": False, "answer or reason": False, "since": True}.items():
+        table.add_column(name, no_wrap=whole, overflow="fold")  # a UID that is cut short could not be looked for
     for one in rows:
         reason = one["reason"]
         text = f"{reason['code']}: {reason['message']}" if reason else answer_in_words(one["outcome"] or {})
         state = f"{one['state']} (!)" if one["waits_too_long"] else one["state"]
-        since = (one["waiting_since"] or one["updated_at"])[:19]
-        cells = (one["id"], state, one["study_instance_uid"], text, one["attempts"], since)
+        since = datetime.fromisoformat(one["waiting_since"] or one["updated_at"]).astimezone()
+        cells = (one["id"], state, one["study_instance_uid"], text, f"{since:%Y-%m-%d %H:%M}")
         # Text: a ROI's name is no markup
         table.add_row(*(Text(printable(str(cell))) for cell in cells), style="bold" if one["waits_too_long"] else None)
     Console().print(table)

@@ -76,11 +76,11 @@ def ledger(settings: Settings) -> Iterator[Finding]:
         )  # fmt: skip
     elif oldest is not None and waits_too_long(oldest, now, age):
         yield warning(
-            "ledger", f"{total} jobs; job {oldest.id} waits for more than {in_words(age)}.",
+            "ledger", f"Jobs: {total}; job {oldest.id} waits for more than {in_words(age)}.",
             f"lungstage jobs --state {settings.state} --only waiting --only held",
         )  # fmt: skip
     else:
-        yield ok("ledger", f"{total} jobs, and none waits for too long.")
+        yield ok("ledger", f"Jobs: {total}; none waits for too long.")
 
 
 def metrics(settings: Settings) -> Iterator[Finding]:

@@ -101,6 +101,16 @@ def test_the_table_marks_what_waits_too_long_and_sums_up(state: Path) -> None:
     assert jobs(state, "--only", "refused").stdout.splitlines()[-1].startswith("1 of 5 jobs shown; in all 2 waiting")
 
 
+def test_a_narrow_terminal_cuts_nothing_short(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uid = "1.2.826.0.1.3680043.8.498.10876980793282499080221884198671226542"
+    with Database(state / "ledger.sqlite") as database:
+        Ledger(database).open_job("1.9", uid, "1.9", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    rows = [line.split("│") for line in jobs(state, "--study", uid).stdout.splitlines() if line.startswith("│")]
+    assert uid in "".join(row[3].strip() for row in rows)
+    assert re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d", "".join(row[5] for row in rows))
+
+
 def test_the_age_is_the_daemon_s_own(state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tmp_path / "lungstage.toml"
     config.write_text("alert_after_seconds = 9000\n")
@@ -109,6 +119,14 @@ def test_the_age_is_the_daemon_s_own(state: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("LUNGSTAGE_ALERT_AFTER_SECONDS", "12000")
     rows = json.loads(jobs(state, "--json", "--config", str(config)).stdout)
     assert not any(row["waits_too_long"] for row in rows)
+
+
+def test_a_wait_counts_from_its_beginning_whatever_came_since(state: Path) -> None:
+    with Database(state / "ledger.sqlite") as database:
+        job = Ledger(database).wait(1, MISSING, content="one more slice")
+    assert datetime.now(UTC) - job.updated_at < timedelta(minutes=1)
+    rows = json.loads(jobs(state, "--json").stdout)
+    assert [row["id"] for row in rows if row["waits_too_long"]] == [1, 2]
 
 
 def test_an_empty_ledger_says_so(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, assume, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from appliance.database import _FIRST_SCHEMA, SCHEMA_VERSION, Database
+from appliance.database import _FIRST_SCHEMA, SCHEMA_VERSION, Database, DatabaseReader
 from appliance.errors import Reason, ReasonCode, Unavailable
 from appliance.job import IN_HAND_STATES, RESTING_STATES, TRANSITIONS, Job, JobState
 from appliance.ledger import IllegalTransitionError, Ledger, RequeueError
@@ -454,3 +454,18 @@ def test_a_full_disk_is_unavailable_not_a_defect(tmp_path: Path) -> None:
 
     with pytest.raises(Unavailable):
         fill()
+
+
+def test_a_reader_makes_and_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a ledger?mode=rwc.sqlite"
+    with pytest.raises(Unavailable):
+        DatabaseReader(path)
+    assert not list(tmp_path.iterdir())
+    with Database(path) as database, DatabaseReader(path) as reader:
+        Ledger(database).open_job("a", "1.2", None, "1.2.3")
+        assert len(Ledger(reader).jobs()) == 1
+        with pytest.raises(Unavailable, match="readonly"):
+            Ledger(reader).unready()
+        database.query(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+        with pytest.raises(Unavailable, match=f"schema version {SCHEMA_VERSION + 1}"):
+            DatabaseReader(path)

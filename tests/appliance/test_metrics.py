@@ -202,6 +202,7 @@ def test_a_defect_of_ours_is_told_without_its_message(
 def test_a_client_that_hangs_up_or_says_nothing_disturbs_nobody(
     house: Metered, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    assert prometheus._Handler.timeout <= 10
     monkeypatch.setattr(prometheus._Handler, "timeout", 0.2)
     with socket.create_connection(("127.0.0.1", house.port)) as one:
         one.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
