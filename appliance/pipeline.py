@@ -168,7 +168,7 @@ def _sealed(slices: ReferenceSlices) -> ReferenceSlices:
 def _fingerprint(regions: tuple[PlacedRegion, ...]) -> str:
     digest = hashlib.sha256()
     for region, slices in regions:
-        parts = [region.source.sop_instance_uid, region.source.digest, str(region.number)]
+        parts = [region.source.sop_instance_uid, region.source.digest, str(region.number), repr(slices.spacing)]
         parts += [f"{image.name} {image.digest} {image.pixel_digest}" for image in slices.images]
         digest.update("\n".join(parts).encode())
     return digest.hexdigest()

@@ -16,6 +16,8 @@ from appliance.dicom.cases import assemble
 from appliance.dicom.files import read_headers, read_unchanged
 from appliance.errors import Refused, Unavailable
 from appliance.oneshot import scan
+from appliance.pipeline import plan_measurement
+from appliance.roi_rule import ROI_RULE
 from tests.dicom.test_bad_input import RESAMPLED, SPEC, code_of, measured
 from tests.studies import SQUARE, Polygon, Study, contour, rtstruct_study, seg_study, square_mask, structure_set, volume
 
@@ -162,6 +164,18 @@ def test_contours_that_change_their_region_are_another_content(tmp_path: Path) -
         study.rois[0].save_as(tmp_path / "rs", enforce_file_format=True)
         digests |= {header.digest for header in read_headers(tmp_path / "rs")}
     assert len(digests) == 2
+
+
+def test_another_spacing_is_another_content(tmp_path: Path) -> None:
+    """What the slices declare decides where positions are rounded, and so it decides the numbers."""
+    fingerprints = set()
+    for thickness in ("3", "3.0002"):
+        study = rtstruct_study()
+        for dataset in study.slices:
+            dataset.SliceThickness = thickness
+        (case,) = assemble(scan([study.write(tmp_path / thickness)]).headers)
+        fingerprints.add(plan_measurement(case, ROI_RULE, SPEC, settled=True).fingerprint)
+    assert len(fingerprints) == 2
 
 
 @pytest.mark.parametrize("keyword", ["SeriesInstanceUID", "ReferencedSOPInstanceUID"])
