@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test check lint bench bundle evaluation selectors ibsi conformance storage measure-acceptance clean help
+.PHONY: demo test check lint bench peers bundle evaluation selectors ibsi conformance storage measure-acceptance clean help
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 22
@@ -38,7 +38,12 @@ lint: $(VENV)/.everything ## format, style, types, import directions
 
 check: lint test ## lint, then the whole suite; what a change must pass
 
+peers: $(VENV)/.everything ## environments for the libraries that bench compares with (PEERS_PYTHON=..., 3.12 or later)
+	$(BIN)/python -m tests.benchmarks.peers.environments
+
+# A library whose environment cannot be made is named on the page; the rest is measured all the same.
 bench: $(VENV)/.everything ## benchmarks: ratios within one run; writes docs/benchmarks.md and docs/end-to-end.md
+	-$(MAKE) peers
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.extraction
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.end_to_end
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.training
@@ -67,4 +72,4 @@ bundle: $(VENV)/.everything ## rebuild the shipped bundle from the LUNG1 table (
 	$(BIN)/lungstage-export build runs/lung1-stage -o models/lung1-stage
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) runs build *.egg-info appliance/radiomics/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .peers runs build *.egg-info appliance/radiomics/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
