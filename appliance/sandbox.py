@@ -182,6 +182,9 @@ class Bench:
             self.answer()
         except ExhaustedError as error:
             raise Unavailable(f"A process could not be set up. {error}") from error
+        except Exception:
+            self.end()  # it would wait for another setting, and whoever asks next for its answer
+            raise
         self._is_set_up = True
 
     def is_up(self) -> bool:
