@@ -7,7 +7,6 @@ state folder (lock, heartbeat, scratch) is made anew by the next start. How to r
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import os
@@ -20,13 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from appliance.chain import snapshot
 from appliance.errors import LungstageError, Unavailable
 
 LEDGER = "ledger.sqlite"
 CHECKSUMS = "SHA256SUMS"
 
-_AUDIT_FILES = "audit-*.jsonl"
-_AUDIT_LOCK = "audit.lock"
 _BUSY_MILLISECONDS = 30_000
 _BLOCK = 1024 * 1024  # bytes
 
@@ -76,7 +74,7 @@ def back_up(state: Path, to: Path) -> Backup:
     with tempfile.TemporaryDirectory(prefix=".lungstage-backup-", dir=to.parent) as scratch:
         unfinished = Path(scratch) / to.name
         copy, jobs = _copy_ledger(state, Path(scratch))
-        parts = [(LEDGER, copy, copy.stat().st_size), *_audit_files(state)]
+        parts = [(LEDGER, copy, copy.stat().st_size), *((path.name, path, size) for _, path, size in snapshot(state))]
         with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
             _write(parts, file)
             file.flush()
@@ -137,11 +135,3 @@ def _copy_ledger(state: Path, folder: Path) -> tuple[Path, int]:
     if sound != "ok":
         raise Unavailable("The ledger is not sound; keep the older backups, and restore the newest of them.")
     return copy, int(jobs)
-
-
-def _audit_files(state: Path) -> list[Part]:
-    """Name the audit log's files with their sizes at a moment at which nobody writes to them."""
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(FileNotFoundError):
-            fcntl.flock(stack.enter_context((state / _AUDIT_LOCK).open("rb")), fcntl.LOCK_SH)
-        return [(path.name, path, path.stat().st_size) for path in sorted(state.glob(_AUDIT_FILES))]

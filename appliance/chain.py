@@ -69,7 +69,7 @@ class Verdict:
     fault: Fault | None = None
 
 
-def _snapshot(folder: Path) -> tuple[tuple[int, Path, int], ...]:
+def snapshot(folder: Path) -> tuple[tuple[int, Path, int], ...]:
     """Return the log's files with their sizes at a moment at which nobody writes."""
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(FileNotFoundError):  # a copy, to which nobody writes
@@ -96,7 +96,7 @@ def entries(folder: Path, having: str = "") -> Iterator[Entry]:
         There is no state folder.
     """
     try:
-        files = _snapshot(folder)
+        files = snapshot(folder)
     except FileNotFoundError as error:
         raise Unavailable(f"There is no state folder {folder}.") from error
     needle = having.encode("ascii")
@@ -123,7 +123,7 @@ def verify(folder: Path, jobs: Iterable[Job] | None = None, *, expected: str | N
     Unavailable
         There is no audit log.
     """
-    files = _snapshot(folder) if folder.is_dir() else ()
+    files = snapshot(folder) if folder.is_dir() else ()
     if not files:
         raise Unavailable(f"There is no audit log in {folder}; --state names the state folder of the daemon.")
     walk = _Walk(expected)

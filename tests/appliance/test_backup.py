@@ -67,6 +67,7 @@ def test_restored_it_goes_on_with_nothing_lost_or_doubled(tmp_path: Path, tolera
     assert len(before) == 2 * count  # an SR and a SEG each
     shutil.rmtree(tmp_path / "state")
     restore(archive, tmp_path / "state")
+    assert lungstage("audit", "verify", "--state", tmp_path / "state").returncode == 0
     with Database(tmp_path / "state" / "ledger.sqlite") as database:
         known = [job.state for job in Ledger(database).jobs()]
     assert 0 < known.count("delivered") < count, "the backup was taken in the middle"
@@ -74,6 +75,7 @@ def test_restored_it_goes_on_with_nothing_lost_or_doubled(tmp_path: Path, tolera
         second.until(lambda: states(second) == ["delivered"] * count)
         jobs = second.jobs()
         second.stop()
+    assert lungstage("audit", "verify", "--state", tmp_path / "state").returncode == 0
     assert contents(tmp_path / "outbox") == before
     assert {Path(job["sr"]).name for job in jobs} == {name for name in before if name.startswith("SR-")}
 

@@ -29,7 +29,7 @@ _EVIDENCE = "CurrentRequestedProcedureEvidenceSequence.ReferencedSeriesSequence"
 _PREDECESSOR = "PredecessorDocumentsSequence.ReferencedSeriesSequence"
 SR = _COMMON | {
     "SeriesDescription": "lungstage predicted stage group, or class, (research use only)",
-    "PredecessorDocumentsSequence": "where this series was answered before",
+    "PredecessorDocumentsSequence": "where a report of this series, with other content, was delivered before",
     f"{_PREDECESSOR}.ReferencedSOPSequence.ReferencedSOPInstanceUID": "of the report that this one follows",
     f"{_PREDECESSOR}.SeriesInstanceUID": "of that report",
     "CurrentRequestedProcedureEvidenceSequence": "the slices measured; the RTSTRUCT or SEG read; the SEG written",
@@ -67,7 +67,7 @@ TREE = {
     "112040": "derived; the same in both groups and in the SEG",
     "111001": "name of the bundle",
     "111003": "version of the bundle",
-    "111002": "SHA-256 of the manifest; each extraction setting as key=value",
+    "111002": "SHA-256 of the manifest; extraction settings, prevalence, covariates, engine as key=value",
     "PADVANCED": "at the prevalence that the notices name",
     "CONTRIBUTION": "in units of the logit",
     "FEATURE": "PyRadiomics' name; for a clinical input the concept is COVARIATE",
