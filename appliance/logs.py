@@ -48,6 +48,8 @@ def configure(style: Literal["text", "json"], level: str = "INFO") -> None:
     logger.propagate = False
     logging.getLogger().handlers = [logging.NullHandler()]
     logging.captureWarnings(True)
+    # Where a line cannot be written, logging would print the exception in hand instead, message and all.
+    logging.raiseExceptions = False
 
 
 def defect(error: BaseException) -> dict[str, str]:

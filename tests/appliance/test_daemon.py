@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import os
@@ -672,6 +673,23 @@ def test_log_lines_quote_what_they_must_and_others_are_silent(capsys: pytest.Cap
     else:
         assert "event=delivered job=3 study=1.2 " in err
     logging.captureWarnings(False)
+
+
+def test_a_log_that_cannot_be_written_tells_nothing_instead(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging, "raiseExceptions", True)
+    logs.configure("text")
+    (handler,) = logs.logger.handlers
+    handler.stream = io.StringIO()  # type: ignore[attr-defined]
+    handler.stream.close()  # type: ignore[attr-defined]
+    try:
+        raise ValueError(SECRET)
+    except ValueError as error:
+        logs.logger.error("defect", extra=logs.defect(error))
+    logs.configure("text")
+    logging.captureWarnings(False)
+    assert SECRET not in capfd.readouterr().err
 
 
 # As a process
