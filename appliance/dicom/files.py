@@ -59,7 +59,7 @@ def read_dataset(path: Path) -> FileDataset:
     OSError
         The disk does not give the file up for the moment; its content is not to blame.
     """
-    with _blaming(path), path.open("rb") as file:
+    with _blaming(path) as file:
         dataset = pydicom.dcmread(file)
         _prove(file, dataset)
         return dataset
@@ -107,7 +107,7 @@ def with_pixel_digest(image: ImageHeader) -> ImageHeader:
     """
     if image.pixel_digest or not image.pixel_span:
         return image
-    with image.path.open("rb") as file:
+    with _regular(image.path) as file:
         return replace(image, pixel_digest=digest_of_span(file, image.pixel_span))
 
 
@@ -186,7 +186,7 @@ class _Pixels:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[tuple[FileDataset, _Pixels]]:
     """Read what stands before the pixels, and find these; what fails meanwhile is blamed on the file."""
-    with _blaming(path), path.open("rb") as file:
+    with _blaming(path) as file:
         dataset = pydicom.dcmread(file, stop_before_pixels=True)
         before_pixels = file.tell()
         _prove(file, dataset)
@@ -209,24 +209,34 @@ def _opened(path: Path) -> Iterator[tuple[FileDataset, _Pixels]]:
 
 
 @contextlib.contextmanager
-def _blaming(path: Path) -> Iterator[None]:
-    """Blame the file for whatever the parser raises over it: it meets hostile bytes. The disk is another matter."""
-    if not stat.S_ISREG(path.lstat().st_mode):
+def _regular(path: Path) -> Iterator[BinaryIO]:
+    """Open a file, and nothing that took its place since it was seen: no link to elsewhere, no pipe that never ends."""
+    if not stat.S_ISREG(path.lstat().st_mode):  # opening a device may set it going
         raise damaged("This is not a regular file.")
-    with path.open("rb") as file:
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise damaged("This is not a regular file.")
+        yield file
+
+
+@contextlib.contextmanager
+def _blaming(path: Path) -> Iterator[BinaryIO]:
+    """Open a file, and blame it for whatever the parser raises over it: it meets hostile bytes. The disk does not."""
+    with _regular(path) as file:
         front = file.read(_FRONT_BYTES)
-    if front[128:132] != b"DICM":
-        raise damaged("This file is not DICOM.")
-    try:
-        if _transfer_syntax(front) in (None, DeflatedExplicitVRLittleEndian):
-            _prove_modest(path)
-        yield
-    except (Refused, Unavailable):
-        raise
-    except Exception as error:
-        if is_of_the_disk(error):
+        file.seek(0)
+        if front[128:132] != b"DICM":
+            raise damaged("This file is not DICOM.")
+        try:
+            if _transfer_syntax(front) in (None, DeflatedExplicitVRLittleEndian):
+                _prove_modest(path)
+            yield file
+        except (Refused, Unavailable):
             raise
-        raise damaged("This DICOM file cannot be parsed.") from error
+        except Exception as error:
+            if is_of_the_disk(error):
+                raise
+            raise damaged("This DICOM file cannot be parsed.") from error
 
 
 def is_of_the_disk(error: Exception) -> bool:
