@@ -56,15 +56,18 @@ def _missing(message: str) -> Held:
 
 @dataclass(frozen=True, slots=True)
 class _Stack:
-    """The series' slices that have a place, in ascending position along one normal."""
+    """The series' slices that have a place, in ascending position along one normal, and whether others have none."""
 
     images: tuple[ImageHeader, ...]
     depths: Floats
     normal: Floats
+    others: bool
 
     @classmethod
     def of(cls, images: Sequence[ImageHeader]) -> _Stack:
-        placed = [i for i in images if i.is_ct_slice and i.position and i.orientation and i.pixel_spacing]
+        slices = [image for image in images if image.is_ct_slice]
+        placed = [image for image in slices if image.position and image.orientation and image.pixel_spacing]
+        others = len(placed) < len(slices)
         if not placed:
             raise Refused(ReasonCode.GEOMETRY_MISSING, "The CT slices do not say where they lie.")
         # A stray image of another orientation must not tilt the stack; if it is needed, it is missed by name.
@@ -74,7 +77,7 @@ class _Stack:
         normal = normal_of(placed[0])
         depths = np.array([float(np.dot(normal, image.position)) for image in placed])
         order = sorted(range(len(placed)), key=lambda k: (depths[k], placed[k].sop_instance_uid, placed[k].frame))
-        return cls(tuple(placed[k] for k in order), depths[order], normal)
+        return cls(tuple(placed[k] for k in order), depths[order], normal, others)
 
     def nearest(self, depth: float) -> int:
         return int(np.abs(self.depths - depth).argmin())
@@ -251,6 +254,11 @@ def _span(region: Region, case: Case, stack: _Stack, occupied: list[int], margin
     wanted = count + 1 + 2 * margin
     if len(span) < wanted and not complete:
         raise _missing("The slices next to the region of interest may still come.")
+    if len(span) < wanted and stack.others:
+        raise Refused(
+            ReasonCode.GEOMETRY_MISSING,
+            "A slice that may be next to the region of interest does not say where it lies.",
+        )
     return span
 
 

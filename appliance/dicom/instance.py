@@ -158,11 +158,19 @@ def _undecoded(dataset: Dataset, keyword: str) -> str | None:
     """Value of an element of plain characters as it stands in the file; None where it takes more to read it.
 
     pydicom's own conversion would be half of the time that reading a header takes.
+
+    Raises
+    ------
+    ValueError
+        It has not the Value Representation that DICOM gives it, so what it says cannot be handed on.
     """
     element = dataset.get_item(keyword)
     if not isinstance(element, RawDataElement) or not isinstance(element.value, bytes):
         return None
-    if (element.VR or dictionary_VR(element.tag)) in _PLAIN:  # an implicit file names none
+    vr = dictionary_VR(element.tag)
+    if element.VR not in (None, "UN", vr):  # an implicit file names none
+        raise ValueError("another Value Representation than its own")
+    if element.VR != "UN" and vr in _PLAIN:
         return element.value.decode("ascii", "replace").strip(" \0")
     return None
 
@@ -200,6 +208,13 @@ def vector(dataset: Dataset, keyword: str, length: int) -> Vector:
         raise ValueError("not decimal strings")
     items = tuple(float(v) for v in text.split("\\")) if text else ()
     return items if len(items) == length and all(abs(v) < FARTHEST for v in items) else ()
+
+
+def _whole(dataset: Dataset, keyword: str) -> int:
+    value = dataset.get(keyword) or 0
+    if not isinstance(value, int):
+        raise ValueError("not one whole number")
+    return int(value)
 
 
 def _moment(dataset: Dataset, date: str, time: str) -> str:
@@ -252,8 +267,8 @@ def contour_data(contour: Dataset) -> bytes:
 def image_header(dataset: Dataset, path: Path, pixels: PixelData, frame: int = 0) -> ImageHeader:
     """Take from an image what places it in a series; `frame` is the number that it has in an Enhanced CT."""
     geometry: dict[str, Any] = {
-        "rows": int(dataset.get("Rows") or 0),
-        "columns": int(dataset.get("Columns") or 0),
+        "rows": _whole(dataset, "Rows"),
+        "columns": _whole(dataset, "Columns"),
         "frames": int(dataset.get("NumberOfFrames") or 1),
         "position": vector(dataset, "ImagePositionPatient", 3),
         "orientation": vector(dataset, "ImageOrientationPatient", 6),

@@ -181,6 +181,22 @@ def _rescale_of_other_characters(study: Study) -> None:
         _unchecked(dataset, "RescaleIntercept", "DS", "-1_024")
 
 
+def _neighbour_without_position(study: Study) -> None:
+    del study.slices[2].ImagePositionPatient
+
+
+def _uid_of_another_representation(study: Study) -> None:
+    """What no writer can hand on: highdicom would stumble over its absence."""
+    for dataset in study.slices:
+        _unchecked(dataset, "SeriesInstanceUID", "IS", dataset.SeriesInstanceUID)
+
+
+def _rows_in_words(study: Study) -> None:
+    _each(study.slices, "Rows", None)
+    for dataset in study.slices:
+        _unchecked(dataset, "Rows", "LO", "40")
+
+
 def _too_far_apart(study: Study) -> None:
     _each(study.slices, "SliceThickness", "1")
 
@@ -212,6 +228,8 @@ CT_FAULTS = {
     "bits that are not the lowest": (_bits_elsewhere, "refused", "pixel_data_unreadable"),
     "more bits stored than allocated": (_more_bits_stored_than_there_are, "refused", "pixel_data_unreadable"),
     "rescale of other characters": (_rescale_of_other_characters, "refused", "dicom_unreadable"),
+    "UID of another Value Representation": (_uid_of_another_representation, "refused", "dicom_unreadable"),
+    "rows as text": (_rows_in_words, "refused", "dicom_unreadable"),
     "thin slices far apart": (_too_far_apart, "held", "slices_missing"),
 }
 
@@ -222,6 +240,13 @@ def test_spoilt_ct(fault: str, tmp_path: Path) -> None:
     study = rtstruct_study()
     change(study)
     assert code_of(study, tmp_path) == (status, code)
+
+
+def test_a_neighbour_that_does_not_say_where_it_lies_is_not_passed_over(tmp_path: Path) -> None:
+    study = rtstruct_study()
+    _neighbour_without_position(study)
+    assert code_of(study, tmp_path, RESAMPLED) == ("refused", "geometry_missing")
+    assert measured(tmp_path)["status"] == "staged", "without resampling nobody needs it"
 
 
 def test_turned_slice(tmp_path: Path) -> None:
