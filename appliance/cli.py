@@ -295,13 +295,17 @@ def _answer(run_once: Callable[[], dict[str, Any]], as_json: bool) -> None:
 
 def _in_words(answer: dict[str, Any]) -> str:
     """Put an outcome into lines for a person."""
+    return "\n".join(map(_printable, _lines_of(answer)))
+
+
+def _lines_of(answer: dict[str, Any]) -> list[str]:
     lines = [f"warning: {warning}" for warning in answer["warnings"]]
     if answer["reason"] is not None:
-        return "\n".join([*lines, f"{answer['status']}: {answer['reason']['message']} [{answer['reason']['code']}]"])
+        return [*lines, f"{answer['status']}: {answer['reason']['message']} [{answer['reason']['code']}]"]
     roi = answer["roi"]
     lines.append(f"region: {roi['name']}, {roi['voxels']} voxels, {roi['volume_mm3'] / 1000:.2f} ml")
     if answer["domain"] is None:  # measured, and no model asked
-        return "\n".join([*lines, *(f"{name}: {value}" for name, value in answer["features"].items())])
+        return [*lines, *(f"{name}: {value}" for name, value in answer["features"].items())]
     endpoint = answer.get("endpoint")
     if endpoint is None:
         lines.append(f"stage: {answer['stage']} (research use only)")
@@ -311,7 +315,7 @@ def _in_words(answer: dict[str, Any]) -> str:
         lines.append(f"probability of the positive class: {100 * endpoint['probability']:.1f} %")
     strongest = sorted(answer["contributions"].items(), key=lambda item: -abs(item[1]))[:5]
     lines.append("strongest contributions (logit): " + ", ".join(f"{name} {value:+.3f}" for name, value in strongest))
-    return "\n".join([*lines, f"report: {answer['sr']}"] if answer["sr"] else lines)
+    return [*lines, f"report: {answer['sr']}"] if answer["sr"] else lines
 
 
 @app.command()

@@ -153,6 +153,14 @@ def test_another_endpoint_is_no_stage(stage: Callable[..., dict[str, Any]]) -> N
     assert "stag" not in texts(answer).lower().replace("lungstage", "")
 
 
+def test_what_a_file_says_does_not_steer_the_terminal(stage: Callable[..., dict[str, Any]]) -> None:
+    answer = stage("plain")
+    answer["roi"]["name"] = "GTV\x1b[2J\nstage: early"
+    said = cli._in_words(answer)
+    assert "\x1b" not in said
+    assert said.count("\nstage: ") == 1
+
+
 def lungstage(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     monkeypatch.setattr(sys, "argv", ["lungstage", *map(str, arguments)])
     with pytest.raises(SystemExit) as left:
