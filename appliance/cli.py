@@ -295,7 +295,9 @@ def _answer(run_once: Callable[[], dict[str, Any]], as_json: bool) -> None:
 
 def _in_words(answer: dict[str, Any]) -> str:
     """Put an outcome into lines for a person."""
-    return "\n".join(map(_printable, _lines_of(answer)))
+    from appliance.joblist import printable
+
+    return "\n".join(map(printable, _lines_of(answer)))
 
 
 def _lines_of(answer: dict[str, Any]) -> list[str]:
