@@ -234,7 +234,7 @@ def studies_per_second(folder: Path, bundle: Path) -> float:
 
 def main() -> None:
     """Print the report, and write it where the documentation has it."""
-    gc.freeze()  # torch and the like, which the benchmark itself imported, are no part of what is timed
+    gc.disable()  # as the command does; here it would look through torch and all else that the benchmark imported
     with tempfile.TemporaryDirectory(prefix="lungstage-bench-") as name:
         folder = Path(name)
         bundle_folder = folder / "bundle"
