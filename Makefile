@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test check lint bench peers bundle evaluation selectors ibsi conformance storage measure-acceptance clean help
+.PHONY: demo test check lint bench peers bundle evaluation selectors ibsi conformance storage measure-acceptance torture faults soak fuzz clean help
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 22
@@ -59,6 +59,18 @@ conformance: $(VENV)/.everything ## what the code reads and writes; writes the t
 
 storage: $(VENV)/.everything ## what a study leaves behind in outbox, state folder and log
 	$(BIN)/python -m tests.benchmarks.storage
+
+torture: $(VENV)/.everything ## 500 studies while the daemon is killed 200 times: none lost, none doubled, none torn
+	$(BIN)/python -m tests.reliability.torture
+
+faults: $(VENV)/.everything ## the same with disk errors injected at every site that writes
+	$(BIN)/python -m tests.reliability.faults
+
+soak: $(VENV)/.everything ## 2,000 studies at full rate, and 100,000 files: memory, descriptors, growth
+	$(BIN)/python -m tests.reliability.soak
+
+fuzz: $(VENV)/.everything ## 20,000 damaged inputs through the confined processes
+	$(BIN)/python -m tests.reliability.fuzz
 
 selectors: $(VENV)/.everything ## recall of every selector on made-up tables whose truth is known
 	$(BIN)/lungstage-train benchmark-selectors -o runs/selectors.json
