@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from appliance import __version__, heartbeat, outbox
+from appliance import __version__, heartbeat, hotswap, outbox
+from appliance.audit import Audit
 from appliance.bundlefiles import digest_of, read_files
 from appliance.canary import Canary
 from appliance.casebook import Casebook, Prepare
@@ -123,7 +124,8 @@ def serve(settings: Settings, wake: Wake, announce: Callable[[], None]) -> None:
                 workforce,
                 partial(workforce.call, "write_phantom"),
             )
-            swap = HotSwap(settings, files, trusted, workforce) if settings.watch_bundle else None
+            tell = partial(hotswap.tell, audit=Audit(settings.state))
+            swap = HotSwap(settings, files, trusted, workforce, time.monotonic, tell) if settings.watch_bundle else None
             try:
                 daemon = Daemon(settings, digest_of(files), steps, database, wake, watcher, swap=swap, meter=meter)
                 daemon.run(announce)

@@ -9,12 +9,12 @@ bundle in use goes on, and so it does where the new one is refused.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from appliance.audit import Audit
 from appliance.bundlefiles import BUNDLE_FILES, SIGNATURE_FILE, BundleFiles, digest_of, read_files
 from appliance.dispatch import pause_after, told
 from appliance.errors import DefectError, ExhaustedError, ReasonCode, Refused, Unavailable
@@ -47,17 +47,26 @@ class BundleEvent:
     code: ReasonCode | None = None
 
 
-def tell(event: BundleEvent) -> None:
-    """Log what became of a bundle.
+def tell(event: BundleEvent, audit: Audit) -> None:
+    """Tell the audit log, then the log, what becomes of a bundle.
 
     Codes and digests only: `lungstage verify` on the folder says the rest, and a file that does not belong there may
     bear anybody's name.
+
+    Raises
+    ------
+    Unavailable
+        The audit log cannot be written at the moment.
     """
     about = {"bundle": event.digest, "signed_by": event.signer}
     if event.code is None:
-        logger.info("bundle_taken", extra=about | {"former": event.in_use})
+        about |= {"former": event.in_use}
+        audit.write("bundle_taken", **about)
+        logger.info("bundle_taken", extra=about)
     else:
-        logger.warning("bundle_refused", extra=about | {"code": event.code, "kept": event.in_use})
+        about |= {"code": event.code, "kept": event.in_use}
+        audit.write("bundle_refused", **about)
+        logger.warning("bundle_refused", extra=about)
 
 
 class Candidate(Protocol):
@@ -102,7 +111,7 @@ class HotSwap:
     clock
         A monotonic clock.
     tell
-        Is told what became of a bundle: the one place for logs and audit.
+        Is told what becomes of a bundle before it does, and again where it raises: the one place for logs and audit.
     """
 
     def __init__(
@@ -111,8 +120,8 @@ class HotSwap:
         files: BundleFiles,
         trusted: tuple[PublicKey, ...],
         workforce: Hiring,
-        clock: Callable[[], float] = time.monotonic,
-        tell: Callable[[BundleEvent], None] = tell,
+        clock: Callable[[], float],
+        tell: Callable[[BundleEvent], None],
     ) -> None:
         self._settings, self._in_use, self._trusted = settings, files, trusted
         self._workforce, self._clock, self._tell = workforce, clock, tell
@@ -133,8 +142,8 @@ class HotSwap:
         if self._trial is not None:
             return self._follow(*self._trial)
         if self._due is not None and self._due <= now:
-            self._due = None
             if self._verdict is None:
+                self._due = None
                 self._read()
             else:
                 self._pronounce(self._verdict)
@@ -173,9 +182,10 @@ class HotSwap:
             return
         event = replace(event, signer=None if signer is None else signer.fingerprint)
         if _signed_part(files) == _signed_part(self._in_use):
-            self._in_use = files
             if self._differs:
+                self._due = self._clock()  # should it not be told
                 self._take(event)
+            self._in_use, self._due = files, None
             return
         try:
             self._trial = files, self._workforce.hire(files), event
@@ -194,10 +204,10 @@ class HotSwap:
             self._drop()
             self._failed(error, event)
         else:
+            self._take(event)
             self._trial = None
             self._workforce.take_over()
             self._in_use = files
-            self._take(event)
             return event.digest
         return None
 
@@ -217,19 +227,17 @@ class HotSwap:
             self._due = self._clock() + pause_after(self._failures, self._settings)
 
     def _refuse(self, event: BundleEvent) -> None:
-        at = self._changed_at + self._settings.report_after_seconds
-        if self._clock() >= at:
+        self._verdict, self._due = event, self._changed_at + self._settings.report_after_seconds
+        if self._clock() >= self._due:
             self._pronounce(event)
-        else:
-            self._verdict, self._due = event, at
 
     def _pronounce(self, event: BundleEvent) -> None:
-        self._verdict, self._differs = None, True
         self._tell(event)
+        self._verdict, self._due, self._differs = None, None, True
 
     def _take(self, event: BundleEvent) -> None:
-        self._differs = False
         self._tell(event)
+        self._differs = False
 
     def _drop(self) -> None:
         if self._trial is not None:

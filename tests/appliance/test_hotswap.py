@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from appliance import hotswap
+from appliance import chain, hotswap
+from appliance.audit import Audit
 from appliance.bundlefiles import BUNDLE_FILES, SIGNATURE_FILE, BundleFiles, digest_of, read_files
 from appliance.crew import Workforce
 from appliance.daemon import Daemon, Steps
@@ -382,14 +383,57 @@ def test_a_signature_that_joins_the_bundle_in_use_changes_nothing(place: Place) 
     assert (place.events, place.recruiter.tried) == ([], [])
 
 
-def test_events_are_logged_by_codes_and_digests_alone(caplog: pytest.LogCaptureFixture) -> None:
+def test_events_are_logged_by_codes_and_digests_alone(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     caplog.set_level(logging.INFO, "lungstage")
-    hotswap.tell(BundleEvent("d", "u", "s"))
-    hotswap.tell(BundleEvent("d", "u", None, ReasonCode.BUNDLE_INVALID))
+    hotswap.tell(BundleEvent("d", "u", "s"), Audit(tmp_path))
+    hotswap.tell(BundleEvent("d", "u", None, ReasonCode.BUNDLE_INVALID), Audit(tmp_path))
+    assert [(entry.event, dict(entry.fields)) for entry in chain.entries(tmp_path)] == [
+        ("bundle_taken", {"bundle": "d", "signed_by": "s", "former": "u"}),
+        ("bundle_refused", {"bundle": "d", "signed_by": None, "code": "bundle_invalid", "kept": "u"}),
+    ]
     told = [(r.levelname, r.msg, r.bundle, r.signed_by) for r in caplog.records]  # type: ignore[attr-defined]
     assert told == [("INFO", "bundle_taken", "d", "s"), ("WARNING", "bundle_refused", "d", None)]
     assert caplog.records[0].former == "u"  # type: ignore[attr-defined]
     assert (caplog.records[1].kept, caplog.records[1].code) == ("u", "bundle_invalid")  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("what", ["taken", "refused in time", "refused late", "taken back"])
+def test_what_cannot_be_told_is_not_done_until_it_can(place: Place, what: str) -> None:
+    if what == "taken back":
+        (place.folder / "more.txt").touch()
+        place.run(20)
+    elif what != "taken":
+        place.recruiter.error = REFUSED
+    if what == "refused late":  # after the time at which a refusal is pronounced
+        place.recruiter.ready, place.recruiter.error = False, None
+    place.events.clear()
+    tell, failures = place.swap._tell, iter(range(3))
+
+    def fail(event: BundleEvent) -> None:
+        if next(failures, None) is not None:
+            raise Unavailable("The audit log cannot be written.")
+        tell(event)
+
+    place.swap._tell = fail  # type: ignore[method-assign]
+    if what == "taken":
+        put(place.folder, NEW)
+    elif what == "taken back":
+        (place.folder / "more.txt").unlink()
+    else:
+        put(place.folder, NEW)
+    if what == "refused late":
+        place.run(10)
+        place.recruiter.tried[-1].error = REFUSED
+    times = 0
+    for _ in range(100):
+        try:
+            place.run(0.1)
+        except Unavailable:
+            times += 1
+            assert (place.events, place.taken, place.recruiter.at_work) == ([], [], [])
+    assert times == 3
+    assert len(place.events) == 1
+    assert place.taken == ([digest_of(NEW)] if what == "taken" else [])
 
 
 # With the daemon and its jobs

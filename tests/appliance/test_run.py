@@ -23,7 +23,7 @@ import psutil
 import pydicom
 import pytest
 
-from appliance import phantom
+from appliance import chain, phantom
 from export.bundle import build
 from tests.enhanced import ORDER, contours_of, enhanced_rtstruct_study
 from tests.export.conftest import make_run, without_limits
@@ -286,6 +286,8 @@ def test_a_bundle_is_exchanged_while_studies_come(tmp_path: Path, tolerant_bundl
         assert appliance.process.wait(20) == 0
         reader.join()
     assert [job["state"] for job in jobs] == ["delivered"] * 6  # and none twice
+    audited = [entry.event for entry in chain.entries(tmp_path / "state") if entry.event.startswith("bundle_")]
+    assert audited == told()
     assert [job["bundle_digest"] for job in jobs if job["id"] != 2] == [old_digest, *[new_digest] * 3, old_digest]
     events = [line for line in log if "event=bundle_" in line]
     assert f"bundle={new_digest} former={old_digest}" in events[0]
