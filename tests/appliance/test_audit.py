@@ -216,6 +216,15 @@ def test_a_folder_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
         verify(tmp_path)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files that are not its own")
+def test_what_root_begins_the_daemon_can_go_on_with(tmp_path: Path) -> None:
+    os.chown(tmp_path, 12345, 23456)
+    filled(tmp_path, 6, rotate_bytes=600)
+    owners = {(path.stat().st_uid, path.stat().st_gid) for path in tmp_path.iterdir()}
+    assert len(list(tmp_path.iterdir())) > 2
+    assert owners == {(12345, 23456)}
+
+
 def test_an_entry_s_own_members_cannot_be_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="previous"):
         Audit(tmp_path).write("daemon_started", previous="0")
@@ -376,6 +385,15 @@ def test_a_ledger_that_cannot_commit_makes_a_repeat_that_is_marked(tmp_path: Pat
         ("job_held", None),
         ("job_held", 2),
     ]
+
+
+def test_the_daemon_s_own_studies_are_not_told(tmp_path: Path) -> None:
+    ledger = Ledger(Database(tmp_path / "ledger.sqlite"))
+    job = ledger.open_job("a", "1.2", None, "1.2.3", canary=True)
+    ledger.ready(job.id, content="c", fingerprint="f", bundle_digest="b")
+    assert [*entries(tmp_path)] == []
+    ledger.open_job("b", "1.2", None, "1.2.3")
+    assert [entry.event for entry in entries(tmp_path)] == ["job_opened"]
 
 
 def test_entries_can_be_looked_for_by_a_text(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,17 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian
 
-from appliance import cli
+from appliance import cli, outbox, pipeline
+from appliance.audit import Audit
+from appliance.bundle import load_bundle
 from appliance.chain import entries
+from appliance.covariates import Site
+from appliance.dicom.cases import assemble, the_one_case
+from appliance.document import Predecessor
+from appliance.oneshot import scan
 from export.bundle import pack
 from tests.appliance.test_run import running
+from tests.enhanced import enhanced_rtstruct_study
 from tests.export.conftest import AGE, HISTOLOGY, SEX, make_run, without_limits
 from tests.studies import Study, rtstruct_study, seg_study
 
@@ -281,6 +290,66 @@ def test_two_roi_objects_that_agreed_must_both_be_there(
     report = lungstage(*stage).answer["sr"]
     done = lungstage("replay", report, "--inputs", tmp_path / "study", "--bundle", bundles["plain"], "--json")
     assert (done.status, done.answer["status"]) == (0, "reproduced")
+
+
+def test_an_older_version_of_the_region_had_its_say_too(
+    tmp_path: Path, bundles: dict[str, Path], lungstage: Command
+) -> None:
+    study = identified(rtstruct_study())
+    (first,) = study.rois
+    later = deepcopy(first)
+    later.SOPInstanceUID = later.file_meta.MediaStorageSOPInstanceUID = "1.2.3.99"
+    first.StructureSetDate, later.StructureSetDate = "20260101", "20260102"
+    first.StructureSetTime = later.StructureSetTime = "120000"
+    del first.ROIContourSequence[0].ContourSequence[0]
+    Study(study.slices, [first, later]).write(tmp_path / "study")
+    stage = ("stage", tmp_path / "study", "--bundle", bundles["plain"], "--out", tmp_path / "out", "--json")
+    answer = lungstage(*stage).answer
+    assert any("older version" in warning for warning in answer["warnings"])
+    done = lungstage("replay", answer["sr"], "--inputs", tmp_path / "study", "--bundle", bundles["plain"], "--json")
+    assert (done.status, done.answer["status"]) == (0, "reproduced")
+
+
+def test_a_report_that_follows_another_names_it_again(
+    tmp_path: Path, bundles: dict[str, Path], lungstage: Command
+) -> None:
+    identified(rtstruct_study()).write(tmp_path / "study")
+    bundle = load_bundle(bundles["plain"], self_test=False)
+    case = the_one_case(assemble(scan([tmp_path / "study"]).headers))
+    plan = pipeline.prepare(case, bundle, settled=True)
+    followed = Predecessor("1.2.3", "1.2.3.4", "1.2.3.4.5")
+    staged = pipeline.stage(plan, bundle, created=datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC), site=Site(),
+                            predecessor=followed)  # fmt: skip
+    (tmp_path / "out").mkdir()
+    *_, report = outbox.deliver([outbox.encode(document) for document in staged.documents], tmp_path / "out")
+    done = lungstage("replay", report, "--inputs", tmp_path / "study", "--bundle", bundles["plain"], "--json")
+    assert (done.status, done.answer["status"]) == (0, "reproduced")
+
+
+def test_frames_of_an_enhanced_ct_are_told_apart(tmp_path: Path, bundles: dict[str, Path], lungstage: Command) -> None:
+    study = identified(enhanced_rtstruct_study())
+    study.write(tmp_path / "study")
+    stage = ("stage", tmp_path / "study", "--bundle", bundles["plain"], "--out", tmp_path / "out", "--json")
+    report = lungstage(*stage).answer["sr"]
+    ask = ("replay", report, "--inputs", tmp_path / "study", "--bundle", bundles["plain"], "--json")
+    assert lungstage(*ask).answer["status"] == "reproduced"
+    (whole,) = study.slices
+    case = the_one_case(assemble(scan([tmp_path / "study"]).headers))
+    needed = pipeline.prepare(case, load_bundle(bundles["plain"], self_test=False), settled=True).instances
+    assert sum(one["uid"].startswith(f"{whole.SOPInstanceUID} frame ") for one in needed) == len(needed) - 1
+    log = Audit(tmp_path)
+    told = {"sr": pydicom.dcmread(report).SOPInstanceUID, "fingerprint": "f" * 64}
+    log.write("job_ready", job=1, fingerprint="f" * 64, instances=list(needed))
+    log.write("job_staged", job=1, **told, documents={Path(report).name: "0" * 64})
+    frame = int(needed[5]["uid"].split()[-1])
+    pixels = whole.pixel_array.copy()
+    pixels[frame - 1, 20, 22] += 40
+    whole.PixelData = pixels.tobytes()
+    study.write(tmp_path / "study")
+    done = lungstage(*ask, "--state", tmp_path)
+    assert [change["subject"] for change in done.answer["changes"] if change["what"] == "slice_pixels"] == [
+        f"{whole.SOPInstanceUID} frame {frame}"
+    ]
 
 
 class TestWhatHasChanged:
