@@ -94,9 +94,9 @@ class ImageHeader:
 
     @property
     def is_ct_slice(self) -> bool:
-        """Whether this is a single-frame CT image or a frame of an Enhanced CT, and not a scout."""
+        """Whether this is a single-frame CT image or a frame of an Enhanced CT, says nothing else, and is no scout."""
         is_ct = self.sop_class_uid == CTImageStorage or self.sop_class_uid in ENHANCED_CT
-        return is_ct and "LOCALIZER" not in self.image_type and self.frames == 1
+        return is_ct and self.modality in ("", "CT") and "LOCALIZER" not in self.image_type and self.frames == 1
 
     @property
     def name(self) -> str:

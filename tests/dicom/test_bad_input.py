@@ -147,6 +147,15 @@ def _other_modality(study: Study) -> None:
         dataset.Modality = "PT"
 
 
+def _modality_that_contradicts_the_class(study: Study) -> None:
+    _each(study.slices, "Modality", "MR")
+
+
+def _secondary_capture_called_ct(study: Study) -> None:
+    for dataset in study.slices:
+        dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
+
+
 def _scout(study: Study) -> None:
     _each(study.slices, "ImageType", ["ORIGINAL", "PRIMARY", "LOCALIZER"])
 
@@ -220,6 +229,8 @@ CT_FAULTS = {
     "pixel spacing varies": (_other_pixel_spacing, "refused", "grid_varies"),
     "padding in the ROI": (_padding, "refused", "padding_in_roi"),
     "PET": (_other_modality, "refused", "not_ct"),
+    "MR that is called CT": (_modality_that_contradicts_the_class, "refused", "not_ct"),
+    "secondary capture that is called CT": (_secondary_capture_called_ct, "refused", "not_ct"),
     "scout": (_scout, "refused", "not_ct"),
     "other patient": (_other_patient, "refused", "patient_mismatch"),
     "other study": (_other_study, "refused", "study_mismatch"),
