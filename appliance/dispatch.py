@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from appliance import outbox
 from appliance.casebook import Casebook, given_up
 from appliance.covariates import Site
+from appliance.dicom.names import may_be_told
 from appliance.document import Predecessor
 from appliance.errors import ExhaustedError, Held, LungstageError, Refused, Unavailable
 from appliance.exchange import Answer, SealedPlan
@@ -166,7 +167,9 @@ class Dispatcher:
         answer = became.result()
         sr = answer.documents[-1]
         documents = {document.name: document.sha256 for document in answer.documents}
-        staged = self._ledger.staged(job.id, answer.outcome, sr.sop_instance_uid, sr.series_instance_uid, documents)
+        staged = self._ledger.staged(
+            job.id, _discreet(answer.outcome), sr.sop_instance_uid, sr.series_instance_uid, documents
+        )
         self._undelivered.append((staged, answer))
 
     def _failed(self, job: Job, error: BaseException) -> None:
@@ -217,6 +220,14 @@ class Dispatcher:
         reason = given_up(job.attempts, error)
         self._ledger.refuse(job.id, reason, content=job.content, fingerprint=job.fingerprint)
         self._casebook.close(job)
+
+
+def _discreet(outcome: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Leave out the region's name where it could be a person's; the report bears it."""
+    roi = outcome.get("roi")
+    if not roi or may_be_told(roi["name"]):
+        return outcome
+    return {**outcome, "roi": {**roi, "name": None}}
 
 
 def pause_after(failures: int, settings: Settings) -> float:

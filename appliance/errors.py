@@ -88,7 +88,8 @@ class Reason:
     code
         Machine-readable cause.
     message
-        One plain sentence for a person; carries UIDs, counts and ROI names, never a patient's identity.
+        One plain sentence for a person; carries UIDs, counts and such names of regions as
+        :mod:`appliance.dicom.names` lets through, never a patient's identity.
     """
 
     code: ReasonCode
@@ -100,12 +101,21 @@ class LungstageError(Exception):
 
 
 class _WithReason(LungstageError):
-    def __init__(self, code: ReasonCode, message: str) -> None:
+    """Carries a reason, and the names of the regions it is about, of which the reason may not tell all."""
+
+    def __init__(self, code: ReasonCode, message: str, regions: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.reason = Reason(code, message)
+        self.regions = regions
 
-    def __reduce__(self) -> tuple[type, tuple[ReasonCode, str]]:  # so that it passes from process to process
-        return type(self), (self.reason.code, self.reason.message)
+    def __reduce__(self) -> tuple[type, tuple[ReasonCode, str, tuple[str, ...]]]:  # passes from process to process
+        return type(self), (self.reason.code, self.reason.message, self.regions)
+
+    def in_full(self) -> Reason:
+        """Tell the reason to whoever owns the data, with every name."""
+        untold = sorted(name for name in self.regions if f"'{name}'" not in self.reason.message)
+        names = ", ".join(f"'{name}'" for name in untold)
+        return Reason(self.reason.code, f"{self.reason.message} By name: {names}.") if untold else self.reason
 
 
 class Refused(_WithReason):

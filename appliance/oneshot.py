@@ -147,9 +147,9 @@ def _run(paths: Sequence[Path], answer: Any, watch: Stopwatch) -> Outcome:
             except Held as held:
                 raise _blame_unreadable(held, found) from held
         except Refused as error:
-            result = outcome(status="refused", reason=error.reason)
+            result = outcome(status="refused", reason=error.in_full())
         except Held as error:
-            result = outcome(status="held", reason=error.reason)
+            result = outcome(status="held", reason=error.in_full())
     return _settle(result, found, watch)
 
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from appliance.dicom.cases import Case
 from appliance.dicom.geometry import POSITION_TOLERANCE, allowed, normal_of, prove_regular
 from appliance.dicom.instance import ImageHeader
+from appliance.dicom.names import the_region
 from appliance.dicom.roi import Outline, Region, SegmentFrame, prove_outlines, same_grid, same_place
 from appliance.errors import Held, ReasonCode, Refused
 
@@ -319,7 +320,7 @@ def reference_slices(
     """
     items: tuple[Item, ...] = (*region.outlines, *region.frames)
     if not items:
-        raise Refused(ReasonCode.ROI_EMPTY, f"The region of interest '{region.name}' is empty.")
+        raise Refused(ReasonCode.ROI_EMPTY, f"{the_region(region.name)} is empty.", (region.name,))
     prove_outlines(region)
     stack = _Stack.of(case.images)
     frames = {image.frame_of_reference_uid for image in stack.images}

@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset
 
 from appliance.dicom.files import is_of_the_disk, read_unchanged
 from appliance.dicom.instance import FARTHEST, LABEL_MAP_SEGMENTATION_STORAGE, RoiHeader, contour_data, vector
+from appliance.dicom.names import listed, the_region
 from appliance.dicom.references import Reference, source_image, the_one_image
 from appliance.errors import ReasonCode, Refused, Unavailable
 
@@ -251,8 +252,8 @@ class SelectionRule(Protocol):
         """Segmented Property Types that mean the primary tumour."""
 
 
-def _names(regions: Sequence[Region]) -> str:
-    return ", ".join(sorted(f"'{region.name}'" for region in regions)) or "none"
+def _names(regions: Sequence[Region]) -> tuple[str, ...]:
+    return tuple(region.name for region in regions)
 
 
 def _matches(pattern: str, region: Region) -> bool:
@@ -279,7 +280,8 @@ def choose(regions: Sequence[Region], rule: SelectionRule, name: str | None) -> 
     """
     region = _choose_by_rule(regions, rule) if name is None else _choose_by_name(regions, name)
     if region.fault:
-        raise Refused(ReasonCode.ROI_UNREADABLE, f"The region of interest '{region.name}' is faulty: {region.fault}")
+        message = f"{the_region(region.name)} is faulty: {region.fault}"
+        raise Refused(ReasonCode.ROI_UNREADABLE, message, (region.name,))
     return region
 
 
@@ -289,7 +291,8 @@ def _choose_by_name(regions: Sequence[Region], name: str) -> Region:
         return wanted[0]
     code = ReasonCode.ROI_AMBIGUOUS if wanted else ReasonCode.ROI_NOT_FOUND
     found = f"{len(wanted)} regions have" if wanted else "No region of interest has"
-    raise Refused(code, f"{found} the name that was asked for; there are: {_names(regions)}.")
+    names = _names(regions)
+    raise Refused(code, f"{found} the name that was asked for; there are: {listed(names)}.", names)
 
 
 def _choose_by_rule(regions: Sequence[Region], rule: SelectionRule) -> Region:
@@ -306,7 +309,8 @@ def _choose_by_rule(regions: Sequence[Region], rule: SelectionRule) -> Region:
     raise Refused(
         ReasonCode.ROI_AMBIGUOUS if several else ReasonCode.ROI_NOT_FOUND,
         f"{'More than one' if several else 'No'} region of interest could be the primary tumour; name one with --roi. "
-        f"There are: {_names(regions)}.",
+        f"There are: {listed(_names(regions))}.",
+        _names(regions),
     )
 
 
@@ -322,7 +326,8 @@ def prove_outlines(region: Region) -> None:
         if outline.geometric_type not in _CLOSED or len(outline.points) < 3:
             raise Refused(
                 ReasonCode.CONTOUR_NOT_CLOSED,
-                f"The region of interest '{region.name}' has a contour that is open or a point.",
+                f"{the_region(region.name)} has a contour that is open or a point.",
+                (region.name,),
             )
 
 
