@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test check lint bench peers bundle evaluation selectors ibsi conformance storage measure-acceptance torture faults soak fuzz clean help
+.PHONY: demo test check lint bench peers bundle evaluation selectors ibsi conformance storage measure-acceptance torture faults soak fuzz hostile clean help
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 22
@@ -69,8 +69,14 @@ faults: $(VENV)/.everything ## the same with disk errors injected at every site 
 soak: $(VENV)/.everything ## 2,000 studies at full rate, and 100,000 files: memory, descriptors, growth
 	$(BIN)/python -m tests.reliability.soak
 
-fuzz: $(VENV)/.everything ## 20,000 damaged inputs through the confined processes
-	$(BIN)/python -m tests.reliability.fuzz
+SEED ?= 1
+COUNT ?= 20000
+fuzz: $(VENV)/.everything ## damaged DICOM (SEED=1 COUNT=20000) through the confined processes, held against a second reader
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.reliability.fuzz --seed $(SEED) --count $(COUNT)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.reliability.folder --seed $(SEED)
+
+hostile: $(VENV)/.everything ## the verdict on every hostile file of LUNGSTAGE_DATA, and on studies that only look like a CT
+	$(BIN)/python -m tests.reliability.hostile
 
 selectors: $(VENV)/.everything ## recall of every selector on made-up tables whose truth is known
 	$(BIN)/lungstage-train benchmark-selectors -o runs/selectors.json

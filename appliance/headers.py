@@ -9,6 +9,7 @@ import numpy as np
 from highdicom.base_content import ContributingEquipment
 from pydicom import Dataset
 from pydicom.config import RAISE
+from pydicom.datadict import dictionary_VM
 from pydicom.dataelem import DataElement
 from pydicom.sr.codedict import codes
 from pydicom.valuerep import DA, DT, TM, DSfloat, validate_value
@@ -47,6 +48,9 @@ _ADDED_LAST = (
     "PatientName", "PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence",
     "LongitudinalTemporalInformationModified",
 )  # fmt: skip
+
+
+_MOMENTS = {"DA": DA, "TM": TM, "DT": DT}
 
 
 def source_headers(context: ReportContext) -> list[Dataset]:
@@ -118,10 +122,14 @@ def _writable(source: Dataset, keyword: str) -> DataElement | None:
         element = deepcopy(source[keyword])
         values = element.value if element.VM > 1 else [element.value]
         if element.VR == "DS":
+            if len(values) > 1 and dictionary_VM(element.tag) == "1":  # a Slice Thickness of two numbers is none
+                return None
             element.value = [DSfloat(decimal_string(float(value)), validation_mode=RAISE) for value in values]
         elif element.VR not in ("SQ", "UI"):  # an odd UID must still be handed on: it is what others refer to
             for value in values:
                 validate_value(element.VR, value, RAISE)
+                if element.VR in _MOMENTS:  # eight digits may be no date
+                    _MOMENTS[element.VR](value)
     except Exception:  # hostile bytes, of a Value Representation that is none: not to be handed on either
         return None
     return element

@@ -80,6 +80,9 @@ def prove_voxels(measurement: Measurement, use: IntendedUse) -> tuple[str, ...]:
     lowest, highest = measurement.hu_range
     if not (_between(lowest, use.hu_range) and _between(highest, use.hu_range)):
         raise _outside(f"the region of interest holds values from {lowest:g} to {highest:g} HU")
+    if measurement.voxels.volume.array.min() > _LUNG_HU[1]:
+        # What a header says is a CT of the chest may be an MR, or have lost its rescale intercept.
+        raise _outside("no voxel of the slices is as thin as lung or air, so the values cannot be a chest's in HU")
     if all(image.body_part for image in measurement.slices.images):
         return ()
     if _lung_around(measurement) < _LUNG_SHARE:
