@@ -2,7 +2,7 @@
  *
  * Counts the calls that change files below two folders, by function and by kind of file, and fails the one that is
  * armed (or all from then on) with the errno that is asked for. ENOSPC comes as a real disk brings it: half of the
- * write succeeds, the rest fails. FAULTS_PAGE names the file that holds the page; faults.py is its other side. */
+ * write succeeds, the rest fails. FAULTS_PAGE names the file that holds the page; injector.py is its other side. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 enum function { OPEN, WRITE, FSYNC, RENAME, UNLINK, TRUNCATE, MKDIR, FUNCTIONS };
-enum place { PART, DOCUMENT, OUTBOX, LEDGER, WAL, SHM, LOCK, REHEARSAL, HEARTBEAT, STATE, PLACES, NOWHERE = PLACES };
+enum place { PART, DOCUMENT, OUTBOX, LEDGER, WAL, SHM, LOCK, AUDIT, REHEARSAL, HEARTBEAT, STATE, PLACES, NOWHERE = PLACES };
 
 struct page {
     char outbox[512], state[512];
@@ -66,6 +66,7 @@ static enum place place_of(const char *path)
         return NOWHERE;
     return !strncmp(rest, "/rehearsal-", 11) ? REHEARSAL
         : strstr(rest, "heartbeat") ? HEARTBEAT
+        : strstr(rest, "/audit") ? AUDIT
         : ends(rest, ".sqlite") ? LEDGER
         : ends(rest, "-wal") ? WAL
         : ends(rest, "-shm") ? SHM

@@ -34,7 +34,7 @@ from appliance.sandbox import Bench, Limits
 from export.bundle import build
 from tests.conftest import ROOT
 from tests.export.conftest import make_run, without_limits
-from tests.reliability import oracle
+from tests.reliability import oracle, page
 from tests.reliability.corpus import Files, generated_studies, real_files, real_studies
 from tests.reliability.elements import LARGE, STUDY_MUTATORS, Changes, roi_of
 from tests.reliability.mutations import BYTE_MUTATORS, Chance
@@ -81,8 +81,12 @@ class Tally:
     by_mutator: Counter[tuple[str, str]] = field(default_factory=Counter)
     kinds: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
+    died: int = 0
+    unclassified: int = 0
+    untrue: int = 0
     slowest: float = 0.0
-    peak: int = 0  # KB
+    peak: int = 0  # KB, of a confined process
+    parent: int = 0  # KB
 
 
 class Source:
@@ -171,14 +175,17 @@ class Fuzzer:
             self.tally.codes[f"study {reason.reason.code}"] += 1
             verdict = "refused" if isinstance(reason, Refused) else "held"
         except ExhaustedError as error:
-            verdict = f"over its limits: {error}"
+            verdict = f"over its limits, {str(error)[:-1].lower()}"
         except Unavailable:
             verdict = "unavailable"
         except DefectError as defect:
+            self.tally.unclassified += 1
             verdict = f"WRONG: unclassified {defect.defect}"
         except WrongError as error:
+            self.tally.untrue += 1
             verdict = f"WRONG: {error}"
         except Exception:
+            self.tally.died += 1
             verdict = f"WRONG: the parent fails: {traceback.format_exc()}"
         took = time.perf_counter() - started
         tally = self.tally
@@ -197,6 +204,7 @@ class Fuzzer:
         with suppress(OSError, AttributeError):
             status = Path(f"/proc/{self._bench.pid}/status").read_text()
             self.tally.peak = max(self.tally.peak, int(re.search(r"VmHWM:\s+(\d+)", status).group(1)))  # type: ignore[union-attr]
+        self.tally.parent = max(self.tally.parent, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         self.tally.peak = max(self.tally.peak, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 
     def _read(self, path: Path, content: bytes) -> tuple[Header, ...]:
@@ -376,23 +384,37 @@ def _keep(one: Input, seed: str, verdict: str, keep: Path) -> None:
             (folder / name).write_bytes(content)
 
 
+def parts(tally: Tally, seed: str, minutes: float) -> list[str]:
+    """The section of docs/reliability.md."""
+    count = sum(tally.kinds.values())
+    kinds = ", ".join(f"{kind} {number}" for kind, number in tally.kinds.most_common())
+    return [
+        f"{count} inputs of seed {seed} in {minutes:.0f} minutes: {kinds}. {page.machine()}",
+        f"Processes of ours that died, requests that failed in the parent: {tally.died}. Unclassified errors: "
+        f"{tally.unclassified}. Answers that are not what the files undoubtedly say: {tally.untrue}. Slowest input "
+        f"{tally.slowest:.1f} s, of at most {Limits().seconds:g}; largest resident set of a confined process "
+        f"{tally.peak / 1024:.0f} MB, of at most {Limits().memory // 2**20}; of the parent, with the second "
+        f"reader in it, {tally.parent / 1024:.0f} MB.",
+        page.counts(("what became of it", "inputs"), tally.verdicts),
+        page.counts(("code, of a file or of a study", "times"), tally.codes),
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", default="1")
     parser.add_argument("--count", type=int, default=20_000)
-    parser.add_argument("--only", type=int, nargs="*", help="numbers of single inputs")
-    parser.add_argument("--keep", type=Path, default=ROOT / "runs" / "fuzz")
+    parser.add_argument("--only", type=int, nargs="*", help="numbers of single inputs; nothing is published")
+    parser.add_argument("--keep", type=Path, default=ROOT / "runs" / "fuzz", help="folder for inputs that failed")
     given = parser.parse_args()
     started = time.monotonic()
-    numbers = given.only if given.only is not None else range(given.count)
-    tally = run(given.seed, numbers, given.keep, Limits(), loud=True)
-    minutes = (time.monotonic() - started) / 60
+    tally = run(given.seed, given.only or range(given.count), given.keep, Limits(), loud=True)
+    told = parts(tally, given.seed, (time.monotonic() - started) / 60)
     for key, count in sorted(tally.by_mutator.items()):
         print(*key, count)
-    for line in tally.wrong:
-        print(line)
-    print(tally.verdicts, tally.codes, tally.kinds, f"slowest {tally.slowest:.1f} s, peak {tally.peak / 1024:.0f} MB")
-    print(f"{sum(tally.kinds.values())} inputs, {len(tally.wrong)} wrong, {minutes:.1f} minutes")
+    print(*tally.wrong, *told, sep="\n")
+    if not given.only:
+        page.write("fuzz", told)
     raise SystemExit(bool(tally.wrong))
 
 

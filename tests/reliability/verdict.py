@@ -10,7 +10,7 @@ from pathlib import Path
 import highdicom as hd
 import pydicom
 
-from appliance import outbox, pipeline
+from appliance import chain, outbox, pipeline
 from appliance.bundle import Bundle
 from appliance.covariates import Site
 from appliance.database import Database
@@ -28,11 +28,15 @@ class Verdict:
     reports: int = 0
     refusals: Counter[str] = field(default_factory=Counter)
     unreadable: int = 0
+    recovered: int = 0
     faults: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def __str__(self) -> str:
         refused = ", ".join(f"{code} {count}" for code, count in sorted(self.refusals.items()))
-        lines = [f"{self.reports} reports; refused: {refused or 'none'}; unreadable files on record: {self.unreadable}"]
+        lines = [
+            f"{self.reports} reports; refused: {refused or 'none'}; unreadable files on record: {self.unreadable}; "
+            f"places of the audit log that a crash tore and the next start closed: {self.recovered}"
+        ]
         lines += [f"{sort}: {len(which)}: {'; '.join(which[:5])}" for sort, which in sorted(self.faults.items())]
         return "\n".join(lines if self.faults else [*lines, "lost 0, doubled 0, torn 0, wrong 0, left over 0"])
 
@@ -62,14 +66,18 @@ def judge(root: Path, samples: Sequence[Sample], bundle: Bundle, junk: int) -> V
     """
     verdict = Verdict()
     with Database(root / "state" / "ledger.sqlite") as database:
-        jobs = [job for job in Ledger(database).jobs() if not job.superseded]
+        every = Ledger(database).jobs()
         verdict.unreadable = database.query("SELECT count(*) FROM files WHERE present AND reason_code IS NOT NULL")[0][
             0
         ]
     if verdict.unreadable != junk:
         verdict.faults["wrong"].append(f"{verdict.unreadable} files are on record as unreadable, {junk} were sent")
+    audit = chain.verify(root / "state", every)
+    verdict.recovered = len(audit.recovered)
+    if audit.fault or audit.torn:
+        verdict.faults["wrong"].append(f"audit log: {audit.fault or 'its end is torn'}")
     by_series: defaultdict[str | None, list[Job]] = defaultdict(list)
-    for job in jobs:
+    for job in [job for job in every if not job.superseded]:
         by_series[job.series_instance_uid].append(job)
     there = {path.name: path.read_bytes() for path in (root / "outbox").iterdir()}
     sources = {pydicom.dcmread(sample.files[0], stop_before_pixels=True).SOPInstanceUID for sample in samples}
