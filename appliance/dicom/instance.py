@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import (
@@ -21,23 +20,16 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
-from appliance.dicom.multiframe import ENHANCED_CT, is_enhanced_ct, single_frames
+from appliance.dicom.multiframe import ENHANCED_CT, single_frames
 from appliance.dicom.pixeldata import damaged
 from appliance.dicom.references import frame_numbers, source_image
+from appliance.dicom.values import Vector, moment, number, sequence, text, texts, vector, whole
 from appliance.errors import Refused
 
 LABEL_MAP_SEGMENTATION_STORAGE = UID("1.2.840.10008.5.1.4.1.1.66.7")
 """Label Map Segmentation Storage (DICOM 2024c), which pydicom 3.0 does not name yet."""
 
-Vector = tuple[float, ...]
-
-_PLAIN = frozenset({"CS", "DS", "IS", "UI"})  # Value Representations without character sets
-_MOMENT = re.compile(r"[0-9]{14}(\.[0-9]{1,6})?")
-_DECIMALS = re.compile(r"[-+0-9.eE \\]*")  # PS3.5, table 6.2-1: float() alone would read "1_0" as ten
 _UID = re.compile(r"[0-9.]{1,128}")  # longer than the standard's 64 occurs, letters must not
-
-FARTHEST = 1e9
-"""What no number of a geometry reaches (mm)."""
 
 OWN_MODEL_NAME = "lungstage"
 """Manufacturer's Model Name of what lungstage writes, so that it never takes its own output for input."""
@@ -154,91 +146,14 @@ class PixelData:
 Header = ImageHeader | RoiHeader
 
 
-def _undecoded(dataset: Dataset, keyword: str) -> str | None:
-    """Value of an element of plain characters as it stands in the file; None where it takes more to read it.
-
-    pydicom's own conversion would be half of the time that reading a header takes.
-
-    Raises
-    ------
-    ValueError
-        It has not the Value Representation that DICOM gives it, so what it says cannot be handed on.
-    """
-    element = dataset.get_item(keyword)
-    if not isinstance(element, RawDataElement) or not isinstance(element.value, bytes):
-        return None
-    vr = dictionary_VR(element.tag)
-    if element.VR not in (None, "UN", vr):  # an implicit file names none
-        raise ValueError("another Value Representation than its own")
-    if element.VR != "UN" and vr in _PLAIN:
-        return element.value.decode("ascii", "replace").strip(" \0")
-    return None
-
-
-def _text(dataset: Dataset, keyword: str) -> str:
-    plain = _undecoded(dataset, keyword)
-    if plain is not None:
-        return plain
-    value = dataset.get(keyword)
-    return "" if value is None else str(value).strip()
-
-
-def _texts(dataset: Dataset, keyword: str) -> tuple[str, ...]:
-    plain = _undecoded(dataset, keyword)
-    if plain is not None:
-        return tuple(part.strip() for part in plain.split("\\")) if plain else ()
-    value = dataset.get(keyword) or ()
-    return (value,) if isinstance(value, str) else tuple(str(part) for part in value)
-
-
-def vector(dataset: Dataset, keyword: str, length: int) -> Vector:
-    """Return the numbers of an element; () where they are not `length` finite ones.
-
-    Raises
-    ------
-    ValueError
-        It holds something else than decimal strings.
-    """
-    text = _undecoded(dataset, keyword)
-    if text is None:
-        value = dataset.get(keyword)
-        values = value if isinstance(value, Iterable) and not isinstance(value, str) else [value]
-        text = "\\".join(str(v) for v in values if v is not None)
-    if not _DECIMALS.fullmatch(text):
-        raise ValueError("not decimal strings")
-    items = tuple(float(v) for v in text.split("\\")) if text else ()
-    return items if len(items) == length and all(abs(v) < FARTHEST for v in items) else ()
-
-
-def _whole(dataset: Dataset, keyword: str) -> int:
-    value = dataset.get(keyword) or 0
-    if not isinstance(value, int):
-        raise ValueError("not one whole number")
-    return int(value)
-
-
-def _moment(dataset: Dataset, date: str, time: str) -> str:
-    moment = _text(dataset, date) + _text(dataset, time)
-    return moment if _MOMENT.fullmatch(moment) else ""
-
-
-def _number(dataset: Dataset, keyword: str) -> float | None:
-    values = vector(dataset, keyword, 1)
-    return values[0] if values else None
-
-
-def _sequence(dataset: Dataset, keyword: str) -> tuple[Dataset, ...]:
-    return tuple(dataset.get(keyword) or ())
-
-
 def _identity(dataset: Dataset, path: Path, digest: Any) -> dict[str, Any]:
     identity = {
         "path": path,
-        "sop_class_uid": _text(dataset, "SOPClassUID"),
-        "sop_instance_uid": _text(dataset, "SOPInstanceUID"),
-        "series_instance_uid": _text(dataset, "SeriesInstanceUID"),
-        "study_instance_uid": _text(dataset, "StudyInstanceUID"),
-        "patient_key": hashlib.blake2b(_text(dataset, "PatientID").encode(), digest_size=16).hexdigest(),
+        "sop_class_uid": text(dataset, "SOPClassUID"),
+        "sop_instance_uid": text(dataset, "SOPInstanceUID"),
+        "series_instance_uid": text(dataset, "SeriesInstanceUID"),
+        "study_instance_uid": text(dataset, "StudyInstanceUID"),
+        "patient_key": hashlib.blake2b(text(dataset, "PatientID").encode(), digest_size=16).hexdigest(),
         "digest": digest.hexdigest(),
     }
     levels = ("sop_class", "sop_instance", "series_instance", "study_instance")
@@ -267,29 +182,29 @@ def contour_data(contour: Dataset) -> bytes:
 def image_header(dataset: Dataset, path: Path, pixels: PixelData, frame: int = 0) -> ImageHeader:
     """Take from an image what places it in a series; `frame` is the number that it has in an Enhanced CT."""
     geometry: dict[str, Any] = {
-        "rows": _whole(dataset, "Rows"),
-        "columns": _whole(dataset, "Columns"),
-        "frames": int(dataset.get("NumberOfFrames") or 1),
+        "rows": whole(dataset, "Rows") or 0,
+        "columns": whole(dataset, "Columns") or 0,
+        "frames": whole(dataset, "NumberOfFrames") or 1,
         "position": vector(dataset, "ImagePositionPatient", 3),
         "orientation": vector(dataset, "ImageOrientationPatient", 6),
         "pixel_spacing": vector(dataset, "PixelSpacing", 2),
-        "rescale": (_number(dataset, "RescaleSlope"), _number(dataset, "RescaleIntercept")),
+        "rescale": (number(dataset, "RescaleSlope"), number(dataset, "RescaleIntercept")),
     }
     if None in geometry["rescale"]:
         geometry["rescale"] = ()
-    encoding = (dataset.get("BitsStored"), dataset.get("PixelRepresentation"), dataset.get("PixelPaddingValue"))
-    digest = _digest(geometry, encoding, _text(dataset, "FrameOfReferenceUID"))
+    encoding = tuple(whole(dataset, name) for name in ("BitsStored", "PixelRepresentation", "PixelPaddingValue"))
+    digest = _digest(geometry, encoding, text(dataset, "FrameOfReferenceUID"))
     return ImageHeader(
         **_identity(dataset, path, digest),
         **geometry,
         frame=frame,
-        frame_of_reference_uid=_text(dataset, "FrameOfReferenceUID"),
-        modality=_text(dataset, "Modality"),
-        image_type=_texts(dataset, "ImageType"),
-        body_part=_text(dataset, "BodyPartExamined").upper(),
-        slice_thickness=_number(dataset, "SliceThickness"),
-        spacing_between_slices=_number(dataset, "SpacingBetweenSlices"),
-        gantry_tilt=_number(dataset, "GantryDetectorTilt"),
+        frame_of_reference_uid=text(dataset, "FrameOfReferenceUID"),
+        modality=text(dataset, "Modality"),
+        image_type=texts(dataset, "ImageType"),
+        body_part=text(dataset, "BodyPartExamined").upper(),
+        slice_thickness=number(dataset, "SliceThickness"),
+        spacing_between_slices=number(dataset, "SpacingBetweenSlices"),
+        gantry_tilt=number(dataset, "GantryDetectorTilt"),
         pixel_digest=pixels.digest,
         pixel_span=pixels.span,
     )
@@ -299,76 +214,76 @@ def _unique(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted({value for value in values if value}))
 
 
-def as_uid(text: str) -> str:
+def as_uid(reference: str) -> str:
     """Return a UID as it is, and for anything else that stands in its place, one that belongs to nothing.
 
     What a reference holds becomes a case's name in log and ledger, and free text could be a patient's. It must not
     be dropped either: what names something else is not the same as what names nothing.
     """
-    if not text or _UID.fullmatch(text):
-        return text
-    number = int.from_bytes(hashlib.blake2b(text.encode(errors="replace"), digest_size=16).digest(), "big")
-    return f"2.25.{number}"
+    if not reference or _UID.fullmatch(reference):
+        return reference
+    digest = hashlib.blake2b(reference.encode(errors="replace"), digest_size=16).digest()
+    return f"2.25.{int.from_bytes(digest, 'big')}"
 
 
 def _referenced(items: Iterable[Dataset]) -> tuple[str, ...]:
-    return _unique(as_uid(_text(item, "ReferencedSOPInstanceUID")) for item in items)
+    return _unique(as_uid(text(item, "ReferencedSOPInstanceUID")) for item in items)
 
 
 def _structure_set_header(dataset: Dataset, path: Path) -> RoiHeader:
     series = [
         series
-        for frame in _sequence(dataset, "ReferencedFrameOfReferenceSequence")
-        for study in _sequence(frame, "RTReferencedStudySequence")
-        for series in _sequence(study, "RTReferencedSeriesSequence")
+        for frame in sequence(dataset, "ReferencedFrameOfReferenceSequence")
+        for study in sequence(frame, "RTReferencedStudySequence")
+        for series in sequence(study, "RTReferencedSeriesSequence")
     ]
-    rois, items = _sequence(dataset, "StructureSetROISequence"), _sequence(dataset, "ROIContourSequence")
-    contours = [contour for item in items for contour in _sequence(item, "ContourSequence")]
-    frames = [frame_numbers(image) for c in contours for image in _sequence(c, "ContourImageSequence")]
+    rois, items = sequence(dataset, "StructureSetROISequence"), sequence(dataset, "ROIContourSequence")
+    contours = [contour for item in items for contour in sequence(item, "ContourSequence")]
+    frames = [frame_numbers(image) for c in contours for image in sequence(c, "ContourImageSequence")]
     digest = _digest(
-        [[_text(roi, k) for k in ("ROINumber", "ROIName", "ReferencedFrameOfReferenceUID")] for roi in rois],
-        [(_text(item, "ReferencedROINumber"), len(_sequence(item, "ContourSequence"))) for item in items],
-        [(_text(contour, "ContourGeometricType"), contour_data(contour)) for contour in contours],
-        [_referenced(_sequence(contour, "ContourImageSequence")) for contour in contours],
+        [[text(roi, k) for k in ("ROINumber", "ROIName", "ReferencedFrameOfReferenceUID")] for roi in rois],
+        [(text(item, "ReferencedROINumber"), len(sequence(item, "ContourSequence"))) for item in items],
+        [(text(contour, "ContourGeometricType"), contour_data(contour)) for contour in contours],
+        [_referenced(sequence(contour, "ContourImageSequence")) for contour in contours],
         *([frames] if any(frames) else []),
     )
     return RoiHeader(
         **_identity(dataset, path, digest),
         kind="RTSTRUCT",
-        frames_of_reference=_unique(_text(roi, "ReferencedFrameOfReferenceUID") for roi in rois),
+        frames_of_reference=_unique(text(roi, "ReferencedFrameOfReferenceUID") for roi in rois),
         listed=tuple(
-            (as_uid(_text(item, "SeriesInstanceUID")), _referenced(_sequence(item, "ContourImageSequence")))
+            (as_uid(text(item, "SeriesInstanceUID")), _referenced(sequence(item, "ContourImageSequence")))
             for item in series
         ),
-        image_references=_referenced(image for c in contours for image in _sequence(c, "ContourImageSequence")),
-        drawn_at=_moment(dataset, "StructureSetDate", "StructureSetTime"),
+        image_references=_referenced(image for c in contours for image in sequence(c, "ContourImageSequence")),
+        drawn_at=moment(dataset, "StructureSetDate", "StructureSetTime"),
     )
 
 
 def _segmentation_header(dataset: Dataset, path: Path, pixels: PixelData | None) -> RoiHeader:
-    groups = _sequence(dataset, "PerFrameFunctionalGroupsSequence")
+    groups = sequence(dataset, "PerFrameFunctionalGroupsSequence")
     digest = _digest(
         [dataset.get(keyword) for keyword in ("Rows", "Columns", "BitsAllocated", "SegmentationType")],
-        [str(item) for item in _sequence(dataset, "SegmentSequence")],
-        [str(item) for item in (*_sequence(dataset, "SharedFunctionalGroupsSequence"), *groups)],
+        [str(item) for item in sequence(dataset, "SegmentSequence")],
+        [str(item) for item in (*sequence(dataset, "SharedFunctionalGroupsSequence"), *groups)],
         "" if pixels is None else pixels.digest,
     )
     return RoiHeader(
         **_identity(dataset, path, digest),
         kind="SEG",
-        frames_of_reference=_unique([_text(dataset, "FrameOfReferenceUID")]),
+        frames_of_reference=_unique([text(dataset, "FrameOfReferenceUID")]),
         listed=tuple(
-            (as_uid(_text(item, "SeriesInstanceUID")), _referenced(_sequence(item, "ReferencedInstanceSequence")))
-            for item in _sequence(dataset, "ReferencedSeriesSequence")
+            (as_uid(text(item, "SeriesInstanceUID")), _referenced(sequence(item, "ReferencedInstanceSequence")))
+            for item in sequence(dataset, "ReferencedSeriesSequence")
         ),
         image_references=_unique(as_uid(source_image(group)[0]) for group in groups),
-        drawn_at=_moment(dataset, "ContentDate", "ContentTime"),
+        drawn_at=moment(dataset, "ContentDate", "ContentTime"),
     )
 
 
 def is_segmentation(dataset: Dataset) -> bool:
     """Whether this is a Segmentation, binary, fractional or a label map."""
-    return _text(dataset, "SOPClassUID") in (SegmentationStorage, LABEL_MAP_SEGMENTATION_STORAGE)
+    return text(dataset, "SOPClassUID") in (SegmentationStorage, LABEL_MAP_SEGMENTATION_STORAGE)
 
 
 def headers_of(dataset: Dataset, path: Path, pixels: tuple[PixelData, ...]) -> tuple[Header, ...]:
@@ -395,19 +310,19 @@ def headers_of(dataset: Dataset, path: Path, pixels: tuple[PixelData, ...]) -> t
         ``dicom_unreadable``: elements that cannot be parsed, or that every instance must have and this one lacks.
     """
     try:
-        if _text(dataset, "ManufacturerModelName") == OWN_MODEL_NAME:
+        if text(dataset, "ManufacturerModelName") == OWN_MODEL_NAME:
             return ()
-        sop_class = _text(dataset, "SOPClassUID")
+        sop_class = text(dataset, "SOPClassUID")
         if sop_class == RTStructureSetStorage:
             return (_structure_set_header(dataset, path),)
         if is_segmentation(dataset):
             return (_segmentation_header(dataset, path, pixels[0] if pixels else None),)
-        if pixels and is_enhanced_ct(dataset):
+        if pixels and sop_class in ENHANCED_CT:
             frames = enumerate(single_frames(dataset, range(1, len(pixels) + 1)), start=1)
             return tuple(image_header(frame, path, pixels[number - 1], number) for number, frame in frames)
         if pixels:
             return (image_header(dataset, path, pixels[0]),)
-        if sop_class == CTImageStorage or is_enhanced_ct(dataset):
+        if sop_class == CTImageStorage or sop_class in ENHANCED_CT:
             raise damaged("This CT image holds no pixel data; it may be cut short.")
         directory = dataset.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
         if not sop_class and not directory:

@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 
 from appliance.dicom.pixeldata import damaged
+from appliance.dicom.values import text
 
 ENHANCED_CT = frozenset({EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage})
 
@@ -29,7 +30,7 @@ _MACROS = {
 
 def is_enhanced_ct(dataset: Dataset) -> bool:
     """Whether this is a multi-frame CT with functional groups."""
-    return dataset.get("SOPClassUID") in ENHANCED_CT
+    return text(dataset, "SOPClassUID") in ENHANCED_CT
 
 
 def frame_count(dataset: Dataset) -> int:

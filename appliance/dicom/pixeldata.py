@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
-from pydicom.dataset import Dataset, FileDataset
+from pydicom.dataset import Dataset
 
 from appliance.errors import ReasonCode, Refused, Unavailable
 
 Span = tuple[int, int]
-ByteOrder = Literal["little", "big"]
 
 _BLOCK = 1024 * 1024  # bytes
 _TAIL = 16  # bytes of a fragment in which its codestream must end, padding included
-UNDEFINED_LENGTH = 0xFFFFFFFF
-_PIXEL_DATA, _ITEM, _SEQUENCE_END = (0x7FE0, 0x0010), (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
 _END_OF_IMAGE = b"\xff\xd9"
 EMPTY_OFFSET_TABLE = b"\xfe\xff\x00\xe0" + bytes(4)
 """The first item of encapsulated pixels, where it tells nothing."""
@@ -47,45 +43,6 @@ def damaged(message: str) -> Refused:
 def cut_short() -> Refused:
     """Return the refusal of a file that ends too soon."""
     return damaged("This DICOM file is cut short.")
-
-
-def find_pixels(file: BinaryIO, dataset: FileDataset) -> PixelSpan | None:
-    """Find the Pixel Data that `file` stands before, and prove that all of it is there.
-
-    Returns
-    -------
-    PixelSpan or None
-        None where `dataset` ends, or pixels of another kind begin.
-
-    Raises
-    ------
-    Refused
-        ``dicom_unreadable``: the file is cut short.
-    """
-    implicit, little = dataset.original_encoding
-    order: ByteOrder = "little" if little else "big"
-    size = os.fstat(file.fileno()).st_size
-    if _tag(file, order) != _PIXEL_DATA:
-        return None
-    if not implicit:
-        file.seek(4, os.SEEK_CUR)  # Value Representation
-    length = _unsigned(file, order)
-    start = file.tell()
-    if length != UNDEFINED_LENGTH:
-        if start + length > size:
-            raise cut_short()
-        return PixelSpan((start, length))
-    items: list[Span] = []
-    while (tag := _tag(file, order)) == _ITEM:
-        item = file.tell() - 4
-        file.seek(_unsigned(file, order), os.SEEK_CUR)
-        if file.tell() > size:
-            raise cut_short()
-        items.append((item, file.tell() - item))
-    end = file.tell() - 4
-    if tag != _SEQUENCE_END or len(file.read(4)) < 4:
-        raise cut_short()
-    return PixelSpan((start, end - start), tuple(items[1:]))  # the first is the table of offsets
 
 
 def native_frames(dataset: Dataset, count: int, whole: Span) -> tuple[Span, ...]:
@@ -159,11 +116,3 @@ def digest_of_span(file: BinaryIO, span: tuple[int, ...]) -> str:
     for offset in range(0, length, _BLOCK):
         digest.update(read_span(file, (start + offset, min(_BLOCK, length - offset))))
     return digest.hexdigest()
-
-
-def _tag(file: BinaryIO, order: ByteOrder) -> tuple[int, int]:
-    return int.from_bytes(file.read(2), order), int.from_bytes(file.read(2), order)
-
-
-def _unsigned(file: BinaryIO, order: ByteOrder) -> int:
-    return int.from_bytes(file.read(4), order)

@@ -14,9 +14,10 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from appliance.dicom.files import is_of_the_disk, read_unchanged
-from appliance.dicom.instance import FARTHEST, LABEL_MAP_SEGMENTATION_STORAGE, RoiHeader, contour_data, vector
+from appliance.dicom.instance import LABEL_MAP_SEGMENTATION_STORAGE, RoiHeader, contour_data
 from appliance.dicom.names import listed, the_region
 from appliance.dicom.references import Reference, source_image, the_one_image
+from appliance.dicom.values import FARTHEST, vector
 from appliance.errors import ReasonCode, Refused, Unavailable
 
 Mask = npt.NDArray[np.bool_]

@@ -117,15 +117,18 @@ def test_what_the_parser_cannot_read_is_not_the_disk_s_fault(tmp_path: Path) -> 
     assert caught.value.reason.code == "dicom_unreadable"
 
 
-def test_a_disk_that_fails_is_not_the_file_s_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("read", "failing"), [("read_headers", "read_elements"), ("read_dataset", "pydicom.dcmread")])
+def test_a_disk_that_fails_is_not_the_file_s_fault(
+    read: str, failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = _slice_as(ExplicitVRLittleEndian, tmp_path)
 
     def fail(*_: object, **__: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(files.pydicom, "dcmread", fail)
+    monkeypatch.setattr(f"appliance.dicom.files.{failing}", fail)
     with pytest.raises(OSError, match="Input/output"):
-        files.read_headers(path)
+        getattr(files, read)(path)
 
 
 def test_pixels_of_another_kind_are_no_image(tmp_path: Path) -> None:

@@ -242,7 +242,7 @@ def test_a_disk_that_fails_for_a_moment_is_not_the_files_fault(tmp_path: Path, m
     def failing(*_: object, **__: object) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(pydicom, "dcmread", failing)
+    monkeypatch.setattr("appliance.dicom.files.read_elements", failing)
     with pytest.raises(OSError, match="Input/output"):
         read_headers(folder / "0003")
     with pytest.raises(OSError, match="No such file"):

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pydicom
 import pytest
 from pydicom.uid import (
     UID,
@@ -18,7 +19,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from appliance.dicom import wellformed
+from appliance.dicom import files
 from appliance.dicom.files import read_dataset, read_headers
 from appliance.errors import Refused
 from tests.studies import rtstruct_study, seg_study
@@ -143,8 +144,40 @@ def test_real_files_are_well_formed(shared_data: Path) -> None:
     assert torn == {"DICOMDIR-nooffset", "SC_rgb_jpeg.dcm"}
 
 
-def test_elements_alone_are_walked_too() -> None:
-    element = b"\x08\0\x60\0CS\2\0CT"
-    wellformed.prove_elements(io.BytesIO(element), len(element))
-    with pytest.raises(Refused):
-        wellformed.prove_elements(io.BytesIO(element * 2), 2 * len(element))
+def test_what_is_kept_is_what_pydicom_reads(shared_data: Path, tmp_path: Path) -> None:
+    """Of real files and of generated ones, in every encoding: the same values, and the same pixels."""
+    paths = [path for folder in ("dicom", "sr", "hostile") for path in sorted((shared_data / folder).rglob("*"))][::3]
+    for k, (kind, syntax) in enumerate(SOUND):
+        (tmp_path / str(k)).write_bytes(_content(kind, syntax))
+    read = 0
+    for path in [*tmp_path.iterdir(), *paths]:
+        try:
+            with files._opened(path) as (ours, pixels):
+                theirs = pydicom.dcmread(path)
+                assert ours.original_encoding == theirs.original_encoding
+                for tag in [tag for tag in theirs if tag.tag < 0x7FE00008]:
+                    assert ours[tag.tag] == tag, (path, tag.tag)
+                if "PixelData" in theirs and not pixels.encapsulated and len(pixels.spans) == 1:
+                    assert files.read_span(pixels.stream, pixels.spans[0]) == theirs.PixelData
+                read += 1
+        except (Refused, OSError):
+            continue
+    assert read > 100
+
+
+SAID = [
+    (ImplicitVRLittleEndian, ExplicitVRLittleEndian),
+    (ExplicitVRLittleEndian, ImplicitVRLittleEndian),
+    (ExplicitVRLittleEndian, ExplicitVRBigEndian),
+    (ExplicitVRLittleEndian, None),
+]
+
+
+@pytest.mark.parametrize(("true", "said"), SAID, ids=lambda uid: getattr(uid, "name", uid))
+def test_a_file_that_is_not_encoded_as_it_says_is_refused(true: UID, said: UID | None, tmp_path: Path) -> None:
+    content = _content("CT", true)
+    at = content.index(b"\2\0\x10\0UI")
+    end = at + 8 + content[at + 6]
+    uid = b"" if said is None else said.encode() + bytes(len(said) % 2)
+    element = uid and content[at : at + 6] + len(uid).to_bytes(2, "little") + uid
+    assert _verdict(content[:at] + element + content[end:], tmp_path) == "dicom_unreadable"
