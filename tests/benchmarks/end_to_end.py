@@ -49,6 +49,7 @@ def write_study(folder: Path, slices: int, name: str) -> None:
     """A CT of 512 x 512, and a SEG of a ball in its middle."""
     random = np.random.default_rng(slices)
     hu = random.integers(-150, 150, size=(slices, 512, 512)).astype(np.int16)
+    hu[:, :64] = -1000  # air in front of the patient: without any, this would be no CT of the chest
     affine = np.zeros((4, 4))
     affine[2, 0], affine[1, 1], affine[0, 2] = SPACING
     affine[:, 3] = (-204.8, -204.8, -1.25 * slices, 1)
