@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from appliance.dicom.cases import Case
-from appliance.dicom.instance import Header
+from appliance.dicom.header import Header
 from appliance.errors import ReasonCode
 from appliance.job import Job, JobState
 from appliance.ledger import Ledger

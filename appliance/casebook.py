@@ -18,7 +18,7 @@ from appliance.logs import defect, logger
 
 if TYPE_CHECKING:
     from appliance.dicom.cases import Case
-    from appliance.dicom.instance import Header
+    from appliance.dicom.header import Header
     from appliance.exchange import SealedPlan
     from appliance.ledger import Ledger
     from appliance.settings import Settings

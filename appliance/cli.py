@@ -9,14 +9,12 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from appliance import __version__, lookback
+from appliance import __version__, lookback, oneshot_commands
 from appliance.errors import ExitStatus, Held, Refused, Unavailable
 from appliance.job import JobState
 from appliance.options import (
@@ -198,128 +196,6 @@ def health(state: StateOption = None, config: ConfigOption = None) -> None:
     typer.echo(f"alive at {alive.at.isoformat(timespec='seconds')}; {alive.files} files, {alive.in_hand} in hand")
 
 
-PathsArgument = Annotated[list[Path], typer.Argument(metavar="PATH...", help="DICOM files, or folders of them.")]
-RoiOption = Annotated[str | None, typer.Option("--roi", help="ROI to measure, instead of by rule.", show_default=False)]
-GeometryOption = Annotated[
-    bool,
-    typer.Option("--match-by-geometry", help="Go by position where the ROI's image references resolve to nothing."),
-]
-SaveOption = Annotated[
-    Path | None, typer.Option("--save-volume", help="Folder for volume and mask as NIfTI.", show_default=False)
-]
-EngineOption = Annotated[
-    Literal["compiled", "reference"], typer.Option(help="What computes the features; reference: PyRadiomics itself.")
-]
-GridOption = Annotated[
-    Literal["pyradiomics", "ibsi"],
-    typer.Option(help="Process images as PyRadiomics does, or as IBSI's manual has it (docs/ibsi.md)."),
-]
-
-
-@app.command()
-def stage(
-    paths: PathsArgument,
-    bundle: Annotated[Path, typer.Option(help="Folder of the model bundle.")],
-    out: Annotated[Path, typer.Option(help="Folder for the structured report.")],
-    roi: RoiOption = None,
-    match_by_geometry: GeometryOption = False,
-    save_volume: SaveOption = None,
-    prevalence: Annotated[
-        float | None,
-        typer.Option(help="Share of the positive class at this site, to correct to.", show_default=False),
-    ] = None,
-    covariates: Annotated[
-        Path | None, typer.Option(help="CSV of covariates, which outranks the header.", show_default=False)
-    ] = None,
-    engine: EngineOption = "compiled",
-    trusted_key: TrustedOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Stage one study from files or folders, and write its structured report."""
-    from appliance.bundle import load_bundle
-    from appliance.covariates import Site
-    from appliance.oneshot import Options, stage_paths
-    from appliance.signature import read_public_keys
-
-    if prevalence is not None and not 0 < prevalence < 1:
-        raise typer.BadParameter("a prevalence lies between 0 and 1", param_hint="--prevalence")
-
-    def run_once() -> dict[str, Any]:
-        options = Options(roi, match_by_geometry, save_volume, Site.read(prevalence, covariates))
-        verified = load_bundle(bundle, engine=engine, trusted=read_public_keys(trusted_key or ()))
-        return stage_paths(paths, verified, out, options)
-
-    _answer(run_once, as_json)
-
-
-@app.command()
-def measure(
-    paths: PathsArgument,
-    spec: Annotated[str, typer.Option(help="PyRadiomics parameter file, or 'all': the 106 at default settings.")],
-    roi: RoiOption = None,
-    match_by_geometry: GeometryOption = False,
-    save_volume: SaveOption = None,
-    engine: EngineOption = "compiled",
-    grid: GridOption = "pyradiomics",
-    as_json: JsonOption = False,
-) -> None:
-    """Measure the features of one study, without a model."""
-    from appliance.oneshot import Options, measure_paths
-    from appliance.radiomics import parameters
-    from appliance.roi_rule import ROI_RULE
-
-    options = Options(roi, match_by_geometry, save_volume)
-
-    def run_once() -> dict[str, Any]:
-        return measure_paths(paths, ROI_RULE, replace(parameters.read(spec, grid), engine=engine), options)
-
-    _answer(run_once, as_json)
-
-
-def _answer(run_once: Callable[[], dict[str, Any]], as_json: bool) -> None:
-    """Print what a one-shot command found, and exit 3 where it was held or refused."""
-    import warnings
-
-    from appliance.outcome import outcome
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydicom's quote what they mind, and that may be a person's name
-            answer = run_once()
-    except Refused as error:  # the bundle, the spec or a table; the data's own refusals are outcomes already
-        answer = outcome(status="refused", reason=error.reason)
-    typer.echo(json.dumps(answer, allow_nan=False) if as_json else _in_words(answer))
-    if answer["status"] != "staged":
-        raise typer.Exit(ExitStatus.REFUSED)
-
-
-def _in_words(answer: dict[str, Any]) -> str:
-    """Put an outcome into lines for a person."""
-    from appliance.joblist import printable
-
-    return "\n".join(map(printable, _lines_of(answer)))
-
-
-def _lines_of(answer: dict[str, Any]) -> list[str]:
-    lines = [f"warning: {warning}" for warning in answer["warnings"]]
-    if answer["reason"] is not None:
-        return [*lines, f"{answer['status']}: {answer['reason']['message']} [{answer['reason']['code']}]"]
-    roi = answer["roi"]
-    lines.append(f"region: {roi['name']}, {roi['voxels']} voxels, {roi['volume_mm3'] / 1000:.2f} ml")
-    if answer["domain"] is None:  # measured, and no model asked
-        return [*lines, *(f"{name}: {value}" for name, value in answer["features"].items())]
-    endpoint = answer.get("endpoint")
-    if endpoint is None:
-        lines.append(f"stage: {answer['stage']} (research use only)")
-        lines.append(f"probability of advanced stage: {100 * answer['probability_advanced']:.1f} %")
-    else:
-        lines.append(f"{endpoint['name']}: {endpoint['answer']} (research use only)")
-        lines.append(f"probability of the positive class: {100 * endpoint['probability']:.1f} %")
-    strongest = sorted(answer["contributions"].items(), key=lambda item: -abs(item[1]))[:5]
-    lines.append("strongest contributions (logit): " + ", ".join(f"{name} {value:+.3f}" for name, value in strongest))
-    return [*lines, f"report: {answer['sr']}"] if answer["sr"] else lines
-
-
 @app.command()
 def verify(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the model bundle.")],
@@ -409,24 +285,9 @@ def commission(
         raise typer.Exit(ExitStatus.REFUSED)
 
 
-@app.command()
-def demo(
-    bundle: Annotated[Path, typer.Option(help="Folder of the model bundle.")] = Path("models/lung1-stage"),
-    folder: Annotated[
-        Path | None, typer.Option("--out", help="Folder for inbox, outbox and state; by default a temporary one.")
-    ] = None,
-) -> None:
-    """Send a generated phantom study through the real daemon, and read its report back."""
-    import tempfile
-
-    from appliance.demo import run_demo
-
-    place = folder or Path(tempfile.mkdtemp(prefix="lungstage-demo-"))
-    result = run_demo(bundle, place)
-    typer.echo(_in_words(result.outcome))
-    typer.echo(f"report came {result.seconds:.1f} s after the last file, and was read back: {result.title}")
-
-
+app.command()(oneshot_commands.stage)
+app.command()(oneshot_commands.measure)
+app.command()(oneshot_commands.demo)
 app.command()(lookback.replay)
 app.command()(lookback.show)
 app.add_typer(lookback.audit, name="audit")

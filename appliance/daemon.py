@@ -25,7 +25,7 @@ from appliance.covariates import Site
 from appliance.crew import at_work
 from appliance.database import Database
 from appliance.dicom.cases import Case, assemble
-from appliance.dicom.instance import Header
+from appliance.dicom.header import Header
 from appliance.dispatch import Dispatcher, Stagers, pause_after, told
 from appliance.errors import Unavailable
 from appliance.exchange import SCRATCH_PREFIX

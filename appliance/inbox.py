@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from appliance.dicom.files import read_headers
-from appliance.dicom.instance import Header, headers_from_json, headers_to_json
+from appliance.dicom.header import Header, headers_from_json, headers_to_json
 from appliance.errors import ExhaustedError, KilledError, Reason, ReasonCode, Refused, Unavailable
 from appliance.filetable import FileRecord, FileTable
 from appliance.logs import defect, logger

@@ -8,7 +8,7 @@ import numpy as np
 
 from appliance.dicom.completeness import ReferenceSlices
 from appliance.dicom.geometry import normal_of
-from appliance.dicom.instance import ImageHeader
+from appliance.dicom.header import ImageHeader
 from appliance.errors import ReasonCode, Refused
 from appliance.manifest import IntendedUse
 from appliance.radiomics.measure import Measurement

@@ -16,7 +16,7 @@ from appliance.options import ConfigOption, JsonOption, StateOption
 
 if TYPE_CHECKING:
     from appliance.chain import Verdict
-    from appliance.dicom.instance import Header
+    from appliance.dicom.header import Header
     from appliance.job import Job
     from appliance.readback import Account
 

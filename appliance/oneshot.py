@@ -14,7 +14,7 @@ from appliance.bundle import Bundle
 from appliance.covariates import Site
 from appliance.dicom.cases import Case, assemble, the_one_case
 from appliance.dicom.files import looks_like_dicom, read_headers
-from appliance.dicom.instance import Header
+from appliance.dicom.header import Header
 from appliance.errors import Held, ReasonCode, Refused, Unavailable
 from appliance.manifest import RoiRule
 from appliance.outcome import STEPS, outcome

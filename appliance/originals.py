@@ -10,7 +10,7 @@ from types import MappingProxyType
 from appliance import __version__, chain
 from appliance.database import Database
 from appliance.dicom.files import with_pixel_digest
-from appliance.dicom.instance import Header, ImageHeader, RoiHeader
+from appliance.dicom.header import Header, ImageHeader, RoiHeader
 from appliance.differences import Change
 from appliance.filetable import FileTable
 from appliance.oneshot import scan

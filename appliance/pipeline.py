@@ -21,7 +21,7 @@ from appliance.covariates import Site, known_covariates
 from appliance.dicom.cases import Case
 from appliance.dicom.completeness import ReferenceSlices, reference_slices
 from appliance.dicom.files import with_pixel_digest
-from appliance.dicom.instance import Header, ImageHeader
+from appliance.dicom.header import Header, ImageHeader
 from appliance.dicom.roi import Region, SelectionRule, choose, load_regions
 from appliance.document import Predecessor
 from appliance.errors import Held, ReasonCode, Refused

@@ -54,7 +54,7 @@ class Account:
         Algorithm parameters, as they stand.
     slices
         SOP Instance UIDs of the reference volume, in its order; of frames as in
-        :attr:`~appliance.dicom.instance.ImageHeader.name`.
+        :attr:`~appliance.dicom.header.ImageHeader.name`.
     roi, roi_label
         SOP Instance UID of the RTSTRUCT or SEG that the region came from, and the region's name as far as it fits.
     segmentation

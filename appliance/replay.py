@@ -13,7 +13,7 @@ from appliance import __version__, differences, outbox, pipeline
 from appliance.bundle import Bundle
 from appliance.covariates import Site
 from appliance.dicom.cases import Case, assemble, the_one_case
-from appliance.dicom.instance import Header
+from appliance.dicom.header import Header
 from appliance.dicom.roi import load_regions
 from appliance.differences import Change, changed
 from appliance.document import label

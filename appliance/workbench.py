@@ -23,7 +23,7 @@ from appliance.bundle import Bundle, open_bundle, prove
 from appliance.covariates import Site
 from appliance.dicom.cases import Case, assemble
 from appliance.dicom.files import read_headers
-from appliance.dicom.instance import Header
+from appliance.dicom.header import Header
 from appliance.document import Predecessor
 from appliance.errors import DefectError, LungstageError, Refused
 from appliance.exchange import SCRATCH_PREFIX, Answer, SealedPlan

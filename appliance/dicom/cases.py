@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from appliance.dicom.files import with_pixel_digest
-from appliance.dicom.instance import Header, ImageHeader, RoiHeader
+from appliance.dicom.header import Header, ImageHeader, RoiHeader
 from appliance.errors import Held, ReasonCode, Refused
 
 HeaderT = TypeVar("HeaderT", ImageHeader, RoiHeader)

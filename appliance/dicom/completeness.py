@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from appliance.dicom.cases import Case
 from appliance.dicom.geometry import POSITION_TOLERANCE, allowed, normal_of, prove_regular
-from appliance.dicom.instance import ImageHeader
+from appliance.dicom.header import ImageHeader
 from appliance.dicom.names import the_region
 from appliance.dicom.roi import Outline, Region, SegmentFrame, prove_outlines, same_grid, same_place
 from appliance.errors import Held, ReasonCode, Refused

@@ -19,7 +19,8 @@ from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from appliance.dicom import jpeg_lossless
-from appliance.dicom.instance import Header, ImageHeader, PixelData, headers_of, image_header, is_segmentation
+from appliance.dicom.header import Header, ImageHeader, PixelData
+from appliance.dicom.instance import headers_of, image_header, is_segmentation
 from appliance.dicom.multiframe import frame_count, is_enhanced_ct, single_frames
 from appliance.dicom.pixeldata import (
     EMPTY_OFFSET_TABLE,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from appliance.dicom.instance import ImageHeader
+from appliance.dicom.header import ImageHeader
 from appliance.errors import ReasonCode, Refused
 
 Floats = npt.NDArray[np.float64]

@@ -1,14 +1,12 @@
-"""What lungstage must know of one DICOM instance: frozen headers, taken from a dataset, that can be remembered."""
+"""What lungstage must know of one DICOM instance, taken from its dataset."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
@@ -20,10 +18,11 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
+from appliance.dicom.header import Header, ImageHeader, PixelData, RoiHeader
 from appliance.dicom.multiframe import ENHANCED_CT, single_frames
 from appliance.dicom.pixeldata import damaged
 from appliance.dicom.references import frame_numbers, source_image
-from appliance.dicom.values import Vector, moment, number, sequence, text, texts, vector, whole
+from appliance.dicom.values import moment, number, sequence, text, texts, vector, whole
 from appliance.errors import Refused
 
 LABEL_MAP_SEGMENTATION_STORAGE = UID("1.2.840.10008.5.1.4.1.1.66.7")
@@ -33,117 +32,6 @@ _UID = re.compile(r"[0-9.]{1,128}")  # longer than the standard's 64 occurs, let
 
 OWN_MODEL_NAME = "lungstage"
 """Manufacturer's Model Name of what lungstage writes, so that it never takes its own output for input."""
-
-
-@dataclass(frozen=True, slots=True)
-class ImageHeader:
-    """What is needed of an image to place it in a series. Lengths in mm, positions in LPS.
-
-    Attributes
-    ----------
-    path
-        Where the file lies.
-    digest
-        Hex digest of geometry and pixel encoding: equal for two copies of the same image, whatever else they say.
-    pixel_digest
-        Hex digest of the pixel data as they are encoded; empty where they were not read yet.
-    pixel_span
-        Where in the file the pixel data lie: offset and length in bytes; () where they cannot be read on their own.
-    patient_key
-        Hash of the Patient ID; the identity itself is not kept.
-    frame
-        Number of the frame of an Enhanced CT that this is, counted from 1; 0 for an image of its own.
-    frames
-        Number of Frames of an image of its own.
-    position, orientation, pixel_spacing
-        Image Position (3), Image Orientation (6), Pixel Spacing (row, column), each () where absent or not finite.
-    """
-
-    path: Path
-    digest: str
-    sop_class_uid: str
-    sop_instance_uid: str
-    frame: int
-    series_instance_uid: str
-    study_instance_uid: str
-    patient_key: str
-    frame_of_reference_uid: str
-    modality: str
-    image_type: tuple[str, ...]
-    body_part: str
-    rows: int
-    columns: int
-    frames: int
-    position: Vector
-    orientation: Vector
-    pixel_spacing: Vector
-    slice_thickness: float | None
-    spacing_between_slices: float | None
-    gantry_tilt: float | None
-    rescale: Vector
-    pixel_digest: str = ""
-    pixel_span: tuple[int, ...] = field(default=(), compare=False)
-
-    @property
-    def is_ct_slice(self) -> bool:
-        """Whether this is a single-frame CT image or a frame of an Enhanced CT, says nothing else, and is no scout."""
-        is_ct = self.sop_class_uid == CTImageStorage or self.sop_class_uid in ENHANCED_CT
-        return is_ct and self.modality in ("", "CT") and "LOCALIZER" not in self.image_type and self.frames == 1
-
-    @property
-    def name(self) -> str:
-        """SOP Instance UID, and the number of the frame where it is one of several: what tells slices apart."""
-        return f"{self.sop_instance_uid} frame {self.frame}" if self.frame else self.sop_instance_uid
-
-
-@dataclass(frozen=True, slots=True)
-class RoiHeader:
-    """What is needed of an RTSTRUCT or SEG to find the series that it belongs to.
-
-    Attributes
-    ----------
-    listed
-        (series, instances) of the lists that name whole series; they never say which slices are *needed*.
-    image_references
-        Instances that single contours or frames refer to.
-    drawn_at
-        Date and time of the structure set or of the segmentation's content, as YYYYMMDDHHMMSS.FFFFFF; empty where it
-        does not say.
-    frames_of_reference
-        Those in which the regions are defined.
-    """
-
-    path: Path
-    digest: str
-    kind: Literal["RTSTRUCT", "SEG"]
-    sop_class_uid: str
-    sop_instance_uid: str
-    series_instance_uid: str
-    study_instance_uid: str
-    patient_key: str
-    frames_of_reference: tuple[str, ...]
-    listed: tuple[tuple[str, tuple[str, ...]], ...]
-    image_references: tuple[str, ...]
-    drawn_at: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class PixelData:
-    """What is known of an instance's Pixel Data.
-
-    Attributes
-    ----------
-    digest
-        Hex digest of the value as it is encoded; empty where it was not read yet.
-    span
-        Offset and length of the value in the file, in bytes; () where it cannot be read on its own.
-    """
-
-    digest: str
-    span: tuple[int, ...]
-
-
-Header = ImageHeader | RoiHeader
 
 
 def _identity(dataset: Dataset, path: Path, digest: Any) -> dict[str, Any]:
@@ -332,33 +220,3 @@ def headers_of(dataset: Dataset, path: Path, pixels: tuple[PixelData, ...]) -> t
     except Exception as error:  # lazily parsed elements: still the file's fault
         raise damaged("This DICOM file cannot be parsed.") from error
     return ()
-
-
-def headers_to_json(headers: Iterable[Header]) -> str:
-    """Serialise a file's headers, e.g. for the file table; the path is left out, it is the table's key."""
-    every = []
-    for header in headers:
-        fields = asdict(header)
-        del fields["path"]
-        every.append({"type": type(header).__name__, **fields})
-    return json.dumps(every)
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
-
-
-def headers_from_json(text: str, path: Path) -> tuple[Header, ...]:
-    """Read back what :func:`headers_to_json` wrote.
-
-    Raises
-    ------
-    KeyError, TypeError, ValueError
-        Other code wrote it.
-    """
-    headers: list[Header] = []
-    for item in json.loads(text):
-        fields = {key: _frozen(value) for key, value in dict(item).items()}
-        kind = {"ImageHeader": ImageHeader, "RoiHeader": RoiHeader}[fields.pop("type")]
-        headers.append(kind(path=path, **fields))
-    return tuple(headers)

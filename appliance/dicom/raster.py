@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from appliance.dicom.completeness import ReferenceSlices
-from appliance.dicom.instance import ImageHeader
+from appliance.dicom.header import ImageHeader
 from appliance.dicom.roi import Outline, SegmentFrame
 from appliance.errors import ReasonCode, Refused
 

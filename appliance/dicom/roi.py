@@ -14,7 +14,8 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from appliance.dicom.files import is_of_the_disk, read_unchanged
-from appliance.dicom.instance import LABEL_MAP_SEGMENTATION_STORAGE, RoiHeader, contour_data
+from appliance.dicom.header import RoiHeader
+from appliance.dicom.instance import LABEL_MAP_SEGMENTATION_STORAGE, contour_data
 from appliance.dicom.names import listed, the_region
 from appliance.dicom.references import Reference, source_image, the_one_image
 from appliance.dicom.values import FARTHEST, vector
@@ -68,7 +69,7 @@ class Region:
     fault
         Why its content cannot be trusted; empty where it can.
     orientation, pixel_spacing
-        Of a SEG's frames, in the units of :class:`~appliance.dicom.instance.ImageHeader`; () for an RTSTRUCT.
+        Of a SEG's frames, in the units of :class:`~appliance.dicom.header.ImageHeader`; () for an RTSTRUCT.
     """
 
     source: RoiHeader

@@ -14,7 +14,7 @@ from pydicom.uid import HTJ2K, JPEG2000, JPEGBaseline8Bit, JPEGExtended12Bit, JP
 from appliance.dicom.completeness import ReferenceSlices
 from appliance.dicom.files import read_slices
 from appliance.dicom.geometry import normal_of
-from appliance.dicom.instance import ImageHeader
+from appliance.dicom.header import ImageHeader
 from appliance.errors import ReasonCode, Refused
 
 Mask = npt.NDArray[np.bool_]

@@ -25,7 +25,7 @@ from pydicom.uid import ComprehensiveSRStorage, CTImageStorage, ExplicitVRLittle
 from appliance.covariates import Site
 from appliance.daemon import Steps
 from appliance.dicom.cases import Case, assemble
-from appliance.dicom.instance import Header, ImageHeader, RoiHeader
+from appliance.dicom.header import Header, ImageHeader, RoiHeader
 from appliance.errors import Held, ReasonCode, Refused, Unavailable
 from appliance.outbox import Document, encode
 

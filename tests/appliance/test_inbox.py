@@ -13,7 +13,7 @@ import pytest
 
 from appliance import inbox as inbox_module
 from appliance.database import Database
-from appliance.dicom.instance import Header
+from appliance.dicom.header import Header
 from appliance.errors import ExhaustedError, KilledError, ReasonCode, Unavailable
 from appliance.filetable import FileTable
 from appliance.inbox import MAX_KILLS, RETRY_SECONDS, Inbox, path_hash

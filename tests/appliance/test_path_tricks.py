@@ -22,7 +22,7 @@ from appliance import inbox as inbox_module
 from appliance.database import Database
 from appliance.dicom import files
 from appliance.dicom.files import read_headers
-from appliance.dicom.instance import Header
+from appliance.dicom.header import Header
 from appliance.errors import Refused, Unavailable
 from appliance.filetable import FileTable
 from appliance.inbox import Inbox

@@ -11,7 +11,7 @@ from typing import Any
 import pydicom
 import pytest
 
-from appliance import cli, phantom
+from appliance import cli, oneshot_commands, phantom
 from appliance.bundle import Bundle, load_bundle
 from appliance.covariates import Site
 from appliance.joblist import answer_in_words
@@ -146,7 +146,7 @@ def test_another_endpoint_is_no_stage(stage: Callable[..., dict[str, Any]]) -> N
     assert answer["endpoint"]["answer"] in ("alive", "dead", "indeterminate")
     assert 0 <= answer["endpoint"]["probability"] <= 1
     assert set(answer["domain"]) == {"distance", "outside"}
-    said = cli._in_words(answer)
+    said = oneshot_commands.in_words(answer)
     assert f"two-year survival: {answer['endpoint']['answer']}" in said
     assert "stage" not in said.replace("lungstage", "").replace(str(answer["sr"]), "")
     assert "two-year survival" in answer_in_words(answer)
@@ -156,7 +156,7 @@ def test_another_endpoint_is_no_stage(stage: Callable[..., dict[str, Any]]) -> N
 def test_what_a_file_says_does_not_steer_the_terminal(stage: Callable[..., dict[str, Any]]) -> None:
     answer = stage("plain")
     answer["roi"]["name"] = "GTV\x1b[2J\nstage: early"
-    said = cli._in_words(answer)
+    said = oneshot_commands.in_words(answer)
     assert "\x1b" not in said
     assert said.count("\nstage: ") == 1
 

@@ -28,7 +28,7 @@ import pydicom
 
 from appliance.bundle import Bundle, load_bundle
 from appliance.dicom.files import read_headers
-from appliance.dicom.instance import RoiHeader
+from appliance.dicom.header import RoiHeader
 from appliance.oneshot import Options, stage_paths
 from appliance.phantom import ct_datasets, segmentation
 from export.bundle import build

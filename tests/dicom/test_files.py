@@ -18,7 +18,7 @@ from pydicom.uid import (
 )
 
 from appliance.dicom import files
-from appliance.dicom.instance import ImageHeader, headers_from_json, headers_to_json
+from appliance.dicom.header import ImageHeader, headers_from_json, headers_to_json
 from appliance.errors import Refused, Unavailable
 from appliance.oneshot import scan
 from tests.dicom.test_bad_input import measured

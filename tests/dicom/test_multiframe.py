@@ -29,7 +29,7 @@ from pydicom.uid import (
 
 from appliance.dicom import files
 from appliance.dicom.files import read_headers, read_slices, with_pixel_digest
-from appliance.dicom.instance import ImageHeader, headers_from_json, headers_to_json
+from appliance.dicom.header import ImageHeader, headers_from_json, headers_to_json
 from appliance.dicom.multiframe import single_frames
 from appliance.errors import Refused, Unavailable
 from appliance.intended_use import prove_acquisition

@@ -27,7 +27,7 @@ from appliance.bundlefiles import read_files
 from appliance.casebook import content_digest
 from appliance.covariates import Site
 from appliance.dicom.cases import assemble
-from appliance.dicom.instance import Header, headers_from_json, headers_to_json
+from appliance.dicom.header import Header, headers_from_json, headers_to_json
 from appliance.errors import DefectError, ExhaustedError, Held, Refused, Unavailable
 from appliance.exchange import Answer, Setting
 from appliance.sandbox import Bench, Limits
