@@ -9,7 +9,7 @@ import numpy as np
 from highdicom.base_content import ContributingEquipment
 from pydicom import Dataset
 from pydicom.config import RAISE
-from pydicom.datadict import dictionary_VM
+from pydicom.datadict import dictionary_VM, dictionary_VR
 from pydicom.dataelem import DataElement
 from pydicom.sr.codedict import codes
 from pydicom.valuerep import DA, DT, TM, DSfloat, validate_value
@@ -121,9 +121,10 @@ def _writable(source: Dataset, keyword: str) -> DataElement | None:
             return None
         element = deepcopy(source[keyword])
         values = element.value if element.VM > 1 else [element.value]
+        # A Slice Thickness of two numbers is none, and neither is a Study Date in two.
+        if dictionary_VR(element.tag) != element.VR or (len(values) > 1 and dictionary_VM(element.tag) == "1"):
+            return None
         if element.VR == "DS":
-            if len(values) > 1 and dictionary_VM(element.tag) == "1":  # a Slice Thickness of two numbers is none
-                return None
             element.value = [DSfloat(decimal_string(float(value)), validation_mode=RAISE) for value in values]
         elif element.VR not in ("SQ", "UI"):  # an odd UID must still be handed on: it is what others refer to
             for value in values:

@@ -72,7 +72,7 @@ def image_header(dataset: Dataset, path: Path, pixels: PixelData, frame: int = 0
     geometry: dict[str, Any] = {
         "rows": whole(dataset, "Rows") or 0,
         "columns": whole(dataset, "Columns") or 0,
-        "frames": whole(dataset, "NumberOfFrames") or 1,
+        "frames": 1 if (frames := whole(dataset, "NumberOfFrames")) is None else frames,
         "position": vector(dataset, "ImagePositionPatient", 3),
         "orientation": vector(dataset, "ImageOrientationPatient", 6),
         "pixel_spacing": vector(dataset, "PixelSpacing", 2),

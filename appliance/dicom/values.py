@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 
 from pydicom.datadict import dictionary_VR
-from pydicom.dataelem import RawDataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag, Tag
 
@@ -81,13 +81,13 @@ def whole(dataset: Dataset, keyword: str) -> int | None:
     Raises
     ------
     ValueError
-        It holds something else, or several.
+        It holds something else, or several, or has not the Value Representation that DICOM gives it.
     """
     tag, vr = _definition(keyword)
-    if tag not in dataset:
+    element = _proven(dataset, tag, vr)
+    if element is None:
         return None
-    element = dataset.get_item(tag)
-    if vr == "US" and isinstance(element, RawDataElement) and element.VR in (None, vr) and element.length == 2:
+    if vr == "US" and isinstance(element, RawDataElement) and element.VR != "UN" and element.length == 2:
         return int.from_bytes(element.value or b"", "little" if element.is_little_endian else "big")
     value = dataset[tag].value
     if value is None or value == "":
@@ -111,16 +111,25 @@ def sequence(dataset: Dataset, keyword: str) -> tuple[Dataset, ...]:
 def _undecoded(dataset: Dataset, keyword: str) -> str | None:
     """Value of an element of plain characters as it stands in the file; None where it takes more to read it."""
     tag, vr = _definition(keyword)
-    if tag not in dataset:
+    element = _proven(dataset, tag, vr)
+    if element is None:
         return ""
-    element = dataset.get_item(tag)
-    if not isinstance(element, RawDataElement) or not isinstance(element.value, bytes):
+    value = element.value if isinstance(element, RawDataElement) else None
+    if not isinstance(value, bytes) or element.VR == "UN":
         return None
-    if element.VR not in (None, "UN", vr):  # an implicit file names none
-        raise ValueError("another Value Representation than its own")
-    if element.VR != "UN" and (vr in _PLAIN or (vr in _TEXT and _SAME_IN_ALL_SETS.fullmatch(element.value))):
-        return element.value.decode("ascii", "replace").strip(" \0")
+    if vr in _PLAIN or (vr in _TEXT and _SAME_IN_ALL_SETS.fullmatch(value)):
+        return value.decode("ascii", "replace").strip(" \0")
     return None
+
+
+def _proven(dataset: Dataset, tag: BaseTag, vr: str) -> DataElement | RawDataElement | None:
+    """Find an element, and prove that it has its own Value Representation, or that it names none."""
+    if tag not in dataset:
+        return None
+    element = dataset.get_item(tag)
+    if element is not None and element.VR not in (None, "UN", *vr.split(" or ")):  # an implicit file names none
+        raise ValueError("another Value Representation than its own")
+    return element
 
 
 @functools.cache

@@ -17,7 +17,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import Dataset
-from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 
@@ -418,19 +417,23 @@ class TestSources:
         assert str(report.PatientName) == "Müller^Jürgen"
 
     @pytest.mark.parametrize(
-        ("keyword", "wrong"),
+        ("keyword", "vr", "wrong"),
         [
-            ("StudyID", "IBSI_1_STS_002_CT1"),
-            ("PatientSex", "W"),
-            ("PatientBirthDate", "1.2.1950"),
-            ("StudyTime", "noon"),
-            ("PatientWeight", "heavy"),
-            ("SliceThickness", "nan"),
+            ("StudyID", "SH", "IBSI_1_STS_002_CT1"),
+            ("PatientSex", "CS", "W"),
+            ("PatientBirthDate", "DA", "1.2.1950"),
+            ("StudyDate", "DA", "99999999"),
+            ("StudyDate", "DA", "20260101\\20260102"),
+            ("StudyDescription", "PN", "Chest"),
+            ("StudyTime", "TM", "noon"),
+            ("PatientWeight", "DS", "heavy"),
+            ("SliceThickness", "DS", "nan"),
+            ("SliceThickness", "DS", "2\\3"),
         ],
     )
-    def test_values_that_dicom_forbids_are_left_out(self, keyword: str, wrong: str) -> None:
+    def test_values_that_dicom_forbids_are_left_out(self, keyword: str, vr: str, wrong: str) -> None:
         sources = generated_sources()
-        tag, vr = Tag(keyword), dictionary_VR(keyword)
+        tag = Tag(keyword)
         for source in sources:  # as a reader finds it on disk
             source._dict[tag] = RawDataElement(tag, vr, len(wrong), wrong.encode(), 0, False, True)
         with warnings.catch_warnings():

@@ -200,6 +200,12 @@ def _uid_of_another_representation(study: Study) -> None:
         _unchecked(dataset, "SeriesInstanceUID", "IS", dataset.SeriesInstanceUID)
 
 
+def _columns_of_another_representation(study: Study) -> None:
+    """A number like any other to a lenient reader, and left out of what is handed on to the report."""
+    for dataset in study.slices:
+        _unchecked(dataset, "Columns", "IS", str(dataset.Columns))
+
+
 def _rows_in_words(study: Study) -> None:
     _each(study.slices, "Rows", None)
     for dataset in study.slices:
@@ -240,6 +246,7 @@ CT_FAULTS = {
     "more bits stored than allocated": (_more_bits_stored_than_there_are, "refused", "pixel_data_unreadable"),
     "rescale of other characters": (_rescale_of_other_characters, "refused", "dicom_unreadable"),
     "UID of another Value Representation": (_uid_of_another_representation, "refused", "dicom_unreadable"),
+    "columns of another Value Representation": (_columns_of_another_representation, "refused", "dicom_unreadable"),
     "rows as text": (_rows_in_words, "refused", "dicom_unreadable"),
     "thin slices far apart": (_too_far_apart, "held", "slices_missing"),
 }

@@ -12,6 +12,7 @@ import numpy as np
 import pydicom
 import pytest
 from highdicom.legacy import LegacyConvertedEnhancedCTImage
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
@@ -360,6 +361,12 @@ def _padding(study: Study) -> None:
     whole.PixelData, whole.PixelPaddingValue = pixels.tobytes(), -2000
 
 
+def _columns_of_another_representation(study: Study) -> None:
+    """Which finding the frames has read already."""
+    whole = study.slices[0]
+    whole.add(DataElement("Columns", "IS", str(whole.Columns), already_converted=True))
+
+
 FAULTS = {
     "one frame turned": (_turned, "refused", "orientation_varies"),
     "one frame shifted": (_shifted, "refused", "spacing_not_uniform"),
@@ -370,6 +377,7 @@ FAULTS = {
     "two points in time": (_two_times, "refused", "duplicate_position"),
     "scouts": (_scouts, "refused", "not_ct"),
     "padding in the ROI": (_padding, "refused", "padding_in_roi"),
+    "columns of another Value Representation": (_columns_of_another_representation, "refused", "dicom_unreadable"),
 }
 
 
