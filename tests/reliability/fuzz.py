@@ -246,7 +246,8 @@ class Fuzzer:
             for name in one.changes:
                 headers.pop(name, None)
             headers |= self._read_damaged(one)
-            contents = {k: v for k, v in (clean.files | one.changes).items() if v is not None}
+            # A file that was refused is one that never came, even where the second reader finds nothing wrong with it.
+            contents = {k: v for k, v in (clean.files | one.changes).items() if v is not None and k in headers}
             verdicts: list[str] = []
             stopped: Refused | Held | None = None
             for case in assemble(itertools.chain(*headers.values())):
