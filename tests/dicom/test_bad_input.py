@@ -206,6 +206,12 @@ def _columns_of_another_representation(study: Study) -> None:
         _unchecked(dataset, "Columns", "IS", str(dataset.Columns))
 
 
+def _no_frames(study: Study) -> None:
+    """Which is another thing than not to say how many."""
+    for dataset in study.slices:
+        dataset.NumberOfFrames = 0
+
+
 def _rows_in_words(study: Study) -> None:
     _each(study.slices, "Rows", None)
     for dataset in study.slices:
@@ -247,6 +253,7 @@ CT_FAULTS = {
     "rescale of other characters": (_rescale_of_other_characters, "refused", "dicom_unreadable"),
     "UID of another Value Representation": (_uid_of_another_representation, "refused", "dicom_unreadable"),
     "columns of another Value Representation": (_columns_of_another_representation, "refused", "dicom_unreadable"),
+    "no frames": (_no_frames, "refused", "not_ct"),
     "rows as text": (_rows_in_words, "refused", "dicom_unreadable"),
     "thin slices far apart": (_too_far_apart, "held", "slices_missing"),
 }
