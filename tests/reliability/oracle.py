@@ -185,9 +185,11 @@ def _read(content: bytes) -> Slice | list[Slice] | tuple[str, Dataset, bytes] | 
     if sop_class == _ENHANCED_CT:
         return _frames(content, syntax, dataset)
     if sop_class == _CT:
-        frames = dataset.text(0x00280008) or "1"
-        if "LOCALIZER" in dataset.text(0x00080008) or frames != "1":
+        several = bool(dataset.text(0x00280008)) and dataset.integer(0x00280008) != 1
+        if "LOCALIZER" in dataset.text(0x00080008) or several:
             return None
+        if dataset.text(0x00080060) not in ("", "CT"):
+            raise Contradiction("a CT image of another modality")
         return _slice(content, syntax, dataset)
     if sop_class in (_RTSTRUCT, _SEG, _LABEL_MAP):
         return sop_class, dataset, content
