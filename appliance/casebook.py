@@ -1,13 +1,14 @@
-"""The casebook: every case in the inbox, when it was last examined, and when to look at it again.
+"""The casebook: every case in the inbox that is not closed, when it was examined, and when to look at it again.
 
 It turns what has arrived into jobs: waiting, held, refused, or ready with a plan to be staged. Nothing is examined
-twice as long as it has not changed, and a refusal is pronounced only on a case that has come to rest.
+twice as long as it has not changed, and a refusal is pronounced only on a case that has come to rest. What a case holds
+is taken from the shelf for as long as it is worked on; a closed one leaves nothing here.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from operator import itemgetter
 from typing import TYPE_CHECKING, Protocol
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from appliance.exchange import SealedPlan
     from appliance.ledger import Ledger
     from appliance.settings import Settings
+    from appliance.shelf import Shelf
 
 
 EXAMINATION_BUDGET_SECONDS = 0.5
@@ -49,23 +51,39 @@ def content_digest(case: Case) -> str:
 
 @dataclass(slots=True)
 class _Entry:
-    case: Case
-    content: str
+    key: str
     changed_at: float
+    version: int | None = None  # of the case as it was met, with the places of its files
+    content: str = ""
+    case: Case | None = None  # while it is worked on
     due: float | None = None  # when to examine it again although nothing came
     report_at: float | None = None  # when to report that it waits
     examined_at: float = float("-inf")
     cost: float = 0.0  # seconds that the last examination took
     failures: int = 0
 
+    @property
+    def at_hand(self) -> Case:
+        """The case, which is being examined."""
+        if self.case is None:
+            raise RuntimeError("a case was not fetched")
+        return self.case
+
+    @property
+    def rests(self) -> bool:
+        """Whether nothing will be done about it unless something comes."""
+        return self.due is None and self.report_at is None
+
 
 class Casebook:
-    """The cases of one inbox.
+    """The cases on one shelf.
 
     Parameters
     ----------
     ledger, bundle_digest, settings
         What the jobs are kept in, answered by and timed by.
+    shelf
+        Where the cases are found.
     prepare
         The step that says what a case needs.
     clock
@@ -84,6 +102,7 @@ class Casebook:
         ledger: Ledger,
         bundle_digest: str,
         settings: Settings,
+        shelf: Shelf,
         prepare: Prepare,
         clock: Callable[[], float],
         is_canary: Callable[[Case], bool] = lambda _: False,
@@ -91,7 +110,7 @@ class Casebook:
         self._is_canary = is_canary
         self._ledger = ledger
         self._bundle_digest = bundle_digest
-        self._settings = settings
+        self._settings, self._shelf = settings, shelf
         self._prepare = prepare
         self._clock = clock
         self._entries: dict[str, _Entry] = {}
@@ -117,44 +136,52 @@ class Casebook:
             entry.due = self._clock()
 
     def forget(self) -> None:
-        """Begin anew: the next :meth:`update` examines every case that is not closed."""
-        self._entries.clear()
+        """Begin anew: every case that is not closed is examined again by :meth:`tick`."""
+        self._ledger.unready()
+        now, open_ones = self._clock(), {key for _, key, _ in self._ledger.unanswered()}
+        self._entries = {key: _Entry(key, now, due=now) for key in self._entries.keys() | open_ones}
         self._plans.clear()
         self._gone.clear()
-        self._ledger.unready()
 
     def plan(self, job: Job) -> SealedPlan:
         """Return the plan of a ready job."""
         return self._plans[job.id]
 
     def close(self, job: Job) -> None:
-        """Drop the plan of a job that has come to its end."""
+        """Drop what is kept of a job that has come to its end."""
         self._plans.pop(job.id, None)
+        entry = self._entries.get(job.case_key)
+        if entry is not None and entry.rests and entry.content == job.content:
+            del self._entries[job.case_key]
 
     def next_due(self) -> float | None:
         """When :meth:`tick` next has something to do."""
         return min((t for e in self._entries.values() for t in (e.due, e.report_at) if t is not None), default=None)
 
-    def update(self, cases: Iterable[Case]) -> bool:
-        """Examine what has changed, or have the next :meth:`tick` do it; True when a job became ready."""
+    def update(self) -> bool:
+        """Examine what has changed on the shelf, or have the next :meth:`tick` do it; True when a job became ready."""
         until = self._clock() + EXAMINATION_BUDGET_SECONDS
-        current = {case.key: case for case in cases}
-        for key in self._entries.keys() - current.keys():
-            del self._entries[key]
         became_ready = False
-        for key, case in current.items():
-            known = self._entries.get(key)
-            if known is None or known.case != case:
-                became_ready |= self._meet(case, known, until)
+        for cases in self._shelf.changed():
+            for case in cases:
+                known = self._entries.get(case.key)
+                if known is None or known.version != hash(case):
+                    became_ready |= self._meet(case, known, until)
+        for key in [key for key in self._entries if key not in self._shelf]:
+            del self._entries[key]
         self._settle_absent()
         return became_ready
 
     def requeue(self) -> bool:
         """Examine the cases that somebody requeued; True when a job became ready."""
-        wanted = [self._entries[key] for key in self._ledger.requeued() if key in self._entries]
+        wanted = [self._wake(key) for key in self._ledger.requeued() if key in self._shelf]
         became_ready = [self._examine(entry, settled=False) for entry in wanted]
         self._settle_absent()
         return any(became_ready)
+
+    def _wake(self, key: str) -> _Entry:
+        """Return the entry of a case, which has rested for long where there is none."""
+        return self._entries.setdefault(key, _Entry(key, float("-inf")))
 
     def tick(self, unread_since: float | None) -> bool:
         """Do what is due; True when a job became ready.
@@ -180,23 +207,27 @@ class Casebook:
         for entry in self._entries.values():
             if entry.report_at is not None and entry.report_at <= now:
                 self._report(entry)
+            if entry.rests:
+                entry.case = None
         if self._moving:
             self._settle_absent()
         return became_ready
 
     def watch(self, job: Job) -> None:
         """Report a job that fell back to waiting if it waits for long."""
-        if job.case_key in self._entries:
-            self._entries[job.case_key].report_at = self._clock() + self._settings.report_after_seconds
+        if job.case_key in self._shelf:
+            self._wake(job.case_key).report_at = self._clock() + self._settings.report_after_seconds
 
     def _meet(self, case: Case, known: _Entry | None, until: float) -> bool:
         content = content_digest(case)
         same = known is not None and known.content == content
         now = self._clock()
-        entry = _Entry(case, content, known.changed_at if known is not None and same else now)
+        changed_at = known.changed_at if known is not None and same else now
+        entry = _Entry(case.key, changed_at, hash(case), content, case)
         self._entries[case.key] = entry
         job = self._ledger.latest(case.key)
         if job is not None and job.closed and job.content == content:
+            del self._entries[case.key]
             return False
         if known is not None and now < known.examined_at + known.cost:
             # A case that is slow to examine must not be examined for each slice that arrives.
@@ -204,22 +235,26 @@ class Casebook:
             entry.examined_at, entry.cost = known.examined_at, known.cost
             return False
         if now > until:
-            entry.due = now
+            entry.due, entry.case = now, None
             return False
         return self._examine(entry, settled=False)
 
     def _examine(self, entry: _Entry, *, settled: bool) -> bool:
         now = self._clock()
-        job = self._ledger.latest(entry.case.key)
+        job = self._ledger.latest(entry.key)
         if job is not None and job.state in IN_HAND_STATES:
             entry.due = now + self._settings.retry_seconds
             return False
-        if job is not None and job.closed and job.content == entry.content:
+        case = self._fetch(entry)
+        if case is None:  # the next look will find it gone
             entry.due = None
+            return False
+        if job is not None and job.closed and job.content == entry.content:
+            del self._entries[entry.key]
             return False
         try:
             plan = self._prepare(
-                entry.case,
+                case,
                 settled=settled,
                 roi_name=self._settings.roi_name,
                 match_by_geometry=self._settings.match_by_geometry,
@@ -230,7 +265,7 @@ class Casebook:
             entry.due = None if settled else entry.changed_at + self._settings.case_settle_seconds
             self._not_ready(entry, job, error, settled)
         except (Unavailable, OSError) as error:
-            logger.warning("examination_unavailable", extra=_about(entry.case) | {"error": type(error).__name__})
+            logger.warning("examination_unavailable", extra=_about(entry.at_hand) | {"error": type(error).__name__})
             entry.due = now + self._settings.retry_seconds
         except Exception as error:
             self._failed(entry, job, error)
@@ -239,8 +274,15 @@ class Casebook:
             return self._ready(entry, job, plan)
         return False
 
+    def _fetch(self, entry: _Entry) -> Case | None:
+        if entry.case is None:
+            entry.case = self._shelf.case(entry.key)
+            if entry.case is not None:
+                entry.version, entry.content = hash(entry.case), content_digest(entry.case)
+        return entry.case
+
     def _open(self, entry: _Entry) -> Job:
-        case = entry.case
+        case = entry.at_hand
         anchor = _headers(case)[0].sop_instance_uid
         return self._ledger.open_job(
             case.key, case.study_instance_uid, case.series_instance_uid, anchor, canary=self._is_canary(case)
@@ -252,9 +294,10 @@ class Casebook:
         if twin is not None:
             if own is not None:
                 self._ledger.supersede(own.id, twin.id)
-                self.close(own)
+                self._plans.pop(own.id, None)
             elif job is not None and job.id == twin.id:
                 self._ledger.note_content(job.id, entry.content)
+                del self._entries[entry.key]
             return False
         own = own or self._open(entry)
         self._ledger.ready(
@@ -265,7 +308,7 @@ class Casebook:
             instances=plan.instances,
         )
         self._plans[own.id] = plan
-        logger.info("ready", extra=_about(entry.case) | {"job": own.id})
+        logger.info("ready", extra=_about(entry.at_hand) | {"job": own.id})
         return True
 
     def _not_ready(self, entry: _Entry, job: Job | None, error: Held | Refused, settled: bool) -> None:
@@ -275,7 +318,7 @@ class Casebook:
                 return  # what was said stands until the case has come to rest
         if job is None or job.closed:
             job = self._open(entry)
-        self.close(job)
+        self._plans.pop(job.id, None)
         if settled and isinstance(error, Refused):
             entry.report_at = None
             self._refuse(entry, job, error.reason)
@@ -288,42 +331,40 @@ class Casebook:
     def _refuse(self, entry: _Entry, job: Job, reason: Reason) -> None:
         if (job.state, job.content, job.reason) != (JobState.REFUSED, entry.content, reason):
             self._ledger.refuse(job.id, reason, content=entry.content)
-            logger.warning("refused", extra=_about(entry.case) | {"job": job.id, "code": reason.code})
+            logger.warning("refused", extra=_about(entry.at_hand) | {"job": job.id, "code": reason.code})
 
     def _failed(self, entry: _Entry, job: Job | None, error: Exception) -> None:
         entry.failures += 1
         if isinstance(error, ExhaustedError):
-            logger.error("limits_exceeded", extra=_about(entry.case) | {"why": str(error)})
+            logger.error("limits_exceeded", extra=_about(entry.at_hand) | {"why": str(error)})
         else:
-            logger.error("examination_defect", extra=_about(entry.case) | defect(error))
+            logger.error("examination_defect", extra=_about(entry.at_hand) | defect(error))
         if entry.failures < self._settings.max_attempts:
             entry.due = self._clock() + self._settings.retry_seconds * 2**entry.failures
             return
         entry.due = entry.report_at = None
         job = self._open(entry) if job is None or job.closed else job
-        self.close(job)
+        self._plans.pop(job.id, None)
         self._refuse(entry, job, given_up(entry.failures, error))
 
     def _report(self, entry: _Entry) -> None:
         entry.report_at = None
-        job = self._ledger.latest(entry.case.key)
+        job = self._ledger.latest(entry.key)
         if job is not None and job.state is JobState.WAITING and job.reason is not None:
             self._ledger.hold(job.id, job.reason, content=job.content)
-            logger.warning("held", extra=_about(entry.case) | {"job": job.id, "code": job.reason.code})
+            logger.warning("held", extra=_about(job) | {"job": job.id, "code": job.reason.code})
 
     def _settle_absent(self) -> None:
         """Close or hold the jobs whose case is no longer there under its old key."""
         self._moving = False
-        absent = [row for row in self._ledger.unanswered() if row[1] not in self._entries]
+        absent = [row for row in self._ledger.unanswered() if row[1] not in self._shelf]
         self._gone &= {job_id for job_id, _, _ in absent}
         absent = [row for row in absent if row[0] not in self._gone]
-        if not absent:
-            return
-        home = {h.sop_instance_uid: key for key, entry in self._entries.items() for h in _headers(entry.case)}
         for job_id, _, anchor in absent:
             self._plans.pop(job_id, None)
-            if anchor in home:
-                successor = self._ledger.latest(home[anchor])
+            home = self._shelf.home(anchor)
+            if home is not None:
+                successor = self._ledger.latest(home)
                 if successor is None:  # its case could not be examined yet
                     self._moving = True
                 else:
@@ -348,5 +389,5 @@ def _headers(case: Case) -> tuple[Header, ...]:
     return (*case.rois, *case.images)
 
 
-def _about(case: Case) -> dict[str, object]:
+def _about(case: Case | Job) -> dict[str, object]:
     return {"study": case.study_instance_uid, "series": case.series_instance_uid}

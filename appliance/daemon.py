@@ -37,6 +37,7 @@ from appliance.ledger import Ledger, utc_now
 from appliance.logs import defect, logger
 from appliance.metrics import Meter, metering
 from appliance.settings import Settings
+from appliance.shelf import Shelf
 from appliance.signature import find_signer, read_public_keys
 from appliance.upkeep import Upkeep
 from appliance.watch import Wake, Watcher
@@ -180,8 +181,10 @@ class Daemon:
         is_canary = self._canary.is_one if self._canary else lambda _: False
         canary_outbox = self._canary.outbox if self._canary else None
         roots = [settings.inbox] + ([self._canary.inbox] if self._canary else [])
-        self._inboxes = [Inbox(r, files, settings.settle_seconds, read=steps.read_headers, clock=clock) for r in roots]
-        self._casebook = Casebook(self._ledger, bundle_digest, settings, steps.prepare, clock, is_canary)
+        shelf = Shelf(files, steps.assemble)
+        patience, read = settings.settle_seconds, steps.read_headers
+        self._inboxes = [Inbox(root, files, shelf, patience, read=read, clock=clock) for root in roots]
+        self._casebook = Casebook(self._ledger, bundle_digest, settings, shelf, steps.prepare, clock, is_canary)
         self._dispatcher = Dispatcher(self._ledger, self._casebook, settings, steps.stagers, clock, canary_outbox)
         self._upkeep = Upkeep(self._ledger, settings, clock)
         self._begin_anew = True
@@ -277,7 +280,7 @@ class Daemon:
             self._ledger.release_claims()
             self._casebook.forget()
         if any(looks) or self._begin_anew:
-            self._note_ready(self._casebook.update(self._steps.assemble(self._headers())))
+            self._note_ready(self._casebook.update())
         self._begin_anew = False
 
     def _sleep(self) -> None:
@@ -309,9 +312,6 @@ class Daemon:
     def _next_look(self, share: float) -> float:
         cost = sum(inbox.scan_cost for inbox in self._inboxes)
         return self._looked_at + max(self._settings.poll_seconds, cost / share)
-
-    def _headers(self) -> tuple[Header, ...]:
-        return tuple(header for inbox in self._inboxes for header in inbox.headers())
 
     def _unsettled_since(self) -> float | None:
         moments = [inbox.unsettled_since() for inbox in self._inboxes]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.database import Database
+from appliance.dicom.header import Header, headers_from_json
 from appliance.errors import Reason, ReasonCode
 from appliance.ledger import utc_now
 
@@ -66,9 +67,22 @@ class FileTable:
                 values = (record.size, record.mtime_ns, self._reader, record.headers, code, message, True, now)
                 sql = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
                 self._db.query(sql, (os.fsencode(record.path), *values))
+            sql = "UPDATE files SET present = ? WHERE path = ? AND present != ?"  # what is known costs no writing
             for present, paths in ((True, came_back), (False, gone)):
                 for path in paths:
-                    self._db.query("UPDATE files SET present = ? WHERE path = ?", (present, os.fsencode(path)))
+                    self._db.query(sql, (present, os.fsencode(path), present))
+
+    def headers(self, path: str) -> tuple[Header, ...]:
+        """Return the headers of a file as they were read last; () where nothing is on record."""
+        rows = self._db.query("SELECT header FROM files WHERE path = ?", (os.fsencode(path),))
+        text = rows[0]["header"] if rows else None
+        return () if text is None else headers_from_json(text, Path(path))
+
+    def present(self, folder: str) -> Iterator[str]:
+        """Give the paths of the files below a folder that are on record as being there."""
+        below = os.fsencode(folder) + b"/"
+        rows = self._db.query("SELECT path FROM files WHERE present AND substr(path, 1, ?) = ?", (len(below), below))
+        return (os.fsdecode(row["path"]) for row in rows)
 
     def forget(self, folder: Path) -> None:
         """Drop the records of the files below a folder that are no more."""

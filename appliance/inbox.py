@@ -1,4 +1,4 @@
-"""The inbox: which headers lie in it now. The periodic scan is the truth; file events only say when to look.
+"""The inbox: which files lie in it now. The periodic scan is the truth; file events only say when to look.
 
 File events are lost on network file systems and on overflow, and they fire in mid-copy, so nothing here depends
 on them (docs/decisions.md). Nothing in the inbox is moved, changed or followed by symbolic link.
@@ -11,8 +11,8 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.dicom.files import read_headers
@@ -20,6 +20,7 @@ from appliance.dicom.header import Header, headers_from_json, headers_to_json
 from appliance.errors import ExhaustedError, KilledError, Reason, ReasonCode, Refused, Unavailable
 from appliance.filetable import FileRecord, FileTable
 from appliance.logs import defect, logger
+from appliance.shelf import Shelf
 
 READ_BUDGET_SECONDS = 0.5
 RETRY_SECONDS = 5.0
@@ -37,12 +38,12 @@ class _Entry:
     stamp: int
     seen: float  # when these bytes were first seen, on the monotonic clock
     resting: bool = False  # read, or known from before
-    headers: tuple[Header, ...] = ()
+    on_shelf: bool = False
     kills: int = 0  # of the process that was reading it
 
 
 class Inbox:
-    """The headers of the files that lie in a folder and have come to rest.
+    """The files that lie in a folder; those that have come to rest are read, recorded and put on the shelf.
 
     Parameters
     ----------
@@ -50,6 +51,8 @@ class Inbox:
         The folder, watched with all its subfolders.
     files
         Records of what was read before.
+    shelf
+        Where those go that hold headers.
     settle_seconds
         How long size and time of modification must stay the same before a file is read.
     read, clock
@@ -60,27 +63,24 @@ class Inbox:
         self,
         root: Path,
         files: FileTable,
+        shelf: Shelf,
         settle_seconds: float,
         *,
         read: Callable[[Path], tuple[Header, ...]] = read_headers,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._root = os.fspath(root)
-        self._files = files
+        self._files, self._shelf = files, shelf
         self._settle = settle_seconds
         self._read = read
         self._clock = clock
         self._entries: dict[str, _Entry] = {}
         self._closed_folders: frozenset[str] = frozenset()
-        self._last: Header | None = None
+        self._in_step = False  # whether the records say which files are there
         self.scan_cost = 0.0
         """Seconds that the last scan took, without the reading."""
         self.found = False
         """Whether the last scan found files that were new or had changed."""
-
-    def headers(self) -> tuple[Header, ...]:
-        """Return the headers of all resting files of interest, in order of their paths."""
-        return tuple(header for _, entry in sorted(self._entries.items()) for header in entry.headers)
 
     def __len__(self) -> int:
         """Files that the last scan found."""
@@ -96,37 +96,55 @@ class Inbox:
         return None if oldest is None else oldest + self._settle
 
     def look(self) -> bool:
-        """Scan the folder once and read what has come to rest; True when the headers have changed.
+        """Scan the folder once and read what has come to rest; True when what lies on the shelf has changed.
 
         Raises
         ------
         Unavailable
-            When the folder itself cannot be listed; what is known of it stays known.
+            When the folder itself cannot be listed; what is known of it stays known. Or when the records cannot be
+            used; the next look mends them.
         """
         started = self._clock()
         found, closed = self._scan()
         now = self._clock()
         self.scan_cost = now - started
-        gone = [p for p in self._entries if p not in found and not any(p.startswith(folder) for folder in closed)]
-        changed = any(self._entries[path].headers for path in gone)
-        for path in gone:
-            del self._entries[path]
+        was_in_step, self._in_step = self._in_step, False
+        gone = _unless_closed((path for path in self._entries if path not in found), closed)
         came_back: list[str] = []
-        self.found = False
+        changed = self.found = False
+        for path in gone:
+            changed |= self._let_go(self._entries.pop(path), path)
         for path, (size, stamp) in found.items():
             entry = self._entries.get(path)
             if entry is not None and (entry.size, entry.stamp) == (size, stamp):
                 continue
             self.found = True
-            changed = changed or (entry is not None and bool(entry.headers))
+            changed |= entry is not None and self._let_go(entry, path)
             self._entries[path] = fresh = _Entry(size, stamp, now)
             if self._recall(path, fresh):
                 came_back.append(path)
-                changed = changed or bool(fresh.headers)
-        records = self._read_resting(now)
-        if records or came_back or gone:
-            self._files.update(records, came_back, gone)
-        return changed or any(record.headers is not None for record in records)
+                changed |= fresh.on_shelf
+        if not was_in_step:  # at the start, or something went wrong before it was recorded
+            gone = _unless_closed((path for path in self._files.present(self._root) if path not in found), closed)
+            came_back = [path for path, entry in self._entries.items() if entry.resting]
+        read = self._read_resting(now)
+        if read or came_back or gone:
+            self._files.update([record for record, _ in read], came_back, gone)
+        self._in_step = True
+        for record, headers in read:
+            self._settle_in(record.path, self._entries[record.path], headers)
+            if record.reason is not None:
+                logger.warning("file_refused", extra={"file": path_hash(record.path), "code": record.reason.code})
+        return changed or any(headers for _, headers in read)
+
+    def _let_go(self, entry: _Entry, path: str) -> bool:
+        if entry.on_shelf:
+            self._shelf.drop(path)
+        return entry.on_shelf
+
+    def _settle_in(self, path: str, entry: _Entry, headers: tuple[Header, ...]) -> None:
+        entry.resting, entry.on_shelf = True, bool(headers)
+        self._shelf.put(path, headers)
 
     def _recall(self, path: str, entry: _Entry) -> bool:
         record = self._files.find(path, entry.size, entry.stamp)
@@ -134,24 +152,23 @@ class Inbox:
             return False
         try:
             headers = () if record.headers is None else headers_from_json(record.headers, Path(path))
-            entry.headers = tuple(map(self._slim, headers))
         except (KeyError, TypeError, ValueError):  # recorded by other code: read it again
             return False
-        entry.resting = True
+        self._settle_in(path, entry, headers)
         return True
 
-    def _read_resting(self, now: float) -> list[FileRecord]:
+    def _read_resting(self, now: float) -> list[tuple[FileRecord, tuple[Header, ...]]]:
         due = [(path, e) for path, e in self._entries.items() if not e.resting and now >= e.seen + self._settle]
-        records = []
+        read = []
         for path, entry in sorted(due, key=lambda item: (item[1].seen, item[0])):
             if self._clock() - now > READ_BUDGET_SECONDS:
                 break
-            record = self._read_one(path, entry)
-            if record is not None:
-                records.append(record)
-        return records
+            result = self._read_one(path, entry)
+            if result is not None:
+                read.append(result)
+        return read
 
-    def _read_one(self, path: str, entry: _Entry) -> FileRecord | None:
+    def _read_one(self, path: str, entry: _Entry) -> tuple[FileRecord, tuple[Header, ...]] | None:
         reason = None
         headers: tuple[Header, ...] = ()
         try:
@@ -174,19 +191,8 @@ class Inbox:
             reason, after = Reason(ReasonCode.INTERNAL_ERROR, "lungstage failed to read this file."), None
         if after is not None and (after.st_size, _stamp(after)) != (entry.size, entry.stamp):
             return None  # it changed while it was read; the next look starts it anew
-        entry.resting, entry.headers = True, tuple(map(self._slim, headers))
-        if reason is not None:
-            logger.warning("file_refused", extra={"file": path_hash(path), "code": reason.code})
-        return FileRecord(path, entry.size, entry.stamp, headers_to_json(headers) if headers else None, reason)
-
-    def _slim(self, header: Header) -> Header:
-        """Have a header share with the one before it what is equal in both: most of it, within a series."""
-        last, self._last = self._last, header
-        if not isinstance(last, type(header)):
-            return header
-        known = ((field.name, getattr(last, field.name), getattr(header, field.name)) for field in fields(header))
-        self._last = replace(header, **{name: theirs for name, theirs, ours in known if theirs == ours})
-        return self._last
+        text = headers_to_json(headers) if headers else None
+        return FileRecord(path, entry.size, entry.stamp, text, reason), headers
 
     def _put_off(self, path: str, entry: _Entry, error: Exception) -> None:
         """Read the file later: not its bytes but the way to them is at fault, so nothing is recorded against it."""
@@ -220,6 +226,12 @@ class Inbox:
             logger.warning("folder_unavailable", extra={"folder": path_hash(folder)})
         self._closed_folders = frozenset(closed)
         return found, self._closed_folders
+
+
+def _unless_closed(paths: Iterable[str], closed: Iterable[str]) -> list[str]:
+    """Leave out what lies in folders that cannot be listed: unknown is not gone."""
+    folders = tuple(closed)
+    return [path for path in paths if not path.startswith(folders)]
 
 
 def path_hash(path: str) -> str:

@@ -516,10 +516,10 @@ def test_the_loop_survives_what_nobody_foresaw(house: House, monkeypatch: pytest
     house.wake.stopping = False
     update, failures = house.daemon._casebook.update, iter(range(3))
 
-    def fail(cases: Any) -> bool:
+    def fail() -> bool:
         if next(failures, None) is not None:
             raise RuntimeError(SECRET)
-        return update(cases)
+        return update()
 
     monkeypatch.setattr(house.daemon._casebook, "update", fail)
     put_study(house.inbox)
@@ -615,6 +615,58 @@ def test_a_requeued_job_without_files_is_held(house: House) -> None:
         Ledger(command_line).requeue(house.job().id)
     house.run(3)
     assert house.states() == ["held"]
+
+
+def test_a_request_is_not_lost_where_the_ledger_fails_in_its_midst(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_study(house.inbox)
+    with_stop(house, 2)
+    house.wake.stopping = False
+    with Database(house.state / "ledger.sqlite") as command_line:
+        Ledger(command_line).requeue(house.job().id)
+
+    def fail() -> None:
+        monkeypatch.undo()
+        raise Unavailable("The disk is full.")
+
+    monkeypatch.setattr(house.daemon._ledger, "requeued", fail)
+    with_stop(house, 10)
+    assert house.states() == ["delivered"]
+    assert house.steps.calls["stage"] == 2
+
+
+def test_what_is_answered_leaves_nothing_in_memory_and_what_waits_no_headers(house: House) -> None:
+    put_study(house.inbox / "a", "1.5")
+    put_study(house.inbox / "b", "1.6", 5, "stage-refuse")
+    put_roi(house.inbox / "c", "1.7.99", "1.7", range(5))
+    put_study(house.inbox / "d", "1.8", 5, "refuse")
+    house.run(10)
+    assert house.states() == ["delivered", "refused", "held", "refused"]
+    kept = house.daemon._casebook._entries
+    assert sorted(kept) == ["1.7", "1.8"]
+    assert all(entry.case is None for entry in kept.values())
+    assert house.daemon._casebook._plans == {}
+    for n in range(5):
+        put_slice(house.inbox / "c", "1.7", n)
+    put_roi(house.inbox / "d", "1.8.98", "1.8", range(5))
+    house.run(3)
+    assert house.states()[2] == "delivered"
+    assert sorted(kept) == ["1.8"]
+
+
+def test_one_file_has_only_its_own_study_looked_at(house: House) -> None:
+    for number in range(20):
+        put_roi(house.inbox / str(number), f"1.{number}.99", f"1.{number}", range(5))
+        put_slice(house.inbox / str(number), f"1.{number}", 0)
+    house.run(12)
+    assert house.states() == ["held"] * 20
+    prepared = house.steps.calls["prepare"]
+    for n in range(1, 5):
+        put_slice(house.inbox / "7", "1.7", n)
+    house.run(3)
+    assert sorted(house.states()) == ["delivered"] + ["held"] * 19
+    assert house.steps.calls["prepare"] - prepared <= 5
 
 
 def test_a_new_bundle_answers_anew_only_when_asked(house: House) -> None:

@@ -13,10 +13,12 @@ import pytest
 
 from appliance import inbox as inbox_module
 from appliance.database import Database
+from appliance.dicom.cases import assemble
 from appliance.dicom.header import Header
 from appliance.errors import ExhaustedError, KilledError, ReasonCode, Unavailable
 from appliance.filetable import FileTable
 from appliance.inbox import MAX_KILLS, RETRY_SECONDS, Inbox, path_hash
+from appliance.shelf import Shelf
 from appliance.watch import Wake
 from tests.appliance.fake_steps import FakeSteps, put_roi, put_slice
 
@@ -45,14 +47,21 @@ class Scene:
 
     def restart(self) -> None:
         self.files = FileTable(Database(self.state), self.reader)
-        self.inbox = Inbox(self.root, self.files, SETTLE, read=self.steps.read_headers, clock=self.clock)
+        self.watch(self.steps.read_headers)
+
+    def watch(self, read: Callable[[Path], tuple[Header, ...]]) -> None:
+        self.shelf = Shelf(self.files, assemble)
+        self.inbox = Inbox(self.root, self.files, self.shelf, SETTLE, read=read, clock=self.clock)
 
     def look(self, after: float = 0.0) -> bool:
         self.clock.now += after
         return self.inbox.look()
 
     def names(self) -> list[str]:
-        return [header.path.name for header in self.inbox.headers()]
+        return [header.path.name for header in self.headers()]
+
+    def headers(self) -> list[Header]:
+        return [header for path in self.shelf.paths() for header in self.files.headers(path)]
 
 
 @pytest.fixture
@@ -107,12 +116,12 @@ def test_a_file_that_changes_while_it_is_read_is_not_taken(scene: Scene) -> None
             path.write_text("CT 1.5 2 after all END")
         return headers
 
-    scene.inbox = Inbox(scene.root, scene.files, SETTLE, read=read, clock=scene.clock)
+    scene.watch(read)
     scene.look()
     assert not scene.look(SETTLE)
     scene.look()
     assert scene.look(SETTLE)
-    assert [header.sop_instance_uid for header in scene.inbox.headers()] == ["1.5.2"]
+    assert [header.sop_instance_uid for header in scene.headers()] == ["1.5.2"]
 
 
 def test_a_replaced_file_leaves_at_once_and_comes_back_anew(scene: Scene) -> None:
@@ -123,7 +132,7 @@ def test_a_replaced_file_leaves_at_once_and_comes_back_anew(scene: Scene) -> Non
     assert scene.look()
     assert scene.names() == []
     assert scene.look(SETTLE)
-    assert [header.sop_instance_uid for header in scene.inbox.headers()] == ["1.5.7"]
+    assert [header.sop_instance_uid for header in scene.headers()] == ["1.5.7"]
 
 
 def test_vanished_files_leave_all_of_them_and_reading_them_again_costs_nothing(scene: Scene, tmp_path: Path) -> None:
@@ -140,6 +149,90 @@ def test_vanished_files_leave_all_of_them_and_reading_them_again_costs_nothing(s
     assert scene.steps.calls["read"] == 5
 
 
+def there(scene: Scene) -> list[str]:
+    """Names of the files that are on record as lying in the inbox."""
+    return sorted(Path(path).name for path in scene.files.present(str(scene.root)))
+
+
+def test_what_was_taken_away_while_nobody_looked_is_gone_on_record_too(scene: Scene) -> None:
+    for name in ("kept.txt", "gone.txt", "moved.txt"):
+        (scene.root / name).write_text(f"junk {name}")
+    put_slice(scene.root, "1.5", 1)
+    scene.look()
+    scene.look(SETTLE)
+    assert len(scene.files.unreadable()) == 3
+    (scene.root / "gone.txt").unlink()
+    (scene.root / "1.5-1.dcm").unlink()
+    (scene.root / "moved.txt").rename(scene.root / "other.txt")
+    scene.restart()
+    scene.look()
+    assert there(scene) == ["kept.txt"]
+    scene.look(SETTLE)
+    assert there(scene) == ["kept.txt", "other.txt"]
+    assert [Path(record.path).name for record in scene.files.unreadable()] == there(scene)
+
+
+def test_another_inbox_s_files_are_not_gone(scene: Scene, tmp_path: Path) -> None:
+    aside = tmp_path / "inbox2"
+    put_slice(aside, "1.6", 1)
+    put_slice(scene.root, "1.5", 1)
+    scene.look()
+    scene.look(SETTLE)
+    scene.inbox = Inbox(aside, scene.files, scene.shelf, SETTLE, read=scene.steps.read_headers, clock=scene.clock)
+    scene.look()
+    assert scene.look(SETTLE)
+    assert there(scene) == ["1.5-1.dcm"]
+
+
+def test_a_folder_that_cannot_be_listed_at_the_start_keeps_its_records(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_slice(scene.root / "closed", "1.5", 1)
+    scene.look()
+    scene.look(SETTLE)
+    really = os.scandir
+
+    def scandir(folder: str) -> Iterator[os.DirEntry[str]]:
+        if folder.endswith("closed"):
+            raise PermissionError
+        return really(folder)
+
+    monkeypatch.setattr(inbox_module.os, "scandir", scandir)
+    scene.restart()
+    scene.look()
+    assert there(scene) == ["1.5-1.dcm"]
+
+
+def test_a_look_that_could_not_be_recorded_is_made_good_by_the_next(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One file is new, one has left and one has come back when the disk is full."""
+    put_slice(scene.root / "a", "1.5", 0)
+    for n in (1, 2):
+        put_slice(scene.root, "1.5", n)
+    scene.look()
+    scene.look(SETTLE)
+    (scene.root / "a").rename(tmp_path / "aside")
+    scene.look()
+    assert there(scene) == ["1.5-1.dcm", "1.5-2.dcm"]
+    put_slice(scene.root, "1.5", 4)
+    scene.look()
+    (tmp_path / "aside").rename(scene.root / "a")
+    (scene.root / "1.5-1.dcm").unlink()
+    with monkeypatch.context() as broken:
+        broken.setattr(scene.files, "update", _full)
+        with pytest.raises(Unavailable):
+            scene.look(SETTLE)
+    assert "1.5-4.dcm" not in scene.names()
+    scene.look()
+    scene.look()
+    assert there(scene) == sorted(scene.names()) == ["1.5-0.dcm", "1.5-2.dcm", "1.5-4.dcm"]
+
+
+def _full(*_: object) -> None:
+    raise Unavailable("The disk is full.")
+
+
 def test_a_restart_reads_nothing_again_but_a_new_reader_does(scene: Scene) -> None:
     put_slice(scene.root, "1.5", 1)
     put_roi(scene.root, "1.8", "1.5", range(1, 4))
@@ -147,10 +240,10 @@ def test_a_restart_reads_nothing_again_but_a_new_reader_does(scene: Scene) -> No
     (scene.root / "other.dcm").write_text("NONE of interest END")
     scene.look()
     scene.look(SETTLE)
-    before = scene.inbox.headers()
+    before = scene.headers()
     scene.restart()
     assert scene.look()
-    assert scene.inbox.headers() == before
+    assert scene.headers() == before
     assert len(before) == 2
     assert scene.inbox.next_due() is None
     assert scene.steps.calls["read"] == 4
@@ -159,7 +252,7 @@ def test_a_restart_reads_nothing_again_but_a_new_reader_does(scene: Scene) -> No
     scene.look()
     scene.look(SETTLE)
     assert scene.steps.calls["read"] == 8
-    assert scene.inbox.headers() == before
+    assert scene.headers() == before
 
 
 @pytest.mark.parametrize("record", ['{"type": "ImageHeader"}', '[{"type": "ImageHeader", "colour": 3}]', "[3]", "3"])
@@ -205,7 +298,7 @@ def test_any_file_name_survives(scene: Scene, name: bytes) -> None:
     assert scene.look(SETTLE)
     scene.restart()
     assert scene.look()
-    (header,) = scene.inbox.headers()
+    (header,) = scene.headers()
     assert os.path.basename(os.fsencode(header.path)) == name
     assert scene.steps.calls["read"] == 1
 
@@ -250,7 +343,7 @@ def test_a_file_that_cannot_be_opened_is_tried_again(scene: Scene) -> None:
             raise PermissionError(13, "Permission denied", str(where))
         return scene.steps.read_headers(where)
 
-    scene.inbox = Inbox(scene.root, scene.files, SETTLE, read=read, clock=scene.clock)
+    scene.watch(read)
     scene.look()
     assert not scene.look(SETTLE)
     assert scene.files.unreadable() == ()
@@ -270,7 +363,7 @@ def test_a_file_is_not_to_blame_for_a_reader_that_was_killed_or_does_not_come_up
             raise one
         return scene.steps.read_headers(where)
 
-    scene.inbox = Inbox(scene.root, scene.files, SETTLE, read=read, clock=scene.clock)
+    scene.watch(read)
     scene.look()
     for _ in range(MAX_KILLS - 1):
         assert not scene.look(RETRY_SECONDS)
@@ -289,7 +382,7 @@ def test_a_file_that_exhausts_its_reader_is_given_up(scene: Scene, error: Exhaus
         calls.append(where)
         raise error
 
-    scene.inbox = Inbox(scene.root, scene.files, SETTLE, read=read, clock=scene.clock)
+    scene.watch(read)
     scene.look()
     for _ in range(10):
         scene.look(RETRY_SECONDS)
@@ -306,7 +399,7 @@ def test_a_reader_that_breaks_costs_one_file_only(scene: Scene, caplog: pytest.L
             raise RuntimeError("the name is DOE^JANE")
         return scene.steps.read_headers(where)
 
-    scene.inbox = Inbox(scene.root, scene.files, SETTLE, read=read, clock=scene.clock)
+    scene.watch(read)
     scene.look()
     assert scene.look(SETTLE)
     assert scene.names() == ["1.5-1.dcm"]
@@ -321,7 +414,7 @@ def test_a_large_backlog_is_read_in_portions(scene: Scene) -> None:
         scene.clock.now += 0.2
         return scene.steps.read_headers(where)
 
-    scene.inbox = Inbox(scene.root, scene.files, SETTLE, read=read, clock=scene.clock)
+    scene.watch(read)
     scene.look()
     scene.look(SETTLE)
     assert 0 < scene.steps.calls["read"] < 10
@@ -329,19 +422,6 @@ def test_a_large_backlog_is_read_in_portions(scene: Scene) -> None:
     while scene.inbox.next_due() is not None:
         scene.look()
     assert scene.steps.calls["read"] == 10
-
-
-def test_the_headers_of_a_series_share_what_is_equal(scene: Scene) -> None:
-    for n in range(3):
-        put_slice(scene.root, "1.5", n)
-    for _ in range(2):
-        scene.look()
-        scene.look(SETTLE)
-        first, *others = scene.inbox.headers()
-        assert [h.sop_instance_uid for h in (first, *others)] == ["1.5.0", "1.5.1", "1.5.2"]
-        assert all(h.series_instance_uid is first.series_instance_uid for h in others)
-        assert all(h.image_type is first.image_type for h in others)
-        scene.restart()
 
 
 def test_the_inbox_is_left_as_it_was(scene: Scene) -> None:

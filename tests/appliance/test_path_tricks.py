@@ -21,12 +21,14 @@ import pytest
 from appliance import inbox as inbox_module
 from appliance.database import Database
 from appliance.dicom import files
+from appliance.dicom.cases import assemble
 from appliance.dicom.files import read_headers
 from appliance.dicom.header import Header
 from appliance.errors import Refused, Unavailable
 from appliance.filetable import FileTable
 from appliance.inbox import Inbox
 from appliance.oneshot import scan
+from appliance.shelf import Shelf
 from tests.appliance.test_inbox import Clock
 from tests.studies import rtstruct_study
 
@@ -47,7 +49,8 @@ class Scene:
         self.read: list[Path] = []
         self.before_reading: Callable[[Path], None] = lambda _: None
         self.files = FileTable(Database(tmp_path / "ledger.sqlite"), "1")
-        self.inbox = Inbox(self.root, self.files, SETTLE, read=self._read, clock=self.clock)
+        self.shelf = Shelf(self.files, assemble)
+        self.inbox = Inbox(self.root, self.files, self.shelf, SETTLE, read=self._read, clock=self.clock)
 
     def _read(self, path: Path) -> tuple[Header, ...]:
         self.before_reading(path)
@@ -60,7 +63,7 @@ class Scene:
             self.clock.now += SETTLE
             with within_seconds():
                 self.inbox.look()
-        return [str(header.path.relative_to(self.root)) for header in self.inbox.headers()]
+        return [str(Path(path).relative_to(self.root)) for path in self.shelf.paths()]
 
 
 @pytest.fixture
@@ -156,7 +159,7 @@ def test_hard_links_are_copies_of_the_same(scene: Scene) -> None:
         os.link(path, scene.root / f"again-{path.name}")
     found = scene.look()
     assert len(found) == 26
-    assert len({header.sop_instance_uid for header in scene.inbox.headers()}) == 13
+    assert len({h.sop_instance_uid for path in scene.shelf.paths() for h in scene.files.headers(path)}) == 13
 
 
 def _fifo_instead(path: Path) -> None:
@@ -225,7 +228,7 @@ def test_a_folder_replaced_by_a_link_to_others_gives_nothing_of_theirs(scene: Sc
     )
     with within_seconds():
         scene.inbox.look()
-    assert scene.inbox.headers() == ()
+    assert scene.shelf.paths() == []
 
 
 def test_folders_renamed_in_mid_scan(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,11 +253,11 @@ def test_an_inbox_that_becomes_a_link_is_still_the_inbox_that_was_named(tmp_path
     """A site may name a link as its inbox; that is its own word."""
     scene = Scene(tmp_path)
     (tmp_path / "link").symlink_to(scene.root)
-    inbox = Inbox(tmp_path / "link", scene.files, SETTLE, clock=scene.clock)
+    inbox = Inbox(tmp_path / "link", scene.files, scene.shelf, SETTLE, clock=scene.clock)
     inbox.look()
     scene.clock.now += SETTLE
     inbox.look()
-    assert len(inbox.headers()) == 13
+    assert len(scene.shelf.paths()) == 13
 
 
 def test_an_inbox_that_becomes_a_file(tmp_path: Path) -> None:
@@ -264,7 +267,7 @@ def test_an_inbox_that_becomes_a_file(tmp_path: Path) -> None:
     scene.root.write_text("a file")
     with pytest.raises(Unavailable):
         scene.inbox.look()
-    assert len(scene.inbox.headers()) == 13
+    assert len(scene.shelf.paths()) == 13
 
 
 # --- without permission --------------------------------------------------------------------------------------------
@@ -275,12 +278,14 @@ def _as_nobody(root: Path, state: Path, answers: multiprocessing.queues.Queue[ob
     os.setgid(NOBODY)
     os.setuid(NOBODY)
     clock = Clock()
-    inbox = Inbox(root, FileTable(Database(state / "ledger.sqlite"), "1"), SETTLE, clock=clock)
+    records = FileTable(Database(state / "ledger.sqlite"), "1")
+    shelf = Shelf(records, assemble)
+    inbox = Inbox(root, records, shelf, SETTLE, clock=clock)
     for _ in range(3):
         inbox.look()
         clock.now += SETTLE
-    refused = [record.reason.code for record in inbox._files.unreadable() if record.reason]
-    answers.put(([str(header.path) for header in inbox.headers()], refused))
+    refused = [record.reason.code for record in records.unreadable() if record.reason]
+    answers.put((shelf.paths(), refused))
     try:
         scan([root])
     except OSError as error:

@@ -23,8 +23,10 @@ import psutil
 
 from appliance.bundle import load_bundle
 from appliance.database import Database
+from appliance.dicom.cases import assemble
 from appliance.filetable import FileTable
 from appliance.inbox import Inbox
+from appliance.shelf import Shelf
 from tests.benchmarks.extraction import table
 from tests.reliability import page
 from tests.reliability.crowd import fill_crowd
@@ -58,7 +60,8 @@ class Reading:
 def scan_seconds(folder: Path) -> float:
     """How long the daemon's own scan takes, in a process that does nothing else."""
     with tempfile.TemporaryDirectory() as name, Database(Path(name) / "ledger.sqlite") as database:
-        inbox = Inbox(folder, FileTable(database, ""), 1e9)
+        files = FileTable(database, "")
+        inbox = Inbox(folder, files, Shelf(files, assemble), 1e9)
         inbox.look()  # nothing has rested, so nothing is read
         inbox.look()
         return inbox.scan_cost
