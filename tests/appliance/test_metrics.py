@@ -35,6 +35,7 @@ from appliance.sandbox import Bench, Limits
 from tests.appliance.fake_steps import BUNDLE, SECRET
 from tests.appliance.test_daemon import House, put_study, until
 from tests.appliance.test_run import ENVIRONMENT, RUN
+from tests.conftest import ROOT
 
 MISSING = Reason(ReasonCode.SLICES_MISSING, f"{SECRET}: 2 slices are missing.")
 UID = re.compile(r"\d+\.\d+\.\d+")
@@ -113,6 +114,76 @@ def test_what_happened_is_what_is_scraped(house: Metered) -> None:
     assert found[f"lungstage_bundle_info {BUNDLE.digest}"] == 1
     assert not UID.search(re.sub(r'version="[^"]*"', "", text)), "a label or a help text bears a UID"
     assert SECRET not in text
+
+
+def promtool(*arguments: object, given: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run Prometheus' own tool."""
+    if shutil.which("promtool") is None:
+        pytest.skip("promtool is not installed")
+    return subprocess.run(["promtool", *map(str, arguments)], input=given, capture_output=True, text=True, check=False)
+
+
+def test_prometheus_own_linter_minds_nothing_on_the_page(house: Metered) -> None:
+    put_study(house.inbox)
+    house.run(20)
+    page = scrape(house.port)
+    linted = promtool("check", "metrics", given=page)
+    assert (linted.returncode, linted.stdout + linted.stderr) == (0, "")
+    assert promtool("check", "metrics", given=page.replace("# HELP", "# WHAT")).returncode != 0
+
+
+ALARMS = {  # what is scraped every minute -> the alert that it raises in the end
+    'lungstage_heartbeat_timestamp_seconds: "0x30"': "LungstageSilent",
+    'something_else: "1x30"': "LungstageSilent",
+    'lungstage_oldest_waiting_seconds: "0+300x30"': "LungstageWaits",
+    'lungstage_jobs{state="staged"}: "1x30"': "LungstageNotDelivering",
+    'lungstage_studies_total{state="refused",reason="internal_error"}: "0x10 1x20"': "LungstageDefect",
+    'lungstage_canary_well: "1x20 0x10"': "LungstageCanary",
+}
+QUIET = [
+    'lungstage_heartbeat_timestamp_seconds: "0+60x30"',
+    'lungstage_oldest_waiting_seconds: "0+100x30"',
+    'lungstage_jobs{state="staged"}: "1x9 0x21"',
+    'lungstage_jobs{state="ready"}: "9x30"',
+    'lungstage_studies_total{state="refused",reason="roi_empty"}: "0+1x30"',
+    'lungstage_canary_well: "1x30"',
+]
+
+
+def test_the_rules_of_the_documentation_raise_their_alerts_and_no_others(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
+    match = re.search(r"```yaml\n(groups:.*?)```", page, re.DOTALL)
+    assert match is not None
+    (tmp_path / "rules.yml").write_text(match.group(1))
+    checked = promtool("check", "rules", tmp_path / "rules.yml")
+    assert checked.returncode == 0, checked.stderr
+    names = re.findall(r"alert: (\w+)", match.group(1))
+    assert {*ALARMS.values()} == {*names}
+    cases = [(QUIET, "")]
+    for raising, alert in ALARMS.items():
+        beside = [] if alert == "LungstageSilent" else [QUIET[0]]
+        cases.append(([raising, *beside], alert))
+    tests = ["rule_files: [rules.yml]", "evaluation_interval: 1m", "tests:"]
+    for series, raised in cases:
+        tests.append("  - interval: 1m\n    input_series:")
+        for one in series:
+            name, _, values = one.rpartition(": ")
+            tests.append(f"      - {{series: '{name}', values: {values}}}")
+        tests.append("    alert_rule_test:")
+        for name in names:
+            expected = "" if name != raised else f"{{exp_labels: {_labels(series[0])}}}"
+            tests.append(f"      - {{eval_time: 30m, alertname: {name}, exp_alerts: [{expected}]}}")
+    (tmp_path / "tests.yml").write_text("\n".join(tests))
+    tested = promtool("test", "rules", tmp_path / "tests.yml")
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+    broken = match.group(1).replace("> 3600", "> 36000")
+    (tmp_path / "rules.yml").write_text(broken)
+    assert promtool("test", "rules", tmp_path / "tests.yml").returncode != 0
+
+
+def _labels(series: str) -> str:
+    found = re.findall(r'(\w+)="(\w+)"', series.split(":")[0])
+    return "{" + ", ".join(f"{name}: {value}" for name, value in found) + "}"
 
 
 def test_a_case_that_stays_held_is_counted_once(house: Metered) -> None:
