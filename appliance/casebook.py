@@ -116,7 +116,8 @@ class Casebook:
         self._entries: dict[str, _Entry] = {}
         self._plans: dict[int, SealedPlan] = {}
         self._gone: set[int] = set()
-        self._moving = False  # a job waits for the one that takes its place
+        self._moving = False  # a job waits for the one that takes its place, or for what was there at the start
+        self._began: float | None = None  # when what was there at the start had been seen
         self.behind = False
 
     @property
@@ -142,6 +143,7 @@ class Casebook:
         self._entries = {key: _Entry(key, now, due=now) for key in self._entries.keys() | open_ones}
         self._plans.clear()
         self._gone.clear()
+        self._began = None
 
     def plan(self, job: Job) -> SealedPlan:
         """Return the plan of a ready job."""
@@ -158,9 +160,17 @@ class Casebook:
         """When :meth:`tick` next has something to do."""
         return min((t for e in self._entries.values() for t in (e.due, e.report_at) if t is not None), default=None)
 
-    def update(self) -> bool:
-        """Examine what has changed on the shelf, or have the next :meth:`tick` do it; True when a job became ready."""
-        until = self._clock() + EXAMINATION_BUDGET_SECONDS
+    def update(self, unread_since: float | None) -> bool:
+        """Examine what has changed on the shelf, or have the next :meth:`tick` do it; True when a job became ready.
+
+        Parameters
+        ----------
+        unread_since
+            As of :meth:`tick`.
+        """
+        now = self._clock()
+        self._began = now if self._began is None else self._began
+        until = now + EXAMINATION_BUDGET_SECONDS
         became_ready = False
         for cases in self._shelf.changed():
             for case in cases:
@@ -169,14 +179,14 @@ class Casebook:
                     became_ready |= self._meet(case, known, until)
         for key in [key for key in self._entries if key not in self._shelf]:
             del self._entries[key]
-        self._settle_absent()
+        self._settle_absent(unread_since)
         return became_ready
 
     def requeue(self) -> bool:
         """Examine the cases that somebody requeued; True when a job became ready."""
         wanted = [self._wake(key) for key in self._ledger.requeued() if key in self._shelf]
         became_ready = [self._examine(entry, settled=False) for entry in wanted]
-        self._settle_absent()
+        self._moving = True
         return any(became_ready)
 
     def _wake(self, key: str) -> _Entry:
@@ -210,7 +220,7 @@ class Casebook:
             if entry.rests:
                 entry.case = None
         if self._moving:
-            self._settle_absent()
+            self._settle_absent(unread_since)
         return became_ready
 
     def watch(self, job: Job) -> None:
@@ -225,8 +235,7 @@ class Casebook:
         changed_at = known.changed_at if known is not None and same else now
         entry = _Entry(case.key, changed_at, hash(case), content, case)
         self._entries[case.key] = entry
-        job = self._ledger.latest(case.key)
-        if job is not None and job.closed and job.content == content:
+        if self._is_answered(entry, self._ledger.latest(case.key)):
             del self._entries[case.key]
             return False
         if known is not None and now < known.examined_at + known.cost:
@@ -249,7 +258,7 @@ class Casebook:
         if case is None:  # the next look will find it gone
             entry.due = None
             return False
-        if job is not None and job.closed and job.content == entry.content:
+        if self._is_answered(entry, job):
             del self._entries[entry.key]
             return False
         try:
@@ -273,6 +282,19 @@ class Casebook:
             entry.due = entry.report_at = None
             return self._ready(entry, job, plan)
         return False
+
+    def _is_answered(self, entry: _Entry, job: Job | None) -> bool:
+        """Whether the last word about a case was about what it holds now.
+
+        Another release may read the same files otherwise, and so have another digest for them. What it answered stands
+        all the same, as long as nothing has come since.
+        """
+        if job is None or not job.closed:
+            return False
+        if job.content == entry.content:
+            return True
+        moment = job.created_at if job.reader != self._shelf.reader else None
+        return moment is not None and not self._shelf.came_after(entry.at_hand, moment)
 
     def _fetch(self, entry: _Entry) -> Case | None:
         if entry.case is None:
@@ -304,6 +326,7 @@ class Casebook:
             own.id,
             content=entry.content,
             fingerprint=plan.fingerprint,
+            reader=self._shelf.reader,
             bundle_digest=self._bundle_digest,
             instances=plan.instances,
         )
@@ -354,9 +377,15 @@ class Casebook:
             self._ledger.hold(job.id, job.reason, content=job.content)
             logger.warning("held", extra=_about(job) | {"job": job.id, "code": job.reason.code})
 
-    def _settle_absent(self) -> None:
-        """Close or hold the jobs whose case is no longer there under its old key."""
-        self._moving = False
+    def _settle_absent(self, unread_since: float | None) -> None:
+        """Close or hold the jobs whose case is no longer there under its old key.
+
+        Nothing is absent as long as files that were there at the start are still to be read: all of them are, where
+        another release must read them anew.
+        """
+        self._moving = unread_since is not None and self._began is not None and unread_since <= self._began
+        if self._moving:
+            return
         absent = [row for row in self._ledger.unanswered() if row[1] not in self._shelf]
         self._gone &= {job_id for job_id, _, _ in absent}
         absent = [row for row in absent if row[0] not in self._gone]

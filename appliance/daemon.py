@@ -280,7 +280,7 @@ class Daemon:
             self._ledger.release_claims()
             self._casebook.forget()
         if any(looks) or self._begin_anew:
-            self._note_ready(self._casebook.update())
+            self._note_ready(self._casebook.update(self._unsettled_since()))
         self._begin_anew = False
 
     def _sleep(self) -> None:

@@ -64,6 +64,8 @@ _MIGRATIONS = (
     "ALTER TABLE jobs ADD COLUMN canary INTEGER NOT NULL DEFAULT 0",
     # Since when a job waits, which no other column says once it was examined again; and whether that was told of.
     "ALTER TABLE jobs ADD COLUMN waiting_since TEXT; ALTER TABLE jobs ADD COLUMN alerted_at TEXT",
+    # Which code content and fingerprint follow from: another's are no other study.
+    "ALTER TABLE jobs ADD COLUMN reader TEXT",
 )
 
 SCHEMA_VERSION = len(_MIGRATIONS)

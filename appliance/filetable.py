@@ -6,12 +6,21 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from appliance.database import Database
 from appliance.dicom.header import Header, headers_from_json
 from appliance.errors import Reason, ReasonCode
 from appliance.ledger import utc_now
+
+# A file that another release reads anew is still the one that was read then.
+_REMEMBER = """
+INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (path) DO UPDATE SET
+    read_at = iif(size = excluded.size AND mtime_ns = excluded.mtime_ns, read_at, excluded.read_at),
+    size = excluded.size, mtime_ns = excluded.mtime_ns, reader = excluded.reader, header = excluded.header,
+    reason_code = excluded.reason_code, reason_message = excluded.reason_message, present = excluded.present
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +59,12 @@ class FileTable:
 
     def __init__(self, database: Database, reader: str) -> None:
         self._db = database
-        self._reader = reader
+        self.reader = reader
 
     def find(self, path: str, size: int, mtime_ns: int) -> FileRecord | None:
         """Return what is known about a file, provided that it has not changed since."""
         sql = "SELECT * FROM files WHERE path = ? AND size = ? AND mtime_ns = ? AND reader = ?"
-        rows = self._db.query(sql, (os.fsencode(path), size, mtime_ns, self._reader))
+        rows = self._db.query(sql, (os.fsencode(path), size, mtime_ns, self.reader))
         return _record(rows[0]) if rows else None
 
     def update(self, read: Iterable[FileRecord], came_back: Iterable[str], gone: Iterable[str]) -> None:
@@ -64,9 +73,8 @@ class FileTable:
         with self._db.transaction():
             for record in read:
                 code, message = (None, None) if record.reason is None else (record.reason.code, record.reason.message)
-                values = (record.size, record.mtime_ns, self._reader, record.headers, code, message, True, now)
-                sql = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-                self._db.query(sql, (os.fsencode(record.path), *values))
+                values = (record.size, record.mtime_ns, self.reader, record.headers, code, message, True, now)
+                self._db.query(_REMEMBER, (os.fsencode(record.path), *values))
             sql = "UPDATE files SET present = ? WHERE path = ? AND present != ?"  # what is known costs no writing
             for present, paths in ((True, came_back), (False, gone)):
                 for path in paths:
@@ -77,6 +85,11 @@ class FileTable:
         rows = self._db.query("SELECT header FROM files WHERE path = ?", (os.fsencode(path),))
         text = rows[0]["header"] if rows else None
         return () if text is None else headers_from_json(text, Path(path))
+
+    def read_at(self, path: str) -> datetime | None:
+        """Return when a file was first read as it is now, by whichever code; None where nothing is on record."""
+        rows = self._db.query("SELECT read_at FROM files WHERE path = ?", (os.fsencode(path),))
+        return datetime.fromisoformat(rows[0]["read_at"]) if rows else None
 
     def present(self, folder: str) -> Iterator[str]:
         """Give the paths of the files below a folder that are on record as being there."""

@@ -70,6 +70,8 @@ class Job:
         Digest of everything the case held when it was last examined; None asks for a fresh examination.
     fingerprint
         Digest of the needed content; None while it is not all there.
+    reader
+        Version of the code that content and fingerprint follow from; None where an early release made them.
     bundle_digest
         Digest of the bundle that answers or answered.
     state
@@ -100,6 +102,7 @@ class Job:
     anchor: str
     content: str | None
     fingerprint: str | None
+    reader: str | None
     bundle_digest: str | None
     state: JobState
     reason: Reason | None

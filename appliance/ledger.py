@@ -215,10 +215,12 @@ class Ledger:
         content: str,
         fingerprint: str,
         bundle_digest: str,
+        reader: str | None = None,
         instances: Sequence[Mapping[str, str]] = (),
     ) -> Job:
         """Everything needed is there: `instances`, as :attr:`appliance.pipeline.Plan.instances` has them."""
-        columns = {"content": content, "fingerprint": fingerprint, "bundle_digest": bundle_digest, **_reason(None)}
+        columns = {"content": content, "fingerprint": fingerprint, "reader": reader, "bundle_digest": bundle_digest}
+        columns |= _reason(None)
         return self._move(job_id, JobState.READY, columns, instances=list(instances))
 
     def refuse(self, job_id: int, reason: Reason, *, content: str | None, fingerprint: str | None = None) -> Job:
@@ -397,6 +399,7 @@ def _job(row: sqlite3.Row) -> Job:
         anchor=row["anchor"],
         content=row["content"],
         fingerprint=row["fingerprint"],
+        reader=row["reader"],
         bundle_digest=row["bundle_digest"],
         state=state,
         reason=None if code is None else Reason(ReasonCode(code), row["reason_message"]),

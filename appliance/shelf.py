@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from appliance.dicom.cases import Case
 from appliance.dicom.header import Header, ImageHeader
@@ -98,6 +99,17 @@ class Shelf:
             if any(header.sop_instance_uid == sop_instance_uid for header in headers):
                 return case.key
         return None
+
+    def came_after(self, case: Case, moment: datetime) -> bool:
+        """Whether a file of a case was not there at that moment, or not as it is now."""
+        headers: tuple[Header, ...] = (*case.rois, *case.images)
+        read = (self._files.read_at(str(path)) for path in {header.path for header in headers})
+        return any(at is None or at > moment for at in read)
+
+    @property
+    def reader(self) -> str:
+        """Version of the code that reads the files."""
+        return self._files.reader
 
     def _cases(self, group: _Group) -> tuple[Case, ...]:
         cases = self._assemble(header for path in sorted(self._left(group)) for header in self._files.headers(path))

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +24,7 @@ import pytest
 from appliance import chain, logs
 from appliance.daemon import Daemon, sole_daemon
 from appliance.database import Database
+from appliance.dicom.header import Header
 from appliance.document import Predecessor
 from appliance.errors import ReasonCode, Unavailable
 from appliance.job import Job, JobState
@@ -516,10 +518,10 @@ def test_the_loop_survives_what_nobody_foresaw(house: House, monkeypatch: pytest
     house.wake.stopping = False
     update, failures = house.daemon._casebook.update, iter(range(3))
 
-    def fail() -> bool:
+    def fail(unread_since: float | None) -> bool:
         if next(failures, None) is not None:
             raise RuntimeError(SECRET)
-        return update()
+        return update(unread_since)
 
     monkeypatch.setattr(house.daemon._casebook, "update", fail)
     put_study(house.inbox)
@@ -590,6 +592,70 @@ def test_a_restart_takes_up_every_job_where_it_was(house: House) -> None:
     assert [(j.id, j.state, j.reason) for j in house.ledger.jobs()] == [(j.id, j.state, j.reason) for j in before]
     assert house.steps.calls["read"] == read
     assert house.steps.calls["stage"] == 1
+
+
+def upgrade(house: House, monkeypatch: pytest.MonkeyPatch, version: str = "99") -> None:
+    """Start a release that takes its time to read every file anew, and has other digests for all of them."""
+    read = house.steps.read_headers
+
+    def otherwise(path: Path) -> tuple[Header, ...]:
+        house.wake.now += 0.2
+        return tuple(replace(header, digest=header.digest[::-1]) for header in read(path))
+
+    monkeypatch.setattr("appliance.daemon.__version__", version)
+    monkeypatch.setattr(house.steps, "read_headers", otherwise)
+    house.restart()
+
+
+def test_an_upgrade_leaves_what_is_answered_and_answers_what_comes(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_study(house.inbox / "a")
+    put_study(house.inbox / "b", "1.6", 5, "stage-refuse")
+    house.run(20)
+    assert house.states() == ["delivered", "refused"]
+    upgrade(house, monkeypatch)
+    house.run(60)
+    assert house.steps.calls["read"] == 24
+    assert house.states() == ["delivered", "refused"]
+    house.restart()
+    house.run(20)
+    assert house.states() == ["delivered", "refused"]
+    assert house.steps.calls["stage"] == 2
+    put_slice(house.inbox / "a", "1.5", 2, extra="replaced")
+    house.run(20)
+    assert house.states() == ["delivered", "refused", "delivered"]
+
+
+def test_a_study_that_changed_during_an_upgrade_is_answered_anew(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_study(house.inbox)
+    house.run(20)
+    put_slice(house.inbox, "1.5", 2, extra="replaced")
+    upgrade(house, monkeypatch)
+    house.run(60)
+    assert house.states() == ["delivered", "delivered"]
+
+
+def test_nothing_is_called_absent_while_another_release_reads_it_anew(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_study(house.inbox)
+    (house.inbox / "1.5-2.dcm").unlink()
+    put_study(house.inbox / "other", "1.6")
+    house.run(60)
+    assert house.states() == ["held", "delivered"]
+    told: list[str] = []
+    hold = Ledger.hold
+    monkeypatch.setattr(Ledger, "hold", lambda *a, **k: (told.append(a[2].code), hold(*a, **k))[1])
+    upgrade(house, monkeypatch)
+    house.run(60)
+    assert set(told) <= {ReasonCode.SLICES_MISSING}
+    assert house.states() == ["held", "delivered"]
+    shutil.rmtree(house.inbox / "other")
+    for file in house.inbox.iterdir():
+        file.unlink()
+    house.run(60)
+    assert told[-1] == ReasonCode.NO_DICOM
 
 
 def test_a_requeued_job_repeats_itself_byte_for_byte(house: House) -> None:
