@@ -39,6 +39,7 @@ WINDOWS = 8
 WARM_UP = 0.25  # of a part, before slopes are fitted
 MEGABYTE = 1024**2
 MOST_GROWTH = 5.0  # MB, or descriptors, over all that comes after the warm-up, that count as flat
+MOST_PER_FILE = 2.0  # kB of the daemon's memory for a file that stays in the inbox
 MOST_EXPONENT = 1.25  # of the daemon's own time for a study, over the number of files: 1 is linear
 
 
@@ -157,9 +158,9 @@ def stream(root: Path, bundle: Path, count: int, *, take_away: bool) -> tuple[li
     parts, last = windows(readings), readings[-1]
     daemon, workers = slope(readings, lambda r: r.daemon), slope(readings, lambda r: r.workers)
     descriptors = slope(readings, lambda r: r.descriptors)
-    grows = f"The daemon's memory grows by {daemon:.1f} MB per 1000 studies"
+    grows, per_file = f"The daemon's memory grows by {daemon:.1f} MB per 1000 studies", 0.0
     if not take_away:
-        per_file = (last.daemon - readings[0].daemon) * 1024 / last.files
+        per_file = daemon * 1.024 / (last.files / count)
         grows += f", {per_file:.1f} kB for each file that stays in the inbox"
     paragraphs = [
         f"{count} studies in {last.seconds / 60:.0f} minutes, **{count / last.seconds:.1f} studies/s**; "
@@ -169,6 +170,7 @@ def stream(root: Path, bundle: Path, count: int, *, take_away: bool) -> tuple[li
         f"first quarter. {verdict}",
     ]
     broken = [str(verdict)] if verdict.faults else []
+    broken += [f"{per_file:.1f} kB for each file"] if per_file > MOST_PER_FILE else []
     flat = {"its processes' memory": workers, "the number of descriptors": descriptors}
     if take_away:
         flat["the daemon's memory"] = daemon
@@ -233,7 +235,7 @@ def crowd(root: Path, bundle: Path, count: int) -> tuple[list[str], list[str]]:
         f"its report after {', '.join(f'{wait:.1f}' for wait in waits)} s; one that lies there at a new start, "
         f"{again:.0f} s after that.",
     ]
-    return paragraphs, [f"{per_file:.1f} kB for each file"] if per_file > 4 else []
+    return paragraphs, [f"{per_file:.1f} kB for each file"] if per_file > MOST_PER_FILE else []
 
 
 def main() -> None:
