@@ -66,6 +66,8 @@ _MIGRATIONS = (
     "ALTER TABLE jobs ADD COLUMN waiting_since TEXT; ALTER TABLE jobs ADD COLUMN alerted_at TEXT",
     # Which code content and fingerprint follow from: another's are no other study.
     "ALTER TABLE jobs ADD COLUMN reader TEXT",
+    # What a report names as the one before it, fixed with its date.
+    "ALTER TABLE reports ADD COLUMN predecessor TEXT",
 )
 
 SCHEMA_VERSION = len(_MIGRATIONS)

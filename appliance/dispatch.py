@@ -138,7 +138,7 @@ class Dispatcher:
                 plan,
                 created=job.created_at,
                 site=self._site(job),
-                predecessor=self._predecessor(job),
+                predecessor=self._ledger.predecessor(job),
             )
         except Exception as error:
             self._failed(job, error)
@@ -152,12 +152,6 @@ class Dispatcher:
         except Refused as refused:
             raise Unavailable(str(refused)) from refused
         return site.of_study(job.study_instance_uid)
-
-    def _predecessor(self, job: Job) -> Predecessor | None:
-        older = self._ledger.predecessor(job)
-        if older is None or older.sr_series_instance_uid is None or older.sr_sop_instance_uid is None:
-            return None
-        return Predecessor(older.study_instance_uid, older.sr_series_instance_uid, older.sr_sop_instance_uid)
 
     def _take_in(self, job: Job, became: Future[Answer]) -> None:
         error = became.exception()

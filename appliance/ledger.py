@@ -11,6 +11,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import astuple
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
@@ -19,6 +20,7 @@ from typing import Any
 from appliance import entries
 from appliance.audit import Audit
 from appliance.database import Database
+from appliance.document import Predecessor
 from appliance.errors import LungstageError, Reason, ReasonCode
 from appliance.job import IN_HAND_STATES, OPEN_STATES, RESTING_STATES, TRANSITIONS, WAITING_STATES, Job, JobState
 
@@ -169,13 +171,20 @@ class Ledger:
         sql = "SELECT case_key FROM jobs WHERE content IS NULL AND state = ?"
         return frozenset(row[0] for row in self._db.query(sql, (JobState.WAITING,)))
 
-    def predecessor(self, job: Job) -> Job | None:
-        """Return the job that answered last for the same case, before this one: its report is the older version."""
+    def predecessor(self, job: Job) -> Predecessor | None:
+        """Return the report that a claimed job's report follows, the same whenever it is made again."""
+        sql = "SELECT predecessor FROM reports WHERE fingerprint = ? AND bundle_digest = ? AND predecessor IS NOT NULL"
+        fixed = self._db.query(sql, (job.fingerprint, job.bundle_digest))
+        return Predecessor(*json.loads(fixed[0][0])) if fixed else self._older(job)
+
+    def _older(self, job: Job) -> Predecessor | None:
+        """Find the report that the case's last job before this one delivered."""
         sql = (
             "SELECT * FROM jobs WHERE case_key = ? AND id < ? AND state = ? AND sr_series_instance_uid IS NOT NULL"
             " ORDER BY id DESC LIMIT 1"
         )
-        return _first(self._db.query(sql, (job.case_key, job.id, JobState.DELIVERED)))
+        older = _first(self._db.query(sql, (job.case_key, job.id, JobState.DELIVERED)))
+        return None if older is None else _report(older)
 
     # Moving
 
@@ -241,7 +250,9 @@ class Ledger:
         self._db.query("UPDATE jobs SET alerted_at = ? WHERE id = ?", (self._now().isoformat(), job_id))
 
     def claim(self, lease: timedelta, bundle_digest: str | None = None) -> Job | None:
-        """Take the ready job that was tried least recently, or None; the report's date and time are fixed here.
+        """Take the ready job that was tried least recently, or None.
+
+        The report's date and time are fixed here, and which one it follows.
 
         Parameters
         ----------
@@ -271,10 +282,14 @@ class Ledger:
                     "until": until,
                 },
             )
-            for row in rows:
-                fixed = (row["fingerprint"], row["bundle_digest"], row["created_at"])
-                self._db.query("INSERT OR IGNORE INTO reports VALUES (?, ?, ?)", fixed)
-        return _first(rows)
+            claimed = _first(rows)
+            if claimed is not None:
+                # What it delivered itself, before it was requeued, it did for other content or under another bundle.
+                former = _report(claimed) if claimed.sr_path is not None else self._older(claimed)
+                fixed = (rows[0]["fingerprint"], rows[0]["bundle_digest"], rows[0]["created_at"])
+                sql = "INSERT OR IGNORE INTO reports VALUES (?, ?, ?, ?)"
+                self._db.query(sql, (*fixed, None if former is None else json.dumps(astuple(former))))
+        return claimed
 
     def staged(
         self,
@@ -285,10 +300,12 @@ class Ledger:
         documents: Mapping[str, str] = MappingProxyType({}),
     ) -> Job:
         """Keep the answer; its documents, SHA-256 by name, are about to be delivered."""
+        before = self.job(job_id)
         columns = {
             "outcome": json.dumps(outcome, allow_nan=False),
             "sr_sop_instance_uid": sr_sop_instance_uid,
             "sr_series_instance_uid": sr_series_instance_uid,
+            "sr_path": before.sr_path if before and before.sr_sop_instance_uid == sr_sop_instance_uid else None,
         }
         answer = entries.answer(outcome)
         return self._move(job_id, JobState.STAGED, columns, answer=answer, documents=dict(documents))
@@ -381,6 +398,12 @@ def _among(states: Iterable[JobState]) -> str:
 def _reason(reason: Reason | None) -> dict[str, str | None]:
     code, message = (None, None) if reason is None else (reason.code, reason.message)
     return {"reason_code": code, "reason_message": message}
+
+
+def _report(job: Job) -> Predecessor | None:
+    if job.sr_series_instance_uid is None or job.sr_sop_instance_uid is None:
+        return None
+    return Predecessor(job.study_instance_uid, job.sr_series_instance_uid, job.sr_sop_instance_uid)
 
 
 def _first(rows: list[sqlite3.Row]) -> Job | None:

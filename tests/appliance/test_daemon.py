@@ -746,6 +746,10 @@ def test_a_new_bundle_answers_anew_only_when_asked(house: House) -> None:
     house.restart()
     house.run(5)
     assert house.job().bundle_digest == "c" * 64
+    first, second = house.steps.predecessors
+    assert first is None
+    assert isinstance(second, Predecessor)
+    assert (house.outbox / f"SR-{second.sop_instance_uid}.dcm").exists()
 
 
 def test_junk_beside_a_study_does_no_harm(house: House) -> None:

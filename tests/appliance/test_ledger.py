@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from appliance.database import _FIRST_SCHEMA, SCHEMA_VERSION, Database, DatabaseReader
+from appliance.document import Predecessor
 from appliance.errors import Reason, ReasonCode, Unavailable
 from appliance.job import IN_HAND_STATES, RESTING_STATES, TRANSITIONS, Job, JobState
 from appliance.ledger import IllegalTransitionError, Ledger, RequeueError
@@ -399,10 +400,37 @@ def test_a_report_s_predecessor_is_the_last_that_was_delivered_for_the_case(ledg
     assert ledger.predecessor(jobs[0]) is None
     assert ledger.predecessor(jobs[1]) is None
     older = ledger.predecessor(jobs[3])
-    assert older is not None
-    assert (older.id, older.sr_sop_instance_uid, older.sr_series_instance_uid) == (jobs[0].id, "2.25.0", "2.25.10")
+    assert older == Predecessor("1.2", "2.25.10", "2.25.0")
     ledger.requeue(jobs[3].id)
     assert ledger.predecessor(jobs[3]) == older  # so that it repeats itself
+
+
+def test_a_report_follows_the_one_that_its_own_job_delivered_under_another_bundle(ledger: Ledger) -> None:
+    job = ledger.open_job("a", "1.2", "1.2.5", "1.2.3")
+
+    def answer(bundle: str, *, deliver: bool = True) -> Predecessor | None:
+        ledger.ready(job.id, content="c", fingerprint="f", bundle_digest=bundle)
+        claimed = ledger.claim(LEASE)
+        assert claimed is not None
+        before = ledger.predecessor(claimed)
+        ledger.staged(job.id, {}, f"2.25.{bundle}", f"2.25.1{bundle}")
+        if deliver:
+            ledger.delivered(job.id, Path("sr.dcm"))
+            ledger.requeue(job.id)
+        else:
+            ledger.release(job.id, counted=False)
+        return before
+
+    first, second, third = (Predecessor("1.2", f"2.25.1{n}", f"2.25.{n}") for n in (1, 2, 3))
+    assert answer("1") is None
+    assert answer("2", deliver=False) == first
+    assert answer("2") == first  # for all that it was staged before
+    assert answer("1") is None  # each repeats itself, byte for byte
+    assert answer("2") == first
+    assert answer("3") == second
+    assert answer("3", deliver=False) == second
+    assert answer("4", deliver=False) == third
+    assert answer("5") is None  # what was staged only, nobody has
 
 
 def test_a_newer_schema_is_left_alone(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ _EVIDENCE = "CurrentRequestedProcedureEvidenceSequence.ReferencedSeriesSequence"
 _PREDECESSOR = "PredecessorDocumentsSequence.ReferencedSeriesSequence"
 SR = _COMMON | {
     "SeriesDescription": "lungstage predicted stage group, or class, (research use only)",
-    "PredecessorDocumentsSequence": "where a report of this series, with other content, was delivered before",
+    "PredecessorDocumentsSequence": "where a report of other content or another bundle was delivered for this series",
     f"{_PREDECESSOR}.ReferencedSOPSequence.ReferencedSOPInstanceUID": "of the report that this one follows",
     f"{_PREDECESSOR}.SeriesInstanceUID": "of that report",
     "CurrentRequestedProcedureEvidenceSequence": "the slices measured; the RTSTRUCT or SEG read; the SEG written",
