@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 
 from appliance.dicom.pixeldata import damaged
-from appliance.dicom.values import text
+from appliance.dicom.values import text, whole
 
 ENHANCED_CT = frozenset({EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage})
 
@@ -41,7 +41,7 @@ def frame_count(dataset: Dataset) -> int:
     Refused
         ``dicom_unreadable``.
     """
-    count = int(dataset.get("NumberOfFrames") or 0)
+    count = whole(dataset, "NumberOfFrames") or 0
     if count < 1 or count != len(dataset.get("PerFrameFunctionalGroupsSequence") or ()):
         raise damaged("This DICOM file has not as many frames as descriptions of them.")
     return count

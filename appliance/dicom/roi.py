@@ -18,7 +18,7 @@ from appliance.dicom.header import RoiHeader
 from appliance.dicom.instance import LABEL_MAP_SEGMENTATION_STORAGE, contour_data
 from appliance.dicom.names import listed, the_region
 from appliance.dicom.references import Reference, source_image, the_one_image
-from appliance.dicom.values import FARTHEST, vector
+from appliance.dicom.values import FARTHEST, vector, whole
 from appliance.errors import ReasonCode, Refused, Unavailable
 
 Mask = npt.NDArray[np.bool_]
@@ -154,7 +154,8 @@ def _shared_or_own(dataset: Dataset, frame: Dataset, keyword: str) -> Dataset:
 def _segment_pixels(dataset: Dataset) -> npt.NDArray[np.unsignedinteger]:
     frames = dataset.pixel_array
     frames = frames[None] if frames.ndim == 2 else frames
-    if len(frames) != len(dataset.PerFrameFunctionalGroupsSequence):
+    # pydicom hands out frames beyond their stated number.
+    if not whole(dataset, "NumberOfFrames") == len(frames) == len(dataset.PerFrameFunctionalGroupsSequence):
         raise Refused(ReasonCode.ROI_UNREADABLE, "The segmentation's frames do not match their descriptions.")
     if str(dataset.get("SegmentationType")) == "FRACTIONAL":
         full = int(dataset.MaximumFractionalValue)

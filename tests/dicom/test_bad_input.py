@@ -456,6 +456,11 @@ def _lost_frames(study: Study) -> None:
     del study.rois[0].PerFrameFunctionalGroupsSequence[-1]
 
 
+def _fewer_frames_than_there_are(study: Study) -> None:
+    """Of which pydicom hands out all."""
+    study.rois[0].NumberOfFrames = 1
+
+
 def _position_of_other_characters(study: Study) -> None:
     place = study.rois[0].PerFrameFunctionalGroupsSequence[2].PlanePositionSequence[0]
     x, y, z = (str(v) for v in place.ImagePositionPatient)
@@ -479,6 +484,7 @@ SEG_FAULTS = {
     "frames moved in the plane": (_moved_frames, "refused", "seg_grid_mismatch"),
     "other pixel spacing": (_other_seg_spacing, "refused", "seg_grid_mismatch"),
     "fractional": (_fractional, "refused", "seg_fractional"),
+    "fewer frames stated than there are": (_fewer_frames_than_there_are, "refused", "roi_unreadable"),
     "frames without description": (_lost_frames, "refused", "roi_unreadable"),
     "missing slice": (_drop(5), "held", "slices_missing"),
     "padding in the ROI": (_padding, "refused", "padding_in_roi"),

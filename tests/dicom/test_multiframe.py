@@ -450,6 +450,10 @@ def _number_of_frames(number: object) -> Callable[[Dataset], None]:
     return change
 
 
+def _number_as_text(whole: Dataset) -> None:
+    whole.add(DataElement("NumberOfFrames", "LO", str(whole.NumberOfFrames), already_converted=True))
+
+
 def _one_description_less(whole: Dataset) -> None:
     del whole.PerFrameFunctionalGroupsSequence[-1]
 
@@ -486,6 +490,7 @@ LIES = {
     "no frames": _number_of_frames(0),
     "frames past counting": _number_of_frames(2**31 - 1),
     "frames below nothing": _number_of_frames(-12),
+    "number of frames as text": _number_as_text,
     "one description less": _one_description_less,
     "no descriptions": _no_descriptions,
     "a frame without pixels": _both_claim_more,
