@@ -6,12 +6,15 @@ import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from pydicom.uid import JPEGLSLossless
 
 from appliance.sandbox import Limits
 from tests.appliance.test_run import running, tolerant_bundle  # noqa: F401
 from tests.reliability import fuzz, oracle
 from tests.reliability.corpus import generated_studies
+from tests.reliability.elements import load, save
 from tests.reliability.strict import Contradiction, read
 
 LIMITS = Limits(seconds=60)
@@ -77,6 +80,16 @@ def _case(fuzzer: fuzz.Fuzzer) -> object:
     headers = fuzzer.clean["contours"].headers
     (case,) = fuzz.assemble(header for found in headers.values() for header in found)
     return case
+
+
+def test_the_second_reader_takes_compressed_frames_for_what_they_were() -> None:
+    content = generated_studies()["Enhanced CT, segment"]["ct-00"]
+    dataset = load(content)
+    dataset.compress(JPEGLSLossless, generate_instance_uid=False)
+    plain, compressed = oracle._read(content), oracle._read(save(dataset))
+    assert len(plain) == len(compressed) == 12
+    for one, other in zip(plain, compressed, strict=True):
+        np.testing.assert_array_equal(one.hu, other.hu)
 
 
 def test_the_second_reader_believes_nothing_that_contradicts_itself() -> None:

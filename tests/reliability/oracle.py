@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
+import struct
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -83,7 +84,7 @@ class Facts:
         return frozenset(places)
 
 
-def _pixels(content: bytes, syntax: str, dataset: Dataset) -> npt.NDArray[Any]:
+def _pixels(syntax: str, dataset: Dataset) -> npt.NDArray[Any]:
     """Stored values (rows, columns) of one frame."""
     rows, columns = dataset.integer(0x00280010), dataset.integer(0x00280011)
     allocated, stored, high = (dataset.integer(0x00280100 + k) for k in range(3))
@@ -100,22 +101,37 @@ def _pixels(content: bytes, syntax: str, dataset: Dataset) -> npt.NDArray[Any]:
             raise Contradiction("there are more or fewer pixels than rows times columns")
         words = np.frombuffer(value[:size], dtype=kind).reshape(rows, columns).astype(np.int64)
     else:
-        start = content.find(b"\xff\xf7")  # JPEG-LS's start of frame; the byte after its length is the precision
-        if start > 0 and content[start + 4] != stored:
+        stream = b"".join(dataset[PIXEL_DATA].fragments) if PIXEL_DATA in dataset else b""
+        start = stream.find(b"\xff\xf7")  # JPEG-LS's start of frame; the byte after its length is the precision
+        if start >= 0 and stream[start + 4] != stored:
             raise Contradiction("as many bits were not compressed")
-        # ITK would invert MONOCHROME1, which is about display alone (PS3.3 C.7.6.3.1.2).
-        words = _by_gdcm(content.replace(b"MONOCHROME1", b"MONOCHROME2")).astype(np.int64)
+        words = _by_gdcm(syntax, stream, (rows, columns, allocated, stored, high, signed)).astype(np.int64)
         if words.shape != (rows, columns):
             raise Contradiction("another matrix was compressed")
     words &= (1 << stored) - 1
     return np.where(words >> (stored - 1) & signed == 1, words - (1 << stored), words)
 
 
-def _by_gdcm(content: bytes) -> npt.NDArray[Any]:
-    """Stored values of a compressed file; its rescale is taken off again, for the letter of it is judged elsewhere."""
+def _by_gdcm(syntax: str, stream: bytes, encoding: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Stored values of one compressed frame, from a file that says what is needed to decode it and nothing else."""
+
+    def element(tag: int, vr: str, value: bytes) -> bytes:
+        value += b"\0" * (len(value) % 2)
+        return struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, vr.encode(), len(value)) + value
+
+    meta = element(0x00020002, "UI", _CT.encode()) + element(0x00020010, "UI", syntax.encode())
+    head = element(0x00080016, "UI", _CT.encode()) + element(0x00280002, "US", b"\1\0")
+    head += element(0x00280004, "CS", b"MONOCHROME2 ")  # the other one is about display, and ITK would invert it
+    tags = (0x00280010, 0x00280011, 0x00280100, 0x00280101, 0x00280102, 0x00280103)
+    head += b"".join(element(tag, "US", struct.pack("<H", n)) for tag, n in zip(tags, encoding, strict=True))
+    stream += b"\0" * (len(stream) % 2)
+    item = b"\xfe\xff\0\xe0"
+    items = item + bytes(4) + item + struct.pack("<I", len(stream)) + stream + b"\xfe\xff\xdd\xe0" + bytes(4)
+    pixels = struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OB", 0, 0xFFFFFFFF) + items
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "slice.dcm")
-        path.write_bytes(content)
+        length = element(0x00020000, "UL", struct.pack("<I", len(meta)))
+        path.write_bytes(bytes(128) + b"DICM" + length + meta + head + pixels)
         reader = sitk.ImageFileReader()
         reader.SetImageIO("GDCMImageIO")
         reader.SetFileName(str(path))
@@ -123,17 +139,16 @@ def _by_gdcm(content: bytes) -> npt.NDArray[Any]:
             image = sitk.GetArrayFromImage(reader.Execute())
         except RuntimeError as error:
             raise Contradiction("GDCM cannot decode it") from error
-        slope, intercept = (float(reader.GetMetaData(f"0028|{k}")) for k in ("1053", "1052"))
-    return np.asarray(np.rint((image.reshape(image.shape[-2:]) - intercept) / slope))
+    return np.asarray(image.reshape(image.shape[-2:]))
 
 
-def _slice(content: bytes, syntax: str, dataset: Dataset) -> Slice:
+def _slice(syntax: str, dataset: Dataset) -> Slice:
     slope, intercept = dataset.decimals(0x00281053, 1)[0], dataset.decimals(0x00281052, 1)[0]
     if dataset.text(0x00281054) not in ("", "HU", "US") or slope <= 0:
         raise Contradiction("the values are no HU")
     if 0x00180120 in dataset or any(abs(t) > 0.05 for t in _optional(dataset, 0x00181120)):
         raise Contradiction("the gantry is tilted")
-    stored = _pixels(content, syntax, dataset)
+    stored = _pixels(syntax, dataset)
     hu = stored * slope + intercept
     if slope.is_integer() and intercept.is_integer():
         hu = hu.astype(np.int64)
@@ -153,13 +168,12 @@ def _optional(dataset: Dataset, tag: int) -> list[float]:
     return dataset.decimals(tag, 1) if dataset.raw(tag).strip(b" \0") else []
 
 
-def _frames(content: bytes, syntax: str, whole: Dataset) -> list[Slice]:
+def _frames(syntax: str, whole: Dataset) -> list[Slice]:
     """Slices of an Enhanced CT: what functional groups say of a frame outranks what stands outside (PS3.3 C.7.6.16)."""
     groups, count = whole.items(0x52009230), whole.integer(0x00280008)
-    pixels = whole.raw(PIXEL_DATA)
-    if len(groups) != count or syntax not in _NATIVE or len(pixels) % count:
+    pixels = _by_frame(syntax, whole, count)
+    if not len(groups) == count == len(pixels):
         raise Contradiction("frames, their descriptions and their pixels do not fit")
-    size = len(pixels) // count
     slices = []
     for number, group in enumerate(groups):
         frame = Dataset(whole)
@@ -170,11 +184,23 @@ def _frames(content: bytes, syntax: str, whole: Dataset) -> list[Slice]:
                     frame.update(item)
         if 0x00089007 in frame:
             frame[0x00080008] = frame[0x00089007]
-        frame[PIXEL_DATA] = Element("OW", pixels[number * size : (number + 1) * size])
-        one = _slice(content, syntax, frame)
+        frame[PIXEL_DATA] = pixels[number]
+        one = _slice(syntax, frame)
         if "LOCALIZER" not in frame.text(0x00080008):
             slices.append(replace(one, uid=f"{one.uid} frame {number + 1}"))
     return slices
+
+
+def _by_frame(syntax: str, whole: Dataset, count: int) -> list[Element]:
+    """Pixels of each of `count` frames; of compressed ones, those that are a fragment each."""
+    if syntax not in _NATIVE:
+        fragments = whole[PIXEL_DATA].fragments if PIXEL_DATA in whole else []
+        return [Element("OB", fragments=[fragment]) for fragment in fragments]
+    value = whole.raw(PIXEL_DATA)
+    if count < 1 or len(value) % count:
+        return []
+    size = len(value) // count
+    return [Element("OW", value[k * size : (k + 1) * size]) for k in range(count)]
 
 
 @lru_cache(maxsize=512)
@@ -183,14 +209,14 @@ def _read(content: bytes) -> Slice | list[Slice] | tuple[str, Dataset, bytes] | 
     syntax, dataset = read(content)
     sop_class = dataset.uid(0x00080016)
     if sop_class == _ENHANCED_CT:
-        return _frames(content, syntax, dataset)
+        return _frames(syntax, dataset)
     if sop_class == _CT:
         several = bool(dataset.text(0x00280008)) and dataset.integer(0x00280008) != 1
         if "LOCALIZER" in dataset.text(0x00080008) or several:
             return None
         if dataset.text(0x00080060) not in ("", "CT"):
             raise Contradiction("a CT image of another modality")
-        return _slice(content, syntax, dataset)
+        return _slice(syntax, dataset)
     if sop_class in (_RTSTRUCT, _SEG, _LABEL_MAP):
         return sop_class, dataset, content
     return None
@@ -376,11 +402,13 @@ def facts(contents: Sequence[bytes], name: str) -> Facts:
             if sop_class == _RTSTRUCT
             else _from_segment(content, dataset, name, stack)
         )
-        drawn.append({k: mask for k, mask in planes.items() if mask.any()} or {})
-    if not drawn[0] or any(
-        planes.keys() != drawn[0].keys() or any((planes[k] != drawn[0][k]).any() for k in planes) for planes in drawn
+        drawn.append(planes)
+    held = [{k: mask for k, mask in planes.items() if mask.any()} for planes in drawn]
+    if not held[0] or any(
+        planes.keys() != held[0].keys() or any((planes[k] != held[0][k]).any() for k in planes) for planes in held
     ):
         raise Contradiction("the region is empty, or drawn differently")
+    # A contour that encloses no voxel centre is drawn all the same: its slice is one of the region's.
     facts = _reference(stack, drawn[0])
     for _, dataset, _ in objects:
         if (dataset.text(0x00100020), dataset.uid(0x0020000D)) != (facts.patient, _study(stack)):
