@@ -176,8 +176,9 @@ class Fuzzer:
             verdict = "refused" if isinstance(reason, Refused) else "held"
         except ExhaustedError as error:
             verdict = f"over its limits, {str(error)[:-1].lower()}"
-        except Unavailable:
-            verdict = "unavailable"
+        except Unavailable as error:  # for which the daemon would look again, for ever: no file changes here
+            self.tally.unclassified += 1
+            verdict = f"WRONG: unavailable: {error}"
         except DefectError as defect:
             self.tally.unclassified += 1
             verdict = f"WRONG: unclassified {defect.defect}"
