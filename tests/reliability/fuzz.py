@@ -84,7 +84,8 @@ class Tally:
     died: int = 0
     unclassified: int = 0
     untrue: int = 0
-    slowest: float = 0.0
+    slowest: float = 0.0  # s, of an input
+    slowest_request: float = 0.0  # s, of those that an input takes
     peak: int = 0  # KB, of a confined process
     parent: int = 0  # KB
 
@@ -208,10 +209,17 @@ class Fuzzer:
         self.tally.parent = max(self.tally.parent, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         self.tally.peak = max(self.tally.peak, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 
+    def _call(self, step: str, *arguments: Any, **keywords: Any) -> Any:
+        started = time.perf_counter()
+        try:
+            return self._bench.call(step, *arguments, **keywords)
+        finally:
+            self.tally.slowest_request = max(self.tally.slowest_request, time.perf_counter() - started)
+
     def _read(self, path: Path, content: bytes) -> tuple[Header, ...]:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
-        headers: tuple[Header, ...] = self._bench.call("read_headers", path)
+        headers: tuple[Header, ...] = self._call("read_headers", path)
         if headers_from_json(headers_to_json(headers), path) != headers:
             raise WrongError("a header does not survive the ledger")
         return headers
@@ -235,7 +243,7 @@ class Fuzzer:
             for case in assemble(itertools.chain(*headers.values())):
                 content_digest(case)
                 with suppress(Refused, Held):
-                    self._bench.call("prepare", case, settled=True, roi_name=None, match_by_geometry=True)
+                    self._call("prepare", case, settled=True, roi_name=None, match_by_geometry=True)
             return "read"
         finally:
             self._clear(one)
@@ -273,9 +281,9 @@ class Fuzzer:
             (self._folder / "damaged" / f"{one.number}-{name}").unlink(missing_ok=True)
 
     def _stage(self, case: Any) -> tuple[str, Answer]:
-        plan = self._bench.call("prepare", case, settled=True, roi_name=None, match_by_geometry=False)
+        plan = self._call("prepare", case, settled=True, roi_name=None, match_by_geometry=False)
         site = Site().of_study(case.study_instance_uid)
-        return plan.fingerprint, self._bench.call("stage", plan, created=_CREATED, site=site)
+        return plan.fingerprint, self._call("stage", plan, created=_CREATED, site=site)
 
     def _judge(self, clean: Clean, fingerprint: str, answer: Answer, contents: Mapping[str, bytes]) -> str:
         said = _said(answer)
@@ -393,8 +401,9 @@ def parts(tally: Tally, seed: str, minutes: float) -> list[str]:
     return [
         f"{count} inputs of seed {seed} in {minutes:.0f} minutes: {kinds}. {page.machine()}",
         f"Processes of ours that died, requests that failed in the parent: {tally.died}. Unclassified errors: "
-        f"{tally.unclassified}. Answers that are not what the files undoubtedly say: {tally.untrue}. Slowest input "
-        f"{tally.slowest:.1f} s, of at most {Limits().seconds:g}; largest resident set of a confined process "
+        f"{tally.unclassified}. Answers that are not what the files undoubtedly say: {tally.untrue}. Slowest request "
+        f"{tally.slowest_request:.1f} s, of at most {Limits().seconds:g}, and slowest input, of several requests, "
+        f"{tally.slowest:.1f} s; largest resident set of a confined process "
         f"{tally.peak / 1024:.0f} MB, of at most {Limits().memory // 2**20}; of the parent, with the second "
         f"reader in it, {tally.parent / 1024:.0f} MB.",
         page.counts(("what became of it", "inputs"), tally.verdicts),
