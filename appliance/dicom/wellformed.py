@@ -147,7 +147,7 @@ class _Walk:
         if length != _UNDEFINED and start + length > end:
             raise cut_short() if depth == 0 else _torn()
         kept = depth == 0 and tag < _FLOAT_PIXELS
-        if vr == "SQ" or (implicit and _is_sequence(tag)) or (_is_unnamed_sequence(tag, vr, length)):
+        if vr == "SQ" or (vr in (None, "UN") and (_is_sequence(tag) or _is_unended(tag, length))):
             implicit = implicit or vr == "UN"  # PS3.5, 6.2.2: however the rest of the file is written
             self._sequence(end if length == _UNDEFINED else start + length, length, depth, implicit)
             if kept:
@@ -228,6 +228,6 @@ def _is_sequence(tag: int) -> bool:
         return False
 
 
-def _is_unnamed_sequence(tag: int, vr: str | None, length: int) -> bool:
-    """Whether only the undefined length tells that this is a sequence."""
-    return length == _UNDEFINED and vr in (None, "UN") and tag != _PIXEL_DATA
+def _is_unended(tag: int, length: int) -> bool:
+    """Whether nothing but its undefined length tells that an element is a sequence."""
+    return length == _UNDEFINED and tag != _PIXEL_DATA

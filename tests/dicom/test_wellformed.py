@@ -129,6 +129,25 @@ def test_no_lie_about_an_item_takes_part_of_a_region_away(kind: str, syntax: UID
             assert _verdict(changed, tmp_path) == "dicom_unreadable", (at, tag)
 
 
+def _without_its_representation(tag: bytes) -> bytes:
+    """An RTSTRUCT with a sequence as UN, of defined length, as writers do who do not know it (PS3.5, 6.2.2)."""
+    named, unnamed = (_content("RTSTRUCT", syntax) for syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian))
+    at, inner = named.index(tag + b"SQ") + 4, unnamed.index(tag) + 4
+    end = at + 8 + int.from_bytes(named[at + 4 : at + 8], "little")
+    items = unnamed[inner : inner + 4 + int.from_bytes(unnamed[inner : inner + 4], "little")]
+    return named[:at] + b"UN\0\0" + items + named[end:]
+
+
+def test_a_sequence_is_looked_into_whatever_it_is_called(tmp_path: Path) -> None:
+    content = _without_its_representation(b"\x06\x30\x39\0")
+    assert _verdict(content, tmp_path) == _verdict(_content("RTSTRUCT"), tmp_path)
+    for match in list(re.finditer(re.escape(ITEM), content))[-6:]:
+        at = match.start() + 4
+        true = int.from_bytes(content[at : at + 4], "little")
+        changed = content[:at] + (true // 2).to_bytes(4, "little") + content[at + 4 :]
+        assert _verdict(changed, tmp_path) == "dicom_unreadable"
+
+
 def test_real_files_are_well_formed(shared_data: Path) -> None:
     """Scanners, planning systems and other libraries write what is proven here; only damaged files do not pass."""
     torn = set()
