@@ -146,9 +146,12 @@ class _Reader:
                 length, at = struct.unpack_from(self.order + "H", self.content, at + 2)[0], at + 4
             else:
                 raise Contradiction(f"no VR is {vr!r}")
-        if vr == "SQ" or (vr == "UN" and length == _UNDEFINED):
+        if vr == "SQ":
             items, at = self._sequence(at, end, length, depth)
             return Element(vr, items=items), at
+        if vr == "UN" and (length == _UNDEFINED or self._vr(tag) == "SQ"):  # written as implicit files are (6.2.2)
+            items, at = _Reader(self.content, implicit=True, order="<")._sequence(at, end, length, depth)
+            return Element(self._vr(tag), items=items), at
         if length == _UNDEFINED:
             if tag != PIXEL_DATA:
                 raise Contradiction("a value never ends")
