@@ -17,6 +17,7 @@ import numpy.typing as npt
 from appliance.dicom.cases import Case
 from appliance.dicom.geometry import POSITION_TOLERANCE, allowed, normal_of, prove_regular
 from appliance.dicom.header import ImageHeader
+from appliance.dicom.instance import as_uid
 from appliance.dicom.names import the_region
 from appliance.dicom.roi import Outline, Region, SegmentFrame, prove_outlines, same_grid, same_place
 from appliance.errors import Held, ReasonCode, Refused
@@ -334,6 +335,12 @@ def reference_slices(
     span = _span(region, case, stack, sorted(set(placed)), margin, settled)
     images = tuple(stack.images[k] for k in span)
     spacing = prove_regular(images, stack.normal)
+    common = images[0].frame_of_reference_uid
+    if region.outlines and (not common or as_uid(common) != common):
+        raise Refused(
+            ReasonCode.FRAME_OF_REFERENCE_MISMATCH,
+            "The slices name no Frame of Reference, so the contours' coordinates may not be theirs.",
+        )
     content: list[tuple[Item, ...]] = [
         tuple(item for item, k in zip(items, placed, strict=True) if k == at) for at in span
     ]

@@ -200,6 +200,18 @@ def _uid_of_another_representation(study: Study) -> None:
         _unchecked(dataset, "SeriesInstanceUID", "IS", dataset.SeriesInstanceUID)
 
 
+def _no_frame_of_reference(study: Study) -> None:
+    for dataset in study.slices:
+        del dataset.FrameOfReferenceUID
+    del study.rois[0].StructureSetROISequence[0].ReferencedFrameOfReferenceUID
+
+
+def _two_frames_of_reference_each(study: Study) -> None:
+    for dataset in study.slices:
+        dataset.FrameOfReferenceUID = ["1.2.3", "1.2.4"]
+    del study.rois[0].StructureSetROISequence[0].ReferencedFrameOfReferenceUID
+
+
 def _columns_of_another_representation(study: Study) -> None:
     """A number like any other to a lenient reader, and left out of what is handed on to the report."""
     for dataset in study.slices:
@@ -252,6 +264,12 @@ CT_FAULTS = {
     "more bits stored than allocated": (_more_bits_stored_than_there_are, "refused", "pixel_data_unreadable"),
     "rescale of other characters": (_rescale_of_other_characters, "refused", "dicom_unreadable"),
     "UID of another Value Representation": (_uid_of_another_representation, "refused", "dicom_unreadable"),
+    "no Frame of Reference": (_no_frame_of_reference, "refused", "frame_of_reference_mismatch"),
+    "slices in two Frames of Reference each": (
+        _two_frames_of_reference_each,
+        "refused",
+        "frame_of_reference_mismatch",
+    ),
     "columns of another Value Representation": (_columns_of_another_representation, "refused", "dicom_unreadable"),
     "no frames": (_no_frames, "refused", "not_ct"),
     "rows as text": (_rows_in_words, "refused", "dicom_unreadable"),
