@@ -124,9 +124,12 @@ def _writable(source: Dataset, keyword: str) -> DataElement | None:
         # A Slice Thickness of two numbers is none, and neither is a Study Date in two.
         if dictionary_VR(element.tag) != element.VR or (len(values) > 1 and dictionary_VM(element.tag) == "1"):
             return None
-        if element.VR == "DS":
+        if element.VR == "SQ":
+            for item in element.value:
+                list(item.iterall())  # so that it is decoded here, and not while it is written
+        elif element.VR == "DS":
             element.value = [DSfloat(decimal_string(float(value)), validation_mode=RAISE) for value in values]
-        elif element.VR not in ("SQ", "UI"):  # an odd UID must still be handed on: it is what others refer to
+        elif element.VR != "UI":  # an odd UID must still be handed on: it is what others refer to
             for value in values:
                 validate_value(element.VR, value, RAISE)
                 if element.VR in _MOMENTS:  # eight digits may be no date

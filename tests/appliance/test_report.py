@@ -429,13 +429,18 @@ class TestSources:
             ("PatientWeight", "DS", "heavy"),
             ("SliceThickness", "DS", "nan"),
             ("SliceThickness", "DS", "2\\3"),
+            (
+                "DeidentificationMethodCodeSequence",
+                "SQ",
+                "\xfe\xff\0\xe0\x0b\0\0\0(\0\x10\0US\3\0odd",
+            ),
         ],
     )
     def test_values_that_dicom_forbids_are_left_out(self, keyword: str, vr: str, wrong: str) -> None:
         sources = generated_sources()
         tag = Tag(keyword)
         for source in sources:  # as a reader finds it on disk
-            source._dict[tag] = RawDataElement(tag, vr, len(wrong), wrong.encode(), 0, False, True)
+            source._dict[tag] = RawDataElement(tag, vr, len(wrong), wrong.encode("latin-1"), 0, False, True)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             for dataset in (
