@@ -8,7 +8,9 @@ from __future__ import annotations
 import argparse
 import hashlib
 import re
+import signal
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -74,6 +76,10 @@ def main() -> None:
         root = Path(folder)
         build(without_limits(make_run()), root / "bundle")
         with running(root, root / "bundle") as one:
+            log: list[str] = []
+            # What is not read meanwhile fills the pipe, and then the daemon waits.
+            reader = threading.Thread(target=lambda: log.extend(one.process.stderr or ()))
+            reader.start()
             started = time.monotonic()
             drop(one.inbox, given.seed, range(given.count))
             (sound,) = drop(one.inbox, "sound", [0], damaged=False)
@@ -83,9 +89,11 @@ def main() -> None:
             answered = time.monotonic() - started
             one.until(lambda: all(j["state"] in ("delivered", "refused", "held") for j in one.jobs()), 600)
             jobs = one.jobs()
-            log = one.stop()
+            one.process.send_signal(signal.SIGTERM)
+            assert one.process.wait(60) == 0
+            reader.join()
     ends = Counter(f"{j['state']}{' ' + j['reason']['code'] if j['reason'] else ''}" for j in jobs)
-    defects = len(re.findall(r"event=\w*defect", log))
+    defects = len(re.findall(r"event=\w*defect", "".join(log)))
     told = [
         f"{given.count} damaged studies of seed {given.seed} in the inbox of a running daemon, and a sound one behind "
         f"them, which was answered {answered:.0f} s after the first file. The daemon ended when it was told to; "
