@@ -2,7 +2,8 @@
 
 An inbox keeps every study that was ever answered, so what is known of each file must be little, and what one file
 changes must not have all others looked at. Files that share a UID, directly or by others, make up a group; no two
-groups can have anything to do with each other. Headers are taken from the file table, a group at a time, when
+groups can have anything to do with each other. A Frame of Reference joins only what a region in it stands between:
+some software gives the same one to every study. Headers are taken from the file table, a group at a time, when
 something about that group has changed.
 """
 
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from appliance.dicom.cases import Case
-from appliance.dicom.header import Header, ImageHeader
+from appliance.dicom.header import Header, ImageHeader, RoiHeader
 from appliance.filetable import FileTable
 
 
@@ -21,6 +22,7 @@ from appliance.filetable import FileTable
 class _Group:
     paths: list[str] = field(default_factory=list)  # with those that have left, while it is not whole
     links: list[int] = field(default_factory=list)
+    series: set[tuple[int, int]] = field(default_factory=set)  # Frame of Reference and series of its images
     keys: tuple[str, ...] = ()  # of its cases, when they were last given
     is_whole: bool = True
 
@@ -40,6 +42,7 @@ class Shelf:
         self._files, self._assemble = files, assemble
         self._group_of: dict[str, _Group] = {}  # by path
         self._group_at: dict[int, _Group] = {}  # by link
+        self._series_in: dict[int, set[int]] = {}  # links of series, by Frame of Reference
         self._group_with: dict[str, _Group] = {}  # by key of a case
         self._changed: dict[_Group, None] = {}  # in the order in which they came
 
@@ -53,9 +56,18 @@ class Shelf:
 
     def put(self, path: str, headers: Iterable[Header]) -> None:
         """Take in a file that has come to rest, whose headers are on record."""
+        headers = tuple(headers)
         links = {hash(uid) for header in headers for uid in _uids(header) if uid}
         if not links:
             return
+        series = {
+            (_frame(header.frame_of_reference_uid), hash(header.series_instance_uid))
+            for header in headers
+            if isinstance(header, ImageHeader) and header.frame_of_reference_uid
+        }
+        links |= {frame for frame, _ in series if frame in self._group_at}
+        for frame in [_frame(uid) for roi in headers if isinstance(roi, RoiHeader) for uid in roi.frames_of_reference]:
+            links |= {frame, *self._series_in.get(frame, ())}
         known = {link for link in links if link in self._group_at}
         near = sorted({self._group_at[link] for link in known}, key=lambda group: len(group.paths))
         group = near.pop() if near else _Group()
@@ -64,6 +76,9 @@ class Shelf:
         for link in links - known:
             self._group_at[link] = group
             group.links.append(link)
+        for frame, one in series - group.series:
+            self._series_in.setdefault(frame, set()).add(one)
+        group.series |= series
         group.paths.append(path)
         self._group_of[path] = group
         self._changed[group] = None
@@ -130,6 +145,7 @@ class Shelf:
         self._group_at.update(dict.fromkeys(other.links, group))
         group.paths += other.paths
         group.links += other.links
+        group.series |= other.series
         group.is_whole &= other.is_whole
         self._call(group, group.keys + other.keys)
         self._changed.pop(other, None)
@@ -141,19 +157,25 @@ class Shelf:
         self._call(group, ())
         for link in group.links:
             del self._group_at[link]
+        for frame, one in group.series:
+            self._series_in[frame].discard(one)
+            if not self._series_in[frame]:
+                del self._series_in[frame]
         for path, headers in left:
             del self._group_of[path]
             self.put(path, headers)
 
 
+def _frame(uid: str) -> int:
+    return hash(("Frame of Reference", uid))
+
+
 def _uids(header: Header) -> Iterator[str]:
-    """All that :func:`appliance.dicom.cases.assemble` links a header by."""
+    """All that :func:`appliance.dicom.cases.assemble` links a header by, but the Frame of Reference."""
     yield header.sop_instance_uid
     if isinstance(header, ImageHeader):
         yield header.series_instance_uid
-        yield header.frame_of_reference_uid
         return
-    yield from header.frames_of_reference
     yield from header.image_references
     for series, instances in header.listed:
         yield series

@@ -114,8 +114,8 @@ def test_it_gives_what_all_headers_together_would_give(steps: list[Step]) -> Non
     for path in list(scene.lying):
         scene.drop(path)
     scene.changed()
-    kept = (scene.shelf._group_of, scene.shelf._group_at, scene.shelf._group_with, scene.shelf._changed)
-    assert not any(kept)
+    shelf = scene.shelf
+    assert not any((shelf._group_of, shelf._group_at, shelf._group_with, shelf._changed, shelf._series_in))
 
 
 def test_a_file_that_comes_costs_its_own_group_only(scene: Scene) -> None:
@@ -128,6 +128,18 @@ def test_a_file_that_comes_costs_its_own_group_only(scene: Scene) -> None:
     (case,) = scene.changed()
     assert (case.key, len(case.images), len(case.rois)) == ("1.7", 4, 1)
     assert scene.assembled == 5
+
+
+def test_one_frame_of_reference_for_all_studies_does_not_make_them_one_group(scene: Scene) -> None:
+    for study in range(50):
+        scene.put(ct(f"{study}", f"1.{study}", 0, "2.1"))
+    scene.changed()
+    scene.assembled = 0
+    scene.put(ct("more", "1.7", 1, "2.1"))
+    assert [case.key for case in scene.changed()] == ["1.7"]
+    assert scene.assembled == 2
+    scene.put(roi("roi", "3.1", frames=["2.1"]))  # it may be any one's
+    assert {case.key for case in scene.changed()} == set(scene.expected())
 
 
 def test_a_group_is_given_again_where_it_was_not_taken_in(scene: Scene) -> None:
