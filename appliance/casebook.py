@@ -217,8 +217,7 @@ class Casebook:
         for entry in self._entries.values():
             if entry.report_at is not None and entry.report_at <= now:
                 self._report(entry)
-            if entry.rests:
-                entry.case = None
+            entry.case = None  # on the shelf again: a hundred cases that wait are many headers
         if self._moving:
             self._settle_absent(unread_since)
         return became_ready

@@ -707,9 +707,12 @@ def test_what_is_answered_leaves_nothing_in_memory_and_what_waits_no_headers(hou
     put_study(house.inbox / "b", "1.6", 5, "stage-refuse")
     put_roi(house.inbox / "c", "1.7.99", "1.7", range(5))
     put_study(house.inbox / "d", "1.8", 5, "refuse")
+    house.run(3)
+    kept = house.daemon._casebook._entries
+    assert kept["1.7"].report_at is not None
+    assert all(entry.case is None for entry in kept.values())
     house.run(10)
     assert house.states() == ["delivered", "refused", "held", "refused"]
-    kept = house.daemon._casebook._entries
     assert sorted(kept) == ["1.7", "1.8"]
     assert all(entry.case is None for entry in kept.values())
     assert house.daemon._casebook._plans == {}
