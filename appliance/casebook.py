@@ -19,7 +19,6 @@ from appliance.logs import defect, logger
 
 if TYPE_CHECKING:
     from appliance.dicom.cases import Case
-    from appliance.dicom.header import Header
     from appliance.exchange import SealedPlan
     from appliance.ledger import Ledger
     from appliance.settings import Settings
@@ -44,7 +43,7 @@ def content_digest(case: Case) -> str:
         "\0".join(
             repr(getattr(header, field.name)) for field in fields(header) if field.name not in ("path", "pixel_span")
         )
-        for header in _headers(case)
+        for header in case.headers
     }
     return hashlib.sha256("\n".join(sorted(parts)).encode(errors="surrogatepass")).hexdigest()
 
@@ -304,7 +303,7 @@ class Casebook:
 
     def _open(self, entry: _Entry) -> Job:
         case = entry.at_hand
-        anchor = _headers(case)[0].sop_instance_uid
+        anchor = case.headers[0].sop_instance_uid
         return self._ledger.open_job(
             case.key, case.study_instance_uid, case.series_instance_uid, anchor, canary=self._is_canary(case)
         )
@@ -411,10 +410,6 @@ def given_up(attempts: int, error: BaseException) -> Reason:
     name = error.defect["error"] if isinstance(error, DefectError) else type(error).__name__
     sentence = f"lungstage failed {attempts} times over this case ({name}); the log says where."
     return Reason(ReasonCode.INTERNAL_ERROR, sentence)
-
-
-def _headers(case: Case) -> tuple[Header, ...]:
-    return (*case.rois, *case.images)
 
 
 def _about(case: Case | Job) -> dict[str, object]:

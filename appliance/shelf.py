@@ -110,15 +110,13 @@ class Shelf:
         """Return the key of the case that holds an instance."""
         group = self._group_at.get(hash(sop_instance_uid))
         for case in self._cases(group) if group else ():
-            headers: tuple[Header, ...] = (*case.rois, *case.images)
-            if any(header.sop_instance_uid == sop_instance_uid for header in headers):
+            if any(header.sop_instance_uid == sop_instance_uid for header in case.headers):
                 return case.key
         return None
 
     def came_after(self, case: Case, moment: datetime) -> bool:
         """Whether a file of a case was not there at that moment, or not as it is now."""
-        headers: tuple[Header, ...] = (*case.rois, *case.images)
-        read = (self._files.read_at(str(path)) for path in {header.path for header in headers})
+        read = (self._files.read_at(str(path)) for path in {header.path for header in case.headers})
         return any(at is None or at > moment for at in read)
 
     @property

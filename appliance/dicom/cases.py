@@ -40,6 +40,11 @@ class Case:
     rois: tuple[RoiHeader, ...]
     candidates: tuple[str, ...] = ()
 
+    @property
+    def headers(self) -> tuple[Header, ...]:
+        """Everything that it holds, the ROI objects first."""
+        return (*self.rois, *self.images)
+
 
 def _distinct(headers: Iterable[HeaderT]) -> tuple[HeaderT, ...]:
     """Drop copies that are equal in content; keep, of each, the one with the first path."""
