@@ -4,7 +4,7 @@
  * touches a voxel, and works without the interpreter's lock. Nothing here knows a feature: those are formulas over
  * what is counted here (formulas.py). Definitions follow PyRadiomics 3.0.1; the code is our own.
  *
- * A "grey-level volume" is int32 (z, y, x): 0 outside the region, else 1 + the rank of the voxel's grey level among
+ * A "grey-level volume" is uint16 (z, y, x): 0 outside the region, else 1 + the rank of the voxel's grey level among
  * those present. It is padded with zeros, so that a neighbour is read without asking whether it exists; only voxels
  * further from the border than the longest offset are visited, so no read can leave the buffer.
  */
@@ -79,23 +79,21 @@ typedef struct {
 
 typedef struct {
     Py_buffer view;
-    const int32_t *voxel;
+    const uint16_t *voxel;
     Py_ssize_t size[3];
 } Levels;
 
 static int take_levels(PyObject *object, Levels *levels, long highest)
 {
-    if (take(object, &levels->view, "i", 3, 0, "levels") < 0)
+    if (take(object, &levels->view, "H", 3, 0, "levels") < 0)
         return -1;
     levels->voxel = levels->view.buf;
     for (int axis = 0; axis < 3; axis++)
         levels->size[axis] = levels->view.shape[axis];
     Py_ssize_t total = count_of(&levels->view);
-    uint32_t seen = 0;
-    for (Py_ssize_t i = 0; i < total; i++) {
-        uint32_t level = (uint32_t)levels->voxel[i];
-        seen = level > seen ? level : seen;
-    }
+    uint16_t seen = 0;
+    for (Py_ssize_t i = 0; i < total; i++)
+        seen = levels->voxel[i] > seen ? levels->voxel[i] : seen;
     if (highest < 1 || (long)seen > highest || total > INT32_MAX) {
         PyErr_SetString(PyExc_ValueError, "levels must lie between 0 and the number of grey levels");
         PyBuffer_Release(&levels->view);
@@ -224,7 +222,7 @@ PyDoc_STRVAR(levels_doc, "levels(image, mask, table, padded): table[value + 3276
 
 static PyObject *levels(PyObject *self, PyObject *args)
 {
-    static const Wanted wanted[] = {{"h", 3, 0, "image"}, {"?", 3, 0, "mask"}, {"i", 1, 0, "table"}, {"i", 3, 1, "padded"}};
+    static const Wanted wanted[] = {{"h", 3, 0, "image"}, {"?", 3, 0, "mask"}, {"H", 1, 0, "table"}, {"H", 3, 1, "padded"}};
     Py_buffer views[4], *image = &views[0], *mask = &views[1], *table = &views[2], *out = &views[3];
     if (take_all(args, wanted, 4, views) < 0)
         return NULL;
@@ -237,14 +235,14 @@ static PyObject *levels(PyObject *self, PyObject *args)
     if (!fits) {
         PyErr_SetString(PyExc_ValueError, "image, mask and padded volume do not fit each other, or the table is short");
     } else {
-        const int32_t *level = (const int32_t *)table->buf + 32768;
+        const uint16_t *level = (const uint16_t *)table->buf + 32768;
         Py_BEGIN_ALLOW_THREADS
         for (Py_ssize_t z = 0; z < mask->shape[0]; z++)
             for (Py_ssize_t y = 0; y < mask->shape[1]; y++) {
                 Py_ssize_t from = (z * mask->shape[1] + y) * mask->shape[2];
                 const int16_t *value = (const int16_t *)image->buf + from;
                 const unsigned char *inside = (const unsigned char *)mask->buf + from;
-                int32_t *to = (int32_t *)out->buf + ((z + pad[0]) * out->shape[1] + y + pad[1]) * out->shape[2] + pad[2];
+                uint16_t *to = (uint16_t *)out->buf + ((z + pad[0]) * out->shape[1] + y + pad[1]) * out->shape[2] + pad[2];
                 for (Py_ssize_t x = 0; x < mask->shape[2]; x++)
                     to[x] = inside[x] ? level[value[x]] : 0;
             }
@@ -301,7 +299,7 @@ static PyObject *glcm(PyObject *self, PyObject *args)
     if (t.out.shape[0] != grey || t.out.shape[1] != grey || t.out.shape[2] != t.offsets.count) {
         PyErr_SetString(PyExc_ValueError, "out must be (grey, grey, offsets)");
     } else {
-        const int32_t *voxel = t.levels.voxel;
+        const uint16_t *voxel = t.levels.voxel;
         const Py_ssize_t angles = t.offsets.count, wide = grey * angles;
         int32_t *out = t.out.buf;
         Py_BEGIN_ALLOW_THREADS
@@ -310,7 +308,7 @@ static PyObject *glcm(PyObject *self, PyObject *args)
                 continue;
             int32_t *line = out + (voxel[i] - 1) * wide;
             for (Py_ssize_t k = 0; k < angles; k++) {
-                int32_t other = voxel[i + t.offsets.step[k]];
+                uint16_t other = voxel[i + t.offsets.step[k]];
                 if (other)
                     line[(other - 1) * angles + k]++;
             }
@@ -337,15 +335,18 @@ static int take_alike(PyObject *object, Alike *alike, const Levels *levels, cons
         fits &= alike->view.shape[axis] == levels->size[axis];
     uint16_t beyond = 0;
     if (fits) /* a bit on a voxel that an offset leads out of, or for no offset, would lead out of the buffer */
-        for (Py_ssize_t z = 0, i = 0; z < levels->size[0]; z++)
+        for (Py_ssize_t z = 0; z < levels->size[0]; z++)
             for (Py_ssize_t y = 0; y < levels->size[1]; y++) {
+                const Py_ssize_t wide = levels->size[2], margin = offsets->reach[2];
+                const uint16_t *row = alike->bits + (z * levels->size[1] + y) * wide;
                 int rim = z < offsets->reach[0] || z >= levels->size[0] - offsets->reach[0] || y < offsets->reach[1] ||
                           y >= levels->size[1] - offsets->reach[1];
-                for (Py_ssize_t x = 0; x < levels->size[2]; x++, i++)
-                    if (rim || x < offsets->reach[2] || x >= levels->size[2] - offsets->reach[2])
-                        beyond |= alike->bits[i];
-                    else
-                        beyond |= (uint16_t)(alike->bits[i] & ~((1u << offsets->count) - 1));
+                uint16_t any = 0;
+                for (Py_ssize_t x = 0; x < wide; x++)
+                    any |= row[x];
+                beyond |= rim ? any : (uint16_t)(any & ~((1u << offsets->count) - 1));
+                for (Py_ssize_t x = 0; x < margin; x++)
+                    beyond |= row[x] | row[wide - 1 - x];
             }
     if (!fits || beyond) {
         PyErr_SetString(PyExc_ValueError, "alike was not made from these levels and offsets");
@@ -378,12 +379,12 @@ static PyObject *alike(PyObject *self, PyObject *args)
         for (Py_ssize_t z = reach[0]; z < size[0] - reach[0]; z++)
             for (Py_ssize_t y = reach[1]; y < size[1] - reach[1]; y++) {
                 Py_ssize_t from = (z * size[1] + y) * size[2] + reach[2];
-                const int32_t *restrict here = t.levels.voxel + from;
+                const uint16_t *restrict here = t.levels.voxel + from;
                 uint16_t *restrict bits = (uint16_t *)t.out.buf + from;
                 for (Py_ssize_t x = 0; x < wide; x++)
                     bits[x] = 0;
                 for (Py_ssize_t k = 0; k < t.offsets.count; k++) {
-                    const int32_t *there = here - t.offsets.step[k];
+                    const uint16_t *there = here - t.offsets.step[k];
                     uint16_t bit = (uint16_t)(1u << k);
                     for (Py_ssize_t x = 0; x < wide; x++)
                         bits[x] |= here[x] == there[x] ? bit : 0;
@@ -399,7 +400,7 @@ static PyObject *alike(PyObject *self, PyObject *args)
 /* Whether two voxels of the region share a line along offset k, with a gap between them or without. */
 static int shares_a_line(const Levels *levels, const Offsets *offsets, Py_ssize_t k)
 {
-    const int32_t *voxel = levels->voxel;
+    const uint16_t *voxel = levels->voxel;
     FOR_EACH_VOXEL(*levels, *offsets)
         if (voxel[i] && voxel[i + offsets->step[k]])
             return 1;
@@ -423,8 +424,117 @@ static int shares_a_line(const Levels *levels, const Offsets *offsets, Py_ssize_
     return 0;
 }
 
+/* Sixteen counters for each grey level, one for each bit: a voxel's bits are added to all at once, in two additions of
+ * eight short numbers that the compiler makes one instruction each; before one can overflow they go to long ones. */
+typedef struct {
+    uint16_t spread[256][8]; /* bit k of the index in place k */
+    long grey, added;
+    uint16_t (*brief)[16];
+    int32_t (*whole)[16];
+} Tally;
+
+static int open_tally(Tally *tally, long grey)
+{
+    for (int bits = 0; bits < 256; bits++)
+        for (int k = 0; k < 8; k++)
+            tally->spread[bits][k] = bits >> k & 1;
+    tally->grey = grey;
+    tally->added = 0;
+    tally->brief = PyMem_RawCalloc((size_t)grey, sizeof *tally->brief);
+    tally->whole = PyMem_RawCalloc((size_t)grey, sizeof *tally->whole);
+    return tally->brief && tally->whole ? 0 : -1;
+}
+
+static void sum_up(Tally *tally)
+{
+    for (long level = 0; level < tally->grey; level++)
+        for (int k = 0; k < 16; k++)
+            tally->whole[level][k] += tally->brief[level][k];
+    memset(tally->brief, 0, (size_t)tally->grey * sizeof *tally->brief);
+    tally->added = 0;
+}
+
+static inline void add_bits(Tally *tally, long level, uint16_t bits)
+{
+    uint16_t *restrict brief = tally->brief[level];
+    const uint16_t *low = tally->spread[bits & 255], *high = tally->spread[bits >> 8];
+    for (int k = 0; k < 8; k++)
+        brief[k] = (uint16_t)(brief[k] + low[k]);
+    for (int k = 0; k < 8; k++)
+        brief[8 + k] = (uint16_t)(brief[8 + k] + high[k]);
+    if (++tally->added == UINT16_MAX)
+        sum_up(tally);
+}
+
+static void close_tally(Tally *tally)
+{
+    PyMem_RawFree(tally->brief);
+    PyMem_RawFree(tally->whole);
+}
+
+/* Count runs into out[level, length - 1, k], of which two voxels are met as `pairs` and the longer ones one by one. */
+static void count_runs(const Texture *t, const Alike *same, Tally *pairs, uint16_t *row)
+{
+    const uint16_t *voxel = t->levels.voxel;
+    const Py_ssize_t *size = t->levels.size, *reach = t->offsets.reach, wide = size[2] - 2 * reach[2];
+    const Py_ssize_t angles = t->offsets.count, most = t->out.shape[1];
+    int32_t *out = t->out.buf;
+    for (Py_ssize_t z = reach[0]; z < size[0] - reach[0]; z++)
+        for (Py_ssize_t y = reach[1]; y < size[1] - reach[1]; y++) {
+            Py_ssize_t from = (z * size[1] + y) * size[2] + reach[2];
+            const uint16_t *bits = same->bits + from;
+            /* Bit k of row[x]: the two voxels before x have its level. */
+            memset(row, 0, (size_t)wide * sizeof *row);
+            for (Py_ssize_t k = 0; k < angles; k++) {
+                const uint16_t *before = bits - t->offsets.step[k];
+                uint16_t bit = (uint16_t)(1u << k);
+                for (Py_ssize_t x = 0; x < wide; x++)
+                    row[x] |= bits[x] & before[x] & bit;
+            }
+            for (Py_ssize_t x = 0; x < wide; x++) {
+                Py_ssize_t i = from + x;
+                if (!voxel[i])
+                    continue;
+                int32_t *line = out + (voxel[i] - 1) * most * angles;
+                line[0]++; /* the level's voxels, for now */
+                add_bits(pairs, voxel[i] - 1, bits[x]);
+                for (unsigned longer = row[x]; longer; longer &= longer - 1) {
+                    int k = __builtin_ctz(longer);
+                    const Py_ssize_t step = t->offsets.step[k];
+                    if (same->bits[i + step] >> k & 1)
+                        continue; /* the run goes on; it is counted at its end */
+                    Py_ssize_t length = 3, j = i - 2 * step;
+                    while (length < most && same->bits[j] >> k & 1) {
+                        length++;
+                        j -= step;
+                    }
+                    line[(length - 1) * angles + k]++;
+                }
+            }
+        }
+    sum_up(pairs);
+    /* A run of n voxels has n - 1 pairs: what the longer ones leave are runs of two, what all leave are single. */
+    for (long level = 0; level < t->grey; level++) {
+        int32_t *line = out + level * most * angles, voxels = angles ? line[0] : 0;
+        for (Py_ssize_t k = 0; k < angles; k++) {
+            int32_t two = pairs->whole[level][k], one = voxels;
+            for (Py_ssize_t length = 3; length <= most; length++) {
+                int32_t runs = line[(length - 1) * angles + k];
+                two -= runs * (int32_t)(length - 1);
+                one -= runs * (int32_t)length;
+            }
+            line[angles + k] = two;
+            line[k] = one - 2 * two;
+        }
+    }
+    for (Py_ssize_t k = 0; k < angles; k++)
+        if (!shares_a_line(&t->levels, &t->offsets, k))
+            for (long level = 0; level < t->grey; level++)
+                out[level * most * angles + k] = 0;
+}
+
 PyDoc_STRVAR(glrlm_doc,
-             "glrlm(levels, offsets, grey, alike, out): out[i, n - 1, k] = runs of level i and length n along offset k.\n\n"
+             "glrlm(levels, offsets, grey, alike, out): out[i, n - 1, k] = runs of level i and length n along offset k; out must be zeros.\n\n"
              "An offset along which no two voxels of the region share a line has no runs.");
 
 static PyObject *glrlm(PyObject *self, PyObject *args)
@@ -439,46 +549,23 @@ static PyObject *glrlm(PyObject *self, PyObject *args)
         return NULL;
     if (take_alike(objects[2], &same, &t.levels, &t.offsets) < 0)
         return close_texture(&t);
-    Py_ssize_t longest = 0;
+    Py_ssize_t longest = 2;
     for (int axis = 0; axis < 3; axis++)
         longest = t.levels.size[axis] > longest ? t.levels.size[axis] : longest;
     if (t.out.shape[0] != grey || t.out.shape[1] < longest || t.out.shape[2] != t.offsets.count) {
-        PyErr_SetString(PyExc_ValueError, "out must be (grey, longest side, offsets)");
+        PyErr_SetString(PyExc_ValueError, "out must be (grey, longest side and at least 2, offsets)");
     } else {
-        const int32_t *voxel = t.levels.voxel;
-        const Py_ssize_t angles = t.offsets.count, most = t.out.shape[1];
-        int32_t *out = t.out.buf;
-        Py_BEGIN_ALLOW_THREADS
-        /* Most runs are single voxels: count every voxel as one, and take back those that a longer run holds. */
-        FOR_EACH_VOXEL(t.levels, t.offsets)
-            if (voxel[i])
-                out[(voxel[i] - 1) * most * angles]++;
-        for (long level = 0; level < grey; level++)
-            for (Py_ssize_t k = 1; k < angles; k++)
-                out[level * most * angles + k] = out[level * most * angles];
-        FOR_EACH_VOXEL(t.levels, t.offsets) {
-            if (!voxel[i])
-                continue;
-            int32_t *line = out + (voxel[i] - 1) * most * angles;
-            for (unsigned bits = same.bits[i]; bits; bits &= bits - 1) {
-                int k = __builtin_ctz(bits);
-                const Py_ssize_t step = t.offsets.step[k];
-                if (same.bits[i + step] >> k & 1)
-                    continue; /* the run goes on; it is counted at its end */
-                Py_ssize_t length = 2, j = i - step;
-                while (length < most && same.bits[j] >> k & 1) {
-                    length++;
-                    j -= step;
-                }
-                line[(length - 1) * angles + k]++;
-                line[k] -= (int32_t)length;
-            }
+        Tally pairs;
+        uint16_t *row = PyMem_RawMalloc((size_t)(t.levels.size[2] + 1) * sizeof *row);
+        if (open_tally(&pairs, grey) < 0 || !row) {
+            PyErr_NoMemory();
+        } else {
+            Py_BEGIN_ALLOW_THREADS
+            count_runs(&t, &same, &pairs, row);
+            Py_END_ALLOW_THREADS
         }
-        for (Py_ssize_t k = 0; k < angles; k++)
-            if (!shares_a_line(&t.levels, &t.offsets, k))
-                for (long level = 0; level < grey; level++)
-                    out[level * most * angles + k] = 0;
-        Py_END_ALLOW_THREADS
+        close_tally(&pairs);
+        PyMem_RawFree(row);
     }
     PyBuffer_Release(&same.view);
     return close_texture(&t);
@@ -492,6 +579,23 @@ static int32_t root_of(int32_t *parent, int32_t i)
         i = parent[i];
     }
     return i;
+}
+
+/* For each offset, the others whose neighbours touch its own: bit j of beside[k] where offsets j and k are one offset
+ * apart. Where both neighbours have the voxel's level they have that of one another, and are of one zone already. */
+static void find_beside(const Offsets *offsets, uint16_t beside[16])
+{
+    for (Py_ssize_t k = 0; k < offsets->count; k++) {
+        beside[k] = 0;
+        for (Py_ssize_t j = 0; j < offsets->count; j++)
+            for (Py_ssize_t m = 0; m < offsets->count; m++)
+                for (int sign = -1; sign <= 1; sign += 2) {
+                    int one_apart = 1;
+                    for (int axis = 0; axis < 3; axis++)
+                        one_apart &= offsets->along[j][axis] - offsets->along[k][axis] == sign * offsets->along[m][axis];
+                    beside[k] |= (uint16_t)(one_apart << j);
+                }
+    }
 }
 
 PyDoc_STRVAR(zones_doc,
@@ -523,15 +627,19 @@ static PyObject *zones(PyObject *self, PyObject *args)
         PyBuffer_Release(&same.view);
         return PyErr_Occurred() ? NULL : PyErr_NoMemory();
     }
-    const int32_t *voxel = levels.voxel;
+    const uint16_t *voxel = levels.voxel;
+    uint16_t beside[16];
+    find_beside(&offsets, beside);
     Py_BEGIN_ALLOW_THREADS
     FOR_EACH_VOXEL(levels, offsets) {
         int32_t root = (int32_t)i;
         if (!voxel[i])
             continue;
         parent[i] = root;
-        for (unsigned bits = same.bits[i]; bits; bits &= bits - 1) {
-            int32_t other = root_of(parent, (int32_t)(i - offsets.step[__builtin_ctz(bits)]));
+        for (unsigned bits = same.bits[i]; bits;) {
+            int k = __builtin_ctz(bits);
+            bits &= (bits - 1) & ~(unsigned)beside[k];
+            int32_t other = root_of(parent, (int32_t)(i - offsets.step[k]));
             if (other < root) { /* roots are a zone's first voxel, so every parent lies before its child */
                 parent[root] = other;
                 root = other;
@@ -604,10 +712,10 @@ static PyObject *gldm(PyObject *self, PyObject *args)
         Py_BEGIN_ALLOW_THREADS
         for (Py_ssize_t z = reach[0]; z < size[0] - reach[0]; z++)
             for (Py_ssize_t y = reach[1]; y < size[1] - reach[1]; y++) {
-                const int32_t *here = t.levels.voxel + (z * size[1] + y) * size[2] + reach[2];
+                const uint16_t *here = t.levels.voxel + (z * size[1] + y) * size[2] + reach[2];
                 memset(row, 0, (size_t)wide * sizeof *row);
                 for (Py_ssize_t k = 0; k < t.offsets.count; k++) {
-                    const int32_t *before = here - t.offsets.step[k], *after = here + t.offsets.step[k];
+                    const uint16_t *before = here - t.offsets.step[k], *after = here + t.offsets.step[k];
                     if (tolerance == 0)
                         for (Py_ssize_t x = 0; x < wide; x++)
                             row[x] = (uint16_t)(row[x] + (here[x] == before[x]) + (here[x] == after[x]));
@@ -663,7 +771,8 @@ static PyObject *ngtdm(PyObject *self, PyObject *args)
         for (Py_ssize_t z = reach[0]; z < size[0] - reach[0]; z++)
             for (Py_ssize_t y = reach[1]; y < size[1] - reach[1]; y++) {
                 Py_ssize_t from = (z * size[1] + y) * size[2] + reach[2];
-                const int32_t *here = t.levels.voxel + from, *tone = (const int32_t *)tones.buf + from;
+                const uint16_t *here = t.levels.voxel + from;
+                const int32_t *tone = (const int32_t *)tones.buf + from;
                 memset(sum, 0, (size_t)wide * sizeof *sum);
                 memset(neighbours, 0, (size_t)wide * sizeof *neighbours);
                 for (Py_ssize_t k = 0; k < t.offsets.count; k++) {

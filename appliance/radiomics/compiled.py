@@ -44,6 +44,7 @@ _DIAMETER_BITS = {
 }  # fmt: skip
 
 _INT16_VALUES = 65536
+_MOST_LEVELS = 65535  # of a grey-level volume; PyRadiomics' co-occurrence matrix of as many would take 450 GB
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,14 +181,14 @@ class _Discretised:
     grey_counts
         (k,) voxels of each grey level that is present.
     levels
-        (z, y, x) int32 ranks, padded; empty where no matrix is wanted.
+        (z, y, x) ranks, padded; empty where no matrix is wanted.
     """
 
     values: Floats
     counts: Int64
     grey: Int64
     grey_counts: Int64
-    levels: npt.NDArray[np.int32]
+    levels: npt.NDArray[np.uint16]
 
     @property
     def highest(self) -> int:
@@ -203,11 +204,25 @@ def _ranked(ascending: Int64, counts: Int64) -> tuple[Int64, Int64, Int64]:
     return np.concatenate([[0], ascending[starts]]), np.add.reduceat(counts, starts), np.cumsum(new)
 
 
+def _prove_levels(grey: Int64) -> None:
+    if grey.size - 1 > _MOST_LEVELS:
+        raise Refused(
+            ReasonCode.LIMITS_EXCEEDED,
+            f"The region has {grey.size - 1} grey levels; texture features can be computed of {_MOST_LEVELS} at most.",
+        )
+
+
 def _discretise(roi: MeasurableRoi, settings: Mapping[str, Any], pad: list[int] | None) -> _Discretised:
-    """Bin the region once for all features; `pad` is the margin of the grey-level volume, None for no volume."""
+    """Bin the region once for all features; `pad` is the margin of the grey-level volume, None for no volume.
+
+    Raises
+    ------
+    Refused
+        ``limits_exceeded`` for more grey levels than the volume can hold.
+    """
     image, mask = roi.image, roi.mask
     shape = (0, 0, 0) if pad is None else tuple(n + 2 * margin for n, margin in zip(mask.shape, pad, strict=True))
-    levels = np.zeros(shape, dtype=np.int32)
+    levels = np.zeros(shape, dtype=np.uint16)
     if image.dtype == np.int16:
         # Few distinct values: count each once, and bin those instead of the voxels.
         histogram = np.zeros(_INT16_VALUES, dtype=np.int64)
@@ -218,7 +233,8 @@ def _discretise(roi: MeasurableRoi, settings: Mapping[str, Any], pad: list[int] 
         counts = histogram[occurring]
         grey, grey_counts, ranks = _ranked(np.digitize(hu, bin_edges(hu[0], hu[-1], settings)), counts)
         if pad is not None:
-            table = np.zeros(_INT16_VALUES, dtype=np.int32)
+            _prove_levels(grey)
+            table = np.zeros(_INT16_VALUES, dtype=np.uint16)
             table[occurring] = ranks
             _kernels.levels(image, mask, table, levels)
         return _Discretised(hu.astype(np.float64), counts, grey, grey_counts, levels)
@@ -228,6 +244,7 @@ def _discretise(roi: MeasurableRoi, settings: Mapping[str, Any], pad: list[int] 
     counts = np.ones(len(values), dtype=np.int64)
     grey, grey_counts, _ = _ranked(np.digitize(values, edges), counts)
     if pad is not None:
+        _prove_levels(grey)
         inner = levels[tuple(slice(margin, margin + n) for margin, n in zip(pad, mask.shape, strict=True))]
         inner[mask] = np.searchsorted(grey, np.digitize(voxels, edges))
     return _Discretised(values.astype(np.float64), counts, grey, grey_counts, levels)
@@ -314,8 +331,7 @@ def _gldm(voxels: _Discretised, steps: Int64, tolerance: int) -> Sizes:
 def _ngtdm(voxels: _Discretised, steps: Int64) -> ToneDifferences:
     k = len(voxels.grey_counts)
     matrix = np.zeros((k, 2))
-    # Where no grey level is skipped, ranks are the grey values.
-    tones = voxels.levels if voxels.highest == k else voxels.grey.astype(np.int32)[voxels.levels]
+    tones = voxels.grey.astype(np.int32)[voxels.levels]
     _kernels.ngtdm(voxels.levels, steps, k, tones, matrix)
     return ToneDifferences(matrix[:, 0], matrix[:, 1], voxels.grey[1:])
 
@@ -335,7 +351,7 @@ def components(mask: npt.NDArray[np.bool_]) -> int:
     steps = directions(part.shape, (1,), None)
     if not len(steps):
         return 1
-    levels = np.pad(part, 1).astype(np.int32)
+    levels = np.pad(part, 1).astype(np.uint16)
     same = np.zeros(levels.shape, dtype=np.uint16)
     _kernels.alike(levels, steps, 1, same)
     return len(_kernels.zones(levels, steps, 1, same)) // 8  # each is two integers of 32 bits: level and size

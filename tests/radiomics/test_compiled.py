@@ -86,6 +86,29 @@ def test_matrices_are_pyradiomics_own_to_the_last_count(roi: MeasurableRoi, flat
     assert np.array_equal(np.stack([tones.counts, tones.s, tones.i], axis=1), theirs)
 
 
+def test_runs_of_more_voxels_of_a_level_than_a_short_counter_holds_are_pyradiomics_own() -> None:
+    smooth = np.random.default_rng(0).integers(0, 2, size=(40, 26, 50)).repeat(4, axis=2)
+    roi = MeasurableRoi((25 * smooth).astype(np.int16), np.ones(smooth.shape, dtype=bool), (1.0, 1.0, 1.0))
+    steps = compiled.directions(smooth.shape, (1,), None)
+    voxels = compiled._discretise(roi, {"binWidth": 25}, [1, 1, 1])
+    assert voxels.grey_counts.min() > 65535
+    longest = max(voxels.levels.shape)
+    runs = np.zeros((2, longest, len(steps)), dtype=np.int32)
+    _kernels.glrlm(voxels.levels, steps, 2, compiled._alike(voxels, steps), runs)
+    theirs, _ = cMatrices.calculate_glrlm((smooth + 1).astype(np.int32), roi.mask, 2, longest, False, 0)
+    assert np.array_equal(runs, theirs[0])
+
+
+def test_more_grey_levels_than_a_volume_of_them_holds_are_refused() -> None:
+    hu = np.arange(65536).reshape(64, 32, 32) - 32768
+    roi = MeasurableRoi(hu.astype(np.int16), np.ones(hu.shape, dtype=bool), (1.0, 1.0, 1.0))
+    with pytest.raises(Refused, match="65536 grey levels") as caught:
+        compiled.compute(roi, ExtractionSpec(("original_glszm_ZonePercentage",), {"binWidth": 1}))
+    assert caught.value.reason.code is ReasonCode.LIMITS_EXCEEDED
+    entropy = ExtractionSpec(("original_firstorder_Entropy",), {"binWidth": 1})
+    assert compiled.compute(roi, entropy)["original_firstorder_Entropy"] == pytest.approx(16)
+
+
 @given(
     st.tuples(*[st.integers(1, 6)] * 3),
     st.lists(st.integers(1, 4), min_size=1, max_size=3, unique=True).map(tuple),
@@ -286,7 +309,7 @@ def test_the_compiled_engine_does_not_import_pyradiomics_for_textures() -> None:
 
 
 def test_kernels_refuse_buffers_that_do_not_fit() -> None:
-    levels = np.zeros((4, 5, 6), dtype=np.int32)
+    levels = np.zeros((4, 5, 6), dtype=np.uint16)
     levels[1:-1, 1:-1, 1:-1] = 2
     steps = compiled.directions((2, 3, 4), (1,), None)
     out = np.zeros((2, 2, 13), dtype=np.int32)
@@ -302,8 +325,12 @@ def test_kernels_refuse_buffers_that_do_not_fit() -> None:
     ):
         with pytest.raises((error, ValueError) if error is BufferError else error):
             _kernels.glcm(*arguments)
-    with pytest.raises(ValueError, match="alike"):
-        _kernels.zones(levels, steps, 2, np.full(levels.shape, 0xFFFF, dtype=np.uint16))
+    inner = np.pad(np.ones((2, 3, 4), dtype=bool), 1)
+    for voxel in np.ndindex(levels.shape):  # each bit would be followed to another voxel
+        same = np.zeros(levels.shape, dtype=np.uint16)
+        same[voxel] = 1 << len(steps) if inner[voxel] else 1
+        with pytest.raises(ValueError, match="alike"):
+            _kernels.zones(levels, steps, 2, same)
     with pytest.raises(ValueError, match="forwards"):
         _kernels.zones(levels, -steps, 2, np.zeros(levels.shape, dtype=np.uint16))
     read_only = out.copy()
