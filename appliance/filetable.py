@@ -21,6 +21,7 @@ INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (path) DO UPDAT
     size = excluded.size, mtime_ns = excluded.mtime_ns, reader = excluded.reader, header = excluded.header,
     reason_code = excluded.reason_code, reason_message = excluded.reason_message, present = excluded.present
 """
+_BELOW = "path > ? AND path < ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +94,12 @@ class FileTable:
 
     def present(self, folder: str) -> Iterator[str]:
         """Give the paths of the files below a folder that are on record as being there."""
-        below = os.fsencode(folder) + b"/"
-        rows = self._db.query("SELECT path FROM files WHERE present AND substr(path, 1, ?) = ?", (len(below), below))
+        rows = self._db.query(f"SELECT path FROM files WHERE present AND {_BELOW}", _below(folder))  # noqa: S608
         return (os.fsdecode(row["path"]) for row in rows)
 
     def forget(self, folder: Path) -> None:
         """Drop the records of the files below a folder that are no more."""
-        below = os.fsencode(folder) + b"/"
-        self._db.query("DELETE FROM files WHERE substr(path, 1, ?) = ?", (len(below), below))
+        self._db.query(f"DELETE FROM files WHERE {_BELOW}", _below(folder))  # noqa: S608
 
     def unreadable(self) -> tuple[FileRecord, ...]:
         """Return the files now in the inbox that could not be read."""
@@ -111,6 +110,12 @@ class FileTable:
         """Return the paths, whether or not they are still there, of the files that belonged to a study."""
         sql = "SELECT path FROM files WHERE json_extract(header, '$[0].study_instance_uid') = ? ORDER BY path"
         return tuple(os.fsdecode(row["path"]) for row in self._db.query(sql, (study_instance_uid,)))
+
+
+def _below(folder: str | Path) -> tuple[bytes, bytes]:
+    """Values of :data:`_BELOW`: paths begin with the folder and a slash, and no other character is next to that."""
+    path = os.fsencode(folder)
+    return path + b"/", path + b"0"
 
 
 def _record(row: sqlite3.Row) -> FileRecord:

@@ -179,8 +179,8 @@ class Ledger:
 
     def _older(self, job: Job) -> Predecessor | None:
         """Find the report that the case's last job before this one delivered."""
-        sql = (
-            "SELECT * FROM jobs WHERE case_key = ? AND id < ? AND state = ? AND sr_series_instance_uid IS NOT NULL"
+        sql = (  # the plus keeps SQLite from going through all that were ever delivered instead of the case's own
+            "SELECT * FROM jobs WHERE case_key = ? AND id < ? AND +state = ? AND sr_series_instance_uid IS NOT NULL"
             " ORDER BY id DESC LIMIT 1"
         )
         older = _first(self._db.query(sql, (job.case_key, job.id, JobState.DELIVERED)))

@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from appliance.database import _FIRST_SCHEMA, SCHEMA_VERSION, Database, DatabaseReader
 from appliance.document import Predecessor
 from appliance.errors import Reason, ReasonCode, Unavailable
+from appliance.filetable import FileRecord, FileTable
 from appliance.job import IN_HAND_STATES, RESTING_STATES, TRANSITIONS, Job, JobState
 from appliance.ledger import IllegalTransitionError, Ledger, RequeueError
 
@@ -343,6 +344,67 @@ def test_only_an_answer_about_definite_content_closes_a_job(ledger: Ledger) -> N
     ledger.ready(job.id, content="c", fingerprint="f", bundle_digest="b")
     assert ledger.claim(LEASE) is not None
     assert ledger.refuse(job.id, BAD, content="c", fingerprint="f").closed
+
+
+def life_of_a_job(database: Database, key: str) -> None:
+    """Everything that the daemon asks the ledger for while it answers a study."""
+    ledger, files = Ledger(database), FileTable(database, "1")
+    files.update([FileRecord(f"/inbox/{key}", 1, 1, "[]", None)], [], [])
+    files.find(f"/inbox/{key}", 1, 1)
+    files.headers(f"/inbox/{key}")
+    files.read_at(f"/inbox/{key}")
+    assert ledger.latest(key) is None
+    job = ledger.open_job(key, key, None, "1.2.3")
+    ledger.requeued()
+    ledger.unanswered()
+    ledger.oldest_waiting()
+    ledger.long_waiting(timedelta(hours=1))
+    assert ledger.answering(key) is None
+    job = ledger.ready(job.id, content="c", fingerprint=key, bundle_digest="b")
+    assert ledger.newest_of_study(key) == job
+    assert ledger.any_ready()
+    claimed = ledger.claim(LEASE)
+    assert claimed is not None
+    assert claimed.id == job.id
+    assert ledger.predecessor(claimed) is None
+    ledger.overdue()
+    ledger.staged(job.id, {"stage": "early"}, "2.25.1", "2.25.2")
+    ledger.delivered(job.id, Path("SR-2.25.1.dcm"))
+    files.update([], [], [f"/inbox/{key}"])
+    files.forget(Path("/canary"))
+
+
+def test_what_a_job_costs_does_not_grow_with_the_jobs_of_the_past(tmp_path: Path) -> None:
+    database = Database(tmp_path / "ledger.sqlite")
+    life_of_a_job(database, "first")
+
+    def fill(start: int, stop: int) -> None:
+        for table in ("jobs", "reports", "files"):
+            columns = [row["name"] for row in database.query(f"PRAGMA table_info({table})")]
+            own = {
+                "case_key": "n",
+                "study_instance_uid": "n",
+                "fingerprint": "n",
+                "path": "CAST('/inbox/' || n AS BLOB)",
+            }
+            kept = [name for name in columns if name != "id"]
+            database.query(
+                f"INSERT INTO {table} ({', '.join(kept)}) WITH RECURSIVE many (n) AS "
+                f"(SELECT {start} UNION ALL SELECT n + 1 FROM many WHERE n < {stop - 1}) "
+                f"SELECT {', '.join(own.get(name, name) for name in kept)} FROM many, (SELECT * FROM {table} LIMIT 1)"
+            )
+
+    def steps(key: str) -> int:
+        count = itertools.count()
+        database._connection.set_progress_handler(lambda: next(count) < 0, 1)
+        life_of_a_job(database, key)
+        database._connection.set_progress_handler(None, 1)
+        return next(count)
+
+    fill(0, 100)
+    few = steps("after 100")
+    fill(100, 5000)
+    assert steps("after 5000") < 1.02 * few
 
 
 def test_a_transaction_is_all_or_nothing(tmp_path: Path) -> None:
