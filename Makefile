@@ -66,7 +66,7 @@ torture: $(VENV)/.everything ## 500 studies while the daemon is killed 200 times
 faults: $(VENV)/.everything ## the same with disk errors injected at every site that writes
 	$(BIN)/python -m tests.reliability.faults
 
-soak: $(VENV)/.everything ## 2,000 studies at full rate, and 100,000 files: memory, descriptors, growth
+soak: $(VENV)/.everything ## 6,000 studies at full rate, and 100,000 files: memory, descriptors, growth
 	$(BIN)/python -m tests.reliability.soak
 
 SEED ?= 1

@@ -85,13 +85,14 @@ def judge(root: Path, samples: Sequence[Sample], bundle: Bundle, junk: int) -> V
     for sample in samples:
         expected |= _judge_one(sample, by_series.pop(sample.series_instance_uid, []), bundle, there, verdict)
     verdict.faults["wrong"] += [f"job {job.id} is about no study" for left in by_series.values() for job in left]
+    objects = {*there, *(f"SEG-{uid}.dcm" for uid in sources)}
     for name in sorted(there):
         if name.endswith(".part"):
             verdict.faults["left over"].append(name)
         elif name not in expected:
             verdict.faults["doubled"].append(f"{name} is nobody's")
         else:
-            _prove_whole(root / "outbox" / name, {*there, *(f"SEG-{uid}.dcm" for uid in sources)}, verdict)
+            _prove_whole(root / "outbox" / name, objects, verdict)
     verdict.faults = defaultdict(list, {sort: which for sort, which in verdict.faults.items() if which})
     return verdict
 
