@@ -110,20 +110,21 @@ static int take_offsets(PyObject *object, Offsets *offsets, const Levels *levels
     int fits = view.shape[1] == 3 && view.shape[0] <= MAX_OFFSETS;
     memset(offsets->reach, 0, sizeof offsets->reach);
     offsets->count = fits ? view.shape[0] : 0;
-    for (Py_ssize_t k = 0; k < offsets->count; k++) {
+    for (Py_ssize_t k = 0; k < offsets->count && fits; k++) {
         const long *offset = (const long *)view.buf + 3 * k;
         for (int axis = 0; axis < 3; axis++) {
-            Py_ssize_t length = labs(offset[axis]);
-            fits &= length < levels->size[axis];
+            const Py_ssize_t most = (levels->size[axis] - 1) / 2; /* it is padded on both sides, and holds something */
+            fits &= -most <= offset[axis] && offset[axis] <= most;
+            const Py_ssize_t length = fits ? labs(offset[axis]) : 0;
             offsets->along[k][axis] = offset[axis];
             if (length > offsets->reach[axis])
                 offsets->reach[axis] = length;
         }
-        offsets->step[k] = (offset[0] * levels->size[1] + offset[1]) * levels->size[2] + offset[2];
+        offsets->step[k] = fits ? (offset[0] * levels->size[1] + offset[1]) * levels->size[2] + offset[2] : 0;
     }
     PyBuffer_Release(&view);
     if (!fits) {
-        PyErr_Format(PyExc_ValueError, "offsets must be at most %d triples that fit the volume", MAX_OFFSETS);
+        PyErr_Format(PyExc_ValueError, "offsets must be at most %d triples that fit the padded volume", MAX_OFFSETS);
         return -1;
     }
     return 0;
@@ -324,7 +325,7 @@ typedef struct {
     const uint16_t *bits;
 } Alike;
 
-/* Take what alike() made for these levels and offsets; the shapes must agree. */
+/* Take what alike() made for these levels and offsets: proven is that no bit leads out of the buffer, not that it is true. */
 static int take_alike(PyObject *object, Alike *alike, const Levels *levels, const Offsets *offsets)
 {
     if (take(object, &alike->view, "H", 3, 0, "alike") < 0)
@@ -472,7 +473,8 @@ static void close_tally(Tally *tally)
     PyMem_RawFree(tally->whole);
 }
 
-/* Count runs into out[level, length - 1, k], of which two voxels are met as `pairs` and the longer ones one by one. */
+/* Count runs into out[level, length - 1, k]: pairs of equal neighbours are tallied, and only runs of three and more are
+ * followed one by one. */
 static void count_runs(const Texture *t, const Alike *same, Tally *pairs, uint16_t *row)
 {
     const uint16_t *voxel = t->levels.voxel;
@@ -515,7 +517,7 @@ static void count_runs(const Texture *t, const Alike *same, Tally *pairs, uint16
     sum_up(pairs);
     /* A run of n voxels has n - 1 pairs: what the longer ones leave are runs of two, what all leave are single. */
     for (long level = 0; level < t->grey; level++) {
-        int32_t *line = out + level * most * angles, voxels = angles ? line[0] : 0;
+        int32_t *line = out + level * most * angles, voxels = line[0];
         for (Py_ssize_t k = 0; k < angles; k++) {
             int32_t two = pairs->whole[level][k], one = voxels;
             for (Py_ssize_t length = 3; length <= most; length++) {
@@ -552,8 +554,8 @@ static PyObject *glrlm(PyObject *self, PyObject *args)
     Py_ssize_t longest = 2;
     for (int axis = 0; axis < 3; axis++)
         longest = t.levels.size[axis] > longest ? t.levels.size[axis] : longest;
-    if (t.out.shape[0] != grey || t.out.shape[1] < longest || t.out.shape[2] != t.offsets.count) {
-        PyErr_SetString(PyExc_ValueError, "out must be (grey, longest side and at least 2, offsets)");
+    if (!t.offsets.count || t.out.shape[0] != grey || t.out.shape[1] < longest || t.out.shape[2] != t.offsets.count) {
+        PyErr_SetString(PyExc_ValueError, "there must be offsets, and out be (grey, longest side and at least 2, offsets)");
     } else {
         Tally pairs;
         uint16_t *row = PyMem_RawMalloc((size_t)(t.levels.size[2] + 1) * sizeof *row);
@@ -621,12 +623,13 @@ static PyObject *zones(PyObject *self, PyObject *args)
         if (offsets.step[k] <= 0)
             PyErr_SetString(PyExc_ValueError, "offsets must point forwards");
     Py_ssize_t total = count_of(&levels.view), found = 0;
-    int32_t *parent = PyErr_Occurred() ? NULL : PyMem_RawMalloc((size_t)total * sizeof *parent + 1);
+    int32_t *parent = PyErr_Occurred() ? NULL : PyMem_RawCalloc((size_t)total + 1, sizeof *parent);
     if (!parent) {
         PyBuffer_Release(&levels.view);
         PyBuffer_Release(&same.view);
         return PyErr_Occurred() ? NULL : PyErr_NoMemory();
     }
+    /* Zeros, so that a bit that leads out of the region, which the levels do not bear out, leads to voxel 0 and stays. */
     const uint16_t *voxel = levels.voxel;
     uint16_t beside[16];
     find_beside(&offsets, beside);

@@ -99,6 +99,15 @@ def test_runs_of_more_voxels_of_a_level_than_a_short_counter_holds_are_pyradiomi
     assert np.array_equal(runs, theirs[0])
 
 
+def test_a_short_counter_is_read_before_it_overflows() -> None:
+    levels = np.pad(np.ones((1, 1, 140_000), dtype=np.uint16), 1)
+    steps, same = np.array([[0, 0, 1]]), np.zeros(levels.shape, dtype=np.uint16)
+    runs = np.zeros((1, 140_002, 1), dtype=np.int32)
+    _kernels.alike(levels, steps, 1, same)
+    _kernels.glrlm(levels, steps, 1, same, runs)
+    assert np.argwhere(runs).tolist() == [[0, 139_999, 0]]
+
+
 def test_more_grey_levels_than_a_volume_of_them_holds_are_refused() -> None:
     hu = np.arange(65536).reshape(64, 32, 32) - 32768
     roi = MeasurableRoi(hu.astype(np.int16), np.ones(hu.shape, dtype=bool), (1.0, 1.0, 1.0))
@@ -321,6 +330,8 @@ def test_kernels_refuse_buffers_that_do_not_fit() -> None:
         ((levels, steps, 1, out), ValueError),  # a level beyond the last would be written outside the matrix
         ((levels, steps, 2, out[:, :, :12].copy()), ValueError),
         ((levels, steps * 9, 2, out), ValueError),  # further than the volume is wide
+        ((levels, steps * 2, 2, out), ValueError),  # further than it is padded
+        ((levels, np.full_like(steps, -(2**63)), 2, out), ValueError),
         ((levels, steps[:, :2].copy(), 2, out), ValueError),
     ):
         with pytest.raises((error, ValueError) if error is BufferError else error):
@@ -331,6 +342,16 @@ def test_kernels_refuse_buffers_that_do_not_fit() -> None:
         same[voxel] = 1 << len(steps) if inner[voxel] else 1
         with pytest.raises(ValueError, match="alike"):
             _kernels.zones(levels, steps, 2, same)
+    astray = np.zeros(levels.shape, dtype=np.uint16)
+    astray[2, 2, 2] = 1
+    alone = np.zeros_like(levels)
+    alone[2, 2, 2] = 1
+    _kernels.zones(alone, steps, 2, astray)  # says that a voxel is like one outside: no answer, but no crash either
+    bare, same = np.ones((6, 7, 8), dtype=np.uint16), np.zeros((6, 7, 8), dtype=np.uint16)  # not padded
+    _kernels.alike(bare, steps, 2, same)
+    _kernels.zones(bare, steps, 2, same)
+    with pytest.raises(ValueError, match="offsets"):
+        _kernels.glrlm(levels, steps[:0], 2, np.zeros_like(levels), np.zeros((2, 6, 0), dtype=np.int32))
     with pytest.raises(ValueError, match="forwards"):
         _kernels.zones(levels, -steps, 2, np.zeros(levels.shape, dtype=np.uint16))
     read_only = out.copy()
