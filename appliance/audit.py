@@ -133,8 +133,8 @@ class Audit:
     def __init__(self, folder: Path, *, rotate_bytes: int = ROTATE_BYTES) -> None:
         self._folder, self._rotate_bytes = folder, rotate_bytes
         self._end: _End | None = None
-        # What the last entry of an event said of a job, as (its number, digest): in this file or in the one before, and
-        # of the latest so many alone. What was forgotten is told again in full, and not marked as a repeat.
+        # What the last entry of an event said of a job, as (its number, digest): of the latest so many alone. What was
+        # forgotten is told again without being marked as a repeat.
         self._said: dict[tuple[object, str], tuple[int, bytes]] = {}
         self._said_before: dict[tuple[object, str], tuple[int, bytes]] = {}
 
@@ -164,7 +164,6 @@ class Audit:
                     logger.warning("audit_recovered", extra=torn)
                 elif end.size >= self._rotate_bytes:
                     end.number, end.size = end.number + 1, 0
-                    self._turn_over()
                 self._append(end, event, fields)
         except OSError as error:
             raise Unavailable(
@@ -187,7 +186,6 @@ class Audit:
         for number, path in files:
             if number > self._end.number:
                 self._end.number, self._end.size, self._end.torn = number, 0, b""
-                self._turn_over()
             if number == self._end.number:
                 self._read_on(self._end, path)
         return self._end
@@ -218,16 +216,13 @@ class Audit:
         end.torn = b""
         self._remember(end, entry, line)
 
-    def _turn_over(self) -> None:
-        self._said_before, self._said = self._said, {}
-
     def _remember(self, end: _End, entry: Entry, line: bytes) -> None:
         end.seq, end.sha256 = entry.seq, entry.sha256
         if isinstance(entry.fields.get("job"), int):
             first = entry.seq if entry.repeats is None else entry.repeats
             self._said[entry.fields["job"], entry.event] = (first, _statement(line))
             if len(self._said) >= _REMEMBERED:
-                self._turn_over()
+                self._said_before, self._said = self._said, {}
 
 
 def _statement(line: bytes) -> bytes:

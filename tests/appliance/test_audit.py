@@ -184,14 +184,17 @@ def test_what_is_said_again_is_marked_as_such_even_after_a_restart(tmp_path: Pat
     assert [entry.repeats for entry in entries(tmp_path)] == [None, None, 2, None, None, None, None]
 
 
-def test_only_the_latest_statements_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("rotate_bytes", [audit.ROTATE_BYTES, 1])
+def test_only_the_latest_statements_are_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rotate_bytes: int
+) -> None:
     monkeypatch.setattr(audit, "_REMEMBERED", 4)
-    log = Audit(tmp_path)
-    for job in [*range(20), 19, 0]:
+    log = Audit(tmp_path, rotate_bytes=rotate_bytes)
+    for job in [*range(20), 17, 0]:
         log.write("job_staged", job=job, answer=ANSWER)
         assert len(log._said) + len(log._said_before) <= 8
-    Audit(tmp_path).write("job_staged", job=19, answer=ANSWER)  # another process, which reads them
-    assert [entry.repeats for entry in [*entries(tmp_path)][20:]] == [20, None, 20]
+    Audit(tmp_path).write("job_staged", job=17, answer=ANSWER)  # another process, which reads them
+    assert [entry.repeats for entry in [*entries(tmp_path)][20:]] == [18, None, 18]
 
 
 @pytest.fixture
