@@ -68,6 +68,8 @@ _MIGRATIONS = (
     "ALTER TABLE jobs ADD COLUMN reader TEXT",
     # What a report names as the one before it, fixed with its date.
     "ALTER TABLE reports ADD COLUMN predecessor TEXT",
+    # A canary under way is looked for by its study, and often before there is a job.
+    "CREATE INDEX jobs_by_study ON jobs (study_instance_uid)",
 )
 
 SCHEMA_VERSION = len(_MIGRATIONS)

@@ -113,7 +113,7 @@ class FileTable:
 
 
 def _below(folder: str | Path) -> tuple[bytes, bytes]:
-    """Values of :data:`_BELOW`: paths begin with the folder and a slash, and no other character is next to that."""
+    """Values of :data:`_BELOW`: ``0`` is the byte after ``/``, so the range holds what begins with folder and slash."""
     path = os.fsencode(folder)
     return path + b"/", path + b"0"
 

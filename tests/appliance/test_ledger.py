@@ -347,13 +347,14 @@ def test_only_an_answer_about_definite_content_closes_a_job(ledger: Ledger) -> N
 
 
 def life_of_a_job(database: Database, key: str) -> None:
-    """Everything that the daemon asks the ledger for while it answers a study."""
+    """What the daemon asks the ledger for while it answers a study at once."""
     ledger, files = Ledger(database), FileTable(database, "1")
     files.update([FileRecord(f"/inbox/{key}", 1, 1, "[]", None)], [], [])
     files.find(f"/inbox/{key}", 1, 1)
     files.headers(f"/inbox/{key}")
     files.read_at(f"/inbox/{key}")
     assert ledger.latest(key) is None
+    assert ledger.newest_of_study(key) is None
     job = ledger.open_job(key, key, None, "1.2.3")
     ledger.requeued()
     ledger.unanswered()
