@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from appliance.dicom.cases import Case
-from appliance.dicom.header import Header
 from appliance.errors import ReasonCode
 from appliance.job import Job, JobState
 from appliance.ledger import Ledger
@@ -70,8 +69,7 @@ class Canary:
 
     def is_one(self, case: Case) -> bool:
         """Whether a case is a canary: all its files lie in the canaries' inbox."""
-        headers: tuple[Header, ...] = (*case.images, *case.rois)
-        return bool(headers) and all(header.path.is_relative_to(self.inbox) for header in headers)
+        return bool(case.headers) and all(header.path.is_relative_to(self.inbox) for header in case.headers)
 
     def next_due(self) -> float:
         """When :meth:`tick` next has something to do."""

@@ -21,7 +21,7 @@ from appliance.covariates import Site, known_covariates
 from appliance.dicom.cases import Case
 from appliance.dicom.completeness import ReferenceSlices, reference_slices
 from appliance.dicom.files import with_pixel_digest
-from appliance.dicom.header import Header, ImageHeader
+from appliance.dicom.header import ImageHeader
 from appliance.dicom.roi import Region, SelectionRule, choose, load_regions
 from appliance.document import Predecessor
 from appliance.errors import Held, ReasonCode, Refused
@@ -86,10 +86,9 @@ class Staged:
 
 def _prove_identity(case: Case) -> None:
     """Refuse ROI objects and images that name different patients or studies."""
-    every: tuple[Header, ...] = (*case.images, *case.rois)
-    if len({header.patient_key for header in every}) > 1:
+    if len({header.patient_key for header in case.headers}) > 1:
         raise Refused(ReasonCode.PATIENT_MISMATCH, "The CT and the region of interest name different patients.")
-    if len({header.study_instance_uid for header in every}) > 1:
+    if len({header.study_instance_uid for header in case.headers}) > 1:
         raise Refused(ReasonCode.STUDY_MISMATCH, "The CT and the region of interest name different studies.")
 
 
