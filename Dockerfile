@@ -34,6 +34,7 @@ RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf --mount=type=secret,id=
 
 # The package's own kernels are compiled here, too: the venv that leaves this stage needs no compiler.
 COPY pyproject.toml README.md LICENSE ./
+COPY lungstage lungstage
 COPY appliance appliance
 # training and export are not here, so the commands that the metadata names for them are removed.
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf --mount=type=secret,id=ca_bundle \
@@ -50,7 +51,7 @@ RUN chmod -R u=rwX,go=rX /opt/lungstage
 
 FROM python AS appliance
 ARG BASE_IMAGE=python:3.11-slim-bookworm
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG REVISION=unknown
 ARG CREATED=unknown
 LABEL org.opencontainers.image.title="lungstage" \

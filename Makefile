@@ -39,44 +39,44 @@ lint: $(VENV)/.everything ## format, style, types, import directions
 check: lint test ## lint, then the whole suite; what a change must pass
 
 peers: $(VENV)/.everything ## environments for the libraries that bench compares with (PEERS_PYTHON=..., 3.12 or later)
-	$(BIN)/python -m tests.benchmarks.peers.environments
+	$(BIN)/python -m tests.long.benchmarks.peers.environments
 
 # A library whose environment cannot be made is named on the page; the rest is measured all the same.
 bench: $(VENV)/.everything ## benchmarks: ratios within one run; writes docs/benchmarks.md and docs/end-to-end.md
 	-$(MAKE) peers
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.extraction
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.end_to_end
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.training
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.long.benchmarks.extraction
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.long.benchmarks.end_to_end
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.long.benchmarks.training
 
 measure-acceptance: $(VENV)/.everything ## 200 studies, local and on Dask, with kills: the same bytes
-	$(BIN)/python -m tests.benchmarks.measuring
+	$(BIN)/python -m tests.long.benchmarks.measuring
 
 ibsi: $(VENV)/.everything ## agreement with IBSI's consensus values (LUNGSTAGE_DATA=...); writes docs/ibsi.md
-	$(BIN)/python -m tests.radiomics.ibsi_table
+	$(BIN)/python -m tests.appliance.radiomics.ibsi_table
 
 conformance: $(VENV)/.everything ## what the code reads and writes; writes the tables of docs/conformance.md
-	$(BIN)/python -m tests.conformance.write
+	$(BIN)/python -m tests.long.conformance.write
 
 storage: $(VENV)/.everything ## what a study leaves behind in outbox, state folder and log
-	$(BIN)/python -m tests.benchmarks.storage
+	$(BIN)/python -m tests.long.benchmarks.storage
 
 torture: $(VENV)/.everything ## 500 studies while the daemon is killed 200 times: none lost, none doubled, none torn
-	$(BIN)/python -m tests.reliability.torture
+	$(BIN)/python -m tests.long.reliability.torture
 
 faults: $(VENV)/.everything ## the same with disk errors injected at every site that writes
-	$(BIN)/python -m tests.reliability.faults
+	$(BIN)/python -m tests.long.reliability.faults
 
 soak: $(VENV)/.everything ## 6,000 studies at full rate, and 100,000 files: memory, descriptors, growth
-	$(BIN)/python -m tests.reliability.soak
+	$(BIN)/python -m tests.long.reliability.soak
 
 SEED ?= 1
 COUNT ?= 20000
 fuzz: $(VENV)/.everything ## damaged DICOM (SEED=1 COUNT=20000) through the confined processes, held against a second reader
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.reliability.fuzz --seed $(SEED) --count $(COUNT)
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.reliability.folder --seed $(SEED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.long.reliability.fuzz --seed $(SEED) --count $(COUNT)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.long.reliability.folder --seed $(SEED)
 
 hostile: $(VENV)/.everything ## the verdict on every hostile file of LUNGSTAGE_DATA, and on studies that only look like a CT
-	$(BIN)/python -m tests.reliability.hostile
+	$(BIN)/python -m tests.long.reliability.hostile
 
 selectors: $(VENV)/.everything ## recall of every selector on made-up tables whose truth is known
 	$(BIN)/lungstage-train benchmark-selectors -o runs/selectors.json

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from appliance import phantom
-from appliance.bundle import BUNDLE_FILES, carried_texts, load_bundle, measure_phantom
-from appliance.bundlefiles import SIGNATURE_FILE
-from appliance.errors import ReasonCode, Refused
-from appliance.inference import Predictor
-from appliance.manifest import (
+from lungstage.appliance.contract.errors import ReasonCode, Refused
+from lungstage.appliance.contract.spec import ExtractionSpec
+from lungstage.appliance.model.bundle import BUNDLE_FILES, carried_texts, load_bundle, measure_phantom
+from lungstage.appliance.model.bundle_files import SIGNATURE_FILE
+from lungstage.appliance.model.inference import Predictor
+from lungstage.appliance.model.manifest import (
     QUANTILES,
     CovariateColumn,
     CovariateEntry,
@@ -29,16 +29,15 @@ from appliance.manifest import (
     Manifest,
     Provenance,
 )
-from appliance.manifest import render as render_manifest
-from appliance.radiomics import parameters
-from appliance.roi_rule import ROI_RULE
-from appliance.spec import ExtractionSpec
-from appliance.vocabulary import CONCEPTS
-from export import card
-from export.graph import build_graph
-from export.intended_use import intended_use
-from export.parity import Parity, prove
-from training.run import FittedModel, Run
+from lungstage.appliance.model.manifest import render as render_manifest
+from lungstage.appliance.model.roi_rule import ROI_RULE
+from lungstage.appliance.radiomics import parameters, phantom
+from lungstage.appliance.report.vocabulary import CONCEPTS
+from lungstage.export import card
+from lungstage.export.graph import build_graph
+from lungstage.export.intended_use import intended_use
+from lungstage.export.parity import Parity, prove
+from lungstage.training.run import FittedModel, Run
 
 
 def build(run: Run, folder: Path) -> Parity:

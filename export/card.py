@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from appliance.manifest import CovariateEntry, FeatureEntry, IntendedUse
-from appliance.spec import STAGE_GROUP
-from export.inputs import inputs, skew
-from export.markdown import as_toml, bullets, figure, percent, span
-from export.performance import performance
-from export.selection import selection
-from training.model.calibration import MIN_SLOPE
-from training.model.domain import GROUP_SIZE, NEIGHBOURS
-from training.run import FittedModel, Run
+from lungstage.appliance.contract.spec import STAGE_GROUP
+from lungstage.appliance.model.manifest import CovariateEntry, FeatureEntry, IntendedUse
+from lungstage.export.inputs import inputs, skew
+from lungstage.export.markdown import as_toml, bullets, figure, percent, span
+from lungstage.export.performance import performance
+from lungstage.export.selection import selection
+from lungstage.training.model.calibration import MIN_SLOPE
+from lungstage.training.model.domain import GROUP_SIZE, NEIGHBOURS
+from lungstage.training.run import FittedModel, Run
 
 
 def render(

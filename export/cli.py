@@ -10,10 +10,10 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from appliance.bundle import load_bundle
-from appliance.errors import ExitStatus, LungstageError, Refused, Unavailable
-from appliance.signature import read_public_keys
-from training.run import Run, differences
+from lungstage.appliance.contract.errors import ExitStatus, LungstageError, Refused, Unavailable
+from lungstage.appliance.model.bundle import load_bundle
+from lungstage.appliance.model.signature import read_public_keys
+from lungstage.training.run import Run, differences
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 
@@ -40,8 +40,8 @@ def build(
 ) -> None:
     """Pack RUN into one bundle, and prove it before it takes its place."""
     # onnx and torch take seconds to import; --help and verify go without.
-    from export import bundle
-    from training.configuration import load_configuration
+    from lungstage.export import bundle
+    from lungstage.training.configuration import load_configuration
 
     study = load_configuration(config, {"study.run": run, "study.bundle": output})
     run, output = study.path("run", "RUN"), study.path("bundle", "-o FOLDER")
@@ -76,7 +76,7 @@ def keygen(
     ] = False,
 ) -> None:
     """Make a pair of Ed25519 keys to sign bundles with."""
-    from export import signing
+    from lungstage.export import signing
 
     key = signing.generate(name, _passphrase(confirm=True) if passphrase else None)
     typer.echo(f"{name}.key, {name}.pub: made; fingerprint {key.fingerprint}")
@@ -88,7 +88,7 @@ def sign(
     key: Annotated[Path, typer.Option("--key", metavar="FILE", help="Private key that keygen made.")],
 ) -> None:
     """Sign BUNDLE, once it has proven itself; a former signature is replaced."""
-    from export import signing
+    from lungstage.export import signing
 
     signature = signing.sign(folder, signing.read_private_key(key, _passphrase))
     typer.echo(f"{folder}: signed by {signature.key}")

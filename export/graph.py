@@ -14,10 +14,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from appliance.modelfile import OPSET
-from training.model.domain import NEIGHBOURS
-from training.model.preprocessing import UNCLIPPED_LIMIT, subset
-from training.run import Array, FittedModel, Preprocessing
+from lungstage.appliance.model.model_file import OPSET
+from lungstage.training.model.domain import NEIGHBOURS
+from lungstage.training.model.preprocessing import UNCLIPPED_LIMIT, subset
+from lungstage.training.run import Array, FittedModel, Preprocessing
 
 IR_VERSION = 8  # the version that opset 18 came with
 
@@ -169,7 +169,7 @@ def build_graph(model: FittedModel, metadata: Mapping[str, str] | None = None) -
     model
         The fitted model, k features and c columns of covariates.
     metadata
-        Texts to carry in the file (:func:`appliance.bundle.carried_texts`).
+        Texts to carry in the file (:func:`model.bundle.carried_texts`).
 
     Returns
     -------

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from appliance.manifest import CovariateEntry, FeatureEntry
-from appliance.vocabulary import CONCEPTS
-from export.markdown import as_table, number, percent, span
-from export.selection import frequency
+from lungstage.appliance.model.manifest import CovariateEntry, FeatureEntry
+from lungstage.appliance.report.vocabulary import CONCEPTS
+from lungstage.export.markdown import as_table, number, percent, span
+from lungstage.export.selection import frequency
 
 Record = Mapping[str, Any]
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Final
 
-from appliance.manifest import IntendedUse
-from appliance.spec import STAGE_GROUP, Endpoint
+from lungstage.appliance.contract.spec import STAGE_GROUP, Endpoint
+from lungstage.appliance.model.manifest import IntendedUse
 
 STATEMENT: Final = (
     "Research on the primary tumour of patients with known non-small-cell lung cancer, one axial original CT of the "

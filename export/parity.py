@@ -15,9 +15,9 @@ import scipy.special
 import scipy.stats
 import torch
 
-from training.model.domain import mahalanobis_distances, neighbour_distances
-from training.model.preprocessing import UNCLIPPED_LIMIT
-from training.run import Array, FittedModel, Preprocessing
+from lungstage.training.model.domain import mahalanobis_distances, neighbour_distances
+from lungstage.training.model.preprocessing import UNCLIPPED_LIMIT
+from lungstage.training.run import Array, FittedModel, Preprocessing
 
 TOLERANCE = 1e-6
 """Largest difference that a build accepts, in any output."""

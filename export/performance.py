@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from appliance.spec import STAGE_GROUP
-from export.markdown import as_table, bullets, figure, percent
-from training.run import Run
+from lungstage.appliance.contract.spec import STAGE_GROUP
+from lungstage.export.markdown import as_table, bullets, figure, percent
+from lungstage.training.run import Run
 
 _METRICS: Final = {
     "auc": "AUC",

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from export.markdown import bullets, figure
-from training.procedure import PRESETS
+from lungstage.export.markdown import bullets, figure
+from lungstage.training.procedure import PRESETS
 
 Record = Mapping[str, Any]
 

@@ -1,4 +1,4 @@
-"""Keys to sign bundles with, and the signing. What a signature is, and who checks it: :mod:`appliance.signature`."""
+"""Keys to sign bundles with, and the signing. What a signature is, and who checks it: :mod:`model.signature`."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from appliance.bundle import open_bundle, prove
-from appliance.bundlefiles import SIGNATURE_FILE, read_files
-from appliance.signature import KeyFileError, PublicKey, Signature, read_key_file
-from training.files import write_whole
+from lungstage.appliance.model.bundle import open_bundle, prove
+from lungstage.appliance.model.bundle_files import SIGNATURE_FILE, read_files
+from lungstage.appliance.model.signature import KeyFileError, PublicKey, Signature, read_key_file
+from lungstage.training.files import write_whole
 
 
 def generate(name: Path, passphrase: str | None) -> PublicKey:
@@ -98,7 +98,7 @@ def sign(folder: Path, key: Ed25519PrivateKey) -> Signature:
     Raises
     ------
     Refused
-        As :func:`appliance.bundle.load_bundle`.
+        As :func:`model.bundle.load_bundle`.
     """
     folder = folder.resolve()
     contents = {name: content for name, content in read_files(folder).items() if name != SIGNATURE_FILE}

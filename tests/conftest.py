@@ -10,7 +10,7 @@ from pathlib import Path
 import pydicom.config
 import pytest
 
-from appliance import logs
+from lungstage.appliance.config import logs
 
 ROOT = Path(__file__).resolve().parent.parent
 

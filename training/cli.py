@@ -20,8 +20,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from appliance.errors import ExitStatus, LungstageError, ReasonCode, Refused, Unavailable
-from training.options import (
+from lungstage.appliance.contract.errors import ExitStatus, LungstageError, ReasonCode, Refused, Unavailable
+from lungstage.training.options import (
     CohortOption,
     ConfigOption,
     CovariatesOption,
@@ -44,8 +44,8 @@ from training.options import (
 )
 
 if TYPE_CHECKING:
-    from training.cohorts.cohort import Cohort
-    from training.evaluation.folds import Progress as Report
+    from lungstage.training.cohorts.cohort import Cohort
+    from lungstage.training.evaluation.folds import Progress as Report
 
 EVALUATION: Final = "evaluation.json"
 
@@ -94,14 +94,14 @@ def measure(
 
     A run that was ended is taken up where it was: give the same command again.
     """
-    from appliance.radiomics import parameters
-    from training.configuration import load_configuration
-    from training.measuring import cluster, processes
-    from training.measuring import measure as measuring
-    from training.measuring.feature_table import check_description, refusals, write_table
-    from training.measuring.journal import open_journal
-    from training.measuring.progress import counting
-    from training.measuring.subjects import read_subjects
+    from lungstage.appliance.radiomics import parameters
+    from lungstage.training.configuration import load_configuration
+    from lungstage.training.measuring import cluster, processes
+    from lungstage.training.measuring import measure as measuring
+    from lungstage.training.measuring.feature_table import check_description, refusals, write_table
+    from lungstage.training.measuring.journal import open_journal
+    from lungstage.training.measuring.progress import counting
+    from lungstage.training.measuring.subjects import read_subjects
 
     study = load_configuration(
         config,
@@ -172,8 +172,8 @@ def fit(
     members: MembersOption = None,
 ) -> None:
     """Fit a model to TABLE; write RUN/model.npz and RUN/run.json."""
-    from training import fit as fitting
-    from training.run import Run, differences
+    from lungstage.training import fit as fitting
+    from lungstage.training.run import Run, differences
 
     study = configured(
         config, table=table, out=out, cohort=cohort, keep_cut_rows=keep_cut_rows, target=target, positive=positive,
@@ -222,10 +222,10 @@ def evaluate(
     ] = False,
 ) -> None:
     """Evaluate the procedure on TABLE next to its comparators; write RUN/evaluation.json."""
-    from training.evaluation import evaluate as evaluating
-    from training.evaluation.leakage import demonstrate
-    from training.fit import versions
-    from training.reporting.summary import print_evaluation
+    from lungstage.training.evaluation import evaluate as evaluating
+    from lungstage.training.evaluation.leakage import demonstrate
+    from lungstage.training.fit import versions
+    from lungstage.training.reporting.summary import print_evaluation
 
     study = configured(
         config, table=table, out=out, cohort=cohort, keep_cut_rows=keep_cut_rows, target=target, positive=positive,
@@ -270,10 +270,10 @@ def validate(
     ] = False,
 ) -> None:
     """Score BUNDLE on an external cohort, compare the cohort with its training, and write DIR/validation.json."""
-    from appliance.bundle import load_bundle
-    from training.cohorts.cohort import read_cohort
-    from training.validation import validate as validating
-    from training.validation import wording
+    from lungstage.appliance.model.bundle import load_bundle
+    from lungstage.training.cohorts.cohort import read_cohort
+    from lungstage.training.validation import validate as validating
+    from lungstage.training.validation import wording
 
     loaded = load_bundle(bundle)
     asked = bundle_target(
@@ -314,8 +314,8 @@ def report(
     config: ConfigOption = None,
 ) -> None:
     """Write RUN's figures, tables and reporting checklists as one HTML page that loads nothing."""
-    from training.configuration import load_configuration
-    from training.reporting import report as reporting
+    from lungstage.training.configuration import load_configuration
+    from lungstage.training.reporting import report as reporting
 
     folder = load_configuration(config, {"study.run": run}).path("run", "RUN")
     Console(soft_wrap=True).print(f"Written: {reporting.write(folder, out)}", highlight=False, markup=False)
@@ -332,8 +332,8 @@ def benchmark_selectors(
     seed: SeedOption = None,
 ) -> None:
     """Count how many of the features that matter each selector finds, on made-up tables whose truth is known."""
-    from training.benchmarking import benchmark
-    from training.reporting.summary import print_benchmark
+    from lungstage.training.benchmarking import benchmark
+    from lungstage.training.reporting.summary import print_benchmark
 
     procedure = configured(None, preset=preset, quick=quick, seed=seed).settings()
     with nullcontext() if out is None else _staged(out.parent) as staging, _progress() as report:

@@ -16,10 +16,10 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
-from appliance.errors import LungstageError
-from training.cohorts.cohort import Cohort, read_cohort
-from training.cohorts.endpoint import Target
-from training.procedure import PRESETS, Procedure
+from lungstage.appliance.contract.errors import LungstageError
+from lungstage.training.cohorts.cohort import Cohort, read_cohort
+from lungstage.training.cohorts.endpoint import Target
+from lungstage.training.procedure import PRESETS, Procedure
 
 
 class ConfigurationError(LungstageError):

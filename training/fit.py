@@ -13,20 +13,20 @@ import numpy as np
 import numpy.typing as npt
 from scipy.cluster.hierarchy import leaves_list, linkage
 
-from training.cohorts.cohort import CUT_COLUMN, Cohort, target_record
-from training.evaluation.evaluate import conformal_record, evaluate, input_record, table_record
-from training.evaluation.feature_count import curve
-from training.evaluation.folds import OutOfFold, Progress, assign_folds, prepare, run_tasks, workers_for
-from training.evaluation.methods import GL_RFE, fit_ensembles, methods, predict, select
-from training.evaluation.metrics import auc, intervals, resamples
-from training.evaluation.stability import PAIRS, complementary_pairs, nogueira
-from training.model.calibration import Calibration, calibrate, conformal_thresholds
-from training.model.domain import fit_domain
-from training.model.network import single_threaded
-from training.model.preprocessing import Standardise, standardise, subset
-from training.procedure import Procedure
-from training.run import FittedModel, Preprocessing, Run
-from training.selection.elimination import Round, Task, eliminate, selected, spearman_distance
+from lungstage.training.cohorts.cohort import CUT_COLUMN, Cohort, target_record
+from lungstage.training.evaluation.evaluate import conformal_record, evaluate, input_record, table_record
+from lungstage.training.evaluation.feature_count import curve
+from lungstage.training.evaluation.folds import OutOfFold, Progress, assign_folds, prepare, run_tasks, workers_for
+from lungstage.training.evaluation.methods import GL_RFE, fit_ensembles, methods, predict, select
+from lungstage.training.evaluation.metrics import auc, intervals, resamples
+from lungstage.training.evaluation.stability import PAIRS, complementary_pairs, nogueira
+from lungstage.training.model.calibration import Calibration, calibrate, conformal_thresholds
+from lungstage.training.model.domain import fit_domain
+from lungstage.training.model.network import single_threaded
+from lungstage.training.model.preprocessing import Standardise, standardise, subset
+from lungstage.training.procedure import Procedure
+from lungstage.training.run import FittedModel, Preprocessing, Run
+from lungstage.training.selection.elimination import Round, Task, eliminate, selected, spearman_distance
 
 Array = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 if TYPE_CHECKING:
-    from appliance.spec import Endpoint
-    from training.cohorts.endpoint import Target
-    from training.configuration import Configuration
+    from lungstage.appliance.contract.spec import Endpoint
+    from lungstage.training.cohorts.endpoint import Target
+    from lungstage.training.configuration import Configuration
 
 ConfigOption = Annotated[
     Path | None,
@@ -92,7 +92,7 @@ def configured(config: Path | None, *, quick: bool = False, **given: Any) -> Con
     ConfigurationError
         Where `quick` and another preset are given; and see :func:`training.configuration.load_configuration`.
     """
-    from training.configuration import ConfigurationError, load_configuration
+    from lungstage.training.configuration import ConfigurationError, load_configuration
 
     if quick and given.get("preset") not in (None, "quick"):
         raise ConfigurationError(f"--quick is short for --preset quick and contradicts --preset {given['preset']}.")
@@ -111,14 +111,14 @@ def bundle_target(endpoint: Endpoint, **given: Any) -> Target:
     endpoint
         The bundle's. Without an option, its name is that of the column and its classes are the column's values.
     given
-        Options by the names of :class:`~training.cohorts.endpoint.Target`; None means not given.
+        Options by the names of :class:`training.cohorts.endpoint.Target`; None means not given.
 
     Raises
     ------
     ConfigurationError
         Where the options do not fit together.
     """
-    from training.configuration import load_configuration
+    from lungstage.training.configuration import load_configuration
 
     said = {key: value for key, value in given.items() if value is not None}
     values = {"target": endpoint.name, "positive": endpoint.positive, "negative": endpoint.negative, **said}

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Final
 
-from training.model import network, preprocessing
-from training.model.network import NetworkSettings
-from training.selection import elimination, importance
-from training.selection.elimination import SelectionSettings
+from lungstage.training.model import network, preprocessing
+from lungstage.training.model.network import NetworkSettings
+from lungstage.training.selection import elimination, importance
+from lungstage.training.selection.elimination import SelectionSettings
 
 CONSTANTS: Final[Mapping[str, object]] = MappingProxyType(
     {

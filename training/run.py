@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from appliance.spec import STAGE_GROUP, Covariate, Endpoint
+from lungstage.appliance.contract.spec import STAGE_GROUP, Covariate, Endpoint
 
 Array = npt.NDArray[np.float64]
 
@@ -192,7 +192,7 @@ RECORD_KEYS = (
     "target",  # where its classes were read: {"target", "positive", "negative", "event", "horizon_days"}
     "covariates",  # [{"name", "levels": [...]}]
     "table",  # {"name", "sha256", "rows", "used", "excluded": {"roi_touches_crop_edge": n, ...}, "positives"}
-    "cohort",  # training.cohorts.description.CohortDescription, less extraction and table_sha256
+    "cohort",  # lungstage.training.cohorts.description.CohortDescription, less extraction and table_sha256
     "extraction",  # PyRadiomics `setting` dictionary that the table was measured with
     "warnings",  # plain sentences on what to distrust
     "repeatability",  # of an ICC table, {"table", "sha256", "minimum", "left_out": {feature: ICC}}, or null

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from appliance.bundle import FEATURE_TOLERANCE, PROBABILITY_TOLERANCE, Bundle, load_bundle
-from appliance.commissioning.verdict import Check, Verdict
-from appliance.demo import run_demo
-from appliance.errors import ReasonCode, Refused, Unavailable
+from lungstage.appliance.commissioning.verdict import Check, Verdict
+from lungstage.appliance.contract.errors import ReasonCode, Refused, Unavailable
+from lungstage.appliance.daemon.demo import run_demo
+from lungstage.appliance.model.bundle import FEATURE_TOLERANCE, PROBABILITY_TOLERANCE, Bundle, load_bundle
 
 
 def check_bundle(folder: Path) -> tuple[Check, Bundle | None]:

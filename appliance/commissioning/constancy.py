@@ -8,10 +8,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from appliance.commissioning.acceptance import largest_difference, relative_difference
-from appliance.commissioning.instrument import Instrument, answer_of, environment
-from appliance.commissioning.plan import PlanError, ReferenceCase, Thresholds
-from appliance.commissioning.verdict import Cell, Check, Verdict, worst
+from lungstage.appliance.commissioning.acceptance import largest_difference, relative_difference
+from lungstage.appliance.commissioning.instrument import Instrument, answer_of, environment
+from lungstage.appliance.commissioning.plan import PlanError, ReferenceCase, Thresholds
+from lungstage.appliance.commissioning.verdict import Cell, Check, Verdict, worst
 
 _EXACT = ("status", "code", "answer", "voxels")
 

@@ -15,11 +15,11 @@ import highdicom as hd
 import numpy as np
 import numpy.typing as npt
 
-from appliance.commissioning.ibsi_tags import TAGS
-from appliance.commissioning.plan import IbsiFiles, PlanError
-from appliance.commissioning.verdict import Cell, Check, Verdict
-from appliance.radiomics import parameters
-from appliance.radiomics.extract import extract
+from lungstage.appliance.commissioning.ibsi_tags import TAGS
+from lungstage.appliance.commissioning.plan import IbsiFiles, PlanError
+from lungstage.appliance.commissioning.verdict import Cell, Check, Verdict
+from lungstage.appliance.radiomics import parameters
+from lungstage.appliance.radiomics.extract import extract
 
 _SETTING = "setting: {binWidth: 1}"
 # Three-dimensional matrices, features averaged over their directions: what PyRadiomics does if not told otherwise.

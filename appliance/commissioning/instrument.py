@@ -8,12 +8,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from appliance import __version__
-from appliance.bundle import Bundle
-from appliance.commissioning.plan import Plan, Study
-from appliance.covariates import Site
-from appliance.errors import ReasonCode
-from appliance.oneshot import Options, Outcome, measure_paths, stage_paths
+from lungstage.appliance import __version__
+from lungstage.appliance.commissioning.plan import Plan, Study
+from lungstage.appliance.contract.errors import ReasonCode
+from lungstage.appliance.model.bundle import Bundle
+from lungstage.appliance.staging.covariates import Site
+from lungstage.appliance.staging.one_shot import Options, Outcome, measure_paths, stage_paths
 
 _LIBRARIES = ("numpy", "SimpleITK", "pydicom", "highdicom", "onnxruntime", "pyradiomics")
 _PROCESSORS = Path("/proc/cpuinfo")

@@ -12,7 +12,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from appliance.errors import LungstageError, ReasonCode, Refused
+from lungstage.appliance.contract.errors import LungstageError, ReasonCode, Refused
 
 PLAN_NAME = "plan.toml"
 

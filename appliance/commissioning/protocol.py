@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from appliance.bundle import Bundle
-from appliance.commissioning.acceptance import check_bundle, check_phantom
-from appliance.commissioning.constancy import check_reference_cases
-from appliance.commissioning.ibsi_phantom import check_digital_phantom
-from appliance.commissioning.instrument import Instrument, environment
-from appliance.commissioning.plan import (
+from lungstage.appliance.commissioning.acceptance import check_bundle, check_phantom
+from lungstage.appliance.commissioning.constancy import check_reference_cases
+from lungstage.appliance.commissioning.ibsi_phantom import check_digital_phantom
+from lungstage.appliance.commissioning.instrument import Instrument, environment
+from lungstage.appliance.commissioning.plan import (
     PLAN_NAME,
     Pair,
     Plan,
@@ -25,9 +24,10 @@ from appliance.commissioning.plan import (
     read_reference_cases,
     read_studies,
 )
-from appliance.commissioning.retest import check_pairs
-from appliance.commissioning.skew import check_patients
-from appliance.commissioning.verdict import Check, Verdict, worst
+from lungstage.appliance.commissioning.retest import check_pairs
+from lungstage.appliance.commissioning.skew import check_patients
+from lungstage.appliance.commissioning.verdict import Check, Verdict, worst
+from lungstage.appliance.model.bundle import Bundle
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from appliance.commissioning.instrument import Instrument, answer_of
-from appliance.commissioning.plan import Pair, Thresholds
-from appliance.commissioning.statistics import Repeatability, repeatability
-from appliance.commissioning.verdict import Cell, Check, Verdict, graded, worst
-from appliance.manifest import FeatureEntry
+from lungstage.appliance.commissioning.instrument import Instrument, answer_of
+from lungstage.appliance.commissioning.plan import Pair, Thresholds
+from lungstage.appliance.commissioning.statistics import Repeatability, repeatability
+from lungstage.appliance.commissioning.verdict import Cell, Check, Verdict, graded, worst
+from lungstage.appliance.model.manifest import FeatureEntry
 
 Array = npt.NDArray[np.float64]
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from appliance.commissioning.plan import Thresholds
-from appliance.commissioning.protocol import Report
-from appliance.commissioning.verdict import Cell, Check
+from lungstage.appliance.commissioning.plan import Thresholds
+from lungstage.appliance.commissioning.protocol import Report
+from lungstage.appliance.commissioning.verdict import Cell, Check
 
 _NOTICE = "Research use only. Not a medical device. The names of cases are those of the site's own lists."
 _SIGNATURES = ("done by", "checked by", "accepted for research use by")

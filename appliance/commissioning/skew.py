@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from appliance.commissioning.instrument import Instrument
-from appliance.commissioning.plan import Study, Thresholds
-from appliance.commissioning.statistics import more_than_chance
-from appliance.commissioning.verdict import Cell, Check, Verdict, graded, worst
-from appliance.errors import ReasonCode
-from appliance.manifest import QUANTILES, FeatureEntry
+from lungstage.appliance.commissioning.instrument import Instrument
+from lungstage.appliance.commissioning.plan import Study, Thresholds
+from lungstage.appliance.commissioning.statistics import more_than_chance
+from lungstage.appliance.commissioning.verdict import Cell, Check, Verdict, graded, worst
+from lungstage.appliance.contract.errors import ReasonCode
+from lungstage.appliance.model.manifest import QUANTILES, FeatureEntry
 
 Array = npt.NDArray[np.float64]
 

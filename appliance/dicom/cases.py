@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from appliance.dicom.files import with_pixel_digest
-from appliance.dicom.header import Header, ImageHeader, RoiHeader
-from appliance.errors import Held, ReasonCode, Refused
+from lungstage.appliance.contract.errors import Held, ReasonCode, Refused
+from lungstage.appliance.dicom.files import with_pixel_digest
+from lungstage.appliance.dicom.header import Header, ImageHeader, RoiHeader
 
 HeaderT = TypeVar("HeaderT", ImageHeader, RoiHeader)
 
@@ -99,7 +99,7 @@ def assemble(headers: Iterable[Header]) -> tuple[Case, ...]:
     A ROI object belongs to the series that its contours or frames name, else to the one it lists, else to the one
     CT series in its Frame of Reference (where it names other images, only if no other object claims that series).
     Patient and study are *not* compared here, so that a ROI which names another patient's images is found out by
-    :func:`appliance.pipeline.prepare` and not overlooked.
+    :func:`staging.pipeline.prepare` and not overlooked.
 
     Returns
     -------

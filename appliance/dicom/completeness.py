@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from appliance.dicom.cases import Case
-from appliance.dicom.geometry import POSITION_TOLERANCE, allowed, normal_of, prove_regular
-from appliance.dicom.header import ImageHeader
-from appliance.dicom.instance import as_uid
-from appliance.dicom.names import the_region
-from appliance.dicom.roi import Outline, Region, SegmentFrame, prove_outlines, same_grid, same_place
-from appliance.errors import Held, ReasonCode, Refused
+from lungstage.appliance.contract.errors import Held, ReasonCode, Refused
+from lungstage.appliance.dicom.cases import Case
+from lungstage.appliance.dicom.geometry import POSITION_TOLERANCE, allowed, normal_of, prove_regular
+from lungstage.appliance.dicom.header import ImageHeader
+from lungstage.appliance.dicom.instance import as_uid
+from lungstage.appliance.dicom.names import the_region
+from lungstage.appliance.dicom.roi import Outline, Region, SegmentFrame, prove_outlines, same_grid, same_place
 
 Floats = npt.NDArray[np.float64]
 Item = Outline | SegmentFrame

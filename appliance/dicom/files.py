@@ -18,11 +18,12 @@ import pydicom
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from appliance.dicom import jpeg_lossless
-from appliance.dicom.header import Header, ImageHeader, PixelData
-from appliance.dicom.instance import headers_of, image_header, is_segmentation
-from appliance.dicom.multiframe import frame_count, is_enhanced_ct, single_frames
-from appliance.dicom.pixeldata import (
+from lungstage.appliance.contract.errors import Refused, Unavailable
+from lungstage.appliance.dicom import jpeg_lossless
+from lungstage.appliance.dicom.header import Header, ImageHeader, PixelData
+from lungstage.appliance.dicom.instance import headers_of, image_header, is_segmentation
+from lungstage.appliance.dicom.multiframe import frame_count, is_enhanced_ct, single_frames
+from lungstage.appliance.dicom.pixeldata import (
     EMPTY_OFFSET_TABLE,
     PixelSpan,
     Span,
@@ -33,8 +34,7 @@ from appliance.dicom.pixeldata import (
     native_frames,
     read_span,
 )
-from appliance.dicom.wellformed import Encoding, read_elements, read_meta
-from appliance.errors import Refused, Unavailable
+from lungstage.appliance.dicom.wellformed import Encoding, read_elements, read_meta
 
 jpeg_lossless.register()
 

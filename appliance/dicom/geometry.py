@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from appliance.dicom.header import ImageHeader
-from appliance.errors import ReasonCode, Refused
+from lungstage.appliance.contract.errors import ReasonCode, Refused
+from lungstage.appliance.dicom.header import ImageHeader
 
 Floats = npt.NDArray[np.float64]
 

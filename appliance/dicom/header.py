@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from pydicom.uid import CTImageStorage
 
-from appliance.dicom.multiframe import ENHANCED_CT
-from appliance.dicom.values import Vector
+from lungstage.appliance.dicom.multiframe import ENHANCED_CT
+from lungstage.appliance.dicom.values import Vector
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,12 +18,12 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
-from appliance.dicom.header import Header, ImageHeader, PixelData, RoiHeader
-from appliance.dicom.multiframe import ENHANCED_CT, single_frames
-from appliance.dicom.pixeldata import damaged
-from appliance.dicom.references import frame_numbers, source_image
-from appliance.dicom.values import moment, number, sequence, text, texts, vector, whole
-from appliance.errors import Refused
+from lungstage.appliance.contract.errors import Refused
+from lungstage.appliance.dicom.header import Header, ImageHeader, PixelData, RoiHeader
+from lungstage.appliance.dicom.multiframe import ENHANCED_CT, single_frames
+from lungstage.appliance.dicom.pixeldata import damaged
+from lungstage.appliance.dicom.references import frame_numbers, source_image
+from lungstage.appliance.dicom.values import moment, number, sequence, text, texts, vector, whole
 
 LABEL_MAP_SEGMENTATION_STORAGE = UID("1.2.840.10008.5.1.4.1.1.66.7")
 """Label Map Segmentation Storage (DICOM 2024c), which pydicom 3.0 does not name yet."""

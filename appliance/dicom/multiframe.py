@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from pydicom.dataset import Dataset
 from pydicom.uid import EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 
-from appliance.dicom.pixeldata import damaged
-from appliance.dicom.values import text, whole
+from lungstage.appliance.dicom.pixeldata import damaged
+from lungstage.appliance.dicom.values import text, whole
 
 ENHANCED_CT = frozenset({EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage})
 

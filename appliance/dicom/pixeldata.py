@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from pydicom.dataset import Dataset
 
-from appliance.errors import ReasonCode, Refused, Unavailable
+from lungstage.appliance.contract.errors import ReasonCode, Refused, Unavailable
 
 Span = tuple[int, int]
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from appliance.dicom.completeness import ReferenceSlices
-from appliance.dicom.header import ImageHeader
-from appliance.dicom.roi import Outline, SegmentFrame
-from appliance.errors import ReasonCode, Refused
+from lungstage.appliance.contract.errors import ReasonCode, Refused
+from lungstage.appliance.dicom.completeness import ReferenceSlices
+from lungstage.appliance.dicom.header import ImageHeader
+from lungstage.appliance.dicom.roi import Outline, SegmentFrame
 
 Mask = npt.NDArray[np.bool_]
 Points = npt.NDArray[np.float64]

@@ -13,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
-from appliance.dicom.files import is_of_the_disk, read_unchanged
-from appliance.dicom.header import RoiHeader
-from appliance.dicom.instance import LABEL_MAP_SEGMENTATION_STORAGE, contour_data
-from appliance.dicom.names import listed, the_region
-from appliance.dicom.references import Reference, source_image, the_one_image
-from appliance.dicom.values import FARTHEST, vector, whole
-from appliance.errors import ReasonCode, Refused, Unavailable
+from lungstage.appliance.contract.errors import ReasonCode, Refused, Unavailable
+from lungstage.appliance.dicom.files import is_of_the_disk, read_unchanged
+from lungstage.appliance.dicom.header import RoiHeader
+from lungstage.appliance.dicom.instance import LABEL_MAP_SEGMENTATION_STORAGE, contour_data
+from lungstage.appliance.dicom.names import listed, the_region
+from lungstage.appliance.dicom.references import Reference, source_image, the_one_image
+from lungstage.appliance.dicom.values import FARTHEST, vector, whole
 
 Mask = npt.NDArray[np.bool_]
 Points = npt.NDArray[np.float64]
@@ -69,7 +69,7 @@ class Region:
     fault
         Why its content cannot be trusted; empty where it can.
     orientation, pixel_spacing
-        Of a SEG's frames, in the units of :class:`~appliance.dicom.header.ImageHeader`; () for an RTSTRUCT.
+        Of a SEG's frames, in the units of :class:`appliance.dicom.header.ImageHeader`; () for an RTSTRUCT.
     """
 
     source: RoiHeader

@@ -11,11 +11,11 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.uid import HTJ2K, JPEG2000, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless
 
-from appliance.dicom.completeness import ReferenceSlices
-from appliance.dicom.files import read_slices
-from appliance.dicom.geometry import normal_of
-from appliance.dicom.header import ImageHeader
-from appliance.errors import ReasonCode, Refused
+from lungstage.appliance.contract.errors import ReasonCode, Refused
+from lungstage.appliance.dicom.completeness import ReferenceSlices
+from lungstage.appliance.dicom.files import read_slices
+from lungstage.appliance.dicom.geometry import normal_of
+from lungstage.appliance.dicom.header import ImageHeader
 
 Mask = npt.NDArray[np.bool_]
 

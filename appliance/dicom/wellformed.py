@@ -21,8 +21,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.tag import BaseTag
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_16, EXPLICIT_VR_LENGTH_32
 
-from appliance.dicom.pixeldata import PixelSpan, Span, cut_short, damaged
-from appliance.errors import Refused
+from lungstage.appliance.contract.errors import Refused
+from lungstage.appliance.dicom.pixeldata import PixelSpan, Span, cut_short, damaged
 
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD

@@ -7,14 +7,14 @@ import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-from appliance import heartbeat
-from appliance.database import SCHEMA_VERSION, DatabaseReader
-from appliance.doctor.finding import Finding, ok, problem, warning
-from appliance.doctor.machine import is_locked
-from appliance.errors import Unavailable
-from appliance.joblist import in_words, waits_too_long
-from appliance.ledger import Ledger
-from appliance.settings import Settings
+from lungstage.appliance.config.settings import Settings
+from lungstage.appliance.config.text import in_words
+from lungstage.appliance.contract.errors import Unavailable
+from lungstage.appliance.doctor.finding import Finding, ok, problem, warning
+from lungstage.appliance.doctor.machine import is_locked
+from lungstage.appliance.state import heartbeat
+from lungstage.appliance.state.database import SCHEMA_VERSION, DatabaseReader
+from lungstage.appliance.state.ledger import Ledger
 
 
 def daemon(settings: Settings) -> Iterator[Finding]:
@@ -74,7 +74,7 @@ def ledger(settings: Settings) -> Iterator[Finding]:
             "ledger", f"The ledger's last change lies {in_words(newest - now)} ahead: the clock was set back.",
             "Set the clock right.",
         )  # fmt: skip
-    elif oldest is not None and waits_too_long(oldest, now, age):
+    elif oldest is not None and oldest.waits_longer_than(age, now):
         yield warning(
             "ledger", f"Jobs: {total}; job {oldest.id} waits for more than {in_words(age)}.",
             f"lungstage jobs --state {settings.state} --only waiting --only held",

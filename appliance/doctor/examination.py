@@ -8,9 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from appliance.doctor import daemon, folders, host, software
-from appliance.doctor.finding import Finding, Verdict, ok, problem
-from appliance.settings import Settings, SettingsError, load_settings
+from lungstage.appliance.config.settings import Settings, SettingsError, load_settings
+from lungstage.appliance.doctor import daemon, folders, host, software
+from lungstage.appliance.doctor.finding import Finding, Verdict, ok, problem
 
 _CHECKS: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (
     folders.user, folders.inbox, folders.outbox, folders.state, folders.space,
@@ -26,7 +26,7 @@ def examine(config: Path | None, overrides: Mapping[str, Any]) -> tuple[Finding,
     Parameters
     ----------
     config, overrides
-        As for :func:`appliance.settings.load_settings`.
+        As for :func:`config.settings.load_settings`.
     """
     try:
         settings = load_settings(config, overrides)

@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from appliance.doctor.finding import Finding, ok, problem, warning
-from appliance.settings import Settings
-from appliance.upkeep import free_mb
-from appliance.watch import file_system, is_networked
+from lungstage.appliance.config.disks import file_system, free_mb, is_networked
+from lungstage.appliance.config.settings import Settings
+from lungstage.appliance.doctor.finding import Finding, ok, problem, warning
 
 _SAMPLE = 1000  # subfolders of the inbox that are looked at
 _LEAST_FILES = 1000

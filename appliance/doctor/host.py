@@ -7,10 +7,10 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from appliance.doctor import machine
-from appliance.doctor.finding import Finding, ok, problem, warning
-from appliance.settings import Settings
-from appliance.watch import file_system, is_networked
+from lungstage.appliance.config.disks import file_system, is_networked
+from lungstage.appliance.config.settings import Settings
+from lungstage.appliance.doctor import machine
+from lungstage.appliance.doctor.finding import Finding, ok, problem, warning
 
 _YEARS = range(2026, 2100)
 _MEASURED_SECONDS, _TOLERATED_SECONDS = 0.2, 0.05

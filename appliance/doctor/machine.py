@@ -1,4 +1,4 @@
-"""Facts about the machine and its folders, as the system tells them; judged by :mod:`appliance.doctor`."""
+"""Facts about the machine and its folders, as the system tells them; judged by :mod:`doctor`."""
 
 from __future__ import annotations
 

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import HTJ2KLossless, JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
-from appliance.bundle import load_bundle
-from appliance.covariates import Site
-from appliance.dicom import jpeg_lossless
-from appliance.doctor.finding import Finding, ok, problem, warning
-from appliance.errors import Refused
-from appliance.settings import Settings
-from appliance.signature import KeyFileError, read_public_keys
+from lungstage.appliance.config.settings import Settings
+from lungstage.appliance.contract.errors import Refused
+from lungstage.appliance.dicom import jpeg_lossless
+from lungstage.appliance.doctor.finding import Finding, ok, problem, warning
+from lungstage.appliance.model.bundle import load_bundle
+from lungstage.appliance.model.signature import KeyFileError, read_public_keys
+from lungstage.appliance.staging.covariates import Site
 
 _COMPRESSED = {
     "RLE": RLELossless, "JPEG-LS": JPEGLSLossless, "JPEG 2000": JPEG2000Lossless, "HTJ2K": HTJ2KLossless,

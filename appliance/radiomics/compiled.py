@@ -2,7 +2,7 @@
 
 One discretisation, one padded grey-level volume, and only those matrices that some selected feature is a formula of;
 a mesh, principal axes and diameters only where they are asked for. The loops over voxels are in ``_kernels.c``, the
-formulas in :mod:`appliance.radiomics.formulas`.
+formulas in :mod:`radiomics.formulas`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from appliance.errors import ReasonCode, Refused
-from appliance.radiomics import _kernels, mesh
-from appliance.radiomics.formulas import (
+from lungstage.appliance.contract.errors import ReasonCode, Refused
+from lungstage.appliance.contract.spec import FEATURE_NAMES_BY_CLASS, ExtractionSpec
+from lungstage.appliance.radiomics import _kernels, mesh
+from lungstage.appliance.radiomics.formulas import (
     FIRST_ORDER,
     GLCM,
     GLDM,
@@ -34,8 +35,7 @@ from appliance.radiomics.formulas import (
     Sizes,
     ToneDifferences,
 )
-from appliance.radiomics.grid import MeasurableRoi, bounds
-from appliance.spec import FEATURE_NAMES_BY_CLASS, ExtractionSpec
+from lungstage.appliance.radiomics.grid import MeasurableRoi, bounds
 
 _MESH = frozenset({"MeshVolume", "Sphericity", "SurfaceArea", "SurfaceVolumeRatio"})
 _AXES = frozenset({"Elongation", "Flatness", "LeastAxisLength", "MajorAxisLength", "MinorAxisLength"})
@@ -58,7 +58,7 @@ class Plan:
     mesh, axes
         Whether a shape feature needs the surface mesh or the principal axes.
     diameters
-        Bits of the diameters that are wanted, as :func:`appliance.radiomics._kernels.diameters` takes them.
+        Bits of the diameters that are wanted, as :func:`radiomics._kernels.diameters` takes them.
     """
 
     wanted: Mapping[str, tuple[str, ...]]

@@ -9,10 +9,10 @@ import highdicom as hd
 import numpy as np
 import numpy.typing as npt
 
-from appliance.errors import ReasonCode, Refused
-from appliance.radiomics import compiled, grid, ibsi
-from appliance.radiomics.grid import MeasurableRoi
-from appliance.spec import ExtractionSpec, FeatureVector
+from lungstage.appliance.contract.errors import ReasonCode, Refused
+from lungstage.appliance.contract.spec import ExtractionSpec, FeatureVector
+from lungstage.appliance.radiomics import compiled, grid, ibsi
+from lungstage.appliance.radiomics.grid import MeasurableRoi
 
 
 def _prove_measurable(voxels: int, box: grid.Box, spec: ExtractionSpec, when: str) -> None:
@@ -95,13 +95,13 @@ def compute(roi: MeasurableRoi, spec: ExtractionSpec) -> FeatureVector:
 
     Notes
     -----
-    Definitions are those of PyRadiomics 3.0.1; where they differ from IBSI is listed in ``tests/radiomics``.
+    Definitions are those of PyRadiomics 3.0.1; where they differ from IBSI is listed in ``tests/appliance/radiomics``.
     """
     values: dict[str, float] = {}
     for part, asked in _by_mask(roi, spec):
         compiled.prove_directions(part, asked)
         if spec.engine == "reference":
-            from appliance.radiomics import reference  # deferred: only this engine needs PyRadiomics' classes
+            from lungstage.appliance.radiomics import reference  # deferred: only this engine needs PyRadiomics' classes
 
             values |= reference.compute(part, asked)
         else:

@@ -1,7 +1,7 @@
 """PyRadiomics' 106 formulas over shared intermediates, each evaluated only when its feature is asked for.
 
 Every formula is that of the feature of the same name in PyRadiomics 3.0.1 (class ``Radiomics...``, method
-``get...FeatureValue``); its IBSI code, where IBSI defines the same quantity, stands in :mod:`appliance.vocabulary`.
+``get...FeatureValue``); its IBSI code, where IBSI defines the same quantity, stands in :mod:`report.vocabulary`.
 Sums run over the same axes in the same order as PyRadiomics', because some features (MCC, Imc2) amplify rounding.
 Matrices hold a row only for grey levels that are present, and a last axis over directions; a feature's value is the
 mean over directions.

@@ -15,8 +15,8 @@ import highdicom as hd
 import numpy as np
 import numpy.typing as npt
 
-from appliance.errors import ReasonCode, Refused
-from appliance.radiomics import _kernels
+from lungstage.appliance.contract.errors import ReasonCode, Refused
+from lungstage.appliance.radiomics import _kernels
 
 if TYPE_CHECKING:
     import SimpleITK as sitk

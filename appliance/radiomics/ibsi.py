@@ -1,7 +1,7 @@
 """Image processing as IBSI has it, where that is not PyRadiomics' own: the grid, and the mask of intensities.
 
 Source: Zwanenburg et al., Image biomarker standardisation initiative, reference manual, arXiv 1612.07003; four-letter
-codes are its identifiers. What comes out is held against the consensus values in ``tests/radiomics/test_ibsi_ct.py``.
+codes are its identifiers. What comes out is held against the consensus values in ``test_ibsi.py``.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import highdicom as hd
 import numpy as np
 
-from appliance.radiomics import _kernels
-from appliance.radiomics.grid import Box, Floats, Mask, MeasurableRoi
+from lungstage.appliance.radiomics import _kernels
+from lungstage.appliance.radiomics.grid import Box, Floats, Mask, MeasurableRoi
 
 _PARTIAL_VOLUME = 0.5  # E8H9
 # Spacings are rounded to single precision before resampling; what that adds to an image of thousands of voxels is no

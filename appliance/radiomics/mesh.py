@@ -15,7 +15,7 @@ from importlib.util import find_spec, module_from_spec
 import numpy as np
 import numpy.typing as npt
 
-from appliance.radiomics import _kernels
+from lungstage.appliance.radiomics import _kernels
 
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]

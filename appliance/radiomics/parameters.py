@@ -11,8 +11,8 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from appliance.errors import ReasonCode, Refused
-from appliance.spec import (
+from lungstage.appliance.contract.errors import ReasonCode, Refused
+from lungstage.appliance.contract.spec import (
     ALL_FEATURES,
     DEFAULT_SETTINGS,
     FEATURE_NAMES_BY_CLASS,

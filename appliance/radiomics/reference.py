@@ -9,8 +9,8 @@ import numpy as np
 import SimpleITK as sitk
 from radiomics import firstorder, glcm, gldm, glrlm, glszm, ngtdm, shape
 
-from appliance.radiomics.grid import MeasurableRoi
-from appliance.spec import FEATURE_NAMES_BY_CLASS, ExtractionSpec
+from lungstage.appliance.contract.spec import FEATURE_NAMES_BY_CLASS, ExtractionSpec
+from lungstage.appliance.radiomics.grid import MeasurableRoi
 
 # A feature that fails is reported as missing, with the case; PyRadiomics' own log lines would only repeat it.
 logging.getLogger("radiomics").setLevel(logging.CRITICAL)

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from appliance.manifest import QUANTILES
-from appliance.spec import ALL_FEATURES, STAGE_GROUP, Covariate, Endpoint
-from export.bundle import build
-from training.procedure import PRESETS
-from training.run import RECORD_KEYS, Ensemble, FittedModel, Preprocessing, Run
+from lungstage.appliance.contract.spec import ALL_FEATURES, STAGE_GROUP, Covariate, Endpoint
+from lungstage.appliance.model.manifest import QUANTILES
+from lungstage.export.bundle import build
+from lungstage.training.procedure import PRESETS
+from lungstage.training.run import RECORD_KEYS, Ensemble, FittedModel, Preprocessing, Run
 
 AGE, SEX = Covariate("age"), Covariate("sex", ("F", "M"))
 HISTOLOGY = Covariate("histology", ("adenocarcinoma", "squamous cell carcinoma", "large cell carcinoma"))

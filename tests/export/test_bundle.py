@@ -12,13 +12,13 @@ import onnx
 import onnxruntime
 import pytest
 
-from appliance.bundle import BUNDLE_FILES, load_bundle
-from appliance.errors import ReasonCode, Refused
-from appliance.spec import ALL_FEATURES, STAGE_GROUP
-from appliance.vocabulary import CONCEPTS
-from export import bundle as packing
-from export.bundle import build, pack
-from training.run import Run
+from lungstage.appliance.contract.errors import ReasonCode, Refused
+from lungstage.appliance.contract.spec import ALL_FEATURES, STAGE_GROUP
+from lungstage.appliance.model.bundle import BUNDLE_FILES, load_bundle
+from lungstage.appliance.report.vocabulary import CONCEPTS
+from lungstage.export import bundle as packing
+from lungstage.export.bundle import build, pack
+from lungstage.training.run import Run
 
 from .conftest import SURVIVAL, make_run
 

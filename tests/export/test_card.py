@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from appliance.bundle import load_bundle
-from appliance.vocabulary import CONCEPTS
-from export import card
-from export.bundle import _covariates, _entries, pack
-from export.intended_use import intended_use
-from export.markdown import figure
+from lungstage.appliance.model.bundle import load_bundle
+from lungstage.appliance.report.vocabulary import CONCEPTS
+from lungstage.export import card
+from lungstage.export.bundle import _covariates, _entries, pack
+from lungstage.export.intended_use import intended_use
+from lungstage.export.markdown import figure
+from lungstage.training.run import Run
 from tests.training.records import evaluation_record
-from training.run import Run
 
 from .conftest import AGE, HISTOLOGY, SEX, SURVIVAL, make_run
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from appliance.bundle import load_bundle
-from export import cli
-from training.run import Run
+from lungstage.appliance.model.bundle import load_bundle
+from lungstage.export import cli
+from lungstage.training.run import Run
 
 
 def status(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:

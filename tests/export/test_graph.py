@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.preprocessing import PowerTransformer
 
-from appliance.modelfile import require_plain
-from appliance.spec import Covariate
-from export.graph import OPSET, build_graph
-from export.parity import Answers, prove, random_inputs, reference, run_graph, run_session
-from training.model.network import ensemble_logits
-from training.model.preprocessing import Standardise, standardise
-from training.run import Array, Ensemble, FittedModel
+from lungstage.appliance.contract.spec import Covariate
+from lungstage.appliance.model.model_file import require_plain
+from lungstage.export.graph import OPSET, build_graph
+from lungstage.export.parity import Answers, prove, random_inputs, reference, run_graph, run_session
+from lungstage.training.model.network import ensemble_logits
+from lungstage.training.model.preprocessing import Standardise, standardise
+from lungstage.training.run import Array, Ensemble, FittedModel
 
 from .conftest import AGE, HISTOLOGY, SEX, make_model
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from appliance.spec import STAGE_GROUP
-from export.intended_use import BODY_PARTS, HU_RANGE, PIXEL_SPACING_MM, SLICE_THICKNESS_MM, intended_use
+from lungstage.appliance.contract.spec import STAGE_GROUP
+from lungstage.export.intended_use import BODY_PARTS, HU_RANGE, PIXEL_SPACING_MM, SLICE_THICKNESS_MM, intended_use
 
 from .conftest import SURVIVAL
 

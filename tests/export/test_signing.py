@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from appliance.bundlefiles import SIGNATURE_FILE, digest_of, read_files
-from appliance.signature import parse, read_public_keys
+from lungstage.appliance.model.bundle_files import SIGNATURE_FILE, digest_of, read_files
+from lungstage.appliance.model.signature import parse, read_public_keys
 from tests.export.test_cli import status
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from appliance.spec import ALL_FEATURES
+from lungstage.appliance.contract.spec import ALL_FEATURES
 
 Rows = list[dict[str, str]]
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm
 
-from appliance.spec import ALL_FEATURES, STAGE_GROUP, Endpoint
-from training.procedure import HARDENED
+from lungstage.appliance.contract.spec import ALL_FEATURES, STAGE_GROUP, Endpoint
+from lungstage.training.procedure import HARDENED
 
 Record = dict[str, Any]
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from appliance.spec import STAGE_GROUP, Covariate, Endpoint
-from training.cohorts.cohort import Cohort
-from training.cohorts.description import UNDECLARED
-from training.model.members import Member, inner_splits
+from lungstage.appliance.contract.spec import STAGE_GROUP, Covariate, Endpoint
+from lungstage.training.cohorts.cohort import Cohort
+from lungstage.training.cohorts.description import UNDECLARED
+from lungstage.training.model.members import Member, inner_splits
 
 FEATURES = (*(f"original_shape_{i}" for i in range(19)), "original_shape_MeshVolume")
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from appliance.errors import Unavailable
-from appliance.spec import ALL_FEATURES, STAGE_GROUP, Covariate, Endpoint
-from tests.studies import rtstruct_study
-from training import cli
-from training.cohorts.cohort import CUT_COLUMN, Cohort
-from training.options import PresetOption
-from training.procedure import PRESETS, Procedure
+from lungstage.appliance.contract.errors import Unavailable
+from lungstage.appliance.contract.spec import ALL_FEATURES, STAGE_GROUP, Covariate, Endpoint
+from lungstage.training import cli
+from lungstage.training.cohorts.cohort import CUT_COLUMN, Cohort
+from lungstage.training.options import PresetOption
+from lungstage.training.procedure import PRESETS, Procedure
+from tests.support.studies import rtstruct_study
 
 from .conftest import Rows, make_rows
 
@@ -44,7 +44,7 @@ def fit_with(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Cohort, Pro
         raise ReachedError([*given, *named.values()])
 
     def fit_with(*arguments: object) -> tuple[Cohort, Procedure]:
-        monkeypatch.setattr("training.fit.fit", stop)
+        monkeypatch.setattr("lungstage.training.fit.fit", stop)
         monkeypatch.setattr(sys, "argv", ["lungstage-train", "fit", *map(str, arguments)])
         with pytest.raises(ReachedError) as reached:
             cli.main()
@@ -185,7 +185,7 @@ def test_report_finds_the_run_in_the_file(tmp_path: Path, monkeypatch: pytest.Mo
     file = tmp_path / "study.toml"
     file.write_text('[study]\nrun = "run"\n')
     asked: list[Path] = []
-    monkeypatch.setattr("training.reporting.report.write", lambda folder, out: asked.append(folder))
+    monkeypatch.setattr("lungstage.training.reporting.report.write", lambda folder, out: asked.append(folder))
     assert run(monkeypatch, "report", "--config", file) == 0
     assert run(monkeypatch, "report", tmp_path, "--config", file) == 0
     assert asked == [tmp_path / "run", tmp_path]
@@ -196,7 +196,7 @@ def test_a_run_that_cannot_be_written_is_noticed_before_the_work(
     study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (study.parent / "run").write_text("a file")
-    monkeypatch.setattr("training.fit.fit", lambda *given: pytest.fail("it was begun"))
+    monkeypatch.setattr("lungstage.training.fit.fit", lambda *given: pytest.fail("it was begun"))
     assert run(monkeypatch, "fit", "--config", study) == 4
     assert capsys.readouterr().err.startswith("unavailable: ")
     assert sorted(file.name for file in study.parent.iterdir()) == ["run", "study.toml", "t.csv"]
@@ -225,14 +225,14 @@ def test_the_benchmark_s_file_is_whole_and_open_to_others(tmp_path: Path, monkey
         assert (tmp_path / "new").is_dir(), "the destination is tried before the work"
         raise ReachedError
 
-    monkeypatch.setattr("training.reporting.summary.print_benchmark", lambda *given: None)
-    monkeypatch.setattr("training.benchmarking.benchmark.benchmark_selectors", fail)
+    monkeypatch.setattr("lungstage.training.reporting.summary.print_benchmark", lambda *given: None)
+    monkeypatch.setattr("lungstage.training.benchmarking.benchmark.benchmark_selectors", fail)
     out = tmp_path / "new" / "s.json"
     monkeypatch.setattr(sys, "argv", ["lungstage-train", "benchmark-selectors", "-o", str(out)])
     with pytest.raises(ReachedError):
         cli.main()
     assert list(tmp_path.iterdir()) == []
-    monkeypatch.setattr("training.benchmarking.benchmark.benchmark_selectors", lambda *given: {"a": 1})
+    monkeypatch.setattr("lungstage.training.benchmarking.benchmark.benchmark_selectors", lambda *given: {"a": 1})
     assert run(monkeypatch, "benchmark-selectors", "-o", out) == 0
     (tmp_path / "plain").write_text("")
     assert out.read_text() == '{\n  "a": 1\n}\n'
@@ -254,7 +254,7 @@ def test_every_command_explains_itself(
 def test_help_waits_for_nothing_heavy(command: tuple[str, ...]) -> None:
     heavy = {"torch", "sklearn", "scipy", "numpy", "matplotlib", "radiomics", "onnxruntime"}
     program = (
-        "import atexit, sys\nfrom training import cli\n"
+        "import atexit, sys\nfrom lungstage.training import cli\n"
         f"atexit.register(lambda: print('loaded:', sorted({heavy} & set(sys.modules))))\ncli.main()"
     )
     done = subprocess.run(

@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 from typer.testing import CliRunner
 
-from appliance.errors import Refused
-from appliance.spec import ALL_FEATURES, Endpoint
-from export import cli as export_cli
+from lungstage.appliance.contract.errors import Refused
+from lungstage.appliance.contract.spec import ALL_FEATURES, Endpoint
+from lungstage.export import cli as export_cli
+from lungstage.training import cli as training_cli
+from lungstage.training.cohorts.endpoint import Target
+from lungstage.training.configuration import Configuration, ConfigurationError, load_configuration
+from lungstage.training.options import PLACES, configured
+from lungstage.training.procedure import HARDENED, PAPER, PRESETS
 from tests.conftest import ROOT
-from training import cli as training_cli
-from training.cohorts.endpoint import Target
-from training.configuration import Configuration, ConfigurationError, load_configuration
-from training.options import PLACES, configured
-from training.procedure import HARDENED, PAPER, PRESETS
 
 from .cohorts.test_endpoint import Write
 from .conftest import make_rows
@@ -252,7 +252,7 @@ def documented(section: str) -> str:
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_every_key_is_documented_with_its_default(section: str) -> None:
-    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "lungstage.training.md").read_text(encoding="utf-8")
     assert f"## `[{section}]`\n\n| key | default | meaning |\n|---|---|---|\n{documented(section)}\n" in text
 
 
@@ -268,7 +268,7 @@ def test_the_presets_that_the_file_may_name_are_those_there_are() -> None:
 
 
 def _commands() -> list[list[str]]:
-    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "lungstage.training.md").read_text(encoding="utf-8")
     block = text.split("```\n")[1]
     return [shlex.split(line, comments=True) for line in block.splitlines()]
 

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from appliance.spec import ALL_FEATURES
-from training import cli
-from training.cohorts.cohort import CUT_COLUMN, read_cohort
-from training.fit import ENVELOPE
-from training.model.domain import QUANTILES as DOMAIN
-from training.model.domain import fit_domain
-from training.model.network import ensemble_logits
-from training.model.preprocessing import Standardise, standardise
-from training.run import RECORD_KEYS, Run
+from lungstage.appliance.contract.spec import ALL_FEATURES
+from lungstage.training import cli
+from lungstage.training.cohorts.cohort import CUT_COLUMN, read_cohort
+from lungstage.training.fit import ENVELOPE
+from lungstage.training.model.domain import QUANTILES as DOMAIN
+from lungstage.training.model.domain import fit_domain
+from lungstage.training.model.network import ensemble_logits
+from lungstage.training.model.preprocessing import Standardise, standardise
+from lungstage.training.run import RECORD_KEYS, Run
 
 from .conftest import make_rows
 
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.xdist_group("fit")  # one process, for the run that its
 
 def _command(*arguments: str, threads: int = 1) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "training.cli", *arguments],
+        [sys.executable, "-m", "lungstage.training.cli", *arguments],
         capture_output=True,
         text=True,
         check=False,

@@ -11,12 +11,12 @@ import numpy.typing as npt
 from joblib import Parallel, cpu_count, delayed  # type: ignore[import-untyped]
 from scipy.stats import t as student
 
-from training.benchmarking.synthetic import RELEVANT, SIGNALS, Signal, make_table
-from training.evaluation.folds import prepare
-from training.evaluation.methods import select
-from training.model.network import single_threaded
-from training.procedure import Procedure
-from training.selection.comparators import LABELS
+from lungstage.training.benchmarking.synthetic import RELEVANT, SIGNALS, Signal, make_table
+from lungstage.training.evaluation.folds import prepare
+from lungstage.training.evaluation.methods import select
+from lungstage.training.model.network import single_threaded
+from lungstage.training.procedure import Procedure
+from lungstage.training.selection.comparators import LABELS
 
 Array = npt.NDArray[np.float64]
 

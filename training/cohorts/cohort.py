@@ -1,7 +1,7 @@
 """Feature tables: one row a patient, read strictly, together with where they come from.
 
 A table is CSV with the column ``patient_id``, the column that is predicted (``stage``, early or advanced, unless
-another :class:`~training.cohorts.endpoint.Target` is asked for) and features under their PyRadiomics names. The
+another :class:`training.cohorts.endpoint.Target` is asked for) and features under their PyRadiomics names. The
 optional column ``roi_touches_crop_edge`` (True or False) marks tumours that are not whole in their image; such rows are
 left out unless asked for. Age, sex and histology are read where they are asked for as covariates. Every other column is
 ignored; T, N and M are never an input.
@@ -19,14 +19,14 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from appliance.spec import ALL_FEATURES, STAGE_GROUP, Covariate, Endpoint
-from training.cohorts.covariates import COLUMNS as COVARIATE_COLUMNS
-from training.cohorts.covariates import encode_covariates, find_covariates
-from training.cohorts.description import CohortDescription, describe
-from training.cohorts.endpoint import MAX_UNCLASSIFIED, STAGE, Outcome, Target, read_outcome
-from training.cohorts.repeatability import Repeatability, rate_features
-from training.cohorts.table import PATIENT, Table, parse_table, refuse
-from training.cohorts.usable import check_usable
+from lungstage.appliance.contract.spec import ALL_FEATURES, STAGE_GROUP, Covariate, Endpoint
+from lungstage.training.cohorts.covariates import COLUMNS as COVARIATE_COLUMNS
+from lungstage.training.cohorts.covariates import encode_covariates, find_covariates
+from lungstage.training.cohorts.description import CohortDescription, describe
+from lungstage.training.cohorts.endpoint import MAX_UNCLASSIFIED, STAGE, Outcome, Target, read_outcome
+from lungstage.training.cohorts.repeatability import Repeatability, rate_features
+from lungstage.training.cohorts.table import PATIENT, Table, parse_table, refuse
+from lungstage.training.cohorts.usable import check_usable
 
 Array = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -47,7 +47,7 @@ class Cohort:
     labels
         (n,) bool, True for the endpoint's positive class.
     features
-        d names out of :data:`appliance.spec.ALL_FEATURES`, in that order whatever the table's.
+        d names out of :data:`contract.spec.ALL_FEATURES`, in that order whatever the table's.
     values
         (n, d) float64 in PyRadiomics' units, NaN where missing.
     description
@@ -62,7 +62,7 @@ class Cohort:
         The two classes.
     covariates, covariate_values
         Clinical inputs beside the features, and their encoded values (n, c), NaN where missing; c counts
-        :attr:`appliance.spec.Covariate.columns`. None where there are none.
+        :attr:`contract.spec.Covariate.columns`. None where there are none.
     repeatability
         Features that were left out for not repeating; None where none were asked about.
     warnings

@@ -12,9 +12,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from appliance.covariates import MAX_AGE, as_word, plausible_age
-from appliance.spec import COVARIATES, Covariate
-from training.cohorts.table import Table, is_missing, nearest, refuse
+from lungstage.appliance.contract.spec import COVARIATES, Covariate
+from lungstage.appliance.staging.covariates import MAX_AGE, as_word, plausible_age
+from lungstage.training.cohorts.table import Table, is_missing, nearest, refuse
 
 COLUMNS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {"age": ("age_years", "age"), "sex": ("sex",), "histology": ("histology",)}
@@ -66,7 +66,7 @@ def find_covariates(table: Table, names: Sequence[str], rows: npt.NDArray[np.boo
     table
         The table.
     names
-        Out of :data:`appliance.spec.COVARIATES`.
+        Out of :data:`contract.spec.COVARIATES`.
     rows
         (n,) bool, the rows that will be used; levels are counted in these.
 

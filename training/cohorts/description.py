@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from appliance.spec import DEFAULT_SETTINGS
-from training.cohorts.table import refuse
+from lungstage.appliance.contract.spec import DEFAULT_SETTINGS
+from lungstage.training.cohorts.table import refuse
 
 
 class Skew(BaseModel):
@@ -104,7 +104,7 @@ def describe(table: Path, sha256: str, explicit: Path | None) -> CohortDescripti
             refuse(f"{file.name} describes another table: its table_sha256 is not the hash of {table.name}.")
         told = found.measured.notes if found.measured is not None else ()
         return found.model_copy(update={"notes": (*found.notes, *told)})
-    for shipped in sorted(resources.files("training.cohorts").iterdir(), key=lambda entry: entry.name):
+    for shipped in sorted(resources.files("lungstage.training.cohorts").iterdir(), key=lambda entry: entry.name):
         if shipped.name.endswith(".toml"):
             found = _parse(shipped.read_bytes(), shipped.name)
             if found.table_sha256 == sha256:

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from appliance.manifest import EndpointEntry
-from appliance.spec import STAGE_GROUP, Endpoint
-from training.cohorts.table import Table, is_missing, refuse
+from lungstage.appliance.contract.spec import STAGE_GROUP, Endpoint
+from lungstage.appliance.model.manifest import EndpointEntry
+from lungstage.training.cohorts.table import Table, is_missing, refuse
 
 MAX_UNCLASSIFIED: Final = 0.1
 """Share of rows that may be censored before the horizon without a warning."""

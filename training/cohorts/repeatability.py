@@ -10,8 +10,8 @@ from types import MappingProxyType
 
 import numpy as np
 
-from appliance.errors import Refused
-from training.cohorts.table import parse_table, refuse
+from lungstage.appliance.contract.errors import Refused
+from lungstage.training.cohorts.table import parse_table, refuse
 
 
 @dataclass(frozen=True, slots=True)

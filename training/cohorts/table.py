@@ -16,7 +16,7 @@ from typing import Final, NamedTuple, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from appliance.errors import ReasonCode, Refused
+from lungstage.appliance.contract.errors import ReasonCode, Refused
 
 PATIENT: Final = "patient_id"
 _MISSING: Final = frozenset({"", "na", "nan"})

@@ -9,8 +9,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from training.cohorts.endpoint import Outcome, Target
-from training.cohorts.table import PATIENT, Table, refuse
+from lungstage.training.cohorts.endpoint import Outcome, Target
+from lungstage.training.cohorts.table import PATIENT, Table, refuse
 
 Array = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

@@ -7,8 +7,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from training.evaluation.metrics import Counts
-from training.evaluation.reliability import bins_for, recalibration, reliability
+from lungstage.training.evaluation.metrics import Counts
+from lungstage.training.evaluation.reliability import bins_for, recalibration, reliability
 
 Array = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

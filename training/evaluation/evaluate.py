@@ -10,10 +10,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from appliance.spec import Endpoint
-from training.cohorts.cohort import Cohort
-from training.evaluation.curves import curves, net_benefit_of_all
-from training.evaluation.folds import (
+from lungstage.appliance.contract.spec import Endpoint
+from lungstage.training.cohorts.cohort import Cohort
+from lungstage.training.evaluation.curves import curves, net_benefit_of_all
+from lungstage.training.evaluation.folds import (
     OutOfFold,
     Progress,
     assign_folds,
@@ -22,13 +22,21 @@ from training.evaluation.folds import (
     run_tasks,
     workers_for,
 )
-from training.evaluation.methods import COVARIATES_ALONE, GL_RFE, NO_COVARIATES, Method, methods, predict, select
-from training.evaluation.metrics import INTERVAL, corrected_interval, fold_aucs, intervals, resamples, score
-from training.evaluation.stability import nogueira
-from training.evaluation.verdicts import verdict, warnings
-from training.model.network import single_threaded
-from training.procedure import Procedure
-from training.selection.elimination import Task
+from lungstage.training.evaluation.methods import (
+    COVARIATES_ALONE,
+    GL_RFE,
+    NO_COVARIATES,
+    Method,
+    methods,
+    predict,
+    select,
+)
+from lungstage.training.evaluation.metrics import INTERVAL, corrected_interval, fold_aucs, intervals, resamples, score
+from lungstage.training.evaluation.stability import nogueira
+from lungstage.training.evaluation.verdicts import verdict, warnings
+from lungstage.training.model.network import single_threaded
+from lungstage.training.procedure import Procedure
+from lungstage.training.selection.elimination import Task
 
 Array = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

@@ -9,12 +9,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from training.evaluation.folds import assign_folds, prepare, run_tasks
-from training.evaluation.methods import fit_ensembles, model_inputs
-from training.evaluation.metrics import auc
-from training.model.network import ensemble_logits
-from training.procedure import Procedure
-from training.selection.elimination import Task, eliminate
+from lungstage.training.evaluation.folds import assign_folds, prepare, run_tasks
+from lungstage.training.evaluation.methods import fit_ensembles, model_inputs
+from lungstage.training.evaluation.metrics import auc
+from lungstage.training.model.network import ensemble_logits
+from lungstage.training.procedure import Procedure
+from lungstage.training.selection.elimination import Task, eliminate
 
 Array = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

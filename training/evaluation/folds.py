@@ -21,11 +21,11 @@ import numpy.typing as npt
 from joblib import Parallel, cpu_count, delayed  # type: ignore[import-untyped]
 from sklearn.model_selection import StratifiedKFold
 
-from appliance.errors import ReasonCode, Refused
-from training.model.calibration import calibrate, conformal_thresholds
-from training.model.network import single_threaded
-from training.model.preprocessing import Standardise
-from training.selection.elimination import Task
+from lungstage.appliance.contract.errors import ReasonCode, Refused
+from lungstage.training.model.calibration import calibrate, conformal_thresholds
+from lungstage.training.model.network import single_threaded
+from lungstage.training.model.preprocessing import Standardise
+from lungstage.training.selection.elimination import Task
 
 Array = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

@@ -16,13 +16,13 @@ import numpy.typing as npt
 from scipy.special import expit
 from sklearn.neighbors import NearestNeighbors
 
-from training.cohorts.cohort import Cohort
-from training.evaluation.folds import Progress, assign_folds, prepare, run_tasks
-from training.evaluation.methods import Method, predict, select
-from training.evaluation.metrics import Interval, intervals, resamples, score
-from training.model.network import single_threaded
-from training.model.preprocessing import Standardise
-from training.procedure import Procedure
+from lungstage.training.cohorts.cohort import Cohort
+from lungstage.training.evaluation.folds import Progress, assign_folds, prepare, run_tasks
+from lungstage.training.evaluation.methods import Method, predict, select
+from lungstage.training.evaluation.metrics import Interval, intervals, resamples, score
+from lungstage.training.model.network import single_threaded
+from lungstage.training.model.preprocessing import Standardise
+from lungstage.training.procedure import Procedure
 
 Array = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

@@ -9,12 +9,12 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from training.model.members import Member, inner_splits
-from training.model.network import ensemble_logits, train
-from training.procedure import PRESETS, Procedure
-from training.run import Ensemble
-from training.selection.comparators import CLASSIFIERS, LABELS, SELECTORS, ClassifierName
-from training.selection.elimination import SelectionSettings, Task, eliminate, selected
+from lungstage.training.model.members import Member, inner_splits
+from lungstage.training.model.network import ensemble_logits, train
+from lungstage.training.procedure import PRESETS, Procedure
+from lungstage.training.run import Ensemble
+from lungstage.training.selection.comparators import CLASSIFIERS, LABELS, SELECTORS, ClassifierName
+from lungstage.training.selection.elimination import SelectionSettings, Task, eliminate, selected
 
 Array = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

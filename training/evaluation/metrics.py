@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import t as student
 
-from training.evaluation.reliability import bins_for, expected_calibration_error, recalibration, reliability
+from lungstage.training.evaluation.reliability import bins_for, expected_calibration_error, recalibration, reliability
 
 Array = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

@@ -11,9 +11,9 @@ import numpy.typing as npt
 from scipy.stats import norm
 from sklearn.model_selection import StratifiedShuffleSplit
 
-from training.evaluation.folds import prepare, run_tasks
-from training.evaluation.methods import select
-from training.procedure import Procedure
+from lungstage.training.evaluation.folds import prepare, run_tasks
+from lungstage.training.evaluation.methods import select
+from lungstage.training.procedure import Procedure
 
 PAIRS: Final = 10
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from appliance.spec import STAGE_GROUP, Endpoint
-from training.evaluation.metrics import Interval
+from lungstage.appliance.contract.spec import STAGE_GROUP, Endpoint
+from lungstage.training.evaluation.metrics import Interval
 
 MAX_STAGE_AUC: Final = 0.75
 MAX_AUC: Final = 0.95

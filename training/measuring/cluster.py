@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from appliance.errors import Unavailable
+from lungstage.appliance.contract.errors import Unavailable
 
 if TYPE_CHECKING:
     from distributed import Client

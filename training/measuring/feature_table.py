@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from appliance import __version__
-from appliance.spec import ExtractionSpec
-from training.cohorts.description import Counts, read_description
-from training.cohorts.table import PATIENT, refuse
-from training.files import write_whole
-from training.measuring.measure import Measured
+from lungstage.appliance import __version__
+from lungstage.appliance.contract.spec import ExtractionSpec
+from lungstage.training.cohorts.description import Counts, read_description
+from lungstage.training.cohorts.table import PATIENT, refuse
+from lungstage.training.files import write_whole
+from lungstage.training.measuring.measure import Measured
 
 _COUNTS = re.compile(r"^\[measured\][^\[]*", re.MULTILINE)
 

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
-from appliance.errors import Unavailable
+from lungstage.appliance.contract.errors import Unavailable
 
 _SYNC_SECONDS: Final = 1.0
 

@@ -16,15 +16,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from appliance import __version__
-from appliance.errors import LungstageError, ReasonCode
-from appliance.logs import defect
-from appliance.oneshot import Options, measure_paths
-from appliance.radiomics import parameters
-from appliance.roi_rule import ROI_RULE
-from appliance.spec import ExtractionSpec
-from training.measuring.journal import Entry, Journal
-from training.measuring.subjects import Subject
+from lungstage.appliance import __version__
+from lungstage.appliance.config.logs import defect
+from lungstage.appliance.contract.errors import LungstageError, ReasonCode
+from lungstage.appliance.contract.spec import ExtractionSpec
+from lungstage.appliance.model.roi_rule import ROI_RULE
+from lungstage.appliance.radiomics import parameters
+from lungstage.appliance.staging.one_shot import Options, measure_paths
+from lungstage.training.measuring.journal import Entry, Journal
+from lungstage.training.measuring.subjects import Subject
 
 UNAVAILABLE: Final = "unavailable"
 WORKER_DIED: Final = "worker_died"

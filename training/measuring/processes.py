@@ -20,7 +20,7 @@ from multiprocessing.connection import wait
 from queue import SimpleQueue
 from typing import Any, Final, TypeVar, cast
 
-from appliance.errors import Unavailable
+from lungstage.appliance.contract.errors import Unavailable
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -28,7 +28,9 @@ Result = TypeVar("Result")
 ATTEMPTS: Final = 3
 """Processes that may die over a piece of work before it is put off until it can be tried alone."""
 
-_START: Final = "import sys; sys.path[:] = sys.argv[1:]; from training.measuring.processes import serve; serve()"
+_START: Final = (
+    "import sys; sys.path[:] = sys.argv[1:]; from lungstage.training.measuring.processes import serve; serve()"
+)
 _STARTED: Final = b"\n"
 # One study a process is all the parallelism that is wanted: threads on top would only fight for the cores.
 _ENVIRONMENT: Final = {"ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": "1", "OMP_NUM_THREADS": "1"}

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from appliance.spec import STAGE_GROUP
-from training.cohorts.endpoint import STAGE, read_outcome
-from training.cohorts.table import PATIENT, parse_table, refuse
-from training.measuring.journal import Key
+from lungstage.appliance.contract.spec import STAGE_GROUP
+from lungstage.training.cohorts.endpoint import STAGE, read_outcome
+from lungstage.training.cohorts.table import PATIENT, parse_table, refuse
+from lungstage.training.measuring.journal import Key
 
 REQUIRED: Final = (PATIENT, "path", "roi")
 

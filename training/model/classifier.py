@@ -12,9 +12,9 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from training.model.members import Member, inner_splits
-from training.model.network import NetworkSettings, ensemble_logits, single_threaded, train
-from training.run import Ensemble
+from lungstage.training.model.members import Member, inner_splits
+from lungstage.training.model.network import NetworkSettings, ensemble_logits, single_threaded, train
+from lungstage.training.run import Ensemble
 
 Array = npt.NDArray[np.float64]
 
@@ -52,7 +52,7 @@ class DeepClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     members, inner_folds
         Networks in the ensemble, and the folds of the inner split: every network stops early on one fold.
     hidden, dropout, learning_rate, weight_decay, batch_size, max_epochs, patience
-        See :class:`~training.model.network.NetworkSettings`.
+        See :class:`training.model.network.NetworkSettings`.
     random_state
         Seed.
 

@@ -19,8 +19,8 @@ import numpy.typing as npt
 import torch
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from training.model.members import Batch, Member
-from training.run import Ensemble
+from lungstage.training.model.members import Batch, Member
+from lungstage.training.run import Ensemble
 
 Array = npt.NDArray[np.float64]
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from training.run import Preprocessing
+from lungstage.training.run import Preprocessing
 
 Array = npt.NDArray[np.float64]
 

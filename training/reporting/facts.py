@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from training.reporting.figures.canvas import METRIC_LABELS, estimate, short
+from lungstage.training.reporting.figures.canvas import METRIC_LABELS, estimate, short
 
 Record = Mapping[str, Any]
 

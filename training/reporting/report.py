@@ -15,14 +15,14 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from appliance.errors import ReasonCode, Refused
-from appliance.vocabulary import CONCEPTS
-from training.files import write_whole
-from training.reporting import checklists, figures
-from training.reporting.facts import known
-from training.reporting.figures.canvas import METRIC_LABELS, estimate, unit_of
-from training.reporting.figures.comparison import in_order
-from training.run import differences
+from lungstage.appliance.contract.errors import ReasonCode, Refused
+from lungstage.appliance.report.vocabulary import CONCEPTS
+from lungstage.training.files import write_whole
+from lungstage.training.reporting import checklists, figures
+from lungstage.training.reporting.facts import known
+from lungstage.training.reporting.figures.canvas import METRIC_LABELS, estimate, unit_of
+from lungstage.training.reporting.figures.comparison import in_order
+from lungstage.training.run import differences
 
 Record = Mapping[str, Any]
 
@@ -131,8 +131,8 @@ def render(run: Record | None, evaluation: Record | None) -> str:
     """
     # The template stands beside this module, hence the folder ".".
     environment = Environment(
-        loader=PackageLoader("training.reporting", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, keep_trailing_newline=True,
+        loader=PackageLoader("lungstage.training.reporting", "."), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
     environment.filters |= {"estimate": estimate, "code": _code, "unit": unit_of, "svg": Markup}
     facts = known(run, evaluation)

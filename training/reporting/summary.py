@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from training.benchmarking.benchmark import in_order
+from lungstage.training.benchmarking.benchmark import in_order
 
 Record = Mapping[str, Any]
 

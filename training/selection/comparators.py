@@ -19,7 +19,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassif
 from sklearn.feature_selection import RFE, mutual_info_classif
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 
-from training.model.network import single_threaded
+from lungstage.training.model.network import single_threaded
 
 Array = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

@@ -22,10 +22,17 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.feature_selection import SelectorMixin
 from sklearn.utils.validation import check_is_fitted
 
-from training.model.classifier import DeepClassifier, binary_labels, seed_of
-from training.model.members import Member, inner_splits
-from training.model.network import NetworkSettings, single_threaded, train, train_second_order
-from training.selection.importance import Aggregate, Chance, Effects, Importance, aggregate, held_out_importance
+from lungstage.training.model.classifier import DeepClassifier, binary_labels, seed_of
+from lungstage.training.model.members import Member, inner_splits
+from lungstage.training.model.network import NetworkSettings, single_threaded, train, train_second_order
+from lungstage.training.selection.importance import (
+    Aggregate,
+    Chance,
+    Effects,
+    Importance,
+    aggregate,
+    held_out_importance,
+)
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
@@ -217,8 +224,8 @@ class GradientLossRFE(SelectorMixin, BaseEstimator):  # type: ignore[misc]
     Parameters
     ----------
     estimator
-        The networks that rate the features; None is :class:`~training.model.classifier.DeepClassifier` by default.
-        Inputs must be standardised (:class:`~training.model.preprocessing.Standardise`): gradients depend on the scale.
+        The networks that rate the features; None is :class:`training.model.classifier.DeepClassifier` by default.
+        Inputs must be standardised (:class:`training.model.preprocessing.Standardise`): gradients depend on the scale.
     n_features_to_select
         How many remain. With fewer features than asked for, all are kept.
     importance, aggregate, dropout_masks, pairwise, copies, memory, step, fine_below, fine_step, clusters

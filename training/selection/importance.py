@@ -15,8 +15,8 @@ import numpy.typing as npt
 import torch
 from scipy.stats import gumbel_r, norm, rankdata
 
-from training.model.members import Batch, Member
-from training.model.network import Networks, dropout_masks, forward
+from lungstage.training.model.members import Batch, Member
+from lungstage.training.model.network import Networks, dropout_masks, forward
 
 Array = npt.NDArray[np.float64]
 Importance = Literal["loss", "logit", "input_gradient", "integrated", "effects"]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import chi2
 
-from appliance.manifest import FeatureEntry
+from lungstage.appliance.model.manifest import FeatureEntry
 
 Array = npt.NDArray[np.float64]
 Verdict = Literal["similar", "within chance", "moderate shift", "large shift"]

@@ -10,20 +10,20 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit, logit
 
-from appliance.bundle import Bundle
-from appliance.errors import ReasonCode, Refused
-from appliance.inference import Outputs
-from appliance.manifest import Decision, IntendedUse
-from appliance.radiomics import parameters
-from appliance.spec import Endpoint, ExtractionSpec
-from training.cohorts.cohort import Cohort, target_record
-from training.cohorts.description import UNDECLARED
-from training.evaluation.curves import curves
-from training.evaluation.evaluate import table_record
-from training.evaluation.metrics import INTERVAL, METRICS, interval, intervals, resamples, score
-from training.evaluation.reliability import recalibration
-from training.model.calibration import Thresholds
-from training.validation.shift import compare
+from lungstage.appliance.contract.errors import ReasonCode, Refused
+from lungstage.appliance.contract.spec import Endpoint, ExtractionSpec
+from lungstage.appliance.model.bundle import Bundle
+from lungstage.appliance.model.inference import Outputs
+from lungstage.appliance.model.manifest import Decision, IntendedUse
+from lungstage.appliance.radiomics import parameters
+from lungstage.training.cohorts.cohort import Cohort, target_record
+from lungstage.training.cohorts.description import UNDECLARED
+from lungstage.training.evaluation.curves import curves
+from lungstage.training.evaluation.evaluate import table_record
+from lungstage.training.evaluation.metrics import INTERVAL, METRICS, interval, intervals, resamples, score
+from lungstage.training.evaluation.reliability import recalibration
+from lungstage.training.model.calibration import Thresholds
+from lungstage.training.validation.shift import compare
 
 Array = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

@@ -8,7 +8,7 @@ from typing import Any, Final
 from rich import box
 from rich.table import Table
 
-from training.validation.shift import LARGE
+from lungstage.training.validation.shift import LARGE
 
 MIN_PATIENTS: Final = 100
 """Of each class: Collins GS, Ogundimu EO, Altman DG. Sample size considerations for the external validation of a

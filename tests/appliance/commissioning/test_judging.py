@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from appliance.commissioning.constancy import check_reference_cases
-from appliance.commissioning.instrument import Instrument
-from appliance.commissioning.plan import Pair, Plan, PlanError, ReferenceCase, Study, Thresholds
-from appliance.commissioning.retest import check_answers, check_features, check_pairs, check_probability
-from appliance.commissioning.skew import check_patients, check_skew
-from appliance.commissioning.verdict import Verdict, graded, worst
-from appliance.errors import Reason, ReasonCode
-from appliance.manifest import QUANTILES, FeatureEntry
-from appliance.outcome import outcome
+from lungstage.appliance.commissioning.constancy import check_reference_cases
+from lungstage.appliance.commissioning.instrument import Instrument
+from lungstage.appliance.commissioning.plan import Pair, Plan, PlanError, ReferenceCase, Study, Thresholds
+from lungstage.appliance.commissioning.retest import check_answers, check_features, check_pairs, check_probability
+from lungstage.appliance.commissioning.skew import check_patients, check_skew
+from lungstage.appliance.commissioning.verdict import Verdict, graded, worst
+from lungstage.appliance.contract.errors import Reason, ReasonCode
+from lungstage.appliance.model.manifest import QUANTILES, FeatureEntry
+from lungstage.appliance.staging.outcome import outcome
 
 NOW = datetime(2025, 3, 4, 12, tzinfo=UTC)
 THRESHOLDS = Thresholds.model_validate({})

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from appliance.commissioning.plan import PlanError, read_pairs, read_plan, read_reference_cases, read_studies
-from appliance.errors import ReasonCode, Refused
+from lungstage.appliance.commissioning.plan import PlanError, read_pairs, read_plan, read_reference_cases, read_studies
+from lungstage.appliance.contract.errors import ReasonCode, Refused
 
 
 def plan(folder: Path, text: str) -> Path:

@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from appliance.commissioning import acceptance, sheet
-from appliance.commissioning.ibsi_phantom import check_digital_phantom
-from appliance.commissioning.plan import IbsiFiles, PlanError, Thresholds
-from appliance.commissioning.protocol import Report
-from appliance.commissioning.verdict import Check, Verdict
-from appliance.demo import DemoResult
-from tests.made_up_site import make_site
+from lungstage.appliance.commissioning import acceptance, sheet
+from lungstage.appliance.commissioning.ibsi_phantom import check_digital_phantom
+from lungstage.appliance.commissioning.plan import IbsiFiles, PlanError, Thresholds
+from lungstage.appliance.commissioning.protocol import Report
+from lungstage.appliance.commissioning.verdict import Check, Verdict
+from lungstage.appliance.daemon.demo import DemoResult
+from tests.support.made_up_site import make_site
 
-COMMISSION = (sys.executable, "-m", "appliance.cli", "commission")
+COMMISSION = (sys.executable, "-m", "lungstage.appliance.cli.main", "commission")
 pytestmark = pytest.mark.xdist_group("commission")  # one process, for what its tests share is dear
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from appliance.commissioning.statistics import (
+from lungstage.appliance.commissioning.statistics import (
     REPEATABILITY_FACTOR,
     intraclass_correlations,
     more_than_chance,

@@ -12,11 +12,11 @@ from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
-from training import cli
-from training.benchmarking import benchmark
-from training.benchmarking.synthetic import RELEVANT, SIGNALS, make_table
-from training.model.preprocessing import Standardise
-from training.procedure import QUICK
+from lungstage.training import cli
+from lungstage.training.benchmarking import benchmark
+from lungstage.training.benchmarking.synthetic import RELEVANT, SIGNALS, make_table
+from lungstage.training.model.preprocessing import Standardise
+from lungstage.training.procedure import QUICK
 
 
 @pytest.mark.parametrize("signal", SIGNALS)
@@ -107,9 +107,9 @@ def test_the_command_writes_and_prints(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.slow
 def test_gl_rfe_finds_an_interaction_that_linear_selectors_do_not() -> None:
     """One pair among 106, by a coarser schedule than the default's, on a table that no setting was chosen on."""
-    from training.evaluation.methods import select
-    from training.procedure import HARDENED
-    from training.selection.elimination import Task
+    from lungstage.training.evaluation.methods import select
+    from lungstage.training.procedure import HARDENED
+    from lungstage.training.selection.elimination import Task
 
     truth = make_table("interaction", 901, relevant=2)
     task = Task(Standardise().fit_transform(truth.values), np.arange(200), (901,))

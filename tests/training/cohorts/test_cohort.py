@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from appliance.errors import ReasonCode, Refused
-from appliance.spec import ALL_FEATURES
+from lungstage.appliance.contract.errors import ReasonCode, Refused
+from lungstage.appliance.contract.spec import ALL_FEATURES
+from lungstage.training.cohorts.cohort import CUT_COLUMN, Cohort, read_cohort
+from lungstage.training.cohorts.description import UNDECLARED
 from tests.training.conftest import Rows, make_rows
-from training.cohorts.cohort import CUT_COLUMN, Cohort, read_cohort
-from training.cohorts.description import UNDECLARED
 
 Write = Callable[..., Path]
 A, B = ALL_FEATURES[:2]

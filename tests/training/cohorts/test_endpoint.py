@@ -12,14 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from appliance.errors import Refused
-from appliance.spec import STAGE_GROUP, Covariate, Endpoint
+from lungstage.appliance.contract.errors import Refused
+from lungstage.appliance.contract.spec import STAGE_GROUP, Covariate, Endpoint
+from lungstage.training.cohorts.cohort import CUT_COLUMN, read_cohort
+from lungstage.training.cohorts.covariates import encode_covariates, is_tnm
+from lungstage.training.cohorts.endpoint import STAGE, Target, read_outcome
+from lungstage.training.cohorts.table import Table, parse_table
+from lungstage.training.model.preprocessing import Standardise
 from tests.training.conftest import Rows, make_rows
-from training.cohorts.cohort import CUT_COLUMN, read_cohort
-from training.cohorts.covariates import encode_covariates, is_tnm
-from training.cohorts.endpoint import STAGE, Target, read_outcome
-from training.cohorts.table import Table, parse_table
-from training.model.preprocessing import Standardise
 
 Write = Callable[..., Path]
 

@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from appliance.spec import Endpoint
+from lungstage.appliance.contract.spec import Endpoint
+from lungstage.training.cohorts.repeatability import Repeatability
+from lungstage.training.evaluation.evaluate import ABLATION, evaluate, input_record
+from lungstage.training.evaluation.methods import GL_RFE, methods
+from lungstage.training.evaluation.metrics import METRICS
+from lungstage.training.evaluation.verdicts import verdict, warnings
+from lungstage.training.procedure import QUICK
+from lungstage.training.reporting.summary import print_evaluation
 from tests.training.records import evaluation_record
 from tests.training.tables import make_cohort
-from training.cohorts.repeatability import Repeatability
-from training.evaluation.evaluate import ABLATION, evaluate, input_record
-from training.evaluation.methods import GL_RFE, methods
-from training.evaluation.metrics import METRICS
-from training.evaluation.verdicts import verdict, warnings
-from training.procedure import QUICK
-from training.reporting.summary import print_evaluation
 
 PROCEDURE = replace(QUICK, folds=3, selection=replace(QUICK.selection, features=8, fine_below=10))
 STEADY = replace(PROCEDURE, selection=replace(PROCEDURE.selection, members=5))
@@ -43,7 +43,7 @@ def noise() -> Iterator[dict[str, Any]]:
     cohort = make_cohort(n=90, signal=0.0, seed=5, covariate=0.0)
     names = [name for name in methods(PROCEDURE, cohort.features, covariates=True) if not name.startswith("lassonet")]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.selection.comparators._TREES", 60)
+        patch.setattr("lungstage.training.selection.comparators._TREES", 60)
         yield evaluate(cohort, PROCEDURE, _silent, names)[0]
 
 

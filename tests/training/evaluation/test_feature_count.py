@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.evaluation import stability
-from training.evaluation.feature_count import Curve, curve
-from training.evaluation.stability import complementary_pairs
-from training.procedure import QUICK
+from lungstage.training.evaluation import stability
+from lungstage.training.evaluation.feature_count import Curve, curve
+from lungstage.training.evaluation.stability import complementary_pairs
+from lungstage.training.procedure import QUICK
 
 SMALL = replace(QUICK, inner_folds=3, selection=replace(QUICK.selection, features=3, fine_below=4))
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from appliance.errors import Refused
+from lungstage.appliance.contract.errors import Refused
+from lungstage.training.cohorts.cohort import Cohort, read_cohort
+from lungstage.training.evaluation import folds as folds_module
+from lungstage.training.evaluation.folds import OutOfFold, assign_folds, left_out, out_of_fold, outer_tasks, run_tasks
+from lungstage.training.evaluation.methods import GL_RFE, Method, methods, predict, select
+from lungstage.training.evaluation.metrics import score
+from lungstage.training.procedure import QUICK, Procedure
 from tests.training.tables import make_cohort
-from training.cohorts.cohort import Cohort, read_cohort
-from training.evaluation import folds as folds_module
-from training.evaluation.folds import OutOfFold, assign_folds, left_out, out_of_fold, outer_tasks, run_tasks
-from training.evaluation.methods import GL_RFE, Method, methods, predict, select
-from training.evaluation.metrics import score
-from training.procedure import QUICK, Procedure
 
 PROCEDURE = replace(QUICK, selection=replace(QUICK.selection, features=5, fine_below=6))
 

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lungstage.training.cohorts.cohort import Cohort
+from lungstage.training.evaluation.evaluate import evaluate
+from lungstage.training.evaluation.leakage import METRICS, TIMES, VARIANTS, Rows, demonstrate, duplicate, smote
+from lungstage.training.evaluation.methods import GL_RFE
+from lungstage.training.model.network import NetworkSettings
+from lungstage.training.procedure import QUICK
 from tests.training.tables import make_cohort
-from training.cohorts.cohort import Cohort
-from training.evaluation.evaluate import evaluate
-from training.evaluation.leakage import METRICS, TIMES, VARIANTS, Rows, demonstrate, duplicate, smote
-from training.evaluation.methods import GL_RFE
-from training.model.network import NetworkSettings
-from training.procedure import QUICK
 
 pytestmark = pytest.mark.xdist_group("leakage")  # one process, for what its tests share is dear
 PROCEDURE = replace(

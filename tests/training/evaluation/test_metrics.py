@@ -9,10 +9,25 @@ from scipy.stats import t as student
 from sklearn import metrics as oracle
 from sklearn.linear_model import LogisticRegression
 
-from training.evaluation.curves import RATES, THRESHOLDS, curves, net_benefit, net_benefit_of_all, true_positive_rates
-from training.evaluation.metrics import METRICS, auc, corrected_interval, fold_aucs, intervals, resamples, score
-from training.evaluation.reliability import bins_for, recalibration, reliability
-from training.evaluation.stability import nogueira
+from lungstage.training.evaluation.curves import (
+    RATES,
+    THRESHOLDS,
+    curves,
+    net_benefit,
+    net_benefit_of_all,
+    true_positive_rates,
+)
+from lungstage.training.evaluation.metrics import (
+    METRICS,
+    auc,
+    corrected_interval,
+    fold_aucs,
+    intervals,
+    resamples,
+    score,
+)
+from lungstage.training.evaluation.reliability import bins_for, recalibration, reliability
+from lungstage.training.evaluation.stability import nogueira
 
 
 def _predictions(repeats: int = 3, n: int = 80, seed: int = 0, digits: int = 2):

@@ -19,18 +19,18 @@ import psutil
 import pytest
 from rich.console import Console
 
-from appliance.errors import Refused
-from appliance.oneshot import Options, measure_paths
-from appliance.radiomics import parameters
-from appliance.roi_rule import ROI_RULE
-from tests.cohorts import SPEC, command, dask_cluster, wait_for_lines, write_cohort, written
-from tests.studies import rtstruct_study, seg_study, square_mask
-from training.cli import main
-from training.cohorts.description import Counts, read_description
-from training.measuring import cluster, measure, processes, progress
-from training.measuring.feature_table import refusals, write_table
-from training.measuring.journal import Entry, open_journal
-from training.measuring.subjects import read_subjects
+from lungstage.appliance.contract.errors import Refused
+from lungstage.appliance.model.roi_rule import ROI_RULE
+from lungstage.appliance.radiomics import parameters
+from lungstage.appliance.staging.one_shot import Options, measure_paths
+from lungstage.training.cli import main
+from lungstage.training.cohorts.description import Counts, read_description
+from lungstage.training.measuring import cluster, measure, processes, progress
+from lungstage.training.measuring.feature_table import refusals, write_table
+from lungstage.training.measuring.journal import Entry, open_journal
+from lungstage.training.measuring.subjects import read_subjects
+from tests.support.cohorts import SPEC, command, dask_cluster, wait_for_lines, write_cohort, written
+from tests.support.studies import rtstruct_study, seg_study, square_mask
 
 pytestmark = pytest.mark.xdist_group("measuring")  # one process, for what its tests share is dear
 
@@ -333,8 +333,8 @@ def test_local_processes_open_no_socket(cohort: Path, tmp_path: Path) -> None:
     strace = ["strace", "-f", "--seccomp-bpf", "-o", trace, "-e", "trace=socket,socketpair,connect,bind,execve", "--"]
     program = f"""
 from pathlib import Path
-from appliance.radiomics import parameters
-from training.measuring import measure, processes
+from lungstage.appliance.radiomics import parameters
+from lungstage.training.measuring import measure, processes
 task = measure.Task(0, Path({str(cohort.parent / "a")!r}), "GTV-1", measure.Method.of(parameters.read("all")), None)
 [(_, entry)] = processes.run(measure.measure_study, [task], workers=1)
 assert entry.features is not None

@@ -13,11 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from appliance.errors import Unavailable
-from tests.cohorts import dask_cluster
+from lungstage.appliance.contract.errors import Unavailable
+from lungstage.training.measuring import cluster, processes
 from tests.conftest import ROOT
+from tests.support.cohorts import dask_cluster
 from tests.training.measuring.deadly import Deadly, square
-from training.measuring import cluster, processes
 
 pytestmark = pytest.mark.xdist_group("spreading")  # one process, for what its tests share is dear
 
@@ -60,7 +60,7 @@ def test_processes_that_cannot_start_are_said_to_be_unavailable(
 
 def test_processes_end_with_their_parent(tmp_path: Path) -> None:
     program = (
-        "from tests.training.measuring.deadly import nap\nfrom training.measuring import processes\n"
+        "from tests.training.measuring.deadly import nap\nfrom lungstage.training.measuring import processes\n"
         "for _ in processes.run(nap, [0, 600, 600], workers=2): print('one', flush=True)"
     )
     with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE) as parent:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
-from training.model.calibration import MIN_SLOPE, calibrate, conformal_thresholds
+from lungstage.training.model.calibration import MIN_SLOPE, calibrate, conformal_thresholds
 
 
 def _sample(n: int, slope: float, intercept: float, seed: int):

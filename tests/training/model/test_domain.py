@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.covariance import LedoitWolf
 from sklearn.neighbors import NearestNeighbors
 
-from training.model.domain import (
+from lungstage.training.model.domain import (
     GROUP_SIZE,
     NEIGHBOURS,
     QUANTILES,

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from tests.training.tables import make_members
-from training.model.members import Member, inner_splits
-from training.model.network import (
+from lungstage.training.model.members import Member, inner_splits
+from lungstage.training.model.network import (
     Networks,
     NetworkSettings,
     ensemble_logits,
@@ -15,6 +14,7 @@ from training.model.network import (
     train,
     train_second_order,
 )
+from tests.training.tables import make_members
 
 SETTINGS = NetworkSettings(max_epochs=40, patience=5)
 

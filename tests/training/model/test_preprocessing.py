@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from sklearn.preprocessing import PowerTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from training.model.preprocessing import LAMBDA_LIMIT, Standardise, standardise, subset, yeo_johnson
+from lungstage.training.model.preprocessing import LAMBDA_LIMIT, Standardise, standardise, subset, yeo_johnson
 
 
 @parametrize_with_checks([Standardise()])

@@ -18,15 +18,15 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 from typer.testing import CliRunner
 
-from appliance.errors import Refused
-from appliance.spec import ALL_FEATURES, Endpoint
-from appliance.vocabulary import CONCEPTS
+from lungstage.appliance.contract.errors import Refused
+from lungstage.appliance.contract.spec import ALL_FEATURES, Endpoint
+from lungstage.appliance.report.vocabulary import CONCEPTS
+from lungstage.training import cli
+from lungstage.training.reporting import checklists, report
+from lungstage.training.reporting.facts import ALWAYS, known
+from lungstage.training.reporting.figures.canvas import METRIC_LABELS, estimate, wrapped
+from lungstage.training.run import differences
 from tests.training.records import Record, evaluation_record, run_record, write_run
-from training import cli
-from training.reporting import checklists, report
-from training.reporting.facts import ALWAYS, known
-from training.reporting.figures.canvas import METRIC_LABELS, estimate, wrapped
-from training.run import differences
 
 pytestmark = pytest.mark.xdist_group("report")  # one process draws the page that most tests read
 
@@ -268,7 +268,8 @@ def test_the_same_run_gives_the_same_bytes_whatever_the_machine(
     folder = write_run(tmp_path / "RUN", run, evaluation)
     (tmp_path / "matplotlibrc").write_text("font.size: 30\naxes.facecolor: black\n")
     code = (
-        "import sys; from pathlib import Path; from training.reporting import report; report.write(Path(sys.argv[1]))"
+        "import sys; from pathlib import Path; from lungstage.training.reporting import report;"
+        " report.write(Path(sys.argv[1]))"
     )
     subprocess.run(
         [sys.executable, "-c", code, str(folder)],

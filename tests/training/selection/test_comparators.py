@@ -11,13 +11,13 @@ import torch
 from sklearn.feature_selection import f_classif
 from sklearn.linear_model import LogisticRegression
 
+from lungstage.training.evaluation.folds import assign_folds, outer_tasks
+from lungstage.training.evaluation.methods import GL_RFE, Method, methods, predict, select
+from lungstage.training.model.network import single_threaded
+from lungstage.training.model.preprocessing import Standardise
+from lungstage.training.procedure import HARDENED, PAPER, QUICK
+from lungstage.training.selection.comparators import CLASSIFIERS, LABELS, SELECTORS, f_statistic
 from tests.training.tables import FEATURES, make_cohort
-from training.evaluation.folds import assign_folds, outer_tasks
-from training.evaluation.methods import GL_RFE, Method, methods, predict, select
-from training.model.network import single_threaded
-from training.model.preprocessing import Standardise
-from training.procedure import HARDENED, PAPER, QUICK
-from training.selection.comparators import CLASSIFIERS, LABELS, SELECTORS, f_statistic
 
 PROCEDURE = replace(QUICK, selection=replace(QUICK.selection, features=12, fine_below=14))
 
@@ -130,7 +130,7 @@ def test_all_features_may_be_asked_for(name: str) -> None:
 
 
 def test_lassonet_leaves_the_global_generator_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.selection.comparators._STEPS", 3)
+    monkeypatch.setattr("lungstage.training.selection.comparators._STEPS", 3)
     inputs, labels = _rows(n=40, d=8)
     torch.manual_seed(5)
     expected = torch.rand(3)

@@ -11,11 +11,11 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from training.model.classifier import DeepClassifier
-from training.model.network import NetworkSettings, single_threaded
-from training.model.preprocessing import Standardise
-from training.selection.elimination import GradientLossRFE, SelectionSettings, Task, eliminate, selected
-from training.selection.importance import Importance
+from lungstage.training.model.classifier import DeepClassifier
+from lungstage.training.model.network import NetworkSettings, single_threaded
+from lungstage.training.model.preprocessing import Standardise
+from lungstage.training.selection.elimination import GradientLossRFE, SelectionSettings, Task, eliminate, selected
+from lungstage.training.selection.importance import Importance
 
 FAST = DeepClassifier(members=5, max_epochs=40, patience=6)
 

@@ -8,10 +8,16 @@ import numpy as np
 import pytest
 from scipy.stats import false_discovery_control, gumbel_r, norm
 
+from lungstage.training.model.members import Member, inner_splits
+from lungstage.training.model.network import (
+    NetworkSettings,
+    ensemble_logits,
+    single_threaded,
+    train,
+    train_second_order,
+)
+from lungstage.training.selection.importance import Chance, Effects, Importance, aggregate, held_out_importance
 from tests.training.tables import make_members
-from training.model.members import Member, inner_splits
-from training.model.network import NetworkSettings, ensemble_logits, single_threaded, train, train_second_order
-from training.selection.importance import Chance, Effects, Importance, aggregate, held_out_importance
 
 SETTINGS = NetworkSettings(max_epochs=40, patience=5)
 

@@ -17,20 +17,20 @@ from hypothesis import strategies as st
 from scipy.special import expit, logit
 from sklearn.metrics import balanced_accuracy_score, brier_score_loss, roc_auc_score
 
-from appliance.bundle import Bundle, load_bundle
-from appliance.errors import Refused
-from appliance.manifest import EndpointEntry, FeatureEntry
-from appliance.spec import STAGE_GROUP, Covariate, Endpoint
-from export.bundle import build
+from lungstage.appliance.contract.errors import Refused
+from lungstage.appliance.contract.spec import STAGE_GROUP, Covariate, Endpoint
+from lungstage.appliance.model.bundle import Bundle, load_bundle
+from lungstage.appliance.model.manifest import EndpointEntry, FeatureEntry
+from lungstage.export.bundle import build
+from lungstage.training import cli
+from lungstage.training.cohorts.cohort import Cohort, read_cohort
+from lungstage.training.cohorts.endpoint import Target
+from lungstage.training.configuration import ConfigurationError
+from lungstage.training.options import bundle_target
+from lungstage.training.validation.shift import LEVELS, compare, reached_by_chance, stability_index
+from lungstage.training.validation.validate import extraction_differences, validate
+from lungstage.training.validation.wording import summary, warnings
 from tests.export.conftest import make_run
-from training import cli
-from training.cohorts.cohort import Cohort, read_cohort
-from training.cohorts.endpoint import Target
-from training.configuration import ConfigurationError
-from training.options import bundle_target
-from training.validation.shift import LEVELS, compare, reached_by_chance, stability_index
-from training.validation.validate import extraction_differences, validate
-from training.validation.wording import summary, warnings
 
 COVARIATES = (Covariate("age"), Covariate("sex", ("F", "M")))
 DESCRIPTION = 'name="x"\nsource="s"\nlicence="l"\ncitation="c"\n[extraction]\n{}\n'
@@ -173,7 +173,7 @@ def _cohort(bundle: Bundle) -> Cohort:
 
 
 def _description(extraction: dict[str, Any] | None = None) -> Any:
-    from training.cohorts.description import UNDECLARED
+    from lungstage.training.cohorts.description import UNDECLARED
 
     same = {"binWidth": 25, "interpolator": "sitkLinear", "resampledPixelSpacing": [1, 1, 1]}
     return UNDECLARED.model_copy(update={"name": "declared", "extraction": extraction or same})

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from training.reporting.figures import comparison, features, probability, selection
-from training.reporting.figures.canvas import Picture
+from lungstage.training.reporting.figures import comparison, features, probability, selection
+from lungstage.training.reporting.figures.canvas import Picture
 
 Record = Mapping[str, Any]
 

@@ -23,7 +23,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from appliance.vocabulary import CONCEPTS, HOUNSFIELD
+from lungstage.appliance.report.vocabulary import CONCEPTS, HOUNSFIELD
 
 # Okabe and Ito's palette: told apart with every common colour vision deficiency, and in grey by their lightness.
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"

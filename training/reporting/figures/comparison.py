@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from matplotlib.axes import Axes
 
-from training.reporting.figures.canvas import (
+from lungstage.training.reporting.figures.canvas import (
     BLACK,
     BLUE,
     GREEN,

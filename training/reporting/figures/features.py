@@ -11,7 +11,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
-from training.reporting.figures.canvas import (
+from lungstage.training.reporting.figures.canvas import (
     BLUE,
     DIVERGING,
     VERMILLION,

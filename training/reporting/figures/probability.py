@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from training.reporting.figures.canvas import (
+from lungstage.training.reporting.figures.canvas import (
     BLACK,
     BLUE,
     GREY,
@@ -20,7 +20,7 @@ from training.reporting.figures.canvas import (
     picture,
     wrapped,
 )
-from training.reporting.figures.comparison import in_order, styled
+from lungstage.training.reporting.figures.comparison import in_order, styled
 
 Record = Mapping[str, Any]
 

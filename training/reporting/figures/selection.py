@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from training.reporting.figures.canvas import (
+from lungstage.training.reporting.figures.canvas import (
     BLUE,
     GREY,
     ORANGE,

@@ -1,0 +1,199 @@
+"""The commands that look back: ``lungstage audit``, ``lungstage show`` and ``lungstage replay``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lungstage.appliance.cli.options import ConfigOption, JsonOption, StateOption
+from lungstage.appliance.config.text import printable
+from lungstage.appliance.contract.errors import ExitStatus, LungstageError, Refused, Unavailable
+
+if TYPE_CHECKING:
+    from lungstage.appliance.dicom.header import Header
+    from lungstage.appliance.report.readback import Account
+    from lungstage.appliance.state.chain import Verdict
+    from lungstage.appliance.state.job import Job
+
+audit = typer.Typer(help="The audit log: what came, which bytes, which bundle, which answer.", no_args_is_help=True)
+
+
+class NoSuchJobError(LungstageError):
+    """The job that was asked for does not exist."""
+
+
+@audit.command()
+def verify(
+    state: StateOption = None,
+    config: ConfigOption = None,
+    expect: Annotated[
+        str | None, typer.Option(help="Hash that an earlier verification ended with.", show_default=False)
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Walk the audit log's chain of hashes: whole, or the first entry that does not fit (exit status 3)."""
+    from lungstage.appliance.config.settings import state_of
+    from lungstage.appliance.state.chain import verify as walk
+
+    folder = state_of(state, config)
+    jobs = _jobs(folder) if (folder / "ledger.sqlite").is_file() else None  # before the log, which is told first
+    verdict = walk(folder, jobs, expected=expect)
+    typer.echo(json.dumps(asdict(verdict), indent=2) if as_json else _verdict_in_words(verdict))
+    if verdict.fault is not None:
+        raise typer.Exit(ExitStatus.REFUSED)
+
+
+@audit.command()
+def dump(state: StateOption = None, config: ConfigOption = None) -> None:
+    """Print every entry as a line of JSON, whatever file it lies in."""
+    from lungstage.appliance.config.settings import state_of
+    from lungstage.appliance.state.chain import entries
+
+    for entry in entries(state_of(state, config)):
+        typer.echo(json.dumps(entry.as_dict()))
+
+
+def show(
+    job_id: Annotated[int, typer.Argument(metavar="ID", help="Number of the job.")],
+    state: StateOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell the whole history of one job: every state and why, which instances, which answer, which documents."""
+    from lungstage.appliance.cli import jobs as job_tables
+    from lungstage.appliance.config.settings import alert_age, state_of
+    from lungstage.appliance.state.job_history import job_history
+    from lungstage.appliance.state.ledger import utc_now
+
+    folder = state_of(state, config)
+    job = next((job for job in _jobs(folder) if job.id == job_id), None)
+    if job is None:
+        raise NoSuchJobError(f"There is no job {job_id}.")
+    history = job_history(job, folder)
+    if not as_json:
+        job_tables.show_history(history)
+        return
+    told = {
+        "job": job_tables.row(job, late=job.waits_longer_than(alert_age(config), utc_now())),
+        "entries": [entry.as_dict() for entry in history.entries],
+        "instances": history.instances,
+        "documents": dict(history.documents),
+    }
+    typer.echo(json.dumps(told, indent=2))
+
+
+def replay(
+    report: Annotated[Path, typer.Argument(metavar="SR", help="A structured report that lungstage wrote.")],
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Option(help="File or folder of originals; may be repeated. By default those of the state folder."),
+    ] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(help="Folder of the model bundle; by default the setting.", show_default=False)
+    ] = None,
+    state: StateOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a report again from its originals: bit for bit, or say what has changed (exit status 3)."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's quote what they mind, and that may be a person's name
+        try:
+            answer = _replay(report, inputs, bundle, state, config)
+        except Refused as error:  # the report or the bundle
+            reason = {"code": str(error.reason.code), "message": error.reason.message}
+            answer = _answer("refused", reason=reason)
+    typer.echo(json.dumps(answer, allow_nan=False) if as_json else _replay_in_words(answer))
+    if answer["status"] != "reproduced":
+        raise typer.Exit(ExitStatus.REFUSED)
+
+
+def _replay(
+    path: Path, inputs: list[Path] | None, bundle: Path | None, state: Path | None, config: Path | None
+) -> dict[str, Any]:
+    from lungstage.appliance.config.settings import SettingsError, setting_of, state_of
+    from lungstage.appliance.model.bundle import load_bundle
+    from lungstage.appliance.replay.originals import Witness
+    from lungstage.appliance.replay.reproduce import replay
+    from lungstage.appliance.report.readback import read_back
+
+    report = read_back(path)
+    model = bundle or setting_of("bundle", config)
+    if model is None:
+        raise SettingsError("Which bundle? Name its folder with --bundle, or its settings with --config.")
+    try:
+        folder = state_of(state, config)
+    except SettingsError:
+        if inputs is None:
+            raise
+        folder = None
+    has_log = folder is not None and folder.is_dir()
+    witness = Witness.of(folder, report.account) if folder is not None and has_log else Witness()
+    headers = _originals(inputs, folder, report.account)
+    result = replay(report, headers, load_bundle(Path(model), engine=report.account.engine), witness)
+    notes = [*result.notes]
+    if result.changes and not witness.documents:
+        notes.append("No audit log knows this report; the content of its originals could not be compared one by one.")
+    changes = [asdict(change) for change in result.changes]
+    return _answer("changed" if changes else "reproduced", report.account.sop_instance_uid, changes, notes)
+
+
+def _originals(inputs: list[Path] | None, folder: Path | None, account: Account) -> tuple[Header, ...]:
+    from lungstage.appliance.replay.originals import from_state
+    from lungstage.appliance.staging.one_shot import scan
+
+    if inputs is not None:
+        return scan(inputs).headers
+    if folder is None or not (folder / "ledger.sqlite").is_file():
+        raise Unavailable(f"There is no ledger in {folder}; name the originals with --inputs.")
+    return from_state(folder, account)
+
+
+def _answer(
+    status: str, sr: str | None = None, changes: Iterable[Any] = (), notes: Iterable[str] = (), reason: Any = None
+) -> dict[str, Any]:
+    return {"status": status, "reason": reason, "sr": sr, "changes": list(changes), "notes": list(notes)}
+
+
+def _replay_in_words(answer: dict[str, Any]) -> str:
+    lines = [f"note: {note}" for note in answer["notes"]]
+    if answer["status"] == "refused":
+        lines.append(f"refused: {answer['reason']['message']} [{answer['reason']['code']}]")
+    elif answer["status"] == "reproduced":
+        lines.append(f"reproduced bit for bit: {answer['sr']}")
+    else:
+        lines.append(f"not reproduced: {answer['sr']}")
+        lines += [f"  {change['what']}: {change['message']}" for change in answer["changes"]]
+    return "\n".join(map(printable, lines))
+
+
+def _jobs(folder: Path) -> tuple[Job, ...]:
+    from lungstage.appliance.state.database import Database
+    from lungstage.appliance.state.ledger import Ledger
+
+    if not (folder / "ledger.sqlite").is_file():
+        raise Unavailable(f"There is no ledger in {folder}; --state names the state folder of the daemon.")
+    with Database(folder / "ledger.sqlite") as database:
+        return Ledger(database).jobs()
+
+
+def _verdict_in_words(verdict: Verdict) -> str:
+    lines = [f"entry {seq} closes over {size} bytes that a crash had torn" for seq, size in verdict.recovered]
+    if verdict.torn:
+        lines.append(f"{verdict.torn} bytes at the end are torn; the next start closes over them")
+    if verdict.first > 1:
+        lines.append(f"entries 1 to {verdict.first - 1} are not here; they may lie in an archive")
+    if verdict.fault is not None:
+        fault = verdict.fault
+        return "\n".join([*lines, f"not whole: {fault.file}, line {fault.line}: {fault.why}"])
+    lines.append(f"whole: {verdict.entries} entries in {verdict.files} file(s), to number {verdict.last}")
+    if verdict.jobs is not None:
+        lines.append(f"every one of the ledger's {verdict.jobs} delivered jobs since the first entry is among them")
+    return "\n".join([*lines, f"last hash: {verdict.sha256}"])

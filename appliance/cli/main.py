@@ -1,0 +1,332 @@
+"""The command line, ``lungstage``: parses, calls one use case, and ends with an exit status that scripts can trust.
+
+0 done, 1 a defect of ours, 2 usage, 3 the data or the bundle was refused or held, 4 something was unavailable.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from lungstage.appliance import __version__
+from lungstage.appliance.cli import history, one_shot
+from lungstage.appliance.cli.options import (
+    BundleOption,
+    ConfigOption,
+    InboxOption,
+    JsonOption,
+    OutboxOption,
+    StateOption,
+    TrustedOption,
+)
+from lungstage.appliance.contract.errors import ExitStatus, Held, Refused, Unavailable
+from lungstage.appliance.state.job import JobState
+
+if TYPE_CHECKING:
+    from lungstage.appliance.state.database import Database
+    from lungstage.appliance.state.file_table import FileRecord
+    from lungstage.appliance.state.ledger import Ledger
+
+
+app = typer.Typer(
+    name="lungstage",
+    help="From CT and a region of interest to a structured report. Research use only; not a medical device.",
+    no_args_is_help=True,
+    add_completion=False,
+    # typer's own tracebacks print local variables, which hold patient data.
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"lungstage {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    inbox: InboxOption = None,
+    outbox: OutboxOption = None,
+    bundle: BundleOption = None,
+    state: StateOption = None,
+    config: ConfigOption = None,
+    trusted_key: TrustedOption = None,
+    roi: Annotated[
+        str | None, typer.Option(help="ROI to use instead of the bundle's rule.", show_default=False)
+    ] = None,
+    log_format: Annotated[str | None, typer.Option(help="text or json.", show_default=False)] = None,
+) -> None:
+    """Watch a folder and write a structured report for each study that is complete.
+
+    Prints "ready" when it watches. SIGTERM or SIGINT ends it after the job in hand.
+    """
+    from lungstage.appliance.config import logs
+    from lungstage.appliance.config.settings import load_settings
+    from lungstage.appliance.intake.watch import Wake
+
+    given: dict[str, Any] = {"inbox": inbox, "outbox": outbox, "bundle": bundle, "state": state}
+    given |= {"trusted_keys": trusted_key or None, "roi_name": roi, "log_format": log_format}
+    settings = load_settings(config, given)
+    logs.configure(settings.log_format, settings.log_level)
+    wake = Wake()
+
+    def stop(number: int, _frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)  # a second signal is meant
+        wake.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    # Only now: loading the runtime takes a second in which a signal must already be heeded.
+    from lungstage.appliance.daemon.start import serve
+
+    serve(settings, wake, lambda: print("ready", flush=True))  # noqa: T201
+
+
+def _open_ledger(state: Path | None, config: Path | None) -> Ledger:
+    from lungstage.appliance.state.ledger import Ledger
+
+    return Ledger(_open_database(state, config))
+
+
+def _open_files(state: Path | None, config: Path | None) -> tuple[FileRecord, ...]:
+    from lungstage.appliance.state.file_table import FileTable
+
+    return FileTable(_open_database(state, config), reader=__version__).unreadable()
+
+
+def _open_database(state: Path | None, config: Path | None) -> Database:
+    from lungstage.appliance.config.settings import state_of
+    from lungstage.appliance.state.database import Database
+
+    folder = state_of(state, config)
+    if not (folder / "ledger.sqlite").is_file():
+        raise Unavailable(f"There is no ledger in {folder}; --state names the state folder of the daemon.")
+    return Database(folder / "ledger.sqlite")
+
+
+@app.command()
+def jobs(
+    state: StateOption = None,
+    config: ConfigOption = None,
+    only: Annotated[
+        list[JobState] | None, typer.Option(help="Only jobs in this state; may be repeated.", show_default=False)
+    ] = None,
+    study: Annotated[str | None, typer.Option(help="Only jobs of this Study Instance UID.", show_default=False)] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(help="Only jobs that changed since a date (2026-11-01) or age (2h).", show_default=False),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the newest so many.", show_default=False)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
+    files: Annotated[bool, typer.Option("--files", help="List the files that could not be read instead.")] = False,
+    paths: Annotated[bool, typer.Option("--paths", help="With --files: their paths, which may name patients.")] = False,
+) -> None:
+    """List the jobs: which studies came, what became of each, and which wait for too long (!)."""
+    from lungstage.appliance.cli import jobs as job_tables
+    from lungstage.appliance.config.settings import alert_age
+    from lungstage.appliance.state.ledger import utc_now
+
+    if files:
+        listed = job_tables.files_listed(_open_files(state, config), as_json=as_json, paths=paths)
+        typer.echo(listed, nl=bool(listed))
+        return
+    now = utc_now()
+    try:
+        moment = None if since is None else job_tables.moment(since, now)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--since") from error
+    ledger, age = _open_ledger(state, config), alert_age(config)
+    found = ledger.jobs(states=only or (), study=study, since=moment, limit=limit)
+    rows = [job_tables.row(job, late=job.waits_longer_than(age, now)) for job in found]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    job_tables.show(rows)
+    typer.echo(job_tables.summary(ledger.counts(), len(rows), ledger.oldest_waiting(), now, age))
+
+
+@app.command()
+def requeue(
+    job_id: Annotated[int, typer.Argument(metavar="ID", help="Number of the job.")],
+    state: StateOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Have a delivered, refused or held job's case examined afresh by the running daemon, or by the next."""
+    job = _open_ledger(state, config).requeue(job_id)
+    typer.echo(f"Job {job.id} will be examined afresh.")
+
+
+@app.command()
+def backup(
+    to: Annotated[Path, typer.Option("--to", help="The archive to write, say lungstage-2025-01-31.tar.")],
+    state: StateOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Copy ledger and audit log into one archive, while the daemon works; docs/maintenance.md says how to restore."""
+    from lungstage.appliance.config.settings import state_of
+    from lungstage.appliance.state.backup import back_up
+
+    kept = back_up(state_of(state, config), to)
+    sizes = ", ".join(f"{name} ({size} bytes)" for name, size in kept.members)
+    typer.echo(f"{kept.path}: {kept.jobs} jobs; {sizes}")
+
+
+@app.command()
+def health(state: StateOption = None, config: ConfigOption = None) -> None:
+    """Exit 0 while the daemon of a state folder goes round its loop and its canaries come through; else 4."""
+    from lungstage.appliance.config.settings import state_of
+    from lungstage.appliance.state.heartbeat import prove_alive
+
+    alive = prove_alive(state_of(state, config))
+    typer.echo(f"alive at {alive.at.isoformat(timespec='seconds')}; {alive.files} files, {alive.in_hand} in hand")
+
+
+@app.command()
+def verify(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the model bundle.")],
+    trusted_key: TrustedOption = None,
+) -> None:
+    """Hold a bundle's bytes to their hashes and its signature, and let it prove itself on this machine."""
+    from lungstage.appliance.model.bundle import load_bundle
+    from lungstage.appliance.model.signature import read_public_keys
+
+    proven = load_bundle(bundle, trusted=read_public_keys(trusted_key or ()))
+    typer.echo(f"{proven.manifest.name} {proven.manifest.version} is whole and gives its golden case: {proven.digest}")
+    typer.echo(f"It is signed by {proven.signer}." if proven.signer else "It is not signed.")
+
+
+@app.command()
+def doctor(
+    inbox: InboxOption = None,
+    outbox: OutboxOption = None,
+    bundle: BundleOption = None,
+    state: StateOption = None,
+    config: ConfigOption = None,
+    trusted_key: TrustedOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Look at all that a daemon with these settings needs; one line each, with the remedy. Ends with 3 on a problem."""
+    from lungstage.appliance.doctor import examination
+    from lungstage.appliance.doctor.finding import Verdict
+
+    given: dict[str, Any] = {"inbox": inbox, "outbox": outbox, "bundle": bundle, "state": state}
+    given |= {"trusted_keys": trusted_key or None}
+    findings = examination.examine(config, given)
+    typer.echo(examination.as_json(findings) if as_json else examination.in_words(findings))
+    if examination.worst(findings) is Verdict.PROBLEM:
+        raise typer.Exit(ExitStatus.REFUSED)
+
+
+@app.command()
+def settings(
+    config: ConfigOption = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Explain every setting; this is also what happens without an option.")
+    ] = False,
+    template: Annotated[bool, typer.Option("--template", help="Print a settings file to begin with instead.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
+) -> None:
+    """Say which settings are in force, where each comes from, its default and what it means."""
+    from lungstage.appliance.config import explain as explaining
+
+    if template and (explain or as_json or config):
+        raise typer.BadParameter("a template comes alone", param_hint="--template")
+    if template:
+        typer.echo(explaining.template())
+        return
+    explained = explaining.explain(config)
+    typer.echo(explaining.as_json(explained) if as_json else explaining.in_words(explained))
+
+
+@app.command()
+def commission(
+    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="TOML file of the plan, or the folder of a plan.toml.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the report; by default 'reports' beside the plan.", show_default=False),
+    ] = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="Record the reference cases anew, in place of what was expected of them.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Accept the appliance at a site, and check that it stays what it was; exit 3 where a check fails."""
+    import warnings
+    from datetime import datetime
+
+    from lungstage.appliance.commissioning import protocol, sheet
+    from lungstage.appliance.commissioning.verdict import Verdict
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's quote what they mind, and that may be a person's name
+        report = protocol.commission(plan, datetime.now().astimezone(), record=record)
+    beside = plan if plan.is_dir() else plan.parent
+    paths = sheet.write_sheets(report, out or beside / "reports")
+    if as_json:
+        typer.echo(sheet.as_json(report), nl=False)
+    else:
+        typer.echo("\n".join([*sheet.summary(report), f"{report.verdict}: {paths[-1]}"]))
+    if report.verdict is Verdict.FAIL:
+        raise typer.Exit(ExitStatus.REFUSED)
+
+
+app.command()(one_shot.stage)
+app.command()(one_shot.measure)
+app.command()(one_shot.demo)
+app.command()(history.replay)
+app.command()(history.show)
+app.add_typer(history.audit, name="audit")
+
+
+def _fail(status: ExitStatus, sentence: str) -> NoReturn:
+    print(f"lungstage: {sentence}", file=sys.stderr)  # noqa: T201
+    sys.exit(status)
+
+
+def main() -> NoReturn:
+    """Run the command line and end the process with its exit status."""
+    import gc
+
+    from lungstage.appliance.config.logs import defect
+    from lungstage.appliance.contract.errors import LungstageError
+
+    # Imports make a hundred thousand objects that stay; looking through them again and again for cycles is a third of
+    # a short command's time. The daemon turns it on again once it has started.
+    gc.disable()
+    try:
+        sys.exit(app(standalone_mode=True))
+    except (Refused, Held) as error:
+        _fail(ExitStatus.REFUSED, f"{error} [{error.reason.code}]")
+    except Unavailable as error:
+        _fail(ExitStatus.UNAVAILABLE, str(error))
+    except LungstageError as error:  # settings, requeue: what was asked for cannot be done
+        _fail(ExitStatus.USAGE, str(error))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(ExitStatus.DONE)
+    except OSError as error:
+        _fail(ExitStatus.UNAVAILABLE, f"{error.strerror or type(error).__name__}: {error.filename or ''}".rstrip(": "))
+    except Exception as error:
+        # The message is left out: it may quote what a file says of a person.
+        told = defect(error)
+        _fail(ExitStatus.DEFECT, f"a defect of ours: {told['error']} at {told['frames']}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""The commands that answer one study and end: ``lungstage stage``, ``lungstage measure`` and ``lungstage demo``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from lungstage.appliance.cli.options import JsonOption, TrustedOption
+from lungstage.appliance.contract.errors import ExitStatus, Refused
+
+PathsArgument = Annotated[list[Path], typer.Argument(metavar="PATH...", help="DICOM files, or folders of them.")]
+RoiOption = Annotated[str | None, typer.Option("--roi", help="ROI to measure, instead of by rule.", show_default=False)]
+GeometryOption = Annotated[
+    bool,
+    typer.Option("--match-by-geometry", help="Go by position where the ROI's image references resolve to nothing."),
+]
+SaveOption = Annotated[
+    Path | None, typer.Option("--save-volume", help="Folder for volume and mask as NIfTI.", show_default=False)
+]
+EngineOption = Annotated[
+    Literal["compiled", "reference"], typer.Option(help="What computes the features; reference: PyRadiomics itself.")
+]
+GridOption = Annotated[
+    Literal["pyradiomics", "ibsi"],
+    typer.Option(help="Process images as PyRadiomics does, or as IBSI's manual has it (docs/ibsi.md)."),
+]
+
+
+def stage(
+    paths: PathsArgument,
+    bundle: Annotated[Path, typer.Option(help="Folder of the model bundle.")],
+    out: Annotated[Path, typer.Option(help="Folder for the structured report.")],
+    roi: RoiOption = None,
+    match_by_geometry: GeometryOption = False,
+    save_volume: SaveOption = None,
+    prevalence: Annotated[
+        float | None,
+        typer.Option(help="Share of the positive class at this site, to correct to.", show_default=False),
+    ] = None,
+    covariates: Annotated[
+        Path | None, typer.Option(help="CSV of covariates, which outranks the header.", show_default=False)
+    ] = None,
+    engine: EngineOption = "compiled",
+    trusted_key: TrustedOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Stage one study from files or folders, and write its structured report."""
+    from lungstage.appliance.model.bundle import load_bundle
+    from lungstage.appliance.model.signature import read_public_keys
+    from lungstage.appliance.staging.covariates import Site
+    from lungstage.appliance.staging.one_shot import Options, stage_paths
+
+    if prevalence is not None and not 0 < prevalence < 1:
+        raise typer.BadParameter("a prevalence lies between 0 and 1", param_hint="--prevalence")
+
+    def run_once() -> dict[str, Any]:
+        options = Options(roi, match_by_geometry, save_volume, Site.read(prevalence, covariates))
+        verified = load_bundle(bundle, engine=engine, trusted=read_public_keys(trusted_key or ()))
+        return stage_paths(paths, verified, out, options)
+
+    _answer(run_once, as_json)
+
+
+def measure(
+    paths: PathsArgument,
+    spec: Annotated[str, typer.Option(help="PyRadiomics parameter file, or 'all': the 106 at default settings.")],
+    roi: RoiOption = None,
+    match_by_geometry: GeometryOption = False,
+    save_volume: SaveOption = None,
+    engine: EngineOption = "compiled",
+    grid: GridOption = "pyradiomics",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the features of one study, without a model."""
+    from lungstage.appliance.model.roi_rule import ROI_RULE
+    from lungstage.appliance.radiomics import parameters
+    from lungstage.appliance.staging.one_shot import Options, measure_paths
+
+    options = Options(roi, match_by_geometry, save_volume)
+
+    def run_once() -> dict[str, Any]:
+        return measure_paths(paths, ROI_RULE, replace(parameters.read(spec, grid), engine=engine), options)
+
+    _answer(run_once, as_json)
+
+
+def demo(
+    bundle: Annotated[Path, typer.Option(help="Folder of the model bundle.")] = Path("models/lung1-stage"),
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="Folder for inbox, outbox and state; by default a temporary one.")
+    ] = None,
+) -> None:
+    """Send a generated phantom study through the real daemon, and read its report back."""
+    import tempfile
+
+    from lungstage.appliance.daemon.demo import run_demo
+
+    place = folder or Path(tempfile.mkdtemp(prefix="lungstage-demo-"))
+    result = run_demo(bundle, place)
+    typer.echo(in_words(result.outcome))
+    typer.echo(f"report came {result.seconds:.1f} s after the last file, and was read back: {result.title}")
+
+
+def _answer(run_once: Callable[[], dict[str, Any]], as_json: bool) -> None:
+    """Print what a one-shot command found, and exit 3 where it was held or refused."""
+    import warnings
+
+    from lungstage.appliance.staging.outcome import outcome
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom's quote what they mind, and that may be a person's name
+            answer = run_once()
+    except Refused as error:  # the bundle, the spec or a table; the data's own refusals are outcomes already
+        answer = outcome(status="refused", reason=error.reason)
+    typer.echo(json.dumps(answer, allow_nan=False) if as_json else in_words(answer))
+    if answer["status"] != "staged":
+        raise typer.Exit(ExitStatus.REFUSED)
+
+
+def in_words(answer: dict[str, Any]) -> str:
+    """Put an outcome into lines for a person."""
+    from lungstage.appliance.config.text import printable
+
+    return "\n".join(map(printable, _lines_of(answer)))
+
+
+def _lines_of(answer: dict[str, Any]) -> list[str]:
+    lines = [f"warning: {warning}" for warning in answer["warnings"]]
+    if answer["reason"] is not None:
+        return [*lines, f"{answer['status']}: {answer['reason']['message']} [{answer['reason']['code']}]"]
+    roi = answer["roi"]
+    lines.append(f"region: {roi['name']}, {roi['voxels']} voxels, {roi['volume_mm3'] / 1000:.2f} ml")
+    if answer["domain"] is None:  # measured, and no model asked
+        return [*lines, *(f"{name}: {value}" for name, value in answer["features"].items())]
+    endpoint = answer.get("endpoint")
+    if endpoint is None:
+        lines.append(f"stage: {answer['stage']} (research use only)")
+        lines.append(f"probability of advanced stage: {100 * answer['probability_advanced']:.1f} %")
+    else:
+        lines.append(f"{endpoint['name']}: {endpoint['answer']} (research use only)")
+        lines.append(f"probability of the positive class: {100 * endpoint['probability']:.1f} %")
+    strongest = sorted(answer["contributions"].items(), key=lambda item: -abs(item[1]))[:5]
+    lines.append("strongest contributions (logit): " + ", ".join(f"{name} {value:+.3f}" for name, value in strongest))
+    return [*lines, f"report: {answer['sr']}"] if answer["sr"] else lines

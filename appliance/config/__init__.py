@@ -1,0 +1,1 @@
+"""Settings, and how values are put into logs and sentences."""

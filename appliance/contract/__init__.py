@@ -1,0 +1,1 @@
+"""Values that every room shares: errors, the extraction spec, what is known of a case."""

@@ -1,0 +1,159 @@
+"""What can go wrong, sorted by whose fault it is.
+
+* :class:`Refused`: the data (or the bundle) is at fault. Never retried as it stands.
+* :class:`Held`: the data may still become right, because something is missing that can arrive.
+* :class:`Unavailable`: a disk or a destination is not there for the moment. Retried with backoff.
+
+Any other exception is a defect of ours and is kept loud. The reason codes are a stable table,
+explained in ``docs/reason-codes.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+
+
+class ReasonCode(StrEnum):
+    """Machine-readable causes of a refusal or a hold; stable across releases."""
+
+    # Nothing to work on, or too much of it
+    NO_DICOM = "no_dicom"
+    NOT_CT = "not_ct"
+    NO_ROI = "no_roi"
+    AMBIGUOUS_INPUT = "ambiguous_input"
+    # Files
+    DICOM_UNREADABLE = "dicom_unreadable"
+    PIXEL_DATA_UNREADABLE = "pixel_data_unreadable"
+    CONFLICTING_INSTANCES = "conflicting_instances"
+    # Identity
+    PATIENT_MISMATCH = "patient_mismatch"
+    STUDY_MISMATCH = "study_mismatch"
+    # References and completeness
+    CT_MISSING = "ct_missing"
+    SLICES_MISSING = "slices_missing"
+    REFERENCES_UNRESOLVED = "references_unresolved"
+    # Geometry
+    GEOMETRY_MISSING = "geometry_missing"
+    FRAME_OF_REFERENCE_MISMATCH = "frame_of_reference_mismatch"
+    ORIENTATION_VARIES = "orientation_varies"
+    GANTRY_TILT = "gantry_tilt"
+    SPACING_NOT_UNIFORM = "spacing_not_uniform"
+    DUPLICATE_POSITION = "duplicate_position"
+    GRID_VARIES = "grid_varies"
+    RESCALE_VARIES = "rescale_varies"
+    # Region of interest
+    ROI_NOT_FOUND = "roi_not_found"
+    ROI_AMBIGUOUS = "roi_ambiguous"
+    ROI_DISAGREE = "roi_disagree"
+    ROI_EMPTY = "roi_empty"
+    ROI_TOO_SMALL = "roi_too_small"
+    ROI_UNREADABLE = "roi_unreadable"
+    ROI_OUTSIDE_SERIES = "roi_outside_series"
+    CONTOUR_NOT_CLOSED = "contour_not_closed"
+    CONTOUR_OFF_SLICE = "contour_off_slice"
+    CONTOURS_SKIP_SLICES = "contours_skip_slices"
+    CONTOURS_OVERLAP = "contours_overlap"
+    SEG_GRID_MISMATCH = "seg_grid_mismatch"
+    SEG_FRACTIONAL = "seg_fractional"
+    PADDING_IN_ROI = "padding_in_roi"
+    # The model's licence to answer
+    OUTSIDE_INTENDED_USE = "outside_intended_use"
+    # Settings and specifications
+    SPEC_UNSUPPORTED = "spec_unsupported"
+    # Feature tables
+    TABLE_INVALID = "table_invalid"
+    # The daemon's own
+    LIMITS_EXCEEDED = "limits_exceeded"
+    SUPERSEDED = "superseded"
+    INTERNAL_ERROR = "internal_error"
+    # Reports that are to be repeated
+    NOT_A_REPORT = "not_a_report"
+    # Bundles
+    BUNDLE_UNREADABLE = "bundle_unreadable"
+    BUNDLE_UNSIGNED = "bundle_unsigned"
+    BUNDLE_SIGNATURE_INVALID = "bundle_signature_invalid"
+    BUNDLE_HASH_MISMATCH = "bundle_hash_mismatch"
+    BUNDLE_INVALID = "bundle_invalid"
+    BUNDLE_SELF_TEST_FAILED = "bundle_self_test_failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a case was not staged.
+
+    Attributes
+    ----------
+    code
+        Machine-readable cause.
+    message
+        One plain sentence for a person; carries UIDs, counts and such names of regions as
+        :mod:`dicom.names` lets through, never a patient's identity.
+    """
+
+    code: ReasonCode
+    message: str
+
+
+class LungstageError(Exception):
+    """Base of every error that lungstage raises on purpose."""
+
+
+class _WithReason(LungstageError):
+    """Carries a reason, and the names of the regions it is about, of which the reason may not tell all."""
+
+    def __init__(self, code: ReasonCode, message: str, regions: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.reason = Reason(code, message)
+        self.regions = regions
+
+    def __reduce__(self) -> tuple[type, tuple[ReasonCode, str, tuple[str, ...]]]:  # passes from process to process
+        return type(self), (self.reason.code, self.reason.message, self.regions)
+
+    def in_full(self) -> Reason:
+        """Tell the reason to whoever owns the data, with every name."""
+        untold = sorted(name for name in self.regions if f"'{name}'" not in self.reason.message)
+        names = ", ".join(f"'{name}'" for name in untold)
+        return Reason(self.reason.code, f"{self.reason.message} By name: {names}.") if untold else self.reason
+
+
+class Refused(_WithReason):
+    """The data or the bundle is at fault; the same bytes will be refused again."""
+
+
+class Held(_WithReason):
+    """Something that is needed has not arrived; the case goes on by itself once it has."""
+
+
+class Unavailable(LungstageError):
+    """A disk or a destination does not answer; the same job is tried again later."""
+
+
+class ExhaustedError(LungstageError):
+    """A process was ended over what it was given to do: it took too much memory or time, or died of it."""
+
+
+class KilledError(ExhaustedError):
+    """A process was ended by SIGKILL: by somebody, or by a kernel short of memory, so maybe not over what it did."""
+
+
+class DefectError(Exception):
+    """A defect of ours in another process; :attr:`defect` is what :func:`config.logs.defect` says of it there."""
+
+    def __init__(self, defect: Mapping[str, str]) -> None:
+        super().__init__(defect["error"])
+        self.defect = dict(defect)
+
+    def __reduce__(self) -> tuple[type, tuple[Mapping[str, str]]]:
+        return type(self), (self.defect,)
+
+
+class ExitStatus(IntEnum):
+    """What every command of the three ends with."""
+
+    DONE = 0
+    DEFECT = 1
+    USAGE = 2
+    REFUSED = 3
+    UNAVAILABLE = 4

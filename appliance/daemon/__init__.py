@@ -1,0 +1,1 @@
+"""The daemon: decides what happens when, from a study that arrives to its report in the outbox."""

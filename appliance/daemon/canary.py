@@ -1,0 +1,107 @@
+"""The canary: a synthetic study that travels the real path at an interval, and an alarm when it does not come through.
+
+Its folders lie in the state folder: it is scanned, read, planned, staged and delivered as any study is, but into an
+outbox of its own, which nothing is sent from.
+"""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+from lungstage.appliance.config.logs import logger
+from lungstage.appliance.contract.errors import ReasonCode
+from lungstage.appliance.dicom.cases import Case
+from lungstage.appliance.state.job import Job, JobState
+from lungstage.appliance.state.ledger import Ledger
+
+OUTSIDE = ReasonCode.OUTSIDE_INTENDED_USE
+
+
+class Canary:
+    """The canaries of one daemon, one after the other.
+
+    Parameters
+    ----------
+    folder
+        Where they live: ``inbox`` and ``outbox`` below it.
+    write
+        Writes the phantom study under UIDs that follow from a name, and returns its Study Instance UID.
+    ledger
+        Says what became of them.
+    forget
+        Drops what is remembered of the files of a folder.
+    every, patience
+        Seconds from one to the next, and until the alarm.
+    clock
+        A monotonic clock.
+
+    Attributes
+    ----------
+    well
+        Whether the last one came through; None while none did.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        write: Callable[[Path, str], str],
+        ledger: Ledger,
+        forget: Callable[[Path], None],
+        every: float,
+        patience: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self.inbox, self.outbox = folder / "inbox", folder / "outbox"
+        self._write, self._ledger, self._forget = write, ledger, forget
+        self._every, self._patience, self._clock = every, patience, clock
+        self._study: str | None = None
+        self._sent_at = -1e9
+        self.well: bool | None = None
+        self._clear()
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether one was sent and has not come through yet; no file event tells of its files."""
+        return self._study is not None
+
+    def is_one(self, case: Case) -> bool:
+        """Whether a case is a canary: all its files lie in the canaries' inbox."""
+        return bool(case.headers) and all(header.path.is_relative_to(self.inbox) for header in case.headers)
+
+    def next_due(self) -> float:
+        """When :meth:`tick` next has something to do."""
+        return self._sent_at + (self._every if self._study is None else self._patience)
+
+    def tick(self) -> None:
+        """Send one that is due, or see what became of the one that is under way."""
+        if self._study is not None:
+            self._look_after(self._study)
+        elif self._clock() >= self.next_due():
+            self._sent_at = self._clock()
+            self._study = self._write(self.inbox, f"canary {uuid.uuid4()}")
+
+    def _look_after(self, study: str) -> None:
+        job = self._ledger.newest_of_study(study)
+        arrived = job is not None and (
+            (job.state is JobState.DELIVERED and any(self.outbox.glob("SR-*.dcm"))) or _is_not_meant(job)
+        )
+        if not arrived and self._clock() < self.next_due():
+            return
+        self._study, self.well = None, arrived
+        if not arrived:
+            logger.error("canary_alarm", extra={"job": job and job.id, "state": job and job.state})
+        self._clear()
+
+    def _clear(self) -> None:
+        for folder in (self.inbox, self.outbox):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True, exist_ok=True)
+        self._forget(self.inbox)
+
+
+def _is_not_meant(job: Job) -> bool:
+    """Whether the model, which may be of another part of the body, said of the phantom just that."""
+    return job.state is JobState.REFUSED and job.reason is not None and job.reason.code is OUTSIDE

@@ -1,0 +1,97 @@
+"""One run of the real daemon over the phantom study: ``lungstage demo``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import highdicom as hd
+
+from lungstage.appliance.contract.errors import Refused, Unavailable
+from lungstage.appliance.staging import phantom
+from lungstage.appliance.state.database import Database
+from lungstage.appliance.state.job import Job, JobState
+from lungstage.appliance.state.ledger import Ledger
+
+_TIMEOUT = 60.0  # seconds; the daemon needs about two
+
+
+@dataclass(frozen=True, slots=True)
+class DemoResult:
+    """What the ledger says became of the study, the title of the report as it was read back, and the time it took."""
+
+    outcome: dict[str, Any]
+    title: str
+    seconds: float
+
+
+@contextmanager
+def _daemon(inbox: Path, outbox: Path, state: Path, bundle: Path) -> Iterator[subprocess.Popen[str]]:
+    """Run ``lungstage run`` until the block ends, from its ``ready`` on."""
+    command = [sys.executable, "-m", "lungstage.appliance.cli.main", "run"]
+    command += ["--inbox", str(inbox), "--outbox", str(outbox), "--state", str(state), "--bundle", str(bundle)]
+    quiet = os.environ | {"LUNGSTAGE_LOG_LEVEL": "WARNING"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=quiet) as process:  # noqa: S603  (our own command)
+        try:
+            if process.stdout is None or process.stdout.readline().strip() != "ready":
+                raise Unavailable("The daemon did not start.")
+            yield process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=_TIMEOUT)
+
+
+def run_demo(bundle: Path, folder: Path) -> DemoResult:
+    """Send the phantom study through the daemon and read the report back.
+
+    Parameters
+    ----------
+    bundle
+        The model bundle.
+    folder
+        Holds ``inbox``, ``outbox`` and ``state`` afterwards.
+
+    Raises
+    ------
+    Unavailable
+        The daemon does not start, or no report appears.
+    Refused
+        The study was refused; the reason says why.
+    """
+    inbox, outbox, state = (folder / name for name in ("inbox", "outbox", "state"))
+    for path in (inbox, outbox, state):
+        path.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        files = phantom.write_study(Path(scratch))
+        with _daemon(inbox, outbox, state, bundle) as process:
+            for file in files:
+                shutil.copy(file, inbox / file.name)
+            start = time.monotonic()
+            while (job := _finished(state)) is None:
+                if process.poll() is not None or time.monotonic() - start > _TIMEOUT:
+                    raise Unavailable("No structured report appeared; `lungstage jobs` on the state folder says why.")
+                time.sleep(0.05)
+            seconds = time.monotonic() - start
+    if job.sr_path is None or job.outcome is None:
+        raise Refused(job.reason.code, job.reason.message) if job.reason else Unavailable("The report is not there.")
+    report = hd.sr.srread(job.sr_path)
+    return DemoResult(
+        dict(job.outcome) | {"sr": job.sr_path}, str(report.ConceptNameCodeSequence[0].CodeMeaning), seconds
+    )
+
+
+def _finished(state: Path) -> Job | None:
+    """Return the phantom's job once it is delivered or refused."""
+    with Database(state / "ledger.sqlite") as database:
+        jobs = Ledger(database).jobs()
+    return next((job for job in jobs if job.state in (JobState.DELIVERED, JobState.REFUSED)), None)

@@ -1,0 +1,240 @@
+"""The dispatcher: ready jobs to the processes that stage them, their answers to ledger and outbox."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+from lungstage.appliance.config.logs import defect, logger
+from lungstage.appliance.config.settings import Settings
+from lungstage.appliance.contract.case import Predecessor
+from lungstage.appliance.contract.errors import ExhaustedError, Held, LungstageError, Refused, Unavailable
+from lungstage.appliance.daemon.cases import Cases, given_up
+from lungstage.appliance.dicom.names import may_be_told
+from lungstage.appliance.report import outbox
+from lungstage.appliance.staging.covariates import Site
+from lungstage.appliance.state.job import Job
+from lungstage.appliance.state.ledger import Ledger
+from lungstage.appliance.workers.messages import Answer, SealedPlan
+
+
+class Stagers(Protocol):
+    """Where plans are staged, several at a time: :class:`workers.process.WorkerPool` over the step ``stage``."""
+
+    def free(self) -> bool:
+        """Whether another plan can be taken."""
+
+    def start(
+        self, ticket: int, plan: SealedPlan, *, created: datetime, site: Site, predecessor: Predecessor | None
+    ) -> None:
+        """Take a plan."""
+
+    def finished(self) -> Iterable[tuple[int, Future[Answer]]]:
+        """Give each plan that has come to an end: its ticket, and what became of it."""
+
+    def descriptors(self) -> list[int]:
+        """File descriptors that become readable when one has."""
+
+    def next_due(self) -> float | None:
+        """When the first has taken too long."""
+
+
+class Dispatcher:
+    """Has ready jobs staged and delivers their documents.
+
+    Parameters
+    ----------
+    ledger, cases
+        Where jobs come from and what becomes of them, and their plans.
+    settings
+        Where to deliver, and how patiently.
+    stagers
+        What stages them.
+    clock
+        A monotonic clock.
+    canary_outbox
+        Where the reports of canaries go.
+
+    Attributes
+    ----------
+    resume_at
+        When to go on after something was unavailable.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        cases: Cases,
+        settings: Settings,
+        stagers: Stagers,
+        clock: Callable[[], float],
+        canary_outbox: Path | None = None,
+    ) -> None:
+        self._canary_outbox = canary_outbox or settings.outbox
+        self._ledger, self._cases, self._settings = ledger, cases, settings
+        self._stagers, self._clock = stagers, clock
+        self._tickets = 0
+        self._in_hand: dict[int, Job] = {}
+        self._undelivered: deque[tuple[Job, Answer]] = deque()
+        self._failures = 0
+        self.resume_at = -1e9
+
+    def forget(self) -> None:
+        """Drop what is in hand, whose answers will not be heeded; who calls this releases the ledger's claims."""
+        self._in_hand.clear()
+        self._undelivered.clear()
+
+    def encourage(self) -> None:
+        """End the pause: a new job is not made to wait because an older one met a disk that was away."""
+        self.resume_at = -1e9
+
+    def in_hand(self) -> int:
+        """Jobs that are being staged."""
+        return len(self._in_hand)
+
+    def work(self, *, claim: bool = True) -> bool:
+        """Take in what was answered, deliver, and hand out what is ready; False where there was nothing to do.
+
+        Parameters
+        ----------
+        claim
+            Whether new jobs are handed out.
+        """
+        progress = False
+        for ticket, became in self._stagers.finished():
+            job = self._in_hand.pop(ticket, None)
+            if job is not None:
+                self._take_in(job, became)
+                progress = True
+        if self._clock() < self.resume_at:
+            return progress
+        while self._undelivered:
+            if not self._deliver(*self._undelivered[0]):
+                return progress
+            self._undelivered.popleft()
+            progress = True
+        while claim and self._clock() >= self.resume_at and self._ledger.any_ready() and self._stagers.free():
+            lease = timedelta(seconds=self._settings.lease_seconds)
+            job = self._ledger.claim(lease, self._cases.bundle_digest)
+            if job is None:
+                break
+            self._hand_out(job)
+            progress = True
+        return progress
+
+    def _hand_out(self, job: Job) -> None:
+        if job.created_at is None:
+            raise RuntimeError("a claimed job bears no date")
+        self._tickets += 1
+        try:
+            plan = self._cases.plan(job)
+            self._stagers.start(
+                self._tickets,
+                plan,
+                created=job.created_at,
+                site=self._site(job),
+                predecessor=self._ledger.predecessor(job),
+            )
+        except Exception as error:
+            self._failed(job, error)
+        else:
+            self._in_hand[self._tickets] = job
+
+    def _site(self, job: Job) -> Site:
+        """Read the covariates anew, because rows join while the daemon runs; a file in disorder is no study's fault."""
+        try:
+            site = Site.read(self._settings.prevalence, self._settings.covariates)
+        except Refused as refused:
+            raise Unavailable(str(refused)) from refused
+        return site.of_study(job.study_instance_uid)
+
+    def _take_in(self, job: Job, became: Future[Answer]) -> None:
+        error = became.exception()
+        if error is not None:
+            self._failed(job, error)
+            return
+        answer = became.result()
+        sr = answer.documents[-1]
+        documents = {document.name: document.sha256 for document in answer.documents}
+        staged = self._ledger.staged(
+            job.id, _discreet(answer.outcome), sr.sop_instance_uid, sr.series_instance_uid, documents
+        )
+        self._undelivered.append((staged, answer))
+
+    def _failed(self, job: Job, error: BaseException) -> None:
+        if isinstance(error, Refused):
+            self._ledger.refuse(job.id, error.reason, content=job.content, fingerprint=job.fingerprint)
+            self._cases.close(job)
+            logger.warning("refused", extra=_about(job) | {"code": error.reason.code})
+        elif isinstance(error, Held):
+            self._ledger.wait(job.id, error.reason, content=job.content)
+            self._cases.watch(job)
+        elif isinstance(error, (Unavailable, OSError)):
+            self._ledger.release(job.id, counted=False)
+            self._back_off(job, error)
+        else:
+            self._give_up(job, error)
+
+    def _deliver(self, job: Job, answer: Answer) -> bool:
+        """Deliver an answer; False where that has to be tried again."""
+        try:
+            folder = self._canary_outbox if job.canary else self._settings.outbox
+            paths = outbox.deliver(answer.documents, folder)
+        except (Unavailable, OSError) as error:
+            self._back_off(job, error)  # it stays staged, with its documents in hand
+            return False
+        except Exception as error:
+            self._give_up(job, error)
+            return True
+        self._ledger.delivered(job.id, paths[-1], outbox.digests(answer.documents, folder))
+        self._failures = 0
+        self._cases.close(job)
+        logger.info("delivered", extra=_about(job) | {"sr": job.sr_sop_instance_uid})
+        return True
+
+    def _back_off(self, job: Job, error: BaseException) -> None:
+        self._failures += 1
+        self.resume_at = self._clock() + pause_after(self._failures, self._settings)
+        logger.warning("unavailable", extra=_about(job) | {"error": type(error).__name__, "why": told(error)})
+
+    def _give_up(self, job: Job, error: BaseException) -> None:
+        about = _about(job) | {"attempt": job.attempts}
+        if isinstance(error, ExhaustedError):
+            logger.error("limits_exceeded", extra=about | {"why": str(error)})
+        else:
+            logger.error("job_defect", extra=about | defect(error))
+        if job.attempts < self._settings.max_attempts:
+            self._ledger.release(job.id, counted=True)
+            return
+        reason = given_up(job.attempts, error)
+        self._ledger.refuse(job.id, reason, content=job.content, fingerprint=job.fingerprint)
+        self._cases.close(job)
+
+
+def _discreet(outcome: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Leave out the region's name where it could be a person's; the report bears it."""
+    roi = outcome.get("roi")
+    if not roi or may_be_told(roi["name"]):
+        return outcome
+    return {**outcome, "roi": {**roi, "name": None}}
+
+
+def pause_after(failures: int, settings: Settings) -> float:
+    """Return how long to pause after so many failures in a row, in seconds."""
+    return float(min(settings.retry_seconds * 2 ** min(failures - 1, 30), settings.retry_max_seconds))
+
+
+def _about(job: Job) -> dict[str, object]:
+    return {"job": job.id, "study": job.study_instance_uid, "series": job.series_instance_uid}
+
+
+def told(error: BaseException) -> str | None:
+    """Return what may be logged of an error: our own sentence, or the system's word for its number."""
+    if isinstance(error, LungstageError):
+        return str(error)
+    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else None

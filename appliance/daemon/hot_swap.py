@@ -1,0 +1,262 @@
+"""The hot swap: a new bundle that is placed while the daemon runs is verified, proven and taken, or refused.
+
+A folder that is being copied into looks like a broken bundle, so nothing is read before its files rest, and a refusal
+is pronounced only once they have rested for longer. What is read is judged in two steps: who signed it is judged here;
+all else, its golden case included, in processes of its own, which can do nothing but fail. Until those are set up the
+bundle in use goes on, and so it does where the new one is refused.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from lungstage.appliance.config.logs import defect, logger
+from lungstage.appliance.config.settings import Settings
+from lungstage.appliance.contract.errors import DefectError, ExhaustedError, ReasonCode, Refused, Unavailable
+from lungstage.appliance.daemon.dispatcher import pause_after, told
+from lungstage.appliance.model.bundle_files import BUNDLE_FILES, SIGNATURE_FILE, BundleFiles, digest_of, read_files
+from lungstage.appliance.model.signature import PublicKey, find_signer
+from lungstage.appliance.state.audit import Audit
+
+_Stamp = tuple[tuple[int, ...] | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BundleEvent:
+    """What became of a bundle that was placed while the daemon ran.
+
+    Attributes
+    ----------
+    digest
+        Of the bundle; None where there was no manifest to name it by.
+    in_use
+        Digest of the bundle that answered until then, and goes on where this one was refused.
+    signer
+        Fingerprint of the key that it is signed with, or says it is; None without a signature that could be read.
+    code
+        Why it was refused; None where it was taken.
+    """
+
+    digest: str | None
+    in_use: str
+    signer: str | None = None
+    code: ReasonCode | None = None
+
+
+def tell(event: BundleEvent, audit: Audit) -> None:
+    """Tell the audit log, then the log, what becomes of a bundle.
+
+    Codes and digests only: `lungstage verify` on the folder says the rest, and a file that does not belong there may
+    bear anybody's name.
+
+    Raises
+    ------
+    Unavailable
+        The audit log cannot be written at the moment.
+    """
+    about = {"bundle": event.digest, "signed_by": event.signer}
+    if event.code is None:
+        about |= {"former": event.in_use}
+        audit.write("bundle_taken", **about)
+        logger.info("bundle_taken", extra=about)
+    else:
+        about |= {"code": event.code, "kept": event.in_use}
+        audit.write("bundle_refused", **about)
+        logger.warning("bundle_refused", extra=about)
+
+
+class Candidate(Protocol):
+    """Processes that try a bundle: :class:`workers.bundle_workers.BundleWorkers`."""
+
+    def is_set_up(self) -> bool:
+        """Whether they are ready to answer by it; raises where they will never be."""
+
+    def descriptors(self) -> list[int]:
+        """File descriptors that become readable when that changes."""
+
+    def next_due(self) -> float | None:
+        """When they have taken too long."""
+
+
+class Hiring(Protocol):
+    """Where such processes come from: :class:`workers.bundle_workers.Workers`."""
+
+    def hire(self, files: BundleFiles) -> Candidate:
+        """Start them."""
+
+    def dismiss(self) -> None:
+        """End them."""
+
+    def take_over(self) -> None:
+        """Let them answer from now on."""
+
+
+class HotSwap:
+    """Looks after the bundle's folder of one daemon.
+
+    Parameters
+    ----------
+    settings
+        Which folder, and how patiently.
+    files
+        The bundle in use.
+    trusted
+        Keys one of which must have signed a new one; none where it need not be signed.
+    workers
+        Tries a bundle, and answers by it.
+    clock
+        A monotonic clock.
+    tell
+        Is told what becomes of a bundle before it does, and again where it raises: the one place for logs and audit.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        files: BundleFiles,
+        trusted: tuple[PublicKey, ...],
+        workers: Hiring,
+        clock: Callable[[], float],
+        tell: Callable[[BundleEvent], None],
+    ) -> None:
+        self._settings, self._in_use, self._trusted = settings, files, trusted
+        self._workforce, self._clock, self._tell = workers, clock, tell
+        self._stamp: _Stamp = ()
+        self._looked_at = self._changed_at = float("-inf")
+        self._due: float | None = None  # when to read what lies there, or to pronounce what was found
+        self._trial: tuple[BundleFiles, Candidate, BundleEvent] | None = None
+        self._verdict: BundleEvent | None = None
+        self._failures = 0
+        self._differs = False  # whether what lies there was refused
+
+    def look(self) -> str | None:
+        """Do what is due, without waiting for anything; return the digest of a bundle that has just been taken."""
+        now = self._clock()
+        is_due = self._due is not None and self._due <= now
+        if is_due or now >= self._looked_at + self._settings.scan_seconds:
+            self._notice(now)
+        if self._trial is not None:
+            return self._follow(*self._trial)
+        if self._due is not None and self._due <= now:
+            if self._verdict is None:
+                self._due = None
+                self._read()
+            else:
+                self._pronounce(self._verdict)
+        return None
+
+    def descriptors(self) -> list[int]:
+        """File descriptors that become readable when there is something to do."""
+        return [] if self._trial is None else self._trial[1].descriptors()
+
+    def next_due(self) -> float | None:
+        """When :meth:`look` next has something to do; None while the folder is merely looked at now and then."""
+        return self._due if self._trial is None else self._trial[1].next_due()
+
+    def _notice(self, now: float) -> None:
+        self._looked_at = now
+        stamp = _stamp(self._settings.bundle)
+        if stamp == self._stamp:
+            return
+        self._drop()
+        self._stamp, self._changed_at = stamp, now
+        self._verdict, self._failures = None, 0
+        self._due = now + self._settings.case_settle_seconds
+
+    def _read(self) -> None:
+        """Read what lies in the folder, and have it tried unless it is the bundle in use."""
+        event = BundleEvent(None, digest_of(self._in_use))
+        try:
+            files = read_files(self._settings.bundle)
+            event = replace(event, digest=digest_of(files))
+            signer = find_signer(files, self._trusted)
+        except Refused as refused:
+            self._refuse(replace(event, code=refused.reason.code))
+            return
+        if _stamp(self._settings.bundle) != self._stamp:  # it changed meanwhile; the next look notices
+            self._due = self._clock()
+            return
+        event = replace(event, signer=None if signer is None else signer.fingerprint)
+        if _signed_part(files) == _signed_part(self._in_use):
+            if self._differs:
+                self._due = self._clock()  # should it not be told
+                self._take(event)
+            self._in_use, self._due = files, None
+            return
+        try:
+            self._trial = files, self._workforce.hire(files), event
+        except OSError as error:
+            self._workforce.dismiss()
+            self._failed(error, event)
+
+    def _follow(self, files: BundleFiles, candidate: Candidate, event: BundleEvent) -> str | None:
+        try:
+            if not candidate.is_set_up():
+                return None
+        except Refused as refused:
+            self._drop()
+            self._refuse(replace(event, code=refused.reason.code))
+        except (ExhaustedError, DefectError, Unavailable, OSError) as error:
+            self._drop()
+            self._failed(error, event)
+        else:
+            self._take(event)
+            self._trial = None
+            self._workforce.take_over()
+            self._in_use = files
+            return event.digest
+        return None
+
+    def _failed(self, error: Exception, event: BundleEvent) -> None:
+        """Try again later; a bundle that is too much for its processes again and again is refused."""
+        self._failures += 1
+        if isinstance(error, DefectError):
+            logger.error("bundle_defect", extra={"bundle": event.digest, **defect(error)})
+        else:
+            about = {"bundle": event.digest, "error": type(error).__name__, "why": told(error)}
+            logger.warning("bundle_unavailable", extra=about)
+        blamed = isinstance(error, (ExhaustedError, DefectError))
+        if blamed and self._failures >= self._settings.max_attempts:
+            code = ReasonCode.LIMITS_EXCEEDED if isinstance(error, ExhaustedError) else ReasonCode.INTERNAL_ERROR
+            self._refuse(replace(event, code=code))
+        else:
+            self._due = self._clock() + pause_after(self._failures, self._settings)
+
+    def _refuse(self, event: BundleEvent) -> None:
+        self._verdict, self._due = event, self._changed_at + self._settings.report_after_seconds
+        if self._clock() >= self._due:
+            self._pronounce(event)
+
+    def _pronounce(self, event: BundleEvent) -> None:
+        self._tell(event)
+        self._verdict, self._due, self._differs = None, None, True
+
+    def _take(self, event: BundleEvent) -> None:
+        self._tell(event)
+        self._differs = False
+
+    def _drop(self) -> None:
+        if self._trial is not None:
+            self._trial = None
+            self._workforce.dismiss()
+
+
+def _signed_part(files: BundleFiles) -> dict[str, bytes]:
+    return {name: content for name, content in files.items() if name != SIGNATURE_FILE}
+
+
+def _stamp(folder: Path) -> _Stamp:
+    """Return what changes when a file of a bundle is written, replaced, added or removed, or the folder is another."""
+    return tuple(_of_file(folder / name) for name in (".", *sorted(BUNDLE_FILES), SIGNATURE_FILE))
+
+
+def _of_file(path: Path) -> tuple[int, ...] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

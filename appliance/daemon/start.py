@@ -1,0 +1,115 @@
+"""The daemon's start: its folders, its bundle, its processes and its ledger, put together for the loop."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import gc
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from lungstage.appliance.config.settings import Settings
+from lungstage.appliance.contract.errors import Unavailable
+from lungstage.appliance.daemon import hot_swap
+from lungstage.appliance.daemon.hot_swap import HotSwap
+from lungstage.appliance.daemon.loop import Daemon, Steps
+from lungstage.appliance.daemon.metrics import Meter
+from lungstage.appliance.dicom.cases import assemble
+from lungstage.appliance.intake.watch import Wake, Watcher
+from lungstage.appliance.model.bundle_files import digest_of, read_files
+from lungstage.appliance.model.signature import find_signer, read_public_keys
+from lungstage.appliance.staging.covariates import Site
+from lungstage.appliance.state.audit import Audit
+from lungstage.appliance.state.database import Database
+from lungstage.appliance.workers.bundle_workers import at_work
+from lungstage.appliance.workers.messages import SCRATCH_PREFIX
+
+
+@contextlib.contextmanager
+def sole_daemon(state: Path) -> Iterator[None]:
+    """Hold the state folder's lock.
+
+    Raises
+    ------
+    Unavailable
+        When another daemon holds it.
+    """
+    with (state / "lock").open("wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Unavailable("Another daemon is at work on this state folder.") from error
+        yield
+
+
+def serve(settings: Settings, wake: Wake, announce: Callable[[], None]) -> None:
+    """Run the daemon until `wake` is told to stop.
+
+    Parameters
+    ----------
+    settings
+        How to run.
+    wake
+        Alarm that file events ring and signal handlers stop.
+    announce
+        Called once the inbox is watched.
+
+    Raises
+    ------
+    Refused
+        When the bundle is not signed as it must be or does not prove itself, or the table of covariates is not
+        well-formed.
+    KeyFileError
+        When a trusted key cannot be used.
+    Unavailable
+        When the state folder is in use or cannot be used, or the port for metrics cannot be opened.
+    """
+    settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for folder in (settings.inbox, settings.outbox):
+        folder.mkdir(parents=True, exist_ok=True)
+    with sole_daemon(settings.state), _metering(settings) as meter:
+        for leftover in settings.state.glob(f"{SCRATCH_PREFIX}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        files = read_files(settings.bundle)
+        trusted = read_public_keys(settings.trusted_keys)
+        find_signer(files, trusted)
+        Site.read(settings.prevalence, settings.covariates)  # read for each study; what is wrong with it is said now
+        with (
+            at_work(settings, files, meter.process_started) as workers,
+            Database(settings.state / "ledger.sqlite") as database,
+        ):
+            database.prove_writable()
+            gc.freeze()  # what was made at start-up stays: no collection need look at it again
+            gc.enable()
+            watcher = Watcher(settings.inbox, wake, settings.watch)
+            watcher.start()
+            steps = Steps(
+                partial(workers.call, "read_headers"),
+                assemble,
+                partial(workers.call, "prepare"),
+                workers,
+                partial(workers.call, "write_phantom"),
+            )
+            tell = partial(hot_swap.tell, audit=Audit(settings.state))
+            swap = HotSwap(settings, files, trusted, workers, time.monotonic, tell) if settings.watch_bundle else None
+            try:
+                daemon = Daemon(settings, digest_of(files), steps, database, wake, watcher, swap=swap, meter=meter)
+                daemon.run(announce)
+            finally:
+                watcher.stop()
+
+
+@contextlib.contextmanager
+def _metering(settings: Settings) -> Iterator[Meter]:
+    """Count for Prometheus until the block ends, where the settings name a port; else nothing of it is even loaded."""
+    if settings.metrics_port is None:
+        yield Meter()
+        return
+    from lungstage.appliance.daemon.prometheus import PrometheusMeter, serving
+
+    meter = PrometheusMeter(settings.state)
+    with serving(meter.registry, settings.metrics_port):
+        yield meter

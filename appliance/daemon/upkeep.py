@@ -1,0 +1,58 @@
+"""What an operator hears of without asking: studies that wait too long, and disks that fill up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from lungstage.appliance.config.disks import free_mb
+from lungstage.appliance.config.logs import logger
+from lungstage.appliance.config.settings import Settings
+from lungstage.appliance.state.ledger import Ledger
+
+_EVERY_SECONDS = 10.0
+
+
+class Upkeep:
+    """Looks after the ledger and the disks, now and then.
+
+    Parameters
+    ----------
+    ledger, settings
+        What it looks at, and from when on it speaks.
+    clock
+        A monotonic clock.
+    """
+
+    def __init__(self, ledger: Ledger, settings: Settings, clock: Callable[[], float]) -> None:
+        self._ledger, self._settings, self._clock = ledger, settings, clock
+        self._due = -1e9
+        self._full: frozenset[str] = frozenset()
+
+    def tick(self) -> None:
+        """Speak of what is new, where it is time to look again."""
+        if self._clock() < self._due:
+            return
+        self._due = self._clock() + _EVERY_SECONDS
+        self._alert()
+        self._mind_space()
+
+    def _alert(self) -> None:
+        for job in self._ledger.long_waiting(timedelta(seconds=self._settings.alert_after_seconds)):
+            about = {"job": job.id, "study": job.study_instance_uid, "series": job.series_instance_uid}
+            code = None if job.reason is None else job.reason.code
+            since = None if job.waiting_since is None else job.waiting_since.isoformat(timespec="seconds")
+            logger.warning("alert", extra=about | {"state": job.state, "code": code, "since": since})
+            self._ledger.alerted(job.id)
+
+    def _mind_space(self) -> None:
+        full = set()
+        for name in ("outbox", "state"):
+            free = free_mb(getattr(self._settings, name))
+            if free is not None and free < self._settings.min_free_mb:
+                full.add(name)
+                if name not in self._full:
+                    logger.warning("low_space", extra={"folder": name, "free_mb": free})
+        for name in self._full - full:
+            logger.info("space_regained", extra={"folder": name})
+        self._full = frozenset(full)

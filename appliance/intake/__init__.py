@@ -1,0 +1,1 @@
+"""The inbox: files noticed, read and grouped into studies."""

@@ -1,0 +1,234 @@
+"""The inbox: which files lie in it now. The periodic scan is the truth; file events only say when to look.
+
+File events are lost on network file systems and on overflow, and they fire in mid-copy, so nothing here depends
+on them (docs/decisions.md). Nothing in the inbox is moved, changed or followed by symbolic link.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lungstage.appliance.config.logs import defect, logger
+from lungstage.appliance.config.text import path_hash
+from lungstage.appliance.contract.errors import ExhaustedError, KilledError, Reason, ReasonCode, Refused, Unavailable
+from lungstage.appliance.dicom.files import read_headers
+from lungstage.appliance.dicom.header import Header, headers_from_json, headers_to_json
+from lungstage.appliance.intake.study_index import StudyIndex
+from lungstage.appliance.state.file_table import FileRecord, FileTable
+
+READ_BUDGET_SECONDS = 0.5
+RETRY_SECONDS = 5.0
+MAX_KILLS = 3  # of the process that reads, over one file, before that file is given up
+
+
+def _stamp(status: os.stat_result) -> int:
+    """Change with the file's times, that of its inode included: another file may bear the same size and date."""
+    return status.st_mtime_ns + status.st_ctime_ns
+
+
+@dataclass(slots=True)
+class _Entry:
+    size: int
+    stamp: int
+    seen: float  # when these bytes were first seen, on the monotonic clock
+    resting: bool = False  # read, or known from before
+    on_index: bool = False
+    kills: int = 0  # of the process that was reading it
+
+
+class Inbox:
+    """The files that lie in a folder; those that have come to rest are read, recorded and put in the index.
+
+    Parameters
+    ----------
+    root
+        The folder, watched with all its subfolders.
+    files
+        Records of what was read before.
+    index
+        Where those go that hold headers.
+    settle_seconds
+        How long size and time of modification must stay the same before a file is read.
+    read, clock
+        Reader of one file's headers, and a monotonic clock; replaced in tests.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        files: FileTable,
+        index: StudyIndex,
+        settle_seconds: float,
+        *,
+        read: Callable[[Path], tuple[Header, ...]] = read_headers,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._root = os.fspath(root)
+        self._files, self._index = files, index
+        self._settle = settle_seconds
+        self._read = read
+        self._clock = clock
+        self._entries: dict[str, _Entry] = {}
+        self._closed_folders: frozenset[str] = frozenset()
+        self._in_step = False  # whether the records say which files are there
+        self.scan_cost = 0.0
+        """Seconds that the last scan took, without the reading."""
+        self.found = False
+        """Whether the last scan found files that were new or had changed."""
+
+    def __len__(self) -> int:
+        """Files that the last scan found."""
+        return len(self._entries)
+
+    def unsettled_since(self) -> float | None:
+        """Return when the longest waiting of the files that are not read yet was first seen; None when all are read."""
+        return min((e.seen for e in self._entries.values() if not e.resting), default=None)
+
+    def next_due(self) -> float | None:
+        """Return when the next file can be read."""
+        oldest = self.unsettled_since()
+        return None if oldest is None else oldest + self._settle
+
+    def look(self) -> bool:
+        """Scan the folder once and read what has come to rest; True when what lies in the index has changed.
+
+        Raises
+        ------
+        Unavailable
+            When the folder itself cannot be listed; what is known of it stays known. Or when the records cannot be
+            used; the next look mends them.
+        """
+        started = self._clock()
+        found, closed = self._scan()
+        now = self._clock()
+        self.scan_cost = now - started
+        was_in_step, self._in_step = self._in_step, False
+        gone = _unless_closed((path for path in self._entries if path not in found), closed)
+        came_back: list[str] = []
+        changed = self.found = False
+        for path in gone:
+            changed |= self._let_go(self._entries.pop(path), path)
+        for path, (size, stamp) in found.items():
+            entry = self._entries.get(path)
+            if entry is not None and (entry.size, entry.stamp) == (size, stamp):
+                continue
+            self.found = True
+            changed |= entry is not None and self._let_go(entry, path)
+            self._entries[path] = fresh = _Entry(size, stamp, now)
+            if self._recall(path, fresh):
+                came_back.append(path)
+                changed |= fresh.on_index
+        if not was_in_step:  # at the start, or something went wrong before it was recorded
+            gone = _unless_closed((path for path in self._files.present(self._root) if path not in found), closed)
+            came_back = [path for path, entry in self._entries.items() if entry.resting]
+        read = self._read_resting(now)
+        if read or came_back or gone:
+            self._files.update([record for record, _ in read], came_back, gone)
+        self._in_step = True
+        for record, headers in read:
+            self._settle_in(record.path, self._entries[record.path], headers)
+            if record.reason is not None:
+                logger.warning("file_refused", extra={"file": path_hash(record.path), "code": record.reason.code})
+        return changed or any(headers for _, headers in read)
+
+    def _let_go(self, entry: _Entry, path: str) -> bool:
+        if entry.on_index:
+            self._index.drop(path)
+        return entry.on_index
+
+    def _settle_in(self, path: str, entry: _Entry, headers: tuple[Header, ...]) -> None:
+        entry.resting, entry.on_index = True, bool(headers)
+        self._index.put(path, headers)
+
+    def _recall(self, path: str, entry: _Entry) -> bool:
+        record = self._files.find(path, entry.size, entry.stamp)
+        if record is None:
+            return False
+        try:
+            headers = () if record.headers is None else headers_from_json(record.headers, Path(path))
+        except (KeyError, TypeError, ValueError):  # recorded by other code: read it again
+            return False
+        self._settle_in(path, entry, headers)
+        return True
+
+    def _read_resting(self, now: float) -> list[tuple[FileRecord, tuple[Header, ...]]]:
+        due = [(path, e) for path, e in self._entries.items() if not e.resting and now >= e.seen + self._settle]
+        read = []
+        for path, entry in sorted(due, key=lambda item: (item[1].seen, item[0])):
+            if self._clock() - now > READ_BUDGET_SECONDS:
+                break
+            result = self._read_one(path, entry)
+            if result is not None:
+                read.append(result)
+        return read
+
+    def _read_one(self, path: str, entry: _Entry) -> tuple[FileRecord, tuple[Header, ...]] | None:
+        reason = None
+        headers: tuple[Header, ...] = ()
+        try:
+            os.close(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK))
+            headers = self._read(Path(path))
+            after = os.lstat(path)
+        except Refused as refused:
+            reason, after = refused.reason, None
+        except ExhaustedError as error:
+            entry.kills += isinstance(error, KilledError)
+            if isinstance(error, KilledError) and entry.kills < MAX_KILLS:
+                self._put_off(path, entry, error)
+                return None
+            reason, after = Reason(ReasonCode.LIMITS_EXCEEDED, f"This file was given up unread. {error}"), None
+        except (Unavailable, OSError) as error:
+            self._put_off(path, entry, error)
+            return None
+        except Exception as error:
+            logger.error("file_defect", extra={"file": path_hash(path), **defect(error)})
+            reason, after = Reason(ReasonCode.INTERNAL_ERROR, "lungstage failed to read this file."), None
+        if after is not None and (after.st_size, _stamp(after)) != (entry.size, entry.stamp):
+            return None  # it changed while it was read; the next look starts it anew
+        text = headers_to_json(headers) if headers else None
+        return FileRecord(path, entry.size, entry.stamp, text, reason), headers
+
+    def _put_off(self, path: str, entry: _Entry, error: Exception) -> None:
+        """Read the file later: not its bytes but the way to them is at fault, so nothing is recorded against it."""
+        logger.warning("file_unavailable", extra={"file": path_hash(path), "error": type(error).__name__})
+        entry.seen = self._clock() + RETRY_SECONDS - self._settle
+
+    def _scan(self) -> tuple[dict[str, tuple[int, int]], frozenset[str]]:
+        found: dict[str, tuple[int, int]] = {}
+        closed: set[str] = set()
+        folders = [self._root]
+        while folders:
+            folder = folders.pop()
+            try:
+                with os.scandir(folder) as entries:
+                    for entry in entries:
+                        if entry.is_dir(follow_symlinks=False):
+                            folders.append(entry.path)
+                            continue
+                        with contextlib.suppress(FileNotFoundError):
+                            status = entry.stat(follow_symlinks=False)
+                            if stat.S_ISREG(status.st_mode):
+                                found[entry.path] = (status.st_size, _stamp(status))
+            except FileNotFoundError as error:
+                if folder == self._root:
+                    raise Unavailable("The inbox is not there.") from error
+            except OSError as error:
+                if folder == self._root:
+                    raise Unavailable(f"The inbox cannot be listed ({type(error).__name__}).") from error
+                closed.add(folder + os.sep)  # unknown is not gone: what was found in it before stays
+        for folder in closed - self._closed_folders:
+            logger.warning("folder_unavailable", extra={"folder": path_hash(folder)})
+        self._closed_folders = frozenset(closed)
+        return found, self._closed_folders
+
+
+def _unless_closed(paths: Iterable[str], closed: Iterable[str]) -> list[str]:
+    """Leave out what lies in folders that cannot be listed: unknown is not gone."""
+    folders = tuple(closed)
+    return [path for path in paths if not path.startswith(folders)]

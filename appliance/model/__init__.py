@@ -1,0 +1,1 @@
+"""The model bundle: its files, signature, manifest, network and self-test."""

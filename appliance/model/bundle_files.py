@@ -1,0 +1,70 @@
+"""A bundle's files as they lie on the disk: four, and its signature if it has one; of a bounded size, each read once.
+
+What they say is :mod:`model.bundle`, and who signed them :mod:`model.signature`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from lungstage.appliance.contract.errors import ReasonCode, Refused
+from lungstage.appliance.model.manifest import HASHED_FILES
+
+BUNDLE_FILES: Final = frozenset({"manifest.json", *HASHED_FILES})
+SIGNATURE_FILE: Final = "manifest.sig"
+
+MAX_MODEL_BYTES: Final = 40 * 1024**2
+MAX_TEXT_BYTES: Final = 1024**2
+"""Of the other files, each. The shipped model takes a quarter of a megabyte, its longest text 22 kB."""
+
+BundleFiles = Mapping[str, bytes]
+"""Content of the files by name, each read once, so that what is verified is what is used."""
+
+
+def read_files(folder: Path) -> BundleFiles:
+    """Read a bundle's four files, and its signature where there is one.
+
+    Raises
+    ------
+    Refused
+        ``bundle_unreadable`` or ``bundle_invalid``.
+    """
+    try:
+        present = {entry.name for entry in folder.iterdir()}
+    except OSError as error:
+        raise Refused(ReasonCode.BUNDLE_UNREADABLE, "The bundle's folder cannot be read.") from error
+    if missing := sorted(BUNDLE_FILES - present):
+        raise Refused(ReasonCode.BUNDLE_UNREADABLE, f"The bundle lacks {', '.join(missing)}.")
+    if surplus := sorted(present - BUNDLE_FILES - {SIGNATURE_FILE}):
+        raise Refused(
+            ReasonCode.BUNDLE_INVALID,
+            f"The bundle is not valid: it holds what no manifest vouches for: {', '.join(surplus)}.",
+        )
+    return {name: _read_file(folder / name) for name in sorted(present)}
+
+
+def _read_file(path: Path) -> bytes:
+    most = MAX_MODEL_BYTES if path.name == "model.onnx" else MAX_TEXT_BYTES
+    try:
+        if not path.is_file():  # a pipe or a device would never end
+            raise Refused(ReasonCode.BUNDLE_UNREADABLE, f"The bundle's {path.name} is not a file.")
+        with path.open("rb") as file:
+            content = file.read(most + 1)
+    except OSError as error:
+        raise Refused(ReasonCode.BUNDLE_UNREADABLE, f"The bundle's {path.name} cannot be read.") from error
+    if len(content) > most:
+        raise Refused(ReasonCode.BUNDLE_UNREADABLE, f"The bundle's {path.name} is larger than {most} bytes.")
+    return content
+
+
+def digest_of(contents: BundleFiles) -> str:
+    """SHA-256 of ``manifest.json`` in hexadecimal, which names the whole bundle."""
+    return sha256(contents["manifest.json"])
+
+
+def sha256(content: bytes) -> str:
+    """SHA-256 in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()

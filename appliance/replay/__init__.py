@@ -1,0 +1,1 @@
+"""A report made again from its originals, bit for bit, or what has changed since."""

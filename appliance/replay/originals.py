@@ -1,0 +1,105 @@
+"""The originals of a report: where they are, which of them were needed, and whether they are what they were."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+from lungstage.appliance import __version__
+from lungstage.appliance.dicom.files import with_pixel_digest
+from lungstage.appliance.dicom.header import Header, ImageHeader, RoiHeader
+from lungstage.appliance.replay.differences import Change
+from lungstage.appliance.report.readback import Account
+from lungstage.appliance.staging.one_shot import scan
+from lungstage.appliance.state import chain
+from lungstage.appliance.state.database import Database
+from lungstage.appliance.state.file_table import FileTable
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """What an audit log knows of a report; nothing, where there is none.
+
+    Attributes
+    ----------
+    documents
+        SHA-256 of every file that was delivered under a name.
+    instances
+        What it says of each instance that was needed (:attr:`staging.pipeline.Plan.instances`), by SOP Instance UID.
+    """
+
+    documents: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
+    instances: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
+
+    @classmethod
+    def of(cls, state: Path, report: Account) -> Witness:
+        """Look a report up in the audit log of a state folder."""
+        documents: dict[str, frozenset[str]] = {}
+        fingerprint = None
+        for entry in chain.entries(state, f'"sr":"{report.sop_instance_uid}"'):
+            fingerprint = entry.fields.get("fingerprint")
+            for name, digest in entry.fields.get("documents", {}).items():
+                documents[name] = documents.get(name, frozenset()) | {digest}
+        needed: dict[str, Mapping[str, str]] = {}
+        if fingerprint is not None:
+            for entry in chain.entries(state, fingerprint):
+                needed |= {instance["uid"]: instance for instance in entry.fields.get("instances", ())}
+        return cls(documents, needed)
+
+    def knows(self, header: Header) -> bool:
+        """Whether an instance has the content that was needed then."""
+        return not any(self.unlike(header))
+
+    def unlike(self, header: Header) -> tuple[bool, bool]:
+        """Whether the content of an instance's header, and that of its pixels, differ from that of then."""
+        known = self.instances.get(name_of(header))
+        if known is None:
+            return False, False
+        pixels = isinstance(header, ImageHeader) and with_pixel_digest(header).pixel_digest != known["pixels"]
+        return header.digest != known["digest"], pixels
+
+
+def name_of(header: Header) -> str:
+    """SOP Instance UID of a ROI object or image, with the number of its frame where it is one of several."""
+    return header.name if isinstance(header, ImageHeader) else header.sop_instance_uid
+
+
+def from_state(state: Path, report: Account) -> tuple[Header, ...]:
+    """Read the files of a report's study that the ledger's file table knows and that are still there."""
+    with Database(state / "ledger.sqlite") as database:
+        paths = map(Path, FileTable(database, __version__).of_study(report.study_instance_uid))
+        return scan([path for path in paths if path.is_file()]).headers
+
+
+def needed(report: Account, headers: Sequence[Header], witness: Witness) -> tuple[Header, ...]:
+    """Choose what a report was made of; of several files of one instance, those that are what they were then."""
+    wanted = {*report.slices, report.roi, *witness.instances}
+    if report.other_rois and not witness.instances:
+        rois = (h for h in headers if isinstance(h, RoiHeader) and h.study_instance_uid == report.study_instance_uid)
+        wanted |= {header.sop_instance_uid for header in rois}
+    chosen: list[Header] = []
+    for name in wanted:
+        found = [header for header in headers if name_of(header) == name]
+        chosen += [header for header in found if witness.knows(header)] or found
+    return tuple(chosen)
+
+
+def of_inputs(report: Account, headers: Sequence[Header], witness: Witness) -> Iterator[Change]:
+    """Name each original that is missing, or is not what it was."""
+    for uid in dict.fromkeys((*report.slices, report.roi, *witness.instances)):
+        kind, what = ("slice", "Slice") if uid in report.slices else ("roi", "Region of interest object")
+        found = [header for header in headers if name_of(header) == uid]
+        if not found:
+            yield Change(f"{kind}_missing", f"{what} {uid} is missing.", uid)
+            continue
+        if any(witness.knows(header) for header in found):
+            continue
+        header, pixels = witness.unlike(found[0])
+        if header and kind == "roi":
+            yield Change("roi_content", f"{what} {uid} has other content.", uid)
+        elif header:
+            yield Change("slice_header", f"{what} {uid} has another geometry or pixel encoding.", uid)
+        if pixels:
+            yield Change("slice_pixels", f"{what} {uid} has other pixels.", uid)

@@ -1,0 +1,174 @@
+"""A report made again from its originals, byte for byte; or what has changed since, by name."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pydicom
+
+from lungstage.appliance import __version__
+from lungstage.appliance.contract.errors import Held, Refused
+from lungstage.appliance.dicom.cases import Case, assemble, the_one_case
+from lungstage.appliance.dicom.header import Header
+from lungstage.appliance.dicom.roi import load_regions
+from lungstage.appliance.model.bundle import Bundle
+from lungstage.appliance.replay import differences
+from lungstage.appliance.replay.differences import Change, changed
+from lungstage.appliance.replay.originals import Witness, needed, of_inputs
+from lungstage.appliance.report import outbox
+from lungstage.appliance.report.context import label
+from lungstage.appliance.report.outbox import Document
+from lungstage.appliance.report.readback import Account, Report, read_back
+from lungstage.appliance.staging import pipeline
+from lungstage.appliance.staging.covariates import Site
+
+_MOST_ELEMENTS = 20  # that are named of an edited report
+_EFFECTS = frozenset({"answer", "probability", "feature", "contribution", "library_version", "report_file"})
+_INPUT = Change(
+    "input",
+    "The report's UID follows from pixels, region and header of the input, and something in them is not as it was, "
+    "or the UID was edited; only the audit log of then could say what.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What came of a replay.
+
+    Attributes
+    ----------
+    changes
+        What is not as it was; empty where every document came out bit for bit.
+    notes
+        What could not be known or compared, in sentences.
+    """
+
+    changes: tuple[Change, ...]
+    notes: tuple[str, ...]
+
+
+def replay(report: Report, originals: Sequence[Header], bundle: Bundle, witness: Witness) -> Replay:
+    """Make a report again, and compare.
+
+    Parameters
+    ----------
+    report
+        An SR that lungstage wrote; the SEG that was written with it is looked for beside it.
+    originals
+        Headers of everything that may be an original; more than is needed does no harm.
+    bundle
+        The model, over the engine that the report names.
+    witness
+        What the audit log says of the report.
+    """
+    then = report.account
+    notes = [f"The report does not say {what} exactly; it was made again without." for what in then.unknown]
+    noticed = [*_of_making(then, bundle), *_of_file(report, witness), *of_inputs(then, originals, witness)]
+    needful = {*then.slices, then.roi}
+    if any(change.what in ("slice_missing", "roi_missing") and change.subject in needful for change in noticed):
+        return Replay(tuple(noticed), tuple(notes))
+    try:
+        documents = _stage(then, the_one_case(assemble(needed(then, originals, witness))), bundle)
+    except (Refused, Held) as error:
+        noticed.append(Change("refused", f"It cannot be made again. {error}", str(error.reason.code)))
+        return Replay(tuple(noticed), tuple(notes))
+    if documents[-1].content == report.content:
+        # Whatever else was noticed has not changed a bit of it.
+        notes += [change.message for change in noticed]
+        found = [*_of_segmentation(report, documents, witness, notes)]
+        return Replay(tuple(found), tuple(notes))
+    now = read_back(report.path, documents[-1].content)
+    found = [*noticed, *_of_report(report, now, documents)]
+    if then.sop_instance_uid != now.account.sop_instance_uid and all(change.what in _EFFECTS for change in found):
+        found.append(_INPUT)
+    return Replay(tuple(found), tuple(notes))
+
+
+def _of_making(then: Account, bundle: Bundle) -> Iterator[Change]:
+    if then.software != __version__:
+        yield changed("software_version", "lungstage", then.software, __version__)
+    if then.bundle_digest != bundle.digest:
+        name = f"bundle ({then.bundle} then, {bundle.manifest.name} {bundle.manifest.version} now)"
+        yield changed("bundle", name, then.bundle_digest, bundle.digest)
+
+
+def _of_file(report: Report, witness: Witness) -> Iterator[Change]:
+    known = witness.documents.get(report.account.name)
+    digest = hashlib.sha256(report.content).hexdigest()
+    if known and digest not in known:
+        message = "This file is not what was delivered under its UID: it was edited, or made at another time."
+        yield Change("report_file", message, report.account.name, sorted(known)[0], digest)
+
+
+def _stage(then: Account, case: Case, bundle: Bundle) -> tuple[Document, ...]:
+    site = Site(then.prevalence, {case.study_instance_uid: then.covariates})
+    plan = _plan(then, case, bundle)
+    staged = pipeline.stage(plan, bundle, created=then.created, site=site, predecessor=then.predecessor)
+    return tuple(outbox.encode(document) for document in staged.documents)
+
+
+def _plan(then: Account, case: Case, bundle: Bundle) -> pipeline.Plan:
+    """Plan for the region of then: by the bundle's rule, or else by the name that somebody must have given."""
+    named = {region.name for roi in case.rois for region in load_regions(roi) if label(region.name) == then.roi_label}
+    plans: list[pipeline.Plan] = []
+    refusals: list[Refused] = []
+    for name in (None, *sorted(named)):
+        try:
+            plan = pipeline.prepare(case, bundle, settled=True, roi_name=name, match_by_geometry=then.match_by_geometry)
+        except Refused as refusal:
+            refusals.append(refusal)
+            continue
+        region = plan.regions[0][0]
+        if (region.source.sop_instance_uid, label(region.name)) == (then.roi, then.roi_label):
+            return plan
+        plans.append(plan)
+    if not plans:
+        raise refusals[0]
+    return plans[0]
+
+
+def _of_report(report: Report, now: Report, documents: Sequence[Document]) -> Iterator[Change]:
+    """Explain why a report comes out with other bytes."""
+    then = report.account
+    yield from differences.of_accounts(then, now.account)
+    if then.sop_instance_uid != now.account.sop_instance_uid:
+        yield from differences.of_headers(report.dataset, now.dataset)
+        yield from _of_masks(report, documents)
+        return
+    elements = [*differences.of_elements(report.dataset, now.dataset)]
+    yield from elements[:_MOST_ELEMENTS]
+    if len(elements) > _MOST_ELEMENTS:
+        yield Change("element", f"{len(elements) - _MOST_ELEMENTS} other elements differ, too.")
+    if not elements:
+        yield Change("encoding", "Every element is the same, but the file is encoded otherwise.")
+
+
+def _of_masks(report: Report, documents: Sequence[Document]) -> Iterator[Change]:
+    """Compare the segmentation beside a report with the one that comes out now, where each has one of its own."""
+    path = report.path.parent / f"SEG-{report.account.segmentation}.dcm"
+    if len(documents) == 1 or not path.is_file():
+        return
+    try:
+        before, after = (pydicom.dcmread(source) for source in (path, io.BytesIO(documents[0].content)))
+        yield from differences.of_masks(before, after)
+    except Exception:  # hostile bytes: whatever the parser raises, the file is at fault
+        yield Change("segmentation", f"{path.name} cannot be read.", path.name)
+
+
+def _of_segmentation(
+    report: Report, documents: Sequence[Document], witness: Witness, notes: list[str]
+) -> Iterator[Change]:
+    """Compare what was written with a report that came out bit for bit, by its file or, failing that, by its hash."""
+    for document in documents[:-1]:
+        path = report.path.parent / document.name
+        known = witness.documents.get(document.name, frozenset())
+        if path.is_file() or known:
+            digests = {hashlib.sha256(path.read_bytes()).hexdigest()} if path.is_file() else known
+            if document.sha256 not in digests:
+                yield Change("segmentation", f"{document.name} is not what comes out now.", document.name)
+                yield from _of_masks(report, documents)
+        else:
+            notes.append(f"{document.name} is not beside the report; it was not compared.")

@@ -1,0 +1,187 @@
+"""Headers of derived objects: what they take over from the CT, and what must not come from clock or chance."""
+
+from __future__ import annotations
+
+import warnings
+from copy import deepcopy
+
+import numpy as np
+from highdicom.base_content import ContributingEquipment
+from pydicom import Dataset
+from pydicom.config import RAISE
+from pydicom.datadict import dictionary_VM, dictionary_VR
+from pydicom.dataelem import DataElement
+from pydicom.sr.codedict import codes
+from pydicom.valuerep import DA, DT, TM, DSfloat, validate_value
+
+from lungstage.appliance.dicom.instance import OWN_MODEL_NAME
+from lungstage.appliance.report.context import ReportContext, derive_uid, device_uid
+
+MANUFACTURER = "lungstage"
+MODEL_NAME = OWN_MODEL_NAME  # by which the appliance knows its own output again
+
+# Whatever the source's Specific Character Set, the text of ROI names and warnings must fit as well.
+CHARACTER_SET = "ISO_IR 192"
+
+# Type 2 in every composite object: present, though maybe empty.
+_ALWAYS = (
+    "PatientID", "PatientBirthDate", "PatientSex",
+    "StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName",
+)  # fmt: skip
+_WHERE_PRESENT = (
+    "IssuerOfPatientID", "PatientAge", "PatientSize", "PatientWeight", "StudyDescription",
+    "ClinicalTrialSponsorName", "ClinicalTrialProtocolID", "ClinicalTrialProtocolName", "ClinicalTrialSiteID",
+    "ClinicalTrialSiteName", "ClinicalTrialSubjectID", "ClinicalTrialSubjectReadingID", "ClinicalTrialTimePointID",
+    "Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions", "StationName",
+    "InstitutionName",
+)  # fmt: skip
+_OF_EACH_SLICE = (
+    "AcquisitionDate", "AcquisitionTime",
+    "StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID", "Modality",
+    "FrameOfReferenceUID", "PositionReferenceIndicator", "Rows", "Columns", "PixelSpacing", "SliceThickness",
+    "ImageOrientationPatient", "ImagePositionPatient",
+    "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod",
+)  # fmt: skip
+
+# What highdicom does not hand on, and the name, which it would print in a warning where it has a single component.
+_ADDED_LAST = (
+    "PatientName", "PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence",
+    "LongitudinalTemporalInformationModified",
+)  # fmt: skip
+
+
+_MOMENTS = {"DA": DA, "TM": TM, "DT": DT}
+
+
+def source_headers(context: ReportContext) -> list[Dataset]:
+    """Copy of each source's header, cut down to what highdicom takes over from it, in Unicode.
+
+    Patient, study and equipment are taken from the first slice alone.
+
+    A value that breaks its Value Representation (say, a Study ID of 18 characters, where SH allows 16) cannot be
+    written again. It is left out, rather than cut into an identifier that is nobody's. The patient's name is left to
+    :func:`settle`.
+    """
+    first, *others = context.sources
+    headers = [_header(first, (*_ALWAYS, *_WHERE_PRESENT, *_OF_EACH_SLICE))]
+    headers += [_header(source, _OF_EACH_SLICE) for source in others]
+    for keyword in ("PatientName", *_ALWAYS):
+        if keyword not in headers[0]:
+            setattr(headers[0], keyword, None)
+    if headers[0].PatientSex not in ("M", "F", "O"):
+        headers[0].PatientSex = None
+    for header in headers:
+        # One orientation is proven; highdicom minds noise in its last digits.
+        header.ImageOrientationPatient = headers[0].ImageOrientationPatient
+        if "Modality" not in header:
+            header.Modality = "CT"  # what the SOP Class of every source is
+    return headers
+
+
+def copied_header(source: Dataset) -> Dataset:
+    """Everything that a derived object takes over from a source."""
+    return _header(source, (*_ALWAYS, *_WHERE_PRESENT, *_OF_EACH_SLICE, *_ADDED_LAST))
+
+
+def with_thickness(headers: list[Dataset]) -> list[Dataset]:
+    """Headers as highdicom insists on them: where no slice thickness is known, the slice spacing stands in for it.
+
+    A single slice has no spacing either; zero stands for that.
+    """
+    if all("SliceThickness" in header for header in headers):
+        return headers
+    first, last = (np.asarray(header.ImagePositionPatient, dtype=float) for header in (headers[0], headers[-1]))
+    spacing = float(np.linalg.norm(last - first)) / max(len(headers) - 1, 1)
+    stand_ins = []
+    for header in headers:
+        stand_in = Dataset()
+        stand_in.update(header)
+        stand_in.SliceThickness = DSfloat(decimal_string(spacing))
+        stand_ins.append(stand_in)
+    return stand_ins
+
+
+def _header(source: Dataset, keywords: tuple[str, ...]) -> Dataset:
+    header = Dataset()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's would quote the patient's data
+        for keyword in keywords:
+            element = _writable(source, keyword)
+            if element is not None:
+                header.add(element)
+        header.SpecificCharacterSet = source.get("SpecificCharacterSet", "ISO_IR 6")
+        header.decode()
+    header.SpecificCharacterSet = CHARACTER_SET
+    return header
+
+
+def _writable(source: Dataset, keyword: str) -> DataElement | None:
+    try:
+        if keyword not in source or source[keyword].is_empty:
+            return None
+        element = deepcopy(source[keyword])
+        values = element.value if element.VM > 1 else [element.value]
+        # A Slice Thickness of two numbers is none, and neither is a Study Date in two.
+        if dictionary_VR(element.tag) != element.VR or (len(values) > 1 and dictionary_VM(element.tag) == "1"):
+            return None
+        if element.VR == "SQ":
+            for item in element.value:
+                list(item.iterall())  # so that it is decoded here, and not while it is written
+        elif element.VR == "DS":
+            element.value = [DSfloat(decimal_string(float(value)), validation_mode=RAISE) for value in values]
+        elif element.VR != "UI":  # an odd UID must still be handed on: it is what others refer to
+            for value in values:
+                validate_value(element.VR, value, RAISE)
+                if element.VR in _MOMENTS:  # eight digits may be no date
+                    _MOMENTS[element.VR](value)
+    except Exception:  # hostile bytes, of a Value Representation that is none: not to be handed on either
+        return None
+    return element
+
+
+def decimal_string(value: float) -> str:
+    """Nearest value that a Decimal String holds: at most 16 characters (DICOM PS3.5, VR DS)."""
+    text = repr(value)
+    if len(text) <= 16:
+        return text
+    candidates = {f"{value:.{digits}{kind}}" for digits in range(17) for kind in "feg"}
+    candidates |= {text.replace("e-0", "e-").replace("e+0", "e+") for text in candidates}
+    fitting = [text for text in candidates if len(text) <= 16]
+    return min(fitting, key=lambda text: (abs(float(text) - value), len(text), text))
+
+
+def equipment(context: ReportContext) -> ContributingEquipment:
+    """Item of the Contributing Equipment Sequence that stands for this software and its bundle."""
+    item = ContributingEquipment(
+        manufacturer=MANUFACTURER,
+        purpose_of_reference=codes.DCM.ProcessingEquipment,
+        manufacturer_model_name=MODEL_NAME,
+        software_versions=(context.software_version, f"{context.bundle.name} {context.bundle.version}"[:64]),
+        device_serial_number=context.bundle.digest,
+        contribution_datetime=context.created,
+        contribution_description="Radiomics model; research use only",
+    )
+    item.DeviceUID = device_uid(context)
+    return item
+
+
+def settle(dataset: Dataset, context: ReportContext) -> None:
+    """Set in place what highdicom takes from the clock or from chance, and add what it does not hand on.
+
+    Parameters
+    ----------
+    dataset
+        The new object.
+    context
+        What the object is made of.
+    """
+    dataset.InstanceCreationDate = DA(context.created.date())
+    dataset.InstanceCreationTime = TM(context.created.time())
+    for item in dataset.ContributingEquipmentSequence:
+        if item.get("ManufacturerModelName") == "highdicom":
+            item.ContributionDateTime = DT(context.created)
+    organization = derive_uid(context.identity, "dimension-organization")
+    for keyword in ("DimensionOrganizationSequence", "DimensionIndexSequence"):
+        for item in dataset.get(keyword, []):
+            item.DimensionOrganizationUID = organization
+    dataset.update(_header(context.sources[0], _ADDED_LAST))

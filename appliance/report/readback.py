@@ -1,0 +1,278 @@
+"""What a report says of how it was made, read back from its file: enough to make it again."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.uid import Comprehensive3DSRStorage, CTImageStorage
+from pydicom.valuerep import DT
+
+from lungstage.appliance.contract.case import Predecessor
+from lungstage.appliance.contract.errors import ReasonCode, Refused
+from lungstage.appliance.contract.spec import ALL_FEATURES, COVARIATES, Engine
+from lungstage.appliance.dicom.instance import OWN_MODEL_NAME
+from lungstage.appliance.dicom.multiframe import ENHANCED_CT
+from lungstage.appliance.report.vocabulary import PRIVATE_SCHEME
+
+Codes = tuple[str, str]
+
+_LIBRARY: Final = ("111028", "DCM")
+_MEASUREMENTS: Final = ("126010", "DCM")
+_TRACKING: Final = ("112039", "DCM")
+_SEGMENT: Final = ("121191", "DCM")
+_PARAMETER: Final = ("111002", "DCM")
+_NOTICE: Final = ("NOTICE", PRIVATE_SCHEME)
+_WARNING: Final = ("WARNING", PRIVATE_SCHEME)
+_BY_POSITION = "matched to the region of interest by position"
+_OTHERS = re.compile(r"\d+ ROI objects describe this tumour|An older version of the region of interest is there")
+_VALUE = re.compile(r"(\w+)=(.*)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What a report says of itself.
+
+    Attributes
+    ----------
+    sop_instance_uid, study_instance_uid
+        Of the report.
+    created
+        Content date and time, with the offset of the zone that it was written in.
+    software, library
+        Versions of lungstage and of highdicom.
+    bundle, bundle_digest
+        Name and version of the bundle, and its digest.
+    parameters
+        Algorithm parameters, as they stand.
+    slices
+        SOP Instance UIDs of the reference volume, in its order; of frames as in
+        :attr:`appliance.dicom.header.ImageHeader.name`.
+    roi, roi_label
+        SOP Instance UID of the RTSTRUCT or SEG that the region came from, and the region's name as far as it fits.
+    segmentation
+        SOP Instance UID of the SEG that the report refers to: `roi`, or the one that was written with it.
+    predecessor
+        The report that it follows, if any.
+    notices, warnings
+        Its plain sentences.
+    answer
+        Code Meaning of the predicted class.
+    probability
+        Of the positive class in %.
+    features
+        By PyRadiomics name; None where one could not be computed.
+    contributions
+        In logit units, of features and covariates.
+    """
+
+    sop_instance_uid: str
+    study_instance_uid: str
+    created: datetime
+    software: str
+    library: str
+    bundle: str
+    bundle_digest: str
+    parameters: tuple[str, ...]
+    slices: tuple[str, ...]
+    roi: str
+    roi_label: str
+    segmentation: str
+    predecessor: Predecessor | None
+    notices: tuple[str, ...]
+    warnings: tuple[str, ...]
+    answer: str
+    probability: float | None
+    features: Mapping[str, float | None]
+    contributions: Mapping[str, float | None]
+
+    @property
+    def name(self) -> str:
+        """Name of the document in an outbox."""
+        return f"SR-{self.sop_instance_uid}.dcm"
+
+    @property
+    def engine(self) -> Engine:
+        """What computed the features."""
+        return "reference" if "engine=reference" in self.parameters else "compiled"
+
+    @property
+    def match_by_geometry(self) -> bool:
+        """Whether slices were taken by position."""
+        return any(_BY_POSITION in warning for warning in self.warnings)
+
+    @property
+    def other_rois(self) -> bool:
+        """Whether other ROI objects than `roi` had a say: one that had to agree with it, or an older version of it."""
+        return any(_OTHERS.match(warning) for warning in self.warnings)
+
+    @property
+    def prevalence(self) -> float | None:
+        """Prevalence of the site that the probability was corrected to."""
+        value = self._values.get("prevalence")
+        return None if value is None else float(value)
+
+    @property
+    def covariates(self) -> dict[str, float | str]:
+        """Covariates that the model was given."""
+        known = {name: value for name, value in self._values.items() if name in COVARIATES}
+        return {name: float(value) if name == "age" else value for name, value in known.items()}
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """What the site said then and this report, written by an earlier release, does not say exactly."""
+        text = "\n".join(self.notices)
+        lacking = []
+        if "was corrected to this site's prevalence" in text and self.prevalence is None:
+            lacking.append("the site's prevalence")
+        if re.search(r"Covariates used: (?!none)", text) and not self.covariates:
+            lacking.append("the patient's covariates")
+        return tuple(lacking)
+
+    @property
+    def _values(self) -> dict[str, str]:
+        return {found[1]: found[2] for text in self.parameters if (found := _VALUE.fullmatch(text))}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A report as it was found: its file, the file's bytes, all elements, and what it says of itself."""
+
+    path: Path
+    content: bytes
+    dataset: Dataset
+    account: Account
+
+
+def read_back(path: Path, content: bytes | None = None) -> Report:
+    """Read a report.
+
+    Parameters
+    ----------
+    path
+        Its file.
+    content
+        The bytes of the file, where they are known.
+
+    Raises
+    ------
+    Refused
+        ``not_a_report``: it is no structured report that lungstage wrote, or too damaged to be read.
+    OSError
+        The file cannot be read.
+    """
+    content = path.read_bytes() if content is None else content
+    try:
+        dataset = pydicom.dcmread(io.BytesIO(content))
+        if dataset.SOPClassUID == Comprehensive3DSRStorage and dataset.ManufacturerModelName == OWN_MODEL_NAME:
+            return Report(path, content, dataset, _account(dataset))
+    except Exception as error:  # hostile bytes: whatever the parser raises, the file is at fault
+        raise Refused(ReasonCode.NOT_A_REPORT, "This file cannot be read as a report of lungstage's.") from error
+    raise Refused(ReasonCode.NOT_A_REPORT, "This file is no structured report that lungstage wrote.")
+
+
+def _account(dataset: Dataset) -> Account:
+    every = tuple(_every(dataset))
+    group = _child(next(item for item in every if _concept(item) == _MEASUREMENTS), 0)
+    inside = tuple(group.ContentSequence)
+    probability, *measured = (item for item in inside if item.ValueType == "NUM")
+    contributions = {_text(_child(item, 0)): _number(item) for item in probability.get("ContentSequence", ())}
+    names = [name for name in contributions if name in ALL_FEATURES]
+    segment = next(item for item in inside if _concept(item) == _SEGMENT)
+    library = next(item for item in every if _concept(item) == _LIBRARY)
+    ours = next(item for item in dataset.ContributingEquipmentSequence if item.get("DeviceUID"))
+    theirs = next(i for i in dataset.ContributingEquipmentSequence if i.get("ManufacturerModelName") == "highdicom")
+    segmentation = _referenced(segment)
+    others = [uid for uid in _evidence(dataset) if uid != segmentation]
+    return Account(
+        sop_instance_uid=str(dataset.SOPInstanceUID),
+        study_instance_uid=str(dataset.StudyInstanceUID),
+        created=_moment(dataset, ours),
+        software=str(dataset.SoftwareVersions),
+        library=str(theirs.SoftwareVersions),
+        bundle=str(ours.SoftwareVersions[1]),
+        bundle_digest=str(dataset.DeviceSerialNumber),
+        parameters=tuple(_text(item) for item in inside if _concept(item) == _PARAMETER),
+        slices=tuple(_slice(item) for item in _every(library) if item.ValueType == "IMAGE"),
+        roi=others[0] if others else segmentation,
+        roi_label=next(_text(item) for item in inside if _concept(item) == _TRACKING).rsplit(": predicted ", 1)[0],
+        segmentation=segmentation,
+        predecessor=_predecessor(dataset),
+        notices=tuple(_text(item) for item in every if _concept(item) == _NOTICE),
+        warnings=tuple(_text(item) for item in every if _concept(item) == _WARNING),
+        answer=next(_meaning(i) for i in inside if i.ValueType == "CODE" and _concept(i)[1] == PRIVATE_SCHEME),
+        probability=_number(probability),
+        features=dict(zip(names, map(_number, measured), strict=False)),  # the distances follow them
+        contributions=contributions,
+    )
+
+
+def _moment(dataset: Dataset, equipment: Dataset) -> datetime:
+    """Content date and time; the zone stands only where this software says when it contributed."""
+    zone = DT(equipment.ContributionDateTime).tzinfo
+    content = DT(f"{dataset.ContentDate}{dataset.ContentTime}")
+    return datetime.combine(content.date(), content.time(), zone)
+
+
+def _every(item: Dataset) -> Iterator[Dataset]:
+    for child in item.get("ContentSequence", ()):
+        yield child
+        yield from _every(child)
+
+
+def _child(item: Dataset, index: int) -> Dataset:
+    child: Dataset = item.ContentSequence[index]
+    return child
+
+
+def _concept(item: Dataset) -> Codes:
+    names = item.get("ConceptNameCodeSequence") or (Dataset(),)
+    return str(names[0].get("CodeValue")), str(names[0].get("CodingSchemeDesignator"))
+
+
+def _meaning(item: Dataset) -> str:
+    return str(item.ConceptCodeSequence[0].CodeMeaning)
+
+
+def _text(item: Dataset) -> str:
+    return str(item.TextValue)
+
+
+def _number(item: Dataset) -> float | None:
+    values = item.get("MeasuredValueSequence") or ()
+    if not values:
+        return None
+    return float(values[0].get("FloatingPointValue", values[0].NumericValue))
+
+
+def _referenced(item: Dataset) -> str:
+    return str(item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID)
+
+
+def _slice(item: Dataset) -> str:
+    frame = item.ReferencedSOPSequence[0].get("ReferencedFrameNumber")
+    return _referenced(item) + (f" frame {frame}" if frame else "")
+
+
+def _predecessor(dataset: Dataset) -> Predecessor | None:
+    for study in dataset.get("PredecessorDocumentsSequence", ()):
+        series = study.ReferencedSeriesSequence[0]
+        sop = series.ReferencedSOPSequence[0].ReferencedSOPInstanceUID
+        return Predecessor(str(study.StudyInstanceUID), str(series.SeriesInstanceUID), str(sop))
+    return None
+
+
+def _evidence(dataset: Dataset) -> Iterator[str]:
+    """UIDs of the objects that the report rests on and that are no images."""
+    for study in dataset.CurrentRequestedProcedureEvidenceSequence:
+        for series in study.ReferencedSeriesSequence:
+            for item in series.ReferencedSOPSequence:
+                if item.ReferencedSOPClassUID not in (CTImageStorage, *ENHANCED_CT):
+                    yield str(item.ReferencedSOPInstanceUID)

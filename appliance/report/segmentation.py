@@ -1,0 +1,173 @@
+"""The mask of a region of interest as DICOM: a Segmentation object, and the outline of its key slice."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from highdicom.content import AlgorithmIdentificationSequence
+from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentationTypeValues, SegmentDescription
+from pydicom import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+
+from lungstage.appliance.report.context import ReportContext, derive_uid, roi_label, tracking_identifier
+from lungstage.appliance.report.frames import name_frames, stand_ins
+from lungstage.appliance.report.headers import (
+    CHARACTER_SET,
+    MANUFACTURER,
+    MODEL_NAME,
+    equipment,
+    settle,
+    source_headers,
+    with_thickness,
+)
+
+PRIMARY_NEOPLASM = Code("86049000", "SCT", "Neoplasm, Primary")
+LUNG = codes.SCT.Lung
+
+Edge = tuple[int, int, int, int]  # corner (x, y) where it starts, direction (x, y)
+
+# For each side of a pixel: the neighbour beyond it (row, column), the corner (x, y) where the side starts and its
+# direction, so that the pixel lies to the right of it.
+_SIDES = (
+    ((-1, 0), (0, 0), (1, 0)),
+    ((0, 1), (1, 0), (0, 1)),
+    ((1, 0), (1, 1), (-1, 0)),
+    ((0, -1), (0, 1), (0, -1)),
+)
+
+
+def build_segmentation(context: ReportContext, headers: list[Dataset] | None = None) -> Segmentation:
+    """Segmentation (DICOM PS3.3 A.51) of a mask that came as contours, for the report to refer to.
+
+    Parameters
+    ----------
+    context
+        What report and segmentation are made of.
+    headers
+        Of :func:`appliance.report.headers.source_headers`, where they were made already.
+
+    Returns
+    -------
+    Segmentation
+        Binary, one segment, only the frames that hold a part of it; the same bytes for the same `context`.
+    """
+    headers = headers or source_headers(context)
+    # The contours are someone's, by a method that an RTSTRUCT need not tell; that voxels are in or out is our doing.
+    algorithm = AlgorithmIdentificationSequence(
+        name="RTSTRUCT to voxels by voxel centre, even-odd",
+        family=codes.DCM.ManualProcessing,
+        version=context.software_version,
+        source=MANUFACTURER,
+    )
+    segment = SegmentDescription(
+        segment_number=1,
+        segment_label=roi_label(context),
+        segmented_property_category=codes.cid7150.MorphologicallyAbnormalStructure,
+        segmented_property_type=PRIMARY_NEOPLASM,
+        algorithm_type=SegmentAlgorithmTypeValues.SEMIAUTOMATIC,
+        algorithm_identification=algorithm,
+        tracking_uid=derive_uid(context.identity, "tracking"),
+        tracking_id=tracking_identifier(context),
+        anatomic_regions=[LUNG],
+    )
+    segment.SegmentDescription = (
+        f"Contours of {context.roi_source.sop_instance_uid} on the grid of the CT; a voxel is in where its centre is."
+    )
+    segmentation = Segmentation(
+        source_images=with_thickness(stand_ins(headers, context) if context.frames else headers),
+        pixel_array=np.asarray(context.mask, dtype=np.uint8),
+        segmentation_type=SegmentationTypeValues.BINARY,
+        segment_descriptions=[segment],
+        series_instance_uid=derive_uid(context.identity, "seg-series"),
+        series_number=9002,
+        series_description="lungstage region of interest (research use only)",
+        series_date=context.created.date(),
+        series_time=context.created.time(),
+        sop_instance_uid=derive_uid(context.identity, "seg"),
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=MODEL_NAME,
+        software_versions=context.software_version,
+        device_serial_number=context.bundle.digest,
+        content_label="LUNGSTAGE_ROI",
+        content_description="Region of interest of a radiomics measurement",
+        content_date=context.created.date(),
+        content_time=context.created.time(),
+        content_qualification="RESEARCH",
+        contributing_equipment=[equipment(context)],
+        specific_character_set=CHARACTER_SET,
+    )
+    if len(headers) == 1:  # for which highdicom makes a spacing of 1 mm up
+        del segmentation.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices
+    if context.frames:
+        name_frames(segmentation, headers, context)
+    settle(segmentation, context)
+    return segmentation
+
+
+def key_slice(mask: npt.NDArray[np.bool_]) -> int:
+    """Index of the slice in which the region covers most voxels; the first of several.
+
+    Parameters
+    ----------
+    mask
+        (slices, rows, columns) bool.
+    """
+    return int(np.argmax(np.count_nonzero(mask, axis=(1, 2))))
+
+
+def outer_contour(region: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """Outline of the largest part of a planar region, along the sides of its pixels.
+
+    Parameters
+    ----------
+    region
+        (rows, columns) bool, not empty.
+
+    Returns
+    -------
+    ndarray
+        (n, 2) corners as (column, row) in image-relative coordinates: (0, 0) is the outer corner of the first pixel,
+        (0.5, 0.5) its centre (DICOM PS3.3 C.18.6.1.1). Closed: the last corner is the first. Parts are 4-connected;
+        the largest encloses most area, its holes included.
+    """
+    # Pixels lie to the right of their sides, so outlines enclose a positive area, holes a negative one.
+    return max((_corners(loop) for loop in _loops(_boundary(region))), key=enclosed_area)
+
+
+def enclosed_area(corners: npt.NDArray[np.float64]) -> float:
+    """Signed area in pixels of a closed polygon (n, 2), positive where it runs clockwise on the screen."""
+    x, y = corners.T
+    return float(np.sum(x[:-1] * y[1:] - x[1:] * y[:-1]) / 2)
+
+
+def _boundary(region: npt.NDArray[np.bool_]) -> dict[Edge, None]:
+    padded = np.pad(region, 1)
+    edges: dict[Edge, None] = {}
+    for (down, right), (start_x, start_y), (x, y) in _SIDES:
+        exposed = region & ~np.roll(padded, (-down, -right), axis=(0, 1))[1:-1, 1:-1]
+        for row, column in np.argwhere(exposed).tolist():
+            edges[column + start_x, row + start_y, x, y] = None
+    return edges
+
+
+def _loops(edges: dict[Edge, None]) -> list[list[Edge]]:
+    remaining = dict(edges)
+    loops = []
+    while remaining:
+        edge, loop = next(iter(remaining)), []
+        while edge in remaining:
+            del remaining[edge]
+            loop.append(edge)
+            column, row, x, y = edge
+            # A right turn first: where two pixels touch at a corner, stay with the same pixel.
+            turns = ((-y, x), (x, y), (y, -x))
+            edge = next(e for turn in turns if (e := (column + x, row + y, *turn)) in edges)
+        loops.append(loop)
+    return loops
+
+
+def _corners(loop: list[Edge]) -> npt.NDArray[np.float64]:
+    turns = [edge[:2] for before, edge in zip([loop[-1], *loop], loop, strict=False) if before[2:] != edge[2:]]
+    return np.asarray([*turns, turns[0]], dtype=np.float64)

@@ -1,0 +1,320 @@
+"""A staging result as a DICOM structured report.
+
+Comprehensive 3D SR, template TID 1500 "Measurement Report" (DICOM PS3.16): an Image Library of the slices; one
+volumetric group (TID 1411) with the segment, every measurement, the predicted class and its probability; one planar
+group (TID 1410) with the outline on the key slice, under the same Tracking UID, for viewers that draw no segments.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from highdicom import sr
+from highdicom.coding_schemes import CodingSchemeIdentificationItem
+from pydicom import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import Comprehensive3DSRStorage
+
+from lungstage.appliance.contract.spec import STAGE_GROUP, Stage
+from lungstage.appliance.report.context import (
+    BundleIdentity,
+    ReportContext,
+    RoiSource,
+    SegmentReference,
+    derive_uid,
+    device_uid,
+    tracking_identifier,
+)
+from lungstage.appliance.report.headers import (
+    CHARACTER_SET,
+    MANUFACTURER,
+    MODEL_NAME,
+    equipment,
+    settle,
+    source_headers,
+    with_thickness,
+)
+from lungstage.appliance.report.measurements import (
+    blank_failures,
+    domain_measurements,
+    feature_measurements,
+    measurement,
+    probability_measurement,
+)
+from lungstage.appliance.report.segmentation import LUNG, PRIMARY_NEOPLASM, build_segmentation, key_slice, outer_contour
+from lungstage.appliance.report.vocabulary import CONCEPTS, PRIVATE_SCHEME, private
+
+__all__ = [
+    "BundleIdentity",
+    "ReportContext",
+    "RoiSource",
+    "SegmentReference",
+    "build_report",
+    "build_segmentation",
+    "derive_uid",
+]
+
+_VolumeGroup = sr.VolumetricROIMeasurementsAndQualitativeEvaluations
+_PlanarGroup = sr.PlanarROIMeasurementsAndQualitativeEvaluations
+
+_POSITION = (
+    codes.DCM.ImagePositionPatientX,
+    codes.DCM.ImagePositionPatientY,
+    codes.DCM.ImagePositionPatientZ,
+)
+
+NOTICE = private("NOTICE", "Notice on the model and its use")
+WARNING = private("WARNING", "Warning of the appliance")
+
+
+def build_report(
+    context: ReportContext, segmentation: SegmentReference, headers: list[Dataset] | None = None
+) -> sr.Comprehensive3DSR:
+    """Structured report of one staged region of interest.
+
+    Parameters
+    ----------
+    context
+        What the report is made of.
+    segmentation
+        The segment that holds the region: the input's, or that of :func:`build_segmentation`.
+    headers
+        Of :func:`appliance.report.headers.source_headers`, where they were made already.
+
+    Returns
+    -------
+    Comprehensive3DSR
+        Complete, preliminary and unverified; the same bytes for the same arguments.
+    """
+    headers = headers or source_headers(context)
+    tree = sr.MeasurementReport(
+        observation_context=sr.ObservationContext(observer_device_context=_observer(context)),
+        procedure_reported=codes.LN.CTUnspecifiedBodyRegion,
+        imaging_measurements=[_volume_group(context, segmentation), _key_slice_group(context, headers)],
+        title=codes.DCM.ImagingMeasurementReport,
+        referenced_images=with_thickness(headers[:1]),
+    )
+    _complete_library(tree[0], headers, context.frames)
+    tree[0].ContentSequence.append(_texts(context))
+    _hand_over(tree[0])
+    report = sr.Comprehensive3DSR(
+        evidence=[*headers, *_evidence(context, segmentation)],
+        content=tree[0],
+        series_instance_uid=derive_uid(context.identity, "sr-series"),
+        series_number=9001,
+        series_description=f"lungstage predicted {context.words.kind} (research use only)",
+        series_date=context.created.date(),
+        series_time=context.created.time(),
+        sop_instance_uid=derive_uid(context.identity, "sr"),
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=MODEL_NAME,
+        software_versions=context.software_version,
+        device_serial_number=context.bundle.digest,
+        is_complete=True,
+        is_final=False,
+        is_verified=False,
+        content_date=context.created.date(),
+        content_time=context.created.time(),
+        content_qualification="RESEARCH",
+        coding_schemes=[_coding_scheme()],
+        previous_versions=_previous_versions(context),
+        contributing_equipment=[equipment(context)],
+        specific_character_set=CHARACTER_SET,
+    )
+    blank_failures(report)
+    settle(report, context)
+    return report
+
+
+def _hand_over(content: Dataset) -> None:
+    """Let highdicom have the tree itself instead of a deep copy, which is the largest single part of the report's time.
+
+    highdicom copies so that the caller's tree stays as it was; this one is nobody else's.
+    """
+    content.__deepcopy__ = lambda _: content
+
+
+def _complete_library(content: Dataset, headers: list[Dataset], frames: tuple[int, ...]) -> None:
+    """Give the Image Library, which holds the first slice, the others too.
+
+    What all slices have in common stands once, at the group (TID 1600, row 3); where each lies, itself and its
+    segmentation say. With every slice described anew, most of the document, and of the time that it takes, would be
+    repetition.
+    """
+    (library,) = (item for item in content.ContentSequence if item.name == codes.DCM.ImageLibrary)
+    (group,) = library.ContentSequence
+    (first,) = group.ContentSequence
+    varying = {*_POSITION}
+    if not _is_shared(headers, "SliceThickness"):  # optional, and never made up
+        varying.add(codes.DCM.SliceThickness)
+    shared = [item for item in first.ContentSequence if item.name not in varying]
+    entries = [
+        sr.ImageContentItem(
+            name=first.name,
+            referenced_sop_class_uid=header.SOPClassUID,
+            referenced_sop_instance_uid=header.SOPInstanceUID,
+            referenced_frame_numbers=frame or None,
+            relationship_type=sr.RelationshipTypeValues.CONTAINS,
+        )
+        for header, frame in zip(headers, frames or (0,) * len(headers), strict=True)
+    ]
+    group.ContentSequence = sr.ContentSequence([*shared, *entries])
+
+
+def _is_shared(headers: list[Dataset], keyword: str) -> bool:
+    values = {header.get(keyword) for header in headers}
+    return len(values) == 1 and None not in values
+
+
+def _tracking(context: ReportContext) -> sr.TrackingIdentifier:
+    return sr.TrackingIdentifier(uid=derive_uid(context.identity, "tracking"), identifier=tracking_identifier(context))
+
+
+def _algorithm(context: ReportContext) -> sr.AlgorithmIdentification:
+    bundle = context.bundle
+    return sr.AlgorithmIdentification(
+        name=bundle.name,
+        version=bundle.version,
+        parameters=[f"manifest SHA-256 {bundle.digest}", *bundle.settings],
+        family=codes.DCM.ArtificialIntelligence,
+        manufacturer=MANUFACTURER,
+    )
+
+
+def _volume_group(context: ReportContext, segmentation: SegmentReference) -> _VolumeGroup:
+    result, words = context.result, context.words
+    return _VolumeGroup(
+        tracking_identifier=_tracking(context),
+        referenced_segment=sr.ReferencedSegment(
+            sop_class_uid=segmentation.sop_class_uid,
+            sop_instance_uid=segmentation.sop_instance_uid,
+            segment_number=segmentation.segment_number,
+            source_series=sr.SourceSeriesForSegmentation(context.sources[0].SeriesInstanceUID),
+        ),
+        finding_type=PRIMARY_NEOPLASM,
+        finding_sites=[sr.FindingSite(LUNG)],
+        algorithm_id=_algorithm(context),
+        measurements=[
+            probability_measurement(result, words),
+            *feature_measurements(context.features),
+            *domain_measurements(result.domain),
+        ],
+        qualitative_evaluations=[sr.QualitativeEvaluation(words.predicted, words.classes[result.stage])],
+    )
+
+
+def _key_slice_group(context: ReportContext, headers: list[Dataset]) -> _PlanarGroup:
+    index = key_slice(context.mask)
+    header, region = headers[index], context.mask[index]
+    frame = context.frames[index] if context.frames else 0
+    area = float(np.count_nonzero(region)) * math.prod(float(spacing) for spacing in header.PixelSpacing)
+    return _PlanarGroup(
+        tracking_identifier=_tracking(context),
+        referenced_region=sr.ImageRegion(
+            graphic_type=sr.GraphicTypeValues.POLYLINE,
+            graphic_data=outer_contour(region),
+            source_image=sr.SourceImageForRegion(header.SOPClassUID, header.SOPInstanceUID, [frame] if frame else None),
+        ),
+        finding_type=PRIMARY_NEOPLASM,
+        finding_sites=[sr.FindingSite(LUNG)],
+        measurements=[measurement(codes.SCT.Area, area, "mm2")],
+    )
+
+
+def _observer(context: ReportContext) -> sr.ObserverContext:
+    return sr.ObserverContext(
+        observer_type=codes.DCM.Device,
+        observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
+            uid=device_uid(context),
+            name=MODEL_NAME,
+            manufacturer_name=MANUFACTURER,
+            model_name=f"{MODEL_NAME} {context.software_version}",
+            serial_number=context.bundle.digest,
+        ),
+    )
+
+
+def _notices(context: ReportContext) -> list[str]:
+    bundle, words, result = context.bundle, context.words, context.result
+    absent = ", ".join(bundle.stages_absent)
+    notices = [
+        f"Research use only: not for diagnosis or treatment. The predicted {words.kind} is a model's output from one "
+        f"region of interest in one CT; {words.disclaimer} and has been verified by no one."
+    ]
+    if result.stage is Stage.INDETERMINATE:
+        notices.append(
+            f"Indeterminate: the evidence does not single out a {words.kind} (class-conditional conformal prediction, "
+            f"alpha {bundle.alpha:g})."
+        )
+    trained = (
+        f"Trained on {bundle.rows} patients of {bundle.cohort}, {100 * bundle.prevalence_advanced:.0f} % of them "
+        f"{words.positive}; "
+    )
+    if result.prevalence is None:
+        notices.append(f"{trained}the probability holds at that prevalence only.")
+    else:
+        notices.append(
+            f"{trained}the probability was corrected to this site's prevalence of {100 * result.prevalence:.3g} % and "
+            f"holds at that one only. The predicted {words.kind} and the contributions do not depend on it."
+        )
+    if bundle.endpoint != STAGE_GROUP:
+        notices.append(f"The endpoint is {words.endpoint}: {bundle.endpoint.negative} or {bundle.endpoint.positive}.")
+    elif absent:
+        notices.append(f"The training cohort holds no patient of stage {absent}: the model cannot tell it.")
+    if context.covariates.values or context.covariates.missing:
+        notices.append(str(context.covariates))
+    notices += [f"Intended use: {bundle.intended_use}", f"Licence of the model: {bundle.licence}"]
+    return notices + list(dict.fromkeys(note for name in context.features.names if (note := CONCEPTS[name].note)))
+
+
+def _texts(context: ReportContext) -> sr.ContainerContentItem:
+    outside = [f"{name} lies outside the range seen in training." for name in context.result.domain.outside]
+    texts = [(NOTICE, text) for text in _notices(context)]
+    texts += [(WARNING, text) for text in (*context.warnings, *outside)]
+    container = sr.ContainerContentItem(
+        name=sr.CodedConcept("C0034375", "UMLS", "Qualitative Evaluations"),
+        relationship_type=sr.RelationshipTypeValues.CONTAINS,
+    )
+    container.ContentSequence = sr.ContentSequence(
+        [sr.TextContentItem(name, text, sr.RelationshipTypeValues.CONTAINS) for name, text in texts]
+    )
+    return container
+
+
+def _evidence(context: ReportContext, segmentation: SegmentReference) -> list[Dataset]:
+    source = context.roi_source
+    references = [(source.sop_class_uid, source.sop_instance_uid, source.series_instance_uid)]
+    if segmentation.sop_instance_uid != source.sop_instance_uid:
+        series = derive_uid(context.identity, "seg-series")
+        references.append((segmentation.sop_class_uid, segmentation.sop_instance_uid, series))
+    evidence = []
+    for sop_class_uid, sop_instance_uid, series_instance_uid in references:
+        item = Dataset()
+        item.SOPClassUID = sop_class_uid
+        item.SOPInstanceUID = sop_instance_uid
+        item.SeriesInstanceUID = series_instance_uid
+        item.StudyInstanceUID = context.sources[0].StudyInstanceUID
+        evidence.append(item)
+    return evidence
+
+
+def _previous_versions(context: ReportContext) -> list[Dataset] | None:
+    predecessor = context.predecessor
+    if predecessor is None:
+        return None
+    item = Dataset()
+    item.SOPClassUID = Comprehensive3DSRStorage
+    item.SOPInstanceUID = predecessor.sop_instance_uid
+    item.SeriesInstanceUID = predecessor.series_instance_uid
+    item.StudyInstanceUID = predecessor.study_instance_uid
+    return [item]
+
+
+def _coding_scheme() -> CodingSchemeIdentificationItem:
+    uid = derive_uid(PRIVATE_SCHEME, "coding-scheme")
+    item = CodingSchemeIdentificationItem(PRIVATE_SCHEME, "lungstage concepts", uid=uid)
+    item.CodingSchemeUID = uid  # which highdicom asks for and does not write
+    item.CodingSchemeResponsibleOrganization = "lungstage"
+    return item

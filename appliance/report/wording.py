@@ -1,0 +1,102 @@
+"""What a model's answer is called in a report: in the words of stage groups, or in those of any other endpoint.
+
+Private on purpose: (399537006, SCT, Clinical TNM stage grouping) and its like would pass a model's output off as a
+clinical finding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from pydicom.sr.coding import Code
+
+from lungstage.appliance.contract.spec import STAGE_GROUP, Endpoint, Stage
+from lungstage.appliance.report.vocabulary import private, stage_code
+
+PREDICTED_STAGE = private("STAGEGROUP", "Predicted stage group (radiomics model, research)")
+PROBABILITY = private("PADVANCED", "Model probability of advanced stage")
+CONTRIBUTION = private("CONTRIBUTION", "Contribution to the model's logit of advanced stage")
+
+_LONGEST_MEANING = 64  # Code Meaning is a Long String
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """Codes and words for the answers of one model.
+
+    Attributes
+    ----------
+    predicted, probability, contribution
+        Concept names of the answer, of the probability of the positive class and of an input's share in its logit.
+    classes
+        Coded values of the answer.
+    endpoint
+        What is predicted, in a word or two.
+    positive
+        Name of the positive class within a sentence.
+    kind
+        What the classes are.
+    disclaimer
+        What the answer is not.
+    """
+
+    predicted: Code
+    probability: Code
+    contribution: Code
+    classes: Mapping[Stage, Code]
+    endpoint: str
+    positive: str
+    kind: str
+    disclaimer: str
+
+
+def wording(endpoint: Endpoint, stages_absent: Collection[str] = ()) -> Wording:
+    """Choose the words.
+
+    Parameters
+    ----------
+    endpoint
+        What the model tells apart.
+    stages_absent
+        Stage groups that the training cohort does not hold: they decide what *advanced* covers.
+    """
+    if endpoint == STAGE_GROUP:
+        return Wording(
+            predicted=PREDICTED_STAGE,
+            probability=PROBABILITY,
+            contribution=CONTRIBUTION,
+            classes=MappingProxyType({stage: stage_code(stage, stages_absent) for stage in Stage}),
+            endpoint="stage",
+            positive="advanced stage",
+            kind="stage group",
+            disclaimer="it is not a clinical stage",
+        )
+    # A code value of a private scheme must not change its meaning from one bundle to the next.
+    name = hashlib.sha256("\n".join((endpoint.name, endpoint.negative, endpoint.positive)).encode()).hexdigest()[:10]
+    return Wording(
+        predicted=private(f"CLASS-{name}", _meaning("Predicted class: {} (radiomics model, research)", endpoint.name)),
+        probability=private(f"PROB-{name}", _meaning("Model probability of class {}", endpoint.positive)),
+        contribution=private(
+            f"CONTR-{name}", _meaning("Contribution to the model's logit of class {}", endpoint.positive)
+        ),
+        classes=MappingProxyType(
+            {
+                Stage.EARLY: private(f"NEG-{name}", endpoint.negative),
+                Stage.ADVANCED: private(f"POS-{name}", endpoint.positive),
+                Stage.INDETERMINATE: private("INDETERMINATE", "indeterminate"),
+            }
+        ),
+        endpoint=endpoint.name,
+        positive=f"of class {endpoint.positive}",
+        kind="class",
+        disclaimer="it is neither a diagnosis nor a prognosis",
+    )
+
+
+def _meaning(template: str, name: str) -> str:
+    """Put a name into a meaning, cut short where it would not fit."""
+    room = _LONGEST_MEANING - len(template.format(""))
+    return template.format(name if len(name) <= room else f"{name[: room - 1]}…")

@@ -1,0 +1,140 @@
+"""From a measurement and the model's answer to the documents that carry it, and the identity behind their UIDs."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+from lungstage.appliance import __version__
+from lungstage.appliance.contract.case import KnownCovariates, Predecessor
+from lungstage.appliance.contract.spec import StagingResult
+from lungstage.appliance.model.bundle import Bundle
+from lungstage.appliance.report import structured_report as report
+from lungstage.appliance.report.headers import copied_header, source_headers
+from lungstage.appliance.staging.measure import Measurement
+
+
+def _document_identity(
+    measurement: Measurement,
+    result: StagingResult,
+    bundle: Bundle,
+    warnings: tuple[str, ...],
+    covariates: KnownCovariates,
+    predecessor: Predecessor | None,
+) -> str:
+    """Digest everything that the documents follow from, so that the same input always makes the same UIDs."""
+    digest = hashlib.sha256()
+    volume = measurement.voxels.volume
+    for part in (
+        str(volume.array.dtype).encode(),
+        repr(volume.array.shape).encode(),
+        volume.array.tobytes(),
+        volume.affine.tobytes(),
+        "\n".join(image.name for image in measurement.slices.images).encode(),
+        measurement.region.source.sop_instance_uid.encode(),
+        f"{measurement.region.number} {measurement.region.name}".encode(),
+        "\n".join(warnings).encode(),
+        measurement.region.source.series_instance_uid.encode(),
+        # Whatever the documents take over of patient, study and device: a correction makes a new document.
+        str(copied_header(measurement.voxels.datasets[0]).to_json()).encode(),
+        np.packbits(measurement.mask).tobytes(),
+        bundle.digest.encode(),
+        # What the site said of patient and prevalence.
+        repr((result.prevalence, dict(covariates.values), covariates.missing)).encode(),
+        __version__.encode(),
+        repr(predecessor).encode(),
+        *_other_engine(bundle),
+    ):
+        digest.update(len(part).to_bytes(8, "big") + part)
+    return digest.hexdigest()
+
+
+def _other_engine(bundle: Bundle) -> tuple[bytes, ...]:
+    """Name the engine where it is not the usual one: its numbers may differ in their last digit."""
+    return () if bundle.spec.engine == "compiled" else (bundle.spec.engine.encode(),)
+
+
+def _parameters(result: StagingResult, bundle: Bundle, covariates: KnownCovariates) -> tuple[str, ...]:
+    """Write down, to the last digit, everything beside images and bundle that the answer follows from."""
+    given: dict[str, object] = {key: bundle.spec.settings[key] for key in sorted(bundle.spec.settings)}
+    if bundle.spec.engine != "compiled":
+        given["engine"] = bundle.spec.engine
+    if result.prevalence is not None:
+        given["prevalence"] = result.prevalence
+    return tuple(f"{key}={value}" for key, value in (given | dict(covariates.values)).items())
+
+
+def build_documents(
+    measurement: Measurement,
+    result: StagingResult,
+    bundle: Bundle,
+    created: datetime,
+    warnings: tuple[str, ...],
+    covariates: KnownCovariates,
+    predecessor: Predecessor | None = None,
+) -> tuple[Dataset, ...]:
+    """Build the documents of one answer, in order of delivery.
+
+    Parameters
+    ----------
+    measurement, result, bundle
+        What was measured, what the model said of it, and the model.
+    created
+        Content date and time.
+    warnings
+        Plain sentences for the reader.
+    covariates
+        What was known of the clinical inputs.
+    predecessor
+        The report that this one follows, if any.
+
+    Returns
+    -------
+    tuple of Dataset
+        The SR; before it, where the region came from an RTSTRUCT, the SEG that the SR refers to.
+    """
+    source = measurement.region.source
+    reference = None
+    if source.kind == "SEG":
+        reference = report.SegmentReference(source.sop_class_uid, source.sop_instance_uid, measurement.region.number)
+    provenance = bundle.manifest.provenance
+    frames = tuple(image.frame for image in measurement.slices.images)
+    context = report.ReportContext(
+        sources=measurement.voxels.datasets,
+        mask=measurement.mask,
+        roi_name=measurement.region.name,
+        segmentation=reference,
+        roi_source=report.RoiSource(source.sop_class_uid, source.sop_instance_uid, source.series_instance_uid),
+        features=measurement.features,
+        result=result,
+        bundle=report.BundleIdentity(
+            name=bundle.manifest.name,
+            version=bundle.manifest.version,
+            digest=bundle.digest,
+            prevalence_advanced=provenance.prevalence_advanced,
+            stages_absent=provenance.stages_absent,
+            licence=provenance.licence,
+            cohort=provenance.cohort,
+            rows=provenance.rows,
+            intended_use=bundle.manifest.intended_use.statement,
+            settings=_parameters(result, bundle, covariates),
+            alpha=bundle.manifest.decision.alpha,
+            endpoint=bundle.manifest.endpoint.endpoint,
+        ),
+        identity=_document_identity(measurement, result, bundle, warnings, covariates, predecessor),
+        created=created,
+        warnings=warnings,
+        software_version=__version__,
+        covariates=covariates,
+        predecessor=predecessor,
+        frames=frames if any(frames) else (),
+    )
+    headers = source_headers(context)
+    if reference is not None:
+        return (report.build_report(context, reference, headers),)
+    segmentation = report.build_segmentation(context, headers)
+    reference = report.SegmentReference(segmentation.SOPClassUID, segmentation.SOPInstanceUID, 1)
+    return segmentation, report.build_report(context, reference, headers)

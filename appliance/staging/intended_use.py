@@ -1,0 +1,132 @@
+"""Whether the model may answer at all: acquisition, voxels and distance to the training cohort against its limits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lungstage.appliance.contract.errors import ReasonCode, Refused
+from lungstage.appliance.contract.spec import StagingResult
+from lungstage.appliance.dicom.completeness import ReferenceSlices
+from lungstage.appliance.dicom.geometry import normal_of
+from lungstage.appliance.dicom.header import ImageHeader
+from lungstage.appliance.model.manifest import IntendedUse
+from lungstage.appliance.staging.measure import Measurement
+
+# Aerated lung: denser than the air around a patient, thinner than fat. A lung tumour has some of it within reach;
+# a sarcoma of the thigh has muscle and fat there (figures in docs/decisions.md).
+_LUNG_HU = (-950, -500)
+_LUNG_REACH = 10.0  # mm
+_LUNG_SHARE = 0.05
+
+# Terms of PS3.16 Annex L that a message may quote; anything else could be somebody's free text.
+_OTHER_BODY_PARTS = frozenset(
+    {
+        "ABDOMEN", "ABDOMENPELVIS", "ANKLE", "ARM", "BLADDER", "BRAIN", "BREAST", "CSPINE", "ELBOW", "EXTREMITY",
+        "FOOT", "HAND", "HEAD", "HEADNECK", "HEART", "HIP", "KIDNEY", "KNEE", "LEG", "LIVER", "LSPINE", "NECK",
+        "PELVIS", "SHOULDER", "SKULL", "SPINE", "THIGH", "TSPINE", "WHOLEBODY", "WRIST",
+    }
+)  # fmt: skip
+_AXIAL_COSINE = 0.9  # an axial slice may be turned by 25 degrees, but no further
+
+
+def _outside(message: str) -> Refused:
+    return Refused(ReasonCode.OUTSIDE_INTENDED_USE, f"The model is not meant for this: {message}.")
+
+
+def _between(value: float, limits: tuple[float, float]) -> bool:
+    return limits[0] <= value <= limits[1]
+
+
+def prove_acquisition(images: Sequence[ImageHeader], use: IntendedUse) -> None:
+    """Refuse images whose headers say that they lie outside the model's intended use.
+
+    Raises
+    ------
+    Refused
+        ``outside_intended_use``, for the first image that does.
+    """
+    for image in images:
+        if image.body_part and image.body_part not in use.body_parts:
+            named = f" ({image.body_part})" if image.body_part in _OTHER_BODY_PARTS else ""
+            raise _outside(f"the body part examined is not the chest{named}")
+        # A frame of an Enhanced CT need not say AXIAL, but, e.g., VOLUME (PS3.3 C.8.16.1.3); its orientation tells.
+        if "ORIGINAL" not in image.image_type[:1] or not (image.frame or "AXIAL" in image.image_type):
+            raise _outside("the images are not original axial CT")
+        if image.orientation and abs(normal_of(image)[2]) < _AXIAL_COSINE:
+            raise _outside("the slices are not axial")
+        if image.slice_thickness is not None and not _between(image.slice_thickness, use.slice_thickness_mm):
+            raise _outside(f"the slice thickness is {image.slice_thickness:g} mm")
+        if image.pixel_spacing and not all(_between(v, use.pixel_spacing_mm) for v in image.pixel_spacing):
+            raise _outside(f"the pixel spacing is {max(image.pixel_spacing):g} mm")
+
+
+def prove_slices(slices: ReferenceSlices, use: IntendedUse) -> None:
+    """Refuse reference slices outside the model's intended use: their headers, and how far they lie apart.
+
+    Raises
+    ------
+    Refused
+        ``outside_intended_use``.
+    """
+    prove_acquisition(slices.images, use)
+    if not _between(slices.spacing[0], use.slice_thickness_mm):
+        raise _outside(f"the slices lie {slices.spacing[0]:g} mm apart")
+
+
+def prove_voxels(measurement: Measurement, use: IntendedUse) -> tuple[str, ...]:
+    """Refuse voxels outside the model's intended use; return what is merely worth a warning."""
+    lowest, highest = measurement.hu_range
+    if not (_between(lowest, use.hu_range) and _between(highest, use.hu_range)):
+        raise _outside(f"the region of interest holds values from {lowest:g} to {highest:g} HU")
+    if measurement.voxels.volume.array.min() > _LUNG_HU[1]:
+        # What a header says is a CT of the chest may be an MR, or have lost its rescale intercept.
+        raise _outside("no voxel of the slices is as thin as lung or air, so the values cannot be a chest's in HU")
+    if all(image.body_part for image in measurement.slices.images):
+        return ()
+    if _lung_around(measurement) < _LUNG_SHARE:
+        raise _outside("the images do not say which body part they show, and there is no lung next to the tumour")
+    return ("The images do not say which body part they show; lung was found next to the tumour.",)
+
+
+def _lung_around(measurement: Measurement) -> float:
+    """Measure which share of the shell around the region, in its own slices, is aerated lung."""
+    import SimpleITK as sitk  # deferred: a third of the process's memory, and seldom needed
+
+    spacing = measurement.slices.spacing
+    reach = [0, *(int(np.ceil(_LUNG_REACH / step)) for step in spacing[1:])]
+    box = tuple(
+        slice(max(0, int(index.min()) - far), int(index.max()) + far + 1)
+        for index, far in zip(np.nonzero(measurement.mask), reach, strict=True)
+    )
+    label = sitk.GetImageFromArray(measurement.mask[box].astype(np.uint8))
+    label.SetSpacing([float(step) for step in spacing[::-1]])
+    distances = sitk.SignedMaurerDistanceMap(label, squaredDistance=False, useImageSpacing=True)
+    distance = sitk.GetArrayViewFromImage(distances)
+    shell = measurement.voxels.volume.array[box][(distance > 0) & (distance <= _LUNG_REACH)]
+    return float(((shell >= _LUNG_HU[0]) & (shell <= _LUNG_HU[1])).mean()) if shell.size else 0.0
+
+
+def prove_domain(result: StagingResult, use: IntendedUse) -> tuple[str, ...]:
+    """Refuse a tumour too far from the training cohort, or from every tumour in it; warn of one that is merely unlike.
+
+    The cohort's ellipsoid does not see a gap inside itself, and the nearest tumours do not see a combination of
+    features that none has: either distance alone refuses.
+
+    Raises
+    ------
+    Refused
+        ``outside_intended_use``.
+    """
+    distance, neighbours = result.domain.distance, result.domain.neighbour_distance
+    if not distance <= use.domain_distance_max:
+        raise _outside(f"the tumour lies {distance:.1f} standard deviations from the training cohort")
+    if not neighbours <= use.neighbour_distance_max:
+        raise _outside(f"the nearest tumours of the training cohort lie {neighbours:.1f} standard deviations away")
+    warnings = []
+    if distance > use.domain_distance_warn:
+        warnings.append("The tumour is unlike almost all tumours that the model was trained on.")
+    if neighbours > use.neighbour_distance_warn:
+        warnings.append("Hardly a tumour that the model was trained on resembles this one.")
+    return tuple(warnings)

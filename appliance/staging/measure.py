@@ -1,0 +1,143 @@
+"""From a region and its proven slices to features, with the time that each step took."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from lungstage.appliance.contract.errors import ReasonCode, Refused
+from lungstage.appliance.contract.spec import ExtractionSpec, FeatureVector
+from lungstage.appliance.dicom.completeness import ReferenceSlices
+from lungstage.appliance.dicom.raster import rasterise
+from lungstage.appliance.dicom.roi import Region
+from lungstage.appliance.dicom.series import ReferenceVolume, lost_by_compression, of_unspecified_unit, read_volume
+from lungstage.appliance.radiomics import compiled, extract, grid
+
+Mask = npt.NDArray[np.bool_]
+PlacedRegion = tuple[Region, ReferenceSlices]
+
+
+class Stopwatch:
+    """Seconds spent in each named step."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Add the time spent inside to step `name`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """The features of one region, with the voxels that they were measured on.
+
+    Attributes
+    ----------
+    region, slices, voxels, mask
+        What was measured: (slices, rows, columns) in HU.
+    features
+        The selected features.
+    hu_range
+        Lowest and highest HU inside the region, before and after resampling.
+    warnings
+        Plain sentences for the report.
+    """
+
+    region: Region
+    slices: ReferenceSlices
+    voxels: ReferenceVolume
+    mask: Mask
+    features: FeatureVector
+    hu_range: tuple[float, float]
+    warnings: tuple[str, ...]
+
+
+def _within_reach(mask: Mask, reach: int) -> Mask:
+    """Voxels of the mask, and those no further than `reach` voxels along every axis, which interpolation mixes in."""
+    grown = mask
+    for axis in range(3):
+        line = grown
+        for shift in range(1, reach + 1):
+            moved = [slice(None)] * 3, [slice(None)] * 3
+            moved[0][axis], moved[1][axis] = slice(shift, None), slice(None, -shift)
+            grown = grown.copy()
+            grown[tuple(moved[0])] |= line[tuple(moved[1])]
+            grown[tuple(moved[1])] |= line[tuple(moved[0])]
+    return grown
+
+
+def measure(
+    regions: Sequence[PlacedRegion], spec: ExtractionSpec, watch: Stopwatch, *, save_volume: Path | None = None
+) -> Measurement:
+    """Read the reference volume and compute the features.
+
+    Parameters
+    ----------
+    regions
+        The region to measure with its slices; any others must agree with it.
+    spec
+        What to measure.
+    watch
+        Collects the seconds of each step.
+    save_volume
+        A folder to write the reference volume and its mask to.
+
+    Raises
+    ------
+    Refused
+        ``roi_disagree``, ``padding_in_roi`` or whatever reading and rasterising raise.
+    """
+    region, slices = regions[0]
+    with watch.step("read"):
+        voxels = read_volume(slices)
+    with watch.step("roi"):
+        mask = rasterise(slices)
+        for other, other_slices in regions[1:]:
+            names = [image.name for image in slices.images]
+            if names != [image.name for image in other_slices.images] or (rasterise(other_slices) != mask).any():
+                code = ReasonCode.ROI_DISAGREE if other.source.kind != region.source.kind else ReasonCode.ROI_AMBIGUOUS
+                raise Refused(
+                    code, f"The {region.source.kind} and another {other.source.kind} draw the tumour differently."
+                )
+        if voxels.padding is not None and (voxels.padding & _within_reach(mask, spec.margin_slices)).any():
+            raise Refused(
+                ReasonCode.PADDING_IN_ROI,
+                "The region of interest holds padded, unmeasured pixels, or resampling would mix some in.",
+            )
+        pieces = compiled.components(mask)
+    volume = voxels.volume if spec.resampled_spacing is None else grid.single_precision(voxels.volume)
+    with watch.step("resample"):
+        roi = extract.place_on_grid(volume, mask, spec)
+    with watch.step("radiomics"):
+        features = extract.compute(roi, spec)
+    if save_volume is not None:
+        grid.save(volume, mask, save_volume)
+    warnings: list[str] = []
+    if any(lost_by_compression(dataset) for dataset in voxels.datasets):
+        warnings.append("Slices were compressed with loss; their values are not those that the scanner made.")
+    if any(of_unspecified_unit(dataset) for dataset in voxels.datasets):
+        warnings.append("The slices leave the unit of their values open; they were taken for Hounsfield units.")
+    if pieces > 1:
+        warnings.append(f"The region of interest consists of {pieces} separate parts.")
+    failed = [name for name, value in features.as_dict().items() if value is None]
+    if failed:
+        warnings.append(f"These features could not be computed: {', '.join(failed)}.")
+    return Measurement(region, slices, voxels, mask, features, _hu_range(voxels, mask, roi), tuple(warnings))
+
+
+def _hu_range(voxels: ReferenceVolume, mask: Mask, roi: grid.MeasurableRoi) -> tuple[float, float]:
+    inside = voxels.volume.array[mask]
+    resampled = roi.image[roi.mask]
+    return float(min(inside.min(), resampled.min())), float(max(inside.max(), resampled.max()))

@@ -1,0 +1,226 @@
+"""One shot over files or folders, for ``lungstage stage`` and ``lungstage measure``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from lungstage.appliance.contract.errors import Held, ReasonCode, Refused, Unavailable
+from lungstage.appliance.contract.spec import ExtractionSpec
+from lungstage.appliance.dicom.cases import Case, assemble, the_one_case
+from lungstage.appliance.dicom.files import looks_like_dicom, read_headers
+from lungstage.appliance.dicom.header import Header
+from lungstage.appliance.model.bundle import Bundle
+from lungstage.appliance.model.manifest import RoiRule
+from lungstage.appliance.report import outbox
+from lungstage.appliance.staging import pipeline
+from lungstage.appliance.staging.covariates import Site
+from lungstage.appliance.staging.measure import Stopwatch, measure
+from lungstage.appliance.staging.outcome import STEPS, outcome
+
+Outcome = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the user may say about the region and the slices.
+
+    Attributes
+    ----------
+    roi_name
+        The region's name; None leaves the choice to the rule.
+    match_by_geometry
+        Accept slices by position although the region refers to others.
+    save_volume
+        A folder to write the reference volume and its mask to.
+    site
+        What the site knows of prevalence and covariates.
+    """
+
+    roi_name: str | None = None
+    match_by_geometry: bool = False
+    save_volume: Path | None = None
+    site: Site = field(default_factory=Site)
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What was found: headers of interest, files that are not DICOM, and DICOM files that cannot be read."""
+
+    headers: tuple[Header, ...]
+    ignored: int
+    unreadable: int
+
+
+def _files(paths: Sequence[Path]) -> Iterator[Path]:
+    """Every file; links are followed, for here it is the user who says what to read."""
+    return (Path(os.path.realpath(path)) for path in _named(paths))
+
+
+def _named(paths: Sequence[Path]) -> Iterator[Path]:
+    for path in paths:
+        if path.is_dir():
+            for folder, subfolders, names in os.walk(path, onerror=_cannot_read):
+                subfolders.sort()
+                yield from (Path(folder) / name for name in sorted(names))
+        elif path.exists():
+            yield path
+        else:
+            raise Unavailable(f"There is no file or folder {path}.")
+
+
+def _cannot_read(error: OSError) -> None:
+    raise error
+
+
+def scan(paths: Sequence[Path]) -> Scan:
+    """Read the headers of every DICOM file in `paths`, folders included.
+
+    Raises
+    ------
+    Unavailable
+        A path that was named does not exist.
+    OSError
+        A file or folder cannot be read: what lies in it could be just what is needed.
+    """
+    headers: list[Header] = []
+    ignored = unreadable = 0
+    for path in _files(paths):
+        try:
+            headers += read_headers(path, hash_pixels=False)
+        except Refused:
+            is_dicom = path.is_file() and looks_like_dicom(path)
+            unreadable += is_dicom
+            ignored += not is_dicom
+    return Scan(tuple(headers), ignored, unreadable)
+
+
+def _the_case(found: Scan) -> Case:
+    if not found.headers and found.unreadable:
+        raise Refused(
+            ReasonCode.DICOM_UNREADABLE,
+            f"{found.unreadable} DICOM file(s) are cut short or damaged; there is no other.",
+        )
+    return the_one_case(assemble(found.headers))
+
+
+def _blame_unreadable(error: Held, found: Scan) -> Held | Refused:
+    """Name damaged files as the cause, where they may be just what is missing."""
+    if not found.unreadable or error.reason.code not in (
+        ReasonCode.SLICES_MISSING,
+        ReasonCode.CT_MISSING,
+        ReasonCode.NO_ROI,
+    ):
+        return error
+    return Refused(
+        ReasonCode.DICOM_UNREADABLE,
+        f"{found.unreadable} DICOM file(s) are cut short or damaged. {error.reason.message}",
+    )
+
+
+def _found_warnings(found: Scan) -> tuple[str, ...]:
+    counts = ((found.ignored, "not DICOM and were ignored"), (found.unreadable, "damaged DICOM and were ignored"))
+    return tuple(f"{count} file(s) are {what}." for count, what in counts if count)
+
+
+def _settle(result: Outcome, found: Scan | None, watch: Stopwatch) -> Outcome:
+    """Add what is known only at the end: the warnings about files and the seconds."""
+    warnings = [] if found is None else list(_found_warnings(found))
+    return result | {
+        "warnings": warnings + result["warnings"],
+        "seconds": {step: watch.seconds.get(step) for step in STEPS},
+    }
+
+
+def _run(paths: Sequence[Path], answer: Any, watch: Stopwatch) -> Outcome:
+    """Scan, then let `answer` do the rest; a refusal or a hold becomes an outcome."""
+    found: Scan | None = None
+    with watch.step("total"):
+        try:
+            with watch.step("scan"):
+                found = scan(paths)
+            try:
+                result = answer(_the_case(found))
+            except Held as held:
+                raise _blame_unreadable(held, found) from held
+        except Refused as error:
+            result = outcome(status="refused", reason=error.in_full())
+        except Held as error:
+            result = outcome(status="held", reason=error.in_full())
+    return _settle(result, found, watch)
+
+
+def stage_paths(paths: Sequence[Path], bundle: Bundle, out: Path, options: Options) -> Outcome:
+    """Stage the one case that `paths` hold, and write its documents to `out`.
+
+    Returns
+    -------
+    dict
+        The outcome of the command contract. A repetition into the same folder finds its own report there, and
+        leaves it as it is.
+
+    Raises
+    ------
+    Unavailable
+        A path does not exist.
+    OSError
+        `out` cannot be written to.
+    """
+    watch = Stopwatch()
+
+    def answer(case: Case) -> Outcome:
+        with watch.step("roi"):
+            plan = pipeline.prepare(
+                case,
+                bundle,
+                settled=True,
+                roi_name=options.roi_name,
+                match_by_geometry=options.match_by_geometry,
+            )
+        now = datetime.now().astimezone().replace(microsecond=0)
+        staged = pipeline.stage(
+            plan, bundle, created=now, site=options.site, watch=watch, save_volume=options.save_volume
+        )
+        with watch.step("report"):
+            out.mkdir(parents=True, exist_ok=True)
+            written = outbox.deliver([outbox.encode(document) for document in staged.documents], out)
+        unused = bool(options.site.covariates) and not bundle.manifest.covariates
+        warnings = ["The model takes no covariates; their table was not used."] if unused else []
+        return staged.outcome | {"sr": str(written[-1]), "warnings": staged.outcome["warnings"] + warnings}
+
+    return _run(paths, answer, watch)
+
+
+def measure_paths(paths: Sequence[Path], rule: RoiRule, spec: ExtractionSpec, options: Options) -> Outcome:
+    """Measure the one case that `paths` hold, without a model.
+
+    Returns
+    -------
+    dict
+        The outcome of the command contract, ``status`` being ``staged`` where the features were measured.
+
+    Raises
+    ------
+    Unavailable
+        A path does not exist.
+    """
+    watch = Stopwatch()
+
+    def answer(case: Case) -> Outcome:
+        with watch.step("roi"):
+            plan = pipeline.plan_measurement(
+                case,
+                rule,
+                spec,
+                settled=True,
+                roi_name=options.roi_name,
+                match_by_geometry=options.match_by_geometry,
+            )
+        measurement = measure(plan.regions, spec, watch, save_volume=options.save_volume)
+        return outcome(status="staged", measurement=measurement, warnings=plan.warnings + measurement.warnings)
+
+    return _run(paths, answer, watch)

@@ -1,0 +1,1 @@
+"""What is remembered: ledger, records of files, audit log, sign of life."""

@@ -1,0 +1,213 @@
+"""The audit log as it is read: its entries one by one, and whether its chain of hashes is whole."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from lungstage.appliance.contract.errors import Unavailable
+from lungstage.appliance.state.audit import GENESIS, LOCK, RECOVERED, Entry, numbered, unseal
+from lungstage.appliance.state.job import Job, JobState
+
+_NO_ENTRY = "this is no entry, or not as it was written"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the log: its file, its number in it, its bytes, and whether its end is there."""
+
+    path: Path
+    number: int
+    content: bytes
+    is_ended: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """The first place that does not fit: file, line in it, and why, in a sentence."""
+
+    file: str
+    line: int
+    why: str
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What walking the chain found.
+
+    Attributes
+    ----------
+    files, entries
+        How many there are.
+    first, last
+        Numbers of the first and of the last entry; what was before the first may lie in an archive.
+    sha256
+        Hash of the last entry: noted elsewhere, it later proves that nothing before it was changed.
+    recovered
+        For each place that a crash had torn: the number of the entry that closes over it, and the torn bytes.
+    torn
+        Bytes at the end that no entry has closed over yet: the next start does.
+    jobs
+        Delivered jobs of the ledger that were looked up; None where there is no ledger.
+    fault
+        What does not fit; None where the chain is whole.
+    """
+
+    files: int = 0
+    entries: int = 0
+    first: int = 0
+    last: int = 0
+    sha256: str = GENESIS
+    recovered: list[tuple[int, int]] = field(default_factory=list)
+    torn: int = 0
+    jobs: int | None = None
+    fault: Fault | None = None
+
+
+def snapshot(folder: Path) -> tuple[tuple[int, Path, int], ...]:
+    """Return the log's files with their sizes at a moment at which nobody writes."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(FileNotFoundError):  # a copy, to which nobody writes
+            fcntl.flock(stack.enter_context((folder / LOCK).open("rb")), fcntl.LOCK_SH)
+        return tuple((number, path, path.stat().st_size) for number, path in numbered(folder))
+
+
+def _lines(path: Path, size: int) -> Iterator[Line]:
+    """Give the lines within the first `size` bytes of a file."""
+    left, number = size, 0
+    with path.open("rb") as file:
+        while left > 0 and (content := file.readline(left)):
+            left -= len(content)
+            number += 1
+            yield Line(path, number, content.removesuffix(b"\n"), content.endswith(b"\n"))
+
+
+def entries(folder: Path, having: str = "") -> Iterator[Entry]:
+    """Give every line that is an entry and holds the text `having`, oldest first, whether or not the chain is whole.
+
+    Raises
+    ------
+    Unavailable
+        There is no state folder.
+    """
+    try:
+        files = snapshot(folder)
+    except FileNotFoundError as error:
+        raise Unavailable(f"There is no state folder {folder}.") from error
+    needle = having.encode("ascii")
+    for _, path, size in files:
+        for line in _lines(path, size):
+            if needle in line.content and (entry := unseal(line.content)):
+                yield entry
+
+
+def verify(folder: Path, jobs: Iterable[Job] | None = None, *, expected: str | None = None) -> Verdict:
+    """Walk the chain from its first entry that is here to its last.
+
+    Parameters
+    ----------
+    folder
+        The state folder, or any other that holds the log's files.
+    jobs
+        The ledger's jobs, read before: what it says was delivered since the first entry must have been told.
+    expected
+        Hash of an entry that must be among them.
+
+    Raises
+    ------
+    Unavailable
+        There is no audit log.
+    """
+    files = snapshot(folder) if folder.is_dir() else ()
+    if not files:
+        raise Unavailable(f"There is no audit log in {folder}; --state names the state folder of the daemon.")
+    walk = _Walk(expected)
+    for (number, path, size), before in zip(files, (None, *files), strict=False):
+        if before is not None and number != before[0] + 1:
+            walk.stop(Line(path, 1, b""), f"the file before it is {before[1].name}: one is missing")
+        for line in _lines(path, size):
+            if walk.verdict.fault is not None:
+                break
+            walk.on(line)
+        walk.verdict.files += 1
+    walk.end(jobs)
+    return walk.verdict
+
+
+class _Walk:
+    """The state of a walk along the chain."""
+
+    def __init__(self, expected: str | None) -> None:
+        self.verdict = Verdict()
+        self._expected = expected
+        self._torn: list[Line] = []
+        self._told: set[tuple[int, str]] = set()  # what was delivered: job, UID of the report
+        self._since: datetime | None = None
+
+    def stop(self, line: Line, why: str) -> None:
+        if self.verdict.fault is None:
+            self.verdict.fault = Fault(line.path.name, line.number, f"{why[0].upper()}{why[1:]}.")
+
+    def on(self, line: Line) -> None:
+        entry = unseal(line.content)
+        if entry is None:
+            self._torn.append(line)
+        elif why := self._misfit(entry):
+            self.stop(self._torn[0] if self._torn else line, why)
+        else:
+            self._torn = []
+            self._take(entry)
+
+    def _misfit(self, entry: Entry) -> str | None:
+        """Say why an entry cannot follow what stands before it; None where it can."""
+        verdict = self.verdict
+        if (self._torn or entry.event == RECOVERED) and not self._closes_over(entry):
+            return _NO_ENTRY if self._torn else "it closes over what is not here"
+        if not verdict.entries:
+            if entry.seq == 1 and entry.previous != GENESIS:
+                return "the first entry names one before it"
+        elif entry.previous != verdict.sha256 or entry.seq != verdict.last + 1:
+            return f"entry {entry.seq} does not follow entry {verdict.last}: entries were changed, removed or added"
+        return None
+
+    def _closes_over(self, entry: Entry) -> bool:
+        """Whether an entry names the bytes of the torn lines before it; who closed them may have ended the last."""
+        torn = b"".join(line.content + b"\n" for line in self._torn)
+        ways = {hashlib.sha256(bytes_).hexdigest(): len(bytes_) for bytes_ in (torn, torn.removesuffix(b"\n"))}
+        digest = str(entry.fields.get("torn_sha256"))
+        return entry.event == RECOVERED and bool(torn) and ways.get(digest) == entry.fields.get("torn_bytes")
+
+    def _take(self, entry: Entry) -> None:
+        verdict = self.verdict
+        if not verdict.entries:
+            verdict.first, self._since = entry.seq, datetime.fromisoformat(entry.time)
+        verdict.entries += 1
+        verdict.last, verdict.sha256 = entry.seq, entry.sha256
+        if entry.event == RECOVERED:
+            verdict.recovered.append((entry.seq, entry.fields["torn_bytes"]))
+        if self._expected == entry.sha256:
+            self._expected = None
+        if entry.event == "job_delivered":
+            self._told.add((entry.fields.get("job", 0), entry.fields.get("sr", "")))
+
+    def end(self, jobs: Iterable[Job] | None) -> None:
+        verdict = self.verdict
+        if verdict.fault is not None:
+            return
+        if self._torn and self._torn[-1].is_ended:  # a crash leaves half a line
+            self.stop(self._torn[0], _NO_ENTRY)
+        verdict.torn = sum(len(line.content) for line in self._torn)
+        last = Line(Path("audit"), 0, b"")
+        if jobs is not None and self._since is not None:
+            delivered = [job for job in jobs if job.state is JobState.DELIVERED and job.updated_at >= self._since]
+            verdict.jobs = len(delivered)
+            for job in delivered:
+                if (job.id, job.sr_sop_instance_uid) not in self._told:
+                    self.stop(last, f"the ledger says that job {job.id} was delivered, and no entry does")
+        if self._expected is not None:
+            self.stop(last, f"no entry bears the hash {self._expected}")

@@ -1,0 +1,124 @@
+"""What is known about the files of the inbox, so that a restart reads nothing twice."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from lungstage.appliance.contract.errors import Reason, ReasonCode
+from lungstage.appliance.dicom.header import Header, headers_from_json
+from lungstage.appliance.state.database import Database
+from lungstage.appliance.state.ledger import utc_now
+
+# A file that another release reads anew is still the one that was read then.
+_REMEMBER = """
+INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (path) DO UPDATE SET
+    read_at = iif(size = excluded.size AND mtime_ns = excluded.mtime_ns, read_at, excluded.read_at),
+    size = excluded.size, mtime_ns = excluded.mtime_ns, reader = excluded.reader, header = excluded.header,
+    reason_code = excluded.reason_code, reason_message = excluded.reason_message, present = excluded.present
+"""
+_BELOW = "path > ? AND path < ?"
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """What reading one file gave.
+
+    Attributes
+    ----------
+    path
+        Where it lies; bytes that are not UTF-8 survive as surrogates.
+    size, mtime_ns
+        Its size in bytes and its time of modification in ns when it was read.
+    headers
+        Its headers as JSON; None where the file is of no interest or could not be read.
+    reason
+        Why it could not be read.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    headers: str | None
+    reason: Reason | None
+
+
+class FileTable:
+    """Records of files by path, size and time of modification. Holds whole headers: keep the state folder private.
+
+    Parameters
+    ----------
+    database
+        Where they are kept.
+    reader
+        Version of the code that reads headers; a record made by another version is not used.
+    """
+
+    def __init__(self, database: Database, reader: str) -> None:
+        self._db = database
+        self.reader = reader
+
+    def find(self, path: str, size: int, mtime_ns: int) -> FileRecord | None:
+        """Return what is known about a file, provided that it has not changed since."""
+        sql = "SELECT * FROM files WHERE path = ? AND size = ? AND mtime_ns = ? AND reader = ?"
+        rows = self._db.query(sql, (os.fsencode(path), size, mtime_ns, self.reader))
+        return _record(rows[0]) if rows else None
+
+    def update(self, read: Iterable[FileRecord], came_back: Iterable[str], gone: Iterable[str]) -> None:
+        """Remember in one transaction what was read, what came back and what is gone; gone files keep their records."""
+        now = utc_now().isoformat()
+        with self._db.transaction():
+            for record in read:
+                code, message = (None, None) if record.reason is None else (record.reason.code, record.reason.message)
+                values = (record.size, record.mtime_ns, self.reader, record.headers, code, message, True, now)
+                self._db.query(_REMEMBER, (os.fsencode(record.path), *values))
+            sql = "UPDATE files SET present = ? WHERE path = ? AND present != ?"  # what is known costs no writing
+            for present, paths in ((True, came_back), (False, gone)):
+                for path in paths:
+                    self._db.query(sql, (present, os.fsencode(path), present))
+
+    def headers(self, path: str) -> tuple[Header, ...]:
+        """Return the headers of a file as they were read last; () where nothing is on record."""
+        rows = self._db.query("SELECT header FROM files WHERE path = ?", (os.fsencode(path),))
+        text = rows[0]["header"] if rows else None
+        return () if text is None else headers_from_json(text, Path(path))
+
+    def read_at(self, path: str) -> datetime | None:
+        """Return when a file was first read as it is now, by whichever code; None where nothing is on record."""
+        rows = self._db.query("SELECT read_at FROM files WHERE path = ?", (os.fsencode(path),))
+        return datetime.fromisoformat(rows[0]["read_at"]) if rows else None
+
+    def present(self, folder: str) -> Iterator[str]:
+        """Give the paths of the files below a folder that are on record as being there."""
+        rows = self._db.query(f"SELECT path FROM files WHERE present AND {_BELOW}", _below(folder))  # noqa: S608
+        return (os.fsdecode(row["path"]) for row in rows)
+
+    def forget(self, folder: Path) -> None:
+        """Drop the records of the files below a folder that are no more."""
+        self._db.query(f"DELETE FROM files WHERE {_BELOW}", _below(folder))  # noqa: S608
+
+    def unreadable(self) -> tuple[FileRecord, ...]:
+        """Return the files now in the inbox that could not be read."""
+        rows = self._db.query("SELECT * FROM files WHERE present AND reason_code IS NOT NULL ORDER BY path")
+        return tuple(_record(row) for row in rows)
+
+    def of_study(self, study_instance_uid: str) -> tuple[str, ...]:
+        """Return the paths, whether or not they are still there, of the files that belonged to a study."""
+        sql = "SELECT path FROM files WHERE json_extract(header, '$[0].study_instance_uid') = ? ORDER BY path"
+        return tuple(os.fsdecode(row["path"]) for row in self._db.query(sql, (study_instance_uid,)))
+
+
+def _below(folder: str | Path) -> tuple[bytes, bytes]:
+    """Values of :data:`_BELOW`: ``0`` is the byte after ``/``, so the range holds what begins with folder and slash."""
+    path = os.fsencode(folder)
+    return path + b"/", path + b"0"
+
+
+def _record(row: sqlite3.Row) -> FileRecord:
+    code = row["reason_code"]
+    reason = None if code is None else Reason(ReasonCode(code), row["reason_message"])
+    return FileRecord(os.fsdecode(row["path"]), row["size"], row["mtime_ns"], row["header"], reason)

@@ -1,0 +1,134 @@
+"""A job: one case on its way to one report, and the states it may pass through."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+
+from lungstage.appliance.contract.errors import Reason, ReasonCode
+
+
+class JobState(StrEnum):
+    """Where a job stands."""
+
+    WAITING = "waiting"  # something needed has not arrived
+    READY = "ready"  # everything needed is there
+    CLAIMED = "claimed"  # being worked on, under a lease
+    STAGED = "staged"  # answered; the documents are not in the outbox yet
+    DELIVERED = "delivered"  # the report is in the outbox
+    HELD = "held"  # waiting for so long that a person should know; goes on by itself
+    REFUSED = "refused"  # the data is at fault
+
+
+_S = JobState
+
+TRANSITIONS: Mapping[JobState, frozenset[JobState]] = MappingProxyType(
+    {
+        _S.WAITING: frozenset({_S.WAITING, _S.READY, _S.HELD, _S.REFUSED}),
+        _S.READY: frozenset({_S.READY, _S.CLAIMED, _S.WAITING, _S.HELD, _S.REFUSED}),
+        _S.CLAIMED: frozenset({_S.STAGED, _S.READY, _S.WAITING, _S.REFUSED}),
+        _S.STAGED: frozenset({_S.DELIVERED, _S.READY, _S.REFUSED}),
+        _S.DELIVERED: frozenset({_S.WAITING}),
+        _S.HELD: frozenset({_S.HELD, _S.WAITING, _S.READY, _S.REFUSED}),
+        _S.REFUSED: frozenset({_S.REFUSED, _S.WAITING, _S.READY, _S.HELD}),
+    }
+)
+"""What may follow what. A delivered job moves only when it is requeued, a refused one then or by new data."""
+
+OPEN_STATES = (JobState.WAITING, JobState.READY, JobState.HELD)
+"""States in which the next step depends on what lies in the inbox."""
+
+IN_HAND_STATES = (JobState.CLAIMED, JobState.STAGED)
+"""States that only a living process may leave a job in."""
+
+WAITING_STATES = (JobState.WAITING, JobState.HELD)
+"""States in which a job depends on something that has not arrived."""
+
+RESTING_STATES = (JobState.DELIVERED, JobState.REFUSED, JobState.HELD)
+"""States from which a person may requeue a job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One row of the ledger.
+
+    Attributes
+    ----------
+    id
+        Job number, ascending.
+    case_key
+        Which case of the inbox the job is about.
+    study_instance_uid, series_instance_uid
+        The case's study and CT series; the series is None while only the ROI is known.
+    anchor
+        SOP Instance UID by which the case is found again after its key has changed.
+    content
+        Digest of everything the case held when it was last examined; None asks for a fresh examination.
+    fingerprint
+        Digest of the needed content; None while it is not all there.
+    reader
+        Version of the code that content and fingerprint follow from; None where an early release made them.
+    bundle_digest
+        Digest of the bundle that answers or answered.
+    state
+        Where the job stands.
+    reason
+        Why it waits, is held or was refused.
+    attempts
+        How often this content has been claimed without coming to an end.
+    opened_at, updated_at
+        First and last change of the row (UTC).
+    waiting_since
+        Since when it lacks something, waiting or held (UTC); None while it does not.
+    created_at
+        Content date and time of the report (local, with its offset), fixed when this content is first claimed under
+        this bundle.
+    sr_path, sr_sop_instance_uid, sr_series_instance_uid
+        The report, once there is one.
+    outcome
+        The answer, under the keys of the command contract.
+    canary
+        Whether the daemon made the study itself, to try itself.
+    """
+
+    id: int
+    case_key: str
+    study_instance_uid: str
+    series_instance_uid: str | None
+    anchor: str
+    content: str | None
+    fingerprint: str | None
+    reader: str | None
+    bundle_digest: str | None
+    state: JobState
+    reason: Reason | None
+    attempts: int
+    opened_at: datetime
+    created_at: datetime | None
+    updated_at: datetime
+    waiting_since: datetime | None
+    sr_path: str | None
+    sr_sop_instance_uid: str | None
+    sr_series_instance_uid: str | None
+    outcome: Mapping[str, Any] | None
+    canary: bool
+
+    @property
+    def superseded(self) -> bool:
+        """Whether another job answers in this one's place."""
+        return self.reason is not None and self.reason.code is ReasonCode.SUPERSEDED
+
+    @property
+    def closed(self) -> bool:
+        """Whether the job is the last word about a definite content, so that new content makes a new job."""
+        if self.state is JobState.REFUSED:
+            return self.superseded or self.fingerprint is not None
+        return self.state is JobState.DELIVERED
+
+    def waits_longer_than(self, age: timedelta, now: datetime) -> bool:
+        """Whether the job has waited, or been held, for longer than `age`."""
+        return self.waiting_since is not None and now - self.waiting_since > age

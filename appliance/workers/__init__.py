@@ -1,0 +1,1 @@
+"""Confined processes that meet the files in the daemon's place."""

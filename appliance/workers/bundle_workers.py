@@ -1,0 +1,177 @@
+"""The processes at work over the bundle in use, and how those of one bundle relieve those of another."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from functools import partial
+from typing import Any
+
+from lungstage.appliance.config.settings import Settings
+from lungstage.appliance.model.bundle_files import BundleFiles
+from lungstage.appliance.workers.messages import SealedPlan, Setting
+from lungstage.appliance.workers.process import Limits, WorkerPool, WorkerProcess
+
+
+class BundleWorkers:
+    """Processes that take the steps over one bundle.
+
+    One reads and plans, which is short work that the daemon waits for; the others stage.
+
+    Parameters
+    ----------
+    settings
+        How many they are, and what each may take.
+    files
+        The bundle's files.
+    started
+        Told of each process that is started.
+    """
+
+    def __init__(self, settings: Settings, files: BundleFiles, started: Callable[[], None] = lambda: None) -> None:
+        limits = Limits(settings.work_seconds, settings.work_memory_mb * 1024**2)
+        setting = Setting(files, settings.engine, settings.state)
+        self.examiner = WorkerProcess(setting, limits, started)
+        self.stagers: WorkerPool[int] = WorkerPool(lambda: WorkerProcess(setting, limits, started), settings.workers)
+        self._awaited = [self.examiner, self.stagers.first]
+
+    def start(self) -> None:
+        """Start one process of each kind, without waiting until they are set up."""
+        for process in self._awaited:
+            process.start()
+
+    def is_set_up(self) -> bool:
+        """Whether both are ready to work, without waiting.
+
+        Raises
+        ------
+        Refused
+            When the bundle does not prove itself.
+        ExhaustedError
+            When a process died of it, or took too long.
+        DefectError
+            When it met a defect of ours.
+        """
+        self._awaited = [process for process in self._awaited if not process.is_set_up()]
+        return not self._awaited
+
+    def descriptors(self) -> list[int]:
+        """File descriptors that become readable when one of them is set up."""
+        return [descriptor for process in self._awaited if (descriptor := process.descriptor) is not None]
+
+    def next_due(self) -> float | None:
+        """When the first has taken too long to be set up."""
+        return min((process.due for process in self._awaited), default=None)
+
+    def relieve(self) -> None:
+        """End the processes that have nothing in hand."""
+        self.examiner.end()
+        self.stagers.end_idle()
+
+    def end(self) -> None:
+        """End all processes."""
+        self.examiner.end()
+        self.stagers.end()
+
+
+class Workers:
+    """The workers of the bundle in use, and former ones until they have finished what they have in hand.
+
+    It is the daemon's examiner (:meth:`call`) and its stagers (:class:`daemon.dispatcher.Stagers`).
+
+    Parameters
+    ----------
+    make
+        Makes the workers of a bundle, not started.
+    files
+        The bundle to begin with.
+    """
+
+    def __init__(self, make: Callable[[BundleFiles], BundleWorkers], files: BundleFiles) -> None:
+        self._make = make
+        self._current = make(files)
+        self._former: list[BundleWorkers] = []
+        self._candidate: BundleWorkers | None = None
+
+    def begin(self) -> None:
+        """Start the first workers, and wait until it can read and plan."""
+        self._current.start()
+        self._current.examiner.set_up()
+
+    def hire(self, files: BundleFiles) -> BundleWorkers:
+        """Start the workers of another bundle, in the place of one that was hired before and did not take over."""
+        self.dismiss()
+        self._candidate = self._make(files)
+        self._candidate.start()
+        return self._candidate
+
+    def dismiss(self) -> None:
+        """End the workers that was hired."""
+        if self._candidate is not None:
+            self._candidate.end()
+            self._candidate = None
+
+    def take_over(self) -> None:
+        """Give all new work to the workers that was hired."""
+        if self._candidate is None:
+            raise RuntimeError("nobody was hired")
+        self._current.relieve()
+        self._former.append(self._current)
+        self._current, self._candidate = self._candidate, None
+
+    def call(self, step: str, *arguments: object, **keywords: object) -> Any:
+        """Have a short step taken, and wait for it."""
+        return self._current.examiner.call(step, *arguments, **keywords)
+
+    def free(self) -> bool:
+        """Whether another plan can be staged."""
+        return self._current.stagers.free()
+
+    def start(self, ticket: int, plan: SealedPlan, **known: object) -> None:
+        """Have a plan staged."""
+        self._current.stagers.ask(ticket, "stage", plan, **known)
+
+    def finished(self) -> Iterator[tuple[int, Future[Any]]]:
+        """Give each plan that has come to an end; a former workers ends with its last."""
+        for workers in (self._current, *self._former):
+            yield from workers.stagers.finished()
+        for workers in [workers for workers in self._former if not workers.stagers.keys]:
+            workers.end()
+            self._former.remove(workers)
+
+    def descriptors(self) -> list[int]:
+        """File descriptors that become readable when a plan was staged."""
+        return [
+            descriptor for workers in (self._current, *self._former) for descriptor in workers.stagers.descriptors()
+        ]
+
+    def next_due(self) -> float | None:
+        """When the first plan in hand has taken too long."""
+        dues = [workers.stagers.next_due() for workers in (self._current, *self._former)]
+        return min((due for due in dues if due is not None), default=None)
+
+    def end(self) -> None:
+        """End all sets."""
+        self.dismiss()
+        for workers in (self._current, *self._former):
+            workers.end()
+
+
+@contextlib.contextmanager
+def at_work(settings: Settings, files: BundleFiles, started: Callable[[], None]) -> Iterator[Workers]:
+    """Set up processes that take the steps over a bundle, until the block ends.
+
+    Raises
+    ------
+    Refused
+        When the bundle does not prove itself.
+    Unavailable
+        When no process comes up.
+    """
+    workers = Workers(partial(BundleWorkers, settings, started=started), files)
+    try:
+        workers.begin()
+        yield workers
+    finally:
+        workers.end()

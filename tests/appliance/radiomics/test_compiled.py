@@ -1,0 +1,368 @@
+"""The compiled engine piece by piece: integers exactly, degenerate regions, bounds of memory, bad buffers refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tracemalloc
+from dataclasses import replace
+from typing import Any
+
+import highdicom as hd
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from radiomics import cMatrices, imageoperations
+
+from lungstage.appliance.contract.errors import ReasonCode, Refused
+from lungstage.appliance.contract.spec import ALL_FEATURES, ExtractionSpec
+from lungstage.appliance.model.bundle import load_bundle
+from lungstage.appliance.radiomics import _kernels, compiled, extract, grid, reference
+from lungstage.appliance.radiomics.grid import MeasurableRoi
+from tests.appliance.radiomics.test_extract import ALL, assert_equal, volume_of
+from tests.conftest import ROOT
+
+SPACINGS = [0.5, 0.7, 0.75, 0.976562, 0.9765625, 1.0, 1.5, 2.5, 5.0]
+
+
+@st.composite
+def regions(draw: st.DrawFn) -> MeasurableRoi:
+    """Random regions of few or many levels, cropped."""
+    shape = tuple(draw(st.integers(1, 7)) for _ in range(3))
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    hu = random.integers(0, draw(st.sampled_from([1, 40, 120, 900])), size=shape).astype(np.int16)
+    mask = random.random(shape) < draw(st.sampled_from([0.1, 0.5, 1.0]))
+    mask[0, 0, 0] = mask[-1, -1, -1] = True
+    return MeasurableRoi(hu, mask, (2.0, 1.0, 1.0))
+
+
+flat_planes = st.sampled_from([None, 0, 1, 2])
+
+
+@given(regions(), flat_planes)
+@settings(max_examples=150, deadline=None)
+def test_matrices_are_pyradiomics_own_to_the_last_count(roi: MeasurableRoi, flat: int | None) -> None:
+    options = {"binWidth": 25} | ({} if flat is None else {"force2D": True, "force2Ddimension": flat})
+    steps = compiled.directions(roi.mask.shape, (1,), flat)
+    if not len(steps):
+        return
+    voxels = compiled._discretise(roi, options, [int(n) for n in np.abs(steps).max(axis=0)])
+    binned, _ = imageoperations.binImage(roi.image, roi.mask, **options)
+    here = np.unique(binned[roi.mask])
+    k, top, one = len(here), int(here[-1]), np.array([1])
+    where = (flat is not None, flat or 0)
+    assert voxels.grey[1:].tolist() == here.tolist()
+
+    ours = np.zeros((k, k, len(steps)), dtype=np.int32)
+    _kernels.glcm(voxels.levels, steps, k, ours)
+    theirs, angles = cMatrices.calculate_glcm(binned, roi.mask, one, top, *where)
+    assert steps.tolist() == angles.tolist()
+    assert np.array_equal(ours, theirs[0][np.ix_(here - 1, here - 1)])
+
+    same = compiled._alike(voxels, steps)
+    longest = max(voxels.levels.shape)
+    runs = np.zeros((k, longest, len(steps)), dtype=np.int32)
+    _kernels.glrlm(voxels.levels, steps, k, same, runs)
+    theirs, _ = cMatrices.calculate_glrlm(binned, roi.mask, top, longest, *where)
+    assert np.array_equal(runs, theirs[0][here - 1])
+
+    zones = compiled._glszm(voxels, steps, same)
+    theirs = cMatrices.calculate_glszm(binned, roi.mask, top, int(roi.mask.sum()), *where)[0][here - 1]
+    assert zones.sizes.tolist() == (np.flatnonzero(theirs.any(axis=0)) + 1).tolist()
+    assert np.array_equal(zones.p[..., 0], theirs[:, zones.sizes - 1])
+
+    for tolerance in (0, 2):
+        alike = np.zeros((k, 2 * len(steps) + 1), dtype=np.int32)
+        _kernels.gldm(voxels.levels, steps, voxels.grey, tolerance, alike)
+        theirs = cMatrices.calculate_gldm(binned, roi.mask, one, top, tolerance, *where)[0][here - 1]
+        assert np.array_equal(alike, theirs[:, : alike.shape[1]])
+        assert not theirs[:, alike.shape[1] :].any()
+
+    tones = compiled._ngtdm(voxels, steps)
+    theirs = cMatrices.calculate_ngtdm(binned, roi.mask, one, top, *where)[0][here - 1]
+    assert np.array_equal(np.stack([tones.counts, tones.s, tones.i], axis=1), theirs)
+
+
+def test_runs_of_more_voxels_of_a_level_than_a_short_counter_holds_are_pyradiomics_own() -> None:
+    smooth = np.random.default_rng(0).integers(0, 2, size=(40, 26, 50)).repeat(4, axis=2)
+    roi = MeasurableRoi((25 * smooth).astype(np.int16), np.ones(smooth.shape, dtype=bool), (1.0, 1.0, 1.0))
+    steps = compiled.directions(smooth.shape, (1,), None)
+    voxels = compiled._discretise(roi, {"binWidth": 25}, [1, 1, 1])
+    assert voxels.grey_counts.min() > 65535
+    longest = max(voxels.levels.shape)
+    runs = np.zeros((2, longest, len(steps)), dtype=np.int32)
+    _kernels.glrlm(voxels.levels, steps, 2, compiled._alike(voxels, steps), runs)
+    theirs, _ = cMatrices.calculate_glrlm((smooth + 1).astype(np.int32), roi.mask, 2, longest, False, 0)
+    assert np.array_equal(runs, theirs[0])
+
+
+def test_a_short_counter_is_read_before_it_overflows() -> None:
+    levels = np.pad(np.ones((1, 1, 140_000), dtype=np.uint16), 1)
+    steps, same = np.array([[0, 0, 1]]), np.zeros(levels.shape, dtype=np.uint16)
+    runs = np.zeros((1, 140_002, 1), dtype=np.int32)
+    _kernels.alike(levels, steps, 1, same)
+    _kernels.glrlm(levels, steps, 1, same, runs)
+    assert np.argwhere(runs).tolist() == [[0, 139_999, 0]]
+
+
+def test_more_grey_levels_than_a_volume_of_them_holds_are_refused() -> None:
+    hu = np.arange(65536).reshape(64, 32, 32) - 32768
+    roi = MeasurableRoi(hu.astype(np.int16), np.ones(hu.shape, dtype=bool), (1.0, 1.0, 1.0))
+    with pytest.raises(Refused, match="65536 grey levels") as caught:
+        compiled.compute(roi, ExtractionSpec(("original_glszm_ZonePercentage",), {"binWidth": 1}))
+    assert caught.value.reason.code is ReasonCode.LIMITS_EXCEEDED
+    entropy = ExtractionSpec(("original_firstorder_Entropy",), {"binWidth": 1})
+    assert compiled.compute(roi, entropy)["original_firstorder_Entropy"] == pytest.approx(16)
+
+
+@given(
+    st.tuples(*[st.integers(1, 6)] * 3),
+    st.lists(st.integers(1, 4), min_size=1, max_size=3, unique=True).map(tuple),
+    flat_planes,
+)
+def test_directions_are_pyradiomics_own(size: Any, distances: tuple[int, ...], flat: int | None) -> None:
+    ours = compiled.directions(size, distances, flat)
+    try:
+        theirs = cMatrices.generate_angles(np.array(size), np.array(distances), False, flat is not None, flat or 0)
+    except RuntimeError:  # none
+        theirs = np.zeros((0, 3), dtype=int)
+    assert ours.tolist() == theirs.tolist()
+
+
+@given(
+    st.tuples(st.integers(-2000, 3000), st.integers(-2000, 3000)).map(sorted),
+    st.sampled_from([np.int16, np.float64]),
+    st.sampled_from([{"binWidth": 25}, {"binWidth": 25.0}, {"binWidth": 0.3}, {"binWidth": 1000}, {"binCount": 16}]),
+)
+def test_bins_are_pyradiomics_own(extremes: list[int], kind: type, options: dict[str, Any]) -> None:
+    low, high = np.array(extremes, dtype=kind)
+    assert np.array_equal(
+        compiled.bin_edges(low, high, options), imageoperations.getBinEdges(np.array([low, high]), **options)
+    )
+
+
+def test_bins_do_not_wrap_around_where_those_of_pyradiomics_do() -> None:
+    edges = compiled.bin_edges(np.int16(-1024), np.int16(32760), {"binWidth": 25})
+    assert edges[0] <= -1024
+    assert edges[-1] > 32760
+
+
+@st.composite
+def reference_volumes(draw: st.DrawFn) -> tuple[hd.Volume, np.ndarray]:
+    """Volumes with a region anywhere, of any spacing, position and orientation along the patient's axes."""
+    shape = tuple(draw(st.integers(low, 14)) for low in (2, 3, 3))
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    hu = random.integers(-1000, 1000, size=shape).astype(np.int16)
+    if draw(st.booleans()):
+        hu = hu + random.random(shape)
+    low = [int(random.integers(0, n)) for n in shape]
+    mask = np.zeros(shape, dtype=bool)
+    mask[low[0] :, low[1] :, low[2] :] = random.random([n - i for n, i in zip(shape, low, strict=True)]) < 0.6
+    mask[tuple(low)] = True
+    affine = np.zeros((4, 4))
+    affine[3, 3] = 1
+    flips = draw(st.sampled_from([(1, 1, 1), (1, -1, -1), (-1, -1, 1)]))
+    spacing = [draw(st.sampled_from(SPACINGS)) * flip for flip in flips]
+    affine[2, 0], affine[1, 1], affine[0, 2] = spacing
+    affine[:3, 3] = draw(st.tuples(*[st.floats(-500, 500)] * 3))
+    return hd.Volume(hu, affine, coordinate_system="PATIENT"), mask
+
+
+@given(
+    reference_volumes(),
+    st.one_of(st.just([1, 1, 1]), st.lists(st.sampled_from([0, 0.5, 1.1, 2, 3.0]), min_size=3, max_size=3)),
+    st.sampled_from(["sitkLinear", "sitkNearestNeighbor"]),
+    st.sampled_from([5, 0]),
+)
+@settings(max_examples=150, deadline=None)
+def test_resampled_voxels_are_itks_to_the_last_bit(
+    given_volume: tuple[hd.Volume, np.ndarray], spacing: list[float], interpolator: str, pad: int
+) -> None:
+    volume, mask = given_volume
+    options = {"resampledPixelSpacing": spacing, "interpolator": interpolator, "padDistance": pad}
+    ours = grid.resample(volume, mask, grid.bounds(mask)[1], options)
+    theirs = grid._resample_all(volume, mask, options)
+    voxels, box = grid.bounds(ours.mask)
+    their_voxels, their_box = grid.bounds(theirs.mask)
+    assert voxels == their_voxels
+    if voxels:
+        ours, theirs = grid.crop(ours, box), grid.crop(theirs, their_box)
+        assert np.array_equal(ours.mask, theirs.mask)
+        assert np.array_equal(ours.image[ours.mask], theirs.image[theirs.mask])
+        assert ours.spacing == theirs.spacing
+
+
+def test_an_oblique_volume_is_resampled_by_pyradiomics() -> None:
+    random = np.random.default_rng(8)
+    volume = volume_of(random.integers(-100, 100, size=(6, 12, 12)).astype(np.int16), (2.0, 0.8, 0.8))
+    turn = np.eye(4)
+    turn[:2, :2] = [[0.8, -0.6], [0.6, 0.8]]
+    oblique = hd.Volume(volume.array, turn @ volume.affine, coordinate_system="PATIENT")
+    mask = np.zeros((6, 12, 12), dtype=bool)
+    mask[2:4, 3:9, 3:9] = True
+    options = {"resampledPixelSpacing": [1, 1, 1], "interpolator": "sitkLinear"}
+    ours = grid.resample(oblique, mask, grid.bounds(mask)[1], options)
+    assert np.array_equal(ours.image, grid._resample_all(oblique, mask, options).image)
+
+
+def _ball(size: int) -> np.ndarray:
+    at = np.arange(size) - (size - 1) / 2
+    return at[:, None, None] ** 2 + at[None, :, None] ** 2 + at[None, None, :] ** 2 < (size / 2) ** 2
+
+
+def _line(*voxels: tuple[int, int, int]) -> np.ndarray:
+    mask = np.zeros((5, 5, 5), dtype=bool)
+    for voxel in voxels:
+        mask[voxel] = True
+    return mask
+
+
+DEGENERATE: dict[str, tuple[np.ndarray, tuple[float, float, float], int]] = {
+    "one slice": (np.pad(_ball(9)[4:5], ((1, 1), (0, 0), (0, 0))), (3.0, 0.7, 0.7), 200),
+    "touching every border": (np.ones((4, 5, 6), dtype=bool), (1.0, 1.0, 1.0), 200),
+    "flat grey level": (_ball(7), (1.0, 1.0, 1.0), 1),
+    "anisotropic": (_ball(9), (5.0, 0.5, 0.5), 200),
+    "two voxels on a diagonal": (_line((0, 0, 0), (1, 1, 1)), (2.0, 1.0, 1.0), 200),
+    "two voxels far apart": (_line((0, 0, 0), (4, 3, 1)), (2.0, 1.0, 1.0), 200),
+    "on one line with a gap": (_line((2, 0, 0), (2, 2, 2), (2, 3, 3)), (1.0, 1.0, 1.0), 30),
+    "two parts": (_line((0, 0, 0), (0, 0, 1), (4, 4, 3), (4, 4, 4)), (1.0, 1.0, 1.0), 200),
+}
+
+
+@pytest.mark.parametrize("name", DEGENERATE)
+@pytest.mark.parametrize("options", [{"binWidth": 25}, {"binWidth": 25, "weightingNorm": "euclidean"}], ids=str)
+def test_degenerate_regions_follow_pyradiomics(name: str, options: dict[str, Any]) -> None:
+    mask, spacing, spread = DEGENERATE[name]
+    hu = np.random.default_rng(6).integers(0, spread, size=mask.shape).astype(np.int16)
+    spec = ExtractionSpec(ALL_FEATURES, options | {"minimumROIDimensions": 1})
+    roi = extract.place_on_grid(volume_of(hu, spacing), mask, spec)
+    values = extract.compute(roi, spec)
+    assert_equal(dict(zip(values.names, values.values.tolist(), strict=True)), reference.compute(roi, spec))
+
+
+@pytest.mark.parametrize("engine", ["compiled", "reference"])
+def test_a_region_without_neighbours_is_refused_by_both_engines(engine: Any) -> None:
+    mask = _line((0, 2, 2), (1, 2, 2), (2, 2, 2))
+    options = {"minimumROIDimensions": 1, "force2D": True}
+    spec = ExtractionSpec(ALL_FEATURES, options, engine)
+    with pytest.raises(Refused) as refusal:
+        extract.extract(volume_of(np.zeros(mask.shape, dtype=np.int16), (1.0, 1.0, 1.0)), mask, spec)
+    assert refusal.value.reason.code == ReasonCode.ROI_TOO_SMALL
+    # What needs no neighbours can still be measured.
+    shape = replace(spec, features=("original_shape_MeshVolume", "original_firstorder_Mean"))
+    assert np.isfinite(
+        extract.extract(volume_of(np.zeros(mask.shape, np.int16), (1.0, 1.0, 1.0)), mask, shape).values
+    ).all()
+
+
+def test_only_what_a_feature_needs_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[str] = []
+    for name in dir(_kernels):
+        function = getattr(_kernels, name)
+        if not name.startswith("_"):
+            monkeypatch.setattr(_kernels, name, lambda *a, _f=function, _n=name: (called.append(_n), _f(*a))[1])
+    mask = _ball(6)
+    volume = volume_of(np.arange(216, dtype=np.int16).reshape(6, 6, 6), (1.0, 1.0, 1.0))
+    for features, needed in {
+        ("shape_Sphericity",): ["mesh_counts"],
+        ("shape_Flatness",): ["moments"],
+        ("shape_Maximum3DDiameter",): ["diameters"],
+        ("firstorder_Entropy",): ["histogram"],
+        ("glcm_Contrast", "glcm_Idm"): ["histogram", "levels", "glcm"],
+        ("glszm_ZoneEntropy", "glrlm_RunEntropy"): ["histogram", "levels", "alike", "glrlm", "zones"],
+    }.items():
+        called.clear()
+        extract.extract(volume, mask, ExtractionSpec(tuple(f"original_{f}" for f in features), {"binWidth": 25}))
+        assert called == ["bounds", *needed]
+
+
+def test_memory_grows_by_a_bounded_number_of_bytes_per_voxel() -> None:
+    # One dense box and one ball; 20 million voxels of box are then 400 MB at most, image and mask not counted.
+    for mask in (np.ones((60, 100, 100), dtype=bool), _ball(90)):
+        hu = np.random.default_rng(1).integers(-500, 500, size=mask.shape).astype(np.int16)
+        roi = MeasurableRoi(hu, mask, (1.0, 1.0, 1.0))
+        compiled.compute(roi, ALL)
+        tracemalloc.start()
+        try:
+            compiled.compute(roi, ALL)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < 20 * mask.size + 8e6
+
+
+def test_the_engine_is_chosen_by_the_spec_and_by_the_bundles_loader(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[str] = []
+    for module in (compiled, reference):
+        compute = module.compute
+        monkeypatch.setattr(module, "compute", lambda *a, _f=compute, _n=module.__name__: (used.append(_n), _f(*a))[1])
+    for engine in ("compiled", "reference"):
+        used.clear()
+        bundle = load_bundle(ROOT / "models" / "lung1-stage", engine=engine)  # type: ignore[arg-type]
+        assert bundle.spec.engine == engine
+        assert used == [f"lungstage.appliance.radiomics.{engine}"]  # the golden case, by the engine that patients get
+
+
+def test_the_compiled_engine_does_not_import_pyradiomics_for_textures() -> None:
+    code = (
+        "import sys, numpy as np; from lungstage.appliance.contract.spec import *;"
+        "from lungstage.appliance.radiomics import compiled, grid;"
+        "hu, mask = np.arange(27, dtype=np.int16).reshape(3, 3, 3), np.ones((3, 3, 3), bool);"
+        "roi = grid.MeasurableRoi(hu, mask, (1., 1., 1.));"
+        "compiled.compute(roi, ExtractionSpec(('original_glcm_Contrast',), {}));"
+        "sys.exit('radiomics' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_kernels_refuse_buffers_that_do_not_fit() -> None:
+    levels = np.zeros((4, 5, 6), dtype=np.uint16)
+    levels[1:-1, 1:-1, 1:-1] = 2
+    steps = compiled.directions((2, 3, 4), (1,), None)
+    out = np.zeros((2, 2, 13), dtype=np.int32)
+    _kernels.glcm(levels, steps, 2, out)
+    assert out.sum() > 0
+    for arguments, error in (
+        ((levels.astype(np.int64), steps, 2, out), TypeError),
+        ((levels[:, :, ::2], steps, 2, out), BufferError),
+        ((levels, steps, 1, out), ValueError),  # a level beyond the last would be written outside the matrix
+        ((levels, steps, 2, out[:, :, :12].copy()), ValueError),
+        ((levels, steps * 9, 2, out), ValueError),  # further than the volume is wide
+        ((levels, steps * 2, 2, out), ValueError),  # further than it is padded
+        ((levels, np.full_like(steps, -(2**63)), 2, out), ValueError),
+        ((levels, steps[:, :2].copy(), 2, out), ValueError),
+    ):
+        with pytest.raises((error, ValueError) if error is BufferError else error):
+            _kernels.glcm(*arguments)
+    inner = np.pad(np.ones((2, 3, 4), dtype=bool), 1)
+    for voxel in np.ndindex(levels.shape):  # each bit would be followed to another voxel
+        same = np.zeros(levels.shape, dtype=np.uint16)
+        same[voxel] = 1 << len(steps) if inner[voxel] else 1
+        with pytest.raises(ValueError, match="alike"):
+            _kernels.zones(levels, steps, 2, same)
+    astray = np.zeros(levels.shape, dtype=np.uint16)
+    astray[2, 2, 2] = 1
+    alone = np.zeros_like(levels)
+    alone[2, 2, 2] = 1
+    _kernels.zones(alone, steps, 2, astray)  # says that a voxel is like one outside: no answer, but no crash either
+    bare, same = np.ones((6, 7, 8), dtype=np.uint16), np.zeros((6, 7, 8), dtype=np.uint16)  # not padded
+    _kernels.alike(bare, steps, 2, same)
+    _kernels.zones(bare, steps, 2, same)
+    with pytest.raises(ValueError, match="offsets"):
+        _kernels.glrlm(levels, steps[:0], 2, np.zeros_like(levels), np.zeros((2, 6, 0), dtype=np.int32))
+    with pytest.raises(ValueError, match="forwards"):
+        _kernels.zones(levels, -steps, 2, np.zeros(levels.shape, dtype=np.uint16))
+    read_only = out.copy()
+    read_only.setflags(write=False)
+    with pytest.raises((ValueError, BufferError)):
+        _kernels.glcm(levels, steps, 2, read_only)
+
+
+@settings(max_examples=60, deadline=None)
+@given(arrays(np.bool_, array_shapes(min_dims=3, max_dims=3, max_side=6)).filter(np.any))
+def test_components_are_those_of_itk(mask: np.ndarray) -> None:
+    labels = sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8)), True)
+    assert compiled.components(mask) == sitk.GetArrayFromImage(labels).max()

@@ -1,0 +1,574 @@
+"""A report is made again bit for bit, or what has changed since is named; and a job's story is told whole."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import ImplicitVRLittleEndian
+
+from lungstage.appliance.cli import main as cli
+from lungstage.appliance.contract.case import Predecessor
+from lungstage.appliance.dicom.cases import assemble, the_one_case
+from lungstage.appliance.model.bundle import load_bundle
+from lungstage.appliance.report import outbox
+from lungstage.appliance.staging import pipeline
+from lungstage.appliance.staging.covariates import Site
+from lungstage.appliance.staging.one_shot import scan
+from lungstage.appliance.state.audit import Audit
+from lungstage.appliance.state.chain import entries
+from lungstage.export.bundle import pack
+from tests.export.conftest import AGE, HISTOLOGY, SEX, make_run, without_limits
+from tests.support.enhanced import enhanced_rtstruct_study
+from tests.support.studies import Study, rtstruct_study, seg_study
+from tests.system.test_run import running
+
+NAME, PATIENT_ID, BORN = "DOE^JANE", "MRN-4711", "19570317"
+pytestmark = pytest.mark.xdist_group("replay")  # one process, for the daemon's run that its tests share
+SECRETS = ("DOE", "JANE", PATIENT_ID, BORN, "doe-jane")
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command printed, and its exit status."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def answer(self) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(self.out)
+        return answer
+
+    @property
+    def kinds(self) -> list[str]:
+        return [change["what"] for change in self.answer["changes"]]
+
+    def of(self, what: str) -> dict[str, Any]:
+        found: dict[str, Any] = next(change for change in self.answer["changes"] if change["what"] == what)
+        return found
+
+
+Command = Callable[..., Done]
+
+
+@pytest.fixture
+def lungstage(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    def run(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["lungstage", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        said = capsys.readouterr()
+        return Done(int(left.value.code or 0), said.out, said.err)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("models")
+    runs = {"plain": make_run(), "other": make_run(1), "clinical": make_run(covariates=(AGE, SEX, HISTOLOGY))}
+    for name, run in runs.items():
+        (folder / name).mkdir()
+        for file, content in pack(without_limits(run), name)[0].items():
+            (folder / name / file).write_bytes(content)
+    return {name: folder / name for name in runs}
+
+
+def identified(study: Study) -> Study:
+    for dataset in (*study.slices, *study.rois):
+        dataset.PatientName, dataset.PatientID, dataset.PatientBirthDate = NAME, PATIENT_ID, BORN
+    return study
+
+
+@dataclass(frozen=True)
+class House:
+    """What a daemon has left behind."""
+
+    root: Path
+
+    @property
+    def inbox(self) -> Path:
+        return self.root / "inbox"
+
+    @property
+    def state(self) -> Path:
+        return self.root / "state"
+
+    @property
+    def report(self) -> Path:
+        (report,) = (self.root / "outbox").glob("SR-*.dcm")
+        return report
+
+    @property
+    def segmentation(self) -> Path:
+        (segmentation,) = (self.root / "outbox").glob("SEG-*.dcm")
+        return segmentation
+
+    def file_of(self, uid: str) -> Path:
+        return next(p for p in self.inbox.rglob("*") if p.is_file() and pydicom.dcmread(p).SOPInstanceUID == uid)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, bundles: dict[str, Path]) -> House:
+    """A study from one end of the real daemon to the other."""
+    root = tmp_path_factory.mktemp("served")
+    with running(root, bundles["plain"]) as appliance:
+        identified(rtstruct_study()).write(appliance.inbox / "doe-jane")
+        appliance.until(appliance.reports)
+        appliance.until(lambda: [job["state"] for job in appliance.jobs()] == ["delivered"])
+        appliance.stop()
+    return House(root)
+
+
+@pytest.fixture
+def house(served: House, tmp_path: Path) -> House:
+    """The same, to be spoilt; its ledger knows the files where they lie now."""
+    shutil.copytree(served.root, tmp_path / "house")
+    return House(tmp_path / "house")
+
+
+@pytest.fixture
+def again(lungstage: Command, bundles: dict[str, Path]) -> Callable[..., Done]:
+    """Replay over a house's own originals and audit log."""
+
+    def run(house: House, *more: object, bundle: str = "plain", report: Path | None = None) -> Done:
+        asked = ("--inputs", house.inbox, "--state", house.state, "--bundle", bundles[bundle], "--json")
+        return lungstage("replay", report or house.report, *asked, *more)
+
+    return run
+
+
+def edit(path: Path, change: Callable[[Dataset], None]) -> None:
+    dataset = pydicom.dcmread(path)
+    change(dataset)
+    dataset.save_as(path)
+
+
+def needed_slice(house: House) -> str:
+    instances = next(e.fields["instances"] for e in entries(house.state) if e.event == "job_ready")
+    return str([one["uid"] for one in instances if one["kind"] == "CT"][3])
+
+
+def test_the_daemon_s_report_comes_out_bit_for_bit_from_its_own_state(
+    served: House, lungstage: Command, bundles: dict[str, Path]
+) -> None:
+    done = lungstage("replay", served.report, "--state", served.state, "--bundle", bundles["plain"], "--json")
+    assert (done.status, done.answer["status"], done.answer["changes"], done.answer["notes"]) == (
+        0,
+        "reproduced",
+        [],
+        [],
+    )
+    told = lungstage("replay", served.report, "--state", served.state, "--bundle", bundles["plain"])
+    assert told.out == f"reproduced bit for bit: {done.answer['sr']}\n"
+
+
+def test_it_needs_no_audit_log_and_the_settings_may_name_the_rest(
+    served: House, lungstage: Command, bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    done = lungstage("replay", served.report, "--inputs", served.inbox, "--bundle", bundles["plain"], "--json")
+    assert (done.status, done.answer["status"]) == (0, "reproduced")
+    monkeypatch.setenv("LUNGSTAGE_BUNDLE", str(bundles["plain"]))
+    monkeypatch.setenv("LUNGSTAGE_STATE", str(served.state))
+    assert lungstage("replay", served.report).status == 0
+    alone = shutil.copy(served.report, tmp_path / "renamed.dcm")
+    assert lungstage("replay", alone, "--json").answer["notes"] == [], "the audit log knows the SEG's hash"
+    monkeypatch.delenv("LUNGSTAGE_STATE")
+    assert lungstage("replay", alone).status == 2, "no originals"
+    note = lungstage("replay", alone, "--inputs", served.inbox, "--json").answer["notes"]
+    assert note == [f"{served.segmentation.name} is not beside the report; it was not compared."]
+    monkeypatch.delenv("LUNGSTAGE_BUNDLE")
+    assert lungstage("replay", alone, "--inputs", served.inbox).status == 2, "no bundle"
+
+
+def test_files_that_came_since_do_not_matter(house: House, again: Callable[..., Done]) -> None:
+    shutil.copytree(house.inbox, house.inbox / "copy")
+    identified(seg_study()).write(house.inbox / "drawn again")
+    (house.inbox / "readme.txt").write_text("not DICOM")
+    assert again(house).status == 0
+
+
+def touch_a_pixel(dataset: Dataset) -> None:
+    pixels = dataset.pixel_array.copy()
+    pixels[20, 22] += 40
+    dataset.PixelData = pixels.tobytes()
+
+
+def test_of_two_files_of_one_instance_the_audit_log_knows_the_right_one(
+    house: House, again: Callable[..., Done], lungstage: Command, bundles: dict[str, Path]
+) -> None:
+    uid = needed_slice(house)
+    for name in ("a", "z"):  # before and behind the original in the order of paths
+        edit(shutil.copytree(house.inbox / "doe-jane", house.inbox / name) / house.file_of(uid).name, touch_a_pixel)
+    assert again(house).status == 0
+    blind = lungstage("replay", house.report, "--inputs", house.inbox, "--bundle", bundles["plain"], "--json")
+    assert blind.of("refused")["subject"] == "conflicting_instances"
+
+
+@pytest.mark.parametrize("options", [(), ("--engine", "reference"), ("--prevalence", "0.12345678901234567")])
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Kathmandu"])
+def test_a_one_shot_report_comes_out_bit_for_bit(
+    tmp_path: Path, bundles: dict[str, Path], lungstage: Command, monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...], zone: str,
+) -> None:  # fmt: skip
+    study = identified(seg_study()).write(tmp_path / "study")
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    stage = ("stage", study, "--bundle", bundles["plain"], "--out", tmp_path / "out", "--json")
+    report = lungstage(*stage, *options).answer["sr"]
+    monkeypatch.setenv("TZ", "America/St_Johns")
+    time.tzset()
+    done = lungstage("replay", report, "--inputs", study, "--bundle", bundles["plain"], "--json")
+    monkeypatch.undo()
+    time.tzset()
+    assert (done.status, done.answer["status"], done.answer["notes"]) == (0, "reproduced", [])
+
+
+def test_what_the_site_knew_then_stands_in_the_report(
+    tmp_path: Path, bundles: dict[str, Path], lungstage: Command
+) -> None:
+    study = identified(seg_study())
+    table = tmp_path / "covariates.csv"
+    uid = study.slices[0].StudyInstanceUID
+    table.write_text(f"study_instance_uid,age,histology\n{uid},63.123456789012345,Large_Cell carcinoma\n")
+    study.write(tmp_path / "study")
+    stage = ("stage", tmp_path / "study", "--bundle", bundles["clinical"], "--out", tmp_path / "out", "--json")
+    report = lungstage(*stage, "--covariates", table, "--prevalence", "0.3").answer["sr"]
+    table.unlink()
+    ask = ("replay", report, "--inputs", tmp_path / "study", "--bundle", bundles["clinical"], "--json")
+    assert lungstage(*ask).answer["status"] == "reproduced"
+
+    def forget(dataset: Dataset) -> None:
+        """As a report without these parameters, by a release before they were written down."""
+        for group in dataset.ContentSequence:
+            for item in group.get("ContentSequence", ()):
+                if "ContentSequence" in item:
+                    texts = [str(one.get("TextValue", "")) for one in item.ContentSequence]
+                    item.ContentSequence = [
+                        one for one, text in zip(item.ContentSequence, texts, strict=True)
+                        if not text.startswith(("age=", "histology=", "prevalence="))
+                    ]  # fmt: skip
+
+    edit(Path(report), forget)
+    done = lungstage(*ask)
+    assert done.status == 3
+    assert [note for note in done.answer["notes"] if "does not say" in note] == [
+        "The report does not say the site's prevalence exactly; it was made again without.",
+        "The report does not say the patient's covariates exactly; it was made again without.",
+    ]
+
+
+def test_a_region_that_was_named_and_slices_that_were_matched_by_position(
+    tmp_path: Path, bundles: dict[str, Path], lungstage: Command
+) -> None:
+    study = identified(rtstruct_study(names=("Boost", "Margin"), reference=False))
+    study.write(tmp_path / "study")
+    stage = ("stage", tmp_path / "study", "--bundle", bundles["plain"], "--out", tmp_path / "out", "--json")
+    report = lungstage(*stage, "--roi", "Margin", "--match-by-geometry").answer["sr"]
+    done = lungstage("replay", report, "--inputs", tmp_path / "study", "--bundle", bundles["plain"], "--json")
+    assert (done.status, done.answer["status"]) == (0, "reproduced")
+
+
+def test_two_roi_objects_that_agreed_must_both_be_there(
+    tmp_path: Path, bundles: dict[str, Path], lungstage: Command
+) -> None:
+    contoured = identified(rtstruct_study())
+    both = Study(contoured.slices, [*contoured.rois, *identified(seg_study()).rois])
+    both.write(tmp_path / "study")
+    stage = ("stage", tmp_path / "study", "--bundle", bundles["plain"], "--out", tmp_path / "out", "--json")
+    report = lungstage(*stage).answer["sr"]
+    done = lungstage("replay", report, "--inputs", tmp_path / "study", "--bundle", bundles["plain"], "--json")
+    assert (done.status, done.answer["status"]) == (0, "reproduced")
+
+
+def test_an_older_version_of_the_region_had_its_say_too(
+    tmp_path: Path, bundles: dict[str, Path], lungstage: Command
+) -> None:
+    study = identified(rtstruct_study())
+    (first,) = study.rois
+    later = deepcopy(first)
+    later.SOPInstanceUID = later.file_meta.MediaStorageSOPInstanceUID = "1.2.3.99"
+    first.StructureSetDate, later.StructureSetDate = "20260101", "20260102"
+    first.StructureSetTime = later.StructureSetTime = "120000"
+    del first.ROIContourSequence[0].ContourSequence[0]
+    Study(study.slices, [first, later]).write(tmp_path / "study")
+    stage = ("stage", tmp_path / "study", "--bundle", bundles["plain"], "--out", tmp_path / "out", "--json")
+    answer = lungstage(*stage).answer
+    assert any("older version" in warning for warning in answer["warnings"])
+    done = lungstage("replay", answer["sr"], "--inputs", tmp_path / "study", "--bundle", bundles["plain"], "--json")
+    assert (done.status, done.answer["status"]) == (0, "reproduced")
+
+
+def test_a_report_that_follows_another_names_it_again(
+    tmp_path: Path, bundles: dict[str, Path], lungstage: Command
+) -> None:
+    identified(rtstruct_study()).write(tmp_path / "study")
+    bundle = load_bundle(bundles["plain"], self_test=False)
+    case = the_one_case(assemble(scan([tmp_path / "study"]).headers))
+    plan = pipeline.prepare(case, bundle, settled=True)
+    followed = Predecessor("1.2.3", "1.2.3.4", "1.2.3.4.5")
+    staged = pipeline.stage(plan, bundle, created=datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC), site=Site(),
+                            predecessor=followed)  # fmt: skip
+    (tmp_path / "out").mkdir()
+    *_, report = outbox.deliver([outbox.encode(document) for document in staged.documents], tmp_path / "out")
+    done = lungstage("replay", report, "--inputs", tmp_path / "study", "--bundle", bundles["plain"], "--json")
+    assert (done.status, done.answer["status"]) == (0, "reproduced")
+
+
+def test_frames_of_an_enhanced_ct_are_told_apart(tmp_path: Path, bundles: dict[str, Path], lungstage: Command) -> None:
+    study = identified(enhanced_rtstruct_study())
+    study.write(tmp_path / "study")
+    stage = ("stage", tmp_path / "study", "--bundle", bundles["plain"], "--out", tmp_path / "out", "--json")
+    report = lungstage(*stage).answer["sr"]
+    ask = ("replay", report, "--inputs", tmp_path / "study", "--bundle", bundles["plain"], "--json")
+    assert lungstage(*ask).answer["status"] == "reproduced"
+    (whole,) = study.slices
+    case = the_one_case(assemble(scan([tmp_path / "study"]).headers))
+    needed = pipeline.prepare(case, load_bundle(bundles["plain"], self_test=False), settled=True).instances
+    assert sum(one["uid"].startswith(f"{whole.SOPInstanceUID} frame ") for one in needed) == len(needed) - 1
+    log = Audit(tmp_path)
+    told = {"sr": pydicom.dcmread(report).SOPInstanceUID, "fingerprint": "f" * 64}
+    log.write("job_ready", job=1, fingerprint="f" * 64, instances=list(needed))
+    log.write("job_staged", job=1, **told, documents={Path(report).name: "0" * 64})
+    frame = int(needed[5]["uid"].split()[-1])
+    pixels = whole.pixel_array.copy()
+    pixels[frame - 1, 20, 22] += 40
+    whole.PixelData = pixels.tobytes()
+    study.write(tmp_path / "study")
+    done = lungstage(*ask, "--state", tmp_path)
+    assert [change["subject"] for change in done.answer["changes"] if change["what"] == "slice_pixels"] == [
+        f"{whole.SOPInstanceUID} frame {frame}"
+    ]
+
+
+class TestWhatHasChanged:
+    def test_a_pixel(
+        self, house: House, again: Callable[..., Done], lungstage: Command, bundles: dict[str, Path]
+    ) -> None:
+        uid = needed_slice(house)
+
+        edit(house.file_of(uid), touch_a_pixel)
+        done = again(house)
+        assert (done.status, done.answer["status"]) == (3, "changed")
+        assert (done.of("slice_pixels")["subject"], "slice_header" in done.kinds) == (uid, False)
+        feature = done.of("feature")
+        assert feature["then"] != feature["now"]
+        assert str(feature["then"]) in feature["message"]
+        blind = lungstage("replay", house.report, "--inputs", house.inbox, "--bundle", bundles["plain"], "--json")
+        assert "input" in blind.kinds, "without the log, no slice can be named"
+        assert any("No audit log" in note for note in blind.answer["notes"])
+
+    def test_a_position(self, house: House, again: Callable[..., Done]) -> None:
+        uid = needed_slice(house)
+        edit(house.file_of(uid), lambda dataset: setattr(dataset, "RescaleIntercept", -1000))
+        assert again(house).of("slice_header")["subject"] == uid
+
+    def test_a_slice_that_is_gone(self, house: House, again: Callable[..., Done]) -> None:
+        uid = needed_slice(house)
+        house.file_of(uid).unlink()
+        done = again(house)
+        assert (done.status, done.kinds) == (3, ["slice_missing"])
+        assert done.of("slice_missing")["subject"] == uid
+
+    def test_a_contour(
+        self, house: House, again: Callable[..., Done], lungstage: Command, bundles: dict[str, Path]
+    ) -> None:
+        source = next(p for p in house.inbox.rglob("*") if p.is_file() and pydicom.dcmread(p).Modality == "RTSTRUCT")
+
+        def move(dataset: Dataset) -> None:
+            contour = dataset.ROIContourSequence[0].ContourSequence[2]
+            data = [float(v) for v in contour.ContourData]
+            data[0::3] = [v + 2.5 for v in data[0::3]]
+            contour.ContourData = data
+
+        edit(source, move)
+        done = again(house)
+        assert done.status == 3
+        assert done.of("roi_content")["subject"] == pydicom.dcmread(source).SOPInstanceUID
+        assert done.of("mask")["now"] == 60, "two columns of 15 rows on either side"
+        blind = lungstage("replay", house.report, "--inputs", house.inbox, "--bundle", bundles["plain"], "--json")
+        assert blind.of("mask")["now"] == 60
+        assert "input" not in blind.kinds, "the mask explains it"
+
+    def test_a_roi_object_that_is_gone(self, house: House, again: Callable[..., Done]) -> None:
+        next(p for p in house.inbox.rglob("*") if p.is_file() and pydicom.dcmread(p).Modality == "RTSTRUCT").unlink()
+        assert again(house).kinds == ["roi_missing"]
+
+    def test_the_bundle(self, served: House, again: Callable[..., Done], bundles: dict[str, Path]) -> None:
+        done = again(served, bundle="other")
+        assert done.status == 3
+        changed = done.of("bundle")
+        assert changed["then"] == pydicom.dcmread(served.report).DeviceSerialNumber
+        assert changed["now"] != changed["then"]
+        assert "plain" in changed["message"]
+        assert "other" in changed["message"]
+        assert "input" not in done.kinds
+
+    def test_the_software(self, served: House, again: Callable[..., Done], monkeypatch: pytest.MonkeyPatch) -> None:
+        for module in ("lungstage.appliance.replay.reproduce", "lungstage.appliance.staging.documents"):
+            monkeypatch.setattr(f"{module}.__version__", "9.9.9")
+        done = again(served)
+        assert done.status == 3
+        assert (done.of("software_version")["then"], done.of("software_version")["now"]) == (
+            replay_version(served),
+            "9.9.9",
+        )
+        assert "input" not in done.kinds
+
+    def test_the_patient_s_header_by_keyword_alone(self, house: House, again: Callable[..., Done]) -> None:
+        for path in (p for p in house.inbox.rglob("*") if p.is_file()):
+            edit(path, lambda dataset: setattr(dataset, "PatientName", "ROE^RICHARD"))
+        done = again(house)
+        assert done.of("ct_header")["subject"] == "PatientName"
+        assert not any(word in done.out for word in (*SECRETS, "ROE", "RICHARD"))
+
+    @pytest.mark.parametrize("what", ["probability", "feature", "notice", "name", "date", "stage"])
+    def test_an_edited_report(self, house: House, again: Callable[..., Done], what: str) -> None:
+        def forge(dataset: Dataset) -> None:
+            group = dataset.ContentSequence[-2].ContentSequence[0]
+            numbers = [item for item in group.ContentSequence if item.ValueType == "NUM"]
+            if what in ("probability", "feature"):
+                numbers[what == "feature"].MeasuredValueSequence[0].FloatingPointValue = 12.5
+            elif what == "notice":
+                dataset.ContentSequence[-1].ContentSequence[0].TextValue = "For diagnosis."
+            elif what == "name":
+                dataset.PatientName = "ROE^RICHARD"
+            elif what == "date":
+                dataset.InstanceCreationDate = "19991231"
+            else:
+                code = next(i for i in group.ContentSequence if i.ConceptNameCodeSequence[0].CodeValue == "STAGEGROUP")
+                code.ConceptCodeSequence[0].CodeMeaning = "advanced (III)" + " "
+
+        edit(house.report, forge)
+        done = again(house)
+        assert done.status == 3
+        assert "report_file" in done.kinds
+        if what in ("probability", "feature"):
+            assert done.of(what)["then"] == 12.5
+            assert done.of(what)["now"] != 12.5
+        elif what == "stage":
+            assert done.of("answer")["then"].startswith("advanced")
+        places = [change["subject"] for change in done.answer["changes"] if change["what"] == "element"]
+        assert len(places) == 1
+        assert places[0].split(".")[-1] == {
+            "probability": "FloatingPointValue", "feature": "FloatingPointValue", "notice": "TextValue",
+            "name": "PatientName", "date": "InstanceCreationDate", "stage": "CodeMeaning",
+        }[what]  # fmt: skip
+        assert not any(word in done.out for word in (*SECRETS, "ROE", "RICHARD"))
+
+    def test_an_edited_segmentation(self, house: House, again: Callable[..., Done]) -> None:
+        edit(house.segmentation, lambda dataset: setattr(dataset, "PixelData", bytes(len(dataset.PixelData))))
+        done = again(house)
+        assert (done.status, done.kinds) == (3, ["segmentation", "mask"])
+        house.segmentation.write_bytes(b"junk")
+        assert again(house).kinds == ["segmentation", "segmentation"]
+
+    def test_another_encoding(self, house: House, again: Callable[..., Done]) -> None:
+        dataset = pydicom.dcmread(house.report)
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+        dataset.save_as(house.report, implicit_vr=True, little_endian=True)
+        assert again(house).kinds == ["report_file", "encoding"]
+
+    def test_a_case_that_would_be_refused_today(self, house: House, again: Callable[..., Done]) -> None:
+        for path in (p for p in house.inbox.rglob("*") if p.is_file() and pydicom.dcmread(p).Modality == "CT"):
+            edit(path, lambda dataset: setattr(dataset, "BodyPartExamined", "LEG"))
+        assert again(house).of("refused")["subject"] == "outside_intended_use"
+
+
+def replay_version(house: House) -> str:
+    return str(pydicom.dcmread(house.report).SoftwareVersions)
+
+
+@pytest.mark.parametrize("content", [b"", b"not DICOM", None])
+def test_what_is_no_report_of_ours_is_refused(
+    tmp_path: Path, bundles: dict[str, Path], lungstage: Command, content: bytes | None
+) -> None:
+    path = tmp_path / "file"
+    if content is None:
+        seg_study().slices[0].save_as(path, enforce_file_format=True)
+    else:
+        path.write_bytes(content)
+    done = lungstage("replay", path, "--inputs", tmp_path, "--bundle", bundles["plain"], "--json")
+    assert (done.status, done.answer["status"], done.answer["reason"]["code"]) == (3, "refused", "not_a_report")
+    assert set(done.answer) == {"status", "reason", "sr", "changes", "notes"}
+
+
+def test_a_report_that_is_not_there_is_unavailable(
+    tmp_path: Path, bundles: dict[str, Path], lungstage: Command
+) -> None:
+    assert lungstage("replay", tmp_path / "SR.dcm", "--inputs", tmp_path, "--bundle", bundles["plain"]).status == 4
+
+
+# The audit log and the story, as the commands tell them
+
+
+def test_no_name_gets_into_the_audit_log_or_out_of_the_commands(served: House, lungstage: Command) -> None:
+    told = "".join(path.read_text() for path in served.state.glob("audit-*.jsonl"))
+    assert "GTV-1" not in told, "a region's name is free text"
+    dumped = lungstage("audit", "dump", "--state", served.state).out
+    assert [json.loads(line) for line in dumped.splitlines()] == [json.loads(line) for line in told.splitlines()]
+    for command in (("show", "1", "--json"), ("audit", "verify"), ("audit", "dump")):
+        done = lungstage(*command, "--state", served.state)
+        assert done.status == 0
+        told += done.out + done.err
+    assert len(told) > 10_000
+    assert [secret for secret in SECRETS if secret in told] == []
+
+
+def test_show_tells_the_whole_story(served: House, lungstage: Command) -> None:
+    story = lungstage("show", "1", "--state", served.state, "--json").answer
+    events = [entry["event"] for entry in story["entries"]]
+    assert (events[0], events[-3:]) == ("job_opened", ["job_ready", "job_staged", "job_delivered"])
+    assert story["job"]["sr"] == str(served.report)
+    assert {one["kind"] for one in story["instances"]} == {"CT", "RTSTRUCT"}
+    assert sorted(story["documents"]) == [served.segmentation.name, served.report.name]
+    people = lungstage("show", "1", "--state", served.state).out
+    joined = "".join(part.strip(" │") for part in people.splitlines())
+    for word in ("delivered", "what it needed", "research use only"):
+        assert word in people
+    assert story["job"]["outcome"]["stage"] in joined
+    assert lungstage("show", "7", "--state", served.state).status == 2
+    assert lungstage("show", "1", "--state", served.root / "elsewhere").status == 4
+
+
+def test_show_does_not_let_a_reason_steer_the_terminal(tmp_path: Path, lungstage: Command) -> None:
+    from lungstage.appliance.contract.errors import Reason, ReasonCode
+    from lungstage.appliance.state.database import Database
+    from lungstage.appliance.state.ledger import Ledger
+
+    with Database(tmp_path / "ledger.sqlite") as database:
+        ledger = Ledger(database)
+        job = ledger.open_job("1.5", "1.2.3", "1.5", "1.5.1")
+        ledger.refuse(job.id, Reason(ReasonCode.ROI_NOT_FOUND, "ROIs: [bold]GTV[/bold]-1\x1b[2J."), content="c")
+    out = lungstage("show", job.id, "--state", tmp_path).out
+    assert "\x1b[2J" not in out
+    assert "[bold]" in out
+
+
+def test_verify_says_where_a_chain_does_not_fit(house: House, lungstage: Command) -> None:
+    whole = lungstage("audit", "verify", "--state", house.state)
+    assert whole.status == 0
+    assert whole.out.startswith("whole: ")
+    (path,) = house.state.glob("audit-*.jsonl")
+    head = lungstage("audit", "verify", "--state", house.state, "--json").answer["sha256"]
+    assert head in whole.out
+    assert lungstage("audit", "verify", "--state", house.state, "--expect", "0" * 64).status == 3
+    path.write_bytes(path.read_bytes().replace(b'"stage":"', b'"stage":"x', 1))
+    done = lungstage("audit", "verify", "--state", house.state, "--json")
+    assert done.status == 3
+    assert done.answer["fault"]["file"] == path.name
+    assert lungstage("audit", "verify", "--state", house.inbox).status == 4
+    assert lungstage("audit", "verify").status == 2

@@ -1,0 +1,270 @@
+"""A backup is taken while the daemon works; restored, it goes on with nothing lost and nothing done twice."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import sqlite3
+import stat
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pydicom
+import pytest
+
+from lungstage.appliance.contract.errors import Unavailable
+from lungstage.appliance.staging.phantom import ct_datasets
+from lungstage.appliance.state.backup import BackupError, back_up
+from lungstage.appliance.state.database import SCHEMA_VERSION, Database
+from lungstage.appliance.state.ledger import Ledger
+from tests.conftest import ROOT
+from tests.support.studies import ROI_SLICES, SQUARE, Study, contour, structure_set, volume
+from tests.system.test_run import Appliance, lungstage, running, tolerant_bundle
+
+__all__ = ["tolerant_bundle"]
+
+
+def drop_study(inbox: Path, name: str) -> None:
+    """A small CT with an RTSTRUCT, whose UIDs follow from its name."""
+    slices = ct_datasets(volume(), name)
+    contours = [contour(slices[k], SQUARE) for k in ROI_SLICES]
+    Study(slices, [structure_set(slices, {"GTV-1": contours}, slices)]).write(inbox / name)
+
+
+def restore(archive: Path, state: Path) -> None:
+    """As docs/maintenance.md has it: plain tar, and its checksums."""
+    state.mkdir(mode=0o700)
+    subprocess.run(["tar", "-xf", archive, "-C", state], check=True)
+    subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=state, check=True)
+
+
+def states(appliance: Appliance) -> list[str]:
+    return [job["state"] for job in appliance.jobs()]
+
+
+def contents(outbox: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in outbox.iterdir()}
+
+
+@pytest.mark.slow
+def test_restored_it_goes_on_with_nothing_lost_or_doubled(tmp_path: Path, tolerant_bundle: Path) -> None:
+    count, archive = 6, tmp_path / "backup.tar"
+    with running(tmp_path, tolerant_bundle) as first:
+        for number in range(count):
+            drop_study(first.inbox, f"study {number}")
+            if number == count // 2:
+                first.until(lambda: "delivered" in states(first))
+                done = lungstage("backup", "--state", tmp_path / "state", "--to", archive)
+                assert done.returncode == 0, done.stderr
+        first.until(lambda: states(first) == ["delivered"] * count)
+        first.process.kill()
+    before = contents(tmp_path / "outbox")
+    assert len(before) == 2 * count  # an SR and a SEG each
+    shutil.rmtree(tmp_path / "state")
+    restore(archive, tmp_path / "state")
+    assert lungstage("audit", "verify", "--state", tmp_path / "state").returncode == 0
+    with Database(tmp_path / "state" / "ledger.sqlite") as database:
+        known = [job.state for job in Ledger(database).jobs()]
+    assert 0 < known.count("delivered") < count, "the backup was taken in the middle"
+    with running(tmp_path, tolerant_bundle) as second:
+        second.until(lambda: states(second) == ["delivered"] * count)
+        jobs = second.jobs()
+        second.stop()
+    assert lungstage("audit", "verify", "--state", tmp_path / "state").returncode == 0
+    assert contents(tmp_path / "outbox") == before
+    assert {Path(job["sr"]).name for job in jobs} == {name for name in before if name.startswith("SR-")}
+
+
+@pytest.mark.slow
+def test_without_any_ledger_reports_that_are_there_are_recognised(tmp_path: Path, tolerant_bundle: Path) -> None:
+    with running(tmp_path, tolerant_bundle) as first:
+        for number in range(2):
+            drop_study(first.inbox, f"study {number}")
+        first.until(lambda: states(first) == ["delivered"] * 2)
+        first.stop()
+    before = contents(tmp_path / "outbox")
+    shutil.rmtree(tmp_path / "state")
+    with running(tmp_path, tolerant_bundle) as second:
+        second.until(lambda: states(second) == ["delivered"] * 2)
+        second.stop()
+    assert contents(tmp_path / "outbox") == before
+
+
+@pytest.mark.slow
+def test_what_is_known_of_files_may_be_dropped(tmp_path: Path, tolerant_bundle: Path) -> None:
+    """With the statement that docs/maintenance.md gives."""
+    page = (ROOT / "docs" / "maintenance.md").read_text(encoding="utf-8")
+    (statement,) = re.findall(r"^sqlite3 STATE/ledger.sqlite '(.*)'$", page, flags=re.MULTILINE)
+    with running(tmp_path, tolerant_bundle) as first:
+        drop_study(first.inbox, "study")
+        (first.inbox / "junk").write_text("x")
+        first.until(lambda: states(first) == ["delivered"])
+        before, jobs = contents(tmp_path / "outbox"), first.jobs()
+        first.stop()
+    with contextlib.closing(sqlite3.connect(tmp_path / "state" / "ledger.sqlite", isolation_level=None)) as database:
+        assert database.execute("SELECT count(*) FROM files").fetchone()[0] > 1
+        for part in statement.rstrip(";").split(";"):
+            database.execute(part)
+        assert database.execute("SELECT count(*) FROM files").fetchone() == (0,)
+    with running(tmp_path, tolerant_bundle) as second:
+        drop_study(second.inbox, "another")
+        second.until(lambda: states(second) == ["delivered"] * 2)
+        assert second.jobs()[0] == jobs[0]
+        second.stop()
+    assert before.items() < contents(tmp_path / "outbox").items()
+    assert len(contents(tmp_path / "outbox")) == 2 * len(before)
+
+
+def correct(inbox: Path, name: str) -> None:
+    """Draw the region anew, later, in the same series; the older drawing stays there."""
+    first = pydicom.dcmread(inbox / name / "0000")
+    later = pydicom.dcmread(inbox / name / "0000")
+    first.StructureSetDate, first.StructureSetTime = "20260101", "120000"
+    later.StructureSetDate, later.StructureSetTime = "20260102", "120000"
+    later.SOPInstanceUID = later.file_meta.MediaStorageSOPInstanceUID = f"{first.SOPInstanceUID[:60]}.2"
+    for item in later.ROIContourSequence[0].ContourSequence:
+        item.ContourData = [float(value) + (2.5 if k % 3 == 0 else 0.0) for k, value in enumerate(item.ContourData)]
+    first.save_as(inbox / name / "0000")
+    later.save_as(inbox / name / "later")
+
+
+@pytest.mark.slow
+def test_a_report_that_followed_another_is_known_by_a_backup_and_comes_again_without(
+    tmp_path: Path, tolerant_bundle: Path
+) -> None:
+    with running(tmp_path, tolerant_bundle) as first:
+        drop_study(first.inbox, "study")
+        first.until(lambda: states(first) == ["delivered"])
+        back_up(tmp_path / "state", tmp_path / "backup.tar")
+        correct(first.inbox, "study")
+        first.until(lambda: states(first) == ["delivered"] * 2)
+        first.stop()
+    before = contents(tmp_path / "outbox")
+    assert sum(name.startswith("SR-") for name in before) == 2
+    shutil.rmtree(tmp_path / "state")
+    restore(tmp_path / "backup.tar", tmp_path / "state")
+    with running(tmp_path, tolerant_bundle) as second:
+        second.until(lambda: states(second) == ["delivered"] * 2)
+        second.stop()
+    assert contents(tmp_path / "outbox") == before
+    shutil.rmtree(tmp_path / "state")
+    with running(tmp_path, tolerant_bundle) as third:
+        third.until(lambda: states(third) == ["delivered"])
+        third.stop()
+    after = contents(tmp_path / "outbox")
+    assert before.items() < after.items()
+    (again,) = (name for name in after.keys() - before.keys() if name.startswith("SR-"))
+    assert "PredecessorDocumentsSequence" not in pydicom.dcmread(tmp_path / "outbox" / again)
+
+
+# --- the archive --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    folder = tmp_path / "state"
+    folder.mkdir()
+    with Database(folder / "ledger.sqlite") as database:
+        Ledger(database).open_job("1.5", "1.2.3", "1.5", "1.5.1")
+    return folder
+
+
+def test_archive_is_whole_private_and_checkable(state: Path, tmp_path: Path) -> None:
+    for name in ("lock", "heartbeat.json", "audit.lock"):
+        (state / name).write_text("x")
+    (state / "audit-000001.jsonl").write_text('{"seq":1}\n')
+    (state / "audit-000002.jsonl").write_text('{"seq":2}\n')
+    kept = back_up(state, tmp_path / "b.tar")
+    assert kept.jobs == 1
+    with tarfile.open(kept.path) as archive:
+        names = archive.getnames()
+    assert names == ["ledger.sqlite", "audit-000001.jsonl", "audit-000002.jsonl", "SHA256SUMS"]
+    assert [name for name, _ in kept.members] == names[:3]
+    assert stat.S_IMODE(kept.path.stat().st_mode) == 0o600
+    restore(kept.path, tmp_path / "restored")
+    assert (tmp_path / "restored" / "audit-000002.jsonl").read_text() == '{"seq":2}\n'
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_what_is_not_yet_in_the_main_file_is_in_the_backup(state: Path, tmp_path: Path) -> None:
+    """Or it would miss what SQLite still keeps in its write-ahead log."""
+    with Database(state / "ledger.sqlite") as database:
+        Ledger(database).open_job("2.5", "2.2.3", "2.5", "2.5.1")
+        assert (state / "ledger.sqlite-wal").stat().st_size > 0
+        assert back_up(state, tmp_path / "b.tar").jobs == 2
+
+
+def test_half_a_transaction_is_not_in_the_backup(state: Path, tmp_path: Path) -> None:
+    with Database(state / "ledger.sqlite") as database, database.transaction():
+        Ledger(database).open_job("2.5", "2.2.3", "2.5", "2.5.1")
+        assert back_up(state, tmp_path / "b.tar").jobs == 1
+
+
+def test_a_backup_before_an_upgrade_is_of_the_older_schema(tmp_path: Path) -> None:
+    """The older release must be able to read it: so nothing is migrated, neither the copy nor the original."""
+    older = tmp_path / "state"
+    older.mkdir()
+    with sqlite3.connect(older / "ledger.sqlite") as database:
+        database.execute("CREATE TABLE jobs (id INTEGER)")
+        database.execute("PRAGMA user_version = 1")
+    back_up(older, tmp_path / "b.tar")
+    restore(tmp_path / "b.tar", tmp_path / "restored")
+    for folder in (older, tmp_path / "restored"):
+        with sqlite3.connect(folder / "ledger.sqlite") as database:
+            assert database.execute("PRAGMA user_version").fetchone() == (1,)
+    assert SCHEMA_VERSION > 1
+
+
+def test_a_newer_ledger_is_refused_by_an_older_release(state: Path) -> None:
+    """What docs/maintenance.md says of rolling back."""
+    with sqlite3.connect(state / "ledger.sqlite") as database:
+        database.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    with pytest.raises(Unavailable, match=f"schema version {SCHEMA_VERSION + 1}"):
+        Database(state / "ledger.sqlite")
+
+
+def test_a_backup_takes_nobody_s_place(state: Path, tmp_path: Path) -> None:
+    (tmp_path / "b.tar").write_text("older")
+    with pytest.raises(BackupError, match="there already"):
+        back_up(state, tmp_path / "b.tar")
+    assert (tmp_path / "b.tar").read_text() == "older"
+    with pytest.raises(BackupError, match="within the state folder"):
+        back_up(state, state / "b.tar")
+    done = lungstage("backup", "--state", state, "--to", tmp_path / "b.tar")
+    assert done.returncode == 2
+
+
+def test_a_ledger_that_is_not_sound_is_told_of(state: Path, tmp_path: Path) -> None:
+    with sqlite3.connect(state / "ledger.sqlite") as database:
+        rows = [(f"{k}".encode(), "x" * 900) for k in range(400)]
+        database.executemany("INSERT INTO files VALUES (?, 1, 1, 'r', ?, NULL, NULL, 1, '')", rows)
+        database.commit()
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    content = bytearray((state / "ledger.sqlite").read_bytes())
+    middle = len(content) // 2 // 4096 * 4096
+    content[middle : middle + 4096] = os.urandom(4096)
+    (state / "ledger.sqlite").write_bytes(content)
+    with pytest.raises(Unavailable):
+        back_up(state, tmp_path / "b.tar")
+    assert not (tmp_path / "b.tar").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["state"], "nothing half-done is left"
+
+
+def test_where_there_is_no_ledger(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    with pytest.raises(Unavailable, match="no ledger"):
+        back_up(tmp_path / "state", tmp_path / "b.tar")
+    assert lungstage("backup", "--state", tmp_path / "state", "--to", tmp_path / "b.tar").returncode == 4
+    assert list((tmp_path / "state").iterdir()) == [], "none was made by looking"
+
+
+def test_the_command_says_what_it_kept(state: Path, tmp_path: Path) -> None:
+    done = lungstage("backup", "--state", state, "--to", tmp_path / "b.tar")
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"{tmp_path / 'b.tar'}: 1 jobs; ledger.sqlite (")
+    assert json.dumps(done.stdout).isascii()

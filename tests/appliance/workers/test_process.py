@@ -1,0 +1,320 @@
+"""The processes that meet the files: what one does or suffers never reaches the daemon."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from lungstage.appliance.contract.errors import (
+    DefectError,
+    ExhaustedError,
+    Held,
+    KilledError,
+    ReasonCode,
+    Refused,
+    Unavailable,
+)
+from lungstage.appliance.dicom.cases import assemble
+from lungstage.appliance.model.bundle_files import read_files
+from lungstage.appliance.staging import phantom
+from lungstage.appliance.staging.covariates import Site
+from lungstage.appliance.workers.messages import Setting
+from lungstage.appliance.workers.process import Limits, WorkerPool, WorkerProcess
+
+MEGABYTE = 1024**2
+
+
+@pytest.fixture
+def setting(shipped_bundle: Path, tmp_path: Path) -> Setting:
+    return Setting(read_files(shipped_bundle), "compiled", tmp_path)
+
+
+@pytest.fixture
+def make(setting: Setting) -> Iterator[Callable[..., WorkerProcess]]:
+    """Makes pool, and ends them."""
+    made: list[WorkerProcess] = []
+
+    def one(**limits: Any) -> WorkerProcess:
+        made.append(WorkerProcess(setting, Limits(**limits)))
+        return made[-1]
+
+    yield one
+    for process in made:
+        process.end()
+
+
+def test_a_study_goes_through_a_bench_as_it_does_without(
+    make: Callable[..., WorkerProcess], tmp_path: Path, shipped_bundle: Path
+) -> None:
+    process = make()
+    paths = phantom.write_study(tmp_path / "study")
+    (case,) = assemble(header for path in paths for header in process.call("read_headers", path))
+    plan = process.call("prepare", case, settled=True, roi_name=None, match_by_geometry=False)
+    created = datetime(2026, 3, 4, tzinfo=UTC)
+    answers = [process.call("stage", plan, created=created, site=Site().of_study("")) for _ in range(2)]
+    assert answers[0].documents == answers[1].documents
+    command = [sys.executable, "-m", "lungstage.appliance.cli.main", "stage", tmp_path / "study", "--json"]
+    done = subprocess.run(
+        [*map(str, command), "--bundle", str(shipped_bundle), "--out", str(tmp_path / "out")],
+        capture_output=True, check=True,
+    )  # fmt: skip
+    outcome = json.loads(done.stdout)
+    assert outcome["features"] == answers[0].outcome["features"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {d.name for d in answers[0].documents}
+
+
+def test_errors_come_through_as_what_they_are(make: Callable[..., WorkerProcess], tmp_path: Path) -> None:
+    process = make()
+    (tmp_path / "text").write_text("this is no DICOM")
+    with pytest.raises(Refused) as refused:
+        process.call("read_headers", tmp_path / "text")
+    assert refused.value.reason.code is ReasonCode.DICOM_UNREADABLE
+    with pytest.raises(FileNotFoundError):
+        process.call("read_headers", tmp_path / "nowhere")
+    paths = phantom.write_study(tmp_path / "study")[1:]
+    (case,) = assemble(header for path in paths for header in process.call("read_headers", path))
+    with pytest.raises(Held):
+        process.call("prepare", case, settled=True, roi_name=None, match_by_geometry=False)
+    with pytest.raises(DefectError) as defect:
+        process.call("prepare", "DOE^JANE", settled=True, roi_name=None, match_by_geometry=False)
+    assert defect.value.defect["error"] == "AttributeError"
+    assert "DOE" not in json.dumps(defect.value.defect)
+    assert process.pid is not None  # it was the same process throughout
+
+
+def test_a_process_killed_at_work_is_told_and_made_anew(make: Callable[..., WorkerProcess], tmp_path: Path) -> None:
+    process = make()
+    path = phantom.write_study(tmp_path / "study")[1]
+    headers = process.call("read_headers", path)
+    killed = process.pid
+    assert killed is not None
+    os.kill(killed, signal.SIGSTOP)
+    process.ask("read_headers", path)
+    os.kill(killed, signal.SIGKILL)
+    with pytest.raises(KilledError, match="SIGKILL"):
+        process.answer()
+    assert process.call("read_headers", path) == headers
+    assert process.pid != killed
+
+
+def test_a_process_killed_at_rest_is_made_anew(make: Callable[..., WorkerProcess], tmp_path: Path) -> None:
+    process = make()
+    path = phantom.write_study(tmp_path / "study")[1]
+    headers = process.call("read_headers", path)
+    for _ in range(2):
+        killed = process.pid
+        assert killed is not None
+        os.kill(killed, signal.SIGKILL)
+        os.waitid(os.P_PID, killed, os.WEXITED | os.WNOWAIT)
+        assert process.call("read_headers", path) == headers
+        assert process.pid != killed
+
+
+def test_what_takes_too_long_is_ended(make: Callable[..., WorkerProcess], tmp_path: Path) -> None:
+    process = make(seconds=0.5)
+    path = phantom.write_study(tmp_path / "study")[1]
+    process.set_up()
+    stuck = process.pid
+    assert stuck is not None
+    os.kill(stuck, signal.SIGSTOP)
+    started = time.monotonic()
+    with pytest.raises(ExhaustedError, match=r"longer than 0\.5 s"):
+        process.call("read_headers", path)
+    assert time.monotonic() - started < 5
+    assert not psutil.pid_exists(stuck)
+    assert process.call("read_headers", path)
+
+
+def test_what_takes_too_much_memory_is_given_up(make: Callable[..., WorkerProcess], tmp_path: Path) -> None:
+    path = phantom.write_study(tmp_path / "study")[1]
+    content = path.read_bytes()
+    meta = content[: 144 + int.from_bytes(content[140:144], "little")]
+    size = 1024 * MEGABYTE
+    bomb = tmp_path / "bomb"
+    with bomb.open("wb") as file:  # a private element of 1 GB, as a hole in the file
+        file.write(meta + b"\x09\x00\x01\x10OB\0\0" + size.to_bytes(4, "little"))
+        file.truncate(file.tell() + size)
+    process = make(memory=600 * MEGABYTE)
+    assert process.call("read_headers", path)
+    with pytest.raises((Refused, ExhaustedError)):
+        process.call("read_headers", bomb)
+    assert process.call("read_headers", path)
+
+
+def test_a_process_without_room_to_start_is_no_file_s_fault(make: Callable[..., WorkerProcess], tmp_path: Path) -> None:
+    with pytest.raises(Unavailable):
+        make(memory=20 * MEGABYTE).call("read_headers", tmp_path)
+
+
+def test_a_bundle_that_does_not_prove_itself_is_refused(setting: Setting) -> None:
+    files = dict(setting.files)
+    files["model.onnx"] = files["model.onnx"][:-1] + b"?"
+    process = WorkerProcess(Setting(files, "compiled", setting.scratch), Limits())
+    with pytest.raises(Refused) as caught:
+        process.set_up()
+    assert caught.value.reason.code is ReasonCode.BUNDLE_HASH_MISMATCH
+    with pytest.raises(Unavailable):  # where it is a file that is asked about, that file is not to blame
+        process.call("read_headers", Path("nowhere"))
+    process.end()
+
+
+def test_a_process_that_cannot_be_started_leaks_no_descriptor(
+    make: Callable[..., WorkerProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", fail)
+    before = os.listdir("/proc/self/fd")
+    for _ in range(3):
+        with pytest.raises(OSError, match="unavailable"):
+            make().start()
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+def wait_until_set_up(process: WorkerProcess) -> None:
+    until = time.monotonic() + 60
+    while not process.is_set_up():
+        assert time.monotonic() < until
+        assert process.descriptor is not None
+        select.select([process.descriptor], [], [], 1)
+
+
+def test_setting_up_can_be_waited_for_from_afar(make: Callable[..., WorkerProcess], tmp_path: Path) -> None:
+    process = make()
+    process.start()
+    assert not process.is_set_up()
+    wait_until_set_up(process)
+    pid = process.pid
+    with pytest.raises(FileNotFoundError):
+        process.call("read_headers", tmp_path / "nowhere")
+    assert process.is_set_up()
+    assert process.pid == pid
+
+
+def test_what_comes_of_setting_up_is_told_from_afar_too(setting: Setting) -> None:
+    files = dict(setting.files)
+    files["MODEL_CARD.md"] += b"?"
+    process = WorkerProcess(Setting(files, "compiled", setting.scratch), Limits())
+    process.start()
+    with pytest.raises(Refused):
+        wait_until_set_up(process)
+    process.end()
+
+
+def test_a_process_killed_in_setting_up_is_not_made_anew_unasked(make: Callable[..., WorkerProcess]) -> None:
+    process = make()
+    process.start()
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    with pytest.raises(ExhaustedError, match="SIGKILL"):
+        wait_until_set_up(process)
+    assert process.pid is None
+
+
+def test_the_rehearsal_leaves_nothing_behind(make: Callable[..., WorkerProcess], tmp_path: Path) -> None:
+    make().set_up()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_kernel_short_of_memory_takes_a_process_at_work_before_the_daemon(make: Callable[..., WorkerProcess]) -> None:
+    process = make()
+    process.set_up()
+    theirs, ours = (Path(f"/proc/{who}/oom_score_adj").read_text() for who in (process.pid, "self"))
+    assert int(theirs) > int(ours)
+
+
+def test_processes_end_with_their_parent(shipped_bundle: Path, tmp_path: Path) -> None:
+    program = (
+        "import sys, time; from pathlib import Path\n"
+        "from lungstage.appliance.model.bundle_files import read_files\n"
+        "from lungstage.appliance.workers.messages import Setting\n"
+        "from lungstage.appliance.workers.process import WorkerProcess, Limits\n"
+        "bundle, scratch = map(Path, sys.argv[1:])\n"
+        "process = WorkerProcess(Setting(read_files(bundle), 'compiled', scratch), Limits())\n"
+        "process.set_up(); print(process.pid, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(shipped_bundle), str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+        child.suspend()  # so that it cannot notice by itself
+        parent.kill()
+        gone, _ = psutil.wait_procs([child], timeout=10)
+    assert gone
+
+
+def test_several_benches_work_side_by_side(make: Callable[..., WorkerProcess], tmp_path: Path) -> None:
+    path = phantom.write_study(tmp_path / "study")[1]
+    pool: WorkerPool[str] = WorkerPool(make, 2)
+    until(pool.free)
+    pool.ask("first", "read_headers", path)
+    until(pool.free)
+    pool.ask("second", "read_headers", tmp_path / "nowhere")
+    assert not pool.free()
+    became: dict[str, Any] = {}
+
+    def both() -> bool:
+        became.update(pool.finished())
+        return len(became) == 2
+
+    until(both)
+    assert [header.path for header in became["first"].result()] == [path]
+    assert isinstance(became["second"].exception(), FileNotFoundError)
+    assert pool.free()
+    assert pool.next_due() is None
+    assert pool.descriptors() == []
+    pool.end()
+
+
+def test_nobody_waits_for_another_process_to_come_up(make: Callable[..., WorkerProcess], tmp_path: Path) -> None:
+    path = phantom.write_study(tmp_path / "study")[1]
+    made: list[WorkerProcess] = []
+    pool: WorkerPool[str] = WorkerPool(lambda: made.append(make()) or made[-1], 2)  # type: ignore[func-returns-value]
+    until(pool.free)
+    pool.ask("first", "read_headers", path)
+    assert not pool.free()  # the other is only now being started
+    (other,) = (process for process in made if process.is_coming_up())
+    assert other.descriptor in pool.descriptors()
+    until(lambda: any(pool.finished()))
+    assert pool.free()  # whether or not the other has come up
+    until(lambda: not other.is_coming_up())
+    assert pool.descriptors() == []
+    (first,) = (process for process in made if process is not other)
+    assert first.pid is not None
+    os.kill(first.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, first.pid, os.WEXITED | os.WNOWAIT)
+    assert pool.free()  # the other stands in
+    pool.ask("second", "read_headers", path)
+    until(lambda: any(pool.finished()))
+    pool.end()
+
+
+def test_a_process_that_does_not_come_up_is_told_to_whoever_asks(setting: Setting, tmp_path: Path) -> None:
+    pool: WorkerPool[str] = WorkerPool(lambda: WorkerProcess(setting, Limits(memory=20 * MEGABYTE)), 1)
+    until(pool.free)
+    with pytest.raises(Unavailable):
+        pool.ask("first", "read_headers", tmp_path)
+    assert pool.keys == frozenset()
+    pool.end()
+
+
+def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)

@@ -1,0 +1,278 @@
+"""From files to a report on the disk, next to a straightforward script in the same run: ``make bench``.
+
+Writes ``docs/end-to-end.md``: one-shot staging of 80, 200 and 500 slices, its memory, its start as a process with what
+the imports take, and how many studies a minute the daemon serves. Ratios are of medians within the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import platform
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import highdicom as hd
+import numpy as np
+import pydicom
+
+from lungstage.appliance.dicom.files import read_headers
+from lungstage.appliance.dicom.header import RoiHeader
+from lungstage.appliance.model.bundle import Bundle, load_bundle
+from lungstage.appliance.staging.one_shot import Options, stage_paths
+from lungstage.appliance.staging.phantom import ct_datasets, segmentation
+from lungstage.export.bundle import build
+from tests.conftest import ROOT
+from tests.export.conftest import make_run, without_limits
+from tests.long.benchmarks.extraction import processor, table
+from tests.long.benchmarks.straightforward import stage_straightforwardly
+
+PAGE = ROOT / "docs" / "end-to-end.md"
+SPACING = (2.5, 0.8, 0.8)  # mm
+SIZES = (80, 200, 500)
+DIAMETER = 40  # mm
+STUDIES, STUDY_SLICES = 60, 80
+COLD_STARTS = 7
+
+
+def write_study(folder: Path, slices: int, name: str) -> None:
+    """A CT of 512 x 512, and a SEG of a ball in its middle."""
+    random = np.random.default_rng(slices)
+    hu = random.integers(-150, 150, size=(slices, 512, 512)).astype(np.int16)
+    hu[:, :64] = -1000  # air in front of the patient: without any, this would be no CT of the chest
+    affine = np.zeros((4, 4))
+    affine[2, 0], affine[1, 1], affine[0, 2] = SPACING
+    affine[:, 3] = (-204.8, -204.8, -1.25 * slices, 1)
+    volume = hd.Volume(
+        hu, affine, coordinate_system="PATIENT", frame_of_reference_uid=pydicom.uid.generate_uid(entropy_srcs=[name])
+    )
+    z, y, x = np.ix_(*((np.arange(n) - n / 2) * step for n, step in zip(hu.shape, SPACING, strict=True)))
+    ball = x * x + y * y + z * z <= (DIAMETER / 2) ** 2
+    folder.mkdir(parents=True)
+    images = ct_datasets(volume, name)
+    for k, image in enumerate(images):
+        image.save_as(folder / f"{k:04}.dcm", enforce_file_format=True)
+    inside = np.flatnonzero(ball.any(axis=(1, 2)))
+    part = slice(inside[0], inside[-1] + 1)
+    segmentation(images[part], ball[part]).save_as(folder / "seg.dcm", enforce_file_format=True)
+
+
+def median_seconds(work: Callable[[], object], repeats: int) -> float:
+    """Median of a few repetitions, after one that does not count."""
+    work()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def read_barely(folder: Path, needed: set[str]) -> None:
+    """Read the headers of all files, and those that are needed whole: what no program can do without."""
+    for path in sorted(folder.iterdir()):
+        dataset = pydicom.dcmread(path, stop_before_pixels=True)
+        if dataset.SOPInstanceUID in needed or dataset.Modality == "SEG":
+            pydicom.dcmread(path).PixelData  # noqa: B018
+
+
+@dataclass(frozen=True)
+class Row:
+    """One size: seconds, and megabytes of the process at its peak."""
+
+    slices: int
+    script: float
+    ours: float
+    bare: float
+    report: float
+    steps: dict[str, float]
+    memory: float
+    script_memory: float
+
+    @property
+    def cells(self) -> list[str]:
+        beyond = self.ours - self.report
+        return [
+            str(self.slices), f"{self.script:.2f}", f"{self.ours:.3f}", f"{self.script / self.ours:.0f}×",
+            f"{self.report:.3f}", f"{self.bare:.3f}", f"{beyond / self.bare:.1f}×",
+            f"{self.memory:.0f}", f"{self.script_memory:.0f}",
+        ]  # fmt: skip
+
+
+HEADINGS = [
+    "slices", "script, s", "ours, s", "ratio", "of it the documents", "bare reading, s",
+    "ours less documents, against bare reading", "ours, peak MB", "script, peak MB",
+]  # fmt: skip
+
+
+def peak_megabytes(command: list[str]) -> float:
+    """Peak resident memory of a whole process."""
+    program = (
+        "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL);"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *command], check=True, capture_output=True, text=True)
+    return int(done.stdout) / 1024
+
+
+def lungstage(*arguments: object) -> list[str]:
+    """Command line of the appliance."""
+    return [sys.executable, "-m", "lungstage.appliance.cli.main", *map(str, arguments)]
+
+
+def measure(folder: Path, bundle: Bundle, bundle_folder: Path, slices: int) -> Row:
+    """Time one size."""
+    study = folder / f"study-{slices}"
+    write_study(study, slices, f"end-to-end-{slices}")
+    (seg,) = read_headers(study / "seg.dcm")
+    assert isinstance(seg, RoiHeader)
+    outcomes = []
+
+    def ours() -> None:
+        out = folder / f"out-{slices}-{len(outcomes)}"
+        outcomes.append(stage_paths([study], bundle, out, Options()))
+
+    seconds = median_seconds(ours, 7)
+    assert all(outcome["status"] == "staged" for outcome in outcomes), outcomes[0]
+    steps = {
+        step: statistics.median(outcome["seconds"][step] for outcome in outcomes) for step in outcomes[0]["seconds"]
+    }
+
+    def script() -> None:
+        features = stage_straightforwardly(study, bundle_folder, folder / "script.dcm")
+        for name, value in features.items():  # the same answer, or the comparison is of different things
+            assert np.isclose(value, outcomes[0]["features"][name], rtol=5e-2), (name, value)
+
+    start = time.perf_counter()
+    script()
+    script_seconds = time.perf_counter() - start
+    bare = median_seconds(lambda: read_barely(study, set(seg.image_references)), 7)
+    memory = peak_megabytes(
+        lungstage("stage", study, "--bundle", bundle_folder, "--out", folder / f"o{slices}", "--json")
+    )
+    line = [
+        sys.executable,
+        "-m",
+        "tests.long.benchmarks.straightforward",
+        str(study),
+        str(bundle_folder),
+        str(folder / "s.dcm"),
+    ]
+    return Row(slices, script_seconds, seconds, bare, steps["report"], steps, memory, peak_megabytes(line))
+
+
+def cold_start(study: Path, bundle: Path, folder: Path) -> tuple[float, str]:
+    """Seconds of ``lungstage stage`` as a whole process, and what its imports take."""
+    times = []
+    for k in range(COLD_STARTS):
+        start = time.perf_counter()
+        subprocess.run(
+            lungstage("stage", study, "--bundle", bundle, "--out", folder / f"cold-{k}", "--json"),
+            check=True, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        times.append(time.perf_counter() - start)
+    program = (
+        "import gc; gc.disable(); import lungstage.appliance.cli.main, lungstage.appliance.model.bundle,"
+        " lungstage.appliance.staging.one_shot"
+    )
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", program], capture_output=True, text=True, check=True
+    )
+    return statistics.median(times), import_profile(done.stderr)
+
+
+def import_profile(log: str) -> str:
+    """Own time of the modules of each package, from Python's ``-X importtime``."""
+    own: dict[str, float] = {}
+    for match in re.finditer(r"import time:\s+(\d+) \|\s+\d+ \|\s+(\S+)", log):
+        package = match.group(2).partition(".")[0]
+        own[package] = own.get(package, 0.0) + int(match.group(1)) / 1000
+    largest = sorted(own.items(), key=lambda item: -item[1])[:12]
+    rest = sum(own.values()) - sum(value for _, value in largest)
+    rows = [[package, f"{value:.0f}"] for package, value in (*largest, ("all others", rest))]
+    return table(["package", "ms"], rows)
+
+
+@contextlib.contextmanager
+def daemon(root: Path, bundle: Path) -> Iterator[subprocess.Popen[str]]:
+    """A running daemon, from its ``ready`` on."""
+    options = [f"--{name}={root / name}" for name in ("inbox", "outbox", "state")]
+    environment = {**os.environ, "LUNGSTAGE_LOG_LEVEL": "ERROR"}
+    with subprocess.Popen(
+        lungstage("run", *options, "--bundle", bundle), stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(30)
+
+
+def studies_per_second(folder: Path, bundle: Path) -> float:
+    """Rate of the daemon, from the moment that a queue of whole studies lies in its inbox to the last report."""
+    for k in range(STUDIES):
+        write_study(folder / "waiting" / f"{k:03}", STUDY_SLICES, f"steady-{k}")
+    root = folder / "daemon"
+    with daemon(root, bundle):
+        started = time.monotonic()
+        for path in sorted((folder / "waiting").iterdir()):
+            path.rename(root / "inbox" / path.name)
+        while len(list((root / "outbox").glob("SR-*.dcm"))) < STUDIES:
+            if time.monotonic() > started + 300:
+                raise RuntimeError("not every study became a report")
+            time.sleep(0.02)
+        return STUDIES / (time.monotonic() - started)
+
+
+def main() -> None:
+    """Print the report, and write it where the documentation has it."""
+    gc.disable()  # as the command does; here it would look through torch and all else that the benchmark imported
+    with tempfile.TemporaryDirectory(prefix="lungstage-bench-") as name:
+        folder = Path(name)
+        bundle_folder = folder / "bundle"
+        build(without_limits(make_run()), bundle_folder)
+        bundle = load_bundle(bundle_folder)
+        rows = [measure(folder, bundle, bundle_folder, slices) for slices in SIZES]
+        seconds, imports = cold_start(folder / f"study-{SIZES[0]}", bundle_folder, folder)
+        rate = studies_per_second(folder, bundle_folder)
+    packages = ", ".join(f"{name} {version(name)}" for name in ("pydicom", "highdicom", "SimpleITK", "pyradiomics"))
+    steps = [[str(row.slices)] + [f"{1000 * row.steps[step]:.0f}" for step in row.steps] for row in rows]
+    text = [
+        "# From files to a report",
+        f"`make bench` writes this page. {os.cpu_count()} cores of {processor()}; Python {platform.python_version()}, "
+        f"{packages}. CT of 512 × 512 at 0.8 × 0.8 × 2.5 mm, a SEG of a ball of {DIAMETER} mm, the shipped bundle's "
+        "fifteen features at 1 mm; files in the page cache, the SR on the disk at the end.",
+        "*Script* is `tests/long/benchmarks/straightforward.py`: the series read by SimpleITK, the SEG by highdicom, "
+        "PyRadiomics' extractor with the bundle's own parameter file, the model by onnxruntime, a TID 1500 report by "
+        "highdicom. It checks nothing. *Bare reading* is pydicom reading every header, and the needed slices whole. "
+        "Seconds are within one process that is warm; peak memory is that of a whole process, start to end.",
+        table(HEADINGS, [row.cells for row in rows]),
+        "Ours by step, milliseconds:",
+        table(["slices", *rows[0].steps], steps),
+        "## The command as a process",
+        f"`lungstage stage` on the study of {SIZES[0]} slices, from the shell's point of view: **{seconds:.2f} s** "
+        f"(median of {COLD_STARTS}). What its imports take of that, each package's own modules:",
+        imports,
+        "## The daemon",
+        f"`lungstage run` over {STUDIES} studies of {STUDY_SLICES} slices that lie in its inbox all at once, from that "
+        f"moment to the last report: **{rate:.1f} studies/s**.",
+    ]
+    report = "\n\n".join(text) + "\n"
+    print(report)
+    PAGE.write_text(report, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""What is proven of the geometry, to which tolerance; each with a study that is just inside, and one just outside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from pydicom.dataset import Dataset
+
+from tests.support.studies import ROI_SLICES, SQUARE, Study, contour, rtstruct_study, seg_study, structure_set
+
+
+@dataclass(frozen=True)
+class Proof:
+    """One thing that must hold.
+
+    Attributes
+    ----------
+    what, tolerance, code
+        In words, and what becomes of a study in which it does not.
+    study
+        Makes one that is off by so much.
+    inside, outside
+        How much may be, and how much may not.
+    """
+
+    what: str
+    tolerance: str
+    code: str
+    study: Callable[[float], Study]
+    inside: float
+    outside: float
+
+
+def _slice_five(change: Callable[[Dataset, float], None]) -> Callable[[float], Study]:
+    """Change one slice in the middle of the region."""
+
+    def make(by: float) -> Study:
+        study = rtstruct_study()
+        change(study.slices[5], by)
+        return study
+
+    return make
+
+
+def _every_slice(change: Callable[[int, Dataset, float], None]) -> Callable[[float], Study]:
+    def make(by: float) -> Study:
+        study = rtstruct_study()
+        for k, dataset in enumerate(study.slices):
+            change(k, dataset, by)
+        return study
+
+    return make
+
+
+def _seg(change: Callable[[Dataset, float], None]) -> Callable[[float], Study]:
+    def make(by: float) -> Study:
+        study = seg_study()
+        change(study.rois[0], by)
+        return study
+
+    return make
+
+
+def _turn(dataset: Dataset, by: float) -> None:
+    dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, by]
+
+
+def _slant(_: int, dataset: Dataset, by: float) -> None:
+    dataset.ImageOrientationPatient = [1, 0, 0, by, 1, 0]
+
+
+def _widen(dataset: Dataset, by: float) -> None:
+    dataset.PixelSpacing = [float(value) * (1 + by) for value in dataset.PixelSpacing]
+
+
+def _move(axis: int) -> Callable[[Dataset, float], None]:
+    def move(dataset: Dataset, by: float) -> None:
+        position = [float(value) for value in dataset.ImagePositionPatient]
+        position[axis] += by
+        dataset.ImagePositionPatient = position
+
+    return move
+
+
+def _shear(k: int, dataset: Dataset, by: float) -> None:
+    _move(0)(dataset, 3.0 * k * by)
+
+
+def _tilt(_: int, dataset: Dataset, by: float) -> None:
+    dataset.GantryDetectorTilt = by
+
+
+def _thin(_: int, dataset: Dataset, by: float) -> None:
+    dataset.SliceThickness = 3.0 / by
+
+
+def _lift(by: float) -> Study:
+    study = rtstruct_study()
+    contours = [contour(study.slices[k], SQUARE, shift=by) for k in ROI_SLICES]
+    return Study(study.slices, [structure_set(study.slices, {"GTV-1": contours}, study.slices)])
+
+
+def _move_frames(seg: Dataset, by: float) -> None:
+    for group in seg.PerFrameFunctionalGroupsSequence:
+        _move(1)(group.PlanePositionSequence[0], by)
+
+
+def _turn_frames(seg: Dataset, by: float) -> None:
+    _turn(seg.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0], by)
+
+
+def _widen_frames(seg: Dataset, by: float) -> None:
+    _widen(seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0], by)
+
+
+PROOFS: Final = (
+    Proof("slices have one orientation", "1e-4 of each cosine", "orientation_varies", _slice_five(_turn), 5e-5, 5e-4),
+    Proof("rows and columns are at right angles", "1e-4", "geometry_missing", _every_slice(_slant), 5e-5, 5e-4),
+    Proof("slices have one pixel spacing", "1e-5 relative", "grid_varies", _slice_five(_widen), 5e-6, 5e-5),
+    Proof(
+        "slices are evenly spaced",
+        "0.02 mm, or 2 % of the spacing where that is more",
+        "spacing_not_uniform",
+        _slice_five(_move(2)),
+        0.05,
+        0.08,
+    ),
+    Proof(
+        "slices are stacked squarely",
+        "0.02 mm and 1 in 1000 of the distance",
+        "gantry_tilt",
+        _every_slice(_shear),
+        5e-4,
+        2.5e-3,
+    ),
+    Proof("Gantry/Detector Tilt is none", "0.05 degrees", "gantry_tilt", _every_slice(_tilt), 0.04, 0.06),
+    Proof(
+        "no slice is missing between two (a spacing beyond 1.5 times the slice thickness is a gap)",
+        "1.5",
+        "slices_missing",
+        _every_slice(_thin),
+        1.4,
+        1.6,
+    ),
+    Proof(
+        "a contour lies in the plane of its slice",
+        "0.1 mm, or a fifth of the spacing where that is less",
+        "contour_off_slice",
+        _lift,
+        0.09,
+        0.11,
+    ),
+    Proof(
+        "a SEG's frame starts where its slice does", "0.01 mm", "seg_grid_mismatch", _seg(_move_frames), 0.008, 0.012
+    ),
+    Proof(
+        "a SEG has the slices' orientation", "1e-4 of each cosine", "seg_grid_mismatch", _seg(_turn_frames), 5e-5, 5e-4
+    ),
+    Proof("a SEG has the slices' pixel spacing", "1e-4 relative", "seg_grid_mismatch", _seg(_widen_frames), 5e-5, 5e-4),
+)

@@ -1,0 +1,34 @@
+"""A hundred thousand files that lead to no report: what gathers in an inbox that nobody looks after."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import highdicom as hd
+import numpy as np
+from pydicom.uid import generate_uid
+
+from lungstage.appliance.staging.phantom import ct_datasets
+
+SLICES, PER_FOLDER = 100, 1000
+
+
+def fill_crowd(folder: Path, count: int) -> None:
+    """Write CT series of :data:`SLICES` tiny slices, as one half of `count` files, and notes as the other."""
+    volume = hd.Volume(
+        np.zeros((1, 4, 4), dtype=np.int16), np.eye(4), coordinate_system="PATIENT",
+        frame_of_reference_uid=generate_uid(entropy_srcs=["crowd"]),
+    )  # fmt: skip
+    for n in range(count):
+        place = folder / "crowd" / f"{n // PER_FOLDER:04}"
+        if n % PER_FOLDER == 0:
+            place.mkdir(parents=True)
+        if n < count // 2:
+            if n % SLICES == 0:
+                (image,) = ct_datasets(volume, f"crowd-{n}", thickness=1.0)
+            image.SOPInstanceUID = generate_uid(entropy_srcs=["crowd", str(n)])
+            image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
+            image.ImagePositionPatient = [0, 0, n % SLICES]
+            image.save_as(place / str(n), enforce_file_format=True)
+        else:
+            (place / str(n)).write_text(f"note {n}\n")

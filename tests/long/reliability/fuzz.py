@@ -1,0 +1,433 @@
+"""Damaged DICOM through the appliance's real path: nothing dies, nothing is unclassified, no number is wrong.
+
+``python -m tests.long.reliability.fuzz`` (``make fuzz``). Every input follows from the seed and its number alone, and
+is met as the daemon meets it: confined processes read each header and plan and stage the study, the parent assembles.
+Each answer is held against :mod:`long.reliability.oracle`, which shares no code with the appliance.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import re
+import resource
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lungstage.appliance.contract.errors import DefectError, ExhaustedError, Held, Refused, Unavailable
+from lungstage.appliance.daemon.cases import content_digest
+from lungstage.appliance.dicom.cases import assemble
+from lungstage.appliance.dicom.header import Header, headers_from_json, headers_to_json
+from lungstage.appliance.model.bundle_files import read_files
+from lungstage.appliance.staging.covariates import Site
+from lungstage.appliance.workers.messages import Answer, Setting
+from lungstage.appliance.workers.process import Limits, WorkerProcess
+from lungstage.export.bundle import build
+from tests.conftest import ROOT
+from tests.export.conftest import make_run, without_limits
+from tests.long.reliability import oracle, page
+from tests.long.reliability.corpus import Files, generated_studies, real_files, real_studies
+from tests.long.reliability.elements import LARGE, STUDY_MUTATORS, Changes, roi_of
+from tests.long.reliability.mutations import BYTE_MUTATORS, Chance
+from tests.long.reliability.strict import Contradiction, read
+
+KINDS = {"file, bytes": 50, "study, bytes": 23, "study, elements": 25, "real study": 1.9, "large": 0.1}
+_PARENT_BYTES = 2 * 1024**3  # of this process, that stands for the daemon; what is beyond is a claim that did not hold
+_CREATED = datetime(2026, 1, 1, tzinfo=UTC)
+_NUMERIC_VALUE, _FLOATING_VALUE, _CONTENT, _MEASURED = 0x0040A30A, 0x0040A161, 0x0040A730, 0x0040A300
+
+
+class WrongError(Exception):
+    """A claim that did not hold."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """One damaged thing: a study with its changes, or a file of which nothing is known."""
+
+    number: int
+    kind: str
+    study: str  # "" for a single file
+    mutators: tuple[str, ...]
+    changes: Changes
+
+
+@dataclass(frozen=True)
+class Clean:
+    """What a sound study gives."""
+
+    files: Files
+    headers: Mapping[str, tuple[Header, ...]]
+    answer: tuple[Any, ...]
+    facts: oracle.Facts
+    drawn: bytes
+
+
+@dataclass
+class Tally:
+    """What became of the inputs."""
+
+    verdicts: Counter[str] = field(default_factory=Counter)
+    codes: Counter[str] = field(default_factory=Counter)
+    by_mutator: Counter[tuple[str, str]] = field(default_factory=Counter)
+    kinds: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    died: int = 0
+    unclassified: int = 0
+    untrue: int = 0
+    slowest: float = 0.0  # s, of an input
+    slowest_request: float = 0.0  # s, of those that an input takes
+    peak: int = 0  # KB, of a confined process
+    parent: int = 0  # KB
+
+
+class Source:
+    """Makes the inputs of a seed."""
+
+    def __init__(self, seed: str, studies: Mapping[str, Files], real: Mapping[str, Files], files: Sequence[bytes]):
+        self._seed, self._studies, self._real = seed, studies, real
+        self._files = files or [content for study in studies.values() for content in study.values()]
+
+    def input(self, number: int) -> Input:
+        chance = Chance(f"{self._seed}:{number}")
+        kind = chance.choices(list(KINDS), list(KINDS.values()))[0]
+        while True:
+            with suppress(Exception):  # a mutator that does not fit: draw again
+                return Input(number, kind, *self._make(kind, chance))
+
+    def _make(self, kind: str, chance: Chance) -> tuple[str, tuple[str, ...], Changes]:
+        if kind == "file, bytes":
+            return "", *self._bytes({"file": chance.choice(self._files)}, ["file"], chance)
+        studies = self._real if kind == "real study" and self._real else self._studies
+        name = chance.choice(list(studies))
+        files = studies[name]
+        if kind == "large":
+            mutators = [chance.choice(LARGE)]
+        elif kind == "study, bytes" or (kind == "real study" and chance.random() < 0.7):
+            victims = [roi_of(files)] if chance.random() < 0.5 else chance.sample(list(files), chance.choice((1, 1, 2)))
+            return name, *self._bytes(files, victims, chance)
+        else:
+            mutators = [chance.choice(STUDY_MUTATORS) for _ in range(chance.choice((1, 1, 1, 2)))]
+        now, changes = dict(files), {}
+        for mutator in mutators:
+            done = mutator(now, chance)
+            changes.update(done)
+            now = {k: v for k, v in (now | done).items() if v is not None}
+        return name, tuple(m.__name__ for m in mutators), changes
+
+    def _bytes(self, files: Files, victims: Sequence[str], chance: Chance) -> tuple[tuple[str, ...], Changes]:
+        changes: Changes = {}
+        told = []
+        for victim in victims:
+            content = files[victim]
+            for _ in range(chance.choice((1, 1, 1, 2, 3))):
+                mutator = chance.choice(BYTE_MUTATORS)
+                if len(content) > 140:
+                    content = mutator(content, chance, self._files)
+                    told.append(mutator.__name__)
+            changes[victim] = content
+        return tuple(told), changes
+
+
+class Fuzzer:
+    """Sends inputs through a process and judges what comes back."""
+
+    def __init__(self, folder: Path, limits: Limits) -> None:
+        self._folder = folder
+        self._bundle = folder / "bundle"
+        build(without_limits(make_run()), self._bundle)
+        self._bench = WorkerProcess(Setting(read_files(self._bundle), "compiled", folder), limits)
+        self._answers: dict[str, tuple[Any, ...]] = {}
+        self._stock: dict[str, dict[str, float]] = {}
+        self.clean: dict[str, Clean] = {}
+        self.tally = Tally()
+
+    def end(self) -> None:
+        self._measure()
+        self._bench.end()
+
+    def meet(self, studies: Mapping[str, Files]) -> None:
+        """Stage the sound studies, and hold them against the oracle too."""
+        for name, files in studies.items():
+            folder = self._folder / f"clean-{len(self.clean)}"
+            headers = {file: self._read(folder / file, content) for file, content in files.items()}
+            (case,) = assemble(itertools.chain(*headers.values()))
+            answer = self._stage(case)[1]
+            facts = oracle.facts(list(files.values()), answer.outcome["roi"]["name"])
+            if wrong := self._compare(answer, facts):
+                raise WrongError(f"{name}: {wrong}")
+            self.clean[name] = Clean(files, headers, _said(answer), facts, _drawn(answer))
+
+    def send(self, one: Input) -> str:
+        """Send one input; return its verdict, which begins with ``WRONG`` where a claim did not hold."""
+        started = time.perf_counter()
+        try:
+            verdict = self._file(one) if not one.study else self._study(one)
+        except (Refused, Held) as reason:
+            self.tally.codes[f"study {reason.reason.code}"] += 1
+            verdict = "refused" if isinstance(reason, Refused) else "held"
+        except ExhaustedError as error:
+            verdict = f"over its limits, {str(error)[:-1].lower()}"
+        except Unavailable as error:  # for which the daemon would look again, for ever: no file changes here
+            self.tally.unclassified += 1
+            verdict = f"WRONG: unavailable: {error}"
+        except DefectError as defect:
+            self.tally.unclassified += 1
+            verdict = f"WRONG: unclassified {defect.defect}"
+        except WrongError as error:
+            self.tally.untrue += 1
+            verdict = f"WRONG: {error}"
+        except Exception:
+            self.tally.died += 1
+            verdict = f"WRONG: the parent fails: {traceback.format_exc()}"
+        took = time.perf_counter() - started
+        tally = self.tally
+        tally.slowest = max(tally.slowest, took)
+        tally.verdicts[verdict if not verdict.startswith("WRONG") else "WRONG"] += 1
+        tally.kinds[one.kind] += 1
+        for mutator in set(one.mutators):
+            tally.by_mutator[mutator, verdict.split(":")[0]] += 1
+        if verdict.startswith("WRONG"):
+            tally.wrong.append(f"{one.number} ({one.study or 'file'}; {', '.join(one.mutators)}): {verdict}")
+        if one.number % 50 == 0 or one.kind == "large":
+            self._measure()
+        return verdict
+
+    def _measure(self) -> None:
+        with suppress(OSError, AttributeError):
+            status = Path(f"/proc/{self._bench.pid}/status").read_text()
+            self.tally.peak = max(self.tally.peak, int(re.search(r"VmHWM:\s+(\d+)", status).group(1)))  # type: ignore[union-attr]
+        self.tally.parent = max(self.tally.parent, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        self.tally.peak = max(self.tally.peak, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+
+    def _call(self, step: str, *arguments: Any, **keywords: Any) -> Any:
+        started = time.perf_counter()
+        try:
+            return self._bench.call(step, *arguments, **keywords)
+        finally:
+            self.tally.slowest_request = max(self.tally.slowest_request, time.perf_counter() - started)
+
+    def _read(self, path: Path, content: bytes) -> tuple[Header, ...]:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+        headers: tuple[Header, ...] = self._call("read_headers", path)
+        if headers_from_json(headers_to_json(headers), path) != headers:
+            raise WrongError("a header does not survive the ledger")
+        return headers
+
+    def _read_damaged(self, one: Input) -> dict[str, tuple[Header, ...]]:
+        headers = {}
+        for name, content in one.changes.items():
+            if content is None:
+                continue
+            try:
+                headers[name] = self._read(self._folder / "damaged" / f"{one.number}-{name}", content)
+            except Refused as refused:
+                self.tally.codes[f"file {refused.reason.code}"] += 1
+        return headers
+
+    def _file(self, one: Input) -> str:
+        headers = self._read_damaged(one)
+        try:
+            if not any(headers.values()):
+                return "nothing of interest, or refused"
+            for case in assemble(itertools.chain(*headers.values())):
+                content_digest(case)
+                with suppress(Refused, Held):
+                    self._call("prepare", case, settled=True, roi_name=None, match_by_geometry=True)
+            return "read"
+        finally:
+            self._clear(one)
+
+    def _study(self, one: Input) -> str:
+        clean = self.clean[one.study]
+        try:
+            headers = {**clean.headers}
+            for name in one.changes:
+                headers.pop(name, None)
+            headers |= self._read_damaged(one)
+            # A file that was refused is one that never came, even where the second reader finds nothing wrong with it.
+            contents = {k: v for k, v in (clean.files | one.changes).items() if v is not None and k in headers}
+            verdicts: list[str] = []
+            stopped: Refused | Held | None = None
+            for case in assemble(itertools.chain(*headers.values())):
+                content_digest(case)
+                try:
+                    fingerprint, answer = self._stage(case)
+                except (Refused, Held) as reason:
+                    if stopped is None or case.rois:
+                        stopped = reason
+                else:
+                    verdicts.append(self._judge(clean, fingerprint, answer, contents))
+            if verdicts:
+                return verdicts[0]
+            if stopped is not None:
+                raise stopped
+            return "nothing left"
+        finally:
+            self._clear(one)
+
+    def _clear(self, one: Input) -> None:
+        for name in one.changes:
+            (self._folder / "damaged" / f"{one.number}-{name}").unlink(missing_ok=True)
+
+    def _stage(self, case: Any) -> tuple[str, Answer]:
+        plan = self._call("prepare", case, settled=True, roi_name=None, match_by_geometry=False)
+        site = Site().of_study(case.study_instance_uid)
+        return plan.fingerprint, self._call("stage", plan, created=_CREATED, site=site)
+
+    def _judge(self, clean: Clean, fingerprint: str, answer: Answer, contents: Mapping[str, bytes]) -> str:
+        said = _said(answer)
+        # One fingerprint is answered once, so it must stand for one answer.
+        if self._answers.setdefault(fingerprint, said) != said:
+            raise WrongError("one fingerprint, two answers")
+        same = said == clean.answer and (not clean.drawn or _drawn(answer) == clean.drawn)
+        every = list(contents.values())
+        sound = oracle.sound(every)
+        try:
+            facts = oracle.facts(sound, answer.outcome["roi"]["name"])
+        except Contradiction as why:
+            if same:
+                return "staged, as if sound"
+            raise WrongError(f"another answer although {why}") from why
+        if facts.digest == clean.facts.digest and not same:
+            raise WrongError("another answer from the same content")
+        if wrong := self._compare(answer, facts):
+            if same and len(sound) < len(every):  # a file that this reader gives up, and that holds what it should
+                return "staged, as if sound"
+            raise WrongError(wrong)
+        if same:
+            return "staged, as if sound"
+        if facts.clipped:
+            if not any(warning.startswith("The series ends") for warning in answer.outcome["warnings"]):
+                raise WrongError("a margin that is not there, and no warning")
+            return "staged without a neighbouring slice, with a warning"
+        return "staged, other content, right numbers"
+
+    def _compare(self, answer: Answer, facts: oracle.Facts) -> str:
+        """Say in what an answer and its documents differ from what the files undoubtedly say; nothing if in nothing."""
+        roi = answer.outcome["roi"]
+        volume = facts.voxels * facts.spacing[0] * facts.spacing[1] * facts.spacing[2]
+        if roi["voxels"] != facts.voxels or abs(roi["volume_mm3"] - volume) > 1e-9 * volume:
+            return f"{roi['voxels']} voxels, {roi['volume_mm3']} mm3, but {facts.voxels} and {volume}"
+        if facts.digest not in self._stock:
+            self._stock[facts.digest] = oracle.stock_features(facts, self._bundle / "extraction.yaml")
+        if wrong := oracle.agree(answer.outcome["features"], self._stock[facts.digest], facts):
+            return f"features that are not stock PyRadiomics': {wrong}"
+        numbers = _numbers(answer.documents[-1].content)
+        missing = [v for v in answer.outcome["features"].values() if v is not None and not _among(v, numbers)]
+        if missing:
+            return f"the report lacks {missing}"
+        if len(answer.documents) > 1 and oracle.drawn_voxels(answer.documents[0].content) != facts.drawn():
+            return "the segmentation that is written is another one"
+        return ""
+
+
+def _said(answer: Answer) -> tuple[Any, ...]:
+    outcome = answer.outcome
+    return (
+        tuple(sorted(outcome["features"].items())), outcome["roi"]["voxels"], outcome["roi"]["volume_mm3"],
+        outcome["probability_advanced"],
+    )  # fmt: skip
+
+
+def _drawn(answer: Answer) -> bytes:
+    """Return the pixels of the segmentation that was written, if any."""
+    return oracle.pixels_of(answer.documents[0].content) if len(answer.documents) > 1 else b""
+
+
+def _numbers(content: bytes) -> list[float]:
+    found: list[float] = []
+    pending = [read(content)[1]]
+    while pending:
+        dataset = pending.pop()
+        pending += dataset.items(_CONTENT) + dataset.items(_MEASURED)
+        if _NUMERIC_VALUE in dataset:
+            found += dataset.decimals(_NUMERIC_VALUE)
+        if _FLOATING_VALUE in dataset:
+            found += dataset.doubles(_FLOATING_VALUE)
+    return found
+
+
+def _among(value: float, numbers: Sequence[float]) -> bool:
+    return any(abs(number - value) <= 1e-12 * abs(value) for number in numbers)
+
+
+def run(seed: str, numbers: Sequence[int], keep: Path, limits: Limits, *, loud: bool = False) -> Tally:
+    """Send inputs; those that show a claim to be wrong are kept below `keep`."""
+    resource.setrlimit(resource.RLIMIT_DATA, (_PARENT_BYTES, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+        fuzzer = Fuzzer(Path(folder), limits)
+        try:
+            studies, real = generated_studies(), real_studies()
+            fuzzer.meet(studies | real)
+            source = Source(seed, studies, real, real_files())
+            for number in numbers:
+                one = source.input(number)
+                verdict = fuzzer.send(one)
+                if verdict.startswith("WRONG"):
+                    _keep(one, seed, verdict, keep)
+                if loud and (number + 1) % 500 == 0:
+                    print(number + 1, dict(fuzzer.tally.verdicts), flush=True)
+            return fuzzer.tally
+        finally:
+            fuzzer.end()
+
+
+def _keep(one: Input, seed: str, verdict: str, keep: Path) -> None:
+    folder = keep / f"{seed}-{one.number}"
+    folder.mkdir(parents=True, exist_ok=True)
+    about = {"seed": seed, "number": one.number, "study": one.study, "mutators": one.mutators, "verdict": verdict,
+             "removed": [name for name, content in one.changes.items() if content is None]}  # fmt: skip
+    (folder / "about.json").write_text(json.dumps(about, indent=1))
+    for name, content in one.changes.items():
+        if content is not None:
+            (folder / name).write_bytes(content)
+
+
+def parts(tally: Tally, seed: str, minutes: float) -> list[str]:
+    """The section of docs/reliability.md."""
+    count = sum(tally.kinds.values())
+    kinds = ", ".join(f"{kind} {number}" for kind, number in tally.kinds.most_common())
+    return [
+        f"{count} inputs of seed {seed} in {minutes:.0f} minutes: {kinds}. {page.machine()}",
+        f"Processes of ours that died, requests that failed in the parent: {tally.died}. Unclassified errors: "
+        f"{tally.unclassified}. Answers that are not what the files undoubtedly say: {tally.untrue}. Slowest request "
+        f"{tally.slowest_request:.1f} s, of at most {Limits().seconds:g}, and slowest input, of several requests, "
+        f"{tally.slowest:.1f} s; largest resident set of a confined process "
+        f"{tally.peak / 1024:.0f} MB, of at most {Limits().memory // 2**20}; of the parent, with the second "
+        f"reader in it, {tally.parent / 1024:.0f} MB.",
+        page.counts(("what became of it", "inputs"), tally.verdicts),
+        page.counts(("code, of a file or of a study", "times"), tally.codes),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", default="1")
+    parser.add_argument("--count", type=int, default=20_000)
+    parser.add_argument("--only", type=int, nargs="*", help="numbers of single inputs; nothing is published")
+    parser.add_argument("--keep", type=Path, default=ROOT / "runs" / "fuzz", help="folder for inputs that failed")
+    given = parser.parse_args()
+    started = time.monotonic()
+    tally = run(given.seed, given.only or range(given.count), given.keep, Limits(), loud=True)
+    told = parts(tally, given.seed, (time.monotonic() - started) / 60)
+    for key, count in sorted(tally.by_mutator.items()):
+        print(*key, count)
+    print(*tally.wrong, *told, sep="\n")
+    if not given.only:
+        page.write("fuzz", told)
+    raise SystemExit(bool(tally.wrong))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,515 @@
+"""What a study's files undoubtedly say, and the numbers that follow from it by the stock path.
+
+Nothing of the appliance is used: files are read by :mod:`long.reliability.strict`, compressed pixels by GDCM, contours
+are filled by counting crossings, and features are stock PyRadiomics'. An answer is right when it is what this gives.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+import struct
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import radiomics
+import SimpleITK as sitk
+
+from tests.long.reliability.strict import PIXEL_DATA, Contradiction, Dataset, Element, read
+
+Floats = npt.NDArray[np.float64]
+
+_ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
+_CT, _RTSTRUCT = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.481.3"
+_SEG, _LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"
+_NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99")
+
+radiomics.setVerbosity(60)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One CT slice by the letter; lengths in mm."""
+
+    uid: str
+    series: str
+    identity: tuple[str, str, str]  # patient, study, Frame of Reference
+    position: Floats
+    orientation: Floats
+    spacing: tuple[float, float]
+    declared: tuple[float, ...]  # spacings that the header names
+    hu: npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is to be measured: the region's slices and one to either side, as voxels."""
+
+    hu: npt.NDArray[Any]
+    mask: npt.NDArray[np.bool_]
+    spacing: tuple[float, float, float]  # slice, row, column
+    origin: tuple[float, ...]
+    direction: tuple[float, ...]
+    positions: tuple[tuple[float, ...], ...]
+    clipped: bool  # there is no slice to one side
+    patient: str
+
+    @property
+    def digest(self) -> str:
+        """Of everything that a number depends on."""
+        parts = (self.hu.tobytes(), str(self.hu.dtype), self.mask.tobytes(), self.spacing, self.origin, self.direction)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+    @property
+    def voxels(self) -> int:
+        return int(self.mask.sum())
+
+    def drawn(self) -> frozenset[tuple[float, ...]]:
+        """Places in mm (to 0.01) of the region's voxels, each from its own slice's position."""
+        row, column = np.reshape(self.direction, (3, 3)).T[:2]
+        places: set[tuple[float, ...]] = set()
+        for plane, position in zip(self.mask, self.positions, strict=True):
+            r, c = np.nonzero(plane)
+            at = np.array(position) + np.outer(r * self.spacing[1], column) + np.outer(c * self.spacing[2], row)
+            places |= {tuple(row) for row in (at.round(2) + 0.0).tolist()}
+        return frozenset(places)
+
+
+def _pixels(syntax: str, dataset: Dataset) -> npt.NDArray[Any]:
+    """Stored values (rows, columns) of one frame."""
+    rows, columns = dataset.integer(0x00280010), dataset.integer(0x00280011)
+    allocated, stored, high = (dataset.integer(0x00280100 + k) for k in range(3))
+    signed = dataset.integer(0x00280103)
+    if dataset.integer(0x00280002) != 1 or allocated not in (8, 16, 32) or signed not in (0, 1):
+        raise Contradiction("not a grey image")
+    if high != stored - 1 or not 0 < stored <= allocated:
+        raise Contradiction("the bits that are stored are not the lowest ones")
+    kind = np.dtype(f"{dataset.order}{'i' if signed else 'u'}{allocated // 8}")
+    if syntax in _NATIVE:
+        value = dataset.raw(PIXEL_DATA)
+        size = rows * columns * kind.itemsize
+        if len(value) not in (size, size + size % 2):
+            raise Contradiction("there are more or fewer pixels than rows times columns")
+        words = np.frombuffer(value[:size], dtype=kind).reshape(rows, columns).astype(np.int64)
+    else:
+        stream = b"".join(dataset[PIXEL_DATA].fragments) if PIXEL_DATA in dataset else b""
+        start = stream.find(b"\xff\xf7")  # JPEG-LS's start of frame; the byte after its length is the precision
+        if start >= 0 and stream[start + 4] != stored:
+            raise Contradiction("as many bits were not compressed")
+        words = _by_gdcm(syntax, stream, (rows, columns, allocated, stored, high, signed)).astype(np.int64)
+        if words.shape != (rows, columns):
+            raise Contradiction("another matrix was compressed")
+    words &= (1 << stored) - 1
+    return np.where(words >> (stored - 1) & signed == 1, words - (1 << stored), words)
+
+
+def _by_gdcm(syntax: str, stream: bytes, encoding: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Stored values of one compressed frame, from a file that says what is needed to decode it and nothing else."""
+
+    def element(tag: int, vr: str, value: bytes) -> bytes:
+        value += b"\0" * (len(value) % 2)
+        return struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, vr.encode(), len(value)) + value
+
+    meta = element(0x00020002, "UI", _CT.encode()) + element(0x00020010, "UI", syntax.encode())
+    head = element(0x00080016, "UI", _CT.encode()) + element(0x00280002, "US", b"\1\0")
+    head += element(0x00280004, "CS", b"MONOCHROME2 ")  # the other one is about display, and ITK would invert it
+    tags = (0x00280010, 0x00280011, 0x00280100, 0x00280101, 0x00280102, 0x00280103)
+    head += b"".join(element(tag, "US", struct.pack("<H", n)) for tag, n in zip(tags, encoding, strict=True))
+    stream += b"\0" * (len(stream) % 2)
+    item = b"\xfe\xff\0\xe0"
+    items = item + bytes(4) + item + struct.pack("<I", len(stream)) + stream + b"\xfe\xff\xdd\xe0" + bytes(4)
+    pixels = struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OB", 0, 0xFFFFFFFF) + items
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "slice.dcm")
+        length = element(0x00020000, "UL", struct.pack("<I", len(meta)))
+        path.write_bytes(bytes(128) + b"DICM" + length + meta + head + pixels)
+        reader = sitk.ImageFileReader()
+        reader.SetImageIO("GDCMImageIO")
+        reader.SetFileName(str(path))
+        try:
+            image = sitk.GetArrayFromImage(reader.Execute())
+        except RuntimeError as error:
+            raise Contradiction("GDCM cannot decode it") from error
+    return np.asarray(image.reshape(image.shape[-2:]))
+
+
+def _slice(syntax: str, dataset: Dataset) -> Slice:
+    slope, intercept = dataset.decimals(0x00281053, 1)[0], dataset.decimals(0x00281052, 1)[0]
+    if dataset.text(0x00281054) not in ("", "HU", "US") or slope <= 0:
+        raise Contradiction("the values are no HU")
+    if 0x00180120 in dataset or any(abs(t) > 0.05 for t in _optional(dataset, 0x00181120)):
+        raise Contradiction("the gantry is tilted")
+    stored = _pixels(syntax, dataset)
+    hu = stored * slope + intercept
+    if slope.is_integer() and intercept.is_integer():
+        hu = hu.astype(np.int64)
+    return Slice(
+        uid=dataset.uid(0x00080018),
+        series=dataset.uid(0x0020000E),
+        identity=(dataset.text(0x00100020), dataset.uid(0x0020000D), dataset.text(0x00200052)),
+        position=np.array(dataset.decimals(0x00200032, 3)),
+        orientation=np.array(dataset.decimals(0x00200037, 6)).reshape(2, 3),
+        spacing=tuple(dataset.decimals(0x00280030, 2)),  # type: ignore[arg-type]
+        declared=(*_optional(dataset, 0x00180088), *_optional(dataset, 0x00180050)),
+        hu=hu,
+    )
+
+
+def _optional(dataset: Dataset, tag: int) -> list[float]:
+    return dataset.decimals(tag, 1) if dataset.raw(tag).strip(b" \0") else []
+
+
+def _frames(syntax: str, whole: Dataset) -> list[Slice]:
+    """Slices of an Enhanced CT: what functional groups say of a frame outranks what stands outside (PS3.3 C.7.6.16)."""
+    groups, count = whole.items(0x52009230), whole.integer(0x00280008)
+    pixels = _by_frame(syntax, whole, count)
+    if not len(groups) == count == len(pixels):
+        raise Contradiction("frames, their descriptions and their pixels do not fit")
+    slices = []
+    for number, group in enumerate(groups):
+        frame = Dataset(whole)
+        frame.order = whole.order
+        for functional_group in (*whole.items(0x52009229), group):
+            for macro in functional_group.values():
+                for item in macro.items:
+                    frame.update(item)
+        if 0x00089007 in frame:
+            frame[0x00080008] = frame[0x00089007]
+        frame[PIXEL_DATA] = pixels[number]
+        one = _slice(syntax, frame)
+        if "LOCALIZER" not in frame.text(0x00080008):
+            slices.append(replace(one, uid=f"{one.uid} frame {number + 1}"))
+    return slices
+
+
+def _by_frame(syntax: str, whole: Dataset, count: int) -> list[Element]:
+    """Pixels of each of `count` frames; of compressed ones, those that are a fragment each."""
+    if syntax not in _NATIVE:
+        fragments = whole[PIXEL_DATA].fragments if PIXEL_DATA in whole else []
+        return [Element("OB", fragments=[fragment]) for fragment in fragments]
+    value = whole.raw(PIXEL_DATA)
+    if count < 1 or len(value) % count:
+        return []
+    size = len(value) // count
+    return [Element("OW", value[k * size : (k + 1) * size]) for k in range(count)]
+
+
+@lru_cache(maxsize=512)
+def _read(content: bytes) -> Slice | list[Slice] | tuple[str, Dataset, bytes] | None:
+    """One file: a CT slice, several, a region's object (its class, elements and file), or nothing of these."""
+    syntax, dataset = read(content)
+    sop_class = dataset.uid(0x00080016)
+    if sop_class == _ENHANCED_CT:
+        return _frames(syntax, dataset)
+    if sop_class == _CT:
+        several = bool(dataset.text(0x00280008)) and dataset.integer(0x00280008) != 1
+        if "LOCALIZER" in dataset.text(0x00080008) or several:
+            return None
+        if dataset.text(0x00080060) not in ("", "CT"):
+            raise Contradiction("a CT image of another modality")
+        return _slice(syntax, dataset)
+    if sop_class in (_RTSTRUCT, _SEG, _LABEL_MAP):
+        return sop_class, dataset, content
+    return None
+
+
+class _Stack:
+    """The slices of one series, in order along their normal."""
+
+    def __init__(self, slices: Sequence[Slice]) -> None:
+        ((common, _),) = Counter(tuple(s.orientation.ravel().round(3)) for s in slices).most_common(1)
+        facing = [s for s in slices if np.allclose(s.orientation.ravel(), common, atol=2e-3)]
+        self.normal = np.cross(*facing[0].orientation)
+        self.slices = sorted(facing, key=lambda s: float(s.position @ self.normal))
+        self.depths = np.array([float(s.position @ self.normal) for s in self.slices])
+
+    def find(self, depth: float, tolerance: float) -> int | None:
+        hits = np.flatnonzero(np.abs(self.depths - depth) <= tolerance)
+        if len(hits) == 0:
+            return None
+        first = self.slices[hits[0]]
+        for k in hits[1:]:
+            if self.slices[k].uid != first.uid or not np.array_equal(self.slices[k].hu, first.hu):
+                raise Contradiction("several slices lie there")
+        return int(hits[0])
+
+    def at(self, depth: float, tolerance: float = 0.1) -> int:
+        found = self.find(depth, tolerance)
+        if found is None:
+            raise Contradiction("no slice lies there")
+        return found
+
+
+def _crossings(points: Floats, rows: int, columns: int) -> npt.NDArray[np.bool_]:
+    """Which pixel centres have an odd number of edges to their right: (row, column) corners."""
+    inside = np.zeros((rows, columns), dtype=bool)
+    top, left = np.floor(points.min(axis=0)).clip(0).astype(int)
+    bottom, right = np.ceil(points.max(axis=0)).astype(int) + 1
+    window = inside[top:bottom, left:right]
+    y, x = np.mgrid[top : top + window.shape[0], left : left + window.shape[1]].astype(float)
+    for (r0, c0), (r1, c1) in zip(points, np.roll(points, -1, axis=0), strict=True):
+        if r0 == r1:
+            continue
+        low, high = min(r0, r1), max(r0, r1)
+        window ^= (low <= y) & (y < high) & (c0 + (y - r0) / (r1 - r0) * (c1 - c0) > x)
+    return inside
+
+
+def _contours(dataset: Dataset, name: str) -> list[tuple[Floats, str]]:
+    """Corners and referenced instance of each contour of the one region of that name."""
+    numbers = [roi.integer(0x30060022) for roi in dataset.items(0x30060020)]
+    named = [roi.integer(0x30060022) for roi in dataset.items(0x30060020) if roi.text(0x30060026) == name]
+    if len(named) != 1 or numbers.count(named[0]) != 1:
+        raise Contradiction("no one region bears the name")
+    items = [item for item in dataset.items(0x30060039) if item.integer(0x30060084) == named[0]]
+    if len(items) > 1 and {item.integer(0x30060084) for item in dataset.items(0x30060039)} < set(numbers):
+        raise Contradiction("another region's contours may be among its own")
+    found = []
+    for contour in itertools.chain(*(item.items(0x30060040) for item in items)):
+        points = np.array(contour.decimals(0x30060050)).reshape(-1, 3)
+        if contour.text(0x30060042) not in ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR"):
+            raise Contradiction("a contour is open")
+        if 0x30060046 in contour and contour.integer(0x30060046) != len(points):
+            raise Contradiction("a contour has more or fewer points than it says")
+        images = contour.items(0x30060016)
+        found.append((points, _name(images[0]) if len(images) == 1 else ""))
+    return found
+
+
+def _name(reference: Dataset) -> str:
+    uid = reference.uid(0x00081155)
+    return f"{uid} frame {reference.integer(0x00081160)}" if 0x00081160 in reference else uid
+
+
+def _from_contours(dataset: Dataset, name: str, stack: _Stack) -> dict[int, npt.NDArray[np.bool_]]:
+    planes: dict[int, npt.NDArray[np.bool_]] = {}
+    for points, uid in _contours(dataset, name):
+        depths = points @ stack.normal
+        if np.ptp(depths) > 0.2:
+            raise Contradiction("a contour is not flat")
+        k = stack.at(float(depths.mean()))
+        image = stack.slices[k]
+        if uid and uid not in (image.uid, image.uid.partition(" ")[0]):
+            raise Contradiction("a contour names another slice than it lies on")
+        offset = points - image.position
+        rows, columns = image.hu.shape
+        corners = np.column_stack([offset @ image.orientation[1] / image.spacing[0],
+                                   offset @ image.orientation[0] / image.spacing[1]])  # fmt: skip
+        drawn = _crossings(corners, rows, columns)
+        planes[k] = planes[k] ^ drawn if k in planes else drawn
+    return planes
+
+
+def _group(dataset: Dataset, frame: Dataset, tag: int) -> Dataset:
+    shared = dataset.items(0x52009229)
+    for group in (frame, *shared):
+        if group.items(tag):
+            return group.items(tag)[0]
+    raise Contradiction("a functional group is missing")
+
+
+def _from_segment(content: bytes, dataset: Dataset, name: str, stack: _Stack) -> dict[int, npt.NDArray[np.bool_]]:
+    named = [s.integer(0x00620004) for s in dataset.items(0x00620002) if s.text(0x00620005) == name]
+    if len(named) != 1:
+        raise Contradiction("no one segment bears the name")
+    rows, columns, count = (dataset.integer(tag) for tag in (0x00280010, 0x00280011, 0x00280008))
+    groups = dataset.items(0x52009230)
+    if len(groups) != count or dataset.integer(0x00280100) not in (1, 8) or dataset.integer(0x00280103) != 0:
+        raise Contradiction("frames and their descriptions do not fit")
+    value = dataset.raw(PIXEL_DATA)
+    bits = np.frombuffer(value, dtype=np.uint8)
+    if dataset.integer(0x00280100) == 1:
+        bits = np.unpackbits(bits, bitorder="little")
+    size = rows * columns * count
+    if not size <= len(bits) < size + 16:
+        raise Contradiction("there are more or fewer pixels than frames")
+    frames = bits[:size].reshape(count, rows, columns)
+    planes: dict[int, npt.NDArray[np.bool_]] = {}
+    for group, pixels in zip(groups, frames, strict=True):
+        if dataset.text(0x00620001) == "LABELMAP":
+            drawn = pixels == named[0]
+        elif _group(dataset, group, 0x0062000A).integer(0x0062000B) == named[0]:
+            if pixels.max(initial=0) > 1:
+                raise Contradiction("a binary segment holds more than ones")
+            drawn = pixels > 0
+        else:
+            continue
+        if not drawn.any():
+            continue
+        position = np.array(_group(dataset, group, 0x00209113).decimals(0x00200032, 3))
+        k = stack.at(float(position @ stack.normal), 0.02)
+        image = stack.slices[k]
+        orientation = _group(dataset, group, 0x00209116).decimals(0x00200037, 6)
+        spacing = _group(dataset, group, 0x00289110).decimals(0x00280030, 2)
+        if (
+            k in planes
+            or drawn.shape != image.hu.shape
+            or np.abs(position - image.position).max() > 0.01
+            or not np.allclose(orientation, image.orientation.ravel(), atol=1e-4)
+            or not np.allclose(spacing, image.spacing, rtol=1e-4)
+        ):
+            raise Contradiction("a frame does not lie on a slice, or a second one does")
+        planes[k] = drawn
+    return planes
+
+
+def sound(contents: Sequence[bytes]) -> list[bytes]:
+    """Return the files that contradict themselves in nothing."""
+    kept = []
+    for content in contents:
+        with suppress(Contradiction):
+            _read(content)
+            kept.append(content)
+    return kept
+
+
+def facts(contents: Sequence[bytes], name: str) -> Facts:
+    """Read a study.
+
+    Parameters
+    ----------
+    contents
+        Every file of it.
+    name
+        The region that was measured.
+
+    Raises
+    ------
+    Contradiction
+        Where any of the files, or what they say together, cannot be relied on.
+    """
+    every = [_read(content) for content in contents]
+    slices = [one for one in every if isinstance(one, Slice)]
+    slices += itertools.chain(*(one for one in every if isinstance(one, list)))
+    objects = [one for one in every if isinstance(one, tuple)]
+    if not slices or not objects:
+        raise Contradiction("there are no slices, or no region")
+    ((series, _),) = Counter(one.series for one in slices).most_common(1)
+    stack = _Stack([one for one in slices if one.series == series])
+    drawn = []
+    for sop_class, dataset, content in objects:
+        planes = (
+            _from_contours(dataset, name, stack)
+            if sop_class == _RTSTRUCT
+            else _from_segment(content, dataset, name, stack)
+        )
+        drawn.append(planes)
+    held = [{k: mask for k, mask in planes.items() if mask.any()} for planes in drawn]
+    if not held[0] or any(
+        planes.keys() != held[0].keys() or any((planes[k] != held[0][k]).any() for k in planes) for planes in held
+    ):
+        raise Contradiction("the region is empty, or drawn differently")
+    # A contour that encloses no voxel centre is drawn all the same: its slice is one of the region's.
+    facts = _reference(stack, drawn[0])
+    for _, dataset, _ in objects:
+        if (dataset.text(0x00100020), dataset.uid(0x0020000D)) != (facts.patient, _study(stack)):
+            raise Contradiction("the region names another patient or study")
+    return facts
+
+
+def _study(stack: _Stack) -> str:
+    return stack.slices[0].identity[1]
+
+
+def _reference(stack: _Stack, planes: Mapping[int, npt.NDArray[np.bool_]]) -> Facts:
+    first, last = min(planes), max(planes)
+    gaps = np.diff(np.unique(stack.depths.round(3)))
+    step = float(np.median(gaps))
+    count = round((stack.depths[last] - stack.depths[first]) / step)
+    allowed = max(0.02, 0.02 * step)
+    places = {p: stack.find(float(stack.depths[first] + p * step), allowed) for p in range(-1, count + 2)}
+    if any(places[p] is None for p in range(count + 1)):
+        raise Contradiction("a slice within the region is missing")
+    used = [k for k in places.values() if k is not None]
+    slices = [stack.slices[k] for k in used]
+    head = slices[0]
+    if len({one.identity for one in slices}) != 1:
+        raise Contradiction("slices name different patients, studies or Frames of Reference")
+    if any(
+        one.hu.shape != head.hu.shape
+        or not np.allclose(one.spacing, head.spacing, rtol=1e-5)
+        or not np.allclose(one.orientation, head.orientation, atol=1e-4)
+        for one in slices
+    ):
+        raise Contradiction("slices differ in their grid")
+    depths = stack.depths[used]
+    step = float((depths[-1] - depths[0]) / (len(used) - 1))
+    if np.abs(np.diff(depths) - step).max() > max(0.02, 0.02 * step):
+        raise Contradiction("slices are not evenly spaced")
+    declared = [value for one in slices for value in one.declared if abs(value - step) <= 1e-4 * step]
+    hu = np.stack([one.hu for one in slices])
+    if np.issubdtype(hu.dtype, np.integer):
+        small = np.iinfo(np.int16)
+        hu = hu.astype(np.int16 if small.min <= hu.min() and hu.max() <= small.max else np.int32)
+    blank = np.zeros(head.hu.shape, dtype=bool)
+    return Facts(
+        hu=hu,
+        mask=np.stack([planes.get(k, blank) for k in used]),
+        spacing=(declared[0] if declared else step, *head.spacing),
+        origin=tuple(head.position.tolist()),
+        direction=tuple(np.column_stack([*head.orientation, stack.normal]).ravel().tolist()),
+        positions=tuple(tuple(one.position.tolist()) for one in slices),
+        clipped=len(used) < count + 3,
+        patient=head.identity[0],
+    )
+
+
+def pixels_of(content: bytes) -> bytes:
+    """Return the pixels of an uncompressed file as they are encoded."""
+    return read(content)[1][PIXEL_DATA].value
+
+
+def drawn_voxels(content: bytes) -> frozenset[tuple[float, ...]]:
+    """Places in mm (to 0.01) of the voxels that a binary SEG of one segment draws."""
+    _, dataset = read(content)
+    rows, columns, count = (dataset.integer(tag) for tag in (0x00280010, 0x00280011, 0x00280008))
+    bits = np.unpackbits(np.frombuffer(dataset.raw(PIXEL_DATA), dtype=np.uint8), bitorder="little")
+    places: set[tuple[float, ...]] = set()
+    frames = bits[: rows * columns * count].reshape(count, rows, columns)
+    for group, frame in zip(dataset.items(0x52009230), frames, strict=True):
+        position = np.array(_group(dataset, group, 0x00209113).decimals(0x00200032, 3))
+        orientation = np.array(_group(dataset, group, 0x00209116).decimals(0x00200037, 6)).reshape(2, 3)
+        spacing = _group(dataset, group, 0x00289110).decimals(0x00280030, 2)
+        r, c = np.nonzero(frame)
+        at = position + np.outer(r * spacing[0], orientation[1]) + np.outer(c * spacing[1], orientation[0])
+        places |= {tuple(row) for row in (at.round(2) + 0.0).tolist()}
+    return frozenset(places)
+
+
+def stock_features(facts: Facts, parameters: Path) -> dict[str, float]:
+    """Features by stock PyRadiomics, on the geometry in single precision as a NIfTI file would hold it."""
+
+    def image(array: npt.NDArray[Any]) -> sitk.Image:
+        made = sitk.GetImageFromArray(array)
+        made.SetSpacing([float(np.float32(v)) for v in reversed(facts.spacing)])
+        made.SetOrigin([float(np.float32(v)) for v in facts.origin])
+        axes = np.reshape(facts.direction, (3, 3))
+        made.SetDirection((axes / np.linalg.norm(axes, axis=0)).ravel().tolist())
+        return made
+
+    extractor = radiomics.featureextractor.RadiomicsFeatureExtractor(str(parameters))
+    found = extractor.execute(image(facts.hu), image(facts.mask.astype(np.uint8)))
+    return {name: float(value) for name, value in found.items() if name.startswith("original_")}
+
+
+def agree(answer: Mapping[str, float | None], stock: Mapping[str, float], facts: Facts) -> list[str]:
+    """Names of the features in which an answer differs from the stock path.
+
+    Across axes that are not the patient's, the last bit of a direction decides to which side an interpolated HU on the
+    edge of two is cut, so there a few voxels may differ by one HU.
+    """
+    tolerance = 1e-9 if np.isin(np.abs(facts.direction), (0, 1)).all() else 1e-2
+    return [
+        name
+        for name, value in answer.items()
+        if value is not None and not math.isclose(value, stock[name], rel_tol=tolerance, abs_tol=1e-12)
+    ]

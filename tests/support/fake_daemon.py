@@ -1,0 +1,121 @@
+"""A daemon over the fake steps, as a process of its own that can be killed at a chosen moment.
+
+``python -m tests.support.fake_daemon FOLDER [KILL_AT]``; ``FOLDER`` holds inbox, outbox and state.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lungstage.appliance.config import logs
+from lungstage.appliance.config.settings import load_settings
+from lungstage.appliance.daemon import loop, start
+from lungstage.appliance.intake.watch import Wake, Watcher
+from lungstage.appliance.report import outbox
+from lungstage.appliance.state import audit
+from lungstage.appliance.state.audit import Audit
+from lungstage.appliance.state.database import Database
+from lungstage.appliance.state.ledger import Ledger
+from tests.support.fake_steps import BUNDLE, FakeSteps
+
+TIMERS = {"settle_seconds": 0.05, "poll_seconds": 0.02, "case_settle_seconds": 0.3, "report_after_seconds": 0.6}
+
+
+def die(*_: object, **__: object) -> Any:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def before(owner: Any, name: str) -> None:
+    """Die on the way into a function."""
+    setattr(owner, name, die)
+
+
+def after(owner: Any, name: str, count: int = 1) -> None:
+    """Die once a function has returned for the `count`-th time."""
+    original, calls = getattr(owner, name), [0]
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        calls[0] += 1
+        return die() if calls[0] == count else result
+
+    setattr(owner, name, wrapped)
+
+
+def told(event: str) -> None:
+    """Die once the audit log was told of an event, which the ledger has not committed yet."""
+    write = Audit.write
+
+    def write_and_die(self: Audit, said: str, **fields: Any) -> None:
+        write(self, said, **fields)
+        if said == event:
+            die()
+
+    Audit.write = write_and_die  # type: ignore[method-assign]
+
+
+def half_told(event: str) -> None:
+    """Die in the midst of the entry that tells of an event."""
+    append = audit._append_to
+
+    def append_half(path: Path, content: bytes) -> int:
+        if f'"event":"{event}"'.encode() not in content:
+            return append(path, content)
+        append(path, content[: len(content) // 2])
+        return int(die())
+
+    audit._append_to = append_half
+
+
+KILLS: dict[str, Callable[[], None]] = {
+    "after opening": lambda: after(Ledger, "open_job"),
+    "after ready": lambda: after(Ledger, "ready"),
+    "after claim": lambda: after(Ledger, "claim"),
+    "before staged": lambda: before(Ledger, "staged"),
+    "after staged": lambda: after(Ledger, "staged"),
+    "first document half written": lambda: before(outbox.os, "fsync"),
+    "first document written": lambda: after(outbox.os, "fsync", 1),
+    "first document in place": lambda: after(Path, "rename", 1),
+    "report written": lambda: after(outbox.os, "fsync", 2),
+    "report in place": lambda: after(Path, "rename", 2),
+    "before delivered": lambda: before(Ledger, "delivered"),
+    "after delivered": lambda: after(Ledger, "delivered"),
+    **{f"{event} told": partial(told, f"job_{event}") for event in ("opened", "ready", "staged", "delivered")},
+    **{f"{event} half told": partial(half_told, f"job_{event}") for event in ("ready", "staged", "delivered")},
+}
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    if len(sys.argv) > 2:
+        KILLS[sys.argv[2]]()
+    paths = {"inbox": folder / "inbox", "outbox": folder / "outbox", "bundle": folder, "state": folder / "state"}
+    settings = load_settings(None, {**paths, **TIMERS}, {})
+    logs.configure("text")
+    wake = Wake()
+    signal.signal(signal.SIGTERM, lambda *_: wake.stop())
+    settings.state.mkdir(exist_ok=True)
+    steps = FakeSteps()
+    if (folder / "slow").exists():
+        steps.during_stage = lambda: ((folder / "staging").touch(), time.sleep(1.0))  # type: ignore[assignment]
+    with (
+        start.sole_daemon(settings.state),
+        Database(settings.state / "ledger.sqlite") as database,
+    ):
+        watcher = Watcher(settings.inbox, wake)
+        watcher.start()
+        loop.Daemon(settings, BUNDLE.digest, steps.steps(), database, wake, watcher).run(
+            lambda: print("ready", flush=True)
+        )
+        watcher.stop()
+
+
+if __name__ == "__main__":
+    main()

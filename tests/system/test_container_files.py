@@ -1,0 +1,159 @@
+"""The container's files: what they promise about privileges, and that they fit the code they are about.
+
+That an image is built from them and works is shown by hand; docs/container.md says how.
+"""
+
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+from ruamel.yaml import YAML
+
+from lungstage.appliance.cli.main import app
+
+ROOT = Path(__file__).parents[1]
+
+
+def _instructions() -> list[tuple[str, str]]:
+    """Return each instruction of the Dockerfile with its arguments, lines joined and comments left out."""
+    text = "".join(line for line in (ROOT / "Dockerfile").open(encoding="utf-8") if not line.lstrip().startswith("#"))
+    lines = [line for line in text.replace("\\\n", " ").splitlines() if line.strip()]
+    return [(name.upper(), rest.strip()) for name, _, rest in (line.strip().partition(" ") for line in lines)]
+
+
+INSTRUCTIONS = _instructions()
+LAST_FROM = max(i for i, (name, _) in enumerate(INSTRUCTIONS) if name == "FROM")
+RUNTIME = INSTRUCTIONS[LAST_FROM:]
+
+
+def _runtime(name: str) -> list[str]:
+    return [rest for instruction, rest in RUNTIME if instruction == name]
+
+
+def _health_check() -> list[str]:
+    """Return the Dockerfile's health check as the words of a command."""
+    (check,) = _runtime("HEALTHCHECK")
+    words: list[str] = json.loads(check[check.index("CMD") + len("CMD") :])
+    return [" ".join(word.split()) for word in words]
+
+
+@pytest.fixture(scope="module")
+def service() -> dict[str, Any]:
+    compose = YAML(typ="safe").load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
+    (only,) = compose["services"].values()
+    return dict(only)
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+class TestDockerfile:
+    def test_stages_share_one_base_that_can_be_chosen(self) -> None:
+        froms = [rest.split()[0] for name, rest in INSTRUCTIONS if name == "FROM"]
+        assert froms == ["${BASE_IMAGE}", "python", "python"]
+        first, default = INSTRUCTIONS[0]
+        assert first == "ARG"
+        assert re.fullmatch(r"BASE_IMAGE=[a-z]+:[\w.-]+", default), "no registry may be wired in"
+
+    def test_runtime_takes_nothing_but_the_built_environment(self) -> None:
+        assert _runtime("COPY") == ["--from=builder /opt/lungstage /opt/lungstage"]
+        assert not _runtime("ADD")
+        assert not [run for run in _runtime("RUN") if re.search(r"\b(apt-get|pip|gcc)\b", run)]
+
+    def test_training_and_torch_stay_out(self, project: dict[str, Any]) -> None:
+        sources = [rest.split()[:-1] for name, rest in INSTRUCTIONS[:LAST_FROM] if name == "COPY"]
+        copied = {source.rstrip("/") for group in sources for source in group}
+        assert copied == {
+            "constraints.txt", "pyproject.toml", "README.md", "LICENSE", "lungstage", "appliance", "models/lung1-stage"
+        }  # fmt: skip
+        code = " ".join(rest for _, rest in INSTRUCTIONS)
+        assert not re.search(r"\btorch\b|\[(training|dev)", code)
+        assert not [name for name in project["dependencies"] if re.match(r"(torch|pandas|scikit-learn)\b", name)]
+
+    def test_build_context_holds_what_is_copied_and_no_more(self) -> None:
+        rules = (ROOT / ".dockerignore").read_text(encoding="utf-8").split("\n")
+        rules = [rule for rule in rules if rule and not rule.startswith("#")]
+        assert rules[0] == "*"
+        sources = [rest.split()[:-1] for name, rest in INSTRUCTIONS[:LAST_FROM] if name == "COPY"]
+        assert {rule[1:] for rule in rules if rule.startswith("!")} == {s for group in sources for s in group}
+
+    def test_user_is_fixed_and_not_root(self) -> None:
+        assert _runtime("USER") == ["10001:10001"]
+        assert "--uid 10001 --gid 10001" in " ".join(_runtime("RUN"))
+
+    def test_daemon_gets_sigterm_itself(self) -> None:
+        assert json.loads(_runtime("ENTRYPOINT")[0]) == ["lungstage"]
+        assert isinstance(json.loads(_runtime("CMD")[0]), list)
+        assert _runtime("STOPSIGNAL") == ["SIGTERM"]
+
+    def test_command_is_one_that_the_appliance_has(self) -> None:
+        command, *arguments = json.loads(_runtime("CMD")[0])
+        parser = typer.main.get_command(app)
+        context = parser.make_context("lungstage", [command], resilient_parsing=True)
+        subcommand = parser.commands[command]  # type: ignore[attr-defined]
+        given = subcommand.make_context(command, arguments, parent=context).params
+        assert {name: str(given[name]) for name in ("inbox", "outbox", "state")} == {
+            "inbox": "/inbox", "outbox": "/outbox", "state": "/state"
+        }  # fmt: skip
+        assert str(given["bundle"]) == "/opt/lungstage/models/lung1-stage"
+        assert json.loads(_runtime("VOLUME")[0]) == ["/inbox", "/outbox", "/state"]
+
+    def test_secrets_are_mounted_never_copied(self) -> None:
+        pip_runs = [rest for name, rest in INSTRUCTIONS if name == "RUN" and "/build/bin/pip" in rest]
+        assert len(pip_runs) == 2
+        for run in pip_runs:
+            assert "--mount=type=secret,id=pip_conf,target=/etc/pip.conf" in run
+            assert "--mount=type=secret,id=ca_bundle" in run
+
+    def test_labels_name_version_and_purpose(self, project: dict[str, Any]) -> None:
+        (labels,) = _runtime("LABEL")
+        assert "Research use only" in labels
+        assert f"VERSION={project['version']}" in _runtime("ARG")
+
+    def test_no_address_is_wired_in(self) -> None:
+        for name in ("Dockerfile", "compose.yaml", ".dockerignore", ".hadolint.yaml"):
+            assert "://" not in (ROOT / name).read_text(encoding="utf-8")
+
+
+class TestCompose:
+    def test_privileges_are_given_up(self, service: dict[str, Any]) -> None:
+        assert service["network_mode"] == "none"
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert service["user"] == _runtime("USER")[0]
+        assert service["mem_limit"]
+        assert service["pids_limit"]
+        assert not {"privileged", "cap_add", "devices", "ports", "networks", "pid", "ipc"} & set(service)
+
+    def test_only_volumes_and_tmp_can_be_written(self, service: dict[str, Any]) -> None:
+        volumes = {volume["target"]: volume for volume in service["volumes"]}
+        assert list(volumes) == json.loads(_runtime("VOLUME")[0])
+        assert [target for target, volume in volumes.items() if volume.get("read_only")] == ["/inbox"]
+        (tmpfs,) = service["tmpfs"]
+        assert tmpfs.split(":")[0] == "/tmp"
+
+    def test_it_stops_in_peace_and_comes_back(self, service: dict[str, Any]) -> None:
+        assert service["init"] is True
+        assert service["stop_grace_period"] == "2m"
+        assert service["restart"] == "unless-stopped"
+
+    def test_image_bears_the_release(self, service: dict[str, Any], project: dict[str, Any]) -> None:
+        assert service["image"] == f"lungstage:{project['version']}"
+
+    def test_health_check_is_the_images_own(self, service: dict[str, Any]) -> None:
+        check = service["healthcheck"]
+        assert [" ".join(word.split()) for word in check["test"]] == ["CMD", *_health_check()]
+        (image,) = _runtime("HEALTHCHECK")
+        for option in ("interval", "timeout", "start_period", "retries"):
+            assert f"--{option.replace('_', '-')}={check[option]} " in image
+
+
+def test_the_health_check_is_the_appliances_own_command() -> None:
+    assert _health_check() == ["lungstage", "health", "--state", "/state"]

@@ -1,0 +1,123 @@
+"""A sample of the damaged inputs that ``make fuzz`` sends in their thousands, and what holds the second reader."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom.uid import JPEGLSLossless
+
+from lungstage.appliance.workers.process import Limits
+from tests.long.reliability import fuzz, oracle
+from tests.long.reliability.corpus import generated_studies
+from tests.long.reliability.elements import load, save
+from tests.long.reliability.strict import Contradiction, read
+from tests.system.test_run import running, tolerant_bundle  # noqa: F401
+
+LIMITS = Limits(seconds=60)
+
+
+@pytest.mark.slow
+def test_300_damaged_inputs_meet_no_defect_and_give_no_wrong_number(tmp_path: Path) -> None:
+    tally = fuzz.run("suite", range(300), tmp_path / "kept", LIMITS)
+    assert tally.wrong == []
+    assert sum(tally.kinds.values()) == 300
+    assert len(tally.codes) > 15, "the sample is one-sided"
+    assert sum(count for verdict, count in tally.verdicts.items() if verdict.startswith("staged")) > 30
+
+
+def test_an_input_follows_from_seed_and_number() -> None:
+    studies = generated_studies()
+    first, again = (fuzz.Source("1", studies, {}, ()).input(7) for _ in range(2))
+    assert first == again
+    assert first != fuzz.Source("2", studies, {}, ()).input(7)
+
+
+def test_the_second_reader_notices_a_wrong_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Break the appliance's answer by a little, in each thing that is claimed of it."""
+    files = generated_studies()["contours"]
+    fuzzer = fuzz.Fuzzer(tmp_path, LIMITS)
+    try:
+        fuzzer.meet({"contours": files})
+        honest = fuzzer._stage
+        right = oracle.facts(list(files.values()), "GTV-1")
+
+        def verdict(**changed: object) -> str:
+            def stage(case: object) -> tuple[str, object]:
+                fingerprint, answer = honest(case)
+                answer.outcome.update({k: v for k, v in changed.items() if k != "documents"})
+                if "documents" in changed:
+                    object.__setattr__(answer, "documents", changed["documents"])
+                return f"{fingerprint} {sorted(changed)}", answer
+
+            monkeypatch.setattr(fuzzer, "_stage", stage)
+            return fuzzer.send(fuzz.Input(0, "study, bytes", "contours", (), {"roi-0": files["roi-0"]}))
+
+        assert verdict() == "staged, as if sound"
+        _, answer = honest(_case(fuzzer))
+        features = dict(answer.outcome["features"])
+        name = next(iter(features))
+        for changed in (
+            {"features": features | {name: features[name] * (1 + 1e-6)}},
+            {"roi": {**answer.outcome["roi"], "voxels": right.voxels - 1}},
+            {"roi": {**answer.outcome["roi"], "volume_mm3": 5400.1}},
+        ):
+            assert verdict(**changed).startswith("WRONG"), changed
+        other = fuzz.Fuzzer(tmp_path / "other", LIMITS)
+        try:
+            other.meet({"segment": generated_studies()["segment"]})
+        finally:
+            other.end()
+        assert verdict(documents=(answer.documents[1], answer.documents[1])).startswith("WRONG")
+    finally:
+        fuzzer.end()
+
+
+def _case(fuzzer: fuzz.Fuzzer) -> object:
+    headers = fuzzer.clean["contours"].headers
+    (case,) = fuzz.assemble(header for found in headers.values() for header in found)
+    return case
+
+
+def test_the_second_reader_takes_compressed_frames_for_what_they_were() -> None:
+    content = generated_studies()["Enhanced CT, segment"]["ct-00"]
+    dataset = load(content)
+    dataset.compress(JPEGLSLossless, generate_instance_uid=False)
+    plain, compressed = oracle._read(content), oracle._read(save(dataset))
+    assert len(plain) == len(compressed) == 12
+    for one, other in zip(plain, compressed, strict=True):
+        np.testing.assert_array_equal(one.hu, other.hu)
+
+
+def test_the_second_reader_believes_nothing_that_contradicts_itself() -> None:
+    content = generated_studies()["contours"]["ct-05"]
+    read(content)
+    for cut in (len(content) - 1, 2000, 700, 140):
+        with pytest.raises(Contradiction):
+            read(content[:cut])
+    with pytest.raises(Contradiction):
+        read(content.replace(b"(\0R\x10DS", b"(\0\x01\0DS"))  # out of order
+    _, dataset = read(content.replace(b"-1024.0 ", b"-1_024.0"))
+    with pytest.raises(Contradiction):
+        dataset.decimals(0x00281052, 1)
+
+
+@pytest.mark.slow
+def test_a_daemon_lives_through_damaged_studies_and_answers_the_next(tmp_path: Path, tolerant_bundle: Path) -> None:  # noqa: F811
+    """40 of what ``python -m tests.long.reliability.folder`` drops by hundreds."""
+    from tests.long.reliability.folder import drop
+
+    with running(tmp_path, tolerant_bundle) as one:
+        drop(one.inbox, "suite", range(40))
+        (sound,) = drop(one.inbox, "sound", [0], damaged=False)
+        one.until(
+            lambda: any(job["study_instance_uid"] == sound and job["state"] == "delivered" for job in one.jobs()), 120
+        )
+        time.sleep(1)
+        log = one.stop()
+    for word in ("defect", "Traceback", "internal_error"):
+        assert word not in log, log
+    shutil.rmtree(tmp_path / "inbox")

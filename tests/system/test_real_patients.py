@@ -1,0 +1,192 @@
+"""Real patients through the commands that a user types, with the bundle that is shipped."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import highdicom as hd
+import pydicom
+import pytest
+
+from lungstage.appliance.contract.spec import ALL_FEATURES, ExtractionSpec
+from lungstage.appliance.dicom.cases import assemble
+from lungstage.appliance.model.roi_rule import ROI_RULE
+from lungstage.appliance.radiomics import parameters
+from lungstage.appliance.staging.intended_use import _lung_around
+from lungstage.appliance.staging.measure import Stopwatch, measure
+from lungstage.appliance.staging.one_shot import Options, measure_paths, scan
+from lungstage.appliance.staging.pipeline import plan_measurement
+from tests.conftest import ROOT
+
+LUNGSTAGE = Path(sys.executable).parent / "lungstage"
+
+
+def lungstage(*arguments: object, status: int) -> dict[str, Any]:
+    done = subprocess.run(
+        [LUNGSTAGE, *map(str, arguments), "--json"], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == status, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout)
+    assert set(answer) == {
+        "status", "reason", "stage", "probability_advanced", "contributions", "features", "domain", "roi", "sr",
+        "warnings", "seconds",
+    }  # fmt: skip
+    return answer
+
+
+PATIENTS = {"ibsi": ("ibsi/ct_phantom/dicom", 125256), "lung1-001": ("dicom/lung1-001-slab", 54639)}
+
+
+@pytest.mark.parametrize("patient", PATIENTS)
+def test_stage(patient: str, shared_data: Path, shipped_bundle: Path, tmp_path: Path) -> None:
+    folder, voxels = PATIENTS[patient]
+    answer = lungstage("stage", shared_data / folder, "--bundle", shipped_bundle, "--out", tmp_path, status=0)
+    assert answer["status"] == "staged"
+    assert answer["reason"] is None
+    assert answer["roi"]["voxels"] == voxels
+    assert len(answer["features"]) == len(answer["contributions"]) == 15
+    assert answer["stage"] in {"early", "advanced", "indeterminate"}
+    report = hd.sr.srread(answer["sr"])
+    (group,) = report.content.get_volumetric_roi_measurement_groups()
+    values = [item.value for item in group.get_measurements() if item.value is not None]
+    for name, value in answer["features"].items():
+        assert any(math.isclose(number, value, rel_tol=1e-12) for number in values), name
+    segmentation = pydicom.dcmread(next(tmp_path.glob("SEG-*.dcm")))
+    assert int((segmentation.pixel_array > 0).sum()) == voxels
+
+
+@pytest.mark.parametrize("patient", PATIENTS)
+def test_the_written_seg_as_input_gives_the_same_numbers(
+    patient: str, shared_data: Path, shipped_bundle: Path, tmp_path: Path
+) -> None:
+    folder, _ = PATIENTS[patient]
+    contoured = lungstage("stage", shared_data / folder, "--bundle", shipped_bundle, "--out", tmp_path / "a", status=0)
+    study = tmp_path / "study"
+    study.mkdir()
+    for header in scan([shared_data / folder]).headers:
+        if hasattr(header, "rows"):
+            shutil.copy(header.path, study)
+    segmentation = pydicom.dcmread(next((tmp_path / "a").glob("SEG-*.dcm")))
+    segmentation.ManufacturerModelName = "another"  # its own output it never takes for input
+    segmentation.save_as(study / "seg.dcm")
+    segmented = lungstage("stage", study, "--bundle", shipped_bundle, "--out", tmp_path / "b", status=0)
+    for key in ("features", "probability_advanced", "contributions", "stage", "domain"):
+        assert segmented[key] == contoured[key]
+    assert segmented["roi"]["voxels"] == contoured["roi"]["voxels"]
+    assert len(list((tmp_path / "b").iterdir())) == 1, "a SEG as input needs no second one"
+
+
+@pytest.mark.parametrize("patient", ["STS_002", "STS_008"])
+@pytest.mark.parametrize("options", [(), ("--roi", "GTV_Mass_CT", "--match-by-geometry")])
+def test_a_sarcoma_is_not_given_a_lung_stage(
+    patient: str, options: tuple[str, ...], shared_data: Path, shipped_bundle: Path, tmp_path: Path
+) -> None:
+    folder = shared_data / "dicom" / patient
+    answer = lungstage("stage", folder, "--bundle", shipped_bundle, "--out", tmp_path, *options, status=3)
+    assert answer["status"] == "refused"
+    assert answer["reason"]["code"] == "outside_intended_use"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("patient", ["STS_002", "STS_008"])
+def test_a_sarcoma_without_its_body_part_is_still_refused(
+    patient: str, shared_data: Path, shipped_bundle: Path, tmp_path: Path
+) -> None:
+    study = tmp_path / "study"
+    study.mkdir()
+    for number, header in enumerate(scan([shared_data / "dicom" / patient]).headers):
+        dataset = pydicom.dcmread(header.path)
+        if "BodyPartExamined" in dataset:
+            dataset.BodyPartExamined = ""
+        dataset.save_as(study / f"{number}.dcm")
+    options = ("--roi", "GTV_Mass_CT", "--match-by-geometry")
+    answer = lungstage("stage", study, "--bundle", shipped_bundle, "--out", tmp_path / "out", *options, status=3)
+    assert answer["reason"]["code"] == "outside_intended_use"
+    assert "no lung" in answer["reason"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "share"),
+    [
+        ("ibsi/ct_phantom/dicom", 0.39),
+        ("dicom/lung1-001-slab", 0.57),
+        ("dicom/STS_002", 0.014),
+        ("dicom/STS_008", 0.0),
+    ],
+)
+def test_lung_next_to_the_tumour(folder: str, share: float, shared_data: Path) -> None:
+    """What separates a chest from a thigh where no header does: the figures of docs/decisions.md."""
+    (case,) = (case for case in assemble(scan([shared_data / folder]).headers) if case.rois)
+    spec = ExtractionSpec(ALL_FEATURES[:1], {"binWidth": 25.0})
+    plan = plan_measurement(case, ROI_RULE, spec, settled=True, match_by_geometry=True)
+    assert _lung_around(measure(plan.regions, spec, Stopwatch())) == pytest.approx(share, abs=0.006)
+
+
+def test_a_flipped_byte_in_the_bundle(shared_data: Path, shipped_bundle: Path, tmp_path: Path) -> None:
+    bundle = shutil.copytree(shipped_bundle, tmp_path / "bundle")
+    model = bytearray((bundle / "model.onnx").read_bytes())
+    model[1000] ^= 1
+    (bundle / "model.onnx").write_bytes(model)
+    folder = shared_data / "dicom" / "lung1-001-slab"
+    answer = lungstage("stage", folder, "--bundle", bundle, "--out", tmp_path / "out", status=3)
+    assert answer["reason"]["code"] == "bundle_hash_mismatch"
+
+
+def test_no_socket_is_opened(shared_data: Path, shipped_bundle: Path, tmp_path: Path) -> None:
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    trace = tmp_path / "trace"
+    command = [LUNGSTAGE, "stage", shared_data / "dicom" / "lung1-001-slab", "--bundle", shipped_bundle]
+    subprocess.run(
+        ["strace", "-f", "-e", "trace=network", "-o", trace, *command, "--out", tmp_path / "out"],
+        check=True, capture_output=True, timeout=300,
+    )  # fmt: skip
+    calls = [line for line in trace.read_text().splitlines() if "socket(" in line or "connect(" in line]
+    assert [line for line in calls if "AF_UNIX" not in line] == []
+
+
+def test_the_daemon_loads_no_training_library() -> None:
+    program = (
+        "import sys, lungstage.appliance.daemon.start, lungstage.appliance.staging.pipeline;"
+        " print(*{n.split('.')[0] for n in sys.modules})"
+    )
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "sklearn", "pandas"} & set(loaded)
+
+
+def test_skew_of_the_training_table(shared_data: Path) -> None:
+    """What the card says of the skew is what the appliance measures today."""
+    with (ROOT / "training/cohorts/lung1.toml").open("rb") as file:
+        description = tomllib.load(file)
+    spec = ExtractionSpec(ALL_FEATURES, parameters.parse("setting: {}").settings | description["extraction"])
+    measured = measure_paths([shared_data / "ibsi/ct_phantom/dicom"], ROI_RULE, spec, Options())["features"]
+    with (shared_data / "lung1/features.csv").open(newline="") as file:
+        row = next(row for row in csv.DictReader(file) if row["patient_id"] == "LUNG1-002")
+    for name, stated in description["skew"]["relative"].items():
+        table = float(row[name])
+        assert (measured[name] - table) / abs(table) == pytest.approx(stated, abs=1e-4), name
+
+
+@pytest.mark.slow
+def test_the_shipped_bundle_is_what_the_commands_make(shared_data: Path, shipped_bundle: Path, tmp_path: Path) -> None:
+    """`lungstage-train fit` and `lungstage-export build` on the table, byte for byte."""
+    if not os.environ.get("LUNGSTAGE_REBUILD"):
+        pytest.skip(
+            "rebuilding takes minutes, and the same bytes need the same kind of machine; set LUNGSTAGE_REBUILD=1"
+        )
+    scripts = Path(sys.executable).parent
+    table = shared_data / "lung1" / "features.csv"
+    subprocess.run([scripts / "lungstage-train", "fit", table, "-o", tmp_path / "run"], check=True)
+    rebuilt = tmp_path / shipped_bundle.name
+    subprocess.run([scripts / "lungstage-export", "build", tmp_path / "run", "-o", rebuilt], check=True)
+    for path in shipped_bundle.iterdir():
+        assert (rebuilt / path.name).read_bytes() == path.read_bytes(), path.name

@@ -1,0 +1,124 @@
+"""The whole thread once: a tiny table is fitted and exported, and the daemon answers with that bundle."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import highdicom as hd
+import numpy as np
+import pydicom
+import pytest
+
+from lungstage.appliance.contract.spec import ALL_FEATURES, ExtractionSpec
+from lungstage.appliance.model.bundle import load_bundle
+from lungstage.appliance.radiomics.extract import extract
+from lungstage.appliance.staging import phantom
+from lungstage.appliance.staging.one_shot import Options, stage_paths
+from tests.system.test_run import running
+
+BIN = Path(sys.executable).parent
+pytestmark = pytest.mark.xdist_group("seam")  # one process, for what its tests share is dear
+
+
+def run(command: str, *arguments: object, status: int = 0) -> str:
+    finished = subprocess.run(
+        [BIN / command, *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert finished.returncode == status, finished.stderr
+    return finished.stdout
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 patients around the phantom's own features, of which large and round ones are early."""
+    values = extract(*phantom.make(), ExtractionSpec(ALL_FEATURES, {"binWidth": 25.0})).values
+    random = np.random.default_rng(11)
+    clinical = np.random.default_rng(12)
+    path = tmp_path_factory.mktemp("table") / "features.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["patient_id", "stage", "two_years", "age", "sex", *ALL_FEATURES])
+        for patient in range(60):
+            latent = random.normal()
+            row = values * np.exp(0.25 * random.normal(size=values.size) + 0.2 * latent)
+            stage = "advanced" if latent + 0.5 * random.normal() > 0 else "early"
+            fate = "dead" if stage == "advanced" else "alive"
+            age = round(65 + 8 * clinical.normal(), 1)
+            writer.writerow([f"P{patient:03}", stage, fate, age, "MF"[patient % 2], *row])
+    return path
+
+
+@pytest.fixture(scope="module")
+def bundle(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle that the two offline commands make of the table."""
+    folder = tmp_path_factory.mktemp("models")
+    run("lungstage-train", "fit", table, "-o", folder / "run", "--quick")
+    run("lungstage-export", "build", folder / "run", "-o", folder / "tiny")
+    run("lungstage-export", "verify", folder / "tiny")
+    run("lungstage", "verify", folder / "tiny")
+    return folder / "tiny"
+
+
+def test_from_table_to_report(bundle: Path, tmp_path: Path) -> None:
+    with running(tmp_path, bundle) as appliance:
+        phantom.write_study(appliance.inbox / "study")
+        appliance.until(lambda: appliance.jobs() and appliance.jobs()[0]["state"] == "delivered")
+        (job,) = appliance.jobs()
+        appliance.stop()
+    report = hd.sr.srread(job["sr"])
+    assert report.SOPInstanceUID == job["sr_sop_instance_uid"]
+    (group,) = report.content.get_volumetric_roi_measurement_groups()
+    values = [item.value for item in group.get_measurements() if item.value is not None]
+    measured = job["outcome"]["features"]
+    assert tuple(measured) == tuple(e["name"] for e in json.loads((bundle / "manifest.json").read_text())["features"])
+    assert len(measured) == 15
+    for name, value in measured.items():
+        assert any(number == pytest.approx(value, rel=1e-12) for number in values), name
+
+
+def test_one_shot_and_daemon_give_the_same_answer(bundle: Path, tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    phantom.write_study(study)
+    once = stage_paths([study], load_bundle(bundle), tmp_path / "out", Options())
+    assert once["status"] == "staged"
+    again = json.loads(run("lungstage", "stage", study, "--bundle", bundle, "--out", tmp_path / "out", "--json"))
+    assert again | {"seconds": None} == once | {"seconds": None}
+    assert len(list((tmp_path / "out").iterdir())) == 1, "a repetition writes nothing new"
+    with running(tmp_path, bundle) as appliance:
+        phantom.write_study(appliance.inbox)
+        appliance.until(appliance.reports)
+        (by_daemon,) = appliance.reports()
+    assert by_daemon.name == Path(once["sr"]).name
+
+
+def test_golden_case_is_what_the_patient_path_gives(bundle: Path, tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    phantom.write_study(study)
+    answer = json.loads(run("lungstage", "stage", study, "--bundle", bundle, "--out", tmp_path, "--json"))
+    golden = json.loads((bundle / "manifest.json").read_text())["golden"]
+    assert answer["features"] == pytest.approx(golden["features"], rel=1e-9)
+    assert answer["probability_advanced"] == pytest.approx(golden["probability_advanced"], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_another_endpoint_with_covariates_goes_the_same_way(table: Path, tmp_path: Path) -> None:
+    endpoint = ("--target", "two_years", "--positive", "dead", "--covariates", "age,sex")
+    run("lungstage-train", "fit", table, "-o", tmp_path / "run", "--quick", *endpoint)
+    run("lungstage-export", "build", tmp_path / "run", "-o", tmp_path / "fate")
+    golden = load_bundle(tmp_path / "fate").manifest.golden
+    seg, *_ = phantom.write_study(tmp_path / "study")
+    study = str(pydicom.dcmread(seg).StudyInstanceUID)
+    site = tmp_path / "covariates.csv"
+    site.write_text(f"study_instance_uid,age,sex\n{study},{golden.covariates['age']},{golden.covariates['sex']}\n")
+    ask = ("stage", tmp_path / "study", "--bundle", tmp_path / "fate", "--out", tmp_path, "--json")
+    answer = json.loads(run("lungstage", *ask, "--covariates", site))
+    assert (answer["stage"], answer["probability_advanced"]) == (None, None)
+    assert answer["endpoint"]["name"] == "two_years"
+    assert answer["endpoint"]["probability"] == pytest.approx(golden.probability_advanced, abs=1e-6)
+    assert list(answer["contributions"])[15:] == ["age", "sex"]
+    without = json.loads(run("lungstage", *ask))
+    assert sum("imputed" in warning for warning in without["warnings"]) == 2
