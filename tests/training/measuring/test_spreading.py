@@ -19,8 +19,6 @@ from tests.conftest import ROOT
 from tests.support.cohorts import dask_cluster
 from tests.training.measuring.deadly import Deadly, square
 
-pytestmark = pytest.mark.xdist_group("spreading")  # one process, for what its tests share is dear
-
 HARMLESS = range(8)
 
 
