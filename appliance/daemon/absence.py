@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from lungstage.appliance.config.logs import logger
 from lungstage.appliance.contract.errors import Reason, ReasonCode
-
-if TYPE_CHECKING:
-    from lungstage.appliance.daemon.open_cases import OpenCases
-    from lungstage.appliance.intake.study_index import StudyIndex
-    from lungstage.appliance.state.ledger import Ledger
+from lungstage.appliance.daemon.open_cases import OpenCases
+from lungstage.appliance.intake.study_index import StudyIndex
+from lungstage.appliance.state.ledger import Ledger
 
 _GONE = Reason(ReasonCode.NO_DICOM, "The files of this case are no longer in the inbox.")
 

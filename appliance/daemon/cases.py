@@ -8,19 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from operator import itemgetter
-from typing import TYPE_CHECKING
 
 from lungstage.appliance.config.logs import logger
+from lungstage.appliance.config.settings import Settings
 from lungstage.appliance.daemon.absence import Absence
 from lungstage.appliance.daemon.examination import Examiner, Prepare
 from lungstage.appliance.daemon.open_cases import OpenCase, OpenCases
+from lungstage.appliance.dicom.cases import Case
+from lungstage.appliance.intake.study_index import StudyIndex
 from lungstage.appliance.state.job import JobState
-
-if TYPE_CHECKING:
-    from lungstage.appliance.config.settings import Settings
-    from lungstage.appliance.dicom.cases import Case
-    from lungstage.appliance.intake.study_index import StudyIndex
-    from lungstage.appliance.state.ledger import Ledger
+from lungstage.appliance.state.ledger import Ledger
 
 EXAMINATION_BUDGET_SECONDS = 0.5
 """After so long a round of examinations makes room for other work."""

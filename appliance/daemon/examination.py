@@ -6,9 +6,10 @@ A refusal is pronounced only on a case that has come to rest.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from lungstage.appliance.config.logs import defect, logger
+from lungstage.appliance.config.settings import Settings
 from lungstage.appliance.contract.errors import (
     DefectError,
     ExhaustedError,
@@ -18,15 +19,12 @@ from lungstage.appliance.contract.errors import (
     Refused,
     Unavailable,
 )
+from lungstage.appliance.daemon.open_cases import OpenCase, OpenCases
+from lungstage.appliance.dicom.cases import Case
+from lungstage.appliance.intake.study_index import StudyIndex
 from lungstage.appliance.state.job import IN_HAND_STATES, Job, JobState
-
-if TYPE_CHECKING:
-    from lungstage.appliance.config.settings import Settings
-    from lungstage.appliance.daemon.open_cases import OpenCase, OpenCases
-    from lungstage.appliance.dicom.cases import Case
-    from lungstage.appliance.intake.study_index import StudyIndex
-    from lungstage.appliance.state.ledger import Ledger
-    from lungstage.appliance.workers.messages import SealedPlan
+from lungstage.appliance.state.ledger import Ledger
+from lungstage.appliance.workers.messages import SealedPlan
 
 
 class Prepare(Protocol):

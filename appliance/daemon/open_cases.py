@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from lungstage.appliance.dicom.cases import Case
-    from lungstage.appliance.state.job import Job
-    from lungstage.appliance.workers.messages import Answer, SealedPlan
+from lungstage.appliance.dicom.cases import Case
+from lungstage.appliance.state.job import Job
+from lungstage.appliance.workers.messages import Answer, SealedPlan
 
 
 def content_digest(case: Case) -> str:
@@ -37,44 +35,20 @@ class Task:
 
 @dataclass(slots=True)
 class OpenCase:
-    """A case whose job has not come to an end.
-
-    Attributes
-    ----------
-    key
-        Of the case.
-    changed_at
-        When its content last changed, on the daemon's monotonic clock as all times here.
-    version, content
-        What tells it from what it was: with the places of its files, and without.
-    case
-        What it holds, for as long as it is worked on: a hundred cases that wait are many headers.
-    due
-        When to examine it again although nothing came.
-    report_at
-        When to report that it waits.
-    examined_at, cost
-        When the last examination ended, and how many seconds it took.
-    failures
-        Examinations that failed by a defect of ours.
-    plan
-        What its ready job needs to be staged.
-    task
-        Its job in hand.
-    """
+    """A case whose job has not come to an end; moments are the daemon's monotonic clock's."""
 
     key: str
     changed_at: float
-    version: int | None = None
+    version: int | None = None  # of the case as it was met, with the places of its files
     content: str = ""
-    case: Case | None = None
-    due: float | None = None
-    report_at: float | None = None
+    case: Case | None = None  # while it is worked on: a hundred cases that wait are many headers
+    due: float | None = None  # when to examine it again although nothing came
+    report_at: float | None = None  # when to report that it waits
     examined_at: float = float("-inf")
-    cost: float = 0.0
-    failures: int = 0
-    plan: SealedPlan | None = None
-    task: Task | None = None
+    cost: float = 0.0  # seconds that the last examination took
+    failures: int = 0  # of examinations, by a defect of ours
+    plan: SealedPlan | None = None  # what its ready job needs to be staged
+    task: Task | None = None  # its job in hand
 
     @property
     def at_hand(self) -> Case:

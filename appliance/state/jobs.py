@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from lungstage.appliance.contract.errors import Reason, ReasonCode
 from lungstage.appliance.state.database import DatabaseReader
@@ -20,10 +22,7 @@ def utc_now() -> datetime:
 WAITS_SINCE = "coalesce(waiting_since, opened_at)"
 """SQL for since when a job waits: the column may be younger than the job."""
 
-_PLAIN = (
-    "id", "case_key", "study_instance_uid", "series_instance_uid", "anchor", "content", "fingerprint", "reader",
-    "bundle_digest", "attempts", "sr_path", "sr_sop_instance_uid", "sr_series_instance_uid",
-)  # fmt: skip
+_FIELDS = frozenset(field.name for field in fields(Job))
 
 
 def among(states: Iterable[JobState]) -> str:
@@ -159,18 +158,16 @@ class Jobs:
 def job_of(row: sqlite3.Row) -> Job:
     """Read a row of the table of jobs."""
     state, code, outcome = JobState(row["state"]), row["reason_code"], row["outcome"]
-    waits = state in WAITING_STATES
-    return Job(
-        **{name: row[name] for name in _PLAIN},
-        state=state,
-        reason=None if code is None else Reason(ReasonCode(code), row["reason_message"]),
-        opened_at=datetime.fromisoformat(row["opened_at"]),
-        created_at=_moment(row["created_at"]),
-        updated_at=datetime.fromisoformat(row["updated_at"]),
-        waiting_since=_moment(row["waiting_since"] or row["opened_at"]) if waits else None,
-        outcome=None if outcome is None else json.loads(outcome),
-        canary=bool(row["canary"]),
-    )
+    since = (row["waiting_since"] or row["opened_at"]) if state in WAITING_STATES else None
+    read: dict[str, Any] = {
+        "state": state,
+        "reason": None if code is None else Reason(ReasonCode(code), row["reason_message"]),
+        **{name: _moment(row[name]) for name in ("opened_at", "created_at", "updated_at")},
+        "waiting_since": _moment(since),
+        "outcome": None if outcome is None else json.loads(outcome),
+        "canary": bool(row["canary"]),
+    }
+    return Job(**{name: row[name] for name in _FIELDS - read.keys()}, **read)
 
 
 def _moment(text: str | None) -> datetime | None:

@@ -59,22 +59,14 @@ class Ledger:
         self.jobs = Jobs(database, now)
         self.audit = Audit(database.folder)
 
-    def open_job(
-        self,
-        case_key: str,
-        study_instance_uid: str,
-        series_instance_uid: str | None,
-        anchor: str,
-        *,
-        canary: bool = False,
-    ) -> Job:
+    def open_job(self, case_key: str, study: str, series: str | None, anchor: str, *, canary: bool = False) -> Job:
         """Make a new job, waiting to be examined."""
         now = self.now().isoformat()
         sql = (
             "INSERT INTO jobs (case_key, study_instance_uid, series_instance_uid, anchor, state, opened_at, updated_at,"
             " canary) VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING *"
         )
-        values = (case_key, study_instance_uid, series_instance_uid, anchor, JobState.WAITING, now, now, canary)
+        values = (case_key, study, series, anchor, JobState.WAITING, now, now, canary)
         with self.database.transaction():
             job = job_of(self.database.query(sql, values)[0])
             self._tell("opened", job)
