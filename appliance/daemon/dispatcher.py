@@ -148,6 +148,8 @@ class Dispatcher:
         return site.of_study(job.study_instance_uid)
 
     def _take_in(self, task: Task, became: Future[Answer]) -> None:
+        case = self._cases[task.job.case_key]
+        case.task = None
         error = became.exception()
         if error is not None:
             self._failed(task.job, error)
@@ -155,21 +157,19 @@ class Dispatcher:
         answer = became.result()
         sr = answer.documents[-1]
         documents = {document.name: document.sha256 for document in answer.documents}
-        task.job = self._claims.report_ready(
+        job = self._claims.report_ready(
             task.job.id, _discreet(answer.outcome), sr.sop_instance_uid, sr.series_instance_uid, documents
         )
-        task.answer = answer
+        case.task = Task(job, task.ticket, answer)
 
     def _failed(self, job: Job, error: BaseException) -> None:
-        case = self._cases[job.case_key]
-        case.task = None
         if isinstance(error, Refused):
             self._ledger.refuse(job.id, error.reason, content=job.content, fingerprint=job.fingerprint)
             self._cases.close(job)
             logger.warning("refused", extra=job.uids | {"code": error.reason.code})
         elif isinstance(error, Held):
             self._ledger.wait(job.id, error.reason, content=job.content)
-            case.report_at = self._clock() + self._settings.report_after_seconds
+            self._cases[job.case_key].report_at = self._clock() + self._settings.report_after_seconds
         elif isinstance(error, (Unavailable, OSError)):
             self._claims.release(job.id, counted=False)
             self._back_off(job, error)

@@ -24,7 +24,7 @@ def content_digest(case: Case) -> str:
     return hashlib.sha256("\n".join(sorted(parts)).encode(errors="surrogatepass")).hexdigest()
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Task:
     """A claimed job: its number at the processes that stage it, then the answer that waits to be delivered."""
 

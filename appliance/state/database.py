@@ -71,10 +71,12 @@ _MIGRATIONS = (
     "ALTER TABLE reports ADD COLUMN predecessor TEXT",
     # A canary under way is looked for by its study, and often before there is a job.
     "CREATE INDEX jobs_by_study ON jobs (study_instance_uid)",
-    # A stage is a cancer's; and which release migrated the ledger, for an older one to name.
-    "UPDATE jobs SET state = 'report_ready' WHERE state = 'staged';"
-    "CREATE TABLE migrations (schema_version INTEGER PRIMARY KEY, software TEXT NOT NULL)",
+    # A stage is a cancer's.
+    "UPDATE jobs SET state = 'report_ready' WHERE state = 'staged'",
 )
+
+# Which release brought the ledger to a version, for an older one to name.
+_WRITERS = "CREATE TABLE IF NOT EXISTS migrations (schema_version INTEGER PRIMARY KEY, software TEXT NOT NULL)"
 
 SCHEMA_VERSION = len(_MIGRATIONS)
 
@@ -127,8 +129,9 @@ class DatabaseReader:
             for statement in migration.split(";"):
                 self.query(statement)
         if version < SCHEMA_VERSION:  # to look writes nothing
+            self.query(_WRITERS)
+            self.query("INSERT OR REPLACE INTO migrations VALUES (?, ?)", (SCHEMA_VERSION, __version__))
             self.query(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            self.query("INSERT INTO migrations VALUES (?, ?)", (SCHEMA_VERSION, __version__))
 
     def query(self, sql: str, values: Iterable[object] | Mapping[str, object] = ()) -> list[sqlite3.Row]:
         """Run one statement; committed on return unless a transaction is open."""

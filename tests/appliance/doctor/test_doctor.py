@@ -385,8 +385,6 @@ def test_a_ledger_of_another_release_is_told_and_not_migrated(
 ) -> None:
     path = settings.state / "ledger.sqlite"
     with Database(path) as database:
-        if offset < 0:
-            database.query("DROP TABLE migrations")
         database.query(f"PRAGMA user_version = {SCHEMA_VERSION + offset}")
     assert verdicts(daemon.ledger, settings) == [verdict]
     with sqlite3.connect(path) as connection:

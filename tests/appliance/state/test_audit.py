@@ -392,7 +392,7 @@ def test_a_ledger_that_cannot_commit_makes_a_repeat_that_is_marked(tmp_path: Pat
     with pytest.raises(RuntimeError, match="power"):
         told_and_lost()
     again = Ledger(Database(tmp_path / "ledger.sqlite"))
-    assert again.jobs()[0].state is JobState.WAITING
+    assert again.jobs.find()[0].state is JobState.WAITING
     again.hold(job.id, reason, content="c")
     assert [(e.event, e.repeats) for e in entries(tmp_path)] == [
         ("job_opened", None),
