@@ -25,6 +25,7 @@ from lungstage.appliance.model.bundle_files import BUNDLE_FILES, SIGNATURE_FILE,
 from lungstage.appliance.model.signature import PublicKey
 from lungstage.appliance.state import chain
 from lungstage.appliance.state.audit import Audit
+from lungstage.appliance.state.claims import Claims
 from lungstage.appliance.state.database import Database
 from lungstage.appliance.state.heartbeat import read as read_heartbeat
 from lungstage.appliance.state.job import JobState
@@ -572,7 +573,7 @@ class SwappingHouse(House):
 
     def answered_by(self) -> list[tuple[str, str | None]]:
         names = {digest_of(files): name for files, name in ((OLD, "old"), (NEW, "new"), (NEWER, "newer"))}
-        return [(job.state.value, job.bundle_digest and names[job.bundle_digest]) for job in self.ledger.jobs()]
+        return [(job.state.value, job.bundle_digest and names[job.bundle_digest]) for job in self.ledger.jobs.find()]
 
 
 @pytest.fixture
@@ -653,7 +654,7 @@ def test_a_report_that_waits_for_the_outbox_stays_the_old_bundle_s(house: Swappi
     house.run(5)
     house.exchange()
     house.run(5)
-    assert house.answered_by() == [("staged", "old")]
+    assert house.answered_by() == [("report_ready", "old")]
     (house.root / "elsewhere").rename(house.outbox)
     house.run(70)
     assert house.answered_by() == [("delivered", "old")]
@@ -732,7 +733,7 @@ def test_a_job_planned_for_another_bundle_is_not_claimed(house: SwappingHouse) -
 
     job = house.ledger.open_job("1.5", "1", "1.5", "1.5.1")
     house.ledger.ready(job.id, content="c", fingerprint="f", bundle_digest=digest_of(OLD))
-    assert house.ledger.claim(timedelta(seconds=5), digest_of(NEW)) is None
-    claimed = house.ledger.claim(timedelta(seconds=5), digest_of(OLD))
+    assert Claims(house.ledger).claim(timedelta(seconds=5), digest_of(NEW)) is None
+    claimed = Claims(house.ledger).claim(timedelta(seconds=5), digest_of(OLD))
     assert claimed is not None
     assert claimed.state is JobState.CLAIMED

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from lungstage.appliance.contract.errors import DefectError, ExhaustedError, Held, Refused, Unavailable
-from lungstage.appliance.daemon.cases import content_digest
+from lungstage.appliance.daemon.open_cases import content_digest
 from lungstage.appliance.dicom.cases import assemble
 from lungstage.appliance.dicom.header import Header, headers_from_json, headers_to_json
 from lungstage.appliance.model.bundle_files import read_files
