@@ -15,6 +15,8 @@ from pathlib import Path
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
+from lungstage.appliance.contract.plain import Content
+
 _TEMPORARY = re.compile(r"\.[A-Z]{2,16}-[0-9.]{1,64}\.dcm\.part")
 _NAME = re.compile(r"[A-Z]{2,16}-[0-9.]{1,64}\.dcm")
 
@@ -36,7 +38,7 @@ class Document:
     name: str
     sop_instance_uid: str
     series_instance_uid: str
-    content: bytes
+    content: Content
 
     @property
     def sha256(self) -> str:
