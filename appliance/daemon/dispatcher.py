@@ -25,7 +25,7 @@ from lungstage.appliance.workers.messages import Answer, SealedPlan
 
 
 class Stagers(Protocol):
-    """Where plans are staged, several at a time: :class:`workers.process.WorkerPool` over the step ``stage``."""
+    """Where plans are staged, several at a time: :class:`workers.bundle_workers.Workers`."""
 
     def free(self) -> bool:
         """Whether another plan can be taken."""
