@@ -11,8 +11,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -139,6 +139,7 @@ ALARMS = {  # what is scraped every minute -> the alert that it raises in the en
     'lungstage_oldest_waiting_seconds: "0+300x30"': "LungstageWaits",
     'lungstage_jobs{state="staged"}: "1x30"': "LungstageNotDelivering",
     'lungstage_studies_total{state="refused",reason="internal_error"}: "0x10 1x20"': "LungstageDefect",
+    'lungstage_ledger_available: "0x30"': "LungstageLedger",
     'lungstage_canary_well: "1x20 0x10"': "LungstageCanary",
 }
 QUIET = [
@@ -147,6 +148,7 @@ QUIET = [
     'lungstage_jobs{state="staged"}: "1x9 0x21"',
     'lungstage_jobs{state="ready"}: "9x30"',
     'lungstage_studies_total{state="refused",reason="roi_empty"}: "0+1x30"',
+    'lungstage_ledger_available: "1x30"',
     'lungstage_canary_well: "1x30"',
 ]
 
@@ -263,10 +265,9 @@ def test_a_defect_of_ours_is_told_without_its_message(
     Database(tmp_path / "ledger.sqlite").close()
     port = free_port()
     with serving(PrometheusMeter(tmp_path).registry, port):
-        with pytest.raises(urllib.error.HTTPError) as caught:
-            scrape(port)
-        assert caught.value.code == 500
-        caught.value.close()
+        found = samples(scrape(port))
+    assert found["lungstage_ledger_available"] == 0
+    assert found["lungstage_studies_total delivered"] == 0, "all else is still told"
     assert [record.msg for record in caplog.records] == ["metrics_defect"]
     assert SECRET not in str([record.__dict__ for record in caplog.records]) + capfd.readouterr().err
 
@@ -275,13 +276,29 @@ def test_a_client_that_hangs_up_or_says_nothing_disturbs_nobody(
     house: Metered, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert prometheus._Handler.timeout <= 10
-    monkeypatch.setattr(prometheus._Handler, "timeout", 0.2)
     with socket.create_connection(("127.0.0.1", house.port)) as one:
-        one.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        one.sendall(b"GET /metrics HTTP/1.0\r\n")
         one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # closing resets
     with socket.create_connection(("127.0.0.1", house.port)):
+        started = time.monotonic()
         assert scrape(house.port)
+        assert time.monotonic() - started < prometheus._Handler.timeout, "it waited for the silent one"
+    monkeypatch.setattr(prometheus._Handler, "timeout", 0.2)
+    threads = threading.active_count()
+    with socket.create_connection(("127.0.0.1", house.port)) as silent:
+        assert silent.recv(1) == b"", "it is let go"
+    until(lambda: threading.active_count() <= threads)
     assert capfd.readouterr().err == ""
+
+
+def test_no_name_is_looked_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("a name server is asked")
+
+    for name in ("getfqdn", "gethostbyaddr", "gethostbyname", "getaddrinfo", "getnameinfo"):
+        monkeypatch.setattr(socket, name, fail)
+    with serving(PrometheusMeter(tmp_path).registry, 0):
+        pass
 
 
 def test_only_the_loopback_interface_answers(house: Metered) -> None:
