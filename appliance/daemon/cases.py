@@ -23,6 +23,7 @@ from lungstage.appliance.contract.errors import (
     Refused,
     Unavailable,
 )
+from lungstage.appliance.contract.source import Source
 from lungstage.appliance.state.job import IN_HAND_STATES, Job, JobState
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class _Entry:
         return self.due is None and self.report_at is None
 
 
-class Cases:
+class Cases(Source):
     """The cases on one index.
 
     Parameters

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,6 +14,7 @@ from lungstage.appliance.config.logs import defect, logger
 from lungstage.appliance.config.settings import Settings
 from lungstage.appliance.contract.case import Predecessor
 from lungstage.appliance.contract.errors import ExhaustedError, Held, LungstageError, Refused, Unavailable
+from lungstage.appliance.contract.source import Source
 from lungstage.appliance.daemon.cases import Cases, given_up
 from lungstage.appliance.dicom.names import may_be_told
 from lungstage.appliance.report import outbox
@@ -23,7 +24,7 @@ from lungstage.appliance.state.ledger import Ledger
 from lungstage.appliance.workers.messages import Answer, SealedPlan
 
 
-class Stagers(Protocol):
+class Stagers(Source, Protocol):
     """Where plans are staged, several at a time: :class:`workers.process.WorkerPool` over the step ``stage``."""
 
     def free(self) -> bool:
@@ -37,14 +38,8 @@ class Stagers(Protocol):
     def finished(self) -> Iterable[tuple[int, Future[Answer]]]:
         """Give each plan that has come to an end: its ticket, and what became of it."""
 
-    def descriptors(self) -> list[int]:
-        """File descriptors that become readable when one has."""
 
-    def next_due(self) -> float | None:
-        """When the first has taken too long."""
-
-
-class Dispatcher:
+class Dispatcher(Source):
     """Has ready jobs staged and delivers their documents.
 
     Parameters
@@ -59,11 +54,6 @@ class Dispatcher:
         A monotonic clock.
     canary_outbox
         Where the reports of canaries go.
-
-    Attributes
-    ----------
-    resume_at
-        When to go on after something was unavailable.
     """
 
     def __init__(
@@ -82,7 +72,18 @@ class Dispatcher:
         self._in_hand: dict[int, Job] = {}
         self._undelivered: deque[tuple[Job, Answer]] = deque()
         self._failures = 0
-        self.resume_at = -1e9
+        self._resume_at = -1e9  # after something was unavailable
+
+    def next_due(self) -> float | None:
+        """When to go on after a pause, or when the first plan in hand has taken too long."""
+        due = self._stagers.next_due()
+        if self._clock() >= self._resume_at:
+            return due
+        return self._resume_at if due is None else min(due, self._resume_at)
+
+    def descriptors(self) -> Sequence[int]:
+        """File descriptors that become readable when a plan was staged."""
+        return self._stagers.descriptors()
 
     def forget(self) -> None:
         """Drop what is in hand, whose answers will not be heeded; who calls this releases the ledger's claims."""
@@ -91,7 +92,7 @@ class Dispatcher:
 
     def encourage(self) -> None:
         """End the pause: a new job is not made to wait because an older one met a disk that was away."""
-        self.resume_at = -1e9
+        self._resume_at = -1e9
 
     def in_hand(self) -> int:
         """Jobs that are being staged."""
@@ -111,14 +112,14 @@ class Dispatcher:
             if job is not None:
                 self._take_in(job, became)
                 progress = True
-        if self._clock() < self.resume_at:
+        if self._clock() < self._resume_at:
             return progress
         while self._undelivered:
             if not self._deliver(*self._undelivered[0]):
                 return progress
             self._undelivered.popleft()
             progress = True
-        while claim and self._clock() >= self.resume_at and self._ledger.any_ready() and self._stagers.free():
+        while claim and self._clock() >= self._resume_at and self._ledger.any_ready() and self._stagers.free():
             lease = timedelta(seconds=self._settings.lease_seconds)
             job = self._ledger.claim(lease, self._cases.bundle_digest)
             if job is None:
@@ -199,7 +200,7 @@ class Dispatcher:
 
     def _back_off(self, job: Job, error: BaseException) -> None:
         self._failures += 1
-        self.resume_at = self._clock() + pause_after(self._failures, self._settings)
+        self._resume_at = self._clock() + pause_after(self._failures, self._settings)
         logger.warning("unavailable", extra=_about(job) | {"error": type(error).__name__, "why": told(error)})
 
     def _give_up(self, job: Job, error: BaseException) -> None:
