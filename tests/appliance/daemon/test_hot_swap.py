@@ -57,7 +57,7 @@ REFUSED = Refused(ReasonCode.BUNDLE_SELF_TEST_FAILED, "It is not what it was.")
 
 @dataclass
 class Trial:
-    """A workers that tries a bundle, and takes as long as the test wants."""
+    """Processes that try a bundle, and take as long as the test wants."""
 
     files: BundleFiles
     ready: bool = False
