@@ -54,6 +54,8 @@ class Dispatcher(Source):
         A monotonic clock.
     canary_outbox
         Where the reports of canaries go.
+    prove_outbox
+        Raises Unavailable where the outbox is not the folder that it was.
     """
 
     def __init__(
@@ -64,7 +66,9 @@ class Dispatcher(Source):
         stagers: Stagers,
         clock: Callable[[], float],
         canary_outbox: Path | None = None,
+        prove_outbox: Callable[[], None] = lambda: None,
     ) -> None:
+        self._prove_outbox = prove_outbox
         self._canary_outbox = canary_outbox or settings.outbox
         self._ledger, self._cases, self._settings = ledger, cases, settings
         self._stagers, self._clock = stagers, clock
@@ -185,7 +189,11 @@ class Dispatcher(Source):
         """Deliver an answer; False where that has to be tried again."""
         try:
             folder = self._canary_outbox if job.canary else self._settings.outbox
+            if not job.canary:
+                self._prove_outbox()
             paths = outbox.deliver(answer.documents, folder)
+            if not job.canary:  # it may have gone in between; to deliver again does no harm
+                self._prove_outbox()
         except (Unavailable, OSError) as error:
             self._back_off(job, error)  # it stays staged, with its documents in hand
             return False

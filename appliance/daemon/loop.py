@@ -20,6 +20,7 @@ from lungstage.appliance.contract.source import Source, descriptors, next_due
 from lungstage.appliance.daemon.canary import Canary
 from lungstage.appliance.daemon.cases import Cases, Prepare
 from lungstage.appliance.daemon.dispatcher import Dispatcher, Stagers, pause_after, told
+from lungstage.appliance.daemon.folder_guard import FolderGuard
 from lungstage.appliance.daemon.hot_swap import HotSwap
 from lungstage.appliance.daemon.metrics import Meter
 from lungstage.appliance.daemon.periodic import Periodic
@@ -103,7 +104,11 @@ class Daemon:
         is_canary = (lambda _: False) if canary is None else canary.is_one
         self._cases = Cases(self._ledger, bundle_digest, settings, index, steps.prepare, clock, is_canary)
         canary_outbox = None if canary is None else canary.outbox
-        self._dispatcher = Dispatcher(self._ledger, self._cases, settings, steps.stagers, clock, canary_outbox)
+        self._inbox_guard = FolderGuard("inbox", settings.inbox, settings.state, strict=False)
+        self._outbox_guard = FolderGuard("outbox", settings.outbox, settings.state, strict=True)
+        self._dispatcher = Dispatcher(
+            self._ledger, self._cases, settings, steps.stagers, clock, canary_outbox, self._outbox_guard.prove
+        )
         self._heartbeat = Periodic(settings.heartbeat_seconds, self._beat, clock)
         self._upkeep = Upkeep(self._ledger, settings, clock)
         sources = (self._heartbeat, canary, swap, self._scanner, self._cases, self._upkeep, self._dispatcher)
@@ -185,6 +190,7 @@ class Daemon:
         """Look at the inboxes where it is time to; True when a job became ready."""
         if not self._begin_anew and self._clock() < self._scanner.earliest():
             return False
+        self._inbox_guard.prove()
         changed = self._scanner.look()
         self._meter.looked(self._inbox.scan_cost, len(self._inbox))
         if self._begin_anew:
@@ -217,6 +223,7 @@ class Daemon:
                     in_hand=self._dispatcher.in_hand(),
                     overdue=overdue,
                     canary=self._canary.well if self._canary else None,
+                    outbox_replaced=self._outbox_guard.is_replaced(),
                 ),
             )
 

@@ -114,6 +114,7 @@ class _StateCollector(Collector):
     def _heartbeat(self) -> Iterable[Metric]:
         if (beat := heartbeat.read(self._state)) is not None:
             yield _gauge("lungstage_heartbeat_timestamp_seconds", "Last sign of life.", beat.at.timestamp())
+            yield _gauge("lungstage_outbox_replaced", "Whether the outbox is another folder.", beat.outbox_replaced)
             if beat.canary is not None:
                 yield _gauge("lungstage_canary_well", "Whether the last canary came through.", beat.canary)
 

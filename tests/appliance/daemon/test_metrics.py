@@ -112,6 +112,7 @@ def test_what_happened_is_what_is_scraped(house: Metered) -> None:
     assert abs(found["lungstage_heartbeat_timestamp_seconds"] - time.time()) < 60
     assert found["lungstage_oldest_waiting_seconds"] > 0
     assert found["lungstage_ledger_available"] == 1
+    assert found["lungstage_outbox_replaced"] == 0
     assert found[f"lungstage_bundle_info {BUNDLE.digest}"] == 1
     assert not UID.search(re.sub(r'version="[^"]*"', "", text)), "a label or a help text bears a UID"
     assert SECRET not in text
@@ -140,6 +141,7 @@ ALARMS = {  # what is scraped every minute -> the alert that it raises in the en
     'lungstage_jobs{state="staged"}: "1x30"': "LungstageNotDelivering",
     'lungstage_studies_total{state="refused",reason="internal_error"}: "0x10 1x20"': "LungstageDefect",
     'lungstage_ledger_available: "0x30"': "LungstageLedger",
+    'lungstage_outbox_replaced: "0x20 1x10"': "LungstageOutbox",
     'lungstage_canary_well: "1x20 0x10"': "LungstageCanary",
 }
 QUIET = [
@@ -149,6 +151,7 @@ QUIET = [
     'lungstage_jobs{state="ready"}: "9x30"',
     'lungstage_studies_total{state="refused",reason="roi_empty"}: "0+1x30"',
     'lungstage_ledger_available: "1x30"',
+    'lungstage_outbox_replaced: "0x30"',
     'lungstage_canary_well: "1x30"',
 ]
 
@@ -187,6 +190,14 @@ def test_the_rules_of_the_documentation_raise_their_alerts_and_no_others(tmp_pat
 def _labels(series: str) -> str:
     found = re.findall(r'(\w+)="(\w+)"', series.split(":")[0])
     return "{" + ", ".join(f"{name}: {value}" for name, value in found) + "}"
+
+
+def test_an_outbox_in_place_of_another_is_told(house: Metered) -> None:
+    house.run(1)
+    house.outbox.rename(house.root / "elsewhere")
+    house.outbox.mkdir()
+    house.run(5)
+    assert samples(scrape(house.port))["lungstage_outbox_replaced"] == 1
 
 
 def test_a_case_that_stays_held_is_counted_once(house: Metered) -> None:
@@ -325,7 +336,7 @@ def test_a_port_that_is_taken_keeps_the_daemon_from_starting(tmp_path: Path) -> 
         house = House(tmp_path, metrics_port=port)
         with pytest.raises(Unavailable, match=f"Port {port} of 127.0.0.1"), _metering(house.settings):
             raise AssertionError("it must not start")
-        command = [*RUN, "run", "--inbox", tmp_path / "i", "--outbox", tmp_path / "o", "--bundle", tmp_path]
+        command = [*RUN, "run", "--inbox", house.inbox, "--outbox", tmp_path / "o", "--bundle", tmp_path]
         done = subprocess.run(
             list(map(str, command)), env=ENVIRONMENT | {"LUNGSTAGE_METRICS_PORT": str(port)},
             capture_output=True, text=True, timeout=60, check=False,
@@ -361,7 +372,7 @@ def test_a_process_that_is_started_anew_is_counted(tmp_path: Path, shipped_bundl
 def traced(root: Path, bundle: Path, **settings: str) -> Iterator[subprocess.Popen[str]]:
     """Run the real daemon under strace, from its ``ready`` to its end."""
     command = ["strace", "-f", "-qq", "-o", root / "trace", "-e", "trace=socket,connect,bind,listen,sendto"]
-    command += [*RUN, "run", "--inbox", root / "inbox", "--outbox", root / "outbox", "--bundle", bundle]
+    command += [*RUN, "run", "--create", "--inbox", root / "inbox", "--outbox", root / "outbox", "--bundle", bundle]
     with subprocess.Popen(
         list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=ENVIRONMENT | {f"LUNGSTAGE_{name.upper()}": value for name, value in settings.items()},

@@ -20,8 +20,10 @@ import pytest
 from typer.testing import CliRunner
 
 from lungstage.appliance.cli.main import app
+from lungstage.appliance.config import disks
 from lungstage.appliance.config.settings import Settings, load_settings
 from lungstage.appliance.contract.errors import Reason, ReasonCode
+from lungstage.appliance.daemon.folder_guard import FolderGuard
 from lungstage.appliance.daemon.start import sole_daemon
 from lungstage.appliance.doctor import daemon, examination, folders, host, machine, software
 from lungstage.appliance.doctor.finding import Finding, Verdict
@@ -107,7 +109,7 @@ def test_a_folder_that_is_a_file(settings: Settings, name: str) -> None:
     assert verdicts(getattr(folders, name), settings) == [PROBLEM]
 
 
-@pytest.mark.parametrize(("name", "verdict"), [("inbox", WARNING), ("outbox", WARNING), ("state", OK)])
+@pytest.mark.parametrize(("name", "verdict"), [("inbox", PROBLEM), ("outbox", WARNING), ("state", OK)])
 def test_a_folder_that_is_still_to_be_made(settings: Settings, name: str, verdict: Verdict) -> None:
     getattr(settings, name).rmdir()
     assert verdicts(getattr(folders, name), settings) == [verdict]
@@ -129,6 +131,19 @@ def test_permissions_are_those_of_the_user_who_asks(settings: Settings) -> None:
         assert verdicts(folders.user, settings) == [WARNING]
 
 
+@pytest.mark.parametrize("name", ["inbox", "outbox"])
+def test_a_folder_whose_share_is_not_mounted(settings: Settings, name: str) -> None:
+    folder, check = getattr(settings, name), getattr(folders, name)
+    FolderGuard(name, folder, settings.state, strict=True).prove()
+    assert verdicts(check, settings) == [OK], "as a daemon has seen it"
+    memory = settings.state / f"{name}-place.json"
+    known = json.loads(memory.read_text())
+    known["place"] |= {"kind": "nfs4", "source": "pacs:/export", "inside": "/"}
+    memory.write_text(json.dumps(known))
+    ((verdict, sentence),) = found(check, settings)
+    assert (verdict, "was mounted (nfs4)" in sentence) == (PROBLEM, True)
+
+
 def test_a_closed_folder_in_the_inbox(settings: Settings) -> None:
     (settings.inbox / "study").mkdir(mode=0o700)
     assert as_nobody(folders.inbox, settings) == [WARNING]
@@ -140,7 +155,7 @@ def test_a_disk_that_takes_nothing(settings: Settings, name: str, number: int, m
     def fail(_: int) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(folders.os, "fsync", fail)
+    monkeypatch.setattr(disks.os, "fsync", fail)
     ((verdict, sentence),) = found(getattr(folders, name), settings)
     assert verdict is PROBLEM
     assert os.strerror(number) in sentence
@@ -383,6 +398,7 @@ def test_a_daemon_at_work_and_none(settings: Settings) -> None:
         (190, {}, PROBLEM, "190 s old"),
         (1, {"overdue": 2}, PROBLEM, "2 studies"),
         (1, {"canary": False}, PROBLEM, "canary"),
+        (1, {"outbox_replaced": True}, PROBLEM, "delivers nothing"),
         (1, {"canary": True}, OK, "1 studies in hand"),
     ],
 )
