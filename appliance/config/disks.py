@@ -47,8 +47,15 @@ class Place:
         return was_mounted and not is_mounted and not self.is_same(now)
 
 
-def place_of(folder: Path) -> Place:
+def place_of(folder: Path, known: Place | None = None) -> Place:
     """Return which folder lies at a path; it is opened, so that one that is mounted on demand is mounted.
+
+    Parameters
+    ----------
+    folder
+        The path.
+    known
+        What is returned, without looking through all mounts, where device and inode are its.
 
     Raises
     ------
@@ -58,6 +65,8 @@ def place_of(folder: Path) -> Place:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         status = os.fstat(descriptor)
+        if known is not None and (status.st_dev, status.st_ino) == (known.device, known.inode):
+            return known
         with contextlib.suppress(OSError, StopIteration):
             about = Path(f"/proc/self/fdinfo/{descriptor}").read_text(encoding="ascii")
             mount = next(int(line.split()[1]) for line in about.splitlines() if line.startswith("mnt_id:"))

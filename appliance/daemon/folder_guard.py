@@ -48,21 +48,21 @@ class FolderGuard:
             When it is another, or cannot be opened.
         """
         try:
-            now = place_of(self._folder)
+            now = place_of(self._folder, self._known if self._was_seen else None)
         except OSError as error:
             raise Unavailable(f"The {self._name} cannot be opened: {error.strerror}.") from error
         was_other, self._is_other = self._is_other, self._is_another(now)
-        if self._is_other and not was_other:
-            logger.warning(
-                f"{self._name}_replaced", extra={"file_system": now.kind, "was": self._known and self._known.kind}
-            )
+        if self._strict and self._is_other != was_other:  # of the inbox, whoever waits for it says so
+            about = {"file_system": now.kind, "known": self._known and self._known.kind}
+            if self._is_other:
+                logger.warning("outbox_replaced", extra=about)
+            else:
+                logger.info("outbox_back", extra=about)
         if self._is_other:
             raise Unavailable(
                 f"The {self._name} is not the folder that it was; is its disk or share mounted? It is waited for. "
                 f"If another one is meant, remove {_file_of(self._name)} from the state folder and restart the daemon."
             )
-        if was_other:
-            logger.info(f"{self._name}_back", extra={"file_system": now.kind})
         if now != self._known or not self._was_seen:
             self._known, self._was_seen = now, True
             with contextlib.suppress(OSError):  # it is needed at the next start at the soonest

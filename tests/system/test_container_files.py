@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 
 from lungstage.appliance.cli.main import app
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def _instructions() -> list[tuple[str, str]]:

@@ -69,6 +69,9 @@ def test_a_place_is_what_the_system_says(tmp_path: Path) -> None:
     assert place_of(Path("/proc")).kind == "proc"
     assert place_of(Path("/proc")).inside == "/"
     assert place.inside.endswith(tmp_path.name)
+    (tmp_path / "other").mkdir()
+    assert place_of(tmp_path, place) is place
+    assert place_of(tmp_path / "other", place) == place_of(tmp_path / "other") != place
     with pytest.raises(FileNotFoundError):
         place_of(tmp_path / "absent")
 
@@ -78,7 +81,7 @@ class Scene:
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch, *, strict: bool = True) -> None:
         self.now = LOCAL
-        monkeypatch.setattr(folder_guard, "place_of", lambda _: self.now)
+        monkeypatch.setattr(folder_guard, "place_of", lambda *_: self.now)
         self.root, self.strict = root, strict
         self.start()
 
@@ -232,7 +235,7 @@ def test_studies_in_an_inbox_that_is_not_mounted_are_not_gone(house: House, monk
     mounted = True
     there = {house.inbox: SHARE, house.outbox: place_of(house.outbox)}
     bare = {house.inbox: LOCAL, house.outbox: there[house.outbox]}
-    monkeypatch.setattr(folder_guard, "place_of", lambda folder: (there if mounted else bare)[folder])
+    monkeypatch.setattr(folder_guard, "place_of", lambda folder, _: (there if mounted else bare)[folder])
     put_study(house.inbox / "study")
     spare = (house.inbox / "study" / "1.5-2.dcm").rename(house.root / "spare")
     house.run(10)
