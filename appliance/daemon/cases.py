@@ -11,6 +11,7 @@ from operator import itemgetter
 
 from lungstage.appliance.config.logs import logger
 from lungstage.appliance.config.settings import Settings
+from lungstage.appliance.contract.source import Source
 from lungstage.appliance.daemon.absence import Absence
 from lungstage.appliance.daemon.examination import Examiner, Prepare
 from lungstage.appliance.daemon.open_cases import OpenCase, OpenCases
@@ -23,7 +24,7 @@ EXAMINATION_BUDGET_SECONDS = 0.5
 """After so long a round of examinations makes room for other work."""
 
 
-class Cases:
+class Cases(Source):
     """The cases on one index.
 
     Parameters

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,6 +13,7 @@ from lungstage.appliance.config.logs import defect, logger
 from lungstage.appliance.config.settings import Settings
 from lungstage.appliance.contract.case import Predecessor
 from lungstage.appliance.contract.errors import ExhaustedError, Held, LungstageError, Refused, Unavailable
+from lungstage.appliance.contract.source import Source
 from lungstage.appliance.daemon.examination import given_up
 from lungstage.appliance.daemon.open_cases import OpenCases, Task
 from lungstage.appliance.dicom.names import may_be_told
@@ -24,7 +25,7 @@ from lungstage.appliance.state.ledger import Ledger
 from lungstage.appliance.workers.messages import Answer, SealedPlan
 
 
-class Stagers(Protocol):
+class Stagers(Source, Protocol):
     """Where plans are staged, several at a time: :class:`workers.bundle_workers.Workers`."""
 
     def free(self) -> bool:
@@ -38,14 +39,8 @@ class Stagers(Protocol):
     def finished(self) -> Iterable[tuple[int, Future[Answer]]]:
         """Give each plan that has come to an end: its ticket, and what became of it."""
 
-    def descriptors(self) -> list[int]:
-        """File descriptors that become readable when one has."""
 
-    def next_due(self) -> float | None:
-        """When the first has taken too long."""
-
-
-class Dispatcher:
+class Dispatcher(Source):
     """Has ready jobs staged and delivers their documents.
 
     Parameters
@@ -60,11 +55,8 @@ class Dispatcher:
         A monotonic clock.
     canary_outbox
         Where the reports of canaries go.
-
-    Attributes
-    ----------
-    resume_at
-        When to go on after something was unavailable.
+    prove_outbox
+        Raises Unavailable where the outbox is not the folder that it was.
     """
 
     def __init__(
@@ -75,17 +67,30 @@ class Dispatcher:
         stagers: Stagers,
         clock: Callable[[], float],
         canary_outbox: Path | None = None,
+        prove_outbox: Callable[[], None] = lambda: None,
     ) -> None:
+        self._prove_outbox = prove_outbox
         self._canary_outbox = canary_outbox or settings.outbox
         self._ledger, self._claims, self._cases = ledger, Claims(ledger), cases
         self._settings, self._stagers, self._clock = settings, stagers, clock
         self._tickets = 0
         self._failures = 0
-        self.resume_at = -1e9
+        self._resume_at = -1e9  # after something was unavailable
+
+    def next_due(self) -> float | None:
+        """When to go on after a pause, or when the first plan in hand has taken too long."""
+        due = self._stagers.next_due()
+        if self._clock() >= self._resume_at:
+            return due
+        return self._resume_at if due is None else min(due, self._resume_at)
+
+    def descriptors(self) -> Sequence[int]:
+        """File descriptors that become readable when a plan was staged."""
+        return self._stagers.descriptors()
 
     def encourage(self) -> None:
         """End the pause: a new job is not made to wait because an older one met a disk that was away."""
-        self.resume_at = -1e9
+        self._resume_at = -1e9
 
     def in_hand(self) -> int:
         """Jobs that are being staged."""
@@ -105,14 +110,14 @@ class Dispatcher:
             if task is not None:
                 self._take_in(task, became)
                 progress = True
-        if self._clock() < self.resume_at:
+        if self._clock() < self._resume_at:
             return progress
         for task in self._cases.tasks():
             if task.answer is not None:
                 if not self._deliver(task.job, task.answer):
                     return progress
                 progress = True
-        while claim and self._clock() >= self.resume_at and self._ledger.jobs.any_ready() and self._stagers.free():
+        while claim and self._clock() >= self._resume_at and self._ledger.jobs.any_ready() and self._stagers.free():
             lease = timedelta(seconds=self._settings.lease_seconds)
             job = self._claims.claim(lease, self._cases.bundle_digest)
             if job is None:
@@ -180,7 +185,11 @@ class Dispatcher:
         """Deliver an answer; False where that has to be tried again."""
         try:
             folder = self._canary_outbox if job.canary else self._settings.outbox
+            if not job.canary:
+                self._prove_outbox()
             paths = outbox.deliver(answer.documents, folder)
+            if not job.canary:  # it may have gone in between; to deliver again does no harm
+                self._prove_outbox()
         except (Unavailable, OSError) as error:
             self._back_off(job, error)  # its report stays ready, with its documents in hand
             return False
@@ -196,7 +205,7 @@ class Dispatcher:
 
     def _back_off(self, job: Job, error: BaseException) -> None:
         self._failures += 1
-        self.resume_at = self._clock() + pause_after(self._failures, self._settings)
+        self._resume_at = self._clock() + pause_after(self._failures, self._settings)
         logger.warning("unavailable", extra=job.uids | {"error": type(error).__name__, "why": told(error)})
 
     def _give_up(self, job: Job, error: BaseException) -> None:

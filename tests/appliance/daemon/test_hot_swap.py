@@ -145,7 +145,7 @@ def test_a_bundle_that_does_not_change_is_read_once_and_never_tried(
     place.run(600)
     assert (len(reads), place.candidates.tried, place.events) == (1, [], [])
     assert place.swap.next_due() is None
-    assert place.swap.descriptors() == []
+    assert list(place.swap.descriptors()) == []
 
 
 def test_a_new_bundle_is_tried_once_it_rests_and_taken_once_it_is_set_up(place: Place) -> None:
