@@ -719,7 +719,7 @@ def test_what_is_answered_leaves_nothing_in_memory_and_what_waits_no_headers(hou
     assert house.states() == ["delivered", "refused", "held", "refused"]
     assert sorted(kept) == ["1.7", "1.8"]
     assert all(entry.case is None for entry in kept.values())
-    assert all(entry.plan is None and entry.task is None for entry in kept.values())
+    assert all(entry.plan is None and entry.in_hand is None for entry in kept.values())
     for n in range(5):
         put_slice(house.inbox / "c", "1.7", n)
     put_roi(house.inbox / "d", "1.8.98", "1.8", range(5))
