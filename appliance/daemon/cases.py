@@ -102,7 +102,7 @@ class Cases(Source):
                 known = self.open.get(case.key)
                 if known is None or known.version != hash(case):
                     became_ready |= self._meet(case, now + EXAMINATION_BUDGET_SECONDS)
-        gone = [key for key, e in self.open.items() if key not in self._index and e.plan is None and e.task is None]
+        gone = [key for key, e in self.open.items() if key not in self._index and e.plan is None and e.in_hand is None]
         for key in gone:
             del self.open[key]
         self._absence.settle(now, unread_since)

@@ -15,7 +15,7 @@ from lungstage.appliance.contract.case import Predecessor
 from lungstage.appliance.contract.errors import ExhaustedError, Held, LungstageError, Refused, Unavailable
 from lungstage.appliance.contract.source import Source
 from lungstage.appliance.daemon.examination import given_up
-from lungstage.appliance.daemon.open_cases import OpenCases, Task
+from lungstage.appliance.daemon.open_cases import InHand, OpenCases
 from lungstage.appliance.dicom.names import may_be_told
 from lungstage.appliance.report import outbox
 from lungstage.appliance.staging.covariates import Site
@@ -46,7 +46,7 @@ class Dispatcher(Source):
     Parameters
     ----------
     ledger, cases
-        Where jobs come from and what becomes of them, and what is kept of their cases: plan and task.
+        Where jobs come from and what becomes of them, and what is kept of their cases: plans, and jobs in hand.
     settings
         Where to deliver, and how patiently.
     stagers
@@ -94,7 +94,7 @@ class Dispatcher(Source):
 
     def in_hand(self) -> int:
         """Jobs that are being staged."""
-        return sum(task.answer is None for task in self._cases.tasks())
+        return sum(one.answer is None for one in self._cases.in_hand())
 
     def work(self, *, claim: bool = True) -> bool:
         """Take in what was answered, deliver, and hand out what is ready; False where there was nothing to do.
@@ -106,15 +106,15 @@ class Dispatcher(Source):
         """
         progress = False
         for ticket, became in self._stagers.finished():
-            task = next((task for task in self._cases.tasks() if task.ticket == ticket), None)
-            if task is not None:
-                self._take_in(task, became)
+            done = next((one for one in self._cases.in_hand() if one.ticket == ticket), None)
+            if done is not None:
+                self._take_in(done, became)
                 progress = True
         if self._clock() < self._resume_at:
             return progress
-        for task in self._cases.tasks():
-            if task.answer is not None:
-                if not self._deliver(task.job, task.answer):
+        for one in self._cases.in_hand():
+            if one.answer is not None:
+                if not self._deliver(one.job, one.answer):
                     return progress
                 progress = True
         while claim and self._clock() >= self._resume_at and self._ledger.jobs.any_ready() and self._stagers.free():
@@ -142,7 +142,7 @@ class Dispatcher(Source):
         except Exception as error:
             self._failed(job, error)
         else:
-            case.task = Task(job, self._tickets)
+            case.in_hand = InHand(job, self._tickets)
 
     def _site(self, job: Job) -> Site:
         """Read the covariates anew, because rows join while the daemon runs; a file in disorder is no study's fault."""
@@ -152,20 +152,20 @@ class Dispatcher(Source):
             raise Unavailable(str(refused)) from refused
         return site.of_study(job.study_instance_uid)
 
-    def _take_in(self, task: Task, became: Future[Answer]) -> None:
-        case = self._cases[task.job.case_key]
-        case.task = None
+    def _take_in(self, done: InHand, became: Future[Answer]) -> None:
+        case = self._cases[done.job.case_key]
+        case.in_hand = None
         error = became.exception()
         if error is not None:
-            self._failed(task.job, error)
+            self._failed(done.job, error)
             return
         answer = became.result()
         sr = answer.documents[-1]
         documents = {document.name: document.sha256 for document in answer.documents}
         job = self._claims.report_ready(
-            task.job.id, _discreet(answer.outcome), sr.sop_instance_uid, sr.series_instance_uid, documents
+            done.job.id, _discreet(answer.outcome), sr.sop_instance_uid, sr.series_instance_uid, documents
         )
-        case.task = Task(job, task.ticket, answer)
+        case.in_hand = InHand(job, done.ticket, answer)
 
     def _failed(self, job: Job, error: BaseException) -> None:
         if isinstance(error, Refused):
@@ -194,7 +194,7 @@ class Dispatcher(Source):
             self._back_off(job, error)  # its report stays ready, with its documents in hand
             return False
         except Exception as error:
-            self._cases[job.case_key].task = None
+            self._cases[job.case_key].in_hand = None
             self._give_up(job, error)
             return True
         self._claims.delivered(job.id, paths[-1], outbox.digests(answer.documents, folder))

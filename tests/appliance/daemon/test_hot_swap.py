@@ -633,6 +633,20 @@ def test_what_is_in_hand_is_finished_by_the_old_bundle_and_what_is_ready_examine
     assert len(house.reports()) == 2
 
 
+def test_what_is_in_hand_at_the_old_bundle_while_its_files_are_taken_away_is_held(house: SwappingHouse) -> None:
+    put_study(house.inbox / "a", "1.5")
+    house.sets[0].stagers.held = True
+    house.run(3)
+    house.exchange()
+    shutil.rmtree(house.inbox / "a")
+    house.run(3)
+    house.sets[0].stagers.held = False
+    house.run(3)
+    put_study(house.inbox / "b", "1.6")
+    house.run(10)
+    assert house.answered_by() == [("held", "old"), ("delivered", "new")]
+
+
 @pytest.mark.parametrize("error", [Unavailable("A disk is away."), ValueError("a defect")])
 def test_what_the_old_bundle_gives_back_is_answered_by_the_new(house: SwappingHouse, error: Exception) -> None:
     put_study(house.inbox, "1.5")
