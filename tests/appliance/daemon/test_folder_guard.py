@@ -166,6 +166,11 @@ def beat(house: House) -> heartbeat.Heartbeat:
     return last
 
 
+def waits(house: House) -> bool:
+    """Whether the one report is made and not delivered."""
+    return house.steps.calls["stage"] == len(house.states()) == 1 and house.states() != ["delivered"]
+
+
 def test_nothing_is_delivered_into_another_folder_and_everything_once_the_outbox_is_back(
     house: House, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -176,7 +181,7 @@ def test_nothing_is_delivered_into_another_folder_and_everything_once_the_outbox
     assert beat(house).outbox_replaced, "it is told although nothing is delivered"
     put_study(house.inbox)
     house.run(30)
-    assert house.states() == ["report_ready"]
+    assert waits(house)
     assert list(house.outbox.iterdir()) == []
     assert [record.getMessage() for record in caplog.records].count("outbox_replaced") == 1
     house.outbox.rmdir()
@@ -193,7 +198,7 @@ def test_a_restart_takes_the_folder_that_lies_there(house: House) -> None:
     house.outbox.mkdir()
     put_study(house.inbox)
     house.run(10)
-    assert house.states() == ["report_ready"]
+    assert waits(house)
     house.restart()
     house.run(10)
     assert house.states() == ["delivered"]
@@ -214,7 +219,7 @@ def test_an_outbox_that_goes_while_a_report_is_written_gets_it_again(
     monkeypatch.setattr(outbox, "deliver", deliver_beside)
     put_study(house.inbox)
     house.run(3)
-    assert house.states() == ["report_ready"]
+    assert waits(house)
     shutil.rmtree(house.outbox)
     elsewhere.rename(house.outbox)
     house.run(65)

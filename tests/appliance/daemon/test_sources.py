@@ -108,7 +108,7 @@ def test_the_end_of_a_pause_wakes_it(tmp_path: Path) -> None:
     house = Sleeper(tmp_path)
     house.outbox.rename(tmp_path / "away")
     put_study(house.inbox)
-    house.seconds_until(lambda: house.states() == ["report_ready"])
+    house.seconds_until(lambda: house.steps.calls["stage"] == 1)
     (tmp_path / "away").rename(house.outbox)
     assert house.seconds_until(house.reports) < 2
 
