@@ -145,9 +145,6 @@ class DefectError(Exception):
         super().__init__(defect["error"])
         self.defect = dict(defect)
 
-    def __reduce__(self) -> tuple[type, tuple[Mapping[str, str]]]:
-        return type(self), (self.defect,)
-
 
 class ExitStatus(IntEnum):
     """What every command of the three ends with."""
