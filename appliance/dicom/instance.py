@@ -23,7 +23,18 @@ from lungstage.appliance.dicom.header import Header, ImageHeader, PixelData, Roi
 from lungstage.appliance.dicom.multiframe import ENHANCED_CT, single_frames
 from lungstage.appliance.dicom.pixeldata import damaged
 from lungstage.appliance.dicom.references import frame_numbers, source_image
-from lungstage.appliance.dicom.values import moment, number, sequence, text, texts, vector, whole
+from lungstage.appliance.dicom.values import (
+    ElementError,
+    directions,
+    moment,
+    number,
+    sequence,
+    text,
+    texts,
+    unfit,
+    vector,
+    whole,
+)
 
 LABEL_MAP_SEGMENTATION_STORAGE = UID("1.2.840.10008.5.1.4.1.1.66.7")
 """Label Map Segmentation Storage (DICOM 2024c), which pydicom 3.0 does not name yet."""
@@ -44,9 +55,10 @@ def _identity(dataset: Dataset, path: Path, digest: Any) -> dict[str, Any]:
         "patient_key": hashlib.blake2b(text(dataset, "PatientID").encode(), digest_size=16).hexdigest(),
         "digest": digest.hexdigest(),
     }
-    levels = ("sop_class", "sop_instance", "series_instance", "study_instance")
-    if not all(_UID.fullmatch(identity[f"{level}_uid"]) for level in levels):
-        raise damaged("This DICOM file lacks one of the UIDs that every instance must have.")
+    for keyword in ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"):
+        uid = text(dataset, keyword)
+        if not _UID.fullmatch(uid):
+            raise unfit(keyword, "is no UID: only digits and points make one" if uid else "is missing")
     return identity
 
 
@@ -74,7 +86,7 @@ def image_header(dataset: Dataset, path: Path, pixels: PixelData, frame: int = 0
         "columns": whole(dataset, "Columns") or 0,
         "frames": 1 if (frames := whole(dataset, "NumberOfFrames")) is None else frames,
         "position": vector(dataset, "ImagePositionPatient", 3),
-        "orientation": vector(dataset, "ImageOrientationPatient", 6),
+        "orientation": directions(dataset),
         "pixel_spacing": vector(dataset, "PixelSpacing", 2),
         "rescale": (number(dataset, "RescaleSlope"), number(dataset, "RescaleIntercept")),
     }
@@ -217,6 +229,8 @@ def headers_of(dataset: Dataset, path: Path, pixels: tuple[PixelData, ...]) -> t
             raise damaged("This DICOM file does not say what it is; it may be cut short.")
     except Refused:
         raise
+    except ElementError as error:
+        raise damaged(str(error)) from error
     except Exception as error:  # lazily parsed elements: still the file's fault
         raise damaged("This DICOM file cannot be parsed.") from error
     return ()

@@ -20,7 +20,7 @@ from lungstage.appliance.dicom.instance import LABEL_MAP_SEGMENTATION_STORAGE, c
 from lungstage.appliance.dicom.names import listed, the_region
 from lungstage.appliance.dicom.references import Reference, source_image, the_one_image
 from lungstage.appliance.dicom.segment_pixels import segment_pixels
-from lungstage.appliance.dicom.values import FARTHEST, vector
+from lungstage.appliance.dicom.values import FARTHEST, directions, vector
 
 Mask = npt.NDArray[np.bool_]
 Points = npt.NDArray[np.float64]
@@ -159,14 +159,15 @@ def _numbers(item: Dataset, keyword: str, length: int) -> tuple[float, ...]:
     return numbers
 
 
+def _directions(item: Dataset) -> tuple[float, ...]:
+    return directions(item) if _numbers(item, "ImageOrientationPatient", 6) else ()
+
+
 def _segmentation_regions(dataset: Dataset, source: RoiHeader) -> tuple[Region, ...]:
     is_label_map = source.sop_class_uid == LABEL_MAP_SEGMENTATION_STORAGE
     pixels = segment_pixels(dataset)
     groups = dataset.PerFrameFunctionalGroupsSequence
-    orientations = {
-        _numbers(_shared_or_own(dataset, group, "PlaneOrientationSequence"), "ImageOrientationPatient", 6)
-        for group in groups
-    }
+    orientations = {_directions(_shared_or_own(dataset, group, "PlaneOrientationSequence")) for group in groups}
     spacings = {_numbers(_shared_or_own(dataset, g, "PixelMeasuresSequence"), "PixelSpacing", 2) for g in groups}
     if len(orientations) != 1 or len(spacings) != 1:
         raise Refused(ReasonCode.SEG_GRID_MISMATCH, "The segmentation's frames differ in orientation or pixel spacing.")
