@@ -348,13 +348,14 @@ class Cases:
         if job is None or job.closed:
             job = self._open(entry)
         self._plans.pop(job.id, None)
+        waits_for = self._index.with_unreadable(error.reason, entry.at_hand)
         if settled and isinstance(error, Refused):
             entry.report_at = None
             self._refuse(entry, job, error.reason)
         elif job.state is JobState.HELD and job.content == entry.content:
-            self._ledger.hold(job.id, error.reason, content=entry.content)
+            self._ledger.hold(job.id, waits_for, content=entry.content)
         else:
-            self._ledger.wait(job.id, error.reason, content=entry.content)
+            self._ledger.wait(job.id, waits_for, content=entry.content)
             entry.report_at = entry.changed_at + self._settings.report_after_seconds
 
     def _refuse(self, entry: _Entry, job: Job, reason: Reason) -> None:
@@ -380,7 +381,9 @@ class Cases:
         entry.report_at = None
         job = self._ledger.latest(entry.key)
         if job is not None and job.state is JobState.WAITING and job.reason is not None:
-            self._ledger.hold(job.id, job.reason, content=job.content)
+            case = self._fetch(entry)
+            reason = job.reason if case is None else self._index.with_unreadable(job.reason, case)
+            self._ledger.hold(job.id, reason, content=job.content)
             logger.warning("held", extra=_about(job) | {"job": job.id, "code": job.reason.code})
 
     def _settle_absent(self, unread_since: float | None) -> None:

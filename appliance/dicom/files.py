@@ -44,6 +44,9 @@ from lungstage.appliance.dicom.wellformed import Encoding, read_elements, read_m
 
 jpeg_lossless.register()
 
+NOT_DICOM = "This file is not DICOM."
+"""Why a file is refused that does not even begin like one."""
+
 _MAX_INFLATED = 512 * 1024 * 1024  # bytes
 _HEAD = 140  # bytes: preamble, prefix, and the first element's tag and representation
 _STANDARD_SYNTAX = "1.2.840.10008.1.2"
@@ -259,20 +262,20 @@ def _front(file: BinaryIO) -> tuple[Dataset, PixelSpan | None, BinaryIO]:
     file.seek(0)
     file.seek(_beginning(file.read(_HEAD)) or 0)
     meta = read_meta(file, size)
-    meta.TransferSyntaxUID = syntax = _syntax(file, meta)
+    syntax = _syntax(file, meta)
     if syntax == DeflatedExplicitVRLittleEndian:
         inflated = _inflate(file.read())
         size, stream = len(inflated), io.BytesIO(inflated)
     encoding = Encoding(implicit=syntax == ImplicitVRLittleEndian, little=syntax != ExplicitVRBigEndian)
     dataset, pixels = read_elements(stream, size, encoding)
-    if not len(dataset):
-        raise cut_short()
+    if not len(dataset) and pixels is None:
+        raise damaged("This DICOM file holds nothing that tells what it is; it may be cut short.")
     dataset.file_meta = meta
     return dataset, pixels, stream
 
 
 def _syntax(file: BinaryIO, meta: FileMetaDataset) -> UID:
-    """Tell how the elements from here on are written, be it from them alone."""
+    """Tell how the elements from here on are written; where the meta information does not say, let it say so."""
     at = file.tell()
     seen = _bare_syntax(file.read(8))
     file.seek(at)
@@ -280,6 +283,7 @@ def _syntax(file: BinaryIO, meta: FileMetaDataset) -> UID:
     if not said:
         if seen is None:
             raise damaged("This DICOM file does not say how it is encoded (Transfer Syntax UID, (0002,0010)).")
+        meta.TransferSyntaxUID = seen
         return seen
     if not (isinstance(said, UID) and said.is_valid and said.startswith(_STANDARD_SYNTAX)):
         raise damaged("This DICOM file is written in a transfer syntax (0002,0010) that is none of DICOM's.")
@@ -308,7 +312,7 @@ def _blaming(path: Path) -> Iterator[BinaryIO]:
     """Open a file, and blame it for whatever the parser raises over it: it meets hostile bytes. The disk does not."""
     with _regular(path) as file:
         if _beginning(file.read(_HEAD)) is None:
-            raise damaged("This file is not DICOM.")
+            raise damaged(NOT_DICOM)
         try:
             yield file
         except (Refused, Unavailable):

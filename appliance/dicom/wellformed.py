@@ -93,6 +93,8 @@ def read_elements(file: BinaryIO, size: int, encoding: Encoding) -> tuple[Datase
     """
     walk = _Walk(file, size, encoding)
     elements = walk.elements(size, depth=0, implicit=encoding.implicit)
+    while (first := next(iter(elements), _FLOAT_PIXELS)) >> 16 == _META_GROUP:
+        del elements[BaseTag(first)]  # its place is in the meta information, and nothing in it is believed here
     dataset = Dataset(elements)
     names = elements.get(_CHARACTER_SET)
     character_set: Any = default_encoding
@@ -153,9 +155,10 @@ class _Walk:
             else:  # rather a tag that was damaged
                 raise damaged(f"Element {in_brackets(tag)} of this DICOM file is out of order, and unknown.")
             value = self._value(tag, rest, end, depth, implicit)
-            if value is not None and (meta or group != _META_GROUP):
+            closed = False
+            if value is not None:
                 kept[value.tag] = value
-            closed = isinstance(value, DataElement) and not value.is_undefined_length
+                closed = isinstance(value, DataElement) and not value.is_undefined_length
         if delimited:
             raise self._torn()
         return _sorted(kept, ascending)
@@ -202,7 +205,7 @@ class _Walk:
         if length != _UNDEFINED and start + length > end:
             raise cut_short(tag) if depth == 0 else self._torn()
         own = _own(tag)
-        left_out = not self._keeps or tag >> 16 & 1 or not tag & 0xFFFF
+        left_out = tag & 0x10000 or not tag & 0xFFFF or not self._keeps
         if vr == "SQ" or (vr in (None, "UN") and (own == "SQ" or (length == _UNDEFINED and tag != _PIXEL_DATA))):
             before, self._keeps = self._keeps, not left_out
             items = self._items_either_way(tag, end, length, depth, implicit, vr)
