@@ -8,10 +8,12 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
+from pydicom.charset import default_encoding
 from pydicom.datadict import dictionary_description, dictionary_VR
-from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_element
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag, Tag
 
@@ -51,7 +53,7 @@ def text(dataset: Dataset, keyword: str) -> str:
     plain = _undecoded(dataset, keyword)
     if plain is not None:
         return plain
-    value = dataset.get(keyword)
+    value = _decoded(dataset, keyword)
     return "" if value is None else str(value).strip()
 
 
@@ -60,7 +62,7 @@ def texts(dataset: Dataset, keyword: str) -> tuple[str, ...]:
     plain = _undecoded(dataset, keyword)
     if plain is not None:
         return tuple(part.strip() for part in plain.split("\\")) if plain else ()
-    value = dataset.get(keyword) or ()
+    value = _decoded(dataset, keyword) or ()
     return (value,) if isinstance(value, str) else tuple(str(part) for part in value)
 
 
@@ -124,7 +126,7 @@ def whole(dataset: Dataset, keyword: str) -> int | None:
     ElementError
         It holds something else, or several, or has not the Value Representation that DICOM gives it.
     """
-    tag, vr = _definition(keyword)
+    tag, vr = definition(keyword)
     element = _proven(dataset, tag, vr)
     if element is None:
         return None
@@ -154,7 +156,7 @@ def sequence(dataset: Dataset, keyword: str) -> tuple[Dataset, ...]:
 
 def _undecoded(dataset: Dataset, keyword: str) -> str | None:
     """Value of an element of plain characters as it stands in the file; None where it takes more to read it."""
-    tag, vr = _definition(keyword)
+    tag, vr = definition(keyword)
     element = _proven(dataset, tag, vr)
     if element is None:
         return ""
@@ -164,6 +166,16 @@ def _undecoded(dataset: Dataset, keyword: str) -> str | None:
     if vr in _PLAIN or (vr in _TEXT and _SAME_IN_ALL_SETS.fullmatch(value)):
         return value.decode("ascii", "replace").strip(" \0")
     return None
+
+
+def _decoded(dataset: Dataset, keyword: str) -> Any:
+    """Value of an element that is there, which is left undecoded in the dataset: the report must see its bytes."""
+    element = dataset.get_item(keyword)
+    if isinstance(element, RawDataElement):
+        element = convert_raw_data_element(
+            element, encoding=dataset.original_character_set or default_encoding, ds=dataset
+        )
+    return None if element is None else element.value
 
 
 def _proven(dataset: Dataset, tag: BaseTag, vr: str) -> DataElement | RawDataElement | None:
@@ -177,7 +189,7 @@ def _proven(dataset: Dataset, tag: BaseTag, vr: str) -> DataElement | RawDataEle
 
 
 @functools.cache
-def _definition(keyword: str) -> tuple[BaseTag, str]:
-    """Tag and Value Representation of an element."""
+def definition(keyword: str) -> tuple[BaseTag, str]:
+    """Return tag and Value Representation of an element."""
     tag = Tag(keyword)
     return tag, dictionary_VR(tag)
