@@ -69,7 +69,7 @@ def _numbers(vr: str, value: bytes, little: bool) -> Numbers | None:
 def _written(vr: str, numbers: Numbers, little: bool) -> bytes | None:
     """Write numbers; None where the representation does not hold them exactly."""
     if vr == "DS":
-        return "\\".join(map(repr, numbers)).encode()
+        return "\\".join(repr(number).removesuffix(".0") for number in numbers).encode()
     if vr not in ("IS", *_BINARY):
         return None
     if vr in ("FD", "FL"):
