@@ -118,7 +118,7 @@ class _Walk:
             struct.Struct(order + form).unpack for form in ("HH4s", "2sH", "I")
         )
         self._at = file.tell()
-        self._tag = 0  # of the element in which it stands
+        self._tag = self._former = 0  # of the element in which it stands, and of the one before
         self._keeps = True  # elements, or only steps over them
 
     def elements(
@@ -147,7 +147,7 @@ class _Walk:
             if not depth and last >= _FLOAT_PIXELS > tag:
                 raise damaged(f"Element {in_brackets(tag)} of this DICOM file stands behind its pixels.")
             seen.add(tag)
-            self._tag = tag
+            self._tag, self._former = tag, self._tag
             if tag > last:
                 last = tag
             elif group % 2 or _own(tag) or not element:
@@ -253,6 +253,8 @@ class _Walk:
             if not any(rest[2:]) and len(after) == 4:
                 lengths.append((start + 4, self._long(after)[0]))
             fitting = {(at, length) for at, length in lengths if self._goes_on(tag, at + length, end)}
+        if not own and not tag >> 16 & 1:
+            raise damaged(f"No element begins where element {in_brackets(self._former)} of this DICOM file ends.")
         if len({at + length for at, length in fitting}) != 1:
             raise damaged(f"Element {in_brackets(tag)} of this DICOM file has no known Value Representation.")
         at, length = min(fitting)

@@ -1,4 +1,4 @@
-"""What writers do to a file's bytes that can still be read for sure: each habit takes a file apart and puts it together.
+"""What writers do to a file's bytes that can still be read for sure: each habit changes a file that was taken apart.
 
 Nothing of the appliance is used. The file must be in explicit little endian, its sequences of defined length.
 """
@@ -65,13 +65,19 @@ def _items(value: bytes) -> list[bytes]:
     return found
 
 
-def parts(content: bytes) -> Parts:
-    """Take a file apart."""
+def end_of_meta(content: bytes) -> int:
+    """Offset of what follows a file's meta information."""
     at = 132
     while content[at : at + 2] == b"\2\0":
         vr = content[at + 4 : at + 6]
         form = ("<I", at + 8, at + 12) if vr in _LONG else ("<H", at + 6, at + 8)
         at = form[2] + struct.unpack_from(form[0], content, form[1])[0]
+    return at
+
+
+def parts(content: bytes) -> Parts:
+    """Take a file apart."""
+    at = end_of_meta(content)
     elements, begin = [], at
     while begin < len(content):
         (tag, vr, value), *_ = _split(content[begin:])

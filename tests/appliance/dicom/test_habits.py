@@ -1,4 +1,4 @@
-"""What writers do to a file that can still be read for sure is read; what cannot is refused; there is no third thing."""
+"""What writers do to a file that can still be read for sure is read, all else is refused: there is no third thing."""
 
 from __future__ import annotations
 
@@ -68,7 +68,9 @@ def test_a_habit_is_read_as_the_clean_file(habit: habits.Habit, kind: str, tmp_p
     assert _said(content, tmp_path / "file") == _said(clean(kind), tmp_path / "clean")
 
 
-@given(kind=st.sampled_from(KINDS), chosen=st.lists(st.sampled_from(habits.HABITS), min_size=2, max_size=3, unique=True))
+@given(
+    kind=st.sampled_from(KINDS), chosen=st.lists(st.sampled_from(habits.HABITS), min_size=2, max_size=3, unique=True)
+)
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_habits_together_give_the_same_or_a_refusal(kind: str, chosen: list[habits.Habit], tmp_path: Path) -> None:
     file = habits.parts(clean(kind))
@@ -76,10 +78,9 @@ def test_habits_together_give_the_same_or_a_refusal(kind: str, chosen: list[habi
         file = habit(file)
     try:
         said = _said(file.joined(), tmp_path / "file")
-    except Refused as refused:
-        assert refused.reason.code == "dicom_unreadable"
-    else:
-        assert said == _said(clean(kind), tmp_path / "clean")
+    except Refused:
+        return
+    assert said == _said(clean(kind), tmp_path / "clean")
 
 
 def test_a_study_of_all_habits_is_measured_as_the_clean_one(tmp_path: Path) -> None:
