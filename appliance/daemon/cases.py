@@ -170,5 +170,7 @@ class Cases(Source):
         entry.report_at = None
         job = self._ledger.jobs.of_case(entry.key)
         if job is not None and job.state is JobState.WAITING and job.reason is not None:
-            self._ledger.hold(job.id, job.reason, content=job.content)
+            case = self._index.case(entry.key)  # what cannot be read may have come after it was examined
+            reason = job.reason if case is None else self._index.with_unreadable(job.reason, case)
+            self._ledger.hold(job.id, reason, content=job.content)
             logger.warning("held", extra=job.uids | {"code": job.reason.code})

@@ -143,13 +143,14 @@ class Examiner:
                 return  # what was said stands until the case has come to rest
         job = self._open(entry, job)
         entry.plan = None
+        waits_for = self._index.with_unreadable(error.reason, entry.at_hand)
         if settled and isinstance(error, Refused):
             entry.report_at = None
             self._refuse(entry, job, error.reason)
         elif job.state is JobState.HELD and job.content == entry.content:
-            self._ledger.hold(job.id, error.reason, content=entry.content)
+            self._ledger.hold(job.id, waits_for, content=entry.content)
         else:
-            self._ledger.wait(job.id, error.reason, content=entry.content)
+            self._ledger.wait(job.id, waits_for, content=entry.content)
             entry.report_at = entry.changed_at + self._settings.report_after_seconds
 
     def _refuse(self, entry: OpenCase, job: Job, reason: Reason) -> None:

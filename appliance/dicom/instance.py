@@ -18,17 +18,31 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
-from lungstage.appliance.contract.errors import Refused
+from lungstage.appliance.contract.errors import ReasonCode, Refused
 from lungstage.appliance.dicom.header import Header, ImageHeader, PixelData, RoiHeader
 from lungstage.appliance.dicom.multiframe import ENHANCED_CT, single_frames
 from lungstage.appliance.dicom.pixeldata import damaged
 from lungstage.appliance.dicom.references import frame_numbers, source_image
-from lungstage.appliance.dicom.values import moment, number, sequence, text, texts, vector, whole
+from lungstage.appliance.dicom.values import (
+    ElementError,
+    directions,
+    moment,
+    number,
+    sequence,
+    text,
+    texts,
+    unfit,
+    vector,
+    whole,
+)
 
 LABEL_MAP_SEGMENTATION_STORAGE = UID("1.2.840.10008.5.1.4.1.1.66.7")
 """Label Map Segmentation Storage (DICOM 2024c), which pydicom 3.0 does not name yet."""
 
 _UID = re.compile(r"[0-9.]{1,128}")  # longer than the standard's 64 occurs, letters must not
+
+_MOST_REFERENCES = 20_000
+"""Series and images that a ROI object may name; ten phases of a whole body are some 5,000. The index keeps each."""
 
 OWN_MODEL_NAME = "lungstage"
 """Manufacturer's Model Name of what lungstage writes, so that it never takes its own output for input."""
@@ -44,9 +58,10 @@ def _identity(dataset: Dataset, path: Path, digest: Any) -> dict[str, Any]:
         "patient_key": hashlib.blake2b(text(dataset, "PatientID").encode(), digest_size=16).hexdigest(),
         "digest": digest.hexdigest(),
     }
-    levels = ("sop_class", "sop_instance", "series_instance", "study_instance")
-    if not all(_UID.fullmatch(identity[f"{level}_uid"]) for level in levels):
-        raise damaged("This DICOM file lacks one of the UIDs that every instance must have.")
+    for keyword in ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"):
+        uid = text(dataset, keyword)
+        if not _UID.fullmatch(uid):
+            raise unfit(keyword, "is no UID: only digits and points make one" if uid else "is missing")
     return identity
 
 
@@ -74,7 +89,7 @@ def image_header(dataset: Dataset, path: Path, pixels: PixelData, frame: int = 0
         "columns": whole(dataset, "Columns") or 0,
         "frames": 1 if (frames := whole(dataset, "NumberOfFrames")) is None else frames,
         "position": vector(dataset, "ImagePositionPatient", 3),
-        "orientation": vector(dataset, "ImageOrientationPatient", 6),
+        "orientation": directions(dataset),
         "pixel_spacing": vector(dataset, "PixelSpacing", 2),
         "rescale": (number(dataset, "RescaleSlope"), number(dataset, "RescaleIntercept")),
     }
@@ -116,6 +131,17 @@ def as_uid(reference: str) -> str:
 
 def _referenced(items: Iterable[Dataset]) -> tuple[str, ...]:
     return _unique(as_uid(text(item, "ReferencedSOPInstanceUID")) for item in items)
+
+
+def _bounded(header: RoiHeader) -> RoiHeader:
+    """Refuse an object that names more than any study holds."""
+    count = len(header.image_references) + sum(1 + len(instances) for _, instances in header.listed)
+    if count > _MOST_REFERENCES:
+        raise Refused(
+            ReasonCode.LIMITS_EXCEEDED,
+            f"This {header.kind} refers to {count} images and series; no more than {_MOST_REFERENCES} are read.",
+        )
+    return header
 
 
 def _structure_set_header(dataset: Dataset, path: Path) -> RoiHeader:
@@ -202,9 +228,9 @@ def headers_of(dataset: Dataset, path: Path, pixels: tuple[PixelData, ...]) -> t
             return ()
         sop_class = text(dataset, "SOPClassUID")
         if sop_class == RTStructureSetStorage:
-            return (_structure_set_header(dataset, path),)
+            return (_bounded(_structure_set_header(dataset, path)),)
         if is_segmentation(dataset):
-            return (_segmentation_header(dataset, path, pixels[0] if pixels else None),)
+            return (_bounded(_segmentation_header(dataset, path, pixels[0] if pixels else None)),)
         if pixels and sop_class in ENHANCED_CT:
             frames = enumerate(single_frames(dataset, range(1, len(pixels) + 1)), start=1)
             return tuple(image_header(frame, path, pixels[number - 1], number) for number, frame in frames)
@@ -217,6 +243,8 @@ def headers_of(dataset: Dataset, path: Path, pixels: tuple[PixelData, ...]) -> t
             raise damaged("This DICOM file does not say what it is; it may be cut short.")
     except Refused:
         raise
+    except ElementError as error:
+        raise damaged(str(error)) from error
     except Exception as error:  # lazily parsed elements: still the file's fault
         raise damaged("This DICOM file cannot be parsed.") from error
     return ()

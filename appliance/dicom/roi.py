@@ -20,7 +20,8 @@ from lungstage.appliance.dicom.header import RoiHeader
 from lungstage.appliance.dicom.instance import LABEL_MAP_SEGMENTATION_STORAGE, contour_data
 from lungstage.appliance.dicom.names import listed, the_region
 from lungstage.appliance.dicom.references import Reference, source_image, the_one_image
-from lungstage.appliance.dicom.values import FARTHEST, vector, whole
+from lungstage.appliance.dicom.segment_pixels import segment_pixels
+from lungstage.appliance.dicom.values import FARTHEST, directions, vector
 
 Mask = Bits
 Points = Floats
@@ -152,23 +153,6 @@ def _shared_or_own(dataset: Dataset, frame: Dataset, keyword: str) -> Dataset:
     raise Refused(ReasonCode.ROI_UNREADABLE, f"The segmentation lacks its {keyword}.")
 
 
-def _segment_pixels(dataset: Dataset) -> npt.NDArray[np.unsignedinteger]:
-    frames = dataset.pixel_array
-    frames = frames[None] if frames.ndim == 2 else frames
-    # pydicom hands out frames beyond their stated number.
-    if not whole(dataset, "NumberOfFrames") == len(frames) == len(dataset.PerFrameFunctionalGroupsSequence):
-        raise Refused(ReasonCode.ROI_UNREADABLE, "The segmentation's frames do not match their descriptions.")
-    if str(dataset.get("SegmentationType")) == "FRACTIONAL":
-        full = int(dataset.MaximumFractionalValue)
-        if not np.isin(frames, (0, full)).all():
-            raise Refused(
-                ReasonCode.SEG_FRACTIONAL,
-                "The segmentation holds fractions; where the tumour ends is not for this software to decide.",
-            )
-        return frames // full
-    return frames
-
-
 def _numbers(item: Dataset, keyword: str, length: int) -> tuple[float, ...]:
     numbers = vector(item, keyword, length)
     if not numbers:
@@ -176,14 +160,15 @@ def _numbers(item: Dataset, keyword: str, length: int) -> tuple[float, ...]:
     return numbers
 
 
+def _directions(item: Dataset) -> tuple[float, ...]:
+    return directions(item) if _numbers(item, "ImageOrientationPatient", 6) else ()
+
+
 def _segmentation_regions(dataset: Dataset, source: RoiHeader) -> tuple[Region, ...]:
     is_label_map = source.sop_class_uid == LABEL_MAP_SEGMENTATION_STORAGE
-    pixels = _segment_pixels(dataset)
+    pixels = segment_pixels(dataset)
     groups = dataset.PerFrameFunctionalGroupsSequence
-    orientations = {
-        _numbers(_shared_or_own(dataset, group, "PlaneOrientationSequence"), "ImageOrientationPatient", 6)
-        for group in groups
-    }
+    orientations = {_directions(_shared_or_own(dataset, group, "PlaneOrientationSequence")) for group in groups}
     spacings = {_numbers(_shared_or_own(dataset, g, "PixelMeasuresSequence"), "PixelSpacing", 2) for g in groups}
     if len(orientations) != 1 or len(spacings) != 1:
         raise Refused(ReasonCode.SEG_GRID_MISMATCH, "The segmentation's frames differ in orientation or pixel spacing.")

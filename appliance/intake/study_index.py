@@ -9,13 +9,17 @@ from there, a group at a time, when something about the group has changed.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from lungstage.appliance.contract.errors import Reason
 from lungstage.appliance.dicom.cases import Case
 from lungstage.appliance.dicom.header import Header, ImageHeader, RoiHeader
 from lungstage.appliance.state.file_table import FileTable
+
+_BESIDE = " Beside its files "
 
 
 @dataclass(slots=True, eq=False)
@@ -46,6 +50,7 @@ class StudyIndex:
         self._series_in: dict[int, set[int]] = {}  # links of series, by Frame of Reference
         self._group_with: dict[str, _Group] = {}  # by key of a case
         self._changed: dict[_Group, None] = {}  # in the order in which they came
+        self._unreadable: dict[str, set[str]] = {}  # paths, by folder
 
     def __contains__(self, case_key: str) -> bool:
         """Whether there is a case of that key."""
@@ -84,8 +89,32 @@ class StudyIndex:
         self._group_of[path] = group
         self._changed[group] = None
 
+    def put_unreadable(self, path: str) -> None:
+        """Take note of a DICOM file that cannot be read."""
+        self._unreadable.setdefault(os.path.dirname(path), set()).add(path)
+
+    def with_unreadable(self, reason: Reason, case: Case) -> Reason:
+        """Add to why a case waits that files which cannot be read lie in its folders: what is missing may be these.
+
+        What the reason says of that already is brought up to date.
+        """
+        message = reason.message.partition(_BESIDE)[0]
+        folders = {os.path.dirname(header.path) for header in case.headers}
+        count = sum(len(self._unreadable.get(folder, ())) for folder in folders)
+        if count:
+            message += (
+                f"{_BESIDE}{'1 DICOM file lies' if count == 1 else f'{count} DICOM files lie'} that cannot be read; "
+                "lungstage jobs --files --paths says which and why."
+            )
+        return Reason(reason.code, message)
+
     def drop(self, path: str) -> None:
         """Remove a file that has left or changed."""
+        folder = os.path.dirname(path)
+        if path in self._unreadable.get(folder, ()):
+            self._unreadable[folder].discard(path)
+            if not self._unreadable[folder]:
+                del self._unreadable[folder]
         group = self._group_of.pop(path, None)
         if group is not None:
             group.is_whole = False

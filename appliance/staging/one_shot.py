@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from lungstage.appliance.config.text import printable
 from lungstage.appliance.contract.errors import Held, ReasonCode, Refused, Unavailable
 from lungstage.appliance.contract.spec import ExtractionSpec
 from lungstage.appliance.dicom.cases import Case, assemble, the_one_case
@@ -48,11 +49,20 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What was found: headers of interest, files that are not DICOM, and DICOM files that cannot be read."""
+    """What was found: headers, how many files are not DICOM, and which DICOM files cannot be read and why."""
 
     headers: tuple[Header, ...]
     ignored: int
-    unreadable: int
+    unreadable: tuple[tuple[Path, str], ...]
+
+    def in_words(self) -> str:
+        """Say which files cannot be read, and why: of one by its name, which whoever calls is entitled to see."""
+        path, why = self.unreadable[0]
+        alike = sum(other == why for _, other in self.unreadable) - 1
+        others = len(self.unreadable) - 1 - alike
+        more = ((alike, "more file(s) have the same fault"), (others, "file(s) have other faults"))
+        rest = ", ".join(f"{count} {what}" for count, what in more if count)
+        return f"The file '{printable(path.name)}' cannot be read: {why}" + (f" {rest}." if rest else "")
 
 
 def _files(paths: Sequence[Path]) -> Iterator[Path]:
@@ -87,23 +97,22 @@ def scan(paths: Sequence[Path]) -> Scan:
         A file or folder cannot be read: what lies in it could be just what is needed.
     """
     headers: list[Header] = []
-    ignored = unreadable = 0
+    unreadable: list[tuple[Path, str]] = []
+    ignored = 0
     for path in _files(paths):
         try:
             headers += read_headers(path, hash_pixels=False)
-        except Refused:
-            is_dicom = path.is_file() and looks_like_dicom(path)
-            unreadable += is_dicom
-            ignored += not is_dicom
-    return Scan(tuple(headers), ignored, unreadable)
+        except Refused as refused:
+            if path.is_file() and looks_like_dicom(path):
+                unreadable.append((path, refused.reason.message))
+            else:
+                ignored += 1
+    return Scan(tuple(headers), ignored, tuple(unreadable))
 
 
 def _the_case(found: Scan) -> Case:
     if not found.headers and found.unreadable:
-        raise Refused(
-            ReasonCode.DICOM_UNREADABLE,
-            f"{found.unreadable} DICOM file(s) are cut short or damaged; there is no other.",
-        )
+        raise Refused(ReasonCode.DICOM_UNREADABLE, f"{found.in_words()} There is no other DICOM file.")
     return the_one_case(assemble(found.headers))
 
 
@@ -115,15 +124,14 @@ def _blame_unreadable(error: Held, found: Scan) -> Held | Refused:
         ReasonCode.NO_ROI,
     ):
         return error
-    return Refused(
-        ReasonCode.DICOM_UNREADABLE,
-        f"{found.unreadable} DICOM file(s) are cut short or damaged. {error.reason.message}",
-    )
+    return Refused(ReasonCode.DICOM_UNREADABLE, f"{found.in_words()} {error.reason.message}")
 
 
 def _found_warnings(found: Scan) -> tuple[str, ...]:
-    counts = ((found.ignored, "not DICOM and were ignored"), (found.unreadable, "damaged DICOM and were ignored"))
-    return tuple(f"{count} file(s) are {what}." for count, what in counts if count)
+    ignored = (f"{found.ignored} file(s) are not DICOM and were ignored.",) if found.ignored else ()
+    return ignored + (
+        (f"{len(found.unreadable)} file(s) were left out. {found.in_words()}",) if found.unreadable else ()
+    )
 
 
 def _settle(result: Outcome, found: Scan | None, watch: Stopwatch) -> Outcome:

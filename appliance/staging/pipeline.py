@@ -26,6 +26,7 @@ from lungstage.appliance.dicom.roi import Region, SelectionRule, choose, load_re
 from lungstage.appliance.model.bundle import Bundle
 from lungstage.appliance.model.inference import at_prevalence
 from lungstage.appliance.model.manifest import IntendedUse
+from lungstage.appliance.report.headers import warnings_of_text
 from lungstage.appliance.staging.covariates import Site, known_covariates
 from lungstage.appliance.staging.documents import build_documents
 from lungstage.appliance.staging.intended_use import prove_acquisition, prove_domain, prove_slices, prove_voxels
@@ -310,6 +311,7 @@ def stage(
         warnings = (
             plan.warnings
             + measurement.warnings
+            + warnings_of_text(measurement.voxels.datasets[0])
             + prove_voxels(measurement, use)
             + covariates.warnings
             + prove_domain(result, use)

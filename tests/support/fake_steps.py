@@ -25,6 +25,7 @@ from pydicom.uid import ComprehensiveSRStorage, CTImageStorage, ExplicitVRLittle
 from lungstage.appliance.contract.errors import Held, ReasonCode, Refused, Unavailable
 from lungstage.appliance.daemon.loop import Steps
 from lungstage.appliance.dicom.cases import Case, assemble
+from lungstage.appliance.dicom.files import NOT_DICOM
 from lungstage.appliance.dicom.header import Header, ImageHeader, RoiHeader
 from lungstage.appliance.report.outbox import Document, encode
 from lungstage.appliance.staging.covariates import Site
@@ -107,8 +108,10 @@ class FakeSteps:
         text = path.read_text()
         if text.startswith("NONE"):
             return ()
-        if not text.startswith(("CT", "ROI")) or not text.endswith("END"):
-            raise Refused(ReasonCode.DICOM_UNREADABLE, "This file is not DICOM.")
+        if not text.startswith(("CT", "ROI")):
+            raise Refused(ReasonCode.DICOM_UNREADABLE, NOT_DICOM)
+        if not text.endswith("END"):
+            raise Refused(ReasonCode.DICOM_UNREADABLE, "This DICOM file is cut short.")
         words = text.split()[1:-1]
         digest = hashlib.sha256(text.encode()).hexdigest()
         study = next((word.removeprefix("STUDY=") for word in words if word.startswith("STUDY=")), "1")

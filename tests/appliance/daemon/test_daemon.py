@@ -235,6 +235,36 @@ def test_a_missing_slice_waits_is_held_and_goes_on_by_itself(house: House, missi
     assert len(house.reports()) == 1
 
 
+def test_a_job_that_waits_tells_of_files_beside_it_that_cannot_be_read(house: House) -> None:
+    put_study(house.inbox / "a")
+    whole = (house.inbox / "a" / "1.5-2.dcm").read_text()
+    (house.inbox / "a" / "1.5-2.dcm").write_text(whole.removesuffix("END"))
+    (house.inbox / "a" / "notes.txt").write_text("no DICOM")
+    (house.inbox / "b").mkdir()
+    (house.inbox / "b" / "other.dcm").write_text("CT 1.6 1 ")
+    house.run(6)
+    (job,) = house.ledger.jobs()
+    assert job.state is JobState.HELD
+    assert job.reason is not None
+    assert job.reason.message == (
+        "1 slices are missing. Beside its files 1 DICOM file lies that cannot be read; "
+        "lungstage jobs --files --paths says which and why."
+    )
+    (house.inbox / "a" / "1.5-2.dcm").write_text(whole)
+    house.run(3)
+    assert house.states() == ["delivered"]
+
+
+def test_a_job_is_told_of_an_unreadable_file_that_comes_while_it_waits(house: House) -> None:
+    put_study(house.inbox / "a")
+    (house.inbox / "a" / "1.5-2.dcm").unlink()
+    house.run(1)
+    assert house.states() == ["waiting"]
+    (house.inbox / "a" / "late.dcm").write_text("CT 1.5 2 ")
+    house.run(6)
+    assert "1 DICOM file lies that cannot be read" in str(house.job().reason)
+
+
 def test_an_end_counts_as_one_only_once_the_case_rests(house: House) -> None:
     put_study(house.inbox, "1.5", 5, "margin")
     house.run(1.5)

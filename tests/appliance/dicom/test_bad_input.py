@@ -58,7 +58,7 @@ def _each(slices: list[Dataset], keyword: str, value: object) -> None:
         setattr(dataset, keyword, value)
 
 
-def _unchecked(dataset: Dataset, keyword: str, vr: str, value: str) -> None:
+def _unchecked(dataset: Dataset, keyword: str, vr: str, value: str | bytes) -> None:
     dataset.add(DataElement(keyword, vr, value, already_converted=True))
 
 
@@ -197,7 +197,7 @@ def _neighbour_without_position(study: Study) -> None:
 def _uid_of_another_representation(study: Study) -> None:
     """What no writer can hand on: highdicom would stumble over its absence."""
     for dataset in study.slices:
-        _unchecked(dataset, "SeriesInstanceUID", "IS", dataset.SeriesInstanceUID)
+        _unchecked(dataset, "SeriesInstanceUID", "OB", dataset.SeriesInstanceUID.encode())
 
 
 def _no_frame_of_reference(study: Study) -> None:
@@ -215,7 +215,7 @@ def _two_frames_of_reference_each(study: Study) -> None:
 def _columns_of_another_representation(study: Study) -> None:
     """A number like any other to a lenient reader, and left out of what is handed on to the report."""
     for dataset in study.slices:
-        _unchecked(dataset, "Columns", "IS", str(dataset.Columns))
+        _unchecked(dataset, "Columns", "OB", bytes([dataset.Columns, 0]))
 
 
 def _no_frames(study: Study) -> None:
@@ -227,7 +227,7 @@ def _no_frames(study: Study) -> None:
 def _rows_in_words(study: Study) -> None:
     _each(study.slices, "Rows", None)
     for dataset in study.slices:
-        _unchecked(dataset, "Rows", "LO", "40")
+        _unchecked(dataset, "Rows", "LO", "forty")
 
 
 def _too_far_apart(study: Study) -> None:

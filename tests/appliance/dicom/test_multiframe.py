@@ -372,7 +372,7 @@ def _padding(study: Study) -> None:
 def _columns_of_another_representation(study: Study) -> None:
     """Which finding the frames has read already."""
     whole = study.slices[0]
-    whole.add(DataElement("Columns", "IS", str(whole.Columns), already_converted=True))
+    whole.add(DataElement("Columns", "OB", bytes([whole.Columns, 0]), already_converted=True))
 
 
 FAULTS = {
@@ -459,7 +459,7 @@ def _number_of_frames(number: object) -> Callable[[Dataset], None]:
 
 
 def _number_as_text(whole: Dataset) -> None:
-    whole.add(DataElement("NumberOfFrames", "LO", str(whole.NumberOfFrames), already_converted=True))
+    whole.add(DataElement("NumberOfFrames", "LO", "twelve", already_converted=True))
 
 
 def _one_description_less(whole: Dataset) -> None:
