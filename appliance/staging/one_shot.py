@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -88,10 +89,11 @@ def scan(paths: Sequence[Path]) -> Scan:
         A file or folder cannot be read: what lies in it could be just what is needed.
     """
     headers: list[Header] = []
+    key = secrets.token_bytes(32)  # of this run: all that the hashes are for is to be compared with one another
     ignored = unreadable = 0
     for path in _files(paths):
         try:
-            headers += read_headers(path, hash_pixels=False)
+            headers += read_headers(path, hash_pixels=False, key=key)
         except Refused:
             is_dicom = path.is_file() and looks_like_dicom(path)
             unreadable += is_dicom
@@ -99,13 +101,13 @@ def scan(paths: Sequence[Path]) -> Scan:
     return Scan(tuple(headers), ignored, unreadable)
 
 
-def _the_case(found: Scan) -> Case:
+def _the_case(found: Scan, rule: RoiRule, options: Options) -> Case:
     if not found.headers and found.unreadable:
         raise Refused(
             ReasonCode.DICOM_UNREADABLE,
             f"{found.unreadable} DICOM file(s) are cut short or damaged; there is no other.",
         )
-    return the_one_case(assemble(found.headers))
+    return the_one_case(assemble(found.headers), lambda case: pipeline.has_its_region(case, rule, options.roi_name))
 
 
 def _blame_unreadable(error: Held, found: Scan) -> Held | Refused:
@@ -136,7 +138,7 @@ def _settle(result: Outcome, found: Scan | None, watch: Stopwatch) -> Outcome:
     }
 
 
-def _run(paths: Sequence[Path], answer: Any, watch: Stopwatch) -> Outcome:
+def _run(paths: Sequence[Path], answer: Any, rule: RoiRule, options: Options, watch: Stopwatch) -> Outcome:
     """Scan, then let `answer` do the rest; a refusal or a hold becomes an outcome."""
     found: Scan | None = None
     with watch.step("total"):
@@ -144,7 +146,7 @@ def _run(paths: Sequence[Path], answer: Any, watch: Stopwatch) -> Outcome:
             with watch.step("scan"):
                 found = scan(paths)
             try:
-                result = answer(_the_case(found))
+                result = answer(_the_case(found, rule, options))
             except Held as held:
                 raise _blame_unreadable(held, found) from held
         except Refused as error:
@@ -192,7 +194,7 @@ def stage_paths(paths: Sequence[Path], bundle: Bundle, out: Path, options: Optio
         warnings = ["The model takes no covariates; their table was not used."] if unused else []
         return staged.outcome | {"sr": str(written[-1]), "warnings": staged.outcome["warnings"] + warnings}
 
-    return _run(paths, answer, watch)
+    return _run(paths, answer, bundle.manifest.roi_rule, options, watch)
 
 
 def measure_paths(paths: Sequence[Path], rule: RoiRule, spec: ExtractionSpec, options: Options) -> Outcome:
@@ -223,4 +225,4 @@ def measure_paths(paths: Sequence[Path], rule: RoiRule, spec: ExtractionSpec, op
         measurement = measure(plan.regions, spec, watch, save_volume=options.save_volume)
         return outcome(status="staged", measurement=measurement, warnings=plan.warnings + measurement.warnings)
 
-    return _run(paths, answer, watch)
+    return _run(paths, answer, rule, options, watch)
