@@ -197,7 +197,8 @@ def the_one_case(cases: Iterable[Case], has_its_region: Callable[[Case], bool] =
     if len(meant) > 1 and len({case.rois for case in meant}) == 1:
         raise Refused(
             ReasonCode.AMBIGUOUS_INPUT,
-            f"The region of interest could belong to {len(meant)} CT series, and names none of them, or several; give one.",
+            f"The region of interest could belong to {len(meant)} CT series, of which it names none, or several; give "
+            "one.",
         )
     if len(wanted) > 1:
         raise Refused(

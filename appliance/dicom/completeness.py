@@ -65,10 +65,12 @@ def more_may_come(message: str) -> Held:
 
 def _proven_step(case: Case, region: Region, stack: Stack, occupied: list[int]) -> float:
     """Distance between neighbouring slices around the region, in mm; proven not to be a gap that something fills."""
-    around = [k for k in range(occupied[0] - 1, occupied[-1] + 2) if 0 <= k < len(stack.images)]
+    places_there = np.flatnonzero(
+        np.diff(stack.depths, prepend=-np.inf) > POSITION_TOLERANCE
+    )  # of two in one, the first
+    first, last = np.searchsorted(places_there, [occupied[0], occupied[-1]], side="right") - 1
+    around = places_there[max(first - 1, 0) : last + 2].tolist()
     depths = stack.depths[around]
-    apart = np.concatenate([[True], np.diff(depths) > POSITION_TOLERANCE])  # of two in one place, one counts
-    depths, around = depths[apart], [k for k, counts in zip(around, apart, strict=True) if counts]
     step = 0.0
     if len(around) > 1:
         gaps = np.diff(depths)
@@ -136,8 +138,8 @@ def _the_one(stack: Stack, hits: list[int], placed: Sequence[Placed], listed: fr
         told = f"they differ in {telling}" if telling else "nothing in their headers tells them apart"
         raise Refused(
             ReasonCode.DUPLICATE_POSITION,
-            f"Two different slices of the series lie at the same position; {told}. Have the series sent that the region "
-            "of interest was drawn on, by itself.",
+            f"Two different slices of the series lie at the same position; {told}. Have those alone sent that the "
+            "region of interest was drawn on.",
         )
     return hits[0]
 
@@ -176,15 +178,15 @@ def _prove_unskipped(region: Region, stack: Stack, step: float, span: list[int],
     if drawn:
         raise Refused(
             ReasonCode.CONTOURS_SKIP_SLICES,
-            f"The segmentation was drawn on other slices: its own lie {drawn:g} mm apart or are as thick, those of the CT "
-            f"{step:g} mm. Have the series sent that it was drawn on.",
+            f"The segmentation was drawn on other slices: it says {drawn:g} mm, the slices of the CT lie "
+            f"{step:g} mm apart. Have the series sent that it was drawn on.",
         )
     places = np.searchsorted(span, occupied)
     if len(occupied) > 1 and np.diff(places).min() > 1:
         raise Refused(
             ReasonCode.CONTOURS_SKIP_SLICES,
-            f"The segmentation leaves out {len(skipped)} slices between its first and its last, and no two of its slices "
-            "are neighbours: it was drawn on thicker ones. Have the series sent that it was drawn on.",
+            f"The segmentation leaves out {len(skipped)} slices between its first and its last; no two of those that "
+            "it has are neighbours: it was drawn on thicker slices. Have the series sent that it was drawn on.",
         )
 
 
@@ -220,10 +222,7 @@ def _prove_frame_of_reference(case: Case, region: Region, stack: Stack, strict: 
             "The region of interest lies in another Frame of Reference than the CT"
             + ("; strict_frame_of_reference forbids to go by its references." if vouched else "."),
         )
-    return (
-        "The segmentation names another Frame of Reference than the CT, or none; it was accepted because each of its frames "
-        "names a slice and lies on it.",
-    )
+    return ("The segmentation names another Frame of Reference than the CT, or none; its frames name their slices.",)
 
 
 def _content(region: Region, placed: Sequence[Placed], span: Sequence[int]) -> tuple[tuple[Item, ...], ...]:
@@ -323,8 +322,8 @@ def reference_slices(
         if isinstance(item, Outline)
     ):
         warnings += (
-            "The contours run from pixel centre to pixel centre, as some software draws them: half a pixel at the rim of the "
-            "tumour may be left out, which can be 8 % of its volume.",
+            "The contours run from pixel centre to pixel centre, as some software draws them: up to 8 % of the volume "
+            "may be missing at the rim.",
         )
     here = {image.sop_instance_uid for image in case.images}
     return ReferenceSlices(images, spacing, content, clipped, len(listed - here) if clipped else 0, warnings)

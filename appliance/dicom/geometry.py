@@ -80,31 +80,33 @@ def even_step(depths: Floats, places: npt.NDArray[np.int64], images: Sequence[Im
         ``spacing_not_uniform``.
     """
     step = float((depths[-1] - depths[0]) / (places[-1] - places[0]))
-    gaps = np.diff(depths) - np.diff(places) * step
-    quantum = rounding(depths)
-    # Each position is off by half of what it was rounded to, so a gap by all of it.
-    is_rounded = step >= _FINEST * quantum > 0 and _spread(depths, places, step) <= quantum + _ROUNDED
-    if np.abs(gaps).max() > allowed(step) and not is_rounded:
-        raise Refused(ReasonCode.SPACING_NOT_UNIFORM, "The slices of the series are not evenly spaced.")
     spacings = [image.spacing_between_slices for image in images if image.spacing_between_slices]
     thicknesses = [image.slice_thickness for image in images if image.slice_thickness]
-    declared: float
+    quantum = rounding(depths)
+    if step < _FINEST * quantum:
+        quantum = 0.0
+    fitted = float(np.polyfit(places, depths, 1)[0]) if quantum else step
+
+    def is_explained_by(even: float) -> bool:
+        """Whether each position is off by no more than half of what it was rounded to."""
+        rest = depths - places * even
+        return bool(rest.max() - rest.min() <= quantum + _ROUNDED)
+
+    if np.abs(np.diff(depths) - np.diff(places) * step).max() > allowed(step) and not (
+        quantum and any(map(is_explained_by, {fitted, *spacings, *thicknesses}))
+    ):
+        raise Refused(ReasonCode.SPACING_NOT_UNIFORM, "The slices of the series are not evenly spaced.")
     for declared in (*spacings, *thicknesses):
         if abs(declared - step) <= _NOMINAL_SHARE * step:
             return declared
-    if is_rounded:
-        # A spacing that rounding has hidden: a mean over few slices would change with the region's length.
-        uneven = _spread(depths, places, step) > _ROUNDED
-        for declared in (*spacings, *(thicknesses if uneven else ())):
-            is_hidden = abs(declared / quantum - round(declared / quantum)) > _ROUNDED
-            if is_hidden and _spread(depths, places, declared) <= quantum + _ROUNDED:
-                return declared
+    # A spacing that rounding has hidden: a mean over few slices would change with the region's length. Where positions
+    # show no rounding, a thickness that merely is near is no spacing.
+    is_uneven = np.ptp(depths - places * step) > _ROUNDED
+    hidden = [*spacings, *(thicknesses if is_uneven else [])] if quantum else []
+    for declared in hidden:
+        if abs(declared / quantum - round(declared / quantum)) > _ROUNDED and is_explained_by(declared):
+            return declared
     return step
-
-
-def _spread(depths: Floats, places: npt.NDArray[np.int64], step: float) -> float:
-    rest = depths - places * step
-    return float(rest.max() - rest.min())
 
 
 def prove_regular(images: Sequence[ImageHeader], normal: Floats) -> tuple[float, float, float]:

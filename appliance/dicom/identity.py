@@ -1,7 +1,7 @@
 """Whether files are one patient's, told by keyed hashes: the identity itself is never kept.
 
-Without the key nobody can try names and numbers against what a ledger holds. Equality is all that the hashes are for, so
-any key does as long as everything that is compared was read with the same one.
+Without the key nobody can try names and numbers against what a ledger holds. Equality is all that the hashes are for,
+so any key does as long as everything that is compared was read with the same one.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def patient_keys(dataset: Dataset, key: bytes) -> dict[str, Any]:
     return {
         "patient_key": _hash("id", text(dataset, "PatientID"), key),
         # Ideographic and phonetic groups may be left out, so each is compared with its like.
-        "name_key": tuple(_hash(f"name {place}", group, key) for place, group in enumerate(groups)) if any(groups) else (),
+        "name_key": tuple(_hash(f"name {k}", group, key) for k, group in enumerate(groups)) if any(groups) else (),
         "birth_key": _hash("birth", birth if len(birth) == 8 else "", key),
     }  # fmt: skip
 
@@ -115,13 +115,12 @@ def prove_one_patient(headers: Iterable[Header]) -> bool:
             if patient[0] and other[0] and patient[0] == other[0]:
                 raise Refused(
                     ReasonCode.PATIENT_MISMATCH,
-                    "The CT and the region of interest bear the same Patient ID, but other names and other birth dates.",
+                    "The CT and the region of interest bear one Patient ID, but other names and other birth dates.",
                 )
             if patient[0] and other[0]:
                 raise Refused(ReasonCode.PATIENT_MISMATCH, "The CT and the region of interest name different patients.")
             raise Refused(
                 ReasonCode.PATIENT_MISMATCH,
-                "The CT and the region of interest do not both bear a Patient ID, and their names and birth dates do "
-                "not agree.",
+                "CT and region of interest do not both bear a Patient ID, and names and birth dates do not agree.",
             )
     return any(any(patient) for patient in patients)

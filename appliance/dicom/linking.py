@@ -1,6 +1,6 @@
 """Which series the chosen region was drawn on: what its own contours or frames say, then what its file lists.
 
-What other regions of the same file refer to says nothing about it: organs may have been drawn on another reconstruction.
+What other regions of the same file refer to says nothing about it: organs may have been drawn on another series.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def named_by(region: Region) -> frozenset[str]:
 
 
 def listed_of(case: Case, region: Region) -> frozenset[str]:
-    """Every instance of the case's series that the region's file lists: more than are needed, but no more than exist."""
+    """Every instance of the case's series that the region's file lists: more than are needed, no more than exist."""
     here = {image.sop_instance_uid for image in case.images}
     return frozenset(
         instance
@@ -52,9 +52,7 @@ def link_of(case: Case, region: Region) -> Link:
     named = named_by(region)
     if named & (here | listed_of(case, region)):
         if named & elsewhere:
-            raise _ambiguous(
-                "The region of interest names images of several series; it can have been drawn on one only."
-            )
+            raise _ambiguous("The region of interest names images of several series, not of one.")
         return Link.NAMED
     if named:
         return Link.ELSEWHERE if named & elsewhere else Link.UNRESOLVED
@@ -68,8 +66,8 @@ def link_of(case: Case, region: Region) -> Link:
     ours, others = _listed_here(case, region), _listed_elsewhere(case, region)
     if ours and others:
         raise _ambiguous(
-            f"The region of interest names no image, and its file lists {len(others) + 1} series: nothing says on which "
-            "it was drawn."
+            f"The region of interest names no image, and its file lists {len(others) + 1} series; nothing says on "
+            "which it was drawn."
         )
     if ours:
         return Link.LISTED
@@ -103,8 +101,8 @@ def prove_position_tells(case: Case, region: Region) -> None:
     """
     if case.neighbours:
         raise _ambiguous(
-            f"The images that the region of interest names are not there, and {len(case.neighbours) + 1} CT series lie in "
-            "its Frame of Reference: position cannot tell on which it was drawn."
+            f"The images that the region of interest names are not there, and {len(case.neighbours) + 1} CT series lie "
+            "in its Frame of Reference: position cannot tell on which it was drawn."
         )
     if _is_told_apart(case, region):
         raise unresolved(case, region)

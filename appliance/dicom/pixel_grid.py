@@ -31,7 +31,7 @@ def corners_in_pixels(outline: Outline, image: ImageHeader) -> Floats:
 def run_through_centres(outlines: Iterable[tuple[Outline, ImageHeader]]) -> bool:
     """Whether contours run from pixel centre to pixel centre, as software draws them that follows a mask's rim.
 
-    Half of each pixel at the rim is then outside. A treatment planning system's corners lie anywhere, or between pixels.
+    Half of each pixel at the rim is then outside. A planning system's corners lie anywhere, or between pixels.
     """
     corners = [corners_in_pixels(outline, image) for outline, image in outlines]
     if not corners:

@@ -1,4 +1,4 @@
-"""On which slice each contour or frame of a region lies: on the one that it names, else on that in whose plane it is."""
+"""On which slice each contour or frame of a region lies: the one that it names, else that in whose plane it is."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 from lungstage.appliance.contract.errors import Held, ReasonCode, Refused
 from lungstage.appliance.dicom.cases import Case
 from lungstage.appliance.dicom.linking import Link, listed_of, prove_position_tells, unresolved
-from lungstage.appliance.dicom.roi import Outline, Region, SegmentFrame
 from lungstage.appliance.dicom.pixel_grid import laid_on
+from lungstage.appliance.dicom.roi import Outline, Region, SegmentFrame
 from lungstage.appliance.dicom.stack import Floats, Stack
 
 Item = Outline | SegmentFrame
@@ -174,7 +174,7 @@ def _prove_in_plane(placed: Sequence[tuple[Item, int, bool]], stack: Stack) -> N
         raise Refused(
             kind,
             f"Image references and coordinates of the region of interest disagree: {len(by_name)} {parts} lie up to "
-            f"{max(by_name):.3g} mm off the slice that they name. Have it exported again, or go by the coordinates with "
+            f"{max(by_name):.3g} mm off the slice that they name. Have it exported again, or go by the coordinates: "
             "--match-by-geometry (match_by_geometry).",
         )
     raise Refused(kind, f"{len(far[False])} {parts} of the region of interest do not lie in the plane of a slice.")
@@ -185,7 +185,7 @@ def _on_grid(region: Region, frame: SegmentFrame, stack: Stack, k: int) -> Segme
     if laid is None:
         raise Refused(
             ReasonCode.SEG_GRID_MISMATCH,
-            "The voxels of the segmentation are not those of the CT slices (other axes, spacing or place), or lie beyond "
+            "The segmentation's voxels are not those of the CT slices (other axes, spacing or place), or lie beyond "
             "them; have it drawn on this CT, or resampled to it.",
         )
     return laid

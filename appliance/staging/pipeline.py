@@ -35,8 +35,8 @@ from lungstage.appliance.staging.measure import PlacedRegion, Stopwatch, measure
 from lungstage.appliance.staging.outcome import outcome
 
 NEVER_CAME = (
-    "{} listed slices never came; the region of interest lies at the end of those that did, and its outermost voxels are "
-    "extrapolated."
+    "{} listed slices never came; the region of interest lies at the end of those that did, and its outermost voxels "
+    "are extrapolated."
 )
 """Warning of a report that was made without slices that its ROI object lists."""
 

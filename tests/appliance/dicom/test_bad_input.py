@@ -25,6 +25,9 @@ from tests.support.studies import (
     SQUARE,
     Study,
     contour,
+    contours_of,
+    list_series,
+    listing,
     rtstruct_study,
     seg_study,
     square_mask,
@@ -78,20 +81,9 @@ def _duplicate_position(study: Study) -> None:
     twin.SOPInstanceUID = twin.file_meta.MediaStorageSOPInstanceUID = generate_uid()
     twin.PixelData = bytes(len(twin.PixelData))
     study.slices.append(twin)
-    for contour in study.rois[0].ROIContourSequence[0].ContourSequence:  # nothing says which of the two is meant
-        del contour.ContourImageSequence
-    _list(study, study.slices)
-
-
-def _list(study: Study, slices: list[Dataset]) -> None:
-    (series,) = (
-        study.rois[0].ReferencedFrameOfReferenceSequence[0].RTReferencedStudySequence[0].RTReferencedSeriesSequence
-    )
-    series.ContourImageSequence = []
-    for dataset in slices:
-        item = Dataset()
-        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = dataset.SOPClassUID, dataset.SOPInstanceUID
-        series.ContourImageSequence.append(item)
+    for one in contours_of(study.rois[0]):  # nothing says which of the two is meant
+        del one.ContourImageSequence
+    list_series(study.rois[0], listing(study.slices[0].SeriesInstanceUID, study.slices))
 
 
 def _conflicting_copy(study: Study) -> None:
@@ -180,7 +172,11 @@ def _other_patient(study: Study) -> None:
 
 
 def _other_study(study: Study) -> None:
+    """Beside a study of its own, the region names one that its images are not of."""
     study.rois[0].StudyInstanceUID = generate_uid()
+    study.rois[0].ReferencedFrameOfReferenceSequence[0].RTReferencedStudySequence[
+        0
+    ].ReferencedSOPInstanceUID = generate_uid()
 
 
 def _short_pixels(study: Study) -> None:
