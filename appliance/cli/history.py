@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lungstage.appliance.cli.options import ConfigOption, JsonOption, StateOption
+from lungstage.appliance.cli.options import BundleOption, ConfigOption, JsonOption, StateOption
 from lungstage.appliance.config.text import printable
 from lungstage.appliance.contract.errors import ExitStatus, LungstageError, Refused, Unavailable
 
@@ -93,9 +93,7 @@ def replay(
         list[Path] | None,
         typer.Option(help="File or folder of originals; may be repeated. By default those of the state folder."),
     ] = None,
-    bundle: Annotated[
-        Path | None, typer.Option(help="Folder of the model bundle; by default the setting.", show_default=False)
-    ] = None,
+    bundle: BundleOption = None,
     state: StateOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,

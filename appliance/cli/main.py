@@ -25,6 +25,7 @@ from lungstage.appliance.cli.options import (
     StateOption,
     TrustedOption,
 )
+from lungstage.appliance.config.shipped import bundle_folder
 from lungstage.appliance.contract.errors import ExitStatus, Held, Refused, Unavailable
 from lungstage.appliance.state.job import JobState
 
@@ -199,7 +200,9 @@ def health(state: StateOption = None, config: ConfigOption = None) -> None:
 
 @app.command()
 def verify(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the model bundle.")],
+    bundle: Annotated[
+        Path, typer.Argument(parser=bundle_folder, metavar="BUNDLE", help="Its folder, or the name of a shipped one.")
+    ],
     trusted_key: TrustedOption = None,
 ) -> None:
     """Hold a bundle's bytes to their hashes and its signature, and let it prove itself on this machine."""

@@ -38,7 +38,7 @@ class DemoResult:
 @contextmanager
 def _daemon(inbox: Path, outbox: Path, state: Path, bundle: Path) -> Iterator[subprocess.Popen[str]]:
     """Run ``lungstage run`` until the block ends, from its ``ready`` on."""
-    command = [sys.executable, "-m", "lungstage.appliance.cli.main", "run"]
+    command = [sys.executable, "-P", "-m", "lungstage.appliance.cli.main", "run"]
     command += ["--inbox", str(inbox), "--outbox", str(outbox), "--state", str(state), "--bundle", str(bundle)]
     quiet = os.environ | {"LUNGSTAGE_LOG_LEVEL": "WARNING"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=quiet) as process:  # noqa: S603  (our own command)

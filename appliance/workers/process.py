@@ -95,7 +95,7 @@ class WorkerProcess:
             ours_in, theirs_out = os.pipe()
             theirs.callback(os.close, theirs_out)
             ours.callback(os.close, ours_in)
-            command = [sys.executable, "-c", "from lungstage.appliance.workers.worker import main; main()"]
+            command = [sys.executable, "-P", "-c", "from lungstage.appliance.workers.worker import main; main()"]
             command += map(str, (theirs_in, theirs_out, self._limits.memory, self._limits.file_size))
             self._process = subprocess.Popen(  # noqa: S603  (our own module)
                 command,

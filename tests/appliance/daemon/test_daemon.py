@@ -25,7 +25,8 @@ from lungstage.appliance.config import logs
 from lungstage.appliance.config.settings import load_settings
 from lungstage.appliance.contract.case import Predecessor
 from lungstage.appliance.contract.errors import ReasonCode, Unavailable
-from lungstage.appliance.daemon.loop import Daemon, sole_daemon
+from lungstage.appliance.daemon.loop import Daemon
+from lungstage.appliance.daemon.start import sole_daemon
 from lungstage.appliance.dicom.header import Header
 from lungstage.appliance.state import chain
 from lungstage.appliance.state.database import Database
@@ -34,7 +35,7 @@ from lungstage.appliance.state.ledger import Ledger
 from tests.support.fake_daemon import KILLS, TIMERS
 from tests.support.fake_steps import BUNDLE, SECRET, FakeSteps, put_roi, put_slice
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 class SimulatedWake:
@@ -856,6 +857,7 @@ def jobs_in(folder: Path) -> tuple[Job, ...]:
         return Ledger(database).jobs()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", sorted(KILLS))
 def test_a_kill_at_any_moment_leaves_exactly_one_whole_report(
     tmp_path: Path, launch: Callable[..., subprocess.Popen[str]], moment: str

@@ -35,7 +35,6 @@ from tests.support.studies import Study, rtstruct_study, seg_study
 from tests.system.test_run import running
 
 NAME, PATIENT_ID, BORN = "DOE^JANE", "MRN-4711", "19570317"
-pytestmark = pytest.mark.xdist_group("replay")  # one process, for the daemon's run that its tests share
 SECRETS = ("DOE", "JANE", PATIENT_ID, BORN, "doe-jane")
 
 

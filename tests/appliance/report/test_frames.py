@@ -157,6 +157,7 @@ def test_the_same_bytes_again(tmp_path: Path) -> None:
     assert contents[0] == contents[1]
 
 
+@pytest.mark.slow
 def test_the_validators_have_nothing_to_say_that_they_do_not_say_of_single_frames(tmp_path: Path) -> None:
     context, _ = _context(tmp_path / "study")
     folders = [tmp_path / name for name in ("frames", "slices")]
