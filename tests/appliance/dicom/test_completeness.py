@@ -142,10 +142,6 @@ def test_rounded_positions_have_the_declared_spacing(spacing: float, on: range, 
     _rounded(study, 1)
     for dataset in study.slices:
         dataset.SpacingBetweenSlices = f"{spacing:g}"
-    for item in study.rois[0].ROIContourSequence[0].ContourSequence:
-        points = np.reshape(np.array(item.ContourData, dtype=float), (-1, 3))
-        points[:, 2] = np.round(points[:, 2], 1)
-        item.ContourData = [f"{value:.10g}" for value in points.ravel()]
     rounded = measured(study.write(tmp_path / "rounded"))
     assert rounded["features"] == pytest.approx(exact["features"], rel=1e-9)
 
