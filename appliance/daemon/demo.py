@@ -19,9 +19,9 @@ import highdicom as hd
 
 from lungstage.appliance.contract.errors import Refused, Unavailable
 from lungstage.appliance.staging import phantom
-from lungstage.appliance.state.database import Database
+from lungstage.appliance.state.database import DatabaseReader
 from lungstage.appliance.state.job import Job, JobState
-from lungstage.appliance.state.ledger import Ledger
+from lungstage.appliance.state.jobs import Jobs
 
 _TIMEOUT = 60.0  # seconds; the daemon needs about two
 
@@ -92,6 +92,6 @@ def run_demo(bundle: Path, folder: Path) -> DemoResult:
 
 def _finished(state: Path) -> Job | None:
     """Return the phantom's job once it is delivered or refused."""
-    with Database(state / "ledger.sqlite") as database:
-        jobs = Ledger(database).jobs()
+    with DatabaseReader(state / "ledger.sqlite") as database:
+        jobs = Jobs(database).find()
     return next((job for job in jobs if job.state in (JobState.DELIVERED, JobState.REFUSED)), None)

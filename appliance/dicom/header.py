@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydicom.uid import CTImageStorage
 
+from lungstage.appliance.contract.plain import FilePath
 from lungstage.appliance.dicom.multiframe import ENHANCED_CT
 from lungstage.appliance.dicom.values import Vector
 
@@ -42,7 +43,7 @@ class ImageHeader:
         :data:`dicom.acquisition.TELLING`; empty where absent.
     """
 
-    path: Path
+    path: FilePath
     digest: str
     sop_class_uid: str
     sop_instance_uid: str
@@ -103,7 +104,7 @@ class RoiHeader:
         As of :class:`ImageHeader`.
     """
 
-    path: Path
+    path: FilePath
     digest: str
     kind: Literal["RTSTRUCT", "SEG"]
     sop_class_uid: str

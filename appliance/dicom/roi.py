@@ -14,6 +14,7 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from lungstage.appliance.contract.errors import ReasonCode, Refused, Unavailable
+from lungstage.appliance.contract.plain import Bits, Floats
 from lungstage.appliance.dicom.files import is_of_the_disk, read_unchanged
 from lungstage.appliance.dicom.header import RoiHeader
 from lungstage.appliance.dicom.instance import LABEL_MAP_SEGMENTATION_STORAGE, contour_data
@@ -21,8 +22,8 @@ from lungstage.appliance.dicom.names import listed, the_region
 from lungstage.appliance.dicom.references import Reference, source_image, the_one_image
 from lungstage.appliance.dicom.values import FARTHEST, vector, whole
 
-Mask = npt.NDArray[np.bool_]
-Points = npt.NDArray[np.float64]
+Mask = Bits
+Points = Floats
 
 _CODE = ("CodeValue", "CodingSchemeDesignator")
 _DECIMALS = re.compile(rb"[-+0-9.eE \\]*")  # numpy, too, would read "1_0" as ten

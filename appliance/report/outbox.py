@@ -23,6 +23,8 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from lungstage.appliance.contract.plain import Content
+
 _TEMPORARY = re.compile(r"\.[A-Z]{2,16}-[0-9.]{1,64}\.dcm(\.[0-9a-f]{16})?\.part")
 _NAME = re.compile(r"[A-Z]{2,16}-[0-9.]{1,64}\.dcm")
 
@@ -44,7 +46,7 @@ class Document:
     name: str
     sop_instance_uid: str
     series_instance_uid: str
-    content: bytes
+    content: Content
 
     @property
     def sha256(self) -> str:
