@@ -34,6 +34,7 @@ class ReasonCode(StrEnum):
     CT_MISSING = "ct_missing"
     SLICES_MISSING = "slices_missing"
     REFERENCES_UNRESOLVED = "references_unresolved"
+    MORE_MAY_COME = "more_may_come"
     # Geometry
     GEOMETRY_MISSING = "geometry_missing"
     FRAME_OF_REFERENCE_MISMATCH = "frame_of_reference_mismatch"

@@ -72,7 +72,7 @@ class Cases(Source):
         """
         self.open.bundle_digest = bundle_digest
         for entry in self.open.values():
-            entry.plan, entry.due = None, self._clock()
+            entry.plan, entry.due, entry.waits_until = None, self._clock(), None
 
     def forget(self) -> None:
         """Begin anew: every case that is not closed is examined again by :meth:`tick`; no answer in hand is heeded."""
@@ -130,10 +130,13 @@ class Cases(Source):
             self.behind = due <= now < self._clock() - EXAMINATION_BUDGET_SECONDS
             if self.behind or due > now:
                 break
-            settles_at = entry.changed_at + self._settings.case_settle_seconds
-            settled = settles_at <= now and (unread_since is None or unread_since > settles_at)
-            if settled or now < settles_at or entry.examined_at < entry.changed_at:
-                became_ready |= self._examiner.examine(entry, settled=settled)
+            waits = entry.waits_until is not None
+            rests_at = entry.changed_at + self._settings.case_settle_seconds
+            if entry.waits_until is not None:
+                rests_at = max(rests_at, entry.waits_until)
+            rested = rests_at <= now and (unread_since is None or unread_since > rests_at)
+            if rested or now < rests_at or entry.examined_at < entry.changed_at:
+                became_ready |= self._examiner.examine(entry, settled=rested, waited=rested and waits)
             else:
                 entry.due = now + self._settings.poll_seconds
         for entry in self.open.values():
@@ -152,7 +155,7 @@ class Cases(Source):
         entry.take(case)
         if entry.content != former:
             entry.changed_at = now
-        entry.due, entry.failures = None, 0
+        entry.due, entry.waits_until, entry.failures = None, None, 0
         if self._examiner.is_answered(entry, self._ledger.jobs.of_case(case.key)):
             del self.open[case.key]
             return False

@@ -44,6 +44,7 @@ class OpenCase:
     case: Case | None = None  # while it is worked on: a hundred cases that wait are many headers
     due: float | None = None  # when to examine it again although nothing came
     report_at: float | None = None  # when to report that it waits
+    waits_until: float | None = None  # when what may still come counts as missing
     examined_at: float = float("-inf")
     cost: float = 0.0  # seconds that the last examination took
     failures: int = 0  # of examinations, by a defect of ours

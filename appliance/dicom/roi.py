@@ -10,7 +10,6 @@ from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from lungstage.appliance.contract.errors import ReasonCode, Refused, Unavailable
@@ -29,7 +28,6 @@ Points = Floats
 _CODE = ("CodeValue", "CodingSchemeDesignator")
 _DECIMALS = re.compile(rb"[-+0-9.eE \\]*")  # numpy, too, would read "1_0" as ten
 _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
-_POSITION_TOLERANCE = 0.01  # mm; what decimal strings of 16 characters may round away, and no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +70,8 @@ class Region:
         Why its content cannot be trusted; empty where it can.
     orientation, pixel_spacing
         Of a SEG's frames, in the units of :class:`appliance.dicom.header.ImageHeader`; () for an RTSTRUCT.
+    slice_spacing, slice_thickness
+        That a SEG says it was drawn with, in mm; 0 where it does not say, or not the same of all frames.
     """
 
     source: RoiHeader
@@ -84,6 +84,8 @@ class Region:
     fault: str = ""
     orientation: tuple[float, ...] = ()
     pixel_spacing: tuple[float, ...] = ()
+    slice_spacing: float = 0.0
+    slice_thickness: float = 0.0
 
 
 def _outline(contour: Dataset) -> Outline:
@@ -164,12 +166,19 @@ def _directions(item: Dataset) -> tuple[float, ...]:
     return directions(item) if _numbers(item, "ImageOrientationPatient", 6) else ()
 
 
+def _measure(measures: Sequence[Dataset], keyword: str) -> float:
+    """Return what all frames' Pixel Measures say alike, in mm; 0 where they do not, or say nothing."""
+    stated = {vector(item, keyword, 1) for item in measures}
+    return abs(sum(stated.pop())) if len(stated) == 1 else 0.0
+
+
 def _segmentation_regions(dataset: Dataset, source: RoiHeader) -> tuple[Region, ...]:
     is_label_map = source.sop_class_uid == LABEL_MAP_SEGMENTATION_STORAGE
     pixels = segment_pixels(dataset)
     groups = dataset.PerFrameFunctionalGroupsSequence
     orientations = {_directions(_shared_or_own(dataset, group, "PlaneOrientationSequence")) for group in groups}
-    spacings = {_numbers(_shared_or_own(dataset, g, "PixelMeasuresSequence"), "PixelSpacing", 2) for g in groups}
+    measures = [_shared_or_own(dataset, group, "PixelMeasuresSequence") for group in groups]
+    spacings = {_numbers(item, "PixelSpacing", 2) for item in measures}
     if len(orientations) != 1 or len(spacings) != 1:
         raise Refused(ReasonCode.SEG_GRID_MISMATCH, "The segmentation's frames differ in orientation or pixel spacing.")
     regions = []
@@ -197,6 +206,8 @@ def _segmentation_regions(dataset: Dataset, source: RoiHeader) -> tuple[Region, 
                 frames=tuple(frames),
                 orientation=next(iter(orientations)),
                 pixel_spacing=next(iter(spacings)),
+                slice_spacing=_measure(measures, "SpacingBetweenSlices"),
+                slice_thickness=_measure(measures, "SliceThickness"),
             )
         )  # fmt: skip
     return tuple(regions)
@@ -318,15 +329,3 @@ def prove_outlines(region: Region) -> None:
                 f"{the_region(region.name)} has a contour that is open or a point.",
                 (region.name,),
             )
-
-
-def same_grid(region: Region, orientation: Sequence[float], pixel_spacing: Sequence[float]) -> bool:
-    """Whether a SEG's frames have the orientation and pixel spacing of the images."""
-    return np.allclose(region.orientation, orientation, atol=1e-4) and np.allclose(
-        region.pixel_spacing, pixel_spacing, rtol=1e-4
-    )
-
-
-def same_place(position: Points, other: Points) -> bool:
-    """Whether a SEG's frame starts where the image does (0.01 mm)."""
-    return bool(np.abs(position - other).max() <= _POSITION_TOLERANCE)

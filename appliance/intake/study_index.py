@@ -149,6 +149,11 @@ class StudyIndex:
         read = (self._files.read_at(str(path)) for path in {header.path for header in case.headers})
         return any(at is None or at > moment for at in read)
 
+    def newest(self, case: Case) -> datetime | None:
+        """Return when the last of a case's files came as it is now, whichever process has read it."""
+        read = (self._files.read_at(str(path)) for path in {header.path for header in case.headers})
+        return max((at for at in read if at is not None), default=None)
+
     @property
     def reader(self) -> str:
         """Version of the code that read the files."""

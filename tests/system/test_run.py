@@ -27,7 +27,8 @@ from lungstage.appliance.staging import phantom
 from lungstage.appliance.state import chain
 from lungstage.export.bundle import build
 from tests.export.conftest import make_run, without_limits
-from tests.support.enhanced import ORDER, contours_of, enhanced_rtstruct_study
+from tests.support.enhanced import ORDER, enhanced_rtstruct_study
+from tests.support.studies import contours_of
 
 RUN = (sys.executable, "-m", "lungstage.appliance.cli.main")
 ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith("LUNGSTAGE_")} | {"OMP_NUM_THREADS": "1"}

@@ -94,7 +94,7 @@ def roi(
         "frames_of_reference": tuple(frames), "listed": tuple((series, ()) for series in listed),
         "image_references": tuple(of),
     }  # fmt: skip
-    assert known.keys() == {field.name for field in fields(RoiHeader)}
+    assert known.keys() <= {field.name for field in fields(RoiHeader)}
     return RoiHeader(**known)
 
 
