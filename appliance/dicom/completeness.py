@@ -20,7 +20,8 @@ from lungstage.appliance.dicom.geometry import POSITION_TOLERANCE, allowed, norm
 from lungstage.appliance.dicom.header import ImageHeader
 from lungstage.appliance.dicom.instance import as_uid
 from lungstage.appliance.dicom.names import the_region
-from lungstage.appliance.dicom.roi import Outline, Region, SegmentFrame, prove_outlines, same_grid, same_place
+from lungstage.appliance.dicom.region import Outline, Region, SegmentFrame, same_grid, same_place
+from lungstage.appliance.dicom.structure_set import prove_outlines
 
 Floats = npt.NDArray[np.float64]
 Item = Outline | SegmentFrame

@@ -19,10 +19,12 @@ from lungstage.appliance.contract.case import Predecessor
 from lungstage.appliance.contract.errors import Held, ReasonCode, Refused
 from lungstage.appliance.contract.spec import ExtractionSpec
 from lungstage.appliance.dicom.cases import Case
+from lungstage.appliance.dicom.choice import SelectionRule, choose
 from lungstage.appliance.dicom.completeness import ReferenceSlices, reference_slices
 from lungstage.appliance.dicom.files import with_pixel_digest
 from lungstage.appliance.dicom.header import ImageHeader
-from lungstage.appliance.dicom.roi import Region, SelectionRule, choose, load_regions
+from lungstage.appliance.dicom.region import Region
+from lungstage.appliance.dicom.roi import load_regions
 from lungstage.appliance.model.bundle import Bundle
 from lungstage.appliance.model.inference import at_prevalence
 from lungstage.appliance.model.manifest import IntendedUse

@@ -407,7 +407,7 @@ ROI_FAULTS = {
     "skips a slice": (lambda: rtstruct_study(on=(3, 4, 6, 7)), "refused", "contours_skip_slices"),
     "every other slice": (lambda: rtstruct_study(on=(2, 4, 6, 8)), "refused", "contours_skip_slices"),
     "open contour": (_edit_contour(_open), "refused", "contour_not_closed"),
-    "point contour": (_edit_contour(_point), "refused", "contour_not_closed"),
+    "no contour but a point on one slice": (_edit_contour(_point), "refused", "contours_skip_slices"),
     "contour leaves its plane": (_edit_contour(_off_plane), "refused", "contour_off_slice"),
     "more points than stated": (_edit_contour(_more_points_than_stated), "refused", "roi_unreadable"),
     "coordinates of other characters": (_edit_contour(_digits_with_an_underscore), "refused", "roi_unreadable"),
