@@ -77,7 +77,8 @@ def other_tumours(regions: Sequence[Region], chosen: Region) -> tuple[Region, ..
     Those are drawn regions that are called a gross tumour volume, of whatever, or may be the primary tumour: of nodes,
     too, but not of organs.
     """
-    return tuple(other for other in regions if other is not chosen and other.is_drawn and _may_be_tumour(other))
+    others = (region for region in regions if region.is_drawn and region.number != chosen.number)
+    return tuple(other for other in others if _may_be_tumour(other))
 
 
 def _find_drawn(regions: Sequence[Region], find: Callable[[Sequence[Region]], Region]) -> Region:

@@ -11,7 +11,8 @@ Coded = tuple[str, ...]
 """(code value, coding scheme, meaning) as the file has them; () where it has none. The meaning is free text."""
 
 _VALUES = ("CodeValue", "LongCodeValue", "URNCodeValue")
-_SNOMED_RT = frozenset({"SRT", "SNM3", "99SDM"})  # the designators it has had in DICOM
+SNOMED_RT = frozenset({"SRT", "SNM3", "99SDM"})
+"""The designators that SNOMED RT has had in DICOM."""
 
 
 def coded(items: Iterable[Dataset] | None) -> tuple[Coded, ...]:
@@ -28,7 +29,7 @@ def coded(items: Iterable[Dataset] | None) -> tuple[Coded, ...]:
 
 def in_snomed_ct(code: Coded) -> Coded:
     """Return a SNOMED RT code as the SNOMED CT code that DICOM PS3.16 gives for it, and any other as it is."""
-    if code and code[1] in _SNOMED_RT:
+    if code and code[1] in SNOMED_RT:
         current = mapping["SRT"].get(code[0])
         return (current, "SCT", *code[2:]) if current else code
     return code

@@ -90,6 +90,8 @@ class RoiHeader:
         does not say.
     frames_of_reference
         Those in which the regions are defined.
+    approval
+        Approval Status: APPROVED, UNAPPROVED or REJECTED; empty where the object does not say.
     """
 
     path: Path
@@ -104,6 +106,7 @@ class RoiHeader:
     listed: tuple[tuple[str, tuple[str, ...]], ...]
     image_references: tuple[str, ...]
     drawn_at: str = ""
+    approval: str = ""
 
 
 @dataclass(frozen=True, slots=True)

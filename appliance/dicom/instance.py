@@ -118,6 +118,11 @@ def _referenced(items: Iterable[Dataset]) -> tuple[str, ...]:
     return _unique(as_uid(text(item, "ReferencedSOPInstanceUID")) for item in items)
 
 
+def _approval(dataset: Dataset) -> str:
+    status = text(dataset, "ApprovalStatus").upper()
+    return status if status in ("APPROVED", "UNAPPROVED", "REJECTED") else ""
+
+
 def _structure_set_header(dataset: Dataset, path: Path) -> RoiHeader:
     series = [
         series
@@ -128,12 +133,17 @@ def _structure_set_header(dataset: Dataset, path: Path) -> RoiHeader:
     rois, items = sequence(dataset, "StructureSetROISequence"), sequence(dataset, "ROIContourSequence")
     contours = [contour for item in items for contour in sequence(item, "ContourSequence")]
     frames = [frame_numbers(image) for c in contours for image in sequence(c, "ContourImageSequence")]
+    offsets = [str(contour.get("ContourOffsetVector") or "") for contour in contours]
+    observed = sequence(dataset, "RTROIObservationsSequence")
     digest = _digest(
         [[text(roi, k) for k in ("ROINumber", "ROIName", "ReferencedFrameOfReferenceUID")] for roi in rois],
         [(text(item, "ReferencedROINumber"), len(sequence(item, "ContourSequence"))) for item in items],
         [(text(contour, "ContourGeometricType"), contour_data(contour)) for contour in contours],
         [_referenced(sequence(contour, "ContourImageSequence")) for contour in contours],
         *([frames] if any(frames) else []),
+        *([offsets] if any(offsets) else []),
+        [[text(item, keyword) for keyword in ("ReferencedROINumber", "RTROIInterpretedType")] for item in observed],
+        _approval(dataset),
     )
     return RoiHeader(
         **_identity(dataset, path, digest),
@@ -145,6 +155,7 @@ def _structure_set_header(dataset: Dataset, path: Path) -> RoiHeader:
         ),
         image_references=_referenced(image for c in contours for image in sequence(c, "ContourImageSequence")),
         drawn_at=moment(dataset, "StructureSetDate", "StructureSetTime"),
+        approval=_approval(dataset),
     )
 
 
@@ -155,6 +166,7 @@ def _segmentation_header(dataset: Dataset, path: Path, pixels: PixelData | None)
         [str(item) for item in sequence(dataset, "SegmentSequence")],
         [str(item) for item in (*sequence(dataset, "SharedFunctionalGroupsSequence"), *groups)],
         "" if pixels is None else pixels.digest,
+        _approval(dataset),
     )
     return RoiHeader(
         **_identity(dataset, path, digest),
@@ -166,6 +178,7 @@ def _segmentation_header(dataset: Dataset, path: Path, pixels: PixelData | None)
         ),
         image_references=_unique(as_uid(source_image(group)[0]) for group in groups),
         drawn_at=moment(dataset, "ContentDate", "ContentTime"),
+        approval=_approval(dataset),
     )
 
 

@@ -58,6 +58,8 @@ class Region:
         Why its content cannot be trusted; empty where it can.
     orientation, pixel_spacing
         Of a SEG's frames, in the units of :class:`appliance.dicom.header.ImageHeader`; () for an RTSTRUCT.
+    slice_spacing, slice_thickness
+        That a SEG says it was drawn with, in mm; 0 where it does not say, or not the same of all frames.
     interpreted_types
         RT ROI Interpreted Type of each observation of it, in capitals; of a SEG none.
     property_category
@@ -76,6 +78,8 @@ class Region:
     fault: str = ""
     orientation: tuple[float, ...] = ()
     pixel_spacing: tuple[float, ...] = ()
+    slice_spacing: float = 0.0
+    slice_thickness: float = 0.0
     interpreted_types: tuple[str, ...] = ()
     property_category: Coded = ()
     anatomy: tuple[Coded, ...] = ()

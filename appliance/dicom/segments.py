@@ -42,7 +42,8 @@ def segmentation_regions(dataset: Dataset, source: RoiHeader) -> tuple[Region, .
         _numbers(_shared_or_own(dataset, group, "PlaneOrientationSequence"), "ImageOrientationPatient", 6)
         for group in groups
     }
-    spacings = {_numbers(_shared_or_own(dataset, g, "PixelMeasuresSequence"), "PixelSpacing", 2) for g in groups}
+    measures = [_shared_or_own(dataset, group, "PixelMeasuresSequence") for group in groups]
+    spacings = {_numbers(item, "PixelSpacing", 2) for item in measures}
     if len(orientations) != 1 or len(spacings) != 1:
         raise Refused(ReasonCode.SEG_GRID_MISMATCH, "The segmentation's frames differ in orientation or pixel spacing.")
     regions = []
@@ -66,6 +67,8 @@ def segmentation_regions(dataset: Dataset, source: RoiHeader) -> tuple[Region, .
                 fault=_fault(frames),
                 orientation=next(iter(orientations)),
                 pixel_spacing=next(iter(spacings)),
+                slice_spacing=_measure(measures, "SpacingBetweenSlices"),
+                slice_thickness=_measure(measures, "SliceThickness"),
                 property_category=_first(segment, "SegmentedPropertyCategoryCodeSequence"),
                 anatomy=tuple(code for keyword in _ANATOMY for code in coded(segment.get(keyword))),
             )
@@ -133,6 +136,12 @@ def _shared_or_own(dataset: Dataset, frame: Dataset, keyword: str, *, only: bool
             item: Dataset = items[0]
             return item
     raise _unreadable(f"The segmentation lacks its {keyword}.")
+
+
+def _measure(measures: Sequence[Dataset], keyword: str) -> float:
+    """Return what all frames' Pixel Measures say alike, in mm; 0 where they do not, or say nothing."""
+    stated = {vector(item, keyword, 1) for item in measures}
+    return abs(sum(stated.pop())) if len(stated) == 1 else 0.0
 
 
 def _numbers(item: Dataset, keyword: str, length: int) -> tuple[float, ...]:

@@ -19,10 +19,10 @@ from lungstage.appliance.contract.case import Predecessor
 from lungstage.appliance.contract.errors import Held, ReasonCode, Refused
 from lungstage.appliance.contract.spec import ExtractionSpec
 from lungstage.appliance.dicom.cases import Case
-from lungstage.appliance.dicom.choice import SelectionRule, choose
+from lungstage.appliance.dicom.choice import SelectionRule, choose, other_tumours
 from lungstage.appliance.dicom.completeness import ReferenceSlices, reference_slices
 from lungstage.appliance.dicom.files import with_pixel_digest
-from lungstage.appliance.dicom.header import ImageHeader
+from lungstage.appliance.dicom.header import ImageHeader, RoiHeader
 from lungstage.appliance.dicom.region import Region
 from lungstage.appliance.dicom.roi import load_regions
 from lungstage.appliance.model.bundle import Bundle
@@ -30,7 +30,13 @@ from lungstage.appliance.model.inference import at_prevalence
 from lungstage.appliance.model.manifest import IntendedUse
 from lungstage.appliance.staging.covariates import Site, known_covariates
 from lungstage.appliance.staging.documents import build_documents
-from lungstage.appliance.staging.intended_use import prove_acquisition, prove_domain, prove_slices, prove_voxels
+from lungstage.appliance.staging.intended_use import (
+    prove_acquisition,
+    prove_anatomy,
+    prove_domain,
+    prove_slices,
+    prove_voxels,
+)
 from lungstage.appliance.staging.measure import PlacedRegion, Stopwatch, measure
 from lungstage.appliance.staging.outcome import outcome
 
@@ -53,12 +59,16 @@ class Plan:
         Hex digest of the content that is needed; equal for equal content, wherever the files lie.
     warnings
         Plain sentences for the report.
+    others
+        (ROI or Segment Number, name) of what else may be a tumour in the files of the regions
+        (:func:`dicom.choice.other_tumours`).
     """
 
     case: Case
     regions: tuple[PlacedRegion, ...]
     fingerprint: str
     warnings: tuple[str, ...]
+    others: tuple[tuple[int, str], ...] = ()
 
     @property
     def instances(self) -> tuple[dict[str, str], ...]:
@@ -127,15 +137,38 @@ def _prove_series(slices: Sequence[ImageHeader], use: IntendedUse) -> None:
     raise refusals[0]
 
 
+def _prove_not_rejected(roi: RoiHeader) -> None:
+    if roi.approval == "REJECTED":
+        raise Refused(
+            ReasonCode.ROI_REJECTED,
+            f"The {roi.kind} was rejected by whoever reviewed it (Approval Status REJECTED). Send one that was not.",
+        )
+
+
+def _approval_warnings(chosen: Sequence[Region], case: Case) -> list[str]:
+    """Say what the Approval Statuses of the ROI objects mean for the answer."""
+    statuses = {roi.approval for roi in case.rois}
+    warnings = []
+    if "REJECTED" in statuses:
+        warnings.append("A ROI object that was rejected (Approval Status) is there too, and was left out.")
+    if "APPROVED" in statuses and any(region.source.approval == "UNAPPROVED" for region in chosen):
+        warnings.append("The region of interest is not approved (Approval Status), though another ROI object is.")
+    return warnings
+
+
+_OFFERS_NONE = (ReasonCode.ROI_NOT_FOUND, ReasonCode.ROI_EMPTY, ReasonCode.ROI_REJECTED)
+
+
 def _choose_each(case: Case, rule: SelectionRule, roi_name: str | None) -> tuple[Region, ...]:
     """Choose a region in each ROI object; an object that offers none does not stand in the way of another."""
     chosen: list[Region] = []
     failures: list[Refused] = []
     for roi in sorted(case.rois, key=lambda roi: (roi.kind != "SEG", roi.sop_instance_uid)):
         try:
+            _prove_not_rejected(roi)
             chosen.append(choose(load_regions(roi), rule, roi_name))
         except Refused as refusal:
-            if refusal.reason.code != ReasonCode.ROI_NOT_FOUND:
+            if refusal.reason.code not in _OFFERS_NONE:
                 raise
             failures.append(refusal)
     if not chosen:
@@ -215,7 +248,10 @@ def plan_measurement(
         warnings.append(f"{len(regions)} ROI objects describe this tumour, and agree.")
     if regions[0][1].clipped:
         warnings.append("The series ends at the region of interest; its outermost voxels are extrapolated.")
-    return Plan(case, regions, _fingerprint(regions), tuple(warnings))
+    warnings += _approval_warnings(current, case)
+    beside = (other for region in current for other in other_tumours(load_regions(region.source), region))
+    others = tuple(dict.fromkeys((other.number, other.name) for other in beside))
+    return Plan(case, regions, _fingerprint(regions), tuple(warnings), others)
 
 
 def prepare(
@@ -259,7 +295,8 @@ def prepare(
         roi_name=roi_name,
         match_by_geometry=match_by_geometry,
     )
-    for _, slices in plan.regions:
+    for region, slices in plan.regions:
+        prove_anatomy(region)
         prove_slices(slices, use)
     return plan
 
@@ -318,10 +355,13 @@ def stage(
         )
         result = at_prevalence(result, manifest.provenance.prevalence_advanced, site.prevalence)
     with watch.step("report"):
-        documents = build_documents(measurement, result, bundle, created, warnings, covariates, predecessor)
+        documents = build_documents(
+            measurement, result, bundle, created, warnings, covariates, predecessor, plan.others
+        )
     answer = outcome(
         status="staged",
         measurement=measurement,
+        others=plan.others,
         result=result,
         warnings=warnings,
         seconds=watch.seconds,
