@@ -45,6 +45,8 @@ RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf --mount=type=secret,id=
     && rm /opt/lungstage/bin/lungstage-train /opt/lungstage/bin/lungstage-export
 
 COPY models/lung1-stage /opt/lungstage/models/lung1-stage
+# Where `--bundle lung1-stage` looks for it.
+RUN ln -s /opt/lungstage/models /opt/lungstage/lib/python3.11/site-packages/lungstage/models
 # A checkout under a strict umask would otherwise be unreadable to the appliance's user.
 RUN chmod -R u=rwX,go=rX /opt/lungstage
 
@@ -75,7 +77,7 @@ ENV PATH=/opt/lungstage/bin:$PATH \
     LANG=C.UTF-8 PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PYTHONSAFEPATH=1 \
     ORT_DISABLE_TELEMETRY=1
 VOLUME ["/inbox", "/outbox", "/state"]
-# `lungstage demo` finds the bundle from here.
+# So that `models/lung1-stage` is the shipped bundle.
 WORKDIR /opt/lungstage
 USER 10001:10001
 

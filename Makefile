@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test check lint bench peers bundle evaluation selectors ibsi conformance storage measure-acceptance torture faults soak fuzz hostile clean help
+.PHONY: demo test quick check lint bench peers bundle evaluation selectors ibsi conformance storage measure-acceptance torture faults soak fuzz field hostile clean help
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 22
@@ -27,8 +27,22 @@ $(VENV)/.everything: $(VENV)/.appliance
 demo: $(VENV)/.appliance ## a phantom study through the real daemon, with the shipped bundle
 	$(BIN)/lungstage demo
 
-test: $(VENV)/.everything ## the whole suite
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+# A file of tests is one process's, because what its tests share may be dear. (loadgroup groups nothing under pytest 9.2:
+# pytest-dev/pytest-xdist#1386.)
+test: $(VENV)/.everything ## the whole suite, in under ten minutes
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+# The laws that a change breaks first: extraction, reading, ledger, and the daemon with steps that answer at once.
+QUICK := tests/system/test_docs.py $(wildcard $(addprefix tests/appliance/, \
+	cli config contract daemon dicom intake radiomics staging state report/test_outbox.py report/test_vocabulary.py))
+LEFT_OUT := dicom/test_compression.py dicom/test_multiframe.py radiomics/test_ibsi.py radiomics/test_ibsi_grid.py
+
+quick: $(VENV)/.everything ## under a minute: format, style, import directions, and the fast core of the suite
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses 2 --dist loadfile -m 'not slow' \
+		$(addprefix --ignore=tests/appliance/,$(LEFT_OUT)) $(QUICK)
 
 lint: $(VENV)/.everything ## format, style, types, import directions
 	$(BIN)/ruff format --check .
@@ -52,7 +66,7 @@ measure-acceptance: $(VENV)/.everything ## 200 studies, local and on Dask, with 
 	$(BIN)/python -m tests.long.benchmarks.measuring
 
 ibsi: $(VENV)/.everything ## agreement with IBSI's consensus values (LUNGSTAGE_DATA=...); writes docs/ibsi.md
-	$(BIN)/python -m tests.appliance.radiomics.ibsi_table
+	$(BIN)/python -m tests.long.conformance.ibsi_table
 
 conformance: $(VENV)/.everything ## what the code reads and writes; writes the tables of docs/conformance.md
 	$(BIN)/python -m tests.long.conformance.write
@@ -74,6 +88,9 @@ COUNT ?= 20000
 fuzz: $(VENV)/.everything ## damaged DICOM (SEED=1 COUNT=20000) through the confined processes, held against a second reader
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.long.reliability.fuzz --seed $(SEED) --count $(COUNT)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.long.reliability.folder --seed $(SEED)
+
+field: $(VENV)/.everything ## files as hospitals send them (LUNGSTAGE_DATA=...): each right, or refused in words; writes docs/field-cases.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.long.field.check
 
 hostile: $(VENV)/.everything ## the verdict on every hostile file of LUNGSTAGE_DATA, and on studies that only look like a CT
 	$(BIN)/python -m tests.long.reliability.hostile

@@ -1,1 +1,218 @@
-"""lungstage."""
+"""From CT and a region of interest to radiomic features and a structured report. Research use only.
+
+What a script calls: :func:`measure`, :func:`stage` and :func:`load_bundle`, and for training :class:`GradientLossRFE`.
+What they raise: :class:`Refused` where the data or the bundle is at fault, :class:`Held` where something that is needed
+is not there, :class:`Unavailable` where a path cannot be read.
+
+Importing this module loads nothing else; each name brings what it needs when it is first used.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lungstage.appliance import __version__
+    from lungstage.appliance.contract.errors import Held, Refused, Unavailable
+    from lungstage.appliance.contract.spec import ExtractionSpec
+    from lungstage.appliance.model.bundle import Bundle
+    from lungstage.appliance.staging.outcome import MeasuredCase, StagedCase
+    from lungstage.training.selection.elimination import GradientLossRFE
+
+__all__ = [
+    "Bundle", "ExtractionSpec", "GradientLossRFE", "Held", "MeasuredCase", "Refused", "StagedCase", "Unavailable",
+    "__version__", "load_bundle", "measure", "stage",
+]  # fmt: skip
+
+_HOMES = {
+    "Bundle": "lungstage.appliance.model.bundle",
+    "ExtractionSpec": "lungstage.appliance.contract.spec",
+    "GradientLossRFE": "lungstage.training.selection.elimination",
+    "Held": "lungstage.appliance.contract.errors",
+    "MeasuredCase": "lungstage.appliance.staging.outcome",
+    "Refused": "lungstage.appliance.contract.errors",
+    "StagedCase": "lungstage.appliance.staging.outcome",
+    "Unavailable": "lungstage.appliance.contract.errors",
+    "__version__": "lungstage.appliance",
+}
+
+_Path = str | os.PathLike[str]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        value = getattr(import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        if not _HOMES[name].startswith("lungstage.training"):
+            raise
+        what = f"lungstage.{name} needs {error.name}, which is not installed"
+        raise ImportError(f"{what}: pip install 'lungstage[training]'", name=error.name) from None
+    globals()[name] = value  # the next use finds it at once
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+def measure(
+    paths: _Path | Iterable[_Path],
+    spec: _Path | ExtractionSpec,
+    roi: str | None = None,
+    *,
+    match_by_geometry: bool = False,
+    save_volume: _Path | None = None,
+) -> MeasuredCase:
+    """Measure the features of one region of interest, without a model; ``lungstage measure`` does the same.
+
+    Parameters
+    ----------
+    paths
+        DICOM files or folders of them, one or several, that hold one CT series and its RTSTRUCT or SEG.
+    spec
+        A PyRadiomics parameter file, or ``"all"`` for 106 features at PyRadiomics' default settings.
+    roi
+        Name of the region; None leaves the choice to the rule (``docs/conformance.md``).
+    match_by_geometry
+        Accept slices by position where the region refers to others.
+    save_volume
+        A folder to write the measured volume and its mask to, as NIfTI.
+
+    Returns
+    -------
+    MeasuredCase
+        The features in the spec's order, with the region that they were measured on.
+
+    Raises
+    ------
+    Refused, Held
+        The data cannot be measured, or something that is needed is not there; ``error.reason`` has code and sentence.
+    Unavailable, OSError
+        A path does not exist or cannot be read.
+
+    Examples
+    --------
+    A generated phantom stands in for a patient:
+
+    >>> from pathlib import Path
+    >>> import lungstage
+    >>> from lungstage.appliance.staging import phantom
+    >>> files = phantom.write_study(Path("study"))
+    >>> measured = lungstage.measure("study", "all")
+    >>> len(measured.features), measured.voxels
+    (106, 26576)
+    >>> round(measured.features["original_shape_Sphericity"], 3)
+    0.737
+    """
+    from lungstage.appliance.model.roi_rule import ROI_RULE
+    from lungstage.appliance.radiomics import parameters
+    from lungstage.appliance.staging.one_shot import Options, measure_paths
+    from lungstage.appliance.staging.outcome import MeasuredCase
+
+    what = parameters.read(os.fspath(spec)) if isinstance(spec, str | os.PathLike) else spec
+    options = Options(roi, match_by_geometry, _path(save_volume))
+    return MeasuredCase.of(measure_paths(_paths(paths), ROI_RULE, what, options))
+
+
+def stage(
+    paths: _Path | Iterable[_Path],
+    bundle: _Path | Bundle,
+    out: _Path | None = None,
+    *,
+    roi: str | None = None,
+    match_by_geometry: bool = False,
+    save_volume: _Path | None = None,
+    prevalence: float | None = None,
+    covariates: _Path | None = None,
+) -> StagedCase:
+    """Ask a bundle about one region of interest; ``lungstage stage`` does the same. Research use only.
+
+    Parameters
+    ----------
+    paths, roi, match_by_geometry, save_volume
+        As for :func:`measure`.
+    bundle
+        What :func:`load_bundle` returned, or what it takes. Whoever asks often loads it once.
+    out
+        A folder for the structured report and its segmentation, made where it is not there; None writes no report.
+    prevalence
+        Share of the positive class among the site's patients, in (0, 1), to correct the probability to.
+    covariates
+        A CSV of ``study_instance_uid`` and age, sex or histology, which outranks the header.
+
+    Returns
+    -------
+    StagedCase
+        The answer with its features, and where the report lies.
+
+    Raises
+    ------
+    Refused, Held
+        The bundle does not prove itself, the data do not fit what it is meant for, or something that is needed is not
+        there; ``error.reason`` has code and sentence.
+    Unavailable, OSError
+        A path does not exist, or cannot be read or written to.
+    ValueError
+        `prevalence` is none.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import lungstage
+    >>> from lungstage.appliance.staging import phantom
+    >>> files = phantom.write_study(Path("study"))
+    >>> staged = lungstage.stage("study", "lung1-stage", out="reports")
+    >>> staged.endpoint, staged.answer
+    ('stage', 'early')
+    >>> staged.sr.name[:3]
+    'SR-'
+    """
+    from lungstage.appliance.staging.covariates import Site
+    from lungstage.appliance.staging.one_shot import Options, stage_paths
+    from lungstage.appliance.staging.outcome import StagedCase
+
+    if prevalence is not None and not 0 < prevalence < 1:
+        raise ValueError(f"a prevalence lies between 0 and 1, and {prevalence} does not")
+    loaded = load_bundle(bundle) if isinstance(bundle, str | os.PathLike) else bundle
+    options = Options(roi, match_by_geometry, _path(save_volume), Site.read(prevalence, _path(covariates)))
+    return StagedCase.of(stage_paths(_paths(paths), loaded, _path(out), options))
+
+
+def load_bundle(name_or_dir: _Path) -> Bundle:
+    """Load a model bundle and let it prove itself on this machine.
+
+    Parameters
+    ----------
+    name_or_dir
+        The bundle's folder, or the name of one that lungstage ships.
+
+    Raises
+    ------
+    Refused
+        It cannot be read, is not what was packed, or its golden case comes out differently here.
+
+    Examples
+    --------
+    >>> import lungstage
+    >>> bundle = lungstage.load_bundle("lung1-stage")
+    >>> len(bundle.spec.features)
+    15
+    """
+    from lungstage.appliance.config.shipped import bundle_folder
+    from lungstage.appliance.model.bundle import load_bundle as load
+
+    return load(bundle_folder(name_or_dir))
+
+
+def _paths(paths: _Path | Iterable[_Path]) -> list[Path]:
+    return [Path(path) for path in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
+
+
+def _path(path: _Path | None) -> Path | None:
+    return None if path is None else Path(path)

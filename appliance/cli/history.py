@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lungstage.appliance.cli.options import ConfigOption, JsonOption, StateOption
+from lungstage.appliance.cli.options import BundleOption, ConfigOption, JsonOption, StateOption
 from lungstage.appliance.config.text import printable
 from lungstage.appliance.contract.errors import ExitStatus, LungstageError, Refused, Unavailable
 
@@ -68,7 +68,7 @@ def show(
     from lungstage.appliance.cli import jobs as job_tables
     from lungstage.appliance.config.settings import alert_age, state_of
     from lungstage.appliance.state.job_history import job_history
-    from lungstage.appliance.state.ledger import utc_now
+    from lungstage.appliance.state.jobs import utc_now
 
     folder = state_of(state, config)
     job = next((job for job in _jobs(folder) if job.id == job_id), None)
@@ -93,9 +93,7 @@ def replay(
         list[Path] | None,
         typer.Option(help="File or folder of originals; may be repeated. By default those of the state folder."),
     ] = None,
-    bundle: Annotated[
-        Path | None, typer.Option(help="Folder of the model bundle; by default the setting.", show_default=False)
-    ] = None,
+    bundle: BundleOption = None,
     state: StateOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
@@ -175,13 +173,13 @@ def _replay_in_words(answer: dict[str, Any]) -> str:
 
 
 def _jobs(folder: Path) -> tuple[Job, ...]:
-    from lungstage.appliance.state.database import Database
-    from lungstage.appliance.state.ledger import Ledger
+    from lungstage.appliance.state.database import DatabaseReader
+    from lungstage.appliance.state.jobs import Jobs
 
     if not (folder / "ledger.sqlite").is_file():
         raise Unavailable(f"There is no ledger in {folder}; --state names the state folder of the daemon.")
-    with Database(folder / "ledger.sqlite") as database:
-        return Ledger(database).jobs()
+    with DatabaseReader(folder / "ledger.sqlite") as database:
+        return Jobs(database).find()
 
 
 def _verdict_in_words(verdict: Verdict) -> str:

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -25,14 +25,9 @@ from lungstage.appliance.cli.options import (
     StateOption,
     TrustedOption,
 )
+from lungstage.appliance.config.shipped import bundle_folder
 from lungstage.appliance.contract.errors import ExitStatus, Held, Refused, Unavailable
 from lungstage.appliance.state.job import JobState
-
-if TYPE_CHECKING:
-    from lungstage.appliance.state.database import Database
-    from lungstage.appliance.state.file_table import FileRecord
-    from lungstage.appliance.state.ledger import Ledger
-
 
 app = typer.Typer(
     name="lungstage",
@@ -98,26 +93,13 @@ def run(
     serve(settings, wake, lambda: print("ready", flush=True))  # noqa: T201
 
 
-def _open_ledger(state: Path | None, config: Path | None) -> Ledger:
-    from lungstage.appliance.state.ledger import Ledger
-
-    return Ledger(_open_database(state, config))
-
-
-def _open_files(state: Path | None, config: Path | None) -> tuple[FileRecord, ...]:
-    from lungstage.appliance.state.file_table import FileTable
-
-    return FileTable(_open_database(state, config), reader=__version__).unreadable()
-
-
-def _open_database(state: Path | None, config: Path | None) -> Database:
+def _ledger_of(state: Path | None, config: Path | None) -> Path:
     from lungstage.appliance.config.settings import state_of
-    from lungstage.appliance.state.database import Database
 
-    folder = state_of(state, config)
-    if not (folder / "ledger.sqlite").is_file():
-        raise Unavailable(f"There is no ledger in {folder}; --state names the state folder of the daemon.")
-    return Database(folder / "ledger.sqlite")
+    path = state_of(state, config) / "ledger.sqlite"
+    if not path.is_file():
+        raise Unavailable(f"There is no ledger in {path.parent}; --state names the state folder of the daemon.")
+    return path
 
 
 @app.command()
@@ -140,10 +122,13 @@ def jobs(
     """List the jobs: which studies came, what became of each, and which wait for too long (!)."""
     from lungstage.appliance.cli import jobs as job_tables
     from lungstage.appliance.config.settings import alert_age
-    from lungstage.appliance.state.ledger import utc_now
+    from lungstage.appliance.state.database import DatabaseReader
+    from lungstage.appliance.state.file_table import FileRecords
+    from lungstage.appliance.state.jobs import Jobs, utc_now
 
+    database = DatabaseReader(_ledger_of(state, config))
     if files:
-        listed = job_tables.files_listed(_open_files(state, config), as_json=as_json, paths=paths)
+        listed = job_tables.files_listed(FileRecords(database).unreadable(), as_json=as_json, paths=paths)
         typer.echo(listed, nl=bool(listed))
         return
     now = utc_now()
@@ -151,14 +136,14 @@ def jobs(
         moment = None if since is None else job_tables.moment(since, now)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--since") from error
-    ledger, age = _open_ledger(state, config), alert_age(config)
-    found = ledger.jobs(states=only or (), study=study, since=moment, limit=limit)
+    known, age = Jobs(database), alert_age(config)
+    found = known.find(states=only or (), study=study, since=moment, limit=limit)
     rows = [job_tables.row(job, late=job.waits_longer_than(age, now)) for job in found]
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
     job_tables.show(rows)
-    typer.echo(job_tables.summary(ledger.counts(), len(rows), ledger.oldest_waiting(), now, age))
+    typer.echo(job_tables.summary(known.counts(), len(rows), known.oldest_waiting(), now, age))
 
 
 @app.command()
@@ -168,7 +153,10 @@ def requeue(
     config: ConfigOption = None,
 ) -> None:
     """Have a delivered, refused or held job's case examined afresh by the running daemon, or by the next."""
-    job = _open_ledger(state, config).requeue(job_id)
+    from lungstage.appliance.state.database import Database
+    from lungstage.appliance.state.ledger import Ledger
+
+    job = Ledger(Database(_ledger_of(state, config))).requeue(job_id)
     typer.echo(f"Job {job.id} will be examined afresh.")
 
 
@@ -199,7 +187,9 @@ def health(state: StateOption = None, config: ConfigOption = None) -> None:
 
 @app.command()
 def verify(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the model bundle.")],
+    bundle: Annotated[
+        Path, typer.Argument(parser=bundle_folder, metavar="BUNDLE", help="Its folder, or the name of a shipped one.")
+    ],
     trusted_key: TrustedOption = None,
 ) -> None:
     """Hold a bundle's bytes to their hashes and its signature, and let it prove itself on this machine."""

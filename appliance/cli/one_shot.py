@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from lungstage.appliance.cli.options import JsonOption, TrustedOption
+from lungstage.appliance.cli.options import JsonOption, RequiredBundleOption, TrustedOption
 from lungstage.appliance.contract.errors import ExitStatus, Refused
 
 PathsArgument = Annotated[list[Path], typer.Argument(metavar="PATH...", help="DICOM files, or folders of them.")]
@@ -33,7 +33,7 @@ GridOption = Annotated[
 
 def stage(
     paths: PathsArgument,
-    bundle: Annotated[Path, typer.Option(help="Folder of the model bundle.")],
+    bundle: RequiredBundleOption,
     out: Annotated[Path, typer.Option(help="Folder for the structured report.")],
     roi: RoiOption = None,
     match_by_geometry: GeometryOption = False,
@@ -90,7 +90,7 @@ def measure(
 
 
 def demo(
-    bundle: Annotated[Path, typer.Option(help="Folder of the model bundle.")] = Path("models/lung1-stage"),
+    bundle: RequiredBundleOption = Path("lung1-stage"),
     folder: Annotated[
         Path | None, typer.Option("--out", help="Folder for inbox, outbox and state; by default a temporary one.")
     ] = None,
@@ -108,18 +108,14 @@ def demo(
 
 def _answer(run_once: Callable[[], dict[str, Any]], as_json: bool) -> None:
     """Print what a one-shot command found, and exit 3 where it was held or refused."""
-    import warnings
-
     from lungstage.appliance.staging.outcome import outcome
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydicom's quote what they mind, and that may be a person's name
-            answer = run_once()
+        answer = run_once()
     except Refused as error:  # the bundle, the spec or a table; the data's own refusals are outcomes already
         answer = outcome(status="refused", reason=error.reason)
     typer.echo(json.dumps(answer, allow_nan=False) if as_json else in_words(answer))
-    if answer["status"] != "staged":
+    if answer["reason"] is not None:
         raise typer.Exit(ExitStatus.REFUSED)
 
 
@@ -140,7 +136,7 @@ def _lines_of(answer: dict[str, Any]) -> list[str]:
         lines.append(f"not measured beside it: {', '.join(other['name'] for other in roi['others'])}")
     if answer["domain"] is None:  # measured, and no model asked
         return [*lines, *(f"{name}: {value}" for name, value in answer["features"].items())]
-    endpoint = answer.get("endpoint")
+    endpoint = answer["endpoint"]
     if endpoint is None:
         lines.append(f"stage: {answer['stage']} (research use only)")
         lines.append(f"probability of advanced stage: {100 * answer['probability_advanced']:.1f} %")

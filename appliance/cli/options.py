@@ -7,9 +7,18 @@ from typing import Annotated
 
 import typer
 
+from lungstage.appliance.config.shipped import bundle_folder
+
 InboxOption = Annotated[Path | None, typer.Option(help="Folder that studies are copied into.", show_default=False)]
 OutboxOption = Annotated[Path | None, typer.Option(help="Folder that reports appear in.", show_default=False)]
-BundleOption = Annotated[Path | None, typer.Option(help="Folder of the model bundle.", show_default=False)]
+_BUNDLE = typer.Option(
+    "--bundle",
+    parser=bundle_folder,
+    metavar="NAME|DIR",
+    help="The model bundle: its folder, or the name of one that lungstage ships.",
+)
+BundleOption = Annotated[Path | None, _BUNDLE]
+RequiredBundleOption = Annotated[Path, _BUNDLE]
 StateOption = Annotated[
     Path | None,
     typer.Option(

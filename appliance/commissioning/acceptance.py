@@ -43,7 +43,7 @@ def check_phantom(folder: Path, bundle: Bundle) -> Check:
     return Check(
         "phantom",
         verdict,
-        f"The daemon staged it and its report ('{result.title}') was read back; its features differ from the golden "
+        f"The daemon answered it and its report ('{result.title}') was read back; its features differ from the golden "
         f"case by {largest:.1e} relative at most.",
     )
 

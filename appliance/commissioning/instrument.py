@@ -13,7 +13,8 @@ from lungstage.appliance.commissioning.plan import Plan, Study
 from lungstage.appliance.contract.errors import ReasonCode
 from lungstage.appliance.model.bundle import Bundle
 from lungstage.appliance.staging.covariates import Site
-from lungstage.appliance.staging.one_shot import Options, Outcome, measure_paths, stage_paths
+from lungstage.appliance.staging.one_shot import Options, measure_paths, stage_paths
+from lungstage.appliance.staging.outcome import Outcome
 
 _LIBRARIES = ("numpy", "SimpleITK", "pydicom", "highdicom", "onnxruntime", "pyradiomics")
 _PROCESSORS = Path("/proc/cpuinfo")

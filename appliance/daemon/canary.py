@@ -15,7 +15,7 @@ from lungstage.appliance.config.logs import logger
 from lungstage.appliance.contract.errors import ReasonCode
 from lungstage.appliance.dicom.cases import Case
 from lungstage.appliance.state.job import Job, JobState
-from lungstage.appliance.state.ledger import Ledger
+from lungstage.appliance.state.jobs import Jobs
 
 OUTSIDE = ReasonCode.OUTSIDE_INTENDED_USE
 
@@ -29,7 +29,7 @@ class Canary:
         Where they live: ``inbox`` and ``outbox`` below it.
     write
         Writes the phantom study under UIDs that follow from a name, and returns its Study Instance UID.
-    ledger
+    jobs
         Says what became of them.
     forget
         Drops what is remembered of the files of a folder.
@@ -48,14 +48,14 @@ class Canary:
         self,
         folder: Path,
         write: Callable[[Path, str], str],
-        ledger: Ledger,
+        jobs: Jobs,
         forget: Callable[[Path], None],
         every: float,
         patience: float,
         clock: Callable[[], float],
     ) -> None:
         self.inbox, self.outbox = folder / "inbox", folder / "outbox"
-        self._write, self._ledger, self._forget = write, ledger, forget
+        self._write, self._jobs, self._forget = write, jobs, forget
         self._every, self._patience, self._clock = every, patience, clock
         self._study: str | None = None
         self._sent_at = -1e9
@@ -84,7 +84,7 @@ class Canary:
             self._study = self._write(self.inbox, f"canary {uuid.uuid4()}")
 
     def _look_after(self, study: str) -> None:
-        job = self._ledger.newest_of_study(study)
+        job = self._jobs.newest_of_study(study)
         arrived = job is not None and (
             (job.state is JobState.DELIVERED and any(self.outbox.glob("SR-*.dcm"))) or _is_not_meant(job)
         )

@@ -19,9 +19,9 @@ import highdicom as hd
 
 from lungstage.appliance.contract.errors import Refused, Unavailable
 from lungstage.appliance.staging import phantom
-from lungstage.appliance.state.database import Database
+from lungstage.appliance.state.database import DatabaseReader
 from lungstage.appliance.state.job import Job, JobState
-from lungstage.appliance.state.ledger import Ledger
+from lungstage.appliance.state.jobs import Jobs
 
 _TIMEOUT = 60.0  # seconds; the daemon needs about two
 
@@ -38,7 +38,7 @@ class DemoResult:
 @contextmanager
 def _daemon(inbox: Path, outbox: Path, state: Path, bundle: Path) -> Iterator[subprocess.Popen[str]]:
     """Run ``lungstage run`` until the block ends, from its ``ready`` on."""
-    command = [sys.executable, "-m", "lungstage.appliance.cli.main", "run"]
+    command = [sys.executable, "-P", "-m", "lungstage.appliance.cli.main", "run"]
     command += ["--inbox", str(inbox), "--outbox", str(outbox), "--state", str(state), "--bundle", str(bundle)]
     quiet = os.environ | {"LUNGSTAGE_LOG_LEVEL": "WARNING"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=quiet) as process:  # noqa: S603  (our own command)
@@ -92,6 +92,6 @@ def run_demo(bundle: Path, folder: Path) -> DemoResult:
 
 def _finished(state: Path) -> Job | None:
     """Return the phantom's job once it is delivered or refused."""
-    with Database(state / "ledger.sqlite") as database:
-        jobs = Ledger(database).jobs()
+    with DatabaseReader(state / "ledger.sqlite") as database:
+        jobs = Jobs(database).find()
     return next((job for job in jobs if job.state in (JobState.DELIVERED, JobState.REFUSED)), None)

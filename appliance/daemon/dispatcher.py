@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from datetime import datetime, timedelta
@@ -14,17 +13,19 @@ from lungstage.appliance.config.logs import defect, logger
 from lungstage.appliance.config.settings import Settings
 from lungstage.appliance.contract.case import Predecessor
 from lungstage.appliance.contract.errors import ExhaustedError, Held, LungstageError, Refused, Unavailable
-from lungstage.appliance.daemon.cases import Cases, given_up
+from lungstage.appliance.daemon.examination import given_up
+from lungstage.appliance.daemon.open_cases import OpenCases, Task
 from lungstage.appliance.dicom.names import may_be_told
 from lungstage.appliance.report import outbox
 from lungstage.appliance.staging.covariates import Site
+from lungstage.appliance.state.claims import Claims
 from lungstage.appliance.state.job import Job
 from lungstage.appliance.state.ledger import Ledger
 from lungstage.appliance.workers.messages import Answer, SealedPlan
 
 
 class Stagers(Protocol):
-    """Where plans are staged, several at a time: :class:`workers.process.WorkerPool` over the step ``stage``."""
+    """Where plans are staged, several at a time: :class:`workers.bundle_workers.Workers`."""
 
     def free(self) -> bool:
         """Whether another plan can be taken."""
@@ -50,7 +51,7 @@ class Dispatcher:
     Parameters
     ----------
     ledger, cases
-        Where jobs come from and what becomes of them, and their plans.
+        Where jobs come from and what becomes of them, and what is kept of their cases: plan and task.
     settings
         Where to deliver, and how patiently.
     stagers
@@ -69,25 +70,18 @@ class Dispatcher:
     def __init__(
         self,
         ledger: Ledger,
-        cases: Cases,
+        cases: OpenCases,
         settings: Settings,
         stagers: Stagers,
         clock: Callable[[], float],
         canary_outbox: Path | None = None,
     ) -> None:
         self._canary_outbox = canary_outbox or settings.outbox
-        self._ledger, self._cases, self._settings = ledger, cases, settings
-        self._stagers, self._clock = stagers, clock
+        self._ledger, self._claims, self._cases = ledger, Claims(ledger), cases
+        self._settings, self._stagers, self._clock = settings, stagers, clock
         self._tickets = 0
-        self._in_hand: dict[int, Job] = {}
-        self._undelivered: deque[tuple[Job, Answer]] = deque()
         self._failures = 0
         self.resume_at = -1e9
-
-    def forget(self) -> None:
-        """Drop what is in hand, whose answers will not be heeded; who calls this releases the ledger's claims."""
-        self._in_hand.clear()
-        self._undelivered.clear()
 
     def encourage(self) -> None:
         """End the pause: a new job is not made to wait because an older one met a disk that was away."""
@@ -95,7 +89,7 @@ class Dispatcher:
 
     def in_hand(self) -> int:
         """Jobs that are being staged."""
-        return len(self._in_hand)
+        return sum(task.answer is None for task in self._cases.tasks())
 
     def work(self, *, claim: bool = True) -> bool:
         """Take in what was answered, deliver, and hand out what is ready; False where there was nothing to do.
@@ -107,20 +101,20 @@ class Dispatcher:
         """
         progress = False
         for ticket, became in self._stagers.finished():
-            job = self._in_hand.pop(ticket, None)
-            if job is not None:
-                self._take_in(job, became)
+            task = next((task for task in self._cases.tasks() if task.ticket == ticket), None)
+            if task is not None:
+                self._take_in(task, became)
                 progress = True
         if self._clock() < self.resume_at:
             return progress
-        while self._undelivered:
-            if not self._deliver(*self._undelivered[0]):
-                return progress
-            self._undelivered.popleft()
-            progress = True
-        while claim and self._clock() >= self.resume_at and self._ledger.any_ready() and self._stagers.free():
+        for task in self._cases.tasks():
+            if task.answer is not None:
+                if not self._deliver(task.job, task.answer):
+                    return progress
+                progress = True
+        while claim and self._clock() >= self.resume_at and self._ledger.jobs.any_ready() and self._stagers.free():
             lease = timedelta(seconds=self._settings.lease_seconds)
-            job = self._ledger.claim(lease, self._cases.bundle_digest)
+            job = self._claims.claim(lease, self._cases.bundle_digest)
             if job is None:
                 break
             self._hand_out(job)
@@ -128,22 +122,22 @@ class Dispatcher:
         return progress
 
     def _hand_out(self, job: Job) -> None:
-        if job.created_at is None:
-            raise RuntimeError("a claimed job bears no date")
+        case = self._cases[job.case_key]
+        if job.created_at is None or case.plan is None:
+            raise RuntimeError("a claimed job bears no date, or has no plan")
         self._tickets += 1
         try:
-            plan = self._cases.plan(job)
             self._stagers.start(
                 self._tickets,
-                plan,
+                case.plan,
                 created=job.created_at,
                 site=self._site(job),
-                predecessor=self._ledger.predecessor(job),
+                predecessor=self._claims.predecessor(job),
             )
         except Exception as error:
             self._failed(job, error)
         else:
-            self._in_hand[self._tickets] = job
+            case.task = Task(job, self._tickets)
 
     def _site(self, job: Job) -> Site:
         """Read the covariates anew, because rows join while the daemon runs; a file in disorder is no study's fault."""
@@ -153,29 +147,31 @@ class Dispatcher:
             raise Unavailable(str(refused)) from refused
         return site.of_study(job.study_instance_uid)
 
-    def _take_in(self, job: Job, became: Future[Answer]) -> None:
+    def _take_in(self, task: Task, became: Future[Answer]) -> None:
+        case = self._cases[task.job.case_key]
+        case.task = None
         error = became.exception()
         if error is not None:
-            self._failed(job, error)
+            self._failed(task.job, error)
             return
         answer = became.result()
         sr = answer.documents[-1]
         documents = {document.name: document.sha256 for document in answer.documents}
-        staged = self._ledger.staged(
-            job.id, _discreet(answer.outcome), sr.sop_instance_uid, sr.series_instance_uid, documents
+        job = self._claims.report_ready(
+            task.job.id, _discreet(answer.outcome), sr.sop_instance_uid, sr.series_instance_uid, documents
         )
-        self._undelivered.append((staged, answer))
+        case.task = Task(job, task.ticket, answer)
 
     def _failed(self, job: Job, error: BaseException) -> None:
         if isinstance(error, Refused):
             self._ledger.refuse(job.id, error.reason, content=job.content, fingerprint=job.fingerprint)
             self._cases.close(job)
-            logger.warning("refused", extra=_about(job) | {"code": error.reason.code})
+            logger.warning("refused", extra=job.uids | {"code": error.reason.code})
         elif isinstance(error, Held):
             self._ledger.wait(job.id, error.reason, content=job.content)
-            self._cases.watch(job)
+            self._cases[job.case_key].report_at = self._clock() + self._settings.report_after_seconds
         elif isinstance(error, (Unavailable, OSError)):
-            self._ledger.release(job.id, counted=False)
+            self._claims.release(job.id, counted=False)
             self._back_off(job, error)
         else:
             self._give_up(job, error)
@@ -186,30 +182,31 @@ class Dispatcher:
             folder = self._canary_outbox if job.canary else self._settings.outbox
             paths = outbox.deliver(answer.documents, folder)
         except (Unavailable, OSError) as error:
-            self._back_off(job, error)  # it stays staged, with its documents in hand
+            self._back_off(job, error)  # its report stays ready, with its documents in hand
             return False
         except Exception as error:
+            self._cases[job.case_key].task = None
             self._give_up(job, error)
             return True
-        self._ledger.delivered(job.id, paths[-1], outbox.digests(answer.documents, folder))
+        self._claims.delivered(job.id, paths[-1], outbox.digests(answer.documents, folder))
         self._failures = 0
         self._cases.close(job)
-        logger.info("delivered", extra=_about(job) | {"sr": job.sr_sop_instance_uid})
+        logger.info("delivered", extra=job.uids | {"sr": job.sr_sop_instance_uid})
         return True
 
     def _back_off(self, job: Job, error: BaseException) -> None:
         self._failures += 1
         self.resume_at = self._clock() + pause_after(self._failures, self._settings)
-        logger.warning("unavailable", extra=_about(job) | {"error": type(error).__name__, "why": told(error)})
+        logger.warning("unavailable", extra=job.uids | {"error": type(error).__name__, "why": told(error)})
 
     def _give_up(self, job: Job, error: BaseException) -> None:
-        about = _about(job) | {"attempt": job.attempts}
+        about = job.uids | {"attempt": job.attempts}
         if isinstance(error, ExhaustedError):
             logger.error("limits_exceeded", extra=about | {"why": str(error)})
         else:
             logger.error("job_defect", extra=about | defect(error))
         if job.attempts < self._settings.max_attempts:
-            self._ledger.release(job.id, counted=True)
+            self._claims.release(job.id, counted=True)
             return
         reason = given_up(job.attempts, error)
         self._ledger.refuse(job.id, reason, content=job.content, fingerprint=job.fingerprint)
@@ -228,10 +225,6 @@ def _discreet(outcome: Mapping[str, Any]) -> Mapping[str, Any]:
 def pause_after(failures: int, settings: Settings) -> float:
     """Return how long to pause after so many failures in a row, in seconds."""
     return float(min(settings.retry_seconds * 2 ** min(failures - 1, 30), settings.retry_max_seconds))
-
-
-def _about(job: Job) -> dict[str, object]:
-    return {"job": job.id, "study": job.study_instance_uid, "series": job.series_instance_uid}
 
 
 def told(error: BaseException) -> str | None:

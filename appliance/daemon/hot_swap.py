@@ -82,16 +82,16 @@ class Candidate(Protocol):
         """When they have taken too long."""
 
 
-class Hiring(Protocol):
+class Candidates(Protocol):
     """Where such processes come from: :class:`workers.bundle_workers.Workers`."""
 
-    def hire(self, files: BundleFiles) -> Candidate:
+    def start_candidate(self, files: BundleFiles) -> Candidate:
         """Start them."""
 
-    def dismiss(self) -> None:
+    def drop_candidate(self) -> None:
         """End them."""
 
-    def take_over(self) -> None:
+    def switch_over(self) -> None:
         """Let them answer from now on."""
 
 
@@ -119,12 +119,12 @@ class HotSwap:
         settings: Settings,
         files: BundleFiles,
         trusted: tuple[PublicKey, ...],
-        workers: Hiring,
+        workers: Candidates,
         clock: Callable[[], float],
         tell: Callable[[BundleEvent], None],
     ) -> None:
         self._settings, self._in_use, self._trusted = settings, files, trusted
-        self._workforce, self._clock, self._tell = workers, clock, tell
+        self._workers, self._clock, self._tell = workers, clock, tell
         self._stamp: _Stamp = ()
         self._looked_at = self._changed_at = float("-inf")
         self._due: float | None = None  # when to read what lies there, or to pronounce what was found
@@ -188,9 +188,9 @@ class HotSwap:
             self._in_use, self._due = files, None
             return
         try:
-            self._trial = files, self._workforce.hire(files), event
+            self._trial = files, self._workers.start_candidate(files), event
         except OSError as error:
-            self._workforce.dismiss()
+            self._workers.drop_candidate()
             self._failed(error, event)
 
     def _follow(self, files: BundleFiles, candidate: Candidate, event: BundleEvent) -> str | None:
@@ -206,7 +206,7 @@ class HotSwap:
         else:
             self._take(event)
             self._trial = None
-            self._workforce.take_over()
+            self._workers.switch_over()
             self._in_use = files
             return event.digest
         return None
@@ -242,7 +242,7 @@ class HotSwap:
     def _drop(self) -> None:
         if self._trial is not None:
             self._trial = None
-            self._workforce.dismiss()
+            self._workers.drop_candidate()
 
 
 def _signed_part(files: BundleFiles) -> dict[str, bytes]:

@@ -17,8 +17,9 @@ from lungstage.appliance.config.logs import defect, logger
 from lungstage.appliance.config.settings import Settings
 from lungstage.appliance.contract.errors import Unavailable
 from lungstage.appliance.daemon.canary import Canary
-from lungstage.appliance.daemon.cases import Cases, Prepare
+from lungstage.appliance.daemon.cases import Cases
 from lungstage.appliance.daemon.dispatcher import Dispatcher, Stagers, pause_after, told
+from lungstage.appliance.daemon.examination import Prepare
 from lungstage.appliance.daemon.hot_swap import HotSwap
 from lungstage.appliance.daemon.metrics import Meter
 from lungstage.appliance.daemon.upkeep import Upkeep
@@ -29,10 +30,12 @@ from lungstage.appliance.intake.study_index import StudyIndex
 from lungstage.appliance.intake.watch import Wake, Watcher
 from lungstage.appliance.report import outbox
 from lungstage.appliance.state import heartbeat
+from lungstage.appliance.state.claims import Claims
 from lungstage.appliance.state.database import Database
 from lungstage.appliance.state.file_table import FileTable
 from lungstage.appliance.state.heartbeat import Heartbeat
-from lungstage.appliance.state.ledger import Ledger, utc_now
+from lungstage.appliance.state.jobs import utc_now
+from lungstage.appliance.state.ledger import Ledger
 
 # A look may take at most this share of the time, so that a huge inbox does not keep the machine busy.
 _BUSY_SHARE, _IDLE_SHARE = 0.3, 0.05
@@ -94,6 +97,7 @@ class Daemon:
         self._meter = meter
         meter.answers_by(bundle_digest)
         self._ledger = Ledger(database, moved=meter.moved)
+        self._claims = Claims(self._ledger)
         files = FileTable(database, __version__)
         self._canary = self._make_canary(files)
         is_canary = self._canary.is_one if self._canary else lambda _: False
@@ -103,7 +107,7 @@ class Daemon:
         patience, read = settings.settle_seconds, steps.read_headers
         self._inboxes = [Inbox(root, files, index, patience, read=read, clock=clock) for root in roots]
         self._cases = Cases(self._ledger, bundle_digest, settings, index, steps.prepare, clock, is_canary)
-        self._dispatcher = Dispatcher(self._ledger, self._cases, settings, steps.stagers, clock, canary_outbox)
+        self._dispatcher = Dispatcher(self._ledger, self._cases.open, settings, steps.stagers, clock, canary_outbox)
         self._upkeep = Upkeep(self._ledger, settings, clock)
         self._begin_anew = True
         self._data_version = -1
@@ -116,7 +120,7 @@ class Daemon:
         return Canary(
             settings.state / "canary",
             self._steps.write_phantom,
-            self._ledger,
+            self._ledger.jobs,
             files.forget,
             settings.canary_seconds,
             settings.canary_patience_seconds,
@@ -127,9 +131,9 @@ class Daemon:
         """Serve until told to stop; jobs in hand are finished, or given back where that is not done soon."""
         about = {"software": __version__, "bundle": self._bundle_digest}
         self._ledger.audit.write("daemon_started", **about, **self._settings.for_audit())
-        released = self._ledger.release_claims()
+        released = self._claims.release_all()
         leftovers = outbox.clean(self._settings.outbox)
-        logger.info("started", extra={"bundle": self._bundle_digest, "released": len(released), "cleaned": leftovers})
+        logger.info("started", extra={"bundle": self._bundle_digest, "released": released, "cleaned": leftovers})
         self._beat()
         announce()
         failures = 0
@@ -147,7 +151,7 @@ class Daemon:
                 failures += 1
                 self._wake.pause(pause_after(failures, self._settings))
         self._finish()
-        self._ledger.release_claims()
+        self._claims.release_all()
         self._ledger.audit.write("daemon_stopped", **about)
         heartbeat.end(self._settings.state)
         logger.info("stopped")
@@ -194,8 +198,7 @@ class Daemon:
             self._watcher.looked(found=self._inboxes[0].found)
         self._meter.looked(self._inboxes[0].scan_cost, len(self._inboxes[0]))
         if self._begin_anew:
-            self._dispatcher.forget()
-            self._ledger.release_claims()
+            self._claims.release_all()
             self._cases.forget()
         if any(looks) or self._begin_anew:
             self._note_ready(self._cases.update(self._unsettled_since()))
@@ -240,7 +243,7 @@ class Daemon:
             return
         self._beat_at = self._clock()
         by_events = self._watcher is not None and self._watcher.events_come()
-        overdue = self._ledger.overdue()  # and where the ledger does not answer, there is no sign of life
+        overdue = self._ledger.jobs.overdue()  # and where the ledger does not answer, there is no sign of life
         with contextlib.suppress(OSError):  # its absence is told by whoever looks for it
             heartbeat.write(
                 self._settings.state,

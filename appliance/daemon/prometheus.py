@@ -27,7 +27,7 @@ from lungstage.appliance.daemon.metrics import Meter
 from lungstage.appliance.state import heartbeat
 from lungstage.appliance.state.database import DatabaseReader
 from lungstage.appliance.state.job import Job, JobState
-from lungstage.appliance.state.ledger import Ledger, utc_now
+from lungstage.appliance.state.jobs import Jobs, utc_now
 
 ADDRESS = "127.0.0.1"
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -111,8 +111,8 @@ class _StateCollector(Collector):
     def _ledger(self) -> Iterable[Metric]:
         try:
             with DatabaseReader(self._state / "ledger.sqlite") as database:
-                ledger = Ledger(database)
-                counts, oldest = ledger.counts(), ledger.oldest_waiting()
+                known = Jobs(database)
+                counts, oldest = known.counts(), known.oldest_waiting()
         except Unavailable:
             yield _gauge("lungstage_ledger_available", "Whether the ledger can be read.", False)
             return

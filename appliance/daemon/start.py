@@ -86,13 +86,7 @@ def serve(settings: Settings, wake: Wake, announce: Callable[[], None]) -> None:
             gc.enable()
             watcher = Watcher(settings.inbox, wake, settings.watch)
             watcher.start()
-            steps = Steps(
-                partial(workers.call, "read_headers"),
-                assemble,
-                partial(workers.call, "prepare"),
-                workers,
-                partial(workers.call, "write_phantom"),
-            )
+            steps = Steps(workers.read_headers, assemble, workers.prepare, workers, workers.write_phantom)
             tell = partial(hot_swap.tell, audit=Audit(settings.state))
             swap = HotSwap(settings, files, trusted, workers, time.monotonic, tell) if settings.watch_bundle else None
             try:

@@ -38,11 +38,10 @@ class Upkeep:
         self._mind_space()
 
     def _alert(self) -> None:
-        for job in self._ledger.long_waiting(timedelta(seconds=self._settings.alert_after_seconds)):
-            about = {"job": job.id, "study": job.study_instance_uid, "series": job.series_instance_uid}
+        for job in self._ledger.jobs.long_waiting(timedelta(seconds=self._settings.alert_after_seconds)):
             code = None if job.reason is None else job.reason.code
             since = None if job.waiting_since is None else job.waiting_since.isoformat(timespec="seconds")
-            logger.warning("alert", extra=about | {"state": job.state, "code": code, "since": since})
+            logger.warning("alert", extra=job.uids | {"state": job.state, "code": code, "since": since})
             self._ledger.alerted(job.id)
 
     def _mind_space(self) -> None:

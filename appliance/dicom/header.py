@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydicom.uid import CTImageStorage
 
+from lungstage.appliance.contract.plain import FilePath
 from lungstage.appliance.dicom.multiframe import ENHANCED_CT
 from lungstage.appliance.dicom.values import Vector
 
@@ -38,7 +39,7 @@ class ImageHeader:
         Image Position (3), Image Orientation (6), Pixel Spacing (row, column), each () where absent or not finite.
     """
 
-    path: Path
+    path: FilePath
     digest: str
     sop_class_uid: str
     sop_instance_uid: str
@@ -94,7 +95,7 @@ class RoiHeader:
         Approval Status: APPROVED, UNAPPROVED or REJECTED; empty where the object does not say.
     """
 
-    path: Path
+    path: FilePath
     digest: str
     kind: Literal["RTSTRUCT", "SEG"]
     sop_class_uid: str

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from lungstage.appliance.contract.plain import Bits, Floats
 from lungstage.appliance.dicom.coded import Coded
 from lungstage.appliance.dicom.header import RoiHeader
 from lungstage.appliance.dicom.references import Reference
 
-Mask = npt.NDArray[np.bool_]
-Points = npt.NDArray[np.float64]
+Mask = Bits
+Points = Floats
 
 _POSITION_TOLERANCE = 0.01  # mm; what decimal strings of 16 characters may round away, and no more
 

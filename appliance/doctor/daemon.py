@@ -13,8 +13,8 @@ from lungstage.appliance.contract.errors import Unavailable
 from lungstage.appliance.doctor.finding import Finding, ok, problem, warning
 from lungstage.appliance.doctor.machine import is_locked
 from lungstage.appliance.state import heartbeat
-from lungstage.appliance.state.database import SCHEMA_VERSION, DatabaseReader
-from lungstage.appliance.state.ledger import Ledger
+from lungstage.appliance.state.database import DatabaseReader
+from lungstage.appliance.state.jobs import Jobs
 
 
 def daemon(settings: Settings) -> Iterator[Finding]:
@@ -52,11 +52,8 @@ def ledger(settings: Settings) -> Iterator[Finding]:
         return
     try:
         with DatabaseReader(path) as database:
-            if database.schema_version < SCHEMA_VERSION:
-                yield ok("ledger", "The ledger is an older release's; a daemon brings it up to date at its start.")
-                return
             damage = str(database.query("PRAGMA quick_check(1)")[0][0])
-            jobs = Ledger(database)
+            jobs = Jobs(database)
             total, oldest, newest = sum(jobs.counts().values()), jobs.oldest_waiting(), jobs.newest_change()
     except Unavailable as error:
         yield problem("ledger", str(error), "Give it to the daemon's user, or restore the state folder.")

@@ -35,7 +35,9 @@ def read_files(folder: Path) -> BundleFiles:
     try:
         present = {entry.name for entry in folder.iterdir()}
     except OSError as error:
-        raise Refused(ReasonCode.BUNDLE_UNREADABLE, "The bundle's folder cannot be read.") from error
+        raise Refused(
+            ReasonCode.BUNDLE_UNREADABLE, f"There is no bundle {folder}: no folder that can be read."
+        ) from error
     if missing := sorted(BUNDLE_FILES - present):
         raise Refused(ReasonCode.BUNDLE_UNREADABLE, f"The bundle lacks {', '.join(missing)}.")
     if surplus := sorted(present - BUNDLE_FILES - {SIGNATURE_FILE}):

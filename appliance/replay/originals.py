@@ -7,15 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from lungstage.appliance import __version__
 from lungstage.appliance.dicom.files import with_pixel_digest
 from lungstage.appliance.dicom.header import Header, ImageHeader, RoiHeader
 from lungstage.appliance.replay.differences import Change
 from lungstage.appliance.report.readback import Account
 from lungstage.appliance.staging.one_shot import scan
 from lungstage.appliance.state import chain
-from lungstage.appliance.state.database import Database
-from lungstage.appliance.state.file_table import FileTable
+from lungstage.appliance.state.database import DatabaseReader
+from lungstage.appliance.state.file_table import FileRecords
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +67,8 @@ def name_of(header: Header) -> str:
 
 def from_state(state: Path, report: Account) -> tuple[Header, ...]:
     """Read the files of a report's study that the ledger's file table knows and that are still there."""
-    with Database(state / "ledger.sqlite") as database:
-        paths = map(Path, FileTable(database, __version__).of_study(report.study_instance_uid))
+    with DatabaseReader(state / "ledger.sqlite") as database:
+        paths = map(Path, FileRecords(database).of_study(report.study_instance_uid))
         return scan([path for path in paths if path.is_file()]).headers
 
 

@@ -1,21 +1,31 @@
-"""The outbox: documents appear in it whole or not at all, once, and are never overwritten."""
+"""The outbox: documents appear in it whole or not at all, once, and are never overwritten.
+
+Whoever else may write to the folder can put things in the way, and no more: nothing outside is touched, and no wait is
+without end.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import io
 import os
 import re
+import secrets
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-_TEMPORARY = re.compile(r"\.[A-Z]{2,16}-[0-9.]{1,64}\.dcm\.part")
+from lungstage.appliance.contract.plain import Content
+
+_TEMPORARY = re.compile(r"\.[A-Z]{2,16}-[0-9.]{1,64}\.dcm(\.[0-9a-f]{16})?\.part")
 _NAME = re.compile(r"[A-Z]{2,16}-[0-9.]{1,64}\.dcm")
 
 
@@ -36,7 +46,7 @@ class Document:
     name: str
     sop_instance_uid: str
     series_instance_uid: str
-    content: bytes
+    content: Content
 
     @property
     def sha256(self) -> str:
@@ -45,7 +55,7 @@ class Document:
 
 
 class OutboxConflictError(Exception):
-    """Another document already bears the name: a defect of ours, or two ledgers write to one outbox."""
+    """Something else already bears the name: a defect of ours, or somebody put it there."""
 
 
 def encode(dataset: Dataset) -> Document:
@@ -67,9 +77,9 @@ def encode(dataset: Dataset) -> Document:
 def deliver(documents: Sequence[Document], folder: Path) -> tuple[Path, ...]:
     """Write documents, each under its name, in the order given.
 
-    Each is written under a temporary dot-name, flushed to the disk and renamed, so a reader never meets half of
-    one; a document that is already there, with the same bytes or made at another time, is left alone, so a repetition
-    changes nothing.
+    Each is written under a temporary dot-name that nobody can foresee, flushed to the disk and renamed, so a reader
+    never meets half of one; a document that is already there, with the same bytes or made at another time, is left
+    alone, so a repetition changes nothing. Of two writers who finish at the same instant, one's whole document stays.
 
     Parameters
     ----------
@@ -88,7 +98,7 @@ def deliver(documents: Sequence[Document], folder: Path) -> tuple[Path, ...]:
     OSError
         When the folder is not there, is full or cannot be written to; the same call may be repeated.
     OutboxConflictError
-        When a file of that name says something else; it is left as it is.
+        When a file of that name says something else, or is none: a link, a pipe, a folder. It is left as it is.
     """
     paths = tuple(_deliver(document, folder) for document in documents)
     _sync_folder(folder)
@@ -103,42 +113,81 @@ def digests(documents: Sequence[Document], folder: Path) -> dict[str, str]:
     lying = {}
     for document in documents:
         lying[document.name] = document.sha256
-        with contextlib.suppress(OSError):
-            lying[document.name] = hashlib.sha256((folder / document.name).read_bytes()).hexdigest()
+        with contextlib.suppress(OSError, OutboxConflictError):
+            there = _read(folder / document.name, _longest(document.content))
+            lying[document.name] = hashlib.sha256(there).hexdigest()
     return lying
 
 
 def _deliver(document: Document, folder: Path) -> Path:
-    name, content = document.name, document.content
-    target = folder / name
-    if target.exists():
-        if target.read_bytes() != content and not _differs_in_time_alone(target, content):
-            raise OutboxConflictError(f"{name} is there already with other content")
+    target = folder / document.name
+    if _is_there(target, document.content):
         return target
-    temporary = folder / f".{name}.part"
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
+    temporary = folder / f".{document.name}.{secrets.token_hex(8)}.part"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(temporary, flags, 0o666), "wb") as file:
+        try:
+            with contextlib.suppress(OSError):  # some file systems know no locks
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # for clean() to see that this one is in work
+            file.write(document.content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.rename(target)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
+            if _is_there(target, document.content):  # another writer was faster
+                temporary.unlink()
+            else:
+                temporary.rename(target)
+        except (OSError, OutboxConflictError):
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
     return target
 
 
-def _differs_in_time_alone(target: Path, content: bytes) -> bool:
+def _is_there(target: Path, content: bytes) -> bool:
+    """Whether the document lies there already, be it made at another time.
+
+    Raises
+    ------
+    OutboxConflictError
+        When something else lies there.
+    """
+    try:
+        there = _read(target, _longest(content))
+    except FileNotFoundError:
+        return False
+    if there != content and not _differs_in_time_alone(there, content):
+        raise OutboxConflictError(f"{target.name} is there already with other content")
+    return True
+
+
+def _longest(content: bytes) -> int:
+    """Return how many bytes the same document may have; one made at another time is hardly longer."""
+    return 2 * len(content)
+
+
+def _read(path: Path, limit: int) -> bytes:
+    """Read a regular file of at most `limit` bytes; no link is followed and no pipe waited for."""
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise OutboxConflictError(f"{path.name} is there already, and is not a file")
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK)) as file:
+        content = file.read(limit + 1) or b""  # None from a pipe that came between the two looks
+    if len(content) > limit:
+        raise OutboxConflictError(f"{path.name} is there already, and is far longer")
+    return content
+
+
+def _differs_in_time_alone(there: bytes, content: bytes) -> bool:
     """Whether the document that is there says the same and merely was made at another time.
 
     Its UID follows from everything but the time, which a ledger that was lost, or a one-shot command, does not know.
     """
+    if DeflatedExplicitVRLittleEndian.encode() in there:  # never ours, and it may grow a thousandfold when it is read
+        return False
     try:
-        there, new = (_timeless(dcmread(source)) for source in (target, io.BytesIO(content)))
+        old, new = (_timeless(dcmread(io.BytesIO(document))) for document in (there, content))
+        return bool(old == new)
     except Exception:  # what is there cannot be read, so it is not the same
         return False
-    return there == new
 
 
 def _timeless(dataset: Dataset) -> Dataset:
@@ -163,8 +212,16 @@ def _sync_folder(folder: Path) -> None:
 
 
 def clean(folder: Path) -> int:
-    """Remove what a crash left half-written; returns how many files that were."""
-    leftovers = [path for path in folder.iterdir() if _TEMPORARY.fullmatch(path.name) and not path.is_symlink()]
-    for path in leftovers:
-        path.unlink(missing_ok=True)
-    return len(leftovers)
+    """Remove what a crash left half-written; returns how many files that were. Other writers' work is left alone."""
+    return sum(_remove_leftover(path) for path in folder.iterdir() if _TEMPORARY.fullmatch(path.name))
+
+
+def _remove_leftover(path: Path) -> bool:
+    """Remove a temporary file whose writer is gone, and its lock with it; False for anything else."""
+    with contextlib.suppress(OSError):
+        if stat.S_ISREG(path.lstat().st_mode):
+            with os.fdopen(os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+                return True
+    return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,9 +21,7 @@ from lungstage.appliance.report import outbox
 from lungstage.appliance.staging import pipeline
 from lungstage.appliance.staging.covariates import Site
 from lungstage.appliance.staging.measure import Stopwatch, measure
-from lungstage.appliance.staging.outcome import STEPS, outcome
-
-Outcome = dict[str, Any]
+from lungstage.appliance.staging.outcome import STEPS, Outcome, outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +128,9 @@ def _found_warnings(found: Scan) -> tuple[str, ...]:
 
 def _settle(result: Outcome, found: Scan | None, watch: Stopwatch) -> Outcome:
     """Add what is known only at the end: the warnings about files and the seconds."""
-    warnings = [] if found is None else list(_found_warnings(found))
+    first = [] if found is None else list(_found_warnings(found))
     return result | {
-        "warnings": warnings + result["warnings"],
+        "warnings": first + result["warnings"],
         "seconds": {step: watch.seconds.get(step) for step in STEPS},
     }
 
@@ -139,7 +138,8 @@ def _settle(result: Outcome, found: Scan | None, watch: Stopwatch) -> Outcome:
 def _run(paths: Sequence[Path], answer: Any, watch: Stopwatch) -> Outcome:
     """Scan, then let `answer` do the rest; a refusal or a hold becomes an outcome."""
     found: Scan | None = None
-    with watch.step("total"):
+    with watch.step("total"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's quote what they mind, and that may be a person's name
         try:
             with watch.step("scan"):
                 found = scan(paths)
@@ -154,8 +154,8 @@ def _run(paths: Sequence[Path], answer: Any, watch: Stopwatch) -> Outcome:
     return _settle(result, found, watch)
 
 
-def stage_paths(paths: Sequence[Path], bundle: Bundle, out: Path, options: Options) -> Outcome:
-    """Stage the one case that `paths` hold, and write its documents to `out`.
+def stage_paths(paths: Sequence[Path], bundle: Bundle, out: Path | None, options: Options) -> Outcome:
+    """Stage the one case that `paths` hold, and write its documents to `out`, where there is one.
 
     Returns
     -------
@@ -185,12 +185,14 @@ def stage_paths(paths: Sequence[Path], bundle: Bundle, out: Path, options: Optio
         staged = pipeline.stage(
             plan, bundle, created=now, site=options.site, watch=watch, save_volume=options.save_volume
         )
-        with watch.step("report"):
-            out.mkdir(parents=True, exist_ok=True)
-            written = outbox.deliver([outbox.encode(document) for document in staged.documents], out)
+        sr = None
+        if out is not None:
+            with watch.step("report"):
+                out.mkdir(parents=True, exist_ok=True)
+                sr = str(outbox.deliver([outbox.encode(document) for document in staged.documents], out)[-1])
         unused = bool(options.site.covariates) and not bundle.manifest.covariates
-        warnings = ["The model takes no covariates; their table was not used."] if unused else []
-        return staged.outcome | {"sr": str(written[-1]), "warnings": staged.outcome["warnings"] + warnings}
+        told = ["The model takes no covariates; their table was not used."] if unused else []
+        return staged.outcome | {"sr": sr, "warnings": staged.outcome["warnings"] + told}
 
     return _run(paths, answer, watch)
 
@@ -201,7 +203,7 @@ def measure_paths(paths: Sequence[Path], rule: RoiRule, spec: ExtractionSpec, op
     Returns
     -------
     dict
-        The outcome of the command contract, ``status`` being ``staged`` where the features were measured.
+        The outcome of the command contract, ``status`` being ``measured`` where the features were.
 
     Raises
     ------
@@ -222,6 +224,6 @@ def measure_paths(paths: Sequence[Path], rule: RoiRule, spec: ExtractionSpec, op
             )
         measurement = measure(plan.regions, spec, watch, save_volume=options.save_volume)
         warnings = plan.warnings + measurement.warnings
-        return outcome(status="staged", measurement=measurement, others=plan.others, warnings=warnings)
+        return outcome(status="measured", measurement=measurement, others=plan.others, warnings=warnings)
 
     return _run(paths, answer, watch)

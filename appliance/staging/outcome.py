@@ -1,15 +1,19 @@
-"""The outcome of one case in the form of the command contract: every key is there, null where unknown."""
+"""The outcome of one case: in the form of the command contract, and as values for those who call from Python."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
 
 import numpy as np
 
-from lungstage.appliance.contract.errors import Reason
+from lungstage.appliance.contract.errors import Held, Reason, ReasonCode, Refused
 from lungstage.appliance.contract.spec import STAGE_GROUP, Endpoint, StagingResult
 from lungstage.appliance.staging.measure import Measurement
+
+Outcome = dict[str, Any]
 
 STEPS: Final = ("scan", "read", "roi", "resample", "radiomics", "infer", "report", "total")
 
@@ -24,21 +28,28 @@ def outcome(
     warnings: tuple[str, ...] = (),
     seconds: Mapping[str, float] | None = None,
     endpoint: Endpoint = STAGE_GROUP,
-) -> dict[str, Any]:
+) -> Outcome:
     """Write an outcome in the form of the command contract: every key is there, null where unknown.
 
     An answer about another endpoint than the stage is no stage: ``stage`` and ``probability_advanced`` stay null, and
-    the key ``endpoint`` joins the others with its name, the answer and the probability of its positive class.
+    ``endpoint`` holds its name, the answer and the probability of its positive class.
 
     `others` are :attr:`staging.pipeline.Plan.others`.
     """
     timing = dict(seconds or {})
     staged = None if endpoint != STAGE_GROUP else result
-    answer = {
+    return {
         "status": status,
         "reason": None if reason is None else {"code": str(reason.code), "message": reason.message},
         "stage": None if staged is None else str(staged.stage),
         "probability_advanced": None if staged is None else staged.probability_advanced,
+        "endpoint": None
+        if result is None or staged is not None
+        else {
+            "name": endpoint.name,
+            "answer": endpoint.answer(result.stage),
+            "probability": result.probability_advanced,
+        },
         "contributions": None if result is None else dict(result.contributions),
         "features": None if measurement is None else measurement.features.as_dict(),
         "domain": None
@@ -49,13 +60,6 @@ def outcome(
         "warnings": list(warnings),
         "seconds": {step: timing.get(step) for step in STEPS},
     }
-    if staged is not result and result is not None:
-        answer["endpoint"] = {
-            "name": endpoint.name,
-            "answer": endpoint.answer(result.stage),
-            "probability": result.probability_advanced,
-        }
-    return answer
 
 
 def _roi_facts(measurement: Measurement, others: Sequence[tuple[int, str]]) -> dict[str, Any]:
@@ -66,3 +70,102 @@ def _roi_facts(measurement: Measurement, others: Sequence[tuple[int, str]]) -> d
         "volume_mm3": voxels * float(np.prod(measurement.slices.spacing)),
         "others": [{"number": number, "name": name} for number, name in others],
     }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredCase:
+    """A case that was measured.
+
+    Attributes
+    ----------
+    features
+        Values by PyRadiomics name, in the spec's order; NaN where one could not be computed.
+    roi
+        Name of the region of interest.
+    voxels, volume_mm3
+        How many voxels of the original slices it has, and their volume.
+    warnings
+        Plain sentences.
+    seconds
+        How long each step took that there was, e.g. ``read``, ``resample``, ``radiomics``, and all (``total``).
+    """
+
+    features: dict[str, float]
+    roi: str
+    voxels: int
+    volume_mm3: float
+    warnings: tuple[str, ...]
+    seconds: dict[str, float]
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> Self:
+        """Read it off an outcome.
+
+        Raises
+        ------
+        Refused, Held
+            When that is what became of the case.
+        """
+        if reason := outcome["reason"]:
+            error = Refused if outcome["status"] == "refused" else Held
+            raise error(ReasonCode(reason["code"]), reason["message"])
+        return cls(**cls._values(outcome))
+
+    @classmethod
+    def _values(cls, outcome: Outcome) -> dict[str, Any]:
+        return {
+            "features": {name: np.nan if value is None else value for name, value in outcome["features"].items()},
+            "roi": outcome["roi"]["name"],
+            "voxels": outcome["roi"]["voxels"],
+            "volume_mm3": outcome["roi"]["volume_mm3"],
+            "warnings": tuple(outcome["warnings"]),
+            "seconds": {step: seconds for step, seconds in outcome["seconds"].items() if seconds is not None},
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagedCase(MeasuredCase):
+    """A case that a bundle gave an answer to. Research use only.
+
+    Attributes
+    ----------
+    endpoint
+        What was asked, e.g. ``stage``.
+    answer
+        The predicted class, e.g. ``early`` or ``advanced``; ``indeterminate`` where the evidence singles out none.
+    probability
+        That of the positive class, e.g. of advanced stage; in [0, 1].
+    contributions
+        Signed contribution of each input to the answer, in logit units.
+    distance, outside
+        Distance to the training cohort in standard deviations, and the features outside the range seen there.
+    sr
+        The structured report; None where none was asked for.
+    """
+
+    endpoint: str
+    answer: str
+    probability: float
+    contributions: dict[str, float]
+    distance: float
+    outside: tuple[str, ...]
+    sr: Path | None
+
+    @classmethod
+    def _values(cls, outcome: Outcome) -> dict[str, Any]:
+        stage = {
+            "name": STAGE_GROUP.name,
+            "answer": outcome["stage"],
+            "probability": outcome["probability_advanced"],
+        }
+        asked = outcome["endpoint"] or stage
+        # Not super(): a dataclass with slots is another class than the one that its methods were written in.
+        return MeasuredCase._values(outcome) | {
+            "endpoint": asked["name"],
+            "answer": asked["answer"],
+            "probability": asked["probability"],
+            "contributions": dict(outcome["contributions"]),
+            "distance": outcome["domain"]["distance"],
+            "outside": tuple(outcome["domain"]["outside"]),
+            "sr": outcome["sr"] and Path(outcome["sr"]),
+        }

@@ -30,7 +30,7 @@ def about(job: Job) -> dict[str, Any]:
     }
     if job.fingerprint is not None:
         known |= {"bundle": job.bundle_digest, "software": __version__}
-    if job.created_at is not None and job.state in (JobState.STAGED, JobState.DELIVERED):
+    if job.created_at is not None and job.state in (JobState.REPORT_READY, JobState.DELIVERED):
         known |= {"created": job.created_at.isoformat(), "sr": job.sr_sop_instance_uid}
     return {key: value for key, value in known.items() if value is not None}
 

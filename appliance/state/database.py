@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
+from lungstage.appliance import __version__
 from lungstage.appliance.contract.errors import Unavailable
 
 _FIRST_SCHEMA = """
@@ -70,79 +71,73 @@ _MIGRATIONS = (
     "ALTER TABLE reports ADD COLUMN predecessor TEXT",
     # A canary under way is looked for by its study, and often before there is a job.
     "CREATE INDEX jobs_by_study ON jobs (study_instance_uid)",
+    # A stage is a cancer's.
+    "UPDATE jobs SET state = 'report_ready' WHERE state = 'staged'",
 )
+
+# Which release brought the ledger to a version, for an older one to name.
+_WRITERS = "CREATE TABLE IF NOT EXISTS migrations (schema_version INTEGER PRIMARY KEY, software TEXT NOT NULL)"
 
 SCHEMA_VERSION = len(_MIGRATIONS)
 
 
-class Database:
-    """One connection to the state folder's SQLite file.
+class DatabaseReader:
+    """The state folder's SQLite file, looked at from beside the daemon: never made, migrated or written to.
 
-    Commits survive a power cut (write-ahead log, ``synchronous=FULL``), and readers never block the writer.
+    A file that an older release made is looked at in memory, as this release's daemon would migrate it.
 
     Parameters
     ----------
     path
-        The file; made when absent.
+        The file.
 
     Raises
     ------
     Unavailable
-        When the file cannot be opened, or was written by a newer release. So do all methods while the disk is full,
-        read-only or gone.
+        When the file is not there, cannot be read, or was written by a newer release.
     """
 
     def __init__(self, path: Path) -> None:
-        self.folder = path.parent
-        """The state folder."""
         with _disk_errors():
-            self._connection = sqlite3.connect(path, timeout=10.0, isolation_level=None)
-            self._connection.row_factory = sqlite3.Row
-            for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "busy_timeout = 10000"):
-                self._connection.execute(f"PRAGMA {pragma}")
-        with self.transaction():
-            version = self.query("PRAGMA user_version")[0][0]
-            if version > SCHEMA_VERSION:
-                raise _newer(version)
-            for migration in _MIGRATIONS[version:]:
-                for statement in migration.split(";"):
-                    self.query(statement)
-            if version < SCHEMA_VERSION:  # to look writes nothing
-                self.query(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            self._connect(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=2.0))
+            if self._version() < SCHEMA_VERSION:
+                copy = sqlite3.connect(":memory:")
+                self._connection.backup(copy)
+                self.close()
+                self._connect(copy)
+                self._migrate()
 
-    def prove_writable(self) -> None:
-        """Write something that changes nothing.
+    def _connect(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        connection.isolation_level = None
+        connection.row_factory = sqlite3.Row
 
-        Where SQLite may not write to the file, it opens it to read, without a word; such a connection would stay of no
-        use when the fault is long gone.
+    def _version(self) -> int:
+        version = int(self.query("PRAGMA user_version")[0][0])
+        if version > SCHEMA_VERSION:
+            ((software,),) = self.query("SELECT software FROM migrations ORDER BY schema_version DESC LIMIT 1")
+            raise Unavailable(
+                f"The ledger has schema version {version}, of release {software}; this one, {__version__}, knows"
+                f" {SCHEMA_VERSION}. Install release {software} again, or restore the backup that was taken before it"
+                " was installed: docs/maintenance.md, Roll back."
+            )
+        return version
 
-        Raises
-        ------
-        Unavailable
-            The file was opened to read only, or the disk takes nothing.
-        """
-        self.query(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    def _migrate(self) -> None:
+        version = self._version()
+        for migration in _MIGRATIONS[version:]:
+            for statement in migration.split(";"):
+                self.query(statement)
+        if version < SCHEMA_VERSION:  # to look writes nothing
+            self.query(_WRITERS)
+            self.query("INSERT OR REPLACE INTO migrations VALUES (?, ?)", (SCHEMA_VERSION, __version__))
+            self.query(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def query(self, sql: str, values: Iterable[object] | Mapping[str, object] = ()) -> list[sqlite3.Row]:
         """Run one statement; committed on return unless a transaction is open."""
         # fetchall: a statement with RETURNING commits only once it has been stepped to its end.
         with _disk_errors():
             return self._connection.execute(sql, values if isinstance(values, Mapping) else tuple(values)).fetchall()
-
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[None]:
-        """All statements of the block, or none; within another transaction, a part of that."""
-        if self._connection.in_transaction:
-            yield
-            return
-        self.query("BEGIN IMMEDIATE")
-        try:
-            yield
-            self.query("COMMIT")
-        except BaseException:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            raise
 
     def data_version(self) -> int:
         """Return a number that changes when another process has written."""
@@ -159,34 +154,55 @@ class Database:
         self.close()
 
 
-class DatabaseReader(Database):
-    """The same file, looked at from beside the daemon: never made, migrated or written to.
+class Database(DatabaseReader):
+    """The same file to write to: made when absent, and migrated.
+
+    Commits survive a power cut (write-ahead log, ``synchronous=FULL``), and readers never block the writer.
 
     Raises
     ------
     Unavailable
-        When the file is not there, cannot be read, or was written by a newer release.
-
-    Attributes
-    ----------
-    schema_version
-        That of the file, which an older release may have made.
+        When the file cannot be opened, or was written by a newer release. So do all methods while the disk is full,
+        read-only or gone.
     """
 
     def __init__(self, path: Path) -> None:
         self.folder = path.parent
+        """The state folder."""
         with _disk_errors():
-            uri = f"{path.absolute().as_uri()}?mode=ro"
-            self._connection = sqlite3.connect(uri, uri=True, timeout=2.0, isolation_level=None)
-            self._connection.row_factory = sqlite3.Row
-        self.schema_version = int(self.query("PRAGMA user_version")[0][0])
-        if self.schema_version > SCHEMA_VERSION:
-            self.close()
-            raise _newer(self.schema_version)
+            self._connect(sqlite3.connect(path, timeout=10.0))
+            for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "busy_timeout = 10000"):
+                self._connection.execute(f"PRAGMA {pragma}")
+        with self.transaction():
+            self._migrate()
 
+    def prove_writable(self) -> None:
+        """Write something that changes nothing.
 
-def _newer(version: int) -> Unavailable:
-    return Unavailable(f"The ledger has schema version {version}; this release knows {SCHEMA_VERSION}.")
+        Where SQLite may not write to the file, it opens it to read, without a word; such a connection would stay of no
+        use when the fault is long gone.
+
+        Raises
+        ------
+        Unavailable
+            The file was opened to read only, or the disk takes nothing.
+        """
+        self.query(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All statements of the block, or none; within another transaction, a part of that."""
+        if self._connection.in_transaction:
+            yield
+            return
+        self.query("BEGIN IMMEDIATE")
+        try:
+            yield
+            self.query("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
 
 
 @contextlib.contextmanager

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from lungstage.appliance.contract.errors import Reason, ReasonCode
 from lungstage.appliance.dicom.header import Header, headers_from_json
-from lungstage.appliance.state.database import Database
-from lungstage.appliance.state.ledger import utc_now
+from lungstage.appliance.state.database import Database, DatabaseReader
+from lungstage.appliance.state.jobs import utc_now
 
 # A file that another release reads anew is still the one that was read then.
 _REMEMBER = """
@@ -47,7 +47,36 @@ class FileRecord:
     reason: Reason | None
 
 
-class FileTable:
+class FileRecords:
+    """What is on record of files, to be looked at.
+
+    Parameters
+    ----------
+    database
+        Where it is kept.
+    """
+
+    def __init__(self, database: DatabaseReader) -> None:
+        self._db = database
+
+    def headers(self, path: str) -> tuple[Header, ...]:
+        """Return the headers of a file as they were read last; () where nothing is on record."""
+        rows = self._db.query("SELECT header FROM files WHERE path = ?", (os.fsencode(path),))
+        text = rows[0]["header"] if rows else None
+        return () if text is None else headers_from_json(text, Path(path))
+
+    def unreadable(self) -> tuple[FileRecord, ...]:
+        """Return the files now in the inbox that could not be read."""
+        rows = self._db.query("SELECT * FROM files WHERE present AND reason_code IS NOT NULL ORDER BY path")
+        return tuple(_record(row) for row in rows)
+
+    def of_study(self, study_instance_uid: str) -> tuple[str, ...]:
+        """Return the paths, whether or not they are still there, of the files that belonged to a study."""
+        sql = "SELECT path FROM files WHERE json_extract(header, '$[0].study_instance_uid') = ? ORDER BY path"
+        return tuple(os.fsdecode(row["path"]) for row in self._db.query(sql, (study_instance_uid,)))
+
+
+class FileTable(FileRecords):
     """Records of files by path, size and time of modification. Holds whole headers: keep the state folder private.
 
     Parameters
@@ -59,7 +88,7 @@ class FileTable:
     """
 
     def __init__(self, database: Database, reader: str) -> None:
-        self._db = database
+        self._db: Database = database
         self.reader = reader
 
     def find(self, path: str, size: int, mtime_ns: int) -> FileRecord | None:
@@ -81,12 +110,6 @@ class FileTable:
                 for path in paths:
                     self._db.query(sql, (present, os.fsencode(path), present))
 
-    def headers(self, path: str) -> tuple[Header, ...]:
-        """Return the headers of a file as they were read last; () where nothing is on record."""
-        rows = self._db.query("SELECT header FROM files WHERE path = ?", (os.fsencode(path),))
-        text = rows[0]["header"] if rows else None
-        return () if text is None else headers_from_json(text, Path(path))
-
     def read_at(self, path: str) -> datetime | None:
         """Return when a file was first read as it is now, by whichever code; None where nothing is on record."""
         rows = self._db.query("SELECT read_at FROM files WHERE path = ?", (os.fsencode(path),))
@@ -100,16 +123,6 @@ class FileTable:
     def forget(self, folder: Path) -> None:
         """Drop the records of the files below a folder that are no more."""
         self._db.query(f"DELETE FROM files WHERE {_BELOW}", _below(folder))  # noqa: S608
-
-    def unreadable(self) -> tuple[FileRecord, ...]:
-        """Return the files now in the inbox that could not be read."""
-        rows = self._db.query("SELECT * FROM files WHERE present AND reason_code IS NOT NULL ORDER BY path")
-        return tuple(_record(row) for row in rows)
-
-    def of_study(self, study_instance_uid: str) -> tuple[str, ...]:
-        """Return the paths, whether or not they are still there, of the files that belonged to a study."""
-        sql = "SELECT path FROM files WHERE json_extract(header, '$[0].study_instance_uid') = ? ORDER BY path"
-        return tuple(os.fsdecode(row["path"]) for row in self._db.query(sql, (study_instance_uid,)))
 
 
 def _below(folder: str | Path) -> tuple[bytes, bytes]:

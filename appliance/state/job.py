@@ -18,7 +18,7 @@ class JobState(StrEnum):
     WAITING = "waiting"  # something needed has not arrived
     READY = "ready"  # everything needed is there
     CLAIMED = "claimed"  # being worked on, under a lease
-    STAGED = "staged"  # answered; the documents are not in the outbox yet
+    REPORT_READY = "report_ready"  # answered; the documents are not in the outbox yet
     DELIVERED = "delivered"  # the report is in the outbox
     HELD = "held"  # waiting for so long that a person should know; goes on by itself
     REFUSED = "refused"  # the data is at fault
@@ -30,8 +30,8 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = MappingProxyType(
     {
         _S.WAITING: frozenset({_S.WAITING, _S.READY, _S.HELD, _S.REFUSED}),
         _S.READY: frozenset({_S.READY, _S.CLAIMED, _S.WAITING, _S.HELD, _S.REFUSED}),
-        _S.CLAIMED: frozenset({_S.STAGED, _S.READY, _S.WAITING, _S.REFUSED}),
-        _S.STAGED: frozenset({_S.DELIVERED, _S.READY, _S.REFUSED}),
+        _S.CLAIMED: frozenset({_S.REPORT_READY, _S.READY, _S.WAITING, _S.REFUSED}),
+        _S.REPORT_READY: frozenset({_S.DELIVERED, _S.READY, _S.REFUSED}),
         _S.DELIVERED: frozenset({_S.WAITING}),
         _S.HELD: frozenset({_S.HELD, _S.WAITING, _S.READY, _S.REFUSED}),
         _S.REFUSED: frozenset({_S.REFUSED, _S.WAITING, _S.READY, _S.HELD}),
@@ -42,7 +42,7 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = MappingProxyType(
 OPEN_STATES = (JobState.WAITING, JobState.READY, JobState.HELD)
 """States in which the next step depends on what lies in the inbox."""
 
-IN_HAND_STATES = (JobState.CLAIMED, JobState.STAGED)
+IN_HAND_STATES = (JobState.CLAIMED, JobState.REPORT_READY)
 """States that only a living process may leave a job in."""
 
 WAITING_STATES = (JobState.WAITING, JobState.HELD)
@@ -128,6 +128,11 @@ class Job:
         if self.state is JobState.REFUSED:
             return self.superseded or self.fingerprint is not None
         return self.state is JobState.DELIVERED
+
+    @property
+    def uids(self) -> dict[str, object]:
+        """By what a log line names the job."""
+        return {"job": self.id, "study": self.study_instance_uid, "series": self.series_instance_uid}
 
     def waits_longer_than(self, age: timedelta, now: datetime) -> bool:
         """Whether the job has waited, or been held, for longer than `age`."""

@@ -1,17 +1,31 @@
-"""The processes at work over the bundle in use, and how those of one bundle relieve those of another."""
+"""The processes at work over the bundle in use, and how those of another bundle take their place."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from datetime import datetime
 from functools import partial
-from typing import Any
+from pathlib import Path
 
 from lungstage.appliance.config.settings import Settings
+from lungstage.appliance.contract.case import Predecessor
+from lungstage.appliance.dicom.cases import Case
+from lungstage.appliance.dicom.header import Header
 from lungstage.appliance.model.bundle_files import BundleFiles
-from lungstage.appliance.workers.messages import SealedPlan, Setting
-from lungstage.appliance.workers.process import Limits, WorkerPool, WorkerProcess
+from lungstage.appliance.staging.covariates import Site
+from lungstage.appliance.workers.messages import (
+    Answer,
+    Prepare,
+    ReadHeaders,
+    SealedPlan,
+    Setting,
+    Stage,
+    WritePhantom,
+)
+from lungstage.appliance.workers.pool import WorkerPool
+from lungstage.appliance.workers.process import Limits, WorkerProcess
 
 
 class BundleWorkers:
@@ -33,7 +47,9 @@ class BundleWorkers:
         limits = Limits(settings.work_seconds, settings.work_memory_mb * 1024**2)
         setting = Setting(files, settings.engine, settings.state)
         self.examiner = WorkerProcess(setting, limits, started)
-        self.stagers: WorkerPool[int] = WorkerPool(lambda: WorkerProcess(setting, limits, started), settings.workers)
+        self.stagers: WorkerPool[int, Answer] = WorkerPool(
+            lambda: WorkerProcess(setting, limits, started), settings.workers
+        )
         self._awaited = [self.examiner, self.stagers.first]
 
     def start(self) -> None:
@@ -64,7 +80,7 @@ class BundleWorkers:
         """When the first has taken too long to be set up."""
         return min((process.due for process in self._awaited), default=None)
 
-    def relieve(self) -> None:
+    def end_idle(self) -> None:
         """End the processes that have nothing in hand."""
         self.examiner.end()
         self.stagers.end_idle()
@@ -76,9 +92,9 @@ class BundleWorkers:
 
 
 class Workers:
-    """The workers of the bundle in use, and former ones until they have finished what they have in hand.
+    """The workers of the bundle in use; of a candidate that may take its place; and of former ones until they are done.
 
-    It is the daemon's examiner (:meth:`call`) and its stagers (:class:`daemon.dispatcher.Stagers`).
+    It takes the daemon's short steps, which it waits for, and is its stagers (:class:`daemon.dispatcher.Stagers`).
 
     Parameters
     ----------
@@ -94,46 +110,56 @@ class Workers:
         self._former: list[BundleWorkers] = []
         self._candidate: BundleWorkers | None = None
 
-    def begin(self) -> None:
-        """Start the first workers, and wait until it can read and plan."""
+    def set_up(self) -> None:
+        """Start the first workers, and wait until they can read and plan."""
         self._current.start()
         self._current.examiner.set_up()
 
-    def hire(self, files: BundleFiles) -> BundleWorkers:
-        """Start the workers of another bundle, in the place of one that was hired before and did not take over."""
-        self.dismiss()
+    def start_candidate(self, files: BundleFiles) -> BundleWorkers:
+        """Start the workers of another bundle, in the place of any other candidate's."""
+        self.drop_candidate()
         self._candidate = self._make(files)
         self._candidate.start()
         return self._candidate
 
-    def dismiss(self) -> None:
-        """End the workers that was hired."""
+    def drop_candidate(self) -> None:
+        """End the candidate's workers."""
         if self._candidate is not None:
             self._candidate.end()
             self._candidate = None
 
-    def take_over(self) -> None:
-        """Give all new work to the workers that was hired."""
+    def switch_over(self) -> None:
+        """Give all new work to the candidate's workers; what the others have in hand is finished by them."""
         if self._candidate is None:
-            raise RuntimeError("nobody was hired")
-        self._current.relieve()
+            raise RuntimeError("there is no candidate")
+        self._current.end_idle()
         self._former.append(self._current)
         self._current, self._candidate = self._candidate, None
 
-    def call(self, step: str, *arguments: object, **keywords: object) -> Any:
-        """Have a short step taken, and wait for it."""
-        return self._current.examiner.call(step, *arguments, **keywords)
+    def read_headers(self, path: Path) -> tuple[Header, ...]:
+        """Have a file read; raises what :meth:`WorkerProcess.answer` does."""
+        return self._current.examiner.call(ReadHeaders(path))
+
+    def prepare(self, case: Case, *, settled: bool, roi_name: str | None, match_by_geometry: bool) -> SealedPlan:
+        """Have a case planned; raises what :meth:`WorkerProcess.answer` does."""
+        return self._current.examiner.call(Prepare(case, settled, roi_name, match_by_geometry))
+
+    def write_phantom(self, folder: Path, study: str) -> str:
+        """Have a phantom study written; raises what :meth:`WorkerProcess.answer` does."""
+        return self._current.examiner.call(WritePhantom(folder, study))
 
     def free(self) -> bool:
         """Whether another plan can be staged."""
         return self._current.stagers.free()
 
-    def start(self, ticket: int, plan: SealedPlan, **known: object) -> None:
+    def start(
+        self, ticket: int, plan: SealedPlan, *, created: datetime, site: Site, predecessor: Predecessor | None
+    ) -> None:
         """Have a plan staged."""
-        self._current.stagers.ask(ticket, "stage", plan, **known)
+        self._current.stagers.ask(ticket, Stage(plan, created, site, predecessor))
 
-    def finished(self) -> Iterator[tuple[int, Future[Any]]]:
-        """Give each plan that has come to an end; a former workers ends with its last."""
+    def finished(self) -> Iterator[tuple[int, Future[Answer]]]:
+        """Give each plan that has come to an end; the workers of a former bundle end with their last."""
         for workers in (self._current, *self._former):
             yield from workers.stagers.finished()
         for workers in [workers for workers in self._former if not workers.stagers.keys]:
@@ -153,7 +179,7 @@ class Workers:
 
     def end(self) -> None:
         """End all sets."""
-        self.dismiss()
+        self.drop_candidate()
         for workers in (self._current, *self._former):
             workers.end()
 
@@ -171,7 +197,7 @@ def at_work(settings: Settings, files: BundleFiles, started: Callable[[], None])
     """
     workers = Workers(partial(BundleWorkers, settings, started=started), files)
     try:
-        workers.begin()
+        workers.set_up()
         yield workers
     finally:
         workers.end()

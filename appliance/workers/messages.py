@@ -1,37 +1,94 @@
-"""What the daemon and the processes that work for it hand each other."""
+"""What the daemon and the processes that work for it say to each other: requests, their answers, and what went wrong.
+
+All of it is plain data (:mod:`contract.plain`). An answer comes from a process that has met hostile files, so it is
+believed only as far as its type, and what is said of it here, goes.
+"""
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Annotated, Any, ClassVar, Generic, Literal, NotRequired, TypeVar
 
+from pydantic import AfterValidator, Field
+from typing_extensions import TypedDict
+
+from lungstage.appliance.config import logs
+from lungstage.appliance.contract.case import Predecessor
+from lungstage.appliance.contract.errors import DefectError, Held, ReasonCode, Refused, Unavailable
+from lungstage.appliance.contract.plain import Content, FilePath, Form
 from lungstage.appliance.contract.spec import Engine
-from lungstage.appliance.model.bundle_files import BundleFiles
+from lungstage.appliance.dicom.cases import Case
+from lungstage.appliance.dicom.header import Header
 from lungstage.appliance.report.outbox import Document
+from lungstage.appliance.staging.covariates import Site
 
 SCRATCH_PREFIX = "rehearsal-"
 """Beginning of the names of folders that hold a phantom study for a moment."""
 
+AnswerT = TypeVar("AnswerT")
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What a process is set up with.
+_LONGEST = 100_000  # characters; no element of a file that a text quotes has more than 65,534
+_DOCUMENT = re.compile(r"(SR|SEG)-([0-9.]{1,64})\.dcm")
 
-    Attributes
-    ----------
-    files
-        The bundle's files, each read once.
-    engine
-        What computes the features.
-    scratch
-        Folder for the phantom study of the rehearsal.
-    """
+Text = Annotated[str, Field(max_length=_LONGEST)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Uid = Annotated[str, Field(pattern=r"^[0-9.]{1,64}$")]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
-    files: BundleFiles
-    engine: Engine
-    scratch: Path
+
+def _proven(documents: tuple[Document, ...]) -> tuple[Document, ...]:
+    """Have documents lie in the outbox under their own names, and nowhere else, the SR last."""
+    for document in documents:
+        found = _DOCUMENT.fullmatch(document.name)
+        if (
+            found is None
+            or found[2] != document.sop_instance_uid
+            or not re.fullmatch(r"[0-9.]{1,64}", document.series_instance_uid)
+        ):
+            raise ValueError("a document does not bear its own name")
+    names = [document.name for document in documents]
+    if not names or not names[-1].startswith("SR-") or len(set(names)) < len(names):
+        raise ValueError("the documents are not a report and what it refers to")
+    return documents
+
+
+class _Domain(TypedDict):
+    distance: Finite
+    outside: list[Text]
+
+
+class _Roi(TypedDict):
+    name: Text
+    voxels: Annotated[int, Field(ge=0)]
+    volume_mm3: Finite
+
+
+class _Endpoint(TypedDict):
+    name: Text
+    answer: Text
+    probability: Share
+
+
+class Outcome(TypedDict):
+    """Of :func:`staging.outcome.outcome`, for a case that was answered."""
+
+    status: Literal["staged"]
+    reason: None
+    stage: Text | None
+    probability_advanced: Share | None
+    contributions: dict[Text, Finite]
+    features: dict[Text, Finite | None]
+    domain: _Domain
+    roi: _Roi
+    sr: None
+    warnings: list[Text]
+    seconds: dict[Text, Finite | None]
+    endpoint: NotRequired[_Endpoint]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +100,14 @@ class SealedPlan:
     fingerprint
         Of :class:`staging.pipeline.Plan`.
     content
-        The plan, pickled and compressed: masks are almost all zeros.
+        The plan, encoded and compressed.
     instances
         What it needs, for the audit log: of :class:`staging.pipeline.Plan`.
     """
 
-    fingerprint: str
-    content: bytes
-    instances: tuple[Mapping[str, str], ...]
+    fingerprint: Digest
+    content: Content
+    instances: tuple[Mapping[Annotated[str, Field(pattern="^(kind|uid|digest|pixels)$")], Text], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,5 +122,197 @@ class Answer:
         In order of delivery, the SR last.
     """
 
-    outcome: Mapping[str, Any]
-    documents: tuple[Document, ...]
+    outcome: Outcome
+    documents: Annotated[tuple[Document, ...], AfterValidator(_proven)]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An exception on its way to whoever asked.
+
+    Attributes
+    ----------
+    kind
+        Which it was.
+    message, code, regions
+        Of a reason, or the message of :class:`Unavailable`.
+    errno
+        The system's number of an ``OSError``, which is all that may be told of one.
+    defect
+        What :func:`config.logs.defect` says of any other.
+    """
+
+    kind: Literal["refused", "held", "unavailable", "system", "memory", "defect"]
+    message: Text = ""
+    code: ReasonCode | None = None
+    regions: tuple[Text, ...] = ()
+    errno: Annotated[int, Field(ge=1, le=4095)] | None = None
+    defect: Mapping[str, Annotated[Text, Field(pattern="^[ -~]*$")]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, error: Exception) -> Failure:
+        """Put down what may be told of an exception."""
+        if isinstance(error, (Refused, Held)):
+            kind: Literal["refused", "held"] = "refused" if isinstance(error, Refused) else "held"
+            message, regions = error.reason.message[:_LONGEST], tuple(name[:_LONGEST] for name in error.regions)
+            return cls(kind, message, error.reason.code, regions)
+        if isinstance(error, Unavailable):
+            return cls("unavailable", str(error)[:_LONGEST])
+        if isinstance(error, OSError):
+            return cls("system", errno=error.errno or None)
+        if isinstance(error, MemoryError):
+            return cls("memory")
+        told = logs.defect(error)
+        ascii_only = {key: told[key].encode("ascii", "replace").decode()[-_LONGEST:] for key in ("error", "frames")}
+        return cls("defect", defect=ascii_only)
+
+    def error(self) -> Exception:
+        """Return the exception.
+
+        Raises
+        ------
+        ValueError
+            It is none.
+        """
+        match self:
+            case Failure("refused", message, ReasonCode() as code, regions):
+                return Refused(code, message, regions)
+            case Failure("held", message, ReasonCode() as code, regions):
+                return Held(code, message, regions)
+            case Failure("unavailable", message):
+                return Unavailable(message)
+            case Failure("system", errno=number):
+                return OSError() if number is None else OSError(number, os.strerror(number))
+            case Failure("memory"):
+                return MemoryError()
+            case Failure("defect", defect={"error": error, "frames": frames}):
+                return DefectError({"error": error, "frames": frames})
+        raise ValueError("a failure lacks what belongs to it")
+
+
+_DONE, _FAILED = b"+", b"-"  # what an answer begins with
+_FAILURES: Form[Failure] = Form(Failure)
+
+
+class Request(Generic[AnswerT]):
+    """Something that a process is asked to do; its type says what is answered."""
+
+    __slots__ = ()
+    _answers: ClassVar[Form[Any]]
+
+    def answered(self, answer: AnswerT) -> bytes:
+        """Write its answer down."""
+        return _DONE + self._answers.encode(answer)
+
+    @staticmethod
+    def failed(error: Exception) -> bytes:
+        """Write down why there is none."""
+        return _FAILED + _FAILURES.encode(Failure.of(error))
+
+    def read(self, content: bytes) -> AnswerT | Exception:
+        """Read its answer, or why there is none.
+
+        Raises
+        ------
+        ValueError
+            This is no answer to it.
+        """
+        if content[:1] == _FAILED:
+            return _FAILURES.decode(content[1:]).error()
+        if content[:1] != _DONE:
+            raise ValueError("an answer does not say whether it is one")
+        answer: AnswerT = self._answers.decode(content[1:])
+        self._prove(answer)
+        return answer
+
+    def _prove(self, answer: AnswerT) -> None:
+        """Raise ValueError for what no process can have found out by this request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting(Request[None]):
+    """What a process is set up with: the first request to it.
+
+    Attributes
+    ----------
+    files
+        The bundle's files, each read once.
+    engine
+        What computes the features.
+    scratch
+        Folder for the phantom study of the rehearsal.
+    """
+
+    files: Mapping[str, Content]
+    engine: Engine
+    scratch: FilePath
+
+    _answers = Form(None)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadHeaders(Request[tuple[Header, ...]]):
+    """:func:`dicom.files.read_headers`."""
+
+    path: FilePath
+
+    _answers = Form(tuple[Annotated[Header, Field(union_mode="left_to_right")], ...])
+
+    def _prove(self, answer: tuple[Header, ...]) -> None:
+        if any(header.path != self.path for header in answer):
+            raise ValueError("a header is another file's")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare(Request[SealedPlan]):
+    """:func:`staging.pipeline.prepare`, the plan sealed."""
+
+    case: Case
+    settled: bool
+    roi_name: str | None
+    match_by_geometry: bool
+
+    _answers = Form(SealedPlan)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage(Request[Answer]):
+    """:func:`staging.pipeline.stage`, the documents encoded."""
+
+    plan: SealedPlan
+    created: datetime
+    site: Site
+    predecessor: Predecessor | None = None
+
+    _answers = Form(Answer)
+
+
+@dataclass(frozen=True, slots=True)
+class WritePhantom(Request[str]):
+    """:func:`staging.phantom.write_study`; the answer is its Study Instance UID."""
+
+    folder: FilePath
+    study: str
+
+    _answers = Form(Uid)
+
+
+AnyRequest = Setting | ReadHeaders | Prepare | Stage | WritePhantom  # no two of which have the same fields
+_REQUESTS: Form[Any] = Form(Annotated[AnyRequest, Field(union_mode="left_to_right")])
+
+
+def write_request(request: Request[Any]) -> bytes:
+    """Write a request down."""
+    return _REQUESTS.encode(request)
+
+
+def read_request(content: bytes) -> AnyRequest:
+    """Read a request that was encoded.
+
+    Raises
+    ------
+    ValueError
+        It is none.
+    """
+    request: AnyRequest = _REQUESTS.decode(content)
+    return request

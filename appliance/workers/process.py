@@ -1,7 +1,8 @@
-"""Processes that meet the files in the daemon's place: whatever a file does to one, the daemon lives on.
+"""A process that meets files in the daemon's place: whatever a file does to it, the daemon lives on.
 
-Each runs :mod:`workers.worker`, confined in memory, file size and time, and tied to the daemon by two pipes:
-it ends when the daemon does. No socket is opened and nothing is written.
+It runs :mod:`workers.worker`, confined in memory, file size and time, and is tied to the daemon by two pipes: it ends
+when the daemon does. No socket is opened and nothing is written. What it answers is read as plain data, in its time and
+to its limits, and the daemon never waits for it longer than a request may take.
 """
 
 from __future__ import annotations
@@ -9,23 +10,25 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import select
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
-from lungstage.appliance.contract.errors import ExhaustedError, KilledError, Unavailable
+from lungstage.appliance.contract.errors import DefectError, ExhaustedError, KilledError, Unavailable
+from lungstage.appliance.workers import frames
+from lungstage.appliance.workers.messages import Request, Setting, write_request
 
-Key = TypeVar("Key")
+AnswerT = TypeVar("AnswerT")
 
+PROGRAM = "from lungstage.appliance.workers.worker import main; main()"
 _START_SECONDS = 120.0
 _END_SECONDS = 5.0
-_PIPE_BYTES = 1024 * 1024  # what Linux lets anyone have
+_PIPE_BYTES = 1024**2  # what Linux lets anyone have
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +56,17 @@ class WorkerProcess:
     Parameters
     ----------
     setting
-        What the process is set up with before the first request: :class:`workers.messages.Setting`.
+        What the process is set up with before the first request.
     limits
         What it may take.
     started
         Told of each process that is started.
     """
 
-    def __init__(self, setting: object, limits: Limits, started: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, setting: Setting, limits: Limits, started: Callable[[], None] = lambda: None) -> None:
         self._setting, self._limits, self._started = setting, limits, started
         self._process: subprocess.Popen[bytes] | None = None
-        self._requests: Connection[Any, Any]
-        self._answers: Connection[Any, Any]
+        self._requests, self._answers = -1, frames.FrameReader(-1)
         self._until = 0.0
         self._is_set_up = False
 
@@ -76,7 +78,7 @@ class WorkerProcess:
     @property
     def descriptor(self) -> int | None:
         """File descriptor that becomes readable when the answer is there, while one is awaited."""
-        return self._answers.fileno() if self._process is not None else None
+        return self._answers.descriptor if self._process is not None else None
 
     @property
     def due(self) -> float:
@@ -95,7 +97,7 @@ class WorkerProcess:
             ours_in, theirs_out = os.pipe()
             theirs.callback(os.close, theirs_out)
             ours.callback(os.close, ours_in)
-            command = [sys.executable, "-c", "from lungstage.appliance.workers.worker import main; main()"]
+            command = [sys.executable, "-P", "-c", PROGRAM]
             command += map(str, (theirs_in, theirs_out, self._limits.memory, self._limits.file_size))
             self._process = subprocess.Popen(  # noqa: S603  (our own module)
                 command,
@@ -105,15 +107,16 @@ class WorkerProcess:
                 env={**os.environ, "OMP_NUM_THREADS": "1"},  # there are several of them, for as many processors
             )
             ours.pop_all()
-        with contextlib.suppress(OSError):  # so that no message has to wait until it is read; else it waits
-            fcntl.fcntl(ours_out, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        self._requests, self._answers = Connection(ours_out, readable=False), Connection(ours_in, writable=False)
+        for descriptor in (ours_out, ours_in):
+            os.set_blocking(descriptor, False)
+            with contextlib.suppress(OSError):  # so that no message has to wait until it is read; else it waits
+                fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        self._requests, self._answers = ours_out, frames.FrameReader(ours_in)
         self._started()
         self._is_set_up = False
-        self._until = time.monotonic() + _START_SECONDS
-        self._send(self._setting)
+        self._send(self._setting, _START_SECONDS)
 
-    def ask(self, step: str, *arguments: object, **keywords: object) -> None:
+    def ask(self, request: Request[Any]) -> None:
         """Hand over a request; :meth:`answer` gives what became of it.
 
         Raises
@@ -122,48 +125,61 @@ class WorkerProcess:
             The process cannot be set up, which no request is to blame for.
         """
         self._come_up()
-        self._until = time.monotonic() + self._limits.seconds
-        try:
-            self._send((step, arguments, keywords))
-        except ExhaustedError:  # it had died before, of something else
+        if frames.is_ready(self._answers.descriptor, select.POLLIN, 0):  # it has died, or spoken unasked
+            self.end()
             self._come_up()
-            self._until = time.monotonic() + self._limits.seconds
-            self._send((step, arguments, keywords))
+        try:
+            self._send(request, self._limits.seconds)
+        except ExhaustedError:  # over something else, before
+            self._come_up()
+            self._send(request, self._limits.seconds)
 
     def has_answered(self) -> bool:
         """Whether :meth:`answer` would return, or raise, at once."""
-        with contextlib.suppress(OSError):
-            return self._answers.poll(0) or time.monotonic() >= self._until
+        with contextlib.suppress(OSError, EOFError, frames.FrameTooLargeError):
+            return self._answers.advance() or time.monotonic() >= self._until
         return True
 
-    def answer(self) -> Any:
+    def answer(self, request: Request[AnswerT]) -> AnswerT:
         """Wait for the answer to the request in hand, and return it.
 
         Raises
         ------
         ExhaustedError
-            The process died, or was ended because it took too long.
+            The process died, or was ended because it took too long or answered too much.
+        DefectError
+            A defect of ours, be it that the answer is none: who could tell what the process has become by then?
+            It was ended.
         Exception
-            Whatever the step raised; a defect of ours as :class:`DefectError`.
+            Whatever else the step raised.
         """
         try:
-            if not self._answers.poll(max(0.0, self._until - time.monotonic())):
-                self.end()
-                raise ExhaustedError(f"It took longer than {self._limits.seconds:g} s.")
-            well, answer = self._answers.recv()
+            while not self._answers.advance():
+                if not frames.is_ready(self._answers.descriptor, select.POLLIN, self._until):
+                    raise self._too_slow()
+        except frames.FrameTooLargeError as error:
+            self.end()
+            most = frames.MOST_BYTES // 1024**2
+            raise ExhaustedError(f"It answered with more than {most} MB.") from error
         except (EOFError, OSError) as error:
             raise self._died() from error
-        if well:
-            return answer
+        try:
+            answer = request.read(self._answers.take())
+        except ValueError:
+            self.end()
+            about = {"error": "MalformedAnswer", "frames": type(request).__name__}
+            raise DefectError(about) from None  # its own words would quote the answer
         if isinstance(answer, MemoryError):
             self.end()
             raise ExhaustedError(f"It took more than {self._limits.memory // 1024**2} MB of memory.")
-        raise answer
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
-    def call(self, step: str, *arguments: object, **keywords: object) -> Any:
+    def call(self, request: Request[AnswerT]) -> AnswerT:
         """Hand over a request and wait for its answer."""
-        self.ask(step, *arguments, **keywords)
-        return self.answer()
+        self.ask(request)
+        return self.answer(request)
 
     def set_up(self) -> None:
         """Wait until the process is set up, where it is not.
@@ -179,7 +195,7 @@ class WorkerProcess:
             self.start()
             if self._is_set_up:
                 return
-            self.answer()
+            self.answer(self._setting)
         except ExhaustedError as error:
             raise Unavailable(f"A process could not be set up. {error}") from error
         except Exception:
@@ -214,7 +230,7 @@ class WorkerProcess:
             Whatever setting it up raised; it is then not tried again.
         """
         if not self._is_set_up and self.has_answered():
-            self.answer()
+            self.answer(self._setting)
             self._is_set_up = True
         return self._is_set_up
 
@@ -225,14 +241,21 @@ class WorkerProcess:
             return
         process.kill()
         process.wait(_END_SECONDS)
-        self._requests.close()
-        self._answers.close()
+        for descriptor in (self._requests, self._answers.descriptor):
+            os.close(descriptor)
+        self._requests, self._answers = -1, frames.FrameReader(-1)
 
-    def _send(self, message: object) -> None:
+    def _send(self, request: Request[Any], seconds: float) -> None:
+        self._until = time.monotonic() + seconds
         try:
-            self._requests.send(message)
+            if not frames.write(self._requests, write_request(request), self._until):
+                raise self._too_slow()
         except OSError as error:
             raise self._died() from error
+
+    def _too_slow(self) -> ExhaustedError:
+        self.end()
+        return ExhaustedError(f"It took longer than {self._limits.seconds:g} s.")
 
     def _died(self) -> ExhaustedError:
         process = self._process
@@ -246,85 +269,3 @@ class WorkerProcess:
         if status is not None and status < 0:
             return ExhaustedError(f"Its process was ended by {signal.Signals(-status).name}.")
         return ExhaustedError(f"Its process ended with status {status}.")
-
-
-class WorkerPool(Generic[Key]):
-    """Several processes for requests that take long; each bears a key, and answers in its own time.
-
-    Parameters
-    ----------
-    make
-        Makes one that is not started.
-    count
-        How many there are; the second and later ones are started when they are first needed.
-    """
-
-    def __init__(self, make: Callable[[], WorkerProcess], count: int) -> None:
-        self._idle = [make() for _ in range(count)]
-        self._busy: dict[Key, WorkerProcess] = {}
-
-    @property
-    def keys(self) -> frozenset[Key]:
-        """Keys of the requests in hand."""
-        return frozenset(self._busy)
-
-    @property
-    def first(self) -> WorkerProcess:
-        """The one that is asked first; none of them may be busy."""
-        return self._idle[-1]
-
-    def free(self) -> bool:
-        """Whether a request can be taken at once; where none can, one more process is started meanwhile."""
-        up = next((process for process in reversed(self._idle) if process.is_up()), None)
-        if up is not None:
-            self._idle.remove(up)
-            self._idle.append(up)
-        elif self._idle:
-            try:
-                self._idle[-1].start()
-            except (ExhaustedError, OSError):  # told to whoever asks
-                return True
-        return up is not None
-
-    def ask(self, key: Key, step: str, *arguments: object, **keywords: object) -> None:
-        """Hand over a request, as :meth:`WorkerProcess.ask` does."""
-        self._idle[-1].ask(step, *arguments, **keywords)
-        self._busy[key] = self._idle.pop()
-
-    def finished(self) -> Iterator[tuple[Key, Future[Any]]]:
-        """Give each request that has come to an end: its key, and what became of it."""
-        for key, process in list(self._busy.items()):
-            if process.has_answered():
-                yield key, self._take(key, process)
-
-    def _take(self, key: Key, process: WorkerProcess) -> Future[Any]:
-        became: Future[Any] = Future()
-        try:
-            became.set_result(process.answer())
-        except Exception as error:
-            became.set_exception(error)
-        del self._busy[key]
-        self._idle.append(process)
-        return became
-
-    def _awaited(self) -> list[WorkerProcess]:
-        """Those that something will come from."""
-        return [*self._busy.values(), *(process for process in self._idle if process.is_coming_up())]
-
-    def descriptors(self) -> list[int]:
-        """File descriptors that become readable when an answer comes, or another process is set up."""
-        return [d for process in self._awaited() if (d := process.descriptor) is not None]
-
-    def next_due(self) -> float | None:
-        """When the first of them has taken too long."""
-        return min((process.due for process in self._awaited()), default=None)
-
-    def end_idle(self) -> None:
-        """End the processes that have nothing in hand."""
-        for process in self._idle:
-            process.end()
-
-    def end(self) -> None:
-        """End all processes."""
-        for process in (*self._idle, *self._busy.values()):
-            process.end()

@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import gc
 import logging
-import pickle
 import resource
 import signal
 import sys
@@ -14,63 +13,105 @@ import tempfile
 import warnings
 import zlib
 from datetime import UTC, datetime
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import assert_never, cast
 
-from lungstage.appliance.config import logs
-from lungstage.appliance.contract.case import Predecessor
-from lungstage.appliance.contract.errors import DefectError, LungstageError, Refused
-from lungstage.appliance.dicom.cases import Case, assemble
+from lungstage.appliance.contract.errors import Refused
+from lungstage.appliance.contract.plain import Form
+from lungstage.appliance.dicom.cases import assemble
 from lungstage.appliance.dicom.files import read_headers
-from lungstage.appliance.dicom.header import Header
 from lungstage.appliance.model.bundle import Bundle, open_bundle, prove
 from lungstage.appliance.report import outbox
 from lungstage.appliance.staging import phantom, pipeline
 from lungstage.appliance.staging.covariates import Site
-from lungstage.appliance.workers.messages import SCRATCH_PREFIX, Answer, SealedPlan
+from lungstage.appliance.workers import frames
+from lungstage.appliance.workers.messages import (
+    SCRATCH_PREFIX,
+    Answer,
+    AnyRequest,
+    Outcome,
+    Prepare,
+    ReadHeaders,
+    Request,
+    SealedPlan,
+    Setting,
+    Stage,
+    WritePhantom,
+    read_request,
+)
 
+_PLANS: Form[pipeline.Plan] = Form(pipeline.Plan)
 _PR_SET_PDEATHSIG = 1
 _OOM_SCORE = "500"  # the daemon has 0 unless somebody set another; 1000 would be the first of the whole machine
 
 
-class Worker:
-    """The steps, over one bundle.
+def seal(plan: pipeline.Plan) -> SealedPlan:
+    """Put a plan into the form in which it is kept; most of its masks is zeros."""
+    return SealedPlan(plan.fingerprint, zlib.compress(_PLANS.encode(plan), level=1), plan.instances)
 
-    Parameters
+
+def unseal(plan: SealedPlan) -> pipeline.Plan:
+    """Open a plan that another process has sealed, which may have met a hostile file.
+
+    Raises
+    ------
+    ValueError, zlib.error
+        There is none in it.
+    """
+    return _PLANS.decode(zlib.decompress(plan.content))
+
+
+class Worker:
+    """Takes the steps that are asked for.
+
+    Attributes
     ----------
     bundle
-        The bundle that answers.
+        The bundle that answers: the first request brings it.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
-        self._bundle = bundle
+    bundle: Bundle
 
-    def read_headers(self, path: Path) -> tuple[Header, ...]:
-        """:func:`dicom.files.read_headers`."""
-        return read_headers(path)
+    def take(self, request: AnyRequest) -> object:
+        """Do what is asked, and return what a request of this type is answered."""
+        match request:
+            case Setting():
+                self.bundle = open_bundle(request.files, engine=request.engine)
+                self._rehearse(request.scratch)
+                return None
+            case ReadHeaders():
+                return read_headers(request.path)
+            case Prepare():
+                return self._prepare(request)
+            case Stage():
+                return self._stage(request)
+            case WritePhantom():
+                (header,) = read_headers(phantom.write_study(request.folder, request.study)[0])
+                return header.study_instance_uid
+        assert_never(request)
 
-    def prepare(self, case: Case, *, settled: bool, roi_name: str | None, match_by_geometry: bool) -> SealedPlan:
-        """:func:`staging.pipeline.prepare`, sealed."""
+    def _prepare(self, request: Prepare) -> SealedPlan:
         plan = pipeline.prepare(
-            case, self._bundle, settled=settled, roi_name=roi_name, match_by_geometry=match_by_geometry
+            request.case,
+            self.bundle,
+            settled=request.settled,
+            roi_name=request.roi_name,
+            match_by_geometry=request.match_by_geometry,
         )
-        return SealedPlan(plan.fingerprint, zlib.compress(pickle.dumps(plan), level=1), plan.instances)
+        return seal(plan)
 
-    def stage(
-        self, plan: SealedPlan, *, created: datetime, site: Site, predecessor: Predecessor | None = None
-    ) -> Answer:
-        """:func:`staging.pipeline.stage`, the documents encoded."""
-        opened: pipeline.Plan = pickle.loads(zlib.decompress(plan.content))  # noqa: S301  (from another of our pool)
-        staged = pipeline.stage(opened, self._bundle, created=created, site=site, predecessor=predecessor)
-        return Answer(staged.outcome, tuple(outbox.encode(document) for document in staged.documents))
+    def _stage(self, request: Stage) -> Answer:
+        staged = pipeline.stage(
+            unseal(request.plan),
+            self.bundle,
+            created=request.created,
+            site=request.site,
+            predecessor=request.predecessor,
+        )
+        outcome = cast(Outcome, staged.outcome)  # which encoding it will prove
+        return Answer(outcome, tuple(outbox.encode(document) for document in staged.documents))
 
-    def write_phantom(self, folder: Path, study: str) -> str:
-        """:func:`staging.phantom.write_study`; return its Study Instance UID."""
-        (header,) = read_headers(phantom.write_study(folder, study)[0])
-        return header.study_instance_uid
-
-    def rehearse(self, scratch: Path) -> None:
+    def _rehearse(self, scratch: Path) -> None:
         """Recompute the bundle's golden case, then send the phantom study through every step.
 
         The first study of a day then meets warm libraries, and a machine on which no report can be made says so at
@@ -86,44 +127,37 @@ class Worker:
         Refused
             ``bundle_self_test_failed``.
         """
-        prove(self._bundle)
+        prove(self.bundle)
         with tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX, dir=scratch) as folder, contextlib.suppress(Refused):
             paths = phantom.write_study(Path(folder))
             (case,) = assemble(header for path in paths for header in read_headers(path))
-            plan = self.prepare(case, settled=True, roi_name=None, match_by_geometry=False)
-            self.stage(plan, created=datetime(2026, 1, 1, tzinfo=UTC), site=Site())
+            plan = self._prepare(Prepare(case, settled=True, roi_name=None, match_by_geometry=False))
+            self._stage(Stage(plan, datetime(2026, 1, 1, tzinfo=UTC), Site()))
+        gc.freeze()
+        gc.enable()
 
 
-def serve(requests: Connection[Any, Any], answers: Connection[Any, Any]) -> None:
-    """Set up, then answer requests (name of the step, arguments, keywords) until the other side is gone.
+def serve(requests: int, answers: int) -> None:
+    """Answer requests, the first of which is the :class:`Setting`, until the other side is gone.
 
     Parameters
     ----------
     requests, answers
-        The first message is the :class:`Setting`; each answer is (whether it went well, result or exception).
+        Descriptors of the pipes.
     """
-    worker: Worker | None = None
+    worker = Worker()
+    reader = frames.FrameReader(requests)
     while True:
         try:
-            request = requests.recv()
+            reader.advance()
         except EOFError:
             return
-        answer: tuple[bool, Any]
         try:
-            if worker is None:
-                worker = Worker(open_bundle(request.files, engine=request.engine))
-                worker.rehearse(request.scratch)
-                gc.freeze()
-                gc.enable()
-                answer = True, None
-            else:
-                step, arguments, keywords = request
-                answer = True, getattr(worker, step)(*arguments, **keywords)
-        except (LungstageError, MemoryError, OSError) as error:
-            answer = False, error
-        except Exception as error:  # whose it is stays the daemon's to say; its message may quote the data
-            answer = False, DefectError(logs.defect(error))
-        answers.send(answer)
+            request = read_request(reader.take())
+            answer = request.answered(worker.take(request))  # type: ignore[arg-type]  # of the type that it asks for
+        except Exception as error:  # whose it is stays the daemon's to say
+            answer = Request.failed(error)
+        frames.write(answers, answer)
 
 
 def confine(memory: int, file_size: int) -> None:
@@ -148,4 +182,4 @@ def main() -> None:
     """Serve the command line's pipes: numbers of the two, then memory and size of a file in bytes."""
     requests, answers, memory, file_size = map(int, sys.argv[1:])
     confine(memory, file_size)
-    serve(Connection(requests, writable=False), Connection(answers, readable=False))
+    serve(requests, answers)

@@ -21,6 +21,7 @@ from lungstage.appliance.intake.watch import Wake, Watcher
 from lungstage.appliance.report import outbox
 from lungstage.appliance.state import audit
 from lungstage.appliance.state.audit import Audit
+from lungstage.appliance.state.claims import Claims
 from lungstage.appliance.state.database import Database
 from lungstage.appliance.state.ledger import Ledger
 from tests.support.fake_steps import BUNDLE, FakeSteps
@@ -77,18 +78,18 @@ def half_told(event: str) -> None:
 KILLS: dict[str, Callable[[], None]] = {
     "after opening": lambda: after(Ledger, "open_job"),
     "after ready": lambda: after(Ledger, "ready"),
-    "after claim": lambda: after(Ledger, "claim"),
-    "before staged": lambda: before(Ledger, "staged"),
-    "after staged": lambda: after(Ledger, "staged"),
+    "after claim": lambda: after(Claims, "claim"),
+    "before report ready": lambda: before(Claims, "report_ready"),
+    "after report ready": lambda: after(Claims, "report_ready"),
     "first document half written": lambda: before(outbox.os, "fsync"),
     "first document written": lambda: after(outbox.os, "fsync", 1),
     "first document in place": lambda: after(Path, "rename", 1),
     "report written": lambda: after(outbox.os, "fsync", 2),
     "report in place": lambda: after(Path, "rename", 2),
-    "before delivered": lambda: before(Ledger, "delivered"),
-    "after delivered": lambda: after(Ledger, "delivered"),
-    **{f"{event} told": partial(told, f"job_{event}") for event in ("opened", "ready", "staged", "delivered")},
-    **{f"{event} half told": partial(half_told, f"job_{event}") for event in ("ready", "staged", "delivered")},
+    "before delivered": lambda: before(Claims, "delivered"),
+    "after delivered": lambda: after(Claims, "delivered"),
+    **{f"{event} told": partial(told, f"job_{event}") for event in ("opened", "ready", "report_ready", "delivered")},
+    **{f"{event} half told": partial(half_told, f"job_{event}") for event in ("ready", "report_ready", "delivered")},
 }
 
 

@@ -162,6 +162,13 @@ def dciodvfy_errors(path: Path) -> set[str]:
     return {line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error")}
 
 
+KNOWN_OF_PIXELMED = (
+    # It holds TID 1410 against every group as soon as one group is planar, whatever template the group declares.
+    'Template 1410 PlanarROIMeasurements/[Row 1] CONTAINER (125007,DCM,"Measurement Group")/[Row 5] SCOORD',
+    'Template 1410 PlanarROIMeasurements/[Row 1] CONTAINER (125007,DCM,"Measurement Group")/[Row 7] IMAGE',
+)
+
+
 def pixelmed_errors(path: Path) -> list[str]:
     """Error lines of PixelMed's DicomSRValidator (Debian libpixelmed-java)."""
     jar = Path("/usr/share/java/pixelmed.jar")

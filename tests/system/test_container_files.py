@@ -6,7 +6,6 @@ That an image is built from them and works is shown by hand; docs/container.md s
 import json
 import re
 import tomllib
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +13,7 @@ import typer.main
 from ruamel.yaml import YAML
 
 from lungstage.appliance.cli.main import app
-
-ROOT = Path(__file__).parents[1]
+from tests.conftest import ROOT
 
 
 def _instructions() -> list[tuple[str, str]]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import re
 import tomllib
 from pathlib import Path
 
+import pytest
 import typer.main
 from prometheus_client import generate_latest
 
@@ -67,7 +70,7 @@ class TestOperating:
         assert {state for cell in first_cells for state in re.findall(r"`(\w+)`", cell)} == set(JobState)
 
     def test_events_are_logged_at_their_level(self) -> None:
-        code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "appliance").rglob("*.py"))
+        code = source()
         rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| (warning|error) \|", self.text, flags=re.MULTILINE)
         assert rows
         for cell, level in rows:
@@ -88,27 +91,142 @@ def test_every_threshold_of_a_commissioning_is_documented_with_its_default() -> 
     assert Plan.model_validate(tomllib.loads(example)).pairs == Path("pairs.csv")
 
 
-def test_pages_link_to_pages_that_are_there() -> None:
-    for page in [*(ROOT / "docs").glob("*.md"), ROOT / "README.md"]:
-        for target in re.findall(r"\]\((?!https?://)([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
-
-
 def test_every_event_and_every_change_that_can_be_told_is_documented() -> None:
     text = (ROOT / "docs" / "audit.md").read_text(encoding="utf-8")
     events, changes = text.split("## Replay")
-    sources = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "appliance").glob("*.py")}
+    state, replay, every = source("state"), source("replay"), source()
     told = {f"job_{state}" for state in JobState} - {"job_claimed"}
-    told |= {f"job_{event}" for event in re.findall(r'_tell\("(\w+)"', sources["ledger"])}
-    told |= {f"job_{event}" for event in re.findall(r'_move\([^)]*, "(\w+)"', sources["ledger"])}
-    told |= set(re.findall(r'audit\.write\(\s*"(\w+)"', "".join(sources.values()))) | {RECOVERED}
+    told |= {f"job_{event}" for event in re.findall(r'_tell\("(\w+)"', state)}
+    told |= {f"job_{event}" for event in re.findall(r'_move\((?:[^()]|\([^()]*\))*?, "(\w+)"[,)]', state)}
+    told |= set(re.findall(r'audit\.write\(\s*"(\w+)"', every)) | {RECOVERED}
+    assert told > {"job_superseded", "job_requeued", "daemon_started"}, "the patterns no longer find what is told"
     assert documented(events) >= told
-    named = "".join(sources[name] for name in ("differences", "originals", "replay"))
-    kinds = {kind for name in ("Change", "changed") for kind in re.findall(rf'\b{name}\(\s*"(\w+)"', named)}
+    kinds = {kind for name in ("Change", "changed") for kind in re.findall(rf'\b{name}\(\s*"(\w+)"', replay)}
     kinds |= {"slice_missing", "roi_missing", "feature", "contribution"}  # put together from parts
     assert documented(changes) == kinds
+
+
+def source(room: str = "") -> str:
+    """Return the code of a room, or of the whole appliance."""
+    return "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "appliance" / room).rglob("*.py")))
 
 
 def documented(text: str) -> set[str]:
     cells = re.findall(r"^\| (`[^|]*) \|", text, flags=re.MULTILINE)
     return {word for cell in cells for word in re.findall(r"`(\w+)`", cell)}
+
+
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+OURS = "appliance|training|export|tests|docs|models|lungstage"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+class TestNames:
+    """What a page names is there."""
+
+    def test_links(self, page: Path) -> None:
+        for title, target in re.findall(r"\[([^]]*)\]\((?!https?://)([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), target
+            if title.endswith((".py", ".md", ".c", ".toml")):
+                assert Path(title).name == Path(target).name, title
+
+    def test_files(self, page: Path) -> None:
+        for name in quoted(page):
+            path, _, tests = name.partition("::")
+            if re.fullmatch(rf"(?:{OURS})/[\w./*-]*", path):
+                assert any(ROOT.glob(path)), name
+            elif re.fullmatch(r"[\w/]+\.(?:pyi?|c)", path):
+                assert any(found for room in ROOT.glob("[ate]*/") for found in room.rglob(path)), name
+            for test in tests.split("::") if tests else ():
+                assert re.search(rf"^ *(?:def|class) {test}\b", (ROOT / path).read_text(encoding="utf-8"), re.M), name
+
+    def test_objects(self, page: Path) -> None:
+        """By their full names, and in the architecture by those that are relative to the appliance."""
+        rooms = "|".join(names for layer in layers("lungstage.appliance") for names in layer)
+        for name in quoted(page):
+            if re.fullmatch(r"(?:lungstage\.)?(?:appliance|training|export)(?:\.(?!py$)\w+)+", name):
+                assert_is_there(f"lungstage.{name.removeprefix('lungstage.')}")
+            elif page.name == "architecture.md" and re.fullmatch(rf"(?:{rooms})(?:\.(?!onnx$)\w+)+", name):
+                assert_is_there(f"lungstage.appliance.{name}")
+
+
+def quoted(page: Path) -> list[str]:
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return re.findall(r"`([^`\n]+)`", text)
+
+
+def assert_is_there(name: str) -> None:
+    parts = name.split(".")
+    for most in range(len(parts), 0, -1):
+        with contextlib.suppress(ModuleNotFoundError):
+            found = importlib.import_module(".".join(parts[:most]))
+            for part in parts[most:]:
+                assert hasattr(found, part), name
+                found = getattr(found, part)
+            return
+    raise AssertionError(name)
+
+
+def layers(container: str) -> list[set[str]]:
+    """Return the layers that import-linter holds, from the top."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    (contract,) = (one for one in contracts if one.get("containers") == [container])
+    assert contract["exhaustive"]
+    return [set(re.split(r" [|:] ", layer)) for layer in contract["layers"]]
+
+
+class TestArchitecture:
+    """docs/architecture.md."""
+
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+    def rows(self, heading: str) -> list[tuple[int, str, str]]:
+        part = self.text.split(f"## {heading}\n")[1].split("\n## ")[0]
+        return [(int(n), room, what) for n, room, what in re.findall(r"^\| (\d+) \| `(\w+)/?` \| (.*?) \|", part, re.M)]
+
+    @pytest.mark.parametrize(("package", "heading"), [("appliance", "The rooms of the appliance"),
+                                                     ("training", "The rooms of training")])  # fmt: skip
+    def test_rooms_are_those_of_the_contract_in_its_order(self, package: str, heading: str) -> None:
+        rows = [(number, room) for number, room, what in self.rows(heading) if not what.startswith("planned")]
+        by_layer = [{room for n, room in rows if n == number} for number in sorted({n for n, _ in rows})]
+        assert by_layer == layers(f"lungstage.{package}")
+        assert rows == sorted(rows, key=lambda row: row[0])
+
+    def test_every_folder_is_there_that_is_not_planned_and_no_other(self) -> None:
+        folders = {path.parent.name for path in (ROOT / "appliance").glob("*/__init__.py")}
+        for _, room, what in self.rows("The rooms of the appliance"):
+            assert (room in folders) != what.startswith("planned"), room
+
+    def test_every_module_of_export_is_named(self) -> None:
+        part = self.text.split("## Export\n")[1].split("\n## ")[0]
+        modules = {path.stem for path in (ROOT / "export").glob("[a-z]*.py")}
+        assert set(re.findall(r"`(\w+)`", part)) == modules
+
+    def test_tests_mirror_the_rooms(self) -> None:
+        for package in ("appliance", "training"):
+            rooms = {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
+            mirrored = {path.parent.name for path in (ROOT / "tests" / package).glob("*/__init__.py")}
+            assert mirrored <= rooms, mirrored - rooms
+        assert not list((ROOT / "tests" / "long").rglob("test_*.py")), "long runs are no part of the suite"
+
+
+def test_glossary_names_code_that_is_there() -> None:
+    text = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    cells = re.findall(r"^\| [^|]+ \| [^|]+ \| (`[^|]+`) \|", text, flags=re.MULTILINE)
+    every = "".join(
+        path.read_text(encoding="utf-8") for room in ("appliance", "training") for path in (ROOT / room).rglob("*.py")
+    )
+    for name in (part for cell in cells for quotes in re.findall(r"`([\w.]+)`", cell) for part in quotes.split(".")):
+        assert re.search(rf"\b{name}\b(?:\(.*\))?:|^ *{name}\b.*[=:]", every, flags=re.MULTILINE), name
+
+
+def test_decisions_are_numbered_once_and_in_order() -> None:
+    text = (ROOT / "docs" / "decisions.md").read_text(encoding="utf-8")
+    numbers = [int(number) for number in re.findall(r"^### (\d+)\. \S", text, flags=re.MULTILINE)]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert len(numbers) == text.count("\n### ")
+    for page in PAGES:
+        for number in re.findall(r"decisions?\.md#(\d+)-", page.read_text(encoding="utf-8")):
+            assert int(number) in numbers, page.name

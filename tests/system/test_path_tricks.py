@@ -9,7 +9,6 @@ import contextlib
 import multiprocessing
 import os
 import shutil
-import signal
 import socket
 import stat
 import tempfile
@@ -30,6 +29,7 @@ from lungstage.appliance.staging.one_shot import scan
 from lungstage.appliance.state.database import Database
 from lungstage.appliance.state.file_table import FileTable
 from tests.appliance.intake.test_inbox import Clock
+from tests.support.seconds import within_seconds
 from tests.support.studies import rtstruct_study
 
 SETTLE = 0.3
@@ -72,22 +72,6 @@ def scene(tmp_path: Path) -> Scene:
 
 
 STUDY = [f"study/{number:04}" for number in range(13)]
-
-
-@contextlib.contextmanager
-def within_seconds(seconds: float = 20.0) -> Iterator[None]:
-    """Fail instead of hanging."""
-
-    def fail(*_: object) -> None:
-        raise AssertionError("it hangs")
-
-    before = signal.signal(signal.SIGALRM, fail)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def _links_out(scene: Scene) -> None:

@@ -34,8 +34,6 @@ from pydicom.uid import generate_uid
 from tests.support.studies import Study, rtstruct_study, seg_study
 from tests.system.test_run import ENVIRONMENT, RUN, Appliance, lungstage, running, tolerant_bundle  # noqa: F401
 
-pytestmark = pytest.mark.xdist_group("privacy")
-
 MARK = "Q7ZX"
 BORN = "19030711"  # in every date; times and ages hold its year
 TEXTS = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})

@@ -80,10 +80,10 @@ def lungstage(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 @contextlib.contextmanager
-def running(root: Path, bundle: Path) -> Iterator[Appliance]:
+def running(root: Path, bundle: Path, *options: object) -> Iterator[Appliance]:
     command = [*RUN, "run", "--inbox", root / "inbox", "--outbox", root / "outbox", "--state", root / "state"]
     process = subprocess.Popen(
-        [*map(str, command), "--bundle", str(bundle)],
+        [*map(str, (*command, "--bundle", bundle, *options))],
         env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:

@@ -21,7 +21,6 @@ from lungstage.appliance.staging.one_shot import Options, stage_paths
 from tests.system.test_run import running
 
 BIN = Path(sys.executable).parent
-pytestmark = pytest.mark.xdist_group("seam")  # one process, for what its tests share is dear
 
 
 def run(command: str, *arguments: object, status: int = 0) -> str:

@@ -252,7 +252,7 @@ def documented(section: str) -> str:
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_every_key_is_documented_with_its_default(section: str) -> None:
-    text = (ROOT / "docs" / "lungstage.training.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
     assert f"## `[{section}]`\n\n| key | default | meaning |\n|---|---|---|\n{documented(section)}\n" in text
 
 
@@ -268,7 +268,7 @@ def test_the_presets_that_the_file_may_name_are_those_there_are() -> None:
 
 
 def _commands() -> list[list[str]]:
-    text = (ROOT / "docs" / "lungstage.training.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
     block = text.split("```\n")[1]
     return [shlex.split(line, comments=True) for line in block.splitlines()]
 

@@ -27,8 +27,6 @@ from .conftest import make_rows
 
 Write = Callable[..., Path]
 
-pytestmark = pytest.mark.xdist_group("fit")  # one process, for the run that its tests share is dear
-
 
 def _command(*arguments: str, threads: int = 1) -> subprocess.CompletedProcess[str]:
     return subprocess.run(

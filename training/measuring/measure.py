@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from functools import cache
@@ -138,16 +137,14 @@ def measure_study(task: Task) -> Entry:
         if files == task.known:
             return Entry(files, _UNCHANGED)
         spec = parameters.parse(method.spec, order=method.order)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydicom's quote what they mind, and that may be a person's name
-            options = Options(task.roi or None, method.match_by_geometry)
-            answer = measure_paths([task.study], ROI_RULE, spec, options)
+        options = Options(task.roi or None, method.match_by_geometry)
+        answer = measure_paths([task.study], ROI_RULE, spec, options)
     except (LungstageError, OSError, MemoryError) as error:
         return Entry("", UNAVAILABLE, str(error) or type(error).__name__)
     except Exception as error:  # one study's must not cost the others theirs
         told = defect(error)
         return Entry("", DEFECT, f"A defect of ours: {told['error']} at {told['frames']}.")
-    if answer["status"] != "staged":
+    if answer["reason"] is not None:
         return Entry(files, answer["reason"]["code"], answer["reason"]["message"])
     return Entry(files, features=tuple(answer["features"].values()))
 

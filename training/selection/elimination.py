@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from numbers import Integral, Real
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,8 @@ from scipy.spatial.distance import squareform
 from scipy.stats import spearmanr
 from sklearn.base import BaseEstimator, clone
 from sklearn.feature_selection import SelectorMixin
+from sklearn.utils import ClassifierTags
+from sklearn.utils._param_validation import Interval, InvalidParameterError, RealNotInt, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from lungstage.training.model.classifier import DeepClassifier, binary_labels, seed_of
@@ -224,10 +227,12 @@ class GradientLossRFE(SelectorMixin, BaseEstimator):  # type: ignore[misc]
     Parameters
     ----------
     estimator
-        The networks that rate the features; None is :class:`training.model.classifier.DeepClassifier` by default.
-        Inputs must be standardised (:class:`training.model.preprocessing.Standardise`): gradients depend on the scale.
+        The networks that rate the features, a :class:`training.model.classifier.DeepClassifier`; None is one with its
+        defaults. Inputs must be standardised, e.g. by :class:`training.model.preprocessing.Standardise` or
+        scikit-learn's ``StandardScaler``: gradients depend on the scale.
     n_features_to_select
-        How many remain. With fewer features than asked for, all are kept.
+        How many remain; a float in (0, 1] is the share of those given, rounded down, but at least one feature. With
+        fewer features than asked for, all are kept.
     importance, aggregate, dropout_masks, pairwise, copies, memory, step, fine_below, fine_step, clusters
         See :class:`SelectionSettings`.
     random_state
@@ -243,13 +248,52 @@ class GradientLossRFE(SelectorMixin, BaseEstimator):  # type: ignore[misc]
         1 for a selected feature; the higher, the earlier it went.
     trace_ : tuple of Round
         Every round in order.
+
+    Raises
+    ------
+    ValueError
+        By ``fit``: a parameter has no meaning, `estimator` is nothing that gradients can be taken of, a value of `X`
+        is not finite, or `y` does not have two classes.
+
+    Examples
+    --------
+    >>> from lungstage import GradientLossRFE
+    >>> from sklearn.datasets import load_breast_cancer
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> X, y = load_breast_cancer(return_X_y=True, as_frame=True)
+    >>> select = GradientLossRFE(n_features_to_select=4, importance="loss", step=0.5, fine_below=4)
+    >>> model = make_pipeline(StandardScaler().set_output(transform="pandas"), select, LogisticRegression()).fit(X, y)
+    >>> len(select.get_feature_names_out())
+    4
+    >>> model.score(X, y) > 0.9
+    True
     """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "n_features_to_select": [
+            Interval(Integral, 1, None, closed="left"),
+            Interval(RealNotInt, 0, 1, closed="right"),
+        ],
+        "importance": [StrOptions({*get_args(Importance)})],
+        "aggregate": [StrOptions({*get_args(Aggregate)})],
+        "dropout_masks": [Interval(Integral, 0, None, closed="left")],
+        "pairwise": ["boolean"],
+        "copies": [Interval(Real, 0, None, closed="left")],
+        "memory": [Interval(Real, 0, 1, closed="left")],
+        "step": [Interval(Real, 0, 1, closed="neither")],
+        "fine_below": [Interval(Integral, 0, None, closed="left")],
+        "fine_step": [Interval(Integral, 1, None, closed="left")],
+        "clusters": [None, Interval(Integral, 1, None, closed="left")],
+        "random_state": ["random_state"],
+    }
 
     def __init__(
         self,
         estimator: DeepClassifier | None = None,
         *,
-        n_features_to_select: int = 15,
+        n_features_to_select: float = 15,
         importance: Importance = "effects",
         aggregate: Aggregate = "mean",
         dropout_masks: int = 0,
@@ -278,12 +322,22 @@ class GradientLossRFE(SelectorMixin, BaseEstimator):  # type: ignore[misc]
 
     def fit(self, X: Any, y: Any) -> GradientLossRFE:  # noqa: N803
         """Select features of `X` (n, d) for the two classes of `y` (n,)."""
+        self._validate_params()
+        if isinstance(self.n_features_to_select, bool):  # which Python takes for a number
+            raise InvalidParameterError("n_features_to_select must be a number or a share of features, not a bool.")
+        if not isinstance(self.estimator, DeepClassifier | None):
+            raise InvalidParameterError(
+                "GradientLossRFE rates features by the gradients of neural networks, so its estimator must be None or "
+                f"a lungstage.training.model.classifier.DeepClassifier; {type(self.estimator).__name__} is neither."
+            )
         estimator = DeepClassifier() if self.estimator is None else clone(self.estimator)
         x, labels, _ = binary_labels(self, X, y)
+        wanted = self.n_features_to_select
+        count = wanted if isinstance(wanted, Integral) else max(1, int(wanted * x.shape[1]))
         own = {f.name: getattr(self, f.name) for f in fields(SelectionSettings) if hasattr(self, f.name)}
         settings = SelectionSettings(
             **own,
-            features=min(self.n_features_to_select, x.shape[1]),
+            features=min(int(count), x.shape[1]),
             members=estimator.members,
             inner_folds=estimator.inner_folds,
         )
@@ -307,8 +361,7 @@ class GradientLossRFE(SelectorMixin, BaseEstimator):  # type: ignore[misc]
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
-        rater = DeepClassifier() if self.estimator is None else self.estimator
-        tags.classifier_tags = rater.__sklearn_tags__().classifier_tags  # two classes only
+        tags.classifier_tags = ClassifierTags(multi_class=False)
         return tags
 
 

@@ -15,6 +15,7 @@ from lungstage.appliance.cli import jobs as job_tables
 from lungstage.appliance.cli.main import app
 from lungstage.appliance.config.text import in_words
 from lungstage.appliance.contract.errors import Reason, ReasonCode
+from lungstage.appliance.state.claims import Claims
 from lungstage.appliance.state.database import Database
 from lungstage.appliance.state.file_table import FileRecord
 from lungstage.appliance.state.job import JobState
@@ -44,9 +45,11 @@ def state(tmp_path: Path) -> Path:
                 ledger.refuse(job.id, Reason(ReasonCode.ROI_EMPTY, "It is empty."), content="c")
             else:
                 ledger.ready(job.id, content="c", fingerprint="f", bundle_digest="b")
-                ledger.claim(timedelta(hours=1))
-                ledger.staged(job.id, {"stage": "early", "probability_advanced": 0.25}, "2.25.1", "2.25.2")
-                ledger.delivered(job.id, Path("/outbox/SR.dcm"))
+                Claims(ledger).claim(timedelta(hours=1))
+                Claims(ledger).report_ready(
+                    job.id, {"stage": "early", "probability_advanced": 0.25}, "2.25.1", "2.25.2"
+                )
+                Claims(ledger).delivered(job.id, Path("/outbox/SR.dcm"))
     return tmp_path
 
 

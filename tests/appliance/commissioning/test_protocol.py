@@ -22,7 +22,6 @@ from lungstage.appliance.daemon.demo import DemoResult
 from tests.support.made_up_site import make_site
 
 COMMISSION = (sys.executable, "-m", "lungstage.appliance.cli.main", "commission")
-pytestmark = pytest.mark.xdist_group("commission")  # one process, for what its tests share is dear
 
 
 def commission(*arguments: object, status: int) -> subprocess.CompletedProcess[str]:

@@ -25,16 +25,19 @@ from lungstage.appliance.config import logs
 from lungstage.appliance.config.settings import load_settings
 from lungstage.appliance.contract.case import Predecessor
 from lungstage.appliance.contract.errors import ReasonCode, Unavailable
-from lungstage.appliance.daemon.loop import Daemon, sole_daemon
+from lungstage.appliance.daemon.loop import Daemon
+from lungstage.appliance.daemon.start import sole_daemon
 from lungstage.appliance.dicom.header import Header
 from lungstage.appliance.state import chain
+from lungstage.appliance.state.claims import Claims
 from lungstage.appliance.state.database import Database
 from lungstage.appliance.state.job import Job, JobState
+from lungstage.appliance.state.jobs import Jobs
 from lungstage.appliance.state.ledger import Ledger
 from tests.support.fake_daemon import KILLS, TIMERS
 from tests.support.fake_steps import BUNDLE, SECRET, FakeSteps, put_roi, put_slice
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 class SimulatedWake:
@@ -73,7 +76,7 @@ class House:
     def start(self) -> None:
         self.database = Database(self.state / "ledger.sqlite")
         self.ledger = Ledger(self.database)
-        self.ledger.release_claims()
+        Claims(self.ledger).release_all()
         wake: Any = self.wake
         self.daemon = Daemon(
             self.settings, self.bundle.digest, self.steps.steps(), self.database, wake, clock=self.wake
@@ -89,10 +92,10 @@ class House:
             self.daemon.step()
 
     def states(self) -> list[str]:
-        return [job.state.value for job in self.ledger.jobs()]
+        return [job.state.value for job in self.ledger.jobs.find()]
 
     def job(self) -> Job:
-        (job,) = self.ledger.jobs()
+        (job,) = self.ledger.jobs.find()
         return job
 
     def reports(self) -> list[Path]:
@@ -327,7 +330,7 @@ def test_changed_content_makes_a_new_job_and_a_new_report(house: House) -> None:
     house.run(10)
     assert house.states() == ["delivered", "delivered"]
     assert len(house.reports()) == 2
-    first = house.ledger.jobs()[0]
+    first = house.ledger.jobs.find()[0]
     assert first.sr_sop_instance_uid is not None
     assert house.steps.predecessors == [None, Predecessor("1", "2.25.5", first.sr_sop_instance_uid)]
 
@@ -381,7 +384,7 @@ def test_a_defect_of_ours_is_tried_three_times_then_told_and_the_next_study_is_s
     put_study(house.inbox / "good", "1.6")
     house.run(10)
     assert sorted(house.states()) == ["delivered", "refused"]
-    bad = next(job for job in house.ledger.jobs() if job.state is JobState.REFUSED)
+    bad = next(job for job in house.ledger.jobs.find() if job.state is JobState.REFUSED)
     assert bad.reason is not None
     assert bad.reason.code is ReasonCode.INTERNAL_ERROR
     assert house.steps.calls["stage"] == 4
@@ -455,12 +458,12 @@ def test_an_outbox_that_is_away_keeps_the_answer_and_delivers_it_once_it_is_back
     house.outbox.rename(house.root / "elsewhere")
     put_study(house.inbox)
     house.run(20)
-    assert house.states() == ["staged"]
+    assert house.states() == ["report_ready"]
     assert house.steps.calls["stage"] == 1
     put_slice(house.inbox, "1.5", 50)
     put_study(house.inbox, "1.6")
     house.run(5)
-    assert sorted(house.states()) == ["ready", "staged"]
+    assert sorted(house.states()) == ["ready", "report_ready"]
     (house.root / "elsewhere").rename(house.outbox)
     house.run(65)
     assert house.states() == ["delivered", "delivered"]
@@ -471,14 +474,14 @@ def test_an_outbox_that_is_away_keeps_the_answer_and_delivers_it_once_it_is_back
 def test_a_ledger_that_cannot_be_written_loses_and_doubles_nothing(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    delivered, failures = Ledger.delivered, iter(range(4))
+    delivered, failures = Claims.delivered, iter(range(4))
 
-    def fail(self: Ledger, *args: Any) -> Job:
+    def fail(self: Claims, *args: Any) -> Job:
         if next(failures, None) is not None:
             raise Unavailable("disk full")
         return delivered(self, *args)
 
-    monkeypatch.setattr(Ledger, "delivered", fail)
+    monkeypatch.setattr(Claims, "delivered", fail)
     put_study(house.inbox)
     with_stop(house, 60)
     assert house.states() == ["delivered"]
@@ -554,7 +557,7 @@ def test_a_job_whose_case_got_another_key_is_superseded(house: House) -> None:
     for n in range(5):
         put_slice(house.inbox, "1.5", n)
     house.run(3)
-    old, new = house.ledger.jobs()
+    old, new = house.ledger.jobs.find()
     assert old.superseded
     assert old.reason is not None
     assert f"Job {new.id}" in old.reason.message
@@ -576,7 +579,7 @@ def test_a_job_whose_case_got_another_key_waits_until_that_case_can_be_examined(
     house.run(5)
     assert house.states() == ["held"]
     house.run(10)
-    old, new = house.ledger.jobs()
+    old, new = house.ledger.jobs.find()
     assert old.superseded
     assert new.state is JobState.DELIVERED
 
@@ -586,11 +589,11 @@ def test_a_restart_takes_up_every_job_where_it_was(house: House) -> None:
     put_roi(house.inbox / "b", "1.6.99", "1.6", range(5))
     put_study(house.inbox / "c", "1.7", 5, "refuse")
     house.run(10)
-    before = house.ledger.jobs()
+    before = house.ledger.jobs.find()
     read = house.steps.calls["read"]
     house.restart()
     house.run(10)
-    assert [(j.id, j.state, j.reason) for j in house.ledger.jobs()] == [(j.id, j.state, j.reason) for j in before]
+    assert [(j.id, j.state, j.reason) for j in house.ledger.jobs.find()] == [(j.id, j.state, j.reason) for j in before]
     assert house.steps.calls["read"] == read
     assert house.steps.calls["stage"] == 1
 
@@ -697,7 +700,7 @@ def test_a_request_is_not_lost_where_the_ledger_fails_in_its_midst(
         monkeypatch.undo()
         raise Unavailable("The disk is full.")
 
-    monkeypatch.setattr(house.daemon._ledger, "requeued", fail)
+    monkeypatch.setattr(house.daemon._ledger.jobs, "requeued", fail)
     with_stop(house, 10)
     assert house.states() == ["delivered"]
     assert house.steps.calls["stage"] == 2
@@ -709,14 +712,14 @@ def test_what_is_answered_leaves_nothing_in_memory_and_what_waits_no_headers(hou
     put_roi(house.inbox / "c", "1.7.99", "1.7", range(5))
     put_study(house.inbox / "d", "1.8", 5, "refuse")
     house.run(3)
-    kept = house.daemon._cases._entries
+    kept = house.daemon._cases.open
     assert kept["1.7"].report_at is not None
     assert all(entry.case is None for entry in kept.values())
     house.run(10)
     assert house.states() == ["delivered", "refused", "held", "refused"]
     assert sorted(kept) == ["1.7", "1.8"]
     assert all(entry.case is None for entry in kept.values())
-    assert house.daemon._cases._plans == {}
+    assert all(entry.plan is None and entry.task is None for entry in kept.values())
     for n in range(5):
         put_slice(house.inbox / "c", "1.7", n)
     put_roi(house.inbox / "d", "1.8.98", "1.8", range(5))
@@ -853,9 +856,10 @@ def until(condition: Callable[[], object], seconds: float = 15.0) -> None:
 
 def jobs_in(folder: Path) -> tuple[Job, ...]:
     with Database(folder / "state" / "ledger.sqlite") as database:
-        return Ledger(database).jobs()
+        return Jobs(database).find()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", sorted(KILLS))
 def test_a_kill_at_any_moment_leaves_exactly_one_whole_report(
     tmp_path: Path, launch: Callable[..., subprocess.Popen[str]], moment: str
@@ -876,7 +880,7 @@ def test_a_kill_at_any_moment_leaves_exactly_one_whole_report(
         assert pydicom.dcmread(path).SOPInstanceUID in path.name
     assert_audited(tmp_path, documents)
     log = [entry for entry in chain.entries(tmp_path / "state") if entry.repeats is None]
-    assert [e.event for e in log].count("job_staged") == [e.event for e in log].count("job_delivered") == 1
+    assert [e.event for e in log].count("job_report_ready") == [e.event for e in log].count("job_delivered") == 1
 
 
 def assert_audited(folder: Path, documents: dict[str, bytes]) -> None:
@@ -905,7 +909,7 @@ def test_sigterm_gives_back_what_cannot_be_delivered(
     process = launch()
     (tmp_path / "outbox").rename(tmp_path / "elsewhere")
     put_study(tmp_path / "inbox")
-    until(lambda: [job.state for job in jobs_in(tmp_path)] == [JobState.STAGED])
+    until(lambda: [job.state for job in jobs_in(tmp_path)] == [JobState.REPORT_READY])
     process.send_signal(signal.SIGTERM)
     assert process.wait(10) == 0
     (job,) = jobs_in(tmp_path)

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -25,11 +25,13 @@ from lungstage.appliance.model.bundle_files import BUNDLE_FILES, SIGNATURE_FILE,
 from lungstage.appliance.model.signature import PublicKey
 from lungstage.appliance.state import chain
 from lungstage.appliance.state.audit import Audit
+from lungstage.appliance.state.claims import Claims
 from lungstage.appliance.state.database import Database
 from lungstage.appliance.state.heartbeat import read as read_heartbeat
 from lungstage.appliance.state.job import JobState
 from lungstage.appliance.state.ledger import Ledger
 from lungstage.appliance.workers.bundle_workers import Workers
+from lungstage.appliance.workers.messages import Prepare, ReadHeaders, Request, Stage
 from tests.appliance.daemon.test_daemon import House, SimulatedWake, put_study
 from tests.appliance.model.test_signature import KEY, OTHER, public, signed
 from tests.support.fake_steps import FakePlan, FakeSteps
@@ -57,7 +59,7 @@ REFUSED = Refused(ReasonCode.BUNDLE_SELF_TEST_FAILED, "It is not what it was.")
 
 @dataclass
 class Trial:
-    """A workers that tries a bundle, and takes as long as the test wants."""
+    """Workers that try a bundle, and take as long as the test wants."""
 
     files: BundleFiles
     ready: bool = False
@@ -76,25 +78,25 @@ class Trial:
 
 
 @dataclass
-class Recruiter:
+class FakeCandidates:
     """Keeps what was tried, ended and put to work."""
 
     ready: bool = True
     error: Exception | None = None
     tried: list[Trial] = field(default_factory=list)
-    dismissed: int = 0
+    dropped: int = 0
     at_work: list[str] = field(default_factory=list)
 
-    def hire(self, files: BundleFiles) -> Trial:
+    def start_candidate(self, files: BundleFiles) -> Trial:
         if isinstance(self.error, BlockingIOError):
             raise self.error
         self.tried.append(Trial(files, self.ready, self.error))
         return self.tried[-1]
 
-    def dismiss(self) -> None:
-        self.dismissed += 1
+    def drop_candidate(self) -> None:
+        self.dropped += 1
 
-    def take_over(self) -> None:
+    def switch_over(self) -> None:
         self.at_work.append(digest_of(self.tried[-1].files))
 
 
@@ -108,9 +110,9 @@ class Place:
         put(self.folder, files)
         paths = {"inbox": root / "i", "outbox": root / "o", "bundle": self.folder}
         self.settings = load_settings(None, {**paths, **options}, {})
-        self.clock, self.recruiter = SimulatedWake(), Recruiter()
+        self.clock, self.candidates = SimulatedWake(), FakeCandidates()
         self.events: list[BundleEvent] = []
-        self.swap = HotSwap(self.settings, files, trusted, self.recruiter, self.clock, self.events.append)
+        self.swap = HotSwap(self.settings, files, trusted, self.candidates, self.clock, self.events.append)
         self.taken: list[str] = []
 
     def run(self, seconds: float) -> None:
@@ -130,7 +132,7 @@ class Place:
 def place(tmp_path: Path) -> Place:
     made = Place(tmp_path)
     made.run(10)
-    assert (made.recruiter.tried, made.events) == ([], [])
+    assert (made.candidates.tried, made.events) == ([], [])
     return made
 
 
@@ -141,28 +143,28 @@ def test_a_bundle_that_does_not_change_is_read_once_and_never_tried(
     monkeypatch.setattr(hotswap, "read_files", lambda folder: reads.append(folder) or read_files(folder))
     place = Place(tmp_path)
     place.run(600)
-    assert (len(reads), place.recruiter.tried, place.events) == (1, [], [])
+    assert (len(reads), place.candidates.tried, place.events) == (1, [], [])
     assert place.swap.next_due() is None
     assert place.swap.descriptors() == []
 
 
 def test_a_new_bundle_is_tried_once_it_rests_and_taken_once_it_is_set_up(place: Place) -> None:
-    place.recruiter.ready = False
+    place.candidates.ready = False
     put(place.folder, NEW)
     place.run(SETTLE)
-    assert place.recruiter.tried == []
+    assert place.candidates.tried == []
     place.run(2)
-    (trial,) = place.recruiter.tried
+    (trial,) = place.candidates.tried
     assert trial.files == NEW
     assert (place.swap.descriptors(), place.swap.next_due()) == ([99], 12345.0)
     place.run(60)
-    assert (place.taken, place.events, place.recruiter.at_work) == ([], [], [])
+    assert (place.taken, place.events, place.candidates.at_work) == ([], [], [])
     trial.ready = True
     place.run(1)
-    assert place.taken == place.recruiter.at_work == [digest_of(NEW)]
+    assert place.taken == place.candidates.at_work == [digest_of(NEW)]
     assert place.events == [BundleEvent(digest_of(NEW), digest_of(OLD))]
     place.run(60)
-    assert (len(place.recruiter.tried), len(place.events), place.recruiter.dismissed) == (1, 1, 0)
+    assert (len(place.candidates.tried), len(place.events), place.candidates.dropped) == (1, 1, 0)
 
 
 def test_one_bundle_follows_another(place: Place) -> None:
@@ -178,53 +180,53 @@ def test_files_that_arrive_one_by_one_are_nothing_until_they_are_whole(place: Pl
     place.folder.mkdir()
     for name in sorted(NEW):
         place.run(REPORT - 1)
-        assert (place.events, place.recruiter.tried) == ([], [])
+        assert (place.events, place.candidates.tried) == ([], [])
         (place.folder / name).write_bytes(NEW[name][:5])
         place.run(1)
         (place.folder / name).write_bytes(NEW[name])
     place.run(SETTLE + 1.5)
     assert place.codes() == ["taken"]
-    assert [trial.files for trial in place.recruiter.tried] == [NEW]
+    assert [trial.files for trial in place.candidates.tried] == [NEW]
 
 
 def test_a_bundle_half_of_which_was_exchanged_is_refused_only_when_it_stays_so(place: Place) -> None:
-    place.recruiter.error = Refused(ReasonCode.BUNDLE_HASH_MISMATCH, "Not the file that was packed.")
+    place.candidates.error = Refused(ReasonCode.BUNDLE_HASH_MISMATCH, "Not the file that was packed.")
     (place.folder / "model.onnx").write_bytes(NEW["model.onnx"])
     place.run(REPORT - 0.5)
-    assert len(place.recruiter.tried) == 1
+    assert len(place.candidates.tried) == 1
     assert place.events == []
-    place.recruiter.error = None
+    place.candidates.error = None
     put(place.folder, NEW)
     place.run(10)
     assert place.codes() == ["taken"]
 
 
 def test_a_refused_bundle_leaves_the_old_one_and_is_told_once(place: Place) -> None:
-    place.recruiter.error = REFUSED
+    place.candidates.error = REFUSED
     put(place.folder, NEW)
     place.run(600)
     assert place.events == [
         BundleEvent(digest_of(NEW), digest_of(OLD), None, ReasonCode.BUNDLE_SELF_TEST_FAILED),
     ]  # fmt: skip
-    assert (len(place.recruiter.tried), place.recruiter.dismissed, place.taken) == (1, 1, [])
+    assert (len(place.candidates.tried), place.candidates.dropped, place.taken) == (1, 1, [])
     put(place.folder, NEWER)
     place.run(600)
     assert place.codes() == ["bundle_self_test_failed"] * 2
-    place.recruiter.error = None
+    place.candidates.error = None
     os.utime(place.folder / "manifest.json")  # the same content, placed again: somebody wants it tried again
     place.run(10)
     assert place.events[-1] == BundleEvent(digest_of(NEWER), digest_of(OLD))
 
 
 def test_the_old_bundle_put_back_after_a_refusal_is_told_and_not_tried(place: Place) -> None:
-    place.recruiter.error = REFUSED
+    place.candidates.error = REFUSED
     put(place.folder, NEW)
     place.run(20)
     put(place.folder, OLD)
     place.run(20)
     assert place.codes() == ["bundle_self_test_failed", "taken"]
     assert place.events[-1] == BundleEvent(digest_of(OLD), digest_of(OLD))
-    assert (len(place.recruiter.tried), place.taken) == (1, [])
+    assert (len(place.candidates.tried), place.taken) == (1, [])
 
 
 def test_what_is_missing_or_too_much_is_refused_without_a_trial(place: Place) -> None:
@@ -236,7 +238,7 @@ def test_what_is_missing_or_too_much_is_refused_without_a_trial(place: Place) ->
     place.run(20)
     assert place.codes() == ["bundle_unreadable", "bundle_invalid", "bundle_unreadable"]
     assert [event.digest for event in place.events] == [None, None, None]
-    assert place.recruiter.tried == []
+    assert place.candidates.tried == []
     put(place.folder, OLD)
     place.run(20)
     assert place.codes()[3:] == ["taken"]
@@ -268,14 +270,14 @@ def test_a_folder_that_is_exchanged_as_a_whole_is_noticed(tmp_path: Path, how: s
 
 
 def test_a_change_during_the_trial_ends_it_and_the_newest_is_tried(place: Place) -> None:
-    place.recruiter.ready = False
+    place.candidates.ready = False
     put(place.folder, NEW)
     place.run(4)
-    place.recruiter.ready = True
-    place.recruiter.tried[0].ready = False
+    place.candidates.ready = True
+    place.candidates.tried[0].ready = False
     put(place.folder, NEWER)
     place.run(10)
-    assert (place.taken, place.recruiter.dismissed) == ([digest_of(NEWER)], 1)
+    assert (place.taken, place.candidates.dropped) == ([digest_of(NEWER)], 1)
 
 
 def test_a_change_while_it_is_read_is_not_a_bundle(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,33 +291,33 @@ def test_a_change_while_it_is_read_is_not_a_bundle(place: Place, monkeypatch: py
     monkeypatch.setattr(hotswap, "read_files", read_slowly)
     put(place.folder, NEW)
     place.run(10)
-    assert [trial.files for trial in place.recruiter.tried] == [NEWER]
+    assert [trial.files for trial in place.candidates.tried] == [NEWER]
 
 
 def test_a_bundle_that_ends_its_processes_is_given_up(place: Place) -> None:
-    place.recruiter.error = ExhaustedError("Its process was ended by SIGKILL.")
+    place.candidates.error = ExhaustedError("Its process was ended by SIGKILL.")
     put(place.folder, NEW)
     place.run(60)
     assert place.codes() == ["limits_exceeded"]
-    assert len(place.recruiter.tried) == place.recruiter.dismissed == place.settings.max_attempts
+    assert len(place.candidates.tried) == place.candidates.dropped == place.settings.max_attempts
 
 
 def test_failures_are_a_content_s_own(place: Place) -> None:
-    place.recruiter.error = ExhaustedError("Its process was ended by SIGKILL.")
+    place.candidates.error = ExhaustedError("Its process was ended by SIGKILL.")
     for files in (NEW, NEWER):
         put(place.folder, files)
-        before = len(place.recruiter.tried)
+        before = len(place.candidates.tried)
         for _ in range(100):
-            if len(place.recruiter.tried) < before + place.settings.max_attempts - 1:
+            if len(place.candidates.tried) < before + place.settings.max_attempts - 1:
                 place.run(0.1)
-    assert len(place.recruiter.tried) == 2 * (place.settings.max_attempts - 1)
-    place.recruiter.error = None
+    assert len(place.candidates.tried) == 2 * (place.settings.max_attempts - 1)
+    place.candidates.error = None
     place.run(10)
     assert place.codes() == ["taken"]
 
 
 def test_a_defect_of_ours_in_trying_is_told_and_given_up(place: Place, caplog: pytest.LogCaptureFixture) -> None:
-    place.recruiter.error = DefectError({"error": "KeyError", "frames": "bundle.py:1:f"})
+    place.candidates.error = DefectError({"error": "KeyError", "frames": "bundle.py:1:f"})
     put(place.folder, NEW)
     with caplog.at_level(logging.ERROR, "lungstage"):
         place.run(60)
@@ -325,11 +327,11 @@ def test_a_defect_of_ours_in_trying_is_told_and_given_up(place: Place, caplog: p
 
 @pytest.mark.parametrize("error", [Unavailable("No room."), BlockingIOError("fork")])
 def test_a_machine_without_room_for_a_trial_is_no_bundle_s_fault(place: Place, error: Exception) -> None:
-    place.recruiter.error = error
+    place.candidates.error = error
     put(place.folder, NEW)
     place.run(300)
     assert place.events == []
-    place.recruiter.error = None
+    place.candidates.error = None
     place.run(70)
     assert place.codes() == ["taken"]
 
@@ -344,7 +346,7 @@ def test_where_a_key_is_trusted_only_what_it_signed_is_tried(tmp_path: Path) -> 
     assert place.codes() == [
         "bundle_unsigned", "bundle_signature_invalid", "bundle_signature_invalid", "bundle_unsigned",
     ]  # fmt: skip
-    assert place.recruiter.tried == []
+    assert place.candidates.tried == []
     assert {event.in_use for event in place.events} == {digest_of(OLD)}
     assert [event.digest for event in place.events] == [digest_of(NEW)] * 3 + [digest_of(OLD)]
     put(place.folder, signed(NEW, KEY))
@@ -374,14 +376,14 @@ def test_a_file_that_is_written_over_under_its_old_date_is_noticed(place: Place)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert path.stat().st_size == before.st_size
     place.run(10)
-    assert [trial.files for trial in place.recruiter.tried] == [{**OLD, "model.onnx": NEW["model.onnx"]}]
+    assert [trial.files for trial in place.candidates.tried] == [{**OLD, "model.onnx": NEW["model.onnx"]}]
 
 
 def test_a_signature_that_joins_the_bundle_in_use_changes_nothing(place: Place) -> None:
     for files in (signed(OLD, KEY), signed(OLD, OTHER), OLD):
         put(place.folder, files)
         place.run(20)
-    assert (place.events, place.recruiter.tried) == ([], [])
+    assert (place.events, place.candidates.tried) == ([], [])
 
 
 def test_events_are_logged_by_codes_and_digests_alone(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
@@ -404,9 +406,9 @@ def test_what_cannot_be_told_is_not_done_until_it_can(place: Place, what: str) -
         (place.folder / "more.txt").touch()
         place.run(20)
     elif what != "taken":
-        place.recruiter.error = REFUSED
+        place.candidates.error = REFUSED
     if what == "refused late":  # after the time at which a refusal is pronounced
-        place.recruiter.ready, place.recruiter.error = False, None
+        place.candidates.ready, place.candidates.error = False, None
     place.events.clear()
     tell, failures = place.swap._tell, iter(range(3))
 
@@ -424,14 +426,14 @@ def test_what_cannot_be_told_is_not_done_until_it_can(place: Place, what: str) -
         put(place.folder, NEW)
     if what == "refused late":
         place.run(10)
-        place.recruiter.tried[-1].error = REFUSED
+        place.candidates.tried[-1].error = REFUSED
     times = 0
     for _ in range(100):
         try:
             place.run(0.1)
         except Unavailable:
             times += 1
-            assert (place.events, place.taken, place.recruiter.at_work) == ([], [], [])
+            assert (place.events, place.taken, place.candidates.at_work) == ([], [], [])
     assert times == 3
     assert len(place.events) == 1
     assert place.taken == ([digest_of(NEW)] if what == "taken" else [])
@@ -455,9 +457,10 @@ class Stagers:
     def free(self) -> bool:
         return len(self.in_hand) < self._count
 
-    def ask(self, ticket: int, step: str, plan: FakePlan, **known: Any) -> None:
-        assert step == "stage"
-        self.in_hand[ticket] = partial(self._steps.stage, plan, **known)
+    def ask(self, ticket: int, request: Any) -> None:
+        assert isinstance(request, Stage)
+        known = {"created": request.created, "site": request.site, "predecessor": request.predecessor}
+        self.in_hand[ticket] = partial(self._steps.stage, cast(FakePlan, request.plan), **known)
 
     def finished(self) -> list[tuple[int, Future[Any]]]:
         if self.held:
@@ -489,7 +492,7 @@ class FakeWorkers:
         self.steps = FakeSteps()
         self.stagers = Stagers(self.steps, workers)
         self.examiner = self
-        self.relieved = self.ended = False
+        self.idle_ended = self.ended = False
         self.refuses: str | None = None
         original, self.steps.stage = self.steps.stage, self.stage  # type: ignore[method-assign]
         self._stage = original
@@ -509,22 +512,28 @@ class FakeWorkers:
     def descriptors(self) -> list[int]:
         return []
 
-    def relieve(self) -> None:
-        self.relieved = True
+    def end_idle(self) -> None:
+        self.idle_ended = True
 
     def end(self) -> None:
         self.ended = True
 
-    def call(self, step: str, *arguments: Any, **keywords: Any) -> Any:
-        assert not self.relieved
+    def call(self, request: Request[Any]) -> Any:
+        assert not self.idle_ended
         assert not self.ended
-        answer = getattr(self.steps, step)(*arguments, **keywords)
-        if step != "prepare":
-            return answer
-        if self.refuses == answer.case.series_instance_uid:
+        match request:
+            case ReadHeaders():
+                return self.steps.read_headers(request.path)
+            case Prepare():
+                return self.prepare(request)
+        raise AssertionError(request)
+
+    def prepare(self, request: Prepare) -> FakePlan:
+        plan = self.steps.prepare(request.case, settled=request.settled)
+        if self.refuses == plan.case.series_instance_uid:
             raise Refused(ReasonCode.ROI_NOT_FOUND, "No such region.")
         # What is needed, and so the fingerprint, follows from the bundle's margin and rule.
-        return replace(answer, fingerprint=hashlib.sha256((answer.fingerprint + self.digest).encode()).hexdigest())
+        return replace(plan, fingerprint=hashlib.sha256((plan.fingerprint + self.digest).encode()).hexdigest())
 
     def stage(self, plan: FakePlan, **known: Any) -> Any:
         ours = [self.steps.prepare(plan.case, settled=True).fingerprint + self.digest]
@@ -549,10 +558,7 @@ class SwappingHouse(House):
         self.ledger = Ledger(self.database)
         make: Any = self.make
         self.workers = work = Workers(make, OLD)
-        steps = Steps(
-            partial(work.call, "read_headers"), assemble, partial(work.call, "prepare"), work,
-            partial(work.call, "write_phantom"),
-        )  # fmt: skip
+        steps = Steps(work.read_headers, assemble, work.prepare, work, work.write_phantom)
         wake: Any = self.wake
         self.events: list[BundleEvent] = []
         swap = HotSwap(self.settings, OLD, (), work, self.wake, self.events.append)
@@ -572,7 +578,7 @@ class SwappingHouse(House):
 
     def answered_by(self) -> list[tuple[str, str | None]]:
         names = {digest_of(files): name for files, name in ((OLD, "old"), (NEW, "new"), (NEWER, "newer"))}
-        return [(job.state.value, job.bundle_digest and names[job.bundle_digest]) for job in self.ledger.jobs()]
+        return [(job.state.value, job.bundle_digest and names[job.bundle_digest]) for job in self.ledger.jobs.find()]
 
 
 @pytest.fixture
@@ -589,7 +595,7 @@ def test_the_next_study_is_answered_by_the_new_bundle_and_answered_ones_stay(hou
     assert house.answered_by() == [("delivered", "old"), ("delivered", "new")]
     old, new = house.sets
     assert (old.steps.calls["stage"], new.steps.calls["stage"]) == (1, 1)
-    assert (old.relieved, old.ended, new.ended) == (True, True, False)
+    assert (old.idle_ended, old.ended, new.ended) == (True, True, False)
     alive = read_heartbeat(house.state)
     assert alive is not None
     assert alive.bundle_digest == digest_of(NEW)
@@ -618,7 +624,7 @@ def test_what_is_in_hand_is_finished_by_the_old_bundle_and_what_is_ready_examine
     house.run(5)
     assert house.answered_by() == [("claimed", "old"), ("delivered", "new")]
     old, new = house.sets
-    assert (old.relieved, old.ended) == (True, False)
+    assert (old.idle_ended, old.ended) == (True, False)
     old.stagers.held = False
     house.run(60)
     assert house.answered_by() == [("delivered", "old"), ("delivered", "new")]
@@ -653,7 +659,7 @@ def test_a_report_that_waits_for_the_outbox_stays_the_old_bundle_s(house: Swappi
     house.run(5)
     house.exchange()
     house.run(5)
-    assert house.answered_by() == [("staged", "old")]
+    assert house.answered_by() == [("report_ready", "old")]
     (house.root / "elsewhere").rename(house.outbox)
     house.run(70)
     assert house.answered_by() == [("delivered", "old")]
@@ -714,7 +720,7 @@ def test_a_refused_bundle_disturbs_no_study(house: SwappingHouse, monkeypatch: p
     house.run(5)
     assert house.answered_by() == [("delivered", "old")] * 2
     old, new = house.sets
-    assert (old.relieved, new.ended) == (False, True)
+    assert (old.idle_ended, new.ended) == (False, True)
 
 
 def test_all_crews_end_with_the_daemon(house: SwappingHouse) -> None:
@@ -722,7 +728,7 @@ def test_all_crews_end_with_the_daemon(house: SwappingHouse) -> None:
     house.sets[0].stagers.held = True
     house.run(3)
     house.exchange()
-    house.workers.hire(NEWER)
+    house.workers.start_candidate(NEWER)
     house.workers.end()
     assert [workers.ended for workers in house.sets] == [True, True, True]
 
@@ -732,7 +738,7 @@ def test_a_job_planned_for_another_bundle_is_not_claimed(house: SwappingHouse) -
 
     job = house.ledger.open_job("1.5", "1", "1.5", "1.5.1")
     house.ledger.ready(job.id, content="c", fingerprint="f", bundle_digest=digest_of(OLD))
-    assert house.ledger.claim(timedelta(seconds=5), digest_of(NEW)) is None
-    claimed = house.ledger.claim(timedelta(seconds=5), digest_of(OLD))
+    assert Claims(house.ledger).claim(timedelta(seconds=5), digest_of(NEW)) is None
+    claimed = Claims(house.ledger).claim(timedelta(seconds=5), digest_of(OLD))
     assert claimed is not None
     assert claimed.state is JobState.CLAIMED

@@ -29,6 +29,7 @@ from lungstage.appliance.daemon.metrics import Meter
 from lungstage.appliance.daemon.prometheus import PrometheusMeter, serving
 from lungstage.appliance.daemon.start import _metering
 from lungstage.appliance.model.bundle_files import read_files
+from lungstage.appliance.state.claims import Claims
 from lungstage.appliance.state.database import Database
 from lungstage.appliance.state.ledger import Ledger
 from lungstage.appliance.workers.messages import Setting
@@ -105,7 +106,7 @@ def test_what_happened_is_what_is_scraped(house: Metered) -> None:
     assert found["lungstage_studies_total refused roi_empty"] == 1
     assert found["lungstage_studies_total held slices_missing"] == 1
     assert {name.split()[1]: value for name, value in found.items() if name.startswith("lungstage_jobs ")} == {
-        "waiting": 0, "ready": 0, "claimed": 0, "staged": 0, "delivered": 1, "held": 1, "refused": 1
+        "waiting": 0, "ready": 0, "claimed": 0, "report_ready": 0, "delivered": 1, "held": 1, "refused": 1
     }  # fmt: skip
     assert found["lungstage_inbox_files"] == 18
     assert found["lungstage_inbox_scan_seconds"] >= 0
@@ -137,14 +138,14 @@ ALARMS = {  # what is scraped every minute -> the alert that it raises in the en
     'lungstage_heartbeat_timestamp_seconds: "0x30"': "LungstageSilent",
     'something_else: "1x30"': "LungstageSilent",
     'lungstage_oldest_waiting_seconds: "0+300x30"': "LungstageWaits",
-    'lungstage_jobs{state="staged"}: "1x30"': "LungstageNotDelivering",
+    'lungstage_jobs{state="report_ready"}: "1x30"': "LungstageNotDelivering",
     'lungstage_studies_total{state="refused",reason="internal_error"}: "0x10 1x20"': "LungstageDefect",
     'lungstage_canary_well: "1x20 0x10"': "LungstageCanary",
 }
 QUIET = [
     'lungstage_heartbeat_timestamp_seconds: "0+60x30"',
     'lungstage_oldest_waiting_seconds: "0+100x30"',
-    'lungstage_jobs{state="staged"}: "1x9 0x21"',
+    'lungstage_jobs{state="report_ready"}: "1x9 0x21"',
     'lungstage_jobs{state="ready"}: "9x30"',
     'lungstage_studies_total{state="refused",reason="roi_empty"}: "0+1x30"',
     'lungstage_canary_well: "1x30"',
@@ -220,10 +221,10 @@ def test_seconds_go_into_the_histogram_by_step(tmp_path: Path) -> None:
         for n, seconds in enumerate((0.03, 0.2)):
             job = ledger.open_job(f"1.{n}", "1.2", None, "1")
             ledger.ready(job.id, content="c", fingerprint=f"f{n}", bundle_digest="b")
-            ledger.claim(timedelta(hours=1))
+            Claims(ledger).claim(timedelta(hours=1))
             outcome = {"seconds": {"scan": None, "radiomics": seconds, "total": 10 * seconds}}
-            ledger.staged(job.id, outcome, "2.25.1", "2.25.2")
-            ledger.delivered(job.id, Path("SR.dcm"))
+            Claims(ledger).report_ready(job.id, outcome, "2.25.1", "2.25.2")
+            Claims(ledger).delivered(job.id, Path("SR.dcm"))
     port = free_port()
     with serving(meter.registry, port):
         found = samples(scrape(port))
@@ -258,7 +259,7 @@ def test_a_defect_of_ours_is_told_without_its_message(
     def fail(_: object) -> None:
         raise ValueError(SECRET)
 
-    monkeypatch.setattr(prometheus.Ledger, "counts", fail)
+    monkeypatch.setattr(prometheus.Jobs, "counts", fail)
     caplog.set_level("DEBUG", logger="lungstage")
     Database(tmp_path / "ledger.sqlite").close()
     port = free_port()

@@ -16,6 +16,7 @@ from lungstage.appliance.contract.errors import Reason, ReasonCode
 from lungstage.appliance.daemon import upkeep
 from lungstage.appliance.daemon.upkeep import Upkeep
 from lungstage.appliance.state import database
+from lungstage.appliance.state.claims import Claims
 from lungstage.appliance.state.database import _MIGRATIONS, Database
 from lungstage.appliance.state.job import JobState
 from lungstage.appliance.state.ledger import Ledger
@@ -108,9 +109,9 @@ def test_a_wait_of_its_own_is_told_of_again(
     ledger.ready(job_id, content="c", fingerprint="f", bundle_digest="b")
     clock.now += 2 * HOUR
     keeper.tick()
-    assert ledger.job(job_id).waiting_since is None  # type: ignore[union-attr]
+    assert ledger.jobs.get(job_id).waiting_since is None  # type: ignore[union-attr]
     ledger.wait(job_id, MISSING, content="e")
-    assert ledger.job(job_id).waiting_since == clock.now  # type: ignore[union-attr]
+    assert ledger.jobs.get(job_id).waiting_since == clock.now  # type: ignore[union-attr]
     keeper.tick()
     assert len(said(caplog, "alert")) == 1
     clock.now += HOUR + timedelta(seconds=1)
@@ -121,24 +122,24 @@ def test_a_wait_of_its_own_is_told_of_again(
 def test_a_job_that_is_requeued_after_a_year_is_not_overdue_at_once(ledger: Ledger, clock: Clock) -> None:
     job_id = wait(ledger)
     ledger.ready(job_id, content="c", fingerprint="f", bundle_digest="b")
-    ledger.claim(HOUR)
-    ledger.staged(job_id, {}, "2.25.1", "2.25.2")
-    ledger.delivered(job_id, Path("SR.dcm"))
+    Claims(ledger).claim(HOUR)
+    Claims(ledger).report_ready(job_id, {}, "2.25.1", "2.25.2")
+    Claims(ledger).delivered(job_id, Path("SR.dcm"))
     clock.now += timedelta(days=365)
     ledger.requeue(job_id)
-    assert ledger.long_waiting(HOUR) == ()
-    assert ledger.job(job_id).waiting_since == clock.now  # type: ignore[union-attr]
+    assert ledger.jobs.long_waiting(HOUR) == ()
+    assert ledger.jobs.get(job_id).waiting_since == clock.now  # type: ignore[union-attr]
 
 
 def test_what_was_taken_away_is_waited_for_by_nobody(ledger: Ledger, clock: Clock) -> None:
     job_id = wait(ledger)
     ledger.hold(job_id, Reason(ReasonCode.NO_DICOM, "The files of this case are no longer in the inbox."), content=None)
     clock.now += 2 * HOUR
-    assert ledger.long_waiting(HOUR) == ()
-    assert ledger.oldest_waiting() is None
+    assert ledger.jobs.long_waiting(HOUR) == ()
+    assert ledger.jobs.oldest_waiting() is None
     ledger.hold(job_id, MISSING, content="c")
-    assert [job.id for job in ledger.long_waiting(HOUR)] == [job_id]
-    assert ledger.oldest_waiting() == ledger.job(job_id)
+    assert [job.id for job in ledger.jobs.long_waiting(HOUR)] == [job_id]
+    assert ledger.jobs.oldest_waiting() == ledger.jobs.get(job_id)
 
 
 def test_jobs_that_an_older_release_left_waiting_count_from_their_beginning(
@@ -157,7 +158,7 @@ def test_jobs_that_an_older_release_left_waiting_count_from_their_beginning(
     clock.now += 2 * HOUR
     with Database(tmp_path / "new.sqlite") as migrated:
         ledger = Ledger(migrated, now=clock)
-        (job,) = ledger.long_waiting(HOUR)
+        (job,) = ledger.jobs.long_waiting(HOUR)
         assert job.waiting_since == clock.now - 2 * HOUR
         assert ledger.hold(job.id, MISSING, content="c").waiting_since == clock.now - 2 * HOUR
 
@@ -166,9 +167,9 @@ def test_a_canary_is_nobody_s_study(ledger: Ledger, clock: Clock) -> None:
     job = ledger.open_job("1.5", "1.2", None, "1", canary=True)
     ledger.wait(job.id, MISSING, content="c")
     clock.now += 2 * HOUR
-    assert ledger.long_waiting(HOUR) == ledger.jobs(states=[JobState.WAITING]) == ()
-    assert ledger.oldest_waiting() is None
-    assert ledger.counts() == {}
+    assert ledger.jobs.long_waiting(HOUR) == ledger.jobs.find(states=[JobState.WAITING]) == ()
+    assert ledger.jobs.oldest_waiting() is None
+    assert ledger.jobs.counts() == {}
 
 
 def test_the_daemon_looks_after_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -215,16 +216,16 @@ def test_filters_of_the_ledger(ledger: Ledger, clock: Clock) -> None:
     clock.now += HOUR
     ledger.hold(ids[1], MISSING, content="c")
     ledger.refuse(ids[4], MISSING, content="c")
-    every = ledger.jobs()
+    every = ledger.jobs.find()
     assert [job.id for job in every] == ids
-    assert [job.id for job in ledger.jobs(states=[JobState.HELD, JobState.REFUSED])] == [ids[1], ids[4]]
-    assert [job.id for job in ledger.jobs(since=clock.now)] == [ids[1], ids[4]]
-    assert ledger.jobs(since=clock.now + timedelta(microseconds=1)) == ()
-    assert [job.id for job in ledger.jobs(limit=2)] == ids[-2:]
-    assert [job.id for job in ledger.jobs(states=[JobState.WAITING], limit=2)] == [ids[3], ids[5]]
-    assert ledger.jobs(study="1.2") == every
-    assert ledger.jobs(study="1.2' OR '1'='1") == ()
-    assert ledger.counts() == {JobState.WAITING: 4, JobState.HELD: 1, JobState.REFUSED: 1}
+    assert [job.id for job in ledger.jobs.find(states=[JobState.HELD, JobState.REFUSED])] == [ids[1], ids[4]]
+    assert [job.id for job in ledger.jobs.find(since=clock.now)] == [ids[1], ids[4]]
+    assert ledger.jobs.find(since=clock.now + timedelta(microseconds=1)) == ()
+    assert [job.id for job in ledger.jobs.find(limit=2)] == ids[-2:]
+    assert [job.id for job in ledger.jobs.find(states=[JobState.WAITING], limit=2)] == [ids[3], ids[5]]
+    assert ledger.jobs.find(study="1.2") == every
+    assert ledger.jobs.find(study="1.2' OR '1'='1") == ()
+    assert ledger.jobs.counts() == {JobState.WAITING: 4, JobState.HELD: 1, JobState.REFUSED: 1}
 
 
 def test_a_report_that_was_taken_from_the_outbox_is_not_missed(tmp_path: Path) -> None:

@@ -289,7 +289,7 @@ def test_a_neighbour_that_does_not_say_where_it_lies_is_not_passed_over(tmp_path
     study = rtstruct_study()
     _neighbour_without_position(study)
     assert code_of(study, tmp_path, RESAMPLED) == ("refused", "geometry_missing")
-    assert measured(tmp_path)["status"] == "staged", "without resampling nobody needs it"
+    assert measured(tmp_path)["status"] == "measured", "without resampling nobody needs it"
 
 
 def test_turned_slice(tmp_path: Path) -> None:
@@ -526,7 +526,7 @@ def test_seg_and_rtstruct_of_the_same_tumour_give_the_same_numbers(tmp_path: Pat
 def test_seg_and_rtstruct_together_must_agree(tmp_path: Path) -> None:
     both = rtstruct_study()
     both.rois += seg_study().rois
-    assert measured(both.write(tmp_path / "agree"))["status"] == "staged"
+    assert measured(both.write(tmp_path / "agree"))["status"] == "measured"
     mask = square_mask()
     mask[5, 13, 15] = False
     both.rois[1:] = seg_study(mask).rois
@@ -537,7 +537,7 @@ def test_separate_parts_are_a_warning(tmp_path: Path) -> None:
     mask = square_mask()
     mask[3:9, 2:6, 2:6] = True
     outcome = measured(seg_study(mask).write(tmp_path))
-    assert outcome["status"] == "staged"
+    assert outcome["status"] == "measured"
     assert any("2 separate parts" in warning for warning in outcome["warnings"])
 
 
@@ -567,7 +567,7 @@ def test_junk_is_counted_and_ignored(tmp_path: Path) -> None:
     (folder / "report.pdf").write_bytes(b"%PDF-1.4 not DICOM")
     (folder / "empty").touch()
     outcome = measured(folder)
-    assert outcome["status"] == "staged"
+    assert outcome["status"] == "measured"
     assert "2 file(s) are not DICOM and were ignored." in outcome["warnings"]
 
 
@@ -720,4 +720,4 @@ def test_links_are_followed_where_the_user_names_them(tmp_path: Path) -> None:
     (tmp_path / "study").mkdir()
     for path in folder.iterdir():
         (tmp_path / "study" / path.name).symlink_to(path)
-    assert measured(tmp_path / "study")["status"] == "staged"
+    assert measured(tmp_path / "study")["status"] == "measured"

@@ -80,16 +80,16 @@ def test_one_shot_reads_no_pixels_it_does_not_need(tmp_path: Path, monkeypatch: 
     found = scan([folder])
     assert len(found.headers) == 13
     assert not hashed
-    assert measured(folder)["status"] == "staged"
+    assert measured(folder)["status"] == "measured"
     assert len(hashed) == 6  # the region's slices
 
 
 def test_copies_that_differ_in_a_pixel_alone_conflict(tmp_path: Path) -> None:
     study = rtstruct_study()
     folder = study.write(tmp_path)
-    assert measured(folder)["status"] == "staged"
+    assert measured(folder)["status"] == "measured"
     (folder / "copy").write_bytes((folder / "0006").read_bytes())
-    assert measured(folder)["status"] == "staged"
+    assert measured(folder)["status"] == "measured"
     content = bytearray((folder / "0006").read_bytes())
     content[-3] ^= 1
     (folder / "copy").write_bytes(content)

@@ -61,7 +61,7 @@ def test_a_region_that_lists_another_series_is_held(kind: str, tmp_path: Path) -
             del item.DerivationImageSequence
     study.slices = _another_series(study)
     assert code_of(study, tmp_path) == ("held", "references_unresolved")
-    assert measured(tmp_path, match_by_geometry=True)["status"] == "staged"
+    assert measured(tmp_path, match_by_geometry=True)["status"] == "measured"
 
 
 def test_one_contour_without_a_reference_does_not_set_the_others_free(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_region_of_an_absent_series_does_not_stand_in_the_way(tmp_path: Path) 
     mine, waiting = sorted(assemble(scan([tmp_path]).headers), key=lambda case: not case.images)
     assert [roi.sop_instance_uid for roi in mine.rois] == [study.rois[0].SOPInstanceUID]
     assert waiting.series_instance_uid == absent.slices[0].SeriesInstanceUID
-    assert measured(tmp_path)["status"] == "staged"
+    assert measured(tmp_path)["status"] == "measured"
 
 
 def test_a_region_written_again_by_another_system_is_the_same(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_true_ambiguity_in_one_object_is_not_passed_over_for_another(tmp_path: P
 def test_organs_in_an_object_of_their_own_do_not_matter(tmp_path: Path) -> None:
     study = rtstruct_study()
     study.rois += rtstruct_study(names=("Heart", "Lung-Left")).rois
-    assert measured(study.write(tmp_path))["status"] == "staged"
+    assert measured(study.write(tmp_path))["status"] == "measured"
 
 
 @pytest.mark.parametrize("uid", ["1.1", "9.9"])
@@ -159,7 +159,7 @@ def test_a_faulty_organ_does_not_refuse_the_tumour(tmp_path: Path) -> None:
     heart = deepcopy(study.rois[0].ROIContourSequence[1])
     heart.ContourSequence[0].ContourData = heart.ContourSequence[0].ContourData[:-1]
     study.rois[0].ROIContourSequence[1] = heart
-    assert measured(study.write(tmp_path))["status"] == "staged"
+    assert measured(study.write(tmp_path))["status"] == "measured"
 
 
 def test_contours_that_change_their_region_are_another_content(tmp_path: Path) -> None:
@@ -291,7 +291,7 @@ def test_padding_next_to_the_region_spoils_a_resampled_measurement_only(tmp_path
         pixels[:, 31:] = -2000  # the region ends in column 30
         dataset.PixelData, dataset.PixelPaddingValue = pixels.tobytes(), -2000
     assert code_of(study, tmp_path, RESAMPLED) == ("refused", "padding_in_roi")
-    assert measured(tmp_path, SPEC)["status"] == "staged"
+    assert measured(tmp_path, SPEC)["status"] == "measured"
 
 
 def test_padding_of_the_wrong_sign_is_seen(tmp_path: Path) -> None:
@@ -327,14 +327,16 @@ def test_pixel_type_follows_the_rescale(slope: float, intercept: float, pixel_ty
     for dataset in study.slices:
         dataset.RescaleSlope, dataset.RescaleIntercept = slope, intercept
     outcome = measured(study.write(tmp_path / "study"), save_volume=tmp_path / "volume")
-    assert outcome["status"] == "staged"
+    assert outcome["status"] == "measured"
     saved = sitk.ReadImage(str(tmp_path / "volume" / "image.nii.gz"))
     assert saved.GetPixelIDTypeAsString() == pixel_type
     expected = int(stored[20, 20]) * slope + intercept
     assert saved[20, 20, 5 - 3] == expected  # the volume begins with the region's first slice
 
 
-@pytest.mark.parametrize(("unit", "status"), [("HU", "staged"), ("", "staged"), ("US", "staged"), ("MGML", "refused")])
+@pytest.mark.parametrize(
+    ("unit", "status"), [("HU", "measured"), ("", "measured"), ("US", "measured"), ("MGML", "refused")]
+)
 def test_values_that_are_no_hounsfield_units_are_refused(unit: str, status: str, tmp_path: Path) -> None:
     study = rtstruct_study()
     for dataset in study.slices:
@@ -342,4 +344,4 @@ def test_values_that_are_no_hounsfield_units_are_refused(unit: str, status: str,
     outcome = measured(study.write(tmp_path))
     assert outcome["status"] == status
     assert any("unit" in warning for warning in outcome["warnings"]) is (unit == "US")
-    assert status == "staged" or outcome["reason"]["code"] == "rescale_varies"
+    assert status == "measured" or outcome["reason"]["code"] == "rescale_varies"

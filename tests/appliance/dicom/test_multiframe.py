@@ -96,7 +96,7 @@ STUDIES = {
 def test_features_equal_those_of_single_frames(name: str, spec: object, tmp_path: Path) -> None:
     single = measured(rtstruct_study().write(tmp_path / "single"), spec)  # type: ignore[arg-type]
     whole = measured(STUDIES[name]().write(tmp_path / "enhanced"), spec)  # type: ignore[arg-type]
-    assert whole["status"] == "staged", whole["reason"]
+    assert whole["status"] == "measured", whole["reason"]
     assert whole["features"] == single["features"]
     assert whole["roi"]["voxels"] == single["roi"]["voxels"]
     assert whole["warnings"] == single["warnings"]
@@ -114,7 +114,7 @@ def test_every_transfer_syntax(syntax: UID, tmp_path: Path) -> None:
     study = enhanced_rtstruct_study(single=single)
     _as(syntax, study.slices[0])
     folder = study.write(tmp_path)
-    assert measured(folder)["status"] == "staged"
+    assert measured(folder)["status"] == "measured"
     headers = [with_pixel_digest(header) for header in scan([folder]).headers if isinstance(header, ImageHeader)]
     assert headers == list(read_headers(folder / "0001"))
     assert headers_from_json(headers_to_json(headers), folder / "0001") == tuple(headers)
@@ -183,14 +183,14 @@ def test_legacy_converted_by_pixelmed(name: str, shared_data: Path, tmp_path: Pa
     single = measured(tmp_path / "image", EVERYTHING, roi_name="Liver")
     assert measured(tmp_path / "multiframe", EVERYTHING, roi_name="Liver")["reason"]["code"] == "references_unresolved"
     whole = measured(tmp_path / "multiframe", EVERYTHING, roi_name="Liver", match_by_geometry=True)
-    assert single["status"] == whole["status"] == "staged"
+    assert single["status"] == whole["status"] == "measured"
     assert whole["features"] == single["features"]
 
 
 def test_seg_and_rtstruct_on_the_same_frames_must_agree(tmp_path: Path) -> None:
     both = enhanced_rtstruct_study()
     both.rois += enhanced_seg_study().rois
-    assert measured(both.write(tmp_path / "agree"))["status"] == "staged"
+    assert measured(both.write(tmp_path / "agree"))["status"] == "measured"
     mask = square_mask()
     mask[5, 13, 15] = False
     both.rois[1:] = enhanced_seg_study(mask).rois
@@ -204,7 +204,7 @@ def test_only_the_frames_that_are_needed_are_read(tmp_path: Path, monkeypatch: p
     real, opening = files.read_span, files._opened
     monkeypatch.setattr(files, "read_span", lambda file, span: (read.append(span), real(file, span))[1])
     monkeypatch.setattr(files, "_opened", lambda path: (opened.append(path), opening(path))[1])
-    assert measured(folder)["status"] == "staged"
+    assert measured(folder)["status"] == "measured"
     assert len(read) == len(set(read)) == len(ROI_SLICES)
     assert opened.count(folder / "0001") == 2  # for the headers, and once for all frames
 

@@ -68,6 +68,7 @@ def test_a_sound_bundle_loads_and_proves_itself(packed: Path) -> None:
     assert result.probability_advanced == pytest.approx(bundle.manifest.golden.probability_advanced, abs=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["manifest.json", "extraction.yaml"])
 def test_every_single_byte_of_the_texts_counts(copy: Path, name: str) -> None:
     content = bytearray((copy / name).read_bytes())

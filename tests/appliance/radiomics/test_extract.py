@@ -227,6 +227,7 @@ def _on_whole_series(image: sitk.Image, saved_mask: sitk.Image) -> sitk.Image:
     return label
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("patient", PATIENTS)
 def test_native_equals_stock_on_the_whole_series(patient: str, shared_data: Path, tmp_path: Path) -> None:
     folder, options = PATIENTS[patient]
@@ -238,6 +239,7 @@ def test_native_equals_stock_on_the_whole_series(patient: str, shared_data: Path
     assert_equal(ours["features"], stock(image, label, ALL))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("patient", PATIENTS)
 def test_resampled_equals_stock_on_the_saved_volume(patient: str, shared_data: Path, tmp_path: Path) -> None:
     folder, options = PATIENTS[patient]

@@ -35,7 +35,6 @@ from tests.support.studies import Study, rtstruct_study, seg_study
 from tests.system.test_run import running
 
 NAME, PATIENT_ID, BORN = "DOE^JANE", "MRN-4711", "19570317"
-pytestmark = pytest.mark.xdist_group("replay")  # one process, for the daemon's run that its tests share
 SECRETS = ("DOE", "JANE", PATIENT_ID, BORN, "doe-jane")
 
 
@@ -342,7 +341,7 @@ def test_frames_of_an_enhanced_ct_are_told_apart(tmp_path: Path, bundles: dict[s
     log = Audit(tmp_path)
     told = {"sr": pydicom.dcmread(report).SOPInstanceUID, "fingerprint": "f" * 64}
     log.write("job_ready", job=1, fingerprint="f" * 64, instances=list(needed))
-    log.write("job_staged", job=1, **told, documents={Path(report).name: "0" * 64})
+    log.write("job_report_ready", job=1, **told, documents={Path(report).name: "0" * 64})
     frame = int(needed[5]["uid"].split()[-1])
     pixels = whole.pixel_array.copy()
     pixels[frame - 1, 20, 22] += 40
@@ -531,7 +530,7 @@ def test_no_name_gets_into_the_audit_log_or_out_of_the_commands(served: House, l
 def test_show_tells_the_whole_story(served: House, lungstage: Command) -> None:
     story = lungstage("show", "1", "--state", served.state, "--json").answer
     events = [entry["event"] for entry in story["entries"]]
-    assert (events[0], events[-3:]) == ("job_opened", ["job_ready", "job_staged", "job_delivered"])
+    assert (events[0], events[-3:]) == ("job_opened", ["job_ready", "job_report_ready", "job_delivered"])
     assert story["job"]["sr"] == str(served.report)
     assert {one["kind"] for one in story["instances"]} == {"CT", "RTSTRUCT"}
     assert sorted(story["documents"]) == [served.segmentation.name, served.report.name]

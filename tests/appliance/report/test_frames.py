@@ -22,6 +22,7 @@ from lungstage.appliance.staging.pipeline import plan_measurement
 from tests.appliance.dicom.test_bad_input import SPEC
 from tests.support.enhanced import enhanced, enhanced_rtstruct_study
 from tests.support.reports import (
+    KNOWN_OF_PIXELMED,
     dciodvfy_errors,
     generated_sources,
     made_up_context,
@@ -155,6 +156,7 @@ def test_the_same_bytes_again(tmp_path: Path) -> None:
     assert contents[0] == contents[1]
 
 
+@pytest.mark.slow
 def test_the_validators_have_nothing_to_say_that_they_do_not_say_of_single_frames(tmp_path: Path) -> None:
     context, _ = _context(tmp_path / "study")
     folders = [tmp_path / name for name in ("frames", "slices")]
@@ -164,7 +166,7 @@ def test_the_validators_have_nothing_to_say_that_they_do_not_say_of_single_frame
     slices = write_both(made_up_context(generated_sources()), folders[1])
     for of_frames, of_slices in zip(frames, slices, strict=True):
         assert dciodvfy_errors(of_frames) <= dciodvfy_errors(of_slices)
-    assert pixelmed_errors(frames[1]) == pixelmed_errors(slices[1])
+    assert [error for error in pixelmed_errors(frames[1]) if not any(part in error for part in KNOWN_OF_PIXELMED)] == []
 
 
 def test_dcmqi_reads_the_report(tmp_path: Path) -> None:

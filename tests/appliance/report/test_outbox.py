@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import hashlib
 import os
+import re
+import signal
+import subprocess
+import sys
+import tracemalloc
 import warnings
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pydicom
 import pytest
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from lungstage.appliance.report import outbox
 from lungstage.appliance.report.outbox import OutboxConflictError, clean, deliver, encode
+from tests.conftest import ROOT
 from tests.support.fake_steps import as_bytes, document
+from tests.support.seconds import within_seconds
 
 WHEN = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 DATASETS = (document("SEG", "2.25.1", WHEN), document("SR", "2.25.2", WHEN))
 DOCUMENTS = tuple(encode(dataset) for dataset in DATASETS)
+
+CLEAN = (
+    "import sys, pathlib; from lungstage.appliance.report import outbox; print(outbox.clean(pathlib.Path(sys.argv[1])))"
+)
 
 
 def test_documents_are_delivered_whole_and_under_their_own_names(tmp_path: Path) -> None:
@@ -52,7 +67,7 @@ def test_a_uid_cannot_lead_out_of_the_folder(uid: str) -> None:
         encode(dataset)
 
 
-@pytest.mark.parametrize("site", ["write", "fsync", "rename"])
+@pytest.mark.parametrize("site", ["open", "fsync", "rename"])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EACCES])
 def test_a_disk_that_fails_leaves_nothing_half_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, site: str, code: int
@@ -61,8 +76,8 @@ def test_a_disk_that_fails_leaves_nothing_half_done(
         raise OSError(code, os.strerror(code))
 
     with monkeypatch.context() as patch:
-        if site == "write":
-            patch.setattr(Path, "open", fail)
+        if site == "open":
+            patch.setattr(outbox.os, "open", fail)
         elif site == "fsync":
             patch.setattr(outbox.os, "fsync", fail)
         else:
@@ -104,10 +119,223 @@ def test_a_folder_that_knows_no_sync_is_good_enough(tmp_path: Path, monkeypatch:
 
 
 def test_only_our_own_leftovers_are_cleaned(tmp_path: Path) -> None:
-    for name in (".SR-2.25.2.dcm.part", ".SEG-2.25.1.dcm.part", "SR-2.25.2.dcm", ".other.part", "SR-2.25.3.dcm.part"):
+    ours = (".SR-2.25.2.dcm.part", ".SEG-2.25.1.dcm.0123456789abcdef.part")
+    others = ("SR-2.25.2.dcm", ".other.part", "SR-2.25.3.dcm.part", ".SR-2.25.3.dcm.0123.part")
+    for name in (*ours, *others):
         (tmp_path / name).write_bytes(b"x")
-    assert clean(tmp_path) == 2
-    assert sorted(os.listdir(tmp_path)) == [".other.part", "SR-2.25.2.dcm", "SR-2.25.3.dcm.part"]
+    os.mkfifo(tmp_path / ".SR-2.25.4.dcm.part")
+    (tmp_path / ".SR-2.25.5.dcm.part").symlink_to(tmp_path / "SR-2.25.2.dcm")
+    (tmp_path / ".SR-2.25.6.dcm.part").mkdir()
+    kept = {*os.listdir(tmp_path)} - {*ours}
+    with within_seconds(5):
+        assert clean(tmp_path) == 2
+    assert {*os.listdir(tmp_path)} == kept
+
+
+def test_what_another_writer_is_at_is_no_leftover(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another daemon starts, and cleans, just while we write."""
+    fsync, cleaned = os.fsync, []
+
+    def fsync_and_clean(descriptor: int) -> None:
+        fsync(descriptor)
+        if any(name.endswith(".part") for name in os.listdir(tmp_path)):
+            cleaned.append(
+                subprocess.run([sys.executable, "-c", CLEAN, tmp_path], check=True, capture_output=True).stdout
+            )
+
+    monkeypatch.setattr(outbox.os, "fsync", fsync_and_clean)
+    deliver(DOCUMENTS, tmp_path)
+    assert cleaned == [b"0\n"] * 2
+    assert sorted(os.listdir(tmp_path)) == ["SEG-2.25.1.dcm", "SR-2.25.2.dcm"]
+
+
+def test_what_a_killed_writer_leaves_is_cleaned(tmp_path: Path) -> None:
+    program = f"""
+import os, signal
+from pathlib import Path
+from lungstage.appliance.report import outbox
+outbox.os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+outbox.deliver([outbox.Document("SR-2.25.2.dcm", "", "", b"whole")], Path({str(tmp_path)!r}))
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGKILL
+    assert [name[:15] for name in os.listdir(tmp_path)] == [".SR-2.25.2.dcm."]
+    assert clean(tmp_path) == 1
+    assert os.listdir(tmp_path) == []
+
+
+def _link(path: Path, outside: Path) -> None:
+    path.symlink_to(outside)
+
+
+def _dangling_link(path: Path, outside: Path) -> None:
+    path.symlink_to(outside.with_name("not yet"))
+
+
+def _hard_link(path: Path, outside: Path) -> None:
+    os.link(outside, path)
+
+
+def _fifo(path: Path, outside: Path) -> None:
+    os.mkfifo(path)
+
+
+def _folder(path: Path, outside: Path) -> None:
+    path.mkdir()
+
+
+def _huge(path: Path, outside: Path) -> None:
+    """The document itself, and a terabyte of zeros behind it."""
+    path.write_bytes(DOCUMENTS[-1].content)
+    os.truncate(path, 2**40)
+
+
+def _bomb(path: Path, outside: Path) -> None:
+    """A document that grows a thousandfold when it is read."""
+    dataset = document("SR", "2.25.2", WHEN)
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    dataset.TextValue = "0" * 2**27
+    dataset.save_as(path, enforce_file_format=True)
+    assert path.stat().st_size < 2**20
+
+
+OBSTACLES = [_link, _dangling_link, _hard_link, _fifo, _folder, _huge]
+
+
+def _everything_below(folder: Path) -> dict[str, tuple[int, int, int, bytes]]:
+    """What each entry is: its inode, mode, size and, of a short file, its content."""
+    found = {}
+    for path in folder.rglob("*"):
+        at = path.lstat()
+        content = path.read_bytes() if path.is_file() and at.st_size < 2**20 else b""
+        found[str(path)] = (at.st_ino, at.st_mode, at.st_size, content)
+    return found
+
+
+@pytest.mark.parametrize("obstacle", OBSTACLES, ids=lambda one: one.__name__.strip("_"))
+def test_what_stands_in_the_way_is_left_alone_and_so_is_all_that_it_leads_to(
+    obstacle: Callable[[Path, Path], None], tmp_path: Path
+) -> None:
+    folder, outside = tmp_path / "outbox", tmp_path / "precious"
+    folder.mkdir()
+    outside.write_bytes(b"somebody's")
+    obstacle(folder / DOCUMENTS[-1].name, outside)
+    before = _everything_below(tmp_path)
+    with within_seconds(5):
+        with pytest.raises(OutboxConflictError, match=re.escape(DOCUMENTS[-1].name)):
+            deliver(DOCUMENTS[-1:], folder)
+        digest = outbox.digests(DOCUMENTS, folder)[DOCUMENTS[-1].name]
+    lying = outside.read_bytes() if obstacle is _hard_link else DOCUMENTS[-1].content
+    assert digest == hashlib.sha256(lying).hexdigest()
+    assert _everything_below(tmp_path) == before
+
+
+@pytest.mark.parametrize("obstacle", OBSTACLES, ids=lambda one: one.__name__.strip("_"))
+def test_what_comes_while_a_document_is_written_is_left_alone_too(
+    obstacle: Callable[[Path, Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, outside = tmp_path / "outbox", tmp_path / "precious"
+    folder.mkdir()
+    outside.write_bytes(b"somebody's")
+    before = {}
+
+    def fsync(_: int) -> None:
+        obstacle(folder / DOCUMENTS[-1].name, outside)
+        before.update(_everything_below(tmp_path))
+
+    monkeypatch.setattr(outbox.os, "fsync", fsync)
+    with within_seconds(5), pytest.raises(OutboxConflictError):
+        deliver(DOCUMENTS[-1:], folder)
+    assert _everything_below(tmp_path).items() < before.items()  # what is gone is our own temporary file
+    assert len(before) == len(_everything_below(tmp_path)) + 1
+
+
+@pytest.mark.parametrize("obstacle", OBSTACLES, ids=lambda one: one.__name__.strip("_"))
+def test_a_temporary_name_that_was_guessed_is_not_written_to(
+    obstacle: Callable[[Path, Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, outside = tmp_path / "outbox", tmp_path / "precious"
+    folder.mkdir()
+    outside.write_bytes(b"somebody's")
+    monkeypatch.setattr(outbox.secrets, "token_hex", lambda n: "0" * 2 * n)
+    obstacle(folder / f".{DOCUMENTS[-1].name}.{'0' * 16}.part", outside)
+    before = _everything_below(tmp_path)
+    with within_seconds(5), pytest.raises(FileExistsError):
+        deliver(DOCUMENTS[-1:], folder)
+    assert _everything_below(tmp_path) == before
+    monkeypatch.undo()
+    assert len(deliver(DOCUMENTS, folder)) == 2
+
+
+@pytest.mark.parametrize("obstacle", [_link, _fifo, _folder], ids=lambda one: one.__name__.strip("_"))
+def test_a_document_that_is_exchanged_while_it_is_looked_at(
+    obstacle: Callable[[Path, Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After it has been seen to be a file, and before it is opened."""
+    (path,) = deliver(DOCUMENTS[-1:], tmp_path)
+    outside = tmp_path / "precious"
+    outside.write_bytes(DOCUMENTS[-1].content)  # who may not see it must not be told that it says the same
+    really = os.open
+
+    def open_late(name: object, *rest: object, **more: object) -> int:
+        if os.fspath(name) == str(path) and path.is_file() and not path.is_symlink():  # type: ignore[call-overload]
+            path.unlink()
+            obstacle(path, outside)
+        return really(name, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(outbox.os, "open", open_late)
+    with within_seconds(5), pytest.raises((OSError, OutboxConflictError)):
+        deliver(DOCUMENTS[-1:], tmp_path)
+
+
+def test_a_temporary_name_cannot_be_foreseen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names, rename = [], Path.rename
+
+    def watched(self: Path, target: Path) -> Path:
+        names.append(self.name)
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", watched)
+    for number in range(20):
+        (tmp_path / str(number)).mkdir()
+        deliver(DOCUMENTS[-1:], tmp_path / str(number))
+    assert len(set(names)) == 20
+
+
+def test_a_document_that_would_grow_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _bomb(tmp_path / DOCUMENTS[-1].name, tmp_path)
+    monkeypatch.setattr(outbox, "_longest", lambda _: 2**19)  # as for a segmentation, which is long enough for one
+    tracemalloc.start()
+    with pytest.raises(OutboxConflictError):
+        deliver(DOCUMENTS[-1:], tmp_path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 16 * 2**20
+
+
+def test_two_writers_never_tear_a_document(tmp_path: Path) -> None:
+    """Each makes the same document at a time of its own, in one folder after another; a reader looks on."""
+    program = f"""
+import sys
+from datetime import datetime, timedelta
+from pathlib import Path
+from lungstage.appliance.report.outbox import deliver, encode
+from tests.support.fake_steps import document
+folder = Path({str(tmp_path)!r})
+for hour in range(150):
+    when = datetime(2026, 1, 1) + timedelta(hours=hour, seconds=int(sys.argv[1]))
+    (folder / f"{{hour}}").mkdir(exist_ok=True)
+    deliver([encode(document("SR", "2.25.2", when))], folder / f"{{hour}}")
+"""
+    with contextlib.ExitStack() as stack:
+        command = [sys.executable, "-c", program]
+        writers = [stack.enter_context(subprocess.Popen([*command, str(n)], cwd=ROOT)) for n in range(2)]
+        while any(writer.poll() is None for writer in writers):
+            for path in tmp_path.glob("*/*.dcm"):
+                assert len(path.read_bytes()) == len(DOCUMENTS[-1].content)
+    assert [writer.returncode for writer in writers] == [0, 0]
+    assert sorted(path.name for path in tmp_path.glob("*/*")) == ["SR-2.25.2.dcm"] * 150
+    seconds = {pydicom.dcmread(path).ContentTime[4:6] for path in tmp_path.glob("*/*")}
+    assert seconds <= {"00", "01"}
 
 
 def test_the_same_document_made_at_another_time_is_left_as_it_was(tmp_path: Path) -> None:

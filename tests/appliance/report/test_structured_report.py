@@ -39,6 +39,7 @@ from lungstage.appliance.report.vocabulary import CONCEPTS, PRIVATE_SCHEME
 from lungstage.appliance.report.wording import CONTRIBUTION, PREDICTED_STAGE, PROBABILITY, wording
 from tests.support.reports import (
     FEATURES,
+    KNOWN_OF_PIXELMED,
     OBLIQUE,
     dciodvfy_errors,
     generated_sources,
@@ -515,12 +516,6 @@ def test_decimal_string_is_short_and_near(value: float) -> None:
     if len(repr(value)) <= 16:
         assert struct.pack("d", float(text)) == struct.pack("d", value)
 
-
-KNOWN_OF_PIXELMED = (
-    # It holds TID 1410 against every group as soon as one group is planar, whatever template the group declares.
-    'Template 1410 PlanarROIMeasurements/[Row 1] CONTAINER (125007,DCM,"Measurement Group")/[Row 5] SCOORD',
-    'Template 1410 PlanarROIMeasurements/[Row 1] CONTAINER (125007,DCM,"Measurement Group")/[Row 7] IMAGE',
-)
 
 REAL = {
     "lung1": "dicom/lung1-001-slab/CT",

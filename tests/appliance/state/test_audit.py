@@ -33,7 +33,7 @@ ANSWER = {"stage": "early", "probability_advanced": 0.25, "features": {"a": 1e-3
 def filled(folder: Path, count: int = 6, **options: Any) -> Path:
     log = Audit(folder, **options)
     for number in range(count):
-        log.write("job_staged", job=number, study="1.2", answer=ANSWER)
+        log.write("job_report_ready", job=number, study="1.2", answer=ANSWER)
     return folder
 
 
@@ -52,7 +52,7 @@ def test_an_entry_says_what_was_told_and_is_chained_to_the_one_before(tmp_path: 
     filled(tmp_path, 2)
     first, second = entries(tmp_path)
     assert (first.seq, first.event, dict(first.fields)) == (
-        1, "job_staged", {"job": 0, "study": "1.2", "answer": ANSWER},
+        1, "job_report_ready", {"job": 0, "study": "1.2", "answer": ANSWER},
     )  # fmt: skip
     assert (first.previous, second.previous) == (GENESIS, first.sha256)
     assert is_whole(tmp_path).sha256 == second.sha256
@@ -107,7 +107,7 @@ def test_lines_cannot_be_moved_about(tmp_path: Path, deed: str) -> None:
         _, line = audit.seal(entry.seq, entry.event, {"job": 99}, None, entry.previous)
         lines[2] = line + b"\n"
     else:
-        lines[0] = audit.seal(1, "job_staged", {}, None, "f" * 64)[1] + b"\n"
+        lines[0] = audit.seal(1, "job_report_ready", {}, None, "f" * 64)[1] + b"\n"
     path.write_bytes(b"".join(lines))
     fault = verify(tmp_path).fault
     assert fault is not None
@@ -176,8 +176,8 @@ def test_junk_that_nobody_closed_over_does_not_fit(tmp_path: Path) -> None:
 def test_what_is_said_again_is_marked_as_such_even_after_a_restart(tmp_path: Path) -> None:
     filled(tmp_path, 2)
     log = Audit(tmp_path, rotate_bytes=1)
-    log.write("job_staged", job=1, study="1.2", answer=ANSWER)  # the next file
-    log.write("job_staged", job=1, study="1.2", answer=ANSWER | {"stage": "advanced"})
+    log.write("job_report_ready", job=1, study="1.2", answer=ANSWER)  # the next file
+    log.write("job_report_ready", job=1, study="1.2", answer=ANSWER | {"stage": "advanced"})
     log.write("job_delivered", job=1, study="1.2", answer=ANSWER)
     log.write("daemon_started")
     log.write("daemon_started")
@@ -191,9 +191,9 @@ def test_only_the_latest_statements_are_remembered(
     monkeypatch.setattr(audit, "_REMEMBERED", 4)
     log = Audit(tmp_path, rotate_bytes=rotate_bytes)
     for job in [*range(20), 17, 0]:
-        log.write("job_staged", job=job, answer=ANSWER)
+        log.write("job_report_ready", job=job, answer=ANSWER)
         assert len(log._said) + len(log._said_before) <= 8
-    Audit(tmp_path).write("job_staged", job=17, answer=ANSWER)  # another process, which reads them
+    Audit(tmp_path).write("job_report_ready", job=17, answer=ANSWER)  # another process, which reads them
     assert [entry.repeats for entry in [*entries(tmp_path)][20:]] == [18, None, 18]
 
 
@@ -285,11 +285,11 @@ def test_the_ledger_finds_out_that_the_last_delivery_was_cut_off(tmp_path: Path)
     house = House(tmp_path)
     put_study(house.inbox)
     house.run(2)
-    assert verify(house.state, house.ledger.jobs()).jobs == 1
+    assert verify(house.state, house.ledger.jobs.find()).jobs == 1
     path = only_file(house.state)
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(line for line in lines if b"job_delivered" not in line))
-    fault = verify(house.state, house.ledger.jobs()).fault
+    fault = verify(house.state, house.ledger.jobs.find()).fault
     assert fault is not None
     assert "job 1 was delivered" in fault.why
 
@@ -300,7 +300,7 @@ def test_jobs_from_before_there_was_a_log_are_not_missed(tmp_path: Path) -> None
     house.run(2)
     only_file(house.state).unlink()
     Audit(house.state).write("daemon_started")
-    verdict = verify(house.state, house.ledger.jobs())
+    verdict = verify(house.state, house.ledger.jobs.find())
     assert (verdict.fault, verdict.jobs) == (None, 0)
 
 
@@ -310,9 +310,9 @@ def test_a_study_s_entries_say_which_bytes_which_bundle_and_which_answer(tmp_pat
     house.run(2)
     by_event = {entry.event: entry.fields for entry in entries(house.state)}
     assert next(iter(by_event)) == "job_opened"
-    assert list(by_event)[-3:] == ["job_ready", "job_staged", "job_delivered"]
+    assert list(by_event)[-3:] == ["job_ready", "job_report_ready", "job_delivered"]
     job = house.job()
-    ready, staged, delivered = (by_event[f"job_{state}"] for state in ("ready", "staged", "delivered"))
+    ready, staged, delivered = (by_event[f"job_{state}"] for state in ("ready", "report_ready", "delivered"))
     assert len(ready["instances"]) == 6
     assert {fields["fingerprint"] for fields in (ready, staged, delivered)} == {job.fingerprint}
     assert {fields["bundle"] for fields in (ready, staged, delivered)} == {job.bundle_digest}
@@ -339,7 +339,8 @@ def test_every_state_is_told_once(tmp_path: Path) -> None:
     told = [(entry.event.removeprefix("job_"), entry.repeats is not None) for entry in entries(house.state)
             if entry.fields["job"] == 1]  # fmt: skip
     assert [event for event, _ in told] == [
-        "opened", "waiting", "held", "ready", "staged", "delivered", "requeued", "ready", "staged", "delivered",
+        "opened", "waiting", "held", "ready", "report_ready", "delivered",
+        "requeued", "ready", "report_ready", "delivered",
     ]  # fmt: skip
     assert [again for _, again in told[-3:]] == [True, True, True]
     refused = [entry for entry in entries(house.state) if entry.event == "job_refused"]
@@ -369,12 +370,12 @@ def test_nothing_is_delivered_while_the_log_cannot_be_written(tmp_path: Path, mo
         with_stop(house, 30)
     assert house.steps.calls["stage"] >= 1
     assert not list(house.outbox.iterdir())
-    assert JobState.STAGED not in [job.state for job in house.ledger.jobs()]
+    assert JobState.REPORT_READY not in [job.state for job in house.ledger.jobs.find()]
     full[0], house.steps.during_stage, house.wake.stopping = False, stage, False
     with_stop(house, 70)
     assert house.states() == ["delivered"]
     assert len(house.reports()) == 1
-    assert verify(house.state, house.ledger.jobs()).fault is None
+    assert verify(house.state, house.ledger.jobs.find()).fault is None
 
 
 def test_a_ledger_that_cannot_commit_makes_a_repeat_that_is_marked(tmp_path: Path) -> None:
@@ -391,7 +392,7 @@ def test_a_ledger_that_cannot_commit_makes_a_repeat_that_is_marked(tmp_path: Pat
     with pytest.raises(RuntimeError, match="power"):
         told_and_lost()
     again = Ledger(Database(tmp_path / "ledger.sqlite"))
-    assert again.jobs()[0].state is JobState.WAITING
+    assert again.jobs.find()[0].state is JobState.WAITING
     again.hold(job.id, reason, content="c")
     assert [(e.event, e.repeats) for e in entries(tmp_path)] == [
         ("job_opened", None),

@@ -21,6 +21,7 @@ from lungstage.appliance.contract.errors import Unavailable
 from lungstage.appliance.staging.phantom import ct_datasets
 from lungstage.appliance.state.backup import BackupError, back_up
 from lungstage.appliance.state.database import SCHEMA_VERSION, Database
+from lungstage.appliance.state.jobs import Jobs
 from lungstage.appliance.state.ledger import Ledger
 from tests.conftest import ROOT
 from tests.support.studies import ROI_SLICES, SQUARE, Study, contour, structure_set, volume
@@ -69,7 +70,7 @@ def test_restored_it_goes_on_with_nothing_lost_or_doubled(tmp_path: Path, tolera
     restore(archive, tmp_path / "state")
     assert lungstage("audit", "verify", "--state", tmp_path / "state").returncode == 0
     with Database(tmp_path / "state" / "ledger.sqlite") as database:
-        known = [job.state for job in Ledger(database).jobs()]
+        known = [job.state for job in Jobs(database).find()]
     assert 0 < known.count("delivered") < count, "the backup was taken in the middle"
     with running(tmp_path, tolerant_bundle) as second:
         second.until(lambda: states(second) == ["delivered"] * count)

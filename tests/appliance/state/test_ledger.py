@@ -18,9 +18,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from lungstage.appliance.contract.case import Predecessor
 from lungstage.appliance.contract.errors import Reason, ReasonCode, Unavailable
+from lungstage.appliance.state.claims import Claims
 from lungstage.appliance.state.database import _FIRST_SCHEMA, SCHEMA_VERSION, Database, DatabaseReader
 from lungstage.appliance.state.file_table import FileRecord, FileTable
 from lungstage.appliance.state.job import IN_HAND_STATES, RESTING_STATES, TRANSITIONS, Job, JobState
+from lungstage.appliance.state.jobs import Jobs
 from lungstage.appliance.state.ledger import IllegalTransitionError, Ledger, RequeueError
 
 LEASE = timedelta(seconds=60)
@@ -41,10 +43,10 @@ def ready(ledger: Ledger, key: str = "a", fingerprint: str = "f", bundle: str = 
 
 
 def finish(ledger: Ledger) -> Job:
-    job = ledger.claim(LEASE)
+    job = Claims(ledger).claim(LEASE)
     assert job is not None
-    ledger.staged(job.id, {"stage": "early"}, "2.25.1", "2.25.2")
-    return ledger.delivered(job.id, Path("SR-2.25.1.dcm"))
+    Claims(ledger).report_ready(job.id, {"stage": "early"}, "2.25.1", "2.25.2")
+    return Claims(ledger).delivered(job.id, Path("SR-2.25.1.dcm"))
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -138,7 +140,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.are_ready())
     @rule()
     def claim(self) -> None:
-        job = self.ledger.claim(LEASE)
+        job = Claims(self.ledger).claim(LEASE)
         assert job is not None
         assert job.id in self.are_ready()
         row = self.model[job.id]
@@ -150,15 +152,15 @@ class LedgerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.in_hand())
     @rule(data=st.data())
     def staged(self, data: st.DataObject) -> None:
-        job_id, _ = self.pick(data, JobState.STAGED)
+        job_id, _ = self.pick(data, JobState.REPORT_READY)
         answer = {"stage": "early"}, "2.25.1", "2.25.2"
-        self.attempt(job_id, JobState.STAGED, lambda: self.ledger.staged(job_id, *answer))
+        self.attempt(job_id, JobState.REPORT_READY, lambda: Claims(self.ledger).report_ready(job_id, *answer))
 
     @precondition(lambda self: self.in_hand())
     @rule(data=st.data())
     def delivered(self, data: st.DataObject) -> None:
         job_id, row = self.pick(data, JobState.DELIVERED)
-        if self.attempt(job_id, JobState.DELIVERED, lambda: self.ledger.delivered(job_id, Path("SR.dcm"))):
+        if self.attempt(job_id, JobState.DELIVERED, lambda: Claims(self.ledger).delivered(job_id, Path("SR.dcm"))):
             row["attempts"] = 0
 
     @precondition(lambda self: self.in_hand())
@@ -166,7 +168,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def release(self, data: st.DataObject, counted: bool) -> None:
         in_hand = self.in_hand()
         job_id = data.draw(st.sampled_from([i for i, row in self.model.items() if row in in_hand]))
-        assert self.ledger.release(job_id, counted=counted).state is JobState.READY
+        assert Claims(self.ledger).release(job_id, counted=counted).state is JobState.READY
         self.model_release(self.model[job_id], counted=counted)
 
     def model_release(self, row: dict[str, Any], *, counted: bool) -> None:
@@ -200,11 +202,11 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger.unready()
         for job_id in self.are_ready():
             self.model[job_id]["state"] = JobState.WAITING
-        assert self.ledger.claim(LEASE) is None
+        assert Claims(self.ledger).claim(LEASE) is None
 
     def release_all(self) -> None:
         in_hand = self.in_hand()
-        assert len(self.ledger.release_claims()) == len(in_hand)
+        assert Claims(self.ledger).release_all() == len(in_hand)
         for row in in_hand:
             self.model_release(row, counted=False)
 
@@ -243,7 +245,8 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def kept(self) -> dict[int, tuple[Any, ...]]:
         return {
-            job.id: (job.case_key, job.state, job.content, job.fingerprint, job.attempts) for job in self.ledger.jobs()
+            job.id: (job.case_key, job.state, job.content, job.fingerprint, job.attempts)
+            for job in self.ledger.jobs.find()
         }
 
     def told(self) -> dict[int, tuple[Any, ...]]:
@@ -254,7 +257,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def both_agree(self) -> None:
         if hasattr(self, "ledger"):
             assert self.kept() == self.told()
-            assert self.ledger.overdue() == sum(row["lease"] < self.now for row in self.in_hand())
+            assert self.ledger.jobs.overdue() == sum(row["lease"] < self.now for row in self.in_hand())
 
 
 LedgerMachine.TestCase.settings = settings(
@@ -265,11 +268,11 @@ TestLedgerAgainstModel = LedgerMachine.TestCase
 
 def test_a_claim_takes_the_least_recently_tried_job(ledger: Ledger) -> None:
     first, second = ready(ledger, "a", "f"), ready(ledger, "b", "g")
-    tried = ledger.claim(LEASE)
+    tried = Claims(ledger).claim(LEASE)
     assert tried is not None
     assert tried.id == first.id
-    ledger.release(first.id, counted=False)
-    following = ledger.claim(LEASE)
+    Claims(ledger).release(first.id, counted=False)
+    following = Claims(ledger).claim(LEASE)
     assert following is not None
     assert following.id == second.id
 
@@ -278,9 +281,9 @@ def test_two_connections_never_claim_the_same_job(tmp_path: Path) -> None:
     one, two = (Ledger(Database(tmp_path / "ledger.sqlite")) for _ in range(2))
     for n in range(6):
         ready(one, f"case-{n}", f"f-{n}")
-    claimed = [ledger.claim(LEASE) for _ in range(3) for ledger in (one, two)]
+    claimed = [Claims(ledger).claim(LEASE) for _ in range(3) for ledger in (one, two)]
     assert sorted(job.id for job in claimed if job is not None) == [1, 2, 3, 4, 5, 6]
-    assert one.claim(LEASE) is None
+    assert Claims(one).claim(LEASE) is None
 
 
 def test_a_rerun_bears_the_date_of_the_first_run_and_another_bundle_a_new_one(tmp_path: Path) -> None:
@@ -305,22 +308,22 @@ def test_a_daemon_that_is_killed_again_and_again_is_no_study_s_fault(tmp_path: P
     ready(Ledger(Database(path)))
     for life in range(20):
         ledger = Ledger(Database(path))
-        ledger.release_claims()
+        Claims(ledger).release_all()
         ledger.unready()
-        (job,) = ledger.jobs()
+        (job,) = ledger.jobs.find()
         assert (job.state, job.attempts) == (JobState.WAITING, 0), life
         ledger.ready(job.id, content="c", fingerprint="f", bundle_digest="b")  # examined afresh: same content
-        assert ledger.claim(LEASE) is not None
+        assert Claims(ledger).claim(LEASE) is not None
 
 
 def test_what_was_in_hand_when_the_daemon_was_killed_is_tried_again_after_all_others(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     first = Ledger(Database(path))
     suspect, others = ready(first, "a", "f"), {ready(first, key, key).id for key in "bcd"}
-    assert first.claim(LEASE) == first.job(suspect.id)
+    assert Claims(first).claim(LEASE) == first.jobs.get(suspect.id)
     second = Ledger(Database(path))
-    second.release_claims()
-    claims = [second.claim(LEASE) for _ in range(4)]
+    Claims(second).release_all()
+    claims = [Claims(second).claim(LEASE) for _ in range(4)]
     assert {job.id for job in claims[:3] if job} == others
 
 
@@ -331,7 +334,7 @@ def test_a_superseded_job_names_its_successor_and_does_not_answer(ledger: Ledger
     assert closed.closed
     assert closed.reason is not None
     assert f"Job {new.id}" in closed.reason.message
-    answering = ledger.answering("f")
+    answering = ledger.jobs.answering("f")
     assert answering is not None
     assert answering.id == new.id
     with pytest.raises(RequeueError):
@@ -342,7 +345,7 @@ def test_only_an_answer_about_definite_content_closes_a_job(ledger: Ledger) -> N
     job = ledger.open_job("a", "1.2", None, "1.2.3")
     assert not ledger.refuse(job.id, BAD, content="c").closed
     ledger.ready(job.id, content="c", fingerprint="f", bundle_digest="b")
-    assert ledger.claim(LEASE) is not None
+    assert Claims(ledger).claim(LEASE) is not None
     assert ledger.refuse(job.id, BAD, content="c", fingerprint="f").closed
 
 
@@ -353,24 +356,24 @@ def life_of_a_job(database: Database, key: str) -> None:
     files.find(f"/inbox/{key}", 1, 1)
     files.headers(f"/inbox/{key}")
     files.read_at(f"/inbox/{key}")
-    assert ledger.latest(key) is None
-    assert ledger.newest_of_study(key) is None
+    assert ledger.jobs.of_case(key) is None
+    assert ledger.jobs.newest_of_study(key) is None
     job = ledger.open_job(key, key, None, "1.2.3")
-    ledger.requeued()
-    ledger.unanswered()
-    ledger.oldest_waiting()
-    ledger.long_waiting(timedelta(hours=1))
-    assert ledger.answering(key) is None
+    ledger.jobs.requeued()
+    ledger.jobs.unanswered()
+    ledger.jobs.oldest_waiting()
+    ledger.jobs.long_waiting(timedelta(hours=1))
+    assert ledger.jobs.answering(key) is None
     job = ledger.ready(job.id, content="c", fingerprint=key, bundle_digest="b")
-    assert ledger.newest_of_study(key) == job
-    assert ledger.any_ready()
-    claimed = ledger.claim(LEASE)
+    assert ledger.jobs.newest_of_study(key) == job
+    assert ledger.jobs.any_ready()
+    claimed = Claims(ledger).claim(LEASE)
     assert claimed is not None
     assert claimed.id == job.id
-    assert ledger.predecessor(claimed) is None
-    ledger.overdue()
-    ledger.staged(job.id, {"stage": "early"}, "2.25.1", "2.25.2")
-    ledger.delivered(job.id, Path("SR-2.25.1.dcm"))
+    assert Claims(ledger).predecessor(claimed) is None
+    ledger.jobs.overdue()
+    Claims(ledger).report_ready(job.id, {"stage": "early"}, "2.25.1", "2.25.2")
+    Claims(ledger).delivered(job.id, Path("SR-2.25.1.dcm"))
     files.update([], [], [f"/inbox/{key}"])
     files.forget(Path("/canary"))
 
@@ -420,7 +423,7 @@ def test_a_transaction_is_all_or_nothing(tmp_path: Path) -> None:
 
     with pytest.raises(RuntimeError, match="power"):
         broken_off()
-    assert ledger.jobs()[0].state is JobState.READY
+    assert ledger.jobs.find()[0].state is JobState.READY
 
 
 def test_commits_are_synchronous_and_logged_ahead(tmp_path: Path) -> None:
@@ -442,9 +445,11 @@ def test_a_ledger_of_the_first_release_is_taken_over(tmp_path: Path) -> None:
         )
         connection.execute("PRAGMA user_version = 1")
     ledger = Ledger(Database(path))
-    (old,) = ledger.jobs()
+    (old,) = ledger.jobs.find()
     assert (old.case_key, old.sr_sop_instance_uid, old.sr_series_instance_uid) == ("old", "2.25.7", None)
-    assert ledger.predecessor(ledger.open_job("old", "1.2", "1.2.5", "1.2.3")) is None  # its series is not known
+    assert (
+        Claims(ledger).predecessor(ledger.open_job("old", "1.2", "1.2.5", "1.2.3")) is None
+    )  # its series is not known
     assert Database(path).query("PRAGMA user_version")[0][0] == SCHEMA_VERSION
 
 
@@ -457,15 +462,15 @@ def test_a_report_s_predecessor_is_the_last_that_was_delivered_for_the_case(ledg
             ledger.refuse(job.id, BAD, content="c", fingerprint="f")
             continue
         ledger.ready(job.id, content="c", fingerprint=f"f{number}", bundle_digest="b")
-        assert ledger.claim(LEASE) is not None
-        ledger.staged(job.id, {}, f"2.25.{number}", f"2.25.1{number}")
-        ledger.delivered(job.id, Path("sr.dcm"))
-    assert ledger.predecessor(jobs[0]) is None
-    assert ledger.predecessor(jobs[1]) is None
-    older = ledger.predecessor(jobs[3])
+        assert Claims(ledger).claim(LEASE) is not None
+        Claims(ledger).report_ready(job.id, {}, f"2.25.{number}", f"2.25.1{number}")
+        Claims(ledger).delivered(job.id, Path("sr.dcm"))
+    assert Claims(ledger).predecessor(jobs[0]) is None
+    assert Claims(ledger).predecessor(jobs[1]) is None
+    older = Claims(ledger).predecessor(jobs[3])
     assert older == Predecessor("1.2", "2.25.10", "2.25.0")
     ledger.requeue(jobs[3].id)
-    assert ledger.predecessor(jobs[3]) == older  # so that it repeats itself
+    assert Claims(ledger).predecessor(jobs[3]) == older  # so that it repeats itself
 
 
 def test_a_report_follows_the_one_that_its_own_job_delivered_under_another_bundle(ledger: Ledger) -> None:
@@ -473,15 +478,15 @@ def test_a_report_follows_the_one_that_its_own_job_delivered_under_another_bundl
 
     def answer(bundle: str, *, deliver: bool = True) -> Predecessor | None:
         ledger.ready(job.id, content="c", fingerprint="f", bundle_digest=bundle)
-        claimed = ledger.claim(LEASE)
+        claimed = Claims(ledger).claim(LEASE)
         assert claimed is not None
-        before = ledger.predecessor(claimed)
-        ledger.staged(job.id, {}, f"2.25.{bundle}", f"2.25.1{bundle}")
+        before = Claims(ledger).predecessor(claimed)
+        Claims(ledger).report_ready(job.id, {}, f"2.25.{bundle}", f"2.25.1{bundle}")
         if deliver:
-            ledger.delivered(job.id, Path("sr.dcm"))
+            Claims(ledger).delivered(job.id, Path("sr.dcm"))
             ledger.requeue(job.id)
         else:
-            ledger.release(job.id, counted=False)
+            Claims(ledger).release(job.id, counted=False)
         return before
 
     first, second, third = (Predecessor("1.2", f"2.25.1{n}", f"2.25.{n}") for n in (1, 2, 3))
@@ -516,7 +521,7 @@ def test_another_process_s_writing_is_noticed(tmp_path: Path) -> None:
     Ledger(command_line).hold(1, HELD, content="c")
     Ledger(command_line).requeue(1)
     assert daemon.data_version() != before
-    assert Ledger(daemon).requeued() == {"a"}
+    assert Ledger(daemon).jobs.requeued() == {"a"}
 
 
 def test_a_ledger_that_could_be_opened_to_read_only_is_found_out(
@@ -554,9 +559,9 @@ def test_a_reader_makes_and_changes_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
     with Database(path) as database, DatabaseReader(path) as reader:
         Ledger(database).open_job("a", "1.2", None, "1.2.3")
-        assert len(Ledger(reader).jobs()) == 1
+        assert len(Jobs(reader).find()) == 1
         with pytest.raises(Unavailable, match="readonly"):
-            Ledger(reader).unready()
+            reader.query("UPDATE jobs SET state = 'waiting'")
         database.query(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
         with pytest.raises(Unavailable, match=f"schema version {SCHEMA_VERSION + 1}"):
             DatabaseReader(path)

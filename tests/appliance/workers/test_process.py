@@ -28,11 +28,13 @@ from lungstage.appliance.contract.errors import (
     Unavailable,
 )
 from lungstage.appliance.dicom.cases import assemble
+from lungstage.appliance.dicom.header import Header
 from lungstage.appliance.model.bundle_files import read_files
 from lungstage.appliance.staging import phantom
 from lungstage.appliance.staging.covariates import Site
-from lungstage.appliance.workers.messages import Setting
-from lungstage.appliance.workers.process import Limits, WorkerPool, WorkerProcess
+from lungstage.appliance.workers.messages import Prepare, ReadHeaders, Setting, Stage
+from lungstage.appliance.workers.pool import WorkerPool
+from lungstage.appliance.workers.process import Limits, WorkerProcess
 
 MEGABYTE = 1024**2
 
@@ -44,7 +46,7 @@ def setting(shipped_bundle: Path, tmp_path: Path) -> Setting:
 
 @pytest.fixture
 def make(setting: Setting) -> Iterator[Callable[..., WorkerProcess]]:
-    """Makes pool, and ends them."""
+    """Makes processes, and ends them."""
     made: list[WorkerProcess] = []
 
     def one(**limits: Any) -> WorkerProcess:
@@ -56,15 +58,15 @@ def make(setting: Setting) -> Iterator[Callable[..., WorkerProcess]]:
         process.end()
 
 
-def test_a_study_goes_through_a_bench_as_it_does_without(
+def test_a_study_goes_through_a_process_as_it_does_without(
     make: Callable[..., WorkerProcess], tmp_path: Path, shipped_bundle: Path
 ) -> None:
     process = make()
     paths = phantom.write_study(tmp_path / "study")
-    (case,) = assemble(header for path in paths for header in process.call("read_headers", path))
-    plan = process.call("prepare", case, settled=True, roi_name=None, match_by_geometry=False)
+    (case,) = assemble(header for path in paths for header in process.call(ReadHeaders(path)))
+    plan = process.call(Prepare(case, settled=True, roi_name=None, match_by_geometry=False))
     created = datetime(2026, 3, 4, tzinfo=UTC)
-    answers = [process.call("stage", plan, created=created, site=Site().of_study("")) for _ in range(2)]
+    answers = [process.call(Stage(plan, created, Site().of_study(""))) for _ in range(2)]
     assert answers[0].documents == answers[1].documents
     command = [sys.executable, "-m", "lungstage.appliance.cli.main", "stage", tmp_path / "study", "--json"]
     done = subprocess.run(
@@ -80,17 +82,17 @@ def test_errors_come_through_as_what_they_are(make: Callable[..., WorkerProcess]
     process = make()
     (tmp_path / "text").write_text("this is no DICOM")
     with pytest.raises(Refused) as refused:
-        process.call("read_headers", tmp_path / "text")
+        process.call(ReadHeaders(tmp_path / "text"))
     assert refused.value.reason.code is ReasonCode.DICOM_UNREADABLE
     with pytest.raises(FileNotFoundError):
-        process.call("read_headers", tmp_path / "nowhere")
+        process.call(ReadHeaders(tmp_path / "nowhere"))
     paths = phantom.write_study(tmp_path / "study")[1:]
-    (case,) = assemble(header for path in paths for header in process.call("read_headers", path))
+    (case,) = assemble(header for path in paths for header in process.call(ReadHeaders(path)))
     with pytest.raises(Held):
-        process.call("prepare", case, settled=True, roi_name=None, match_by_geometry=False)
+        process.call(Prepare(case, settled=True, roi_name=None, match_by_geometry=False))
     with pytest.raises(DefectError) as defect:
-        process.call("prepare", "DOE^JANE", settled=True, roi_name=None, match_by_geometry=False)
-    assert defect.value.defect["error"] == "AttributeError"
+        process.call(ReadHeaders(tmp_path / "DOE^JANE\0"))
+    assert defect.value.defect["error"] == "ValueError"
     assert "DOE" not in json.dumps(defect.value.defect)
     assert process.pid is not None  # it was the same process throughout
 
@@ -98,28 +100,28 @@ def test_errors_come_through_as_what_they_are(make: Callable[..., WorkerProcess]
 def test_a_process_killed_at_work_is_told_and_made_anew(make: Callable[..., WorkerProcess], tmp_path: Path) -> None:
     process = make()
     path = phantom.write_study(tmp_path / "study")[1]
-    headers = process.call("read_headers", path)
+    headers = process.call(ReadHeaders(path))
     killed = process.pid
     assert killed is not None
     os.kill(killed, signal.SIGSTOP)
-    process.ask("read_headers", path)
+    process.ask(ReadHeaders(path))
     os.kill(killed, signal.SIGKILL)
     with pytest.raises(KilledError, match="SIGKILL"):
-        process.answer()
-    assert process.call("read_headers", path) == headers
+        process.answer(ReadHeaders(path))
+    assert process.call(ReadHeaders(path)) == headers
     assert process.pid != killed
 
 
 def test_a_process_killed_at_rest_is_made_anew(make: Callable[..., WorkerProcess], tmp_path: Path) -> None:
     process = make()
     path = phantom.write_study(tmp_path / "study")[1]
-    headers = process.call("read_headers", path)
+    headers = process.call(ReadHeaders(path))
     for _ in range(2):
         killed = process.pid
         assert killed is not None
         os.kill(killed, signal.SIGKILL)
         os.waitid(os.P_PID, killed, os.WEXITED | os.WNOWAIT)
-        assert process.call("read_headers", path) == headers
+        assert process.call(ReadHeaders(path)) == headers
         assert process.pid != killed
 
 
@@ -132,10 +134,10 @@ def test_what_takes_too_long_is_ended(make: Callable[..., WorkerProcess], tmp_pa
     os.kill(stuck, signal.SIGSTOP)
     started = time.monotonic()
     with pytest.raises(ExhaustedError, match=r"longer than 0\.5 s"):
-        process.call("read_headers", path)
+        process.call(ReadHeaders(path))
     assert time.monotonic() - started < 5
     assert not psutil.pid_exists(stuck)
-    assert process.call("read_headers", path)
+    assert process.call(ReadHeaders(path))
 
 
 def test_what_takes_too_much_memory_is_given_up(make: Callable[..., WorkerProcess], tmp_path: Path) -> None:
@@ -148,15 +150,15 @@ def test_what_takes_too_much_memory_is_given_up(make: Callable[..., WorkerProces
         file.write(meta + b"\x09\x00\x01\x10OB\0\0" + size.to_bytes(4, "little"))
         file.truncate(file.tell() + size)
     process = make(memory=600 * MEGABYTE)
-    assert process.call("read_headers", path)
+    assert process.call(ReadHeaders(path))
     with pytest.raises((Refused, ExhaustedError)):
-        process.call("read_headers", bomb)
-    assert process.call("read_headers", path)
+        process.call(ReadHeaders(bomb))
+    assert process.call(ReadHeaders(path))
 
 
 def test_a_process_without_room_to_start_is_no_file_s_fault(make: Callable[..., WorkerProcess], tmp_path: Path) -> None:
     with pytest.raises(Unavailable):
-        make(memory=20 * MEGABYTE).call("read_headers", tmp_path)
+        make(memory=20 * MEGABYTE).call(ReadHeaders(tmp_path))
 
 
 def test_a_bundle_that_does_not_prove_itself_is_refused(setting: Setting) -> None:
@@ -167,7 +169,7 @@ def test_a_bundle_that_does_not_prove_itself_is_refused(setting: Setting) -> Non
         process.set_up()
     assert caught.value.reason.code is ReasonCode.BUNDLE_HASH_MISMATCH
     with pytest.raises(Unavailable):  # where it is a file that is asked about, that file is not to blame
-        process.call("read_headers", Path("nowhere"))
+        process.call(ReadHeaders(Path("nowhere")))
     process.end()
 
 
@@ -200,7 +202,7 @@ def test_setting_up_can_be_waited_for_from_afar(make: Callable[..., WorkerProces
     wait_until_set_up(process)
     pid = process.pid
     with pytest.raises(FileNotFoundError):
-        process.call("read_headers", tmp_path / "nowhere")
+        process.call(ReadHeaders(tmp_path / "nowhere"))
     assert process.is_set_up()
     assert process.pid == pid
 
@@ -242,7 +244,7 @@ def test_processes_end_with_their_parent(shipped_bundle: Path, tmp_path: Path) -
         "import sys, time; from pathlib import Path\n"
         "from lungstage.appliance.model.bundle_files import read_files\n"
         "from lungstage.appliance.workers.messages import Setting\n"
-        "from lungstage.appliance.workers.process import WorkerProcess, Limits\n"
+        "from lungstage.appliance.workers.process import Limits, WorkerProcess\n"
         "bundle, scratch = map(Path, sys.argv[1:])\n"
         "process = WorkerProcess(Setting(read_files(bundle), 'compiled', scratch), Limits())\n"
         "process.set_up(); print(process.pid, flush=True); time.sleep(60)"
@@ -258,13 +260,13 @@ def test_processes_end_with_their_parent(shipped_bundle: Path, tmp_path: Path) -
     assert gone
 
 
-def test_several_benches_work_side_by_side(make: Callable[..., WorkerProcess], tmp_path: Path) -> None:
+def test_several_processes_work_side_by_side(make: Callable[..., WorkerProcess], tmp_path: Path) -> None:
     path = phantom.write_study(tmp_path / "study")[1]
-    pool: WorkerPool[str] = WorkerPool(make, 2)
+    pool: WorkerPool[str, tuple[Header, ...]] = WorkerPool(make, 2)
     until(pool.free)
-    pool.ask("first", "read_headers", path)
+    pool.ask("first", ReadHeaders(path))
     until(pool.free)
-    pool.ask("second", "read_headers", tmp_path / "nowhere")
+    pool.ask("second", ReadHeaders(tmp_path / "nowhere"))
     assert not pool.free()
     became: dict[str, Any] = {}
 
@@ -284,9 +286,9 @@ def test_several_benches_work_side_by_side(make: Callable[..., WorkerProcess], t
 def test_nobody_waits_for_another_process_to_come_up(make: Callable[..., WorkerProcess], tmp_path: Path) -> None:
     path = phantom.write_study(tmp_path / "study")[1]
     made: list[WorkerProcess] = []
-    pool: WorkerPool[str] = WorkerPool(lambda: made.append(make()) or made[-1], 2)  # type: ignore[func-returns-value]
+    pool: WorkerPool[str, tuple[Header, ...]] = WorkerPool(lambda: made.append(make()) or made[-1], 2)  # type: ignore[func-returns-value]
     until(pool.free)
-    pool.ask("first", "read_headers", path)
+    pool.ask("first", ReadHeaders(path))
     assert not pool.free()  # the other is only now being started
     (other,) = (process for process in made if process.is_coming_up())
     assert other.descriptor in pool.descriptors()
@@ -299,16 +301,18 @@ def test_nobody_waits_for_another_process_to_come_up(make: Callable[..., WorkerP
     os.kill(first.pid, signal.SIGKILL)
     os.waitid(os.P_PID, first.pid, os.WEXITED | os.WNOWAIT)
     assert pool.free()  # the other stands in
-    pool.ask("second", "read_headers", path)
+    pool.ask("second", ReadHeaders(path))
     until(lambda: any(pool.finished()))
     pool.end()
 
 
 def test_a_process_that_does_not_come_up_is_told_to_whoever_asks(setting: Setting, tmp_path: Path) -> None:
-    pool: WorkerPool[str] = WorkerPool(lambda: WorkerProcess(setting, Limits(memory=20 * MEGABYTE)), 1)
+    pool: WorkerPool[str, tuple[Header, ...]] = WorkerPool(
+        lambda: WorkerProcess(setting, Limits(memory=20 * MEGABYTE)), 1
+    )
     until(pool.free)
     with pytest.raises(Unavailable):
-        pool.ask("first", "read_headers", tmp_path)
+        pool.ask("first", ReadHeaders(tmp_path))
     assert pool.keys == frozenset()
     pool.end()
 

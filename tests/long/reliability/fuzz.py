@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from lungstage.appliance.contract.errors import DefectError, ExhaustedError, Held, Refused, Unavailable
-from lungstage.appliance.daemon.cases import content_digest
+from lungstage.appliance.daemon.open_cases import content_digest
 from lungstage.appliance.dicom.cases import assemble
 from lungstage.appliance.dicom.header import Header, headers_from_json, headers_to_json
 from lungstage.appliance.model.bundle_files import read_files
 from lungstage.appliance.staging.covariates import Site
-from lungstage.appliance.workers.messages import Answer, Setting
+from lungstage.appliance.workers.messages import Answer, AnswerT, Prepare, ReadHeaders, Request, Setting, Stage
 from lungstage.appliance.workers.process import Limits, WorkerProcess
 from lungstage.export.bundle import build
 from tests.conftest import ROOT
@@ -145,7 +145,7 @@ class Fuzzer:
         self._folder = folder
         self._bundle = folder / "bundle"
         build(without_limits(make_run()), self._bundle)
-        self._bench = WorkerProcess(Setting(read_files(self._bundle), "compiled", folder), limits)
+        self._process = WorkerProcess(Setting(read_files(self._bundle), "compiled", folder), limits)
         self._answers: dict[str, tuple[Any, ...]] = {}
         self._stock: dict[str, dict[str, float]] = {}
         self.clean: dict[str, Clean] = {}
@@ -153,7 +153,7 @@ class Fuzzer:
 
     def end(self) -> None:
         self._measure()
-        self._bench.end()
+        self._process.end()
 
     def meet(self, studies: Mapping[str, Files]) -> None:
         """Stage the sound studies, and hold them against the oracle too."""
@@ -204,22 +204,22 @@ class Fuzzer:
 
     def _measure(self) -> None:
         with suppress(OSError, AttributeError):
-            status = Path(f"/proc/{self._bench.pid}/status").read_text()
+            status = Path(f"/proc/{self._process.pid}/status").read_text()
             self.tally.peak = max(self.tally.peak, int(re.search(r"VmHWM:\s+(\d+)", status).group(1)))  # type: ignore[union-attr]
         self.tally.parent = max(self.tally.parent, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         self.tally.peak = max(self.tally.peak, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 
-    def _call(self, step: str, *arguments: Any, **keywords: Any) -> Any:
+    def _call(self, request: Request[AnswerT]) -> AnswerT:
         started = time.perf_counter()
         try:
-            return self._bench.call(step, *arguments, **keywords)
+            return self._process.call(request)
         finally:
             self.tally.slowest_request = max(self.tally.slowest_request, time.perf_counter() - started)
 
     def _read(self, path: Path, content: bytes) -> tuple[Header, ...]:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
-        headers: tuple[Header, ...] = self._call("read_headers", path)
+        headers = self._call(ReadHeaders(path))
         if headers_from_json(headers_to_json(headers), path) != headers:
             raise WrongError("a header does not survive the ledger")
         return headers
@@ -243,7 +243,7 @@ class Fuzzer:
             for case in assemble(itertools.chain(*headers.values())):
                 content_digest(case)
                 with suppress(Refused, Held):
-                    self._call("prepare", case, settled=True, roi_name=None, match_by_geometry=True)
+                    self._call(Prepare(case, settled=True, roi_name=None, match_by_geometry=True))
             return "read"
         finally:
             self._clear(one)
@@ -281,9 +281,9 @@ class Fuzzer:
             (self._folder / "damaged" / f"{one.number}-{name}").unlink(missing_ok=True)
 
     def _stage(self, case: Any) -> tuple[str, Answer]:
-        plan = self._call("prepare", case, settled=True, roi_name=None, match_by_geometry=False)
+        plan = self._call(Prepare(case, settled=True, roi_name=None, match_by_geometry=False))
         site = Site().of_study(case.study_instance_uid)
-        return plan.fingerprint, self._call("stage", plan, created=_CREATED, site=site)
+        return plan.fingerprint, self._call(Stage(plan, _CREATED, site))
 
     def _judge(self, clean: Clean, fingerprint: str, answer: Answer, contents: Mapping[str, bytes]) -> str:
         said = _said(answer)

@@ -142,7 +142,7 @@ class House:
             with contextlib.closing(sqlite3.connect(Path(name) / "ledger.sqlite")) as connection:
                 states = dict(connection.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall())
                 known = connection.execute("SELECT count(*) FROM files WHERE present").fetchone()[0]
-        if states.get("staged"):
+        if states.get("report_ready"):
             return "delivering"
         if states.get("claimed"):
             return "staging"

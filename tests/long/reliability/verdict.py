@@ -19,7 +19,7 @@ from lungstage.appliance.staging.covariates import Site
 from lungstage.appliance.state import chain
 from lungstage.appliance.state.database import Database
 from lungstage.appliance.state.job import Job, JobState
-from lungstage.appliance.state.ledger import Ledger
+from lungstage.appliance.state.jobs import Jobs
 from tests.long.reliability.studies import Sample
 
 
@@ -68,7 +68,7 @@ def judge(root: Path, samples: Sequence[Sample], bundle: Bundle, junk: int) -> V
     """
     verdict = Verdict()
     with Database(root / "state" / "ledger.sqlite") as database:
-        every = Ledger(database).jobs()
+        every = Jobs(database).find()
         verdict.unreadable = database.query("SELECT count(*) FROM files WHERE present AND reason_code IS NOT NULL")[0][
             0
         ]

@@ -16,7 +16,6 @@ from lungstage.training.model.network import NetworkSettings
 from lungstage.training.procedure import QUICK
 from tests.training.tables import make_cohort
 
-pytestmark = pytest.mark.xdist_group("leakage")  # one process, for what its tests share is dear
 PROCEDURE = replace(
     QUICK, folds=3, selection=replace(QUICK.selection, features=8, members=5), network=NetworkSettings(max_epochs=40)
 )

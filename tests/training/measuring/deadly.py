@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,3 +36,15 @@ def nap(seconds: float) -> float:
     """Sleep, and say how long."""
     time.sleep(seconds)
     return seconds
+
+
+def babble(item: Deadly) -> int:
+    """Write what is no result to where results go, and never end."""
+    tried = item.attempts()
+    (item.folder / f"{item.number}-{tried}").touch()
+    for descriptor in map(int, os.listdir("/proc/self/fd")):
+        with suppress(OSError):  # that of the listing itself
+            if descriptor > 2 and os.readlink(f"/proc/self/fd/{descriptor}").startswith("pipe:"):
+                os.write(descriptor, b"no pickle\n")
+    time.sleep(600)
+    return 0

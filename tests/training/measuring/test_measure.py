@@ -32,8 +32,6 @@ from lungstage.training.measuring.subjects import read_subjects
 from tests.support.cohorts import SPEC, command, dask_cluster, wait_for_lines, write_cohort, written
 from tests.support.studies import rtstruct_study, seg_study, square_mask
 
-pytestmark = pytest.mark.xdist_group("measuring")  # one process, for what its tests share is dear
-
 STUDIES, FAULTS = 12, 2
 
 

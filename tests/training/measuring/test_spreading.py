@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -17,9 +17,7 @@ from lungstage.appliance.contract.errors import Unavailable
 from lungstage.training.measuring import cluster, processes
 from tests.conftest import ROOT
 from tests.support.cohorts import dask_cluster
-from tests.training.measuring.deadly import Deadly, square
-
-pytestmark = pytest.mark.xdist_group("spreading")  # one process, for what its tests share is dear
+from tests.training.measuring.deadly import Deadly, babble, square
 
 HARMLESS = range(8)
 
@@ -56,6 +54,18 @@ def test_processes_that_cannot_start_are_said_to_be_unavailable(
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     with pytest.raises(Unavailable, match="before they have started"):
         list(processes.run(square, [Deadly(1, 0, tmp_path)], workers=2))
+
+
+@pytest.mark.parametrize("work", [square, babble])
+def test_a_process_that_is_done_for_is_gone_before_its_item_is_judged(
+    work: Callable[[Deadly], int], tmp_path: Path
+) -> None:
+    """Be it dead or out of its mind: no zombie, and nobody beside the next attempt."""
+    before, item = set(psutil.Process().children()), Deadly(11, 99, tmp_path)
+    for judged, result in processes.run(work, [item], workers=1):
+        assert (judged, result) == (item, None)
+        assert set(psutil.Process().children()) <= before
+    assert item.attempts() == processes.ATTEMPTS + 1
 
 
 def test_processes_end_with_their_parent(tmp_path: Path) -> None:

@@ -28,8 +28,6 @@ from lungstage.training.reporting.figures.canvas import METRIC_LABELS, estimate,
 from lungstage.training.run import differences
 from tests.training.records import Record, evaluation_record, run_record, write_run
 
-pytestmark = pytest.mark.xdist_group("report")  # one process draws the page that most tests read
-
 FEW = ALL_FEATURES[:8]
 FEW_METHODS = ("gl_rfe_dnn", "anova_dnn", "volume")
 FIGURES = (

@@ -7,8 +7,12 @@ from typing import get_args
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.feature_selection import RFE
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
+from sklearn.utils._param_validation import InvalidParameterError
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from lungstage.training.model.classifier import DeepClassifier
@@ -120,3 +124,58 @@ def test_more_than_two_classes_are_refused() -> None:
         FAST.fit(x, np.arange(150) % 3)
     with pytest.raises(ValueError, match="one class"):
         FAST.fit(x, np.zeros(150))
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept"), [(0.25, 6), (0.5, 12), (0.49, 11), (1.0, 24), (0.01, 1), (1, 1), (np.int64(3), 3), (99, 24)]
+)
+def test_a_share_of_the_features_is_one_as_in_scikit_learns_rfe(asked, kept) -> None:
+    x, y = _data()
+    few = DeepClassifier(members=2, max_epochs=2)
+    ours = GradientLossRFE(few, n_features_to_select=asked, importance="loss", step=0.9, fine_below=0).fit(x, y)
+    assert ours.get_support().sum() == kept
+    if kept > 1 and asked != 99:
+        theirs = RFE(LogisticRegression(), n_features_to_select=asked, step=0.9).fit(x, y)
+        assert theirs.get_support().sum() == kept
+
+
+@pytest.mark.parametrize("asked", [0, -1, 1.5, 0.0, -0.5, True, False, "a", None, np.nan, np.inf])
+def test_a_number_of_features_that_is_none_is_refused(asked) -> None:
+    x, y = _data()
+    with pytest.raises(InvalidParameterError, match="n_features_to_select"):
+        GradientLossRFE(FAST, n_features_to_select=asked).fit(x, y)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("importance", "shap"), ("aggregate", "median"), ("dropout_masks", -1), ("pairwise", "no"), ("copies", -0.1),
+        ("memory", 1.0), ("step", 0.0), ("step", 1), ("fine_below", -1), ("fine_step", 0), ("clusters", 0),
+        ("random_state", "a"),
+    ],
+)  # fmt: skip
+def test_a_parameter_without_a_meaning_is_refused_by_name(name, value) -> None:
+    with pytest.raises(InvalidParameterError, match=f"'{name}' parameter of GradientLossRFE"):
+        GradientLossRFE(FAST, **{name: value}).fit(*_data())
+
+
+@pytest.mark.parametrize("estimator", [LogisticRegression(), RandomForestClassifier(), DeepClassifier, "a", 1])
+def test_an_estimator_without_gradients_is_refused_with_what_is_needed(estimator) -> None:
+    with pytest.raises(InvalidParameterError, match=r"gradients of neural networks.*None or a .*DeepClassifier"):
+        GradientLossRFE(estimator).fit(*_data())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_value_that_is_not_finite_is_refused(value) -> None:
+    x, y = _data()
+    x[3, 5] = value
+    with pytest.raises(ValueError, match=r"contains (NaN|infinity)"):
+        GradientLossRFE(FAST).fit(x, y)
+
+
+def test_one_class_or_three_are_refused() -> None:
+    x, _ = _data()
+    with pytest.raises(ValueError, match="one class"):
+        GradientLossRFE(FAST).fit(x, np.zeros(150))
+    with pytest.raises(ValueError, match="binary"):
+        GradientLossRFE(FAST).fit(x, np.arange(150) % 3)

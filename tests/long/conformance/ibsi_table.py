@@ -28,9 +28,9 @@ _INTRODUCTION = """\
 # IBSI
 
 `make ibsi` writes this page from IBSI 1's reference set (Zwanenburg et al., Radiology 2020; not part of this
-repository: `LUNGSTAGE_DATA` names the folder with its `ibsi/`), and `test_ibsi.py` holds the code to each
-line. A value agrees when it lies within IBSI's tolerance of the consensus, rounded as the consensus is. The CT is
-measured from DICOM as any patient's. To repeat it:
+repository: `LUNGSTAGE_DATA` names the folder with its `ibsi/`), and
+`tests/appliance/radiomics/test_ibsi.py` holds the code to each line. A value agrees when it lies within IBSI's
+tolerance of the consensus, rounded as the consensus is. The CT is measured from DICOM as any patient's. To repeat it:
 
 ```sh
 {commands}

@@ -49,7 +49,7 @@ def test_every_content_item_that_varies_is_explained_and_no_note_is_left_over() 
 
 READERS = [
     *(ROOT / "appliance" / "dicom").glob("*.py"),
-    *(ROOT / "appliance" / name for name in ("covariates.py", "headers.py")),
+    *(ROOT / "appliance" / name for name in ("staging/covariates.py", "report/headers.py")),
 ]  # fmt: skip
 # Elements of what is written, in appliance/report/headers.py.
 WRITTEN = {

@@ -1,0 +1,65 @@
+"""Jobs whose case is no longer in the inbox under its key: held, or closed for the one that took their place."""
+
+from __future__ import annotations
+
+from lungstage.appliance.config.logs import logger
+from lungstage.appliance.contract.errors import Reason, ReasonCode
+from lungstage.appliance.daemon.open_cases import OpenCases
+from lungstage.appliance.intake.study_index import StudyIndex
+from lungstage.appliance.state.ledger import Ledger
+
+_GONE = Reason(ReasonCode.NO_DICOM, "The files of this case are no longer in the inbox.")
+
+
+class Absence:
+    """Settles the jobs of cases that are not there.
+
+    Parameters
+    ----------
+    ledger, cases, index
+        Where the jobs are kept, what is kept of their cases, and what is there.
+
+    Attributes
+    ----------
+    is_open
+        Whether a job waits for the one that takes its place, or for what was there at the start.
+    """
+
+    def __init__(self, ledger: Ledger, cases: OpenCases, index: StudyIndex) -> None:
+        self._ledger, self._cases, self._index = ledger, cases, index
+        self._held: set[int] = set()
+        self._began: float | None = None  # when what was there at the start had been seen
+        self.is_open = False
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self._held.clear()
+        self._began = None
+
+    def settle(self, now: float, unread_since: float | None) -> None:
+        """Close or hold the jobs whose case is no longer there under its old key.
+
+        Nothing is absent as long as files that were there at the start are still to be read: all of them are, where
+        another release must read them anew.
+        """
+        self._began = now if self._began is None else self._began
+        self.is_open = unread_since is not None and unread_since <= self._began
+        if self.is_open:
+            return
+        absent = [row for row in self._ledger.jobs.unanswered() if row[1] not in self._index]
+        self._held &= {job_id for job_id, _, _ in absent}
+        for job_id, key, anchor in absent:
+            if job_id in self._held:
+                continue
+            home = self._index.home(anchor)
+            successor = None if home is None else self._ledger.jobs.of_case(home)
+            if home is not None and successor is None:  # its case could not be examined yet
+                self.is_open = True
+                continue
+            self._cases.pop(key, None)
+            if successor is not None:
+                self._ledger.supersede(job_id, successor.id)
+                continue
+            self._ledger.hold(job_id, _GONE, content=None)
+            self._held.add(job_id)
+            logger.warning("held", extra={"job": job_id, "code": _GONE.code})

@@ -1,0 +1,183 @@
+"""The examination of a case, and what follows for its job: waiting, held, refused, or ready with a plan to be staged.
+
+A refusal is pronounced only on a case that has come to rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from lungstage.appliance.config.logs import defect, logger
+from lungstage.appliance.config.settings import Settings
+from lungstage.appliance.contract.errors import (
+    DefectError,
+    ExhaustedError,
+    Held,
+    Reason,
+    ReasonCode,
+    Refused,
+    Unavailable,
+)
+from lungstage.appliance.daemon.open_cases import OpenCase, OpenCases
+from lungstage.appliance.dicom.cases import Case
+from lungstage.appliance.intake.study_index import StudyIndex
+from lungstage.appliance.state.job import IN_HAND_STATES, Job, JobState
+from lungstage.appliance.state.ledger import Ledger
+from lungstage.appliance.workers.messages import SealedPlan
+
+
+class Prepare(Protocol):
+    """Shape of :func:`staging.pipeline.prepare`, over the bundle in use, and its plan sealed."""
+
+    def __call__(  # noqa: D102
+        self, case: Case, *, settled: bool, roi_name: str | None, match_by_geometry: bool
+    ) -> SealedPlan: ...
+
+
+class Examiner:
+    """Examines the cases of one index, one at a time; for its parameters see :class:`daemon.cases.Cases`."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        cases: OpenCases,
+        settings: Settings,
+        index: StudyIndex,
+        prepare: Prepare,
+        clock: Callable[[], float],
+        is_canary: Callable[[Case], bool],
+    ) -> None:
+        self._ledger, self._cases, self._settings, self._index = ledger, cases, settings, index
+        self._prepare, self._clock, self._is_canary = prepare, clock, is_canary
+
+    def examine(self, entry: OpenCase, *, settled: bool) -> bool:
+        """Examine a case, of which an end counts as an end once it has settled; True when its job became ready."""
+        now = self._clock()
+        job = self._ledger.jobs.of_case(entry.key)
+        if job is not None and job.state in IN_HAND_STATES:
+            entry.due = now + self._settings.retry_seconds
+            return False
+        if entry.case is None:
+            case = self._index.case(entry.key)
+            if case is None:  # the next look will find it gone
+                entry.due = None
+                return False
+            entry.take(case)
+        if self.is_answered(entry, job):
+            del self._cases[entry.key]
+            return False
+        try:
+            plan = self._prepare(
+                entry.at_hand,
+                settled=settled,
+                roi_name=self._settings.roi_name,
+                match_by_geometry=self._settings.match_by_geometry,
+            )
+        except (Held, Refused) as error:
+            entry.examined_at = self._clock()
+            entry.cost = entry.examined_at - now
+            entry.due = None if settled else entry.changed_at + self._settings.case_settle_seconds
+            self._not_ready(entry, job, error, settled)
+        except (Unavailable, OSError) as error:
+            logger.warning("examination_unavailable", extra=_about(entry) | {"error": type(error).__name__})
+            entry.due = now + self._settings.retry_seconds
+        except Exception as error:
+            self._failed(entry, job, error)
+        else:
+            entry.due = entry.report_at = None
+            return self._ready(entry, job, plan)
+        return False
+
+    def is_answered(self, entry: OpenCase, job: Job | None) -> bool:
+        """Whether the last word about a case was about what it holds now.
+
+        Another release may read the same files otherwise, and so have another digest for them. What it answered stands
+        all the same, as long as nothing has come since.
+        """
+        if job is None or not job.closed:
+            return False
+        if job.content == entry.content:
+            return True
+        moment = job.created_at if job.reader != self._index.reader else None
+        return moment is not None and not self._index.came_after(entry.at_hand, moment)
+
+    def _open(self, entry: OpenCase, job: Job | None) -> Job:
+        """Return the case's job, a new one where there is none or it is closed."""
+        if job is not None and not job.closed:
+            return job
+        case = entry.at_hand
+        anchor = case.headers[0].sop_instance_uid
+        return self._ledger.open_job(
+            case.key, case.study_instance_uid, case.series_instance_uid, anchor, canary=self._is_canary(case)
+        )
+
+    def _ready(self, entry: OpenCase, job: Job | None, plan: SealedPlan) -> bool:
+        own = job if job is not None and not job.closed else None
+        twin = self._ledger.jobs.answering(plan.fingerprint, other_than=None if own is None else own.id)
+        if twin is not None:
+            if own is not None:
+                self._ledger.supersede(own.id, twin.id)
+                entry.plan = None
+            elif job is not None and job.id == twin.id:
+                self._ledger.note_content(job.id, entry.content)
+                del self._cases[entry.key]
+            return False
+        own = self._open(entry, job)
+        self._ledger.ready(
+            own.id,
+            content=entry.content,
+            fingerprint=plan.fingerprint,
+            reader=self._index.reader,
+            bundle_digest=self._cases.bundle_digest,
+            instances=plan.instances,
+        )
+        entry.plan = plan
+        logger.info("ready", extra=_about(entry) | {"job": own.id})
+        return True
+
+    def _not_ready(self, entry: OpenCase, job: Job | None, error: Held | Refused, settled: bool) -> None:
+        if job is not None and not settled:
+            answered = job.state is JobState.REFUSED and job.content == entry.content
+            if job.closed or answered:
+                return  # what was said stands until the case has come to rest
+        job = self._open(entry, job)
+        entry.plan = None
+        if settled and isinstance(error, Refused):
+            entry.report_at = None
+            self._refuse(entry, job, error.reason)
+        elif job.state is JobState.HELD and job.content == entry.content:
+            self._ledger.hold(job.id, error.reason, content=entry.content)
+        else:
+            self._ledger.wait(job.id, error.reason, content=entry.content)
+            entry.report_at = entry.changed_at + self._settings.report_after_seconds
+
+    def _refuse(self, entry: OpenCase, job: Job, reason: Reason) -> None:
+        if (job.state, job.content, job.reason) != (JobState.REFUSED, entry.content, reason):
+            self._ledger.refuse(job.id, reason, content=entry.content)
+            logger.warning("refused", extra=_about(entry) | {"job": job.id, "code": reason.code})
+
+    def _failed(self, entry: OpenCase, job: Job | None, error: Exception) -> None:
+        entry.failures += 1
+        if isinstance(error, ExhaustedError):
+            logger.error("limits_exceeded", extra=_about(entry) | {"why": str(error)})
+        else:
+            logger.error("examination_defect", extra=_about(entry) | defect(error))
+        if entry.failures < self._settings.max_attempts:
+            entry.due = self._clock() + self._settings.retry_seconds * 2**entry.failures
+            return
+        entry.due = entry.report_at = entry.plan = None
+        self._refuse(entry, self._open(entry, job), given_up(entry.failures, error))
+
+
+def given_up(attempts: int, error: BaseException) -> Reason:
+    """Why a job is given up that never came to an answer: over its limits, or by a defect of ours."""
+    if isinstance(error, ExhaustedError):
+        return Reason(ReasonCode.LIMITS_EXCEEDED, f"This case was given up after {attempts} attempts. {error}")
+    name = error.defect["error"] if isinstance(error, DefectError) else type(error).__name__
+    sentence = f"lungstage failed {attempts} times over this case ({name}); the log says where."
+    return Reason(ReasonCode.INTERNAL_ERROR, sentence)
+
+
+def _about(entry: OpenCase) -> dict[str, object]:
+    return {"study": entry.at_hand.study_instance_uid, "series": entry.at_hand.series_instance_uid}

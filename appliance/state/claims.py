@@ -1,0 +1,120 @@
+"""Jobs in hand: claimed under a lease, answered, delivered or given back; and what is fixed when one is claimed.
+
+A report's date, and the report that it names as the one before it, are fixed by content and bundle when these are
+first claimed, so that a report that is made again is the same, byte for byte.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import astuple
+from datetime import timedelta
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from lungstage.appliance.contract.case import Predecessor
+from lungstage.appliance.state import audit_entries as entries
+from lungstage.appliance.state.job import IN_HAND_STATES, Job, JobState
+from lungstage.appliance.state.jobs import among, job_of
+from lungstage.appliance.state.ledger import Ledger
+
+
+class Claims:
+    """The jobs in hand of one ledger."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger, self._db = ledger, ledger.database
+
+    def claim(self, lease: timedelta, bundle_digest: str | None = None) -> Job | None:
+        """Take the ready job that was tried least recently, or None.
+
+        Parameters
+        ----------
+        lease
+            How long it belongs to whoever takes it.
+        bundle_digest
+            The bundle that it must have been planned for; None where that does not matter.
+        """
+        now = self._ledger.now()
+        sql = (
+            "UPDATE jobs SET state = :claimed, attempts = attempts + 1, claimed_at = :now, updated_at = :now,"
+            " lease_until = :until, created_at = coalesce((SELECT created_at FROM reports WHERE"
+            " reports.fingerprint = jobs.fingerprint AND reports.bundle_digest = jobs.bundle_digest), :here)"
+            " WHERE id = (SELECT id FROM jobs WHERE state = :ready"
+            " AND (:bundle IS NULL OR bundle_digest = :bundle) ORDER BY claimed_at NULLS FIRST, id LIMIT 1)"
+            " RETURNING *"
+        )
+        values = {
+            "claimed": JobState.CLAIMED,
+            "ready": JobState.READY,
+            "bundle": bundle_digest,
+            "now": now.isoformat(),
+            # A DICOM date is a local one; kept with its offset, it stays the same when the zone changes.
+            "here": now.astimezone().isoformat(),
+            "until": (now + lease).isoformat(),
+        }
+        with self._db.transaction():
+            rows = self._db.query(sql, values)
+            if not rows:
+                return None
+            job = job_of(rows[0])
+            # What it delivered itself, before it was requeued, it did for other content or under another bundle.
+            former = _report(job) if job.sr_path is not None else self._older(job)
+            fixed = (job.fingerprint, job.bundle_digest, rows[0]["created_at"], former and json.dumps(astuple(former)))
+            self._db.query("INSERT OR IGNORE INTO reports VALUES (?, ?, ?, ?)", fixed)
+        return job
+
+    def predecessor(self, job: Job) -> Predecessor | None:
+        """Return the report that a claimed job's report follows, the same whenever it is made again."""
+        sql = "SELECT predecessor FROM reports WHERE fingerprint = ? AND bundle_digest = ? AND predecessor IS NOT NULL"
+        fixed = self._db.query(sql, (job.fingerprint, job.bundle_digest))
+        return Predecessor(*json.loads(fixed[0][0])) if fixed else self._older(job)
+
+    def _older(self, job: Job) -> Predecessor | None:
+        older = self._ledger.jobs.delivered_before(job)
+        return None if older is None else _report(older)
+
+    def report_ready(
+        self,
+        job_id: int,
+        outcome: Mapping[str, Any],
+        sr_sop_instance_uid: str,
+        sr_series_instance_uid: str,
+        documents: Mapping[str, str] = MappingProxyType({}),
+    ) -> Job:
+        """Keep the answer; its documents, SHA-256 by name, are about to be delivered."""
+        before = self._ledger.jobs.get(job_id)
+        columns = {
+            "outcome": json.dumps(outcome, allow_nan=False),
+            "sr_sop_instance_uid": sr_sop_instance_uid,
+            "sr_series_instance_uid": sr_series_instance_uid,
+            "sr_path": before.sr_path if before and before.sr_sop_instance_uid == sr_sop_instance_uid else None,
+        }
+        answer = entries.answer(outcome)
+        return self._ledger.move(job_id, JobState.REPORT_READY, columns, answer=answer, documents=dict(documents))
+
+    def delivered(self, job_id: int, sr_path: Path, documents: Mapping[str, str] = MappingProxyType({})) -> Job:
+        """Record that the report lies in the outbox, with the SHA-256 of each document by name."""
+        columns = {"sr_path": os.fspath(sr_path), "attempts": 0}
+        return self._ledger.move(job_id, JobState.DELIVERED, columns, documents=dict(documents))
+
+    def release(self, job_id: int, *, counted: bool) -> Job:
+        """Give a job in hand back; ``counted`` where the attempt failed by a defect of ours."""
+        with self._db.transaction():
+            if not counted:
+                self._db.query("UPDATE jobs SET attempts = max(attempts - 1, 0) WHERE id = ?", (job_id,))
+            return self._ledger.move(job_id, JobState.READY, {}, "released", counted=counted)
+
+    def release_all(self) -> int:
+        """Give back every job in hand, uncounted: whoever held them is gone, and that is no job's doing; count them."""
+        sql = f"SELECT id FROM jobs WHERE {among(IN_HAND_STATES)} ORDER BY id"  # noqa: S608
+        return len([self.release(row[0], counted=False) for row in self._db.query(sql)])
+
+
+def _report(job: Job) -> Predecessor | None:
+    if job.sr_series_instance_uid is None or job.sr_sop_instance_uid is None:
+        return None
+    return Predecessor(job.study_instance_uid, job.sr_series_instance_uid, job.sr_sop_instance_uid)

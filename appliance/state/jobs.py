@@ -1,0 +1,174 @@
+"""The ledger as it is looked at: which jobs there are, and where each stands."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from lungstage.appliance.contract.errors import Reason, ReasonCode
+from lungstage.appliance.state.database import DatabaseReader
+from lungstage.appliance.state.job import IN_HAND_STATES, OPEN_STATES, WAITING_STATES, Job, JobState
+
+
+def utc_now() -> datetime:
+    """Return the present moment, with its time zone."""
+    return datetime.now(UTC)
+
+
+WAITS_SINCE = "coalesce(waiting_since, opened_at)"
+"""SQL for since when a job waits: the column may be younger than the job."""
+
+_FIELDS = frozenset(field.name for field in fields(Job))
+
+
+def among(states: Iterable[JobState]) -> str:
+    """Return SQL for being in one of some states."""
+    return "state IN ({})".format(", ".join(f"'{state}'" for state in states))
+
+
+# What was taken away again will not arrive; nobody need be told of it for ever.
+_MAY_ARRIVE = f"NOT canary AND {among(WAITING_STATES)} AND reason_code IS NOT '{ReasonCode.NO_DICOM}'"
+
+
+class Jobs:
+    """The jobs of one state folder, to be looked at.
+
+    Parameters
+    ----------
+    database
+        Where they are kept.
+    now
+        Source of the time of day.
+    """
+
+    def __init__(self, database: DatabaseReader, now: Callable[[], datetime] = utc_now) -> None:
+        self._db, self._now = database, now
+
+    # For whoever asks how things stand
+
+    def get(self, job_id: int) -> Job | None:
+        """Return the job of that number."""
+        return self._first("id = ?", job_id)
+
+    def find(
+        self,
+        *,
+        states: Sequence[JobState] = (),
+        study: str | None = None,
+        since: datetime | None = None,
+        limit: int | None = None,
+    ) -> tuple[Job, ...]:
+        """Return jobs but the daemon's own canaries, oldest first.
+
+        Parameters
+        ----------
+        states
+            Only those in one of them; all where none is named.
+        study
+            Only those of this Study Instance UID.
+        since
+            Only those that have changed since then; with its time zone.
+        limit
+            The newest so many of these.
+        """
+        where = ["NOT canary"]
+        values: list[object] = []
+        if states:
+            where.append(among(states))
+        if study is not None:
+            where.append("study_instance_uid = ?")
+            values.append(study)
+        if since is not None:
+            where.append("updated_at >= ?")
+            values.append(since.astimezone(UTC).isoformat())
+        return self._all(f"{' AND '.join(where)} ORDER BY id DESC LIMIT ?", *values, -1 if limit is None else limit)[
+            ::-1
+        ]
+
+    def newest_of_study(self, study_instance_uid: str) -> Job | None:
+        """Return the newest job of a study."""
+        return self._first("study_instance_uid = ? ORDER BY id DESC", study_instance_uid)
+
+    def counts(self) -> dict[JobState, int]:
+        """Return how many jobs there are in each state that any is in."""
+        rows = self._db.query("SELECT state, count(*) FROM jobs WHERE NOT canary GROUP BY state")
+        return {JobState(state): n for state, n in rows}
+
+    def newest_change(self) -> datetime | None:
+        """Return when a job changed last."""
+        return _moment(self._db.query("SELECT max(updated_at) FROM jobs")[0][0])
+
+    def oldest_waiting(self) -> Job | None:
+        """Return the job that has waited longest for something that may still arrive."""
+        return self._first(f"{_MAY_ARRIVE} ORDER BY {WAITS_SINCE}, id")
+
+    def long_waiting(self, age: timedelta) -> tuple[Job, ...]:
+        """Return the jobs that have waited for longer than `age` without being told of."""
+        before = (self._now() - age).isoformat()
+        return self._all(f"{_MAY_ARRIVE} AND alerted_at IS NULL AND {WAITS_SINCE} < ? ORDER BY id", before)
+
+    def overdue(self) -> int:
+        """Count the jobs that have been in hand for longer than their lease."""
+        sql = f"SELECT count(*) FROM jobs WHERE {among(IN_HAND_STATES)} AND lease_until < ?"  # noqa: S608
+        return int(self._db.query(sql, (self._now().isoformat(),))[0][0])
+
+    # For whoever decides what happens next
+
+    def of_case(self, case_key: str) -> Job | None:
+        """Return the newest job of a case."""
+        return self._first("case_key = ? ORDER BY id DESC", case_key)
+
+    def answering(self, fingerprint: str, *, other_than: int | None = None) -> Job | None:
+        """Return the job that has answered a content, or is about to."""
+        states = (JobState.DELIVERED, JobState.REFUSED, JobState.READY, *IN_HAND_STATES)
+        found = self._all(f"fingerprint = ? AND id IS NOT ? AND {among(states)} ORDER BY id", fingerprint, other_than)
+        return next((job for job in found if not job.superseded), None)
+
+    def unanswered(self) -> tuple[tuple[int, str, str], ...]:
+        """Return number, case key and anchor of every job that depends on what lies in the inbox."""
+        sql = f"SELECT id, case_key, anchor FROM jobs WHERE {among(OPEN_STATES)} ORDER BY id"  # noqa: S608
+        return tuple((row[0], row[1], row[2]) for row in self._db.query(sql))
+
+    def requeued(self) -> frozenset[str]:
+        """Return the keys of the cases that somebody asked to have examined afresh."""
+        sql = "SELECT case_key FROM jobs WHERE content IS NULL AND state = ?"
+        return frozenset(row[0] for row in self._db.query(sql, (JobState.WAITING,)))
+
+    def any_ready(self) -> bool:
+        """Whether a job waits to be claimed."""
+        return bool(self._db.query("SELECT EXISTS (SELECT 1 FROM jobs WHERE state = ?)", (JobState.READY,))[0][0])
+
+    def delivered_before(self, job: Job) -> Job | None:
+        """Return the case's last job before this one that delivered a report."""
+        # The plus keeps SQLite from going through all that were ever delivered instead of the case's own.
+        where = "case_key = ? AND id < ? AND +state = ? AND sr_series_instance_uid IS NOT NULL ORDER BY id DESC"
+        return self._first(where, job.case_key, job.id, JobState.DELIVERED)
+
+    def _all(self, where: str, *values: object) -> tuple[Job, ...]:
+        return tuple(map(job_of, self._db.query(f"SELECT * FROM jobs WHERE {where}", values)))  # noqa: S608
+
+    def _first(self, where: str, *values: object) -> Job | None:
+        return next(iter(self._all(f"{where} LIMIT 1", *values)), None)
+
+
+def job_of(row: sqlite3.Row) -> Job:
+    """Read a row of the table of jobs."""
+    state, code, outcome = JobState(row["state"]), row["reason_code"], row["outcome"]
+    since = (row["waiting_since"] or row["opened_at"]) if state in WAITING_STATES else None
+    read: dict[str, Any] = {
+        "state": state,
+        "reason": None if code is None else Reason(ReasonCode(code), row["reason_message"]),
+        **{name: _moment(row[name]) for name in ("opened_at", "created_at", "updated_at")},
+        "waiting_since": _moment(since),
+        "outcome": None if outcome is None else json.loads(outcome),
+        "canary": bool(row["canary"]),
+    }
+    return Job(**{name: row[name] for name in _FIELDS - read.keys()}, **read)
+
+
+def _moment(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)

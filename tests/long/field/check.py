@@ -1,0 +1,111 @@
+"""``make field``: judges lungstage on every field case, and writes docs/field-cases.md.
+
+The cases and their judge lie with the data (``$LUNGSTAGE_DATA/field-cases``). Exit status 0 only where every case was
+judged and none is wrong.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.conftest import ROOT
+from tests.long.field import writers
+
+PAGE = ROOT / "docs" / "field-cases.md"
+_RIGHT = {
+    "mask": "measured: the true mask and HU",
+    "refuse": "refused",
+    "mask-or-refuse": "measured as the truth, or refused",
+    "any": "either",
+}
+_INTRODUCTION = """\
+# Field cases
+
+Files as people really have them: each case rebuilds what a public report describes, on a phantom whose true mask and HU
+are known. `make field` makes every study, has `lungstage measure` answer, holds the answer to the truth and writes this
+page (the cases lie with the data that `LUNGSTAGE_DATA` names, and are no part of this repository). Some are written by
+the tools themselves: dcmqi, rt-utils, pydicom-seg and plastimatch, which the target installs.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What came out of one case."""
+
+    name: str
+    is_right: bool
+    said: str
+
+
+def folder() -> Path:
+    """Return where the cases lie; ends the program in words where they do not."""
+    found = Path(os.environ.get("LUNGSTAGE_DATA", ROOT.parent / "shared" / "data")) / "field-cases"
+    if not (found / "check.py").is_file():
+        sys.exit(f"There are no field cases in {found}; set LUNGSTAGE_DATA to the folder of the data.")
+    return found
+
+
+def judge(cases: Path, name: str, environment: dict[str, str]) -> Verdict:
+    """Have one case judged; one that was not judged counts as wrong."""
+    command = [sys.executable, str(cases / "check.py"), name]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
+    line = next((line for line in done.stdout.splitlines() if f"{name} |" in line), "")
+    said = line.partition("|")[2].strip() or f"not judged: {done.stderr.strip()[-300:]}"
+    return Verdict(name, line.startswith("right") and done.returncode == 0, said)
+
+
+def kind(script: Path) -> str:
+    """Return what a case says of itself."""
+    text = ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or ""
+    return " ".join(text.partition("Kind:")[2].partition("\nRight:")[0].split())
+
+
+def page(cases: Path, index: dict[str, dict[str, str]], verdicts: list[Verdict]) -> str:
+    """Write the table: what each case is, where it was reported, what is right, and what lungstage said."""
+    wrong = sum(not verdict.is_right for verdict in verdicts)
+    lines = [_INTRODUCTION, f"{len(verdicts)} cases, {wrong} not right.", ""]
+    lines += ["| case | what it is | reported in | right is | lungstage | |", "|---|---|---|---|---|---|"]
+    for verdict in verdicts:
+        about = index[verdict.name]
+        cells = (verdict.name, kind(cases / "cases" / f"{verdict.name}.py"), about["source"], _RIGHT[about["right"]])
+        mark = "right" if verdict.is_right else "**wrong**"
+        lines.append("| " + " | ".join(_cell(cell) for cell in (*cells, verdict.said, mark)) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+def main() -> None:
+    """Judge all, or those that are named."""
+    cases = folder()
+    index = json.loads((cases / "cases.json").read_text(encoding="utf-8"))
+    names = sys.argv[1:] or sorted(index)
+    environment = {
+        **os.environ,
+        **writers.variables(),
+        "LUNGSTAGE": str(Path(sys.executable).with_name("lungstage")),
+        "BUNDLE": str(ROOT / "models" / "lung1-stage"),
+    }
+    verdicts = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for verdict in pool.map(lambda name: judge(cases, name, environment), names):
+            print("right  " if verdict.is_right else "WRONG  ", verdict.name, "|", verdict.said, flush=True)
+            verdicts.append(verdict)
+    if names == sorted(index):
+        PAGE.write_text(page(cases, index, verdicts), encoding="utf-8")
+    wrong = sum(not verdict.is_right for verdict in verdicts)
+    print(f"{wrong} not right, 0 skipped")
+    sys.exit(wrong > 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""An outbox that somebody plays tricks with, and the real daemon that delivers into it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pydicom
+import pytest
+
+from lungstage.appliance.staging import phantom
+from tests.system.test_run import lungstage, running, tolerant_bundle  # noqa: F401
+
+STUDIES = ("linked", "piped", "free")
+
+
+@pytest.mark.slow
+def test_links_and_pipes_in_the_way_cost_their_own_study_and_nothing_else(
+    tmp_path: Path,
+    tolerant_bundle: Path,  # noqa: F811
+) -> None:
+    names = {}
+    for study in STUDIES:
+        phantom.write_study(tmp_path / study, study)
+        staged = lungstage(
+            "stage", tmp_path / study, "--bundle", tolerant_bundle, "--out", tmp_path / f"{study} once", "--json"
+        )
+        names[study] = Path(json.loads(staged.stdout)["sr"]).name
+    precious = tmp_path / "precious"
+    precious.write_text("somebody's")
+    outbox = tmp_path / "outbox"
+    outbox.mkdir()
+    (outbox / names["linked"]).symlink_to(precious)
+    os.mkfifo(outbox / names["piped"])
+    os.mkfifo(outbox / f".{names['piped']}.part")
+    with running(tmp_path, tolerant_bundle) as appliance:
+        for study in STUDIES:
+            shutil.copytree(tmp_path / study, appliance.inbox / study)
+        appliance.until(lambda: all(job["state"] in ("delivered", "refused") for job in appliance.jobs()), 60)
+        jobs = appliance.jobs()
+        assert sorted(job["state"] for job in jobs) == ["delivered", "refused", "refused"]
+        assert {job["reason"]["code"] for job in jobs if job["reason"]} == {"internal_error"}
+        assert pydicom.dcmread(outbox / names["free"]).SOPInstanceUID in names["free"]
+        assert precious.read_text() == "somebody's"
+
+        (outbox / names["linked"]).unlink()
+        (outbox / names["piped"]).unlink()
+        for job in jobs:
+            if job["state"] == "refused":
+                assert lungstage("requeue", job["id"], "--state", tmp_path / "state").returncode == 0
+        appliance.until(lambda: [job["state"] for job in appliance.jobs()] == ["delivered"] * 3, 60)
+        appliance.stop()
+    assert {path.name for path in outbox.glob("SR-*.dcm")} == {*names.values()}
+    assert precious.read_text() == "somebody's"
