@@ -66,7 +66,7 @@ _SILENT = frozenset({"", "GTV", "NONE", "UNDEFINED", "UNKNOWN"})  # types that s
 _JOINING = frozenset(" _-.,:()[]/^")  # signs that part words and say nothing
 _TOGETHER = frozenset("+&")
 
-_BEFORE_A_CAPITAL = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_BEFORE_A_CAPITAL = re.compile(r"(?<=[a-z])(?=[A-Z])(?!GTV)")  # iGTV is another thing than GTV
 _BEHIND_GTV = re.compile(r"(?i)(?<![a-z])(gtv)(?=[a-z])")
 _PARTS = re.compile(r"[^\W\d_]+|\d+|[\W_]")
 
@@ -176,7 +176,7 @@ def _is_plainly_numbered(words: Sequence[str]) -> bool:
 
 
 def _may_be_difference(parts: Sequence[str]) -> bool:
-    """Whether lung and tumour stand so that one may be taken from the other: "GTV-Lung", "LungGTV"."""
+    """Whether lung and tumour stand so that one may be taken from the other: "GTV-Lung", "Lung GTV"."""
     lung, gtv = (parts.index(word) if word in parts else len(parts) for word in ("lung", "gtv"))
     tumour = min([gtv, *(k for k, part in enumerate(parts) if part in _NOUNS)])
     return (lung < gtv < len(parts)) or (tumour < lung < len(parts) and "-" in parts[tumour:lung])

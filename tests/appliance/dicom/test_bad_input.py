@@ -689,7 +689,9 @@ def test_one_of_several_segments_is_chosen_by_its_code(kind: str, order: tuple[s
     study.rois = [_segments(study, {name: masks[name] for name in order}, kind)]
     assert measured(study.write(tmp_path / "both"))["features"] == alone["features"]
     named = measured(tmp_path / "both", roi_name="nodes")
-    assert named["roi"] == {"name": "Nodes", "voxels": 48, "volume_mm3": pytest.approx(48 * 3.75)}
+    assert (named["roi"]["name"], named["roi"]["voxels"]) == ("Nodes", 48)
+    assert named["roi"]["volume_mm3"] == pytest.approx(48 * 3.75)
+    assert named["roi"]["others"] == [{"number": order.index("Tumour") + 1, "name": "Tumour"}]
 
 
 def test_fractional_with_nothing_but_whole_voxels_is_read(tmp_path: Path) -> None:
