@@ -48,6 +48,7 @@ class ReasonCode(StrEnum):
     ROI_NOT_FOUND = "roi_not_found"
     ROI_AMBIGUOUS = "roi_ambiguous"
     ROI_DISAGREE = "roi_disagree"
+    ROI_REJECTED = "roi_rejected"
     ROI_EMPTY = "roi_empty"
     ROI_TOO_SMALL = "roi_too_small"
     ROI_UNREADABLE = "roi_unreadable"

@@ -223,11 +223,12 @@ class Dispatcher(Source):
 
 
 def _discreet(outcome: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Leave out the region's name where it could be a person's; the report bears it."""
+    """Leave out the region's name where it could be a person's, and those of the others; the report bears them."""
     roi = outcome.get("roi")
-    if not roi or may_be_told(roi["name"]):
+    if not roi:
         return outcome
-    return {**outcome, "roi": {**roi, "name": None}}
+    others = [{**other, "name": None} for other in roi.get("others", ())]
+    return {**outcome, "roi": {**roi, "name": roi["name"] if may_be_told(roi["name"]) else None, "others": others}}
 
 
 def pause_after(failures: int, settings: Settings) -> float:

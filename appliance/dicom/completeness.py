@@ -22,8 +22,9 @@ from lungstage.appliance.dicom.linking import Link, link_of, listed_of, named_by
 from lungstage.appliance.dicom.names import the_region
 from lungstage.appliance.dicom.pixel_grid import run_through_centres
 from lungstage.appliance.dicom.placing import Item, Placed, listed_and_here, missing, place
-from lungstage.appliance.dicom.roi import Outline, Region, SegmentFrame, prove_outlines
+from lungstage.appliance.dicom.region import Outline, Region, SegmentFrame
 from lungstage.appliance.dicom.stack import Stack
+from lungstage.appliance.dicom.structure_set import prove_outlines
 
 # A SEG's own step (mm) that differs by more from that of the slices was drawn on others.
 _STEP_SHARE = 0.02

@@ -98,6 +98,8 @@ class RoiHeader:
         does not say.
     frames_of_reference
         Those in which the regions are defined.
+    approval
+        Approval Status: APPROVED, UNAPPROVED or REJECTED; empty where the object does not say.
     referenced_studies
         Studies that it says its images belong to, where it says so.
     patient_key, name_key, birth_key
@@ -119,6 +121,7 @@ class RoiHeader:
     referenced_studies: tuple[str, ...] = ()
     name_key: tuple[str, ...] = field(default=(), compare=False)
     birth_key: str = field(default="", compare=False)
+    approval: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,6 +136,11 @@ def _referenced(items: Iterable[Dataset]) -> tuple[str, ...]:
     return _unique(as_uid(text(item, "ReferencedSOPInstanceUID")) for item in items)
 
 
+def _approval(dataset: Dataset) -> str:
+    status = text(dataset, "ApprovalStatus").upper()
+    return status if status in ("APPROVED", "UNAPPROVED", "REJECTED") else ""
+
+
 def _bounded(header: RoiHeader) -> RoiHeader:
     """Refuse an object that names more than any study holds."""
     count = len(header.image_references) + sum(1 + len(instances) for _, instances in header.listed)
@@ -157,12 +162,17 @@ def _structure_set_header(dataset: Dataset, path: Path, key: bytes) -> RoiHeader
     rois, items = sequence(dataset, "StructureSetROISequence"), sequence(dataset, "ROIContourSequence")
     contours = [contour for item in items for contour in sequence(item, "ContourSequence")]
     frames = [frame_numbers(image) for c in contours for image in sequence(c, "ContourImageSequence")]
+    offsets = [str(contour.get("ContourOffsetVector") or "") for contour in contours]
+    observed = sequence(dataset, "RTROIObservationsSequence")
     digest = _digest(
         [[text(roi, k) for k in ("ROINumber", "ROIName", "ReferencedFrameOfReferenceUID")] for roi in rois],
         [(text(item, "ReferencedROINumber"), len(sequence(item, "ContourSequence"))) for item in items],
         [(text(contour, "ContourGeometricType"), contour_data(contour)) for contour in contours],
         [_referenced(sequence(contour, "ContourImageSequence")) for contour in contours],
         *([frames] if any(frames) else []),
+        *([offsets] if any(offsets) else []),
+        [[text(item, keyword) for keyword in ("ReferencedROINumber", "RTROIInterpretedType")] for item in observed],
+        _approval(dataset),
     )
     return RoiHeader(
         **_identity(dataset, path, digest, key),
@@ -175,6 +185,7 @@ def _structure_set_header(dataset: Dataset, path: Path, key: bytes) -> RoiHeader
         image_references=_referenced(image for c in contours for image in sequence(c, "ContourImageSequence")),
         drawn_at=moment(dataset, "StructureSetDate", "StructureSetTime"),
         referenced_studies=_referenced(studies),
+        approval=_approval(dataset),
     )
 
 
@@ -187,6 +198,7 @@ def _segmentation_header(dataset: Dataset, path: Path, pixels: PixelData | None,
         [str(item) for item in sequence(dataset, "SegmentSequence")],
         [str(item) for item in (*sequence(dataset, "SharedFunctionalGroupsSequence"), *groups)],
         "" if pixels is None else pixels.digest,
+        _approval(dataset),
     )
     return RoiHeader(
         **_identity(dataset, path, digest, key),
@@ -200,6 +212,7 @@ def _segmentation_header(dataset: Dataset, path: Path, pixels: PixelData | None,
         image_references=_unique(as_uid(source_image(group)[0]) for group in groups),
         drawn_at=moment(dataset, "ContentDate", "ContentTime"),
         referenced_studies=_unique(as_uid(text(study, "StudyInstanceUID")) for study in elsewhere),
+        approval=_approval(dataset),
     )
 
 

@@ -9,7 +9,7 @@ from enum import Enum
 
 from lungstage.appliance.contract.errors import Held, ReasonCode, Refused
 from lungstage.appliance.dicom.cases import Case
-from lungstage.appliance.dicom.roi import Outline, Region, SegmentFrame
+from lungstage.appliance.dicom.region import Outline, Region, SegmentFrame
 
 
 class Link(Enum):

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lungstage.appliance.dicom.header import ImageHeader
-from lungstage.appliance.dicom.roi import Outline, Region, SegmentFrame
+from lungstage.appliance.dicom.region import Outline, Region, SegmentFrame
 
 Floats = npt.NDArray[np.float64]
 

@@ -12,7 +12,7 @@ from lungstage.appliance.contract.errors import Held, ReasonCode, Refused
 from lungstage.appliance.dicom.cases import Case
 from lungstage.appliance.dicom.linking import Link, listed_of, prove_position_tells, unresolved
 from lungstage.appliance.dicom.pixel_grid import laid_on
-from lungstage.appliance.dicom.roi import Outline, Region, SegmentFrame
+from lungstage.appliance.dicom.region import Outline, Region, SegmentFrame
 from lungstage.appliance.dicom.stack import Floats, Stack
 
 Item = Outline | SegmentFrame

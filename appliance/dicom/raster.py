@@ -11,7 +11,7 @@ from lungstage.appliance.contract.errors import ReasonCode, Refused
 from lungstage.appliance.dicom.completeness import ReferenceSlices
 from lungstage.appliance.dicom.header import ImageHeader
 from lungstage.appliance.dicom.pixel_grid import corners_in_pixels
-from lungstage.appliance.dicom.roi import Outline, SegmentFrame
+from lungstage.appliance.dicom.region import Outline, SegmentFrame
 
 Mask = npt.NDArray[np.bool_]
 Points = npt.NDArray[np.float64]

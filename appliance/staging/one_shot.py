@@ -233,6 +233,7 @@ def measure_paths(paths: Sequence[Path], rule: RoiRule, spec: ExtractionSpec, op
                 match_by_geometry=options.match_by_geometry,
             )
         measurement = measure(plan.regions, spec, watch, save_volume=options.save_volume)
-        return outcome(status="measured", measurement=measurement, warnings=plan.warnings + measurement.warnings)
+        warnings = plan.warnings + measurement.warnings
+        return outcome(status="measured", measurement=measurement, others=plan.others, warnings=warnings)
 
     return _run(paths, answer, rule, options, watch)

@@ -19,19 +19,27 @@ from lungstage.appliance.contract.case import Predecessor
 from lungstage.appliance.contract.errors import Held, ReasonCode, Refused
 from lungstage.appliance.contract.spec import ExtractionSpec
 from lungstage.appliance.dicom.cases import Case
+from lungstage.appliance.dicom.choice import SelectionRule, choose, other_tumours
 from lungstage.appliance.dicom.completeness import ReferenceSlices, reference_slices
 from lungstage.appliance.dicom.files import with_pixel_digest
-from lungstage.appliance.dicom.header import ImageHeader
+from lungstage.appliance.dicom.header import ImageHeader, RoiHeader
 from lungstage.appliance.dicom.identity import prove_one_patient
 from lungstage.appliance.dicom.linking import Link, link_of
-from lungstage.appliance.dicom.roi import Region, SelectionRule, choose, load_regions
+from lungstage.appliance.dicom.region import Region
+from lungstage.appliance.dicom.roi import load_regions
 from lungstage.appliance.model.bundle import Bundle
 from lungstage.appliance.model.inference import at_prevalence
 from lungstage.appliance.model.manifest import IntendedUse
 from lungstage.appliance.report.headers import warnings_of_text
 from lungstage.appliance.staging.covariates import Site, known_covariates
 from lungstage.appliance.staging.documents import build_documents
-from lungstage.appliance.staging.intended_use import prove_acquisition, prove_domain, prove_slices, prove_voxels
+from lungstage.appliance.staging.intended_use import (
+    prove_acquisition,
+    prove_anatomy,
+    prove_domain,
+    prove_slices,
+    prove_voxels,
+)
 from lungstage.appliance.staging.measure import PlacedRegion, Stopwatch, measure
 from lungstage.appliance.staging.outcome import outcome
 
@@ -62,6 +70,9 @@ class Plan:
         Plain sentences for the report, beside what `never_came` says.
     never_came
         How many listed slices are not there, where they may lie next to the region.
+    others
+        (ROI or Segment Number, name) of what else may be a tumour in the files of the regions
+        (:func:`dicom.choice.other_tumours`).
     """
 
     case: Case
@@ -69,6 +80,7 @@ class Plan:
     fingerprint: str
     notices: tuple[str, ...]
     never_came: int = 0
+    others: tuple[tuple[int, str], ...] = ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -177,6 +189,28 @@ def _prove_series(slices: Sequence[ImageHeader], use: IntendedUse) -> None:
     raise refusals[0]
 
 
+def _prove_not_rejected(roi: RoiHeader) -> None:
+    if roi.approval == "REJECTED":
+        raise Refused(
+            ReasonCode.ROI_REJECTED,
+            f"The {roi.kind} was rejected by whoever reviewed it (Approval Status REJECTED). Send one that was not.",
+        )
+
+
+def _approval_warnings(chosen: Sequence[Region], case: Case) -> list[str]:
+    """Say what the Approval Statuses of the ROI objects mean for the answer."""
+    statuses = {roi.approval for roi in case.rois}
+    warnings = []
+    if "REJECTED" in statuses:
+        warnings.append("A ROI object that was rejected (Approval Status) is there too, and was left out.")
+    if "APPROVED" in statuses and any(region.source.approval == "UNAPPROVED" for region in chosen):
+        warnings.append("The region of interest is not approved (Approval Status), though another ROI object is.")
+    return warnings
+
+
+_OFFERS_NONE = (ReasonCode.ROI_NOT_FOUND, ReasonCode.ROI_EMPTY, ReasonCode.ROI_REJECTED)
+
+
 def _choose_each(case: Case, rule: SelectionRule, roi_name: str | None) -> tuple[Region, ...]:
     """Choose a region in each ROI object; an object that offers none does not stand in the way of another.
 
@@ -189,9 +223,10 @@ def _choose_each(case: Case, rule: SelectionRule, roi_name: str | None) -> tuple
     failures: list[Refused] = []
     for roi in sorted(case.rois, key=lambda roi: (roi.kind != "SEG", roi.sop_instance_uid)):
         try:
+            _prove_not_rejected(roi)
             chosen.append(choose(load_regions(roi), rule, roi_name))
         except Refused as refusal:
-            if refusal.reason.code != ReasonCode.ROI_NOT_FOUND:
+            if refusal.reason.code not in _OFFERS_NONE:
                 raise
             failures.append(refusal)
     if not chosen:
@@ -298,7 +333,11 @@ def plan_measurement(
     if len(regions) > 1:
         notices.append(f"{len(regions)} ROI objects describe this tumour, and agree.")
     notices += [warning for _, slices in regions for warning in slices.warnings]
-    return Plan(case, regions, _fingerprint(regions), tuple(dict.fromkeys(notices)), regions[0][1].never_came)
+    notices += _approval_warnings(current, case)
+    beside = (other for region in current for other in other_tumours(load_regions(region.source), region))
+    others = tuple(dict.fromkeys((other.number, other.name) for other in beside))
+    never_came = regions[0][1].never_came
+    return Plan(case, regions, _fingerprint(regions), tuple(dict.fromkeys(notices)), never_came, others)
 
 
 def prepare(
@@ -350,7 +389,8 @@ def prepare(
         match_by_geometry=match_by_geometry,
         strict_frame_of_reference=strict_frame_of_reference,
     )
-    for _, slices in plan.regions:
+    for region, slices in plan.regions:
+        prove_anatomy(region)
         prove_slices(slices, use)
     return plan
 
@@ -410,10 +450,13 @@ def stage(
         )
         result = at_prevalence(result, manifest.provenance.prevalence_advanced, site.prevalence)
     with watch.step("report"):
-        documents = build_documents(measurement, result, bundle, created, warnings, covariates, predecessor)
+        documents = build_documents(
+            measurement, result, bundle, created, warnings, covariates, predecessor, plan.others
+        )
     answer = outcome(
         status="staged",
         measurement=measurement,
+        others=plan.others,
         result=result,
         warnings=warnings,
         seconds=watch.seconds,

@@ -418,7 +418,7 @@ ROI_FAULTS = {
     "skips a slice": (lambda: rtstruct_study(on=(3, 4, 6, 7)), "refused", "contours_skip_slices"),
     "every other slice": (lambda: rtstruct_study(on=(2, 4, 6, 8)), "refused", "contours_skip_slices"),
     "open contour": (_edit_contour(_open), "refused", "contour_not_closed"),
-    "point contour": (_edit_contour(_point), "refused", "contour_not_closed"),
+    "no contour but a point on one slice": (_edit_contour(_point), "refused", "contours_skip_slices"),
     "contour leaves its plane": (_edit_contour(_off_plane), "refused", "contour_off_slice"),
     "more points than stated": (_edit_contour(_more_points_than_stated), "refused", "roi_unreadable"),
     "coordinates of other characters": (_edit_contour(_digits_with_an_underscore), "refused", "roi_unreadable"),
@@ -700,7 +700,9 @@ def test_one_of_several_segments_is_chosen_by_its_code(kind: str, order: tuple[s
     study.rois = [_segments(study, {name: masks[name] for name in order}, kind)]
     assert measured(study.write(tmp_path / "both"))["features"] == alone["features"]
     named = measured(tmp_path / "both", roi_name="nodes")
-    assert named["roi"] == {"name": "Nodes", "voxels": 48, "volume_mm3": pytest.approx(48 * 3.75)}
+    assert (named["roi"]["name"], named["roi"]["voxels"]) == ("Nodes", 48)
+    assert named["roi"]["volume_mm3"] == pytest.approx(48 * 3.75)
+    assert named["roi"]["others"] == [{"number": order.index("Tumour") + 1, "name": "Tumour"}]
 
 
 def test_fractional_with_nothing_but_whole_voxels_is_read(tmp_path: Path) -> None:

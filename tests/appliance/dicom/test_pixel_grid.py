@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
 from lungstage.appliance.dicom.pixel_grid import laid_on
-from lungstage.appliance.dicom.roi import Region, SegmentFrame
+from lungstage.appliance.dicom.region import Region, SegmentFrame
 from tests.appliance.dicom.test_bad_input import code_of, measured
 from tests.support.studies import Study, contour, contours_of, rtstruct_study, seg_study, square_mask
 

@@ -27,7 +27,7 @@ from lungstage.appliance.dicom.cases import Case, assemble
 from lungstage.appliance.dicom.completeness import ReferenceSlices
 from lungstage.appliance.dicom.files import read_headers
 from lungstage.appliance.dicom.header import ImageHeader, RoiHeader
-from lungstage.appliance.dicom.roi import Outline, Region, SegmentFrame
+from lungstage.appliance.dicom.region import Outline, Region, SegmentFrame
 from lungstage.appliance.model.bundle import Bundle, open_bundle
 from lungstage.appliance.model.bundle_files import read_files
 from lungstage.appliance.report import outbox
