@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated, Any, ClassVar, Generic, Literal, NotRequired, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, Field
 from typing_extensions import TypedDict
@@ -89,7 +89,7 @@ class Outcome(TypedDict):
     sr: None
     warnings: list[Text]
     seconds: dict[Text, Finite | None]
-    endpoint: NotRequired[_Endpoint]
+    endpoint: _Endpoint | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,11 +242,14 @@ class Setting(Request[None]):
         What computes the features.
     scratch
         Folder for the phantom study of the rehearsal.
+    identity_key
+        Of the hashes of a patient's identity (:mod:`dicom.identity`).
     """
 
     files: Mapping[str, Content]
     engine: Engine
     scratch: FilePath
+    identity_key: Content = b""
 
     _answers = Form(None)
 
