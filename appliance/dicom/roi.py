@@ -10,7 +10,6 @@ from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from lungstage.appliance.contract.errors import ReasonCode, Refused, Unavailable
