@@ -132,6 +132,8 @@ def _lines_of(answer: dict[str, Any]) -> list[str]:
         return [*lines, f"{answer['status']}: {answer['reason']['message']} [{answer['reason']['code']}]"]
     roi = answer["roi"]
     lines.append(f"region: {roi['name']}, {roi['voxels']} voxels, {roi['volume_mm3'] / 1000:.2f} ml")
+    if roi["others"]:
+        lines.append(f"not measured beside it: {', '.join(other['name'] for other in roi['others'])}")
     if answer["domain"] is None:  # measured, and no model asked
         return [*lines, *(f"{name}: {value}" for name, value in answer["features"].items())]
     endpoint = answer["endpoint"]

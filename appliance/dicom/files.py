@@ -104,7 +104,7 @@ def read_dataset(path: Path) -> Dataset:
         return dataset
 
 
-def read_headers(path: Path, *, hash_pixels: bool = True) -> tuple[Header, ...]:
+def read_headers(path: Path, *, hash_pixels: bool = True, key: bytes = b"") -> tuple[Header, ...]:
     """Read what lungstage must know of a file.
 
     Parameters
@@ -113,6 +113,8 @@ def read_headers(path: Path, *, hash_pixels: bool = True) -> tuple[Header, ...]:
         The file.
     hash_pixels
         Whether an image's pixels are read too, for their digest; otherwise only what stands before them is.
+    key
+        Of the hashes of the patient's identity (:mod:`dicom.identity`): headers read with one key can be compared.
 
     Returns
     -------
@@ -133,7 +135,7 @@ def read_headers(path: Path, *, hash_pixels: bool = True) -> tuple[Header, ...]:
             PixelData(digest_of_span(pixels.stream, span) if wanted else "", () if pixels.inflated else span)
             for span in pixels.spans
         )
-    return headers_of(dataset, path, known)
+    return headers_of(dataset, path, known, key=key)
 
 
 def with_pixel_digest(image: ImageHeader) -> ImageHeader:

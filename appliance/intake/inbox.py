@@ -17,6 +17,7 @@ from pathlib import Path
 from lungstage.appliance.config.logs import defect, logger
 from lungstage.appliance.config.text import path_hash
 from lungstage.appliance.contract.errors import ExhaustedError, KilledError, Reason, ReasonCode, Refused, Unavailable
+from lungstage.appliance.contract.source import Source
 from lungstage.appliance.dicom.files import NOT_DICOM, read_headers
 from lungstage.appliance.dicom.header import Header, headers_from_json, headers_to_json
 from lungstage.appliance.intake.study_index import StudyIndex
@@ -42,7 +43,7 @@ class _Entry:
     kills: int = 0  # of the process that was reading it
 
 
-class Inbox:
+class Inbox(Source):
     """The files that lie in a folder; those that have come to rest are read, recorded and put in the index.
 
     Parameters

@@ -11,6 +11,8 @@ from datetime import datetime
 import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
 from pydicom.uid import UID
 
 from lungstage.appliance.contract.case import KnownCovariates, Predecessor
@@ -42,6 +44,7 @@ class RoiSource:
     sop_class_uid: str
     sop_instance_uid: str
     series_instance_uid: str
+    study_instance_uid: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +127,12 @@ class ReportContext:
         The report that this one follows, if any.
     frames
         For each source its number among the frames of an Enhanced CT, or 0; () where all are images of their own.
+    finding
+        What the region is, as far as its source or the bundle says; None where they do not.
+    sites
+        Where it lies, likewise.
+    others
+        (ROI or Segment Number, name) of what else may be a tumour beside it.
     """
 
     sources: tuple[Dataset, ...]
@@ -141,6 +150,9 @@ class ReportContext:
     covariates: KnownCovariates = field(default_factory=KnownCovariates)
     predecessor: Predecessor | None = None
     frames: tuple[int, ...] = ()
+    finding: Code | None = codes.SCT.Neoplasm
+    sites: tuple[Code, ...] = ()
+    others: tuple[tuple[int, str], ...] = ()
 
     @property
     def words(self) -> Wording:

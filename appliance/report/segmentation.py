@@ -8,7 +8,6 @@ from highdicom.content import AlgorithmIdentificationSequence
 from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentationTypeValues, SegmentDescription
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
-from pydicom.sr.coding import Code
 
 from lungstage.appliance.report.context import ReportContext, derive_uid, roi_label, tracking_identifier
 from lungstage.appliance.report.frames import name_frames, stand_ins
@@ -21,9 +20,6 @@ from lungstage.appliance.report.headers import (
     source_headers,
     with_thickness,
 )
-
-PRIMARY_NEOPLASM = Code("86049000", "SCT", "Neoplasm, Primary")
-LUNG = codes.SCT.Lung
 
 Edge = tuple[int, int, int, int]  # corner (x, y) where it starts, direction (x, y)
 
@@ -64,12 +60,12 @@ def build_segmentation(context: ReportContext, headers: list[Dataset] | None = N
         segment_number=1,
         segment_label=roi_label(context),
         segmented_property_category=codes.cid7150.MorphologicallyAbnormalStructure,
-        segmented_property_type=PRIMARY_NEOPLASM,
+        segmented_property_type=context.finding or codes.SCT.Neoplasm,
         algorithm_type=SegmentAlgorithmTypeValues.SEMIAUTOMATIC,
         algorithm_identification=algorithm,
         tracking_uid=derive_uid(context.identity, "tracking"),
         tracking_id=tracking_identifier(context),
-        anatomic_regions=[LUNG],
+        anatomic_regions=context.sites or None,
     )
     segment.SegmentDescription = (
         f"Contours of {context.roi_source.sop_instance_uid} on the grid of the CT; a voxel is in where its centre is."

@@ -24,6 +24,7 @@ from lungstage.appliance.report.context import (
     SegmentReference,
     derive_uid,
     device_uid,
+    label,
     tracking_identifier,
 )
 from lungstage.appliance.report.headers import (
@@ -42,7 +43,7 @@ from lungstage.appliance.report.measurements import (
     measurement,
     probability_measurement,
 )
-from lungstage.appliance.report.segmentation import LUNG, PRIMARY_NEOPLASM, build_segmentation, key_slice, outer_contour
+from lungstage.appliance.report.segmentation import build_segmentation, key_slice, outer_contour
 from lungstage.appliance.report.vocabulary import CONCEPTS, PRIVATE_SCHEME, private
 
 __all__ = [
@@ -193,8 +194,8 @@ def _volume_group(context: ReportContext, segmentation: SegmentReference) -> _Vo
             segment_number=segmentation.segment_number,
             source_series=sr.SourceSeriesForSegmentation(context.sources[0].SeriesInstanceUID),
         ),
-        finding_type=PRIMARY_NEOPLASM,
-        finding_sites=[sr.FindingSite(LUNG)],
+        finding_type=context.finding,
+        finding_sites=[sr.FindingSite(site) for site in context.sites] or None,
         algorithm_id=_algorithm(context),
         measurements=[
             probability_measurement(result, words),
@@ -217,8 +218,8 @@ def _key_slice_group(context: ReportContext, headers: list[Dataset]) -> _PlanarG
             graphic_data=outer_contour(region),
             source_image=sr.SourceImageForRegion(header.SOPClassUID, header.SOPInstanceUID, [frame] if frame else None),
         ),
-        finding_type=PRIMARY_NEOPLASM,
-        finding_sites=[sr.FindingSite(LUNG)],
+        finding_type=context.finding,
+        finding_sites=[sr.FindingSite(site) for site in context.sites] or None,
         measurements=[measurement(codes.SCT.Area, area, "mm2")],
     )
 
@@ -272,7 +273,7 @@ def _notices(context: ReportContext) -> list[str]:
 def _texts(context: ReportContext) -> sr.ContainerContentItem:
     outside = [f"{name} lies outside the range seen in training." for name in context.result.domain.outside]
     texts = [(NOTICE, text) for text in _notices(context)]
-    texts += [(WARNING, text) for text in (*context.warnings, *outside)]
+    texts += [(WARNING, text) for text in (*context.warnings, *outside, *_beside(context))]
     container = sr.ContainerContentItem(
         name=sr.CodedConcept("C0034375", "UMLS", "Qualitative Evaluations"),
         relationship_type=sr.RelationshipTypeValues.CONTAINS,
@@ -283,19 +284,29 @@ def _texts(context: ReportContext) -> sr.ContainerContentItem:
     return container
 
 
+def _beside(context: ReportContext) -> list[str]:
+    """Name what else may be a tumour: an answer on one of several is read otherwise."""
+    if not context.others:
+        return []
+    named = ", ".join(f"{label(name)} (number {number})" for number, name in context.others)
+    return [f"Not measured, though named like a tumour and drawn beside the region: {named}."]
+
+
 def _evidence(context: ReportContext, segmentation: SegmentReference) -> list[Dataset]:
     source = context.roi_source
-    references = [(source.sop_class_uid, source.sop_instance_uid, source.series_instance_uid)]
+    references = [
+        (source.sop_class_uid, source.sop_instance_uid, source.series_instance_uid, source.study_instance_uid)
+    ]
     if segmentation.sop_instance_uid != source.sop_instance_uid:
-        series = derive_uid(context.identity, "seg-series")
-        references.append((segmentation.sop_class_uid, segmentation.sop_instance_uid, series))
+        series, study = derive_uid(context.identity, "seg-series"), context.sources[0].StudyInstanceUID
+        references.append((segmentation.sop_class_uid, segmentation.sop_instance_uid, series, study))
     evidence = []
-    for sop_class_uid, sop_instance_uid, series_instance_uid in references:
+    for sop_class_uid, sop_instance_uid, series_instance_uid, study_instance_uid in references:
         item = Dataset()
         item.SOPClassUID = sop_class_uid
         item.SOPInstanceUID = sop_instance_uid
         item.SeriesInstanceUID = series_instance_uid
-        item.StudyInstanceUID = context.sources[0].StudyInstanceUID
+        item.StudyInstanceUID = study_instance_uid
         evidence.append(item)
     return evidence
 

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from datetime import datetime
 
 import numpy as np
 from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
 
 from lungstage.appliance import __version__
 from lungstage.appliance.contract.case import KnownCovariates, Predecessor
 from lungstage.appliance.contract.spec import StagingResult
+from lungstage.appliance.dicom.coded import SNOMED_RT, Coded, in_snomed_ct
+from lungstage.appliance.dicom.region import Region
 from lungstage.appliance.model.bundle import Bundle
 from lungstage.appliance.report import structured_report as report
+from lungstage.appliance.report.context import label
 from lungstage.appliance.report.headers import copied_header, source_headers
 from lungstage.appliance.staging.measure import Measurement
+
+_CODE = re.compile(r"[!-\[\]-~]{1,64}")
+_SCHEME = re.compile(r"[A-Z0-9_.-]{1,16}", re.IGNORECASE)
 
 
 def _document_identity(
@@ -24,6 +33,7 @@ def _document_identity(
     warnings: tuple[str, ...],
     covariates: KnownCovariates,
     predecessor: Predecessor | None,
+    others: tuple[tuple[int, str], ...],
 ) -> str:
     """Digest everything that the documents follow from, so that the same input always makes the same UIDs."""
     digest = hashlib.sha256()
@@ -38,6 +48,7 @@ def _document_identity(
         f"{measurement.region.number} {measurement.region.name}".encode(),
         "\n".join(warnings).encode(),
         measurement.region.source.series_instance_uid.encode(),
+        measurement.region.source.study_instance_uid.encode(),
         # Whatever the documents take over of patient, study and device: a correction makes a new document.
         str(copied_header(measurement.voxels.datasets[0]).to_json()).encode(),
         np.packbits(measurement.mask).tobytes(),
@@ -47,6 +58,7 @@ def _document_identity(
         __version__.encode(),
         repr(predecessor).encode(),
         *_other_engine(bundle),
+        *([repr(others).encode()] if others else []),
     ):
         digest.update(len(part).to_bytes(8, "big") + part)
     return digest.hexdigest()
@@ -67,6 +79,26 @@ def _parameters(result: StagingResult, bundle: Bundle, covariates: KnownCovariat
     return tuple(f"{key}={value}" for key, value in (given | dict(covariates.values)).items())
 
 
+def _finding(region: Region) -> Code | None:
+    """Say what the region is: what a SEG's code says, and of contours that somebody drew a tumour, no more."""
+    return codes.SCT.Neoplasm if region.source.kind == "RTSTRUCT" else _written(region.property_type)
+
+
+def _sites(region: Region, bundle: Bundle) -> tuple[Code, ...]:
+    """Say where the region lies: where its file says, else where a bundle for lung tumours takes it to be."""
+    if region.anatomy:
+        return tuple(site for code in region.anatomy if (site := _written(code)))
+    return (codes.SCT.Lung,) if re.search(r"\blung\b", bundle.manifest.intended_use.statement) else ()
+
+
+def _written(code: Coded) -> Code | None:
+    """Code to be written again; None for one that is malformed, retired, or private and known to its author alone."""
+    value, scheme, meaning = in_snomed_ct(code) or ("", "", "")
+    if not _CODE.fullmatch(value) or not _SCHEME.fullmatch(scheme) or scheme in SNOMED_RT or scheme.startswith("99"):
+        return None
+    return Code(value, scheme, label(meaning or value))
+
+
 def build_documents(
     measurement: Measurement,
     result: StagingResult,
@@ -75,6 +107,7 @@ def build_documents(
     warnings: tuple[str, ...],
     covariates: KnownCovariates,
     predecessor: Predecessor | None = None,
+    others: tuple[tuple[int, str], ...] = (),
 ) -> tuple[Dataset, ...]:
     """Build the documents of one answer, in order of delivery.
 
@@ -90,6 +123,8 @@ def build_documents(
         What was known of the clinical inputs.
     predecessor
         The report that this one follows, if any.
+    others
+        (ROI or Segment Number, name) of what else may be a tumour beside the region.
 
     Returns
     -------
@@ -107,7 +142,9 @@ def build_documents(
         mask=measurement.mask,
         roi_name=measurement.region.name,
         segmentation=reference,
-        roi_source=report.RoiSource(source.sop_class_uid, source.sop_instance_uid, source.series_instance_uid),
+        roi_source=report.RoiSource(
+            source.sop_class_uid, source.sop_instance_uid, source.series_instance_uid, source.study_instance_uid
+        ),
         features=measurement.features,
         result=result,
         bundle=report.BundleIdentity(
@@ -124,13 +161,16 @@ def build_documents(
             alpha=bundle.manifest.decision.alpha,
             endpoint=bundle.manifest.endpoint.endpoint,
         ),
-        identity=_document_identity(measurement, result, bundle, warnings, covariates, predecessor),
+        identity=_document_identity(measurement, result, bundle, warnings, covariates, predecessor, others),
         created=created,
         warnings=warnings,
         software_version=__version__,
         covariates=covariates,
         predecessor=predecessor,
         frames=frames if any(frames) else (),
+        finding=_finding(measurement.region),
+        sites=_sites(measurement.region, bundle),
+        others=others,
     )
     headers = source_headers(context)
     if reference is not None:

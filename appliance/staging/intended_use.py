@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from pydicom.sr.codedict import codes
 
 from lungstage.appliance.contract.errors import ReasonCode, Refused
 from lungstage.appliance.contract.spec import StagingResult
+from lungstage.appliance.dicom.coded import SNOMED_RT, Coded, in_snomed_ct
 from lungstage.appliance.dicom.completeness import ReferenceSlices
 from lungstage.appliance.dicom.geometry import normal_of
 from lungstage.appliance.dicom.header import ImageHeader
+from lungstage.appliance.dicom.names import the_region
+from lungstage.appliance.dicom.region import Region
 from lungstage.appliance.model.manifest import IntendedUse
 from lungstage.appliance.staging.measure import Measurement
 
@@ -26,6 +30,16 @@ _OTHER_BODY_PARTS = frozenset(
         "ABDOMEN", "ABDOMENPELVIS", "ANKLE", "ARM", "BLADDER", "BRAIN", "BREAST", "CSPINE", "ELBOW", "EXTREMITY",
         "FOOT", "HAND", "HEAD", "HEADNECK", "HEART", "HIP", "KIDNEY", "KNEE", "LEG", "LIVER", "LSPINE", "NECK",
         "PELVIS", "SHOULDER", "SKULL", "SPINE", "THIGH", "TSPINE", "WHOLEBODY", "WRIST",
+    }
+)  # fmt: skip
+# Anatomic Regions that a lung tumour may be said to lie in (SNOMED CT; SNOMED RT is translated).
+_LUNG_OR_CHEST = frozenset(
+    {
+        "39607008", "3341006", "44029006", "74101002",  # lung; the right, the left, both
+        "31094006", "45653009", "90572001", "40020002",  # lobe of lung; an upper, a lower, a middle one
+        "42400003", "72481006", "266005", "44714003", "41224006",  # lobes of the right, of the left lung
+        "86598002", "72674008", "955009",  # apex, bronchopulmonary segment, bronchus
+        "51185008", "816094009", "43799004",  # thorax, chest, chest cavity
     }
 )  # fmt: skip
 _AXIAL_COSINE = 0.9  # an axial slice may be turned by 25 degrees, but no further
@@ -60,6 +74,30 @@ def prove_acquisition(images: Sequence[ImageHeader], use: IntendedUse) -> None:
             raise _outside(f"the slice thickness is {image.slice_thickness:g} mm")
         if image.pixel_spacing and not all(_between(v, use.pixel_spacing_mm) for v in image.pixel_spacing):
             raise _outside(f"the pixel spacing is {max(image.pixel_spacing):g} mm")
+
+
+def prove_anatomy(region: Region) -> None:
+    """Refuse a segment that its own file places anywhere else than in the lung or the chest.
+
+    Raises
+    ------
+    Refused
+        ``outside_intended_use``.
+    """
+    for code in map(in_snomed_ct, region.anatomy):
+        if not _is_lung_or_chest(code):
+            # A file's own words could be anything; DICOM's can be told.
+            meanings = (known.meaning for known in codes.SCT.concepts.values() if code[:2] == (known.value, "SCT"))
+            raise _outside(
+                f"the Anatomic Region of {the_region(region.name)[0].lower()}{the_region(region.name)[1:]} is neither "
+                f"lung nor chest but {next(meanings, 'something else')}; if it is coded wrongly, correct the SEG"
+            )
+
+
+def _is_lung_or_chest(code: Coded) -> bool:
+    value, scheme, *_ = code
+    # All of T-28... is lung; DICOM translates but a few of them.
+    return (scheme == "SCT" and value in _LUNG_OR_CHEST) or (scheme in SNOMED_RT and value.startswith("T-28"))
 
 
 def prove_slices(slices: ReferenceSlices, use: IntendedUse) -> None:

@@ -15,7 +15,7 @@ from lungstage.appliance.contract.errors import ReasonCode, Refused
 from lungstage.appliance.contract.spec import ExtractionSpec, FeatureVector
 from lungstage.appliance.dicom.completeness import ReferenceSlices
 from lungstage.appliance.dicom.raster import rasterise
-from lungstage.appliance.dicom.roi import Region
+from lungstage.appliance.dicom.region import Region
 from lungstage.appliance.dicom.series import ReferenceVolume, lost_by_compression, of_unspecified_unit, read_volume
 from lungstage.appliance.radiomics import compiled, extract, grid
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -97,11 +98,12 @@ def scan(paths: Sequence[Path]) -> Scan:
         A file or folder cannot be read: what lies in it could be just what is needed.
     """
     headers: list[Header] = []
+    key = secrets.token_bytes(32)  # of this run: all that the hashes are for is to be compared with one another
     unreadable: list[tuple[Path, str]] = []
     ignored = 0
     for path in _files(paths):
         try:
-            headers += read_headers(path, hash_pixels=False)
+            headers += read_headers(path, hash_pixels=False, key=key)
         except Refused as refused:
             if path.is_file() and looks_like_dicom(path):
                 unreadable.append((path, refused.reason.message))
@@ -110,10 +112,10 @@ def scan(paths: Sequence[Path]) -> Scan:
     return Scan(tuple(headers), ignored, tuple(unreadable))
 
 
-def _the_case(found: Scan) -> Case:
+def _the_case(found: Scan, rule: RoiRule, options: Options) -> Case:
     if not found.headers and found.unreadable:
         raise Refused(ReasonCode.DICOM_UNREADABLE, f"{found.in_words()} There is no other DICOM file.")
-    return the_one_case(assemble(found.headers))
+    return the_one_case(assemble(found.headers), lambda case: pipeline.has_its_region(case, rule, options.roi_name))
 
 
 def _blame_unreadable(error: Held, found: Scan) -> Held | Refused:
@@ -143,7 +145,7 @@ def _settle(result: Outcome, found: Scan | None, watch: Stopwatch) -> Outcome:
     }
 
 
-def _run(paths: Sequence[Path], answer: Any, watch: Stopwatch) -> Outcome:
+def _run(paths: Sequence[Path], answer: Any, rule: RoiRule, options: Options, watch: Stopwatch) -> Outcome:
     """Scan, then let `answer` do the rest; a refusal or a hold becomes an outcome."""
     found: Scan | None = None
     with watch.step("total"), warnings.catch_warnings():
@@ -152,7 +154,7 @@ def _run(paths: Sequence[Path], answer: Any, watch: Stopwatch) -> Outcome:
             with watch.step("scan"):
                 found = scan(paths)
             try:
-                result = answer(_the_case(found))
+                result = answer(_the_case(found, rule, options))
             except Held as held:
                 raise _blame_unreadable(held, found) from held
         except Refused as error:
@@ -202,7 +204,7 @@ def stage_paths(paths: Sequence[Path], bundle: Bundle, out: Path | None, options
         told = ["The model takes no covariates; their table was not used."] if unused else []
         return staged.outcome | {"sr": sr, "warnings": staged.outcome["warnings"] + told}
 
-    return _run(paths, answer, watch)
+    return _run(paths, answer, bundle.manifest.roi_rule, options, watch)
 
 
 def measure_paths(paths: Sequence[Path], rule: RoiRule, spec: ExtractionSpec, options: Options) -> Outcome:
@@ -231,6 +233,7 @@ def measure_paths(paths: Sequence[Path], rule: RoiRule, spec: ExtractionSpec, op
                 match_by_geometry=options.match_by_geometry,
             )
         measurement = measure(plan.regions, spec, watch, save_volume=options.save_volume)
-        return outcome(status="measured", measurement=measurement, warnings=plan.warnings + measurement.warnings)
+        warnings = plan.warnings + measurement.warnings
+        return outcome(status="measured", measurement=measurement, others=plan.others, warnings=warnings)
 
-    return _run(paths, answer, watch)
+    return _run(paths, answer, rule, options, watch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -23,6 +23,7 @@ def outcome(
     status: str,
     reason: Reason | None = None,
     measurement: Measurement | None = None,
+    others: Sequence[tuple[int, str]] = (),
     result: StagingResult | None = None,
     warnings: tuple[str, ...] = (),
     seconds: Mapping[str, float] | None = None,
@@ -32,6 +33,8 @@ def outcome(
 
     An answer about another endpoint than the stage is no stage: ``stage`` and ``probability_advanced`` stay null, and
     ``endpoint`` holds its name, the answer and the probability of its positive class.
+
+    `others` are :attr:`staging.pipeline.Plan.others`.
     """
     timing = dict(seconds or {})
     staged = None if endpoint != STAGE_GROUP else result
@@ -52,19 +55,20 @@ def outcome(
         "domain": None
         if result is None
         else {"distance": result.domain.distance, "outside": list(result.domain.outside)},
-        "roi": None if measurement is None else _roi_facts(measurement),
+        "roi": None if measurement is None else _roi_facts(measurement, others),
         "sr": None,
         "warnings": list(warnings),
         "seconds": {step: timing.get(step) for step in STEPS},
     }
 
 
-def _roi_facts(measurement: Measurement) -> dict[str, Any]:
+def _roi_facts(measurement: Measurement, others: Sequence[tuple[int, str]]) -> dict[str, Any]:
     voxels = int(measurement.mask.sum())
     return {
         "name": measurement.region.name,
         "voxels": voxels,
         "volume_mm3": voxels * float(np.prod(measurement.slices.spacing)),
+        "others": [{"number": number, "name": name} for number, name in others],
     }
 
 

@@ -140,9 +140,20 @@ class Workers:
         """Have a file read; raises what :meth:`WorkerProcess.answer` does."""
         return self._current.examiner.call(ReadHeaders(path))
 
-    def prepare(self, case: Case, *, settled: bool, roi_name: str | None, match_by_geometry: bool) -> SealedPlan:
+    def prepare(
+        self,
+        case: Case,
+        *,
+        settled: bool,
+        waited: bool,
+        roi_name: str | None,
+        match_by_geometry: bool,
+        strict_frame_of_reference: bool,
+    ) -> SealedPlan:
         """Have a case planned; raises what :meth:`WorkerProcess.answer` does."""
-        return self._current.examiner.call(Prepare(case, settled, roi_name, match_by_geometry))
+        return self._current.examiner.call(
+            Prepare(case, settled, roi_name, match_by_geometry, waited, strict_frame_of_reference)
+        )
 
     def write_phantom(self, folder: Path, study: str) -> str:
         """Have a phantom study written; raises what :meth:`WorkerProcess.answer` does."""

@@ -271,6 +271,8 @@ class Prepare(Request[SealedPlan]):
     settled: bool
     roi_name: str | None
     match_by_geometry: bool
+    waited: bool | None = None
+    strict_frame_of_reference: bool = False
 
     _answers = Form(SealedPlan)
 

@@ -95,8 +95,10 @@ class Worker:
             request.case,
             self.bundle,
             settled=request.settled,
+            waited=request.waited,
             roi_name=request.roi_name,
             match_by_geometry=request.match_by_geometry,
+            strict_frame_of_reference=request.strict_frame_of_reference,
         )
         return seal(plan)
 

@@ -579,6 +579,32 @@ def test_a_case_whose_files_are_taken_away_is_held_and_resumes(house: House) -> 
     assert house.states() == ["delivered"]
 
 
+def test_a_study_in_hand_whose_files_are_taken_away_is_delivered(house: House) -> None:
+    put_study(house.inbox / "a")
+    house.steps.during_stage = lambda: shutil.rmtree(house.inbox / "a")
+    house.run(5)
+    assert house.states() == ["delivered"]
+    assert len(house.reports()) == 1
+    assert not house.daemon._cases.open
+
+
+def test_a_ready_study_whose_files_are_taken_away_is_held(house: House) -> None:
+    house.outbox.rename(house.root / "elsewhere")
+    put_study(house.inbox / "a")
+    house.run(3)
+    put_study(house.inbox / "b", "1.6")
+    house.run(3)
+    assert house.states() == ["report_ready", "ready"]
+    shutil.rmtree(house.inbox / "b")
+    house.run(3)
+    assert house.states() == ["report_ready", "held"]
+    assert list(house.daemon._cases.open) == ["1.5"]
+    (house.root / "elsewhere").rename(house.outbox)
+    house.run(65)
+    assert house.states() == ["delivered", "held"]
+    assert house.steps.calls["stage"] == 1
+
+
 def test_a_job_whose_case_got_another_key_is_superseded(house: House) -> None:
     put_roi(house.inbox, "1.5.99", "1.5", range(5), "unlisted")
     house.run(8)
@@ -749,7 +775,7 @@ def test_what_is_answered_leaves_nothing_in_memory_and_what_waits_no_headers(hou
     assert house.states() == ["delivered", "refused", "held", "refused"]
     assert sorted(kept) == ["1.7", "1.8"]
     assert all(entry.case is None for entry in kept.values())
-    assert all(entry.plan is None and entry.task is None for entry in kept.values())
+    assert all(entry.plan is None and entry.in_hand is None for entry in kept.values())
     for n in range(5):
         put_slice(house.inbox / "c", "1.7", n)
     put_roi(house.inbox / "d", "1.8.98", "1.8", range(5))

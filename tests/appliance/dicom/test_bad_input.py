@@ -25,6 +25,9 @@ from tests.support.studies import (
     SQUARE,
     Study,
     contour,
+    contours_of,
+    list_series,
+    listing,
     rtstruct_study,
     seg_study,
     square_mask,
@@ -76,7 +79,11 @@ def _drop(*indices: int) -> Callable[[Study], None]:
 def _duplicate_position(study: Study) -> None:
     twin = deepcopy(study.slices[5])
     twin.SOPInstanceUID = twin.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    twin.PixelData = bytes(len(twin.PixelData))
     study.slices.append(twin)
+    for one in contours_of(study.rois[0]):  # nothing says which of the two is meant
+        del one.ContourImageSequence
+    list_series(study.rois[0], listing(study.slices[0].SeriesInstanceUID, study.slices))
 
 
 def _conflicting_copy(study: Study) -> None:
@@ -165,7 +172,11 @@ def _other_patient(study: Study) -> None:
 
 
 def _other_study(study: Study) -> None:
+    """Beside a study of its own, the region names one that its images are not of."""
     study.rois[0].StudyInstanceUID = generate_uid()
+    study.rois[0].ReferencedFrameOfReferenceSequence[0].RTReferencedStudySequence[
+        0
+    ].ReferencedSOPInstanceUID = generate_uid()
 
 
 def _short_pixels(study: Study) -> None:
@@ -407,7 +418,7 @@ ROI_FAULTS = {
     "skips a slice": (lambda: rtstruct_study(on=(3, 4, 6, 7)), "refused", "contours_skip_slices"),
     "every other slice": (lambda: rtstruct_study(on=(2, 4, 6, 8)), "refused", "contours_skip_slices"),
     "open contour": (_edit_contour(_open), "refused", "contour_not_closed"),
-    "point contour": (_edit_contour(_point), "refused", "contour_not_closed"),
+    "no contour but a point on one slice": (_edit_contour(_point), "refused", "contours_skip_slices"),
     "contour leaves its plane": (_edit_contour(_off_plane), "refused", "contour_off_slice"),
     "more points than stated": (_edit_contour(_more_points_than_stated), "refused", "roi_unreadable"),
     "coordinates of other characters": (_edit_contour(_digits_with_an_underscore), "refused", "roi_unreadable"),
@@ -619,7 +630,7 @@ def test_other_slices_and_their_order_do_not_matter(kept: range, spec: Extractio
     study.slices = [study.slices[k] for k in reversed(kept)]
     part = measured(study.write(tmp_path / "part"), spec)
     if spec is RESAMPLED and kept == range(3, 9):  # without its margin the volume honestly is another one
-        assert any("series ends" in warning for warning in part["warnings"])
+        assert any("6 listed slices never came" in warning for warning in part["warnings"])
         return
     assert part["features"] == whole["features"]
 
@@ -689,7 +700,9 @@ def test_one_of_several_segments_is_chosen_by_its_code(kind: str, order: tuple[s
     study.rois = [_segments(study, {name: masks[name] for name in order}, kind)]
     assert measured(study.write(tmp_path / "both"))["features"] == alone["features"]
     named = measured(tmp_path / "both", roi_name="nodes")
-    assert named["roi"] == {"name": "Nodes", "voxels": 48, "volume_mm3": pytest.approx(48 * 3.75)}
+    assert (named["roi"]["name"], named["roi"]["voxels"]) == ("Nodes", 48)
+    assert named["roi"]["volume_mm3"] == pytest.approx(48 * 3.75)
+    assert named["roi"]["others"] == [{"number": order.index("Tumour") + 1, "name": "Tumour"}]
 
 
 def test_fractional_with_nothing_but_whole_voxels_is_read(tmp_path: Path) -> None:

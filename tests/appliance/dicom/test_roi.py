@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lungstage.appliance.contract.errors import ReasonCode, Refused
+from lungstage.appliance.dicom.choice import choose
 from lungstage.appliance.dicom.raster import combine, fill
-from lungstage.appliance.dicom.roi import Region, choose
+from lungstage.appliance.dicom.region import Outline, Region
 from lungstage.appliance.model.roi_rule import ROI_RULE
 
 
@@ -62,11 +63,14 @@ def test_combine_refuses_a_contour_that_is_there_twice() -> None:
     assert refusal.value.reason.code == ReasonCode.CONTOURS_OVERLAP
 
 
+DRAWN = (Outline(np.eye(3), "CLOSED_PLANAR", ("", 0)),)
+
+
 def _regions(*names: str, codes: tuple[tuple[str, ...], ...] = ()) -> list[Region]:
     source = SimpleNamespace(kind="RTSTRUCT")
     types = codes or ((),) * len(names)
     return [
-        Region(source, number, name, code, "")  # type: ignore[arg-type]
+        Region(source, number, name, code, "", DRAWN)  # type: ignore[arg-type]
         for number, (name, code) in enumerate(zip(names, types, strict=True))
     ]
 

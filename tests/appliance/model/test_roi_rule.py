@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from pydicom.sr import codes
 
 from lungstage.appliance.contract.errors import Refused
-from lungstage.appliance.dicom.roi import Region, choose
+from lungstage.appliance.dicom.choice import choose
+from lungstage.appliance.dicom.region import Outline, Region
 from lungstage.appliance.model.roi_rule import ROI_RULE
 
 
 def chosen(names: list[str]) -> str:
     source = SimpleNamespace(kind="RTSTRUCT")
-    regions = [Region(source, number, name, (), "") for number, name in enumerate(names)]  # type: ignore[arg-type]
+    drawn = (Outline(np.eye(3), "CLOSED_PLANAR", ("", 0)),)
+    regions = [Region(source, number, name, (), "", drawn) for number, name in enumerate(names)]  # type: ignore[arg-type]
     return choose(regions, ROI_RULE, None).name
 
 

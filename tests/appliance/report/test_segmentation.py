@@ -52,7 +52,7 @@ def test_segment_says_where_it_comes_from() -> None:
     assert context.roi_source.sop_instance_uid in segment.SegmentDescription
     assert segment.TrackingUID == derive_uid(context.identity, "tracking")
     assert segment.SegmentAlgorithmType == "SEMIAUTOMATIC"
-    assert segment.SegmentedPropertyTypeCodeSequence[0].CodeValue == "86049000"
+    assert segment.SegmentedPropertyTypeCodeSequence[0].CodeValue == "108369006"
     assert segmentation.SegmentationType == "BINARY"
 
 

@@ -22,12 +22,12 @@ from pydicom.uid import CTImageStorage
 
 from lungstage.appliance.contract.case import Predecessor
 from lungstage.appliance.contract.errors import DefectError, Held, ReasonCode, Refused, Unavailable
-from lungstage.appliance.contract.plain import Form
+from lungstage.appliance.contract.plain import Bits, Floats, Form
 from lungstage.appliance.dicom.cases import Case, assemble
 from lungstage.appliance.dicom.completeness import ReferenceSlices
 from lungstage.appliance.dicom.files import read_headers
 from lungstage.appliance.dicom.header import ImageHeader, RoiHeader
-from lungstage.appliance.dicom.roi import Outline, Region, SegmentFrame
+from lungstage.appliance.dicom.region import Outline, Region, SegmentFrame
 from lungstage.appliance.model.bundle import Bundle, open_bundle
 from lungstage.appliance.model.bundle_files import read_files
 from lungstage.appliance.report import outbox
@@ -116,6 +116,18 @@ def test_what_two_places_share_is_written_once() -> None:
     assert len(written) < 1.1 * outline.points.nbytes
     one, other = form.decode(written)
     assert bare(one) == bare(other) == bare(outline)
+
+
+@pytest.mark.parametrize("shape", [
+    [], [5, 7], [6, 4], [5, -5], [-1], [25, 1, 2**31], [0, 2**70], [5.0, 5], ["5", 5], [None],
+])  # fmt: skip
+@pytest.mark.parametrize("array", [np.eye(5), np.eye(5, dtype=np.bool_)])
+def test_an_array_of_another_shape_is_none(array: np.ndarray[Any, Any], shape: list[Any]) -> None:
+    form: Form[Any] = Form(Floats if array.dtype == np.float64 else Bits)
+    written = b"+" + form.encode(array)
+    assert bare(form.decode(spoilt(written, (0,), [0, 25])[1:])) == bare(array.ravel())
+    with pytest.raises(ValueError):  # noqa: PT011  (whatever is wrong with it)
+        form.decode(spoilt(written, (0,), [0, *shape])[1:])
 
 
 HOLED: list[Polygon] = [

@@ -1,0 +1,152 @@
+"""The regions of a SEG."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+from pydicom.dataset import Dataset
+
+from lungstage.appliance.contract.errors import ReasonCode, Refused
+from lungstage.appliance.dicom.coded import Coded, coded
+from lungstage.appliance.dicom.header import RoiHeader
+from lungstage.appliance.dicom.instance import LABEL_MAP_SEGMENTATION_STORAGE
+from lungstage.appliance.dicom.references import source_image
+from lungstage.appliance.dicom.region import Region, SegmentFrame, same_place
+from lungstage.appliance.dicom.segment_pixels import segment_pixels
+from lungstage.appliance.dicom.values import directions, vector, whole
+
+_ANATOMY = ("AnatomicRegionSequence", "PrimaryAnatomicStructureSequence")
+
+Pixels = npt.NDArray[np.unsignedinteger]
+
+
+def segmentation_regions(dataset: Dataset, source: RoiHeader) -> tuple[Region, ...]:
+    """Read every segment of a SEG; what is wrong with one of them alone is its :attr:`Region.fault`.
+
+    Raises
+    ------
+    Refused
+        ``roi_unreadable``, ``seg_fractional`` or ``seg_grid_mismatch``.
+    """
+    numbers = _segment_numbers(dataset)
+    pixels = segment_pixels(dataset)
+    groups = dataset.PerFrameFunctionalGroupsSequence
+    is_label_map = source.sop_class_uid == LABEL_MAP_SEGMENTATION_STORAGE
+    segment_of = [] if is_label_map else [_segment_of(dataset, group) for group in groups]
+    _prove_declared(numbers, _labels(dataset, pixels) if is_label_map else set(segment_of))
+    orientations = {_directions(_shared_or_own(dataset, group, "PlaneOrientationSequence")) for group in groups}
+    measures = [_shared_or_own(dataset, group, "PixelMeasuresSequence") for group in groups]
+    spacings = {_numbers(item, "PixelSpacing", 2) for item in measures}
+    if len(orientations) != 1 or len(spacings) != 1:
+        raise Refused(ReasonCode.SEG_GRID_MISMATCH, "The segmentation's frames differ in orientation or pixel spacing.")
+    regions = []
+    for segment, number in zip(dataset.SegmentSequence, numbers, strict=True):
+        frames: list[SegmentFrame] = []
+        for k, (group, frame) in enumerate(zip(groups, pixels, strict=True)):
+            if not is_label_map and segment_of[k] != number:
+                continue
+            mask = frame == number if is_label_map else frame > 0
+            if mask.any():
+                place = _numbers(_shared_or_own(dataset, group, "PlanePositionSequence"), "ImagePositionPatient", 3)
+                frames.append(SegmentFrame(np.array(place), source_image(group), mask))
+        regions.append(
+            Region(
+                source=source,
+                number=number,
+                name=str(segment.get("SegmentLabel") or "").strip(),
+                property_type=_first(segment, "SegmentedPropertyTypeCodeSequence"),
+                frame_of_reference_uid=str(dataset.get("FrameOfReferenceUID") or ""),
+                frames=tuple(frames),
+                fault=_fault(frames),
+                orientation=next(iter(orientations)),
+                pixel_spacing=next(iter(spacings)),
+                slice_spacing=_measure(measures, "SpacingBetweenSlices"),
+                slice_thickness=_measure(measures, "SliceThickness"),
+                property_category=_first(segment, "SegmentedPropertyCategoryCodeSequence"),
+                anatomy=tuple(code for keyword in _ANATOMY for code in coded(segment.get(keyword))),
+            )
+        )
+    return tuple(regions)
+
+
+def _unreadable(message: str) -> Refused:
+    return Refused(ReasonCode.ROI_UNREADABLE, message)
+
+
+def _segment_numbers(dataset: Dataset) -> tuple[int, ...]:
+    """Segment Number of each item of the Segment Sequence, no two of them equal."""
+    numbers = tuple(whole(segment, "SegmentNumber") for segment in dataset.SegmentSequence)
+    twice = [number for number, times in Counter(numbers).items() if times > 1]
+    if None in numbers or twice:
+        fault = f"Several segments bear the number {twice[0]}" if twice else "A segment bears no number"
+        raise _unreadable(f"{fault}, so which frames are whose cannot be told. Export the SEG again, numbered from 1.")
+    return tuple(number for number in numbers if number is not None)
+
+
+def _segment_of(dataset: Dataset, group: Dataset) -> int | None:
+    """Segment that a frame belongs to; None where it does not name exactly one."""
+    item = _shared_or_own(dataset, group, "SegmentIdentificationSequence", only=True)
+    return whole(item, "ReferencedSegmentNumber")
+
+
+def _labels(dataset: Dataset, pixels: Pixels) -> set[int | None]:
+    """Segment numbers that the pixels of a label map name; 0 and the padding value are its background."""
+    named: set[int | None] = {int(label) for frame in pixels for label in np.flatnonzero(np.bincount(frame.ravel()))}
+    return named - {0, whole(dataset, "PixelPaddingValue")}
+
+
+def _prove_declared(numbers: Sequence[int], named: set[int | None]) -> None:
+    """Refuse frames of segments that the Segment Sequence does not describe, for nobody knows whose they are."""
+    if not named <= set(numbers):
+        stray = sorted(str(number) for number in named - set(numbers))[0]
+        raise _unreadable(
+            f"The SEG has pixels of a segment number {stray}, which its Segment Sequence does not describe. Export it "
+            "again with every segment described."
+        )
+
+
+def _fault(frames: Sequence[SegmentFrame]) -> str:
+    """Say so where two frames of a segment lie at one place and differ: which of them is meant cannot be told."""
+    at = sorted(frames, key=lambda frame: tuple(np.round(frame.position, 1)))
+    for first, second in pairwise(at):
+        if same_place(first.position, second.position) and not np.array_equal(first.pixels, second.pixels):
+            return "Two of its frames lie at the same place, and differ."
+    return ""
+
+
+def _first(segment: Dataset, keyword: str) -> Coded:
+    return next(iter(coded(segment.get(keyword))), ())
+
+
+def _shared_or_own(dataset: Dataset, frame: Dataset, keyword: str, *, only: bool = False) -> Dataset:
+    """Return a functional group's item, from the frame itself or from what all frames share."""
+    shared = dataset.get("SharedFunctionalGroupsSequence") or (Dataset(),)
+    for group in (frame, shared[0]):
+        items = group.get(keyword)
+        if items:
+            if only and len(items) > 1:
+                raise _unreadable("A frame of the SEG says that it belongs to several segments.")
+            item: Dataset = items[0]
+            return item
+    raise _unreadable(f"The segmentation lacks its {keyword}.")
+
+
+def _measure(measures: Sequence[Dataset], keyword: str) -> float:
+    """Return what all frames' Pixel Measures say alike, in mm; 0 where they do not, or say nothing."""
+    stated = {vector(item, keyword, 1) for item in measures}
+    return abs(sum(stated.pop())) if len(stated) == 1 else 0.0
+
+
+def _directions(item: Dataset) -> tuple[float, ...]:
+    return directions(item) if _numbers(item, "ImageOrientationPatient", 6) else ()
+
+
+def _numbers(item: Dataset, keyword: str, length: int) -> tuple[float, ...]:
+    numbers = vector(item, keyword, length)
+    if not numbers:
+        raise _unreadable(f"The segmentation's {keyword} is not {length} numbers.")
+    return numbers

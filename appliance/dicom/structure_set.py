@@ -1,0 +1,133 @@
+"""The regions of an RTSTRUCT."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+from lungstage.appliance.contract.errors import ReasonCode, Refused
+from lungstage.appliance.dicom.header import RoiHeader
+from lungstage.appliance.dicom.instance import contour_data
+from lungstage.appliance.dicom.names import the_region
+from lungstage.appliance.dicom.references import the_one_image
+from lungstage.appliance.dicom.region import Outline, Points, Region
+from lungstage.appliance.dicom.values import FARTHEST, number
+
+_DECIMALS = re.compile(rb"[-+0-9.eE \\]*")  # numpy, too, would read "1_0" as ten
+_CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
+# What a message may quote: the terms of PS3.3 C.8.8.6.3, and one that MIM writes; others could be free text.
+_OTHER_TYPES = ("POINT", "OPEN_PLANAR", "OPEN_NONPLANAR", "INTERPOLATED_PLANAR")
+_THIN = 1e-6  # mm; a contour whose corners are nowhere further off one line than this encloses nothing
+
+
+def structure_set_regions(dataset: Dataset, source: RoiHeader) -> tuple[Region, ...]:
+    """Read every region of an RTSTRUCT; what is wrong with one of them is its :attr:`Region.fault`."""
+    contours: dict[int, list[Dataset]] = defaultdict(list)
+    for item in dataset.get("ROIContourSequence") or ():
+        if item.get("ReferencedROINumber") is not None:
+            contours[int(item.ReferencedROINumber)].append(item)
+    types: dict[int, list[str]] = defaultdict(list)
+    for item in dataset.get("RTROIObservationsSequence") or ():
+        if item.get("ReferencedROINumber") is not None:
+            types[int(item.ReferencedROINumber)].append(str(item.get("RTROIInterpretedType") or "").strip().upper())
+    numbered = [roi for roi in dataset.get("StructureSetROISequence") or () if roi.get("ROINumber") is not None]
+    times = Counter(int(roi.ROINumber) for roi in numbered)
+    regions = []
+    for roi in numbered:
+        of = int(roi.ROINumber)
+        fault = "Several regions of the structure set bear its number." if times[of] > 1 else ""
+        if len(contours[of]) > 1 and not all(contours[other] for other in times):
+            fault = "Contours of another region may stand under its number."
+        outlines: tuple[Outline, ...] = ()
+        try:
+            outlines = _outlines(contours[of])
+        # Another region's contours are no reason to refuse this one's; see `choose`.
+        except Refused as refused:
+            fault = str(refused)
+        except (TypeError, ValueError):  # whose own words would quote the file
+            fault = "Its contours cannot be read."
+        regions.append(
+            Region(
+                source=source,
+                number=of,
+                name=str(roi.get("ROIName") or "").strip(),
+                property_type=(),
+                frame_of_reference_uid=str(roi.get("ReferencedFrameOfReferenceUID") or ""),
+                outlines=outlines,
+                fault=fault,
+                interpreted_types=tuple(types[of]),
+            )
+        )
+    return tuple(regions)
+
+
+def _outlines(items: Sequence[Dataset]) -> tuple[Outline, ...]:
+    """Read a region's contours; those that enclose nothing say nothing of where it lies, and are left out."""
+    every = (_outline(contour) for item in items for contour in item.get("ContourSequence") or ())
+    return tuple(outline for outline in every if not _encloses_nothing(outline.points))
+
+
+def _outline(contour: Dataset) -> Outline:
+    text = contour_data(contour)
+    if not _DECIMALS.fullmatch(text):
+        raise Refused(ReasonCode.ROI_UNREADABLE, "A contour's coordinates are not decimal strings.")
+    data = np.array(text.split(b"\\") if text else [], dtype=np.float64)
+    if data.size % 3 or not (np.abs(data) < FARTHEST).all():
+        raise Refused(ReasonCode.ROI_UNREADABLE, "A contour's coordinates are not finite triplets.")
+    stated = number(contour, "NumberOfContourPoints")
+    if stated is not None and stated != data.size // 3:
+        raise Refused(ReasonCode.ROI_UNREADABLE, "A contour has more or fewer points than it says.")
+    _prove_no_offset(contour)
+    return Outline(
+        points=data.reshape((-1, 3)),
+        geometric_type=str(contour.get("ContourGeometricType") or "").strip(),
+        image=the_one_image(contour.get("ContourImageSequence") or ()),
+    )
+
+
+def _prove_no_offset(contour: Dataset) -> None:
+    """Refuse a Contour Offset Vector (retired, PS3.3-2009 C.8.8.6): by it the contour lies elsewhere than it says."""
+    offset = contour.get("ContourOffsetVector")
+    if offset is None or offset == "":
+        return
+    values = offset if isinstance(offset, Sequence) and not isinstance(offset, str) else [offset]
+    if len(values) != 3 or any(float(value) != 0 for value in values):
+        raise Refused(
+            ReasonCode.ROI_UNREADABLE,
+            "Its contours are to be moved by a Contour Offset Vector (3006,0045), which is not done here. Export the "
+            "structure set with the contours where they belong.",
+        )
+
+
+def _encloses_nothing(points: Points) -> bool:
+    """Whether it is a point or a line: mask-to-contour tools write such."""
+    if len(points) < 3:
+        return True
+    arms = points - points[0]
+    longest = arms[np.argmax((arms**2).sum(axis=1))]
+    length = float(np.linalg.norm(longest))
+    return length < _THIN or float(np.linalg.norm(np.cross(arms, longest / length), axis=1).max()) < _THIN
+
+
+def prove_outlines(region: Region) -> None:
+    """Refuse contours that do not bound an area.
+
+    Raises
+    ------
+    Refused
+        ``contour_not_closed``.
+    """
+    kinds = {outline.geometric_type for outline in region.outlines}
+    others = sorted(kinds - {*_CLOSED})
+    if others:
+        kind = others[0] if others[0] in _OTHER_TYPES else "another type" if others[0] else "no type"
+        raise Refused(
+            ReasonCode.CONTOUR_NOT_CLOSED,
+            f"{the_region(region.name)} has contours of {'type ' if kind in _OTHER_TYPES else ''}{kind}; only "
+            f"{' and '.join(_CLOSED)} say what lies inside. Export it as closed planar contours.",
+            (region.name,),
+        )
