@@ -40,6 +40,7 @@ from lungstage.appliance.state.file_table import FileTable
 from lungstage.appliance.state.heartbeat import Heartbeat
 from lungstage.appliance.state.jobs import utc_now
 from lungstage.appliance.state.ledger import Ledger
+from lungstage.appliance.state.secret import identity_key, reader_of
 
 _HANGING_SECONDS = 30.0  # without a sign of life, beyond what a request may take
 _LAST_SECONDS = 8.0  # before a job in hand is given back at the end; container engines wait for ten
@@ -97,7 +98,7 @@ class Daemon:
         meter.answers_by(bundle_digest)
         self._ledger = Ledger(database, moved=meter.moved)
         self._claims = Claims(self._ledger)
-        files = FileTable(database, __version__)
+        files = FileTable(database, reader_of(__version__, identity_key(settings.state)))
         self._canary = canary = self._make_canary(files, steps.write_phantom)
         index = StudyIndex(files, steps.assemble)
         patience, read = settings.settle_seconds, steps.read_headers

@@ -994,3 +994,17 @@ def test_the_daemon_s_modules_are_free_of_training_weight() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_another_key_has_every_file_read_anew_and_changes_no_answer(house: House) -> None:
+    put_study(house.inbox)
+    house.run(2)
+    read = house.steps.calls["read"]
+    (house.state / "identity.key").unlink()
+    house.restart()
+    house.run(5)
+    assert house.steps.calls["read"] == 2 * read
+    assert house.states() == ["delivered"]
+    house.restart()
+    house.run(5)
+    assert house.steps.calls["read"] == 2 * read
