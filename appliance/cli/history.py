@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lungstage.appliance.cli.options import BundleOption, ConfigOption, JsonOption, StateOption
+from lungstage.appliance.cli.options import BundleOption, ConfigOption, JsonOption, StateOption, state_folder
 from lungstage.appliance.config.text import printable
 from lungstage.appliance.contract.errors import ExitStatus, LungstageError, Refused, Unavailable
 
@@ -37,10 +37,9 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Walk the audit log's chain of hashes: whole, or the first entry that does not fit (exit status 3)."""
-    from lungstage.appliance.config.settings import state_of
     from lungstage.appliance.state.chain import verify as walk
 
-    folder = state_of(state, config)
+    folder = state_folder(state, config)
     jobs = _jobs(folder) if (folder / "ledger.sqlite").is_file() else None  # before the log, which is told first
     verdict = walk(folder, jobs, expected=expect)
     typer.echo(json.dumps(asdict(verdict), indent=2) if as_json else _verdict_in_words(verdict))
@@ -51,10 +50,9 @@ def verify(
 @audit.command()
 def dump(state: StateOption = None, config: ConfigOption = None) -> None:
     """Print every entry as a line of JSON, whatever file it lies in."""
-    from lungstage.appliance.config.settings import state_of
     from lungstage.appliance.state.chain import entries
 
-    for entry in entries(state_of(state, config)):
+    for entry in entries(state_folder(state, config)):
         typer.echo(json.dumps(entry.as_dict()))
 
 
@@ -66,11 +64,11 @@ def show(
 ) -> None:
     """Tell the whole history of one job: every state and why, which instances, which answer, which documents."""
     from lungstage.appliance.cli import jobs as job_tables
-    from lungstage.appliance.config.settings import alert_age, state_of
+    from lungstage.appliance.config.settings import alert_age
     from lungstage.appliance.state.job_history import job_history
     from lungstage.appliance.state.jobs import utc_now
 
-    folder = state_of(state, config)
+    folder = state_folder(state, config)
     job = next((job for job in _jobs(folder) if job.id == job_id), None)
     if job is None:
         raise NoSuchJobError(f"There is no job {job_id}.")
@@ -116,7 +114,7 @@ def replay(
 def _replay(
     path: Path, inputs: list[Path] | None, bundle: Path | None, state: Path | None, config: Path | None
 ) -> dict[str, Any]:
-    from lungstage.appliance.config.settings import SettingsError, setting_of, state_of
+    from lungstage.appliance.config.settings import SettingsError, setting_of
     from lungstage.appliance.model.bundle import load_bundle
     from lungstage.appliance.replay.originals import Witness
     from lungstage.appliance.replay.reproduce import replay
@@ -127,7 +125,7 @@ def _replay(
     if model is None:
         raise SettingsError("Which bundle? Name its folder with --bundle, or its settings with --config.")
     try:
-        folder = state_of(state, config)
+        folder = state_folder(state, config)
     except SettingsError:
         if inputs is None:
             raise

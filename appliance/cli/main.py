@@ -24,6 +24,7 @@ from lungstage.appliance.cli.options import (
     OutboxOption,
     StateOption,
     TrustedOption,
+    state_folder,
 )
 from lungstage.appliance.config.shipped import bundle_folder
 from lungstage.appliance.contract.errors import ExitStatus, Held, Refused, Unavailable
@@ -66,6 +67,7 @@ def run(
         str | None, typer.Option(help="ROI to use instead of the bundle's rule.", show_default=False)
     ] = None,
     log_format: Annotated[str | None, typer.Option(help="text or json.", show_default=False)] = None,
+    create: Annotated[bool, typer.Option("--create", help="Make the inbox where it is not there.")] = False,
 ) -> None:
     """Watch a folder and write a structured report for each study that is complete.
 
@@ -90,13 +92,11 @@ def run(
     # Only now: loading the runtime takes a second in which a signal must already be heeded.
     from lungstage.appliance.daemon.start import serve
 
-    serve(settings, wake, lambda: print("ready", flush=True))  # noqa: T201
+    serve(settings, wake, lambda: print("ready", flush=True), create=create)  # noqa: T201
 
 
 def _ledger_of(state: Path | None, config: Path | None) -> Path:
-    from lungstage.appliance.config.settings import state_of
-
-    path = state_of(state, config) / "ledger.sqlite"
+    path = state_folder(state, config) / "ledger.sqlite"
     if not path.is_file():
         raise Unavailable(f"There is no ledger in {path.parent}; --state names the state folder of the daemon.")
     return path
@@ -167,10 +167,9 @@ def backup(
     config: ConfigOption = None,
 ) -> None:
     """Copy ledger and audit log into one archive, while the daemon works; docs/maintenance.md says how to restore."""
-    from lungstage.appliance.config.settings import state_of
     from lungstage.appliance.state.backup import back_up
 
-    kept = back_up(state_of(state, config), to)
+    kept = back_up(state_folder(state, config), to)
     sizes = ", ".join(f"{name} ({size} bytes)" for name, size in kept.members)
     typer.echo(f"{kept.path}: {kept.jobs} jobs; {sizes}")
 
@@ -178,10 +177,9 @@ def backup(
 @app.command()
 def health(state: StateOption = None, config: ConfigOption = None) -> None:
     """Exit 0 while the daemon of a state folder goes round its loop and its canaries come through; else 4."""
-    from lungstage.appliance.config.settings import state_of
     from lungstage.appliance.state.heartbeat import prove_alive
 
-    alive = prove_alive(state_of(state, config))
+    alive = prove_alive(state_folder(state, config))
     typer.echo(f"alive at {alive.at.isoformat(timespec='seconds')}; {alive.files} files, {alive.in_hand} in hand")
 
 

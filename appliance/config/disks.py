@@ -2,12 +2,80 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 # Changes made by another machine ring no event here.
 _NETWORKED = re.compile(r"nfs4?|cifs|smb3?|smbfs|9p|virtiofs|vboxsf|prl_fs|afs|ceph|lustre|glusterfs|fuse(\..*)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which folder it is that lies at a path.
+
+    Attributes
+    ----------
+    device, inode
+        As stat(2) has them.
+    kind, source
+        Type and source of its file system, as in ``/proc/self/mountinfo`` (proc(5)); empty where they are not known.
+    inside
+        Its path within that file system: ``/`` where that is mounted at the folder itself.
+    """
+
+    device: int
+    inode: int
+    kind: str
+    source: str
+    inside: str
+
+    def is_same(self, other: Place) -> bool:
+        """Whether both are one folder; on the network, where a new mount changes the numbers, one share."""
+        if is_networked(self.kind):
+            return (self.kind, self.source) == (other.kind, other.source)
+        return (self.device, self.inode) == (other.device, other.inode)
+
+    def is_unmounted_at(self, now: Place) -> bool:
+        """Whether this was a share, or a disk of its own, and what lies there now is a part of another disk."""
+        was_mounted = self.inside == "/" or is_networked(self.kind)
+        is_mounted = now.inside == "/" or is_networked(now.kind)
+        return was_mounted and not is_mounted and not self.is_same(now)
+
+
+def place_of(folder: Path, known: Place | None = None) -> Place:
+    """Return which folder lies at a path; it is opened, so that one that is mounted on demand is mounted.
+
+    Parameters
+    ----------
+    folder
+        The path.
+    known
+        What is returned, without looking through all mounts, where device and inode are its.
+
+    Raises
+    ------
+    OSError
+        When it cannot be opened.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        status = os.fstat(descriptor)
+        if known is not None and (status.st_dev, status.st_ino) == (known.device, known.inode):
+            return known
+        with contextlib.suppress(OSError, StopIteration):
+            about = Path(f"/proc/self/fdinfo/{descriptor}").read_text(encoding="ascii")
+            mount = next(int(line.split()[1]) for line in about.splitlines() if line.startswith("mnt_id:"))
+            _, root, point, kind, source = next(found for found in _mounts() if found[0] == mount)
+            below = os.path.relpath(os.readlink(f"/proc/self/fd/{descriptor}"), point)
+            return Place(status.st_dev, status.st_ino, kind, source, os.path.normpath(os.path.join(root, below)))
+    finally:
+        os.close(descriptor)
+    return Place(status.st_dev, status.st_ino, "", "", "")
 
 
 def is_networked(kind: str) -> bool:
@@ -17,18 +85,27 @@ def is_networked(kind: str) -> bool:
 
 def file_system(path: Path) -> str:
     """Name of the type of the file system that holds a path, e.g. ``ext4`` or ``nfs4``; empty where it is not known."""
-    place, best, kind = os.path.realpath(path), -1, ""
-    try:
-        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    except OSError:
-        return ""
-    for line in mounts:
-        fields, _, rest = line.partition(" - ")
-        point = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields.split()[4])
-        inside = place == point or place.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= best:  # of two at the same point, the later covers the earlier
-            best, kind = len(point), rest.split()[0]
-    return kind
+    place, best, found = os.path.realpath(path), -1, ""
+    with contextlib.suppress(OSError):
+        for _, _, point, kind, _ in _mounts():
+            inside = place == point or place.startswith(point.rstrip("/") + "/")
+            if inside and len(point) >= best:  # of two at the same point, the later covers the earlier
+                best, found = len(point), kind
+    return found
+
+
+def _mounts() -> Iterator[tuple[int, str, str, str, str]]:
+    """Give number, root within the file system, mount point, type and source of every mount."""
+    text = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
+    for line in text.splitlines():
+        first, _, rest = line.partition(" - ")
+        number, _, _, root, point, *_ = first.split()
+        kind, source, *_ = rest.split()
+        yield int(number), _unescaped(root), _unescaped(point), kind, source
+
+
+def _unescaped(path: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), path)
 
 
 def free_mb(folder: Path) -> int | None:
@@ -38,3 +115,17 @@ def free_mb(folder: Path) -> int | None:
     except OSError:  # it is away, which whoever writes to it will say
         return None
     return status.f_bavail * status.f_frsize // 1024**2
+
+
+def prove_writable(folder: Path) -> None:
+    """Write a file in a folder and flush it to the disk; it is gone again even where this process is killed.
+
+    Raises
+    ------
+    OSError
+        When that cannot be done.
+    """
+    with tempfile.TemporaryFile(prefix=".lungstage-", dir=folder) as file:
+        file.write(bytes(4096))
+        file.flush()
+        os.fsync(file.fileno())

@@ -54,6 +54,10 @@ class Settings(BaseModel):
     match_by_geometry: bool = Field(
         False, description="Go by geometry where a ROI's image references resolve to nothing."
     )
+    strict_frame_of_reference: bool = Field(
+        False,
+        description="Refuse a SEG of another Frame of Reference even where all its frames name slices and lie on them.",
+    )
     prevalence: float | None = Field(
         None, gt=0, lt=1, description="Share of the model's positive class among the site's patients; corrects to it."
     )
@@ -65,6 +69,10 @@ class Settings(BaseModel):
     )
     settle_seconds: Seconds = Field(0.2, description="How long a file must rest before it is read.")
     case_settle_seconds: Seconds = Field(2.0, description="How long a case must rest before an end counts as an end.")
+    missing_neighbour_wait: Seconds = Field(
+        600.0,
+        description="How long a case must rest before slices next to the region that may still come count as missing.",
+    )
     report_after_seconds: Seconds = Field(5.0, description="How long a case waits before it is reported as held.")
     alert_after_seconds: float = Field(
         3600.0, gt=0, le=31 * 86400, allow_inf_nan=False,
@@ -121,7 +129,7 @@ class Settings(BaseModel):
     def for_audit(self) -> dict[str, Any]:
         """Return the digest of all settings, and those that an answer depends on in plain."""
         digest = hashlib.sha256(self.model_dump_json().encode()).hexdigest()
-        answering = {"roi_name", "match_by_geometry", "prevalence", "engine"}
+        answering = {"roi_name", "match_by_geometry", "strict_frame_of_reference", "prevalence", "engine"}
         return {"settings_sha256": digest, "settings": self.model_dump(mode="json", include=answering)}
 
 

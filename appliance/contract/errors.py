@@ -34,6 +34,7 @@ class ReasonCode(StrEnum):
     CT_MISSING = "ct_missing"
     SLICES_MISSING = "slices_missing"
     REFERENCES_UNRESOLVED = "references_unresolved"
+    MORE_MAY_COME = "more_may_come"
     # Geometry
     GEOMETRY_MISSING = "geometry_missing"
     FRAME_OF_REFERENCE_MISMATCH = "frame_of_reference_mismatch"
@@ -145,9 +146,6 @@ class DefectError(Exception):
     def __init__(self, defect: Mapping[str, str]) -> None:
         super().__init__(defect["error"])
         self.defect = dict(defect)
-
-    def __reduce__(self) -> tuple[type, tuple[Mapping[str, str]]]:
-        return type(self), (self.defect,)
 
 
 class ExitStatus(IntEnum):

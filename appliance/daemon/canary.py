@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lungstage.appliance.config.logs import logger
 from lungstage.appliance.contract.errors import ReasonCode
+from lungstage.appliance.contract.source import Source
 from lungstage.appliance.dicom.cases import Case
 from lungstage.appliance.state.job import Job, JobState
 from lungstage.appliance.state.jobs import Jobs
@@ -20,7 +21,7 @@ from lungstage.appliance.state.jobs import Jobs
 OUTSIDE = ReasonCode.OUTSIDE_INTENDED_USE
 
 
-class Canary:
+class Canary(Source):
     """The canaries of one daemon, one after the other.
 
     Parameters
@@ -61,11 +62,6 @@ class Canary:
         self._sent_at = -1e9
         self.well: bool | None = None
         self._clear()
-
-    @property
-    def is_under_way(self) -> bool:
-        """Whether one was sent and has not come through yet; no file event tells of its files."""
-        return self._study is not None
 
     def is_one(self, case: Case) -> bool:
         """Whether a case is a canary: all its files lie in the canaries' inbox."""

@@ -11,6 +11,7 @@ from operator import itemgetter
 
 from lungstage.appliance.config.logs import logger
 from lungstage.appliance.config.settings import Settings
+from lungstage.appliance.contract.source import Source
 from lungstage.appliance.daemon.absence import Absence
 from lungstage.appliance.daemon.examination import Examiner, Prepare
 from lungstage.appliance.daemon.open_cases import OpenCase, OpenCases
@@ -23,7 +24,7 @@ EXAMINATION_BUDGET_SECONDS = 0.5
 """After so long a round of examinations makes room for other work."""
 
 
-class Cases:
+class Cases(Source):
     """The cases on one index.
 
     Parameters
@@ -71,7 +72,7 @@ class Cases:
         """
         self.open.bundle_digest = bundle_digest
         for entry in self.open.values():
-            entry.plan, entry.due = None, self._clock()
+            entry.plan, entry.due, entry.waits_until = None, self._clock(), None
 
     def forget(self) -> None:
         """Begin anew: every case that is not closed is examined again by :meth:`tick`; no answer in hand is heeded."""
@@ -101,7 +102,7 @@ class Cases:
                 known = self.open.get(case.key)
                 if known is None or known.version != hash(case):
                     became_ready |= self._meet(case, now + EXAMINATION_BUDGET_SECONDS)
-        gone = [key for key, e in self.open.items() if key not in self._index and e.plan is None and e.task is None]
+        gone = [key for key, e in self.open.items() if key not in self._index and e.plan is None and e.in_hand is None]
         for key in gone:
             del self.open[key]
         self._absence.settle(now, unread_since)
@@ -129,10 +130,13 @@ class Cases:
             self.behind = due <= now < self._clock() - EXAMINATION_BUDGET_SECONDS
             if self.behind or due > now:
                 break
-            settles_at = entry.changed_at + self._settings.case_settle_seconds
-            settled = settles_at <= now and (unread_since is None or unread_since > settles_at)
-            if settled or now < settles_at or entry.examined_at < entry.changed_at:
-                became_ready |= self._examiner.examine(entry, settled=settled)
+            waits = entry.waits_until is not None
+            rests_at = entry.changed_at + self._settings.case_settle_seconds
+            if entry.waits_until is not None:
+                rests_at = max(rests_at, entry.waits_until)
+            rested = rests_at <= now and (unread_since is None or unread_since > rests_at)
+            if rested or now < rests_at or entry.examined_at < entry.changed_at:
+                became_ready |= self._examiner.examine(entry, settled=rested, waited=rested and waits)
             else:
                 entry.due = now + self._settings.poll_seconds
         for entry in self.open.values():
@@ -151,7 +155,7 @@ class Cases:
         entry.take(case)
         if entry.content != former:
             entry.changed_at = now
-        entry.due, entry.failures = None, 0
+        entry.due, entry.waits_until, entry.failures = None, None, 0
         if self._examiner.is_answered(entry, self._ledger.jobs.of_case(case.key)):
             del self.open[case.key]
             return False
@@ -169,5 +173,7 @@ class Cases:
         entry.report_at = None
         job = self._ledger.jobs.of_case(entry.key)
         if job is not None and job.state is JobState.WAITING and job.reason is not None:
-            self._ledger.hold(job.id, job.reason, content=job.content)
+            case = self._index.case(entry.key)  # what cannot be read may have come after it was examined
+            reason = job.reason if case is None else self._index.with_unreadable(job.reason, case)
+            self._ledger.hold(job.id, reason, content=job.content)
             logger.warning("held", extra=job.uids | {"code": job.reason.code})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,8 +13,9 @@ from lungstage.appliance.config.logs import defect, logger
 from lungstage.appliance.config.settings import Settings
 from lungstage.appliance.contract.case import Predecessor
 from lungstage.appliance.contract.errors import ExhaustedError, Held, LungstageError, Refused, Unavailable
+from lungstage.appliance.contract.source import Source
 from lungstage.appliance.daemon.examination import given_up
-from lungstage.appliance.daemon.open_cases import OpenCases, Task
+from lungstage.appliance.daemon.open_cases import InHand, OpenCases
 from lungstage.appliance.dicom.names import may_be_told
 from lungstage.appliance.report import outbox
 from lungstage.appliance.staging.covariates import Site
@@ -24,7 +25,7 @@ from lungstage.appliance.state.ledger import Ledger
 from lungstage.appliance.workers.messages import Answer, SealedPlan
 
 
-class Stagers(Protocol):
+class Stagers(Source, Protocol):
     """Where plans are staged, several at a time: :class:`workers.bundle_workers.Workers`."""
 
     def free(self) -> bool:
@@ -38,20 +39,14 @@ class Stagers(Protocol):
     def finished(self) -> Iterable[tuple[int, Future[Answer]]]:
         """Give each plan that has come to an end: its ticket, and what became of it."""
 
-    def descriptors(self) -> list[int]:
-        """File descriptors that become readable when one has."""
 
-    def next_due(self) -> float | None:
-        """When the first has taken too long."""
-
-
-class Dispatcher:
+class Dispatcher(Source):
     """Has ready jobs staged and delivers their documents.
 
     Parameters
     ----------
     ledger, cases
-        Where jobs come from and what becomes of them, and what is kept of their cases: plan and task.
+        Where jobs come from and what becomes of them, and what is kept of their cases: plans, and jobs in hand.
     settings
         Where to deliver, and how patiently.
     stagers
@@ -60,11 +55,8 @@ class Dispatcher:
         A monotonic clock.
     canary_outbox
         Where the reports of canaries go.
-
-    Attributes
-    ----------
-    resume_at
-        When to go on after something was unavailable.
+    prove_outbox
+        Raises Unavailable where the outbox is not the folder that it was.
     """
 
     def __init__(
@@ -75,21 +67,34 @@ class Dispatcher:
         stagers: Stagers,
         clock: Callable[[], float],
         canary_outbox: Path | None = None,
+        prove_outbox: Callable[[], None] = lambda: None,
     ) -> None:
+        self._prove_outbox = prove_outbox
         self._canary_outbox = canary_outbox or settings.outbox
         self._ledger, self._claims, self._cases = ledger, Claims(ledger), cases
         self._settings, self._stagers, self._clock = settings, stagers, clock
         self._tickets = 0
         self._failures = 0
-        self.resume_at = -1e9
+        self._resume_at = -1e9  # after something was unavailable
+
+    def next_due(self) -> float | None:
+        """When to go on after a pause, or when the first plan in hand has taken too long."""
+        due = self._stagers.next_due()
+        if self._clock() >= self._resume_at:
+            return due
+        return self._resume_at if due is None else min(due, self._resume_at)
+
+    def descriptors(self) -> Sequence[int]:
+        """File descriptors that become readable when a plan was staged."""
+        return self._stagers.descriptors()
 
     def encourage(self) -> None:
         """End the pause: a new job is not made to wait because an older one met a disk that was away."""
-        self.resume_at = -1e9
+        self._resume_at = -1e9
 
     def in_hand(self) -> int:
         """Jobs that are being staged."""
-        return sum(task.answer is None for task in self._cases.tasks())
+        return sum(one.answer is None for one in self._cases.in_hand())
 
     def work(self, *, claim: bool = True) -> bool:
         """Take in what was answered, deliver, and hand out what is ready; False where there was nothing to do.
@@ -101,18 +106,18 @@ class Dispatcher:
         """
         progress = False
         for ticket, became in self._stagers.finished():
-            task = next((task for task in self._cases.tasks() if task.ticket == ticket), None)
-            if task is not None:
-                self._take_in(task, became)
+            done = next((one for one in self._cases.in_hand() if one.ticket == ticket), None)
+            if done is not None:
+                self._take_in(done, became)
                 progress = True
-        if self._clock() < self.resume_at:
+        if self._clock() < self._resume_at:
             return progress
-        for task in self._cases.tasks():
-            if task.answer is not None:
-                if not self._deliver(task.job, task.answer):
+        for one in self._cases.in_hand():
+            if one.answer is not None:
+                if not self._deliver(one.job, one.answer):
                     return progress
                 progress = True
-        while claim and self._clock() >= self.resume_at and self._ledger.jobs.any_ready() and self._stagers.free():
+        while claim and self._clock() >= self._resume_at and self._ledger.jobs.any_ready() and self._stagers.free():
             lease = timedelta(seconds=self._settings.lease_seconds)
             job = self._claims.claim(lease, self._cases.bundle_digest)
             if job is None:
@@ -137,7 +142,7 @@ class Dispatcher:
         except Exception as error:
             self._failed(job, error)
         else:
-            case.task = Task(job, self._tickets)
+            case.in_hand = InHand(job, self._tickets)
 
     def _site(self, job: Job) -> Site:
         """Read the covariates anew, because rows join while the daemon runs; a file in disorder is no study's fault."""
@@ -147,20 +152,20 @@ class Dispatcher:
             raise Unavailable(str(refused)) from refused
         return site.of_study(job.study_instance_uid)
 
-    def _take_in(self, task: Task, became: Future[Answer]) -> None:
-        case = self._cases[task.job.case_key]
-        case.task = None
+    def _take_in(self, done: InHand, became: Future[Answer]) -> None:
+        case = self._cases[done.job.case_key]
+        case.in_hand = None
         error = became.exception()
         if error is not None:
-            self._failed(task.job, error)
+            self._failed(done.job, error)
             return
         answer = became.result()
         sr = answer.documents[-1]
         documents = {document.name: document.sha256 for document in answer.documents}
         job = self._claims.report_ready(
-            task.job.id, _discreet(answer.outcome), sr.sop_instance_uid, sr.series_instance_uid, documents
+            done.job.id, _discreet(answer.outcome), sr.sop_instance_uid, sr.series_instance_uid, documents
         )
-        case.task = Task(job, task.ticket, answer)
+        case.in_hand = InHand(job, done.ticket, answer)
 
     def _failed(self, job: Job, error: BaseException) -> None:
         if isinstance(error, Refused):
@@ -180,12 +185,16 @@ class Dispatcher:
         """Deliver an answer; False where that has to be tried again."""
         try:
             folder = self._canary_outbox if job.canary else self._settings.outbox
+            if not job.canary:
+                self._prove_outbox()
             paths = outbox.deliver(answer.documents, folder)
+            if not job.canary:  # it may have gone in between; to deliver again does no harm
+                self._prove_outbox()
         except (Unavailable, OSError) as error:
             self._back_off(job, error)  # its report stays ready, with its documents in hand
             return False
         except Exception as error:
-            self._cases[job.case_key].task = None
+            self._cases[job.case_key].in_hand = None
             self._give_up(job, error)
             return True
         self._claims.delivered(job.id, paths[-1], outbox.digests(answer.documents, folder))
@@ -196,7 +205,7 @@ class Dispatcher:
 
     def _back_off(self, job: Job, error: BaseException) -> None:
         self._failures += 1
-        self.resume_at = self._clock() + pause_after(self._failures, self._settings)
+        self._resume_at = self._clock() + pause_after(self._failures, self._settings)
         logger.warning("unavailable", extra=job.uids | {"error": type(error).__name__, "why": told(error)})
 
     def _give_up(self, job: Job, error: BaseException) -> None:

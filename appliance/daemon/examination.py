@@ -6,6 +6,7 @@ A refusal is pronounced only on a case that has come to rest.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Protocol
 
 from lungstage.appliance.config.logs import defect, logger
@@ -31,7 +32,14 @@ class Prepare(Protocol):
     """Shape of :func:`staging.pipeline.prepare`, over the bundle in use, and its plan sealed."""
 
     def __call__(  # noqa: D102
-        self, case: Case, *, settled: bool, roi_name: str | None, match_by_geometry: bool
+        self,
+        case: Case,
+        *,
+        settled: bool,
+        waited: bool,
+        roi_name: str | None,
+        match_by_geometry: bool,
+        strict_frame_of_reference: bool,
     ) -> SealedPlan: ...
 
 
@@ -51,8 +59,18 @@ class Examiner:
         self._ledger, self._cases, self._settings, self._index = ledger, cases, settings, index
         self._prepare, self._clock, self._is_canary = prepare, clock, is_canary
 
-    def examine(self, entry: OpenCase, *, settled: bool) -> bool:
-        """Examine a case, of which an end counts as an end once it has settled; True when its job became ready."""
+    def examine(self, entry: OpenCase, *, settled: bool, waited: bool = False) -> bool:
+        """Examine a case; True when its job became ready.
+
+        Parameters
+        ----------
+        entry
+            The case.
+        settled
+            Nothing has come for so long that an end counts as an end.
+        waited
+            And for so long that what may still come counts as missing.
+        """
         now = self._clock()
         job = self._ledger.jobs.of_case(entry.key)
         if job is not None and job.state in IN_HAND_STATES:
@@ -71,13 +89,18 @@ class Examiner:
             plan = self._prepare(
                 entry.at_hand,
                 settled=settled,
+                waited=waited,
                 roi_name=self._settings.roi_name,
                 match_by_geometry=self._settings.match_by_geometry,
+                strict_frame_of_reference=self._settings.strict_frame_of_reference,
             )
         except (Held, Refused) as error:
             entry.examined_at = self._clock()
             entry.cost = entry.examined_at - now
             entry.due = None if settled else entry.changed_at + self._settings.case_settle_seconds
+            entry.waits_until = None
+            if error.reason.code is ReasonCode.MORE_MAY_COME:
+                error = self._wait(entry, error, settled)
             self._not_ready(entry, job, error, settled)
         except (Unavailable, OSError) as error:
             logger.warning("examination_unavailable", extra=_about(entry) | {"error": type(error).__name__})
@@ -85,9 +108,22 @@ class Examiner:
         except Exception as error:
             self._failed(entry, job, error)
         else:
-            entry.due = entry.report_at = None
+            entry.due = entry.report_at = entry.waits_until = None
             return self._ready(entry, job, plan)
         return False
+
+    def _wait(self, entry: OpenCase, error: Held | Refused, settled: bool) -> Held | Refused:
+        """Come back by itself once the wait is over, and say when: such a case hangs on nothing.
+
+        Since when nothing came is taken from the records, so that a wait goes on where a former process began it.
+        """
+        now, newest = self._ledger.now(), self._index.newest(entry.at_hand)
+        rested = timedelta() if newest is None else max(now - newest, timedelta())
+        left = timedelta(seconds=self._settings.missing_neighbour_wait) - rested
+        until = (now + left).astimezone().isoformat(" ", "seconds")
+        if settled:
+            entry.due = entry.waits_until = self._clock() + left.total_seconds()
+        return Held(error.reason.code, f"{error.reason.message} The case waits for it until {until}.")
 
     def is_answered(self, entry: OpenCase, job: Job | None) -> bool:
         """Whether the last word about a case was about what it holds now.
@@ -143,14 +179,16 @@ class Examiner:
                 return  # what was said stands until the case has come to rest
         job = self._open(entry, job)
         entry.plan = None
+        waits_for = self._index.with_unreadable(error.reason, entry.at_hand)
         if settled and isinstance(error, Refused):
             entry.report_at = None
             self._refuse(entry, job, error.reason)
         elif job.state is JobState.HELD and job.content == entry.content:
-            self._ledger.hold(job.id, error.reason, content=entry.content)
+            self._ledger.hold(job.id, waits_for, content=entry.content)
         else:
-            self._ledger.wait(job.id, error.reason, content=entry.content)
-            entry.report_at = entry.changed_at + self._settings.report_after_seconds
+            self._ledger.wait(job.id, waits_for, content=entry.content)
+            may_come = error.reason.code is ReasonCode.MORE_MAY_COME
+            entry.report_at = None if may_come else entry.changed_at + self._settings.report_after_seconds
 
     def _refuse(self, entry: OpenCase, job: Job, reason: Reason) -> None:
         if (job.state, job.content, job.reason) != (JobState.REFUSED, entry.content, reason):

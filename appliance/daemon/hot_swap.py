@@ -9,7 +9,7 @@ bundle in use goes on, and so it does where the new one is refused.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -17,6 +17,7 @@ from typing import Protocol
 from lungstage.appliance.config.logs import defect, logger
 from lungstage.appliance.config.settings import Settings
 from lungstage.appliance.contract.errors import DefectError, ExhaustedError, ReasonCode, Refused, Unavailable
+from lungstage.appliance.contract.source import Source
 from lungstage.appliance.daemon.dispatcher import pause_after, told
 from lungstage.appliance.model.bundle_files import BUNDLE_FILES, SIGNATURE_FILE, BundleFiles, digest_of, read_files
 from lungstage.appliance.model.signature import PublicKey, find_signer
@@ -69,17 +70,11 @@ def tell(event: BundleEvent, audit: Audit) -> None:
         logger.warning("bundle_refused", extra=about)
 
 
-class Candidate(Protocol):
+class Candidate(Source, Protocol):
     """Processes that try a bundle: :class:`workers.bundle_workers.BundleWorkers`."""
 
     def is_set_up(self) -> bool:
         """Whether they are ready to answer by it; raises where they will never be."""
-
-    def descriptors(self) -> list[int]:
-        """File descriptors that become readable when that changes."""
-
-    def next_due(self) -> float | None:
-        """When they have taken too long."""
 
 
 class Candidates(Protocol):
@@ -95,7 +90,7 @@ class Candidates(Protocol):
         """Let them answer from now on."""
 
 
-class HotSwap:
+class HotSwap(Source):
     """Looks after the bundle's folder of one daemon.
 
     Parameters
@@ -149,9 +144,9 @@ class HotSwap:
                 self._pronounce(self._verdict)
         return None
 
-    def descriptors(self) -> list[int]:
-        """File descriptors that become readable when there is something to do."""
-        return [] if self._trial is None else self._trial[1].descriptors()
+    def descriptors(self) -> Sequence[int]:
+        """File descriptors that become readable when the processes that try a bundle are set up."""
+        return () if self._trial is None else self._trial[1].descriptors()
 
     def next_due(self) -> float | None:
         """When :meth:`look` next has something to do; None while the folder is merely looked at now and then."""

@@ -16,16 +16,20 @@ from lungstage.appliance import __version__
 from lungstage.appliance.config.logs import defect, logger
 from lungstage.appliance.config.settings import Settings
 from lungstage.appliance.contract.errors import Unavailable
+from lungstage.appliance.contract.source import Source, descriptors, next_due
 from lungstage.appliance.daemon.canary import Canary
 from lungstage.appliance.daemon.cases import Cases
 from lungstage.appliance.daemon.dispatcher import Dispatcher, Stagers, pause_after, told
 from lungstage.appliance.daemon.examination import Prepare
+from lungstage.appliance.daemon.folder_guard import FolderGuard
 from lungstage.appliance.daemon.hot_swap import HotSwap
 from lungstage.appliance.daemon.metrics import Meter
+from lungstage.appliance.daemon.periodic import Periodic
 from lungstage.appliance.daemon.upkeep import Upkeep
 from lungstage.appliance.dicom.cases import Case
 from lungstage.appliance.dicom.header import Header
 from lungstage.appliance.intake.inbox import Inbox
+from lungstage.appliance.intake.scanner import Scanner
 from lungstage.appliance.intake.study_index import StudyIndex
 from lungstage.appliance.intake.watch import Wake, Watcher
 from lungstage.appliance.report import outbox
@@ -36,9 +40,8 @@ from lungstage.appliance.state.file_table import FileTable
 from lungstage.appliance.state.heartbeat import Heartbeat
 from lungstage.appliance.state.jobs import utc_now
 from lungstage.appliance.state.ledger import Ledger
+from lungstage.appliance.state.secret import identity_key, reader_of
 
-# A look may take at most this share of the time, so that a huge inbox does not keep the machine busy.
-_BUSY_SHARE, _IDLE_SHARE = 0.3, 0.05
 _HANGING_SECONDS = 30.0  # without a sign of life, beyond what a request may take
 _LAST_SECONDS = 8.0  # before a job in hand is given back at the end; container engines wait for ten
 _UNMETERED = Meter()
@@ -90,42 +93,40 @@ class Daemon:
         meter: Meter = _UNMETERED,
         swap: HotSwap | None = None,
     ) -> None:
-        self._swap = swap
-        self._settings, self._bundle_digest, self._steps, self._wake = settings, bundle_digest, steps, wake
-        self._watcher, self._clock = watcher, clock
-        self._database = database
-        self._meter = meter
+        self._settings, self._bundle_digest, self._wake, self._clock = settings, bundle_digest, wake, clock
+        self._database, self._meter, self._swap = database, meter, swap
         meter.answers_by(bundle_digest)
         self._ledger = Ledger(database, moved=meter.moved)
         self._claims = Claims(self._ledger)
-        files = FileTable(database, __version__)
-        self._canary = self._make_canary(files)
-        is_canary = self._canary.is_one if self._canary else lambda _: False
-        canary_outbox = self._canary.outbox if self._canary else None
-        roots = [settings.inbox] + ([self._canary.inbox] if self._canary else [])
+        files = FileTable(database, reader_of(__version__, identity_key(settings.state)))
+        self._canary = canary = self._make_canary(files, steps.write_phantom)
         index = StudyIndex(files, steps.assemble)
         patience, read = settings.settle_seconds, steps.read_headers
-        self._inboxes = [Inbox(root, files, index, patience, read=read, clock=clock) for root in roots]
+        folders = [settings.inbox] if canary is None else [settings.inbox, canary.inbox]
+        inboxes = [Inbox(folder, files, index, patience, read=read, clock=clock) for folder in folders]
+        self._inbox = inboxes[0]
+        self._scanner = Scanner(inboxes, watcher, settings, clock)
+        is_canary = (lambda _: False) if canary is None else canary.is_one
         self._cases = Cases(self._ledger, bundle_digest, settings, index, steps.prepare, clock, is_canary)
-        self._dispatcher = Dispatcher(self._ledger, self._cases.open, settings, steps.stagers, clock, canary_outbox)
+        canary_outbox = None if canary is None else canary.outbox
+        self._inbox_guard = FolderGuard("inbox", settings.inbox, settings.state, strict=False)
+        self._outbox_guard = FolderGuard("outbox", settings.outbox, settings.state, strict=True)
+        self._dispatcher = Dispatcher(
+            self._ledger, self._cases.open, settings, steps.stagers, clock, canary_outbox, self._outbox_guard.prove
+        )
+        self._heartbeat = Periodic(settings.heartbeat_seconds, self._beat, clock)
         self._upkeep = Upkeep(self._ledger, settings, clock)
+        sources = (self._heartbeat, canary, swap, self._scanner, self._cases, self._upkeep, self._dispatcher)
+        self._sources: list[Source] = [source for source in sources if source is not None]
         self._begin_anew = True
         self._data_version = -1
-        self._looked_at = self._beat_at = -1e9
 
-    def _make_canary(self, files: FileTable) -> Canary | None:
+    def _make_canary(self, files: FileTable, write: Callable[[Path, str], str]) -> Canary | None:
         settings = self._settings
         if settings.canary_seconds is None:
             return None
-        return Canary(
-            settings.state / "canary",
-            self._steps.write_phantom,
-            self._ledger.jobs,
-            files.forget,
-            settings.canary_seconds,
-            settings.canary_patience_seconds,
-            self._clock,
-        )
+        every, patience = settings.canary_seconds, settings.canary_patience_seconds
+        return Canary(settings.state / "canary", write, self._ledger.jobs, files.forget, every, patience, self._clock)
 
     def run(self, announce: Callable[[], None] = lambda: None) -> None:
         """Serve until told to stop; jobs in hand are finished, or given back where that is not done soon."""
@@ -134,7 +135,7 @@ class Daemon:
         released = self._claims.release_all()
         leftovers = outbox.clean(self._settings.outbox)
         logger.info("started", extra={"bundle": self._bundle_digest, "released": released, "cleaned": leftovers})
-        self._beat()
+        self._heartbeat.tick()
         announce()
         failures = 0
         while not self._wake.stopping:
@@ -142,9 +143,8 @@ class Daemon:
                 self.step()
                 failures = 0
             except Exception as error:
-                known = isinstance(error, (Unavailable, OSError))
-                if known:
-                    logger.warning("unavailable", extra={"error": type(error).__name__, "why": told(error)})
+                if isinstance(error, (Unavailable, OSError)):
+                    _warn_of(error)
                 else:
                     logger.error("defect", extra=defect(error))
                 self._begin_anew = True
@@ -161,88 +161,58 @@ class Daemon:
         until = self._clock() + _LAST_SECONDS
         try:
             while self._dispatcher.in_hand() and self._clock() < until:
-                select.select(self._steps.stagers.descriptors(), [], [], until - self._clock())
+                select.select(self._dispatcher.descriptors(), [], [], until - self._clock())
                 self._dispatcher.work(claim=False)
         except (Unavailable, OSError) as error:
-            logger.warning("unavailable", extra={"error": type(error).__name__, "why": told(error)})
+            _warn_of(error)
 
     def step(self) -> None:
-        """Look, examine, have staged what is ready; then sleep until something happens or is due."""
-        self._beat()
-        if self._canary:
+        """Do all that is due, from file to report; then sleep until something happens or is due."""
+        self._heartbeat.tick()
+        if self._canary is not None:
             self._canary.tick()
         self._swap_bundle()
-        self._look()
+        became_ready = self._look()
         version = self._database.data_version()
-        if version != self._data_version:
+        if version != self._data_version:  # another process wrote to the ledger
             self._data_version = version
-            self._note_ready(self._cases.requeue())
-        self._note_ready(self._cases.tick(self._unsettled_since()))
+            became_ready |= self._cases.requeue()
+        became_ready |= self._cases.tick(self._scanner.unsettled_since())
+        if became_ready:
+            self._dispatcher.encourage()
         self._upkeep.tick()
         if not self._dispatcher.work() and not self._cases.behind:
             self._sleep()
 
     def _swap_bundle(self) -> None:
-        digest = self._swap.look() if self._swap else None
+        digest = self._swap.look() if self._swap is not None else None
         if digest is not None:
             self._bundle_digest = digest
             self._meter.answers_by(digest)
             self._cases.answer_by(digest)
 
-    def _look(self) -> None:
-        if not self._begin_anew and self._clock() < self._next_look(_BUSY_SHARE):
-            return
-        looks = [inbox.look() for inbox in self._inboxes]
-        self._looked_at = self._clock()
-        if self._watcher:
-            self._watcher.looked(found=self._inboxes[0].found)
-        self._meter.looked(self._inboxes[0].scan_cost, len(self._inboxes[0]))
+    def _look(self) -> bool:
+        """Look at the inboxes where it is time to; True when a job became ready."""
+        if not self._begin_anew and self._clock() < self._scanner.earliest():
+            return False
+        self._inbox_guard.prove()
+        changed = self._scanner.look()
+        self._meter.looked(self._inbox.scan_cost, len(self._inbox))
         if self._begin_anew:
             self._claims.release_all()
             self._cases.forget()
-        if any(looks) or self._begin_anew:
-            self._note_ready(self._cases.update(self._unsettled_since()))
+        became_ready = (changed or self._begin_anew) and self._cases.update(self._scanner.unsettled_since())
         self._begin_anew = False
+        return became_ready
 
     def _sleep(self) -> None:
-        now = self._clock()
-        earliest = self._next_look(_BUSY_SHARE)
-        latest = self._next_look(_IDLE_SHARE)
-        if self._watcher and self._watcher.events_come() and not (self._canary and self._canary.is_under_way):
-            latest = max(latest, self._looked_at + self._settings.scan_seconds)
-        stagers = self._steps.stagers
-        dues = [inbox.next_due() for inbox in self._inboxes]
-        dues += [
-            self._cases.next_due(),
-            stagers.next_due(),
-            latest,
-            self._beat_at + self._settings.heartbeat_seconds,
-        ]
-        if self._canary:
-            dues.append(self._canary.next_due())
-        descriptors = stagers.descriptors()
-        if self._swap:
-            dues.append(self._swap.next_due())
-            descriptors += self._swap.descriptors()
-        due = [moment for moment in dues if moment is not None]
-        if self._dispatcher.resume_at > now:
-            due.append(self._dispatcher.resume_at)
-        if self._wake.wait(max(min(due), earliest) - now, descriptors):
+        """Wait until a source is due or wakes; what it has to do is done no sooner than the next look may be taken."""
+        due, earliest = next_due(self._sources), self._scanner.earliest()
+        until = earliest if due is None else max(due, earliest)
+        if self._wake.wait(until - self._clock(), descriptors(self._sources)):
             self._wake.pause(earliest - self._clock())
 
-    def _next_look(self, share: float) -> float:
-        cost = sum(inbox.scan_cost for inbox in self._inboxes)
-        return self._looked_at + max(self._settings.poll_seconds, cost / share)
-
-    def _unsettled_since(self) -> float | None:
-        moments = [inbox.unsettled_since() for inbox in self._inboxes]
-        return min((moment for moment in moments if moment is not None), default=None)
-
     def _beat(self) -> None:
-        if self._clock() < self._beat_at + self._settings.heartbeat_seconds:
-            return
-        self._beat_at = self._clock()
-        by_events = self._watcher is not None and self._watcher.events_come()
         overdue = self._ledger.jobs.overdue()  # and where the ledger does not answer, there is no sign of life
         with contextlib.suppress(OSError):  # its absence is told by whoever looks for it
             heartbeat.write(
@@ -252,14 +222,15 @@ class Daemon:
                     patience=self._settings.heartbeat_seconds + self._settings.work_seconds + _HANGING_SECONDS,
                     version=__version__,
                     bundle_digest=self._bundle_digest,
-                    watch="events" if by_events else "poll",
-                    files=len(self._inboxes[0]),
+                    watch="events" if self._scanner.events_come() else "poll",
+                    files=len(self._inbox),
                     in_hand=self._dispatcher.in_hand(),
                     overdue=overdue,
                     canary=self._canary.well if self._canary else None,
+                    outbox_replaced=self._outbox_guard.is_replaced(),
                 ),
             )
 
-    def _note_ready(self, became_ready: bool) -> None:
-        if became_ready:
-            self._dispatcher.encourage()
+
+def _warn_of(error: Exception) -> None:
+    logger.warning("unavailable", extra={"error": type(error).__name__, "why": told(error)})

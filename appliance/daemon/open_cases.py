@@ -25,7 +25,7 @@ def content_digest(case: Case) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class InHand:
     """A claimed job: its number at the processes that stage it, then the answer that waits to be delivered."""
 
     job: Job
@@ -44,11 +44,12 @@ class OpenCase:
     case: Case | None = None  # while it is worked on: a hundred cases that wait are many headers
     due: float | None = None  # when to examine it again although nothing came
     report_at: float | None = None  # when to report that it waits
+    waits_until: float | None = None  # when what may still come counts as missing
     examined_at: float = float("-inf")
     cost: float = 0.0  # seconds that the last examination took
     failures: int = 0  # of examinations, by a defect of ours
     plan: SealedPlan | None = None  # what its ready job needs to be staged
-    task: Task | None = None  # its job in hand
+    in_hand: InHand | None = None
 
     @property
     def at_hand(self) -> Case:
@@ -79,13 +80,13 @@ class OpenCases(dict[str, OpenCase]):
         """Return a case, which has rested for long where it is not here."""
         return self.setdefault(key, OpenCase(key, float("-inf")))
 
-    def tasks(self) -> list[Task]:
+    def in_hand(self) -> list[InHand]:
         """Return the jobs in hand, in the order in which they were claimed."""
-        return sorted((case.task for case in self.values() if case.task is not None), key=lambda task: task.ticket)
+        return sorted((case.in_hand for case in self.values() if case.in_hand), key=lambda one: one.ticket)
 
     def close(self, job: Job) -> None:
         """Drop what is kept of a job that has come to its end, and its case where nothing more is to be done."""
         case = self[job.case_key]
-        case.plan = case.task = None
+        case.plan = case.in_hand = None
         if case.due is None and case.report_at is None and case.content == job.content:
             del self[job.case_key]

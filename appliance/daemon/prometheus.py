@@ -6,8 +6,11 @@ Labels are states, steps, reason codes and the digest of the bundle: never a UID
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from socketserver import TCPServer
+from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 from prometheus_client import (
     CollectorRegistry,
@@ -16,12 +19,14 @@ from prometheus_client import (
     Histogram,
     Info,
     disable_created_metrics,
-    start_http_server,
+    make_wsgi_app,
 )
 from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import ThreadingWSGIServer
 from prometheus_client.registry import Collector
 
 from lungstage.appliance import __version__
+from lungstage.appliance.config.logs import defect, logger
 from lungstage.appliance.contract.errors import Unavailable
 from lungstage.appliance.daemon.metrics import Meter
 from lungstage.appliance.state import heartbeat
@@ -101,22 +106,22 @@ class _StateCollector(Collector):
         self._state = state
 
     def collect(self) -> Iterable[Metric]:
-        yield from self._ledger()
-        with contextlib.suppress(Unavailable):
-            if (beat := heartbeat.read(self._state)) is not None:
-                yield _gauge("lungstage_heartbeat_timestamp_seconds", "Last sign of life.", beat.at.timestamp())
-                if beat.canary is not None:
-                    yield _gauge("lungstage_canary_well", "Whether the last canary came through.", beat.canary)
+        jobs, beat = _read(self._jobs), _read(self._heartbeat)
+        yield _gauge("lungstage_ledger_available", "Whether the ledger can be read.", jobs is not None)
+        yield from jobs or ()
+        yield from beat or ()
 
-    def _ledger(self) -> Iterable[Metric]:
-        try:
-            with DatabaseReader(self._state / "ledger.sqlite") as database:
-                known = Jobs(database)
-                counts, oldest = known.counts(), known.oldest_waiting()
-        except Unavailable:
-            yield _gauge("lungstage_ledger_available", "Whether the ledger can be read.", False)
-            return
-        yield _gauge("lungstage_ledger_available", "Whether the ledger can be read.", True)
+    def _heartbeat(self) -> Iterable[Metric]:
+        if (beat := heartbeat.read(self._state)) is not None:
+            yield _gauge("lungstage_heartbeat_timestamp_seconds", "Last sign of life.", beat.at.timestamp())
+            yield _gauge("lungstage_outbox_replaced", "Whether the outbox is another folder.", beat.outbox_replaced)
+            if beat.canary is not None:
+                yield _gauge("lungstage_canary_well", "Whether the last canary came through.", beat.canary)
+
+    def _jobs(self) -> Iterable[Metric]:
+        with DatabaseReader(self._state / "ledger.sqlite") as database:
+            known = Jobs(database)
+            counts, oldest = known.counts(), known.oldest_waiting()
         jobs = GaugeMetricFamily("lungstage_jobs", "Jobs in the ledger, by state.", labels=["state"])
         for state in JobState:
             jobs.add_metric([state], counts.get(state, 0))
@@ -126,8 +131,39 @@ class _StateCollector(Collector):
         yield _gauge("lungstage_oldest_waiting_seconds", "How long the longest wait lasts; 0: none waits.", age)
 
 
+def _read(part: Callable[[], Iterable[Metric]]) -> list[Metric] | None:
+    """Return what can be read now, None where it cannot; what was raised the server would print, message and all."""
+    try:
+        return list(part())
+    except Unavailable:
+        return None
+    except Exception as error:
+        logger.error("metrics_defect", extra=defect(error))
+        return None
+
+
 def _gauge(name: str, documentation: str, value: float) -> Metric:
     return GaugeMetricFamily(name, documentation, value=value)
+
+
+class _Server(ThreadingWSGIServer):
+    """prometheus-client's own server, as it stands behind ``start_http_server``, but for two habits of its base."""
+
+    def server_bind(self) -> None:
+        """Bind without looking this host's name up, as HTTPServer does: a name server is none of our business."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = ADDRESS, self.server_address[1]
+        self.setup_environ()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Let a client go that hung up or said nothing, without printing a traceback."""
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = 5.0  # so that clients that say nothing do not keep threads
+
+    def log_message(self, *_: object) -> None:
+        """Log no request."""
 
 
 @contextlib.contextmanager
@@ -140,9 +176,11 @@ def serving(registry: CollectorRegistry, port: int) -> Iterator[None]:
         When the port cannot be opened: monitoring that was asked for must not be missing in silence.
     """
     try:
-        server, thread = start_http_server(port, addr=ADDRESS, registry=registry)
+        server = make_server(ADDRESS, port, make_wsgi_app(registry), _Server, _Handler)
     except OSError as error:
         raise Unavailable(f"Port {port} of {ADDRESS} cannot be opened for metrics: {error.strerror}.") from error
+    thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
+    thread.start()
     try:
         yield
     finally:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import gc
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from lungstage.appliance.config.disks import prove_writable
 from lungstage.appliance.config.settings import Settings
 from lungstage.appliance.contract.errors import Unavailable
 from lungstage.appliance.daemon import hot_swap
@@ -45,7 +47,28 @@ def sole_daemon(state: Path) -> Iterator[None]:
         yield
 
 
-def serve(settings: Settings, wake: Wake, announce: Callable[[], None]) -> None:
+def _prove_folders(settings: Settings, *, create: bool) -> None:
+    """See to it that studies can be found and reports be written, before anything is promised."""
+    if create:
+        settings.inbox.mkdir(parents=True, exist_ok=True)
+    try:
+        os.scandir(settings.inbox).close()
+    except FileNotFoundError as error:
+        remedy = "Correct the path, mount what lies there, or let --create make it."
+        raise Unavailable(f"There is no inbox {settings.inbox}. {remedy}") from error
+    except OSError as error:
+        remedy = "Name a folder that the daemon's user may read and search."
+        raise Unavailable(f"The inbox {settings.inbox} cannot be read: {error.strerror}. {remedy}") from error
+    try:
+        settings.outbox.mkdir(parents=True, exist_ok=True)
+        prove_writable(settings.outbox)
+    except OSError as error:
+        remedy = "Give it to the daemon's user (chown, chmod or setfacl), or look at its mount and its disk."
+        told = f"No report can be written to the outbox {settings.outbox}: {error.strerror}."
+        raise Unavailable(f"{told} {remedy}") from error
+
+
+def serve(settings: Settings, wake: Wake, announce: Callable[[], None], *, create: bool = False) -> None:
     """Run the daemon until `wake` is told to stop.
 
     Parameters
@@ -56,6 +79,8 @@ def serve(settings: Settings, wake: Wake, announce: Callable[[], None]) -> None:
         Alarm that file events ring and signal handlers stop.
     announce
         Called once the inbox is watched.
+    create
+        Whether an inbox that is not there is made; else it is taken for a mistyped one.
 
     Raises
     ------
@@ -65,11 +90,11 @@ def serve(settings: Settings, wake: Wake, announce: Callable[[], None]) -> None:
     KeyFileError
         When a trusted key cannot be used.
     Unavailable
-        When the state folder is in use or cannot be used, or the port for metrics cannot be opened.
+        When inbox, outbox or state folder cannot be used, the state folder is in use, or the port for metrics cannot
+        be opened.
     """
+    _prove_folders(settings, create=create)
     settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for folder in (settings.inbox, settings.outbox):
-        folder.mkdir(parents=True, exist_ok=True)
     with sole_daemon(settings.state), _metering(settings) as meter:
         for leftover in settings.state.glob(f"{SCRATCH_PREFIX}*"):
             shutil.rmtree(leftover, ignore_errors=True)

@@ -8,12 +8,13 @@ from datetime import timedelta
 from lungstage.appliance.config.disks import free_mb
 from lungstage.appliance.config.logs import logger
 from lungstage.appliance.config.settings import Settings
+from lungstage.appliance.daemon.periodic import Periodic
 from lungstage.appliance.state.ledger import Ledger
 
 _EVERY_SECONDS = 10.0
 
 
-class Upkeep:
+class Upkeep(Periodic):
     """Looks after the ledger and the disks, now and then.
 
     Parameters
@@ -25,15 +26,11 @@ class Upkeep:
     """
 
     def __init__(self, ledger: Ledger, settings: Settings, clock: Callable[[], float]) -> None:
-        self._ledger, self._settings, self._clock = ledger, settings, clock
-        self._due = -1e9
+        super().__init__(_EVERY_SECONDS, self._look, clock)
+        self._ledger, self._settings = ledger, settings
         self._full: frozenset[str] = frozenset()
 
-    def tick(self) -> None:
-        """Speak of what is new, where it is time to look again."""
-        if self._clock() < self._due:
-            return
-        self._due = self._clock() + _EVERY_SECONDS
+    def _look(self) -> None:
         self._alert()
         self._mind_space()
 

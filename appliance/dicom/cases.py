@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
 from lungstage.appliance.contract.errors import Held, ReasonCode, Refused
 from lungstage.appliance.dicom.files import with_pixel_digest
 from lungstage.appliance.dicom.header import Header, ImageHeader, RoiHeader
+from lungstage.appliance.dicom.identity import count_patients
 
 HeaderT = TypeVar("HeaderT", ImageHeader, RoiHeader)
 
@@ -31,6 +32,11 @@ class Case:
     candidates
         Series that the ROI could belong to, where nothing but the Frame of Reference speaks for one of them and
         there are several; such a case is ambiguous.
+    neighbours
+        Other CT series in the Frames of Reference of its ROI objects.
+    elsewhere
+        Instances of these and of any other CT series that its ROI objects name or list. An object that names several
+        series is held by the case of each; whose the chosen region is, :mod:`dicom.linking` says.
     """
 
     key: str
@@ -39,6 +45,8 @@ class Case:
     images: tuple[ImageHeader, ...]
     rois: tuple[RoiHeader, ...]
     candidates: tuple[str, ...] = ()
+    neighbours: tuple[str, ...] = ()
+    elsewhere: tuple[str, ...] = ()
 
     @property
     def headers(self) -> tuple[Header, ...]:
@@ -70,34 +78,51 @@ class _Series:
 
     def __init__(self, images: Iterable[ImageHeader]) -> None:
         self.images: dict[str, list[ImageHeader]] = defaultdict(list)
-        self.of_instance: dict[str, str] = {}
+        self.of_instance: dict[str, set[str]] = defaultdict(set)
         self.of_frame: dict[str, set[str]] = defaultdict(set)
         for image in images:
             self.images[image.series_instance_uid].append(image)
-            self.of_instance[image.sop_instance_uid] = image.series_instance_uid
+            self.of_instance[image.sop_instance_uid].add(image.series_instance_uid)
             if image.is_ct_slice:
                 self.of_frame[image.frame_of_reference_uid].add(image.series_instance_uid)
 
-    def named_by(self, roi: RoiHeader) -> str | None:
-        """Series that `roi` names: by instances of its contours or frames, by the instances it lists, by series."""
-        listed = [instance for _, instances in roi.listed for instance in instances]
-        for references in (roi.image_references, listed):
-            hits = Counter(self.of_instance[uid] for uid in references if uid in self.of_instance)
-            if hits:
-                return max(sorted(hits), key=lambda uid: hits[uid])
-        return next((uid for uid, _ in roi.listed if uid in self.images), None)
+    def named_by(self, roi: RoiHeader) -> tuple[str, ...]:
+        """Series that `roi` names: by instances of contours or frames, else by those that it lists, else by series."""
+        for references in (roi.image_references, _listed(roi)):
+            named = self._holding(references)
+            if named:
+                return tuple(sorted(named))
+        return tuple(sorted({uid for uid, _ in roi.listed if uid in self.images}))
+
+    def _holding(self, instances: Iterable[str]) -> set[str]:
+        return {series for uid in instances if uid in self.of_instance for series in self.of_instance[uid]}
 
     def sharing_frame(self, roi: RoiHeader) -> tuple[str, ...]:
         """CT series in the Frame of Reference of `roi`."""
         frames = [self.of_frame[uid] for uid in roi.frames_of_reference if uid in self.of_frame]
         return tuple(sorted(set().union(*frames)))
 
+    def case(self, uid: str, rois: tuple[RoiHeader, ...]) -> Case:
+        """Case of a series, seen or expected, with the objects that are linked with it."""
+        images = _distinct(self.images.get(uid, ()))
+        study = images[0].study_instance_uid if images else rois[0].study_instance_uid
+        neighbours = {other for roi in rois for other in self.sharing_frame(roi)} - {uid}
+        ct = set().union(*self.of_frame.values()) - {uid}
+        named = {name for roi in rois for name in (*roi.image_references, *_listed(roi))}
+        elsewhere = {name for name in named if self._holding([name]) & ct}
+        return Case(uid, study, uid, images, rois, (), tuple(sorted(neighbours)), tuple(sorted(elsewhere)))
+
+
+def _listed(roi: RoiHeader) -> list[str]:
+    return [instance for _, instances in roi.listed for instance in instances]
+
 
 def assemble(headers: Iterable[Header]) -> tuple[Case, ...]:
     """Group everything that has been seen into cases.
 
-    A ROI object belongs to the series that its contours or frames name, else to the one it lists, else to the one
-    CT series in its Frame of Reference (where it names other images, only if no other object claims that series).
+    A ROI object is linked with every series that its contours or frames name, else with every one that it lists, else
+    with the one CT series in its Frame of Reference (where it names other images, only if no other object claims that
+    series). To which of several series the region belongs that will be chosen, only its own contours or frames can say.
     Patient and study are *not* compared here, so that a ROI which names another patient's images is found out by
     :func:`staging.pipeline.prepare` and not overlooked.
 
@@ -112,10 +137,10 @@ def assemble(headers: Iterable[Header]) -> tuple[Case, ...]:
     unnamed: list[RoiHeader] = []
     for roi in _distinct(h for h in every if isinstance(h, RoiHeader)):
         named = series.named_by(roi)
-        if named is None:
+        for uid in named:
+            linked[uid].append(roi)
+        if not named:
             unnamed.append(roi)
-        else:
-            linked[named].append(roi)
     spoken_for = frozenset(linked)
     orphans: list[Case] = []
     for roi in unnamed:
@@ -134,16 +159,19 @@ def assemble(headers: Iterable[Header]) -> tuple[Case, ...]:
             linked[expected].append(roi)
         else:
             orphans.append(Case(roi.sop_instance_uid, roi.study_instance_uid, None, (), (roi,), candidates))
-    cases = orphans
-    for uid in {*series.images, *linked}:
-        images = _distinct(series.images.get(uid, ()))
-        study = images[0].study_instance_uid if images else linked[uid][0].study_instance_uid
-        cases.append(Case(uid, study, uid, images, tuple(linked.get(uid, ()))))
-    return tuple(sorted(cases, key=lambda case: case.key))
+    cases = [series.case(uid, tuple(linked.get(uid, ()))) for uid in {*series.images, *linked}]
+    return tuple(sorted([*orphans, *cases], key=lambda case: case.key))
 
 
-def the_one_case(cases: Iterable[Case]) -> Case:
+def the_one_case(cases: Iterable[Case], has_its_region: Callable[[Case], bool] = lambda _: True) -> Case:
     """Return the single case that a one-shot command can mean.
+
+    Parameters
+    ----------
+    cases
+        Of all that was given.
+    has_its_region
+        Tells, where several series are linked with ROI objects, on which of them the region was drawn.
 
     Raises
     ------
@@ -157,12 +185,21 @@ def the_one_case(cases: Iterable[Case]) -> Case:
     if not every:
         raise Refused(ReasonCode.NO_DICOM, "There is no DICOM image or region of interest in the input.")
     ct = [case for case in every if any(image.is_ct_slice for image in case.images)]
-    patients = {image.patient_key for case in ct for image in case.images}
-    if len(patients) > 1:
-        raise Refused(ReasonCode.AMBIGUOUS_INPUT, f"The input holds CT of {len(patients)} patients; give one.")
+    patients = count_patients(image for case in ct for image in case.images)
+    if patients > 1:
+        raise Refused(ReasonCode.AMBIGUOUS_INPUT, f"The input holds CT of {patients} patients; give one.")
     wanted = [case for case in every if case.rois and (case.images or case.candidates)]
-    if len(wanted) == 1:
-        return wanted[0]
+    meant = [case for case in wanted if has_its_region(case)] if len(wanted) > 1 else wanted
+    if not meant and len({case.rois for case in wanted}) == 1:
+        meant = wanted[:1]  # one file, which is at fault whatever it was drawn on
+    if len(meant) == 1:
+        return meant[0]
+    if len(meant) > 1 and len({case.rois for case in meant}) == 1:
+        raise Refused(
+            ReasonCode.AMBIGUOUS_INPUT,
+            f"The region of interest could belong to {len(meant)} CT series, of which it names none, or several; give "
+            "one.",
+        )
     if len(wanted) > 1:
         raise Refused(
             ReasonCode.AMBIGUOUS_INPUT, f"The input holds {len(wanted)} series with a region of interest; give one."

@@ -14,9 +14,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-import pydicom
-from pydicom.dataset import Dataset, FileDataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from lungstage.appliance.contract.errors import Refused, Unavailable
 from lungstage.appliance.dicom import jpeg_lossless
@@ -32,23 +37,57 @@ from lungstage.appliance.dicom.pixeldata import (
     digest_of_span,
     encapsulated_frames,
     native_frames,
+    pixel_fault,
     read_span,
 )
 from lungstage.appliance.dicom.wellformed import Encoding, read_elements, read_meta
 
 jpeg_lossless.register()
 
+NOT_DICOM = "This file is not DICOM."
+"""Why a file is refused that does not even begin like one."""
+
 _MAX_INFLATED = 512 * 1024 * 1024  # bytes
+_HEAD = 140  # bytes: preamble, prefix, and the first element's tag and representation
+_STANDARD_SYNTAX = "1.2.840.10008.1.2"
+_FIRST_LITTLE = frozenset(bytes((element, 0)) for element in range(0x20))
 
 
 def looks_like_dicom(path: Path) -> bool:
-    """Whether the file starts like a DICOM file (PS3.10: a preamble of 128 bytes, then ``DICM``)."""
+    """Whether the file starts like a DICOM file, or like the elements of one."""
     with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
+        return _beginning(file.read(_HEAD)) is not None
 
 
-def read_dataset(path: Path) -> FileDataset:
-    """Read a whole DICOM file and prove that none of it is missing.
+def _beginning(head: bytes) -> int | None:
+    """Return where the first element is: behind preamble and ``DICM`` (PS3.10, 7.1), or where some of that is missing.
+
+    Planning systems write bare data sets, and others the meta information without the preamble.
+    """
+    if head[128:132] == b"DICM":
+        return 132
+    if head[:4] == b"DICM":
+        return 4
+    is_meta = head[:2] == b"\2\0" and _is_named(head)
+    return 0 if is_meta or _bare_syntax(head) is not None else None
+
+
+def _bare_syntax(head: bytes) -> UID | None:
+    """Tell from its first element how a data set is written; None where that is not one of those before (0008,0020)."""
+    if head[:2] == b"\x08\0" and head[2:4] in _FIRST_LITTLE:
+        if _is_named(head):
+            return ExplicitVRLittleEndian
+        return ImplicitVRLittleEndian if head[6:8] == b"\0\0" else None
+    return ExplicitVRBigEndian if head[:3] == b"\0\x08\0" and head[3:4] < b" " and _is_named(head) else None
+
+
+def _is_named(head: bytes) -> bool:
+    """Whether a Value Representation follows the tag."""
+    return head[4:6].isalpha() and head[4:6].isupper()
+
+
+def read_dataset(path: Path) -> Dataset:
+    """Read a whole DICOM file but its private elements, and prove that none of it is missing.
 
     Raises
     ------
@@ -58,12 +97,14 @@ def read_dataset(path: Path) -> FileDataset:
         The disk does not give the file up for the moment; its content is not to blame.
     """
     with _blaming(path) as file:
-        _front(file)
-        file.seek(0)
-        return pydicom.dcmread(file)
+        dataset, found, stream = _front(file)
+        if found is not None:
+            dataset.add_new("PixelData", found.vr, read_span(stream, found.whole))
+            dataset["PixelData"].is_undefined_length = found.fragments is not None
+        return dataset
 
 
-def read_headers(path: Path, *, hash_pixels: bool = True) -> tuple[Header, ...]:
+def read_headers(path: Path, *, hash_pixels: bool = True, key: bytes = b"") -> tuple[Header, ...]:
     """Read what lungstage must know of a file.
 
     Parameters
@@ -72,6 +113,8 @@ def read_headers(path: Path, *, hash_pixels: bool = True) -> tuple[Header, ...]:
         The file.
     hash_pixels
         Whether an image's pixels are read too, for their digest; otherwise only what stands before them is.
+    key
+        Of the hashes of the patient's identity (:mod:`dicom.identity`): headers read with one key can be compared.
 
     Returns
     -------
@@ -92,7 +135,7 @@ def read_headers(path: Path, *, hash_pixels: bool = True) -> tuple[Header, ...]:
             PixelData(digest_of_span(pixels.stream, span) if wanted else "", () if pixels.inflated else span)
             for span in pixels.spans
         )
-    return headers_of(dataset, path, known)
+    return headers_of(dataset, path, known, key=key)
 
 
 def with_pixel_digest(image: ImageHeader) -> ImageHeader:
@@ -109,7 +152,7 @@ def with_pixel_digest(image: ImageHeader) -> ImageHeader:
         return replace(image, pixel_digest=digest_of_span(file, image.pixel_span))
 
 
-def read_unchanged(header: Header) -> FileDataset:
+def read_unchanged(header: Header) -> Dataset:
     """Read the file of a ROI or of an image of its own again, whole.
 
     Raises
@@ -160,7 +203,7 @@ def _read_frames(path: Path, images: Sequence[ImageHeader]) -> Iterator[Dataset]
                 frame.add_new("PixelData", "OB", EMPTY_OFFSET_TABLE + value)
                 frame["PixelData"].is_undefined_length = True
             else:
-                frame.add_new("PixelData", "OW", value)
+                frame.add_new("PixelData", pixels.vr, value)
             yield frame
 
 
@@ -174,6 +217,7 @@ class _Pixels:
 
     stream: BinaryIO
     spans: tuple[Span, ...] = ()
+    vr: str = "OW"
     encapsulated: bool = False
 
     @property
@@ -189,11 +233,26 @@ def _opened(path: Path) -> Iterator[tuple[Dataset, _Pixels]]:
         if found is None:
             yield dataset, _Pixels(stream)
         elif not is_enhanced_ct(dataset):
-            yield dataset, _Pixels(stream, (found.whole,), found.fragments is not None)
-        elif found.fragments is None:
-            yield dataset, _Pixels(stream, native_frames(dataset, frame_count(dataset), found.whole))
+            yield dataset, _Pixels(stream, (found.whole,), found.vr, found.fragments is not None)
         else:
-            yield dataset, _Pixels(stream, encapsulated_frames(stream, frame_count(dataset), found.fragments), True)
+            yield dataset, _frames(dataset, stream, found)
+
+
+def _frames(dataset: Dataset, stream: BinaryIO, found: PixelSpan) -> _Pixels:
+    """Find the frames of an Enhanced CT."""
+    count, (start, length) = frame_count(dataset), found.whole
+    fault = pixel_fault(
+        dataset,
+        count,
+        encapsulated=found.fragments is not None,
+        length=length,
+        tail=lambda at: read_span(stream, (start + at, length - at)),
+    )
+    if fault:
+        raise damaged(f"This DICOM file's pixels {fault}.")
+    if found.fragments is not None:
+        return _Pixels(stream, encapsulated_frames(stream, count, found.fragments), found.vr, True)
+    return _Pixels(stream, native_frames(dataset, count, start), found.vr)
 
 
 def _front(file: BinaryIO) -> tuple[Dataset, PixelSpan | None, BinaryIO]:
@@ -202,19 +261,41 @@ def _front(file: BinaryIO) -> tuple[Dataset, PixelSpan | None, BinaryIO]:
     pydicom alone would hand out what there is of a file, without a word.
     """
     size, stream = os.fstat(file.fileno()).st_size, file
+    file.seek(0)
+    file.seek(_beginning(file.read(_HEAD)) or 0)
     meta = read_meta(file, size)
-    syntax = meta.get("TransferSyntaxUID")
-    if not syntax:
-        raise damaged("This DICOM file does not say how it is encoded.")
+    syntax = _syntax(file, meta)
     if syntax == DeflatedExplicitVRLittleEndian:
         inflated = _inflate(file.read())
         size, stream = len(inflated), io.BytesIO(inflated)
     encoding = Encoding(implicit=syntax == ImplicitVRLittleEndian, little=syntax != ExplicitVRBigEndian)
     dataset, pixels = read_elements(stream, size, encoding)
-    if not len(dataset):
-        raise cut_short()
+    if not len(dataset) and pixels is None:
+        raise damaged("This DICOM file holds nothing that tells what it is; it may be cut short.")
     dataset.file_meta = meta
     return dataset, pixels, stream
+
+
+def _syntax(file: BinaryIO, meta: FileMetaDataset) -> UID:
+    """Tell how the elements from here on are written; where the meta information does not say, let it say so."""
+    at = file.tell()
+    seen = _bare_syntax(file.read(8))
+    file.seek(at)
+    said = meta.get("TransferSyntaxUID")
+    if not said:
+        if seen is None:
+            raise damaged("This DICOM file does not say how it is encoded (Transfer Syntax UID, (0002,0010)).")
+        meta.TransferSyntaxUID = seen
+        return seen
+    if not (isinstance(said, UID) and said.is_valid and said.startswith(_STANDARD_SYNTAX)):
+        raise damaged("This DICOM file is written in a transfer syntax (0002,0010) that is none of DICOM's.")
+    as_said = said if said in (ImplicitVRLittleEndian, ExplicitVRBigEndian) else ExplicitVRLittleEndian
+    if seen not in (None, as_said) and said != DeflatedExplicitVRLittleEndian:
+        raise damaged(
+            f"This DICOM file's Transfer Syntax UID (0002,0010) says that it is written in {as_said.name}, "
+            f"but it is written in {seen.name}."
+        )
+    return said
 
 
 @contextlib.contextmanager
@@ -232,8 +313,8 @@ def _regular(path: Path) -> Iterator[BinaryIO]:
 def _blaming(path: Path) -> Iterator[BinaryIO]:
     """Open a file, and blame it for whatever the parser raises over it: it meets hostile bytes. The disk does not."""
     with _regular(path) as file:
-        if file.read(132)[128:] != b"DICM":
-            raise damaged("This file is not DICOM.")
+        if _beginning(file.read(_HEAD)) is None:
+            raise damaged(NOT_DICOM)
         try:
             yield file
         except (Refused, Unavailable):

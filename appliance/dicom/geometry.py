@@ -16,7 +16,13 @@ Floats = npt.NDArray[np.float64]
 POSITION_TOLERANCE = 0.02
 _SPACING_SHARE = 0.02
 # A declared spacing is taken for the measured one when they agree to this; that is, to 0.3 micrometres at 3 mm.
+# Positions are rounded to single precision or to a few decimals by many writers, so the mean of a few steps is noise in
+# the eighth digit that would change with the region's length.
 _NOMINAL_SHARE = 1e-4
+# Scanners round positions to these (mm). Slices that lie less than four times as far apart could lie anywhere.
+_ROUNDINGS = (0.1, 0.01)
+_FINEST = 4
+_ROUNDED = 1e-4
 # 1 in 1000 is a tilt of 0.06 degrees.
 _SHEAR_SHARE = 1e-3
 _TILT_TOLERANCE = 0.05  # degrees; what scanners write for "none"
@@ -32,14 +38,62 @@ def allowed(step: float) -> float:
     return max(POSITION_TOLERANCE, _SPACING_SHARE * step)
 
 
-def _nominal(step: float, images: Sequence[ImageHeader]) -> float:
-    """Take the spacing that the slices declare where the measured one only differs by the rounding of positions.
+def rounding(depths: Floats) -> float:
+    """Return what positions were rounded to, in mm: 0.1 or 0.01 where all are multiples of it; 0 where they are not."""
+    return next((q for q in _ROUNDINGS if np.abs(depths / q - np.rint(depths / q)).max() < _ROUNDED), 0.0)
 
-    Positions are rounded to single precision or to a few decimals by many writers, so the mean of a few steps is
-    noise in the eighth digit that would change with the ROI's length.
+
+def slack(step: float, depths: Floats) -> float:
+    """How far, in mm, slices at these depths may lie from their places in an even spacing of `step`."""
+    quantum = rounding(depths)
+    return max(allowed(step), quantum / 2 + _ROUNDED) if step >= _FINEST * quantum else allowed(step)
+
+
+def even_step(depths: Floats, places: npt.NDArray[np.int64], images: Sequence[ImageHeader]) -> float:
+    """Prove positions to be evenly spaced, but for noise or rounding; return their spacing in mm.
+
+    Parameters
+    ----------
+    depths
+        In ascending order, in mm along the slice normal.
+    places
+        Of each, counted in slices; where some are missing, they leave numbers out.
+    images
+        The slices, for what they declare.
+
+    Raises
+    ------
+    Refused
+        ``spacing_not_uniform``.
     """
-    declared = [value for i in images for value in (i.spacing_between_slices, i.slice_thickness) if value]
-    return next((value for value in declared if abs(value - step) <= _NOMINAL_SHARE * step), step)
+    step = float((depths[-1] - depths[0]) / (places[-1] - places[0]))
+    spacings = [image.spacing_between_slices for image in images if image.spacing_between_slices]
+    thicknesses = [image.slice_thickness for image in images if image.slice_thickness]
+    quantum = rounding(depths)
+    if step < _FINEST * quantum:
+        quantum = 0.0
+    fitted = float(np.polyfit(places, depths, 1)[0]) if quantum else step
+
+    def is_explained_by(even: float) -> bool:
+        """Whether each position is off by no more than half of what it was rounded to."""
+        rest = depths - places * even
+        return bool(rest.max() - rest.min() <= quantum + _ROUNDED)
+
+    if np.abs(np.diff(depths) - np.diff(places) * step).max() > allowed(step) and not (
+        quantum and any(map(is_explained_by, {fitted, *spacings, *thicknesses}))
+    ):
+        raise Refused(ReasonCode.SPACING_NOT_UNIFORM, "The slices of the series are not evenly spaced.")
+    for declared in (*spacings, *thicknesses):
+        if abs(declared - step) <= _NOMINAL_SHARE * step:
+            return declared
+    # A spacing that rounding has hidden: a mean over few slices would change with the region's length. Where positions
+    # show no rounding, a thickness that merely is near is no spacing.
+    is_uneven = np.ptp(depths - places * step) > _ROUNDED
+    hidden = [*spacings, *(thicknesses if is_uneven else [])] if quantum else []
+    for declared in hidden:
+        if abs(declared / quantum - round(declared / quantum)) > _ROUNDED and is_explained_by(declared):
+            return declared
+    return step
 
 
 def prove_regular(images: Sequence[ImageHeader], normal: Floats) -> tuple[float, float, float]:
@@ -80,8 +134,6 @@ def prove_regular(images: Sequence[ImageHeader], normal: Floats) -> tuple[float,
         if not first.slice_thickness or first.slice_thickness <= 0:
             raise Refused(ReasonCode.GEOMETRY_MISSING, "A single slice does not say how thick it is.")
         return (first.slice_thickness, first.pixel_spacing[0], first.pixel_spacing[1])
-    gaps = np.diff(depths)
-    step = float(depths[-1] / (len(images) - 1))
-    if np.abs(gaps - step).max() > allowed(step):
-        raise Refused(ReasonCode.SPACING_NOT_UNIFORM, "The slices of the series are not evenly spaced.")
-    return (_nominal(step, images), first.pixel_spacing[0], first.pixel_spacing[1])
+    depths = positions @ normal  # and not from the first on: what they were rounded to shows in themselves
+    step = even_step(depths, np.arange(len(images)), images)
+    return (step, first.pixel_spacing[0], first.pixel_spacing[1])

@@ -29,14 +29,18 @@ class ImageHeader:
         Hex digest of the pixel data as they are encoded; empty where they were not read yet.
     pixel_span
         Where in the file the pixel data lie: offset and length in bytes; () where they cannot be read on their own.
-    patient_key
-        Hash of the Patient ID; the identity itself is not kept.
+    patient_key, name_key, birth_key
+        Keyed hashes of the Patient ID, of each component group of the Patient's Name and of the birth date, as of
+        :mod:`dicom.identity`; empty where absent. The identity itself is not kept.
     frame
         Number of the frame of an Enhanced CT that this is, counted from 1; 0 for an image of its own.
     frames
         Number of Frames of an image of its own.
     position, orientation, pixel_spacing
         Image Position (3), Image Orientation (6), Pixel Spacing (row, column), each () where absent or not finite.
+    acquisition
+        Hashes of the elements that tell one acquisition or reconstruction of a series from another, as of
+        :data:`dicom.acquisition.TELLING`; empty where absent.
     """
 
     path: FilePath
@@ -46,7 +50,7 @@ class ImageHeader:
     frame: int
     series_instance_uid: str
     study_instance_uid: str
-    patient_key: str
+    patient_key: str = field(compare=False)
     frame_of_reference_uid: str
     modality: str
     image_type: tuple[str, ...]
@@ -63,6 +67,9 @@ class ImageHeader:
     rescale: Vector
     pixel_digest: str = ""
     pixel_span: tuple[int, ...] = field(default=(), compare=False)
+    acquisition: tuple[str, ...] = ()
+    name_key: tuple[str, ...] = field(default=(), compare=False)
+    birth_key: str = field(default="", compare=False)
 
     @property
     def is_ct_slice(self) -> bool:
@@ -93,6 +100,10 @@ class RoiHeader:
         Those in which the regions are defined.
     approval
         Approval Status: APPROVED, UNAPPROVED or REJECTED; empty where the object does not say.
+    referenced_studies
+        Studies that it says its images belong to, where it says so.
+    patient_key, name_key, birth_key
+        As of :class:`ImageHeader`.
     """
 
     path: FilePath
@@ -102,11 +113,14 @@ class RoiHeader:
     sop_instance_uid: str
     series_instance_uid: str
     study_instance_uid: str
-    patient_key: str
+    patient_key: str = field(compare=False)
     frames_of_reference: tuple[str, ...]
     listed: tuple[tuple[str, tuple[str, ...]], ...]
     image_references: tuple[str, ...]
     drawn_at: str = ""
+    referenced_studies: tuple[str, ...] = ()
+    name_key: tuple[str, ...] = field(default=(), compare=False)
+    birth_key: str = field(default="", compare=False)
     approval: str = ""
 
 

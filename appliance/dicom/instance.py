@@ -18,35 +18,52 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
-from lungstage.appliance.contract.errors import Refused
+from lungstage.appliance.contract.errors import ReasonCode, Refused
+from lungstage.appliance.dicom.acquisition import acquisition_of
 from lungstage.appliance.dicom.header import Header, ImageHeader, PixelData, RoiHeader
+from lungstage.appliance.dicom.identity import patient_keys
 from lungstage.appliance.dicom.multiframe import ENHANCED_CT, single_frames
 from lungstage.appliance.dicom.pixeldata import damaged
 from lungstage.appliance.dicom.references import frame_numbers, source_image
-from lungstage.appliance.dicom.values import moment, number, sequence, text, texts, vector, whole
+from lungstage.appliance.dicom.values import (
+    ElementError,
+    directions,
+    moment,
+    number,
+    sequence,
+    text,
+    texts,
+    unfit,
+    vector,
+    whole,
+)
 
 LABEL_MAP_SEGMENTATION_STORAGE = UID("1.2.840.10008.5.1.4.1.1.66.7")
 """Label Map Segmentation Storage (DICOM 2024c), which pydicom 3.0 does not name yet."""
 
 _UID = re.compile(r"[0-9.]{1,128}")  # longer than the standard's 64 occurs, letters must not
 
+_MOST_REFERENCES = 20_000
+"""Series and images that a ROI object may name; ten phases of a whole body are some 5,000. The index keeps each."""
+
 OWN_MODEL_NAME = "lungstage"
 """Manufacturer's Model Name of what lungstage writes, so that it never takes its own output for input."""
 
 
-def _identity(dataset: Dataset, path: Path, digest: Any) -> dict[str, Any]:
+def _identity(dataset: Dataset, path: Path, digest: Any, key: bytes) -> dict[str, Any]:
     identity = {
         "path": path,
         "sop_class_uid": text(dataset, "SOPClassUID"),
         "sop_instance_uid": text(dataset, "SOPInstanceUID"),
         "series_instance_uid": text(dataset, "SeriesInstanceUID"),
         "study_instance_uid": text(dataset, "StudyInstanceUID"),
-        "patient_key": hashlib.blake2b(text(dataset, "PatientID").encode(), digest_size=16).hexdigest(),
         "digest": digest.hexdigest(),
+        **patient_keys(dataset, key),
     }
-    levels = ("sop_class", "sop_instance", "series_instance", "study_instance")
-    if not all(_UID.fullmatch(identity[f"{level}_uid"]) for level in levels):
-        raise damaged("This DICOM file lacks one of the UIDs that every instance must have.")
+    for keyword in ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"):
+        uid = text(dataset, keyword)
+        if not _UID.fullmatch(uid):
+            raise unfit(keyword, "is no UID: only digits and points make one" if uid else "is missing")
     return identity
 
 
@@ -67,14 +84,14 @@ def contour_data(contour: Dataset) -> bytes:
     return "\\".join(str(value) for value in contour.get("ContourData") or ()).encode()
 
 
-def image_header(dataset: Dataset, path: Path, pixels: PixelData, frame: int = 0) -> ImageHeader:
+def image_header(dataset: Dataset, path: Path, pixels: PixelData, frame: int = 0, *, key: bytes = b"") -> ImageHeader:
     """Take from an image what places it in a series; `frame` is the number that it has in an Enhanced CT."""
     geometry: dict[str, Any] = {
         "rows": whole(dataset, "Rows") or 0,
         "columns": whole(dataset, "Columns") or 0,
         "frames": 1 if (frames := whole(dataset, "NumberOfFrames")) is None else frames,
         "position": vector(dataset, "ImagePositionPatient", 3),
-        "orientation": vector(dataset, "ImageOrientationPatient", 6),
+        "orientation": directions(dataset),
         "pixel_spacing": vector(dataset, "PixelSpacing", 2),
         "rescale": (number(dataset, "RescaleSlope"), number(dataset, "RescaleIntercept")),
     }
@@ -83,7 +100,7 @@ def image_header(dataset: Dataset, path: Path, pixels: PixelData, frame: int = 0
     encoding = tuple(whole(dataset, name) for name in ("BitsStored", "PixelRepresentation", "PixelPaddingValue"))
     digest = _digest(geometry, encoding, text(dataset, "FrameOfReferenceUID"))
     return ImageHeader(
-        **_identity(dataset, path, digest),
+        **_identity(dataset, path, digest, key),
         **geometry,
         frame=frame,
         frame_of_reference_uid=text(dataset, "FrameOfReferenceUID"),
@@ -95,6 +112,7 @@ def image_header(dataset: Dataset, path: Path, pixels: PixelData, frame: int = 0
         gantry_tilt=number(dataset, "GantryDetectorTilt"),
         pixel_digest=pixels.digest,
         pixel_span=pixels.span,
+        acquisition=acquisition_of(dataset),
     )
 
 
@@ -123,13 +141,24 @@ def _approval(dataset: Dataset) -> str:
     return status if status in ("APPROVED", "UNAPPROVED", "REJECTED") else ""
 
 
-def _structure_set_header(dataset: Dataset, path: Path) -> RoiHeader:
-    series = [
-        series
+def _bounded(header: RoiHeader) -> RoiHeader:
+    """Refuse an object that names more than any study holds."""
+    count = len(header.image_references) + sum(1 + len(instances) for _, instances in header.listed)
+    if count > _MOST_REFERENCES:
+        raise Refused(
+            ReasonCode.LIMITS_EXCEEDED,
+            f"This {header.kind} refers to {count} images and series; no more than {_MOST_REFERENCES} are read.",
+        )
+    return header
+
+
+def _structure_set_header(dataset: Dataset, path: Path, key: bytes) -> RoiHeader:
+    studies = [
+        study
         for frame in sequence(dataset, "ReferencedFrameOfReferenceSequence")
         for study in sequence(frame, "RTReferencedStudySequence")
-        for series in sequence(study, "RTReferencedSeriesSequence")
     ]
+    series = [series for study in studies for series in sequence(study, "RTReferencedSeriesSequence")]
     rois, items = sequence(dataset, "StructureSetROISequence"), sequence(dataset, "ROIContourSequence")
     contours = [contour for item in items for contour in sequence(item, "ContourSequence")]
     frames = [frame_numbers(image) for c in contours for image in sequence(c, "ContourImageSequence")]
@@ -146,7 +175,7 @@ def _structure_set_header(dataset: Dataset, path: Path) -> RoiHeader:
         _approval(dataset),
     )
     return RoiHeader(
-        **_identity(dataset, path, digest),
+        **_identity(dataset, path, digest, key),
         kind="RTSTRUCT",
         frames_of_reference=_unique(text(roi, "ReferencedFrameOfReferenceUID") for roi in rois),
         listed=tuple(
@@ -155,12 +184,15 @@ def _structure_set_header(dataset: Dataset, path: Path) -> RoiHeader:
         ),
         image_references=_referenced(image for c in contours for image in sequence(c, "ContourImageSequence")),
         drawn_at=moment(dataset, "StructureSetDate", "StructureSetTime"),
+        referenced_studies=_referenced(studies),
         approval=_approval(dataset),
     )
 
 
-def _segmentation_header(dataset: Dataset, path: Path, pixels: PixelData | None) -> RoiHeader:
+def _segmentation_header(dataset: Dataset, path: Path, pixels: PixelData | None, key: bytes) -> RoiHeader:
     groups = sequence(dataset, "PerFrameFunctionalGroupsSequence")
+    # Images of its own study stand at its top level, those of any other in a sequence of studies (PS3.3 C.12.2).
+    elsewhere = sequence(dataset, "StudiesContainingOtherReferencedInstancesSequence")
     digest = _digest(
         [dataset.get(keyword) for keyword in ("Rows", "Columns", "BitsAllocated", "SegmentationType")],
         [str(item) for item in sequence(dataset, "SegmentSequence")],
@@ -169,15 +201,17 @@ def _segmentation_header(dataset: Dataset, path: Path, pixels: PixelData | None)
         _approval(dataset),
     )
     return RoiHeader(
-        **_identity(dataset, path, digest),
+        **_identity(dataset, path, digest, key),
         kind="SEG",
         frames_of_reference=_unique([text(dataset, "FrameOfReferenceUID")]),
         listed=tuple(
             (as_uid(text(item, "SeriesInstanceUID")), _referenced(sequence(item, "ReferencedInstanceSequence")))
-            for item in sequence(dataset, "ReferencedSeriesSequence")
+            for holder in (dataset, *elsewhere)
+            for item in sequence(holder, "ReferencedSeriesSequence")
         ),
         image_references=_unique(as_uid(source_image(group)[0]) for group in groups),
         drawn_at=moment(dataset, "ContentDate", "ContentTime"),
+        referenced_studies=_unique(as_uid(text(study, "StudyInstanceUID")) for study in elsewhere),
         approval=_approval(dataset),
     )
 
@@ -187,7 +221,7 @@ def is_segmentation(dataset: Dataset) -> bool:
     return text(dataset, "SOPClassUID") in (SegmentationStorage, LABEL_MAP_SEGMENTATION_STORAGE)
 
 
-def headers_of(dataset: Dataset, path: Path, pixels: tuple[PixelData, ...]) -> tuple[Header, ...]:
+def headers_of(dataset: Dataset, path: Path, pixels: tuple[PixelData, ...], *, key: bytes = b"") -> tuple[Header, ...]:
     """Take from a dataset what lungstage must know of it.
 
     Parameters
@@ -198,6 +232,8 @@ def headers_of(dataset: Dataset, path: Path, pixels: tuple[PixelData, ...]) -> t
         Where its file lies.
     pixels
         What is known of its Pixel Data, of an Enhanced CT frame by frame; () where it has none.
+    key
+        Of the hashes of the patient's identity.
 
     Returns
     -------
@@ -215,14 +251,14 @@ def headers_of(dataset: Dataset, path: Path, pixels: tuple[PixelData, ...]) -> t
             return ()
         sop_class = text(dataset, "SOPClassUID")
         if sop_class == RTStructureSetStorage:
-            return (_structure_set_header(dataset, path),)
+            return (_bounded(_structure_set_header(dataset, path, key)),)
         if is_segmentation(dataset):
-            return (_segmentation_header(dataset, path, pixels[0] if pixels else None),)
+            return (_bounded(_segmentation_header(dataset, path, pixels[0] if pixels else None, key)),)
         if pixels and sop_class in ENHANCED_CT:
             frames = enumerate(single_frames(dataset, range(1, len(pixels) + 1)), start=1)
-            return tuple(image_header(frame, path, pixels[number - 1], number) for number, frame in frames)
+            return tuple(image_header(frame, path, pixels[number - 1], number, key=key) for number, frame in frames)
         if pixels:
-            return (image_header(dataset, path, pixels[0]),)
+            return (image_header(dataset, path, pixels[0], key=key),)
         if sop_class == CTImageStorage or sop_class in ENHANCED_CT:
             raise damaged("This CT image holds no pixel data; it may be cut short.")
         directory = dataset.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
@@ -230,6 +266,8 @@ def headers_of(dataset: Dataset, path: Path, pixels: tuple[PixelData, ...]) -> t
             raise damaged("This DICOM file does not say what it is; it may be cut short.")
     except Refused:
         raise
+    except ElementError as error:
+        raise damaged(str(error)) from error
     except Exception as error:  # lazily parsed elements: still the file's fault
         raise damaged("This DICOM file cannot be parsed.") from error
     return ()

@@ -1,16 +1,28 @@
-"""Where in a file the Pixel Data lie, whole or frame by frame, proven to be all there (PS3.5, 7.1 and A.4)."""
+"""Where in a file the Pixel Data lie, and the proof that they are what the header says (PS3.5, 7.1, 8.1.1 and A.4)."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from pydicom.dataset import Dataset
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from lungstage.appliance.contract.errors import ReasonCode, Refused, Unavailable
 
 Span = tuple[int, int]
+
+NATIVE = frozenset(
+    {ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian}
+)
+"""Transfer syntaxes whose pixels stand in one value, and not in fragments."""
 
 _BLOCK = 1024 * 1024  # bytes
 _TAIL = 16  # bytes of a fragment in which its codestream must end, padding included
@@ -27,11 +39,14 @@ class PixelSpan:
     ----------
     whole
         Offset and length in bytes; of encapsulated pixels without the sequence's end.
+    vr
+        Value Representation that the file gives them.
     fragments
         Offset and length of each fragment with its item's tag; None where the pixels are native.
     """
 
     whole: Span
+    vr: str = "OW"
     fragments: tuple[Span, ...] | None = None
 
 
@@ -40,25 +55,89 @@ def damaged(message: str) -> Refused:
     return Refused(ReasonCode.DICOM_UNREADABLE, message)
 
 
-def cut_short() -> Refused:
-    """Return the refusal of a file that ends too soon."""
-    return damaged("This DICOM file is cut short.")
+def cut_short(tag: int | None = None) -> Refused:
+    """Return the refusal of a file that ends too soon; `tag` is the element in which it does, where that is known."""
+    return damaged("This DICOM file is cut short" + (f" within element {in_brackets(tag)}." if tag else "."))
 
 
-def native_frames(dataset: Dataset, count: int, whole: Span) -> tuple[Span, ...]:
-    """Divide native pixels into frames.
+def in_brackets(tag: int) -> str:
+    """Write a tag as everybody does: (gggg,eeee)."""
+    return f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
+
+
+def _cells(dataset: Dataset) -> int:
+    """Count the values of one frame."""
+    return int(dataset.Rows) * int(dataset.Columns) * int(dataset.get("SamplesPerPixel") or 1)
+
+
+def pixel_fault(dataset: Dataset, count: int, *, encapsulated: bool, length: int, tail: Callable[[int], bytes]) -> str:
+    """Say in what Pixel Data are not what their header and transfer syntax say they are.
+
+    Native pixels are as many as the header says, and no more than a byte that makes their length even (PS3.5, 8.1.1).
+    "Applications should be prepared to accept" more than that: zeros are, as long as they are fewer than one row and
+    one column take. Rows or Columns that are too small leave at least so many, and so does a frame too few. Where the
+    excess could as well be a pad behind every frame, none is accepted.
+
+    Parameters
+    ----------
+    dataset
+        The header.
+    count
+        Number of frames.
+    encapsulated
+        Whether the pixels are in fragments.
+    length
+        Of their value, in bytes.
+    tail
+        Gives the value from an offset on.
+
+    Returns
+    -------
+    str
+        What a sentence that begins with "The pixels" ends in, without the full stop; empty where nothing is wrong.
+    """
+    native = dataset.file_meta.TransferSyntaxUID in NATIVE
+    if native and encapsulated:
+        return "are in fragments, but the transfer syntax says that they are not compressed"
+    if not native and not encapsulated:
+        return "are not in fragments, but the transfer syntax says that they are compressed"
+    if not native:
+        return ""
+    allocated = int(dataset.BitsAllocated)
+    bits = _cells(dataset) * allocated
+    size = -(-bits * count // 8)
+    excess = length - size
+    expected = f"{count} frame(s) of {int(dataset.Rows)} rows and {int(dataset.Columns)} columns"
+    if excess < 0 or not size:
+        return f"are {-excess} bytes fewer than {expected} take"
+    if excess <= size % 2:
+        return ""
+    if excess * 8 < min(int(dataset.Rows), int(dataset.Columns)) * allocated and (count == 1 or bits % 32 == 0):
+        return "" if not any(tail(size)) else f"are followed by {excess} bytes that are not zero"
+    return f"are {excess} bytes more than {expected} take"
+
+
+def fault_of(dataset: Dataset, count: int) -> str:
+    """Return the :func:`pixel_fault` of the Pixel Data in a dataset."""
+    element = dataset["PixelData"]
+    value = element.value
+    return pixel_fault(
+        dataset, count, encapsulated=element.is_undefined_length, length=len(value), tail=lambda at: value[at:]
+    )
+
+
+def native_frames(dataset: Dataset, count: int, start: int) -> tuple[Span, ...]:
+    """Divide native pixels, proven to be as many as the header says, into frames; `start` is where they begin.
 
     Raises
     ------
     Refused
-        ``dicom_unreadable``: they are fewer or more than the header says.
+        ``dicom_unreadable``: a frame ends within a byte.
     """
-    bits = int(dataset.Rows) * int(dataset.Columns) * int(dataset.SamplesPerPixel) * int(dataset.BitsAllocated)
-    start, length = whole
-    size = bits // 8
-    if bits % 8 or not size or length != size * count + size * count % 2:
-        raise damaged(f"This DICOM file's pixels are not those of {count} frames.")
-    return tuple((start + k * size, size) for k in range(count))
+    bits = _cells(dataset) * int(dataset.BitsAllocated)
+    if bits % 8:
+        raise damaged("This DICOM file's frames do not end with a byte.")
+    return tuple((start + k * bits // 8, bits // 8) for k in range(count))
 
 
 def encapsulated_frames(file: BinaryIO, count: int, fragments: tuple[Span, ...]) -> tuple[Span, ...]:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from lungstage.appliance.contract.errors import ReasonCode, Refused
 from lungstage.appliance.dicom.completeness import ReferenceSlices
 from lungstage.appliance.dicom.header import ImageHeader
+from lungstage.appliance.dicom.pixel_grid import corners_in_pixels
 from lungstage.appliance.dicom.region import Outline, SegmentFrame
 
 Mask = npt.NDArray[np.bool_]
@@ -85,13 +86,12 @@ def combine(polygons: Sequence[Mask]) -> Mask:
 def _outline_mask(outlines: tuple[Outline, ...], image: ImageHeader) -> Mask:
     polygons = []
     for outline in outlines:
-        offset = outline.points - np.array(image.position)
-        column = offset @ np.array(image.orientation[:3]) / image.pixel_spacing[1]
-        row = offset @ np.array(image.orientation[3:]) / image.pixel_spacing[0]
+        corners = corners_in_pixels(outline, image)
+        row, column = corners.T
         # Half a pixel beyond the outermost centres is where the image ends.
         if min(row.min(), column.min()) < -0.5 or row.max() > image.rows - 0.5 or column.max() > image.columns - 0.5:
             raise Refused(ReasonCode.ROI_OUTSIDE_SERIES, "The region of interest reaches outside the CT slices.")
-        polygons.append(fill(np.column_stack([row, column]), (image.rows, image.columns)))
+        polygons.append(fill(corners, (image.rows, image.columns)))
     return combine(polygons)
 
 

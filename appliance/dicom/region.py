@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,13 +87,6 @@ class Region:
     def is_drawn(self) -> bool:
         """Whether it has any content; one whose content cannot be trusted has."""
         return bool(self.outlines or self.frames or self.fault)
-
-
-def same_grid(region: Region, orientation: Sequence[float], pixel_spacing: Sequence[float]) -> bool:
-    """Whether a SEG's frames have the orientation and pixel spacing of the images."""
-    return np.allclose(region.orientation, orientation, atol=1e-4) and np.allclose(
-        region.pixel_spacing, pixel_spacing, rtol=1e-4
-    )
 
 
 def same_place(position: Points, other: Points) -> bool:

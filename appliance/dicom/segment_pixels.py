@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
+
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from lungstage.appliance.contract.errors import ReasonCode, Refused
-from lungstage.appliance.dicom.values import whole
+from lungstage.appliance.dicom.instance import LABEL_MAP_SEGMENTATION_STORAGE
+from lungstage.appliance.dicom.pixeldata import NATIVE, fault_of
+from lungstage.appliance.dicom.values import sequence, whole
+
+_UNITS = (8, 16, 32)  # bits to which writers have padded what PS3.5, 8.1.1 wants packed without a gap
 
 
 def segment_pixels(dataset: Dataset) -> npt.NDArray[np.unsignedinteger]:
@@ -23,17 +30,71 @@ def segment_pixels(dataset: Dataset) -> npt.NDArray[np.unsignedinteger]:
     Refused
         ``roi_unreadable`` or ``seg_fractional``.
     """
+    count = whole(dataset, "NumberOfFrames") or 0
+    if count != len(sequence(dataset, "PerFrameFunctionalGroupsSequence")):
+        raise _unreadable("The segmentation's frames do not match their descriptions.")
+    if fault := fault_of(dataset, count):
+        raise _unreadable(f"The segmentation's pixels {fault}.")
+    if dataset.file_meta.TransferSyntaxUID in NATIVE and _may_hide_gaps(dataset, count):
+        raise _unreadable(
+            "The segmentation's frames do not end with a byte, and nothing tells whether its writer padded them; "
+            "export it again with a matrix whose rows times columns are a multiple of 8."
+        )
     frames = dataset.pixel_array
     frames = frames[None] if frames.ndim == 2 else frames
-    # pydicom hands out frames beyond their stated number.
-    if not whole(dataset, "NumberOfFrames") == len(frames) == len(dataset.PerFrameFunctionalGroupsSequence):
-        raise Refused(ReasonCode.ROI_UNREADABLE, "The segmentation's frames do not match their descriptions.")
-    if str(dataset.get("SegmentationType")) == "FRACTIONAL":
-        full = int(dataset.MaximumFractionalValue)
+    if len(frames) != count:
+        raise _unreadable("The segmentation's frames do not match their descriptions.")
+    if dataset.get("SOPClassUID") == LABEL_MAP_SEGMENTATION_STORAGE:
+        return frames
+    full = 1
+    if dataset.get("SegmentationType") == "FRACTIONAL":
+        full = whole(dataset, "MaximumFractionalValue") or 0
+        if full < 1:
+            raise _unreadable("The segmentation does not say what the full value of a voxel is.")
         if not np.isin(frames, (0, full)).all():
             raise Refused(
                 ReasonCode.SEG_FRACTIONAL,
                 "The segmentation holds fractions; where the tumour ends is not for this software to decide.",
             )
-        return frames // full
-    return frames
+    elif frames.max(initial=0) > 1:
+        raise _unreadable("The segmentation says that it is binary, but holds other values than 0 and 1.")
+    return frames // full
+
+
+def _may_hide_gaps(dataset: Dataset, count: int) -> bool:
+    """Whether frames, or the frames of one segment, could have been padded without the length's telling.
+
+    Some writers pad every frame, others the frames that one segment has in a row. What follows the first gap is then
+    shifted by some voxels, and still looks like a tumour.
+    """
+    bits = int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated)
+    if bits % 8 == 0:
+        return False
+    numbers = [_segment_number(dataset, group) for group in sequence(dataset, "PerFrameFunctionalGroupsSequence")]
+    runs = [len(list(run)) for _, run in itertools.groupby(numbers)]
+    return any(
+        _even(_padded(bits, parts, unit)) == _even(_padded(bits, [count], 8))
+        for parts in ([1] * count, runs)
+        if len(parts) > 1
+        for unit in _UNITS
+    )
+
+
+def _segment_number(dataset: Dataset, group: Dataset) -> int | None:
+    for part in (group, *sequence(dataset, "SharedFunctionalGroupsSequence")):
+        for item in sequence(part, "SegmentIdentificationSequence"):
+            return whole(item, "ReferencedSegmentNumber")
+    return None
+
+
+def _padded(bits: int, parts: Iterable[int], unit: int) -> int:
+    """Bytes of parts of so many frames, each part padded to a unit."""
+    return sum(-(-bits * frames // unit) * unit // 8 for frames in parts)
+
+
+def _even(length: int) -> int:
+    return length + length % 2
+
+
+def _unreadable(message: str) -> Refused:
+    return Refused(ReasonCode.ROI_UNREADABLE, message)

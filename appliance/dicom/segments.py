@@ -17,7 +17,7 @@ from lungstage.appliance.dicom.instance import LABEL_MAP_SEGMENTATION_STORAGE
 from lungstage.appliance.dicom.references import source_image
 from lungstage.appliance.dicom.region import Region, SegmentFrame, same_place
 from lungstage.appliance.dicom.segment_pixels import segment_pixels
-from lungstage.appliance.dicom.values import vector, whole
+from lungstage.appliance.dicom.values import directions, vector, whole
 
 _ANATOMY = ("AnatomicRegionSequence", "PrimaryAnatomicStructureSequence")
 
@@ -38,10 +38,7 @@ def segmentation_regions(dataset: Dataset, source: RoiHeader) -> tuple[Region, .
     is_label_map = source.sop_class_uid == LABEL_MAP_SEGMENTATION_STORAGE
     segment_of = [] if is_label_map else [_segment_of(dataset, group) for group in groups]
     _prove_declared(numbers, _labels(dataset, pixels) if is_label_map else set(segment_of))
-    orientations = {
-        _numbers(_shared_or_own(dataset, group, "PlaneOrientationSequence"), "ImageOrientationPatient", 6)
-        for group in groups
-    }
+    orientations = {_directions(_shared_or_own(dataset, group, "PlaneOrientationSequence")) for group in groups}
     measures = [_shared_or_own(dataset, group, "PixelMeasuresSequence") for group in groups]
     spacings = {_numbers(item, "PixelSpacing", 2) for item in measures}
     if len(orientations) != 1 or len(spacings) != 1:
@@ -142,6 +139,10 @@ def _measure(measures: Sequence[Dataset], keyword: str) -> float:
     """Return what all frames' Pixel Measures say alike, in mm; 0 where they do not, or say nothing."""
     stated = {vector(item, keyword, 1) for item in measures}
     return abs(sum(stated.pop())) if len(stated) == 1 else 0.0
+
+
+def _directions(item: Dataset) -> tuple[float, ...]:
+    return directions(item) if _numbers(item, "ImageOrientationPatient", 6) else ()
 
 
 def _numbers(item: Dataset, keyword: str, length: int) -> tuple[float, ...]:

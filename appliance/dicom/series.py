@@ -16,6 +16,7 @@ from lungstage.appliance.dicom.completeness import ReferenceSlices
 from lungstage.appliance.dicom.files import read_slices
 from lungstage.appliance.dicom.geometry import normal_of
 from lungstage.appliance.dicom.header import ImageHeader
+from lungstage.appliance.dicom.pixeldata import fault_of
 
 Mask = npt.NDArray[np.bool_]
 
@@ -47,15 +48,15 @@ class ReferenceVolume:
 def _prove_encoding(image: ImageHeader, dataset: Dataset) -> None:
     """Refuse pixels that a lenient decoder would take for others than they are.
 
-    Of more native pixels than rows times columns it takes the first: a sheared image, where the columns are a lie. The
-    bits that are stored are the lowest ones (PS3.5, 8.1.1), or else they are not where it looks for them.
+    Of more native pixels than rows times columns it takes the first: a sheared image, where the columns are a lie. Of
+    fragments under the name of a native syntax it takes the items' tags for pixels. The bits that are stored are the
+    lowest ones (PS3.5, 8.1.1), or else they are not where it looks for them.
     """
     allocated, stored = int(dataset.BitsAllocated), int(dataset.BitsStored)
     if int(dataset.HighBit) != stored - 1 or not 0 < stored <= allocated:
         raise _no_pixels(f"The bits of slice {image.name} contradict each other.")
-    size = image.rows * image.columns * allocated // 8
-    if not dataset["PixelData"].is_undefined_length and len(dataset.PixelData) not in (size, size + size % 2):
-        raise _no_pixels(f"The pixels of slice {image.name} are more or fewer than its rows and columns.")
+    if fault := fault_of(dataset, 1):
+        raise _no_pixels(f"The pixels of slice {image.name} {fault}.")
 
 
 def _no_pixels(message: str) -> Refused:

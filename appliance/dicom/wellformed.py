@@ -1,16 +1,24 @@
 """A file's elements, proven to hold together before anybody relies on what a lenient parser makes of them.
 
 Where a length, a tag or an item has been damaged, pydicom goes on with whatever it finds next: contours vanish from a
-sequence, the second of two values under one tag replaces the first, and nothing is said. PS3.5 leaves no room for
-that: tags ascend, every value, item and sequence ends where it says, and within what holds it (7.1, 7.5, A.4).
+sequence, the second of two values under one tag replaces the first, and nothing is said. So every value, item and
+sequence must end where it says, within what holds it, and no tag may be there twice (PS3.5, 7.1, 7.5, A.4).
 
-Whoever walks a file for that proof has its outermost elements in hand. They are kept as they are encoded, which is
-what pydicom's Dataset is made of, and pydicom decodes whichever is asked for.
+What writers get wrong and what cannot be taken for anything else is read: tags that do not ascend, delimiters that
+have a length or stand behind the last element, elements of the file's meta group among the others, private elements of
+no known Value Representation, sequences whose items are written implicitly.
+
+Whoever walks a file for that proof has its elements in hand. They are kept as they are encoded, which is what pydicom's
+Dataset is made of, and pydicom decodes whichever is asked for. Private elements are proven but not kept: nothing here
+reads them.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -18,21 +26,25 @@ from pydicom.charset import convert_encodings, default_encoding
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_element, empty_value_for_VR
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_16, EXPLICIT_VR_LENGTH_32
 
 from lungstage.appliance.contract.errors import Refused
-from lungstage.appliance.dicom.pixeldata import PixelSpan, Span, cut_short, damaged
+from lungstage.appliance.dicom.pixeldata import PixelSpan, Span, cut_short, damaged, in_brackets
+from lungstage.appliance.dicom.representation import in_its_own
 
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _CHARACTER_SET = BaseTag(0x00080005)
 _FLOAT_PIXELS, _PIXEL_DATA = 0x7FE00008, 0x7FE00010  # the first and the last element that may hold pixels
 _META_GROUP, _DELIMITER_GROUP = 0x0002, 0xFFFE
-_PREAMBLE = 132
 _DEEPEST = 64  # sequences within each other; a structured report has a dozen
 _SHORT_LENGTH = {str(vr).encode(): str(vr) for vr in EXPLICIT_VR_LENGTH_16}
 _LONG_LENGTH = {str(vr).encode(): str(vr) for vr in EXPLICIT_VR_LENGTH_32}
+_BLANK = frozenset({b"\0\0", b"  ", b"??", b"--"})
+
+_Elements = dict[BaseTag, DataElement | RawDataElement]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,21 +56,19 @@ class Encoding:
 
 
 def read_meta(file: BinaryIO, size: int) -> FileMetaDataset:
-    """Read a file's meta information (PS3.10, 7.1), and leave the file behind it.
+    """Read a file's meta information (PS3.10, 7.1) from where the file stands, and leave it behind that.
 
     Raises
     ------
     Refused
         ``dicom_unreadable``.
     """
-    file.seek(_PREAMBLE)
     walk = _Walk(file, size, Encoding(implicit=False, little=True))
-    walk.elements(size, depth=0, implicit=False, meta=True)
-    return FileMetaDataset(walk.raw)
+    return FileMetaDataset(walk.elements(size, depth=0, implicit=False, meta=True))
 
 
 def read_elements(file: BinaryIO, size: int, encoding: Encoding) -> tuple[Dataset, PixelSpan | None]:
-    """Prove that every element from here on is whole, in its place, and nowhere twice.
+    """Prove that every element from here on is whole, and nowhere twice.
 
     Parameters
     ----------
@@ -72,66 +82,113 @@ def read_elements(file: BinaryIO, size: int, encoding: Encoding) -> tuple[Datase
     Returns
     -------
     Dataset
-        The elements before the pixels, none of them decoded yet.
+        The public elements before the pixels, none of them decoded yet.
     PixelSpan or None
         Where the Pixel Data are.
 
     Raises
     ------
     Refused
-        ``dicom_unreadable``.
+        ``dicom_unreadable``, with the element at fault.
     """
     walk = _Walk(file, size, encoding)
-    walk.elements(size, depth=0, implicit=encoding.implicit)
-    dataset = Dataset(walk.raw)
-    names = walk.raw.get(_CHARACTER_SET)
+    elements = walk.elements(size, depth=0, implicit=encoding.implicit)
+    while (first := next(iter(elements), _FLOAT_PIXELS)) >> 16 == _META_GROUP:
+        del elements[BaseTag(first)]  # its place is in the meta information, and nothing in it is believed here
+    dataset = Dataset(elements)
+    names = elements.get(_CHARACTER_SET)
     character_set: Any = default_encoding
     if isinstance(names, RawDataElement):
         character_set = convert_encodings(convert_raw_data_element(names).value)
     dataset.set_original_encoding(encoding.implicit, encoding.little, character_set)
+    for item in walk.items:
+        item.set_original_encoding(encoding.implicit, encoding.little, character_set)
     return dataset, walk.pixels
 
 
 class _Walk:
-    """One way through the elements: where it stands, and what it has kept of the outermost ones."""
+    """One way through the elements: where it stands, and what it has met."""
 
     def __init__(self, file: BinaryIO, size: int, encoding: Encoding) -> None:
-        self.raw: dict[BaseTag, DataElement | RawDataElement] = {}
         self.pixels: PixelSpan | None = None
+        self.items: list[Dataset] = []
         self._file, self._size, self._little = file, size, encoding.little
         order = "<" if encoding.little else ">"
         self._head, self._vr_and_short, self._long = (
             struct.Struct(order + form).unpack for form in ("HH4s", "2sH", "I")
         )
         self._at = file.tell()
+        self._tag = self._former = 0  # of the element in which it stands, and of the one before
+        self._keeps = True  # elements, or only steps over them
 
-    def elements(self, end: int, *, depth: int, implicit: bool, delimited: bool = False, meta: bool = False) -> None:
+    def elements(
+        self, end: int, *, depth: int, implicit: bool, delimited: bool = False, meta: bool = False
+    ) -> _Elements:
         """Walk to `end`; where they are `delimited`, to the end of their item; of `meta` information, to its end."""
         if depth > _DEEPEST:
             raise damaged("This DICOM file's sequences are nested too deeply.")
-        last = -1
+        kept: _Elements = {}
+        seen: set[int] = set()
+        last, ascending, closed = -1, True, False
         while self._at < end:
             group, element, rest = self._head(self._read(8, end))
             tag = group << 16 | element
             if meta and group != _META_GROUP:
                 self._seek(self._at - 8)
-                return
-            if delimited and tag == _ITEM_END:
-                if any(rest):
-                    raise _torn()
-                return
-            if tag <= last or group == _DELIMITER_GROUP:
-                if not (tag or depth or any(rest)) and not any(self._file.read(end - self._at)):
-                    self._seek(end)
-                    return
-                raise damaged("This DICOM file's elements are not in order, or one is there twice.")
-            last = tag
-            self._value(tag, rest, end, depth, implicit)
+                break
+            if group == _DELIMITER_GROUP or not tag:
+                if delimited and tag == _ITEM_END and self._long(rest)[0] != _UNDEFINED:
+                    return _sorted(kept, ascending)
+                if not depth and self._is_a_tail(tag, rest, end, closed):
+                    break
+                raise damaged(f"This DICOM file holds {in_brackets(tag)} where neither an item nor a sequence ends.")
+            if tag in seen:
+                raise damaged(f"Element {in_brackets(tag)} of this DICOM file is there twice.")
+            if not depth and last >= _FLOAT_PIXELS > tag:
+                raise damaged(f"Element {in_brackets(tag)} of this DICOM file stands behind its pixels.")
+            seen.add(tag)
+            self._tag, self._former = tag, self._tag
+            if tag > last:
+                last = tag
+            elif group % 2 or _own(tag) or not element:
+                ascending = False
+            else:  # rather a tag that was damaged
+                raise damaged(f"Element {in_brackets(tag)} of this DICOM file is out of order, and unknown.")
+            value = self._value(tag, rest, end, depth, implicit)
+            closed = False
+            if value is not None:
+                kept[value.tag] = value
+                closed = isinstance(value, DataElement) and not value.is_undefined_length
         if delimited:
-            raise _torn()
+            raise self._torn()
+        return _sorted(kept, ascending)
 
-    def _value(self, tag: int, rest: bytes, end: int, depth: int, implicit: bool) -> None:
-        """Step over a value, or into it where it is a sequence; `rest` is what followed the tag."""
+    def _is_a_tail(self, tag: int, rest: bytes, end: int, closed: bool) -> bool:
+        """Whether nothing but padding is left, once a delimiter that closes what was never opened is stepped over.
+
+        CTP writes one behind native pixels that end a file. Elsewhere it could as well be the end of a sequence that
+        was torn further up, so it is taken behind a sequence that was `closed` by its length alone.
+        """
+        if tag and not (self.pixels or (closed and tag == _SEQUENCE_END)):
+            return False
+        if any(rest):
+            return False
+        padding = self._file.read(end - self._at)
+        if padding.startswith(b"\xfc\xff\xfc\xff"):  # Data Set Trailing Padding (PS3.10, 7.2)
+            padding = padding[12 if padding[4:6] == b"OB" else 8 :]
+        self._seek(end)
+        return not any(padding)
+
+    def _value(
+        self, tag: int, rest: bytes, end: int, depth: int, implicit: bool
+    ) -> DataElement | RawDataElement | None:
+        """Step over a value, or into it where it is a sequence; `rest` is what followed the tag.
+
+        Returns
+        -------
+        DataElement, RawDataElement or None
+            What is to be kept of it.
+        """
         vr: str | None
         if implicit:
             vr, (length,) = None, self._long(rest)
@@ -141,60 +198,136 @@ class _Walk:
             if vr is None:
                 vr = _LONG_LENGTH.get(code)
                 if vr is None:
-                    raise damaged("This DICOM file holds an element of no known Value Representation.")
-                (length,) = self._long(self._read(4, end))
+                    vr, length = self._guessed(tag, code, rest, end)
+                else:
+                    (length,) = self._long(self._read(4, end))
         start = self._at
         if length != _UNDEFINED and start + length > end:
-            raise cut_short() if depth == 0 else _torn()
-        kept = depth == 0 and tag < _FLOAT_PIXELS
-        if vr == "SQ" or (vr in (None, "UN") and (_is_sequence(tag) or _is_unended(tag, length))):
-            implicit = implicit or vr == "UN"  # PS3.5, 6.2.2: however the rest of the file is written
-            self._sequence(end if length == _UNDEFINED else start + length, length, depth, implicit)
-            if kept:
-                self._file.seek(start)
-                self._keep(tag, "SQ", self._file.read(self._at - start), start, implicit)
-        elif length == _UNDEFINED:
+            raise cut_short(tag) if depth == 0 else self._torn()
+        own = _own(tag)
+        left_out = tag & 0x10000 or not tag & 0xFFFF or not self._keeps
+        if vr == "SQ" or (vr in (None, "UN") and (own == "SQ" or (length == _UNDEFINED and tag != _PIXEL_DATA))):
+            before, self._keeps = self._keeps, not left_out
+            items = self._items_either_way(tag, end, length, depth, implicit, vr)
+            self._keeps = before
+            found = DataElement(BaseTag(tag), "SQ", items, already_converted=True)
+            found.is_undefined_length = length == _UNDEFINED
+            return None if left_out else found
+        if length == _UNDEFINED:
             if tag != _PIXEL_DATA:
-                raise _torn()
-            pixels = self._fragments(end)
+                raise self._torn()
+            pixels = self._fragments(end, vr or "OB")
             if depth == 0:
                 self.pixels = pixels
-        elif kept:
-            self._keep(tag, vr, self._read(length, end), start, implicit)
-        else:
+            return None
+        if left_out or (depth == 0 and tag >= _FLOAT_PIXELS):
             self._seek(start + length)
             if depth == 0 and tag == _PIXEL_DATA:
-                self.pixels = PixelSpan((start, length))
+                self.pixels = PixelSpan((start, length), vr or "OW")
+            return None
+        value = self._read(length, end)
+        if own and vr is not None and own != vr:
+            vr, value = in_its_own(own, vr, value, little=self._little)
+        content: Any = value or empty_value_for_VR(vr, raw=True)
+        return RawDataElement(BaseTag(tag), vr, len(value), content, start, implicit, self._little)
 
-    def _keep(self, tag: int, vr: str | None, value: bytes, start: int, implicit: bool) -> None:
-        known: Any = value or empty_value_for_VR(vr, raw=True)
-        key = BaseTag(tag)
-        self.raw[key] = RawDataElement(key, vr, len(value), known, start, implicit, self._little)
+    def _guessed(self, tag: int, code: bytes, rest: bytes, end: int) -> tuple[str, int]:
+        """Find the length of an element of no known Value Representation, and stand before its value.
 
-    def _sequence(self, end: int, length: int, depth: int, implicit: bool) -> None:
+        Its length may be of two bytes, of four behind two that are reserved, or of four at once as in implicit files:
+        it is the one behind which another element begins, or what holds it ends. A public element must have a blank
+        representation for that, and is what the dictionary says.
+
+        Raises
+        ------
+        Refused
+            ``dicom_unreadable``: none of these fits, or they contradict each other.
+        """
+        start = self._at
+        own = _own(tag)
+        fitting = set()
+        if tag >> 16 & 1 or (own and code in _BLANK and tag < _FLOAT_PIXELS):
+            self._file.seek(start)
+            after = self._file.read(4)
+            lengths = [(start, self._vr_and_short(rest)[1]), (start, self._long(rest)[0])]
+            if not any(rest[2:]) and len(after) == 4:
+                lengths.append((start + 4, self._long(after)[0]))
+            fitting = {(at, length) for at, length in lengths if self._goes_on(tag, at + length, end)}
+        if not own and not tag >> 16 & 1:
+            raise damaged(f"No element begins where element {in_brackets(self._former)} of this DICOM file ends.")
+        if len({at + length for at, length in fitting}) != 1:
+            raise damaged(f"Element {in_brackets(tag)} of this DICOM file has no known Value Representation.")
+        at, length = min(fitting)
+        self._seek(at)
+        return own.partition(" or ")[0] or "UN", length
+
+    def _goes_on(self, tag: int, at: int, end: int) -> bool:
+        """Whether an element that follows `tag` begins there, or what holds them ends."""
+        if at >= end:
+            return at == end
+        self._file.seek(at)
+        head = self._file.read(8)
+        if at + 8 > end or len(head) < 8:
+            return False
+        group, element, rest = self._head(head)
+        following = group << 16 | element
+        if following in (_ITEM_END, _SEQUENCE_END):
+            return True
+        code = rest[:2]
+        is_named = code in _SHORT_LENGTH or code in _LONG_LENGTH
+        return following > tag and (is_named or (group == tag >> 16 and group % 2 == 1))
+
+    def _items_either_way(
+        self, tag: int, end: int, length: int, depth: int, implicit: bool, vr: str | None
+    ) -> Sequence:
+        """Walk a sequence, and where its items are not written as they should be, as the other way has it.
+
+        Those of a sequence that is called UN are implicit, however the rest of the file is written (PS3.5, 6.2.2);
+        some writers do not know that, and some write the items of their own sequences implicitly in explicit files.
+        Within what is implicit everything is.
+        """
+        start, met = self._at, len(self.items)
+        stop = end if length == _UNDEFINED else start + length
+        first = implicit or vr == "UN"
+        try:
+            return Sequence(self._items(tag, stop, length, depth, first))
+        except Refused:
+            if implicit:
+                raise
+            del self.items[met:]
+            self._seek(start)
+            with contextlib.suppress(Refused):
+                return Sequence(self._items(tag, stop, length, depth, not first))
+            raise
+
+    def _items(self, tag: int, end: int, length: int, depth: int, implicit: bool) -> Iterator[Dataset]:
         while self._at < end:
-            tag, size = self._item(end)
-            if length == _UNDEFINED and tag == _SEQUENCE_END and size == 0:
+            self._tag = tag
+            what, size = self._item(end)
+            if length == _UNDEFINED and what == _SEQUENCE_END and size != _UNDEFINED:
                 return
-            if tag != _ITEM or (size != _UNDEFINED and self._at + size > end):
-                raise _torn()
+            if what != _ITEM or (size != _UNDEFINED and self._at + size > end):
+                raise self._torn()
             if size == _UNDEFINED:
-                self.elements(end, depth=depth + 1, implicit=implicit, delimited=True)
+                elements = self.elements(end, depth=depth + 1, implicit=implicit, delimited=True)
             else:
-                self.elements(self._at + size, depth=depth + 1, implicit=implicit)
+                elements = self.elements(self._at + size, depth=depth + 1, implicit=implicit)
+            if self._keeps:
+                self.items.append(Dataset(elements))
+                yield self.items[-1]
         if length == _UNDEFINED:
-            raise _torn()
+            raise self._torn()
 
-    def _fragments(self, end: int) -> PixelSpan:
+    def _fragments(self, end: int, vr: str) -> PixelSpan:
         """Step over encapsulated pixels."""
         start, items = self._at, list[Span]()
         while True:
             at = self._at
             tag, size = self._item(end)
-            if tag == _SEQUENCE_END and size == 0:
-                return PixelSpan((start, at - start), tuple(items[1:]))  # the first is the table of offsets
+            if tag == _SEQUENCE_END and size != _UNDEFINED:
+                return PixelSpan((start, at - start), vr, tuple(items[1:]))  # the first is the table of offsets
             if tag != _ITEM or self._at + size > end:
-                raise _torn()
+                raise self._torn()
             self._seek(self._at + size)
             items.append((at, self._at - at))
 
@@ -205,7 +338,7 @@ class _Walk:
 
     def _seek(self, at: int) -> None:
         if at > self._size:
-            raise cut_short()
+            raise cut_short(self._tag)
         self._file.seek(at)
         self._at = at
 
@@ -213,21 +346,21 @@ class _Walk:
         self._at += count
         content = self._file.read(count) if self._at <= end else b""
         if len(content) < count:
-            raise cut_short()
+            raise cut_short(self._tag)
         return content
 
+    def _torn(self) -> Refused:
+        return damaged(f"Element {in_brackets(self._tag)} of this DICOM file does not end where it says.")
 
-def _torn() -> Refused:
-    return damaged("This DICOM file's sequences do not hold together.")
+
+def _sorted(elements: _Elements, ascending: bool) -> _Elements:
+    return elements if ascending else dict(sorted(elements.items()))
 
 
-def _is_sequence(tag: int) -> bool:
+@functools.lru_cache(maxsize=10_000)
+def _own(tag: int) -> str:
+    """Return the Value Representation that DICOM gives an element; empty where it does not know it."""
     try:
-        return dictionary_VR(tag) == "SQ"
+        return dictionary_VR(tag)
     except KeyError:
-        return False
-
-
-def _is_unended(tag: int, length: int) -> bool:
-    """Whether nothing but its undefined length tells that an element is a sequence."""
-    return length == _UNDEFINED and tag != _PIXEL_DATA
+        return ""

@@ -37,6 +37,12 @@ def daemon(settings: Settings) -> Iterator[Finding]:
             f"A daemon is there, but not well: {error}",
             "If it has just been started, wait a little; else its log says more.",
         )
+        return
+    if beat.outbox_replaced:
+        yield problem(
+            "daemon", "A daemon is there, and delivers nothing: its outbox is not the folder that it was.",
+            "Mount its disk or share again; docs/operating.md says what to do where another folder is meant.",
+        )  # fmt: skip
     else:
         yield ok(
             "daemon", f"A daemon is at work, by {'file events' if beat.watch == 'events' else 'polling'};"

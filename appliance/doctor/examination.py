@@ -37,8 +37,11 @@ def examine(config: Path | None, overrides: Mapping[str, Any]) -> tuple[Finding,
         try:
             found += check(settings)
         except OSError as error:
-            name = check.__name__
-            found.append(problem(name, f"It could not be looked at: {error.strerror}.", "Look at the disk and mount."))
+            where = f" at {error.filename}" if error.filename else ""
+            remedy = "Look at the disk and mount."
+            if isinstance(error, PermissionError):
+                remedy = "Run this as the daemon's user, or let that user pass through all folders above."
+            found.append(problem(check.__name__, f"It could not be looked at: {error.strerror}{where}.", remedy))
     return tuple(found)
 
 

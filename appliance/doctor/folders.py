@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from lungstage.appliance.config.disks import file_system, free_mb, is_networked
+from lungstage.appliance.config.disks import file_system, free_mb, is_networked, place_of, prove_writable
 from lungstage.appliance.config.settings import Settings
+from lungstage.appliance.daemon.folder_guard import remembered
 from lungstage.appliance.doctor.finding import Finding, ok, problem, warning
 
 _SAMPLE = 1000  # subfolders of the inbox that are looked at
@@ -30,7 +30,8 @@ def user(_: Settings) -> Iterator[Finding]:
 def inbox(settings: Settings) -> Iterator[Finding]:
     """Whether studies can be found and read."""
     folder = settings.inbox
-    if (fault := _fault("inbox", folder, os.R_OK | os.X_OK, "read and search")) is not None:
+    fault = _fault("inbox", folder, os.R_OK | os.X_OK, "read and search") or _unmounted("inbox", folder, settings)
+    if fault is not None:
         yield fault
         return
     with os.scandir(folder) as entries:
@@ -48,7 +49,7 @@ def inbox(settings: Settings) -> Iterator[Finding]:
 def outbox(settings: Settings) -> Iterator[Finding]:
     """Whether reports can be written."""
     fault = _fault("outbox", settings.outbox, os.R_OK | os.W_OK | os.X_OK, "read and write")
-    yield fault or _probe("outbox", settings.outbox)
+    yield fault or _unmounted("outbox", settings.outbox, settings) or _probe("outbox", settings.outbox)
 
 
 def state(settings: Settings) -> Iterator[Finding]:
@@ -95,8 +96,13 @@ def _fault(check: str, folder: Path, access: int, words: str) -> Finding | None:
     """Say what is wrong with a folder, seen from outside; None where nothing is."""
     if not folder.exists():
         parent = _nearest(folder)
+        if check == "inbox":
+            return problem(
+                check, f"{folder} is not there.",
+                "Correct the path, mount it, or make it with the permissions that its senders need.",
+            )  # fmt: skip
         if os.access(parent, os.W_OK | os.X_OK):
-            remedy = "Make it with the permissions that sender and receiver need, or let the daemon do so."
+            remedy = "Make it with the permissions that its receivers need, or let the daemon do so."
             return warning(check, f"{folder} is not there yet.", remedy)
         return problem(
             check, f"{folder} is not there, and this user may not make it in {parent}.",
@@ -112,13 +118,20 @@ def _fault(check: str, folder: Path, access: int, words: str) -> Finding | None:
     return None
 
 
+def _unmounted(check: str, folder: Path, settings: Settings) -> Finding | None:
+    """Say where a share or disk that a daemon knew there is not mounted."""
+    known = remembered(check, folder, settings.state)
+    if known is None or not known.is_unmounted_at(place_of(folder)):
+        return None
+    return problem(
+        check, f"{folder} was mounted ({known.kind}) when a daemon last saw it, and now is not.",
+        f"Mount it; where another folder is meant, remove {check}-place.json from the state folder.",
+    )  # fmt: skip
+
+
 def _probe(check: str, folder: Path) -> Finding:
-    """Write a file in a folder, flush it to the disk, and remove it again."""
     try:
-        with tempfile.NamedTemporaryFile(prefix=".lungstage-doctor-", dir=folder) as file:
-            file.write(bytes(4096))
-            file.flush()
-            os.fsync(file.fileno())
+        prove_writable(folder)
     except OSError as error:
         return problem(
             check, f"No file can be written in {folder}: {error.strerror}.",

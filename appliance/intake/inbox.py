@@ -17,7 +17,8 @@ from pathlib import Path
 from lungstage.appliance.config.logs import defect, logger
 from lungstage.appliance.config.text import path_hash
 from lungstage.appliance.contract.errors import ExhaustedError, KilledError, Reason, ReasonCode, Refused, Unavailable
-from lungstage.appliance.dicom.files import read_headers
+from lungstage.appliance.contract.source import Source
+from lungstage.appliance.dicom.files import NOT_DICOM, read_headers
 from lungstage.appliance.dicom.header import Header, headers_from_json, headers_to_json
 from lungstage.appliance.intake.study_index import StudyIndex
 from lungstage.appliance.state.file_table import FileRecord, FileTable
@@ -42,7 +43,7 @@ class _Entry:
     kills: int = 0  # of the process that was reading it
 
 
-class Inbox:
+class Inbox(Source):
     """The files that lie in a folder; those that have come to rest are read, recorded and put in the index.
 
     Parameters
@@ -132,19 +133,20 @@ class Inbox:
             self._files.update([record for record, _ in read], came_back, gone)
         self._in_step = True
         for record, headers in read:
-            self._settle_in(record.path, self._entries[record.path], headers)
+            self._settle_in(record, self._entries[record.path], headers)
             if record.reason is not None:
                 logger.warning("file_refused", extra={"file": path_hash(record.path), "code": record.reason.code})
         return changed or any(headers for _, headers in read)
 
     def _let_go(self, entry: _Entry, path: str) -> bool:
-        if entry.on_index:
-            self._index.drop(path)
+        self._index.drop(path)
         return entry.on_index
 
-    def _settle_in(self, path: str, entry: _Entry, headers: tuple[Header, ...]) -> None:
+    def _settle_in(self, record: FileRecord, entry: _Entry, headers: tuple[Header, ...]) -> None:
         entry.resting, entry.on_index = True, bool(headers)
-        self._index.put(path, headers)
+        self._index.put(record.path, headers)
+        if record.reason is not None and record.reason.message != NOT_DICOM:
+            self._index.put_unreadable(record.path)
 
     def _recall(self, path: str, entry: _Entry) -> bool:
         record = self._files.find(path, entry.size, entry.stamp)
@@ -154,7 +156,7 @@ class Inbox:
             headers = () if record.headers is None else headers_from_json(record.headers, Path(path))
         except (KeyError, TypeError, ValueError):  # recorded by other code: read it again
             return False
-        self._settle_in(path, entry, headers)
+        self._settle_in(record, entry, headers)
         return True
 
     def _read_resting(self, now: float) -> list[tuple[FileRecord, tuple[Header, ...]]]:

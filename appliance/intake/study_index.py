@@ -1,41 +1,46 @@
-"""The index: which files of the inbox may belong together. What they hold stays on record, and not in memory.
+"""Which files of the inboxes may belong together, and the cases that they make up.
 
-An inbox keeps every study that was ever answered, so what is known of each file must be little, and what one file
-changes must not have all others looked at. Files that share a UID, directly or by others, make up a group; no two
-groups can have anything to do with each other. A Frame of Reference joins only what a region in it stands between:
-some software gives the same one to every study. Headers are taken from the file table, a group at a time, when
-something about that group has changed.
+An inbox keeps every study that was ever answered. So little is kept in memory of each file, and a file that comes or
+goes has only those looked at that it may belong to. Files that share a UID, directly or through other files, form a
+group; files of different groups have nothing to do with each other. A Frame of Reference joins files only through a
+region in it, because some software gives the same one to every study. Headers stay in the file table, and are read
+from there, a group at a time, when something about the group has changed.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from lungstage.appliance.contract.errors import Reason
 from lungstage.appliance.dicom.cases import Case
 from lungstage.appliance.dicom.header import Header, ImageHeader, RoiHeader
 from lungstage.appliance.state.file_table import FileTable
 
+_BESIDE = " Beside its files "
+
 
 @dataclass(slots=True, eq=False)
 class _Group:
-    paths: list[str] = field(default_factory=list)  # with those that have left, while it is not whole
+    paths: list[str] = field(default_factory=list)  # also of files that have left, while it is not whole
     links: list[int] = field(default_factory=list)
     series: set[tuple[int, int]] = field(default_factory=set)  # Frame of Reference and series of its images
-    keys: tuple[str, ...] = ()  # of its cases, when they were last given
+    keys: tuple[str, ...] = ()  # of its cases, as they were last put together
     is_whole: bool = True
 
 
 class StudyIndex:
-    """The files of interest of one or several inboxes.
+    """The images and regions in one or several inboxes, grouped.
 
     Parameters
     ----------
     files
-        Records of what was read.
+        Table that holds the headers of every file that was read.
     assemble
-        The step that makes cases of headers: of a group, what it would make of it among all others.
+        The step that puts headers together into cases. Of a group's headers it must make the cases that it would make
+        of them among those of all groups: :func:`dicom.cases.assemble`.
     """
 
     def __init__(self, files: FileTable, assemble: Callable[[Iterable[Header]], tuple[Case, ...]]) -> None:
@@ -45,17 +50,18 @@ class StudyIndex:
         self._series_in: dict[int, set[int]] = {}  # links of series, by Frame of Reference
         self._group_with: dict[str, _Group] = {}  # by key of a case
         self._changed: dict[_Group, None] = {}  # in the order in which they came
+        self._unreadable: dict[str, set[str]] = {}  # paths, by folder
 
     def __contains__(self, case_key: str) -> bool:
         """Whether there is a case of that key."""
         return case_key in self._group_with
 
     def paths(self) -> list[str]:
-        """Return where the files lie, in order."""
+        """Return the paths of all files, sorted."""
         return sorted(self._group_of)
 
     def put(self, path: str, headers: Iterable[Header]) -> None:
-        """Take in a file that has come to rest, whose headers are on record."""
+        """Add a file whose headers are in the file table."""
         headers = tuple(headers)
         links = {hash(uid) for header in headers for uid in _uids(header) if uid}
         if not links:
@@ -83,31 +89,55 @@ class StudyIndex:
         self._group_of[path] = group
         self._changed[group] = None
 
+    def put_unreadable(self, path: str) -> None:
+        """Take note of a DICOM file that cannot be read."""
+        self._unreadable.setdefault(os.path.dirname(path), set()).add(path)
+
+    def with_unreadable(self, reason: Reason, case: Case) -> Reason:
+        """Add to why a case waits that files which cannot be read lie in its folders: what is missing may be these.
+
+        What the reason says of that already is brought up to date.
+        """
+        message = reason.message.partition(_BESIDE)[0]
+        folders = {os.path.dirname(header.path) for header in case.headers}
+        count = sum(len(self._unreadable.get(folder, ())) for folder in folders)
+        if count:
+            message += (
+                f"{_BESIDE}{'1 DICOM file lies' if count == 1 else f'{count} DICOM files lie'} that cannot be read; "
+                "lungstage jobs --files --paths says which and why."
+            )
+        return Reason(reason.code, message)
+
     def drop(self, path: str) -> None:
-        """Let go of a file that has left or changed."""
+        """Remove a file that has left or changed."""
+        folder = os.path.dirname(path)
+        if path in self._unreadable.get(folder, ()):
+            self._unreadable[folder].discard(path)
+            if not self._unreadable[folder]:
+                del self._unreadable[folder]
         group = self._group_of.pop(path, None)
         if group is not None:
             group.is_whole = False
             self._changed[group] = None
 
     def changed(self) -> Iterator[tuple[Case, ...]]:
-        """Give the cases of every group that has changed; a group counts as seen once the next one is asked for."""
+        """Yield the cases of each group that has changed; who stops in between gets the last one again."""
         for group in [group for group in self._changed if not group.is_whole]:
             self._regroup(group)
         while self._changed:
             group = next(iter(self._changed))
             cases = self._cases(group)
-            self._call(group, tuple(case.key for case in cases))
+            self._set_keys(group, tuple(case.key for case in cases))
             yield cases
             del self._changed[group]
 
     def case(self, key: str) -> Case | None:
-        """Return the case of that key; None where its files, or their records, are no more."""
+        """Return the case of that key; None where its files or their records are gone."""
         group = self._group_with.get(key)
         return None if group is None else next((case for case in self._cases(group) if case.key == key), None)
 
     def home(self, sop_instance_uid: str) -> str | None:
-        """Return the key of the case that holds an instance."""
+        """Return the key of the case that holds an instance; None where none does."""
         group = self._group_at.get(hash(sop_instance_uid))
         for case in self._cases(group) if group else ():
             if any(header.sop_instance_uid == sop_instance_uid for header in case.headers):
@@ -115,13 +145,18 @@ class StudyIndex:
         return None
 
     def came_after(self, case: Case, moment: datetime) -> bool:
-        """Whether a file of a case was not there at that moment, or not as it is now."""
+        """Whether a file of a case was read after that moment: it is new, or has changed since."""
         read = (self._files.read_at(str(path)) for path in {header.path for header in case.headers})
         return any(at is None or at > moment for at in read)
 
+    def newest(self, case: Case) -> datetime | None:
+        """Return when the last of a case's files came as it is now, whichever process has read it."""
+        read = (self._files.read_at(str(path)) for path in {header.path for header in case.headers})
+        return max((at for at in read if at is not None), default=None)
+
     @property
     def reader(self) -> str:
-        """Version of the code that reads the files."""
+        """Version of the code that read the files."""
         return self._files.reader
 
     def _cases(self, group: _Group) -> tuple[Case, ...]:
@@ -129,10 +164,10 @@ class StudyIndex:
         return tuple({case.key: case for case in cases}.values())  # a series may bear the UID of a region
 
     def _left(self, group: _Group) -> list[str]:
-        """Paths of a group's files without those that have left."""
+        """Return the paths of a group's files without those that have left."""
         return [path for path in dict.fromkeys(group.paths) if self._group_of.get(path) is group]
 
-    def _call(self, group: _Group, keys: tuple[str, ...]) -> None:
+    def _set_keys(self, group: _Group, keys: tuple[str, ...]) -> None:
         for key in group.keys:
             self._group_with.pop(key, None)
         group.keys = keys
@@ -145,14 +180,14 @@ class StudyIndex:
         group.links += other.links
         group.series |= other.series
         group.is_whole &= other.is_whole
-        self._call(group, group.keys + other.keys)
+        self._set_keys(group, group.keys + other.keys)
         self._changed.pop(other, None)
 
     def _regroup(self, group: _Group) -> None:
-        """Take a group apart that files have left: the others may have had nothing but these in common."""
+        """Group the files anew of a group that some have left: only those may have held it together."""
         left = [(path, self._files.headers(path)) for path in self._left(group)]
         del self._changed[group]
-        self._call(group, ())
+        self._set_keys(group, ())
         for link in group.links:
             del self._group_at[link]
         for frame, one in group.series:
@@ -169,7 +204,7 @@ def _frame(uid: str) -> int:
 
 
 def _uids(header: Header) -> Iterator[str]:
-    """All that :func:`dicom.cases.assemble` links a header by, but the Frame of Reference."""
+    """All UIDs by which :func:`dicom.cases.assemble` links a header, but its Frame of Reference."""
     yield header.sop_instance_uid
     if isinstance(header, ImageHeader):
         yield header.series_instance_uid

@@ -68,7 +68,8 @@ def name_of(header: Header) -> str:
 def from_state(state: Path, report: Account) -> tuple[Header, ...]:
     """Read the files of a report's study that the ledger's file table knows and that are still there."""
     with DatabaseReader(state / "ledger.sqlite") as database:
-        paths = map(Path, FileRecords(database).of_study(report.study_instance_uid))
+        files = FileRecords(database)
+        paths = [Path(path) for study in report.studies for path in files.of_study(study)]
         return scan([path for path in paths if path.is_file()]).headers
 
 
@@ -76,7 +77,7 @@ def needed(report: Account, headers: Sequence[Header], witness: Witness) -> tupl
     """Choose what a report was made of; of several files of one instance, those that are what they were then."""
     wanted = {*report.slices, report.roi, *witness.instances}
     if report.other_rois and not witness.instances:
-        rois = (h for h in headers if isinstance(h, RoiHeader) and h.study_instance_uid == report.study_instance_uid)
+        rois = (h for h in headers if isinstance(h, RoiHeader) and h.study_instance_uid in report.studies)
         wanted |= {header.sop_instance_uid for header in rois}
     chosen: list[Header] = []
     for name in wanted:

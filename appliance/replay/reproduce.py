@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pydicom
 
@@ -121,6 +121,8 @@ def _plan(then: Account, case: Case, bundle: Bundle) -> pipeline.Plan:
         except Refused as refusal:
             refusals.append(refusal)
             continue
+        # What had come is not among the originals of the report; that is what it says.
+        plan = replace(plan, never_came=then.never_came)
         region = plan.regions[0][0]
         if (region.source.sop_instance_uid, label(region.name)) == (then.roi, then.roi_label):
             return plan

@@ -44,6 +44,7 @@ class RoiSource:
     sop_class_uid: str
     sop_instance_uid: str
     series_instance_uid: str
+    study_instance_uid: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,12 @@ import numpy as np
 from highdicom.base_content import ContributingEquipment
 from pydicom import Dataset
 from pydicom.config import RAISE
-from pydicom.datadict import dictionary_VM, dictionary_VR
+from pydicom.datadict import dictionary_description, dictionary_VM, dictionary_VR
 from pydicom.dataelem import DataElement
 from pydicom.sr.codedict import codes
 from pydicom.valuerep import DA, DT, TM, DSfloat, validate_value
 
+from lungstage.appliance.dicom.charset import is_undecodable
 from lungstage.appliance.dicom.instance import OWN_MODEL_NAME
 from lungstage.appliance.report.context import ReportContext, derive_uid, device_uid
 
@@ -60,7 +61,8 @@ def source_headers(context: ReportContext) -> list[Dataset]:
 
     A value that breaks its Value Representation (say, a Study ID of 18 characters, where SH allows 16) cannot be
     written again. It is left out, rather than cut into an identifier that is nobody's. The patient's name is left to
-    :func:`settle`.
+    :func:`settle`. Text that is not in the character set that its file names is left out, too, as
+    :func:`warnings_of_text` says.
     """
     first, *others = context.sources
     headers = [_header(first, (*_ALWAYS, *_WHERE_PRESENT, *_OF_EACH_SLICE))]
@@ -81,6 +83,15 @@ def source_headers(context: ReportContext) -> list[Dataset]:
 def copied_header(source: Dataset) -> Dataset:
     """Everything that a derived object takes over from a source."""
     return _header(source, (*_ALWAYS, *_WHERE_PRESENT, *_OF_EACH_SLICE, *_ADDED_LAST))
+
+
+def warnings_of_text(source: Dataset) -> tuple[str, ...]:
+    """Say which text of a source the report leaves out, as nobody knows what it says."""
+    copied = (*_ALWAYS, *_WHERE_PRESENT, *_ADDED_LAST)
+    names = [dictionary_description(keyword) for keyword in copied if is_undecodable(source, keyword)]
+    if not names:
+        return ()
+    return (f"Not in the character set that the images name, and so left out of the report: {', '.join(names)}.",)
 
 
 def with_thickness(headers: list[Dataset]) -> list[Dataset]:
@@ -106,7 +117,7 @@ def _header(source: Dataset, keywords: tuple[str, ...]) -> Dataset:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's would quote the patient's data
         for keyword in keywords:
-            element = _writable(source, keyword)
+            element = None if is_undecodable(source, keyword) else _writable(source, keyword)
             if element is not None:
                 header.add(element)
         header.SpecificCharacterSet = source.get("SpecificCharacterSet", "ISO_IR 6")

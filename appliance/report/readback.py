@@ -32,6 +32,7 @@ _PARAMETER: Final = ("111002", "DCM")
 _NOTICE: Final = ("NOTICE", PRIVATE_SCHEME)
 _WARNING: Final = ("WARNING", PRIVATE_SCHEME)
 _BY_POSITION = "matched to the region of interest by position"
+_NEVER_CAME = re.compile(r"(\d+) listed slices never came")
 _OTHERS = re.compile(r"\d+ ROI objects describe this tumour|An older version of the region of interest is there")
 _VALUE = re.compile(r"(\w+)=(.*)", re.DOTALL)
 
@@ -52,6 +53,8 @@ class Account:
         Name and version of the bundle, and its digest.
     parameters
         Algorithm parameters, as they stand.
+    studies
+        Study Instance UIDs of what the report rests on; a RTSTRUCT or SEG may bear one of its own.
     slices
         SOP Instance UIDs of the reference volume, in its order; of frames as in
         :attr:`appliance.dicom.header.ImageHeader.name`.
@@ -81,6 +84,7 @@ class Account:
     bundle: str
     bundle_digest: str
     parameters: tuple[str, ...]
+    studies: tuple[str, ...]
     slices: tuple[str, ...]
     roi: str
     roi_label: str
@@ -107,6 +111,11 @@ class Account:
     def match_by_geometry(self) -> bool:
         """Whether slices were taken by position."""
         return any(_BY_POSITION in warning for warning in self.warnings)
+
+    @property
+    def never_came(self) -> int:
+        """How many listed slices were not there, where they may have lain next to the region."""
+        return next((int(found[1]) for warning in self.warnings if (found := _NEVER_CAME.match(warning))), 0)
 
     @property
     def other_rois(self) -> bool:
@@ -200,6 +209,7 @@ def _account(dataset: Dataset) -> Account:
         bundle=str(ours.SoftwareVersions[1]),
         bundle_digest=str(dataset.DeviceSerialNumber),
         parameters=tuple(_text(item) for item in inside if _concept(item) == _PARAMETER),
+        studies=tuple(str(study.StudyInstanceUID) for study in _studies(dataset)),
         slices=tuple(_slice(item) for item in _every(library) if item.ValueType == "IMAGE"),
         roi=others[0] if others else segmentation,
         roi_label=next(_text(item) for item in inside if _concept(item) == _TRACKING).rsplit(": predicted ", 1)[0],
@@ -269,9 +279,15 @@ def _predecessor(dataset: Dataset) -> Predecessor | None:
     return None
 
 
+def _studies(dataset: Dataset) -> Iterator[Dataset]:
+    """Give the evidence of the report's own study, then that of others, each study as one item."""
+    yield from dataset.CurrentRequestedProcedureEvidenceSequence
+    yield from dataset.get("PertinentOtherEvidenceSequence", ())
+
+
 def _evidence(dataset: Dataset) -> Iterator[str]:
     """UIDs of the objects that the report rests on and that are no images."""
-    for study in dataset.CurrentRequestedProcedureEvidenceSequence:
+    for study in _studies(dataset):
         for series in study.ReferencedSeriesSequence:
             for item in series.ReferencedSOPSequence:
                 if item.ReferencedSOPClassUID not in (CTImageStorage, *ENHANCED_CT):

@@ -294,17 +294,19 @@ def _beside(context: ReportContext) -> list[str]:
 
 def _evidence(context: ReportContext, segmentation: SegmentReference) -> list[Dataset]:
     source = context.roi_source
-    references = [(source.sop_class_uid, source.sop_instance_uid, source.series_instance_uid)]
+    references = [
+        (source.sop_class_uid, source.sop_instance_uid, source.series_instance_uid, source.study_instance_uid)
+    ]
     if segmentation.sop_instance_uid != source.sop_instance_uid:
-        series = derive_uid(context.identity, "seg-series")
-        references.append((segmentation.sop_class_uid, segmentation.sop_instance_uid, series))
+        series, study = derive_uid(context.identity, "seg-series"), context.sources[0].StudyInstanceUID
+        references.append((segmentation.sop_class_uid, segmentation.sop_instance_uid, series, study))
     evidence = []
-    for sop_class_uid, sop_instance_uid, series_instance_uid in references:
+    for sop_class_uid, sop_instance_uid, series_instance_uid, study_instance_uid in references:
         item = Dataset()
         item.SOPClassUID = sop_class_uid
         item.SOPInstanceUID = sop_instance_uid
         item.SeriesInstanceUID = series_instance_uid
-        item.StudyInstanceUID = context.sources[0].StudyInstanceUID
+        item.StudyInstanceUID = study_instance_uid
         evidence.append(item)
     return evidence
 

@@ -48,6 +48,7 @@ def _document_identity(
         f"{measurement.region.number} {measurement.region.name}".encode(),
         "\n".join(warnings).encode(),
         measurement.region.source.series_instance_uid.encode(),
+        measurement.region.source.study_instance_uid.encode(),
         # Whatever the documents take over of patient, study and device: a correction makes a new document.
         str(copied_header(measurement.voxels.datasets[0]).to_json()).encode(),
         np.packbits(measurement.mask).tobytes(),
@@ -141,7 +142,9 @@ def build_documents(
         mask=measurement.mask,
         roi_name=measurement.region.name,
         segmentation=reference,
-        roi_source=report.RoiSource(source.sop_class_uid, source.sop_instance_uid, source.series_instance_uid),
+        roi_source=report.RoiSource(
+            source.sop_class_uid, source.sop_instance_uid, source.series_instance_uid, source.study_instance_uid
+        ),
         features=measurement.features,
         result=result,
         bundle=report.BundleIdentity(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from lungstage.appliance.config.text import printable
 from lungstage.appliance.contract.errors import Held, ReasonCode, Refused, Unavailable
 from lungstage.appliance.contract.spec import ExtractionSpec
 from lungstage.appliance.dicom.cases import Case, assemble, the_one_case
@@ -48,11 +50,20 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What was found: headers of interest, files that are not DICOM, and DICOM files that cannot be read."""
+    """What was found: headers, how many files are not DICOM, and which DICOM files cannot be read and why."""
 
     headers: tuple[Header, ...]
     ignored: int
-    unreadable: int
+    unreadable: tuple[tuple[Path, str], ...]
+
+    def in_words(self) -> str:
+        """Say which files cannot be read, and why: of one by its name, which whoever calls is entitled to see."""
+        path, why = self.unreadable[0]
+        alike = sum(other == why for _, other in self.unreadable) - 1
+        others = len(self.unreadable) - 1 - alike
+        more = ((alike, "more file(s) have the same fault"), (others, "file(s) have other faults"))
+        rest = ", ".join(f"{count} {what}" for count, what in more if count)
+        return f"The file '{printable(path.name)}' cannot be read: {why}" + (f" {rest}." if rest else "")
 
 
 def _files(paths: Sequence[Path]) -> Iterator[Path]:
@@ -87,24 +98,24 @@ def scan(paths: Sequence[Path]) -> Scan:
         A file or folder cannot be read: what lies in it could be just what is needed.
     """
     headers: list[Header] = []
-    ignored = unreadable = 0
+    key = secrets.token_bytes(32)  # of this run: all that the hashes are for is to be compared with one another
+    unreadable: list[tuple[Path, str]] = []
+    ignored = 0
     for path in _files(paths):
         try:
-            headers += read_headers(path, hash_pixels=False)
-        except Refused:
-            is_dicom = path.is_file() and looks_like_dicom(path)
-            unreadable += is_dicom
-            ignored += not is_dicom
-    return Scan(tuple(headers), ignored, unreadable)
+            headers += read_headers(path, hash_pixels=False, key=key)
+        except Refused as refused:
+            if path.is_file() and looks_like_dicom(path):
+                unreadable.append((path, refused.reason.message))
+            else:
+                ignored += 1
+    return Scan(tuple(headers), ignored, tuple(unreadable))
 
 
-def _the_case(found: Scan) -> Case:
+def _the_case(found: Scan, rule: RoiRule, options: Options) -> Case:
     if not found.headers and found.unreadable:
-        raise Refused(
-            ReasonCode.DICOM_UNREADABLE,
-            f"{found.unreadable} DICOM file(s) are cut short or damaged; there is no other.",
-        )
-    return the_one_case(assemble(found.headers))
+        raise Refused(ReasonCode.DICOM_UNREADABLE, f"{found.in_words()} There is no other DICOM file.")
+    return the_one_case(assemble(found.headers), lambda case: pipeline.has_its_region(case, rule, options.roi_name))
 
 
 def _blame_unreadable(error: Held, found: Scan) -> Held | Refused:
@@ -115,15 +126,14 @@ def _blame_unreadable(error: Held, found: Scan) -> Held | Refused:
         ReasonCode.NO_ROI,
     ):
         return error
-    return Refused(
-        ReasonCode.DICOM_UNREADABLE,
-        f"{found.unreadable} DICOM file(s) are cut short or damaged. {error.reason.message}",
-    )
+    return Refused(ReasonCode.DICOM_UNREADABLE, f"{found.in_words()} {error.reason.message}")
 
 
 def _found_warnings(found: Scan) -> tuple[str, ...]:
-    counts = ((found.ignored, "not DICOM and were ignored"), (found.unreadable, "damaged DICOM and were ignored"))
-    return tuple(f"{count} file(s) are {what}." for count, what in counts if count)
+    ignored = (f"{found.ignored} file(s) are not DICOM and were ignored.",) if found.ignored else ()
+    return ignored + (
+        (f"{len(found.unreadable)} file(s) were left out. {found.in_words()}",) if found.unreadable else ()
+    )
 
 
 def _settle(result: Outcome, found: Scan | None, watch: Stopwatch) -> Outcome:
@@ -135,7 +145,7 @@ def _settle(result: Outcome, found: Scan | None, watch: Stopwatch) -> Outcome:
     }
 
 
-def _run(paths: Sequence[Path], answer: Any, watch: Stopwatch) -> Outcome:
+def _run(paths: Sequence[Path], answer: Any, rule: RoiRule, options: Options, watch: Stopwatch) -> Outcome:
     """Scan, then let `answer` do the rest; a refusal or a hold becomes an outcome."""
     found: Scan | None = None
     with watch.step("total"), warnings.catch_warnings():
@@ -144,7 +154,7 @@ def _run(paths: Sequence[Path], answer: Any, watch: Stopwatch) -> Outcome:
             with watch.step("scan"):
                 found = scan(paths)
             try:
-                result = answer(_the_case(found))
+                result = answer(_the_case(found, rule, options))
             except Held as held:
                 raise _blame_unreadable(held, found) from held
         except Refused as error:
@@ -194,7 +204,7 @@ def stage_paths(paths: Sequence[Path], bundle: Bundle, out: Path | None, options
         told = ["The model takes no covariates; their table was not used."] if unused else []
         return staged.outcome | {"sr": sr, "warnings": staged.outcome["warnings"] + told}
 
-    return _run(paths, answer, watch)
+    return _run(paths, answer, bundle.manifest.roi_rule, options, watch)
 
 
 def measure_paths(paths: Sequence[Path], rule: RoiRule, spec: ExtractionSpec, options: Options) -> Outcome:
@@ -226,4 +236,4 @@ def measure_paths(paths: Sequence[Path], rule: RoiRule, spec: ExtractionSpec, op
         warnings = plan.warnings + measurement.warnings
         return outcome(status="measured", measurement=measurement, others=plan.others, warnings=warnings)
 
-    return _run(paths, answer, watch)
+    return _run(paths, answer, rule, options, watch)

@@ -23,11 +23,14 @@ from lungstage.appliance.dicom.choice import SelectionRule, choose, other_tumour
 from lungstage.appliance.dicom.completeness import ReferenceSlices, reference_slices
 from lungstage.appliance.dicom.files import with_pixel_digest
 from lungstage.appliance.dicom.header import ImageHeader, RoiHeader
+from lungstage.appliance.dicom.identity import prove_one_patient
+from lungstage.appliance.dicom.linking import Link, link_of
 from lungstage.appliance.dicom.region import Region
 from lungstage.appliance.dicom.roi import load_regions
 from lungstage.appliance.model.bundle import Bundle
 from lungstage.appliance.model.inference import at_prevalence
 from lungstage.appliance.model.manifest import IntendedUse
+from lungstage.appliance.report.headers import warnings_of_text
 from lungstage.appliance.staging.covariates import Site, known_covariates
 from lungstage.appliance.staging.documents import build_documents
 from lungstage.appliance.staging.intended_use import (
@@ -39,6 +42,12 @@ from lungstage.appliance.staging.intended_use import (
 )
 from lungstage.appliance.staging.measure import PlacedRegion, Stopwatch, measure
 from lungstage.appliance.staging.outcome import outcome
+
+NEVER_CAME = (
+    "{} listed slices never came; the region of interest lies at the end of those that did, and its outermost voxels "
+    "are extrapolated."
+)
+"""Warning of a report that was made without slices that its ROI object lists."""
 
 # Terms of PS3.3 C.7.3.1.1.1 that a message may quote; anything else could be somebody's free text.
 _MODALITIES = frozenset({"CR", "CT", "DX", "MG", "MR", "NM", "OT", "PT", "RF", "US", "XA"})
@@ -57,8 +66,10 @@ class Plan:
         the others must agree with it.
     fingerprint
         Hex digest of the content that is needed; equal for equal content, wherever the files lie.
-    warnings
-        Plain sentences for the report.
+    notices
+        Plain sentences for the report, beside what `never_came` says.
+    never_came
+        How many listed slices are not there, where they may lie next to the region.
     others
         (ROI or Segment Number, name) of what else may be a tumour in the files of the regions
         (:func:`dicom.choice.other_tumours`).
@@ -67,8 +78,18 @@ class Plan:
     case: Case
     regions: tuple[PlacedRegion, ...]
     fingerprint: str
-    warnings: tuple[str, ...]
+    notices: tuple[str, ...]
+    never_came: int = 0
     others: tuple[tuple[int, str], ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Plain sentences for the report."""
+        if not self.regions[0][1].clipped:
+            return self.notices
+        if self.never_came:
+            return (*self.notices, NEVER_CAME.format(self.never_came))
+        return (*self.notices, "The series ends at the region of interest; its outermost voxels are extrapolated.")
 
     @property
     def instances(self) -> tuple[dict[str, str], ...]:
@@ -96,12 +117,43 @@ class Staged:
     documents: tuple[Dataset, ...]
 
 
-def _prove_identity(case: Case) -> None:
-    """Refuse ROI objects and images that name different patients or studies."""
-    if len({header.patient_key for header in case.headers}) > 1:
-        raise Refused(ReasonCode.PATIENT_MISMATCH, "The CT and the region of interest name different patients.")
-    if len({header.study_instance_uid for header in case.headers}) > 1:
-        raise Refused(ReasonCode.STUDY_MISMATCH, "The CT and the region of interest name different studies.")
+def _prove_study(case: Case, region: Region) -> tuple[str, ...]:
+    """Refuse a region of another study, unless it says itself that it was drawn on this one's images.
+
+    Some archives and tools file an RTSTRUCT or SEG under a Study Instance UID of its own. Position alone must not link
+    it with another study of the same patient.
+
+    Returns
+    -------
+    tuple of str
+        Warnings.
+    """
+    studies = {image.study_instance_uid for image in case.images}
+    if len(studies) > 1:
+        raise Refused(ReasonCode.STUDY_MISMATCH, "The slices of the series name different studies.")
+    source = region.source
+    if source.study_instance_uid in studies:
+        return ()
+    if link_of(case, region) not in (Link.NAMED, Link.LISTED):
+        raise Refused(
+            ReasonCode.STUDY_MISMATCH,
+            "The CT and the region of interest name different studies, and the region names no image of the CT.",
+        )
+    if source.referenced_studies and not studies & set(source.referenced_studies):
+        raise Refused(
+            ReasonCode.STUDY_MISMATCH,
+            f"The {source.kind} says that it was drawn on images of another study than the CT's.",
+        )
+    return (f"The {source.kind} bears a Study Instance UID of its own; its patient and its references are the CT's.",)
+
+
+def _prove_linked(case: Case, region: Region) -> None:
+    """Refuse files that do not say whose they are, unless the region's references say that they belong together."""
+    if link_of(case, region) not in (Link.NAMED, Link.LISTED):
+        raise Refused(
+            ReasonCode.PATIENT_MISMATCH,
+            "Neither the CT nor the region of interest says whose it is, and the region names no image of the CT.",
+        )
 
 
 def _prove_parts(case: Case) -> None:
@@ -160,7 +212,13 @@ _OFFERS_NONE = (ReasonCode.ROI_NOT_FOUND, ReasonCode.ROI_EMPTY, ReasonCode.ROI_R
 
 
 def _choose_each(case: Case, rule: SelectionRule, roi_name: str | None) -> tuple[Region, ...]:
-    """Choose a region in each ROI object; an object that offers none does not stand in the way of another."""
+    """Choose a region in each ROI object; an object that offers none does not stand in the way of another.
+
+    Raises
+    ------
+    Held
+        ``no_roi``: those chosen were drawn on other series, which are there too.
+    """
     chosen: list[Region] = []
     failures: list[Refused] = []
     for roi in sorted(case.rois, key=lambda roi: (roi.kind != "SEG", roi.sop_instance_uid)):
@@ -173,7 +231,23 @@ def _choose_each(case: Case, rule: SelectionRule, roi_name: str | None) -> tuple
             failures.append(refusal)
     if not chosen:
         raise failures[0]
-    return tuple(chosen)
+    here = tuple(region for region in chosen if link_of(case, region) is not Link.ELSEWHERE)
+    if not here:
+        raise Held(ReasonCode.NO_ROI, "The region of interest was drawn on another series, which is there too.")
+    return here
+
+
+def has_its_region(case: Case, rule: SelectionRule, roi_name: str | None) -> bool:
+    """Whether a region that would be chosen was drawn on the case's series, as far as it says so."""
+    if not any(image.is_ct_slice for image in case.images):
+        return False
+    try:
+        _choose_each(case, rule, roi_name)
+    except Held:
+        return False
+    except Refused as refused:
+        return refused.reason.code != ReasonCode.ROI_NOT_FOUND
+    return True
 
 
 def _current(chosen: Sequence[Region]) -> tuple[Region, ...]:
@@ -214,8 +288,10 @@ def plan_measurement(
     spec: ExtractionSpec,
     *,
     settled: bool,
+    waited: bool | None = None,
     roi_name: str | None = None,
     match_by_geometry: bool = False,
+    strict_frame_of_reference: bool = False,
 ) -> Plan:
     """Decide what to measure, from headers and regions alone.
 
@@ -227,31 +303,41 @@ def plan_measurement(
         Where the case cannot be measured as it is.
     """
     _prove_parts(case)
-    _prove_identity(case)
+    is_known = prove_one_patient(case.headers)
     chosen = _choose_each(case, rule, roi_name)
     current = _current(chosen)
+    for region in current if not is_known else ():
+        _prove_linked(case, region)
+    notices = [notice for region in current for notice in _prove_study(case, region)]
     regions = tuple(
         (
             region,
             _sealed(
-                reference_slices(case, region, spec.margin_slices, settled=settled, match_by_geometry=match_by_geometry)
+                reference_slices(
+                    case,
+                    region,
+                    spec.margin_slices,
+                    settled=settled,
+                    waited=waited,
+                    match_by_geometry=match_by_geometry,
+                    strict_frame_of_reference=strict_frame_of_reference,
+                )
             ),
         )
         for region in current
     )
-    warnings = []
     if match_by_geometry:
-        warnings.append("The slices were matched to the region of interest by position, not by its references.")
+        notices.append("The slices were matched to the region of interest by position, not by its references.")
     if len(current) < len(chosen):
-        warnings.append("An older version of the region of interest is there too, and was left out.")
+        notices.append("An older version of the region of interest is there too, and was left out.")
     if len(regions) > 1:
-        warnings.append(f"{len(regions)} ROI objects describe this tumour, and agree.")
-    if regions[0][1].clipped:
-        warnings.append("The series ends at the region of interest; its outermost voxels are extrapolated.")
-    warnings += _approval_warnings(current, case)
+        notices.append(f"{len(regions)} ROI objects describe this tumour, and agree.")
+    notices += [warning for _, slices in regions for warning in slices.warnings]
+    notices += _approval_warnings(current, case)
     beside = (other for region in current for other in other_tumours(load_regions(region.source), region))
     others = tuple(dict.fromkeys((other.number, other.name) for other in beside))
-    return Plan(case, regions, _fingerprint(regions), tuple(warnings), others)
+    never_came = regions[0][1].never_came
+    return Plan(case, regions, _fingerprint(regions), tuple(dict.fromkeys(notices)), never_came, others)
 
 
 def prepare(
@@ -259,8 +345,10 @@ def prepare(
     bundle: Bundle,
     *,
     settled: bool,
+    waited: bool | None = None,
     roi_name: str | None = None,
     match_by_geometry: bool = False,
+    strict_frame_of_reference: bool = False,
 ) -> Plan:
     """Decide what to measure, and whether the model may answer at all, from headers and regions alone.
 
@@ -272,10 +360,14 @@ def prepare(
         Says which region is the tumour, what is measured and what the model is meant for.
     settled
         Nothing has been added to the case for the settle time.
+    waited
+        Nothing has been added for the time that missing neighbours are waited for; None: as `settled`.
     roi_name
         A region's name, which overrides the bundle's rule.
     match_by_geometry
         Accept slices by position although the region refers to others.
+    strict_frame_of_reference
+        Refuse a SEG of another Frame of Reference even where all its frames name their slices and lie on them.
 
     Raises
     ------
@@ -292,8 +384,10 @@ def prepare(
         bundle.manifest.roi_rule,
         bundle.spec,
         settled=settled,
+        waited=waited,
         roi_name=roi_name,
         match_by_geometry=match_by_geometry,
+        strict_frame_of_reference=strict_frame_of_reference,
     )
     for region, slices in plan.regions:
         prove_anatomy(region)
@@ -349,6 +443,7 @@ def stage(
         warnings = (
             plan.warnings
             + measurement.warnings
+            + warnings_of_text(measurement.voxels.datasets[0])
             + prove_voxels(measurement, use)
             + covariates.warnings
             + prove_domain(result, use)

@@ -37,6 +37,8 @@ class Heartbeat:
         Studies that are being staged, and how many of them have been for longer than their lease.
     canary
         Whether the last canary came through; None while none did.
+    outbox_replaced
+        Whether another folder lies in the place of the outbox, so that nothing is delivered.
     """
 
     at: datetime
@@ -48,6 +50,7 @@ class Heartbeat:
     in_hand: int
     overdue: int
     canary: bool | None
+    outbox_replaced: bool = False
 
 
 def write(state: Path, heartbeat: Heartbeat) -> None:

@@ -15,6 +15,7 @@ from lungstage.appliance.dicom.cases import Case
 from lungstage.appliance.dicom.header import Header
 from lungstage.appliance.model.bundle_files import BundleFiles
 from lungstage.appliance.staging.covariates import Site
+from lungstage.appliance.state.secret import identity_key
 from lungstage.appliance.workers.messages import (
     Answer,
     Prepare,
@@ -45,7 +46,7 @@ class BundleWorkers:
 
     def __init__(self, settings: Settings, files: BundleFiles, started: Callable[[], None] = lambda: None) -> None:
         limits = Limits(settings.work_seconds, settings.work_memory_mb * 1024**2)
-        setting = Setting(files, settings.engine, settings.state)
+        setting = Setting(files, settings.engine, settings.state, identity_key(settings.state))
         self.examiner = WorkerProcess(setting, limits, started)
         self.stagers: WorkerPool[int, Answer] = WorkerPool(
             lambda: WorkerProcess(setting, limits, started), settings.workers
@@ -140,9 +141,20 @@ class Workers:
         """Have a file read; raises what :meth:`WorkerProcess.answer` does."""
         return self._current.examiner.call(ReadHeaders(path))
 
-    def prepare(self, case: Case, *, settled: bool, roi_name: str | None, match_by_geometry: bool) -> SealedPlan:
+    def prepare(
+        self,
+        case: Case,
+        *,
+        settled: bool,
+        waited: bool,
+        roi_name: str | None,
+        match_by_geometry: bool,
+        strict_frame_of_reference: bool,
+    ) -> SealedPlan:
         """Have a case planned; raises what :meth:`WorkerProcess.answer` does."""
-        return self._current.examiner.call(Prepare(case, settled, roi_name, match_by_geometry))
+        return self._current.examiner.call(
+            Prepare(case, settled, roi_name, match_by_geometry, waited, strict_frame_of_reference)
+        )
 
     def write_phantom(self, folder: Path, study: str) -> str:
         """Have a phantom study written; raises what :meth:`WorkerProcess.answer` does."""

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated, Any, ClassVar, Generic, Literal, NotRequired, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, Field
 from typing_extensions import TypedDict
@@ -32,12 +32,13 @@ SCRATCH_PREFIX = "rehearsal-"
 AnswerT = TypeVar("AnswerT")
 
 _LONGEST = 100_000  # characters; no element of a file that a text quotes has more than 65,534
-_DOCUMENT = re.compile(r"(SR|SEG)-([0-9.]{1,64})\.dcm")
+_UID = "[0-9.]{1,64}"
+_DOCUMENT = re.compile(rf"(SR|SEG)-({_UID})\.dcm")
 
 Text = Annotated[str, Field(max_length=_LONGEST)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Uid = Annotated[str, Field(pattern=r"^[0-9.]{1,64}$")]
+Uid = Annotated[str, Field(pattern=f"^{_UID}$")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -48,7 +49,7 @@ def _proven(documents: tuple[Document, ...]) -> tuple[Document, ...]:
         if (
             found is None
             or found[2] != document.sop_instance_uid
-            or not re.fullmatch(r"[0-9.]{1,64}", document.series_instance_uid)
+            or not re.fullmatch(_UID, document.series_instance_uid)
         ):
             raise ValueError("a document does not bear its own name")
     names = [document.name for document in documents]
@@ -88,7 +89,7 @@ class Outcome(TypedDict):
     sr: None
     warnings: list[Text]
     seconds: dict[Text, Finite | None]
-    endpoint: NotRequired[_Endpoint]
+    endpoint: _Endpoint | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,11 +242,14 @@ class Setting(Request[None]):
         What computes the features.
     scratch
         Folder for the phantom study of the rehearsal.
+    identity_key
+        Of the hashes of a patient's identity (:mod:`dicom.identity`).
     """
 
     files: Mapping[str, Content]
     engine: Engine
     scratch: FilePath
+    identity_key: Content = b""
 
     _answers = Form(None)
 
@@ -271,6 +275,8 @@ class Prepare(Request[SealedPlan]):
     settled: bool
     roi_name: str | None
     match_by_geometry: bool
+    waited: bool | None = None
+    strict_frame_of_reference: bool = False
 
     _answers = Form(SealedPlan)
 

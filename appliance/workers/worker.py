@@ -66,21 +66,23 @@ class Worker:
 
     Attributes
     ----------
-    bundle
-        The bundle that answers: the first request brings it.
+    bundle, identity_key
+        The bundle that answers, and the key of the hashes of identity: the first request brings them.
     """
 
     bundle: Bundle
+    identity_key: bytes
 
     def take(self, request: AnyRequest) -> object:
         """Do what is asked, and return what a request of this type is answered."""
         match request:
             case Setting():
                 self.bundle = open_bundle(request.files, engine=request.engine)
+                self.identity_key = request.identity_key
                 self._rehearse(request.scratch)
                 return None
             case ReadHeaders():
-                return read_headers(request.path)
+                return read_headers(request.path, key=self.identity_key)
             case Prepare():
                 return self._prepare(request)
             case Stage():
@@ -95,8 +97,10 @@ class Worker:
             request.case,
             self.bundle,
             settled=request.settled,
+            waited=request.waited,
             roi_name=request.roi_name,
             match_by_geometry=request.match_by_geometry,
+            strict_frame_of_reference=request.strict_frame_of_reference,
         )
         return seal(plan)
 

@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import EnhancedCTImageStorage, generate_uid
 
 from lungstage.appliance.staging.phantom import segmentation
-from tests.support.studies import Study, rtstruct_study, square_mask
+from tests.support.studies import Study, contours_of, rtstruct_study, square_mask
 
 ORDER = (4, 9, 0, 7, 2, 11, 5, 1, 10, 3, 8, 6)
 """Which slice each frame is: none lies where its number would have it."""
@@ -75,11 +75,6 @@ def refer_to(whole: Dataset, images: Iterable[Dataset], frames: dict[str, int]) 
         image.ReferencedSOPClassUID, image.ReferencedSOPInstanceUID = whole.SOPClassUID, whole.SOPInstanceUID
         if frame:
             image.ReferencedFrameNumber = frame
-
-
-def contours_of(roi: Dataset) -> list[Dataset]:
-    """Every contour of an RTSTRUCT."""
-    return [contour for one in roi.ROIContourSequence for contour in one.ContourSequence]
 
 
 def enhanced_rtstruct_study(

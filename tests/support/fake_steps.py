@@ -1,7 +1,8 @@
 """Steps for testing the shell alone: text files that play DICOM, and a pipeline that answers at once.
 
 An image file reads ``CT <series> <number>``, a ROI file ``ROI <uid> <series> <needed,needed,…> [flag …]``; both must
-end with ``END``, so that a half-copied file is recognised. Flags play faults: ``refuse`` and ``margin`` in prepare,
+end with ``END``, so that a half-copied file is recognised. Flags play faults: ``refuse``, ``margin`` and ``neighbours``
+(slices -1 and the one after the last that is needed are listed, too) in prepare,
 ``stage-refuse``, ``broken``, ``away`` in stage.
 """
 
@@ -25,6 +26,7 @@ from pydicom.uid import ComprehensiveSRStorage, CTImageStorage, ExplicitVRLittle
 from lungstage.appliance.contract.errors import Held, ReasonCode, Refused, Unavailable
 from lungstage.appliance.daemon.loop import Steps
 from lungstage.appliance.dicom.cases import Case, assemble
+from lungstage.appliance.dicom.files import NOT_DICOM
 from lungstage.appliance.dicom.header import Header, ImageHeader, RoiHeader
 from lungstage.appliance.report.outbox import Document, encode
 from lungstage.appliance.staging.covariates import Site
@@ -107,8 +109,10 @@ class FakeSteps:
         text = path.read_text()
         if text.startswith("NONE"):
             return ()
-        if not text.startswith(("CT", "ROI")) or not text.endswith("END"):
-            raise Refused(ReasonCode.DICOM_UNREADABLE, "This file is not DICOM.")
+        if not text.startswith(("CT", "ROI")):
+            raise Refused(ReasonCode.DICOM_UNREADABLE, NOT_DICOM)
+        if not text.endswith("END"):
+            raise Refused(ReasonCode.DICOM_UNREADABLE, "This DICOM file is cut short.")
         words = text.split()[1:-1]
         digest = hashlib.sha256(text.encode()).hexdigest()
         study = next((word.removeprefix("STUDY=") for word in words if word.startswith("STUDY=")), "1")
@@ -125,7 +129,7 @@ class FakeSteps:
         }  # fmt: skip
         return (RoiHeader(**{field.name: None for field in fields(RoiHeader)} | known),)
 
-    def prepare(self, case: Case, *, settled: bool, **_: object) -> FakePlan:
+    def prepare(self, case: Case, *, settled: bool, waited: bool, **_: object) -> FakePlan:
         self.calls["prepare"] += 1
         self.settled_calls.append(settled)
         self.during_prepare()
@@ -140,9 +144,14 @@ class FakeSteps:
             raise Held(ReasonCode.SLICES_MISSING, f"{len(missing)} slices are missing.")
         if "margin" in flags and not settled:
             raise Held(ReasonCode.SLICES_MISSING, "A margin slice may still come.")
+        around = (-1, len(roi.image_references)) if "neighbours" in flags else ()
+        beside = {f"{roi.listed[0][0]}.{n}" for n in around}
+        if not waited and beside - {i.sop_instance_uid for i in case.images}:
+            raise Held(ReasonCode.MORE_MAY_COME, "The slices next to the region of interest may still come.")
         if "broken-prepare" in flags:
             raise ValueError(f"cannot prepare {SECRET}")
-        needed = [roi, *(image for image in case.images if image.sop_instance_uid in roi.image_references)]
+        wanted = {*roi.image_references, *beside}
+        needed = [roi, *(image for image in case.images if image.sop_instance_uid in wanted)]
         fingerprint = hashlib.sha256("".join(header.digest for header in needed).encode()).hexdigest()
         instances = tuple({"uid": header.sop_instance_uid, "digest": header.digest} for header in needed)
         return FakePlan(case, fingerprint, flags, instances)

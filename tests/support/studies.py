@@ -67,6 +67,28 @@ def contour(image: Dataset, polygon: Polygon, *, reference: bool = True, shift: 
     return item
 
 
+def listing(series_instance_uid: str, images: Sequence[Dataset]) -> Dataset:
+    """An item of the RT Referenced Series Sequence."""
+    series = Dataset()
+    series.SeriesInstanceUID, series.ContourImageSequence = series_instance_uid, []
+    for image in images:
+        item = Dataset()
+        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
+        series.ContourImageSequence.append(item)
+    return series
+
+
+def list_series(roi: Dataset, *series: Dataset) -> None:
+    """Have an RTSTRUCT list these series, in the place of what it listed."""
+    (study,) = roi.ReferencedFrameOfReferenceSequence[0].RTReferencedStudySequence
+    study.RTReferencedSeriesSequence = list(series)
+
+
+def contours_of(roi: Dataset) -> list[Dataset]:
+    """Every contour of an RTSTRUCT."""
+    return [contour for one in roi.ROIContourSequence for contour in one.ContourSequence]
+
+
 def structure_set(slices: Sequence[Dataset], rois: dict[str, list[Dataset]], listed: Sequence[Dataset]) -> Dataset:
     """An RTSTRUCT with the given ROIs (name to contours), which lists `listed` as the images of its series."""
     first = slices[0]
@@ -88,15 +110,9 @@ def structure_set(slices: Sequence[Dataset], rois: dict[str, list[Dataset]], lis
         setattr(dataset, keyword, first[keyword].value)
     dataset.SeriesInstanceUID = generate_uid(entropy_srcs=[uid, "series"])
     dataset.Modality, dataset.StructureSetLabel = "RTSTRUCT", "TEST"
-    images = []
-    for image in listed:
-        item = Dataset()
-        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
-        images.append(item)
-    series, study, frame = Dataset(), Dataset(), Dataset()
-    series.SeriesInstanceUID, series.ContourImageSequence = first.SeriesInstanceUID, images
+    study, frame = Dataset(), Dataset()
     study.ReferencedSOPClassUID, study.ReferencedSOPInstanceUID = "1.2.840.10008.3.1.2.3.1", first.StudyInstanceUID
-    study.RTReferencedSeriesSequence = [series]
+    study.RTReferencedSeriesSequence = [listing(first.SeriesInstanceUID, listed)]
     frame.FrameOfReferenceUID, frame.RTReferencedStudySequence = first.FrameOfReferenceUID, [study]
     dataset.ReferencedFrameOfReferenceSequence = [frame]
     dataset.StructureSetROISequence, dataset.ROIContourSequence, dataset.RTROIObservationsSequence = [], [], []

@@ -97,7 +97,7 @@ def test_every_event_and_every_change_that_can_be_told_is_documented() -> None:
     state, replay, every = source("state"), source("replay"), source()
     told = {f"job_{state}" for state in JobState} - {"job_claimed"}
     told |= {f"job_{event}" for event in re.findall(r'_tell\("(\w+)"', state)}
-    told |= {f"job_{event}" for event in re.findall(r'_move\((?:[^()]|\([^()]*\))*?, "(\w+)"[,)]', state)}
+    told |= {f"job_{event}" for event in re.findall(r'\.move\((?:[^()]|\([^()]*\))*?, "(\w+)"[,)]', state)}
     told |= set(re.findall(r'audit\.write\(\s*"(\w+)"', every)) | {RECOVERED}
     assert told > {"job_superseded", "job_requeued", "daemon_started"}, "the patterns no longer find what is told"
     assert documented(events) >= told

@@ -27,7 +27,8 @@ from lungstage.appliance.staging import phantom
 from lungstage.appliance.state import chain
 from lungstage.export.bundle import build
 from tests.export.conftest import make_run, without_limits
-from tests.support.enhanced import ORDER, contours_of, enhanced_rtstruct_study
+from tests.support.enhanced import ORDER, enhanced_rtstruct_study
+from tests.support.studies import contours_of
 
 RUN = (sys.executable, "-m", "lungstage.appliance.cli.main")
 ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith("LUNGSTAGE_")} | {"OMP_NUM_THREADS": "1"}
@@ -81,7 +82,8 @@ def lungstage(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 @contextlib.contextmanager
 def running(root: Path, bundle: Path, *options: object) -> Iterator[Appliance]:
-    command = [*RUN, "run", "--inbox", root / "inbox", "--outbox", root / "outbox", "--state", root / "state"]
+    command = [*RUN, "run", "--create"]
+    command += ["--inbox", root / "inbox", "--outbox", root / "outbox", "--state", root / "state"]
     process = subprocess.Popen(
         [*map(str, (*command, "--bundle", bundle, *options))],
         env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -212,7 +214,7 @@ def test_a_real_canary_comes_through_and_the_daemon_is_well(
 def test_a_second_daemon_on_the_same_state_is_turned_away(appliance: Appliance, tolerant_bundle: Path) -> None:
     root = appliance.root
     done = lungstage(
-        "run", "--inbox", root / "i", "--outbox", root / "o", "--state", root / "state", "--bundle", tolerant_bundle
+        "run", "--inbox", root / "inbox", "--outbox", root / "o", "--state", root / "state", "--bundle", tolerant_bundle
     )
     assert done.returncode == 4
     assert done.stderr == "lungstage: Another daemon is at work on this state folder.\n"
@@ -226,6 +228,7 @@ def test_a_flipped_byte_in_the_bundle_is_refused_at_start(tmp_path: Path, tolera
     content = bytearray(model.read_bytes())
     content[len(content) // 2] ^= 1
     model.write_bytes(content)
+    (tmp_path / "i").mkdir()
     done = lungstage("run", "--inbox", tmp_path / "i", "--outbox", tmp_path / "o", "--bundle", tmp_path / "bundle")
     assert done.returncode == 3
     assert "[bundle_hash_mismatch]" in done.stderr
@@ -308,7 +311,7 @@ def test_where_a_key_is_trusted_every_command_asks_for_its_signature(tmp_path: P
     study = tmp_path / "study"
     phantom.write_study(study)
     staging = ("stage", study, "--bundle", bundle, "--out", tmp_path / "out", "--json")
-    serving = ("run", "--inbox", tmp_path / "i", "--outbox", tmp_path / "o", "--bundle", bundle)
+    serving = ("run", "--create", "--inbox", tmp_path / "i", "--outbox", tmp_path / "o", "--bundle", bundle)
     trusted = ("--trusted-key", tmp_path / "vendor.pub")
 
     def codes() -> list[str]:

@@ -235,6 +235,36 @@ def test_a_missing_slice_waits_is_held_and_goes_on_by_itself(house: House, missi
     assert len(house.reports()) == 1
 
 
+def test_a_job_that_waits_tells_of_files_beside_it_that_cannot_be_read(house: House) -> None:
+    put_study(house.inbox / "a")
+    whole = (house.inbox / "a" / "1.5-2.dcm").read_text()
+    (house.inbox / "a" / "1.5-2.dcm").write_text(whole.removesuffix("END"))
+    (house.inbox / "a" / "notes.txt").write_text("no DICOM")
+    (house.inbox / "b").mkdir()
+    (house.inbox / "b" / "other.dcm").write_text("CT 1.6 1 ")
+    house.run(6)
+    (job,) = house.ledger.jobs()
+    assert job.state is JobState.HELD
+    assert job.reason is not None
+    assert job.reason.message == (
+        "1 slices are missing. Beside its files 1 DICOM file lies that cannot be read; "
+        "lungstage jobs --files --paths says which and why."
+    )
+    (house.inbox / "a" / "1.5-2.dcm").write_text(whole)
+    house.run(3)
+    assert house.states() == ["delivered"]
+
+
+def test_a_job_is_told_of_an_unreadable_file_that_comes_while_it_waits(house: House) -> None:
+    put_study(house.inbox / "a")
+    (house.inbox / "a" / "1.5-2.dcm").unlink()
+    house.run(1)
+    assert house.states() == ["waiting"]
+    (house.inbox / "a" / "late.dcm").write_text("CT 1.5 2 ")
+    house.run(6)
+    assert "1 DICOM file lies that cannot be read" in str(house.job().reason)
+
+
 def test_an_end_counts_as_one_only_once_the_case_rests(house: House) -> None:
     put_study(house.inbox, "1.5", 5, "margin")
     house.run(1.5)
@@ -549,6 +579,32 @@ def test_a_case_whose_files_are_taken_away_is_held_and_resumes(house: House) -> 
     assert house.states() == ["delivered"]
 
 
+def test_a_study_in_hand_whose_files_are_taken_away_is_delivered(house: House) -> None:
+    put_study(house.inbox / "a")
+    house.steps.during_stage = lambda: shutil.rmtree(house.inbox / "a")
+    house.run(5)
+    assert house.states() == ["delivered"]
+    assert len(house.reports()) == 1
+    assert not house.daemon._cases.open
+
+
+def test_a_ready_study_whose_files_are_taken_away_is_held(house: House) -> None:
+    house.outbox.rename(house.root / "elsewhere")
+    put_study(house.inbox / "a")
+    house.run(3)
+    put_study(house.inbox / "b", "1.6")
+    house.run(3)
+    assert house.states() == ["report_ready", "ready"]
+    shutil.rmtree(house.inbox / "b")
+    house.run(3)
+    assert house.states() == ["report_ready", "held"]
+    assert list(house.daemon._cases.open) == ["1.5"]
+    (house.root / "elsewhere").rename(house.outbox)
+    house.run(65)
+    assert house.states() == ["delivered", "held"]
+    assert house.steps.calls["stage"] == 1
+
+
 def test_a_job_whose_case_got_another_key_is_superseded(house: House) -> None:
     put_roi(house.inbox, "1.5.99", "1.5", range(5), "unlisted")
     house.run(8)
@@ -719,7 +775,7 @@ def test_what_is_answered_leaves_nothing_in_memory_and_what_waits_no_headers(hou
     assert house.states() == ["delivered", "refused", "held", "refused"]
     assert sorted(kept) == ["1.7", "1.8"]
     assert all(entry.case is None for entry in kept.values())
-    assert all(entry.plan is None and entry.task is None for entry in kept.values())
+    assert all(entry.plan is None and entry.in_hand is None for entry in kept.values())
     for n in range(5):
         put_slice(house.inbox / "c", "1.7", n)
     put_roi(house.inbox / "d", "1.8.98", "1.8", range(5))
@@ -938,3 +994,17 @@ def test_the_daemon_s_modules_are_free_of_training_weight() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_another_key_has_every_file_read_anew_and_changes_no_answer(house: House) -> None:
+    put_study(house.inbox)
+    house.run(2)
+    read = house.steps.calls["read"]
+    (house.state / "identity.key").unlink()
+    house.restart()
+    house.run(5)
+    assert house.steps.calls["read"] == 2 * read
+    assert house.states() == ["delivered"]
+    house.restart()
+    house.run(5)
+    assert house.steps.calls["read"] == 2 * read

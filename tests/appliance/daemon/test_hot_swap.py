@@ -145,7 +145,7 @@ def test_a_bundle_that_does_not_change_is_read_once_and_never_tried(
     place.run(600)
     assert (len(reads), place.candidates.tried, place.events) == (1, [], [])
     assert place.swap.next_due() is None
-    assert place.swap.descriptors() == []
+    assert list(place.swap.descriptors()) == []
 
 
 def test_a_new_bundle_is_tried_once_it_rests_and_taken_once_it_is_set_up(place: Place) -> None:
@@ -631,6 +631,20 @@ def test_what_is_in_hand_is_finished_by_the_old_bundle_and_what_is_ready_examine
     assert old.ended
     assert (old.steps.calls["stage"], new.steps.calls["stage"]) == (1, 1)
     assert len(house.reports()) == 2
+
+
+def test_what_is_in_hand_at_the_old_bundle_while_its_files_are_taken_away_is_held(house: SwappingHouse) -> None:
+    put_study(house.inbox / "a", "1.5")
+    house.sets[0].stagers.held = True
+    house.run(3)
+    house.exchange()
+    shutil.rmtree(house.inbox / "a")
+    house.run(3)
+    house.sets[0].stagers.held = False
+    house.run(3)
+    put_study(house.inbox / "b", "1.6")
+    house.run(10)
+    assert house.answered_by() == [("held", "old"), ("delivered", "new")]
 
 
 @pytest.mark.parametrize("error", [Unavailable("A disk is away."), ValueError("a defect")])

@@ -11,8 +11,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -113,6 +113,7 @@ def test_what_happened_is_what_is_scraped(house: Metered) -> None:
     assert abs(found["lungstage_heartbeat_timestamp_seconds"] - time.time()) < 60
     assert found["lungstage_oldest_waiting_seconds"] > 0
     assert found["lungstage_ledger_available"] == 1
+    assert found["lungstage_outbox_replaced"] == 0
     assert found[f"lungstage_bundle_info {BUNDLE.digest}"] == 1
     assert not UID.search(re.sub(r'version="[^"]*"', "", text)), "a label or a help text bears a UID"
     assert SECRET not in text
@@ -140,6 +141,8 @@ ALARMS = {  # what is scraped every minute -> the alert that it raises in the en
     'lungstage_oldest_waiting_seconds: "0+300x30"': "LungstageWaits",
     'lungstage_jobs{state="report_ready"}: "1x30"': "LungstageNotDelivering",
     'lungstage_studies_total{state="refused",reason="internal_error"}: "0x10 1x20"': "LungstageDefect",
+    'lungstage_ledger_available: "0x30"': "LungstageLedger",
+    'lungstage_outbox_replaced: "0x20 1x10"': "LungstageOutbox",
     'lungstage_canary_well: "1x20 0x10"': "LungstageCanary",
 }
 QUIET = [
@@ -148,6 +151,8 @@ QUIET = [
     'lungstage_jobs{state="report_ready"}: "1x9 0x21"',
     'lungstage_jobs{state="ready"}: "9x30"',
     'lungstage_studies_total{state="refused",reason="roi_empty"}: "0+1x30"',
+    'lungstage_ledger_available: "1x30"',
+    'lungstage_outbox_replaced: "0x30"',
     'lungstage_canary_well: "1x30"',
 ]
 
@@ -186,6 +191,14 @@ def test_the_rules_of_the_documentation_raise_their_alerts_and_no_others(tmp_pat
 def _labels(series: str) -> str:
     found = re.findall(r'(\w+)="(\w+)"', series.split(":")[0])
     return "{" + ", ".join(f"{name}: {value}" for name, value in found) + "}"
+
+
+def test_an_outbox_in_place_of_another_is_told(house: Metered) -> None:
+    house.run(1)
+    house.outbox.rename(house.root / "elsewhere")
+    house.outbox.mkdir()
+    house.run(5)
+    assert samples(scrape(house.port))["lungstage_outbox_replaced"] == 1
 
 
 def test_a_case_that_stays_held_is_counted_once(house: Metered) -> None:
@@ -264,10 +277,9 @@ def test_a_defect_of_ours_is_told_without_its_message(
     Database(tmp_path / "ledger.sqlite").close()
     port = free_port()
     with serving(PrometheusMeter(tmp_path).registry, port):
-        with pytest.raises(urllib.error.HTTPError) as caught:
-            scrape(port)
-        assert caught.value.code == 500
-        caught.value.close()
+        found = samples(scrape(port))
+    assert found["lungstage_ledger_available"] == 0
+    assert found["lungstage_studies_total delivered"] == 0, "all else is still told"
     assert [record.msg for record in caplog.records] == ["metrics_defect"]
     assert SECRET not in str([record.__dict__ for record in caplog.records]) + capfd.readouterr().err
 
@@ -276,13 +288,29 @@ def test_a_client_that_hangs_up_or_says_nothing_disturbs_nobody(
     house: Metered, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert prometheus._Handler.timeout <= 10
-    monkeypatch.setattr(prometheus._Handler, "timeout", 0.2)
     with socket.create_connection(("127.0.0.1", house.port)) as one:
-        one.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        one.sendall(b"GET /metrics HTTP/1.0\r\n")
         one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # closing resets
     with socket.create_connection(("127.0.0.1", house.port)):
+        started = time.monotonic()
         assert scrape(house.port)
+        assert time.monotonic() - started < prometheus._Handler.timeout, "it waited for the silent one"
+    monkeypatch.setattr(prometheus._Handler, "timeout", 0.2)
+    threads = threading.active_count()
+    with socket.create_connection(("127.0.0.1", house.port)) as silent:
+        assert silent.recv(1) == b"", "it is let go"
+    until(lambda: threading.active_count() <= threads)
     assert capfd.readouterr().err == ""
+
+
+def test_no_name_is_looked_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("a name server is asked")
+
+    for name in ("getfqdn", "gethostbyaddr", "gethostbyname", "getaddrinfo", "getnameinfo"):
+        monkeypatch.setattr(socket, name, fail)
+    with serving(PrometheusMeter(tmp_path).registry, 0):
+        pass
 
 
 def test_only_the_loopback_interface_answers(house: Metered) -> None:
@@ -309,7 +337,7 @@ def test_a_port_that_is_taken_keeps_the_daemon_from_starting(tmp_path: Path) -> 
         house = House(tmp_path, metrics_port=port)
         with pytest.raises(Unavailable, match=f"Port {port} of 127.0.0.1"), _metering(house.settings):
             raise AssertionError("it must not start")
-        command = [*RUN, "run", "--inbox", tmp_path / "i", "--outbox", tmp_path / "o", "--bundle", tmp_path]
+        command = [*RUN, "run", "--inbox", house.inbox, "--outbox", tmp_path / "o", "--bundle", tmp_path]
         done = subprocess.run(
             list(map(str, command)), env=ENVIRONMENT | {"LUNGSTAGE_METRICS_PORT": str(port)},
             capture_output=True, text=True, timeout=60, check=False,
@@ -345,7 +373,7 @@ def test_a_process_that_is_started_anew_is_counted(tmp_path: Path, shipped_bundl
 def traced(root: Path, bundle: Path, **settings: str) -> Iterator[subprocess.Popen[str]]:
     """Run the real daemon under strace, from its ``ready`` to its end."""
     command = ["strace", "-f", "-qq", "-o", root / "trace", "-e", "trace=socket,connect,bind,listen,sendto"]
-    command += [*RUN, "run", "--inbox", root / "inbox", "--outbox", root / "outbox", "--bundle", bundle]
+    command += [*RUN, "run", "--create", "--inbox", root / "inbox", "--outbox", root / "outbox", "--bundle", bundle]
     with subprocess.Popen(
         list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=ENVIRONMENT | {f"LUNGSTAGE_{name.upper()}": value for name, value in settings.items()},

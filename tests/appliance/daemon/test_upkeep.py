@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from lungstage.appliance.config import disks
 from lungstage.appliance.config.settings import load_settings
 from lungstage.appliance.contract.errors import Reason, ReasonCode
 from lungstage.appliance.daemon import upkeep
@@ -191,7 +192,7 @@ def test_a_full_disk_is_told_of_when_it_begins_and_when_it_ends(
     keeper: Upkeep, clock: Clock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blocks = 499
-    monkeypatch.setattr(upkeep.os, "statvfs", lambda _: SimpleNamespace(f_bavail=blocks * 1024, f_frsize=1024))
+    monkeypatch.setattr(disks.os, "statvfs", lambda _: SimpleNamespace(f_bavail=blocks * 1024, f_frsize=1024))
     for _ in range(3):
         keeper.tick()
         clock.now += timedelta(seconds=11)

@@ -40,14 +40,21 @@ from tests.appliance.dicom.test_compression import EVERYTHING
 from tests.support import jpeg_lossless
 from tests.support.enhanced import (
     ORDER,
-    contours_of,
     enhanced,
     enhanced_rtstruct_study,
     enhanced_seg_study,
     item,
     refer_to,
 )
-from tests.support.studies import ROI_SLICES, Study, rtstruct_study, square_mask
+from tests.support.studies import (
+    ROI_SLICES,
+    Study,
+    contours_of,
+    list_series,
+    listing,
+    rtstruct_study,
+    square_mask,
+)
 
 BIG_ENOUGH = 10**6
 
@@ -347,14 +354,16 @@ def _tilted(study: Study) -> None:
 
 
 def _two_times(study: Study) -> None:
-    """The whole stack twice, as in a perfusion study."""
+    """The whole stack twice, as in a perfusion study; nothing says which of the two was drawn on."""
+    for contour in contours_of(study.rois[0]):
+        del contour.ContourImageSequence
     whole = study.slices[0]
     for time, groups in enumerate((_groups(study), deepcopy(_groups(study))), start=1):
         for group in groups:
             group.FrameContentSequence[0].TemporalPositionIndex = time
         if time == 2:
             whole.PerFrameFunctionalGroupsSequence.extend(groups)
-    whole.NumberOfFrames, whole.PixelData = 24, whole.PixelData * 2
+    whole.NumberOfFrames, whole.PixelData = 24, whole.PixelData + bytes(len(whole.PixelData))
 
 
 def _scouts(study: Study) -> None:
@@ -372,7 +381,7 @@ def _padding(study: Study) -> None:
 def _columns_of_another_representation(study: Study) -> None:
     """Which finding the frames has read already."""
     whole = study.slices[0]
-    whole.add(DataElement("Columns", "IS", str(whole.Columns), already_converted=True))
+    whole.add(DataElement("Columns", "OB", bytes([whole.Columns, 0]), already_converted=True))
 
 
 FAULTS = {
@@ -459,7 +468,7 @@ def _number_of_frames(number: object) -> Callable[[Dataset], None]:
 
 
 def _number_as_text(whole: Dataset) -> None:
-    whole.add(DataElement("NumberOfFrames", "LO", str(whole.NumberOfFrames), already_converted=True))
+    whole.add(DataElement("NumberOfFrames", "LO", "twelve", already_converted=True))
 
 
 def _one_description_less(whole: Dataset) -> None:
@@ -617,7 +626,11 @@ def test_a_file_that_changed_after_it_was_looked_at_is_not_measured(syntax: UID,
 def test_frames_and_slices_of_one_series_are_told_apart(tmp_path: Path) -> None:
     """An archive that holds a series in both forms holds each slice twice."""
     single = rtstruct_study(reference=False)
-    both = Study([*single.slices, enhanced(single.slices)], single.rois)
+    whole = enhanced(single.slices)
+    whole.PixelData = bytes(len(whole.PixelData))
+    both = Study([*single.slices, whole], single.rois)
+    assert measured(both.write(tmp_path))["roi"]["voxels"] == square_mask().sum()  # the slices are listed
+    list_series(single.rois[0], listing(whole.SeriesInstanceUID, both.slices))
     assert code_of(both, tmp_path) == ("refused", "duplicate_position")
 
 

@@ -9,7 +9,6 @@ import shutil
 import socket
 import sqlite3
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -21,8 +20,10 @@ import pytest
 from typer.testing import CliRunner
 
 from lungstage.appliance.cli.main import app
+from lungstage.appliance.config import disks
 from lungstage.appliance.config.settings import Settings, load_settings
 from lungstage.appliance.contract.errors import Reason, ReasonCode
+from lungstage.appliance.daemon.folder_guard import FolderGuard
 from lungstage.appliance.daemon.start import sole_daemon
 from lungstage.appliance.doctor import daemon, examination, folders, host, machine, software
 from lungstage.appliance.doctor.finding import Finding, Verdict
@@ -108,7 +109,7 @@ def test_a_folder_that_is_a_file(settings: Settings, name: str) -> None:
     assert verdicts(getattr(folders, name), settings) == [PROBLEM]
 
 
-@pytest.mark.parametrize(("name", "verdict"), [("inbox", WARNING), ("outbox", WARNING), ("state", OK)])
+@pytest.mark.parametrize(("name", "verdict"), [("inbox", PROBLEM), ("outbox", WARNING), ("state", OK)])
 def test_a_folder_that_is_still_to_be_made(settings: Settings, name: str, verdict: Verdict) -> None:
     getattr(settings, name).rmdir()
     assert verdicts(getattr(folders, name), settings) == [verdict]
@@ -119,13 +120,28 @@ def test_permissions_are_those_of_the_user_who_asks(settings: Settings) -> None:
     assert as_nobody(folders.inbox, settings) == [OK]
     assert as_nobody(folders.outbox, settings) == [PROBLEM]
     assert as_nobody(folders.state, settings) == [PROBLEM]
-    settings.inbox.chmod(0o711)
-    assert as_nobody(folders.inbox, settings) == [PROBLEM]
+    for name, modes in (("inbox", (0o711, 0o744)), ("outbox", (0o755, 0o766, 0o773)), ("state", (0o755, 0o773))):
+        for mode in modes:  # each right is needed
+            getattr(settings, name).chmod(mode)
+            assert as_nobody(getattr(folders, name), settings)[0] is PROBLEM, (name, oct(mode))
     settings.outbox.chmod(0o777)
     assert as_nobody(folders.outbox, settings) == [OK]
     assert as_nobody(folders.user, settings) == [OK]
     if os.geteuid() == 0:
         assert verdicts(folders.user, settings) == [WARNING]
+
+
+@pytest.mark.parametrize("name", ["inbox", "outbox"])
+def test_a_folder_whose_share_is_not_mounted(settings: Settings, name: str) -> None:
+    folder, check = getattr(settings, name), getattr(folders, name)
+    FolderGuard(name, folder, settings.state, strict=True).prove()
+    assert verdicts(check, settings) == [OK], "as a daemon has seen it"
+    memory = settings.state / f"{name}-place.json"
+    known = json.loads(memory.read_text())
+    known["place"] |= {"kind": "nfs4", "source": "pacs:/export", "inside": "/"}
+    memory.write_text(json.dumps(known))
+    ((verdict, sentence),) = found(check, settings)
+    assert (verdict, "was mounted (nfs4)" in sentence) == (PROBLEM, True)
 
 
 def test_a_closed_folder_in_the_inbox(settings: Settings) -> None:
@@ -139,15 +155,16 @@ def test_a_disk_that_takes_nothing(settings: Settings, name: str, number: int, m
     def fail(_: int) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(folders.os, "fsync", fail)
+    monkeypatch.setattr(disks.os, "fsync", fail)
     ((verdict, sentence),) = found(getattr(folders, name), settings)
     assert verdict is PROBLEM
     assert os.strerror(number) in sentence
     assert not list(getattr(settings, name).iterdir())
 
 
-def test_a_state_folder_that_others_may_read(settings: Settings) -> None:
-    settings.state.chmod(0o750)
+@pytest.mark.parametrize("mode", [0o750, 0o710, 0o701, 0o702])
+def test_a_state_folder_that_others_may_use(settings: Settings, mode: int) -> None:
+    settings.state.chmod(mode)
     assert verdicts(folders.state, settings) == [OK, WARNING]
 
 
@@ -167,11 +184,24 @@ def test_space(place: Path, shipped_bundle: Path, monkeypatch: pytest.MonkeyPatc
     free = shutil.disk_usage(place).free // 1024**2
     assert verdicts(folders.space, made(place, min_free_mb=0)) == [OK, OK]
     assert verdicts(folders.space, made(place, min_free_mb=2 * free)) == [PROBLEM, PROBLEM]
-    few = SimpleNamespace(f_bavail=10**9, f_frsize=4096, f_files=10**6, f_favail=3)
-    monkeypatch.setattr(folders.os, "statvfs", lambda _: few)
-    assert verdicts(folders.space, made(place)) == [PROBLEM, PROBLEM]
-    few.f_files = few.f_favail = 0  # file systems without a number of inodes
-    assert verdicts(folders.space, made(place)) == [OK, OK]
+
+
+@pytest.mark.parametrize(
+    ("kib", "files", "verdict"),
+    [
+        (500 * 1024, 1000, OK),
+        (500 * 1024 - 1, 1000, PROBLEM),
+        (500 * 1024, 999, PROBLEM),
+        (10**9, 3, PROBLEM),
+        (500 * 1024, None, OK),  # file systems without a number of inodes
+    ],
+)
+def test_space_to_the_last_megabyte_and_file(
+    place: Path, kib: int, files: int | None, verdict: Verdict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = SimpleNamespace(f_bavail=kib, f_frsize=1024, f_files=10**6 if files else 0, f_favail=files or 0)
+    monkeypatch.setattr(folders.os, "statvfs", lambda _: disk)
+    assert verdicts(folders.space, made(place, min_free_mb=500)) == [verdict, verdict]
 
 
 # Software
@@ -249,8 +279,11 @@ def test_the_least_limit_of_memory_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("workers", "megabytes", "verdict"), [(2, 1024, OK), (2, 1300, WARNING), (3, 1024, WARNING), (7, 512, PROBLEM)]
-)
+    ("workers", "megabytes", "verdict"), [
+        (2, 1024, OK), (2, 1280, OK), (2, 1281, WARNING), (2, 1300, WARNING), (3, 1024, WARNING),
+        (6, 640, WARNING), (7, 512, PROBLEM),
+    ],
+)  # fmt: skip
 def test_memory(place: Path, workers: int, megabytes: int, verdict: Verdict, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "memory_limit", lambda: 4 * 1024**3)
     (finding,) = host.memory(made(place, workers=workers, work_memory_mb=megabytes))
@@ -260,6 +293,14 @@ def test_memory(place: Path, workers: int, megabytes: int, verdict: Verdict, mon
             proposed = int(str(finding.remedy).split(word)[1].split()[0].rstrip(","))
             better = {"workers": workers, "work_memory_mb": megabytes, name: proposed}
             assert verdicts(host.memory, made(place, **better)) == [OK]
+
+
+@pytest.mark.parametrize(("megabytes", "verdict"), [(256 + 4 * 512, WARNING), (256 + 4 * 512 - 1, PROBLEM)])
+def test_memory_that_is_just_enough_for_the_processes(
+    place: Path, megabytes: int, verdict: Verdict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "memory_limit", lambda: megabytes * 1024**2)
+    assert verdicts(host.memory, made(place, workers=3, work_memory_mb=2048)) == [verdict]
 
 
 @pytest.fixture
@@ -274,7 +315,7 @@ class TestClock:
     def test_a_good_one(self, settings: Settings) -> None:
         assert verdicts(host.clock, settings) == [OK]
 
-    @pytest.mark.parametrize("year", [1970, 2018, 2107])
+    @pytest.mark.parametrize("year", [1970, 2025, 2100, 2107])
     def test_a_year_that_cannot_be(self, settings: Settings, year: int, monkeypatch: pytest.MonkeyPatch) -> None:
         class Then(datetime):
             @classmethod
@@ -284,12 +325,22 @@ class TestClock:
         monkeypatch.setattr(host, "datetime", Then)
         assert verdicts(host.clock, settings) == [PROBLEM, OK]
 
-    def test_a_time_of_day_that_jumps(self, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-        jumping = iter([1000.0, 1007.0])
-        monkeypatch.setattr(
-            host, "time", SimpleNamespace(time=lambda: next(jumping), monotonic=time.monotonic, sleep=time.sleep)
-        )
-        assert verdicts(host.clock, settings) == [WARNING, OK]
+    @pytest.mark.parametrize("year", [2026, 2099])
+    def test_a_year_that_may_be(self, settings: Settings, year: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        then = SimpleNamespace(now=lambda tz: datetime(year, 1, 1, tzinfo=tz))
+        monkeypatch.setattr(host, "datetime", then)
+        assert verdicts(host.clock, settings) == [OK]
+
+    @pytest.mark.parametrize(
+        ("jump", "expected"), [(7, [WARNING, OK]), (-7, [WARNING, OK]), (0.07, [WARNING, OK]), (0.04, [OK])]
+    )
+    def test_a_time_of_day_that_jumps(
+        self, settings: Settings, jump: float, expected: list[Verdict], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        wall, monotonic = iter([1000.0, 1000.2 + jump]), iter([5.0, 5.2])
+        clocks = SimpleNamespace(time=lambda: next(wall), monotonic=lambda: next(monotonic), sleep=lambda _: None)
+        monkeypatch.setattr(host, "time", clocks)
+        assert verdicts(host.clock, settings) == expected
 
     @pytest.mark.parametrize(("kept", "verdict"), [(True, OK), (None, OK), (False, WARNING)])
     def test_a_time_service(
@@ -347,6 +398,7 @@ def test_a_daemon_at_work_and_none(settings: Settings) -> None:
         (190, {}, PROBLEM, "190 s old"),
         (1, {"overdue": 2}, PROBLEM, "2 studies"),
         (1, {"canary": False}, PROBLEM, "canary"),
+        (1, {"outbox_replaced": True}, PROBLEM, "delivers nothing"),
         (1, {"canary": True}, OK, "1 studies in hand"),
     ],
 )
@@ -373,8 +425,11 @@ def test_ledgers(settings: Settings) -> None:
         assert verdicts(daemon.ledger, settings) == [WARNING]
         jobs.refuse(job.id, Reason(ReasonCode.ROI_EMPTY, "It is empty."), content="c")
         assert found(daemon.ledger, settings) == [(OK, "Jobs: 1; none waits for too long.")]
-        ago = datetime.now(UTC) + timedelta(hours=2)
+        ago = datetime.now(UTC) + timedelta(seconds=50)  # so far two clocks may differ
         jobs.open_job("2", "1.2", None, "1")
+        assert verdicts(daemon.ledger, settings) == [OK]
+        ago = datetime.now(UTC) + timedelta(seconds=70)
+        jobs.open_job("3", "1.2", None, "1")
         ((verdict, sentence),) = found(daemon.ledger, settings)
         assert (verdict, "ahead" in sentence) == (PROBLEM, True)
 

@@ -31,7 +31,7 @@ from tests.support.reports import (
     tid1500reader,
     write_both,
 )
-from tests.support.studies import Study, rtstruct_study
+from tests.support.studies import Study, list_series, listing, rtstruct_study
 
 pytestmark = pytest.mark.usefixtures("strict_dicom")
 
@@ -124,7 +124,9 @@ def test_frames_of_several_files_and_slices_of_their_own_keep_apart(tmp_path: Pa
     """Two parts of a concatenation, and slices in the old form between them."""
     single = rtstruct_study(reference=False)
     parts = [enhanced(single.slices, order) for order in ((4, 3, 2, 1, 0), (11, 10, 9, 8, 7))]
-    context, positions = _context(tmp_path, Study([*parts, *single.slices[5:7]], single.rois))
+    study = Study([*parts, *single.slices[5:7]], single.rois)
+    list_series(study.rois[0], listing(single.slices[0].SeriesInstanceUID, study.slices))
+    context, positions = _context(tmp_path, study)
     assert 0 in context.frames
     segmentation = reread(build_segmentation(context))
     by_uid = {image.SOPInstanceUID: _position(image) for image in single.slices}

@@ -87,6 +87,7 @@ def test_the_one_that_is_played_can_be_honest(play: Callable[..., WorkerProcess]
 GARBAGE: dict[str, bytes] = {
     "nothing": b"",
     "noise": bytes(range(256)) * 9,
+    "neither an answer nor an error": b"?" + NOTHING[1:],
     "no JSON": b"+" + framed(b"nonsense"),
     "JSON without end": b"+" + framed(b"[" * 100_000),
     "a length beyond the frame": b"+" + (2**63).to_bytes(8, "big") + b"[[]]",

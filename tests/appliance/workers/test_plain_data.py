@@ -22,7 +22,7 @@ from pydicom.uid import CTImageStorage
 
 from lungstage.appliance.contract.case import Predecessor
 from lungstage.appliance.contract.errors import DefectError, Held, ReasonCode, Refused, Unavailable
-from lungstage.appliance.contract.plain import Form
+from lungstage.appliance.contract.plain import Bits, Floats, Form
 from lungstage.appliance.dicom.cases import Case, assemble
 from lungstage.appliance.dicom.completeness import ReferenceSlices
 from lungstage.appliance.dicom.files import read_headers
@@ -118,6 +118,18 @@ def test_what_two_places_share_is_written_once() -> None:
     assert bare(one) == bare(other) == bare(outline)
 
 
+@pytest.mark.parametrize("shape", [
+    [], [5, 7], [6, 4], [5, -5], [-1], [25, 1, 2**31], [0, 2**70], [5.0, 5], ["5", 5], [None],
+])  # fmt: skip
+@pytest.mark.parametrize("array", [np.eye(5), np.eye(5, dtype=np.bool_)])
+def test_an_array_of_another_shape_is_none(array: np.ndarray[Any, Any], shape: list[Any]) -> None:
+    form: Form[Any] = Form(Floats if array.dtype == np.float64 else Bits)
+    written = b"+" + form.encode(array)
+    assert bare(form.decode(spoilt(written, (0,), [0, 25])[1:])) == bare(array.ravel())
+    with pytest.raises(ValueError):  # noqa: PT011  (whatever is wrong with it)
+        form.decode(spoilt(written, (0,), [0, *shape])[1:])
+
+
 HOLED: list[Polygon] = [
     ((10.5, 10.5), (10.5, 34.5), (29.5, 34.5), (29.5, 10.5)), ((15.5, 15.5), (15.5, 25.5), (24.5, 25.5), (24.5, 15.5))
 ]  # fmt: skip
@@ -185,8 +197,12 @@ OUTCOME: Any = {
     "roi": {"name": "GTV", "voxels": 5, "volume_mm3": 2.5}, "sr": None, "warnings": ["w"], "seconds": {"total": 1.0},
 }  # fmt: skip
 ANSWER = Answer(OUTCOME, (Document("SEG-1.2.dcm", "1.2", "1.9", b"\0"), Document("SR-1.3.dcm", "1.3", "1.9", b"\xff")))
+SURVIVAL: Any = {"name": "death", "answer": "low risk", "probability": 0.25}
+OF_SURVIVAL = Answer(
+    {**OUTCOME, "stage": None, "probability_advanced": None, "endpoint": SURVIVAL}, ANSWER.documents[1:]
+)
 ANSWERED: list[tuple[Request[Any], object]] = [
-    (SETTING, None), (READ, (IMAGE, ROI)), (PREPARE, PLAN), (STAGE, ANSWER), (PHANTOM, "1.2.3"),
+    (SETTING, None), (READ, (IMAGE, ROI)), (PREPARE, PLAN), (STAGE, ANSWER), (STAGE, OF_SURVIVAL), (PHANTOM, "1.2.3"),
 ]  # fmt: skip
 
 

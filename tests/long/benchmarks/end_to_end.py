@@ -209,7 +209,7 @@ def daemon(root: Path, bundle: Path) -> Iterator[subprocess.Popen[str]]:
     options = [f"--{name}={root / name}" for name in ("inbox", "outbox", "state")]
     environment = {**os.environ, "LUNGSTAGE_LOG_LEVEL": "ERROR"}
     with subprocess.Popen(
-        lungstage("run", *options, "--bundle", bundle), stdout=subprocess.PIPE, text=True, env=environment
+        lungstage("run", "--create", *options, "--bundle", bundle), stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"

@@ -64,7 +64,7 @@ _BARE_LACKS = (
 
 _OTHER: Final[dict[str, Any]] = {
     "roi_name": "GTV-2",
-    "roi_source": RoiSource("1.2.840.10008.5.1.4.1.1.481.3", "1.2.3.6.2", "1.2.3.7"),
+    "roi_source": RoiSource("1.2.840.10008.5.1.4.1.1.481.3", "1.2.3.6.2", "1.2.3.7", "1.2.3.1"),
     "identity": "12" * 32,
     "created": datetime(2025, 6, 7, 8, 9, 10, 456000),
     "software_version": "0.2.0",

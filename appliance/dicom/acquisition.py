@@ -1,0 +1,80 @@
+"""What tells one acquisition or reconstruction from another that lies in the same series.
+
+Some scanners and archives put two of them under one Series Instance UID: the same places, other voxels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+
+from pydicom.dataset import Dataset
+
+from lungstage.appliance.dicom.header import ImageHeader
+from lungstage.appliance.dicom.values import text
+
+TELLING = (
+    ("ConvolutionKernel", "Convolution Kernel (0018,1210)"),
+    ("ImageType", "Image Type (0008,0008)"),
+    ("KVP", "KVP (0018,0060)"),
+    ("ReconstructionDiameter", "Reconstruction Diameter (0018,1100)"),
+    ("TemporalPositionIdentifier", "Temporal Position Identifier (0020,0100)"),
+    ("AcquisitionNumber", "Acquisition Number (0020,0012)"),
+)
+"""Keywords of the elements that tell, and what a message calls them."""
+
+_OF_THE_WHOLE = len(TELLING) - 1  # a step-and-shoot scan numbers each slice as an acquisition of its own
+
+
+def acquisition_of(dataset: Dataset) -> tuple[str, ...]:
+    """Hash the elements of :data:`TELLING`; empty where absent. What they say is a vendor's free text."""
+    return tuple(_hash(dataset, keyword) for keyword, _ in TELLING)
+
+
+def _hash(dataset: Dataset, keyword: str) -> str:
+    try:
+        value = text(dataset, keyword)
+    except ValueError:  # of another Value Representation: no reason to refuse the file
+        return ""
+    return hashlib.blake2b(value.encode(errors="replace"), digest_size=4).hexdigest() if value else ""
+
+
+def of_one_acquisition(
+    images: Sequence[ImageHeader], drawn_on: frozenset[str], listed: frozenset[str]
+) -> tuple[ImageHeader, ...]:
+    """Leave out images that belong to another acquisition than those that a region was drawn on.
+
+    Parameters
+    ----------
+    images
+        Of one series.
+    drawn_on
+        SOP Instance UIDs of the images that the region names; empty where it names none of them.
+    listed
+        Of those that its object lists.
+
+    Returns
+    -------
+    tuple of ImageHeader
+        Without those that differ, in what a reconstruction has in common, from all that the region names; and without
+        those that the object does not list although it lists others, where they differ in anything.
+    """
+    known = {image.acquisition for image in images if image.sop_instance_uid in (drawn_on or listed)}
+    if not known or len({image.acquisition for image in images}) == 1:
+        return tuple(images)
+    alike = {acquisition[:_OF_THE_WHOLE] for acquisition in known}
+
+    def belongs(image: ImageHeader) -> bool:
+        if image.acquisition in known or image.sop_instance_uid in drawn_on:
+            return True
+        if listed and image.sop_instance_uid not in listed:
+            return False
+        return image.acquisition[:_OF_THE_WHOLE] in alike
+
+    return tuple(filter(belongs, images))
+
+
+def telling_apart(images: Iterable[ImageHeader]) -> str:
+    """Name the elements in which images differ, for a message; empty where none of :data:`TELLING` does."""
+    columns = zip(*(image.acquisition for image in images), strict=True)
+    return " and ".join(name for (_, name), values in zip(TELLING, columns, strict=False) if len(set(values)) > 1)

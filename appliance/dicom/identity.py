@@ -1,0 +1,126 @@
+"""Whether files are one patient's, told by keyed hashes: the identity itself is never kept.
+
+Without the key nobody can try names and numbers against what a ledger holds. Equality is all that the hashes are for,
+so any key does as long as everything that is compared was read with the same one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Iterable
+from typing import Any
+
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+
+from lungstage.appliance.contract.errors import ReasonCode, Refused
+from lungstage.appliance.dicom.header import Header
+from lungstage.appliance.dicom.values import text
+
+_Patient = tuple[str, tuple[str, ...], str]
+
+
+def patient_keys(dataset: Dataset, key: bytes) -> dict[str, Any]:
+    """Hash who a dataset says that it is of: ``patient_key``, ``name_key`` and ``birth_key`` of a header.
+
+    Parameters
+    ----------
+    dataset
+        An image or a ROI object.
+    key
+        At most 64 bytes.
+    """
+    groups = tuple(_plain(group) for group in _said(dataset, "PatientName").split("=")[:3])
+    birth = "".join(filter(str.isdigit, _said(dataset, "PatientBirthDate")))
+    return {
+        "patient_key": _hash("id", text(dataset, "PatientID"), key),
+        # Ideographic and phonetic groups may be left out, so each is compared with its like.
+        "name_key": tuple(_hash(f"name {k}", group, key) for k, group in enumerate(groups)) if any(groups) else (),
+        "birth_key": _hash("birth", birth if len(birth) == 8 else "", key),
+    }  # fmt: skip
+
+
+def _said(dataset: Dataset, keyword: str) -> str:
+    """Return what a dataset says; a name or date that cannot be read is no reason to refuse the file."""
+    element = dataset.get_item(keyword)
+    value = element.value if isinstance(element, RawDataElement) else None
+    if isinstance(value, bytes) and value.isascii() and b"\x1b" not in value:  # the same in all character sets
+        return value.decode("ascii").strip(" \0")
+    try:
+        return str(dataset.get(keyword) or "").strip()
+    except Exception:  # whatever a library raises at what it cannot decode
+        return ""
+
+
+def _plain(name: str) -> str:
+    """Let two spellings of a name be equal that differ in case, blanks, form of the letters or empty components."""
+    components = unicodedata.normalize("NFKC", name).casefold().split("^")
+    return "^".join(" ".join(component.split()) for component in components).rstrip("^")
+
+
+def _hash(what: str, value: str, key: bytes) -> str:
+    if not value:
+        return ""
+    content = f"{what}\0{value}".encode(errors="surrogatepass")
+    return hashlib.blake2b(content, key=key, digest_size=16).hexdigest()
+
+
+def _patient(header: Header) -> _Patient:
+    return header.patient_key, header.name_key, header.birth_key
+
+
+def _names_contradict(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    common = [(a, b) for a, b in zip(one, other, strict=False) if a and b]
+    return bool(common) and all(a != b for a, b in common)
+
+
+def _names_agree(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    return (not one and not other) or any(a == b for a, b in zip(one, other, strict=False) if a)
+
+
+def _may_be_one(one: _Patient, other: _Patient) -> bool:
+    """Whether two may be the same patient: by the ID where both have one, else by name and birth date.
+
+    An ID that two people share is contradicted by both, for either may have been corrected.
+    """
+    if one[0] and other[0]:
+        births_contradict = bool(one[2] and other[2]) and one[2] != other[2]
+        return one[0] == other[0] and not (_names_contradict(one[1], other[1]) and births_contradict)
+    return _names_agree(one[1], other[1]) and one[2] == other[2]
+
+
+def count_patients(headers: Iterable[Header]) -> int:
+    """Count the patients that the files say they are of."""
+    found: list[_Patient] = []
+    for patient in sorted({_patient(header) for header in headers}):
+        if not any(_may_be_one(patient, other) for other in found):
+            found.append(patient)
+    return len(found)
+
+
+def prove_one_patient(headers: Iterable[Header]) -> bool:
+    """Refuse files of several patients; return whether they say at all whose they are.
+
+    Raises
+    ------
+    Refused
+        ``patient_mismatch``.
+    """
+    patients = sorted({_patient(header) for header in headers})
+    for place, patient in enumerate(patients):
+        for other in patients[:place]:
+            if _may_be_one(patient, other):
+                continue
+            if patient[0] and other[0] and patient[0] == other[0]:
+                raise Refused(
+                    ReasonCode.PATIENT_MISMATCH,
+                    "The CT and the region of interest bear one Patient ID, but other names and other birth dates.",
+                )
+            if patient[0] and other[0]:
+                raise Refused(ReasonCode.PATIENT_MISMATCH, "The CT and the region of interest name different patients.")
+            raise Refused(
+                ReasonCode.PATIENT_MISMATCH,
+                "CT and region of interest do not both bear a Patient ID, and names and birth dates do not agree.",
+            )
+    return any(any(patient) for patient in patients)

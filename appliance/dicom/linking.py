@@ -1,0 +1,132 @@
+"""Which series the chosen region was drawn on: what its own contours or frames say, then what its file lists.
+
+What other regions of the same file refer to says nothing about it: organs may have been drawn on another series.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from lungstage.appliance.contract.errors import Held, ReasonCode, Refused
+from lungstage.appliance.dicom.cases import Case
+from lungstage.appliance.dicom.region import Outline, Region, SegmentFrame
+
+
+class Link(Enum):
+    """What links a region with the series of a case."""
+
+    NAMED = "its contours or frames name images of the series, come or still to come"
+    LISTED = "it names no image, and its file lists this series only"
+    POSITION = "it names no image, and its file lists none"
+    UNRESOLVED = "it names images, or its file lists a series, that are not there"
+    ELSEWHERE = "it was drawn on another series, which is there too"
+
+
+def named_by(region: Region) -> frozenset[str]:
+    """SOP Instance UIDs that a region's own contours or frames name."""
+    items: tuple[Outline | SegmentFrame, ...] = (*region.outlines, *region.frames)
+    return frozenset(item.image[0] for item in items if item.image[0])
+
+
+def listed_of(case: Case, region: Region) -> frozenset[str]:
+    """Every instance of the case's series that the region's file lists: more than are needed, no more than exist."""
+    here = {image.sop_instance_uid for image in case.images}
+    return frozenset(
+        instance
+        for series, instances in region.source.listed
+        if series == case.series_instance_uid or here.intersection(instances)
+        for instance in instances
+    )
+
+
+def link_of(case: Case, region: Region) -> Link:
+    """Say what links the chosen region with the case's series.
+
+    Raises
+    ------
+    Refused
+        ``ambiguous_input``: nothing says on which of several series it was drawn.
+    """
+    here = {image.sop_instance_uid for image in case.images}
+    elsewhere = set(case.elsewhere)
+    named = named_by(region)
+    if named & (here | listed_of(case, region)):
+        if named & elsewhere:
+            raise _ambiguous("The region of interest names images of several series, not of one.")
+        return Link.NAMED
+    if named:
+        return Link.ELSEWHERE if named & elsewhere else Link.UNRESOLVED
+    if not region.source.listed:
+        if case.neighbours:
+            raise _ambiguous(
+                f"The region of interest names no image, and {len(case.neighbours) + 1} CT series lie in its Frame of "
+                "Reference: nothing says on which it was drawn."
+            )
+        return Link.POSITION
+    ours, others = _listed_here(case, region), _listed_elsewhere(case, region)
+    if ours and others:
+        raise _ambiguous(
+            f"The region of interest names no image, and its file lists {len(others) + 1} series; nothing says on "
+            "which it was drawn."
+        )
+    if ours:
+        return Link.LISTED
+    return Link.ELSEWHERE if any(elsewhere & set(names) for names in others.values()) else Link.UNRESOLVED
+
+
+def _listed_here(case: Case, region: Region) -> bool:
+    here = {image.sop_instance_uid for image in case.images}
+    return any(uid == case.series_instance_uid or here & set(names) for uid, names in region.source.listed)
+
+
+def _listed_elsewhere(case: Case, region: Region) -> dict[str, tuple[str, ...]]:
+    """Series that the region's file lists beside the case's own, with their instances."""
+    here, elsewhere = {image.sop_instance_uid for image in case.images}, set(case.elsewhere)
+    return {
+        uid: names
+        for uid, names in region.source.listed
+        if elsewhere & set(names) or not (uid == case.series_instance_uid or here & set(names))
+    }
+
+
+def prove_position_tells(case: Case, region: Region) -> None:
+    """Prove that matching by position cannot take another series for the one that an unresolved region was drawn on.
+
+    Raises
+    ------
+    Refused
+        ``ambiguous_input``: several CT series lie in its Frame of Reference.
+    Held
+        ``references_unresolved``: its file knows this series, and says that the region was drawn on another.
+    """
+    if case.neighbours:
+        raise _ambiguous(
+            f"The images that the region of interest names are not there, and {len(case.neighbours) + 1} CT series lie "
+            "in its Frame of Reference: position cannot tell on which it was drawn."
+        )
+    if _is_told_apart(case, region):
+        raise unresolved(case, region)
+
+
+def _is_told_apart(case: Case, region: Region) -> bool:
+    here = {image.sop_instance_uid for image in case.images}
+    return bool(here.intersection(region.source.image_references)) or (
+        _listed_here(case, region) and bool(_listed_elsewhere(case, region))
+    )
+
+
+def unresolved(case: Case, region: Region) -> Held:
+    """Say that nothing of what a region refers to is there, and what to do."""
+    count = len(named_by(region))
+    what = f"names {count} images none of which is" if count else "was drawn on another series, which is not"
+    advice = "Have the images sent that it was drawn on."
+    if not case.neighbours and not _is_told_apart(case, region):
+        advice = (
+            "Others in its Frame of Reference are: have the right ones sent, or accept these by --match-by-geometry "
+            "(match_by_geometry)."
+        )
+    return Held(ReasonCode.REFERENCES_UNRESOLVED, f"The region of interest {what} there. {advice}")
+
+
+def _ambiguous(message: str) -> Refused:
+    return Refused(ReasonCode.AMBIGUOUS_INPUT, f"{message} Give one CT series, with its region of interest.")

@@ -1,0 +1,89 @@
+"""Elements under another Value Representation than their own, made again what they are where nothing is lost.
+
+Research writers name any: Slice Thickness as FD, Rows as UL, Body Part Examined as LO. What is text stays the same
+bytes; a number is written as its own representation has it. Anything else is left as it stands, and whoever needs the
+element is told (:mod:`dicom.values`).
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Sequence
+
+_TEXT = frozenset(
+    {"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT"}
+)
+_BINARY = {
+    "FD": "d", "FL": "f", "SL": "i", "SS": "h", "SV": "q", "UL": "I", "US": "H", "UV": "Q",
+}  # fmt: skip
+_DECIMAL = re.compile(rb" *[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)? *")
+
+Numbers = Sequence[int | float]
+
+
+def in_its_own(expected: str, vr: str, value: bytes, *, little: bool) -> tuple[str, bytes]:
+    """Write a value in its own representation.
+
+    Parameters
+    ----------
+    expected
+        What DICOM gives the element; several are parted by " or ".
+    vr
+        What the file gives it.
+    value
+        As it stands in the file.
+    little
+        Whether numbers are little endian, before and after.
+
+    Returns
+    -------
+    str, bytes
+        Representation and value; those of the file where it is one of the element's own, or does not fit into any.
+    """
+    own = expected.split(" or ")
+    if vr in own:
+        return vr, value
+    if vr in _TEXT and own[0] in _TEXT:
+        return own[0], value
+    numbers = _numbers(vr, value, little)
+    if numbers is not None:
+        for to in own:
+            written = _written(to, numbers, little)
+            if written is not None:
+                return to, written
+    return vr, value
+
+
+def _numbers(vr: str, value: bytes, little: bool) -> Numbers | None:
+    form = _BINARY.get(vr)
+    if form is not None:
+        size = struct.calcsize(form)
+        return struct.unpack(f"{_order(little)}{len(value) // size}{form}", value) if len(value) % size == 0 else None
+    parts = value.rstrip(b"\0 ").split(b"\\") if value else []
+    if vr not in _TEXT or not all(_DECIMAL.fullmatch(part) for part in parts):
+        return None
+    return [float(part) for part in parts]
+
+
+def _written(vr: str, numbers: Numbers, little: bool) -> bytes | None:
+    """Write numbers; None where the representation does not hold them exactly."""
+    if vr == "DS":
+        return "\\".join(repr(number).removesuffix(".0") for number in numbers).encode()
+    if vr not in ("IS", *_BINARY):
+        return None
+    if vr in ("FD", "FL"):
+        written = struct.pack(f"{_order(little)}{len(numbers)}{_BINARY[vr]}", *numbers)
+        return written if _numbers(vr, written, little) == tuple(numbers) else None
+    if not all(float(number).is_integer() for number in numbers):
+        return None
+    if vr == "IS":
+        return "\\".join(str(int(number)) for number in numbers).encode()
+    try:
+        return struct.pack(f"{_order(little)}{len(numbers)}{_BINARY[vr]}", *(int(number) for number in numbers))
+    except struct.error:  # out of range
+        return None
+
+
+def _order(little: bool) -> str:
+    return "<" if little else ">"

@@ -1,0 +1,58 @@
+"""The state folder's secret: the key of the hashes that stand in its records for a patient's identity."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+from pathlib import Path
+
+from lungstage.appliance.contract.errors import Unavailable
+
+_NAME = "identity.key"
+_LENGTH = 32  # bytes
+
+
+def identity_key(state: Path) -> bytes:
+    """Return the key of a state folder (:mod:`dicom.identity`); it is made where there is none.
+
+    Raises
+    ------
+    Unavailable
+        It is not what was made, or cannot be read or made.
+    """
+    path = state / _NAME
+    try:
+        if not path.exists():
+            _make(path)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            key = file.read(_LENGTH + 1)
+    except OSError as error:
+        raise Unavailable(f"The key {path} cannot be read or made: {error.strerror}.") from error
+    if len(key) != _LENGTH:
+        raise Unavailable(
+            f"{path} is no key of {_LENGTH} bytes. Restore it, or remove it: every file is then read anew."
+        )
+    return key
+
+
+def _make(path: Path) -> None:
+    """Make a key in one step, which keeps one that somebody else has made meanwhile."""
+    draft = path.with_name(f".{_NAME}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(secrets.token_bytes(_LENGTH))
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, path)
+    finally:
+        draft.unlink()
+
+
+def reader_of(version: str, key: bytes) -> str:
+    """Name what reads the files: code of a version, with a key. What another has recorded must be read anew."""
+    return f"{version} {hashlib.blake2b(key, digest_size=4, person=b'reader').hexdigest()}"

@@ -1,0 +1,165 @@
+"""Slices next to the region: waited for, across pauses, orders of arrival and restarts, but not for ever."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lungstage.appliance.contract.errors import ReasonCode
+from lungstage.appliance.state.job import JobState
+from tests.appliance.daemon.test_daemon import House
+from tests.support.fake_steps import put_roi, put_slice
+
+WAIT = 40.0  # seconds; of the daemon's time, which is simulated
+NEEDED, WHOLE = range(4), range(-1, 5)
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    return House(tmp_path, missing_neighbour_wait=WAIT)
+
+
+def put(house: House, number: int | None) -> None:
+    """Put one slice of the study, or, for None, its region."""
+    if number is None:
+        put_roi(house.inbox, "1.5.99", "1.5", NEEDED, "neighbours")
+    else:
+        put_slice(house.inbox, "1.5", number)
+
+
+def test_a_pause_at_the_edge_of_the_tumour_makes_no_report(house: House) -> None:
+    for number in (None, *NEEDED):
+        put(house, number)
+    house.run(10)
+    job = house.job()
+    assert house.states() == ["waiting"]  # and not held: nobody need do anything
+    assert job.reason is not None
+    assert job.reason.code is ReasonCode.MORE_MAY_COME
+    assert "waits for it until" in job.reason.message
+    examined = house.steps.calls["prepare"]
+    house.run(WAIT - 15)
+    assert house.states() == ["waiting"]
+    assert house.steps.calls["prepare"] == examined
+    house.run(10)
+    assert house.states() == ["delivered"]
+    assert house.steps.calls["prepare"] == examined + 1
+
+
+def test_a_neighbour_that_comes_ends_the_wait(house: House) -> None:
+    for number in (None, *NEEDED, -1):
+        put(house, number)
+    house.run(WAIT / 2)
+    assert house.states() == ["waiting"]
+    put(house, 4)
+    house.run(1)
+    assert house.states() == ["delivered"]
+
+
+def test_one_that_comes_begins_the_wait_anew(house: House) -> None:
+    for number in (None, *NEEDED):
+        put(house, number)
+    house.run(WAIT - 5)
+    put(house, -1)
+    house.run(WAIT - 5)
+    assert house.states() == ["waiting"]
+    house.run(10)
+    assert house.states() == ["delivered"]
+
+
+def test_files_that_are_not_read_yet_keep_the_wait_open(house: House) -> None:
+    for number in (None, *NEEDED):
+        put(house, number)
+    house.run(WAIT - 1)
+    house.steps.during_read = lambda: setattr(house.wake, "now", house.wake.now + 0.4)
+    for n in range(40):
+        put_slice(house.inbox / "other", "1.6", n)
+    put_slice(house.inbox / "z", "1.5", 4)
+    house.run(3)
+    assert not house.reports()  # one of those unread could be what is waited for
+    put(house, -1)
+    house.run(60)
+    assert len(house.reports()) == 1
+    assert house.steps.calls["stage"] == 1
+
+
+def _age(house: House, seconds: float) -> None:
+    """Have every file come so much earlier, by the wall clock, as if the daemon had been away."""
+    house.database.query(
+        "UPDATE files SET read_at = strftime('%Y-%m-%dT%H:%M:%f+00:00', read_at, ?)", (f"-{seconds} seconds",)
+    )
+
+
+def test_the_wait_goes_on_where_the_former_process_left_it(house: House) -> None:
+    for number in (None, *NEEDED):
+        put(house, number)
+    house.run(10)
+    _age(house, 20)
+    house.restart()
+    house.run(10)
+    assert house.states() == ["waiting"]
+    house.run(15)
+    assert house.states() == ["delivered"]
+
+
+def test_a_wait_that_ended_while_nobody_was_there_is_over(house: House) -> None:
+    for number in (None, *NEEDED):
+        put(house, number)
+    house.run(10)
+    _age(house, 2 * WAIT)
+    house.restart()
+    house.run(5)
+    assert house.states() == ["delivered"]
+
+
+def test_what_came_while_nobody_was_there_is_waited_for(house: House) -> None:
+    for number in (None, *NEEDED):
+        put(house, number)
+    house.run(10)
+    _age(house, 2 * WAIT)
+    house.database.close()
+    put(house, -1)
+    put(house, 4)
+    house.start()
+    house.run(5)
+    assert len(house.reports()) == 1
+    assert house.steps.calls["stage"] == 1
+
+
+def test_slices_of_the_region_itself_are_waited_for_without_end(house: House) -> None:
+    for number in (None, -1, 0, 1, 3, 4):
+        put(house, number)
+    house.run(3 * WAIT)
+    job = house.job()
+    assert job.state is JobState.HELD
+    assert job.reason is not None
+    assert job.reason.code is ReasonCode.SLICES_MISSING
+
+
+@given(
+    order=st.permutations([None, *WHOLE]),
+    pauses=st.lists(st.one_of(st.floats(0, 5), st.floats(0, WAIT - 5)), min_size=7, max_size=7),
+    restarts=st.sets(st.integers(0, 6), max_size=2),
+)
+@settings(max_examples=12, deadline=None)
+def test_any_order_and_any_pauses_give_the_one_report_of_the_whole(
+    order: list[int | None], pauses: list[float], restarts: set[int]
+) -> None:
+    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
+        whole, house = (House(Path(folder), missing_neighbour_wait=WAIT) for folder in (one, other))
+        for number in (None, *WHOLE):
+            put(whole, number)
+        whole.run(5)
+        for step, (number, pause) in enumerate(zip(order, pauses, strict=True)):
+            put(house, number)
+            house.run(pause)
+            if step in restarts:
+                house.restart()
+        house.run(5)
+        assert [path.name for path in house.reports()] == [path.name for path in whole.reports()]
+        assert len(house.reports()) == house.steps.calls["stage"] == 1
+        for each in (whole, house):
+            each.database.close()
