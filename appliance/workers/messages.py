@@ -88,7 +88,7 @@ class Outcome(TypedDict):
     sr: None
     warnings: list[Text]
     seconds: dict[Text, Finite | None]
-    endpoint: _Endpoint | None
+    endpoint: NotRequired[_Endpoint | None]
 
 
 @dataclass(frozen=True, slots=True)
