@@ -32,12 +32,13 @@ SCRATCH_PREFIX = "rehearsal-"
 AnswerT = TypeVar("AnswerT")
 
 _LONGEST = 100_000  # characters; no element of a file that a text quotes has more than 65,534
-_DOCUMENT = re.compile(r"(SR|SEG)-([0-9.]{1,64})\.dcm")
+_UID = "[0-9.]{1,64}"
+_DOCUMENT = re.compile(rf"(SR|SEG)-({_UID})\.dcm")
 
 Text = Annotated[str, Field(max_length=_LONGEST)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Uid = Annotated[str, Field(pattern=r"^[0-9.]{1,64}$")]
+Uid = Annotated[str, Field(pattern=f"^{_UID}$")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -48,7 +49,7 @@ def _proven(documents: tuple[Document, ...]) -> tuple[Document, ...]:
         if (
             found is None
             or found[2] != document.sop_instance_uid
-            or not re.fullmatch(r"[0-9.]{1,64}", document.series_instance_uid)
+            or not re.fullmatch(_UID, document.series_instance_uid)
         ):
             raise ValueError("a document does not bear its own name")
     names = [document.name for document in documents]

@@ -148,8 +148,7 @@ class WorkerProcess:
         ExhaustedError
             The process died, or was ended because it took too long or answered too much.
         DefectError
-            A defect of ours, be it that the answer is none: who could tell what the process has become by then?
-            It was ended.
+            A defect of ours; or what the process said is no answer, and it was ended.
         Exception
             Whatever else the step raised.
         """

@@ -59,7 +59,7 @@ def test_it_runs_the_daemon_that_the_template_sets_up(service: dict[str, list[st
     context = parser.make_context("lungstage", [command], resilient_parsing=True)
     given = parser.commands[command].make_context(command, arguments, parent=context).params  # type: ignore[attr-defined]
     assert command == "run"
-    assert {name for name, value in given.items() if value not in (None, ())} == {"config"}
+    assert {name for name, value in given.items() if value not in (None, (), False)} == {"config"}
     folders = tomllib.loads(template())
     assert service["RequiresMountsFor"] == [f"{folders['inbox']} {folders['outbox']}"]
     assert service["ReadWritePaths"] == [folders["outbox"]], "and so the inbox cannot be written"

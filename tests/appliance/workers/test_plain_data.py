@@ -197,8 +197,12 @@ OUTCOME: Any = {
     "roi": {"name": "GTV", "voxels": 5, "volume_mm3": 2.5}, "sr": None, "warnings": ["w"], "seconds": {"total": 1.0},
 }  # fmt: skip
 ANSWER = Answer(OUTCOME, (Document("SEG-1.2.dcm", "1.2", "1.9", b"\0"), Document("SR-1.3.dcm", "1.3", "1.9", b"\xff")))
+SURVIVAL: Any = {"name": "death", "answer": "low risk", "probability": 0.25}
+OF_SURVIVAL = Answer(
+    {**OUTCOME, "stage": None, "probability_advanced": None, "endpoint": SURVIVAL}, ANSWER.documents[1:]
+)
 ANSWERED: list[tuple[Request[Any], object]] = [
-    (SETTING, None), (READ, (IMAGE, ROI)), (PREPARE, PLAN), (STAGE, ANSWER), (PHANTOM, "1.2.3"),
+    (SETTING, None), (READ, (IMAGE, ROI)), (PREPARE, PLAN), (STAGE, ANSWER), (STAGE, OF_SURVIVAL), (PHANTOM, "1.2.3"),
 ]  # fmt: skip
 
 
