@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, NotRequired, TypeVar
 
 from pydantic import AfterValidator, Field
 from typing_extensions import TypedDict
@@ -89,7 +89,7 @@ class Outcome(TypedDict):
     sr: None
     warnings: list[Text]
     seconds: dict[Text, Finite | None]
-    endpoint: _Endpoint | None
+    endpoint: NotRequired[_Endpoint | None]
 
 
 @dataclass(frozen=True, slots=True)
