@@ -1,6 +1,6 @@
 """From loose DICOM files to a proven series, a region of interest and the slices to measure."""
 
 __all__ = [
-    "cases", "completeness", "files", "geometry", "header", "instance", "jpeg_lossless", "multiframe", "names",
-    "raster", "roi", "series",
+    "cases", "charset", "choice", "coded", "completeness", "files", "geometry", "header", "identity", "instance",
+    "jpeg_lossless", "linking", "multiframe", "names", "raster", "region", "roi", "series",
 ]  # fmt: skip

@@ -130,7 +130,8 @@ def test_measuring_is_what_the_command_does(study: Path, tmp_path: Path) -> None
     assert printed["status"] == "measured"
     assert measured.features == printed["features"]
     assert list(measured.features) == list(printed["features"])
-    assert printed["roi"] == {"name": measured.roi, "voxels": measured.voxels, "volume_mm3": measured.volume_mm3}
+    facts = {"name": measured.roi, "voxels": measured.voxels, "volume_mm3": measured.volume_mm3}
+    assert printed["roi"] == facts | {"others": [*measured.others]}
     assert measured.warnings == tuple(printed["warnings"])
     assert {"read", "resample", "radiomics", "total"} <= measured.seconds.keys() <= {*STEPS}
     assert all(seconds > 0 for seconds in measured.seconds.values())
