@@ -84,5 +84,5 @@ TREE = {
     "42798000": "of the region on the key slice, by voxels",
     "111030": "closed POLYLINE along the voxels' sides, of the largest part on the slice with most voxels",
     "NOTICE": "of research use, cohort, prevalence, covariates, intended use, licence, and the model's limits",
-    "WARNING": "of the appliance: loss, matching by position, parts, other tumours beside it, features outside the training range, and so on",
+    "WARNING": "of the appliance: loss, matching by position, other tumours, features out of the training range, and so on",
 }  # fmt: skip
