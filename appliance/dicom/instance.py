@@ -147,7 +147,8 @@ def _bounded(header: RoiHeader) -> RoiHeader:
     if count > _MOST_REFERENCES:
         raise Refused(
             ReasonCode.LIMITS_EXCEEDED,
-            f"This {header.kind} refers to {count} images and series; no more than {_MOST_REFERENCES} are read.",
+            f"This {header.kind} refers to {count} images and series; no more than {_MOST_REFERENCES} are read. "
+            "Export it with the images of its own series alone.",
         )
     return header
 

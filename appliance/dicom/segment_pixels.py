@@ -34,12 +34,7 @@ def segment_pixels(dataset: Dataset) -> npt.NDArray[np.unsignedinteger]:
     if count != len(sequence(dataset, "PerFrameFunctionalGroupsSequence")):
         raise _unreadable("The segmentation's frames do not match their descriptions.")
     if fault := fault_of(dataset, count):
-        raise _unreadable(f"The segmentation's pixels {fault}.")
-    if dataset.file_meta.TransferSyntaxUID in NATIVE and _may_hide_gaps(dataset, count):
-        raise _unreadable(
-            "The segmentation's frames do not end with a byte, and nothing tells whether its writer padded them; "
-            "export it again with a matrix whose rows times columns are a multiple of 8."
-        )
+        raise _unreadable(f"The segmentation's pixels {fault}; export it again.")
     frames = dataset.pixel_array
     frames = frames[None] if frames.ndim == 2 else frames
     if len(frames) != count:
@@ -61,23 +56,21 @@ def segment_pixels(dataset: Dataset) -> npt.NDArray[np.unsignedinteger]:
     return frames // full
 
 
-def _may_hide_gaps(dataset: Dataset, count: int) -> bool:
-    """Whether frames, or the frames of one segment, could have been padded without the length's telling.
+def certain_frames(dataset: Dataset) -> int:
+    """Count the frames from the first on whose place is certain, although frames may not end with a byte.
 
     Some writers pad every frame, others the frames that one segment has in a row. What follows the first gap is then
-    shifted by some voxels, and still looks like a tumour.
+    shifted by some voxels, and still looks like a tumour. The length tells, unless such a file has the one of a sound
+    file: then nothing is known of the frames behind the first place where there may be a gap.
     """
-    bits = int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated)
-    if bits % 8 == 0:
-        return False
-    numbers = [_segment_number(dataset, group) for group in sequence(dataset, "PerFrameFunctionalGroupsSequence")]
-    runs = [len(list(run)) for _, run in itertools.groupby(numbers)]
-    return any(
-        _even(_padded(bits, parts, unit)) == _even(_padded(bits, [count], 8))
-        for parts in ([1] * count, runs)
-        if len(parts) > 1
-        for unit in _UNITS
-    )
+    groups = sequence(dataset, "PerFrameFunctionalGroupsSequence")
+    count, bits = len(groups), int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated)
+    if bits % 8 == 0 or dataset.file_meta.TransferSyntaxUID not in NATIVE:
+        return count
+    runs = [len(list(run)) for _, run in itertools.groupby(_segment_number(dataset, group) for group in groups)]
+    true = _even(_padded(bits, [count], 8))
+    alike = [parts[0] for parts in ([1] * count, runs) for unit in _UNITS if _even(_padded(bits, parts, unit)) == true]
+    return min([count, *alike])
 
 
 def _segment_number(dataset: Dataset, group: Dataset) -> int | None:

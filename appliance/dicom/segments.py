@@ -16,10 +16,15 @@ from lungstage.appliance.dicom.header import RoiHeader
 from lungstage.appliance.dicom.instance import LABEL_MAP_SEGMENTATION_STORAGE
 from lungstage.appliance.dicom.references import source_image
 from lungstage.appliance.dicom.region import Region, SegmentFrame, same_place
-from lungstage.appliance.dicom.segment_pixels import segment_pixels
+from lungstage.appliance.dicom.segment_pixels import certain_frames, segment_pixels
 from lungstage.appliance.dicom.values import directions, vector, whole
 
 _ANATOMY = ("AnatomicRegionSequence", "PrimaryAnatomicStructureSequence")
+
+_IN_DOUBT = (
+    "Its frames do not end with a byte, and nothing tells whether the SEG's writer padded those before them. Export it "
+    "with this segment first, or with rows times columns a multiple of 8."
+)
 
 Pixels = npt.NDArray[np.unsignedinteger]
 
@@ -43,14 +48,17 @@ def segmentation_regions(dataset: Dataset, source: RoiHeader) -> tuple[Region, .
     spacings = {_numbers(item, "PixelSpacing", 2) for item in measures}
     if len(orientations) != 1 or len(spacings) != 1:
         raise Refused(ReasonCode.SEG_GRID_MISMATCH, "The segmentation's frames differ in orientation or pixel spacing.")
+    certain = certain_frames(dataset)
     regions = []
     for segment, number in zip(dataset.SegmentSequence, numbers, strict=True):
         frames: list[SegmentFrame] = []
+        last = 0
         for k, (group, frame) in enumerate(zip(groups, pixels, strict=True)):
             if not is_label_map and segment_of[k] != number:
                 continue
             mask = frame == number if is_label_map else frame > 0
             if mask.any():
+                last = k
                 place = _numbers(_shared_or_own(dataset, group, "PlanePositionSequence"), "ImagePositionPatient", 3)
                 frames.append(SegmentFrame(np.array(place), source_image(group), mask))
         regions.append(
@@ -61,7 +69,7 @@ def segmentation_regions(dataset: Dataset, source: RoiHeader) -> tuple[Region, .
                 property_type=_first(segment, "SegmentedPropertyTypeCodeSequence"),
                 frame_of_reference_uid=str(dataset.get("FrameOfReferenceUID") or ""),
                 frames=tuple(frames),
-                fault=_fault(frames),
+                fault=_fault(frames) if last < certain else _IN_DOUBT,
                 orientation=next(iter(orientations)),
                 pixel_spacing=next(iter(spacings)),
                 slice_spacing=_measure(measures, "SpacingBetweenSlices"),

@@ -56,7 +56,7 @@ def _prove_encoding(image: ImageHeader, dataset: Dataset) -> None:
     if int(dataset.HighBit) != stored - 1 or not 0 < stored <= allocated:
         raise _no_pixels(f"The bits of slice {image.name} contradict each other.")
     if fault := fault_of(dataset, 1):
-        raise _no_pixels(f"The pixels of slice {image.name} {fault}.")
+        raise _no_pixels(f"The pixels of slice {image.name} {fault}; export the series again.")
 
 
 def _no_pixels(message: str) -> Refused:

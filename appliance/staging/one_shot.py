@@ -63,7 +63,7 @@ class Scan:
         others = len(self.unreadable) - 1 - alike
         more = ((alike, "more file(s) have the same fault"), (others, "file(s) have other faults"))
         rest = ", ".join(f"{count} {what}" for count, what in more if count)
-        return f"The file '{printable(path.name)}' cannot be read: {why}" + (f" {rest}." if rest else "")
+        return f"The file '{printable(path.name)}' cannot be read: {why}{f' {rest}.' if rest else ''} Export it again."
 
 
 def _files(paths: Sequence[Path]) -> Iterator[Path]:

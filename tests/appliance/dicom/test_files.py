@@ -174,7 +174,7 @@ def test_one_shot_names_file_and_element_and_counts_the_others(tmp_path: Path) -
     sentence = outcome["reason"]["message"]
     assert sentence.startswith(
         "The file '0003\N{REPLACEMENT CHARACTER}[2J' cannot be read: Element (0028,1052) of this DICOM file has no "
-        "known Value Representation. 2 more file(s) have the same fault, 1 file(s) have other faults. "
+        "known Value Representation. 2 more file(s) have the same fault, 1 file(s) have other faults. Export it again. "
     )
     assert sentence.endswith("are missing.")
     assert outcome["warnings"][0].startswith("4 file(s) were left out. The file '0003")

@@ -29,7 +29,7 @@ from pydicom.uid import (
 from lungstage.appliance.contract.errors import Refused
 from lungstage.appliance.dicom.files import read_dataset
 from lungstage.appliance.dicom.pixeldata import fault_of
-from lungstage.appliance.dicom.segment_pixels import segment_pixels
+from lungstage.appliance.dicom.segment_pixels import certain_frames, segment_pixels
 from tests.appliance.dicom.test_bad_input import code_of, measured
 from tests.support.enhanced import enhanced_rtstruct_study, item
 from tests.support.studies import Study, rtstruct_study, seg_study, square_mask
@@ -202,22 +202,59 @@ def test_frames_are_read_as_they_were_packed_or_refused(
     """Whole, frame by frame, or segment by segment, as writers have done: never shifted."""
     frames = _noise(sum(runs), rows, columns)
     padded = data.draw(st.sampled_from([(), (1,) * len(frames), tuple(runs)]))
+    dataset = _seg(frames, runs, padded=padded)
     try:
-        read = segment_pixels(_seg(frames, runs, padded=padded))
+        read = segment_pixels(dataset)
     except Refused as refused:
         assert refused.reason.code == "roi_unreadable"  # noqa: PT017
     else:
-        assert (read == frames).all()
+        certain = certain_frames(dataset)
+        assert certain > 0
+        assert (read[:certain] == frames[:certain]).all()
 
 
 def test_frames_of_whole_bytes_need_no_guess() -> None:
     frames = _noise(7, 16, 8)
-    assert (segment_pixels(_seg(frames, [3, 4])) == frames).all()
+    dataset = _seg(frames, [3, 4])
+    assert certain_frames(dataset) == 7
+    assert (segment_pixels(dataset) == frames).all()
 
 
 def test_one_segment_of_odd_frames_is_read() -> None:
     frames = _noise(20, 25, 25)
-    assert (segment_pixels(_seg(frames, [20])) == frames).all()
+    dataset = _seg(frames, [20])
+    assert certain_frames(dataset) == 20
+    assert (segment_pixels(dataset) == frames).all()
+
+
+@pytest.mark.parametrize(("first", "status"), [("GTV-1", "measured"), ("Heart", "refused")])
+def test_a_segment_behind_a_gap_that_may_be_there_is_refused(first: str, status: str, tmp_path: Path) -> None:
+    """Two segments of frames of 39 by 47 voxels: padded after the first, the file would be as long."""
+    study = seg_study()
+    for image in study.slices:
+        image.PixelData = np.ascontiguousarray(image.pixel_array[:39, :47]).tobytes()
+        image.Rows, image.Columns = 39, 47
+    seg = study.rois[0]
+    frames = seg.pixel_array[:, :39, :47]
+    one, groups = seg.SegmentSequence[0], list(seg.PerFrameFunctionalGroupsSequence)
+    for part in (*seg.SharedFunctionalGroupsSequence, *groups):
+        if "SegmentIdentificationSequence" in part:
+            del part.SegmentIdentificationSequence
+    seg.SegmentSequence.append(deepcopy(one))
+    names = {"GTV-1": ("GTV-1", "Heart"), "Heart": ("Heart", "GTV-1")}[first]
+    seg.PerFrameFunctionalGroupsSequence = []
+    for number, name in enumerate(names, start=1):
+        segment = seg.SegmentSequence[number - 1]
+        segment.SegmentNumber, segment.SegmentLabel = number, name
+        for group in groups:
+            again = deepcopy(group)
+            again.SegmentIdentificationSequence = [item(ReferencedSegmentNumber=number)]
+            seg.PerFrameFunctionalGroupsSequence.append(again)
+    seg.NumberOfFrames = 2 * len(frames)
+    _frames(seg, np.concatenate([frames, frames]))
+    outcome = measured(study.write(tmp_path), roi_name="GTV-1")
+    assert outcome["status"] == status
+    assert status == "measured" or outcome["reason"]["code"] == "roi_unreadable"
 
 
 def _bytes_of(value: int) -> Change:
