@@ -64,7 +64,7 @@ _BARE_LACKS = (
 
 _OTHER: Final[dict[str, Any]] = {
     "roi_name": "GTV-2",
-    "roi_source": RoiSource("1.2.840.10008.5.1.4.1.1.481.3", "1.2.3.6.2", "1.2.3.7", "1.2.3.1"),
+    "roi_source": RoiSource(SegmentationStorage, "1.2.3.6.2", "1.2.3.7", "1.2.3.11"),
     "identity": "12" * 32,
     "created": datetime(2025, 6, 7, 8, 9, 10, 456000),
     "software_version": "0.2.0",
@@ -89,7 +89,8 @@ def _bare(sources: tuple[Dataset, ...]) -> ReportContext:
     """Nothing that need not be there: a region from a SEG, and no warning."""
     made = made_up_context(sources, warnings=(), segmentation=SegmentReference(SegmentationStorage, "1.2.3.6.1", 2))
     result = replace(made.result, domain=replace(made.result.domain, outside=()))
-    return replace(made, result=result, finding=None, sites=())
+    of_the_ct = replace(made.roi_source, study_instance_uid=str(sources[0].StudyInstanceUID))
+    return replace(made, result=result, finding=None, sites=(), roi_source=of_the_ct)
 
 
 def _other_source() -> tuple[Dataset, ...]:

@@ -26,6 +26,7 @@ _COMMON = {
 }
 
 _EVIDENCE = "CurrentRequestedProcedureEvidenceSequence.ReferencedSeriesSequence"
+_PERTINENT = "PertinentOtherEvidenceSequence"
 _PREDECESSOR = "PredecessorDocumentsSequence.ReferencedSeriesSequence"
 SR = _COMMON | {
     "SeriesDescription": "lungstage predicted stage group, or class, (research use only)",
@@ -35,6 +36,11 @@ SR = _COMMON | {
     "CurrentRequestedProcedureEvidenceSequence": "the slices measured; the RTSTRUCT or SEG read; the SEG written",
     f"{_EVIDENCE}.ReferencedSOPSequence.ReferencedSOPInstanceUID": "of these",
     f"{_EVIDENCE}.SeriesInstanceUID": "of these",
+    _PERTINENT: "the RTSTRUCT or SEG read, where it bears a Study Instance UID of its own",
+    f"{_PERTINENT}.ReferencedSeriesSequence.ReferencedSOPSequence.ReferencedSOPClassUID": "its own",
+    f"{_PERTINENT}.ReferencedSeriesSequence.ReferencedSOPSequence.ReferencedSOPInstanceUID": "its own",
+    f"{_PERTINENT}.ReferencedSeriesSequence.SeriesInstanceUID": "its own",
+    f"{_PERTINENT}.StudyInstanceUID": "its own",
     "ContentSequence": "table below",
 }  # fmt: skip
 
@@ -84,5 +90,5 @@ TREE = {
     "42798000": "of the region on the key slice, by voxels",
     "111030": "closed POLYLINE along the voxels' sides, of the largest part on the slice with most voxels",
     "NOTICE": "of research use, cohort, prevalence, covariates, intended use, licence, and the model's limits",
-    "WARNING": "of the appliance: loss, matching by position, other tumours, features out of the training range, and so on",
+    "WARNING": "of the appliance: loss, matching by position, other tumours, features outside the range, and so on",
 }  # fmt: skip
