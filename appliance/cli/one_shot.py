@@ -20,7 +20,12 @@ GeometryOption = Annotated[
     typer.Option("--match-by-geometry", help="Go by position where the ROI's image references resolve to nothing."),
 ]
 SaveOption = Annotated[
-    Path | None, typer.Option("--save-volume", help="Folder for volume and mask as NIfTI.", show_default=False)
+    Path | None,
+    typer.Option(
+        "--save-volume",
+        help="Folder for volume and mask as NIfTI; PyRadiomics repeats the features from them, but for oblique slices.",
+        show_default=False,
+    ),
 ]
 EngineOption = Annotated[
     Literal["compiled", "reference"], typer.Option(help="What computes the features; reference: PyRadiomics itself.")

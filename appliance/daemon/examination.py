@@ -22,10 +22,17 @@ from lungstage.appliance.contract.errors import (
 )
 from lungstage.appliance.daemon.open_cases import OpenCase, OpenCases
 from lungstage.appliance.dicom.cases import Case
+from lungstage.appliance.dicom.linking import BY_POSITION, POSITION_ALONE
 from lungstage.appliance.intake.study_index import StudyIndex
 from lungstage.appliance.state.job import IN_HAND_STATES, Job, JobState
 from lungstage.appliance.state.ledger import Ledger
 from lungstage.appliance.workers.messages import SealedPlan
+
+_DOUBTFUL = Reason(
+    ReasonCode.AMBIGUOUS_INPUT,
+    "The region of interest of this report was matched by its position, and another CT series that it fits as well "
+    "came later: nothing says on which it was drawn.",
+)
 
 
 class Prepare(Protocol):
@@ -179,6 +186,8 @@ class Examiner:
                 return  # what was said stands until the case has come to rest
         job = self._open(entry, job)
         entry.plan = None
+        if settled:
+            self._question_earlier(entry.at_hand)
         waits_for = self._index.with_unreadable(error.reason, entry.at_hand)
         if settled and isinstance(error, Refused):
             entry.report_at = None
@@ -189,6 +198,20 @@ class Examiner:
             self._ledger.wait(job.id, waits_for, content=entry.content)
             may_come = error.reason.code is ReasonCode.MORE_MAY_COME
             entry.report_at = None if may_come else entry.changed_at + self._settings.report_after_seconds
+
+    def _question_earlier(self, case: Case) -> None:
+        """Say so of a report that was matched by position, where another series came that its region fits as well."""
+        if case.images:
+            return
+        for series in {*case.candidates, *case.neighbours}:
+            newest = self._ledger.jobs.of_case(series)
+            if newest is not None and newest.state is not JobState.DELIVERED:
+                newest = self._ledger.jobs.delivered_before(newest)
+            if newest is None or newest.outcome is None:
+                continue
+            if {POSITION_ALONE, BY_POSITION}.intersection(newest.outcome.get("warnings", ())):
+                self._ledger.question(newest.id, _DOUBTFUL)
+                logger.warning("questioned", extra=newest.uids | {"code": _DOUBTFUL.code})
 
     def _refuse(self, entry: OpenCase, job: Job, reason: Reason) -> None:
         if (job.state, job.content, job.reason) != (JobState.REFUSED, entry.content, reason):

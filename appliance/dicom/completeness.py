@@ -18,7 +18,7 @@ from lungstage.appliance.dicom.files import with_pixel_digest
 from lungstage.appliance.dicom.geometry import POSITION_TOLERANCE, even_step, prove_regular, slack
 from lungstage.appliance.dicom.header import ImageHeader
 from lungstage.appliance.dicom.instance import as_uid
-from lungstage.appliance.dicom.linking import Link, link_of, listed_of, named_by
+from lungstage.appliance.dicom.linking import POSITION_ALONE, Link, link_of, listed_of, named_by
 from lungstage.appliance.dicom.names import the_region
 from lungstage.appliance.dicom.pixel_grid import run_through_centres
 from lungstage.appliance.dicom.placing import Item, Placed, listed_and_here, missing, place
@@ -315,7 +315,7 @@ def reference_slices(
     content = _content(region, placed, span)
     _prove_rest(case, region, link, clipped, settled if waited is None else waited, match_by_geometry)
     if link is Link.POSITION:
-        warnings += ("The region of interest names no image; the slices were matched to it by its position alone.",)
+        warnings += (POSITION_ALONE,)
     if run_through_centres(
         (item, image)
         for image, on_it in zip(images, content, strict=True)

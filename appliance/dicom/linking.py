@@ -11,6 +11,10 @@ from lungstage.appliance.contract.errors import Held, ReasonCode, Refused
 from lungstage.appliance.dicom.cases import Case
 from lungstage.appliance.dicom.region import Outline, Region, SegmentFrame
 
+POSITION_ALONE = "The region of interest names no image; the slices were matched to it by its position alone."
+BY_POSITION = "The slices were matched to the region of interest by position, not by its references."
+"""Warnings of a report that another series would have made doubtful, had it come in time."""
+
 
 class Link(Enum):
     """What links a region with the series of a case."""

@@ -24,7 +24,7 @@ from lungstage.appliance.dicom.completeness import ReferenceSlices, reference_sl
 from lungstage.appliance.dicom.files import with_pixel_digest
 from lungstage.appliance.dicom.header import ImageHeader, RoiHeader
 from lungstage.appliance.dicom.identity import prove_one_patient
-from lungstage.appliance.dicom.linking import Link, link_of
+from lungstage.appliance.dicom.linking import BY_POSITION, Link, link_of
 from lungstage.appliance.dicom.region import Region
 from lungstage.appliance.dicom.roi import load_regions
 from lungstage.appliance.model.bundle import Bundle
@@ -327,7 +327,7 @@ def plan_measurement(
         for region in current
     )
     if match_by_geometry:
-        notices.append("The slices were matched to the region of interest by position, not by its references.")
+        notices.append(BY_POSITION)
     if len(current) < len(chosen):
         notices.append("An older version of the region of interest is there too, and was left out.")
     if len(regions) > 1:

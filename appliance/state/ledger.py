@@ -104,6 +104,17 @@ class Ledger:
         reason = Reason(ReasonCode.SUPERSEDED, f"Job {successor} answers for this case.")
         return self.move(job_id, JobState.REFUSED, _reason(reason), "superseded", successor=successor)
 
+    def question(self, job_id: int, reason: Reason) -> None:
+        """Say of a delivered report what has come since that makes it doubtful; it stays as it was delivered."""
+        values = (reason.code, reason.message, self.now().isoformat(), job_id, JobState.DELIVERED, reason.code)
+        sql = (
+            "UPDATE jobs SET reason_code = ?, reason_message = ?, updated_at = ?"
+            " WHERE id = ? AND state = ? AND reason_code IS NOT ? RETURNING *"
+        )
+        with self.database.transaction():
+            for row in self.database.query(sql, values):
+                self._tell("questioned", job_of(row))
+
     def note_content(self, job_id: int, content: str) -> None:
         """Remember that a closed job's case was examined again and needs nothing new."""
         self.database.query("UPDATE jobs SET content = ? WHERE id = ?", (content, job_id))

@@ -28,6 +28,7 @@ from lungstage.appliance.daemon.loop import Steps
 from lungstage.appliance.dicom.cases import Case, assemble
 from lungstage.appliance.dicom.files import NOT_DICOM
 from lungstage.appliance.dicom.header import Header, ImageHeader, RoiHeader
+from lungstage.appliance.dicom.linking import POSITION_ALONE
 from lungstage.appliance.report.outbox import Document, encode
 from lungstage.appliance.staging.covariates import Site
 
@@ -121,7 +122,8 @@ class FakeSteps:
             return (replace(image(path, digest, series, number), study_instance_uid=study),)
         uid, series, needed, *flags = words
         references = tuple(f"{series}.{n}" for n in needed.split(","))
-        listed = () if "unlisted" in flags else ((series, references),)
+        listed = () if {"unlisted", "unnamed"} & {*flags} else ((series, references),)
+        references = () if "unnamed" in flags else references
         known: dict[str, Any] = {
             "path": path, "digest": digest, "kind": "RTSTRUCT", "sop_class_uid": "1.2", "sop_instance_uid": uid,
             "series_instance_uid": "1.9", "study_instance_uid": study, "patient_key": "patient",
@@ -135,6 +137,8 @@ class FakeSteps:
         self.during_prepare()
         if not case.rois:
             raise Held(ReasonCode.NO_ROI, "There is no region of interest yet.")
+        if case.candidates:
+            raise Refused(ReasonCode.AMBIGUOUS_INPUT, "The region of interest could belong to several series.")
         roi = case.rois[-1]
         flags = frozenset(roi.frames_of_reference)
         if "refuse" in flags:
@@ -171,7 +175,9 @@ class FakeSteps:
             raise Unavailable("A disk is away.")
         number = int(plan.fingerprint[:16], 16)
         documents = (document("SEG", f"2.25.{number}1", created), document("SR", f"2.25.{number}2", created))
-        outcome = {"status": "staged", "stage": "early", "probability_advanced": 0.25}
+        outcome: dict[str, Any] = {"status": "staged", "stage": "early", "probability_advanced": 0.25}
+        if "unnamed" in plan.flags:
+            outcome["warnings"] = [POSITION_ALONE]
         return FakeAnswer(outcome, tuple(encode(dataset) for dataset in documents))
 
 

@@ -529,14 +529,14 @@ class FakeWorkers:
         raise AssertionError(request)
 
     def prepare(self, request: Prepare) -> FakePlan:
-        plan = self.steps.prepare(request.case, settled=request.settled)
+        plan = self.steps.prepare(request.case, settled=request.settled, waited=request.waited)
         if self.refuses == plan.case.series_instance_uid:
             raise Refused(ReasonCode.ROI_NOT_FOUND, "No such region.")
         # What is needed, and so the fingerprint, follows from the bundle's margin and rule.
         return replace(plan, fingerprint=hashlib.sha256((plan.fingerprint + self.digest).encode()).hexdigest())
 
     def stage(self, plan: FakePlan, **known: Any) -> Any:
-        ours = [self.steps.prepare(plan.case, settled=True).fingerprint + self.digest]
+        ours = [self.steps.prepare(plan.case, settled=True, waited=True).fingerprint + self.digest]
         assert plan.fingerprint in [hashlib.sha256(each.encode()).hexdigest() for each in ours], "another's plan"
         return self._stage(plan, **known)
 

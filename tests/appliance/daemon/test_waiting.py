@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lungstage.appliance.contract.errors import ReasonCode
+from lungstage.appliance.state import chain
 from lungstage.appliance.state.job import JobState
 from tests.appliance.daemon.test_daemon import House
 from tests.support.fake_steps import put_roi, put_slice
@@ -137,6 +138,25 @@ def test_slices_of_the_region_itself_are_waited_for_without_end(house: House) ->
     assert job.state is JobState.HELD
     assert job.reason is not None
     assert job.reason.code is ReasonCode.SLICES_MISSING
+
+
+@pytest.mark.parametrize("by_position", [True, False])
+def test_a_series_that_comes_later_makes_a_report_by_position_doubtful(house: House, by_position: bool) -> None:
+    put_roi(house.inbox, "1.5.99", "1.5", NEEDED, "1.7", *(["unnamed"] if by_position else []))
+    for number in NEEDED:
+        put_slice(house.inbox, "1.5", number)
+    house.run(5)
+    (first,) = house.ledger.jobs.find()
+    assert (first.state, first.reason) == (JobState.DELIVERED, None)
+    for number in NEEDED:
+        put_slice(house.inbox, "1.6", number)
+    house.run(10)
+    first, *_ = house.ledger.jobs.find()
+    assert first.state is JobState.DELIVERED
+    assert (first.reason is not None and first.reason.code is ReasonCode.AMBIGUOUS_INPUT) is by_position
+    house.run(30)
+    assert [entry.event for entry in chain.entries(house.state)].count("job_questioned") == by_position
+    assert len(house.reports()) == 1
 
 
 @given(

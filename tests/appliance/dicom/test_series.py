@@ -10,7 +10,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
-from lungstage.appliance.contract.errors import Held
+from lungstage.appliance.contract.errors import Held, Refused
 from lungstage.appliance.dicom.cases import assemble
 from lungstage.appliance.model.roi_rule import ROI_RULE
 from lungstage.appliance.staging.one_shot import scan
@@ -94,6 +94,28 @@ def test_contours_of_one_region_on_two_series_are_ambiguous(tmp_path: Path) -> N
     assert code_of(study, tmp_path) == ("refused", "ambiguous_input")
 
 
+@pytest.mark.parametrize("tumour_on", ["A", "B", None, "both"])
+def test_each_series_case_says_for_itself_whose_the_region_is(tumour_on: str | None, tmp_path: Path) -> None:
+    """As the daemon sees it, which examines every series' case."""
+    study, series = _two_series(tumour_on="A" if tumour_on == "both" else tumour_on, organ_on="B")
+    if tumour_on == "both":
+        contours_of(study.rois[0])[0].ContourImageSequence[0].ReferencedSOPInstanceUID = series["B"][3].SOPInstanceUID
+    codes = {}
+    for case in assemble(scan([study.write(tmp_path)]).headers):
+        name = "AB"[case.key == series["B"][0].SeriesInstanceUID]
+        try:
+            plan_measurement(case, ROI_RULE, SPEC, settled=True)
+        except (Held, Refused) as error:
+            codes[name] = str(error.reason.code)
+    assert codes == _expected(tumour_on)
+
+
+def _expected(tumour_on: str | None) -> dict[str, str]:
+    if tumour_on is None:  # the organ alone links the file, with B
+        return {"A": "no_roi", "B": "ambiguous_input"}
+    return {"A": {"B": "no_roi"}, "B": {"A": "no_roi"}}.get(tumour_on, dict.fromkeys("AB", "ambiguous_input"))
+
+
 @pytest.mark.parametrize("match_by_geometry", [False, True])
 def test_a_region_drawn_on_the_absent_one_of_two_series_is_never_put_on_the_other(
     match_by_geometry: bool, tmp_path: Path
@@ -126,6 +148,15 @@ def test_matching_by_position_never_chooses_between_series(tmp_path: Path) -> No
         outcome = measured(study.write(tmp_path), **options)
         assert outcome["features"] is None
         assert "--match-by-geometry" not in outcome["reason"]["message"]
+
+
+def test_matching_by_position_is_refused_beside_another_series_although_one_is_listed(tmp_path: Path) -> None:
+    study = rtstruct_study()
+    _unresolved(study)
+    list_series(study.rois[0], listing(study.slices[0].SeriesInstanceUID, study.slices))
+    assert measured(study.write(tmp_path), match_by_geometry=True)["roi"]["voxels"] == square_mask().sum()
+    study.slices += twin_of(study.slices)
+    assert code_of(study, tmp_path, match_by_geometry=True) == ("refused", "ambiguous_input")
 
 
 @pytest.mark.parametrize("kind", ["RTSTRUCT", "SEG"])

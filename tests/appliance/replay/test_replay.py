@@ -311,6 +311,37 @@ def test_an_older_version_of_the_region_had_its_say_too(
     assert (done.status, done.answer["status"]) == (0, "reproduced")
 
 
+def test_a_region_of_another_study_is_named_under_its_own(
+    tmp_path: Path, bundles: dict[str, Path], lungstage: Command
+) -> None:
+    study = identified(rtstruct_study())
+    study.rois[0].StudyInstanceUID = "1.2.3.77"
+    study.write(tmp_path / "study")
+    stage = ("stage", tmp_path / "study", "--bundle", bundles["plain"], "--out", tmp_path / "out", "--json")
+    answer = lungstage(*stage).answer
+    report = pydicom.dcmread(answer["sr"])
+    (other,) = report.PertinentOtherEvidenceSequence
+    (item,) = other.ReferencedSeriesSequence[0].ReferencedSOPSequence
+    assert (other.StudyInstanceUID, item.ReferencedSOPInstanceUID) == ("1.2.3.77", study.rois[0].SOPInstanceUID)
+    (own,) = report.CurrentRequestedProcedureEvidenceSequence
+    assert own.StudyInstanceUID == report.StudyInstanceUID == study.slices[0].StudyInstanceUID
+    done = lungstage("replay", answer["sr"], "--inputs", tmp_path / "study", "--bundle", bundles["plain"], "--json")
+    assert (done.status, done.answer["status"]) == (0, "reproduced")
+
+
+def test_slices_that_never_came_are_counted_again(tmp_path: Path, bundles: dict[str, Path], lungstage: Command) -> None:
+    """Even where they have come by now: the report says what it was made without."""
+    study = identified(rtstruct_study())
+    Study([study.slices[k] for k in (0, *range(3, 9))], study.rois).write(tmp_path / "part")
+    stage = ("stage", tmp_path / "part", "--bundle", bundles["plain"], "--out", tmp_path / "out", "--json")
+    answer = lungstage(*stage).answer
+    assert any("5 listed slices never came" in warning for warning in answer["warnings"])
+    study.write(tmp_path / "whole")
+    for folder in ("part", "whole"):
+        done = lungstage("replay", answer["sr"], "--inputs", tmp_path / folder, "--bundle", bundles["plain"], "--json")
+        assert (done.status, done.answer["status"]) == (0, "reproduced")
+
+
 def test_a_report_that_follows_another_names_it_again(
     tmp_path: Path, bundles: dict[str, Path], lungstage: Command
 ) -> None:
