@@ -51,8 +51,8 @@ def single_precision(volume: hd.Volume) -> hd.Volume:
 
     NIfTI headers hold single precision only. Where voxels are interpolated, a shift in the eighth digit already
     turns some HU at the rounding edge over, so a resampled measurement could not be repeated from the saved volume.
-    Directions along the patient's axes survive as they are. Oblique ones do not: NIfTI keeps a quaternion of them, which
-    comes back another in the eighth digit each time.
+    Directions along the patient's axes survive as they are. Oblique ones do not: NIfTI keeps a quaternion of them,
+    which comes back another in the eighth digit each time.
     """
     affine = volume.affine
     spacing = np.array(volume.spacing)
