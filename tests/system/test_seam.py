@@ -79,6 +79,23 @@ def test_from_table_to_report(bundle: Path, tmp_path: Path) -> None:
         assert any(number == pytest.approx(value, rel=1e-12) for number in values), name
 
 
+def test_a_name_that_cannot_be_decoded_is_left_empty_with_a_warning(bundle: Path, tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    for path in phantom.write_study(study):
+        dataset = pydicom.dcmread(path)
+        if "SpecificCharacterSet" in dataset:
+            del dataset.SpecificCharacterSet
+        dataset.PatientName = "ABCDEFGH"
+        dataset.save_as(path)
+        path.write_bytes(path.read_bytes().replace(b"ABCDEFGH", "张三测试".encode("gbk")))
+    outcome = stage_paths([study], load_bundle(bundle), tmp_path / "out", Options())
+    assert outcome["status"] == "staged"
+    (warning,) = [text for text in outcome["warnings"] if "character set" in text]
+    assert warning.endswith("left out of the report: Patient's Name.")
+    for path in (tmp_path / "out").iterdir():
+        assert pydicom.dcmread(path).PatientName == ""
+
+
 def test_one_shot_and_daemon_give_the_same_answer(bundle: Path, tmp_path: Path) -> None:
     study = tmp_path / "study"
     phantom.write_study(study)

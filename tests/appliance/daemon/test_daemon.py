@@ -242,7 +242,10 @@ def test_a_job_that_waits_tells_of_files_beside_it_that_cannot_be_read(house: Ho
     (house.inbox / "a" / "notes.txt").write_text("no DICOM")
     (house.inbox / "b").mkdir()
     (house.inbox / "b" / "other.dcm").write_text("CT 1.6 1 ")
-    house.run(6)
+    house.run(2)
+    assert house.states() == ["waiting"]
+    assert "1 DICOM file lies that cannot be read" in str(house.job().reason)
+    house.run(4)
     job = house.job()
     assert job.state is JobState.HELD
     assert job.reason is not None
@@ -258,7 +261,7 @@ def test_a_job_that_waits_tells_of_files_beside_it_that_cannot_be_read(house: Ho
 def test_a_job_is_told_of_an_unreadable_file_that_comes_while_it_waits(house: House) -> None:
     put_study(house.inbox / "a")
     (house.inbox / "a" / "1.5-2.dcm").unlink()
-    house.run(1)
+    house.run(4)
     assert house.states() == ["waiting"]
     (house.inbox / "a" / "late.dcm").write_text("CT 1.5 2 ")
     house.run(6)

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydicom.uid import ExplicitVRLittleEndian
 
 from lungstage.appliance.contract.errors import Refused
-from lungstage.appliance.dicom.files import read_headers, read_slices
+from lungstage.appliance.dicom.files import read_dataset, read_headers, read_slices
 from lungstage.appliance.dicom.header import Header, ImageHeader, RoiHeader
 from lungstage.appliance.dicom.roi import load_regions
 from tests.appliance.dicom.test_bad_input import measured
@@ -91,3 +92,10 @@ def test_a_study_of_all_habits_is_measured_as_the_clean_one(tmp_path: Path) -> N
         for k, path in enumerate(sorted(folder.iterdir())):
             path.write_bytes(habits.HABITS[k % len(habits.HABITS)](habits.parts(path.read_bytes())).joined())
         assert measured(folder)["features"] == expected["features"]
+
+
+def test_nothing_in_the_elements_is_taken_for_meta_information(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(habits.meta_among_the_elements(habits.parts(clean("CT"))).joined())
+    dataset = read_dataset(tmp_path / "file")
+    assert min(dataset.keys()) >= 0x00080000
+    assert dataset.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian

@@ -124,6 +124,7 @@ LIES: dict[str, Change] = {
 def test_pixels_that_are_not_what_is_said_are_refused(lie: str, kind: str, tmp_path: Path) -> None:
     outcome = measured(_saved(_changed(kind, LIES[lie]), tmp_path))
     assert (outcome["status"], outcome["reason"]["code"]) == ("refused", CODES[kind])
+    assert ("fragments" in outcome["reason"]["message"]) == ("fragments" in lie or "native under" in lie)
     assert outcome["features"] is None
 
 

@@ -224,6 +224,8 @@ def test_a_file_that_is_not_encoded_as_it_says_is_refused(true: UID, said: UID, 
     uid = said.encode() + bytes(len(said) % 2)
     content = _said_to_be(true, b"\2\0\x10\0UI" + len(uid).to_bytes(2, "little") + uid)
     assert _verdict(content, tmp_path) == "dicom_unreadable"
+    with pytest.raises(Refused, match=r"\(0002,0010\) says that it is|a transfer syntax \(0002,0010\) that is none"):
+        read_headers(tmp_path / "file")
 
 
 @pytest.mark.parametrize("syntax", SYNTAXES[:3], ids=lambda uid: uid.name)
