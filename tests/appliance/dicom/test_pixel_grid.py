@@ -15,9 +15,14 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
+from lungstage.appliance.contract.errors import Refused
+from lungstage.appliance.dicom.cases import assemble
 from lungstage.appliance.dicom.pixel_grid import laid_on
 from lungstage.appliance.dicom.region import Region, SegmentFrame
-from tests.appliance.dicom.test_bad_input import code_of, measured
+from lungstage.appliance.model.roi_rule import ROI_RULE
+from lungstage.appliance.staging.one_shot import scan
+from lungstage.appliance.staging.pipeline import plan_measurement
+from tests.appliance.dicom.test_bad_input import SPEC, code_of, measured
 from tests.support.studies import Study, contour, contours_of, rtstruct_study, seg_study, square_mask
 
 ROWS, COLUMNS = 11, 14
@@ -204,3 +209,13 @@ def test_references_and_coordinates_that_disagree_are_said_to(tmp_path: Path) ->
     for part in ("6 contours", "3 mm", "--match-by-geometry"):
         assert part in message
     assert measured(tmp_path, match_by_geometry=True)["roi"]["voxels"] == square_mask().sum()
+
+
+def test_a_made_up_frame_of_reference_can_be_forbidden(tmp_path: Path) -> None:
+    study = seg_study()
+    _other_frame_of_reference(study)
+    (case,) = assemble(scan([study.write(tmp_path)]).headers)
+    with pytest.raises(Refused) as refused:
+        plan_measurement(case, ROI_RULE, SPEC, settled=True, strict_frame_of_reference=True)
+    assert refused.value.reason.code == "frame_of_reference_mismatch"
+    assert "strict_frame_of_reference" in refused.value.reason.message

@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
 from lungstage.appliance.contract.errors import Held, Refused
+from lungstage.appliance.contract.spec import ExtractionSpec
 from lungstage.appliance.dicom.cases import assemble
 from lungstage.appliance.model.roi_rule import ROI_RULE
 from lungstage.appliance.staging.one_shot import scan
@@ -222,6 +223,18 @@ def test_references_tell_two_acquisitions_of_one_series_apart(
     both = measured(study.write(tmp_path / "two"))
     assert both["features"] == whole["features"]
     assert both["warnings"] == whole["warnings"]
+
+
+@pytest.mark.parametrize(("spec", "elements"), [(RESAMPLED, {"AcquisitionNumber": 2}), (SPEC, {"InstanceNumber": 99})])
+def test_the_named_ones_are_taken_where_both_are_listed(
+    spec: ExtractionSpec, elements: dict[str, object], tmp_path: Path
+) -> None:
+    """In the margin those like them are taken; where nothing tells them apart, only what is named can be."""
+    study = rtstruct_study()
+    whole = measured(study.write(tmp_path / "one"), spec)
+    study.slices += _second_acquisition(study, **elements)
+    list_series(study.rois[0], listing(study.slices[0].SeriesInstanceUID, study.slices))
+    assert measured(study.write(tmp_path / "two"), spec)["features"] == whole["features"]
 
 
 @pytest.mark.parametrize(("elements", "said"), TELLING.values(), ids=TELLING)
