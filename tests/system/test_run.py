@@ -299,7 +299,7 @@ def test_a_bundle_is_exchanged_while_studies_come(tmp_path: Path, tolerant_bundl
     assert f"bundle={old_digest} former={new_digest}" in events[2]
     assert "Traceback" not in "".join(log)
     assert not [process for process in children if process.is_running()]
-    assert not list((tmp_path / "state").glob("rehearsal-*"))
+    assert not list((tmp_path / "state" / "scratch").glob("*"))
 
 
 def test_where_a_key_is_trusted_every_command_asks_for_its_signature(tmp_path: Path, tolerant_bundle: Path) -> None:
