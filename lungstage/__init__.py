@@ -159,7 +159,7 @@ def stage(
     Unavailable, OSError
         A path does not exist, or cannot be read or written to.
     ValueError
-        `prevalence` is none.
+        `prevalence` does not lie between 0 and 1.
 
     Examples
     --------

@@ -1,1 +1,6 @@
 """From loose DICOM files to a proven series, a region of interest and the slices to measure."""
+
+__all__ = [
+    "cases", "charset", "choice", "coded", "completeness", "files", "geometry", "header", "identity", "instance",
+    "jpeg_lossless", "linking", "multiframe", "names", "raster", "region", "roi", "series",
+]  # fmt: skip

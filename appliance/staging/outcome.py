@@ -84,6 +84,8 @@ class MeasuredCase:
         Name of the region of interest.
     voxels, volume_mm3
         How many voxels of the original slices it has, and their volume.
+    others
+        Names of the other regions that could have been meant.
     warnings
         Plain sentences.
     seconds
@@ -94,6 +96,7 @@ class MeasuredCase:
     roi: str
     voxels: int
     volume_mm3: float
+    others: tuple[str, ...]
     warnings: tuple[str, ...]
     seconds: dict[str, float]
 
@@ -118,6 +121,7 @@ class MeasuredCase:
             "roi": outcome["roi"]["name"],
             "voxels": outcome["roi"]["voxels"],
             "volume_mm3": outcome["roi"]["volume_mm3"],
+            "others": tuple(other["name"] for other in outcome["roi"]["others"]),
             "warnings": tuple(outcome["warnings"]),
             "seconds": {step: seconds for step, seconds in outcome["seconds"].items() if seconds is not None},
         }

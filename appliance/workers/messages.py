@@ -64,10 +64,16 @@ class _Domain(TypedDict):
     outside: list[Text]
 
 
+class _OtherRoi(TypedDict):
+    number: int
+    name: Text
+
+
 class _Roi(TypedDict):
     name: Text
     voxels: Annotated[int, Field(ge=0)]
     volume_mm3: Finite
+    others: list[_OtherRoi]
 
 
 class _Endpoint(TypedDict):
@@ -83,6 +89,7 @@ class Outcome(TypedDict):
     reason: None
     stage: Text | None
     probability_advanced: Share | None
+    endpoint: _Endpoint | None
     contributions: dict[Text, Finite]
     features: dict[Text, Finite | None]
     domain: _Domain
@@ -90,7 +97,6 @@ class Outcome(TypedDict):
     sr: None
     warnings: list[Text]
     seconds: dict[Text, Finite | None]
-    endpoint: _Endpoint | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from lungstage.appliance.state.audit import Audit
 from lungstage.appliance.state.claims import Claims
 from lungstage.appliance.state.database import Database
 from lungstage.appliance.state.ledger import Ledger
+from lungstage.appliance.state.secret import identity_key
 from tests.support.fake_steps import BUNDLE, FakeSteps
 
 TIMERS = {"settle_seconds": 0.05, "poll_seconds": 0.02, "case_settle_seconds": 0.3, "report_after_seconds": 0.6}
@@ -95,6 +96,8 @@ KILLS: dict[str, Callable[[], None]] = {
 
 def main() -> None:
     folder = Path(sys.argv[1])
+    (folder / "state").mkdir(exist_ok=True)
+    identity_key(folder / "state")  # whose making is none of the moments
     if len(sys.argv) > 2:
         KILLS[sys.argv[2]]()
     paths = {"inbox": folder / "inbox", "outbox": folder / "outbox", "bundle": folder, "state": folder / "state"}

@@ -16,6 +16,7 @@ import pydicom
 import pytest
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
+from pydicom.sr.codedict import codes
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RTStructureSetStorage
 
 from lungstage.appliance.contract.spec import DomainAssessment, FeatureVector, Stage, StagingResult
@@ -109,6 +110,7 @@ def made_up_context(sources: tuple[Dataset, ...], **changes: Any) -> ReportConte
         "sources": sources,
         "mask": ellipsoid((len(sources), sources[0].Rows, sources[0].Columns)),
         "roi_name": "GTV-1",
+        "sites": (codes.SCT.Lung,),
         "segmentation": None,
         "roi_source": RoiSource(RTStructureSetStorage, "1.2.3.6.1", "1.2.3.6", "1.2.3.1"),
         "features": FeatureVector(FEATURES, values),

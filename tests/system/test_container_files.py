@@ -12,6 +12,7 @@ import pytest
 import typer.main
 from ruamel.yaml import YAML
 
+from lungstage.appliance import __version__
 from lungstage.appliance.cli.main import app
 from tests.conftest import ROOT
 
@@ -109,10 +110,10 @@ class TestDockerfile:
             assert "--mount=type=secret,id=pip_conf,target=/etc/pip.conf" in run
             assert "--mount=type=secret,id=ca_bundle" in run
 
-    def test_labels_name_version_and_purpose(self, project: dict[str, Any]) -> None:
+    def test_labels_name_version_and_purpose(self) -> None:
         (labels,) = _runtime("LABEL")
         assert "Research use only" in labels
-        assert f"VERSION={project['version']}" in _runtime("ARG")
+        assert f"VERSION={__version__}" in _runtime("ARG")
 
     def test_no_address_is_wired_in(self) -> None:
         for name in ("Dockerfile", "compose.yaml", ".dockerignore", ".hadolint.yaml"):
@@ -142,8 +143,8 @@ class TestCompose:
         assert service["stop_grace_period"] == "2m"
         assert service["restart"] == "unless-stopped"
 
-    def test_image_bears_the_release(self, service: dict[str, Any], project: dict[str, Any]) -> None:
-        assert service["image"] == f"lungstage:{project['version']}"
+    def test_image_bears_the_release(self, service: dict[str, Any]) -> None:
+        assert service["image"] == f"lungstage:{__version__}"
 
     def test_health_check_is_the_images_own(self, service: dict[str, Any]) -> None:
         check = service["healthcheck"]

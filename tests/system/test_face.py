@@ -21,10 +21,12 @@ from typer.testing import CliRunner
 import lungstage
 from lungstage.appliance.cli.main import app
 from lungstage.appliance.contract.errors import Reason, ReasonCode
-from lungstage.appliance.contract.spec import DomainAssessment, Endpoint, Stage, StagingResult
+from lungstage.appliance.contract.plain import Form
+from lungstage.appliance.contract.spec import STAGE_GROUP, DomainAssessment, Endpoint, Stage, StagingResult
 from lungstage.appliance.radiomics import parameters
 from lungstage.appliance.staging import phantom
 from lungstage.appliance.staging.outcome import STEPS, outcome
+from lungstage.appliance.workers.messages import Outcome
 from lungstage.training.selection import elimination
 
 KEYS = {
@@ -130,7 +132,8 @@ def test_measuring_is_what_the_command_does(study: Path, tmp_path: Path) -> None
     assert printed["status"] == "measured"
     assert measured.features == printed["features"]
     assert list(measured.features) == list(printed["features"])
-    assert printed["roi"] == {"name": measured.roi, "voxels": measured.voxels, "volume_mm3": measured.volume_mm3}
+    facts = {"name": measured.roi, "voxels": measured.voxels, "volume_mm3": measured.volume_mm3}
+    assert printed["roi"] == facts | {"others": [*measured.others]}
     assert measured.warnings == tuple(printed["warnings"])
     assert {"read", "resample", "radiomics", "total"} <= measured.seconds.keys() <= {*STEPS}
     assert all(seconds > 0 for seconds in measured.seconds.values())
@@ -271,6 +274,17 @@ def test_what_is_no_bundles_name_is_not_one(name: str, tmp_path: Path, monkeypat
 
 
 # --- the keys ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("endpoint", [STAGE_GROUP, Endpoint("two-year survival", "alive", "dead")])
+def test_a_worker_can_tell_the_daemon_what_is_staged(endpoint: Endpoint, study: Path, tmp_path: Path) -> None:
+    """The keys are those that the daemon believes a worker."""
+    printed = command("stage", study, "--bundle", "lung1-stage", "--out", tmp_path)
+    domain = DomainAssessment(1.5, 0.5, ())
+    answered = outcome(status="staged", result=StagingResult(Stage.EARLY, 0.25, {"a": 0.5}, domain), endpoint=endpoint)
+    told = {**answered, **{key: printed[key] for key in ("roi", "features", "warnings", "seconds")}}
+    form: Form[Any] = Form(Outcome)
+    assert form.decode(form.encode(told)) == told
 
 
 def test_every_key_is_always_there(study: Path, tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ def _nothing(study: Study) -> Study:
 
 # Name: a study, what is changed in it, the end that it comes to.
 STUDIES: dict[str, tuple[Callable[[], Study], Callable[[Study], Study], str]] = {
-    "contours": (lambda: rtstruct_study(names=(f"GTV {MARK}",)), _nothing, "delivered"),
+    "contours": (lambda: rtstruct_study(names=("GTV-1", f"GTV {MARK}")), _nothing, "delivered"),
     "segment": (seg_study, _nothing, "delivered"),
     "names": (lambda: rtstruct_study(names=("A", "B")), lambda s: _roi_names(s, f"{MARK} Doe", "Heart"),
               "roi_not_found"),
@@ -181,8 +181,8 @@ STUDIES: dict[str, tuple[Callable[[], Study], Callable[[Study], Study], str]] = 
     "modality": (rtstruct_study, _term("Modality"), "not_ct"),
     "missing slice": (rtstruct_study, _missing_slice, "slices_missing"),
     "no series": (rtstruct_study, _names_no_series, "ct_missing"),
-    "coordinates": (lambda: rtstruct_study(names=(f"GTV {MARK}",)), _coordinates_in_words, "roi_unreadable"),
-    "points": (lambda: rtstruct_study(names=(f"GTV {MARK}",)), _points_in_words, "roi_unreadable"),
+    "coordinates": (rtstruct_study, _coordinates_in_words, "roi_unreadable"),
+    "points": (rtstruct_study, _points_in_words, "roi_unreadable"),
 }  # fmt: skip
 
 

@@ -1,1 +1,3 @@
 """What a run found, for people: the HTML page with its figures and checklists, and the tables on the terminal."""
+
+__all__ = ["report", "summary"]

@@ -243,7 +243,7 @@ def test_a_job_that_waits_tells_of_files_beside_it_that_cannot_be_read(house: Ho
     (house.inbox / "b").mkdir()
     (house.inbox / "b" / "other.dcm").write_text("CT 1.6 1 ")
     house.run(6)
-    (job,) = house.ledger.jobs()
+    job = house.job()
     assert job.state is JobState.HELD
     assert job.reason is not None
     assert job.reason.message == (

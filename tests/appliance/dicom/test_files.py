@@ -160,3 +160,43 @@ def test_a_scout_whose_image_type_is_one_word_is_none_of_the_slices(syntax: UID,
     assert isinstance(header, ImageHeader)
     assert header.image_type == ("LOCALIZER",)
     assert not header.is_ct_slice
+
+
+def test_one_shot_names_file_and_element_and_counts_the_others(tmp_path: Path) -> None:
+    folder = rtstruct_study().write(tmp_path)
+    for k, name in enumerate(("0003", "0004", "0005", "0006")):
+        content = (folder / name).read_bytes()
+        tag = b"(\0\x52\x10DS" if k < 3 else b"(\0\x53\x10DS"
+        (folder / name).write_bytes(content.replace(tag, tag[:4] + b"D?", 1))
+    (folder / "0003").rename(folder / "0003\x1b[2J")
+    outcome = measured(folder)
+    assert (outcome["status"], outcome["reason"]["code"]) == ("refused", "dicom_unreadable")
+    sentence = outcome["reason"]["message"]
+    assert sentence.startswith(
+        "The file '0003\N{REPLACEMENT CHARACTER}[2J' cannot be read: Element (0028,1052) of this DICOM file has no "
+        "known Value Representation. 2 more file(s) have the same fault, 1 file(s) have other faults. "
+    )
+    assert sentence.endswith("are missing.")
+    assert outcome["warnings"][0].startswith("4 file(s) were left out. The file '0003")
+
+
+def test_one_shot_says_so_where_there_is_nothing_else(tmp_path: Path) -> None:
+    folder = rtstruct_study().write(tmp_path)
+    for path in folder.iterdir():
+        path.write_bytes(path.read_bytes()[:-9])
+    sentence = measured(folder)["reason"]["message"]
+    assert sentence.startswith(
+        "The file '0000' cannot be read: This DICOM file is cut short within element (3006,0080)"
+    )
+    assert sentence.endswith("There is no other DICOM file.")
+
+
+def test_junk_beside_a_study_is_no_damaged_dicom(tmp_path: Path) -> None:
+    folder = rtstruct_study().write(tmp_path)
+    (folder / "._0001").write_bytes(b"\0\x05\x16\x07" + bytes(100))
+    (folder / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0" + bytes(600))
+    (folder / "empty").write_bytes(b"")
+    (folder / "VERSION").write_text("1")
+    outcome = measured(folder)
+    assert outcome["status"] == "measured"
+    assert outcome["warnings"][0] == "4 file(s) are not DICOM and were ignored."

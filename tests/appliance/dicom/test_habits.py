@@ -87,7 +87,7 @@ def test_a_study_of_all_habits_is_measured_as_the_clean_one(tmp_path: Path) -> N
     for kind in (rtstruct_study, seg_study):
         folder = kind().write(tmp_path / f"{kind.__name__}-clean")
         expected = measured(folder)
-        assert expected["status"] == "staged"
+        assert expected["status"] == "measured"
         for k, path in enumerate(sorted(folder.iterdir())):
             path.write_bytes(habits.HABITS[k % len(habits.HABITS)](habits.parts(path.read_bytes())).joined())
         assert measured(folder)["features"] == expected["features"]

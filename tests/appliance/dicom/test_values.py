@@ -75,7 +75,7 @@ def test_noise_in_the_directions_moves_no_feature(make: Callable[[], Study], tmp
         return measured(study.write(tmp_path / folder), spec)
 
     clean, noisy = outcome("clean", np.zeros(6)), outcome("noisy", noise)
-    assert clean["status"] == "staged"
+    assert clean["status"] == "measured"
     assert noisy["features"] == clean["features"]
 
 

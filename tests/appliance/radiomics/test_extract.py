@@ -233,7 +233,7 @@ def test_native_equals_stock_on_the_whole_series(patient: str, shared_data: Path
     folder, options = PATIENTS[patient]
     saving = Options(options.roi_name, options.match_by_geometry, tmp_path)
     ours = measure_paths([shared_data / folder], ROI_RULE, ALL, saving)
-    assert ours["status"] == "staged", ours["reason"]
+    assert ours["status"] == "measured", ours["reason"]
     image = _whole_series(shared_data / folder)
     label = _on_whole_series(image, sitk.ReadImage(str(tmp_path / "mask.nii.gz")))
     assert_equal(ours["features"], stock(image, label, ALL))

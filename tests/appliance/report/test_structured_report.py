@@ -536,7 +536,9 @@ def written(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
     else:
         sources = generated_sources(orientation=OBLIQUE) if kind == "oblique" else generated_sources()
         sources[0].save_as(tmp_path / "ct.dcm", enforce_file_format=True)
-    context = made_up_context(sources, **({"features": _with_nan()} if kind == "failed" else {}))
+    # "failed" has every exception: also a source that says neither what the region is nor where it lies.
+    bare = {"features": _with_nan(), "finding": None, "sites": (), "others": ((2, "GTV-2"),)}
+    context = made_up_context(sources, **(bare if kind == "failed" else {}))
     if kind == "survival":
         shares = context.result.contributions | {"age": 0.5, "sex": 0.0, "histology": -0.25}
         context = _with(context, endpoint=SURVIVAL, covariates=COVARIATES, prevalence=0.2, contributions=shares)

@@ -192,9 +192,10 @@ SETTING, PHANTOM = (
     WritePhantom(Path("/state/c"), "name"),
 )
 OUTCOME: Any = {
-    "status": "staged", "reason": None, "stage": "early", "probability_advanced": 0.25, "contributions": {"a": -0.5},
-    "features": {"a": 1.5, "b": None}, "domain": {"distance": 1.0, "outside": ["a"]},
-    "roi": {"name": "GTV", "voxels": 5, "volume_mm3": 2.5}, "sr": None, "warnings": ["w"], "seconds": {"total": 1.0},
+    "status": "staged", "reason": None, "stage": "early", "probability_advanced": 0.25, "endpoint": None,
+    "contributions": {"a": -0.5}, "features": {"a": 1.5, "b": None}, "domain": {"distance": 1.0, "outside": ["a"]},
+    "roi": {"name": "GTV", "voxels": 5, "volume_mm3": 2.5, "others": [{"number": 2, "name": "GTVn"}]},
+    "sr": None, "warnings": ["w"], "seconds": {"total": 1.0},
 }  # fmt: skip
 ANSWER = Answer(OUTCOME, (Document("SEG-1.2.dcm", "1.2", "1.9", b"\0"), Document("SR-1.3.dcm", "1.3", "1.9", b"\xff")))
 SURVIVAL: Any = {"name": "death", "answer": "low risk", "probability": 0.25}

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 from pydicom import Dataset
+from pydicom.sr.codedict import codes
 from pydicom.uid import EnhancedCTImageStorage, SegmentationStorage
 
 from lungstage.appliance.contract.case import KnownCovariates, Predecessor
@@ -69,6 +70,9 @@ _OTHER: Final[dict[str, Any]] = {
     "software_version": "0.2.0",
     "warnings": ("Another warning.", "And a second one."),
     "predecessor": Predecessor("1.2.3", "1.2.3.88", "1.2.3.88.1"),
+    "finding": codes.SCT.NeoplasmPrimary,
+    "sites": (codes.SCT.UpperLobeOfLung,),
+    "others": ((2, "GTV-2"),),
 }
 
 
@@ -84,7 +88,8 @@ def _rich(sources: tuple[Dataset, ...]) -> ReportContext:
 def _bare(sources: tuple[Dataset, ...]) -> ReportContext:
     """Nothing that need not be there: a region from a SEG, and no warning."""
     made = made_up_context(sources, warnings=(), segmentation=SegmentReference(SegmentationStorage, "1.2.3.6.1", 2))
-    return replace(made, result=replace(made.result, domain=replace(made.result.domain, outside=())))
+    result = replace(made.result, domain=replace(made.result.domain, outside=()))
+    return replace(made, result=result, finding=None, sites=())
 
 
 def _other_source() -> tuple[Dataset, ...]:
@@ -142,8 +147,9 @@ _MAKERS: Final[dict[str, Callable[[], ReportContext]]] = {
 def document(kind: Kind, name: str) -> Dataset:
     """A document of one of the contexts, as every other reader gets it."""
     made = _MAKERS[name]()
-    if kind == "SEG":
-        return reread(build_segmentation(made))
+    if kind == "SEG":  # written for contours alone, which do not say what they are of or where
+        contours = replace(made, finding=codes.SCT.Neoplasm, sites=made.sites and (codes.SCT.Lung,))
+        return reread(build_segmentation(contours))
     reference = made.segmentation
     if reference is None:
         segmentation = build_segmentation(made)

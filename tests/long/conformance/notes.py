@@ -48,6 +48,7 @@ SEG = _COMMON | {
     f"{_FRAMES}.FrameContentSequence.DimensionIndexValues": "1, and the frame's number",
     f"{_FRAMES}.PlanePositionSequence.ImagePositionPatient": "of the slice",
     "SourceImageSequence": "slices of the reference volume",
+    "SegmentSequence.AnatomicRegionSequence": "where the bundle's intended use names the lung",
     "SegmentSequence.SegmentLabel": "ROI Name, cut to what a Long String holds",
     "SegmentSequence.SegmentDescription": "names the RTSTRUCT that the contours are from",
     "SegmentSequence.SegmentationAlgorithmIdentificationSequence.AlgorithmVersion": _VERSION,
@@ -68,6 +69,8 @@ TREE = {
     "111001": "name of the bundle",
     "111003": "version of the bundle",
     "111002": "SHA-256 of the manifest; extraction settings, prevalence, covariates, engine as key=value",
+    "121071": "Segmented Property Type of the SEG; Neoplasm for contours",
+    "363698007": "Anatomic Region of the SEG; else Lung, where the bundle's intended use names the lung",
     "PADVANCED": "at the prevalence that the notices name",
     "CONTRIBUTION": "in units of the logit",
     "FEATURE": "PyRadiomics' name; for a clinical input the concept is COVARIATE",
@@ -81,5 +84,5 @@ TREE = {
     "42798000": "of the region on the key slice, by voxels",
     "111030": "closed POLYLINE along the voxels' sides, of the largest part on the slice with most voxels",
     "NOTICE": "of research use, cohort, prevalence, covariates, intended use, licence, and the model's limits",
-    "WARNING": "of the appliance: loss, matching by position, parts, features outside the training range, and so on",
+    "WARNING": "of the appliance: loss, matching by position, parts, other tumours beside it, features outside the training range, and so on",
 }  # fmt: skip

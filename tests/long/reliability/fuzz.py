@@ -39,8 +39,12 @@ from tests.long.reliability.corpus import Files, generated_studies, real_files, 
 from tests.long.reliability.elements import LARGE, STUDY_MUTATORS, Changes, roi_of
 from tests.long.reliability.mutations import BYTE_MUTATORS, Chance
 from tests.long.reliability.strict import Contradiction, read
+from tests.support import habits
 
-KINDS = {"file, bytes": 50, "study, bytes": 23, "study, elements": 25, "real study": 1.9, "large": 0.1}
+KINDS = {
+    "file, bytes": 47, "study, habits": 3, "study, bytes": 23, "study, elements": 25, "real study": 1.9, "large": 0.1,
+}  # fmt: skip
+_NOT_PLAIN = ("contours, implicit", "contours, JPEG-LS")  # which habits.parts cannot take apart
 _PARENT_BYTES = 2 * 1024**3  # of this process, that stands for the daemon; what is beyond is a claim that did not hold
 _CREATED = datetime(2026, 1, 1, tzinfo=UTC)
 _NUMERIC_VALUE, _FLOATING_VALUE, _CONTENT, _MEASURED = 0x0040A30A, 0x0040A161, 0x0040A730, 0x0040A300
@@ -110,6 +114,9 @@ class Source:
         studies = self._real if kind == "real study" and self._real else self._studies
         name = chance.choice(list(studies))
         files = studies[name]
+        if kind == "study, habits":
+            name = chance.choice([name for name in self._studies if name not in _NOT_PLAIN])
+            return name, *self._habits(self._studies[name], chance)
         if kind == "large":
             mutators = [chance.choice(LARGE)]
         elif kind == "study, bytes" or (kind == "real study" and chance.random() < 0.7):
@@ -123,6 +130,17 @@ class Source:
             changes.update(done)
             now = {k: v for k, v in (now | done).items() if v is not None}
         return name, tuple(m.__name__ for m in mutators), changes
+
+    def _habits(self, files: Files, chance: Chance) -> tuple[tuple[str, ...], Changes]:
+        """Every file of a study, or one, with one habit of its writer's, or two."""
+        chosen = chance.sample(habits.HABITS, chance.choice((1, 1, 2)))
+        changes: Changes = {}
+        for name in files if chance.random() < 0.5 else [chance.choice(list(files))]:
+            file = habits.parts(files[name])
+            for habit in chosen:
+                file = habit(file)
+            changes[name] = file.joined()
+        return tuple(habit.__name__ for habit in chosen), changes
 
     def _bytes(self, files: Files, victims: Sequence[str], chance: Chance) -> tuple[tuple[str, ...], Changes]:
         changes: Changes = {}
@@ -268,6 +286,10 @@ class Fuzzer:
                         stopped = reason
                 else:
                     verdicts.append(self._judge(clean, fingerprint, answer, contents))
+            if one.kind == "study, habits" and verdicts != ["staged, as if sound"] and len(one.mutators) == 1:
+                raise WrongError(f"a habit is not read as the sound study: {verdicts or stopped}")
+            if one.kind == "study, habits" and any(verdict != "staged, as if sound" for verdict in verdicts):
+                raise WrongError(f"habits give a third thing: {verdicts}")
             if verdicts:
                 return verdicts[0]
             if stopped is not None:

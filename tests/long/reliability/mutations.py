@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tests.long.reliability.strict import LONG, SHORT
+from tests.support.habits import HABITS, parts
 
 Chance = random.Random
 ByteMutator = Callable[[bytes, Chance, Sequence[bytes]], bytes]
@@ -239,8 +240,13 @@ class _Always(random.Random):
         return self._chosen
 
 
+def take_a_habit(content: bytes, chance: Chance, _: Sequence[bytes]) -> bytes:
+    """What writers do that can still be read for sure, before or after some damage."""
+    return chance.choice(HABITS)(parts(content)).joined()
+
+
 BYTE_MUTATORS: tuple[ByteMutator, ...] = (
     flip_bits, flip_bits, change_bytes, cut, append, splice, drop_piece, lie_about_length, lie_about_length,
     change_value, change_value, change_value, change_vr, double_element, swap_elements, break_items, break_items,
-    nest, lie_about_syntax, deflate,
+    nest, lie_about_syntax, deflate, take_a_habit, take_a_habit,
 )  # fmt: skip

@@ -97,7 +97,7 @@ def _pixels(syntax: str, dataset: Dataset) -> npt.NDArray[Any]:
     if syntax in _NATIVE:
         value = dataset.raw(PIXEL_DATA)
         size = rows * columns * kind.itemsize
-        if len(value) not in (size, size + size % 2):
+        if not _is_all(value, size, min(rows, columns) * kind.itemsize):
             raise Contradiction("there are more or fewer pixels than rows times columns")
         words = np.frombuffer(value[:size], dtype=kind).reshape(rows, columns).astype(np.int64)
     else:
@@ -110,6 +110,12 @@ def _pixels(syntax: str, dataset: Dataset) -> npt.NDArray[Any]:
             raise Contradiction("another matrix was compressed")
     words &= (1 << stored) - 1
     return np.where(words >> (stored - 1) & signed == 1, words - (1 << stored), words)
+
+
+def _is_all(value: bytes, size: int, limit: int) -> bool:
+    """Whether pixels are all there, and followed by a pad or by fewer zeros than one row and one column take."""
+    excess = len(value) - size
+    return 0 <= excess <= size % 2 or (0 < excess < limit and not any(value[size:]))
 
 
 def _by_gdcm(syntax: str, stream: bytes, encoding: tuple[int, ...]) -> npt.NDArray[Any]:
@@ -157,11 +163,22 @@ def _slice(syntax: str, dataset: Dataset) -> Slice:
         series=dataset.uid(0x0020000E),
         identity=(dataset.text(0x00100020), dataset.uid(0x0020000D), dataset.text(0x00200052)),
         position=np.array(dataset.decimals(0x00200032, 3)),
-        orientation=np.array(dataset.decimals(0x00200037, 6)).reshape(2, 3),
+        orientation=_clean(dataset.decimals(0x00200037, 6)),
         spacing=tuple(dataset.decimals(0x00280030, 2)),  # type: ignore[arg-type]
         declared=(*_optional(dataset, 0x00180088), *_optional(dataset, 0x00180050)),
         hu=hu,
     )
+
+
+def _clean(cosines: Sequence[float]) -> Floats:
+    """Directions without the noise of their last digits: the patient's axes, or else a rotation's columns."""
+    axes = np.array(cosines).reshape(2, 3)
+    if not np.allclose(axes @ axes.T, np.eye(2), rtol=0, atol=1e-4):
+        return axes
+    if np.allclose(axes, axes.round(), rtol=0, atol=1e-4):
+        return axes.round() + 0.0
+    q, r = np.linalg.qr(axes.T)
+    return np.asarray((q * np.sign(np.diag(r))).T)
 
 
 def _optional(dataset: Dataset, tag: int) -> list[float]:
@@ -197,9 +214,11 @@ def _by_frame(syntax: str, whole: Dataset, count: int) -> list[Element]:
         fragments = whole[PIXEL_DATA].fragments if PIXEL_DATA in whole else []
         return [Element("OB", fragments=[fragment]) for fragment in fragments]
     value = whole.raw(PIXEL_DATA)
-    if count < 1 or len(value) % count:
+    rows, columns, bits = (whole.integer(tag) for tag in (0x00280010, 0x00280011, 0x00280100))
+    size = rows * columns * bits // 8
+    limit = min(rows, columns) * bits // 8 if count == 1 or size % 4 == 0 else 0
+    if count < 1 or not size or not _is_all(value, size * count, limit):
         return []
-    size = len(value) // count
     return [Element("OW", value[k * size : (k + 1) * size]) for k in range(count)]
 
 
@@ -330,7 +349,9 @@ def _from_segment(content: bytes, dataset: Dataset, name: str, stack: _Stack) ->
     if dataset.integer(0x00280100) == 1:
         bits = np.unpackbits(bits, bitorder="little")
     size = rows * columns * count
-    if not size <= len(bits) < size + 16:
+    allocated = dataset.integer(0x00280100)
+    limit = min(rows, columns) * allocated // 8 if count == 1 or rows * columns * allocated % 32 == 0 else 0
+    if not _is_all(value, -(-size * allocated // 8), limit):
         raise Contradiction("there are more or fewer pixels than frames")
     frames = bits[:size].reshape(count, rows, columns)
     planes: dict[int, npt.NDArray[np.bool_]] = {}

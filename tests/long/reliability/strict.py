@@ -1,15 +1,21 @@
 """A second reader of DICOM, which shares no code with the first: it believes nothing that contradicts itself.
 
-It takes a file by the letter of PS3.5: tags ascend, every length is that of what it counts, numbers hold only the
-characters that their Value Representation allows. What a library reads leniently, this one refuses, so whatever the
+It takes a file by the letter of PS3.5: no tag is there twice, every length is that of what it counts, numbers hold only
+the characters that their Value Representation allows. What a library reads leniently, this one refuses, so whatever the
 appliance says of a damaged file can be held against what the file undoubtedly says.
+
+The habits that can be taken for nothing else it reads: no preamble or no meta information, unsorted tags, delimiters
+with a length or behind the last element, private elements of no known representation, implicit items in explicit files,
+text under another representation of text and numbers under another of numbers.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pydicom.datadict import dictionary_VR  # a table of the standard, and nothing else of pydicom
@@ -18,6 +24,8 @@ LONG = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "U
 SHORT = frozenset({"AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "LT"}) | {
     "PN", "SH", "SL", "SS", "ST", "TM", "UI", "UL", "US",
 }  # fmt: skip
+TEXT = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT"})
+_NUMBERS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "UV": "Q", "SV": "q", "FL": "f", "FD": "d"}
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END, PIXEL_DATA = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD, 0x7FE00010
 _DECIMAL = re.compile(rb" *[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)? *")
@@ -25,7 +33,8 @@ _INTEGER = re.compile(rb" *[+-]?[0-9]{1,11} *")
 _UID = re.compile(rb"[0-9.]{1,64}\0?")
 _MAX_INFLATED = 64 * 1024 * 1024
 
-IMPLICIT, BIG, DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
+IMPLICIT, EXPLICIT, BIG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
+DEFLATED = "1.2.840.10008.1.2.1.99"
 
 
 class Contradiction(Exception):
@@ -55,18 +64,31 @@ class Dataset(dict[int, Element]):
             raise Contradiction(f"{tag:08x} has the VR {element.vr}")
         return element.value
 
+    def characters(self, tag: int) -> bytes:
+        """Value of an element that must be text."""
+        if tag in self and self[tag].vr not in TEXT and self[tag].value:
+            raise Contradiction(f"{tag:08x} has the VR {self[tag].vr}")
+        return self.raw(tag)
+
     def text(self, tag: int) -> str:
-        return self.raw(tag).decode("latin-1").strip(" \0")
+        return self.characters(tag).decode("latin-1").strip(" \0")
 
     def uid(self, tag: int) -> str:
-        value = self.raw(tag)
+        value = self.characters(tag).rstrip(b" ")
         if not _UID.fullmatch(value):
             raise Contradiction(f"{tag:08x} is no UID")
         return value.rstrip(b"\0").decode()
 
     def decimals(self, tag: int, count: int | None = None) -> list[float]:
         """Numbers of a DS; `count` of them, where that is given."""
-        self._expect(tag, "DS")
+        if tag not in self:
+            raise Contradiction(f"{tag:08x} is missing")
+        if self[tag].vr in _NUMBERS:
+            numbers = [float(number) for number in self._unpacked(tag)]
+            if not all(map(math.isfinite, numbers)) or (count is not None and len(numbers) != count):
+                raise Contradiction(f"{tag:08x} is not {count} numbers")
+            return numbers
+        self.characters(tag)
         parts = self.raw(tag).rstrip(b"\0").split(b"\\")
         if not all(_DECIMAL.fullmatch(part) for part in parts) or (count is not None and len(parts) != count):
             raise Contradiction(f"{tag:08x} is not made of {count} decimal strings")
@@ -82,15 +104,24 @@ class Dataset(dict[int, Element]):
         element = self.get(tag)
         if element is None:
             raise Contradiction(f"{tag:08x} is missing")
-        if dictionary_VR(tag) == "US":
-            self._expect(tag, "US")
-            if len(element.value) != 2:
-                raise Contradiction(f"{tag:08x} is not one US")
-            return int(struct.unpack(self.order + "H", element.value)[0])
-        self._expect(tag, "IS")
-        if not _INTEGER.fullmatch(element.value.rstrip(b"\0")):
-            raise Contradiction(f"{tag:08x} is no integer string")
-        return int(element.value.rstrip(b"\0"))
+        if element.vr in _NUMBERS:
+            numbers = self._unpacked(tag)
+        elif _INTEGER.fullmatch(self.characters(tag).rstrip(b"\0")):
+            numbers = [int(element.value.rstrip(b"\0"))]
+        else:
+            numbers = self.decimals(tag, 1)
+        if len(numbers) != 1 or not math.isfinite(numbers[0]) or numbers[0] != int(numbers[0]):
+            raise Contradiction(f"{tag:08x} is not one whole number")
+        if dictionary_VR(tag) == "US" and not 0 <= numbers[0] < 65536:
+            raise Contradiction(f"{tag:08x} is out of range")
+        return int(numbers[0])
+
+    def _unpacked(self, tag: int) -> Sequence[float]:
+        form, value = _NUMBERS[self[tag].vr], self[tag].value
+        size = struct.calcsize(form)
+        if len(value) % size:
+            raise Contradiction(f"{tag:08x} is no row of numbers")
+        return struct.unpack(f"{self.order}{len(value) // size}{form}", value)
 
     def items(self, tag: int) -> list[Dataset]:  # type: ignore[override]  # never asked for all elements
         element = self.get(tag)
@@ -117,20 +148,47 @@ class _Reader:
             raise Contradiction("sequences in sequences without end")
         found = Dataset()
         found.order = self.order
-        last = -1
+        closed = False  # whether the last element was a sequence that its length ended
         while at < end:
             tag = self._tag(at, end)
-            if open_ended and tag == _ITEM_END:
-                if self._length(at + 4, end) != 0:
-                    raise Contradiction("an item's end has a length")
+            if open_ended and tag == _ITEM_END and self._length(at + 4, end) != _UNDEFINED:
                 return found, at + 8
-            if tag <= last or tag >> 16 == 0xFFFE:
-                raise Contradiction("tags do not ascend")
-            last = tag
+            if tag >> 16 == 0xFFFE or tag == 0:
+                if depth == 0 and (tag == 0 or self._may_be_stray(found, tag, closed)) and self._is_over(tag, at):
+                    return found, end
+                raise Contradiction("an item or its end where none can be")
+            if tag in found:
+                raise Contradiction("one tag twice")
+            if found and tag < max(found) and not (tag >> 16 & 1 or not tag & 0xFFFF or self._is_known(tag)):
+                raise Contradiction("an unknown tag out of order")
+            if depth == 0 and tag < 0x7FE00008 and found and max(found) >= 0x7FE00008:
+                raise Contradiction("an element behind the pixels")
+            begin = at
             found[tag], at = self._element(tag, at + 4, end, depth)
+            closed = found[tag].vr == "SQ" and self.content[begin + 4 : begin + 12].find(b"\xff\xff\xff\xff") < 0
         if open_ended:
             raise Contradiction("an item never ends")
         return found, at
+
+    @staticmethod
+    def _may_be_stray(found: Dataset, tag: int, closed: bool) -> bool:
+        return tag in (_ITEM_END, _SEQUENCE_END) and (PIXEL_DATA in found or (tag == _SEQUENCE_END and closed))
+
+    def _is_over(self, tag: int, at: int) -> bool:
+        """Whether a delimiter without a length, or nothing, is followed by padding alone."""
+        if any(self.content[at + 4 : at + 8]):
+            return False
+        rest = self.content[at + 8 :]
+        if rest[:4] == b"\xfc\xff\xfc\xff":
+            rest = rest[12:] if rest[4:6] == b"OB" else rest[8:]
+        return not any(rest)
+
+    @staticmethod
+    def _is_known(tag: int) -> bool:
+        try:
+            return bool(dictionary_VR(tag))
+        except KeyError:
+            return False
 
     def _element(self, tag: int, at: int, end: int, depth: int) -> tuple[Element, int]:
         if self.implicit:
@@ -145,12 +203,12 @@ class _Reader:
                     raise Contradiction("cut short")
                 length, at = struct.unpack_from(self.order + "H", self.content, at + 2)[0], at + 4
             else:
-                raise Contradiction(f"no VR is {vr!r}")
+                vr, length, at = self._of_no_known_vr(tag, vr, at, end)
         if vr == "SQ":
-            items, at = self._sequence(at, end, length, depth)
+            items, at = self._either_way(at, end, length, depth, implicit_first=self.implicit)
             return Element(vr, items=items), at
         if vr == "UN" and (length == _UNDEFINED or self._vr(tag) == "SQ"):  # written as implicit files are (6.2.2)
-            items, at = _Reader(self.content, implicit=True, order="<")._sequence(at, end, length, depth)
+            items, at = self._either_way(at, end, length, depth, implicit_first=True)
             return Element(self._vr(tag), items=items), at
         if length == _UNDEFINED:
             if tag != PIXEL_DATA:
@@ -163,6 +221,49 @@ class _Reader:
             vr = self._vr(tag)
         return Element(vr, self.content[at : at + length]), at + length
 
+    def _of_no_known_vr(self, tag: int, vr: str, at: int, end: int) -> tuple[str, int, int]:
+        """What its length must be, of two bytes or four, for another element to begin behind a private one."""
+        if not tag >> 16 & 1 and (vr not in ("\0\0", "  ", "??", "--") or not self._is_known(tag) or tag >= 0x7FE00008):
+            raise Contradiction(f"no VR is {vr!r}")
+        if at + 4 > end:
+            raise Contradiction("cut short")
+        short, long = (
+            struct.unpack_from(self.order + form, self.content, at + k)[0] for form, k in (("H", 2), ("I", 0))
+        )
+        tried = {(at + 4, short), (at + 4, long)}
+        if self.content[at + 2 : at + 4] == b"\0\0" and at + 8 <= end:
+            tried.add((at + 8, self._length(at + 4, end)))
+        sound = {(begin, length) for begin, length in tried if self._may_follow(tag, begin + length, end)}
+        if len({begin + length for begin, length in sound}) != 1:
+            raise Contradiction(f"no VR is {vr!r}, and nothing tells where it ends")
+        begin, length = min(sound)
+        return ("UN" if tag >> 16 & 1 else self._vr(tag)), length, begin
+
+    def _may_follow(self, tag: int, at: int, end: int) -> bool:
+        if at >= end or at + 8 > end:
+            return at == end
+        following = self._tag(at, end)
+        if following in (_ITEM_END, _SEQUENCE_END):
+            return True
+        named = self.content[at + 4 : at + 6].decode("latin-1") in LONG | SHORT
+        return following > tag and (named or (following >> 16 == tag >> 16 and bool(tag >> 16 & 1)))
+
+    def _either_way(
+        self, at: int, end: int, length: int, depth: int, *, implicit_first: bool
+    ) -> tuple[list[Dataset], int]:
+        """Read items as they should be written, and if they are not, as the other way has it."""
+        if self.implicit:
+            return self._sequence(at, end, length, depth)
+        ways = [_Reader(self.content, implicit=True, order=self.order), self]
+        first, second = ways if implicit_first else ways[::-1]
+        try:
+            return first._sequence(at, end, length, depth)
+        except Contradiction as fault:
+            try:
+                return second._sequence(at, end, length, depth)
+            except Contradiction:
+                raise fault from None
+
     def _sequence(self, at: int, end: int, length: int, depth: int) -> tuple[list[Dataset], int]:
         items: list[Dataset] = []
         stop = end if length == _UNDEFINED else at + length
@@ -171,7 +272,7 @@ class _Reader:
         while at < stop:
             tag, size = self._tag(at, stop), self._length(at + 4, stop)
             at += 8
-            if tag == _SEQUENCE_END and length == _UNDEFINED and size == 0:
+            if tag == _SEQUENCE_END and length == _UNDEFINED and size != _UNDEFINED:
                 return items, at
             if tag != _ITEM:
                 raise Contradiction("a sequence holds what is no item")
@@ -191,7 +292,7 @@ class _Reader:
         while True:
             tag, size = self._tag(at, end), self._length(at + 4, end)
             at += 8
-            if tag == _SEQUENCE_END and size == 0:
+            if tag == _SEQUENCE_END and size != _UNDEFINED:
                 return fragments[1:], at  # the first is the table of offsets
             if tag != _ITEM or at + size > end:
                 raise Contradiction("encapsulated pixels do not hold together")
@@ -226,15 +327,20 @@ def read(content: bytes) -> tuple[str, Dataset]:
     Contradiction
         Where any byte of it is not what it must be.
     """
-    if content[128:132] != b"DICM":
+    begin = 132 if content[128:132] == b"DICM" else 4 if content[:4] == b"DICM" else 0
+    if not begin and not (content[:2] == b"\2\0" or _guess(content)):
         raise Contradiction("not DICOM")
-    meta, at = _Reader(content, implicit=False, order="<"), 132
-    end = at
+    meta, end = _Reader(content, implicit=False, order="<"), begin
     while content[end : end + 2] == b"\x02\0":  # group 0002 alone is read so
         _, end = meta._element(meta._tag(end, len(content)), end + 4, len(content), 0)
-    header, at = meta.dataset(132, end, depth=0)
-    syntax = header.uid(0x00020010)
+    header, at = meta.dataset(begin, end, depth=0)
     body = content[at:]
+    seen = _guess(body)
+    syntax = header.uid(0x00020010) if header.raw(0x00020010) else seen
+    if not syntax.startswith("1.2.840.10008.1.2"):
+        raise Contradiction("no transfer syntax of DICOM's")
+    if seen and syntax != DEFLATED and seen != (syntax if syntax in (IMPLICIT, BIG) else EXPLICIT):
+        raise Contradiction("written otherwise than it says")
     if syntax == DEFLATED:
         try:
             body = zlib.decompressobj(-zlib.MAX_WBITS).decompress(body, _MAX_INFLATED)
@@ -242,4 +348,14 @@ def read(content: bytes) -> tuple[str, Dataset]:
             raise Contradiction("does not inflate") from error
     order = ">" if syntax == BIG else "<"
     dataset, _ = _Reader(body, syntax == IMPLICIT, order).dataset(0, len(body), depth=0)
+    for tag in [tag for tag in dataset if tag >> 16 == 2]:  # it belongs elsewhere
+        del dataset[tag]
     return syntax, dataset
+
+
+def _guess(body: bytes) -> str:
+    """How elements are written that begin with group 0008; empty where they do not."""
+    named = re.fullmatch(rb"[A-Z]{2}", body[4:6]) is not None
+    if re.match(rb"\x08\0[\0-\x1f]\0", body):
+        return EXPLICIT if named else IMPLICIT if body[6:8] == b"\0\0" else ""
+    return BIG if named and re.match(rb"\0\x08\0[\0-\x1f]", body) else ""

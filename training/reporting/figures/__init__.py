@@ -8,6 +8,8 @@ from typing import Any, Final
 from lungstage.training.reporting.figures import comparison, features, probability, selection
 from lungstage.training.reporting.figures.canvas import Picture
 
+__all__ = ["canvas", "comparison", "of_covariates", "of_features", "of_leakage", "of_performance", "of_selection"]
+
 Record = Mapping[str, Any]
 
 NO_RUN: Final = "Not in this run yet: `lungstage-train fit TABLE -o RUN` writes run.json, which this is made of."
