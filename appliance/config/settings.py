@@ -91,7 +91,7 @@ class Settings(BaseModel):
     )  # fmt: skip
     work_seconds: Seconds = Field(
         120.0,
-        description="Most processor time that reading a file or staging a study may take; by the clock, four times as much.",
+        description="Most processor time of reading a file or staging a study; by the clock, four times as much.",
     )
     work_memory_mb: int = Field(4096, ge=512, description="Memory that one process at work may take, in MB.")
     min_free_mb: int = Field(

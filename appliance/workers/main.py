@@ -19,7 +19,7 @@ _OOM_SCORE = "500"  # the daemon has 0 unless somebody set another; 1000 would b
 
 
 def main() -> None:
-    """Serve the command line's pipes: numbers of the two, memory and size of a file in bytes, the folder to write to."""
+    """Serve the pipes of these numbers; then come memory and size of a file in bytes, and the folder to write to."""
     requests, answers, memory, file_size = map(int, sys.argv[1:5])
     _limit(memory, file_size)
     silence = os.open(os.devnull, os.O_WRONLY)
