@@ -71,7 +71,7 @@ class WorkerProcess:
         self._setting, self._limits, self._started = setting, limits, started
         self._process: subprocess.Popen[bytes] | None = None
         self._requests, self._answers = -1, frames.FrameReader(-1)
-        self._until = 0.0
+        self._seconds, self._until = 0.0, 0.0  # what the request in hand may compute, and when it has to be over
         self._is_set_up = False
         self.confinement = Confinement()
         """How the process is confined, once it is set up."""
@@ -253,7 +253,7 @@ class WorkerProcess:
         self._requests, self._answers = -1, frames.FrameReader(-1)
 
     def _send(self, request: Request[Any], seconds: float) -> None:
-        self._until = time.monotonic() + WALL_FACTOR * seconds
+        self._seconds, self._until = seconds, time.monotonic() + WALL_FACTOR * seconds
         with contextlib.suppress(OSError):  # it has just died, which the pipe will say
             if self._process is not None and self._process.poll() is None:
                 processor_time.allow(self._process.pid, seconds)
@@ -265,7 +265,7 @@ class WorkerProcess:
 
     def _too_slow(self) -> ExhaustedError:
         self.end()
-        return ExhaustedError(f"It took longer than {WALL_FACTOR * self._limits.seconds:g} s.")
+        return ExhaustedError(f"It took longer than {WALL_FACTOR * self._seconds:g} s.")
 
     def _died(self) -> ExhaustedError:
         process = self._process
@@ -277,8 +277,7 @@ class WorkerProcess:
         if status == -signal.SIGKILL:
             return KilledError("Its process was ended by SIGKILL.")
         if status == -signal.SIGXCPU:
-            seconds = self._limits.seconds if self._is_set_up else _START_SECONDS
-            return ExhaustedError(f"It took more than {seconds:g} s of processor time.")
+            return ExhaustedError(f"It took more than {self._seconds:g} s of processor time.")
         if status is not None and status < 0:
             return ExhaustedError(f"Its process was ended by {signal.Signals(-status).name}.")
         return ExhaustedError(f"Its process ended with status {status}.")

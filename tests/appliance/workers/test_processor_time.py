@@ -9,8 +9,9 @@ import sys
 import time
 from collections.abc import Iterator
 
-import processor
 import pytest
+
+from lungstage.appliance.workers import processor_time
 
 BUSY = """
 import hashlib, threading
@@ -30,24 +31,24 @@ def busy() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_what_works_uses_it_up_and_is_ended(busy: subprocess.Popen[bytes]) -> None:
-    while processor.used(busy.pid) < 0.3:
+    while processor_time.used(busy.pid) < 0.3:
         time.sleep(0.02)
-    before = processor.used(busy.pid)
-    processor.allow(busy.pid, 0.5)
+    before = processor_time.used(busy.pid)
+    processor_time.allow(busy.pid, 0.5)
     assert os.waitid(os.P_PID, busy.pid, os.WEXITED | os.WNOWAIT)
-    assert 0.5 <= processor.used(busy.pid) - before < 2
+    assert 0.5 <= processor_time.used(busy.pid) - before < 2
     assert busy.wait() == -signal.SIGXCPU
     with pytest.raises(OSError, match="Invalid argument"):
-        processor.used(busy.pid)
+        processor_time.used(busy.pid)
 
 
 def test_what_waits_uses_none(busy: subprocess.Popen[bytes]) -> None:
-    while processor.used(busy.pid) < 0.05:
+    while processor_time.used(busy.pid) < 0.05:
         time.sleep(0.02)
     busy.send_signal(signal.SIGSTOP)
     os.waitid(os.P_PID, busy.pid, os.WSTOPPED | os.WNOWAIT)
-    before = processor.used(busy.pid)
-    processor.allow(busy.pid, 0.5)
+    before = processor_time.used(busy.pid)
+    processor_time.allow(busy.pid, 0.5)
     time.sleep(0.5)
-    assert processor.used(busy.pid) - before < 0.1
+    assert processor_time.used(busy.pid) - before < 0.1
     assert busy.poll() is None
