@@ -20,6 +20,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -322,28 +323,26 @@ DENIED = (errno.EPERM, errno.EACCES, errno.EXDEV, errno.ENOSYS)
 
 
 @pytest.fixture
-def scene(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Scene]:
+def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
     skip_where_nothing_confines()
     user = getattr(request, "param", None)
-    outside, scratch = tmp_path / "outside", tmp_path / "scratch"
-    for folder in (outside, scratch, outside / "empty"):
-        folder.mkdir()
-    (outside / "there").write_text("originals")
-    with suppress(OSError):  # not every file system has them
-        os.setxattr(outside / "there", "user.here", b"x")
-    (scratch / "mine").write_text("mine")
-    if user is not None:
-        for path in (outside, scratch, *outside.iterdir(), *scratch.iterdir()):
-            os.chown(path, user, user)
-        for path in (tmp_path, *tmp_path.parents):
-            if not path.stat().st_mode & 0o001:
-                path.chmod(path.stat().st_mode | 0o011)
-    with (
-        subprocess.Popen(["/bin/sleep", "60"], user=user, group=user) as victim,
-        socket.create_server(("127.0.0.1", 0)) as server,
-    ):
-        yield Scene(outside, scratch, victim.pid, server.getsockname()[1])
-        victim.kill()
+    with tempfile.TemporaryDirectory() as root:  # pytest's own folders are shut to nobody
+        outside, scratch = Path(root, "outside"), Path(root, "scratch")
+        for folder in (outside, scratch, outside / "empty"):
+            folder.mkdir()
+        (outside / "there").write_text("originals")
+        with suppress(OSError):  # not every file system has them
+            os.setxattr(outside / "there", "user.here", b"x")
+        (scratch / "mine").write_text("mine")
+        if user is not None:
+            for path in (Path(root), *Path(root).rglob("*")):
+                os.chown(path, user, user)
+        with (
+            subprocess.Popen(["/bin/sleep", "60"], user=user, group=user) as victim,
+            socket.create_server(("127.0.0.1", 0)) as server,
+        ):
+            yield Scene(outside, scratch, victim.pid, server.getsockname()[1])
+            victim.kill()
 
 
 USERS = [pytest.param(None, id="root" if IS_ROOT else "user")] + [pytest.param(NOBODY, id="nobody")] * IS_ROOT
@@ -448,6 +447,18 @@ def test_a_kernel_that_has_none_of_it_is_no_error(tmp_path: Path) -> None:
     assert in_a_process(unconfined) == 0
     assert len(confinement.Confinement().gaps) == 3
     assert confinement.Confinement(True, 1, True).gaps == ()
+
+
+@pytest.mark.parametrize("scene", USERS[-1:], indirect=True)
+def test_who_has_no_privileges_need_not_be_allowed_to_renounce_them(scene: Scene) -> None:
+    class UnitThatForbidsIt(ctypes.CDLL):
+        capset = staticmethod(lambda *_: -1)
+
+    def confined() -> None:
+        confinement._libc = UnitThatForbidsIt(None, use_errno=True)
+        confine(scene)
+
+    assert in_a_process(confined, user=NOBODY if IS_ROOT else None) == 0
 
 
 @pytest.mark.parametrize("missing", ["_landlock", "_seccomp"])
