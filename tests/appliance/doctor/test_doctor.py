@@ -531,7 +531,7 @@ def test_as_a_command(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> No
     checks = [line.split()[1] for line in lines]
     assert list(dict.fromkeys(checks)) == [
         "settings", "user", "inbox", "outbox", "state", "space", "bundle", "decoders", "watcher", "clock", "memory",
-        "daemon", "ledger",
+        "confinement", "daemon", "ledger",
     ]  # fmt: skip
     again = json.loads(CliRunner().invoke(app, ["doctor", *arguments, "--json"]).stdout)
     assert [one["check"] for one in again["findings"]] == checks
