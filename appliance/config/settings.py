@@ -89,7 +89,10 @@ class Settings(BaseModel):
         default_factory=lambda: min(os.cpu_count() or 1, 4),
         ge=1, le=64, description="Studies staged at the same time; default: one per processor, at most 4.",
     )  # fmt: skip
-    work_seconds: Seconds = Field(120.0, description="Longest time that reading a file or staging a study may take.")
+    work_seconds: Seconds = Field(
+        120.0,
+        description="Most processor time of reading a file or staging a study; by the clock, four times as much.",
+    )
     work_memory_mb: int = Field(4096, ge=512, description="Memory that one process at work may take, in MB.")
     min_free_mb: int = Field(
         500,

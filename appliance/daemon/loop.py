@@ -41,6 +41,8 @@ from lungstage.appliance.state.heartbeat import Heartbeat
 from lungstage.appliance.state.jobs import utc_now
 from lungstage.appliance.state.ledger import Ledger
 from lungstage.appliance.state.secret import identity_key, reader_of
+from lungstage.appliance.workers.messages import SCRATCH
+from lungstage.appliance.workers.process import WALL_FACTOR
 
 _HANGING_SECONDS = 30.0  # without a sign of life, beyond what a request may take
 _LAST_SECONDS = 8.0  # before a job in hand is given back at the end; container engines wait for ten
@@ -126,7 +128,9 @@ class Daemon:
         if settings.canary_seconds is None:
             return None
         every, patience = settings.canary_seconds, settings.canary_patience_seconds
-        return Canary(settings.state / "canary", write, self._ledger.jobs, files.forget, every, patience, self._clock)
+        return Canary(
+            settings.state / SCRATCH / "canary", write, self._ledger.jobs, files.forget, every, patience, self._clock
+        )
 
     def run(self, announce: Callable[[], None] = lambda: None) -> None:
         """Serve until told to stop; jobs in hand are finished, or given back where that is not done soon."""
@@ -219,7 +223,9 @@ class Daemon:
                 self._settings.state,
                 Heartbeat(
                     at=utc_now(),
-                    patience=self._settings.heartbeat_seconds + self._settings.work_seconds + _HANGING_SECONDS,
+                    patience=self._settings.heartbeat_seconds
+                    + WALL_FACTOR * self._settings.work_seconds
+                    + _HANGING_SECONDS,
                     version=__version__,
                     bundle_digest=self._bundle_digest,
                     watch="events" if self._scanner.events_come() else "poll",

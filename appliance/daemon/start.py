@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from lungstage.appliance.config.disks import prove_writable
+from lungstage.appliance.config.logs import logger
 from lungstage.appliance.config.settings import Settings
 from lungstage.appliance.contract.errors import Unavailable
 from lungstage.appliance.daemon import hot_swap
@@ -27,7 +28,7 @@ from lungstage.appliance.staging.covariates import Site
 from lungstage.appliance.state.audit import Audit
 from lungstage.appliance.state.database import Database
 from lungstage.appliance.workers.bundle_workers import at_work
-from lungstage.appliance.workers.messages import SCRATCH_PREFIX
+from lungstage.appliance.workers.messages import SCRATCH
 
 
 @contextlib.contextmanager
@@ -96,8 +97,7 @@ def serve(settings: Settings, wake: Wake, announce: Callable[[], None], *, creat
     _prove_folders(settings, create=create)
     settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     with sole_daemon(settings.state), _metering(settings) as meter:
-        for leftover in settings.state.glob(f"{SCRATCH_PREFIX}*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        shutil.rmtree(settings.state / SCRATCH, ignore_errors=True)
         files = read_files(settings.bundle)
         trusted = read_public_keys(settings.trusted_keys)
         find_signer(files, trusted)
@@ -107,6 +107,8 @@ def serve(settings: Settings, wake: Wake, announce: Callable[[], None], *, creat
             Database(settings.state / "ledger.sqlite") as database,
         ):
             database.prove_writable()
+            for gap in workers.confinement.gaps:
+                logger.warning("not_confined", extra={"why": gap})
             gc.freeze()  # what was made at start-up stays: no collection need look at it again
             gc.enable()
             watcher = Watcher(settings.inbox, wake, settings.watch)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -81,3 +83,14 @@ def memory(settings: Settings) -> Iterator[Finding]:
             "memory", f"{told}, too few for so many processes.",
             f"Set workers to {max((limit - _OWN_MB) // _LEAST_WORK_MB - 1, 1)} or less, or raise the limit.",
         )  # fmt: skip
+
+
+def confinement(_: Settings) -> Iterator[Finding]:
+    """Whether this machine can confine the processes that meet files; one is confined to see."""
+    program = "from lungstage.appliance.workers.confinement import confine; print(*confine([]).gaps)"
+    tried = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=False)  # noqa: S603
+    gaps = tried.stdout.strip() if tried.returncode == 0 else "No process could be confined."
+    if gaps:
+        yield warning("confinement", gaps, "docs/reliability.md says what Linux and a container must allow for that.")
+    else:
+        yield ok("confinement", "Processes that meet files can write, connect and start nothing.")

@@ -16,7 +16,9 @@ from lungstage.appliance.dicom.header import Header
 from lungstage.appliance.model.bundle_files import BundleFiles
 from lungstage.appliance.staging.covariates import Site
 from lungstage.appliance.state.secret import identity_key
+from lungstage.appliance.workers.confinement import Confinement
 from lungstage.appliance.workers.messages import (
+    SCRATCH,
     Answer,
     Prepare,
     ReadHeaders,
@@ -46,7 +48,9 @@ class BundleWorkers:
 
     def __init__(self, settings: Settings, files: BundleFiles, started: Callable[[], None] = lambda: None) -> None:
         limits = Limits(settings.work_seconds, settings.work_memory_mb * 1024**2)
-        setting = Setting(files, settings.engine, settings.state, identity_key(settings.state))
+        scratch = settings.state / SCRATCH
+        scratch.mkdir(exist_ok=True)
+        setting = Setting(files, settings.engine, scratch, identity_key(settings.state))
         self.examiner = WorkerProcess(setting, limits, started)
         self.stagers: WorkerPool[int, Answer] = WorkerPool(
             lambda: WorkerProcess(setting, limits, started), settings.workers
@@ -136,6 +140,11 @@ class Workers:
         self._current.end_idle()
         self._former.append(self._current)
         self._current, self._candidate = self._candidate, None
+
+    @property
+    def confinement(self) -> Confinement:
+        """How the processes of the bundle in use are confined."""
+        return self._current.examiner.confinement
 
     def read_headers(self, path: Path) -> tuple[Header, ...]:
         """Have a file read; raises what :meth:`WorkerProcess.answer` does."""

@@ -25,9 +25,10 @@ from lungstage.appliance.dicom.cases import Case
 from lungstage.appliance.dicom.header import Header
 from lungstage.appliance.report.outbox import Document
 from lungstage.appliance.staging.covariates import Site
+from lungstage.appliance.workers.confinement import Confinement
 
-SCRATCH_PREFIX = "rehearsal-"
-"""Beginning of the names of folders that hold a phantom study for a moment."""
+SCRATCH = "scratch"
+"""Folder below the state folder, the only one that a worker process may write to: for phantom studies."""
 
 AnswerT = TypeVar("AnswerT")
 
@@ -237,7 +238,7 @@ class Request(Generic[AnswerT]):
 
 
 @dataclass(frozen=True, slots=True)
-class Setting(Request[None]):
+class Setting(Request[Confinement]):
     """What a process is set up with: the first request to it.
 
     Attributes
@@ -247,7 +248,7 @@ class Setting(Request[None]):
     engine
         What computes the features.
     scratch
-        Folder for the phantom study of the rehearsal.
+        The one folder that the process may write to.
     identity_key
         Of the hashes of a patient's identity (:mod:`dicom.identity`).
     """
@@ -257,7 +258,7 @@ class Setting(Request[None]):
     scratch: FilePath
     identity_key: Content = b""
 
-    _answers = Form(None)
+    _answers = Form(Confinement)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """A process that meets files in the daemon's place: whatever a file does to it, the daemon lives on.
 
-It runs :mod:`workers.worker`, confined in memory, file size and time, and is tied to the daemon by two pipes: it ends
-when the daemon does. No socket is opened and nothing is written. What it answers is read as plain data, in its time and
+It runs :mod:`workers.main`, confined in what it may do (:mod:`workers.confinement`), in memory, file size and time, and
+is tied to the daemon by two pipes: it ends when the daemon does. What it answers is read as plain data, in its time and
 to its limits, and the daemon never waits for it longer than a request may take.
 """
 
@@ -20,13 +20,17 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from lungstage.appliance.contract.errors import DefectError, ExhaustedError, KilledError, Unavailable
-from lungstage.appliance.workers import frames
+from lungstage.appliance.workers import frames, processor_time
+from lungstage.appliance.workers.confinement import Confinement
 from lungstage.appliance.workers.messages import Request, Setting, write_request
 
 AnswerT = TypeVar("AnswerT")
 
-PROGRAM = "from lungstage.appliance.workers.worker import main; main()"
-_START_SECONDS = 120.0
+PROGRAM = "from lungstage.appliance.workers.main import main; main()"
+_START_SECONDS = 60.0
+WALL_FACTOR = 4.0
+"""How many times as long as it may compute a request may take by the clock: a busy machine is no study's fault."""
+
 _END_SECONDS = 5.0
 _PIPE_BYTES = 1024**2  # what Linux lets anyone have
 
@@ -38,11 +42,11 @@ class Limits:
     Attributes
     ----------
     seconds
-        For one request.
+        Of processor time, for one request; :data:`WALL_FACTOR` times as many by the clock.
     memory
         Bytes of data (RLIMIT_DATA).
     file_size
-        Bytes of any file that it writes; the steps write none but a compressed frame, in memory.
+        Bytes of any file that it writes: the phantom study's, and a compressed frame, in memory.
     """
 
     seconds: float = 120.0
@@ -67,8 +71,10 @@ class WorkerProcess:
         self._setting, self._limits, self._started = setting, limits, started
         self._process: subprocess.Popen[bytes] | None = None
         self._requests, self._answers = -1, frames.FrameReader(-1)
-        self._until = 0.0
+        self._seconds, self._until = 0.0, 0.0  # what the request in hand may compute, and when it has to be over
         self._is_set_up = False
+        self.confinement = Confinement()
+        """How the process is confined, once it is set up."""
 
     @property
     def pid(self) -> int | None:
@@ -98,7 +104,9 @@ class WorkerProcess:
             theirs.callback(os.close, theirs_out)
             ours.callback(os.close, ours_in)
             command = [sys.executable, "-P", "-c", PROGRAM]
-            command += map(str, (theirs_in, theirs_out, self._limits.memory, self._limits.file_size))
+            command += map(
+                str, (theirs_in, theirs_out, self._limits.memory, self._limits.file_size, self._setting.scratch)
+            )
             self._process = subprocess.Popen(  # noqa: S603  (our own module)
                 command,
                 pass_fds=(theirs_in, theirs_out),
@@ -194,7 +202,7 @@ class WorkerProcess:
             self.start()
             if self._is_set_up:
                 return
-            self.answer(self._setting)
+            self.confinement = self.answer(self._setting)
         except ExhaustedError as error:
             raise Unavailable(f"A process could not be set up. {error}") from error
         except Exception:
@@ -229,7 +237,7 @@ class WorkerProcess:
             Whatever setting it up raised; it is then not tried again.
         """
         if not self._is_set_up and self.has_answered():
-            self.answer(self._setting)
+            self.confinement = self.answer(self._setting)
             self._is_set_up = True
         return self._is_set_up
 
@@ -245,7 +253,10 @@ class WorkerProcess:
         self._requests, self._answers = -1, frames.FrameReader(-1)
 
     def _send(self, request: Request[Any], seconds: float) -> None:
-        self._until = time.monotonic() + seconds
+        self._seconds, self._until = seconds, time.monotonic() + WALL_FACTOR * seconds
+        with contextlib.suppress(OSError):  # it has just died, which the pipe will say
+            if self._process is not None and self._process.poll() is None:
+                processor_time.allow(self._process.pid, seconds)
         try:
             if not frames.write(self._requests, write_request(request), self._until):
                 raise self._too_slow()
@@ -254,7 +265,7 @@ class WorkerProcess:
 
     def _too_slow(self) -> ExhaustedError:
         self.end()
-        return ExhaustedError(f"It took longer than {self._limits.seconds:g} s.")
+        return ExhaustedError(f"It took longer than {WALL_FACTOR * self._seconds:g} s.")
 
     def _died(self) -> ExhaustedError:
         process = self._process
@@ -265,6 +276,8 @@ class WorkerProcess:
         self.end()
         if status == -signal.SIGKILL:
             return KilledError("Its process was ended by SIGKILL.")
+        if status == -signal.SIGXCPU:
+            return ExhaustedError(f"It took more than {self._seconds:g} s of processor time.")
         if status is not None and status < 0:
             return ExhaustedError(f"Its process was ended by {signal.Signals(-status).name}.")
         return ExhaustedError(f"Its process ended with status {status}.")

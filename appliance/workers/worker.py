@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
-import logging
-import resource
-import signal
-import sys
 import tempfile
-import warnings
 import zlib
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,8 +19,8 @@ from lungstage.appliance.report import outbox
 from lungstage.appliance.staging import phantom, pipeline
 from lungstage.appliance.staging.covariates import Site
 from lungstage.appliance.workers import frames
+from lungstage.appliance.workers.confinement import Confinement
 from lungstage.appliance.workers.messages import (
-    SCRATCH_PREFIX,
     Answer,
     AnyRequest,
     Outcome,
@@ -41,8 +35,6 @@ from lungstage.appliance.workers.messages import (
 )
 
 _PLANS: Form[pipeline.Plan] = Form(pipeline.Plan)
-_PR_SET_PDEATHSIG = 1
-_OOM_SCORE = "500"  # the daemon has 0 unless somebody set another; 1000 would be the first of the whole machine
 
 
 def seal(plan: pipeline.Plan) -> SealedPlan:
@@ -64,6 +56,11 @@ def unseal(plan: SealedPlan) -> pipeline.Plan:
 class Worker:
     """Takes the steps that are asked for.
 
+    Parameters
+    ----------
+    confinement
+        How this process is confined, which whoever sets it up is told.
+
     Attributes
     ----------
     bundle, identity_key
@@ -73,6 +70,9 @@ class Worker:
     bundle: Bundle
     identity_key: bytes
 
+    def __init__(self, confinement: Confinement) -> None:
+        self._confinement = confinement
+
     def take(self, request: AnyRequest) -> object:
         """Do what is asked, and return what a request of this type is answered."""
         match request:
@@ -80,7 +80,7 @@ class Worker:
                 self.bundle = open_bundle(request.files, engine=request.engine)
                 self.identity_key = request.identity_key
                 self._rehearse(request.scratch)
-                return None
+                return self._confinement
             case ReadHeaders():
                 return read_headers(request.path, key=self.identity_key)
             case Prepare():
@@ -132,7 +132,7 @@ class Worker:
             ``bundle_self_test_failed``.
         """
         prove(self.bundle)
-        with tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX, dir=scratch) as folder, contextlib.suppress(Refused):
+        with tempfile.TemporaryDirectory(dir=scratch) as folder, contextlib.suppress(Refused):
             paths = phantom.write_study(Path(folder))
             (case,) = assemble(header for path in paths for header in read_headers(path))
             plan = self._prepare(Prepare(case, settled=True, roi_name=None, match_by_geometry=False))
@@ -141,15 +141,17 @@ class Worker:
         gc.enable()
 
 
-def serve(requests: int, answers: int) -> None:
+def serve(requests: int, answers: int, confinement: Confinement) -> None:
     """Answer requests, the first of which is the :class:`Setting`, until the other side is gone.
 
     Parameters
     ----------
     requests, answers
         Descriptors of the pipes.
+    confinement
+        As of :class:`Worker`.
     """
-    worker = Worker()
+    worker = Worker(confinement)
     reader = frames.FrameReader(requests)
     while True:
         try:
@@ -162,28 +164,3 @@ def serve(requests: int, answers: int) -> None:
         except Exception as error:  # whose it is stays the daemon's to say
             answer = Request.failed(error)
         frames.write(answers, answer)
-
-
-def confine(memory: int, file_size: int) -> None:
-    """Give this process its limits, leave signals and output to the daemon, and have it end when the daemon does."""
-    for limit, most in (
-        (resource.RLIMIT_DATA, memory), (resource.RLIMIT_FSIZE, file_size),
-        (resource.RLIMIT_CORE, 0),  # a core file would hold patients' data
-    ):  # fmt: skip
-        resource.setrlimit(limit, (most, most))
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    with contextlib.suppress(OSError):  # a kernel short of memory shall take this process, and not the daemon
-        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE, encoding="ascii")
-    with contextlib.suppress(OSError, AttributeError):  # Linux; elsewhere the end of the pipe alone tells
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    # Libraries' messages quote what they read; see lungstage.appliance.config.logs.
-    logging.disable()
-    warnings.simplefilter("ignore")
-
-
-def main() -> None:
-    """Serve the command line's pipes: numbers of the two, then memory and size of a file in bytes."""
-    requests, answers, memory, file_size = map(int, sys.argv[1:])
-    confine(memory, file_size)
-    serve(requests, answers)

@@ -25,6 +25,7 @@ import pytest
 
 from lungstage.appliance.staging import phantom
 from lungstage.appliance.state import chain
+from lungstage.appliance.workers import confinement
 from lungstage.export.bundle import build
 from tests.export.conftest import make_run, without_limits
 from tests.support.enhanced import ORDER, enhanced_rtstruct_study
@@ -246,6 +247,20 @@ def put_file(source: Path, folder: Path) -> None:
 
 
 @pytest.mark.slow
+def test_its_processes_are_confined_and_the_log_tells_of_no_gap(appliance: Appliance) -> None:
+    def are_confined() -> bool:
+        processes = psutil.Process(appliance.process.pid).children(recursive=True)
+        statuses = [Path(f"/proc/{process.pid}/status").read_text() for process in processes]
+        return bool(statuses) and all("NoNewPrivs:\t1\n" in one and "Seccomp:\t2\n" in one for one in statuses)
+
+    appliance.until(are_confined)  # those, too, that are only now being started
+    log = appliance.stop()
+    if confinement._syscall(444, None, 0, 1) < 1:
+        pytest.skip("this kernel has no Landlock, or the container forbids it")
+    assert "not_confined" not in log
+
+
+@pytest.mark.slow
 def test_a_bundle_is_exchanged_while_studies_come(tmp_path: Path, tolerant_bundle: Path) -> None:
     build(without_limits(make_run(1)), tmp_path / "models" / "next")
     new, bundle = tmp_path / "models" / "next", Path(shutil.copytree(tolerant_bundle, tmp_path / "bundle"))
@@ -299,7 +314,7 @@ def test_a_bundle_is_exchanged_while_studies_come(tmp_path: Path, tolerant_bundl
     assert f"bundle={old_digest} former={new_digest}" in events[2]
     assert "Traceback" not in "".join(log)
     assert not [process for process in children if process.is_running()]
-    assert not list((tmp_path / "state").glob("rehearsal-*"))
+    assert not list((tmp_path / "state" / "scratch").glob("*"))
 
 
 def test_where_a_key_is_trusted_every_command_asks_for_its_signature(tmp_path: Path, tolerant_bundle: Path) -> None:

@@ -67,6 +67,11 @@ def test_it_runs_the_daemon_that_the_template_sets_up(service: dict[str, list[st
     assert service["StateDirectoryMode"] == ["0700"]
 
 
+def test_its_processes_may_confine_themselves_further(service: dict[str, list[str]]) -> None:
+    calls = {"seccomp", "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"}
+    assert set(service["SystemCallFilter"][-1].split()) == calls, "the last line that names a call decides"
+
+
 def test_what_it_sets_are_settings(service: dict[str, list[str]]) -> None:
     ours = {name: value for name, value in environment(service).items() if name.startswith("LUNGSTAGE_")}
     folders = {"inbox": Path("/i"), "outbox": Path("/o"), "bundle": Path("/b")}

@@ -29,7 +29,7 @@ def test_canaries_come_through_and_leave_no_trace_but_in_the_ledger(house: House
     assert _canaries(house) == ["delivered"] * 3
     assert house.states() == []  # nobody's study
     assert house.reports() == []
-    assert not [path for path in (house.state / "canary").rglob("*") if path.is_file()]
+    assert not [path for path in (house.state / "scratch" / "canary").rglob("*") if path.is_file()]
     assert house.database.query("SELECT count(*) FROM files")[0][0] == 0
     alive = heartbeat.read(house.state)
     assert alive is not None

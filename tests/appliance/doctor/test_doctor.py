@@ -31,6 +31,7 @@ from lungstage.appliance.state import heartbeat
 from lungstage.appliance.state.database import SCHEMA_VERSION, Database
 from lungstage.appliance.state.heartbeat import Heartbeat
 from lungstage.appliance.state.ledger import Ledger
+from lungstage.appliance.workers import confinement
 
 OK, WARNING, PROBLEM = Verdict.OK, Verdict.WARNING, Verdict.PROBLEM
 Check = Callable[[Settings], Iterator[Finding]]
@@ -258,6 +259,20 @@ def test_watcher(
     monkeypatch.setattr(host, "file_system", lambda _: kind)
     ((answer, sentence),) = found(host.watcher, made(place, watch=watch))
     assert (answer, "are told of" in sentence, "every 1 s" in sentence) == (verdict, told, True)
+
+
+def test_confinement(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    if confinement._syscall(444, None, 0, 1) < 1:
+        pytest.skip("this kernel has no Landlock, or the container forbids it")
+    assert verdicts(host.confinement, settings) == [OK]
+    gap = "seccomp is not in force: a worker may open sockets and start processes."
+    other = tmp_path / "python"
+    other.write_text(f"#!/bin/sh\necho '{gap}'")
+    other.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(other))
+    assert found(host.confinement, settings) == [(WARNING, gap)]
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    assert found(host.confinement, settings) == [(WARNING, "No process could be confined.")]
 
 
 def test_the_least_limit_of_memory_counts(tmp_path: Path) -> None:
@@ -516,7 +531,7 @@ def test_as_a_command(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> No
     checks = [line.split()[1] for line in lines]
     assert list(dict.fromkeys(checks)) == [
         "settings", "user", "inbox", "outbox", "state", "space", "bundle", "decoders", "watcher", "clock", "memory",
-        "daemon", "ledger",
+        "confinement", "daemon", "ledger",
     ]  # fmt: skip
     again = json.loads(CliRunner().invoke(app, ["doctor", *arguments, "--json"]).stdout)
     assert [one["check"] for one in again["findings"]] == checks

@@ -15,6 +15,7 @@ import pytest
 
 from lungstage.appliance.contract.errors import DefectError, ExhaustedError, Unavailable
 from lungstage.appliance.workers import frames, process
+from lungstage.appliance.workers.confinement import Confinement
 from lungstage.appliance.workers.messages import ReadHeaders, Setting, WritePhantom
 from lungstage.appliance.workers.process import Limits, WorkerProcess
 
@@ -43,7 +44,7 @@ hear()
 say(frame({set_up!r}))
 {then}
 """
-SET_UP = SETTING.answered(None)
+SET_UP = SETTING.answered(Confinement())
 NOTHING = REQUEST.answered(())
 
 
@@ -119,7 +120,7 @@ def test_a_pickle_is_not_opened(form: str, play: Callable[..., WorkerProcess], t
         "a connection's message": len(bomb).to_bytes(4, "big") + bomb,  # as multiprocessing has it
     }  # fmt: skip
     with pytest.raises((DefectError, ExhaustedError)):
-        play(saying(said[form]), seconds=2).call(REQUEST)
+        play(saying(said[form]), seconds=0.5).call(REQUEST)
     assert not (tmp_path / "ran").exists()
     pickle.loads(bomb)  # it is sharp
     assert (tmp_path / "ran").exists()
@@ -136,16 +137,16 @@ def test_a_frame_that_is_too_large_is_not_waited_for(size: int, play: Callable[.
 
 
 def test_a_length_alone_takes_no_memory(play: Callable[..., WorkerProcess]) -> None:
-    worker = play(saying(frames.MOST_BYTES.to_bytes(8, "big") + b"+"), seconds=1)
+    worker = play(saying(frames.MOST_BYTES.to_bytes(8, "big") + b"+"), seconds=0.5)
     before = psutil.Process().memory_info().rss
-    with pytest.raises(ExhaustedError, match="longer than 1 s"):
+    with pytest.raises(ExhaustedError, match="longer than 2 s"):
         worker.call(REQUEST)
     assert psutil.Process().memory_info().rss < before + 64 * 1024**2
 
 
 @pytest.mark.parametrize("part", [b"", framed(NOTHING)[:3], framed(NOTHING)[:-1]])
 def test_half_a_frame_keeps_nobody(part: bytes, play: Callable[..., WorkerProcess]) -> None:
-    worker = play(saying(part), seconds=1.5)
+    worker = play(saying(part), seconds=0.5)
     worker.ask(REQUEST)
     if part:
         assert worker.descriptor is not None
@@ -153,7 +154,7 @@ def test_half_a_frame_keeps_nobody(part: bytes, play: Callable[..., WorkerProces
     started = time.monotonic()
     assert not worker.has_answered()
     assert time.monotonic() - started < 0.5
-    with pytest.raises(ExhaustedError, match=r"longer than 1\.5 s"):
+    with pytest.raises(ExhaustedError, match="longer than 2 s"):
         worker.answer(REQUEST)
     assert worker.pid is None
 
@@ -175,9 +176,27 @@ def test_who_does_not_listen_keeps_nobody(play: Callable[..., WorkerProcess]) ->
     worker = play("time.sleep(60)", seconds=0.5)
     worker.set_up()
     started = time.monotonic()
-    with pytest.raises(ExhaustedError, match=r"longer than 0\.5 s"):
+    with pytest.raises(ExhaustedError, match="longer than 2 s"):
         worker.call(WritePhantom(PATH, "x" * 5_000_000))
     assert time.monotonic() - started < 30
+    assert worker.pid is None
+
+
+def test_who_is_busy_without_end_is_ended_by_the_kernel(
+    play: Callable[..., WorkerProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "WALL_FACTOR", 1000.0)
+    worker = play("hear()\nwhile True: pass", seconds=0.2)
+    with pytest.raises(ExhaustedError, match=r"more than 0\.2 s of processor time"):
+        worker.call(REQUEST)
+    assert worker.pid is None
+
+
+def test_who_does_not_heed_that_limit_meets_the_other(play: Callable[..., WorkerProcess]) -> None:
+    busy = "import signal\nsignal.signal(signal.SIGXCPU, signal.SIG_IGN)\nhear()\nwhile True: pass"
+    worker = play(busy, seconds=0.2)
+    with pytest.raises(ExhaustedError, match=r"longer than 0\.8 s"):
+        worker.call(REQUEST)
     assert worker.pid is None
 
 

@@ -34,6 +34,7 @@ from lungstage.appliance.report import outbox
 from lungstage.appliance.report.outbox import Document
 from lungstage.appliance.staging import pipeline
 from lungstage.appliance.staging.covariates import Site
+from lungstage.appliance.workers.confinement import Confinement
 from lungstage.appliance.workers.messages import (
     Answer,
     Prepare,
@@ -203,7 +204,8 @@ OF_SURVIVAL = Answer(
     {**OUTCOME, "stage": None, "probability_advanced": None, "endpoint": SURVIVAL}, ANSWER.documents[1:]
 )
 ANSWERED: list[tuple[Request[Any], object]] = [
-    (SETTING, None), (READ, (IMAGE, ROI)), (PREPARE, PLAN), (STAGE, ANSWER), (STAGE, OF_SURVIVAL), (PHANTOM, "1.2.3"),
+    (SETTING, Confinement(True, 6, True)), (READ, (IMAGE, ROI)), (PREPARE, PLAN), (STAGE, ANSWER), (STAGE, OF_SURVIVAL),
+    (PHANTOM, "1.2.3"),
 ]  # fmt: skip
 
 

@@ -64,7 +64,7 @@ static enum place place_of(const char *path)
     rest = below(path, page->state);
     if (!rest)
         return NOWHERE;
-    return !strncmp(rest, "/rehearsal-", 11) ? REHEARSAL
+    return !strncmp(rest, "/scratch/tmp", 12) ? REHEARSAL
         : strstr(rest, "heartbeat") ? HEARTBEAT
         : strstr(rest, "/audit") ? AUDIT
         : ends(rest, ".sqlite") ? LEDGER
