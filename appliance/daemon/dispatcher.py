@@ -131,13 +131,14 @@ class Dispatcher(Source):
         if job.created_at is None or case.plan is None:
             raise RuntimeError("a claimed job bears no date, or has no plan")
         self._tickets += 1
+        predecessor = self._claims.predecessor(job)
         try:
             self._stagers.start(
                 self._tickets,
                 case.plan,
                 created=job.created_at,
                 site=self._site(job),
-                predecessor=self._claims.predecessor(job),
+                predecessor=predecessor,
             )
         except Exception as error:
             self._failed(job, error)

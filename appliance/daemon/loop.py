@@ -15,7 +15,7 @@ from pathlib import Path
 from lungstage.appliance import __version__
 from lungstage.appliance.config.logs import defect, logger
 from lungstage.appliance.config.settings import Settings
-from lungstage.appliance.contract.errors import Unavailable
+from lungstage.appliance.contract.errors import Damaged, Unavailable
 from lungstage.appliance.contract.source import Source, descriptors, next_due
 from lungstage.appliance.daemon.canary import Canary
 from lungstage.appliance.daemon.cases import Cases
@@ -129,7 +129,23 @@ class Daemon:
         return Canary(settings.state / "canary", write, self._ledger.jobs, files.forget, every, patience, self._clock)
 
     def run(self, announce: Callable[[], None] = lambda: None) -> None:
-        """Serve until told to stop; jobs in hand are finished, or given back where that is not done soon."""
+        """Serve until told to stop; jobs in hand are finished, or given back where that is not done soon.
+
+        Raises
+        ------
+        Damaged
+            The ledger is, so that nothing can be relied on, and no waiting helps.
+        """
+        try:
+            self._serve(announce)
+        except Damaged as error:
+            logger.error("damaged", extra={"why": str(error)})
+            raise
+        finally:
+            with contextlib.suppress(OSError):
+                heartbeat.end(self._settings.state)
+
+    def _serve(self, announce: Callable[[], None]) -> None:
         about = {"software": __version__, "bundle": self._bundle_digest}
         self._ledger.audit.write("daemon_started", **about, **self._settings.for_audit())
         released = self._claims.release_all()
@@ -142,6 +158,8 @@ class Daemon:
             try:
                 self.step()
                 failures = 0
+            except Damaged:
+                raise
             except Exception as error:
                 if isinstance(error, (Unavailable, OSError)):
                     _warn_of(error)
@@ -153,7 +171,6 @@ class Daemon:
         self._finish()
         self._claims.release_all()
         self._ledger.audit.write("daemon_stopped", **about)
-        heartbeat.end(self._settings.state)
         logger.info("stopped")
 
     def _finish(self) -> None:
@@ -163,6 +180,8 @@ class Daemon:
             while self._dispatcher.in_hand() and self._clock() < until:
                 select.select(self._dispatcher.descriptors(), [], [], until - self._clock())
                 self._dispatcher.work(claim=False)
+        except Damaged:
+            raise
         except (Unavailable, OSError) as error:
             _warn_of(error)
 

@@ -57,21 +57,22 @@ class Claims:
             "until": (now + lease).isoformat(),
         }
         with self._db.transaction():
-            rows = self._db.query(sql, values)
-            if not rows:
+            claimed = self._db.read(lambda row: (job_of(row), row["created_at"]), sql, values)
+            if not claimed:
                 return None
-            job = job_of(rows[0])
+            ((job, created_at),) = claimed
             # What it delivered itself, before it was requeued, it did for other content or under another bundle.
             former = _report(job) if job.sr_path is not None else self._older(job)
-            fixed = (job.fingerprint, job.bundle_digest, rows[0]["created_at"], former and json.dumps(astuple(former)))
+            fixed = (job.fingerprint, job.bundle_digest, created_at, former and json.dumps(astuple(former)))
             self._db.query("INSERT OR IGNORE INTO reports VALUES (?, ?, ?, ?)", fixed)
         return job
 
     def predecessor(self, job: Job) -> Predecessor | None:
         """Return the report that a claimed job's report follows, the same whenever it is made again."""
         sql = "SELECT predecessor FROM reports WHERE fingerprint = ? AND bundle_digest = ? AND predecessor IS NOT NULL"
-        fixed = self._db.query(sql, (job.fingerprint, job.bundle_digest))
-        return Predecessor(*json.loads(fixed[0][0])) if fixed else self._older(job)
+        values = (job.fingerprint, job.bundle_digest)
+        fixed = self._db.read(lambda row: Predecessor(*json.loads(row[0])), sql, values)
+        return fixed[0] if fixed else self._older(job)
 
     def _older(self, job: Job) -> Predecessor | None:
         older = self._ledger.jobs.delivered_before(job)

@@ -224,6 +224,7 @@ def test_a_backup_before_an_upgrade_is_of_the_older_schema(tmp_path: Path) -> No
 def test_a_newer_ledger_is_refused_by_an_older_release(state: Path) -> None:
     """What docs/maintenance.md says of rolling back."""
     with sqlite3.connect(state / "ledger.sqlite") as database:
+        database.execute("INSERT INTO migrations VALUES (?, '9.9.9')", (SCHEMA_VERSION + 1,))
         database.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     with pytest.raises(Unavailable, match=f"schema version {SCHEMA_VERSION + 1}"):
         Database(state / "ledger.sqlite")
