@@ -22,6 +22,7 @@ from lungstage.appliance.daemon.cases import Cases
 from lungstage.appliance.daemon.dispatcher import Dispatcher, Stagers, pause_after, told
 from lungstage.appliance.daemon.examination import Prepare
 from lungstage.appliance.daemon.folder_guard import FolderGuard
+from lungstage.appliance.daemon.former_reports import FormerReports
 from lungstage.appliance.daemon.hot_swap import HotSwap
 from lungstage.appliance.daemon.metrics import Meter
 from lungstage.appliance.daemon.periodic import Periodic
@@ -111,8 +112,10 @@ class Daemon:
         canary_outbox = None if canary is None else canary.outbox
         self._inbox_guard = FolderGuard("inbox", settings.inbox, settings.state, strict=False)
         self._outbox_guard = FolderGuard("outbox", settings.outbox, settings.state, strict=True)
+        self._former = FormerReports()
+        prove_outbox = self._outbox_guard.prove
         self._dispatcher = Dispatcher(
-            self._ledger, self._cases.open, settings, steps.stagers, clock, canary_outbox, self._outbox_guard.prove
+            self._ledger, self._cases.open, settings, steps.stagers, clock, canary_outbox, prove_outbox, self._former
         )
         self._heartbeat = Periodic(settings.heartbeat_seconds, self._beat, clock)
         self._upkeep = Upkeep(self._ledger, settings, clock)
@@ -150,6 +153,7 @@ class Daemon:
         self._ledger.audit.write("daemon_started", **about, **self._settings.for_audit())
         released = self._claims.release_all()
         leftovers = outbox.clean(self._settings.outbox)
+        self._former.read(self._settings.outbox, self._ledger.jobs.began())
         logger.info("started", extra={"bundle": self._bundle_digest, "released": released, "cleaned": leftovers})
         self._heartbeat.tick()
         announce()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import astuple
 from datetime import timedelta
 from pathlib import Path
@@ -28,7 +28,12 @@ class Claims:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger, self._db = ledger, ledger.database
 
-    def claim(self, lease: timedelta, bundle_digest: str | None = None) -> Job | None:
+    def claim(
+        self,
+        lease: timedelta,
+        bundle_digest: str | None = None,
+        former: Callable[[Job], Predecessor | None] = lambda _: None,
+    ) -> Job | None:
         """Take the ready job that was tried least recently, or None.
 
         Parameters
@@ -37,6 +42,8 @@ class Claims:
             How long it belongs to whoever takes it.
         bundle_digest
             The bundle that it must have been planned for; None where that does not matter.
+        former
+            Tells what its report follows where this ledger knows of none before it; an older ledger may have.
         """
         now = self._ledger.now()
         sql = (
@@ -62,8 +69,8 @@ class Claims:
                 return None
             ((job, created_at),) = claimed
             # What it delivered itself, before it was requeued, it did for other content or under another bundle.
-            former = _report(job) if job.sr_path is not None else self._older(job)
-            fixed = (job.fingerprint, job.bundle_digest, created_at, former and json.dumps(astuple(former)))
+            before = _report(job) if job.sr_path is not None else self._older(job) or former(job)
+            fixed = (job.fingerprint, job.bundle_digest, created_at, before and json.dumps(astuple(before)))
             self._db.query("INSERT OR IGNORE INTO reports VALUES (?, ?, ?, ?)", fixed)
         return job
 

@@ -99,6 +99,11 @@ class Jobs:
         sql = "SELECT state, count(*) FROM jobs WHERE NOT canary GROUP BY state"
         return dict(self._db.read(lambda row: (JobState(row[0]), int(row[1])), sql))
 
+    def began(self) -> datetime:
+        """Return when the first job was opened; now where there is none yet."""
+        sql = "SELECT opened_at FROM jobs ORDER BY id LIMIT 1"
+        return next(filter(None, self._db.read(lambda row: _moment(row[0]), sql)), self._now())
+
     def newest_change(self) -> datetime | None:
         """Return when a job changed last."""
         return self._db.read(lambda row: _moment(row[0]), "SELECT max(updated_at) FROM jobs")[0]

@@ -78,6 +78,7 @@ HEADER = st.lists(st.tuples(FRACTION.map(lambda f: f / 500), st.integers(1, 255)
 @given(flips=FLIPS | HEADER, kept=st.just(1.0) | FRACTION)
 @example(flips=[(0.0, 255)], kept=1.0)
 @example(flips=[(0.999, 255)], kept=0.5)
+@example(flips=[(0.0625, 128)], kept=1.0)  # SQLite's own sentence is no UTF-8 then
 def test_whatever_bytes_change_the_jobs_are_right_or_the_ledger_is_said_to_be_damaged(
     whole: tuple[bytes, list[tuple[object, ...]]],
     open_it: Callable[[Path], DatabaseReader],
@@ -96,6 +97,19 @@ def test_whatever_bytes_change_the_jobs_are_right_or_the_ledger_is_said_to_be_da
             told = str(error)
         locked = f"The ledger {path} cannot be used at the moment: it can be read only."  # a format to come
         assert told in (None, str(damaged(path)), locked)
+
+
+def test_what_the_indexes_do_not_bear_out_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    _fill(path)
+    content = path.read_bytes()
+    text = b"fingerprint-7"
+    places = [n for n in range(len(content)) if content.startswith(text, n)]
+    assert len(places) == 3, "in its row, in the index, and in the table of reports"
+    for place in places[:2]:
+        path.write_bytes(content[:place] + b"F" + content[place + 1 :])
+        with pytest.raises(Damaged):
+            DatabaseReader(path)
 
 
 @pytest.mark.parametrize(
