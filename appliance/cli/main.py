@@ -176,10 +176,14 @@ def backup(
 
 @app.command()
 def health(state: StateOption = None, config: ConfigOption = None) -> None:
-    """Exit 0 while the daemon of a state folder goes round its loop and its canaries come through; else 4."""
+    """Exit 0 while the ledger is sound, the daemon goes round its loop and its canaries come through; else 4."""
+    from lungstage.appliance.state.database import DatabaseReader
     from lungstage.appliance.state.heartbeat import prove_alive
 
-    alive = prove_alive(state_folder(state, config))
+    folder = state_folder(state, config)
+    if (folder / "ledger.sqlite").exists():
+        DatabaseReader(folder / "ledger.sqlite").close()
+    alive = prove_alive(folder)
     typer.echo(f"alive at {alive.at.isoformat(timespec='seconds')}; {alive.files} files, {alive.in_hand} in hand")
 
 

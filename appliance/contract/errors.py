@@ -3,6 +3,7 @@
 * :class:`Refused`: the data (or the bundle) is at fault. Never retried as it stands.
 * :class:`Held`: the data may still become right, because something is missing that can arrive.
 * :class:`Unavailable`: a disk or a destination is not there for the moment. Retried with backoff.
+* :class:`Damaged`: what lungstage itself remembers cannot be relied on. The daemon ends.
 
 Any other exception is a defect of ours and is kept loud. The reason codes are a stable table,
 explained in ``docs/reason-codes.md``.
@@ -130,6 +131,10 @@ class Held(_WithReason):
 
 class Unavailable(LungstageError):
     """A disk or a destination does not answer; the same job is tried again later."""
+
+
+class Damaged(Unavailable):
+    """What lungstage itself has written down is damaged; to try again is of no use before somebody has restored it."""
 
 
 class ExhaustedError(LungstageError):

@@ -15,6 +15,7 @@ from lungstage.appliance.contract.case import Predecessor
 from lungstage.appliance.contract.errors import ExhaustedError, Held, LungstageError, Refused, Unavailable
 from lungstage.appliance.contract.source import Source
 from lungstage.appliance.daemon.examination import given_up
+from lungstage.appliance.daemon.former_reports import FormerReports
 from lungstage.appliance.daemon.open_cases import InHand, OpenCases
 from lungstage.appliance.dicom.names import may_be_told
 from lungstage.appliance.report import outbox
@@ -23,6 +24,8 @@ from lungstage.appliance.state.claims import Claims
 from lungstage.appliance.state.job import Job
 from lungstage.appliance.state.ledger import Ledger
 from lungstage.appliance.workers.messages import Answer, SealedPlan
+
+_NONE = FormerReports()
 
 
 class Stagers(Source, Protocol):
@@ -57,6 +60,8 @@ class Dispatcher(Source):
         Where the reports of canaries go.
     prove_outbox
         Raises Unavailable where the outbox is not the folder that it was.
+    former
+        Reports that an older ledger knew.
     """
 
     def __init__(
@@ -68,7 +73,9 @@ class Dispatcher(Source):
         clock: Callable[[], float],
         canary_outbox: Path | None = None,
         prove_outbox: Callable[[], None] = lambda: None,
+        former: FormerReports = _NONE,
     ) -> None:
+        self._former = former
         self._prove_outbox = prove_outbox
         self._canary_outbox = canary_outbox or settings.outbox
         self._ledger, self._claims, self._cases = ledger, Claims(ledger), cases
@@ -119,25 +126,30 @@ class Dispatcher(Source):
                 progress = True
         while claim and self._clock() >= self._resume_at and self._ledger.jobs.any_ready() and self._stagers.free():
             lease = timedelta(seconds=self._settings.lease_seconds)
-            job = self._claims.claim(lease, self._cases.bundle_digest)
+            job = self._claims.claim(lease, self._cases.bundle_digest, self._predecessor)
             if job is None:
                 break
             self._hand_out(job)
             progress = True
         return progress
 
+    def _predecessor(self, job: Job) -> Predecessor | None:
+        plan = self._cases[job.case_key].plan
+        return None if plan is None or job.canary else self._former.predecessor(plan.instances, job.bundle_digest)
+
     def _hand_out(self, job: Job) -> None:
         case = self._cases[job.case_key]
         if job.created_at is None or case.plan is None:
             raise RuntimeError("a claimed job bears no date, or has no plan")
         self._tickets += 1
+        predecessor = self._claims.predecessor(job)
         try:
             self._stagers.start(
                 self._tickets,
                 case.plan,
                 created=job.created_at,
                 site=self._site(job),
-                predecessor=self._claims.predecessor(job),
+                predecessor=predecessor,
             )
         except Exception as error:
             self._failed(job, error)

@@ -15,13 +15,14 @@ from pathlib import Path
 from lungstage.appliance import __version__
 from lungstage.appliance.config.logs import defect, logger
 from lungstage.appliance.config.settings import Settings
-from lungstage.appliance.contract.errors import Unavailable
+from lungstage.appliance.contract.errors import Damaged, Unavailable
 from lungstage.appliance.contract.source import Source, descriptors, next_due
 from lungstage.appliance.daemon.canary import Canary
 from lungstage.appliance.daemon.cases import Cases
 from lungstage.appliance.daemon.dispatcher import Dispatcher, Stagers, pause_after, told
 from lungstage.appliance.daemon.examination import Prepare
 from lungstage.appliance.daemon.folder_guard import FolderGuard
+from lungstage.appliance.daemon.former_reports import FormerReports
 from lungstage.appliance.daemon.hot_swap import HotSwap
 from lungstage.appliance.daemon.metrics import Meter
 from lungstage.appliance.daemon.periodic import Periodic
@@ -113,8 +114,10 @@ class Daemon:
         canary_outbox = None if canary is None else canary.outbox
         self._inbox_guard = FolderGuard("inbox", settings.inbox, settings.state, strict=False)
         self._outbox_guard = FolderGuard("outbox", settings.outbox, settings.state, strict=True)
+        self._former = FormerReports()
+        prove_outbox = self._outbox_guard.prove
         self._dispatcher = Dispatcher(
-            self._ledger, self._cases.open, settings, steps.stagers, clock, canary_outbox, self._outbox_guard.prove
+            self._ledger, self._cases.open, settings, steps.stagers, clock, canary_outbox, prove_outbox, self._former
         )
         self._heartbeat = Periodic(settings.heartbeat_seconds, self._beat, clock)
         self._upkeep = Upkeep(self._ledger, settings, clock)
@@ -133,11 +136,28 @@ class Daemon:
         )
 
     def run(self, announce: Callable[[], None] = lambda: None) -> None:
-        """Serve until told to stop; jobs in hand are finished, or given back where that is not done soon."""
+        """Serve until told to stop; jobs in hand are finished, or given back where that is not done soon.
+
+        Raises
+        ------
+        Damaged
+            The ledger is, so that nothing can be relied on, and no waiting helps.
+        """
+        try:
+            self._serve(announce)
+        except Damaged as error:
+            logger.error("damaged", extra={"why": str(error)})
+            raise
+        finally:
+            with contextlib.suppress(OSError):
+                heartbeat.end(self._settings.state)
+
+    def _serve(self, announce: Callable[[], None]) -> None:
         about = {"software": __version__, "bundle": self._bundle_digest}
         self._ledger.audit.write("daemon_started", **about, **self._settings.for_audit())
         released = self._claims.release_all()
         leftovers = outbox.clean(self._settings.outbox)
+        self._former.read(self._settings.outbox, self._ledger.jobs.began())
         logger.info("started", extra={"bundle": self._bundle_digest, "released": released, "cleaned": leftovers})
         self._heartbeat.tick()
         announce()
@@ -146,6 +166,8 @@ class Daemon:
             try:
                 self.step()
                 failures = 0
+            except Damaged:
+                raise
             except Exception as error:
                 if isinstance(error, (Unavailable, OSError)):
                     _warn_of(error)
@@ -157,7 +179,6 @@ class Daemon:
         self._finish()
         self._claims.release_all()
         self._ledger.audit.write("daemon_stopped", **about)
-        heartbeat.end(self._settings.state)
         logger.info("stopped")
 
     def _finish(self) -> None:
@@ -167,6 +188,8 @@ class Daemon:
             while self._dispatcher.in_hand() and self._clock() < until:
                 select.select(self._dispatcher.descriptors(), [], [], until - self._clock())
                 self._dispatcher.work(claim=False)
+        except Damaged:
+            raise
         except (Unavailable, OSError) as error:
             _warn_of(error)
 

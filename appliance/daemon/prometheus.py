@@ -27,7 +27,7 @@ from prometheus_client.registry import Collector
 
 from lungstage.appliance import __version__
 from lungstage.appliance.config.logs import defect, logger
-from lungstage.appliance.contract.errors import Unavailable
+from lungstage.appliance.contract.errors import Damaged, Unavailable
 from lungstage.appliance.daemon.metrics import Meter
 from lungstage.appliance.state import heartbeat
 from lungstage.appliance.state.database import DatabaseReader
@@ -135,6 +135,9 @@ def _read(part: Callable[[], Iterable[Metric]]) -> list[Metric] | None:
     """Return what can be read now, None where it cannot; what was raised the server would print, message and all."""
     try:
         return list(part())
+    except Damaged as error:
+        logger.error("damaged", extra={"why": str(error)})
+        return None
     except Unavailable:
         return None
     except Exception as error:

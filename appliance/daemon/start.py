@@ -25,6 +25,7 @@ from lungstage.appliance.intake.watch import Wake, Watcher
 from lungstage.appliance.model.bundle_files import digest_of, read_files
 from lungstage.appliance.model.signature import find_signer, read_public_keys
 from lungstage.appliance.staging.covariates import Site
+from lungstage.appliance.state import heartbeat
 from lungstage.appliance.state.audit import Audit
 from lungstage.appliance.state.database import Database
 from lungstage.appliance.workers.bundle_workers import at_work
@@ -93,10 +94,13 @@ def serve(settings: Settings, wake: Wake, announce: Callable[[], None], *, creat
     Unavailable
         When inbox, outbox or state folder cannot be used, the state folder is in use, or the port for metrics cannot
         be opened.
+    Damaged
+        When the ledger is.
     """
     _prove_folders(settings, create=create)
     settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     with sole_daemon(settings.state), _metering(settings) as meter:
+        heartbeat.end(settings.state)  # of one that was killed: nothing here is alive yet
         shutil.rmtree(settings.state / SCRATCH, ignore_errors=True)
         files = read_files(settings.bundle)
         trusted = read_public_keys(settings.trusted_keys)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import socket
-import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 from lungstage.appliance.config.settings import Settings
 from lungstage.appliance.config.text import in_words
-from lungstage.appliance.contract.errors import Unavailable
+from lungstage.appliance.contract.errors import Damaged, Unavailable
 from lungstage.appliance.doctor.finding import Finding, ok, problem, warning
 from lungstage.appliance.doctor.machine import is_locked
 from lungstage.appliance.state import heartbeat
@@ -58,21 +57,16 @@ def ledger(settings: Settings) -> Iterator[Finding]:
         return
     try:
         with DatabaseReader(path) as database:
-            damage = str(database.query("PRAGMA quick_check(1)")[0][0])
             jobs = Jobs(database)
             total, oldest, newest = sum(jobs.counts().values()), jobs.oldest_waiting(), jobs.newest_change()
-    except Unavailable as error:
-        yield problem("ledger", str(error), "Give it to the daemon's user, or restore the state folder.")
+    except Damaged as error:
+        yield problem("ledger", str(error), "Where there is no backup, docs/maintenance.md says what is lost.")
         return
-    except sqlite3.DatabaseError as error:
-        damage = str(error)
+    except Unavailable as error:
+        yield problem("ledger", str(error), "Give it to the daemon's user, or look at its disk.")
+        return
     now, age = datetime.now(UTC), timedelta(seconds=settings.alert_after_seconds)
-    if damage != "ok":
-        yield problem(
-            "ledger", f"The ledger is damaged ({damage.splitlines()[0]}).",
-            "Stop the daemon, and restore the state folder from its last copy.",
-        )  # fmt: skip
-    elif newest is not None and newest > now + timedelta(minutes=1):
+    if newest is not None and newest > now + timedelta(minutes=1):
         yield problem(
             "ledger", f"The ledger's last change lies {in_words(newest - now)} ahead: the clock was set back.",
             "Set the clock right.",

@@ -15,8 +15,9 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from pydicom import dcmread
@@ -26,6 +27,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 from lungstage.appliance.contract.plain import Content
 
 _TEMPORARY = re.compile(r"\.[A-Z]{2,16}-[0-9.]{1,64}\.dcm(\.[0-9a-f]{16})?\.part")
+_REPORT_BYTES = 2**24  # far more than any report of ours
 _NAME = re.compile(r"[A-Z]{2,16}-[0-9.]{1,64}\.dcm")
 
 
@@ -181,13 +183,34 @@ def _differs_in_time_alone(there: bytes, content: bytes) -> bool:
 
     Its UID follows from everything but the time, which a ledger that was lost, or a one-shot command, does not know.
     """
-    if DeflatedExplicitVRLittleEndian.encode() in there:  # never ours, and it may grow a thousandfold when it is read
+    if _is_deflated(there):
         return False
     try:
         old, new = (_timeless(dcmread(io.BytesIO(document))) for document in (there, content))
         return bool(old == new)
     except Exception:  # what is there cannot be read, so it is not the same
         return False
+
+
+def _is_deflated(content: bytes) -> bool:
+    """Whether it may grow a thousandfold when it is read; what is ours is never deflated."""
+    return DeflatedExplicitVRLittleEndian.encode() in content
+
+
+def reports(folder: Path, before: datetime) -> Iterator[tuple[Path, bytes]]:
+    """Give the structured reports that lie there since before a moment, as far as they can be read, with their bytes.
+
+    Raises
+    ------
+    OSError
+        The folder cannot be listed.
+    """
+    for path in sorted(folder.glob("SR-*.dcm")):
+        with contextlib.suppress(OSError, OutboxConflictError):
+            if path.lstat().st_mtime < before.timestamp():
+                content = _read(path, _REPORT_BYTES)
+                if not _is_deflated(content):
+                    yield path, content
 
 
 def _timeless(dataset: Dataset) -> Dataset:

@@ -21,6 +21,7 @@ from typing import BinaryIO
 
 from lungstage.appliance.contract.errors import LungstageError, Unavailable
 from lungstage.appliance.state.chain import snapshot
+from lungstage.appliance.state.database import damaged, in_own_words
 
 LEDGER = "ledger.sqlite"
 CHECKSUMS = "SHA256SUMS"
@@ -63,7 +64,7 @@ def back_up(state: Path, to: Path) -> Backup:
     BackupError
         `to` is there already, or would lie in the state folder.
     Unavailable
-        There is no ledger, it cannot be read, or it is not sound.
+        There is no ledger, it cannot be read, or it is damaged.
     OSError
         `to` cannot be written.
     """
@@ -120,18 +121,16 @@ def _copy_ledger(state: Path, folder: Path) -> tuple[Path, int]:
     ledger, copy = state / LEDGER, folder / LEDGER
     if not ledger.is_file():
         raise Unavailable(f"There is no ledger in {state}; --state names the state folder of the daemon.")
-    try:
-        with (
-            contextlib.closing(sqlite3.connect(f"{ledger.resolve().as_uri()}?mode=rw", uri=True)) as source,
-            contextlib.closing(sqlite3.connect(copy)) as target,
-        ):
-            source.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
-            source.backup(target)  # all pages in one step: one moment, and the daemon need not wait
-            target.execute("PRAGMA journal_mode = DELETE")  # one file, without a log beside it
-            sound = target.execute("PRAGMA integrity_check").fetchone()[0]
-            jobs = target.execute("SELECT count(*) FROM jobs").fetchone()[0]
-    except sqlite3.Error as error:
-        raise Unavailable(f"The ledger cannot be copied: {error}.") from error
+    with (
+        in_own_words(ledger),
+        contextlib.closing(sqlite3.connect(f"{ledger.resolve().as_uri()}?mode=rw", uri=True)) as source,
+        contextlib.closing(sqlite3.connect(copy)) as target,
+    ):
+        source.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
+        source.backup(target)  # all pages in one step: one moment, and the daemon need not wait
+        target.execute("PRAGMA journal_mode = DELETE")  # one file, without a log beside it
+        sound = target.execute("PRAGMA integrity_check").fetchone()[0]
+        jobs = target.execute("SELECT count(*) FROM jobs").fetchone()[0]
     if sound != "ok":
-        raise Unavailable("The ledger is not sound; keep the older backups, and restore the newest of them.")
+        raise damaged(ledger)
     return copy, int(jobs)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import astuple
 from datetime import timedelta
 from pathlib import Path
@@ -28,7 +28,12 @@ class Claims:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger, self._db = ledger, ledger.database
 
-    def claim(self, lease: timedelta, bundle_digest: str | None = None) -> Job | None:
+    def claim(
+        self,
+        lease: timedelta,
+        bundle_digest: str | None = None,
+        former: Callable[[Job], Predecessor | None] = lambda _: None,
+    ) -> Job | None:
         """Take the ready job that was tried least recently, or None.
 
         Parameters
@@ -37,6 +42,8 @@ class Claims:
             How long it belongs to whoever takes it.
         bundle_digest
             The bundle that it must have been planned for; None where that does not matter.
+        former
+            Tells what its report follows where this ledger knows of none before it; an older ledger may have.
         """
         now = self._ledger.now()
         sql = (
@@ -57,21 +64,22 @@ class Claims:
             "until": (now + lease).isoformat(),
         }
         with self._db.transaction():
-            rows = self._db.query(sql, values)
-            if not rows:
+            claimed = self._db.read(lambda row: (job_of(row), row["created_at"]), sql, values)
+            if not claimed:
                 return None
-            job = job_of(rows[0])
+            ((job, created_at),) = claimed
             # What it delivered itself, before it was requeued, it did for other content or under another bundle.
-            former = _report(job) if job.sr_path is not None else self._older(job)
-            fixed = (job.fingerprint, job.bundle_digest, rows[0]["created_at"], former and json.dumps(astuple(former)))
+            before = _report(job) if job.sr_path is not None else self._older(job) or former(job)
+            fixed = (job.fingerprint, job.bundle_digest, created_at, before and json.dumps(astuple(before)))
             self._db.query("INSERT OR IGNORE INTO reports VALUES (?, ?, ?, ?)", fixed)
         return job
 
     def predecessor(self, job: Job) -> Predecessor | None:
         """Return the report that a claimed job's report follows, the same whenever it is made again."""
         sql = "SELECT predecessor FROM reports WHERE fingerprint = ? AND bundle_digest = ? AND predecessor IS NOT NULL"
-        fixed = self._db.query(sql, (job.fingerprint, job.bundle_digest))
-        return Predecessor(*json.loads(fixed[0][0])) if fixed else self._older(job)
+        values = (job.fingerprint, job.bundle_digest)
+        fixed = self._db.read(lambda row: Predecessor(*json.loads(row[0])), sql, values)
+        return fixed[0] if fixed else self._older(job)
 
     def _older(self, job: Job) -> Predecessor | None:
         older = self._ledger.jobs.delivered_before(job)

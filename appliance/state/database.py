@@ -1,15 +1,18 @@
-"""The state folder's SQLite file: its schema, its migrations, and what a full or missing disk means."""
+"""The state folder's SQLite file: its schema, its migrations, and what a full or missing disk or damage means.
+
+SQLite's own words are never told: they may quote what a row says.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from lungstage.appliance import __version__
-from lungstage.appliance.contract.errors import Unavailable
+from lungstage.appliance.contract.errors import Damaged, Unavailable
 
 _FIRST_SCHEMA = """
 CREATE TABLE jobs (
@@ -80,6 +83,20 @@ _WRITERS = "CREATE TABLE IF NOT EXISTS migrations (schema_version INTEGER PRIMAR
 
 SCHEMA_VERSION = len(_MIGRATIONS)
 
+T = TypeVar("T")
+
+_PASSING = {
+    sqlite3.SQLITE_FULL: "its disk is full",
+    sqlite3.SQLITE_READONLY: "it can be read only",
+    sqlite3.SQLITE_PERM: "it may not be opened",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened",
+    sqlite3.SQLITE_BUSY: "another process keeps it locked",
+    sqlite3.SQLITE_LOCKED: "another process keeps it locked",
+    sqlite3.SQLITE_PROTOCOL: "another process keeps it locked",
+    sqlite3.SQLITE_IOERR: "its disk does not read or write",
+    sqlite3.SQLITE_NOLFS: "its disk takes no file of that size",
+}
+
 
 class DatabaseReader:
     """The state folder's SQLite file, looked at from beside the daemon: never made, migrated or written to.
@@ -95,11 +112,15 @@ class DatabaseReader:
     ------
     Unavailable
         When the file is not there, cannot be read, or was written by a newer release.
+    Damaged
+        When the file is not what was written. So do all methods.
     """
 
     def __init__(self, path: Path) -> None:
-        with _disk_errors():
+        self._path = path
+        with in_own_words(path):
             self._connect(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=2.0))
+            self._prove_sound()
             if self._version() < SCHEMA_VERSION:
                 copy = sqlite3.connect(":memory:")
                 self._connection.backup(copy)
@@ -112,10 +133,22 @@ class DatabaseReader:
         connection.isolation_level = None
         connection.row_factory = sqlite3.Row
 
+    def _prove_sound(self) -> None:
+        """Hold each page and index to the others; 0.1 s of a core for 100 MB."""
+        version = self.query("PRAGMA user_version")[0][0]
+        was_emptied = version == 0 and any(self._path.parent.glob("audit-*.jsonl"))
+        if was_emptied or version < 0 or self.query("PRAGMA integrity_check(1)")[0][0] != "ok":
+            raise damaged(self._path)
+
     def _version(self) -> int:
         version = int(self.query("PRAGMA user_version")[0][0])
         if version > SCHEMA_VERSION:
-            ((software,),) = self.query("SELECT software FROM migrations ORDER BY schema_version DESC LIMIT 1")
+            writers = self.read(
+                lambda row: str(row[0]), "SELECT software FROM migrations WHERE schema_version = ?", (version,)
+            )
+            if not writers:  # every release writes down itself
+                raise damaged(self._path)
+            (software,) = writers
             raise Unavailable(
                 f"The ledger has schema version {version}, of release {software}; this one, {__version__}, knows"
                 f" {SCHEMA_VERSION}. Install release {software} again, or restore the backup that was taken before it"
@@ -136,8 +169,18 @@ class DatabaseReader:
     def query(self, sql: str, values: Iterable[object] | Mapping[str, object] = ()) -> list[sqlite3.Row]:
         """Run one statement; committed on return unless a transaction is open."""
         # fetchall: a statement with RETURNING commits only once it has been stepped to its end.
-        with _disk_errors():
+        with in_own_words(self._path):
             return self._connection.execute(sql, values if isinstance(values, Mapping) else tuple(values)).fetchall()
+
+    def read(
+        self, make: Callable[[sqlite3.Row], T], sql: str, values: Iterable[object] | Mapping[str, object] = ()
+    ) -> list[T]:
+        """Run one statement and make something of each row; one that nothing can be made of was damaged."""
+        rows = self.query(sql, values)
+        try:
+            return [make(row) for row in rows]
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+            raise damaged(self._path) from error
 
     def data_version(self) -> int:
         """Return a number that changes when another process has written."""
@@ -164,15 +207,18 @@ class Database(DatabaseReader):
     Unavailable
         When the file cannot be opened, or was written by a newer release. So do all methods while the disk is full,
         read-only or gone.
+    Damaged
+        When the file is not what was written, or is empty beside an audit log. So do all methods.
     """
 
     def __init__(self, path: Path) -> None:
-        self.folder = path.parent
+        self._path, self.folder = path, path.parent
         """The state folder."""
-        with _disk_errors():
+        with in_own_words(path):
             self._connect(sqlite3.connect(path, timeout=10.0))
             for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "busy_timeout = 10000"):
                 self._connection.execute(f"PRAGMA {pragma}")
+        self._prove_sound()
         with self.transaction():
             self._migrate()
 
@@ -201,13 +247,37 @@ class Database(DatabaseReader):
             self.query("COMMIT")
         except BaseException:
             if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
+                self.query("ROLLBACK")
             raise
 
 
+def damaged(path: Path) -> Damaged:
+    """Say that the ledger is damaged, wherever that is met."""
+    return Damaged(
+        f"The ledger {path} is damaged. Stop the daemon, and restore the state folder from its last backup:"
+        " docs/maintenance.md, Restore."
+    )
+
+
 @contextlib.contextmanager
-def _disk_errors() -> Iterator[None]:
+def in_own_words(path: Path) -> Iterator[None]:
+    """Tell what SQLite raises over the ledger in sentences of ours.
+
+    Raises
+    ------
+    Unavailable
+        What may pass: a disk that is full, a file that is locked.
+    Damaged
+        All else but a breach of a constraint or a wrong call, which are defects of ours: our statements are right, so
+        it is the file that does not bear them out.
+    """
     try:
         yield
-    except sqlite3.OperationalError as error:
-        raise Unavailable(f"The ledger cannot be used at the moment: {error}.") from error
+    except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
+        raise
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)  # none: text that is no UTF-8
+        why = _PASSING.get(code & 0xFF)
+        if why is None:
+            raise damaged(path) from error
+        raise Unavailable(f"The ledger {path} cannot be used at the moment: {why}.") from error

@@ -61,19 +61,19 @@ class FileRecords:
 
     def headers(self, path: str) -> tuple[Header, ...]:
         """Return the headers of a file as they were read last; () where nothing is on record."""
-        rows = self._db.query("SELECT header FROM files WHERE path = ?", (os.fsencode(path),))
-        text = rows[0]["header"] if rows else None
-        return () if text is None else headers_from_json(text, Path(path))
+        sql = "SELECT header FROM files WHERE path = ? AND header IS NOT NULL"
+        found = self._db.read(lambda row: headers_from_json(row[0], Path(path)), sql, (os.fsencode(path),))
+        return found[0] if found else ()
 
     def unreadable(self) -> tuple[FileRecord, ...]:
         """Return the files now in the inbox that could not be read."""
-        rows = self._db.query("SELECT * FROM files WHERE present AND reason_code IS NOT NULL ORDER BY path")
-        return tuple(_record(row) for row in rows)
+        sql = "SELECT * FROM files WHERE present AND reason_code IS NOT NULL ORDER BY path"
+        return tuple(self._db.read(_record, sql))
 
     def of_study(self, study_instance_uid: str) -> tuple[str, ...]:
         """Return the paths, whether or not they are still there, of the files that belonged to a study."""
         sql = "SELECT path FROM files WHERE json_extract(header, '$[0].study_instance_uid') = ? ORDER BY path"
-        return tuple(os.fsdecode(row["path"]) for row in self._db.query(sql, (study_instance_uid,)))
+        return tuple(self._db.read(_path, sql, (study_instance_uid,)))
 
 
 class FileTable(FileRecords):
@@ -94,8 +94,8 @@ class FileTable(FileRecords):
     def find(self, path: str, size: int, mtime_ns: int) -> FileRecord | None:
         """Return what is known about a file, provided that it has not changed since."""
         sql = "SELECT * FROM files WHERE path = ? AND size = ? AND mtime_ns = ? AND reader = ?"
-        rows = self._db.query(sql, (os.fsencode(path), size, mtime_ns, self.reader))
-        return _record(rows[0]) if rows else None
+        found = self._db.read(_record, sql, (os.fsencode(path), size, mtime_ns, self.reader))
+        return found[0] if found else None
 
     def update(self, read: Iterable[FileRecord], came_back: Iterable[str], gone: Iterable[str]) -> None:
         """Remember in one transaction what was read, what came back and what is gone; gone files keep their records."""
@@ -112,13 +112,14 @@ class FileTable(FileRecords):
 
     def read_at(self, path: str) -> datetime | None:
         """Return when a file was first read as it is now, by whichever code; None where nothing is on record."""
-        rows = self._db.query("SELECT read_at FROM files WHERE path = ?", (os.fsencode(path),))
-        return datetime.fromisoformat(rows[0]["read_at"]) if rows else None
+        sql = "SELECT read_at FROM files WHERE path = ?"
+        found = self._db.read(lambda row: datetime.fromisoformat(row[0]), sql, (os.fsencode(path),))
+        return found[0] if found else None
 
     def present(self, folder: str) -> Iterator[str]:
         """Give the paths of the files below a folder that are on record as being there."""
-        rows = self._db.query(f"SELECT path FROM files WHERE present AND {_BELOW}", _below(folder))  # noqa: S608
-        return (os.fsdecode(row["path"]) for row in rows)
+        sql = f"SELECT path FROM files WHERE present AND {_BELOW}"  # noqa: S608
+        return iter(self._db.read(_path, sql, _below(folder)))
 
     def forget(self, folder: Path) -> None:
         """Drop the records of the files below a folder that are no more."""
@@ -131,7 +132,11 @@ def _below(folder: str | Path) -> tuple[bytes, bytes]:
     return path + b"/", path + b"0"
 
 
+def _path(row: sqlite3.Row) -> str:
+    return os.fsdecode(row["path"])
+
+
 def _record(row: sqlite3.Row) -> FileRecord:
     code = row["reason_code"]
     reason = None if code is None else Reason(ReasonCode(code), row["reason_message"])
-    return FileRecord(os.fsdecode(row["path"]), row["size"], row["mtime_ns"], row["header"], reason)
+    return FileRecord(_path(row), row["size"], row["mtime_ns"], row["header"], reason)

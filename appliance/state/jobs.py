@@ -23,6 +23,7 @@ WAITS_SINCE = "coalesce(waiting_since, opened_at)"
 """SQL for since when a job waits: the column may be younger than the job."""
 
 _FIELDS = frozenset(field.name for field in fields(Job))
+_NEVER_EMPTY = ("case_key", "study_instance_uid", "anchor")
 
 
 def among(states: Iterable[JobState]) -> str:
@@ -95,12 +96,17 @@ class Jobs:
 
     def counts(self) -> dict[JobState, int]:
         """Return how many jobs there are in each state that any is in."""
-        rows = self._db.query("SELECT state, count(*) FROM jobs WHERE NOT canary GROUP BY state")
-        return {JobState(state): n for state, n in rows}
+        sql = "SELECT state, count(*) FROM jobs WHERE NOT canary GROUP BY state"
+        return dict(self._db.read(lambda row: (JobState(row[0]), int(row[1])), sql))
+
+    def began(self) -> datetime:
+        """Return when the first job was opened; now where there is none yet."""
+        sql = "SELECT opened_at FROM jobs ORDER BY id LIMIT 1"
+        return next(filter(None, self._db.read(lambda row: _moment(row[0]), sql)), self._now())
 
     def newest_change(self) -> datetime | None:
         """Return when a job changed last."""
-        return _moment(self._db.query("SELECT max(updated_at) FROM jobs")[0][0])
+        return self._db.read(lambda row: _moment(row[0]), "SELECT max(updated_at) FROM jobs")[0]
 
     def oldest_waiting(self) -> Job | None:
         """Return the job that has waited longest for something that may still arrive."""
@@ -149,14 +155,14 @@ class Jobs:
         return self._first(where, job.case_key, job.id, JobState.DELIVERED)
 
     def _all(self, where: str, *values: object) -> tuple[Job, ...]:
-        return tuple(map(job_of, self._db.query(f"SELECT * FROM jobs WHERE {where}", values)))  # noqa: S608
+        return tuple(self._db.read(job_of, f"SELECT * FROM jobs WHERE {where}", values))  # noqa: S608
 
     def _first(self, where: str, *values: object) -> Job | None:
         return next(iter(self._all(f"{where} LIMIT 1", *values)), None)
 
 
 def job_of(row: sqlite3.Row) -> Job:
-    """Read a row of the table of jobs."""
+    """Read a row of the table of jobs; ValueError or TypeError where it holds what was never written."""
     state, code, outcome = JobState(row["state"]), row["reason_code"], row["outcome"]
     since = (row["waiting_since"] or row["opened_at"]) if state in WAITING_STATES else None
     read: dict[str, Any] = {
@@ -167,8 +173,24 @@ def job_of(row: sqlite3.Row) -> Job:
         "outcome": None if outcome is None else json.loads(outcome),
         "canary": bool(row["canary"]),
     }
-    return Job(**{name: row[name] for name in _FIELDS - read.keys()}, **read)
+    if not isinstance(read["outcome"], dict | None):
+        raise TypeError("an outcome is an object of JSON")
+    plain: dict[str, Any] = {name: _plain(name, row[name]) for name in _FIELDS - read.keys()}
+    return Job(**plain, **read)
+
+
+def _plain(name: str, value: object) -> object:
+    """Hold a value to its column: SQLite keeps any in any."""
+    kind = int if name in ("id", "attempts") else str if name in _NEVER_EMPTY else str | None
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} is of another kind")
+    return value
 
 
 def _moment(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text)
+    if text is None:
+        return None
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("a moment without its zone")
+    return moment

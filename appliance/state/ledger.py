@@ -68,7 +68,7 @@ class Ledger:
         )
         values = (case_key, study, series, anchor, JobState.WAITING, now, now, canary)
         with self.database.transaction():
-            job = job_of(self.database.query(sql, values)[0])
+            (job,) = self.database.read(job_of, sql, values)
             self._tell("opened", job)
         return job
 
@@ -175,10 +175,10 @@ class Ledger:
         values: dict[str, object] = {**columns, "id": job_id}
         with self.database.transaction():
             before = self.jobs.get(job_id)
-            rows = self.database.query(sql, values)
-            if before is None or not rows:
+            moved = self.database.read(job_of, sql, values)
+            if before is None or not moved:
                 raise IllegalTransitionError(f"job {job_id}: {before.state if before else 'absent'} -> {to}")
-            job = job_of(rows[0])
+            (job,) = moved
             if event or entries.is_news(before, job):
                 self._tell(event or job.state, job, **told)
         if before.state is not job.state:

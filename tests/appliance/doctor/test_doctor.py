@@ -28,7 +28,7 @@ from lungstage.appliance.daemon.start import sole_daemon
 from lungstage.appliance.doctor import daemon, examination, folders, host, machine, software
 from lungstage.appliance.doctor.finding import Finding, Verdict
 from lungstage.appliance.state import heartbeat
-from lungstage.appliance.state.database import SCHEMA_VERSION, Database
+from lungstage.appliance.state.database import SCHEMA_VERSION, Database, damaged
 from lungstage.appliance.state.heartbeat import Heartbeat
 from lungstage.appliance.state.ledger import Ledger
 from lungstage.appliance.workers import confinement
@@ -465,7 +465,7 @@ def test_a_damaged_ledger(settings: Settings) -> None:
     path = settings.state / "ledger.sqlite"
     path.write_bytes(b"this is no ledger at all" * 400)
     ((verdict, sentence),) = found(daemon.ledger, settings)
-    assert (verdict, "damaged" in sentence) == (PROBLEM, True)
+    assert (verdict, sentence) == (PROBLEM, str(damaged(path)))
     path.unlink()
     with Database(path) as database:
         ((page, size),) = database.query(

@@ -135,7 +135,7 @@ def correct(inbox: Path, name: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_report_that_followed_another_is_known_by_a_backup_and_comes_again_without(
+def test_a_report_that_followed_another_is_known_again_with_a_backup_and_without(
     tmp_path: Path, tolerant_bundle: Path
 ) -> None:
     with running(tmp_path, tolerant_bundle) as first:
@@ -157,10 +157,7 @@ def test_a_report_that_followed_another_is_known_by_a_backup_and_comes_again_wit
     with running(tmp_path, tolerant_bundle) as third:
         third.until(lambda: states(third) == ["delivered"])
         third.stop()
-    after = contents(tmp_path / "outbox")
-    assert before.items() < after.items()
-    (again,) = (name for name in after.keys() - before.keys() if name.startswith("SR-"))
-    assert "PredecessorDocumentsSequence" not in pydicom.dcmread(tmp_path / "outbox" / again)
+    assert contents(tmp_path / "outbox") == before
 
 
 # --- the archive --------------------------------------------------------------------------------------------------
@@ -224,6 +221,7 @@ def test_a_backup_before_an_upgrade_is_of_the_older_schema(tmp_path: Path) -> No
 def test_a_newer_ledger_is_refused_by_an_older_release(state: Path) -> None:
     """What docs/maintenance.md says of rolling back."""
     with sqlite3.connect(state / "ledger.sqlite") as database:
+        database.execute("INSERT INTO migrations VALUES (?, '9.9.9')", (SCHEMA_VERSION + 1,))
         database.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     with pytest.raises(Unavailable, match=f"schema version {SCHEMA_VERSION + 1}"):
         Database(state / "ledger.sqlite")
