@@ -112,7 +112,9 @@ def pixel_fault(dataset: Dataset, count: int, *, encapsulated: bool, length: int
         return f"are {-excess} bytes fewer than {expected} take"
     if excess <= size % 2:
         return ""
-    if excess * 8 < min(int(dataset.Rows), int(dataset.Columns)) * allocated and (count == 1 or bits % 32 == 0):
+    rounding = 7 if allocated % 8 else 0  # bits by which sizes in bytes make a difference look smaller
+    least = min(int(dataset.Rows), int(dataset.Columns)) * allocated
+    if excess * 8 + rounding < least and (count == 1 or bits % 32 == 0):
         return "" if not any(tail(size)) else f"are followed by {excess} bytes that are not zero"
     return f"are {excess} bytes more than {expected} take"
 

@@ -112,7 +112,7 @@ def made_up_context(sources: tuple[Dataset, ...], **changes: Any) -> ReportConte
         "roi_name": "GTV-1",
         "sites": (codes.SCT.Lung,),
         "segmentation": None,
-        "roi_source": RoiSource(RTStructureSetStorage, "1.2.3.6.1", "1.2.3.6", "1.2.3.1"),
+        "roi_source": RoiSource(RTStructureSetStorage, "1.2.3.6.1", "1.2.3.6", "1.2.3"),
         "features": FeatureVector(FEATURES, values),
         "result": StagingResult(
             stage=Stage.ADVANCED,

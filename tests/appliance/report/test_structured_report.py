@@ -313,7 +313,7 @@ def test_each_stage_has_its_label(stage: Stage) -> None:
 
 
 def test_a_segmentation_that_came_in_is_listed_once() -> None:
-    source = RoiSource(SEGMENT.sop_class_uid, SEGMENT.sop_instance_uid, "1.2.3.7", "1.2.3.1")
+    source = RoiSource(SEGMENT.sop_class_uid, SEGMENT.sop_instance_uid, "1.2.3.7", "1.2.3")
     context = made_up_context(generated_sources(), segmentation=SEGMENT, roi_source=source)
     report = reread(build_report(context, SEGMENT))
     (study,) = report.CurrentRequestedProcedureEvidenceSequence

@@ -78,11 +78,12 @@ _OTHER: Final[dict[str, Any]] = {
 
 def _rich(sources: tuple[Dataset, ...]) -> ReportContext:
     """Everything that a source may say, and everything that a report may have to tell."""
-    return made_up_context(
+    made = made_up_context(
         sources,
         predecessor=Predecessor(str(sources[0].StudyInstanceUID), "1.2.3.99", "1.2.3.99.1"),
         covariates=KnownCovariates({"age": 63.0}, ("sex",), ()),
     )
+    return replace(made, roi_source=replace(made.roi_source, study_instance_uid="1.2.3.1"))
 
 
 def _bare(sources: tuple[Dataset, ...]) -> ReportContext:
