@@ -168,16 +168,18 @@ def verdict(path: Path, bundle: Bundle, out: Path) -> tuple[str, str, str]:
 
 def what_it_is(path: Path) -> str:
     """SOP Class and transfer syntax, as far as pydicom can tell; no value that could be somebody's."""
-    if path.open("rb").read(132)[128:] != b"DICM":
-        return "not DICOM, or without its preamble"
+    has_preamble = path.open("rb").read(132)[128:] == b"DICM"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            dataset = pydicom.dcmread(path, stop_before_pixels=True)
+            dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True)
+        if not has_preamble:
+            sop_class = UID(dataset.get("SOPClassUID") or "").name
+            return f"{sop_class}, without a preamble" if sop_class else "not DICOM"
         syntax = UID(dataset.file_meta.get("TransferSyntaxUID", "") or "").name
         sop_class = UID(dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID") or "").name
     except Exception as error:
-        return f"unreadable to pydicom ({type(error).__name__})"
+        return f"unreadable to pydicom ({type(error).__name__})" if has_preamble else "not DICOM"
     return f"{sop_class or 'no SOP Class'}, {syntax or 'no transfer syntax'}"
 
 
