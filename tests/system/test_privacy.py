@@ -104,7 +104,12 @@ def renamed(study: Study, name: str) -> Study:
         "MappingResourceUID",
     )
 
+    seen: set[int] = set()  # regions may share their contours' items
+
     def rename(dataset: Dataset) -> None:
+        if id(dataset) in seen:
+            return
+        seen.add(id(dataset))
         for element in dataset:
             if element.VR == "SQ":
                 for item in element.value:
