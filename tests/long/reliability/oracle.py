@@ -371,15 +371,23 @@ def _from_segment(content: bytes, dataset: Dataset, name: str, stack: _Stack) ->
         image = stack.slices[k]
         orientation = _group(dataset, group, 0x00209116).decimals(0x00200037, 6)
         spacing = _group(dataset, group, 0x00289110).decimals(0x00280030, 2)
+        # A frame may be cropped or set off by whole pixels: its own position says where it lies.
+        off = image.orientation @ (position - image.position) / np.array(image.spacing)[::-1]
+        column, row = np.rint(off).astype(int)
         if (
             k in planes
-            or drawn.shape != image.hu.shape
-            or np.abs(position - image.position).max() > 0.01
+            or np.abs((off - (column, row)) * np.array(image.spacing)[::-1]).max() > 0.01
             or not np.allclose(orientation, image.orientation.ravel(), atol=1e-4)
             or not np.allclose(spacing, image.spacing, rtol=1e-4)
         ):
             raise Contradiction("a frame does not lie on a slice, or a second one does")
-        planes[k] = drawn
+        rows_drawn, columns_drawn = np.nonzero(drawn)
+        rows_drawn, columns_drawn = rows_drawn + row, columns_drawn + column
+        height, width = image.hu.shape
+        if min(rows_drawn.min(), columns_drawn.min()) < 0 or rows_drawn.max() >= height or columns_drawn.max() >= width:
+            raise Contradiction("a frame lies beyond its slice")
+        planes[k] = np.zeros((height, width), dtype=np.bool_)
+        planes[k][rows_drawn, columns_drawn] = True
     return planes
 
 
