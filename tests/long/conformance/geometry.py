@@ -157,7 +157,12 @@ PROOFS: Final = (
         "a SEG's frame starts where its slice does", "0.01 mm", "seg_grid_mismatch", _seg(_move_frames), 0.008, 0.012
     ),
     Proof(
-        "a SEG's rows and columns run along its slices'", "1e-4 of each cosine", "seg_grid_mismatch", _seg(_turn_frames), 5e-5, 5e-4
+        "a SEG's rows and columns run along its slices'",
+        "1e-4 of each cosine",
+        "seg_grid_mismatch",
+        _seg(_turn_frames),
+        5e-5,
+        5e-4,
     ),
     Proof("a SEG has the slices' pixel spacing", "1e-4 relative", "seg_grid_mismatch", _seg(_widen_frames), 5e-5, 5e-4),
 )
