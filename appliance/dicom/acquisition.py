@@ -62,16 +62,19 @@ def of_one_acquisition(
     known = {image.acquisition for image in images if image.sop_instance_uid in (drawn_on or listed)}
     if not known or len({image.acquisition for image in images}) == 1:
         return tuple(images)
-    alike = {acquisition[:_OF_THE_WHOLE] for acquisition in known}
 
     def belongs(image: ImageHeader) -> bool:
-        if image.acquisition in known or image.sop_instance_uid in drawn_on:
+        if image.sop_instance_uid in drawn_on:
             return True
-        if listed and image.sop_instance_uid not in listed:
-            return False
-        return image.acquisition[:_OF_THE_WHOLE] in alike
+        compared = None if listed and image.sop_instance_uid not in listed else _OF_THE_WHOLE
+        return any(_says_no_other(image.acquisition[:compared], other[:compared]) for other in known)
 
     return tuple(filter(belongs, images))
+
+
+def _says_no_other(one: Sequence[str], known: Sequence[str]) -> bool:
+    """Whether an image says nothing else than a known one; what it leaves out tells nothing."""
+    return all(not said or said == of_known for said, of_known in zip(one, known, strict=True))
 
 
 def telling_apart(images: Iterable[ImageHeader]) -> str:
