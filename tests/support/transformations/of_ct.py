@@ -13,7 +13,7 @@ from pydicom.uid import UID, ImplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLos
 
 from tests.support.enhanced import enhanced, refer_to
 from tests.support.transformations.registry import Phase, Right, Transformation, add, changes
-from tests.support.transformations.study import Drawing, Study, Unfit, rename, store, stored, uid
+from tests.support.transformations.study import Axis, Drawing, Study, Unfit, rename, store, stored, uid
 
 _EITHER, _REFUSED = Right.EITHER, Right.REFUSED
 
@@ -33,20 +33,21 @@ def without(dataset: Dataset, *keywords: str) -> None:
 # How images lie in the patient
 
 
-def _laid(name: str, **layout: object) -> None:
-    def draw(drawing: Drawing) -> Drawing:
-        return replace(drawing, **layout)  # type: ignore[arg-type]
-
+def _laid(name: str, draw: Callable[[Drawing], Drawing]) -> None:
     add(Transformation(name, "CT", Right.MEASURED, Phase.OBJECTS, draw))
 
 
-_laid("rows_from_back_to_front", down=(1, -1))
-_laid("columns_from_left_to_right", across=(2, -1))
-_laid("both_ways_reversed", down=(1, -1), across=(2, -1))
-_laid("lying_on_the_side", down=(2, 1), across=(1, -1))
-_laid("transposed", down=(2, 1), across=(1, 1))
-_laid("odd_matrix", matrix=(39, 47))
-_laid("unmeasured_corner", corner=5)
+def _reversed(axis: Axis) -> Axis:
+    return axis[0], -axis[1]
+
+
+_laid("rows_from_back_to_front", lambda drawing: replace(drawing, down=_reversed(drawing.down)))
+_laid("columns_from_left_to_right", lambda drawing: replace(drawing, across=_reversed(drawing.across)))
+_laid("both_ways_reversed", lambda d: replace(d, down=_reversed(d.down), across=_reversed(d.across)))
+_laid("lying_on_the_side", lambda drawing: replace(drawing, down=drawing.across, across=_reversed(drawing.down)))
+_laid("transposed", lambda drawing: replace(drawing, down=drawing.across, across=drawing.down))
+_laid("odd_matrix", lambda drawing: replace(drawing, matrix=(39, 47)))
+_laid("unmeasured_corner", lambda drawing: replace(drawing, corner=5))
 
 
 @changes("CT", _EITHER, draw=lambda drawing: replace(drawing, step=0.625, decimals=1))
