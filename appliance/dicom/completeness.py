@@ -202,6 +202,29 @@ def _drawn_step(region: Region, step: float, images: Sequence[ImageHeader]) -> f
     return thick if is_thicker else 0.0
 
 
+def _not_in_place_of_others(case: Case, named: frozenset[str], listed: frozenset[str]) -> tuple[ImageHeader, ...]:
+    """Leave out images that the region's file does not list, as long as some that it lists are not there.
+
+    A second image set under the same Series Instance UID has slices in the same places. Where it comes first, its
+    slices are not those that the region was drawn on, and nothing but the list says so.
+
+    Raises
+    ------
+    Held
+        ``slices_missing``: no other is there.
+    """
+    here = {image.sop_instance_uid for image in case.images}
+    if listed <= here:
+        return case.images
+    kept = tuple(image for image in case.images if image.sop_instance_uid in listed | named)
+    if not kept:
+        raise missing(
+            f"None of the {len(listed)} slices is there that the file of the region of interest lists; other slices "
+            "of the series are."
+        )
+    return kept
+
+
 def _prove_frame_of_reference(case: Case, region: Region, stack: Stack, strict: bool) -> tuple[str, ...]:
     """Refuse a region of another Frame of Reference, unless it is a SEG of which every frame names its slice.
 
@@ -286,7 +309,7 @@ def reference_slices(
         raise Refused(ReasonCode.ROI_EMPTY, f"{the_region(region.name)} is empty.", (region.name,))
     link, listed, named = link_of(case, region), listed_of(case, region), named_by(region)
     beyond = listed if not listed <= set(region.source.image_references) else frozenset[str]()
-    stack = Stack.of(of_one_acquisition(case.images, named, beyond), named)
+    stack = Stack.of(of_one_acquisition(_not_in_place_of_others(case, named, beyond), named, beyond), named)
     warnings = _prove_frame_of_reference(case, region, stack, strict_frame_of_reference)
     placed = place(case, region, items, stack, link, settled=settled, match_by_geometry=match_by_geometry)
     occupied = _occupied(placed)

@@ -22,10 +22,8 @@ import pydicom
 import pytest
 
 from lungstage.appliance.config import logs
-from lungstage.appliance.config.settings import load_settings
 from lungstage.appliance.contract.case import Predecessor
 from lungstage.appliance.contract.errors import ReasonCode, Unavailable
-from lungstage.appliance.daemon.loop import Daemon
 from lungstage.appliance.daemon.start import sole_daemon
 from lungstage.appliance.dicom.header import Header
 from lungstage.appliance.state import chain
@@ -35,71 +33,10 @@ from lungstage.appliance.state.job import Job, JobState
 from lungstage.appliance.state.jobs import Jobs
 from lungstage.appliance.state.ledger import Ledger
 from tests.support.fake_daemon import KILLS, TIMERS
-from tests.support.fake_steps import BUNDLE, SECRET, FakeSteps, put_roi, put_slice
+from tests.support.fake_steps import BUNDLE, SECRET, put_roi, put_slice
+from tests.support.house import House
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-
-
-class SimulatedWake:
-    """Sleeps that pass at once, and do what was planned for the time in between."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-        self.stopping = False
-
-    def __call__(self) -> float:
-        return self.now
-
-    def wait(self, seconds: float, others: object = ()) -> bool:
-        self.now += max(seconds, 1e-3)
-        return False
-
-    def pause(self, seconds: float) -> None:
-        self.wait(seconds)
-
-
-class House:
-    """A daemon with its folders, in simulated time."""
-
-    def __init__(self, root: Path, **timers: Any) -> None:
-        self.root = root
-        self.inbox, self.outbox, self.state = (root / name for name in ("inbox", "outbox", "state"))
-        for folder in (self.inbox, self.outbox, self.state):
-            folder.mkdir(exist_ok=True)
-        paths = {"inbox": self.inbox, "outbox": self.outbox, "bundle": root, "state": self.state}
-        self.settings = load_settings(None, {**paths, **timers}, {})
-        self.steps = FakeSteps()
-        self.wake = SimulatedWake()
-        self.bundle: Any = BUNDLE
-        self.start()
-
-    def start(self) -> None:
-        self.database = Database(self.state / "ledger.sqlite")
-        self.ledger = Ledger(self.database)
-        Claims(self.ledger).release_all()
-        wake: Any = self.wake
-        self.daemon = Daemon(
-            self.settings, self.bundle.digest, self.steps.steps(), self.database, wake, clock=self.wake
-        )
-
-    def restart(self) -> None:
-        self.database.close()
-        self.start()
-
-    def run(self, seconds: float) -> None:
-        until = self.wake.now + seconds
-        while self.wake.now < until:
-            self.daemon.step()
-
-    def states(self) -> list[str]:
-        return [job.state.value for job in self.ledger.jobs.find()]
-
-    def job(self) -> Job:
-        (job,) = self.ledger.jobs.find()
-        return job
-
-    def reports(self) -> list[Path]:
-        return sorted(self.outbox.glob("SR-*.dcm"))
 
 
 @pytest.fixture

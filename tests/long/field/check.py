@@ -1,7 +1,7 @@
-"""``make field``: judges lungstage on every field case, and writes docs/field-cases.md.
+"""``make field``: judges lungstage on every field case and on pairs of transformations; writes docs/field-cases.md.
 
 The cases and their judge lie with the data (``$LUNGSTAGE_DATA/field-cases``). Exit status 0 only where every case was
-judged and none is wrong.
+judged, and no case and no pair is wrong.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tests.conftest import ROOT
 from tests.long.field import writers
+from tests.long.field.pairs import Pairs, sample, tried
 
 PAGE = ROOT / "docs" / "field-cases.md"
 _RIGHT = {
@@ -67,8 +68,8 @@ def kind(script: Path) -> str:
     return " ".join(text.partition("Kind:")[2].partition("\nRight:")[0].split())
 
 
-def page(cases: Path, index: dict[str, dict[str, str]], verdicts: list[Verdict]) -> str:
-    """Write the table: what each case is, where it was reported, what is right, and what lungstage said."""
+def page(cases: Path, index: dict[str, dict[str, str]], verdicts: list[Verdict], pairs: Pairs) -> str:
+    """Write the table: what each case is, where it was reported, what is right, what lungstage said; and the pairs."""
     wrong = sum(not verdict.is_right for verdict in verdicts)
     lines = [_INTRODUCTION, f"{len(verdicts)} cases, {wrong} not right.", ""]
     lines += ["| case | what it is | reported in | right is | lungstage | |", "|---|---|---|---|---|---|"]
@@ -77,6 +78,7 @@ def page(cases: Path, index: dict[str, dict[str, str]], verdicts: list[Verdict])
         cells = (verdict.name, kind(cases / "cases" / f"{verdict.name}.py"), about["source"], _RIGHT[about["right"]])
         mark = "right" if verdict.is_right else "**wrong**"
         lines.append("| " + " | ".join(_cell(cell) for cell in (*cells, verdict.said, mark)) + " |")
+    lines += ["", *pairs.lines]
     return "\n".join(lines) + "\n"
 
 
@@ -100,10 +102,13 @@ def main() -> None:
         for verdict in pool.map(lambda name: judge(cases, name, environment), names):
             print("right  " if verdict.is_right else "WRONG  ", verdict.name, "|", verdict.said, flush=True)
             verdicts.append(verdict)
-    if names == sorted(index):
-        PAGE.write_text(page(cases, index, verdicts), encoding="utf-8")
     wrong = sum(not verdict.is_right for verdict in verdicts)
     print(f"{wrong} not right, 0 skipped")
+    if names == sorted(index):
+        pairs = tried(sample())
+        print(f"pairs: {pairs.tried} tried, {len(pairs.wrong)} wrong, in {pairs.minutes:.1f} minutes")
+        PAGE.write_text(page(cases, index, verdicts, pairs), encoding="utf-8")
+        wrong += len(pairs.wrong)
     sys.exit(wrong > 0)
 
 

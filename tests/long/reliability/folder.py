@@ -49,7 +49,7 @@ def drop(inbox: Path, seed: str, numbers: Iterable[int], *, damaged: bool = True
         files: Files = renamed["contours"]
         if damaged:
             source = Source(name, renamed, {}, ())
-            one = next(one for one in _inputs(source) if one.study)
+            one = next(one for one in _inputs(source) if one.study in renamed)
             files = {k: v for k, v in (renamed[one.study] | one.changes).items() if v is not None}
         folder = inbox / name
         folder.mkdir(parents=True)

@@ -12,6 +12,7 @@ import itertools
 import json
 import re
 import resource
+import shutil
 import tempfile
 import time
 import traceback
@@ -39,10 +40,12 @@ from tests.long.reliability.corpus import Files, generated_studies, real_files, 
 from tests.long.reliability.elements import LARGE, STUDY_MUTATORS, Changes, roi_of
 from tests.long.reliability.mutations import BYTE_MUTATORS, Chance
 from tests.long.reliability.strict import Contradiction, read
+from tests.long.reliability.transformed import Base, base
 from tests.support import habits
 
 KINDS = {
-    "file, bytes": 47, "study, habits": 3, "study, bytes": 23, "study, elements": 25, "real study": 1.9, "large": 0.1,
+    "file, bytes": 37, "study, habits": 3, "study, transformed": 20, "study, bytes": 18, "study, elements": 20,
+    "real study": 1.9, "large": 0.1,
 }  # fmt: skip
 _NOT_PLAIN = ("contours, implicit", "contours, JPEG-LS")  # which habits.parts cannot take apart
 _PARENT_BYTES = 2 * 1024**3  # of this process, that stands for the daemon; what is beyond is a claim that did not hold
@@ -63,16 +66,17 @@ class Input:
     study: str  # "" for a single file
     mutators: tuple[str, ...]
     changes: Changes
+    base: Base | None = None  # a study of its own, where it is none of those that are sound
 
 
 @dataclass(frozen=True)
 class Clean:
-    """What a sound study gives."""
+    """What a sound study gives; of one that is refused, or that the second reader cannot tell of, there is less."""
 
     files: Files
     headers: Mapping[str, tuple[Header, ...]]
-    answer: tuple[Any, ...]
-    facts: oracle.Facts
+    answer: tuple[Any, ...] | None
+    facts: oracle.Facts | None
     drawn: bytes
 
 
@@ -88,6 +92,7 @@ class Tally:
     died: int = 0
     unclassified: int = 0
     untrue: int = 0
+    bases: Counter[str] = field(default_factory=Counter)  # transformed studies, before they were damaged
     slowest: float = 0.0  # s, of an input
     slowest_request: float = 0.0  # s, of those that an input takes
     peak: int = 0  # KB, of a confined process
@@ -108,12 +113,15 @@ class Source:
             with suppress(Exception):  # a mutator that does not fit: draw again
                 return Input(number, kind, *self._make(kind, chance))
 
-    def _make(self, kind: str, chance: Chance) -> tuple[str, tuple[str, ...], Changes]:
+    def _make(self, kind: str, chance: Chance) -> tuple[Any, ...]:
         if kind == "file, bytes":
             return "", *self._bytes({"file": chance.choice(self._files)}, ["file"], chance)
         studies = self._real if kind == "real study" and self._real else self._studies
         name = chance.choice(list(studies))
         files = studies[name]
+        if kind == "study, transformed":
+            drawn = base(chance)
+            return "transformed", *self._damaged(drawn, chance), drawn
         if kind == "study, habits":
             name = chance.choice([name for name in self._studies if name not in _NOT_PLAIN])
             return name, *self._habits(self._studies[name], chance)
@@ -130,6 +138,18 @@ class Source:
             changes.update(done)
             now = {k: v for k, v in (now | done).items() if v is not None}
         return name, tuple(m.__name__ for m in mutators), changes
+
+    def _damaged(self, drawn: Base, chance: Chance) -> tuple[tuple[str, ...], Changes]:
+        """A transformed study with damage to bytes or elements, or with none."""
+        told: tuple[str, ...] = ()
+        changes: Changes = {}
+        way = chance.choice(("bytes", "elements", "elements", "none"))
+        if way == "bytes":
+            told, changes = self._bytes(dict(drawn.files), [chance.choice(list(drawn.files))], chance)
+        elif way == "elements":
+            mutator = chance.choice(STUDY_MUTATORS)
+            told, changes = (mutator.__name__,), mutator(drawn.files, chance)
+        return drawn.transformations + told, changes
 
     def _habits(self, files: Files, chance: Chance) -> tuple[tuple[str, ...], Changes]:
         """Every file of a study, or one, with one habit of its writer's, or two."""
@@ -266,8 +286,38 @@ class Fuzzer:
         finally:
             self._clear(one)
 
+    def _clean_of(self, one: Base, number: int) -> Clean:
+        """Meet a transformed study before it is damaged: it gives the true region, or nothing."""
+        headers = {}
+        for name, content in one.files.items():
+            with suppress(Refused):
+                headers[name] = self._read(self._folder / f"base-{number}" / name, content)
+        clean = Clean(dict(one.files), headers, None, None, b"")
+        reasons = []
+        for case in assemble(itertools.chain(*headers.values())):
+            try:
+                answer = self._stage(case)[1]
+            except (Refused, Held) as reason:
+                reasons += [str(reason.reason.code)] if case.rois else []
+                continue
+            if answer.outcome["roi"]["voxels"] != one.voxels:
+                raise WrongError(f"before any damage: {answer.outcome['roi']['voxels']} voxels, but {one.voxels}")
+            facts = None
+            try:
+                facts = oracle.facts(oracle.sound([one.files[name] for name in headers]), answer.outcome["roi"]["name"])
+            except Contradiction:
+                self.tally.bases["staged; the second reader cannot tell"] += 1
+            else:
+                if wrong := self._compare(answer, facts):
+                    raise WrongError(f"before any damage: {wrong}")
+                self.tally.bases["staged"] += 1
+            clean = Clean(dict(one.files), headers, _said(answer), facts, _drawn(answer))
+        if clean.answer is None:
+            self.tally.bases[f"refused or held: {min(reasons, default='')}"] += 1
+        return clean
+
     def _study(self, one: Input) -> str:
-        clean = self.clean[one.study]
+        clean = self.clean[one.study] if one.base is None else self._clean_of(one.base, one.number)
         try:
             headers = {**clean.headers}
             for name in one.changes:
@@ -301,6 +351,8 @@ class Fuzzer:
     def _clear(self, one: Input) -> None:
         for name in one.changes:
             (self._folder / "damaged" / f"{one.number}-{name}").unlink(missing_ok=True)
+        if one.base is not None:
+            shutil.rmtree(self._folder / f"base-{one.number}", ignore_errors=True)
 
     def _stage(self, case: Any) -> tuple[str, Answer]:
         plan = self._call(Prepare(case, settled=True, roi_name=None, match_by_geometry=False))
@@ -320,8 +372,10 @@ class Fuzzer:
         except Contradiction as why:
             if same:
                 return "staged, as if sound"
+            if clean.facts is None or isinstance(why, oracle.Untold):
+                return "staged; the second reader cannot tell"
             raise WrongError(f"another answer although {why}") from why
-        if facts.digest == clean.facts.digest and not same:
+        if clean.facts is not None and facts.digest == clean.facts.digest and not same:
             raise WrongError("another answer from the same content")
         if wrong := self._compare(answer, facts):
             if same and len(sound) < len(every):  # a file that this reader gives up, and that holds what it should
@@ -411,7 +465,8 @@ def _keep(one: Input, seed: str, verdict: str, keep: Path) -> None:
     about = {"seed": seed, "number": one.number, "study": one.study, "mutators": one.mutators, "verdict": verdict,
              "removed": [name for name, content in one.changes.items() if content is None]}  # fmt: skip
     (folder / "about.json").write_text(json.dumps(about, indent=1))
-    for name, content in one.changes.items():
+    files = one.changes if one.base is None else {**one.base.files, **one.changes}
+    for name, content in files.items():
         if content is not None:
             (folder / name).write_bytes(content)
 
@@ -429,6 +484,11 @@ def parts(tally: Tally, seed: str, minutes: float) -> list[str]:
         f"{tally.peak / 1024:.0f} MB, of at most {Limits().memory // 2**20}; of the parent, with the second "
         f"reader in it, {tally.parent / 1024:.0f} MB.",
         page.counts(("what became of it", "inputs"), tally.verdicts),
+        f"Of {sum(tally.bases.values())} studies that transformations were put on, before they were damaged, "
+        f"{tally.bases['staged']} were staged with the numbers that the second reader gives them, and of "
+        f"{tally.bases['staged; the second reader cannot tell']} it cannot tell: there the number of voxels alone was "
+        "held to what was drawn, and what became of them is right only where it is their own answer. All others were "
+        "refused or held.",
         page.counts(("code, of a file or of a study", "times"), tally.codes),
     ]
 

@@ -12,7 +12,7 @@ import math
 import struct
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -34,6 +34,10 @@ _SEG, _LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7
 _NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99")
 
 radiomics.setVerbosity(60)
+
+
+class Untold(Contradiction):
+    """What is right follows from rules that this reader does not have, so it cannot tell."""
 
 
 @dataclass(frozen=True)
@@ -250,6 +254,9 @@ class _Stack:
         self.normal = np.cross(*facing[0].orientation)
         self.slices = sorted(facing, key=lambda s: float(s.position @ self.normal))
         self.depths = np.array([float(s.position @ self.normal) for s in self.slices])
+        gaps = np.diff(self.depths)
+        gaps = gaps[gaps > 0.005]
+        self.step = float(np.median(gaps)) if gaps.size else 1.0
 
     def find(self, depth: float, tolerance: float) -> int | None:
         hits = np.flatnonzero(np.abs(self.depths - depth) <= tolerance)
@@ -261,8 +268,9 @@ class _Stack:
                 raise Contradiction("several slices lie there")
         return int(hits[0])
 
-    def at(self, depth: float, tolerance: float = 0.1) -> int:
-        found = self.find(depth, tolerance)
+    def at(self, depth: float) -> int:
+        """Slice in whose plane something lies that is no further off than 0.1 mm, or a fifth of the step."""
+        found = self.find(depth, min(0.1, 0.2 * self.step))
         if found is None:
             raise Contradiction("no slice lies there")
         return found
@@ -367,27 +375,30 @@ def _from_segment(content: bytes, dataset: Dataset, name: str, stack: _Stack) ->
         if not drawn.any():
             continue
         position = np.array(_group(dataset, group, 0x00209113).decimals(0x00200032, 3))
-        k = stack.at(float(position @ stack.normal), 0.02)
+        k = stack.at(float(position @ stack.normal))
         image = stack.slices[k]
-        orientation = _group(dataset, group, 0x00209116).decimals(0x00200037, 6)
-        spacing = _group(dataset, group, 0x00289110).decimals(0x00280030, 2)
-        # A frame may be cropped or set off by whole pixels: its own position says where it lies.
-        off = image.orientation @ (position - image.position) / np.array(image.spacing)[::-1]
-        column, row = np.rint(off).astype(int)
+        axes = _clean(_group(dataset, group, 0x00209116).decimals(0x00200037, 6))
+        step = _group(dataset, group, 0x00289110).decimals(0x00280030, 2)
+        # A frame may be cropped, turned or set off by whole pixels: the places of its own voxels say where it lies.
+        row, column = np.nonzero(drawn)
+        off = position + np.outer(column * step[1], axes[0]) + np.outer(row * step[0], axes[1]) - image.position
+        at = off @ image.orientation[::-1].T / image.spacing
+        rows_at, columns_at = np.rint(at).astype(int).T
+        far = off @ stack.normal
         if (
-            k in planes
-            or np.abs((off - (column, row)) * np.array(image.spacing)[::-1]).max() > 0.01
-            or not np.allclose(orientation, image.orientation.ravel(), atol=1e-4)
-            or not np.allclose(spacing, image.spacing, rtol=1e-4)
+            np.abs((at - np.rint(at)) * image.spacing).max() > 0.01
+            or np.abs(far).max() > min(0.1, 0.2 * stack.step)
+            or abs(step[0] * step[1] / (image.spacing[0] * image.spacing[1]) - 1) > 1e-3
         ):
-            raise Contradiction("a frame does not lie on a slice, or a second one does")
-        rows_drawn, columns_drawn = np.nonzero(drawn)
-        rows_drawn, columns_drawn = rows_drawn + row, columns_drawn + column
+            raise Contradiction("a frame does not lie on a slice")
         height, width = image.hu.shape
-        if min(rows_drawn.min(), columns_drawn.min()) < 0 or rows_drawn.max() >= height or columns_drawn.max() >= width:
+        if min(rows_at.min(), columns_at.min()) < 0 or rows_at.max() >= height or columns_at.max() >= width:
             raise Contradiction("a frame lies beyond its slice")
-        planes[k] = np.zeros((height, width), dtype=np.bool_)
-        planes[k][rows_drawn, columns_drawn] = True
+        plane = np.zeros((height, width), dtype=np.bool_)
+        plane[rows_at, columns_at] = True
+        if k in planes and (planes[k] != plane).any():
+            raise Contradiction("two frames lie on a slice, and differ")
+        planes[k] = plane
     return planes
 
 
@@ -422,7 +433,8 @@ def facts(contents: Sequence[bytes], name: str) -> Facts:
     objects = [one for one in every if isinstance(one, tuple)]
     if not slices or not objects:
         raise Contradiction("there are no slices, or no region")
-    ((series, _),) = Counter(one.series for one in slices).most_common(1)
+    named = {uid for sop_class, dataset, _ in objects for uid in _named(sop_class, dataset, name)}
+    series = _drawn_on(slices, named, [dataset for _, dataset, _ in objects])
     stack = _Stack([one for one in slices if one.series == series])
     drawn = []
     for sop_class, dataset, content in objects:
@@ -439,10 +451,52 @@ def facts(contents: Sequence[bytes], name: str) -> Facts:
         raise Contradiction("the region is empty, or drawn differently")
     # A contour that encloses no voxel centre is drawn all the same: its slice is one of the region's.
     facts = _reference(stack, drawn[0])
-    for _, dataset, _ in objects:
-        if (dataset.text(0x00100020), dataset.uid(0x0020000D)) != (facts.patient, _study(stack)):
+    here = {one.uid.partition(" ")[0] for one in stack.slices}
+    for sop_class, dataset, _ in objects:
+        own = {uid.partition(" ")[0] for uid in _named(sop_class, dataset, name)}
+        is_vouched_for = bool(own) and own <= here  # an object may be filed under a study of its own
+        if dataset.text(0x00100020) != facts.patient or (
+            dataset.uid(0x0020000D) != _study(stack) and not is_vouched_for
+        ):
             raise Contradiction("the region names another patient or study")
     return facts
+
+
+def _named(sop_class: str, dataset: Dataset, name: str) -> list[str]:
+    """Instances that the region's own contours or frames name."""
+    if sop_class == _RTSTRUCT:
+        return [uid for _, uid in _contours(dataset, name) if uid]
+    sources = [
+        source
+        for group in dataset.items(0x52009230)
+        for derivation in group.items(0x00089124)
+        for source in derivation.items(0x00082112)
+    ]
+    return [source.uid(0x00081155) for source in sources]
+
+
+def _drawn_on(slices: Sequence[Slice], named: set[str], objects: Sequence[Dataset]) -> str:
+    """Series that a region was drawn on: what it names, or its file lists, else the one of most slices."""
+    known = {uid.partition(" ")[0] for uid in named}
+    ((first, count), *others) = Counter(one.series for one in slices).most_common()
+    if not others:
+        return first
+    by_name = {one.series for one in slices if one.uid.partition(" ")[0] in known}
+    listed = {item.uid(0x0020000E) for dataset in objects for item in _lists(dataset)}
+    for told in (by_name, listed & {one.series for one in slices}):
+        if len(told) == 1:
+            return told.pop()
+    if by_name or listed or others[0][1] == count:
+        raise Untold("nothing says on which series the region was drawn")
+    return first
+
+
+def _lists(dataset: Dataset) -> Iterator[Dataset]:
+    for frame in dataset.items(0x30060010):
+        for study in frame.items(0x30060012):
+            yield from study.items(0x30060014)
+    for holder in (dataset, *dataset.items(0x00081200)):
+        yield from holder.items(0x00081115)
 
 
 def _study(stack: _Stack) -> str:
@@ -472,7 +526,9 @@ def _reference(stack: _Stack, planes: Mapping[int, npt.NDArray[np.bool_]]) -> Fa
         raise Contradiction("slices differ in their grid")
     depths = stack.depths[used]
     step = float((depths[-1] - depths[0]) / (len(used) - 1))
-    if np.abs(np.diff(depths) - step).max() > max(0.02, 0.02 * step):
+    if np.abs(np.diff(depths) - step).max() > allowed:
+        if np.allclose(stack.depths, stack.depths.round(1), rtol=0, atol=1e-4):
+            raise Untold("positions that were rounded to a tenth hide how far the slices lie apart")
         raise Contradiction("slices are not evenly spaced")
     declared = [value for one in slices for value in one.declared if abs(value - step) <= 1e-4 * step]
     hu = np.stack([one.hu for one in slices])
