@@ -17,7 +17,7 @@ PathsArgument = Annotated[list[Path], typer.Argument(metavar="PATH...", help="DI
 RoiOption = Annotated[str | None, typer.Option("--roi", help="ROI to measure, instead of by rule.", show_default=False)]
 GeometryOption = Annotated[
     bool,
-    typer.Option("--match-by-geometry", help="Go by position where the ROI's image references resolve to nothing."),
+    typer.Option("--match-by-geometry", help="Go by the ROI's position, and not by the images that it names."),
 ]
 SaveOption = Annotated[
     Path | None,
@@ -54,7 +54,7 @@ def stage(
     trusted_key: TrustedOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Stage one study from files or folders, and write its structured report."""
+    """Stage one study from files or folders, and write its structured report. Research use only."""
     from lungstage.appliance.model.bundle import load_bundle
     from lungstage.appliance.model.signature import read_public_keys
     from lungstage.appliance.staging.covariates import Site
@@ -68,7 +68,7 @@ def stage(
         verified = load_bundle(bundle, engine=engine, trusted=read_public_keys(trusted_key or ()))
         return stage_paths(paths, verified, out, options)
 
-    _answer(run_once, as_json)
+    _answer(run_once, as_json, "No report was written.")
 
 
 def measure(
@@ -91,7 +91,7 @@ def measure(
     def run_once() -> dict[str, Any]:
         return measure_paths(paths, ROI_RULE, replace(parameters.read(spec, grid), engine=engine), options)
 
-    _answer(run_once, as_json)
+    _answer(run_once, as_json, "Nothing was measured.")
 
 
 def demo(
@@ -111,8 +111,8 @@ def demo(
     typer.echo(f"report came {result.seconds:.1f} s after the last file, and was read back: {result.title}")
 
 
-def _answer(run_once: Callable[[], dict[str, Any]], as_json: bool) -> None:
-    """Print what a one-shot command found, and exit 3 where it was held or refused."""
+def _answer(run_once: Callable[[], dict[str, Any]], as_json: bool, undone: str) -> None:
+    """Print what a one-shot command found; where it was held or refused, say what was not done, and exit 3."""
     from lungstage.appliance.staging.outcome import outcome
 
     try:
@@ -121,6 +121,9 @@ def _answer(run_once: Callable[[], dict[str, Any]], as_json: bool) -> None:
         answer = outcome(status="refused", reason=error.reason)
     typer.echo(json.dumps(answer, allow_nan=False) if as_json else in_words(answer))
     if answer["reason"] is not None:
+        if not as_json:
+            again = " Once that is there, run the command again." if answer["status"] == "held" else ""
+            typer.echo(f"{undone}{again} Research use only.")
         raise typer.Exit(ExitStatus.REFUSED)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -11,6 +11,7 @@ from lungstage.appliance.contract.errors import Held, ReasonCode, Refused
 from lungstage.appliance.dicom.files import with_pixel_digest
 from lungstage.appliance.dicom.header import Header, ImageHeader, RoiHeader
 from lungstage.appliance.dicom.identity import count_patients
+from lungstage.appliance.dicom.pixeldata import counted
 
 HeaderT = TypeVar("HeaderT", ImageHeader, RoiHeader)
 
@@ -163,6 +164,35 @@ def assemble(headers: Iterable[Header]) -> tuple[Case, ...]:
     return tuple(sorted([*orphans, *cases], key=lambda case: case.key))
 
 
+def ct_missing() -> Held:
+    """Say that a region has come without its CT."""
+    return Held(
+        ReasonCode.CT_MISSING, "The CT that the region was drawn on is not there. Send that CT series from the PACS."
+    )
+
+
+def undecided(rois: Sequence[RoiHeader], series: Iterable[Sequence[ImageHeader]]) -> str:
+    """Say that nothing tells on which of several series the region was drawn, and what would."""
+    kinds = " or ".join(sorted({roi.kind for roi in rois}))
+    return (
+        f"Nothing in the {kinds} says on which CT series the region was drawn: {_described(series)}. Export the "
+        f"{kinds} again from the series on which it was drawn, so that it names that series' images and no others; to "
+        "leave a series out is not enough."
+    )
+
+
+def _described(series: Iterable[Sequence[ImageHeader]]) -> str:
+    """Tell series apart by what is nobody's name."""
+    return ", ".join(_description(images) for images in series if images)
+
+
+def _description(images: Sequence[ImageHeader]) -> str:
+    thicknesses = {image.slice_thickness for image in images}
+    (thickness,) = thicknesses if len(thicknesses) == 1 else (None,)
+    each = "" if thickness is None else f" of {thickness:g} mm"
+    return f"series {images[0].series_instance_uid} ({counted(len(images), 'slice')}{each})"
+
+
 def the_one_case(cases: Iterable[Case], has_its_region: Callable[[Case], bool] = lambda _: True) -> Case:
     """Return the single case that a one-shot command can mean.
 
@@ -183,11 +213,18 @@ def the_one_case(cases: Iterable[Case], has_its_region: Callable[[Case], bool] =
     """
     every = tuple(cases)
     if not every:
-        raise Refused(ReasonCode.NO_DICOM, "There is no DICOM image or region of interest in the input.")
+        raise Refused(
+            ReasonCode.NO_DICOM,
+            "None of the files is a DICOM image, RTSTRUCT or SEG. Name the folder of the CT and its RTSTRUCT or SEG.",
+        )
     ct = [case for case in every if any(image.is_ct_slice for image in case.images)]
     patients = count_patients(image for case in ct for image in case.images)
     if patients > 1:
-        raise Refused(ReasonCode.AMBIGUOUS_INPUT, f"The input holds CT of {patients} patients; give one.")
+        raise Refused(
+            ReasonCode.AMBIGUOUS_INPUT,
+            f"The input holds CT of {patients} patients. Put one patient's study into a folder of its own, and name "
+            "that.",
+        )
     wanted = [case for case in every if case.rois and (case.images or case.candidates)]
     meant = [case for case in wanted if has_its_region(case)] if len(wanted) > 1 else wanted
     if not meant and len({case.rois for case in wanted}) == 1:
@@ -197,17 +234,24 @@ def the_one_case(cases: Iterable[Case], has_its_region: Callable[[Case], bool] =
     if len(meant) > 1 and len({case.rois for case in meant}) == 1:
         raise Refused(
             ReasonCode.AMBIGUOUS_INPUT,
-            f"The region of interest could belong to {len(meant)} CT series, of which it names none, or several; give "
-            "one.",
+            undecided(meant[0].rois, (case.images for case in meant)),
         )
     if len(wanted) > 1:
         raise Refused(
-            ReasonCode.AMBIGUOUS_INPUT, f"The input holds {len(wanted)} series with a region of interest; give one."
+            ReasonCode.AMBIGUOUS_INPUT,
+            f"The input holds {len(wanted)} series with an RTSTRUCT or SEG: "
+            f"{_described(case.images for case in wanted)}. Give the files of one series, and its RTSTRUCT or SEG.",
         )
     if any(case.rois for case in every):
-        raise Held(ReasonCode.CT_MISSING, "The images that the region of interest was drawn on are not there.")
+        raise ct_missing()
     if not ct:
-        raise Refused(ReasonCode.NOT_CT, "The input holds images, but no CT.")
+        raise Refused(
+            ReasonCode.NOT_CT, "The input holds images, but no CT. Send the CT series that the region was drawn on."
+        )
     if len(ct) > 1:
-        raise Refused(ReasonCode.AMBIGUOUS_INPUT, f"The input holds {len(ct)} CT series; give one, with its ROI.")
+        raise Refused(
+            ReasonCode.AMBIGUOUS_INPUT,
+            f"The input holds {len(ct)} CT series and no RTSTRUCT or SEG: {_described(case.images for case in ct)}. "
+            "Give one, with the RTSTRUCT or SEG that was drawn on it.",
+        )
     return ct[0]

@@ -15,7 +15,7 @@ from lungstage.appliance.dicom.names import listed, the_region
 from lungstage.appliance.dicom.region import Region
 from lungstage.appliance.dicom.tumour_names import Reading, names_gtv, plain, reading, speaks_against
 
-_ASK = "Name one with --roi NAME, or with roi_name in the settings."
+_ASK = "with --roi NAME (daemon: roi_name in the settings)"
 
 # Segmented Property Categories and Types (DICOM PS3.16, CIDs 7150 and 7159) that speak against a name.
 _ANATOMICAL_STRUCTURE = ("123037004", "SCT")
@@ -66,7 +66,7 @@ def choose(regions: Sequence[Region], rule: SelectionRule, name: str | None) -> 
 
     region = _find_drawn(regions, find)
     if region.fault:
-        message = f"{the_region(region.name)} is faulty: {region.fault}"
+        message = f"{the_region(region.name)} cannot be used. {region.fault}"
         raise Refused(ReasonCode.ROI_UNREADABLE, message, (region.name,))
     return region
 
@@ -94,8 +94,8 @@ def _find_drawn(regions: Sequence[Region], find: Callable[[Sequence[Region]], Re
             raise
         raise Refused(
             ReasonCode.ROI_EMPTY,
-            f"{the_region(empty.name)} is empty: nothing that encloses an area is drawn for it. Draw it, or name "
-            f"another with --roi NAME, or with roi_name in the settings; drawn are: {listed(_names(drawn))}.",
+            f"{the_region(empty.name)} is empty: nothing that encloses an area is drawn for it. Draw it, or choose "
+            f"another {_ASK}. Drawn are: {listed(_names(drawn))}.",
             (empty.name, *_names(drawn)),
         ) from refused
 
@@ -120,9 +120,12 @@ def _choose_by_name(regions: Sequence[Region], name: str) -> Region:
     if len(wanted) == 1:
         return wanted[0]
     code = ReasonCode.ROI_AMBIGUOUS if wanted else ReasonCode.ROI_NOT_FOUND
-    found = f"{len(wanted)} regions have" if wanted else "No region of interest has"
     names = _names(regions)
-    raise Refused(code, f"{found} the name that was asked for; there are: {listed(names)}.", names)
+    if wanted:
+        message = f"{len(wanted)} regions have the name that was asked for. Give each its own name, and export again."
+    else:
+        message = f"No region has the name that was asked for. Choose one of these {_ASK}: {listed(names)}."
+    raise Refused(code, message, names)
 
 
 def _reading(region: Region) -> Reading:
@@ -150,17 +153,22 @@ def _choose_by_rule(regions: Sequence[Region], rule: SelectionRule) -> Region:
                 return found[0]
             raise Refused(
                 ReasonCode.ROI_AMBIGUOUS,
-                f"{the_region(found[0].name)} may be the primary tumour, but its name does not say so plainly. {_ASK} "
-                f"There are: {listed(names)}.",
+                f"{the_region(found[0].name)} may be the primary tumour, but its name does not say so plainly. If it "
+                f"is, choose it {_ASK}; else choose another of these: {listed(names)}.",
                 names,
             )
         # Two segments may both be coded as neoplasm, primary and node; the names may still tell them apart.
         if len(found) > 1 and found is not by_code:
             break
-    several = any(rounds)
+    possible = _names(next((found for found in rounds if found), ()))
+    if possible:
+        raise Refused(
+            ReasonCode.ROI_AMBIGUOUS,
+            f"{len(possible)} regions could be the primary tumour: {listed(possible)}. Choose one {_ASK}.",
+            possible,
+        )
     raise Refused(
-        ReasonCode.ROI_AMBIGUOUS if several else ReasonCode.ROI_NOT_FOUND,
-        f"{'More than one' if several else 'No'} region of interest could be the primary tumour. {_ASK} There are: "
-        f"{listed(names)}.",
+        ReasonCode.ROI_NOT_FOUND,
+        f"By its name, no region is the primary tumour. If one is, choose it {_ASK}: {listed(names)}.",
         names,
     )

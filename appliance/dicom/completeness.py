@@ -19,9 +19,10 @@ from lungstage.appliance.dicom.geometry import POSITION_TOLERANCE, even_step, pr
 from lungstage.appliance.dicom.header import ImageHeader
 from lungstage.appliance.dicom.instance import as_uid
 from lungstage.appliance.dicom.linking import POSITION_ALONE, Link, link_of, listed_of, named_by
-from lungstage.appliance.dicom.names import the_region
+from lungstage.appliance.dicom.names import named, the_region
 from lungstage.appliance.dicom.pixel_grid import run_through_centres
-from lungstage.appliance.dicom.placing import Item, Placed, listed_and_here, missing, place
+from lungstage.appliance.dicom.pixeldata import counted
+from lungstage.appliance.dicom.placing import Item, Placed, listed_and_here, missing, place, whereabouts
 from lungstage.appliance.dicom.region import Outline, Region, SegmentFrame
 from lungstage.appliance.dicom.stack import Stack
 from lungstage.appliance.dicom.structure_set import prove_outlines
@@ -83,11 +84,14 @@ def _proven_step(case: Case, region: Region, stack: Stack, occupied: list[int]) 
     listed = listed_of(case, region)
     if min(thickness) <= 0 and listed and not listed <= {image.sop_instance_uid for image in case.images}:
         raise missing(
-            "The slices do not say how thick they are, so only the whole series can show that none is missing."
+            "The slices do not say how thick they are (Slice Thickness, 0018,0050), so only the whole series can show "
+            "that none is missing, and some are that the region's file lists."
         )
     if min(thickness) > 0 and step > _ONE_STEP * max(thickness):
         raise missing(
-            f"The slices lie {step:g} mm apart but are only {max(thickness):g} mm thick; those between are missing."
+            f"The slices at {named(region.name)} lie {step:g} mm apart but are only {max(thickness):g} mm thick; those "
+            "between are missing.",
+            region.name,
         )
     return step
 
@@ -100,15 +104,18 @@ def _span(stack: Stack, step: float, placed: Sequence[Placed], margin: int, list
     rest = depths - places * step
     first, reach = (rest.max() + rest.min()) / 2, slack(step, depths)
     span: list[int] = []
-    gaps = 0
+    gaps: list[float] = []
     for place_ in range(-margin, int(places[-1]) + margin + 1):
         hits = np.flatnonzero(np.abs(stack.depths - (first + place_ * step)) <= reach)
         if len(hits):
             span.append(_the_one(stack, hits.tolist(), placed, listed))
         elif 0 <= place_ <= places[-1]:
-            gaps += 1
+            gaps.append(first + place_ * step)
     if gaps:
-        raise missing(f"{gaps} slices within the region of interest are missing.")
+        raise missing(
+            f"{counted(len(gaps), 'slice')} within the region {'is' if len(gaps) == 1 else 'are'} missing, "
+            f"{whereabouts(gaps, stack.normal)}."
+        )
     return span
 
 
@@ -123,7 +130,9 @@ def _the_one(stack: Stack, hits: list[int], placed: Sequence[Placed], listed: fr
     images = stack.images
     if len({images[k].name for k in hits}) < len(hits):
         raise Refused(
-            ReasonCode.CONFLICTING_INSTANCES, "One SOP Instance UID of the series came with different content."
+            ReasonCode.CONFLICTING_INSTANCES,
+            f"Two different files bear one SOP Instance UID: {images[hits[0]].sop_instance_uid}. Keep the right one "
+            "alone, or send the series again from the PACS.",
         )
     named = {one.at for one in placed if one.by_name}
     known = {images[k].acquisition for k in named}
@@ -139,8 +148,8 @@ def _the_one(stack: Stack, hits: list[int], placed: Sequence[Placed], listed: fr
         told = f"they differ in {telling}" if telling else "nothing in their headers tells them apart"
         raise Refused(
             ReasonCode.DUPLICATE_POSITION,
-            f"Two different slices of the series lie at the same position; {told}. Have those alone sent that the "
-            "region of interest was drawn on.",
+            f"{len(hits)} different slices of the series lie {whereabouts([stack.depths[hits[0]]], stack.normal)}; "
+            f"{told}. Send the reconstruction alone that the region was drawn on.",
         )
     return hits[0]
 
@@ -155,7 +164,10 @@ def _moved(stack: Stack, span: list[int], placed: Sequence[Placed]) -> tuple[Pla
             at = min(span, key=lambda k: abs(stack.depths[k] - stack.depths[one.at]))
             if stack.images[at].digest != stack.images[one.at].digest:
                 raise Refused(
-                    ReasonCode.DUPLICATE_POSITION, "Two slices of different geometry lie at the same position."
+                    ReasonCode.DUPLICATE_POSITION,
+                    "Two slices of different geometry lie at the same position, "
+                    f"{whereabouts([stack.depths[at]], stack.normal)}. Send the reconstruction alone that the region "
+                    "was drawn on.",
                 )
         moved.append(Placed(one.item, at, one.by_name))
     return tuple(moved)
@@ -171,7 +183,10 @@ def _prove_unskipped(region: Region, stack: Stack, step: float, span: list[int],
         if skipped:
             raise Refused(
                 ReasonCode.CONTOURS_SKIP_SLICES,
-                f"The region of interest has no contour on {len(skipped)} slices between its first and its last.",
+                f"{the_region(region.name)} has no contour on {counted(len(skipped), 'slice')} between its first and "
+                f"its last, {whereabouts(stack.depths[skipped], stack.normal)}. Draw those (interpolate in the "
+                "contouring software), or send the CT series that it was drawn on, if its slices are thicker.",
+                (region.name,),
             )
         return
     images = [stack.images[k] for k in occupied]
@@ -179,15 +194,18 @@ def _prove_unskipped(region: Region, stack: Stack, step: float, span: list[int],
     if drawn:
         raise Refused(
             ReasonCode.CONTOURS_SKIP_SLICES,
-            f"The segmentation was drawn on other slices: it says {drawn:g} mm, the slices of the CT lie "
-            f"{step:g} mm apart. Have the series sent that it was drawn on.",
+            f"{the_region(region.name)} was drawn on {drawn:g} mm slices, but this CT has slices {step:g} mm apart. "
+            "Send the CT series that it was drawn on.",
+            (region.name,),
         )
     places = np.searchsorted(span, occupied)
     if len(occupied) > 1 and np.diff(places).min() > 1:
         raise Refused(
             ReasonCode.CONTOURS_SKIP_SLICES,
-            f"The segmentation leaves out {len(skipped)} slices between its first and its last; no two of those that "
-            "it has are neighbours: it was drawn on thicker slices. Have the series sent that it was drawn on.",
+            f"{the_region(region.name)} leaves out {counted(len(skipped), 'slice')} between its first and its last, "
+            "and no two of those that it has are neighbours: it was drawn on thicker slices. Send the CT series that "
+            "it was drawn on.",
+            (region.name,),
         )
 
 
@@ -243,8 +261,11 @@ def _prove_frame_of_reference(case: Case, region: Region, stack: Stack, strict: 
     if not vouched or strict:
         raise Refused(
             ReasonCode.FRAME_OF_REFERENCE_MISMATCH,
-            "The region of interest lies in another Frame of Reference than the CT"
-            + ("; strict_frame_of_reference forbids to go by its references." if vouched else "."),
+            f"{the_region(region.name)} lies in another Frame of Reference than the CT"
+            + ("; strict_frame_of_reference forbids to go by its references. " if vouched else ". ")
+            + f"Send the CT series that it was drawn on, or export the {region.source.kind} again with that CT's Frame "
+            "of Reference UID (0020,0052).",
+            (region.name,),
         )
     return ("The segmentation names another Frame of Reference than the CT, or none; its frames name their slices.",)
 
@@ -258,7 +279,7 @@ def _content(region: Region, placed: Sequence[Placed], span: Sequence[int]) -> t
         if any((frame.pixels != frames[0].pixels).any() for frame in frames[1:]):
             raise Refused(
                 ReasonCode.ROI_UNREADABLE,
-                f"{the_region(region.name)} has two different frames in one place.",
+                f"{the_region(region.name)} has two different frames in one place. Export it as an RTSTRUCT instead.",
                 (region.name,),
             )
         content.append(tuple(items))
@@ -306,10 +327,12 @@ def reference_slices(
     prove_outlines(region)
     items: tuple[Item, ...] = (*region.outlines, *region.frames)
     if not items:
-        raise Refused(ReasonCode.ROI_EMPTY, f"{the_region(region.name)} is empty.", (region.name,))
-    link, listed, named = link_of(case, region), listed_of(case, region), named_by(region)
+        raise Refused(
+            ReasonCode.ROI_EMPTY, f"{the_region(region.name)} is empty. Draw it, and export again.", (region.name,)
+        )
+    link, listed, drawn_on = link_of(case, region), listed_of(case, region), named_by(region)
     beyond = listed if not listed <= set(region.source.image_references) else frozenset[str]()
-    stack = Stack.of(of_one_acquisition(_not_in_place_of_others(case, named, beyond), named, beyond), named)
+    stack = Stack.of(of_one_acquisition(_not_in_place_of_others(case, drawn_on, beyond), drawn_on, beyond), drawn_on)
     warnings = _prove_frame_of_reference(case, region, stack, strict_frame_of_reference)
     placed = place(case, region, items, stack, link, settled=settled, match_by_geometry=match_by_geometry)
     occupied = _occupied(placed)
@@ -325,7 +348,9 @@ def reference_slices(
     if clipped and stack.others:
         raise Refused(
             ReasonCode.GEOMETRY_MISSING,
-            "A slice that may be next to the region of interest does not say where it lies.",
+            f"A slice that may be next to {named(region.name)} does not say where it lies (Image Position, Image "
+            "Orientation, Pixel Spacing). Send the original CT series from the PACS.",
+            (region.name,),
         )
     images = tuple(stack.images[k] for k in span)
     spacing = prove_regular(images, stack.normal)
@@ -333,7 +358,8 @@ def reference_slices(
     if region.outlines and (not common or as_uid(common) != common):
         raise Refused(
             ReasonCode.FRAME_OF_REFERENCE_MISMATCH,
-            "The slices name no Frame of Reference, so the contours' coordinates may not be theirs.",
+            "The slices name no Frame of Reference (0020,0052), so the contours' coordinates may not be theirs. Send "
+            "the original CT series from the PACS.",
         )
     content = _content(region, placed, span)
     _prove_rest(case, region, link, clipped, settled if waited is None else waited, match_by_geometry)
@@ -358,8 +384,6 @@ def _prove_rest(case: Case, region: Region, link: Link, clipped: bool, waited: b
     if waited:
         return
     if clipped and not listed_and_here(case, region):
-        raise more_may_come("The slices next to the region of interest may still come.")
+        raise more_may_come("The slices next to the region may still come.")
     if link is Link.POSITION or (link is Link.UNRESOLVED and match_by_geometry):
-        raise more_may_come(
-            "The region of interest is matched by its position alone; another series that it fits may still come."
-        )
+        raise more_may_come("The region is matched by its position alone; another series that it fits may still come.")

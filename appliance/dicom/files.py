@@ -30,6 +30,7 @@ from lungstage.appliance.dicom.instance import headers_of, image_header, is_segm
 from lungstage.appliance.dicom.multiframe import frame_count, is_enhanced_ct, single_frames
 from lungstage.appliance.dicom.pixeldata import (
     EMPTY_OFFSET_TABLE,
+    UNCOMPRESSED,
     PixelSpan,
     Span,
     cut_short,
@@ -249,7 +250,7 @@ def _frames(dataset: Dataset, stream: BinaryIO, found: PixelSpan) -> _Pixels:
         tail=lambda at: read_span(stream, (start + at, length - at)),
     )
     if fault:
-        raise damaged(f"This DICOM file's pixels {fault}.")
+        raise damaged(f"The pixel data of this DICOM file {fault}", "")
     if found.fragments is not None:
         return _Pixels(stream, encapsulated_frames(stream, count, found.fragments), found.vr, True)
     return _Pixels(stream, native_frames(dataset, count, start), found.vr)
@@ -284,16 +285,21 @@ def _syntax(file: BinaryIO, meta: FileMetaDataset) -> UID:
     said = meta.get("TransferSyntaxUID")
     if not said:
         if seen is None:
-            raise damaged("This DICOM file does not say how it is encoded (Transfer Syntax UID, (0002,0010)).")
+            raise damaged(
+                "This DICOM file does not say how it is encoded (Transfer Syntax UID, (0002,0010)).", UNCOMPRESSED
+            )
         meta.TransferSyntaxUID = seen
         return seen
     if not (isinstance(said, UID) and said.is_valid and said.startswith(_STANDARD_SYNTAX)):
-        raise damaged("This DICOM file is written in a transfer syntax (0002,0010) that is none of DICOM's.")
+        raise damaged(
+            "This DICOM file is written in a transfer syntax (0002,0010) that is none of DICOM's.", UNCOMPRESSED
+        )
     as_said = said if said in (ImplicitVRLittleEndian, ExplicitVRBigEndian) else ExplicitVRLittleEndian
     if seen not in (None, as_said) and said != DeflatedExplicitVRLittleEndian:
         raise damaged(
             f"This DICOM file's Transfer Syntax UID (0002,0010) says that it is written in {as_said.name}, "
-            f"but it is written in {seen.name}."
+            f"but it is written in {seen.name}.",
+            UNCOMPRESSED,
         )
     return said
 
@@ -302,10 +308,10 @@ def _syntax(file: BinaryIO, meta: FileMetaDataset) -> UID:
 def _regular(path: Path) -> Iterator[BinaryIO]:
     """Open a file, and nothing that took its place since it was seen: no link to elsewhere, no pipe that never ends."""
     if not stat.S_ISREG(path.lstat().st_mode):  # opening a device may set it going
-        raise damaged("This is not a regular file.")
+        raise damaged("This is not a regular file.", "")
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise damaged("This is not a regular file.")
+            raise damaged("This is not a regular file.", "")
         yield file
 
 
@@ -314,7 +320,7 @@ def _blaming(path: Path) -> Iterator[BinaryIO]:
     """Open a file, and blame it for whatever the parser raises over it: it meets hostile bytes. The disk does not."""
     with _regular(path) as file:
         if _beginning(file.read(_HEAD)) is None:
-            raise damaged(NOT_DICOM)
+            raise damaged(NOT_DICOM, "")
         try:
             yield file
         except (Refused, Unavailable):

@@ -12,6 +12,8 @@ from lungstage.appliance.dicom.header import ImageHeader
 
 Floats = npt.NDArray[np.float64]
 
+_ORIGINAL = "Send one original CT reconstruction from the PACS, with the region drawn on it."
+
 # Slice positions may stray from an even spacing by what rounding to 0.01 mm explains, or by 2 %.
 POSITION_TOLERANCE = 0.02
 _SPACING_SHARE = 0.02
@@ -82,7 +84,7 @@ def even_step(depths: Floats, places: npt.NDArray[np.int64], images: Sequence[Im
     if np.abs(np.diff(depths) - np.diff(places) * step).max() > allowed(step) and not (
         quantum and any(map(is_explained_by, {fitted, *spacings, *thicknesses}))
     ):
-        raise Refused(ReasonCode.SPACING_NOT_UNIFORM, "The slices of the series are not evenly spaced.")
+        raise Refused(ReasonCode.SPACING_NOT_UNIFORM, f"The slices of the series are not evenly spaced. {_ORIGINAL}")
     for declared in (*spacings, *thicknesses):
         if abs(declared - step) <= _NOMINAL_SHARE * step:
             return declared
@@ -101,24 +103,30 @@ def prove_regular(images: Sequence[ImageHeader], normal: Floats) -> tuple[float,
     first = images[0]
     if len({image.frame_of_reference_uid for image in images}) != 1:
         raise Refused(
-            ReasonCode.FRAME_OF_REFERENCE_MISMATCH, "The slices of the series lie in different Frames of Reference."
+            ReasonCode.FRAME_OF_REFERENCE_MISMATCH,
+            f"The slices of the series lie in different Frames of Reference. {_ORIGINAL}",
         )
     if any(not np.allclose(image.orientation, first.orientation, atol=1e-4) for image in images):
-        raise Refused(ReasonCode.ORIENTATION_VARIES, "The slices of the series differ in orientation.")
+        raise Refused(ReasonCode.ORIENTATION_VARIES, f"The slices of the series differ in orientation. {_ORIGINAL}")
     if not np.allclose(
         np.reshape(first.orientation, (2, 3)) @ np.reshape(first.orientation, (2, 3)).T, np.eye(2), atol=1e-4
     ):
-        raise Refused(ReasonCode.GEOMETRY_MISSING, "The slices' row and column directions are not at right angles.")
+        raise Refused(
+            ReasonCode.GEOMETRY_MISSING, f"The slices' row and column directions are not at right angles. {_ORIGINAL}"
+        )
     if len({(i.rows, i.columns) for i in images}) != 1 or any(
         not np.allclose(i.pixel_spacing, first.pixel_spacing, rtol=1e-5) for i in images
     ):
-        raise Refused(ReasonCode.GRID_VARIES, "The slices of the series differ in matrix size or pixel spacing.")
+        raise Refused(
+            ReasonCode.GRID_VARIES, f"The slices of the series differ in matrix size or pixel spacing. {_ORIGINAL}"
+        )
     if min(first.pixel_spacing) <= 0:
-        raise Refused(ReasonCode.GEOMETRY_MISSING, "The slices' pixel spacing is not positive.")
+        raise Refused(ReasonCode.GEOMETRY_MISSING, f"The slices' pixel spacing is not positive. {_ORIGINAL}")
     if len({image.rescale for image in images}) != 1 or len(first.rescale) != 2 or first.rescale[0] <= 0:
         raise Refused(
             ReasonCode.RESCALE_VARIES,
-            "The slices of the series differ in their rescale to HU, or state none that is one.",
+            "The slices of the series differ in their Rescale Slope and Intercept, or state none that leads to HU. "
+            f"{_ORIGINAL}",
         )
     positions = np.array([image.position for image in images])
     offsets = positions - positions[0]
@@ -128,11 +136,13 @@ def prove_regular(images: Sequence[ImageHeader], normal: Floats) -> tuple[float,
         abs(image.gantry_tilt or 0.0) > _TILT_TOLERANCE for image in images
     ):
         raise Refused(
-            ReasonCode.GANTRY_TILT, "The series was acquired with a tilted gantry; its slices are not stacked squarely."
+            ReasonCode.GANTRY_TILT,
+            "The series was acquired with a tilted gantry, so its slices are not stacked squarely. Send a series "
+            "without tilt (0018,1120), with the region drawn on it.",
         )
     if len(images) == 1:
         if not first.slice_thickness or first.slice_thickness <= 0:
-            raise Refused(ReasonCode.GEOMETRY_MISSING, "A single slice does not say how thick it is.")
+            raise Refused(ReasonCode.GEOMETRY_MISSING, f"A single slice does not say how thick it is. {_ORIGINAL}")
         return (first.slice_thickness, first.pixel_spacing[0], first.pixel_spacing[1])
     depths = positions @ normal  # and not from the first on: what they were rounded to shows in themselves
     step = even_step(depths, np.arange(len(images)), images)

@@ -15,7 +15,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
 from lungstage.appliance.contract.errors import ReasonCode, Refused
-from lungstage.appliance.dicom.header import Header
+from lungstage.appliance.dicom.header import Header, RoiHeader
 from lungstage.appliance.dicom.values import text
 
 _Patient = tuple[str, tuple[str, ...], str]
@@ -107,20 +107,45 @@ def prove_one_patient(headers: Iterable[Header]) -> bool:
     Refused
         ``patient_mismatch``.
     """
-    patients = sorted({_patient(header) for header in headers})
+    kinds: dict[_Patient, set[str]] = {}
+    for header in headers:
+        kinds.setdefault(_patient(header), set()).add(header.kind if isinstance(header, RoiHeader) else "CT")
+    patients = sorted(kinds)
     for place, patient in enumerate(patients):
         for other in patients[:place]:
-            if _may_be_one(patient, other):
-                continue
-            if patient[0] and other[0] and patient[0] == other[0]:
+            if not _may_be_one(patient, other):
                 raise Refused(
-                    ReasonCode.PATIENT_MISMATCH,
-                    "The CT and the region of interest bear one Patient ID, but other names and other birth dates.",
+                    ReasonCode.PATIENT_MISMATCH, _mismatch(patient, other, _between(kinds[patient], kinds[other]))
                 )
-            if patient[0] and other[0]:
-                raise Refused(ReasonCode.PATIENT_MISMATCH, "The CT and the region of interest name different patients.")
-            raise Refused(
-                ReasonCode.PATIENT_MISMATCH,
-                "CT and region of interest do not both bear a Patient ID, and names and birth dates do not agree.",
-            )
     return any(any(patient) for patient in patients)
+
+
+def _between(some: set[str], others: set[str]) -> str:
+    """Name two kinds of files that differ, or the one in which they do."""
+    one, other = max(((a, b) for a in sorted(some) for b in sorted(others)), key=lambda pair: pair[0] != pair[1])
+    return f"the {min(one, other)} and the {max(one, other)}" if one != other else f"files of the {one}"
+
+
+def _mismatch(one: _Patient, other: _Patient, files: str) -> str:
+    """Say in which elements two patients differ, and what that means; what they hold is nobody's business here."""
+    name, birth = _names_contradict(one[1], other[1]), bool(one[2] and other[2] and one[2] != other[2])
+    if not (one[0] and other[0]):
+        return (
+            f"A Patient ID is missing, and name and birth date do not agree between {files}. Make sure that "
+            "both are one patient's, and export them again with the Patient ID."
+        )
+    if one[0] == other[0]:
+        return (
+            f"Name and birth date differ between {files}, although the Patient ID is the same: one may be another "
+            "patient's. Find out whose each is, correct it, and export again."
+        )
+    if name and birth:
+        return (
+            f"Patient ID, name and birth date all differ between {files}: this is probably another patient's. Do not "
+            "use it; export the right one."
+        )
+    too = " The name differs, too." if name else " The birth date differs, too." if birth else ""
+    return (
+        f"The Patient ID differs between {files}.{too} Find out whose each is. If both are one patient's, correct the "
+        "Patient ID (an anonymiser may have set it), and export again."
+    )

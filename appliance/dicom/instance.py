@@ -23,7 +23,7 @@ from lungstage.appliance.dicom.acquisition import acquisition_of
 from lungstage.appliance.dicom.header import Header, ImageHeader, PixelData, RoiHeader
 from lungstage.appliance.dicom.identity import patient_keys
 from lungstage.appliance.dicom.multiframe import ENHANCED_CT, single_frames
-from lungstage.appliance.dicom.pixeldata import damaged
+from lungstage.appliance.dicom.pixeldata import CORRECT_WRITER, damaged
 from lungstage.appliance.dicom.references import frame_numbers, source_image
 from lungstage.appliance.dicom.values import (
     ElementError,
@@ -63,8 +63,14 @@ def _identity(dataset: Dataset, path: Path, digest: Any, key: bytes) -> dict[str
     for keyword in ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"):
         uid = text(dataset, keyword)
         if not _UID.fullmatch(uid):
-            raise unfit(keyword, "is no UID: only digits and points make one" if uid else "is missing")
+            raise unfit(keyword, _why_no_uid(uid))
     return identity
+
+
+def _why_no_uid(text: str) -> str:
+    if not text:
+        return "is missing"
+    return "is far longer than a UID" if re.fullmatch("[0-9.]+", text) else "is no UID: only digits and points make one"
 
 
 def _digest(*parts: Any) -> Any:
@@ -268,7 +274,7 @@ def headers_of(dataset: Dataset, path: Path, pixels: tuple[PixelData, ...], *, k
     except Refused:
         raise
     except ElementError as error:
-        raise damaged(str(error)) from error
+        raise damaged(str(error), CORRECT_WRITER) from error
     except Exception as error:  # lazily parsed elements: still the file's fault
         raise damaged("This DICOM file cannot be parsed.") from error
     return ()

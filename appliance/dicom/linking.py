@@ -9,6 +9,8 @@ from enum import Enum
 
 from lungstage.appliance.contract.errors import Held, ReasonCode, Refused
 from lungstage.appliance.dicom.cases import Case
+from lungstage.appliance.dicom.names import named, the_region
+from lungstage.appliance.dicom.pixeldata import counted
 from lungstage.appliance.dicom.region import Outline, Region, SegmentFrame
 
 POSITION_ALONE = "The region of interest names no image; the slices were matched to it by its position alone."
@@ -53,25 +55,30 @@ def link_of(case: Case, region: Region) -> Link:
     """
     here = {image.sop_instance_uid for image in case.images}
     elsewhere = set(case.elsewhere)
-    named = named_by(region)
-    if named & (here | listed_of(case, region)):
-        if named & elsewhere:
-            raise _ambiguous("The region of interest names images of several series, not of one.")
+    images = named_by(region)
+    if images & (here | listed_of(case, region)):
+        if images & elsewhere:
+            raise _ambiguous(
+                region, f"{the_region(region.name)} names images of several CT series. {_export_again(region)}"
+            )
         return Link.NAMED
-    if named:
-        return Link.ELSEWHERE if named & elsewhere else Link.UNRESOLVED
+    if images:
+        return Link.ELSEWHERE if images & elsewhere else Link.UNRESOLVED
     if not region.source.listed:
         if case.neighbours:
             raise _ambiguous(
-                f"The region of interest names no image, and {len(case.neighbours) + 1} CT series lie in its Frame of "
-                "Reference: nothing says on which it was drawn."
+                region,
+                f"{the_region(region.name)} names no image, and {len(case.neighbours) + 1} CT series lie in its Frame "
+                "of Reference: nothing says on which it was drawn. Send only that one, or export the "
+                f"{region.source.kind} again from it, so that it names that series' images.",
             )
         return Link.POSITION
     ours, others = _listed_here(case, region), _listed_elsewhere(case, region)
     if ours and others:
         raise _ambiguous(
-            f"The region of interest names no image, and its file lists {len(others) + 1} series; nothing says on "
-            "which it was drawn."
+            region,
+            f"{the_region(region.name)} names no image, and its {region.source.kind} lists {len(others) + 1} series: "
+            f"nothing says on which it was drawn. {_export_again(region)}",
         )
     if ours:
         return Link.LISTED
@@ -105,8 +112,9 @@ def prove_position_tells(case: Case, region: Region) -> None:
     """
     if case.neighbours:
         raise _ambiguous(
-            f"The images that the region of interest names are not there, and {len(case.neighbours) + 1} CT series lie "
-            "in its Frame of Reference: position cannot tell on which it was drawn."
+            region,
+            f"The images that {named(region.name)} names are not there, and {len(case.neighbours) + 1} CT series lie "
+            "in its Frame of Reference: position cannot tell on which it was drawn. Send the images that it names.",
         )
     if _is_told_apart(case, region):
         raise unresolved(case, region)
@@ -122,15 +130,24 @@ def _is_told_apart(case: Case, region: Region) -> bool:
 def unresolved(case: Case, region: Region) -> Held:
     """Say that nothing of what a region refers to is there, and what to do."""
     count = len(named_by(region))
-    what = f"names {count} images none of which is" if count else "was drawn on another series, which is not"
-    advice = "Have the images sent that it was drawn on."
+    what = (
+        f"names {counted(count, 'image')}, none of which is" if count else "was drawn on another series, which is not"
+    )
+    advice = "Send the CT series that it was drawn on."
     if not case.neighbours and not _is_told_apart(case, region):
         advice = (
-            "Others in its Frame of Reference are: have the right ones sent, or accept these by --match-by-geometry "
-            "(match_by_geometry)."
+            "Others in its Frame of Reference are. Send the CT series that it was drawn on; or, if it sits on the "
+            "tumour over these, run again with --match-by-geometry (daemon: match_by_geometry in the settings)."
         )
-    return Held(ReasonCode.REFERENCES_UNRESOLVED, f"The region of interest {what} there. {advice}")
+    return Held(ReasonCode.REFERENCES_UNRESOLVED, f"{the_region(region.name)} {what} there. {advice}", (region.name,))
 
 
-def _ambiguous(message: str) -> Refused:
-    return Refused(ReasonCode.AMBIGUOUS_INPUT, f"{message} Give one CT series, with its region of interest.")
+def _export_again(region: Region) -> str:
+    return (
+        f"Export the {region.source.kind} again from the series on which it was drawn, so that it names that series' "
+        "images and no others; to leave a series out is not enough."
+    )
+
+
+def _ambiguous(region: Region, message: str) -> Refused:
+    return Refused(ReasonCode.AMBIGUOUS_INPUT, message, (region.name,))

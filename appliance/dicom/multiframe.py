@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pydicom.dataset import Dataset
 from pydicom.uid import EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 
-from lungstage.appliance.dicom.pixeldata import damaged
+from lungstage.appliance.dicom.pixeldata import REWRITE, damaged
 from lungstage.appliance.dicom.values import text, whole
 
 ENHANCED_CT = frozenset({EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage})
@@ -43,7 +43,7 @@ def frame_count(dataset: Dataset) -> int:
     """
     count = whole(dataset, "NumberOfFrames") or 0
     if count < 1 or count != len(dataset.get("PerFrameFunctionalGroupsSequence") or ()):
-        raise damaged("This DICOM file has not as many frames as descriptions of them.")
+        raise damaged("This DICOM file has not as many frames as descriptions of them.", REWRITE)
     return count
 
 

@@ -61,7 +61,12 @@ def _is_known(word: str) -> bool:
 
 def the_region(name: str) -> str:
     """Begin a sentence about one region, with its name where that may be told."""
-    return f"The region of interest '{name}'" if may_be_told(name) else "The region of interest"
+    return f"Region '{name}'" if may_be_told(name) else "The region"
+
+
+def named(name: str) -> str:
+    """Name a region within a sentence, likewise."""
+    return f"'{name}'" if may_be_told(name) else "the region"
 
 
 def listed(names: Iterable[str]) -> str:

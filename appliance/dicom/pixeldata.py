@@ -50,14 +50,25 @@ class PixelSpan:
     fragments: tuple[Span, ...] | None = None
 
 
-def damaged(message: str) -> Refused:
+_SEND_AGAIN = "Send it again; if it comes the same, the software that wrote it is at fault: export it by another."
+REWRITE = "To export it the same way makes the same file: use another software or format."
+UNCOMPRESSED = "Export again, uncompressed (Explicit VR Little Endian)."
+CORRECT_WRITER = "An anonymiser or converter may have done it: correct its setting, and export the whole study again."
+
+
+def damaged(message: str, remedy: str = _SEND_AGAIN) -> Refused:
     """Return the refusal of a file that is cut short or contradicts itself."""
-    return Refused(ReasonCode.DICOM_UNREADABLE, message)
+    return Refused(ReasonCode.DICOM_UNREADABLE, f"{message} {remedy}".strip())
 
 
 def cut_short(tag: int | None = None) -> Refused:
     """Return the refusal of a file that ends too soon; `tag` is the element in which it does, where that is known."""
     return damaged("This DICOM file is cut short" + (f" within element {in_brackets(tag)}." if tag else "."))
+
+
+def counted(count: int, what: str) -> str:
+    """Write a number of things: 1 slice, 2 slices."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def in_brackets(tag: int) -> str:
@@ -70,7 +81,15 @@ def _cells(dataset: Dataset) -> int:
     return int(dataset.Rows) * int(dataset.Columns) * int(dataset.get("SamplesPerPixel") or 1)
 
 
-def pixel_fault(dataset: Dataset, count: int, *, encapsulated: bool, length: int, tail: Callable[[int], bytes]) -> str:
+def pixel_fault(
+    dataset: Dataset,
+    count: int,
+    *,
+    encapsulated: bool,
+    length: int,
+    tail: Callable[[int], bytes],
+    rewrite: str = REWRITE,
+) -> str:
     """Say in what Pixel Data are not what their header and transfer syntax say they are.
 
     Native pixels are as many as the header says, and no more than a byte that makes their length even (PS3.5, 8.1.1).
@@ -90,41 +109,50 @@ def pixel_fault(dataset: Dataset, count: int, *, encapsulated: bool, length: int
         Of their value, in bytes.
     tail
         Gives the value from an offset on.
+    rewrite
+        What to do where whoever wrote the file is at fault.
 
     Returns
     -------
     str
-        What a sentence that begins with "The pixels" ends in, without the full stop; empty where nothing is wrong.
+        How a sentence goes on that begins with "The pixel data", and what to do; empty where nothing is wrong.
     """
     native = dataset.file_meta.TransferSyntaxUID in NATIVE
     if native and encapsulated:
-        return "are in fragments, but the transfer syntax says that they are not compressed"
+        return f"are labelled uncompressed, but stored in fragments, as if compressed. {UNCOMPRESSED}"
     if not native and not encapsulated:
-        return "are not in fragments, but the transfer syntax says that they are compressed"
+        return f"are labelled compressed, but stored uncompressed, not in fragments. {UNCOMPRESSED}"
     if not native:
         return ""
     allocated = int(dataset.BitsAllocated)
     bits = _cells(dataset) * allocated
     size = -(-bits * count // 8)
     excess = length - size
-    expected = f"{count} frame(s) of {int(dataset.Rows)} rows and {int(dataset.Columns)} columns"
+    expected = f"{counted(count, 'frame')} of {int(dataset.Rows)} rows and {int(dataset.Columns)} columns"
     if excess < 0 or not size:
-        return f"are {-excess} bytes fewer than {expected} take"
+        return f"are {counted(-excess, 'byte')} too short for {expected}. {_SEND_AGAIN}"
     if excess <= size % 2:
         return ""
     rounding = 7 if allocated % 8 else 0  # bits by which sizes in bytes make a difference look smaller
     least = min(int(dataset.Rows), int(dataset.Columns)) * allocated
     if excess * 8 + rounding < least and (count == 1 or bits % 32 == 0):
-        return "" if not any(tail(size)) else f"are followed by {excess} bytes that are not zero"
-    return f"are {excess} bytes more than {expected} take"
+        return "" if not any(tail(size)) else f"are followed by {counted(excess, 'byte')} of something else. {rewrite}"
+    padded = -(-bits // 8) * count
+    why = ", as if its software padded each frame to a whole byte" if length - padded in (0, padded % 2) else ""
+    return f"are {counted(excess, 'byte')} too long for {expected}{why}. {rewrite}"
 
 
-def fault_of(dataset: Dataset, count: int) -> str:
+def fault_of(dataset: Dataset, count: int, *, rewrite: str = REWRITE) -> str:
     """Return the :func:`pixel_fault` of the Pixel Data in a dataset."""
     element = dataset["PixelData"]
     value = element.value
     return pixel_fault(
-        dataset, count, encapsulated=element.is_undefined_length, length=len(value), tail=lambda at: value[at:]
+        dataset,
+        count,
+        encapsulated=element.is_undefined_length,
+        length=len(value),
+        tail=lambda at: value[at:],
+        rewrite=rewrite,
     )
 
 
@@ -138,7 +166,7 @@ def native_frames(dataset: Dataset, count: int, start: int) -> tuple[Span, ...]:
     """
     bits = _cells(dataset) * int(dataset.BitsAllocated)
     if bits % 8:
-        raise damaged("This DICOM file's frames do not end with a byte.")
+        raise damaged("This DICOM file's frames do not end with a byte.", REWRITE)
     return tuple((start + k * bits // 8, bits // 8) for k in range(count))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,11 +11,16 @@ import numpy as np
 from lungstage.appliance.contract.errors import Held, ReasonCode, Refused
 from lungstage.appliance.dicom.cases import Case
 from lungstage.appliance.dicom.linking import Link, listed_of, prove_position_tells, unresolved
+from lungstage.appliance.dicom.names import named, the_region
 from lungstage.appliance.dicom.pixel_grid import laid_on
+from lungstage.appliance.dicom.pixeldata import counted
 from lungstage.appliance.dicom.region import Outline, Region, SegmentFrame
 from lungstage.appliance.dicom.stack import Floats, Stack
 
 Item = Outline | SegmentFrame
+
+_DRAWN_ON_OTHERS = "It was drawn on other slices: send the CT series that it was drawn on."
+_AXIAL = 0.9999  # of the slice normal, what lies along the patient's: position is then what everybody calls z
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +42,17 @@ class Placed:
     by_name: bool
 
 
-def missing(message: str) -> Held:
+def missing(message: str, *regions: str) -> Held:
     """Say that slices are missing that nothing can be measured without."""
-    return Held(ReasonCode.SLICES_MISSING, message)
+    return Held(ReasonCode.SLICES_MISSING, f"{message} Send the whole CT series again from the PACS.", regions)
+
+
+def whereabouts(depths: Iterable[float], normal: Floats) -> str:
+    """Say where along the slice normal something lies: at z = 12 mm, or at z = 12 to 24 mm."""
+    is_axial = abs(normal[2]) > _AXIAL
+    ends = sorted(round(depth * (np.sign(normal[2]) if is_axial else 1), 1) for depth in depths)
+    span = f"{ends[0]:g}" if ends[0] == ends[-1] else f"{ends[0]:g} to {ends[-1]:g}"
+    return f"at z = {span} mm" if is_axial else f"at {span} mm along the slice normal"
 
 
 def listed_and_here(case: Case, region: Region) -> bool:
@@ -90,23 +103,23 @@ def place(
         prove_position_tells(case, region)
     # An Enhanced CT named as a whole is as good as not named.
     multiframe = {image.sop_instance_uid for image in case.images if image.frame}
-    named = [
+    by_its_name = [
         not match_by_geometry and bool(uid) and (frame > 0 or uid not in multiframe)
         for uid, frame in (item.image for item in items)
     ]
-    by_name = list(itertools.compress(items, named))
-    by_place = [item for item, is_named in zip(items, named, strict=True) if not is_named]
-    on_names = iter(_by_reference(case, by_name, stack) if by_name else [])
+    by_name = list(itertools.compress(items, by_its_name))
+    by_place = [item for item, is_named in zip(items, by_its_name, strict=True) if not is_named]
+    on_names = iter(_by_reference(case, region, by_name, stack) if by_name else [])
     on_places = iter(_by_geometry(case, region, by_place, stack, settled) if by_place else [])
-    at = [next(on_names if is_named else on_places) for is_named in named]
-    _prove_in_plane([*zip(items, at, named, strict=True)], stack)
+    at = [next(on_names if is_named else on_places) for is_named in by_its_name]
+    _prove_in_plane(region, [*zip(items, at, by_its_name, strict=True)], stack)
     return tuple(
         Placed(item if isinstance(item, Outline) else _on_grid(region, item, stack, k), k, is_named)
-        for item, k, is_named in zip(items, at, named, strict=True)
+        for item, k, is_named in zip(items, at, by_its_name, strict=True)
     )
 
 
-def _by_reference(case: Case, items: Sequence[Item], stack: Stack) -> list[int]:
+def _by_reference(case: Case, region: Region, items: Sequence[Item], stack: Stack) -> list[int]:
     """Place each item on the image that it names."""
     index = {(image.sop_instance_uid, image.frame): k for k, image in enumerate(stack.images)}
     present = {(image.sop_instance_uid, image.frame) for image in case.images}
@@ -115,14 +128,27 @@ def _by_reference(case: Case, items: Sequence[Item], stack: Stack) -> list[int]:
     needed = set(wanted)
     if needed & present - index.keys():
         raise Refused(
-            ReasonCode.ORIENTATION_VARIES, "A slice that the region of interest needs lies across the others."
+            ReasonCode.ORIENTATION_VARIES,
+            f"A slice that {named(region.name)} was drawn on lies across the others. Draw the region on one "
+            "axial series.",
+            (region.name,),
         )
     if {uid for uid, _ in needed - present} & {uid for uid, _ in present}:
         raise Refused(
-            ReasonCode.ROI_UNREADABLE, "The region of interest refers to frames that its image does not have."
+            ReasonCode.ROI_UNREADABLE,
+            f"{the_region(region.name)} names frames that its image does not have. Send the image that it was drawn "
+            f"on, or export the {region.source.kind} again from that image.",
+            (region.name,),
         )
-    if lacking := len(needed - index.keys()):
-        raise missing(f"{lacking} of the {len(needed)} slices that the region of interest needs are missing.")
+    if lacking := needed - index.keys():
+        depths = [
+            _depth(item, stack.normal) for item, reference in zip(items, wanted, strict=True) if reference in lacking
+        ]
+        raise missing(
+            f"{len(lacking)} of the {counted(len(needed), 'slice')} that {named(region.name)} needs "
+            f"{'is' if len(lacking) == 1 else 'are'} missing, {whereabouts(depths, stack.normal)}.",
+            region.name,
+        )
     return [index[reference] for reference in wanted]
 
 
@@ -139,22 +165,38 @@ def _by_geometry(case: Case, region: Region, items: Sequence[Item], stack: Stack
     off = [d for d, k in zip(depths, placed, strict=True) if abs(stack.depths[k] - d) > tolerance]
     if not off:
         return placed
-    planes = len({round(depth, 2) for depth in off})
+    planes, where = len({round(depth, 2) for depth in off}), whereabouts(off, stack.normal)
+    lacking = (
+        f"{counted(planes, 'slice')} that {named(region.name)} needs {'is' if planes == 1 else 'are'} missing, {where}."
+    )
     complete = listed_and_here(case, region)
     if not (settled or complete) or not step:
-        raise missing(f"The slices of {planes} planes of the region of interest are missing.")
+        raise missing(lacking, region.name)
     if any(abs((d - stack.depths[0]) / step - round((d - stack.depths[0]) / step)) * step > tolerance for d in off):
         if region.source.kind == "SEG":
-            raise Refused(ReasonCode.SEG_GRID_MISMATCH, "The segmentation's frames do not lie on the CT's slices.")
-        raise Refused(ReasonCode.CONTOUR_OFF_SLICE, f"{planes} contour planes do not lie on a slice of the series.")
+            raise Refused(
+                ReasonCode.SEG_GRID_MISMATCH,
+                f"{counted(planes, 'frame')} of {named(region.name)} lie between the CT's slices, {where}. "
+                f"{_DRAWN_ON_OTHERS}",
+                (region.name,),
+            )
+        raise Refused(
+            ReasonCode.CONTOUR_OFF_SLICE,
+            f"Contours of {named(region.name)} in {counted(planes, 'plane')} lie between the CT's slices, {where}. "
+            f"{_DRAWN_ON_OTHERS}",
+            (region.name,),
+        )
     if complete:
         raise Refused(
-            ReasonCode.ROI_OUTSIDE_SERIES, f"The region of interest reaches {planes} planes beyond the CT series."
+            ReasonCode.ROI_OUTSIDE_SERIES,
+            f"{the_region(region.name)} reaches {counted(planes, 'slice')} beyond the CT series, {where}. Send the "
+            "series that it was drawn on, or draw it within this one.",
+            (region.name,),
         )
-    raise missing(f"The slices of {planes} planes of the region of interest are missing.")
+    raise missing(lacking, region.name)
 
 
-def _prove_in_plane(placed: Sequence[tuple[Item, int, bool]], stack: Stack) -> None:
+def _prove_in_plane(region: Region, placed: Sequence[tuple[Item, int, bool]], stack: Stack) -> None:
     """Refuse contours and frames that do not lie in the plane of the slice that they were placed on."""
     tolerance = stack.tolerance()
     far: dict[bool, list[float]] = {True: [], False: []}
@@ -165,19 +207,26 @@ def _prove_in_plane(placed: Sequence[tuple[Item, int, bool]], stack: Stack) -> N
             far[is_named].append(off)
     if not any(far.values()):
         return
-    kind, parts = (
-        (ReasonCode.CONTOUR_OFF_SLICE, "contours")
+    kind, part = (
+        (ReasonCode.CONTOUR_OFF_SLICE, "contour")
         if isinstance(placed[0][0], Outline)
-        else (ReasonCode.SEG_GRID_MISMATCH, "frames")
+        else (ReasonCode.SEG_GRID_MISMATCH, "frame")
     )
     if by_name := far[True]:
         raise Refused(
             kind,
-            f"Image references and coordinates of the region of interest disagree: {len(by_name)} {parts} lie up to "
-            f"{max(by_name):.3g} mm off the slice that they name. Have it exported again, or go by the coordinates: "
-            "--match-by-geometry (match_by_geometry).",
+            f"{counted(len(by_name), part)} of {named(region.name)} lie up to {max(by_name):.3g} mm off the CT slice "
+            "that they name. Look at them over the CT: if they sit on the tumour, run again with --match-by-geometry "
+            "(daemon: match_by_geometry in the settings), which goes by position. If not, export the "
+            f"{region.source.kind} again.",
+            (region.name,),
         )
-    raise Refused(kind, f"{len(far[False])} {parts} of the region of interest do not lie in the plane of a slice.")
+    raise Refused(
+        kind,
+        f"{counted(len(far[False]), part)} of {named(region.name)} lie across the CT's slices, or up to "
+        f"{max(far[False]):.3g} mm off them. {_DRAWN_ON_OTHERS}",
+        (region.name,),
+    )
 
 
 def _on_grid(region: Region, frame: SegmentFrame, stack: Stack, k: int) -> SegmentFrame:
@@ -185,7 +234,8 @@ def _on_grid(region: Region, frame: SegmentFrame, stack: Stack, k: int) -> Segme
     if laid is None:
         raise Refused(
             ReasonCode.SEG_GRID_MISMATCH,
-            "The segmentation's voxels are not those of the CT slices (other axes, spacing or place), or lie beyond "
-            "them; have it drawn on this CT, or resampled to it.",
+            f"The voxels of {named(region.name)} in the SEG are not those of the CT slices (other axes, spacing or "
+            "place), or lie beyond them. Send the CT series that it was drawn on, or resample the SEG to this one.",
+            (region.name,),
         )
     return laid

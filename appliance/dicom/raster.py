@@ -61,8 +61,15 @@ def fill(points: Points, shape: tuple[int, int]) -> Mask:
     return inside
 
 
-def combine(polygons: Sequence[Mask]) -> Mask:
+def combine(polygons: Sequence[Mask], *, where: str = "a slice") -> Mask:
     """Combine the contours of one slice by the even–odd rule: a contour within another is a hole.
+
+    Parameters
+    ----------
+    polygons
+        Each filled.
+    where
+        Name of the slice, for a message.
 
     Raises
     ------
@@ -77,7 +84,9 @@ def combine(polygons: Sequence[Mask]) -> Mask:
             nested = np.array_equal(common, first) != np.array_equal(common, second)
             if not nested:
                 raise Refused(
-                    ReasonCode.CONTOURS_OVERLAP, "Two contours of the region of interest overlap on the same slice."
+                    ReasonCode.CONTOURS_OVERLAP,
+                    f"Two contours of the region overlap on {where}. Draw them as one, or delete the one that is there "
+                    "twice, and export again.",
                 )
     total: Mask = np.logical_xor.reduce(polygons)
     return total
@@ -90,9 +99,13 @@ def _outline_mask(outlines: tuple[Outline, ...], image: ImageHeader) -> Mask:
         row, column = corners.T
         # Half a pixel beyond the outermost centres is where the image ends.
         if min(row.min(), column.min()) < -0.5 or row.max() > image.rows - 0.5 or column.max() > image.columns - 0.5:
-            raise Refused(ReasonCode.ROI_OUTSIDE_SERIES, "The region of interest reaches outside the CT slices.")
+            raise Refused(
+                ReasonCode.ROI_OUTSIDE_SERIES,
+                f"The region reaches beyond the pixels of slice {image.name}. Draw "
+                "it within the CT, or send the CT series that it was drawn on.",
+            )
         polygons.append(fill(corners, (image.rows, image.columns)))
-    return combine(polygons)
+    return combine(polygons, where=f"slice {image.name}")
 
 
 def rasterise(slices: ReferenceSlices) -> Mask:
@@ -118,5 +131,5 @@ def rasterise(slices: ReferenceSlices) -> Mask:
             if isinstance(item, SegmentFrame):
                 plane |= item.pixels
     if not mask.any():
-        raise Refused(ReasonCode.ROI_EMPTY, "The region of interest holds no voxel centre.")
+        raise Refused(ReasonCode.ROI_EMPTY, "The region holds no voxel centre. Draw it larger, and export again.")
     return mask

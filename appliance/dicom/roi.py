@@ -32,4 +32,7 @@ def load_regions(source: RoiHeader) -> tuple[Region, ...]:
     except Exception as error:  # hostile bytes: whatever the decoder raises, the file is at fault
         if is_of_the_disk(error):
             raise
-        raise Refused(ReasonCode.ROI_UNREADABLE, f"The {source.kind} cannot be read.") from error
+        raise Refused(
+            ReasonCode.ROI_UNREADABLE,
+            f"{source.kind} {source.sop_instance_uid} cannot be read. Export it again from other software.",
+        ) from error

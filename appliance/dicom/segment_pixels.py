@@ -14,6 +14,9 @@ from lungstage.appliance.dicom.instance import LABEL_MAP_SEGMENTATION_STORAGE
 from lungstage.appliance.dicom.pixeldata import NATIVE, fault_of
 from lungstage.appliance.dicom.values import sequence, whole
 
+OTHERWISE = "To export it the same way makes the same file: send an RTSTRUCT, or a SEG from other software."
+"""What helps where whoever wrote the SEG is at fault."""
+
 _UNITS = (8, 16, 32)  # bits to which writers have padded what PS3.5, 8.1.1 wants packed without a gap
 
 
@@ -32,27 +35,30 @@ def segment_pixels(dataset: Dataset) -> npt.NDArray[np.unsignedinteger]:
     """
     count = whole(dataset, "NumberOfFrames") or 0
     if count != len(sequence(dataset, "PerFrameFunctionalGroupsSequence")):
-        raise _unreadable("The segmentation's frames do not match their descriptions.")
-    if fault := fault_of(dataset, count):
-        raise _unreadable(f"The segmentation's pixels {fault}; export it again.")
+        raise _unreadable(f"{the_seg(dataset)} has not as many frames as descriptions of them. {OTHERWISE}")
+    if fault := fault_of(dataset, count, rewrite=OTHERWISE):
+        raise _unreadable(f"The pixel data of {the_seg(dataset)} {fault}")
     frames = dataset.pixel_array
     frames = frames[None] if frames.ndim == 2 else frames
     if len(frames) != count:
-        raise _unreadable("The segmentation's frames do not match their descriptions.")
+        raise _unreadable(f"{the_seg(dataset)} has not as many frames as it says. {OTHERWISE}")
     if dataset.get("SOPClassUID") == LABEL_MAP_SEGMENTATION_STORAGE:
         return frames
     full = 1
     if dataset.get("SegmentationType") == "FRACTIONAL":
         full = whole(dataset, "MaximumFractionalValue") or 0
         if full < 1:
-            raise _unreadable("The segmentation does not say what the full value of a voxel is.")
+            raise _unreadable(f"{the_seg(dataset)} does not say what the full value of a voxel is. {OTHERWISE}")
         if not np.isin(frames, (0, full)).all():
             raise Refused(
                 ReasonCode.SEG_FRACTIONAL,
-                "The segmentation holds fractions; where the tumour ends is not for this software to decide.",
+                f"{the_seg(dataset)} holds fractions, so where the tumour ends would be a guess. Export a "
+                "binary SEG, or an RTSTRUCT.",
             )
     elif frames.max(initial=0) > 1:
-        raise _unreadable("The segmentation says that it is binary, but holds other values than 0 and 1.")
+        raise _unreadable(
+            f"{the_seg(dataset)} says that it is binary, but holds other values than 0 and 1. {OTHERWISE}"
+        )
     return frames // full
 
 
@@ -87,6 +93,11 @@ def _padded(bits: int, parts: Iterable[int], unit: int) -> int:
 
 def _even(length: int) -> int:
     return length + length % 2
+
+
+def the_seg(dataset: Dataset) -> str:
+    """Name a whole SEG within a sentence: by its UID, as others may lie beside it."""
+    return f"SEG {dataset.SOPInstanceUID}"
 
 
 def _unreadable(message: str) -> Refused:

@@ -14,16 +14,17 @@ from lungstage.appliance.contract.errors import ReasonCode, Refused
 from lungstage.appliance.dicom.coded import Coded, coded
 from lungstage.appliance.dicom.header import RoiHeader
 from lungstage.appliance.dicom.instance import LABEL_MAP_SEGMENTATION_STORAGE
+from lungstage.appliance.dicom.names import listed
 from lungstage.appliance.dicom.references import source_image
 from lungstage.appliance.dicom.region import Region, SegmentFrame, same_place
-from lungstage.appliance.dicom.segment_pixels import certain_frames, segment_pixels
+from lungstage.appliance.dicom.segment_pixels import OTHERWISE, certain_frames, segment_pixels, the_seg
 from lungstage.appliance.dicom.values import directions, vector, whole
 
 _ANATOMY = ("AnatomicRegionSequence", "PrimaryAnatomicStructureSequence")
 
 _IN_DOUBT = (
     "Its frames do not end with a byte, and nothing tells whether the SEG's writer padded those before them. Export it "
-    "with this segment first, or with rows times columns a multiple of 8."
+    "as an RTSTRUCT instead."
 )
 
 Pixels = npt.NDArray[np.unsignedinteger]
@@ -47,7 +48,10 @@ def segmentation_regions(dataset: Dataset, source: RoiHeader) -> tuple[Region, .
     measures = [_shared_or_own(dataset, group, "PixelMeasuresSequence") for group in groups]
     spacings = {_numbers(item, "PixelSpacing", 2) for item in measures}
     if len(orientations) != 1 or len(spacings) != 1:
-        raise Refused(ReasonCode.SEG_GRID_MISMATCH, "The segmentation's frames differ in orientation or pixel spacing.")
+        raise Refused(
+            ReasonCode.SEG_GRID_MISMATCH,
+            f"The frames of {the_seg(dataset)} differ in orientation or pixel spacing. {OTHERWISE}",
+        )
     certain = certain_frames(dataset)
     regions = []
     for segment, number in zip(dataset.SegmentSequence, numbers, strict=True):
@@ -65,7 +69,7 @@ def segmentation_regions(dataset: Dataset, source: RoiHeader) -> tuple[Region, .
             Region(
                 source=source,
                 number=number,
-                name=str(segment.get("SegmentLabel") or "").strip(),
+                name=_label(segment),
                 property_type=_first(segment, "SegmentedPropertyTypeCodeSequence"),
                 frame_of_reference_uid=str(dataset.get("FrameOfReferenceUID") or ""),
                 frames=tuple(frames),
@@ -89,9 +93,18 @@ def _segment_numbers(dataset: Dataset) -> tuple[int, ...]:
     """Segment Number of each item of the Segment Sequence, no two of them equal."""
     numbers = tuple(whole(segment, "SegmentNumber") for segment in dataset.SegmentSequence)
     twice = [number for number, times in Counter(numbers).items() if times > 1]
-    if None in numbers or twice:
-        fault = f"Several segments bear the number {twice[0]}" if twice else "A segment bears no number"
-        raise _unreadable(f"{fault}, so which frames are whose cannot be told. Export the SEG again, numbered from 1.")
+    if twice:
+        names = [
+            _label(one) for one, number in zip(dataset.SegmentSequence, numbers, strict=True) if number == twice[0]
+        ]
+        raise Refused(
+            ReasonCode.ROI_UNREADABLE,
+            f"Segments of {the_seg(dataset)} share the number {twice[0]}, so which frames are whose cannot be told: "
+            f"{listed(names)}. Give each its own number, or export the tumour's alone.",
+            tuple(names),
+        )
+    if None in numbers:
+        raise _unreadable(f"A segment of {the_seg(dataset)} has no number. {OTHERWISE}")
     return tuple(number for number in numbers if number is not None)
 
 
@@ -112,8 +125,7 @@ def _prove_declared(numbers: Sequence[int], named: set[int | None]) -> None:
     if not named <= set(numbers):
         stray = sorted(str(number) for number in named - set(numbers))[0]
         raise _unreadable(
-            f"The SEG has pixels of a segment number {stray}, which its Segment Sequence does not describe. Export it "
-            "again with every segment described."
+            f"A SEG has pixels of a segment number {stray}, which its Segment Sequence does not describe. {OTHERWISE}"
         )
 
 
@@ -122,8 +134,12 @@ def _fault(frames: Sequence[SegmentFrame]) -> str:
     at = sorted(frames, key=lambda frame: tuple(np.round(frame.position, 1)))
     for first, second in pairwise(at):
         if same_place(first.position, second.position) and not np.array_equal(first.pixels, second.pixels):
-            return "Two of its frames lie at the same place, and differ."
+            return "Two of its frames lie at the same place, and differ. Export it as an RTSTRUCT instead."
     return ""
+
+
+def _label(segment: Dataset) -> str:
+    return str(segment.get("SegmentLabel") or "").strip()
 
 
 def _first(segment: Dataset, keyword: str) -> Coded:
@@ -137,10 +153,12 @@ def _shared_or_own(dataset: Dataset, frame: Dataset, keyword: str, *, only: bool
         items = group.get(keyword)
         if items:
             if only and len(items) > 1:
-                raise _unreadable("A frame of the SEG says that it belongs to several segments.")
+                raise _unreadable(
+                    f"A frame of {the_seg(dataset)} says that it belongs to several segments. {OTHERWISE}"
+                )
             item: Dataset = items[0]
             return item
-    raise _unreadable(f"The segmentation lacks its {keyword}.")
+    raise _unreadable(f"{the_seg(dataset)} lacks its {keyword}. {OTHERWISE}")
 
 
 def _measure(measures: Sequence[Dataset], keyword: str) -> float:
@@ -156,5 +174,5 @@ def _directions(item: Dataset) -> tuple[float, ...]:
 def _numbers(item: Dataset, keyword: str, length: int) -> tuple[float, ...]:
     numbers = vector(item, keyword, length)
     if not numbers:
-        raise _unreadable(f"The segmentation's {keyword} is not {length} numbers.")
+        raise _unreadable(f"{keyword} of a SEG is not {length} numbers. {OTHERWISE}")
     return numbers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from lungstage.appliance.dicom.completeness import ReferenceSlices
 from lungstage.appliance.dicom.files import read_slices
 from lungstage.appliance.dicom.geometry import normal_of
 from lungstage.appliance.dicom.header import ImageHeader
-from lungstage.appliance.dicom.pixeldata import fault_of
+from lungstage.appliance.dicom.pixeldata import CORRECT_WRITER, REWRITE, UNCOMPRESSED, fault_of
 
 Mask = npt.NDArray[np.bool_]
 
@@ -54,33 +55,44 @@ def _prove_encoding(image: ImageHeader, dataset: Dataset) -> None:
     """
     allocated, stored = int(dataset.BitsAllocated), int(dataset.BitsStored)
     if int(dataset.HighBit) != stored - 1 or not 0 < stored <= allocated:
-        raise _no_pixels(f"The bits of slice {image.name} contradict each other.")
+        raise _PixelsError(f"have contradictory Bits Allocated, Bits Stored and High Bit. {REWRITE}")
     if fault := fault_of(dataset, 1):
-        raise _no_pixels(f"The pixels of slice {image.name} {fault}; export the series again.")
+        raise _PixelsError(fault)
 
 
-def _no_pixels(message: str) -> Refused:
-    return Refused(ReasonCode.PIXEL_DATA_UNREADABLE, message)
+class _PixelsError(Exception):
+    """Pixels cannot be used; says how a sentence goes on that begins with "The pixel data", and what to do."""
+
+
+def _no_pixels(faulty: Sequence[tuple[ImageHeader, _PixelsError]], count: int) -> Refused:
+    """Tell the first fault, and how many slices have one."""
+    (first, fault), more = faulty[0], len(faulty) - 1
+    which = f"slice {first.name}" + (f", and of {more} more of the {count} slices that are needed," if more else "")
+    return Refused(ReasonCode.PIXEL_DATA_UNREADABLE, f"The pixel data of {which} {fault}")
 
 
 def _stored_pixels(image: ImageHeader, dataset: Dataset) -> npt.NDArray[np.integer]:
     try:
         _prove_encoding(image, dataset)
         pixels = dataset.pixel_array
-    except Refused:
+    except _PixelsError:
         raise
     except Exception as error:  # hostile bytes, or a transfer syntax that no installed decoder takes
-        raise _no_pixels(f"The pixels of slice {image.name} cannot be decoded.") from error
+        raise _PixelsError(f"cannot be decoded. {UNCOMPRESSED}") from error
     if pixels.shape != (image.rows, image.columns) or not np.issubdtype(pixels.dtype, np.integer):
-        raise _no_pixels(f"The pixels of slice {image.name} are not a grey image.")
+        raise _PixelsError("are not a grey image. Send the CT series itself, and no secondary captures.")
     del dataset.PixelData
     return pixels
 
 
-def _prove_unit(dataset: Dataset) -> None:
+def _prove_unit(image: ImageHeader, dataset: Dataset) -> None:
     """Refuse values that say that they are no Hounsfield units (Rescale Type, PS3.3 C.11.1.1.2; HU where absent)."""
     if dataset.get("RescaleType") not in (None, "", "HU", _UNSPECIFIED):
-        raise Refused(ReasonCode.RESCALE_VARIES, "The slices say that their values are no Hounsfield units.")
+        raise Refused(
+            ReasonCode.RESCALE_VARIES,
+            f"Slice {image.name} says that its values are no Hounsfield units (Rescale Type, 0028,1054). "
+            "Send the CT as the scanner made it, in HU.",
+        )
 
 
 def of_unspecified_unit(dataset: Dataset) -> bool:
@@ -114,7 +126,7 @@ def _padding(pixels: npt.NDArray[np.integer], dataset: Dataset) -> Mask | None:
     try:
         low, high = sorted(_as_stored(int(bound), dataset) for bound in (value, value if limit is None else limit))
     except (TypeError, ValueError) as error:
-        raise _no_pixels("The slices' Pixel Padding Value is not a number.") from error
+        raise _PixelsError(f"have a Pixel Padding Value that is not a number. {CORRECT_WRITER}") from error
     padded: Mask = (pixels >= low) & (pixels <= high)
     return padded
 
@@ -146,12 +158,19 @@ def read_volume(slices: ReferenceSlices) -> ReferenceVolume:
     """
     first = slices.images[0]
     planes, paddings, datasets = [], [], []
+    faulty: list[tuple[ImageHeader, _PixelsError]] = []
     for image, dataset in zip(slices.images, read_slices(slices.images), strict=True):
-        _prove_unit(dataset)
-        stored = _stored_pixels(image, dataset)
+        _prove_unit(image, dataset)
+        try:
+            stored = _stored_pixels(image, dataset)
+            paddings.append(_padding(stored, dataset))
+        except _PixelsError as fault:
+            faulty.append((image, fault))
+            continue
         planes.append(_to_hu(stored, *first.rescale))
-        paddings.append(_padding(stored, dataset))
         datasets.append(dataset)
+    if faulty:
+        raise _no_pixels(faulty, len(slices.images))
     affine = np.eye(4)
     affine[:3, 0] = normal_of(first) * slices.spacing[0]
     affine[:3, 1] = np.array(first.orientation[3:]) * slices.spacing[1]

@@ -36,7 +36,11 @@ class Stack:
         placed = [image for image in slices if image.position and image.orientation and image.pixel_spacing]
         others = len(placed) < len(slices)
         if not placed:
-            raise Refused(ReasonCode.GEOMETRY_MISSING, "The CT slices do not say where they lie.")
+            raise Refused(
+                ReasonCode.GEOMETRY_MISSING,
+                "The CT slices do not say where they lie (Image Position, Image Orientation, Pixel Spacing). Send the "
+                "original CT series from the PACS.",
+            )
         # A stray image of another orientation must not tilt the stack; if it is needed, it is missed by name.
         told = [image for image in placed if image.sop_instance_uid in drawn_on] or placed
         facing = Counter(tuple(np.round(image.orientation, 3)) for image in told)

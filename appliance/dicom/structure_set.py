@@ -12,7 +12,8 @@ from pydicom.dataset import Dataset
 from lungstage.appliance.contract.errors import ReasonCode, Refused
 from lungstage.appliance.dicom.header import RoiHeader
 from lungstage.appliance.dicom.instance import contour_data
-from lungstage.appliance.dicom.names import the_region
+from lungstage.appliance.dicom.names import named
+from lungstage.appliance.dicom.pixeldata import counted
 from lungstage.appliance.dicom.references import the_one_image
 from lungstage.appliance.dicom.region import Outline, Points, Region
 from lungstage.appliance.dicom.values import FARTHEST, number
@@ -20,7 +21,14 @@ from lungstage.appliance.dicom.values import FARTHEST, number
 _DECIMALS = re.compile(rb"[-+0-9.eE \\]*")  # numpy, too, would read "1_0" as ten
 _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 # What a message may quote: the terms of PS3.3 C.8.8.6.3, and one that MIM writes; others could be free text.
-_OTHER_TYPES = ("POINT", "OPEN_PLANAR", "OPEN_NONPLANAR", "INTERPOLATED_PLANAR")
+_WHAT = {
+    "POINT": "are marked as points (POINT)",
+    "OPEN_PLANAR": "are marked as open (OPEN_PLANAR)",
+    "OPEN_NONPLANAR": "are marked as open (OPEN_NONPLANAR)",
+    "INTERPOLATED_PLANAR": "are marked as interpolated (INTERPOLATED_PLANAR)",
+}
+_ALONE = "Export it alone, in an RTSTRUCT of its own."
+_ANOTHER = "Draw it again, or export the RTSTRUCT from other software."
 _THIN = 1e-6  # mm; a contour whose corners are nowhere further off one line than this encloses nothing
 
 
@@ -39,9 +47,9 @@ def structure_set_regions(dataset: Dataset, source: RoiHeader) -> tuple[Region, 
     regions = []
     for roi in numbered:
         of = int(roi.ROINumber)
-        fault = "Several regions of the structure set bear its number." if times[of] > 1 else ""
+        fault = f"Several regions of the RTSTRUCT bear its number. {_ALONE}" if times[of] > 1 else ""
         if len(contours[of]) > 1 and not all(contours[other] for other in times):
-            fault = "Contours of another region may stand under its number."
+            fault = f"Contours of another region may stand under its number. {_ALONE}"
         outlines: tuple[Outline, ...] = ()
         try:
             outlines = _outlines(contours[of])
@@ -49,7 +57,7 @@ def structure_set_regions(dataset: Dataset, source: RoiHeader) -> tuple[Region, 
         except Refused as refused:
             fault = str(refused)
         except (TypeError, ValueError):  # whose own words would quote the file
-            fault = "Its contours cannot be read."
+            fault = f"Its contours cannot be read. {_ANOTHER}"
         regions.append(
             Region(
                 source=source,
@@ -74,13 +82,13 @@ def _outlines(items: Sequence[Dataset]) -> tuple[Outline, ...]:
 def _outline(contour: Dataset) -> Outline:
     text = contour_data(contour)
     if not _DECIMALS.fullmatch(text):
-        raise Refused(ReasonCode.ROI_UNREADABLE, "A contour's coordinates are not decimal strings.")
+        raise Refused(ReasonCode.ROI_UNREADABLE, f"A contour's coordinates are not decimal strings. {_ANOTHER}")
     data = np.array(text.split(b"\\") if text else [], dtype=np.float64)
     if data.size % 3 or not (np.abs(data) < FARTHEST).all():
-        raise Refused(ReasonCode.ROI_UNREADABLE, "A contour's coordinates are not finite triplets.")
+        raise Refused(ReasonCode.ROI_UNREADABLE, f"A contour's coordinates are not finite triplets. {_ANOTHER}")
     stated = number(contour, "NumberOfContourPoints")
     if stated is not None and stated != data.size // 3:
-        raise Refused(ReasonCode.ROI_UNREADABLE, "A contour has more or fewer points than it says.")
+        raise Refused(ReasonCode.ROI_UNREADABLE, f"A contour has more or fewer points than it says. {_ANOTHER}")
     _prove_no_offset(contour)
     return Outline(
         points=data.reshape((-1, 3)),
@@ -98,8 +106,8 @@ def _prove_no_offset(contour: Dataset) -> None:
     if len(values) != 3 or any(float(value) != 0 for value in values):
         raise Refused(
             ReasonCode.ROI_UNREADABLE,
-            "Its contours are to be moved by a Contour Offset Vector (3006,0045), which is not done here. Export the "
-            "structure set with the contours where they belong.",
+            "Its contours carry a shift (Contour Offset Vector, 3006,0045), which lungstage does not apply. Apply the "
+            "shift in the contouring software, and export the RTSTRUCT again.",
         )
 
 
@@ -124,10 +132,12 @@ def prove_outlines(region: Region) -> None:
     kinds = {outline.geometric_type for outline in region.outlines}
     others = sorted(kinds - {*_CLOSED})
     if others:
-        kind = others[0] if others[0] in _OTHER_TYPES else "another type" if others[0] else "no type"
+        kind = others[0] if others[0] in _WHAT else "another type" if others[0] else "no type"
+        count = sum(outline.geometric_type == others[0] for outline in region.outlines)
         raise Refused(
             ReasonCode.CONTOUR_NOT_CLOSED,
-            f"{the_region(region.name)} has contours of {'type ' if kind in _OTHER_TYPES else ''}{kind}; only "
-            f"{' and '.join(_CLOSED)} say what lies inside. Export it as closed planar contours.",
+            f"{counted(count, 'contour')} of {named(region.name)} {_WHAT.get(kind, f'bear {kind}')}, so what "
+            "lies inside is not certain. In the contouring software, turn them into ordinary closed contours, then "
+            "export the RTSTRUCT again.",
             (region.name,),
         )

@@ -36,14 +36,15 @@ def read_files(folder: Path) -> BundleFiles:
         present = {entry.name for entry in folder.iterdir()}
     except OSError as error:
         raise Refused(
-            ReasonCode.BUNDLE_UNREADABLE, f"There is no bundle {folder}: no folder that can be read."
+            ReasonCode.BUNDLE_UNREADABLE,
+            f"There is no bundle {folder}: no folder that can be read, nor the name of one that lungstage ships.",
         ) from error
     if missing := sorted(BUNDLE_FILES - present):
-        raise Refused(ReasonCode.BUNDLE_UNREADABLE, f"The bundle lacks {', '.join(missing)}.")
+        raise Refused(ReasonCode.BUNDLE_UNREADABLE, f"The bundle lacks {', '.join(missing)}. Copy it again whole.")
     if surplus := sorted(present - BUNDLE_FILES - {SIGNATURE_FILE}):
         raise Refused(
             ReasonCode.BUNDLE_INVALID,
-            f"The bundle is not valid: it holds what no manifest vouches for: {', '.join(surplus)}.",
+            f"The bundle is not valid: it holds what no manifest vouches for: {', '.join(surplus)}. Remove that.",
         )
     return {name: _read_file(folder / name) for name in sorted(present)}
 

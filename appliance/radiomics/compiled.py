@@ -144,7 +144,8 @@ def prove_directions(roi: MeasurableRoi, spec: ExtractionSpec) -> None:
     if any(not len(needs.get(matrix, neighbours.adjacent)) for matrix in plan.matrices):
         raise Refused(
             ReasonCode.ROI_TOO_SMALL,
-            "The region of interest is too thin for the texture features: no two of its voxels can be neighbours.",
+            "The region is too thin for the texture features: no two of its voxels can be neighbours. Look whether it "
+            "is the whole tumour.",
         )
 
 
@@ -208,7 +209,8 @@ def _prove_levels(grey: Int64) -> None:
     if grey.size - 1 > _MOST_LEVELS:
         raise Refused(
             ReasonCode.LIMITS_EXCEEDED,
-            f"The region has {grey.size - 1} grey levels; texture features can be computed of {_MOST_LEVELS} at most.",
+            f"The region has {grey.size - 1} grey levels; texture features can be computed of {_MOST_LEVELS} at most. "
+            "Use a wider bin (binWidth) in the extraction spec.",
         )
 
 

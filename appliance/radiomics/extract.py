@@ -18,16 +18,21 @@ from lungstage.appliance.radiomics.grid import MeasurableRoi
 def _prove_measurable(voxels: int, box: grid.Box, spec: ExtractionSpec, when: str) -> None:
     """Refuse masks that PyRadiomics would refuse, in plainer words."""
     if voxels == 0:
-        raise Refused(ReasonCode.ROI_EMPTY, f"The region of interest holds no voxel{when}.")
+        raise Refused(ReasonCode.ROI_EMPTY, f"The region holds no voxel{when}. Draw it larger, and export again.")
     extents = sum(index.stop - index.start > 1 for index in box)
     if extents == 0 or extents < spec.settings.get("minimumROIDimensions", 2):
         raise Refused(
             ReasonCode.ROI_TOO_SMALL,
-            f"The region of interest holds {voxels} voxel(s) in {extents} dimension(s){when}; that is too few.",
+            f"The region holds {voxels} voxel(s) in {extents} dimension(s){when}; that is too few to be measured. Look "
+            "whether it is the whole tumour.",
         )
     minimum = spec.settings.get("minimumROISize")
     if minimum is not None and voxels <= minimum:
-        raise Refused(ReasonCode.ROI_TOO_SMALL, f"The region of interest holds only {voxels} voxels{when}.")
+        raise Refused(
+            ReasonCode.ROI_TOO_SMALL,
+            f"The region holds only {voxels} voxels{when}, and must hold more than {minimum}. Look whether it is the "
+            "whole tumour.",
+        )
 
 
 def place_on_grid(volume: hd.Volume, mask: npt.NDArray[np.bool_], spec: ExtractionSpec) -> MeasurableRoi:

@@ -143,7 +143,8 @@ def resample(volume: hd.Volume, mask: Mask, box: Box, settings: Mapping[str, Any
     if interpolator == "sitkBSpline" and (fewest := min(mask.shape)) < _FEWEST_KNOTS:
         raise Refused(
             ReasonCode.ROI_TOO_SMALL,
-            f"There are only {fewest} voxels along an axis; a B-spline needs {_FEWEST_KNOTS} to be repeatable.",
+            f"There are only {fewest} voxels along an axis; a B-spline needs {_FEWEST_KNOTS} to be repeatable. "
+            "Send more slices of the series; if it has no more, it cannot be measured.",
         )
     aligned = np.array_equal(np.abs(volume.direction[:, ::-1]), np.eye(3))
     linear_type = volume.array.dtype in (np.int16, np.float64)

@@ -13,7 +13,7 @@ from lungstage.appliance.dicom.coded import SNOMED_RT, Coded, in_snomed_ct
 from lungstage.appliance.dicom.completeness import ReferenceSlices
 from lungstage.appliance.dicom.geometry import normal_of
 from lungstage.appliance.dicom.header import ImageHeader
-from lungstage.appliance.dicom.names import the_region
+from lungstage.appliance.dicom.names import named
 from lungstage.appliance.dicom.region import Region
 from lungstage.appliance.model.manifest import IntendedUse
 from lungstage.appliance.staging.measure import Measurement
@@ -42,11 +42,17 @@ _LUNG_OR_CHEST = frozenset(
         "51185008", "816094009", "43799004",  # thorax, chest, chest cavity
     }
 )  # fmt: skip
+_WITHIN = "Send a reconstruction within that, with the region drawn on it"
+_UNLIKE = "Look whether the region is the whole tumour and nothing else; if it is, no answer can be given"
 _AXIAL_COSINE = 0.9  # an axial slice may be turned by 25 degrees, but no further
 
 
-def _outside(message: str) -> Refused:
-    return Refused(ReasonCode.OUTSIDE_INTENDED_USE, f"The model is not meant for this: {message}.")
+def _outside(message: str, *regions: str) -> Refused:
+    return Refused(ReasonCode.OUTSIDE_INTENDED_USE, f"The model is not meant for this study: {message}.", regions)
+
+
+def _takes(limits: tuple[float, float], unit: str) -> str:
+    return f"and it takes {limits[0]:g} to {limits[1]:g} {unit}"
 
 
 def _between(value: float, limits: tuple[float, float]) -> bool:
@@ -63,17 +69,28 @@ def prove_acquisition(images: Sequence[ImageHeader], use: IntendedUse) -> None:
     """
     for image in images:
         if image.body_part and image.body_part not in use.body_parts:
-            named = f" ({image.body_part})" if image.body_part in _OTHER_BODY_PARTS else ""
-            raise _outside(f"the body part examined is not the chest{named}")
+            known = f" ({image.body_part})" if image.body_part in _OTHER_BODY_PARTS else ""
+            raise _outside(
+                f"the Body Part Examined (0018,0015) is not the chest{known}. If it is one, correct the element in the "
+                "PACS; if not, nothing helps"
+            )
         # A frame of an Enhanced CT need not say AXIAL, but, e.g., VOLUME (PS3.3 C.8.16.1.3); its orientation tells.
         if "ORIGINAL" not in image.image_type[:1] or not (image.frame or "AXIAL" in image.image_type):
-            raise _outside("the images are not original axial CT")
+            raise _outside(
+                "the images are not original axial CT (Image Type, 0008,0008). Send the axial series that the scanner "
+                "made, with the region drawn on it"
+            )
         if image.orientation and abs(normal_of(image)[2]) < _AXIAL_COSINE:
-            raise _outside("the slices are not axial")
+            raise _outside("the slices are not axial. Send the axial series, with the region drawn on it")
         if image.slice_thickness is not None and not _between(image.slice_thickness, use.slice_thickness_mm):
-            raise _outside(f"the slice thickness is {image.slice_thickness:g} mm")
+            raise _outside(
+                f"the slice thickness is {image.slice_thickness:g} mm, {_takes(use.slice_thickness_mm, 'mm')}. "
+                f"{_WITHIN}"
+            )
         if image.pixel_spacing and not all(_between(v, use.pixel_spacing_mm) for v in image.pixel_spacing):
-            raise _outside(f"the pixel spacing is {max(image.pixel_spacing):g} mm")
+            raise _outside(
+                f"the pixel spacing is {max(image.pixel_spacing):g} mm, {_takes(use.pixel_spacing_mm, 'mm')}. {_WITHIN}"
+            )
 
 
 def prove_anatomy(region: Region) -> None:
@@ -89,8 +106,9 @@ def prove_anatomy(region: Region) -> None:
             # A file's own words could be anything; DICOM's can be told.
             meanings = (known.meaning for known in codes.SCT.concepts.values() if code[:2] == (known.value, "SCT"))
             raise _outside(
-                f"the Anatomic Region of {the_region(region.name)[0].lower()}{the_region(region.name)[1:]} is neither "
-                f"lung nor chest but {next(meanings, 'something else')}; if it is coded wrongly, correct the SEG"
+                f"the Anatomic Region of {named(region.name)} is neither lung nor chest but "
+                f"{next(meanings, 'something else')}. If it is coded wrongly, correct the SEG",
+                region.name,
             )
 
 
@@ -110,21 +128,32 @@ def prove_slices(slices: ReferenceSlices, use: IntendedUse) -> None:
     """
     prove_acquisition(slices.images, use)
     if not _between(slices.spacing[0], use.slice_thickness_mm):
-        raise _outside(f"the slices lie {slices.spacing[0]:g} mm apart")
+        raise _outside(
+            f"the slices lie {slices.spacing[0]:g} mm apart, {_takes(use.slice_thickness_mm, 'mm')}. {_WITHIN}"
+        )
 
 
 def prove_voxels(measurement: Measurement, use: IntendedUse) -> tuple[str, ...]:
     """Refuse voxels outside the model's intended use; return what is merely worth a warning."""
     lowest, highest = measurement.hu_range
     if not (_between(lowest, use.hu_range) and _between(highest, use.hu_range)):
-        raise _outside(f"the region of interest holds values from {lowest:g} to {highest:g} HU")
+        raise _outside(
+            f"the region holds values from {lowest:g} to {highest:g} HU, {_takes(use.hu_range, 'HU')}. Look whether "
+            "metal or a wrong rescale is in it"
+        )
     if measurement.voxels.volume.array.min() > _LUNG_HU[1]:
         # What a header says is a CT of the chest may be an MR, or have lost its rescale intercept.
-        raise _outside("no voxel of the slices is as thin as lung or air, so the values cannot be a chest's in HU")
+        raise _outside(
+            "no voxel of the slices is as thin as lung or air, so the values cannot be a chest's in HU. Look at "
+            "Rescale Slope and Intercept, and send the CT as the scanner made it"
+        )
     if all(image.body_part for image in measurement.slices.images):
         return ()
     if _lung_around(measurement) < _LUNG_SHARE:
-        raise _outside("the images do not say which body part they show, and there is no lung next to the tumour")
+        raise _outside(
+            "the images do not say which body part they show, and there is no lung next to the tumour. Look "
+            "at whether region and CT belong together; if they do, set Body Part Examined (0018,0015)"
+        )
     return ("The images do not say which body part they show; lung was found next to the tumour.",)
 
 
@@ -159,9 +188,15 @@ def prove_domain(result: StagingResult, use: IntendedUse) -> tuple[str, ...]:
     """
     distance, neighbours = result.domain.distance, result.domain.neighbour_distance
     if not distance <= use.domain_distance_max:
-        raise _outside(f"the tumour lies {distance:.1f} standard deviations from the training cohort")
+        raise _outside(
+            f"the tumour lies {distance:.1f} standard deviations from the training cohort, and "
+            f"{use.domain_distance_max:g} are the most. {_UNLIKE}"
+        )
     if not neighbours <= use.neighbour_distance_max:
-        raise _outside(f"the nearest tumours of the training cohort lie {neighbours:.1f} standard deviations away")
+        raise _outside(
+            f"the nearest tumours of the training cohort lie {neighbours:.1f} standard deviations away, and "
+            f"{use.neighbour_distance_max:g} are the most. {_UNLIKE}"
+        )
     warnings = []
     if distance > use.domain_distance_warn:
         warnings.append("The tumour is unlike almost all tumours that the model was trained on.")

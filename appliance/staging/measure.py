@@ -14,6 +14,7 @@ import numpy.typing as npt
 from lungstage.appliance.contract.errors import ReasonCode, Refused
 from lungstage.appliance.contract.spec import ExtractionSpec, FeatureVector
 from lungstage.appliance.dicom.completeness import ReferenceSlices
+from lungstage.appliance.dicom.names import the_region
 from lungstage.appliance.dicom.raster import rasterise
 from lungstage.appliance.dicom.region import Region
 from lungstage.appliance.dicom.series import ReferenceVolume, lost_by_compression, of_unspecified_unit, read_volume
@@ -109,12 +110,18 @@ def measure(
             if names != [image.name for image in other_slices.images] or (rasterise(other_slices) != mask).any():
                 code = ReasonCode.ROI_DISAGREE if other.source.kind != region.source.kind else ReasonCode.ROI_AMBIGUOUS
                 raise Refused(
-                    code, f"The {region.source.kind} and another {other.source.kind} draw the tumour differently."
+                    code,
+                    f"{region.source.kind} {region.source.sop_instance_uid} and {other.source.kind} "
+                    f"{other.source.sop_instance_uid} draw the tumour differently. Look at both over the CT, and keep "
+                    "only the right one.",
                 )
         if voxels.padding is not None and (voxels.padding & _within_reach(mask, spec.margin_slices)).any():
             raise Refused(
                 ReasonCode.PADDING_IN_ROI,
-                "The region of interest holds padded, unmeasured pixels, or resampling would mix some in.",
+                f"{the_region(region.name)} holds pixels that the scanner filled in and did not measure, or lies next "
+                "to some, so that resampling would mix them in. Keep the contour off the edge of the measured field, "
+                "or send a reconstruction with a larger one, with the region drawn on it.",
+                (region.name,),
             )
         pieces = compiled.components(mask)
     volume = voxels.volume if spec.resampled_spacing is None else grid.single_precision(voxels.volume)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from lungstage.appliance.contract.spec import ExtractionSpec
 from lungstage.appliance.dicom.cases import Case, assemble, the_one_case
 from lungstage.appliance.dicom.files import looks_like_dicom, read_headers
 from lungstage.appliance.dicom.header import Header
+from lungstage.appliance.dicom.pixeldata import counted
 from lungstage.appliance.model.bundle import Bundle
 from lungstage.appliance.model.manifest import RoiRule
 from lungstage.appliance.report import outbox
@@ -24,6 +28,8 @@ from lungstage.appliance.staging import pipeline
 from lungstage.appliance.staging.covariates import Site
 from lungstage.appliance.staging.measure import Stopwatch, measure
 from lungstage.appliance.staging.outcome import STEPS, Outcome, outcome
+
+_UID = re.compile(r"[0-9]+(?:\.[0-9]+){3,}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +54,7 @@ class Options:
     site: Site = field(default_factory=Site)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Scan:
     """What was found: headers, how many files are not DICOM, and which DICOM files cannot be read and why."""
 
@@ -61,9 +67,29 @@ class Scan:
         path, why = self.unreadable[0]
         alike = sum(other == why for _, other in self.unreadable) - 1
         others = len(self.unreadable) - 1 - alike
-        more = ((alike, "more file(s) have the same fault"), (others, "file(s) have other faults"))
-        rest = ", ".join(f"{count} {what}" for count, what in more if count)
-        return f"The file '{printable(path.name)}' cannot be read: {why}{f' {rest}.' if rest else ''} Export it again."
+        more = f" and {counted(alike, 'more file')} with the same fault" if alike else ""
+        rest = f" {counted(others, 'file')} cannot be read for other reasons." if others else ""
+        return f"'{printable(path.name)}'{more} cannot be read. {why}{rest}"
+
+    def by_file(self, message: str) -> str:
+        """Name files where a message names their instances by UID: what whoever calls has before them are files."""
+        return _UID.sub(lambda found: self._files.get(found[0], found[0]), message)
+
+    @cached_property
+    def _files(self) -> dict[str, str]:
+        """What a message says for the UID of an instance, and for that of a series: of its first file."""
+        paths: dict[str, dict[Path, None]] = {}
+        first: dict[str, Path] = {}
+        for header in sorted(self.headers, key=lambda header: str(header.path)):
+            paths.setdefault(header.sop_instance_uid, {})[header.path] = None
+            first.setdefault(header.series_instance_uid, header.path)
+        times = Counter(path.name for path in {header.path for header in self.headers})
+
+        def told(path: Path) -> str:
+            return f"'{printable(path.name if times[path.name] == 1 else f'{path.parent.name}/{path.name}')}'"
+
+        series = {uid: f"of {told(path)}" for uid, path in first.items()}
+        return series | {uid: " and ".join(map(told, some)) for uid, some in paths.items()}
 
 
 def _files(paths: Sequence[Path]) -> Iterator[Path]:
@@ -129,17 +155,22 @@ def _blame_unreadable(error: Held, found: Scan) -> Held | Refused:
     return Refused(ReasonCode.DICOM_UNREADABLE, f"{found.in_words()} {error.reason.message}")
 
 
-def _found_warnings(found: Scan) -> tuple[str, ...]:
+def _found_warnings(found: Scan, told: str) -> tuple[str, ...]:
+    """Tell of files that were left out, unless `told` does."""
     ignored = (f"{found.ignored} file(s) are not DICOM and were ignored.",) if found.ignored else ()
-    return ignored + (
-        (f"{len(found.unreadable)} file(s) were left out. {found.in_words()}",) if found.unreadable else ()
-    )
+    if not found.unreadable or found.in_words() in told:
+        return ignored
+    return (*ignored, f"{len(found.unreadable)} file(s) were left out. {found.in_words()}")
 
 
 def _settle(result: Outcome, found: Scan | None, watch: Stopwatch) -> Outcome:
     """Add what is known only at the end: the warnings about files and the seconds."""
-    first = [] if found is None else list(_found_warnings(found))
+    reason, first = result["reason"], []
+    if found is not None:
+        reason = reason and reason | {"message": found.by_file(reason["message"])}
+        first = list(_found_warnings(found, reason["message"] if reason else ""))
     return result | {
+        "reason": reason,
         "warnings": first + result["warnings"],
         "seconds": {step: watch.seconds.get(step) for step in STEPS},
     }

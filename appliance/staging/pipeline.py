@@ -18,13 +18,14 @@ from pydicom.dataset import Dataset
 from lungstage.appliance.contract.case import Predecessor
 from lungstage.appliance.contract.errors import Held, ReasonCode, Refused
 from lungstage.appliance.contract.spec import ExtractionSpec
-from lungstage.appliance.dicom.cases import Case
+from lungstage.appliance.dicom.cases import Case, ct_missing
 from lungstage.appliance.dicom.choice import SelectionRule, choose, other_tumours
 from lungstage.appliance.dicom.completeness import ReferenceSlices, reference_slices
 from lungstage.appliance.dicom.files import with_pixel_digest
 from lungstage.appliance.dicom.header import ImageHeader, RoiHeader
 from lungstage.appliance.dicom.identity import prove_one_patient
 from lungstage.appliance.dicom.linking import BY_POSITION, Link, link_of
+from lungstage.appliance.dicom.names import named, the_region
 from lungstage.appliance.dicom.region import Region
 from lungstage.appliance.dicom.roi import load_regions
 from lungstage.appliance.model.bundle import Bundle
@@ -130,19 +131,27 @@ def _prove_study(case: Case, region: Region) -> tuple[str, ...]:
     """
     studies = {image.study_instance_uid for image in case.images}
     if len(studies) > 1:
-        raise Refused(ReasonCode.STUDY_MISMATCH, "The slices of the series name different studies.")
+        raise Refused(
+            ReasonCode.STUDY_MISMATCH,
+            "The slices of the series name different studies (Study Instance UID, 0020,000D). Send the series again "
+            "from the PACS.",
+        )
     source = region.source
     if source.study_instance_uid in studies:
         return ()
     if link_of(case, region) not in (Link.NAMED, Link.LISTED):
         raise Refused(
             ReasonCode.STUDY_MISMATCH,
-            "The CT and the region of interest name different studies, and the region names no image of the CT.",
+            f"The CT and the {source.kind} name different studies, and {named(region.name)} names no image of this CT. "
+            f"Send the CT that it was drawn on; if it is this one, export the {source.kind} again so that it names its "
+            "images.",
+            (region.name,),
         )
     if source.referenced_studies and not studies & set(source.referenced_studies):
         raise Refused(
             ReasonCode.STUDY_MISMATCH,
-            f"The {source.kind} says that it was drawn on images of another study than the CT's.",
+            f"The {source.kind} says that it was drawn on images of another study than this CT's. Send the CT of that "
+            "study.",
         )
     return (f"The {source.kind} bears a Study Instance UID of its own; its patient and its references are the CT's.",)
 
@@ -152,7 +161,9 @@ def _prove_linked(case: Case, region: Region) -> None:
     if link_of(case, region) not in (Link.NAMED, Link.LISTED):
         raise Refused(
             ReasonCode.PATIENT_MISMATCH,
-            "Neither the CT nor the region of interest says whose it is, and the region names no image of the CT.",
+            f"Neither the CT nor the {region.source.kind} says whose it is, and {named(region.name)} names no image of "
+            "the CT. Make sure that both are one patient's, and export them again with the Patient ID.",
+            (region.name,),
         )
 
 
@@ -161,16 +172,20 @@ def _prove_parts(case: Case) -> None:
     if len(case.candidates) > 1:
         raise Refused(
             ReasonCode.AMBIGUOUS_INPUT,
-            f"The region of interest could belong to {len(case.candidates)} CT series, and names none of them.",
+            f"The region could belong to {len(case.candidates)} CT series, and names none of them. Export the "
+            f"{case.rois[0].kind} again from the series on which it was drawn, so that it names that series' images.",
         )
     if not case.images:
-        raise Held(ReasonCode.CT_MISSING, "The images that the region of interest was drawn on are not there.")
+        raise ct_missing()
     if not any(image.is_ct_slice for image in case.images):
         kinds = sorted({image.modality for image in case.images} & _MODALITIES) or ["unknown"]
         what = "scout or secondary images" if kinds == ["CT"] else f"images of modality {', '.join(kinds)}"
-        raise Refused(ReasonCode.NOT_CT, f"The series holds {what}; only axial CT is measured.")
+        raise Refused(
+            ReasonCode.NOT_CT,
+            f"The series holds {what}; only axial CT is measured. Send the axial CT that the region was drawn on.",
+        )
     if not case.rois:
-        raise Held(ReasonCode.NO_ROI, "There is no region of interest for this series yet.")
+        raise Held(ReasonCode.NO_ROI, "No region is there for this CT series. Send the RTSTRUCT or SEG drawn on it.")
 
 
 def _prove_series(slices: Sequence[ImageHeader], use: IntendedUse) -> None:
@@ -193,7 +208,8 @@ def _prove_not_rejected(roi: RoiHeader) -> None:
     if roi.approval == "REJECTED":
         raise Refused(
             ReasonCode.ROI_REJECTED,
-            f"The {roi.kind} was rejected by whoever reviewed it (Approval Status REJECTED). Send one that was not.",
+            f"The {roi.kind} was rejected by whoever reviewed it (Approval Status REJECTED). Send one that was "
+            "approved.",
         )
 
 
@@ -233,7 +249,13 @@ def _choose_each(case: Case, rule: SelectionRule, roi_name: str | None) -> tuple
         raise failures[0]
     here = tuple(region for region in chosen if link_of(case, region) is not Link.ELSEWHERE)
     if not here:
-        raise Held(ReasonCode.NO_ROI, "The region of interest was drawn on another series, which is there too.")
+        name = chosen[0].name
+        raise Held(
+            ReasonCode.NO_ROI,
+            f"{the_region(name)} was drawn on another series, which is there too, and none on this one. To measure "
+            "this one, send the RTSTRUCT or SEG drawn on it.",
+            (name,),
+        )
     return here
 
 
