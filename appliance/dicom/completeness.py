@@ -220,11 +220,14 @@ def _drawn_step(region: Region, step: float, images: Sequence[ImageHeader]) -> f
     return thick if is_thicker else 0.0
 
 
-def _not_in_place_of_others(case: Case, named: frozenset[str], listed: frozenset[str]) -> tuple[ImageHeader, ...]:
+def _not_in_place_of_others(
+    case: Case, named: frozenset[str], listed: frozenset[str], match_by_geometry: bool
+) -> tuple[ImageHeader, ...]:
     """Leave out images that the region's file does not list, as long as some that it lists are not there.
 
     A second image set under the same Series Instance UID has slices in the same places. Where it comes first, its
-    slices are not those that the region was drawn on, and nothing but the list says so.
+    slices are not those that the region was drawn on, and nothing but the list says so. Where none is there that is
+    listed or named, and matching by position was asked for, the instances were renamed and the list says nothing.
 
     Raises
     ------
@@ -235,6 +238,8 @@ def _not_in_place_of_others(case: Case, named: frozenset[str], listed: frozenset
     if listed <= here:
         return case.images
     kept = tuple(image for image in case.images if image.sop_instance_uid in listed | named)
+    if not kept and match_by_geometry:
+        return case.images
     if not kept:
         raise missing(
             f"None of the {len(listed)} slices is there that the file of the region of interest lists; other slices "
@@ -332,7 +337,8 @@ def reference_slices(
         )
     link, listed, drawn_on = link_of(case, region), listed_of(case, region), named_by(region)
     beyond = listed if not listed <= set(region.source.image_references) else frozenset[str]()
-    stack = Stack.of(of_one_acquisition(_not_in_place_of_others(case, drawn_on, beyond), drawn_on, beyond), drawn_on)
+    images = _not_in_place_of_others(case, drawn_on, beyond, match_by_geometry)
+    stack = Stack.of(of_one_acquisition(images, drawn_on, beyond), drawn_on)
     warnings = _prove_frame_of_reference(case, region, stack, strict_frame_of_reference)
     placed = place(case, region, items, stack, link, settled=settled, match_by_geometry=match_by_geometry)
     occupied = _occupied(placed)

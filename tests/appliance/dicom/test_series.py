@@ -160,6 +160,14 @@ def test_matching_by_position_is_refused_beside_another_series_although_one_is_l
     assert code_of(study, tmp_path, match_by_geometry=True) == ("refused", "ambiguous_input")
 
 
+def test_renamed_instances_of_a_listed_series_are_matched_by_position_where_asked(tmp_path: Path) -> None:
+    study = rtstruct_study()
+    for dataset in study.slices:  # a de-identifier's doing: the series keeps its UID, and the RTSTRUCT the old names
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    assert code_of(study, tmp_path) == ("held", "slices_missing")
+    assert measured(tmp_path, match_by_geometry=True)["roi"]["voxels"] == square_mask().sum()
+
+
 @pytest.mark.parametrize("kind", ["RTSTRUCT", "SEG"])
 def test_a_region_that_names_nothing_says_so_and_waits(kind: str, tmp_path: Path) -> None:
     study = rtstruct_study(reference=False) if kind == "RTSTRUCT" else seg_study()
