@@ -22,10 +22,8 @@ import pydicom
 import pytest
 
 from lungstage.appliance.config import logs
-from lungstage.appliance.config.settings import load_settings
 from lungstage.appliance.contract.case import Predecessor
 from lungstage.appliance.contract.errors import ReasonCode, Unavailable
-from lungstage.appliance.daemon.loop import Daemon
 from lungstage.appliance.daemon.start import sole_daemon
 from lungstage.appliance.dicom.header import Header
 from lungstage.appliance.state import chain
@@ -35,82 +33,16 @@ from lungstage.appliance.state.job import Job, JobState
 from lungstage.appliance.state.jobs import Jobs
 from lungstage.appliance.state.ledger import Ledger
 from tests.support.fake_daemon import KILLS, TIMERS
-from tests.support.fake_steps import BUNDLE, SECRET, FakeSteps, put_roi, put_slice
+from tests.support.fake_steps import BUNDLE, SECRET, put_roi, put_slice
+from tests.support.seconds import until
+from tests.support.simulated import House, put_study, with_stop
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-
-
-class SimulatedWake:
-    """Sleeps that pass at once, and do what was planned for the time in between."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-        self.stopping = False
-
-    def __call__(self) -> float:
-        return self.now
-
-    def wait(self, seconds: float, others: object = ()) -> bool:
-        self.now += max(seconds, 1e-3)
-        return False
-
-    def pause(self, seconds: float) -> None:
-        self.wait(seconds)
-
-
-class House:
-    """A daemon with its folders, in simulated time."""
-
-    def __init__(self, root: Path, **timers: Any) -> None:
-        self.root = root
-        self.inbox, self.outbox, self.state = (root / name for name in ("inbox", "outbox", "state"))
-        for folder in (self.inbox, self.outbox, self.state):
-            folder.mkdir(exist_ok=True)
-        paths = {"inbox": self.inbox, "outbox": self.outbox, "bundle": root, "state": self.state}
-        self.settings = load_settings(None, {**paths, **timers}, {})
-        self.steps = FakeSteps()
-        self.wake = SimulatedWake()
-        self.bundle: Any = BUNDLE
-        self.start()
-
-    def start(self) -> None:
-        self.database = Database(self.state / "ledger.sqlite")
-        self.ledger = Ledger(self.database)
-        Claims(self.ledger).release_all()
-        wake: Any = self.wake
-        self.daemon = Daemon(
-            self.settings, self.bundle.digest, self.steps.steps(), self.database, wake, clock=self.wake
-        )
-
-    def restart(self) -> None:
-        self.database.close()
-        self.start()
-
-    def run(self, seconds: float) -> None:
-        until = self.wake.now + seconds
-        while self.wake.now < until:
-            self.daemon.step()
-
-    def states(self) -> list[str]:
-        return [job.state.value for job in self.ledger.jobs.find()]
-
-    def job(self) -> Job:
-        (job,) = self.ledger.jobs.find()
-        return job
-
-    def reports(self) -> list[Path]:
-        return sorted(self.outbox.glob("SR-*.dcm"))
 
 
 @pytest.fixture
 def house(tmp_path: Path) -> House:
     return House(tmp_path)
-
-
-def put_study(folder: Path, series: str = "1.5", slices: int = 5, *flags: str) -> None:
-    put_roi(folder, f"{series}.99", series, range(slices), *flags)
-    for n in range(slices):
-        put_slice(folder, series, n)
 
 
 def test_a_study_becomes_one_report(house: House) -> None:
@@ -521,20 +453,6 @@ def test_a_ledger_that_cannot_be_written_loses_and_doubles_nothing(
     assert len(house.reports()) == 1
 
 
-def with_stop(house: House, seconds: float) -> None:
-    """Run the whole loop, with its catching of everything, for that long."""
-    until = house.wake.now + seconds
-    wait = house.wake.wait
-
-    def wait_or_stop(duration: float) -> bool:
-        house.wake.stopping = house.wake.now >= until
-        return wait(duration)
-
-    house.wake.wait = wait_or_stop  # type: ignore[method-assign]
-    house.daemon.run()
-    house.wake.wait = wait  # type: ignore[method-assign]
-
-
 def test_an_inbox_that_is_away_for_a_while_does_no_harm(house: House) -> None:
     put_study(house.inbox / "a", "1.5")
     put_roi(house.inbox / "b", "1.6.99", "1.6", range(5))
@@ -904,13 +822,6 @@ def launch(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     for process in started:
         process.kill()
         process.communicate()
-
-
-def until(condition: Callable[[], object], seconds: float = 15.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def jobs_in(folder: Path) -> tuple[Job, ...]:
