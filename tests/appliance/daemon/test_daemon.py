@@ -744,21 +744,6 @@ def test_junk_beside_a_study_does_no_harm(house: House) -> None:
     assert house.states() == ["delivered"]
 
 
-def test_other_people_s_outbox_file_is_not_overwritten_but_told(house: House) -> None:
-    put_study(house.inbox)
-    house.run(2)
-    (report,) = house.reports()
-    report.write_bytes(b"somebody else's")
-    house.ledger.requeue(1)
-    house.restart()
-    house.run(10)
-    job = house.job()
-    assert job.state is JobState.REFUSED
-    assert job.reason is not None
-    assert job.reason.code is ReasonCode.INTERNAL_ERROR
-    assert report.read_bytes() == b"somebody else's"
-
-
 def test_one_daemon_per_state_folder(tmp_path: Path) -> None:
     with sole_daemon(tmp_path), pytest.raises(Unavailable, match="Another daemon"), sole_daemon(tmp_path):
         pass
