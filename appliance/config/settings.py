@@ -96,11 +96,11 @@ class Settings(BaseModel):
     )
     workers: int = Field(
         default_factory=lambda: min(os.cpu_count() or 1, 4),
-        ge=1, le=64, description="Studies staged at the same time; default: one per processor, at most 4.",
+        ge=1, le=64, description="Cases staged at the same time; default: one per processor, at most 4.",
     )  # fmt: skip
     work_seconds: Seconds = Field(
         120.0,
-        description="Most processor time of reading a file or staging a study; by the clock, four times as much.",
+        description="Most processor time of reading a file or staging a case; by the clock, four times as much.",
     )
     work_memory_mb: int = Field(4096, ge=512, description="Memory that one process at work may take, in MB.")
     min_free_mb: int = Field(
@@ -143,7 +143,6 @@ class Settings(BaseModel):
                 raise ValueError(f"{inner} must not lie in {outer}")
         return self
 
-    def for_audit(self) -> dict[str, Any]:
     @model_validator(mode="after")
     def _outlasts_work(self) -> Self:
         if self.lease_seconds <= self.wall_seconds:
@@ -158,6 +157,7 @@ class Settings(BaseModel):
         """Most time by the clock that reading a file or staging a case may take."""
         return WALL_FACTOR * self.work_seconds
 
+    def for_audit(self) -> dict[str, Any]:
         """Return the digest of all settings, and those that an answer depends on in plain."""
         digest = hashlib.sha256(self.model_dump_json().encode()).hexdigest()
         answering = {"roi_name", "match_by_geometry", "strict_frame_of_reference", "prevalence", "engine"}
