@@ -590,6 +590,52 @@ def upgrade(house: House, monkeypatch: pytest.MonkeyPatch, version: str = "99") 
 
 def test_an_upgrade_leaves_what_is_answered_and_answers_what_comes(
     house: House, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("other", ["1.4", "1.6"])
+@pytest.mark.parametrize("pause", [0, 8])
+@pytest.mark.parametrize("other_first", [True, False])
+def test_a_region_that_lists_two_series_is_answered_by_the_job_of_its_own(
+    house: House, other: str, pause: int, other_first: bool
+) -> None:
+    """It came before both, so that nothing but its own name could stand for its case."""
+    put_roi(house.inbox, "1.5.99", "1.5", range(5), f"ALSO={other}")
+    house.run(8)
+    assert house.states() == ["held"]
+    sent = [lambda: put_slice(house.inbox, other, 0), lambda: [put_slice(house.inbox, "1.5", n) for n in range(5)]]
+    for send in sent if other_first else sent[::-1]:
+        send()
+        house.run(pause)
+    house.run(8)
+    first, *others = house.ledger.jobs.find()
+    (own,) = (job for job in others if job.series_instance_uid == "1.5")
+    assert own.state is JobState.DELIVERED
+    assert first.reason is not None
+    assert first.reason.message == f"Job {own.id} answers for this case."
+    before = (house.state / "audit-000001.jsonl").read_text().count("superseded")
+    house.restart()
+    house.ledger.requeue(own.id)
+    house.run(8)
+    assert (house.state / "audit-000001.jsonl").read_text().count("superseded") == before
+
+
+def test_a_region_with_a_study_of_its_own_that_came_first_leaves_the_job_to_the_study_of_the_images(
+    tmp_path: Path,
+) -> None:
+    table = tmp_path / "covariates.csv"
+    table.write_text("study_instance_uid,age\n7,63\n8,36\n")
+    house = House(tmp_path, covariates=table)
+    put_roi(house.inbox, "1.5.99", "1.5", range(5), "STUDY=8")
+    house.run(8)
+    assert house.job().study_instance_uid == "8"
+    for n in range(4):
+        put_slice(house.inbox, "1.5", n, extra="STUDY=7")
+    house.run(8)
+    assert (house.job().state, house.job().study_instance_uid) == (JobState.HELD, "7")
+    put_slice(house.inbox, "1.5", 4, extra="STUDY=7")
+    house.run(8)
+    assert house.job().state is JobState.DELIVERED
+    assert [dict(site.covariates) for site in house.steps.sites] == [{"7": {"age": 63.0}}]
+
+
 ) -> None:
     put_study(house.inbox / "a")
     put_study(house.inbox / "b", "1.6", 5, "stage-refuse")
