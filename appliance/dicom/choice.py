@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from lungstage.appliance.contract.errors import ReasonCode, Refused
+from lungstage.appliance.dicom.charset import UNREADABLE
 from lungstage.appliance.dicom.coded import in_snomed_ct
 from lungstage.appliance.dicom.names import listed, the_region
 from lungstage.appliance.dicom.region import Region
@@ -95,7 +96,7 @@ def _find_drawn(regions: Sequence[Region], find: Callable[[Sequence[Region]], Re
         raise Refused(
             ReasonCode.ROI_EMPTY,
             f"{the_region(empty.name)} is empty: nothing that encloses an area is drawn for it. Draw it, or name "
-            f"another with --roi NAME, or with roi_name in the settings; drawn are: {listed(_names(drawn))}.",
+            f"another with --roi NAME, or with roi_name in the settings; drawn are: {_listed(drawn)}",
             (empty.name, *_names(drawn)),
         ) from refused
 
@@ -105,6 +106,19 @@ def _or_none(find: Callable[[Sequence[Region]], Region], among: Sequence[Region]
         return find(among)
     except Refused:
         return None
+
+
+def _listed(regions: Sequence[Region]) -> str:
+    """List the regions there are, and say how many names cannot be read."""
+    names = _names(regions)
+    garbled = sum(UNREADABLE in name for name in names)
+    if not garbled:
+        return f"{listed(names)}."
+    what = "1 name is" if garbled == 1 else f"{garbled} names are"
+    return (
+        f"{listed(names)}. {what} not in the character set that the file names (Specific Character Set, (0008,0005)); "
+        "export it again with the right one."
+    )
 
 
 def _names(regions: Sequence[Region]) -> tuple[str, ...]:
@@ -122,7 +136,7 @@ def _choose_by_name(regions: Sequence[Region], name: str) -> Region:
     code = ReasonCode.ROI_AMBIGUOUS if wanted else ReasonCode.ROI_NOT_FOUND
     found = f"{len(wanted)} regions have" if wanted else "No region of interest has"
     names = _names(regions)
-    raise Refused(code, f"{found} the name that was asked for; there are: {listed(names)}.", names)
+    raise Refused(code, f"{found} the name that was asked for; there are: {_listed(regions)}", names)
 
 
 def _reading(region: Region) -> Reading:
@@ -140,7 +154,11 @@ def _may_be_tumour(region: Region) -> bool:
 def _choose_by_rule(regions: Sequence[Region], rule: SelectionRule) -> Region:
     allowed = [r for r in regions if not any(_matches(pattern, r) for pattern in rule.excluded_patterns)]
     # What a segment's code says need not be in its label as well; but the label may say that it is something else.
-    by_code = [r for r in allowed if r.property_type[:2] in rule.property_types and not speaks_against(r.name)]
+    by_code = [
+        r
+        for r in allowed
+        if r.property_type[:2] in rule.property_types and not (speaks_against(r.name) or UNREADABLE in r.name)
+    ]
     by_name = [r for r in allowed if _reading(r) is not Reading.OTHER]
     rounds = [by_code, *([r for r in by_name if _matches(pattern, r)] for pattern in rule.name_patterns)]
     names = _names(regions)
@@ -151,7 +169,7 @@ def _choose_by_rule(regions: Sequence[Region], rule: SelectionRule) -> Region:
             raise Refused(
                 ReasonCode.ROI_AMBIGUOUS,
                 f"{the_region(found[0].name)} may be the primary tumour, but its name does not say so plainly. {_ASK} "
-                f"There are: {listed(names)}.",
+                f"There are: {_listed(regions)}",
                 names,
             )
         # Two segments may both be coded as neoplasm, primary and node; the names may still tell them apart.
@@ -161,6 +179,6 @@ def _choose_by_rule(regions: Sequence[Region], rule: SelectionRule) -> Region:
     raise Refused(
         ReasonCode.ROI_AMBIGUOUS if several else ReasonCode.ROI_NOT_FOUND,
         f"{'More than one' if several else 'No'} region of interest could be the primary tumour. {_ASK} There are: "
-        f"{listed(names)}.",
+        f"{_listed(regions)}",
         names,
     )

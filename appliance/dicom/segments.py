@@ -11,6 +11,7 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from lungstage.appliance.contract.errors import ReasonCode, Refused
+from lungstage.appliance.dicom.charset import text_of
 from lungstage.appliance.dicom.coded import Coded, coded
 from lungstage.appliance.dicom.header import RoiHeader
 from lungstage.appliance.dicom.instance import LABEL_MAP_SEGMENTATION_STORAGE
@@ -65,7 +66,7 @@ def segmentation_regions(dataset: Dataset, source: RoiHeader) -> tuple[Region, .
             Region(
                 source=source,
                 number=number,
-                name=str(segment.get("SegmentLabel") or "").strip(),
+                name=text_of(segment, "SegmentLabel", dataset),
                 property_type=_first(segment, "SegmentedPropertyTypeCodeSequence"),
                 frame_of_reference_uid=str(dataset.get("FrameOfReferenceUID") or ""),
                 frames=tuple(frames),
