@@ -526,6 +526,35 @@ def test_a_ready_study_whose_files_are_taken_away_is_held(house: House) -> None:
     assert house.steps.calls["stage"] == 1
 
 
+def test_a_ready_study_whose_files_are_taken_away_is_held_although_the_start_is_not_over(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as files from before the start are unread nothing is called absent, and a ready job may be claimed."""
+
+    def slowly() -> None:
+        house.wake.now += 0.6
+
+    house.steps.during_read = slowly
+    put_study(house.inbox / "a", "1.5", 1)
+    for n in range(20):
+        put_slice(house.inbox / "b", "1.6", n)
+    with monkeypatch.context() as busy:
+        busy.setattr(house.daemon._dispatcher._stagers, "free", lambda: False)
+        house.run(3)
+        shutil.rmtree(house.inbox / "a")
+        house.run(2)
+        assert house.states()[0] == "ready"
+    house.run(2)  # it is claimed, and cannot be read
+    assert house.steps.calls["stage"] > 0
+    assert house.states()[0] != "held"
+    assert house.steps.calls["read"] < 20
+    house.run(30)
+    job = house.ledger.jobs.find()[0]
+    assert job.state is JobState.HELD
+    assert job.reason is not None
+    assert job.reason.code is ReasonCode.NO_DICOM
+
+
 def test_a_job_whose_case_got_another_key_is_superseded(house: House) -> None:
     put_roi(house.inbox, "1.5.99", "1.5", range(5), "unlisted")
     house.run(8)
@@ -561,35 +590,6 @@ def test_a_job_whose_case_got_another_key_waits_until_that_case_can_be_examined(
     assert new.state is JobState.DELIVERED
 
 
-def test_a_restart_takes_up_every_job_where_it_was(house: House) -> None:
-    put_study(house.inbox / "a", "1.5")
-    put_roi(house.inbox / "b", "1.6.99", "1.6", range(5))
-    put_study(house.inbox / "c", "1.7", 5, "refuse")
-    house.run(10)
-    before = house.ledger.jobs.find()
-    read = house.steps.calls["read"]
-    house.restart()
-    house.run(10)
-    assert [(j.id, j.state, j.reason) for j in house.ledger.jobs.find()] == [(j.id, j.state, j.reason) for j in before]
-    assert house.steps.calls["read"] == read
-    assert house.steps.calls["stage"] == 1
-
-
-def upgrade(house: House, monkeypatch: pytest.MonkeyPatch, version: str = "99") -> None:
-    """Start a release that takes its time to read every file anew, and has other digests for all of them."""
-    read = house.steps.read_headers
-
-    def otherwise(path: Path) -> tuple[Header, ...]:
-        house.wake.now += 0.2
-        return tuple(replace(header, digest=header.digest[::-1]) for header in read(path))
-
-    monkeypatch.setattr("lungstage.appliance.daemon.loop.__version__", version)
-    monkeypatch.setattr(house.steps, "read_headers", otherwise)
-    house.restart()
-
-
-def test_an_upgrade_leaves_what_is_answered_and_answers_what_comes(
-    house: House, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("other", ["1.4", "1.6"])
 @pytest.mark.parametrize("pause", [0, 8])
 @pytest.mark.parametrize("other_first", [True, False])
@@ -636,6 +636,35 @@ def test_a_region_with_a_study_of_its_own_that_came_first_leaves_the_job_to_the_
     assert [dict(site.covariates) for site in house.steps.sites] == [{"7": {"age": 63.0}}]
 
 
+def test_a_restart_takes_up_every_job_where_it_was(house: House) -> None:
+    put_study(house.inbox / "a", "1.5")
+    put_roi(house.inbox / "b", "1.6.99", "1.6", range(5))
+    put_study(house.inbox / "c", "1.7", 5, "refuse")
+    house.run(10)
+    before = house.ledger.jobs.find()
+    read = house.steps.calls["read"]
+    house.restart()
+    house.run(10)
+    assert [(j.id, j.state, j.reason) for j in house.ledger.jobs.find()] == [(j.id, j.state, j.reason) for j in before]
+    assert house.steps.calls["read"] == read
+    assert house.steps.calls["stage"] == 1
+
+
+def upgrade(house: House, monkeypatch: pytest.MonkeyPatch, version: str = "99") -> None:
+    """Start a release that takes its time to read every file anew, and has other digests for all of them."""
+    read = house.steps.read_headers
+
+    def otherwise(path: Path) -> tuple[Header, ...]:
+        house.wake.now += 0.2
+        return tuple(replace(header, digest=header.digest[::-1]) for header in read(path))
+
+    monkeypatch.setattr("lungstage.appliance.daemon.loop.__version__", version)
+    monkeypatch.setattr(house.steps, "read_headers", otherwise)
+    house.restart()
+
+
+def test_an_upgrade_leaves_what_is_answered_and_answers_what_comes(
+    house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_study(house.inbox / "a")
     put_study(house.inbox / "b", "1.6", 5, "stage-refuse")
