@@ -19,6 +19,7 @@ _EXAMPLES = {
     "prevalence": 0.3,
     "covariates": "/etc/lungstage/covariates.csv",
     "workers": 2,
+    "lease_seconds": 600.0,
     "canary_seconds": 3600.0,
     "metrics_port": 9477,
 }

@@ -13,11 +13,20 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from lungstage.appliance.config.shipped import bundle_folder
 from lungstage.appliance.contract.errors import LungstageError
 
 ENVIRONMENT_PREFIX = "LUNGSTAGE_"
 
-Location = Annotated[Path, AfterValidator(lambda path: Path(os.path.abspath(path)))]
+WALL_FACTOR = 4.0
+"""How many times as long as it may compute a request may take by the clock: a busy machine is no study's fault."""
+
+_LEAST_LEASE = 600.0  # seconds
+_BESIDE_WORK = 120.0  # seconds that a job may be in hand beyond its request: to start a process, to deliver
+
+_absolute = AfterValidator(lambda path: Path(os.path.abspath(path)))
+Location = Annotated[Path, _absolute]
+BundleLocation = Annotated[Path, AfterValidator(bundle_folder), _absolute]
 Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
 
 
@@ -40,7 +49,7 @@ class Settings(BaseModel):
 
     inbox: Location = Field(description="Folder that studies are copied into; read, never written.")
     outbox: Location = Field(description="Folder that reports appear in.")
-    bundle: Location = Field(description="Folder of the model bundle.")
+    bundle: BundleLocation = Field(description="Folder of the model bundle, or the name of one that lungstage ships.")
     trusted_keys: Annotated[tuple[Location, ...], BeforeValidator(_listed)] = Field(
         (), description="Public keys, one of which must have signed the bundle; none: it need not be signed."
     )
@@ -87,11 +96,11 @@ class Settings(BaseModel):
     )
     workers: int = Field(
         default_factory=lambda: min(os.cpu_count() or 1, 4),
-        ge=1, le=64, description="Studies staged at the same time; default: one per processor, at most 4.",
+        ge=1, le=64, description="Cases staged at the same time; default: one per processor, at most 4.",
     )  # fmt: skip
     work_seconds: Seconds = Field(
         120.0,
-        description="Most processor time of reading a file or staging a study; by the clock, four times as much.",
+        description="Most processor time of reading a file or staging a case; by the clock, four times as much.",
     )
     work_memory_mb: int = Field(4096, ge=512, description="Memory that one process at work may take, in MB.")
     min_free_mb: int = Field(
@@ -99,7 +108,12 @@ class Settings(BaseModel):
         ge=0,
         description="Free space of the outbox's and the state folder's disk below which the log warns, in MB.",
     )
-    lease_seconds: Seconds = Field(600.0, description="How long a claimed job belongs to its worker.")
+    lease_seconds: float = Field(
+        default_factory=lambda data: max(_LEAST_LEASE, WALL_FACTOR * data.get("work_seconds", 0.0) + _BESIDE_WORK),
+        gt=0, le=7 * 86400, allow_inf_nan=False,
+        description="How long a job may be in hand before health fails; "
+        "default: 600.0, and where work_seconds is longer than its default, four times that and 120.",
+    )  # fmt: skip
     max_attempts: int = Field(3, ge=1, le=100, description="Attempts before a job that fails by our defect is refused.")
     retry_seconds: Seconds = Field(0.5, description="First pause after a disk or folder was unavailable; then doubled.")
     retry_max_seconds: Seconds = Field(60.0, description="Longest such pause.")
@@ -128,6 +142,20 @@ class Settings(BaseModel):
             if folders[inner].is_relative_to(folders[outer]):
                 raise ValueError(f"{inner} must not lie in {outer}")
         return self
+
+    @model_validator(mode="after")
+    def _outlasts_work(self) -> Self:
+        if self.lease_seconds <= self.wall_seconds:
+            raise ValueError(
+                f"lease_seconds must be more than the {self.wall_seconds:g} s that a case may take by the clock, "
+                f"which are {WALL_FACTOR:g} times work_seconds"
+            )
+        return self
+
+    @property
+    def wall_seconds(self) -> float:
+        """Most time by the clock that reading a file or staging a case may take."""
+        return WALL_FACTOR * self.work_seconds
 
     def for_audit(self) -> dict[str, Any]:
         """Return the digest of all settings, and those that an answer depends on in plain."""
@@ -169,7 +197,9 @@ def load_settings(
         return Settings.model_validate(values)
     except ValidationError as error:
         faults = [
-            _fault(".".join(str(part) for part in item["loc"]), item["type"], item["msg"]) for item in error.errors()
+            _fault(".".join(str(part) for part in item["loc"]), item["type"], item["msg"])
+            for item in error.errors()
+            if item["type"] != "default_factory_not_called"  # for another fault, which is told
         ]
         raise SettingsError("; ".join(faults) + ".") from error
 

@@ -1,7 +1,7 @@
 """What can go wrong, sorted by whose fault it is.
 
 * :class:`Refused`: the data (or the bundle) is at fault. Never retried as it stands.
-* :class:`Held`: the data may still become right, because something is missing that can arrive.
+* :class:`Held`: the data may still become right, because something is missing that can arrive, or is in the way.
 * :class:`Unavailable`: a disk or a destination is not there for the moment. Retried with backoff.
 * :class:`Damaged`: what lungstage itself remembers cannot be relied on. The daemon ends.
 
@@ -70,6 +70,7 @@ class ReasonCode(StrEnum):
     # The daemon's own
     LIMITS_EXCEEDED = "limits_exceeded"
     SUPERSEDED = "superseded"
+    OUTBOX_OCCUPIED = "outbox_occupied"
     INTERNAL_ERROR = "internal_error"
     # Reports that are to be repeated
     NOT_A_REPORT = "not_a_report"

@@ -51,13 +51,14 @@ class Absence:
         for job_id, key, anchor in absent:
             if job_id in self._held:
                 continue
-            home = self._index.home(anchor)
-            successor = None if home is None else self._ledger.jobs.of_case(home)
-            if home is not None and successor is None:  # its case could not be examined yet
+            jobs = [self._ledger.jobs.of_case(home) for home in self._index.homes(anchor)]
+            successors = [job for job in jobs if job is not None]
+            if len(successors) < len(jobs):  # a case could not be examined yet
                 self.is_open = True
                 continue
             self._cases.pop(key, None)
-            if successor is not None:
+            if successors:  # of several, one that has an answer: the region was drawn on its series
+                successor = next((job for job in successors if job.fingerprint is not None), successors[0])
                 self._ledger.supersede(job_id, successor.id)
                 continue
             self._ledger.hold(job_id, _GONE, content=None)

@@ -13,9 +13,10 @@ from lungstage.appliance.config.logs import defect, logger
 from lungstage.appliance.config.settings import Settings
 from lungstage.appliance.contract.case import Predecessor
 from lungstage.appliance.contract.errors import ExhaustedError, Held, LungstageError, Refused, Unavailable
-from lungstage.appliance.contract.source import Source
+from lungstage.appliance.contract.source import Source, next_due
 from lungstage.appliance.daemon.examination import given_up
 from lungstage.appliance.daemon.former_reports import FormerReports
+from lungstage.appliance.daemon.obstacles import Obstacles
 from lungstage.appliance.daemon.open_cases import InHand, OpenCases
 from lungstage.appliance.dicom.names import may_be_told
 from lungstage.appliance.report import outbox
@@ -80,13 +81,14 @@ class Dispatcher(Source):
         self._canary_outbox = canary_outbox or settings.outbox
         self._ledger, self._claims, self._cases = ledger, Claims(ledger), cases
         self._settings, self._stagers, self._clock = settings, stagers, clock
+        self._obstacles = Obstacles(cases, clock)
         self._tickets = 0
         self._failures = 0
         self._resume_at = -1e9  # after something was unavailable
 
     def next_due(self) -> float | None:
-        """When to go on after a pause, or when the first plan in hand has taken too long."""
-        due = self._stagers.next_due()
+        """When to go on after a pause, when the first plan in hand has taken too long, or to look at an obstacle."""
+        due = next_due((self._stagers, self._obstacles))
         if self._clock() >= self._resume_at:
             return due
         return self._resume_at if due is None else min(due, self._resume_at)
@@ -112,6 +114,7 @@ class Dispatcher(Source):
             Whether new jobs are handed out.
         """
         progress = False
+        self._obstacles.tick()
         for ticket, became in self._stagers.finished():
             done = next((one for one in self._cases.in_hand() if one.ticket == ticket), None)
             if done is not None:
@@ -185,13 +188,16 @@ class Dispatcher(Source):
             self._cases.close(job)
             logger.warning("refused", extra=job.uids | {"code": error.reason.code})
         elif isinstance(error, Held):
-            self._ledger.wait(job.id, error.reason, content=job.content)
-            self._cases[job.case_key].report_at = self._clock() + self._settings.report_after_seconds
+            self._wait(job, error)
         elif isinstance(error, (Unavailable, OSError)):
             self._claims.release(job.id, counted=False)
             self._back_off(job, error)
         else:
             self._give_up(job, error)
+
+    def _wait(self, job: Job, held: Held) -> None:
+        self._ledger.wait(job.id, held.reason, content=job.content)
+        self._cases[job.case_key].report_at = self._clock() + self._settings.report_after_seconds
 
     def _deliver(self, job: Job, answer: Answer) -> bool:
         """Deliver an answer; False where that has to be tried again."""
@@ -205,6 +211,9 @@ class Dispatcher(Source):
         except (Unavailable, OSError) as error:
             self._back_off(job, error)  # its report stays ready, with its documents in hand
             return False
+        except outbox.OutboxConflictError as error:
+            self._meet(job, error)
+            return True
         except Exception as error:
             self._cases[job.case_key].in_hand = None
             self._give_up(job, error)
@@ -214,6 +223,15 @@ class Dispatcher(Source):
         self._cases.close(job)
         logger.info("delivered", extra=job.uids | {"sr": job.sr_sop_instance_uid})
         return True
+
+    def _meet(self, job: Job, obstacle: outbox.OutboxConflictError) -> None:
+        """Let a job wait for its name in the outbox; its answer is dropped, for it can be made again as it was."""
+        case = self._cases[job.case_key]
+        case.in_hand = case.plan = None
+        self._claims.release(job.id, counted=False)
+        self._wait(job, obstacle)
+        self._obstacles.met(job.case_key, obstacle.path)
+        logger.warning("outbox_occupied", extra=job.uids | {"why": str(obstacle)})
 
     def _back_off(self, job: Job, error: BaseException) -> None:
         self._failures += 1

@@ -25,7 +25,7 @@ from lungstage.appliance.dicom.cases import Case
 from lungstage.appliance.dicom.linking import BY_POSITION, POSITION_ALONE
 from lungstage.appliance.intake.study_index import StudyIndex
 from lungstage.appliance.state.job import IN_HAND_STATES, Job, JobState
-from lungstage.appliance.state.ledger import Ledger
+from lungstage.appliance.state.ledger import Ledger, superseded_by
 from lungstage.appliance.workers.messages import SealedPlan
 
 _DOUBTFUL = Reason(
@@ -147,9 +147,11 @@ class Examiner:
 
     def _open(self, entry: OpenCase, job: Job | None) -> Job:
         """Return the case's job, a new one where there is none or it is closed."""
-        if job is not None and not job.closed:
-            return job
         case = entry.at_hand
+        if job is not None and not job.closed:
+            if job.study_instance_uid != case.study_instance_uid:  # a region came first, under a study UID of its own
+                self._ledger.note_study(job.id, case.study_instance_uid)
+            return job
         anchor = case.headers[0].sop_instance_uid
         return self._ledger.open_job(
             case.key, case.study_instance_uid, case.series_instance_uid, anchor, canary=self._is_canary(case)
@@ -176,8 +178,19 @@ class Examiner:
             instances=plan.instances,
         )
         entry.plan = plan
+        self._succeed(entry, own)
         logger.info("ready", extra=_about(entry) | {"job": own.id})
         return True
+
+    def _succeed(self, entry: OpenCase, job: Job) -> None:
+        """Have a job name this one as its successor that was opened by a region alone, before any series came.
+
+        Where the region's file lists several series, another one's job may have taken its place first.
+        """
+        for roi in entry.at_hand.rois:
+            first = self._ledger.jobs.of_case(roi.sop_instance_uid)
+            if first is not None and first.superseded and first.reason != superseded_by(job.id):
+                self._ledger.supersede(first.id, job.id)
 
     def _not_ready(self, entry: OpenCase, job: Job | None, error: Held | Refused, settled: bool) -> None:
         if job is not None and not settled:

@@ -43,7 +43,6 @@ from lungstage.appliance.state.jobs import utc_now
 from lungstage.appliance.state.ledger import Ledger
 from lungstage.appliance.state.secret import identity_key, reader_of
 from lungstage.appliance.workers.messages import SCRATCH
-from lungstage.appliance.workers.process import WALL_FACTOR
 
 _HANGING_SECONDS = 30.0  # without a sign of life, beyond what a request may take
 _LAST_SECONDS = 8.0  # before a job in hand is given back at the end; container engines wait for ten
@@ -246,9 +245,7 @@ class Daemon:
                 self._settings.state,
                 Heartbeat(
                     at=utc_now(),
-                    patience=self._settings.heartbeat_seconds
-                    + WALL_FACTOR * self._settings.work_seconds
-                    + _HANGING_SECONDS,
+                    patience=self._settings.heartbeat_seconds + self._settings.wall_seconds + _HANGING_SECONDS,
                     version=__version__,
                     bundle_digest=self._bundle_digest,
                     watch="events" if self._scanner.events_come() else "poll",

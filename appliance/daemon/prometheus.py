@@ -57,11 +57,11 @@ class PrometheusMeter(Meter):
         disable_created_metrics()  # type: ignore[no-untyped-call]  # when a counter began says nothing that its resets do not
         self.registry = registry = CollectorRegistry()
         self._studies = Counter(
-            "lungstage_studies", "Studies that came into a state, by reason.", ["state", "reason"], registry=registry
+            "lungstage_studies", "Jobs that came into a state, by reason.", ["state", "reason"], registry=registry
         )
         self._studies.labels(JobState.DELIVERED, "")
         self._seconds = Histogram(
-            "lungstage_step_seconds", "Time of each step of the studies delivered.", ["step"],
+            "lungstage_step_seconds", "Time of each step of the jobs delivered.", ["step"],
             buckets=_SECONDS, registry=registry,
         )  # fmt: skip
         self._processes = Counter(

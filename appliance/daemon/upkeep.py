@@ -1,4 +1,4 @@
-"""What an operator hears of without asking: studies that wait too long, and disks that fill up."""
+"""What an operator hears of without asking: jobs that wait too long, and disks that fill up."""
 
 from __future__ import annotations
 

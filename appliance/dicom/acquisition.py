@@ -5,6 +5,7 @@ Some scanners and archives put two of them under one Series Instance UID: the sa
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterable, Sequence
 
@@ -36,7 +37,12 @@ def _hash(dataset: Dataset, keyword: str) -> str:
         value = text(dataset, keyword)
     except ValueError:  # of another Value Representation: no reason to refuse the file
         return ""
-    return hashlib.blake2b(value.encode(errors="replace"), digest_size=4).hexdigest() if value else ""
+    return _digest(value) if value else ""
+
+
+@functools.lru_cache(maxsize=1024)  # the slices of a series say the same
+def _digest(value: str) -> str:
+    return hashlib.blake2b(value.encode(errors="replace"), digest_size=4).hexdigest()
 
 
 def of_one_acquisition(

@@ -11,14 +11,37 @@ from pydicom.valuerep import PN_DELIMS, TEXT_VR_DELIMS
 
 from lungstage.appliance.dicom.values import definition
 
+UNREADABLE = "\N{REPLACEMENT CHARACTER}"
+"""What stands for a character that cannot be told."""
+
 _ESCAPE = b"\x1b"
 _WITH_CHARACTER_SETS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 _NONE_NAMED = frozenset({"", "ISO_IR 6", "ISO 2022 IR 6"})
 _LATIN = frozenset({"latin_1", "iso8859_2", "iso8859_3", "iso8859_4"})
 
 
-def is_undecodable(dataset: Dataset, keyword: str) -> bool:
+def text_of(dataset: Dataset, keyword: str, root: Dataset) -> str:
+    """Return an element's text; where that cannot be decoded, what of it is ASCII, and :data:`UNREADABLE` for the rest.
+
+    Parameters
+    ----------
+    dataset, keyword
+        An item of a sequence, and which of its elements.
+    root
+        The dataset that the sequence is in, which names the character set.
+    """
+    if not is_undecodable(dataset, keyword, root):
+        return str(dataset.get(keyword) or "").strip()
+    value = dataset.get_item(keyword).value
+    characters = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
+    return "".join(one if " " <= one <= "~" else UNREADABLE for one in characters).strip()
+
+
+def is_undecodable(dataset: Dataset, keyword: str, root: Dataset | None = None) -> bool:
     """Whether an element's text is not in the Specific Character Set of its dataset (PS3.3 C.12.1.1.2).
+
+    Of an item of a sequence that is the set of the dataset that it is in, its `root`; pydicom does not heed another
+    that the item may name.
 
     So it is where bytes beyond ASCII stand in a file that names no set, or none that DICOM has; where they are no text
     of the set that is named; and where they become control or replacement characters. UTF-8 under the name of a Latin
@@ -31,7 +54,9 @@ def is_undecodable(dataset: Dataset, keyword: str) -> bool:
     original = getattr(value, "original_string", value)  # a name that was decoded keeps its bytes
     if not original or (original.isascii() and (isinstance(original, str) or _ESCAPE not in original)):
         return False
-    named = dataset.get("SpecificCharacterSet") or ""
+    named = (dataset if root is None else root).get("SpecificCharacterSet") or ""
+    if root is not None and dataset.get("SpecificCharacterSet", named) != named:
+        return True
     sets = [named] if isinstance(named, str) else [str(one) for one in named]
     if not isinstance(original, bytes):
         return _is_suspect(str(value), sets)
@@ -63,7 +88,7 @@ def _is_text(value: bytes, sets: Sequence[str], delimiters: set[int]) -> bool:
 
 
 def _is_clean(text: str) -> bool:
-    return not any(character == "\ufffd" or "\x80" <= character < "\xa0" for character in text)
+    return not any(character == UNREADABLE or "\x80" <= character < "\xa0" for character in text)
 
 
 def _is_utf8(value: bytes) -> bool:

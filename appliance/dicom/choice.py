@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from lungstage.appliance.contract.errors import ReasonCode, Refused
+from lungstage.appliance.dicom.charset import UNREADABLE
 from lungstage.appliance.dicom.coded import in_snomed_ct
 from lungstage.appliance.dicom.names import listed, the_region
 from lungstage.appliance.dicom.region import Region
@@ -95,7 +96,7 @@ def _find_drawn(regions: Sequence[Region], find: Callable[[Sequence[Region]], Re
         raise Refused(
             ReasonCode.ROI_EMPTY,
             f"{the_region(empty.name)} is empty: nothing that encloses an area is drawn for it. Draw it, or choose "
-            f"another {_ASK}. Drawn are: {listed(_names(drawn))}.",
+            f"another {_ASK}. Drawn are: {_listed(drawn)}",
             (empty.name, *_names(drawn)),
         ) from refused
 
@@ -105,6 +106,19 @@ def _or_none(find: Callable[[Sequence[Region]], Region], among: Sequence[Region]
         return find(among)
     except Refused:
         return None
+
+
+def _listed(regions: Sequence[Region]) -> str:
+    """List the regions there are, and say how many names cannot be read."""
+    names = _names(regions)
+    garbled = sum(UNREADABLE in name for name in names)
+    if not garbled:
+        return f"{listed(names)}."
+    what = "1 name is" if garbled == 1 else f"{garbled} names are"
+    return (
+        f"{listed(names)}. {what} not in the character set that the file names (Specific Character Set, (0008,0005)); "
+        "export it again with the right one."
+    )
 
 
 def _names(regions: Sequence[Region]) -> tuple[str, ...]:
@@ -124,7 +138,7 @@ def _choose_by_name(regions: Sequence[Region], name: str) -> Region:
     if wanted:
         message = f"{len(wanted)} regions have the name that was asked for. Give each its own name, and export again."
     else:
-        message = f"No region has the name that was asked for. Choose one of these {_ASK}: {listed(names)}."
+        message = f"No region has the name that was asked for. Choose one of these {_ASK}: {_listed(regions)}"
     raise Refused(code, message, names)
 
 
@@ -143,7 +157,11 @@ def _may_be_tumour(region: Region) -> bool:
 def _choose_by_rule(regions: Sequence[Region], rule: SelectionRule) -> Region:
     allowed = [r for r in regions if not any(_matches(pattern, r) for pattern in rule.excluded_patterns)]
     # What a segment's code says need not be in its label as well; but the label may say that it is something else.
-    by_code = [r for r in allowed if r.property_type[:2] in rule.property_types and not speaks_against(r.name)]
+    by_code = [
+        r
+        for r in allowed
+        if r.property_type[:2] in rule.property_types and not (speaks_against(r.name) or UNREADABLE in r.name)
+    ]
     by_name = [r for r in allowed if _reading(r) is not Reading.OTHER]
     rounds = [by_code, *([r for r in by_name if _matches(pattern, r)] for pattern in rule.name_patterns)]
     names = _names(regions)
@@ -154,7 +172,7 @@ def _choose_by_rule(regions: Sequence[Region], rule: SelectionRule) -> Region:
             raise Refused(
                 ReasonCode.ROI_AMBIGUOUS,
                 f"{the_region(found[0].name)} may be the primary tumour, but its name does not say so plainly. If it "
-                f"is, choose it {_ASK}; else choose another of these: {listed(names)}.",
+                f"is, choose it {_ASK}; else choose another of these: {_listed(regions)}",
                 names,
             )
         # Two segments may both be coded as neoplasm, primary and node; the names may still tell them apart.
@@ -169,6 +187,6 @@ def _choose_by_rule(regions: Sequence[Region], rule: SelectionRule) -> Region:
         )
     raise Refused(
         ReasonCode.ROI_NOT_FOUND,
-        f"By its name, no region is the primary tumour. If one is, choose it {_ASK}: {listed(names)}.",
+        f"By its name, no region is the primary tumour. If one is, choose it {_ASK}: {_listed(regions)}",
         names,
     )

@@ -283,6 +283,8 @@ def _syntax(file: BinaryIO, meta: FileMetaDataset) -> UID:
     seen = _bare_syntax(file.read(8))
     file.seek(at)
     said = meta.get("TransferSyntaxUID")
+    if said == seen is not None:
+        return seen
     if not said:
         if seen is None:
             raise damaged(

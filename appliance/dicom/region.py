@@ -46,7 +46,7 @@ class Region:
     number
         ROI Number or Segment Number.
     name
-        ROI Name or Segment Label.
+        ROI Name or Segment Label; with :data:`dicom.charset.UNREADABLE` for what cannot be decoded.
     property_type
         Segmented Property Type, as in :mod:`dicom.coded`; () for an RTSTRUCT.
     frame_of_reference_uid

@@ -7,9 +7,13 @@ element is told (:mod:`dicom.values`).
 
 from __future__ import annotations
 
+import functools
 import re
 import struct
 from collections.abc import Sequence
+
+from pydicom.datadict import dictionary_VR
+from pydicom.tag import BaseTag
 
 _TEXT = frozenset(
     {"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT"}
@@ -20,6 +24,19 @@ _BINARY = {
 _DECIMAL = re.compile(rb" *[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)? *")
 
 Numbers = Sequence[int | float]
+
+
+@functools.lru_cache(maxsize=10_000)
+def known(tag: int) -> tuple[BaseTag, str]:
+    """Return a tag, as the same object to all, and the Value Representation that DICOM gives it; empty for an unknown.
+
+    Who looks an element up by the very object that it is kept under spares pydicom's comparison of tags, which is
+    written in Python and takes a tenth of the time that a header does.
+    """
+    try:
+        return BaseTag(tag), dictionary_VR(tag)
+    except KeyError:
+        return BaseTag(tag), ""
 
 
 def in_its_own(expected: str, vr: str, value: bytes, *, little: bool) -> tuple[str, bytes]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from lungstage.appliance.contract.errors import ReasonCode, Refused
+from lungstage.appliance.dicom.charset import text_of
 from lungstage.appliance.dicom.coded import Coded, coded
 from lungstage.appliance.dicom.header import RoiHeader
 from lungstage.appliance.dicom.instance import LABEL_MAP_SEGMENTATION_STORAGE
@@ -69,7 +70,7 @@ def segmentation_regions(dataset: Dataset, source: RoiHeader) -> tuple[Region, .
             Region(
                 source=source,
                 number=number,
-                name=_label(segment),
+                name=text_of(segment, "SegmentLabel", dataset),
                 property_type=_first(segment, "SegmentedPropertyTypeCodeSequence"),
                 frame_of_reference_uid=str(dataset.get("FrameOfReferenceUID") or ""),
                 frames=tuple(frames),
@@ -94,9 +95,8 @@ def _segment_numbers(dataset: Dataset) -> tuple[int, ...]:
     numbers = tuple(whole(segment, "SegmentNumber") for segment in dataset.SegmentSequence)
     twice = [number for number, times in Counter(numbers).items() if times > 1]
     if twice:
-        names = [
-            _label(one) for one, number in zip(dataset.SegmentSequence, numbers, strict=True) if number == twice[0]
-        ]
+        segments = zip(dataset.SegmentSequence, numbers, strict=True)
+        names = [text_of(one, "SegmentLabel", dataset) for one, number in segments if number == twice[0]]
         raise Refused(
             ReasonCode.ROI_UNREADABLE,
             f"Segments of {the_seg(dataset)} share the number {twice[0]}, so which frames are whose cannot be told: "
@@ -136,10 +136,6 @@ def _fault(frames: Sequence[SegmentFrame]) -> str:
         if same_place(first.position, second.position) and not np.array_equal(first.pixels, second.pixels):
             return "Two of its frames lie at the same place, and differ. Export it as an RTSTRUCT instead."
     return ""
-
-
-def _label(segment: Dataset) -> str:
-    return str(segment.get("SegmentLabel") or "").strip()
 
 
 def _first(segment: Dataset, keyword: str) -> Coded:

@@ -10,6 +10,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from lungstage.appliance.contract.errors import ReasonCode, Refused
+from lungstage.appliance.dicom.charset import text_of
 from lungstage.appliance.dicom.header import RoiHeader
 from lungstage.appliance.dicom.instance import contour_data
 from lungstage.appliance.dicom.names import named
@@ -62,7 +63,7 @@ def structure_set_regions(dataset: Dataset, source: RoiHeader) -> tuple[Region, 
             Region(
                 source=source,
                 number=of,
-                name=str(roi.get("ROIName") or "").strip(),
+                name=text_of(roi, "ROIName", dataset),
                 property_type=(),
                 frame_of_reference_uid=str(roi.get("ReferencedFrameOfReferenceUID") or ""),
                 outlines=outlines,

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 from pydicom.charset import default_encoding
-from pydicom.datadict import dictionary_description, dictionary_VR
+from pydicom.datadict import dictionary_description
 from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_element
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag, Tag
 
 from lungstage.appliance.dicom.pixeldata import in_brackets
+from lungstage.appliance.dicom.representation import known
 
 Vector = tuple[float, ...]
 
@@ -180,10 +181,9 @@ def _decoded(dataset: Dataset, keyword: str) -> Any:
 
 def _proven(dataset: Dataset, tag: BaseTag, vr: str) -> DataElement | RawDataElement | None:
     """Find an element, and prove that it has its own Value Representation, or that it names none."""
-    if tag not in dataset:
-        return None
     element = dataset.get_item(tag)
-    if element is not None and element.VR not in (None, "UN", *vr.split(" or ")):  # an implicit file names none
+    # An implicit file names none.
+    if element is not None and element.VR not in (vr, None, "UN") and element.VR not in vr.split(" or "):
         raise unfit(tag, f"is written as {element.VR}, and should be {vr}")
     return element
 
@@ -191,5 +191,4 @@ def _proven(dataset: Dataset, tag: BaseTag, vr: str) -> DataElement | RawDataEle
 @functools.cache
 def definition(keyword: str) -> tuple[BaseTag, str]:
     """Return tag and Value Representation of an element."""
-    tag = Tag(keyword)
-    return tag, dictionary_VR(tag)
+    return known(Tag(keyword))

@@ -16,14 +16,12 @@ reads them.
 from __future__ import annotations
 
 import contextlib
-import functools
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from pydicom.charset import convert_encodings, default_encoding
-from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_element, empty_value_for_VR
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
@@ -32,7 +30,7 @@ from pydicom.valuerep import EXPLICIT_VR_LENGTH_16, EXPLICIT_VR_LENGTH_32
 
 from lungstage.appliance.contract.errors import Refused
 from lungstage.appliance.dicom.pixeldata import PixelSpan, Span, cut_short, damaged, in_brackets
-from lungstage.appliance.dicom.representation import in_its_own
+from lungstage.appliance.dicom.representation import in_its_own, known
 
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
@@ -131,7 +129,11 @@ class _Walk:
         seen: set[int] = set()
         last, ascending, closed = -1, True, False
         while self._at < end:
-            group, element, rest = self._head(self._read(8, end))
+            self._at += 8  # what _read() does, without a call for each of a hundred elements
+            head = self._file.read(8) if self._at <= end else b""
+            if len(head) < 8:
+                raise cut_short(self._tag)
+            group, element, rest = self._head(head)
             tag = group << 16 | element
             if meta and group != _META_GROUP:
                 self._seek(self._at - 8)
@@ -142,18 +144,13 @@ class _Walk:
                 if not depth and self._is_a_tail(tag, rest, end, closed):
                     break
                 raise damaged(f"This DICOM file holds {in_brackets(tag)} where neither an item nor a sequence ends.")
-            if tag in seen:
-                raise damaged(f"Element {in_brackets(tag)} of this DICOM file is there twice.")
-            if not depth and last >= _FLOAT_PIXELS > tag:
-                raise damaged(f"Element {in_brackets(tag)} of this DICOM file stands behind its pixels.")
-            seen.add(tag)
-            self._tag, self._former = tag, self._tag
             if tag > last:
                 last = tag
-            elif group % 2 or _own(tag) or not element:
+            else:
+                self._prove_out_of_order(tag, last, tag in seen, depth)
                 ascending = False
-            else:  # rather a tag that was damaged
-                raise damaged(f"Element {in_brackets(tag)} of this DICOM file is out of order, and unknown.")
+            seen.add(tag)
+            self._tag, self._former = tag, self._tag
             value = self._value(tag, rest, end, depth, implicit)
             closed = False
             if value is not None:
@@ -162,6 +159,16 @@ class _Walk:
         if delimited:
             raise self._torn()
         return _sorted(kept, ascending)
+
+    @staticmethod
+    def _prove_out_of_order(tag: int, last: int, again: bool, depth: int) -> None:
+        """Refuse an element that is there again, stands behind the pixels, or whose tag was rather damaged."""
+        if again:
+            raise damaged(f"Element {in_brackets(tag)} of this DICOM file is there twice.")
+        if not depth and last >= _FLOAT_PIXELS > tag:
+            raise damaged(f"Element {in_brackets(tag)} of this DICOM file stands behind its pixels.")
+        if not (tag >> 16 & 1 or known(tag)[1] or not tag & 0xFFFF):
+            raise damaged(f"Element {in_brackets(tag)} of this DICOM file is out of order, and unknown.")
 
     def _is_a_tail(self, tag: int, rest: bytes, end: int, closed: bool) -> bool:
         """Whether nothing but padding is left, once a delimiter that closes what was never opened is stepped over.
@@ -204,13 +211,13 @@ class _Walk:
         start = self._at
         if length != _UNDEFINED and start + length > end:
             raise cut_short(tag) if depth == 0 else self._torn()
-        own = _own(tag)
+        key, own = known(tag)
         left_out = tag & 0x10000 or not tag & 0xFFFF or not self._keeps
         if vr == "SQ" or (vr in (None, "UN") and (own == "SQ" or (length == _UNDEFINED and tag != _PIXEL_DATA))):
             before, self._keeps = self._keeps, not left_out
             items = self._items_either_way(tag, end, length, depth, implicit, vr)
             self._keeps = before
-            found = DataElement(BaseTag(tag), "SQ", items, already_converted=True)
+            found = DataElement(key, "SQ", items, already_converted=True)
             found.is_undefined_length = length == _UNDEFINED
             return None if left_out else found
         if length == _UNDEFINED:
@@ -229,7 +236,7 @@ class _Walk:
         if own and vr is not None and own != vr:
             vr, value = in_its_own(own, vr, value, little=self._little)
         content: Any = value or empty_value_for_VR(vr, raw=True)
-        return RawDataElement(BaseTag(tag), vr, len(value), content, start, implicit, self._little)
+        return RawDataElement(key, vr, len(value), content, start, implicit, self._little)
 
     def _guessed(self, tag: int, code: bytes, rest: bytes, end: int) -> tuple[str, int]:
         """Find the length of an element of no known Value Representation, and stand before its value.
@@ -244,7 +251,7 @@ class _Walk:
             ``dicom_unreadable``: none of these fits, or they contradict each other.
         """
         start = self._at
-        own = _own(tag)
+        _, own = known(tag)
         fitting = set()
         if tag >> 16 & 1 or (own and code in _BLANK and tag < _FLOAT_PIXELS):
             self._file.seek(start)
@@ -355,12 +362,3 @@ class _Walk:
 
 def _sorted(elements: _Elements, ascending: bool) -> _Elements:
     return elements if ascending else dict(sorted(elements.items()))
-
-
-@functools.lru_cache(maxsize=10_000)
-def _own(tag: int) -> str:
-    """Return the Value Representation that DICOM gives an element; empty where it does not know it."""
-    try:
-        return dictionary_VR(tag)
-    except KeyError:
-        return ""

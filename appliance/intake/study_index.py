@@ -136,13 +136,14 @@ class StudyIndex:
         group = self._group_with.get(key)
         return None if group is None else next((case for case in self._cases(group) if case.key == key), None)
 
-    def home(self, sop_instance_uid: str) -> str | None:
-        """Return the key of the case that holds an instance; None where none does."""
+    def homes(self, sop_instance_uid: str) -> tuple[str, ...]:
+        """Return the keys of the cases that hold an instance: several where a region's file lists several series."""
         group = self._group_at.get(hash(sop_instance_uid))
-        for case in self._cases(group) if group else ():
-            if any(header.sop_instance_uid == sop_instance_uid for header in case.headers):
-                return case.key
-        return None
+        return tuple(
+            case.key
+            for case in (self._cases(group) if group else ())
+            if any(header.sop_instance_uid == sop_instance_uid for header in case.headers)
+        )
 
     def came_after(self, case: Case, moment: datetime) -> bool:
         """Whether a file of a case was read after that moment: it is new, or has changed since."""

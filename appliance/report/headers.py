@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from copy import deepcopy
+from typing import Any, Literal
 
 import numpy as np
 from highdicom.base_content import ContributingEquipment
@@ -161,7 +162,28 @@ def decimal_string(value: float) -> str:
     return min(fitting, key=lambda text: (abs(float(text) - value), len(text), text))
 
 
-def equipment(context: ReportContext) -> ContributingEquipment:
+def opening(context: ReportContext, kind: Literal["seg", "sr"]) -> dict[str, Any]:
+    """Return what every document of ours begins with, as highdicom's objects take it: UIDs, dates and equipment."""
+    day, time = context.created.date(), context.created.time()
+    return {
+        "series_instance_uid": derive_uid(context.identity, f"{kind}-series"),
+        "series_date": day,
+        "series_time": time,
+        "sop_instance_uid": derive_uid(context.identity, kind),
+        "instance_number": 1,
+        "manufacturer": MANUFACTURER,
+        "manufacturer_model_name": MODEL_NAME,
+        "software_versions": context.software_version,
+        "device_serial_number": context.bundle.digest,
+        "content_date": day,
+        "content_time": time,
+        "content_qualification": "RESEARCH",
+        "contributing_equipment": [_equipment(context)],
+        "specific_character_set": CHARACTER_SET,
+    }
+
+
+def _equipment(context: ReportContext) -> ContributingEquipment:
     """Item of the Contributing Equipment Sequence that stands for this software and its bundle."""
     item = ContributingEquipment(
         manufacturer=MANUFACTURER,

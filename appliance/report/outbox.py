@@ -24,11 +24,13 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from lungstage.appliance.contract.errors import Held, ReasonCode
 from lungstage.appliance.contract.plain import Content
 
 _TEMPORARY = re.compile(r"\.[A-Z]{2,16}-[0-9.]{1,64}\.dcm(\.[0-9a-f]{16})?\.part")
 _REPORT_BYTES = 2**24  # far more than any report of ours
 _NAME = re.compile(r"[A-Z]{2,16}-[0-9.]{1,64}\.dcm")
+_KINDS = {stat.S_IFDIR: "a folder", stat.S_IFLNK: "a link", stat.S_IFIFO: "a named pipe"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +58,19 @@ class Document:
         return hashlib.sha256(self.content).hexdigest()
 
 
-class OutboxConflictError(Exception):
-    """Something else already bears the name: a defect of ours, or somebody put it there."""
+class OutboxConflictError(Held):
+    """Something else already bears a document's name; `path` is where.
+
+    No case is at fault for it, and no other document: it goes on once somebody has moved that away.
+    """
+
+    def __init__(self, path: Path, what: str) -> None:
+        sentence = (
+            f"A document of the report cannot be put into the outbox, for its name is taken: {path} {what}. lungstage "
+            "leaves that as it is. Move it elsewhere."
+        )
+        super().__init__(ReasonCode.OUTBOX_OCCUPIED, sentence)
+        self.path = path
 
 
 def encode(dataset: Dataset) -> Document:
@@ -158,7 +171,7 @@ def _is_there(target: Path, content: bytes) -> bool:
     except FileNotFoundError:
         return False
     if there != content and not _differs_in_time_alone(there, content):
-        raise OutboxConflictError(f"{target.name} is there already with other content")
+        raise OutboxConflictError(target, "is a file with other content")
     return True
 
 
@@ -169,12 +182,16 @@ def _longest(content: bytes) -> int:
 
 def _read(path: Path, limit: int) -> bytes:
     """Read a regular file of at most `limit` bytes; no link is followed and no pipe waited for."""
-    if not stat.S_ISREG(path.lstat().st_mode):
-        raise OutboxConflictError(f"{path.name} is there already, and is not a file")
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK)) as file:
-        content = file.read(limit + 1) or b""  # None from a pipe that came between the two looks
+    mode = path.lstat().st_mode
+    if not stat.S_ISREG(mode):
+        raise OutboxConflictError(path, f"is {_KINDS.get(stat.S_IFMT(mode), 'not a file')}")
+    try:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK)) as file:
+            content = file.read(limit + 1) or b""  # None from a pipe that came between the two looks
+    except PermissionError as error:  # of the file; it has just been seen, so the folder lets us in
+        raise OutboxConflictError(path, "is a file that this account may not read") from error
     if len(content) > limit:
-        raise OutboxConflictError(f"{path.name} is there already, and is far longer")
+        raise OutboxConflictError(path, "is a file with other content")
     return content
 
 

@@ -11,15 +11,7 @@ from pydicom.sr.codedict import codes
 
 from lungstage.appliance.report.context import ReportContext, derive_uid, roi_label, tracking_identifier
 from lungstage.appliance.report.frames import name_frames, stand_ins
-from lungstage.appliance.report.headers import (
-    CHARACTER_SET,
-    MANUFACTURER,
-    MODEL_NAME,
-    equipment,
-    settle,
-    source_headers,
-    with_thickness,
-)
+from lungstage.appliance.report.headers import MANUFACTURER, opening, settle, source_headers, with_thickness
 
 Edge = tuple[int, int, int, int]  # corner (x, y) where it starts, direction (x, y)
 
@@ -75,24 +67,11 @@ def build_segmentation(context: ReportContext, headers: list[Dataset] | None = N
         pixel_array=np.asarray(context.mask, dtype=np.uint8),
         segmentation_type=SegmentationTypeValues.BINARY,
         segment_descriptions=[segment],
-        series_instance_uid=derive_uid(context.identity, "seg-series"),
         series_number=9002,
         series_description="lungstage region of interest (research use only)",
-        series_date=context.created.date(),
-        series_time=context.created.time(),
-        sop_instance_uid=derive_uid(context.identity, "seg"),
-        instance_number=1,
-        manufacturer=MANUFACTURER,
-        manufacturer_model_name=MODEL_NAME,
-        software_versions=context.software_version,
-        device_serial_number=context.bundle.digest,
         content_label="LUNGSTAGE_ROI",
         content_description="Region of interest of a radiomics measurement",
-        content_date=context.created.date(),
-        content_time=context.created.time(),
-        content_qualification="RESEARCH",
-        contributing_equipment=[equipment(context)],
-        specific_character_set=CHARACTER_SET,
+        **opening(context, "seg"),
     )
     if len(headers) == 1:  # for which highdicom makes a spacing of 1 mm up
         del segmentation.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices

@@ -28,10 +28,9 @@ from lungstage.appliance.report.context import (
     tracking_identifier,
 )
 from lungstage.appliance.report.headers import (
-    CHARACTER_SET,
     MANUFACTURER,
     MODEL_NAME,
-    equipment,
+    opening,
     settle,
     source_headers,
     with_thickness,
@@ -102,27 +101,14 @@ def build_report(
     report = sr.Comprehensive3DSR(
         evidence=[*headers, *_evidence(context, segmentation)],
         content=tree[0],
-        series_instance_uid=derive_uid(context.identity, "sr-series"),
         series_number=9001,
         series_description=f"lungstage predicted {context.words.kind} (research use only)",
-        series_date=context.created.date(),
-        series_time=context.created.time(),
-        sop_instance_uid=derive_uid(context.identity, "sr"),
-        instance_number=1,
-        manufacturer=MANUFACTURER,
-        manufacturer_model_name=MODEL_NAME,
-        software_versions=context.software_version,
-        device_serial_number=context.bundle.digest,
         is_complete=True,
         is_final=False,
         is_verified=False,
-        content_date=context.created.date(),
-        content_time=context.created.time(),
-        content_qualification="RESEARCH",
         coding_schemes=[_coding_scheme()],
         previous_versions=_previous_versions(context),
-        contributing_equipment=[equipment(context)],
-        specific_character_set=CHARACTER_SET,
+        **opening(context, "sr"),
     )
     blank_failures(report)
     settle(report, context)

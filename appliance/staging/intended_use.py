@@ -93,6 +93,22 @@ def prove_acquisition(images: Sequence[ImageHeader], use: IntendedUse) -> None:
             )
 
 
+def prove_series(slices: Sequence[ImageHeader], use: IntendedUse) -> None:
+    """Refuse at once a series of which no slice is fit, whatever else it lacks.
+
+    That one slice is unfit is no matter here: it may be one that nobody needs.
+    """
+    refusals: list[Refused] = []
+    for image in slices:
+        try:
+            prove_acquisition([image], use)
+        except Refused as refusal:
+            refusals.append(refusal)
+        else:
+            return
+    raise refusals[0]
+
+
 def prove_anatomy(region: Region) -> None:
     """Refuse a segment that its own file places anywhere else than in the lung or the chest.
 

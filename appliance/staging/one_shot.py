@@ -25,6 +25,7 @@ from lungstage.appliance.model.bundle import Bundle
 from lungstage.appliance.model.manifest import RoiRule
 from lungstage.appliance.report import outbox
 from lungstage.appliance.staging import pipeline
+from lungstage.appliance.staging.choosing import has_its_region
 from lungstage.appliance.staging.covariates import Site
 from lungstage.appliance.staging.measure import Stopwatch, measure
 from lungstage.appliance.staging.outcome import STEPS, Outcome, outcome
@@ -141,7 +142,7 @@ def scan(paths: Sequence[Path]) -> Scan:
 def _the_case(found: Scan, rule: RoiRule, options: Options) -> Case:
     if not found.headers and found.unreadable:
         raise Refused(ReasonCode.DICOM_UNREADABLE, f"{found.in_words()} There is no other DICOM file.")
-    return the_one_case(assemble(found.headers), lambda case: pipeline.has_its_region(case, rule, options.roi_name))
+    return the_one_case(assemble(found.headers), lambda case: has_its_region(case, rule, options.roi_name))
 
 
 def _blame_unreadable(error: Held, found: Scan) -> Held | Refused:

@@ -7,7 +7,6 @@ value and goes out as one.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -16,42 +15,36 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 from lungstage.appliance.contract.case import Predecessor
-from lungstage.appliance.contract.errors import Held, ReasonCode, Refused
 from lungstage.appliance.contract.spec import ExtractionSpec
-from lungstage.appliance.dicom.cases import Case, ct_missing
-from lungstage.appliance.dicom.choice import SelectionRule, choose, other_tumours
+from lungstage.appliance.dicom.cases import Case
+from lungstage.appliance.dicom.choice import SelectionRule, other_tumours
 from lungstage.appliance.dicom.completeness import ReferenceSlices, reference_slices
 from lungstage.appliance.dicom.files import with_pixel_digest
-from lungstage.appliance.dicom.header import ImageHeader, RoiHeader
 from lungstage.appliance.dicom.identity import prove_one_patient
-from lungstage.appliance.dicom.linking import BY_POSITION, Link, link_of
-from lungstage.appliance.dicom.names import named, the_region
-from lungstage.appliance.dicom.region import Region
+from lungstage.appliance.dicom.linking import BY_POSITION
 from lungstage.appliance.dicom.roi import load_regions
 from lungstage.appliance.model.bundle import Bundle
 from lungstage.appliance.model.inference import at_prevalence
-from lungstage.appliance.model.manifest import IntendedUse
 from lungstage.appliance.report.headers import warnings_of_text
+from lungstage.appliance.staging.choosing import approval_warnings, choose_each, newest
 from lungstage.appliance.staging.covariates import Site, known_covariates
 from lungstage.appliance.staging.documents import build_documents
 from lungstage.appliance.staging.intended_use import (
-    prove_acquisition,
     prove_anatomy,
     prove_domain,
+    prove_series,
     prove_slices,
     prove_voxels,
 )
 from lungstage.appliance.staging.measure import PlacedRegion, Stopwatch, measure
 from lungstage.appliance.staging.outcome import outcome
+from lungstage.appliance.staging.parts import prove_linked, prove_parts, prove_study
 
 NEVER_CAME = (
     "{} listed slices never came; the region of interest lies at the end of those that did, and its outermost voxels "
     "are extrapolated."
 )
 """Warning of a report that was made without slices that its ROI object lists."""
-
-# Terms of PS3.3 C.7.3.1.1.1 that a message may quote; anything else could be somebody's free text.
-_MODALITIES = frozenset({"CR", "CT", "DX", "MG", "MR", "NM", "OT", "PT", "RF", "US", "XA"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,178 +111,6 @@ class Staged:
     documents: tuple[Dataset, ...]
 
 
-def _prove_study(case: Case, region: Region) -> tuple[str, ...]:
-    """Refuse a region of another study, unless it says itself that it was drawn on this one's images.
-
-    Some archives and tools file an RTSTRUCT or SEG under a Study Instance UID of its own. Position alone must not link
-    it with another study of the same patient.
-
-    Returns
-    -------
-    tuple of str
-        Warnings.
-    """
-    studies = {image.study_instance_uid for image in case.images}
-    if len(studies) > 1:
-        raise Refused(
-            ReasonCode.STUDY_MISMATCH,
-            "The slices of the series name different studies (Study Instance UID, 0020,000D). Send the series again "
-            "from the PACS.",
-        )
-    source = region.source
-    if source.study_instance_uid in studies:
-        return ()
-    if link_of(case, region) not in (Link.NAMED, Link.LISTED):
-        raise Refused(
-            ReasonCode.STUDY_MISMATCH,
-            f"The CT and the {source.kind} name different studies, and {named(region.name)} names no image of this CT. "
-            f"Send the CT that it was drawn on; if it is this one, export the {source.kind} again so that it names its "
-            "images.",
-            (region.name,),
-        )
-    if source.referenced_studies and not studies & set(source.referenced_studies):
-        raise Refused(
-            ReasonCode.STUDY_MISMATCH,
-            f"The {source.kind} says that it was drawn on images of another study than this CT's. Send the CT of that "
-            "study.",
-        )
-    return (f"The {source.kind} bears a Study Instance UID of its own; its patient and its references are the CT's.",)
-
-
-def _prove_linked(case: Case, region: Region) -> None:
-    """Refuse files that do not say whose they are, unless the region's references say that they belong together."""
-    if link_of(case, region) not in (Link.NAMED, Link.LISTED):
-        raise Refused(
-            ReasonCode.PATIENT_MISMATCH,
-            f"Neither the CT nor the {region.source.kind} says whose it is, and {named(region.name)} names no image of "
-            "the CT. Make sure that both are one patient's, and export them again with the Patient ID.",
-            (region.name,),
-        )
-
-
-def _prove_parts(case: Case) -> None:
-    """Hold or refuse a case in which the CT or its region of interest is not there, or not the right kind."""
-    if len(case.candidates) > 1:
-        raise Refused(
-            ReasonCode.AMBIGUOUS_INPUT,
-            f"The region could belong to {len(case.candidates)} CT series, and names none of them. Export the "
-            f"{case.rois[0].kind} again from the series on which it was drawn, so that it names that series' images.",
-        )
-    if not case.images:
-        raise ct_missing()
-    if not any(image.is_ct_slice for image in case.images):
-        kinds = sorted({image.modality for image in case.images} & _MODALITIES) or ["unknown"]
-        what = "scout or secondary images" if kinds == ["CT"] else f"images of modality {', '.join(kinds)}"
-        raise Refused(
-            ReasonCode.NOT_CT,
-            f"The series holds {what}; only axial CT is measured. Send the axial CT that the region was drawn on.",
-        )
-    if not case.rois:
-        raise Held(ReasonCode.NO_ROI, "No region is there for this CT series. Send the RTSTRUCT or SEG drawn on it.")
-
-
-def _prove_series(slices: Sequence[ImageHeader], use: IntendedUse) -> None:
-    """Refuse at once a series of which no slice is fit, whatever else it lacks.
-
-    That one slice is unfit is no matter here: it may be one that nobody needs.
-    """
-    refusals: list[Refused] = []
-    for image in slices:
-        try:
-            prove_acquisition([image], use)
-        except Refused as refusal:
-            refusals.append(refusal)
-        else:
-            return
-    raise refusals[0]
-
-
-def _prove_not_rejected(roi: RoiHeader) -> None:
-    if roi.approval == "REJECTED":
-        raise Refused(
-            ReasonCode.ROI_REJECTED,
-            f"The {roi.kind} was rejected by whoever reviewed it (Approval Status REJECTED). Send one that was "
-            "approved.",
-        )
-
-
-def _approval_warnings(chosen: Sequence[Region], case: Case) -> list[str]:
-    """Say what the Approval Statuses of the ROI objects mean for the answer."""
-    statuses = {roi.approval for roi in case.rois}
-    warnings = []
-    if "REJECTED" in statuses:
-        warnings.append("A ROI object that was rejected (Approval Status) is there too, and was left out.")
-    if "APPROVED" in statuses and any(region.source.approval == "UNAPPROVED" for region in chosen):
-        warnings.append("The region of interest is not approved (Approval Status), though another ROI object is.")
-    return warnings
-
-
-_OFFERS_NONE = (ReasonCode.ROI_NOT_FOUND, ReasonCode.ROI_EMPTY, ReasonCode.ROI_REJECTED)
-
-
-def _choose_each(case: Case, rule: SelectionRule, roi_name: str | None) -> tuple[Region, ...]:
-    """Choose a region in each ROI object; an object that offers none does not stand in the way of another.
-
-    Raises
-    ------
-    Held
-        ``no_roi``: those chosen were drawn on other series, which are there too.
-    """
-    chosen: list[Region] = []
-    failures: list[Refused] = []
-    for roi in sorted(case.rois, key=lambda roi: (roi.kind != "SEG", roi.sop_instance_uid)):
-        try:
-            _prove_not_rejected(roi)
-            chosen.append(choose(load_regions(roi), rule, roi_name))
-        except Refused as refusal:
-            if refusal.reason.code not in _OFFERS_NONE:
-                raise
-            failures.append(refusal)
-    if not chosen:
-        raise failures[0]
-    here = tuple(region for region in chosen if link_of(case, region) is not Link.ELSEWHERE)
-    if not here:
-        name = chosen[0].name
-        raise Held(
-            ReasonCode.NO_ROI,
-            f"{the_region(name)} was drawn on another series, which is there too, and none on this one. To measure "
-            "this one, send the RTSTRUCT or SEG drawn on it.",
-            (name,),
-        )
-    return here
-
-
-def has_its_region(case: Case, rule: SelectionRule, roi_name: str | None) -> bool:
-    """Whether a region that would be chosen was drawn on the case's series, as far as it says so."""
-    if not any(image.is_ct_slice for image in case.images):
-        return False
-    try:
-        _choose_each(case, rule, roi_name)
-    except Held:
-        return False
-    except Refused as refused:
-        return refused.reason.code != ReasonCode.ROI_NOT_FOUND
-    return True
-
-
-def _current(chosen: Sequence[Region]) -> tuple[Region, ...]:
-    """Leave out regions of which a newer version is there.
-
-    A version of another is only what says so: of the same kind, in the same series, under the same name, and later.
-    Anything else that differs is two opinions, of which none is ours to choose.
-    """
-
-    def succeeds(new: Region, old: Region) -> bool:
-        return (
-            (new.source.kind, new.source.series_instance_uid, new.name)
-            == (old.source.kind, old.source.series_instance_uid, old.name)
-            and bool(old.source.drawn_at)
-            and new.source.drawn_at > old.source.drawn_at
-        )  # fmt: skip
-
-    return tuple(old for old in chosen if not any(succeeds(new, old) for new in chosen))
-
-
 def _sealed(slices: ReferenceSlices) -> ReferenceSlices:
     """Note the digest of each slice's pixels: what is planned is what will be measured."""
     return replace(slices, images=tuple(with_pixel_digest(image) for image in slices.images))
@@ -315,7 +136,12 @@ def plan_measurement(
     match_by_geometry: bool = False,
     strict_frame_of_reference: bool = False,
 ) -> Plan:
-    """Decide what to measure, from headers and regions alone.
+    """Decide what to measure, from headers and regions alone; for the other parameters see :func:`prepare`.
+
+    Parameters
+    ----------
+    rule, spec
+        Which region is the tumour, and what is measured of it.
 
     Raises
     ------
@@ -324,13 +150,13 @@ def plan_measurement(
     Refused
         Where the case cannot be measured as it is.
     """
-    _prove_parts(case)
+    prove_parts(case)
     is_known = prove_one_patient(case.headers)
-    chosen = _choose_each(case, rule, roi_name)
-    current = _current(chosen)
+    chosen = choose_each(case, rule, roi_name)
+    current = newest(chosen)
     for region in current if not is_known else ():
-        _prove_linked(case, region)
-    notices = [notice for region in current for notice in _prove_study(case, region)]
+        prove_linked(case, region)
+    notices = [notice for region in current for notice in prove_study(case, region)]
     regions = tuple(
         (
             region,
@@ -355,7 +181,7 @@ def plan_measurement(
     if len(regions) > 1:
         notices.append(f"{len(regions)} ROI objects describe this tumour, and agree.")
     notices += [warning for _, slices in regions for warning in slices.warnings]
-    notices += _approval_warnings(current, case)
+    notices += approval_warnings(current, case)
     beside = (other for region in current for other in other_tumours(load_regions(region.source), region))
     others = tuple(dict.fromkeys((other.number, other.name) for other in beside))
     never_came = regions[0][1].never_came
@@ -398,9 +224,9 @@ def prepare(
     Refused
         Where the case cannot be staged as it is.
     """
-    _prove_parts(case)
+    prove_parts(case)
     use = bundle.manifest.intended_use
-    _prove_series([image for image in case.images if image.is_ct_slice], use)
+    prove_series([image for image in case.images if image.is_ct_slice], use)
     plan = plan_measurement(
         case,
         bundle.manifest.roi_rule,

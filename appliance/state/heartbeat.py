@@ -34,7 +34,7 @@ class Heartbeat:
     files
         Files in the inbox when it last looked.
     in_hand, overdue
-        Studies that are being staged, and how many of them have been for longer than their lease.
+        Jobs that are being staged, and how many in hand have been for longer than their lease.
     canary
         Whether the last canary came through; None while none did.
     outbox_replaced
@@ -88,7 +88,7 @@ def prove_alive(state: Path, now: datetime | None = None) -> Heartbeat:
     Raises
     ------
     Unavailable
-        When there is none, when it is too old, when a study has been in hand for too long, or when the last canary
+        When there is none, when it is too old, when a job has been in hand for too long, or when the last canary
         did not come through.
     """
     heartbeat = read(state)
@@ -98,7 +98,7 @@ def prove_alive(state: Path, now: datetime | None = None) -> Heartbeat:
     if not timedelta(seconds=-heartbeat.patience) <= age <= timedelta(seconds=heartbeat.patience):
         raise Unavailable(f"The daemon's last sign of life is {age.total_seconds():.0f} s old.")
     if heartbeat.overdue:
-        raise Unavailable(f"{heartbeat.overdue} studies have been in hand for longer than their lease.")
+        raise Unavailable(f"{heartbeat.overdue} job(s) have been in hand for longer than their lease (lease_seconds).")
     if heartbeat.canary is False:
         raise Unavailable("The daemon's last canary study did not come through.")
     return heartbeat

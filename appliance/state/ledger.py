@@ -101,8 +101,8 @@ class Ledger:
 
     def supersede(self, job_id: int, successor: int) -> Job:
         """Close a job whose case is answered by another job."""
-        reason = Reason(ReasonCode.SUPERSEDED, f"Job {successor} answers for this case.")
-        return self.move(job_id, JobState.REFUSED, _reason(reason), "superseded", successor=successor)
+        columns = _reason(superseded_by(successor))
+        return self.move(job_id, JobState.REFUSED, columns, "superseded", successor=successor)
 
     def question(self, job_id: int, reason: Reason) -> None:
         """Say of a delivered report what has come since that makes it doubtful; it stays as it was delivered."""
@@ -114,6 +114,10 @@ class Ledger:
         with self.database.transaction():
             for row in self.database.query(sql, values):
                 self._tell("questioned", job_of(row))
+
+    def note_study(self, job_id: int, study: str) -> None:
+        """Correct the study of a job that was opened before its images came."""
+        self.database.query("UPDATE jobs SET study_instance_uid = ? WHERE id = ?", (study, job_id))
 
     def note_content(self, job_id: int, content: str) -> None:
         """Remember that a closed job's case was examined again and needs nothing new."""
@@ -191,6 +195,11 @@ class Ledger:
         if event == "released":
             told["attempts"] = job.attempts
         self.audit.write(f"job_{event}", **entries.about(job), **told)
+
+
+def superseded_by(successor: int) -> Reason:
+    """Why a job is closed that another one has taken the place of."""
+    return Reason(ReasonCode.SUPERSEDED, f"Job {successor} answers for this case.")
 
 
 def _reason(reason: Reason | None) -> dict[str, str | None]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lungstage.appliance.config.settings import Settings
 from lungstage.appliance.contract.case import Predecessor
+from lungstage.appliance.contract.source import Source, descriptors, next_due
 from lungstage.appliance.dicom.cases import Case
 from lungstage.appliance.dicom.header import Header
 from lungstage.appliance.model.bundle_files import BundleFiles
@@ -189,14 +190,14 @@ class Workers:
 
     def descriptors(self) -> list[int]:
         """File descriptors that become readable when a plan was staged."""
-        return [
-            descriptor for workers in (self._current, *self._former) for descriptor in workers.stagers.descriptors()
-        ]
+        return descriptors(self._pools())
 
     def next_due(self) -> float | None:
         """When the first plan in hand has taken too long."""
-        dues = [workers.stagers.next_due() for workers in (self._current, *self._former)]
-        return min((due for due in dues if due is not None), default=None)
+        return next_due(self._pools())
+
+    def _pools(self) -> list[Source]:
+        return [workers.stagers for workers in (self._current, *self._former)]
 
     def end(self) -> None:
         """End all sets."""

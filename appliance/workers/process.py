@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from lungstage.appliance.config.settings import WALL_FACTOR
 from lungstage.appliance.contract.errors import DefectError, ExhaustedError, KilledError, Unavailable
 from lungstage.appliance.workers import frames, processor_time
 from lungstage.appliance.workers.confinement import Confinement
@@ -28,9 +29,6 @@ AnswerT = TypeVar("AnswerT")
 
 PROGRAM = "from lungstage.appliance.workers.main import main; main()"
 _START_SECONDS = 60.0
-WALL_FACTOR = 4.0
-"""How many times as long as it may compute a request may take by the clock: a busy machine is no study's fault."""
-
 _END_SECONDS = 5.0
 _PIPE_BYTES = 1024**2  # what Linux lets anyone have
 
@@ -42,7 +40,7 @@ class Limits:
     Attributes
     ----------
     seconds
-        Of processor time, for one request; :data:`WALL_FACTOR` times as many by the clock.
+        Of processor time, for one request; :data:`config.settings.WALL_FACTOR` times as many by the clock.
     memory
         Bytes of data (RLIMIT_DATA).
     file_size

@@ -3,7 +3,8 @@
 An image file reads ``CT <series> <number>``, a ROI file ``ROI <uid> <series> <needed,needed,…> [flag …]``; both must
 end with ``END``, so that a half-copied file is recognised. Flags play faults: ``refuse``, ``margin`` and ``neighbours``
 (slices -1 and the one after the last that is needed are listed, too) in prepare,
-``stage-refuse``, ``broken``, ``away`` in stage.
+``stage-refuse``, ``broken``, ``away`` in stage. ``ALSO=<series>`` has the file list another series, on whose slice 0
+another region is drawn.
 """
 
 from __future__ import annotations
@@ -123,6 +124,9 @@ class FakeSteps:
         uid, series, needed, *flags = words
         references = tuple(f"{series}.{n}" for n in needed.split(","))
         listed = () if {"unlisted", "unnamed"} & {*flags} else ((series, references),)
+        also = [flag.removeprefix("ALSO=") for flag in flags if flag.startswith("ALSO=")]
+        listed += tuple((other, (f"{other}.0",)) for other in also)
+        references += tuple(f"{other}.0" for other in also)
         references = () if "unnamed" in flags else references
         known: dict[str, Any] = {
             "path": path, "digest": digest, "kind": "RTSTRUCT", "sop_class_uid": "1.2", "sop_instance_uid": uid,
@@ -143,7 +147,12 @@ class FakeSteps:
         flags = frozenset(roi.frames_of_reference)
         if "refuse" in flags:
             raise Refused(ReasonCode.ROI_EMPTY, "The region of interest is empty.")
-        missing = set(roi.image_references) - {i.sop_instance_uid for i in case.images}
+        own = set(roi.image_references)
+        if len(roi.listed) > 1:
+            if case.series_instance_uid != roi.listed[0][0]:
+                raise Held(ReasonCode.NO_ROI, "The region of interest was drawn on another series.")
+            own = set(roi.listed[0][1])
+        missing = own - {i.sop_instance_uid for i in case.images}
         if missing:
             raise Held(ReasonCode.SLICES_MISSING, f"{len(missing)} slices are missing.")
         if "margin" in flags and not settled:

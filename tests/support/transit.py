@@ -33,7 +33,7 @@ from lungstage.appliance.staging import pipeline
 from lungstage.appliance.staging.intended_use import prove_voxels
 from lungstage.appliance.staging.measure import Stopwatch, measure
 from tests.support.fake_steps import FakeAnswer, InProcess, document
-from tests.support.house import House
+from tests.support.simulated import House
 from tests.support.transformations import Files, Truth
 
 IN_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None

@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from lungstage.appliance.config.settings import Settings, SettingsError, default_state, load_settings, state_of
+from lungstage.appliance.config.shipped import SHIPPED
 
 
 @pytest.fixture
@@ -107,6 +108,35 @@ def test_folders_are_absolute_so_that_the_ledger_says_where_a_report_lies(monkey
     settings = load_settings(None, {"inbox": "in", "outbox": "./out", "bundle": "b"}, {})
     assert (settings.inbox, settings.outbox) == (tmp_path / "in", tmp_path / "out")
     assert settings.state == tmp_path / ".lungstage-out"
+
+
+def test_a_shipped_bundle_is_named_from_anywhere(given: dict[str, Any], tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = tmp_path / "lungstage.toml"
+    config.write_text('bundle = "lung1-stage"\n')
+    del given["bundle"]
+    assert load_settings(config, given, {}).bundle == SHIPPED / "lung1-stage"
+    assert load_settings(None, given, {"LUNGSTAGE_BUNDLE": "lung1-stage"}).bundle == SHIPPED / "lung1-stage"
+    assert load_settings(None, {**given, "bundle": Path("lung1-stage")}, {}).bundle == SHIPPED / "lung1-stage"
+    for path in ("./models/lung1-stage", "none-of-ours"):
+        assert load_settings(None, given, {"LUNGSTAGE_BUNDLE": path}).bundle == tmp_path / path
+    (tmp_path / "lung1-stage").mkdir()
+    assert load_settings(config, given, {}).bundle == tmp_path / "lung1-stage"
+
+
+@pytest.mark.parametrize("work", [1.0, 120.0, 121.0, 3600.0, 86400.0])
+def test_a_lease_outlasts_whatever_a_study_may_take(given: dict[str, Any], work: float) -> None:
+    settings = load_settings(None, {**given, "work_seconds": work}, {})
+    assert settings.lease_seconds == max(600.0, settings.wall_seconds + 120.0)
+    assert load_settings(None, {**given, "work_seconds": work, "lease_seconds": 4 * work + 1}, {})
+    for lease in (work, 4 * work):
+        with pytest.raises(SettingsError, match=rf"lease_seconds must be more than the {4 * work:g} s .* work_seconds"):
+            load_settings(None, {**given, "work_seconds": work, "lease_seconds": lease}, {})
+
+
+def test_of_a_faulty_limit_only_the_fault_is_told(given: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match=r"^work_seconds: .* greater than 0\.$"):
+        load_settings(None, {**given, "work_seconds": -1}, {})
 
 
 @pytest.mark.parametrize(

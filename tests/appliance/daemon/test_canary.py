@@ -11,7 +11,7 @@ import pytest
 
 from lungstage.appliance.contract.errors import Unavailable
 from lungstage.appliance.state import heartbeat
-from tests.appliance.daemon.test_daemon import House, put_study
+from tests.support.simulated import House, put_study
 
 
 @pytest.fixture

@@ -34,7 +34,8 @@ from lungstage.appliance.state.jobs import Jobs
 from lungstage.appliance.state.ledger import Ledger
 from tests.support.fake_daemon import KILLS, TIMERS
 from tests.support.fake_steps import BUNDLE, SECRET, put_roi, put_slice
-from tests.support.house import House
+from tests.support.seconds import until
+from tests.support.simulated import House, put_study, with_stop
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -42,12 +43,6 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 @pytest.fixture
 def house(tmp_path: Path) -> House:
     return House(tmp_path)
-
-
-def put_study(folder: Path, series: str = "1.5", slices: int = 5, *flags: str) -> None:
-    put_roi(folder, f"{series}.99", series, range(slices), *flags)
-    for n in range(slices):
-        put_slice(folder, series, n)
 
 
 def test_a_study_becomes_one_report(house: House) -> None:
@@ -458,20 +453,6 @@ def test_a_ledger_that_cannot_be_written_loses_and_doubles_nothing(
     assert len(house.reports()) == 1
 
 
-def with_stop(house: House, seconds: float) -> None:
-    """Run the whole loop, with its catching of everything, for that long."""
-    until = house.wake.now + seconds
-    wait = house.wake.wait
-
-    def wait_or_stop(duration: float) -> bool:
-        house.wake.stopping = house.wake.now >= until
-        return wait(duration)
-
-    house.wake.wait = wait_or_stop  # type: ignore[method-assign]
-    house.daemon.run()
-    house.wake.wait = wait  # type: ignore[method-assign]
-
-
 def test_an_inbox_that_is_away_for_a_while_does_no_harm(house: House) -> None:
     put_study(house.inbox / "a", "1.5")
     put_roi(house.inbox / "b", "1.6.99", "1.6", range(5))
@@ -545,6 +526,35 @@ def test_a_ready_study_whose_files_are_taken_away_is_held(house: House) -> None:
     assert house.steps.calls["stage"] == 1
 
 
+def test_a_ready_study_whose_files_are_taken_away_is_held_although_the_start_is_not_over(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as files from before the start are unread nothing is called absent, and a ready job may be claimed."""
+
+    def slowly() -> None:
+        house.wake.now += 0.6
+
+    house.steps.during_read = slowly
+    put_study(house.inbox / "a", "1.5", 1)
+    for n in range(20):
+        put_slice(house.inbox / "b", "1.6", n)
+    with monkeypatch.context() as busy:
+        busy.setattr(house.daemon._dispatcher._stagers, "free", lambda: False)
+        house.run(3)
+        shutil.rmtree(house.inbox / "a")
+        house.run(2)
+        assert house.states()[0] == "ready"
+    house.run(2)  # it is claimed, and cannot be read
+    assert house.steps.calls["stage"] > 0
+    assert house.states()[0] != "held"
+    assert house.steps.calls["read"] < 20
+    house.run(30)
+    job = house.ledger.jobs.find()[0]
+    assert job.state is JobState.HELD
+    assert job.reason is not None
+    assert job.reason.code is ReasonCode.NO_DICOM
+
+
 def test_a_job_whose_case_got_another_key_is_superseded(house: House) -> None:
     put_roi(house.inbox, "1.5.99", "1.5", range(5), "unlisted")
     house.run(8)
@@ -578,6 +588,52 @@ def test_a_job_whose_case_got_another_key_waits_until_that_case_can_be_examined(
     old, new = house.ledger.jobs.find()
     assert old.superseded
     assert new.state is JobState.DELIVERED
+
+
+@pytest.mark.parametrize("other", ["1.4", "1.6"])
+@pytest.mark.parametrize("pause", [0, 8])
+@pytest.mark.parametrize("other_first", [True, False])
+def test_a_region_that_lists_two_series_is_answered_by_the_job_of_its_own(
+    house: House, other: str, pause: int, other_first: bool
+) -> None:
+    """It came before both, so that nothing but its own name could stand for its case."""
+    put_roi(house.inbox, "1.5.99", "1.5", range(5), f"ALSO={other}")
+    house.run(8)
+    assert house.states() == ["held"]
+    sent = [lambda: put_slice(house.inbox, other, 0), lambda: [put_slice(house.inbox, "1.5", n) for n in range(5)]]
+    for send in sent if other_first else sent[::-1]:
+        send()
+        house.run(pause)
+    house.run(8)
+    first, *others = house.ledger.jobs.find()
+    (own,) = (job for job in others if job.series_instance_uid == "1.5")
+    assert own.state is JobState.DELIVERED
+    assert first.reason is not None
+    assert first.reason.message == f"Job {own.id} answers for this case."
+    before = (house.state / "audit-000001.jsonl").read_text().count("superseded")
+    house.restart()
+    house.ledger.requeue(own.id)
+    house.run(8)
+    assert (house.state / "audit-000001.jsonl").read_text().count("superseded") == before
+
+
+def test_a_region_with_a_study_of_its_own_that_came_first_leaves_the_job_to_the_study_of_the_images(
+    tmp_path: Path,
+) -> None:
+    table = tmp_path / "covariates.csv"
+    table.write_text("study_instance_uid,age\n7,63\n8,36\n")
+    house = House(tmp_path, covariates=table)
+    put_roi(house.inbox, "1.5.99", "1.5", range(5), "STUDY=8")
+    house.run(8)
+    assert house.job().study_instance_uid == "8"
+    for n in range(4):
+        put_slice(house.inbox, "1.5", n, extra="STUDY=7")
+    house.run(8)
+    assert (house.job().state, house.job().study_instance_uid) == (JobState.HELD, "7")
+    put_slice(house.inbox, "1.5", 4, extra="STUDY=7")
+    house.run(8)
+    assert house.job().state is JobState.DELIVERED
+    assert [dict(site.covariates) for site in house.steps.sites] == [{"7": {"age": 63.0}}]
 
 
 def test_a_restart_takes_up_every_job_where_it_was(house: House) -> None:
@@ -763,21 +819,6 @@ def test_junk_beside_a_study_does_no_harm(house: House) -> None:
     assert house.states() == ["delivered"]
 
 
-def test_other_people_s_outbox_file_is_not_overwritten_but_told(house: House) -> None:
-    put_study(house.inbox)
-    house.run(2)
-    (report,) = house.reports()
-    report.write_bytes(b"somebody else's")
-    house.ledger.requeue(1)
-    house.restart()
-    house.run(10)
-    job = house.job()
-    assert job.state is JobState.REFUSED
-    assert job.reason is not None
-    assert job.reason.code is ReasonCode.INTERNAL_ERROR
-    assert report.read_bytes() == b"somebody else's"
-
-
 def test_one_daemon_per_state_folder(tmp_path: Path) -> None:
     with sole_daemon(tmp_path), pytest.raises(Unavailable, match="Another daemon"), sole_daemon(tmp_path):
         pass
@@ -841,13 +882,6 @@ def launch(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     for process in started:
         process.kill()
         process.communicate()
-
-
-def until(condition: Callable[[], object], seconds: float = 15.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def jobs_in(folder: Path) -> tuple[Job, ...]:

@@ -17,8 +17,8 @@ from lungstage.appliance.daemon import folder_guard
 from lungstage.appliance.daemon.folder_guard import FolderGuard, remembered
 from lungstage.appliance.report import outbox
 from lungstage.appliance.state import heartbeat
-from tests.appliance.daemon.test_daemon import House, put_study, with_stop
 from tests.support.fake_steps import put_slice
+from tests.support.simulated import House, put_study, with_stop
 
 LOCAL = Place(1, 500, "ext4", "/dev/sda1", "/srv/outbox")
 DISK = Place(2, 2, "ext4", "/dev/sdb1", "/")

@@ -32,9 +32,9 @@ from lungstage.appliance.state.job import JobState
 from lungstage.appliance.state.ledger import Ledger
 from lungstage.appliance.workers.bundle_workers import Workers
 from lungstage.appliance.workers.messages import Prepare, ReadHeaders, Request, Stage
-from tests.appliance.daemon.test_daemon import House, SimulatedWake, put_study
 from tests.appliance.model.test_signature import KEY, OTHER, public, signed
 from tests.support.fake_steps import FakePlan, FakeSteps
+from tests.support.simulated import House, SimulatedWake, put_study
 
 SETTLE, REPORT = 2.0, 5.0  # case_settle_seconds and report_after_seconds
 

@@ -34,9 +34,10 @@ from lungstage.appliance.state.database import Database
 from lungstage.appliance.state.ledger import Ledger
 from lungstage.appliance.workers.messages import Setting
 from lungstage.appliance.workers.process import Limits, WorkerProcess
-from tests.appliance.daemon.test_daemon import House, put_study, until
 from tests.conftest import ROOT
 from tests.support.fake_steps import BUNDLE, SECRET
+from tests.support.seconds import until
+from tests.support.simulated import House, put_study
 from tests.system.test_run import ENVIRONMENT, RUN
 
 MISSING = Reason(ReasonCode.SLICES_MISSING, f"{SECRET}: 2 slices are missing.")

@@ -11,8 +11,8 @@ import pytest
 
 from lungstage.appliance.contract.source import Source
 from lungstage.appliance.daemon.loop import Daemon
-from tests.appliance.daemon.test_daemon import House, SimulatedWake, put_study
 from tests.support.fake_steps import put_roi
+from tests.support.simulated import House, SimulatedWake, put_study
 
 NEVER = 80_000.0
 

@@ -21,7 +21,7 @@ from lungstage.appliance.state.claims import Claims
 from lungstage.appliance.state.database import _MIGRATIONS, Database
 from lungstage.appliance.state.job import JobState
 from lungstage.appliance.state.ledger import Ledger
-from tests.appliance.daemon.test_daemon import House, put_study
+from tests.support.simulated import House, put_study
 
 MISSING = Reason(ReasonCode.SLICES_MISSING, "2 slices are missing.")
 HOUR = timedelta(hours=1)

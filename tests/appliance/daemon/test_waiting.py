@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from lungstage.appliance.contract.errors import ReasonCode
 from lungstage.appliance.state import chain
 from lungstage.appliance.state.job import JobState
-from tests.appliance.daemon.test_daemon import House
 from tests.support.fake_steps import put_roi, put_slice
+from tests.support.simulated import House
 
 WAIT = 40.0  # seconds; of the daemon's time, which is simulated
 NEEDED, WHOLE = range(4), range(-1, 5)

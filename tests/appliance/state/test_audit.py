@@ -24,8 +24,8 @@ from lungstage.appliance.state.chain import Verdict, entries, verify
 from lungstage.appliance.state.database import Database
 from lungstage.appliance.state.job import JobState
 from lungstage.appliance.state.ledger import Ledger
-from tests.appliance.daemon.test_daemon import House, put_study, with_stop
 from tests.conftest import ROOT
+from tests.support.simulated import House, put_study, with_stop
 
 ANSWER = {"stage": "early", "probability_advanced": 0.25, "features": {"a": 1e-300, "b": None}}
 

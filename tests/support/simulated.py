@@ -1,4 +1,4 @@
-"""A daemon in simulated time, over steps that answer at once."""
+"""A whole daemon over the fake steps, in simulated time: its sleeps pass at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lungstage.appliance.state.claims import Claims
 from lungstage.appliance.state.database import Database
 from lungstage.appliance.state.job import Job
 from lungstage.appliance.state.ledger import Ledger
-from tests.support.fake_steps import BUNDLE, FakeSteps
+from tests.support.fake_steps import BUNDLE, FakeSteps, put_roi, put_slice
 
 
 class SimulatedWake:
@@ -74,3 +74,23 @@ class House:
 
     def reports(self) -> list[Path]:
         return sorted(self.outbox.glob("SR-*.dcm"))
+
+
+def put_study(folder: Path, series: str = "1.5", slices: int = 5, *flags: str) -> None:
+    put_roi(folder, f"{series}.99", series, range(slices), *flags)
+    for n in range(slices):
+        put_slice(folder, series, n)
+
+
+def with_stop(house: House, seconds: float) -> None:
+    """Run the whole loop, with its catching of everything, for that long."""
+    until = house.wake.now + seconds
+    wait = house.wake.wait
+
+    def wait_or_stop(duration: float) -> bool:
+        house.wake.stopping = house.wake.now >= until
+        return wait(duration)
+
+    house.wake.wait = wait_or_stop  # type: ignore[method-assign]
+    house.daemon.run()
+    house.wake.wait = wait  # type: ignore[method-assign]

@@ -1,0 +1,82 @@
+"""Whether the parts of a case belong together: a CT and a region of interest, of one study and of one patient."""
+
+from __future__ import annotations
+
+from lungstage.appliance.contract.errors import Held, ReasonCode, Refused
+from lungstage.appliance.dicom.cases import Case, ct_missing
+from lungstage.appliance.dicom.linking import Link, link_of
+from lungstage.appliance.dicom.names import named
+from lungstage.appliance.dicom.region import Region
+
+# Terms of PS3.3 C.7.3.1.1.1 that a message may quote; anything else could be somebody's free text.
+_MODALITIES = frozenset({"CR", "CT", "DX", "MG", "MR", "NM", "OT", "PT", "RF", "US", "XA"})
+
+
+def prove_parts(case: Case) -> None:
+    """Hold or refuse a case in which the CT or its region of interest is not there, or not the right kind."""
+    if len(case.candidates) > 1:
+        raise Refused(
+            ReasonCode.AMBIGUOUS_INPUT,
+            f"The region could belong to {len(case.candidates)} CT series, and names none of them. Export the "
+            f"{case.rois[0].kind} again from the series on which it was drawn, so that it names that series' images.",
+        )
+    if not case.images:
+        raise ct_missing()
+    if not any(image.is_ct_slice for image in case.images):
+        kinds = sorted({image.modality for image in case.images} & _MODALITIES) or ["unknown"]
+        what = "scout or secondary images" if kinds == ["CT"] else f"images of modality {', '.join(kinds)}"
+        raise Refused(
+            ReasonCode.NOT_CT,
+            f"The series holds {what}; only axial CT is measured. Send the axial CT that the region was drawn on.",
+        )
+    if not case.rois:
+        raise Held(ReasonCode.NO_ROI, "No region is there for this CT series. Send the RTSTRUCT or SEG drawn on it.")
+
+
+def prove_study(case: Case, region: Region) -> tuple[str, ...]:
+    """Refuse a region of another study, unless it says itself that it was drawn on this one's images.
+
+    Some archives and tools file an RTSTRUCT or SEG under a Study Instance UID of its own. Position alone must not link
+    it with another study of the same patient.
+
+    Returns
+    -------
+    tuple of str
+        Warnings.
+    """
+    studies = {image.study_instance_uid for image in case.images}
+    if len(studies) > 1:
+        raise Refused(
+            ReasonCode.STUDY_MISMATCH,
+            "The slices of the series name different studies (Study Instance UID, 0020,000D). Send the series again "
+            "from the PACS.",
+        )
+    source = region.source
+    if source.study_instance_uid in studies:
+        return ()
+    if link_of(case, region) not in (Link.NAMED, Link.LISTED):
+        raise Refused(
+            ReasonCode.STUDY_MISMATCH,
+            f"The CT and the {source.kind} name different studies, and {named(region.name)} names no image of this CT. "
+            f"Send the CT that it was drawn on; if it is this one, export the {source.kind} again so that it names its "
+            "images.",
+            (region.name,),
+        )
+    if source.referenced_studies and not studies & set(source.referenced_studies):
+        raise Refused(
+            ReasonCode.STUDY_MISMATCH,
+            f"The {source.kind} says that it was drawn on images of another study than this CT's. Send the CT of that "
+            "study.",
+        )
+    return (f"The {source.kind} bears a Study Instance UID of its own; its patient and its references are the CT's.",)
+
+
+def prove_linked(case: Case, region: Region) -> None:
+    """Refuse files that do not say whose they are, unless the region's references say that they belong together."""
+    if link_of(case, region) not in (Link.NAMED, Link.LISTED):
+        raise Refused(
+            ReasonCode.PATIENT_MISMATCH,
+            f"Neither the CT nor the {region.source.kind} says whose it is, and {named(region.name)} names no image of "
+            "the CT. Make sure that both are one patient's, and export them again with the Patient ID.",
+            (region.name,),
+        )
