@@ -11,10 +11,13 @@ import pytest
 from pydicom.uid import JPEGLSLossless
 
 from lungstage.appliance.workers.process import Limits
+from tests.appliance.dicom.test_bad_input import measured
 from tests.long.reliability import fuzz, oracle
 from tests.long.reliability.corpus import generated_studies
 from tests.long.reliability.elements import load, save
 from tests.long.reliability.strict import Contradiction, read
+from tests.support.studies import seg_study, square_mask
+from tests.support.transformations import EVERY, transformed
 from tests.system.test_run import running, tolerant_bundle  # noqa: F401
 
 LIMITS = Limits(seconds=60)
@@ -27,6 +30,8 @@ def test_300_damaged_inputs_meet_no_defect_and_give_no_wrong_number(tmp_path: Pa
     assert sum(tally.kinds.values()) == 300
     assert len(tally.codes) > 15, "the sample is one-sided"
     assert sum(count for verdict, count in tally.verdicts.items() if verdict.startswith("staged")) > 30
+    assert tally.bases["staged"] > 15
+    assert tally.bases["staged"] > 3 * tally.bases["staged; the second reader cannot tell"]
 
 
 def test_an_input_follows_from_seed_and_number() -> None:
@@ -103,6 +108,46 @@ def test_the_second_reader_believes_nothing_that_contradicts_itself() -> None:
     _, dataset = read(content.replace(b"-1024.0 ", b"-1_024.0"))
     with pytest.raises(Contradiction):
         dataset.decimals(0x00281052, 1)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "frames_mirrored", "frames_transposed", "cropped_to_what_is_drawn", "a_frame_twice",
+        "segmentation_in_another_study", "another_series_beside", "organs_on_another_series", "lying_on_the_side",
+    ],
+)  # fmt: skip
+def test_the_second_reader_finds_what_was_drawn(name: str) -> None:
+    one = EVERY[name]
+    files, truth = transformed([one], "contours" if one.on == "contours" else "segment")
+    facts = oracle.facts(oracle.sound(list(files.values())), "GTV-1" if one.on == "contours" else "Tumour")
+    assert truth.mask is not None
+    assert facts.voxels == truth.mask.sum()
+    assert sorted(facts.hu.ravel()) == sorted(truth.hu[2:10].ravel())
+
+
+def test_the_second_reader_says_what_it_cannot_tell() -> None:
+    for name in ("frames_on_a_regular_grid", "positions_rounded_to_a_tenth"):
+        files, _ = transformed([EVERY[name]], "segment")
+        with pytest.raises(oracle.Untold):
+            oracle.facts(list(files.values()), "Tumour")
+
+
+@pytest.mark.parametrize(("off", "is_on_it"), [(0.09, True), (-0.09, True), (0.11, False), (1.5, False)])
+def test_a_frame_lies_on_a_slice_as_near_as_the_documents_say(off: float, is_on_it: bool, tmp_path: Path) -> None:
+    """0.1 mm, or a fifth of the step: for the second reader as for the appliance, or one of them would be wrong."""
+    study = seg_study()
+    for group in study.rois[0].PerFrameFunctionalGroupsSequence:
+        place = group.PlanePositionSequence[0]
+        place.ImagePositionPatient = [*place.ImagePositionPatient[:2], place.ImagePositionPatient[2] + off]
+    folder = study.write(tmp_path / "study")
+    contents = [path.read_bytes() for path in folder.iterdir()]
+    assert (measured(folder)["status"] == "measured") is is_on_it
+    if is_on_it:
+        assert oracle.facts(contents, "Tumour").voxels == square_mask().sum()
+    else:
+        with pytest.raises(Contradiction):
+            oracle.facts(contents, "Tumour")
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from lungstage.appliance.config import logs
 from tests.support.transformations import EVERY, Transformation, Unfit, transformed
 from tests.support.transit import IN_MEMORY, PAUSES, ThirdThing, blocks, send, verdict
 
-_SAMPLE = 1200
+_SAMPLE = 2400
 
 
 @dataclass

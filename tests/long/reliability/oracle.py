@@ -510,7 +510,10 @@ def _reference(stack: _Stack, planes: Mapping[int, npt.NDArray[np.bool_]]) -> Fa
     count = round((stack.depths[last] - stack.depths[first]) / step)
     allowed = max(0.02, 0.02 * step)
     places = {p: stack.find(float(stack.depths[first] + p * step), allowed) for p in range(-1, count + 2)}
+    is_rounded = np.allclose(stack.depths, stack.depths.round(1), rtol=0, atol=1e-4) and len({*gaps.round(2)}) > 1
     if any(places[p] is None for p in range(count + 1)):
+        if is_rounded:
+            raise Untold("positions that were rounded to a tenth hide how far the slices lie apart")
         raise Contradiction("a slice within the region is missing")
     used = [k for k in places.values() if k is not None]
     slices = [stack.slices[k] for k in used]
@@ -527,7 +530,7 @@ def _reference(stack: _Stack, planes: Mapping[int, npt.NDArray[np.bool_]]) -> Fa
     depths = stack.depths[used]
     step = float((depths[-1] - depths[0]) / (len(used) - 1))
     if np.abs(np.diff(depths) - step).max() > allowed:
-        if np.allclose(stack.depths, stack.depths.round(1), rtol=0, atol=1e-4):
+        if is_rounded:
             raise Untold("positions that were rounded to a tenth hide how far the slices lie apart")
         raise Contradiction("slices are not evenly spaced")
     declared = [value for one in slices for value in one.declared if abs(value - step) <= 1e-4 * step]

@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 from tests.support.studies import contours_of, list_series, listing
 from tests.support.transformations.of_ct import as_written, without
 from tests.support.transformations.registry import Right, changes
-from tests.support.transformations.study import Study, rename, store, stored, uid
+from tests.support.transformations.study import Study, Unfit, rename, store, stored, uid
 
 _EITHER, _REFUSED = Right.EITHER, Right.REFUSED
 
@@ -230,6 +230,8 @@ def _second_series(study: Study) -> list[Dataset]:
 
 def _listed_too(study: Study, second: list[Dataset]) -> None:
     (held,) = _of(study).ReferencedFrameOfReferenceSequence[0].RTReferencedStudySequence
+    if not held.RTReferencedSeriesSequence:
+        raise Unfit  # the second alone would be listed: a file that says it was drawn there
     held.RTReferencedSeriesSequence.append(listing(second[0].SeriesInstanceUID, second))
 
 
