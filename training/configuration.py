@@ -97,7 +97,7 @@ class Measure(_Section):
         description="Address of a Dask scheduler, e.g. tcp://host:8786, whose cluster measures instead.",
     )
     match_by_geometry: bool = Field(
-        default=False, description="Go by position where a ROI's image references resolve to nothing."
+        default=False, description="Go by a ROI's position, and not by the images that it names."
     )
 
     @model_validator(mode="after")

@@ -60,9 +60,7 @@ class Settings(BaseModel):
         description="Folder of the ledger, on a local disk; default: .lungstage-NAME beside outbox NAME."
     )
     roi_name: str | None = Field(None, description="ROI to use, instead of the bundle's rule.")
-    match_by_geometry: bool = Field(
-        False, description="Go by geometry where a ROI's image references resolve to nothing."
-    )
+    match_by_geometry: bool = Field(False, description="Go by a ROI's position, and not by the images that it names.")
     strict_frame_of_reference: bool = Field(
         False,
         description="Refuse a SEG of another Frame of Reference even where all its frames name slices and lie on them.",

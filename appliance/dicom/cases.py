@@ -11,7 +11,7 @@ from lungstage.appliance.contract.errors import Held, ReasonCode, Refused
 from lungstage.appliance.dicom.files import with_pixel_digest
 from lungstage.appliance.dicom.header import Header, ImageHeader, RoiHeader
 from lungstage.appliance.dicom.identity import count_patients
-from lungstage.appliance.dicom.pixeldata import counted
+from lungstage.appliance.dicom.names import counted
 
 HeaderT = TypeVar("HeaderT", ImageHeader, RoiHeader)
 

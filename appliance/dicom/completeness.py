@@ -19,9 +19,8 @@ from lungstage.appliance.dicom.geometry import POSITION_TOLERANCE, even_step, pr
 from lungstage.appliance.dicom.header import ImageHeader
 from lungstage.appliance.dicom.instance import as_uid
 from lungstage.appliance.dicom.linking import POSITION_ALONE, Link, link_of, listed_of, named_by
-from lungstage.appliance.dicom.names import named, the_region
+from lungstage.appliance.dicom.names import counted, named, the_region
 from lungstage.appliance.dicom.pixel_grid import run_through_centres
-from lungstage.appliance.dicom.pixeldata import counted
 from lungstage.appliance.dicom.placing import Item, Placed, listed_and_here, missing, place, whereabouts
 from lungstage.appliance.dicom.region import Outline, Region, SegmentFrame
 from lungstage.appliance.dicom.stack import Stack

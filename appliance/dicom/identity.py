@@ -121,9 +121,10 @@ def prove_one_patient(headers: Iterable[Header]) -> bool:
 
 
 def _between(some: set[str], others: set[str]) -> str:
-    """Name two kinds of files that differ, or the one in which they do."""
-    one, other = max(((a, b) for a in sorted(some) for b in sorted(others)), key=lambda pair: pair[0] != pair[1])
-    return f"the {min(one, other)} and the {max(one, other)}" if one != other else f"files of the {one}"
+    """Name the one kind of files that two patients share, or else the two kinds."""
+    if both := some & others:
+        return f"files of the {min(both)}"
+    return " and ".join(f"the {kind}" for kind in sorted({min(some), min(others)}))
 
 
 def _mismatch(one: _Patient, other: _Patient, files: str) -> str:

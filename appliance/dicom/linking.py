@@ -9,8 +9,7 @@ from enum import Enum
 
 from lungstage.appliance.contract.errors import Held, ReasonCode, Refused
 from lungstage.appliance.dicom.cases import Case
-from lungstage.appliance.dicom.names import named, the_region
-from lungstage.appliance.dicom.pixeldata import counted
+from lungstage.appliance.dicom.names import counted, named, the_region
 from lungstage.appliance.dicom.region import Outline, Region, SegmentFrame
 
 POSITION_ALONE = "The region of interest names no image; the slices were matched to it by its position alone."

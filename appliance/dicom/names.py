@@ -77,3 +77,8 @@ def listed(names: Iterable[str]) -> str:
     if others:
         told.append(f"{others} whose {'name is' if others == 1 else 'names are'} not told here")
     return ", ".join(told) or "none"
+
+
+def counted(count: int, what: str) -> str:
+    """Write a number of things: 1 slice, 2 slices."""
+    return f"{count} {what}{'' if count == 1 else 's'}"

@@ -16,6 +16,7 @@ from pydicom.uid import (
 )
 
 from lungstage.appliance.contract.errors import ReasonCode, Refused, Unavailable
+from lungstage.appliance.dicom.names import counted
 
 Span = tuple[int, int]
 
@@ -52,6 +53,7 @@ class PixelSpan:
 
 _SEND_AGAIN = "Send it again; if it comes the same, the software that wrote it is at fault: export it by another."
 REWRITE = "To export it the same way makes the same file: use another software or format."
+_SYNTAX = "Transfer Syntax UID, 0002,0010"
 UNCOMPRESSED = "Export again, uncompressed (Explicit VR Little Endian)."
 CORRECT_WRITER = "An anonymiser or converter may have done it: correct its setting, and export the whole study again."
 
@@ -64,11 +66,6 @@ def damaged(message: str, remedy: str = _SEND_AGAIN) -> Refused:
 def cut_short(tag: int | None = None) -> Refused:
     """Return the refusal of a file that ends too soon; `tag` is the element in which it does, where that is known."""
     return damaged("This DICOM file is cut short" + (f" within element {in_brackets(tag)}." if tag else "."))
-
-
-def counted(count: int, what: str) -> str:
-    """Write a number of things: 1 slice, 2 slices."""
-    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def in_brackets(tag: int) -> str:
@@ -119,9 +116,9 @@ def pixel_fault(
     """
     native = dataset.file_meta.TransferSyntaxUID in NATIVE
     if native and encapsulated:
-        return f"are labelled uncompressed, but stored in fragments, as if compressed. {UNCOMPRESSED}"
+        return f"are labelled uncompressed ({_SYNTAX}), but stored in fragments, as if compressed. {UNCOMPRESSED}"
     if not native and not encapsulated:
-        return f"are labelled compressed, but stored uncompressed, not in fragments. {UNCOMPRESSED}"
+        return f"are labelled compressed ({_SYNTAX}), but stored uncompressed, not in fragments. {UNCOMPRESSED}"
     if not native:
         return ""
     allocated = int(dataset.BitsAllocated)

@@ -11,9 +11,8 @@ import numpy as np
 from lungstage.appliance.contract.errors import Held, ReasonCode, Refused
 from lungstage.appliance.dicom.cases import Case
 from lungstage.appliance.dicom.linking import Link, listed_of, prove_position_tells, unresolved
-from lungstage.appliance.dicom.names import named, the_region
+from lungstage.appliance.dicom.names import counted, named, the_region
 from lungstage.appliance.dicom.pixel_grid import laid_on
-from lungstage.appliance.dicom.pixeldata import counted
 from lungstage.appliance.dicom.region import Outline, Region, SegmentFrame
 from lungstage.appliance.dicom.stack import Floats, Stack
 
@@ -176,13 +175,13 @@ def _by_geometry(case: Case, region: Region, items: Sequence[Item], stack: Stack
         if region.source.kind == "SEG":
             raise Refused(
                 ReasonCode.SEG_GRID_MISMATCH,
-                f"{counted(planes, 'frame')} of {named(region.name)} lie between the CT's slices, {where}. "
+                f"{the_region(region.name)} has {counted(planes, 'frame')} between the CT's slices, {where}. "
                 f"{_DRAWN_ON_OTHERS}",
                 (region.name,),
             )
         raise Refused(
             ReasonCode.CONTOUR_OFF_SLICE,
-            f"Contours of {named(region.name)} in {counted(planes, 'plane')} lie between the CT's slices, {where}. "
+            f"{the_region(region.name)} has contours in {counted(planes, 'plane')} between the CT's slices, {where}. "
             f"{_DRAWN_ON_OTHERS}",
             (region.name,),
         )
@@ -215,7 +214,7 @@ def _prove_in_plane(region: Region, placed: Sequence[tuple[Item, int, bool]], st
     if by_name := far[True]:
         raise Refused(
             kind,
-            f"{counted(len(by_name), part)} of {named(region.name)} lie up to {max(by_name):.3g} mm off the CT slice "
+            f"{the_region(region.name)} has {counted(len(by_name), part)} up to {max(by_name):.3g} mm off the CT slice "
             "that they name. Look at them over the CT: if they sit on the tumour, run again with --match-by-geometry "
             "(daemon: match_by_geometry in the settings), which goes by position. If not, export the "
             f"{region.source.kind} again.",
@@ -223,7 +222,7 @@ def _prove_in_plane(region: Region, placed: Sequence[tuple[Item, int, bool]], st
         )
     raise Refused(
         kind,
-        f"{counted(len(far[False]), part)} of {named(region.name)} lie across the CT's slices, or up to "
+        f"{the_region(region.name)} has {counted(len(far[False]), part)} across the CT's slices, or up to "
         f"{max(far[False]):.3g} mm off them. {_DRAWN_ON_OTHERS}",
         (region.name,),
     )

@@ -24,8 +24,8 @@ from lungstage.appliance.dicom.values import directions, vector, whole
 _ANATOMY = ("AnatomicRegionSequence", "PrimaryAnatomicStructureSequence")
 
 _IN_DOUBT = (
-    "Its frames do not end with a byte, and nothing tells whether the SEG's writer padded those before them. Export it "
-    "as an RTSTRUCT instead."
+    "Its frames do not fill whole bytes, and nothing tells whether the software that wrote the SEG padded those before "
+    "them. Export it as an RTSTRUCT instead."
 )
 
 Pixels = npt.NDArray[np.unsignedinteger]

@@ -13,8 +13,7 @@ from lungstage.appliance.contract.errors import ReasonCode, Refused
 from lungstage.appliance.dicom.charset import text_of
 from lungstage.appliance.dicom.header import RoiHeader
 from lungstage.appliance.dicom.instance import contour_data
-from lungstage.appliance.dicom.names import named
-from lungstage.appliance.dicom.pixeldata import counted
+from lungstage.appliance.dicom.names import counted, the_region
 from lungstage.appliance.dicom.references import the_one_image
 from lungstage.appliance.dicom.region import Outline, Points, Region
 from lungstage.appliance.dicom.values import FARTHEST, number
@@ -23,10 +22,10 @@ _DECIMALS = re.compile(rb"[-+0-9.eE \\]*")  # numpy, too, would read "1_0" as te
 _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 # What a message may quote: the terms of PS3.3 C.8.8.6.3, and one that MIM writes; others could be free text.
 _WHAT = {
-    "POINT": "are marked as points (POINT)",
-    "OPEN_PLANAR": "are marked as open (OPEN_PLANAR)",
-    "OPEN_NONPLANAR": "are marked as open (OPEN_NONPLANAR)",
-    "INTERPOLATED_PLANAR": "are marked as interpolated (INTERPOLATED_PLANAR)",
+    "POINT": "marked as points (POINT)",
+    "OPEN_PLANAR": "marked as open (OPEN_PLANAR)",
+    "OPEN_NONPLANAR": "marked as open (OPEN_NONPLANAR)",
+    "INTERPOLATED_PLANAR": "marked as interpolated (INTERPOLATED_PLANAR)",
 }
 _ALONE = "Export it alone, in an RTSTRUCT of its own."
 _ANOTHER = "Draw it again, or export the RTSTRUCT from other software."
@@ -137,7 +136,7 @@ def prove_outlines(region: Region) -> None:
         count = sum(outline.geometric_type == others[0] for outline in region.outlines)
         raise Refused(
             ReasonCode.CONTOUR_NOT_CLOSED,
-            f"{counted(count, 'contour')} of {named(region.name)} {_WHAT.get(kind, f'bear {kind}')}, so what "
+            f"{the_region(region.name)} has {counted(count, 'contour')} {_WHAT.get(kind, f'of {kind}')}, so what "
             "lies inside is not certain. In the contouring software, turn them into ordinary closed contours, then "
             "export the RTSTRUCT again.",
             (region.name,),

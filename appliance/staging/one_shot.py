@@ -20,7 +20,7 @@ from lungstage.appliance.contract.spec import ExtractionSpec
 from lungstage.appliance.dicom.cases import Case, assemble, the_one_case
 from lungstage.appliance.dicom.files import looks_like_dicom, read_headers
 from lungstage.appliance.dicom.header import Header
-from lungstage.appliance.dicom.pixeldata import counted
+from lungstage.appliance.dicom.names import counted
 from lungstage.appliance.model.bundle import Bundle
 from lungstage.appliance.model.manifest import RoiRule
 from lungstage.appliance.report import outbox

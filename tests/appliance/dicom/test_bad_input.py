@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -41,6 +42,13 @@ RESAMPLED = ExtractionSpec(
 )
 
 
+_REMEDY = re.compile(
+    r"[.:;,] (Send|Export|Draw|Look|Turn|Choose|Keep|Make sure|Name|Find out|Do not use|Give|To export)\b",
+    re.IGNORECASE,
+)
+_UID = re.compile(r"[0-9]+(\.[0-9]+){3,}")
+
+
 def measured(folder: Path, spec: ExtractionSpec = SPEC, **options: object) -> dict:
     return measure_paths([folder], ROI_RULE, spec, Options(**options))  # type: ignore[arg-type]
 
@@ -50,6 +58,8 @@ def code_of(study: Study, folder: Path, spec: ExtractionSpec = SPEC, **options: 
     assert outcome["reason"] is not None, f"was measured: {outcome['roi']}"
     sentence = outcome["reason"]["message"]
     assert sentence.endswith(".")
+    assert _REMEDY.search(sentence), f"it does not say what to do: {sentence}"
+    assert not _UID.search(sentence), f"it names a file that is there by its UID: {sentence}"
     assert "Phantom" not in sentence
     assert "LUNGSTAGE-PHANTOM" not in sentence
     assert outcome["features"] is None

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from pydicom.dataset import Dataset
 
+from lungstage.appliance.contract.errors import Refused
 from lungstage.appliance.dicom.files import read_headers
+from lungstage.appliance.dicom.identity import prove_one_patient
 from tests.appliance.dicom.test_bad_input import code_of, measured
 from tests.support.studies import Study, list_series, rtstruct_study
 
@@ -71,6 +73,35 @@ def test_one_patient_is_measured(who: tuple[dict, dict], tmp_path: Path) -> None
 @pytest.mark.parametrize("who", TWO_PATIENTS.values(), ids=TWO_PATIENTS)
 def test_two_patients_are_refused(who: tuple[dict, dict], tmp_path: Path) -> None:
     assert code_of(_study(*who), tmp_path) == ("refused", "patient_mismatch")
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        (
+            _who("8", "Doe^Ann", "19600304"),
+            "Patient ID, name and birth date all differ between the CT and the RTSTRUCT",
+        ),
+        (_who("8", "Doe^Jane", "19500102"), "The Patient ID differs between the CT and the RTSTRUCT. Find"),
+        (_who("8", "Doe^Ann", "19500102"), "between the CT and the RTSTRUCT. The name differs, too."),
+        (_who("8", "Doe^Jane", "19600304"), "between the CT and the RTSTRUCT. The birth date differs, too."),
+        (_who("7", "Doe^Ann", "19600304"), "although the Patient ID is the same"),
+        (_who("", "Doe^Ann", "19500102"), "A Patient ID is missing"),
+    ],
+)
+def test_it_is_said_what_differs_but_not_how(other: dict[str, str | None], told: str, tmp_path: Path) -> None:
+    sentence = measured(_study(JANE, other).write(tmp_path))["reason"]["message"]
+    assert told in sentence
+    assert ("another patient's. Do not use it" in sentence) == ("all differ" in told)
+    assert not any(value in sentence for value in ("Doe", "Ann", "Jane", "1950", "1960", "19"))
+
+
+def test_slices_of_two_patients_are_files_of_the_ct(tmp_path: Path) -> None:
+    study = _study(JANE, JANE)
+    _say(study.slices[3], _who("8", "Doe^Jane", "19500102"))
+    folder = study.write(tmp_path)
+    with pytest.raises(Refused, match="The Patient ID differs between files of the CT"):
+        prove_one_patient(header for path in sorted(folder.iterdir()) for header in read_headers(path, key=b"a"))
 
 
 def test_files_that_nobody_owns_are_linked_by_references_only(tmp_path: Path) -> None:

@@ -96,9 +96,9 @@ def test_another_number_of_points_is_a_contradiction(stated: str, tmp_path: Path
 @pytest.mark.parametrize(
     ("kind", "named"),
     [
-        ("INTERPOLATED_PLANAR", "type INTERPOLATED_PLANAR"), ("OPEN_PLANAR", "type OPEN_PLANAR"),
-        ("OPEN_NONPLANAR", "type OPEN_NONPLANAR"), ("POINT", "type POINT"), ("JANE_DOE", "another type"),
-        ("", "no type"),
+        ("INTERPOLATED_PLANAR", "marked as interpolated (INTERPOLATED_PLANAR)"),
+        ("OPEN_PLANAR", "marked as open (OPEN_PLANAR)"), ("OPEN_NONPLANAR", "marked as open (OPEN_NONPLANAR)"),
+        ("POINT", "marked as points (POINT)"), ("JANE_DOE", "of another type"), ("", "of no type"),
     ],
 )  # fmt: skip
 def test_another_type_of_contour_is_named(kind: str, named: str, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_another_type_of_contour_is_named(kind: str, named: str, tmp_path: Path)
     _contours(study)[1].ContourGeometricType = kind
     code, message = reason(study, tmp_path)
     assert code == "contour_not_closed"
-    assert f"contours of {named}; only CLOSED_PLANAR" in message
+    assert f"'GTV-1' has 1 contour {named}, so what lies inside is not certain." in message
     assert "JANE" not in message
 
 
@@ -151,7 +151,7 @@ def test_an_empty_tumour_is_said_to_be_empty(roi_name: str | None, tmp_path: Pat
     code, message = reason(study_of(("GTV-1", []), ("Heart", _drawn())), tmp_path, roi_name=roi_name)
     assert code == "roi_empty"
     assert "'GTV-1' is empty" in message
-    assert "--roi NAME, or with roi_name in the settings; drawn are: 'Heart'." in message
+    assert "--roi NAME (daemon: roi_name in the settings). Drawn are: 'Heart'." in message
 
 
 def test_an_empty_object_does_not_stand_in_the_way_of_another(tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_two_segments_of_one_number_are_refused(tmp_path: Path) -> None:
     _second_segment(study, 1)
     code, message = reason(study, tmp_path)
     assert code == "roi_unreadable"
-    assert "Several segments bear the number 1" in message
+    assert "share the number 1" in message
 
 
 def test_frames_of_a_segment_that_is_not_described_are_refused(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_a_segment_that_lies_elsewhere_is_not_staged(where: str, keyword: str, b
     study = _placed(*(_code(*code) for code in ELSEWHERE[where]), keyword=keyword)
     answer = staged(study, tmp_path, bundle)
     assert answer["reason"]["code"] == "outside_intended_use"
-    assert "the region of interest 'Tumour' is neither lung nor chest but " in answer["reason"]["message"]
+    assert "Anatomic Region of 'Tumour' is neither lung nor chest but " in answer["reason"]["message"]
     assert "99DOE" not in answer["reason"]["message"]
     measured = measure_paths([tmp_path / "in"], bundle.manifest.roi_rule, SPEC, Options())
     assert measured["status"] == "measured"

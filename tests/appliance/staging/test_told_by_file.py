@@ -1,0 +1,107 @@
+"""What a one-shot command tells of a refusal: which files, how many, where, and that nothing was written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydicom.encaps import encapsulate
+from pydicom.uid import generate_uid
+from typer.testing import CliRunner
+
+from lungstage.appliance.cli.main import app
+from lungstage.appliance.contract.errors import Refused
+from lungstage.appliance.dicom.cases import assemble, the_one_case
+from lungstage.appliance.dicom.series import read_volume
+from lungstage.appliance.model.roi_rule import ROI_RULE
+from lungstage.appliance.staging.one_shot import scan
+from lungstage.appliance.staging.pipeline import plan_measurement
+from tests.appliance.dicom.test_bad_input import SPEC, measured
+from tests.support.studies import ROI_SLICES, Study, listing, rtstruct_study, seg_study
+
+
+def _in_fragments(study: Study) -> Study:
+    for dataset in study.slices:
+        dataset.PixelData = encapsulate([dataset.PixelData])
+        dataset["PixelData"].VR = "OB"
+        dataset["PixelData"].is_undefined_length = True
+    return study
+
+
+def test_a_slice_is_named_by_its_file_and_those_like_it_are_counted(tmp_path: Path) -> None:
+    sentence = measured(_in_fragments(rtstruct_study()).write(tmp_path))["reason"]["message"]
+    first, count = f"'{ROI_SLICES[0] + 1:04}'", len(ROI_SLICES)
+    assert sentence.startswith(f"The pixel data of slice {first}, and of {count - 1} more of the {count} slices that ")
+
+
+def test_what_may_come_to_the_ledger_names_no_file(tmp_path: Path) -> None:
+    folder = _in_fragments(rtstruct_study()).write(tmp_path / "Doe^Jane")
+    for path in sorted(folder.iterdir()):
+        path.rename(folder / f"Doe {path.name}")
+    case = the_one_case(assemble(scan([folder]).headers))
+    plan = plan_measurement(case, ROI_RULE, SPEC, settled=True)
+    with pytest.raises(Refused) as refused:
+        read_volume(plan.regions[0][1])
+    assert "Doe" not in refused.value.reason.message
+    assert plan.regions[0][1].images[0].sop_instance_uid in refused.value.reason.message
+    assert "Doe 000" in measured(folder)["reason"]["message"]
+
+
+def test_a_segmentation_is_named_by_its_file(tmp_path: Path) -> None:
+    study = seg_study()
+    study.rois[0].PixelData += bytes(4000)
+    study.rois[0].NumberOfFrames = len(study.rois[0].PerFrameFunctionalGroupsSequence)
+    assert (
+        "The pixel data of SEG '0000' are 4000 bytes too long" in measured(study.write(tmp_path))["reason"]["message"]
+    )
+
+
+def test_files_of_one_name_are_told_by_their_folders(tmp_path: Path) -> None:
+    study, other = rtstruct_study(), rtstruct_study()
+    for dataset in other.slices:
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        dataset.SeriesInstanceUID = f"{study.slices[0].SeriesInstanceUID}.1"
+    roi = study.rois[0]
+    for item in roi.ROIContourSequence[0].ContourSequence:
+        del item.ContourImageSequence
+    series = roi.ReferencedFrameOfReferenceSequence[0].RTReferencedStudySequence[0].RTReferencedSeriesSequence
+    series.append(listing(other.slices[0].SeriesInstanceUID, other.slices))
+    study.write(tmp_path / "a")
+    other.rois.clear()
+    other.write(tmp_path / "b")
+    reason = measured(tmp_path)["reason"]
+    assert reason["code"] == "ambiguous_input"
+    assert "series of 'a/0001' (12 slices of " in reason["message"]
+    assert "to leave a series out is not enough" in reason["message"]
+
+
+@pytest.mark.parametrize(
+    ("gone", "told"),
+    [((5,), "1 of the 4 slices that 'GTV-1' needs is missing, at z = "), ((4, 5), "2 of the 4 slices")],
+)
+def test_missing_slices_are_told_by_number_and_place(gone: tuple[int, ...], told: str, tmp_path: Path) -> None:
+    study = rtstruct_study()
+    places = sorted(float(study.slices[k].ImagePositionPatient[2]) for k in gone)
+    folder = study.write(tmp_path)
+    for k in gone:
+        (folder / f"{k + 1:04}").unlink()
+    sentence = measured(folder)["reason"]["message"]
+    assert told.replace(" 4 ", f" {len(ROI_SLICES)} ") in sentence
+    assert f"at z = {' to '.join(f'{place:g}' for place in places)} mm" in sentence
+
+
+@pytest.mark.parametrize(
+    ("command", "undone"), [("stage", "No report was written."), ("measure", "Nothing was measured.")]
+)
+def test_it_is_said_that_nothing_came_of_it(command: str, undone: str, tmp_path: Path) -> None:
+    study = rtstruct_study()
+    study.rois.clear()
+    folder = study.write(tmp_path / "study")
+    options = {
+        "stage": ["--bundle", "lung1-stage", "--out", str(tmp_path / "out")],
+        "measure": ["--spec", "all"],
+    }[command]
+    done = CliRunner().invoke(app, [command, str(folder), *options])
+    assert done.exit_code == 3
+    assert done.stdout.splitlines()[-1] == (f"{undone} Once that is there, run the command again. Research use only.")
+    assert done.stdout.startswith("held: No region is there for this CT series. Send the RTSTRUCT or SEG ")
