@@ -237,14 +237,14 @@ def _not_in_place_of_others(
     if listed <= here:
         return case.images
     kept = tuple(image for image in case.images if image.sop_instance_uid in listed | named)
-    if not kept and match_by_geometry:
+    if kept:
+        return kept
+    if match_by_geometry:
         return case.images
-    if not kept:
-        raise missing(
-            f"None of the {len(listed)} slices is there that the file of the region of interest lists; other slices "
-            "of the series are."
-        )
-    return kept
+    raise missing(
+        f"None of the {len(listed)} slices is there that the file of the region of interest lists; other slices of the "
+        "series are."
+    )
 
 
 def _prove_frame_of_reference(case: Case, region: Region, stack: Stack, strict: bool) -> tuple[str, ...]:

@@ -140,12 +140,17 @@ def test_slices_of_the_region_itself_are_waited_for_without_end(house: House) ->
     assert job.reason.code is ReasonCode.SLICES_MISSING
 
 
-@pytest.mark.parametrize("by_position", [True, False])
-def test_a_series_that_comes_later_makes_a_report_by_position_doubtful(house: House, by_position: bool) -> None:
+def _deliver_first(house: House, by_position: bool) -> None:
+    """Have the first report made of a region that names its slices, or none of them."""
     put_roi(house.inbox, "1.5.99", "1.5", NEEDED, "1.7", *(["unnamed"] if by_position else []))
     for number in NEEDED:
         put_slice(house.inbox, "1.5", number)
     house.run(5)
+
+
+@pytest.mark.parametrize("by_position", [True, False])
+def test_a_series_that_comes_later_makes_a_report_by_position_doubtful(house: House, by_position: bool) -> None:
+    _deliver_first(house, by_position)
     (first,) = house.ledger.jobs.find()
     assert (first.state, first.reason) == (JobState.DELIVERED, None)
     for number in NEEDED:
@@ -161,10 +166,7 @@ def test_a_series_that_comes_later_makes_a_report_by_position_doubtful(house: Ho
 
 @pytest.mark.parametrize("by_position", [True, False])
 def test_slices_in_the_same_places_make_a_report_by_position_doubtful(house: House, by_position: bool) -> None:
-    put_roi(house.inbox, "1.5.99", "1.5", NEEDED, "1.7", *(["unnamed"] if by_position else []))
-    for number in NEEDED:
-        put_slice(house.inbox, "1.5", number)
-    house.run(5)
+    _deliver_first(house, by_position)
     assert house.states() == ["delivered"]
 
     def refuse() -> None:
