@@ -27,7 +27,9 @@ from tests.conftest import ROOT
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheel")]  # it is built four times
 
 TOPS = ("appliance", "export", "training")
-BUNDLE = {f"lungstage/models/lung1-stage/{path.name}" for path in (ROOT / "models" / "lung1-stage").iterdir()}
+BUNDLE = {f"lungstage/models/lung1-stage/{path.name}" for path in (ROOT / "models" / "lung1-stage").iterdir()} | {
+    "lungstage/models/LICENSE"
+}
 DATA = {
     "lungstage/py.typed",
     "lungstage/appliance/radiomics/_kernels.pyi",
@@ -219,16 +221,15 @@ class TestInstalled:
         assert "(lung1-stage)" in line
 
     def test_what_needs_an_extra_names_it_in_one_line(self, installed: Path, tmp_path: Path) -> None:
-        (tmp_path / "table.csv").write_text("patient_id,stage\n")
+        refused = run(installed / "lungstage-train", "benchmark-selectors", cwd=tmp_path)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        (line,) = refused.stderr.splitlines()
+        assert line.endswith("pip install 'lungstage[training]'")
         phantom.write_study(tmp_path / "study")
-        for extra, command in {
-            "training": ("lungstage-train", "fit", "table.csv", "-o", "run"),
-            "reference": ("lungstage", "measure", "study", "--spec", "all", "--engine", "reference"),
-        }.items():
-            refused = run(installed / command[0], *command[1:], cwd=tmp_path)
-            assert (refused.returncode, refused.stdout) == (2, ""), command
-            (line,) = refused.stderr.splitlines()
-            assert line.endswith(f"pip install 'lungstage[{extra}]'")
+        words = ("measure", "study", "--spec", "all", "--engine", "reference")
+        refused = run(installed / "lungstage", *words, cwd=tmp_path)
+        assert (refused.returncode, refused.stderr) == (3, "")
+        assert "pip install 'lungstage[reference]'" in refused.stdout.splitlines()[-1]
 
     def test_it_can_be_made_a_service(self, installed: Path, tmp_path: Path) -> None:
         """This one lies in /tmp, which a service cannot see."""
