@@ -145,7 +145,8 @@ def test_its_metadata_name_both_licences(wheel: Path) -> None:
 
 
 def test_without_the_bundle_it_is_all_apache(source: Path, wheel: Path, tmp_path: Path) -> None:
-    tree = shutil.copytree(source, tmp_path / "tree")
+    # build/ is what another build left, and would be packed with it.
+    tree = shutil.copytree(source, tmp_path / "tree", ignore=shutil.ignore_patterns("build"))
     shutil.rmtree(tree / "lungstage" / "models")
     free = repaired(build(tree, "wheel", tmp_path / "built"), tmp_path / "wheel")
     assert metadata(free)["License-Expression"] == "Apache-2.0"
