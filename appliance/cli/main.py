@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from lungstage.appliance import __version__
-from lungstage.appliance.cli import history, one_shot
+from lungstage.appliance.cli import history, one_shot, service
 from lungstage.appliance.cli.options import (
     BundleOption,
     ConfigOption,
@@ -26,7 +26,7 @@ from lungstage.appliance.cli.options import (
     TrustedOption,
     state_folder,
 )
-from lungstage.appliance.config.shipped import bundle_folder
+from lungstage.appliance.config.shipped import bundle_folder, shipped_licences
 from lungstage.appliance.contract.errors import ExitStatus, Held, Refused, Unavailable
 from lungstage.appliance.state.job import JobState
 
@@ -43,13 +43,15 @@ app = typer.Typer(
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"lungstage {__version__}")
+        typer.echo(f"Licences: {'; '.join(['Apache-2.0 (code)', *shipped_licences()])}")
         raise typer.Exit
 
 
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print version and licences, and exit."),
     ] = False,
 ) -> None:
     pass
@@ -284,6 +286,8 @@ app.command()(one_shot.demo)
 app.command()(history.replay)
 app.command()(history.show)
 app.add_typer(history.audit, name="audit")
+app.command()(service.install_service)
+app.command()(service.uninstall_service)
 
 
 def _fail(status: ExitStatus, sentence: str) -> NoReturn:

@@ -7,6 +7,7 @@ import hashlib
 import os
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -24,10 +25,19 @@ WALL_FACTOR = 4.0
 _LEAST_LEASE = 600.0  # seconds
 _BESIDE_WORK = 120.0  # seconds that a job may be in hand beyond its request: to start a process, to deliver
 
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What a number of a setting counts."""
+
+    name: str
+
+
 _absolute = AfterValidator(lambda path: Path(os.path.abspath(path)))
 Location = Annotated[Path, _absolute]
 BundleLocation = Annotated[Path, AfterValidator(bundle_folder), _absolute]
-Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False), Unit("seconds")]
+Megabytes = Annotated[int, Unit("MB")]
 
 
 class SettingsError(LungstageError):
@@ -81,7 +91,7 @@ class Settings(BaseModel):
         description="How long a case must rest before slices next to the region that may still come count as missing.",
     )
     report_after_seconds: Seconds = Field(5.0, description="How long a case waits before it is reported as held.")
-    alert_after_seconds: float = Field(
+    alert_after_seconds: Annotated[float, Unit("seconds")] = Field(
         3600.0, gt=0, le=31 * 86400, allow_inf_nan=False,
         description="How long a case waits or is held before the log raises an alert, once.",
     )  # fmt: skip
@@ -100,8 +110,8 @@ class Settings(BaseModel):
         120.0,
         description="Most processor time of reading a file or staging a case; by the clock, four times as much.",
     )
-    work_memory_mb: int = Field(4096, ge=512, description="Memory that one process at work may take, in MB.")
-    min_free_mb: int = Field(
+    work_memory_mb: Megabytes = Field(4096, ge=512, description="Memory that one process at work may take, in MB.")
+    min_free_mb: Megabytes = Field(
         500,
         ge=0,
         description="Free space of the outbox's and the state folder's disk below which the log warns, in MB.",
@@ -116,7 +126,7 @@ class Settings(BaseModel):
     retry_seconds: Seconds = Field(0.5, description="First pause after a disk or folder was unavailable; then doubled.")
     retry_max_seconds: Seconds = Field(60.0, description="Longest such pause.")
     heartbeat_seconds: Seconds = Field(2.0, description="How often the daemon gives a sign of life.")
-    canary_seconds: Seconds | None = Field(
+    canary_seconds: Annotated[Seconds | None, Unit("seconds")] = Field(
         None, description="How often a synthetic study is sent through every step, never to the outbox; none: never."
     )
     canary_patience_seconds: Seconds = Field(120.0, description="How long a canary may take before an alarm is raised.")

@@ -120,10 +120,10 @@ def resample(volume: hd.Volume, mask: Mask, box: Box, settings: Mapping[str, Any
 
     Notes
     -----
-    Nearest-neighbour and linear interpolation on a volume whose axes are the patient's (either way round) are done
-    here, for the region's voxels only; they equal ITK's to the last bit. Anything else goes through PyRadiomics'
-    ``imageoperations.resampleImage`` on the whole reference volume: a B-spline's coefficients depend on all of it.
-    The pixel type stays that of the image, as PyRadiomics has it; ITK cuts integer HU towards zero.
+    A volume whose axes are the patient's (either way round) is interpolated here, for the region's voxels only; the
+    values equal ITK's to the last bit. An oblique one, or one of another pixel type than int16 and float64, ITK
+    interpolates itself. The pixel type stays that of the image, as PyRadiomics has it: ITK cuts integer HU towards
+    zero.
 
     Raises
     ------
@@ -146,22 +146,54 @@ def resample(volume: hd.Volume, mask: Mask, box: Box, settings: Mapping[str, Any
             f"There are only {fewest} voxels along an axis; a B-spline needs {_FEWEST_KNOTS} to be repeatable. "
             "Send more slices of the series; if it has no more, it cannot be measured.",
         )
+    size = np.array(mask.shape[::-1])
+    target = _Target.around(first, extent, size, old, new, settings.get("padDistance", 5))
     aligned = np.array_equal(np.abs(volume.direction[:, ::-1]), np.eye(3))
-    linear_type = volume.array.dtype in (np.int16, np.float64)
-    if interpolator == "sitkBSpline" or not aligned or not linear_type:
-        return _resample_all(volume, mask, settings)
-    places = _places(volume, first, extent, old, new, settings.get("padDistance", 5))
+    if not aligned or volume.array.dtype not in (np.int16, np.float64):
+        return _resample_by_itk(volume, mask, target, interpolator)
+    places = _places(volume, target)
     nearest = [np.floor(place + 0.5).astype(np.int64) for place in places]
-    inside = [(index >= 0) & (index < n) for index, n in zip(nearest, mask.shape[::-1], strict=True)]
+    inside = [(index >= 0) & (index < n) for index, n in zip(nearest, size, strict=True)]
     places = [place[kept] for place, kept in zip(places, inside, strict=True)]
     x, y, z = (index[kept] for index, kept in zip(nearest, inside, strict=True))
     label = _pick(mask, z, y, x)
     if interpolator == "sitkNearestNeighbor":
         image = _pick(volume.array, z, y, x)
     else:
+        interpolate = _kernels.resample_bspline if interpolator == "sitkBSpline" else _kernels.resample_linear
         image = np.zeros(label.shape, dtype=volume.array.dtype)
-        _kernels.resample_linear(np.ascontiguousarray(volume.array), places[2], places[1], places[0], label, image)
+        interpolate(np.ascontiguousarray(volume.array), places[2], places[1], places[0], label, image)
     return MeasurableRoi(image, label, (float(new[2]), float(new[1]), float(new[0])))
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """The grid to resample to, around a region; (x, y, z), as SimpleITK has it.
+
+    Attributes
+    ----------
+    spacing
+        In mm.
+    origin
+        Continuous voxel index of its first voxel in the volume.
+    size
+        In voxels.
+    """
+
+    spacing: Floats
+    origin: Floats
+    size: Ints
+
+    @classmethod
+    def around(cls, first: Ints, extent: Ints, size: Ints, old: Floats, new: Floats, pad: float) -> _Target:
+        """Lay the grid; it begins where the first voxel of the volume does (PyRadiomics ``resampleImage``).
+
+        Its operations are in that order, so that ties between voxels fall as they do there.
+        """
+        ratio = old / new
+        lower = np.maximum(np.floor((first - 0.5) * ratio - pad), 0)
+        upper = np.minimum(np.ceil((first + extent - 0.5) * ratio + pad), np.ceil(size * ratio) - 1)
+        return cls(new, 0.5 * (new - old) / old + lower / ratio, (upper - lower + 1).astype(np.int64))
 
 
 def _pick(array: npt.NDArray[Any], z: Ints, y: Ints, x: Ints) -> npt.NDArray[Any]:
@@ -174,38 +206,42 @@ def _pick(array: npt.NDArray[Any], z: Ints, y: Ints, x: Ints) -> npt.NDArray[Any
     return picked
 
 
-def _places(volume: hd.Volume, first: Ints, extent: Ints, old: Floats, new: Floats, pad: float) -> list[Floats]:
-    """Continuous voxel indices (x, y, z) of the new grid's planes along each axis, as ITK computes them.
+def _places(volume: hd.Volume, target: _Target) -> list[Floats]:
+    """Continuous voxel indices (x, y, z) of the grid's planes along each axis, as ITK computes them.
 
-    The new grid begins where the first voxel of the volume does (PyRadiomics ``imageoperations.resampleImage``), and
     ITK goes from index to point to index, in this order of operations. On axes that are the patient's the three
     coordinates do not mix. Along a scan line ITK interpolates between its two ends.
     """
-    size = np.array(volume.spatial_shape[::-1])
-    ratio = old / new
-    lower = np.maximum(np.floor((first - 0.5) * ratio - pad), 0)
-    upper = np.minimum(np.ceil((first + extent - 0.5) * ratio + pad), np.ceil(size * ratio) - 1)
     sign = np.array([float(v) for v in np.diag(volume.direction[:, ::-1])])
+    step = sign * np.array([float(v) for v in volume.spacing[::-1]])
     origin = np.array([float(v) for v in volume.position])
-    start = sign * old * (0.5 * (new - old) / old + lower / ratio) + origin
+    start = step * target.origin + origin
     places = []
     for axis in range(3):
-        count = int(upper[axis] - lower[axis] + 1)
+        count = int(target.size[axis])
         ends = np.array([0, count]) if axis == 0 else np.arange(count)
-        points = start[axis] + sign[axis] * new[axis] * ends
-        places.append((points - origin[axis]) * (1 / (sign[axis] * old[axis])))
-    count = int(upper[0] - lower[0] + 1)
+        points = start[axis] + sign[axis] * target.spacing[axis] * ends
+        places.append((points - origin[axis]) * (1 / step[axis]))
+    count = int(target.size[0])
     places[0] = places[0][0] + np.arange(count) / count * (places[0][1] - places[0][0])
     return places
 
 
-def _resample_all(volume: hd.Volume, mask: Mask, settings: Mapping[str, Any]) -> MeasurableRoi:
+def _resample_by_itk(volume: hd.Volume, mask: Mask, target: _Target, interpolator: str) -> MeasurableRoi:
     import SimpleITK as sitk
-    from radiomics import imageoperations
 
-    image, label = imageoperations.resampleImage(*to_images(volume, mask), **settings)
-    x, y, z = image.GetSpacing()
-    return MeasurableRoi(sitk.GetArrayFromImage(image), sitk.GetArrayFromImage(label) == 1, (z, y, x))
+    image, label = to_images(volume, mask)
+    resampling = sitk.ResampleImageFilter()
+    resampling.SetOutputSpacing(target.spacing.tolist())
+    resampling.SetOutputDirection(image.GetDirection())
+    resampling.SetOutputOrigin(image.TransformContinuousIndexToPhysicalPoint(target.origin.tolist()))
+    resampling.SetSize(target.size.tolist())
+    resampling.SetInterpolator(getattr(sitk, interpolator))
+    hu = sitk.GetArrayFromImage(resampling.Execute(image))
+    resampling.SetInterpolator(sitk.sitkNearestNeighbor)
+    inside = sitk.GetArrayFromImage(resampling.Execute(label)) == 1
+    x, y, z = target.spacing.tolist()
+    return MeasurableRoi(hu, inside, (z, y, x))
 
 
 def save(volume: hd.Volume, mask: Mask, folder: Path) -> tuple[Path, Path]:
