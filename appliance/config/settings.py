@@ -116,7 +116,7 @@ class Settings(BaseModel):
         ge=0,
         description="Free space of the outbox's and the state folder's disk below which the log warns, in MB.",
     )
-    lease_seconds: float = Field(
+    lease_seconds: Annotated[float, Unit("seconds")] = Field(
         default_factory=lambda data: max(_LEAST_LEASE, WALL_FACTOR * data.get("work_seconds", 0.0) + _BESIDE_WORK),
         gt=0, le=7 * 86400, allow_inf_nan=False,
         description="How long a job may be in hand before health fails; "
