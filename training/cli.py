@@ -85,7 +85,7 @@ def measure(
         typer.Option(metavar="tcp://HOST:PORT", help="Measure on the Dask cluster that is there already instead."),
     ] = None,
     match_by_geometry: Annotated[
-        bool, typer.Option("--match-by-geometry", help="Go by position where image references resolve to nothing.")
+        bool, typer.Option("--match-by-geometry", help="Go by position, and not by the images that ROIs name.")
     ] = False,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Measure all anew: forget the journal of earlier runs beside the table.")
