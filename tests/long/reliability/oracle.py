@@ -435,7 +435,8 @@ def facts(contents: Sequence[bytes], name: str) -> Facts:
         raise Contradiction("there are no slices, or no region")
     named = {uid for sop_class, dataset, _ in objects for uid in _named(sop_class, dataset, name)}
     series = _drawn_on(slices, named, [dataset for _, dataset, _ in objects])
-    stack = _Stack([one for one in slices if one.series == series])
+    of_series = [one for one in slices if one.series == series]
+    stack = _Stack(_vouched_for(of_series, named, objects))
     drawn = []
     for sop_class, dataset, content in objects:
         planes = (
@@ -482,13 +483,45 @@ def _drawn_on(slices: Sequence[Slice], named: set[str], objects: Sequence[Datase
     if not others:
         return first
     by_name = {one.series for one in slices if one.uid.partition(" ")[0] in known}
-    listed = {item.uid(0x0020000E) for dataset in objects for item in _lists(dataset)}
+    listed = {item.text(0x0020000E) for dataset in objects for item in _lists(dataset)}
     for told in (by_name, listed & {one.series for one in slices}):
         if len(told) == 1:
             return told.pop()
     if by_name or listed or others[0][1] == count:
         raise Untold("nothing says on which series the region was drawn")
     return first
+
+
+def _vouched_for(
+    slices: Sequence[Slice], named: set[str], objects: Sequence[tuple[str, Dataset, bytes]]
+) -> Sequence[Slice]:
+    """Leave out slices that a region's file does not list, while some that it lists are missing (conformance.md)."""
+    here = {one.uid.partition(" ")[0] for one in slices}
+    for sop_class, dataset, _ in objects:
+        listed: set[str] = set()
+        for item in _lists(dataset):
+            images = (*item.items(0x30060016), *item.items(0x0008114A))
+            instances = {image.text(0x00081155) for image in images}  # also what is no UID: it names something else
+            if item.text(0x0020000E) == slices[0].series or instances & here:
+                listed |= instances
+        if listed <= here or listed <= {uid.partition(" ")[0] for uid in _every_name(sop_class, dataset)}:
+            continue
+        if len(objects) > 1:
+            raise Untold("one of several regions lists slices that are missing")
+        known = listed | {uid.partition(" ")[0] for uid in named}
+        return [one for one in slices if one.uid.partition(" ")[0] in known] or slices
+    return slices
+
+
+def _every_name(sop_class: str, dataset: Dataset) -> Iterator[str]:
+    """Instances that any contour or frame of a file names."""
+    if sop_class != _RTSTRUCT:
+        yield from _named(sop_class, dataset, "")
+        return
+    for item in dataset.items(0x30060039):
+        for contour in item.items(0x30060040):
+            for image in contour.items(0x30060016):
+                yield image.text(0x00081155)
 
 
 def _lists(dataset: Dataset) -> Iterator[Dataset]:
