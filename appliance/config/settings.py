@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from lungstage.appliance.contract.documents import DocumentOptions, Format, Language, formats_of
 from lungstage.appliance.contract.errors import LungstageError
 
 ENVIRONMENT_PREFIX = "LUNGSTAGE_"
@@ -31,6 +32,12 @@ def _listed(value: Any) -> Any:
     if isinstance(names, (list, tuple)) and "" in names:
         raise ValueError("the name of a file is empty")
     return names
+
+
+def _formats(value: Any) -> Any:
+    """Part what environment and command line have in one text, and put the formats in order."""
+    names = value.split(",") if isinstance(value, str) else value
+    return formats_of(names) if isinstance(names, (list, tuple)) else names
 
 
 class Settings(BaseModel):
@@ -67,6 +74,11 @@ class Settings(BaseModel):
     engine: Literal["compiled", "reference"] = Field(
         "compiled", description="What computes the features: compiled, or reference (PyRadiomics itself, slower)."
     )
+    formats: Annotated[tuple[Format, ...], BeforeValidator(_formats)] = Field(
+        ("sr", "pdf"),
+        description="Documents of an answer: sr (always), pdf, sc (pictures of the page), html.",
+    )
+    language: Language = Field("en", description="Language of the page: en, de or fr; codes and SR stay as they are.")
     settle_seconds: Seconds = Field(0.2, description="How long a file must rest before it is read.")
     case_settle_seconds: Seconds = Field(2.0, description="How long a case must rest before an end counts as an end.")
     missing_neighbour_wait: Seconds = Field(
@@ -129,10 +141,23 @@ class Settings(BaseModel):
                 raise ValueError(f"{inner} must not lie in {outer}")
         return self
 
+    @property
+    def documents(self) -> DocumentOptions:
+        """Which documents an answer is given in."""
+        return DocumentOptions(self.formats, self.language)
+
     def for_audit(self) -> dict[str, Any]:
         """Return the digest of all settings, and those that an answer depends on in plain."""
         digest = hashlib.sha256(self.model_dump_json().encode()).hexdigest()
-        answering = {"roi_name", "match_by_geometry", "strict_frame_of_reference", "prevalence", "engine"}
+        answering = {
+            "roi_name",
+            "match_by_geometry",
+            "strict_frame_of_reference",
+            "prevalence",
+            "engine",
+            "formats",
+            "language",
+        }
         return {"settings_sha256": digest, "settings": self.model_dump(mode="json", include=answering)}
 
 

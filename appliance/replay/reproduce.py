@@ -18,7 +18,6 @@ from lungstage.appliance.model.bundle import Bundle
 from lungstage.appliance.replay import differences
 from lungstage.appliance.replay.differences import Change, changed
 from lungstage.appliance.replay.originals import Witness, needed, of_inputs
-from lungstage.appliance.report import outbox
 from lungstage.appliance.report.context import label
 from lungstage.appliance.report.outbox import Document
 from lungstage.appliance.report.readback import Account, Report, read_back
@@ -107,7 +106,7 @@ def _stage(then: Account, case: Case, bundle: Bundle) -> tuple[Document, ...]:
     site = Site(then.prevalence, {case.study_instance_uid: then.covariates})
     plan = _plan(then, case, bundle)
     staged = pipeline.stage(plan, bundle, created=then.created, site=site, predecessor=then.predecessor)
-    return tuple(outbox.encode(document) for document in staged.documents)
+    return staged.documents
 
 
 def _plan(then: Account, case: Case, bundle: Bundle) -> pipeline.Plan:

@@ -29,10 +29,13 @@ _ALWAYS = (
     "PatientID", "PatientBirthDate", "PatientSex",
     "StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName",
 )  # fmt: skip
-_WHERE_PRESENT = (
+_OF_PATIENT_AND_STUDY = (
     "IssuerOfPatientID", "PatientAge", "PatientSize", "PatientWeight", "StudyDescription",
     "ClinicalTrialSponsorName", "ClinicalTrialProtocolID", "ClinicalTrialProtocolName", "ClinicalTrialSiteID",
     "ClinicalTrialSiteName", "ClinicalTrialSubjectID", "ClinicalTrialSubjectReadingID", "ClinicalTrialTimePointID",
+)  # fmt: skip
+_WHERE_PRESENT = (
+    *_OF_PATIENT_AND_STUDY,
     "Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions", "StationName",
     "InstitutionName",
 )  # fmt: skip
@@ -83,6 +86,17 @@ def source_headers(context: ReportContext) -> list[Dataset]:
 def copied_header(source: Dataset) -> Dataset:
     """Everything that a derived object takes over from a source."""
     return _header(source, (*_ALWAYS, *_WHERE_PRESENT, *_OF_EACH_SLICE, *_ADDED_LAST))
+
+
+def patient_and_study(source: Dataset) -> Dataset:
+    """Copy what every object of a study says of patient and study; the name is left to :func:`settle`."""
+    header = _header(source, (*_ALWAYS, *_OF_PATIENT_AND_STUDY, "StudyInstanceUID"))
+    for keyword in ("PatientName", *_ALWAYS):
+        if keyword not in header:
+            setattr(header, keyword, None)
+    if header.PatientSex not in ("M", "F", "O"):
+        header.PatientSex = None
+    return header
 
 
 def warnings_of_text(source: Dataset) -> tuple[str, ...]:

@@ -22,13 +22,14 @@ from pathlib import Path
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, EncapsulatedPDFStorage, SecondaryCaptureImageStorage
 
 from lungstage.appliance.contract.plain import Content
 
-_TEMPORARY = re.compile(r"\.[A-Z]{2,16}-[0-9.]{1,64}\.dcm(\.[0-9a-f]{16})?\.part")
+_TEMPORARY = re.compile(r"\.[A-Z]{2,16}-[0-9.]{1,64}\.(dcm|html)(\.[0-9a-f]{16})?\.part")
 _REPORT_BYTES = 2**24  # far more than any report of ours
 _NAME = re.compile(r"[A-Z]{2,16}-[0-9.]{1,64}\.dcm")
+_KINDS = {EncapsulatedPDFStorage: "PDF", SecondaryCaptureImageStorage: "SC"}  # whose Modality says less
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Document:
     Attributes
     ----------
     name
-        ``<Modality>-<SOPInstanceUID>.dcm``.
+        ``<KIND>-<SOPInstanceUID>.dcm``: SR, SEG, PDF or SC; ``HTML-<UID>.html``.
     sop_instance_uid, series_instance_uid
         Its own, and its series'.
     content
@@ -49,6 +50,11 @@ class Document:
     sop_instance_uid: str
     series_instance_uid: str
     content: Content
+
+    @property
+    def kind(self) -> str:
+        """What its name begins with, in small letters: ``sr``, ``seg``, ``pdf``, ``sc``, ``html``."""
+        return self.name.partition("-")[0].lower()
 
     @property
     def sha256(self) -> str:
@@ -68,7 +74,7 @@ def encode(dataset: Dataset) -> Document:
     ValueError
         When its Modality or SOP Instance UID cannot stand in a file name.
     """
-    name = f"{dataset.Modality}-{dataset.SOPInstanceUID}.dcm"
+    name = f"{_KINDS.get(dataset.SOPClassUID, dataset.Modality)}-{dataset.SOPInstanceUID}.dcm"
     if not _NAME.fullmatch(name):
         raise ValueError("a document's Modality or SOP Instance UID cannot stand in a file name")
     buffer = io.BytesIO()

@@ -7,21 +7,28 @@ import re
 from datetime import datetime
 
 import numpy as np
-from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from lungstage.appliance import __version__
 from lungstage.appliance.contract.case import KnownCovariates, Predecessor
+from lungstage.appliance.contract.documents import DocumentOptions
 from lungstage.appliance.contract.spec import StagingResult
 from lungstage.appliance.dicom.coded import SNOMED_RT, Coded, in_snomed_ct
 from lungstage.appliance.dicom.region import Region
 from lungstage.appliance.model.bundle import Bundle
+from lungstage.appliance.model.inference import corrected
+from lungstage.appliance.model.manifest import QUANTILES
+from lungstage.appliance.report import outbox
 from lungstage.appliance.report import structured_report as report
 from lungstage.appliance.report.context import label
 from lungstage.appliance.report.headers import copied_header, source_headers
+from lungstage.appliance.report.outbox import Document
+from lungstage.appliance.report.page_documents import page_documents
+from lungstage.appliance.report.result_page import Cohort, PageContext
 from lungstage.appliance.staging.measure import Measurement
 
+_USUAL = DocumentOptions()
 _CODE = re.compile(r"[!-\[\]-~]{1,64}")
 _SCHEME = re.compile(r"[A-Z0-9_.-]{1,16}", re.IGNORECASE)
 
@@ -108,7 +115,8 @@ def build_documents(
     covariates: KnownCovariates,
     predecessor: Predecessor | None = None,
     others: tuple[tuple[int, str], ...] = (),
-) -> tuple[Dataset, ...]:
+    options: DocumentOptions = _USUAL,
+) -> tuple[Document, ...]:
     """Build the documents of one answer, in order of delivery.
 
     Parameters
@@ -125,11 +133,14 @@ def build_documents(
         The report that this one follows, if any.
     others
         (ROI or Segment Number, name) of what else may be a tumour beside the region.
+    options
+        Which documents are wanted, and in which language.
 
     Returns
     -------
-    tuple of Dataset
-        The SR; before it, where the region came from an RTSTRUCT, the SEG that the SR refers to.
+    tuple of Document
+        The SR, last; before it, where the region came from an RTSTRUCT, the SEG that the SR refers to, and the page in
+        the formats that are wanted.
     """
     source = measurement.region.source
     reference = None
@@ -173,8 +184,34 @@ def build_documents(
         others=others,
     )
     headers = source_headers(context)
+    page = _page(context, measurement, bundle, options) if options.has_page else ()
     if reference is not None:
-        return (report.build_report(context, reference, headers),)
+        return (*page, outbox.encode(report.build_report(context, reference, headers)))
     segmentation = report.build_segmentation(context, headers)
     reference = report.SegmentReference(segmentation.SOPClassUID, segmentation.SOPInstanceUID, 1)
-    return segmentation, report.build_report(context, reference, headers)
+    written = outbox.encode(segmentation)
+    return (written, *page, outbox.encode(report.build_report(context, reference, headers)))
+
+
+def _page(
+    context: report.ReportContext, measurement: Measurement, bundle: Bundle, options: DocumentOptions
+) -> tuple[Document, ...]:
+    """Make the page once, and write it in each format that is wanted."""
+    volume = measurement.voxels.volume
+    made = PageContext(context, _cohort(bundle, context.result), volume.array, volume.affine)
+    return page_documents(made, options)
+
+
+def _cohort(bundle: Bundle, result: StagingResult) -> Cohort:
+    manifest = bundle.manifest
+    decision, training = manifest.decision, manifest.provenance.prevalence_advanced
+    edges = sorted((1.0 - decision.early_min_probability, decision.advanced_min_probability))
+    if result.prevalence is not None:
+        edges = [corrected(edge, training, result.prevalence) for edge in edges]
+    return Cohort(
+        shares=tuple(map(float, QUANTILES)),
+        quantiles={
+            entry.name: tuple(entry.training_quantiles[share] for share in QUANTILES) for entry in manifest.features
+        },
+        open_between=(edges[0], edges[1]),
+    )

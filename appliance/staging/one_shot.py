@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lungstage.appliance.config.text import printable
+from lungstage.appliance.contract.documents import DocumentOptions
 from lungstage.appliance.contract.errors import Held, ReasonCode, Refused, Unavailable
 from lungstage.appliance.contract.spec import ExtractionSpec
 from lungstage.appliance.dicom.cases import Case, assemble, the_one_case
@@ -40,12 +41,15 @@ class Options:
         A folder to write the reference volume and its mask to.
     site
         What the site knows of prevalence and covariates.
+    documents
+        Which are wanted, and in which language.
     """
 
     roi_name: str | None = None
     match_by_geometry: bool = False
     save_volume: Path | None = None
     site: Site = field(default_factory=Site)
+    documents: DocumentOptions = field(default_factory=DocumentOptions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,16 +197,27 @@ def stage_paths(paths: Sequence[Path], bundle: Bundle, out: Path | None, options
             )
         now = datetime.now().astimezone().replace(microsecond=0)
         staged = pipeline.stage(
-            plan, bundle, created=now, site=options.site, watch=watch, save_volume=options.save_volume
+            plan,
+            bundle,
+            created=now,
+            site=options.site,
+            watch=watch,
+            save_volume=options.save_volume,
+            documents=options.documents if out is not None else DocumentOptions(("sr",)),
         )
-        sr = None
+        delivered: dict[str, str] = {}
         if out is not None:
             with watch.step("report"):
                 out.mkdir(parents=True, exist_ok=True)
-                sr = str(outbox.deliver([outbox.encode(document) for document in staged.documents], out)[-1])
+                for document, path in zip(staged.documents, outbox.deliver(staged.documents, out), strict=True):
+                    delivered.setdefault(document.kind, str(path))
         unused = bool(options.site.covariates) and not bundle.manifest.covariates
         told = ["The model takes no covariates; their table was not used."] if unused else []
-        return staged.outcome | {"sr": sr, "warnings": staged.outcome["warnings"] + told}
+        return staged.outcome | {
+            "sr": delivered.get("sr"),
+            "documents": delivered or None,
+            "warnings": staged.outcome["warnings"] + told,
+        }
 
     return _run(paths, answer, bundle.manifest.roi_rule, options, watch)
 

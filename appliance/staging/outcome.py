@@ -57,6 +57,7 @@ def outcome(
         else {"distance": result.domain.distance, "outside": list(result.domain.outside)},
         "roi": None if measurement is None else _roi_facts(measurement, others),
         "sr": None,
+        "documents": None,
         "warnings": list(warnings),
         "seconds": {step: timing.get(step) for step in STEPS},
     }

@@ -18,6 +18,7 @@ from typing_extensions import TypedDict
 
 from lungstage.appliance.config import logs
 from lungstage.appliance.contract.case import Predecessor
+from lungstage.appliance.contract.documents import DocumentOptions
 from lungstage.appliance.contract.errors import DefectError, Held, ReasonCode, Refused, Unavailable
 from lungstage.appliance.contract.plain import Content, FilePath, Form
 from lungstage.appliance.contract.spec import Engine
@@ -34,7 +35,7 @@ AnswerT = TypeVar("AnswerT")
 
 _LONGEST = 100_000  # characters; no element of a file that a text quotes has more than 65,534
 _UID = "[0-9.]{1,64}"
-_DOCUMENT = re.compile(rf"(SR|SEG)-({_UID})\.dcm")
+_DOCUMENT = re.compile(rf"(?:(?:SR|SEG|PDF|SC)-({_UID})\.dcm|HTML-({_UID})\.html)")
 
 Text = Annotated[str, Field(max_length=_LONGEST)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -49,8 +50,8 @@ def _proven(documents: tuple[Document, ...]) -> tuple[Document, ...]:
         found = _DOCUMENT.fullmatch(document.name)
         if (
             found is None
-            or found[2] != document.sop_instance_uid
-            or not re.fullmatch(_UID, document.series_instance_uid)
+            or (found[1] or found[2]) != document.sop_instance_uid
+            or not re.fullmatch(_UID, document.series_instance_uid or "0" * (found[2] is not None))
         ):
             raise ValueError("a document does not bear its own name")
     names = [document.name for document in documents]
@@ -95,6 +96,7 @@ class Outcome(TypedDict):
     domain: _Domain
     roi: _Roi
     sr: None
+    documents: None
     warnings: list[Text]
     seconds: dict[Text, Finite | None]
 
@@ -251,12 +253,15 @@ class Setting(Request[Confinement]):
         The one folder that the process may write to.
     identity_key
         Of the hashes of a patient's identity (:mod:`dicom.identity`).
+    documents
+        Which documents an answer is given in.
     """
 
     files: Mapping[str, Content]
     engine: Engine
     scratch: FilePath
     identity_key: Content = b""
+    documents: DocumentOptions = field(default_factory=DocumentOptions)
 
     _answers = Form(Confinement)
 

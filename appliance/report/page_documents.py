@@ -1,0 +1,47 @@
+"""The result page in every format that is wanted, as documents for the outbox: made once, drawn once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lungstage.appliance.contract.documents import DocumentOptions
+from lungstage.appliance.report.context import derive_uid
+from lungstage.appliance.report.drawing import picture_of
+from lungstage.appliance.report.outbox import Document, encode
+from lungstage.appliance.report.page_html import page_html
+from lungstage.appliance.report.page_objects import encapsulated_pdf, secondary_captures
+from lungstage.appliance.report.page_pdf import key_slice_pdf, page_pdf
+from lungstage.appliance.report.result_page import PageContext, ResultPage, result_page
+
+
+def page_documents(context: PageContext, options: DocumentOptions) -> tuple[Document, ...]:
+    """Make the page, and write it in each format that is wanted.
+
+    Parameters
+    ----------
+    context
+        What the page is made of.
+    options
+        Formats and language.
+
+    Returns
+    -------
+    tuple of Document
+        Encapsulated PDF, Secondary Captures of page and key slice, HTML, as far as they are wanted, in this order.
+    """
+    return tuple(_documents(context, result_page(context, options.language), options))
+
+
+def _documents(context: PageContext, page: ResultPage, options: DocumentOptions) -> Iterator[Document]:
+    report, formats = context.report, options.formats
+    if "pdf" in formats or "sc" in formats:
+        drawing = page_pdf(page)
+        if "pdf" in formats:
+            yield encode(encapsulated_pdf(report, drawing, page.title, page.language))
+        if "sc" in formats:
+            pictures = [picture_of(drawing.pdf), picture_of(key_slice_pdf(page).pdf)]
+            for dataset in secondary_captures(report, pictures, drawing, page.language):
+                yield encode(dataset)
+    if "html" in formats:
+        uid = derive_uid(report.identity, "html" if page.language == "en" else f"html-{page.language}")
+        yield Document(f"HTML-{uid}.html", str(uid), "", page_html(page).encode("utf-8"))
