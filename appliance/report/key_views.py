@@ -140,7 +140,7 @@ def key_views(hu: Voxels, affine: npt.NDArray[np.float64], mask: npt.NDArray[np.
         down, right = (axis for axis in range(3) if axis != across)
         axes = ((centre[down], steps[down]), (centre[right], steps[right]))
         sampled = _sample(hu.take(chosen[across], axis=across), axes, side)
-        drawn = _outlines(mask.take(chosen[across], axis=across), axes, side)
+        drawn = _outlines(np.asarray(mask.take(chosen[across], axis=across)), axes, side)
         return KeyView(plane, tuple(window.apply(sampled) for window in windows), drawn, letters)
 
     views = (

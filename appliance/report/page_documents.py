@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from lungstage.appliance.contract.documents import DocumentOptions
+from lungstage.appliance.contract.documents import DocumentOptions, Format, Language
 from lungstage.appliance.report.context import derive_uid
 from lungstage.appliance.report.drawing import picture_of
 from lungstage.appliance.report.outbox import Document, encode
 from lungstage.appliance.report.page_html import page_html
-from lungstage.appliance.report.page_objects import encapsulated_pdf, secondary_captures
+from lungstage.appliance.report.page_objects import encapsulated_pdf, page_uid, secondary_captures
 from lungstage.appliance.report.page_pdf import key_slice_pdf, page_pdf
 from lungstage.appliance.report.result_page import PageContext, ResultPage, result_page
 
@@ -32,6 +32,23 @@ def page_documents(context: PageContext, options: DocumentOptions) -> tuple[Docu
     return tuple(_documents(context, result_page(context, options.language), options))
 
 
+def page_names(report: str, language: Language) -> Mapping[Format, str]:
+    """Names under which the page of a structured report lies beside it, by format; of several pictures, the first.
+
+    Parameters
+    ----------
+    report
+        SOP Instance UID of the structured report.
+    language
+        Of the page.
+    """
+    return {
+        "pdf": f"PDF-{page_uid(report, 'pdf', language)}.dcm",
+        "sc": f"SC-{page_uid(report, 'sc', language)}.dcm",
+        "html": f"HTML-{page_uid(report, 'html', language)}.html",
+    }
+
+
 def _documents(context: PageContext, page: ResultPage, options: DocumentOptions) -> Iterator[Document]:
     report, formats = context.report, options.formats
     if "pdf" in formats or "sc" in formats:
@@ -43,5 +60,5 @@ def _documents(context: PageContext, page: ResultPage, options: DocumentOptions)
             for dataset in secondary_captures(report, pictures, drawing, page.language):
                 yield encode(dataset)
     if "html" in formats:
-        uid = derive_uid(report.identity, "html" if page.language == "en" else f"html-{page.language}")
+        uid = page_uid(derive_uid(report.identity, "sr"), "html", page.language)
         yield Document(f"HTML-{uid}.html", str(uid), "", page_html(page).encode("utf-8"))

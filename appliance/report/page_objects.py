@@ -1,17 +1,18 @@
 """The result page as DICOM: Encapsulated PDF, and Secondary Captures for a PACS that shows nothing else.
 
-Both stand in the CT's study, each kind in a series of its own, under UIDs that follow from what the structured report's
-follow from (:func:`report.context.derive_uid`), and name the instances that the page was made from.
+Both stand in the CT's study, each kind in a series of its own, under UIDs that follow from the structured report's, and
+name the instances that the page was made from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
-from typing import Final
+from pathlib import Path
+from typing import BinaryIO, Final
 
 from highdicom.base_content import ContributingEquipment
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
@@ -39,6 +40,23 @@ from lungstage.appliance.report.headers import (
 
 _SERIES: Final = {EncapsulatedPDFStorage: 9003, SecondaryCaptureImageStorage: 9004}
 _TITLE: Final = codes.DCM.ImagingMeasurementReport
+
+
+def page_uid(report: str, role: str, language: Language, number: int = 1) -> UID:
+    """UID of a page that was made with a structured report: it follows from the report's own, and so can be found.
+
+    Parameters
+    ----------
+    report
+        SOP Instance UID of the structured report.
+    role
+        ``"pdf"``, ``"sc"`` or ``"html"``.
+    language
+        That the page is in.
+    number
+        Of several objects of one role, from 1.
+    """
+    return derive_uid(report, f"{role}-{language}-{number}")
 
 
 def encapsulated_pdf(context: ReportContext, drawing: Drawing, title: str, language: Language) -> Dataset:
@@ -127,11 +145,13 @@ def _object(
 ) -> Dataset:
     """Everything that both kinds have in common."""
     dataset = patient_and_study(context.sources[0])
-    kind = role if language == "en" else f"{role}-{language}"
+    report = derive_uid(context.identity, "sr")
     dataset.SpecificCharacterSet = CHARACTER_SET
     dataset.SOPClassUID = sop_class_uid
-    dataset.SOPInstanceUID = derive_uid(context.identity, kind if number == 1 else f"{kind}-{number}")
-    dataset.SeriesInstanceUID = derive_uid(context.identity, f"{kind}-series")
+    dataset.SOPInstanceUID = page_uid(report, role, language, number)
+    dataset.SeriesInstanceUID = derive_uid(
+        dataset.SOPInstanceUID if number == 1 else page_uid(report, role, language), "series"
+    )
     dataset.SeriesNumber, dataset.InstanceNumber = _SERIES[sop_class_uid], number
     dataset.SeriesDescription = f"lungstage predicted {context.words.kind} (research use only)"
     dataset.SeriesDate = dataset.ContentDate = DA(context.created.date())
@@ -158,6 +178,21 @@ def _drawn_by(context: ReportContext, made_with: Sequence[str]) -> ContributingE
         contribution_datetime=context.created,
         contribution_description="Drawing library and fonts of the page",
     )
+
+
+def drawn_with(source: Path | BinaryIO) -> Mapping[str, str]:
+    """Read what a page was drawn with: library or font, and its version or hash; nothing where that cannot be read."""
+    try:
+        dataset = dcmread(source, specific_tags=["ContributingEquipmentSequence"])
+        (item,) = (
+            item
+            for item in dataset.ContributingEquipmentSequence
+            if item.get("ManufacturerModelName") == f"{MODEL_NAME} page"
+        )
+        texts = item.SoftwareVersions
+        return dict(text.rsplit(" ", 1) for text in ([texts] if isinstance(texts, str) else texts))
+    except Exception:  # it is not there, or hostile bytes: whatever the parser raises, nothing is known
+        return {}
 
 
 def _evidence(context: ReportContext) -> Iterable[Dataset]:

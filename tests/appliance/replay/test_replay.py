@@ -353,7 +353,7 @@ def test_a_report_that_follows_another_names_it_again(
     staged = pipeline.stage(plan, bundle, created=datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC), site=Site(),
                             predecessor=followed)  # fmt: skip
     (tmp_path / "out").mkdir()
-    *_, report = outbox.deliver([outbox.encode(document) for document in staged.documents], tmp_path / "out")
+    *_, report = outbox.deliver(staged.documents, tmp_path / "out")
     done = lungstage("replay", report, "--inputs", tmp_path / "study", "--bundle", bundles["plain"], "--json")
     assert (done.status, done.answer["status"]) == (0, "reproduced")
 
