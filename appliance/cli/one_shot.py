@@ -60,6 +60,9 @@ def stage(
     ] = None,
     formats: FormatOption = "sr,pdf",
     language: LanguageOption = "en",
+    refusal_page: Annotated[
+        bool, typer.Option("--refusal-page", help="Write a page that says why, where the study is refused.")
+    ] = False,
     engine: EngineOption = "compiled",
     trusted_key: TrustedOption = None,
     as_json: JsonOption = False,
@@ -78,7 +81,9 @@ def stage(
         raise typer.BadParameter(str(error), param_hint="--format") from error
 
     def run_once() -> dict[str, Any]:
-        options = Options(roi, match_by_geometry, save_volume, Site.read(prevalence, covariates), documents)
+        options = Options(
+            roi, match_by_geometry, save_volume, Site.read(prevalence, covariates), documents, refusal_page
+        )
         verified = load_bundle(bundle, engine=engine, trusted=read_public_keys(trusted_key or ()))
         return stage_paths(paths, verified, out, options)
 

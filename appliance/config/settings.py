@@ -79,6 +79,9 @@ class Settings(BaseModel):
         description="Documents of an answer: sr (always), pdf, sc (pictures of the page), html.",
     )
     language: Language = Field("en", description="Language of the page: en, de or fr; codes and SR stay as they are.")
+    refusal_page: bool = Field(
+        False, description="Whether a page that says why a study was refused is put into the outbox, as PDF or picture."
+    )
     settle_seconds: Seconds = Field(0.2, description="How long a file must rest before it is read.")
     case_settle_seconds: Seconds = Field(2.0, description="How long a case must rest before an end counts as an end.")
     missing_neighbour_wait: Seconds = Field(

@@ -16,7 +16,7 @@ from pydicom.valuerep import DA, DT, TM, DSfloat, validate_value
 
 from lungstage.appliance.dicom.charset import is_undecodable
 from lungstage.appliance.dicom.instance import OWN_MODEL_NAME
-from lungstage.appliance.report.context import ReportContext, derive_uid, device_uid
+from lungstage.appliance.report.context import Made, ReportContext, derive_uid, device_uid
 
 MANUFACTURER = "lungstage"
 MODEL_NAME = OWN_MODEL_NAME  # by which the appliance knows its own output again
@@ -175,7 +175,7 @@ def decimal_string(value: float) -> str:
     return min(fitting, key=lambda text: (abs(float(text) - value), len(text), text))
 
 
-def equipment(context: ReportContext) -> ContributingEquipment:
+def equipment(context: Made) -> ContributingEquipment:
     """Item of the Contributing Equipment Sequence that stands for this software and its bundle."""
     item = ContributingEquipment(
         manufacturer=MANUFACTURER,
@@ -190,7 +190,7 @@ def equipment(context: ReportContext) -> ContributingEquipment:
     return item
 
 
-def settle(dataset: Dataset, context: ReportContext) -> None:
+def settle(dataset: Dataset, context: Made) -> None:
     """Set in place what highdicom takes from the clock or from chance, and add what it does not hand on.
 
     Parameters

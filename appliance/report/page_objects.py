@@ -7,6 +7,7 @@ name the instances that the page was made from.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -26,8 +27,9 @@ from pydicom.uid import (
 )
 from pydicom.valuerep import DA, TM
 
+from lungstage.appliance.contract.case import Predecessor
 from lungstage.appliance.contract.documents import Language
-from lungstage.appliance.report.context import ReportContext, derive_uid
+from lungstage.appliance.report.context import Made, ReportContext, derive_uid
 from lungstage.appliance.report.drawing import Drawing, RgbPixels
 from lungstage.appliance.report.headers import (
     CHARACTER_SET,
@@ -37,6 +39,7 @@ from lungstage.appliance.report.headers import (
     patient_and_study,
     settle,
 )
+from lungstage.appliance.report.refusal_page import RefusalContext
 
 _SERIES: Final = {EncapsulatedPDFStorage: 9003, SecondaryCaptureImageStorage: 9004}
 _TITLE: Final = codes.DCM.ImagingMeasurementReport
@@ -59,13 +62,58 @@ def page_uid(report: str, role: str, language: Language, number: int = 1) -> UID
     return derive_uid(report, f"{role}-{language}-{number}")
 
 
-def encapsulated_pdf(context: ReportContext, drawing: Drawing, title: str, language: Language) -> Dataset:
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a page belongs.
+
+    Attributes
+    ----------
+    made
+        By what and when; its first source says whose the study is.
+    root
+        The UID that the page's own follow from: the structured report's, where there is one.
+    description
+        Of the series.
+    evidence
+        The instances that the page was made from.
+    predecessor
+        The report that it follows.
+    """
+
+    made: Made
+    root: str
+    description: str
+    evidence: tuple[Dataset, ...]
+    predecessor: Dataset | None = None
+
+
+def of_report(context: ReportContext) -> Origin:
+    """Say where the page beside a structured report belongs."""
+    return Origin(
+        context,
+        derive_uid(context.identity, "sr"),
+        f"lungstage predicted {context.words.kind} (research use only)",
+        tuple(_evidence(context)),
+        None if context.predecessor is None else _predecessor(context.predecessor),
+    )
+
+
+def of_refusal(context: RefusalContext) -> Origin:
+    """Say where the page about a study that was not answered belongs."""
+    image = context.sources[0]
+    item = Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
+    root = derive_uid(context.identity, "refusal")
+    return Origin(context, root, "lungstage: no answer (research use only)", (item,))
+
+
+def encapsulated_pdf(origin: Origin, drawing: Drawing, title: str, language: Language) -> Dataset:
     """Wrap a page as Encapsulated PDF (DICOM PS3.3 A.45.1).
 
     Parameters
     ----------
-    context
-        What the report is made of.
+    origin
+        Where the page belongs.
     drawing
         The page.
     title
@@ -73,31 +121,31 @@ def encapsulated_pdf(context: ReportContext, drawing: Drawing, title: str, langu
     language
         That the page is in; each has a document of its own.
     """
-    dataset = _object(context, EncapsulatedPDFStorage, "pdf", language, drawing.made_with)
+    dataset = _object(origin, EncapsulatedPDFStorage, "pdf", language, drawing.made_with)
     dataset.Modality = "DOC"
     dataset.AcquisitionDateTime = None
-    dataset.SourceInstanceSequence = [*_evidence(context)]
+    dataset.SourceInstanceSequence = list(origin.evidence)
     dataset.DocumentTitle = title
     dataset.ConceptNameCodeSequence = [_coded(_TITLE)]
     dataset.VerificationFlag = "UNVERIFIED"
-    if context.predecessor is not None:
-        dataset.PredecessorDocumentsSequence = [_predecessor(context)]
+    if origin.predecessor is not None:
+        dataset.PredecessorDocumentsSequence = [origin.predecessor]
     dataset.MIMETypeOfEncapsulatedDocument = "application/pdf"
     dataset.EncapsulatedDocumentLength = len(drawing.pdf)
     dataset.EncapsulatedDocument = drawing.pdf + b"\0" * (len(drawing.pdf) % 2)
-    settle(dataset, context)
+    settle(dataset, origin.made)
     return dataset
 
 
 def secondary_captures(
-    context: ReportContext, pictures: Sequence[RgbPixels], drawing: Drawing, language: Language
+    origin: Origin, pictures: Sequence[RgbPixels], drawing: Drawing, language: Language
 ) -> tuple[Dataset, ...]:
     """Make Secondary Captures (DICOM PS3.3 A.8.1) of the page, and of whatever else was drawn beside it.
 
     Parameters
     ----------
-    context
-        What the report is made of.
+    origin
+        Where the page belongs.
     pictures
         (rows, columns, 3) each.
     drawing
@@ -107,23 +155,22 @@ def secondary_captures(
     """
     made_with = (*drawing.made_with, f"pypdfium2 {version('pypdfium2')}")
     return tuple(
-        _secondary_capture(context, pixels, number, language, made_with) for number, pixels in enumerate(pictures, 1)
+        _secondary_capture(origin, pixels, number, language, made_with) for number, pixels in enumerate(pictures, 1)
     )
 
 
 def _secondary_capture(
-    context: ReportContext, pixels: RgbPixels, number: int, language: Language, made_with: Sequence[str]
+    origin: Origin, pixels: RgbPixels, number: int, language: Language, made_with: Sequence[str]
 ) -> Dataset:
-    dataset = _object(context, SecondaryCaptureImageStorage, "sc", language, made_with, number)
+    dataset = _object(origin, SecondaryCaptureImageStorage, "sc", language, made_with, number)
     dataset.Laterality = None
     dataset.Modality = "OT"  # and not CT, whose viewers would put a page among the slices
     dataset.ImageType = ["DERIVED", "SECONDARY"]
     dataset.PatientOrientation = None
     dataset.DateOfSecondaryCapture, dataset.TimeOfSecondaryCapture = dataset.ContentDate, dataset.ContentTime
     dataset.DerivationDescription = "Result page of a radiomics model; research use only"
-    dataset.SourceImageSequence = [
-        item for item in _evidence(context) if item.ReferencedSOPClassUID == context.sources[0].SOPClassUID
-    ]
+    of_images = {str(source.SOPClassUID) for source in origin.made.sources}
+    dataset.SourceImageSequence = [item for item in origin.evidence if item.ReferencedSOPClassUID in of_images]
     dataset.LossyImageCompression = "00"
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PlanarConfiguration = 3, "RGB", 0
     dataset.Rows, dataset.Columns = pixels.shape[:2]
@@ -131,12 +178,12 @@ def _secondary_capture(
     dataset.HighBit, dataset.PixelRepresentation = 7, 0
     content = pixels.tobytes()
     dataset.add_new("PixelData", "OB", content + b"\0" * (len(content) % 2))
-    settle(dataset, context)
+    settle(dataset, origin.made)
     return dataset
 
 
 def _object(
-    context: ReportContext,
+    origin: Origin,
     sop_class_uid: UID,
     role: str,
     language: Language,
@@ -144,23 +191,21 @@ def _object(
     number: int = 1,
 ) -> Dataset:
     """Everything that both kinds have in common."""
-    dataset = patient_and_study(context.sources[0])
-    report = derive_uid(context.identity, "sr")
+    made = origin.made
+    dataset = patient_and_study(made.sources[0])
     dataset.SpecificCharacterSet = CHARACTER_SET
     dataset.SOPClassUID = sop_class_uid
-    dataset.SOPInstanceUID = page_uid(report, role, language, number)
-    dataset.SeriesInstanceUID = derive_uid(
-        dataset.SOPInstanceUID if number == 1 else page_uid(report, role, language), "series"
-    )
+    dataset.SOPInstanceUID = page_uid(origin.root, role, language, number)
+    dataset.SeriesInstanceUID = derive_uid(page_uid(origin.root, role, language), "series")
     dataset.SeriesNumber, dataset.InstanceNumber = _SERIES[sop_class_uid], number
-    dataset.SeriesDescription = f"lungstage predicted {context.words.kind} (research use only)"
-    dataset.SeriesDate = dataset.ContentDate = DA(context.created.date())
-    dataset.SeriesTime = dataset.ContentTime = TM(context.created.time())
+    dataset.SeriesDescription = origin.description[:64]
+    dataset.SeriesDate = dataset.ContentDate = DA(made.created.date())
+    dataset.SeriesTime = dataset.ContentTime = TM(made.created.time())
     dataset.Manufacturer, dataset.ManufacturerModelName = MANUFACTURER, MODEL_NAME
-    dataset.SoftwareVersions, dataset.DeviceSerialNumber = context.software_version, context.bundle.digest
+    dataset.SoftwareVersions, dataset.DeviceSerialNumber = made.software_version, made.bundle.digest
     dataset.ConversionType = "WSD"
     dataset.BurnedInAnnotation = "YES"  # name, identifier and dates are drawn on the page
-    dataset.ContributingEquipmentSequence = [equipment(context), _drawn_by(context, made_with)]
+    dataset.ContributingEquipmentSequence = [equipment(made), _drawn_by(made, made_with)]
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset.file_meta.MediaStorageSOPClassUID = sop_class_uid
@@ -168,14 +213,14 @@ def _object(
     return dataset
 
 
-def _drawn_by(context: ReportContext, made_with: Sequence[str]) -> ContributingEquipment:
+def _drawn_by(made: Made, made_with: Sequence[str]) -> ContributingEquipment:
     """Say what drew the page, with the hashes of its fonts: where these are the same, it comes out bit for bit."""
     return ContributingEquipment(
         manufacturer=MANUFACTURER,
         purpose_of_reference=codes.DCM.ProcessingEquipment,
         manufacturer_model_name=f"{MODEL_NAME} page",
         software_versions=tuple(made_with),
-        contribution_datetime=context.created,
+        contribution_datetime=made.created,
         contribution_description="Drawing library and fonts of the page",
     )
 
@@ -219,14 +264,13 @@ def _evidence(context: ReportContext) -> Iterable[Dataset]:
         yield item
 
 
-def _predecessor(context: ReportContext) -> Dataset:
+def _predecessor(predecessor: Predecessor) -> Dataset:
     """Name the report that this one follows, as the structured report does."""
     study, series, instance = Dataset(), Dataset(), Dataset()
-    assert context.predecessor is not None
     instance.ReferencedSOPClassUID = Comprehensive3DSRStorage
-    instance.ReferencedSOPInstanceUID = context.predecessor.sop_instance_uid
-    series.SeriesInstanceUID, series.ReferencedSOPSequence = context.predecessor.series_instance_uid, [instance]
-    study.StudyInstanceUID, study.ReferencedSeriesSequence = context.predecessor.study_instance_uid, [series]
+    instance.ReferencedSOPInstanceUID = predecessor.sop_instance_uid
+    series.SeriesInstanceUID, series.ReferencedSOPSequence = predecessor.series_instance_uid, [instance]
+    study.StudyInstanceUID, study.ReferencedSeriesSequence = predecessor.study_instance_uid, [series]
     return study
 
 

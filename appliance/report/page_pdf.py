@@ -7,6 +7,7 @@ from typing import Final
 from lungstage.appliance.report.caveats import Grade
 from lungstage.appliance.report.drawing import Drawing
 from lungstage.appliance.report.key_views import KeyViews
+from lungstage.appliance.report.refusal_page import RefusalPage
 from lungstage.appliance.report.result_page import Heading, ResultPage, Row, Scale
 from lungstage.appliance.report.sheet import BLACK, GREY, HEIGHT, WHITE, WIDTH, Align, Colour, Sheet, Style
 from lungstage.appliance.report.translation import Translator
@@ -44,9 +45,23 @@ def key_slice_pdf(page: ResultPage) -> Drawing:
     sheet.box(0, 0, width, 20, BLACK)
     notice = " · ".join(part.upper() for part in (page.heading.notice, page.heading.notice_in_english) if part)
     sheet.text(3, 8, notice, Style(13, bold=True, colour=WHITE), within=width - 6)
-    sheet.text(3, 15.5, page.headline, Style(12, colour=WHITE), within=width - 6)
+    headline = f"{page.headline} · {page.doubt}" if page.doubt else page.headline
+    sheet.text(3, 15.5, headline, Style(12, colour=WHITE), within=width - 6)
     for row in range(len(page.window_names)):
         _view(sheet, page.views, 0, row, row * (side + gap), 20, side)
+    return sheet.drawing()
+
+
+def refusal_pdf(page: RefusalPage) -> Drawing:
+    """Draw the page of a refusal; the same page gives the same bytes."""
+    sheet = Sheet(page.title, page.language, page.created)
+    y = draw_heading(sheet, page.heading) + 12
+    sheet.text(_LEFT, y, page.headline, Style(23, bold=True), within=_RIGHT - _LEFT)
+    y = sheet.paragraph(_LEFT, y + 10, page.because, Style(12), _RIGHT - _LEFT, most=16)
+    y = sheet.paragraph(_LEFT, y + 3, page.explanation, Style(9, colour=GREY), _RIGHT - _LEFT)
+    sheet.rule(_LEFT, y + 1, _RIGHT, _RULE)
+    _facts(sheet, page.facts, _LEFT, y + 7)
+    draw_not_for(sheet, page.not_for_heading, page.not_for)
     return sheet.drawing()
 
 

@@ -23,7 +23,7 @@ from lungstage.appliance.contract.documents import Language
 from lungstage.appliance.contract.spec import COVARIATES, STAGE_GROUP, Stage
 from lungstage.appliance.report import fonts
 from lungstage.appliance.report.caveats import Caveat, Grade, caveats
-from lungstage.appliance.report.context import ReportContext, label
+from lungstage.appliance.report.context import BundleIdentity, ReportContext, label
 from lungstage.appliance.report.headers import copied_header
 from lungstage.appliance.report.key_views import KeyViews, key_views
 from lungstage.appliance.report.plain_words import QUALITIES, degree, technical_name
@@ -309,7 +309,7 @@ def result_page(context: PageContext, language: Language) -> ResultPage:
         rows_note=rows_note,
         speaks_for=(negative, positive),
         facts=facts,
-        not_for=_not_for(report, say),
+        not_for=not_for(bundle, say),
         created=report.created,
         words=section_words(say),
     )
@@ -480,9 +480,9 @@ def _whole(value: object) -> int | None:
     return number if math.log10(abs(number) or 1) < 9 else None
 
 
-def _not_for(report: ReportContext, say: Translator) -> str:
-    if report.bundle.endpoint != STAGE_GROUP:
+def not_for(bundle: BundleIdentity, say: Translator) -> str:
+    """Say what a model must not be used for."""
+    if bundle.endpoint != STAGE_GROUP:
         return say("not_for.class")
     text = say("not_for.stage")
-    absent = report.bundle.stages_absent
-    return f"{text} {say('not_for.absent', stages=', '.join(absent))}" if absent else text
+    return f"{text} {say('not_for.absent', stages=', '.join(bundle.stages_absent))}" if bundle.stages_absent else text

@@ -86,6 +86,25 @@ def _parameters(result: StagingResult, bundle: Bundle, covariates: KnownCovariat
     return tuple(f"{key}={value}" for key, value in (given | dict(covariates.values)).items())
 
 
+def bundle_identity(bundle: Bundle, settings: tuple[str, ...]) -> report.BundleIdentity:
+    """Return what documents say of a bundle; `settings` are those that it was used with."""
+    provenance = bundle.manifest.provenance
+    return report.BundleIdentity(
+        name=bundle.manifest.name,
+        version=bundle.manifest.version,
+        digest=bundle.digest,
+        prevalence_advanced=provenance.prevalence_advanced,
+        stages_absent=provenance.stages_absent,
+        licence=provenance.licence,
+        cohort=provenance.cohort,
+        rows=provenance.rows,
+        intended_use=bundle.manifest.intended_use.statement,
+        settings=settings,
+        alpha=bundle.manifest.decision.alpha,
+        endpoint=bundle.manifest.endpoint.endpoint,
+    )
+
+
 def _finding(region: Region) -> Code | None:
     """Say what the region is: what a SEG's code says, and of contours that somebody drew a tumour, no more."""
     return codes.SCT.Neoplasm if region.source.kind == "RTSTRUCT" else _written(region.property_type)
@@ -146,7 +165,6 @@ def build_documents(
     reference = None
     if source.kind == "SEG":
         reference = report.SegmentReference(source.sop_class_uid, source.sop_instance_uid, measurement.region.number)
-    provenance = bundle.manifest.provenance
     frames = tuple(image.frame for image in measurement.slices.images)
     context = report.ReportContext(
         sources=measurement.voxels.datasets,
@@ -158,20 +176,7 @@ def build_documents(
         ),
         features=measurement.features,
         result=result,
-        bundle=report.BundleIdentity(
-            name=bundle.manifest.name,
-            version=bundle.manifest.version,
-            digest=bundle.digest,
-            prevalence_advanced=provenance.prevalence_advanced,
-            stages_absent=provenance.stages_absent,
-            licence=provenance.licence,
-            cohort=provenance.cohort,
-            rows=provenance.rows,
-            intended_use=bundle.manifest.intended_use.statement,
-            settings=_parameters(result, bundle, covariates),
-            alpha=bundle.manifest.decision.alpha,
-            endpoint=bundle.manifest.endpoint.endpoint,
-        ),
+        bundle=bundle_identity(bundle, _parameters(result, bundle, covariates)),
         identity=_document_identity(measurement, result, bundle, warnings, covariates, predecessor, others),
         created=created,
         warnings=warnings,

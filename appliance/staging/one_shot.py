@@ -21,10 +21,12 @@ from lungstage.appliance.dicom.header import Header
 from lungstage.appliance.model.bundle import Bundle
 from lungstage.appliance.model.manifest import RoiRule
 from lungstage.appliance.report import outbox
+from lungstage.appliance.report.outbox import Document
 from lungstage.appliance.staging import pipeline
 from lungstage.appliance.staging.covariates import Site
 from lungstage.appliance.staging.measure import Stopwatch, measure
 from lungstage.appliance.staging.outcome import STEPS, Outcome, outcome
+from lungstage.appliance.staging.refusal import explain
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,8 @@ class Options:
         What the site knows of prevalence and covariates.
     documents
         Which are wanted, and in which language.
+    refusal_page
+        Whether a refusal is told on a page, too.
     """
 
     roi_name: str | None = None
@@ -50,6 +54,7 @@ class Options:
     save_volume: Path | None = None
     site: Site = field(default_factory=Site)
     documents: DocumentOptions = field(default_factory=DocumentOptions)
+    refusal_page: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +192,16 @@ def stage_paths(paths: Sequence[Path], bundle: Bundle, out: Path | None, options
     watch = Stopwatch()
 
     def answer(case: Case) -> Outcome:
+        try:
+            return staged(case)
+        except Refused as error:
+            if out is None or not options.refusal_page:
+                raise
+            reason, now = error.in_full(), datetime.now().astimezone().replace(microsecond=0)
+            documents = explain(case, reason, bundle, now, options.documents)
+            return outcome(status="refused", reason=reason) | {"documents": _deliver(documents, out)}
+
+    def staged(case: Case) -> Outcome:
         with watch.step("roi"):
             plan = pipeline.prepare(
                 case,
@@ -196,7 +211,7 @@ def stage_paths(paths: Sequence[Path], bundle: Bundle, out: Path | None, options
                 match_by_geometry=options.match_by_geometry,
             )
         now = datetime.now().astimezone().replace(microsecond=0)
-        staged = pipeline.stage(
+        made = pipeline.stage(
             plan,
             bundle,
             created=now,
@@ -208,18 +223,25 @@ def stage_paths(paths: Sequence[Path], bundle: Bundle, out: Path | None, options
         delivered: dict[str, str] = {}
         if out is not None:
             with watch.step("report"):
-                out.mkdir(parents=True, exist_ok=True)
-                for document, path in zip(staged.documents, outbox.deliver(staged.documents, out), strict=True):
-                    delivered.setdefault(document.kind, str(path))
+                delivered = _deliver(made.documents, out)
         unused = bool(options.site.covariates) and not bundle.manifest.covariates
         told = ["The model takes no covariates; their table was not used."] if unused else []
-        return staged.outcome | {
+        return made.outcome | {
             "sr": delivered.get("sr"),
             "documents": delivered or None,
-            "warnings": staged.outcome["warnings"] + told,
+            "warnings": made.outcome["warnings"] + told,
         }
 
     return _run(paths, answer, bundle.manifest.roi_rule, options, watch)
+
+
+def _deliver(documents: Sequence[Document], out: Path) -> dict[str, str]:
+    """Write documents; return where they lie, by kind, and of several of one kind the first."""
+    out.mkdir(parents=True, exist_ok=True)
+    delivered: dict[str, str] = {}
+    for document, path in zip(documents, outbox.deliver(documents, out), strict=True):
+        delivered.setdefault(document.kind, str(path))
+    return delivered
 
 
 def measure_paths(paths: Sequence[Path], rule: RoiRule, spec: ExtractionSpec, options: Options) -> Outcome:

@@ -44,8 +44,8 @@ Uid = Annotated[str, Field(pattern=f"^{_UID}$")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-def _proven(documents: tuple[Document, ...]) -> tuple[Document, ...]:
-    """Have documents lie in the outbox under their own names, and nowhere else, the SR last."""
+def _named(documents: tuple[Document, ...]) -> tuple[Document, ...]:
+    """Have documents lie in the outbox under their own names, and nowhere else."""
     for document in documents:
         found = _DOCUMENT.fullmatch(document.name)
         if (
@@ -54,8 +54,15 @@ def _proven(documents: tuple[Document, ...]) -> tuple[Document, ...]:
             or not re.fullmatch(_UID, document.series_instance_uid or "0" * (found[2] is not None))
         ):
             raise ValueError("a document does not bear its own name")
+    if len({document.name for document in documents}) < len(documents):
+        raise ValueError("two documents bear one name")
+    return documents
+
+
+def _proven(documents: tuple[Document, ...]) -> tuple[Document, ...]:
+    """Have the SR be the last."""
     names = [document.name for document in documents]
-    if not names or not names[-1].startswith("SR-") or len(set(names)) < len(names):
+    if not names or not names[-1].startswith("SR-"):
         raise ValueError("the documents are not a report and what it refers to")
     return documents
 
@@ -133,7 +140,7 @@ class Answer:
     """
 
     outcome: Outcome
-    documents: Annotated[tuple[Document, ...], AfterValidator(_proven)]
+    documents: Annotated[tuple[Document, ...], AfterValidator(_named), AfterValidator(_proven)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +313,18 @@ class Stage(Request[Answer]):
 
 
 @dataclass(frozen=True, slots=True)
+class Explain(Request[tuple[Document, ...]]):
+    """:func:`staging.refusal.explain`."""
+
+    case: Case
+    code: ReasonCode
+    message: Text
+    created: datetime
+
+    _answers = Form(Annotated[tuple[Document, ...], AfterValidator(_named)])
+
+
+@dataclass(frozen=True, slots=True)
 class WritePhantom(Request[str]):
     """:func:`staging.phantom.write_study`; the answer is its Study Instance UID."""
 
@@ -315,7 +334,7 @@ class WritePhantom(Request[str]):
     _answers = Form(Uid)
 
 
-AnyRequest = Setting | ReadHeaders | Prepare | Stage | WritePhantom  # no two of which have the same fields
+AnyRequest = Setting | ReadHeaders | Prepare | Stage | Explain | WritePhantom  # no two of which have the same fields
 _REQUESTS: Form[Any] = Form(Annotated[AnyRequest, Field(union_mode="left_to_right")])
 
 

@@ -11,18 +11,19 @@ from pathlib import Path
 from typing import assert_never, cast
 
 from lungstage.appliance.contract.documents import DocumentOptions
-from lungstage.appliance.contract.errors import Refused
+from lungstage.appliance.contract.errors import Reason, Refused
 from lungstage.appliance.contract.plain import Form
 from lungstage.appliance.dicom.cases import assemble
 from lungstage.appliance.dicom.files import read_headers
 from lungstage.appliance.model.bundle import Bundle, open_bundle, prove
-from lungstage.appliance.staging import phantom, pipeline
+from lungstage.appliance.staging import phantom, pipeline, refusal
 from lungstage.appliance.staging.covariates import Site
 from lungstage.appliance.workers import frames
 from lungstage.appliance.workers.confinement import Confinement
 from lungstage.appliance.workers.messages import (
     Answer,
     AnyRequest,
+    Explain,
     Outcome,
     Prepare,
     ReadHeaders,
@@ -89,6 +90,9 @@ class Worker:
                 return self._prepare(request)
             case Stage():
                 return self._stage(request)
+            case Explain():
+                reason = Reason(request.code, request.message)
+                return refusal.explain(request.case, reason, self.bundle, request.created, self.documents)
             case WritePhantom():
                 (header,) = read_headers(phantom.write_study(request.folder, request.study)[0])
                 return header.study_instance_uid
