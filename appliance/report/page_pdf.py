@@ -33,7 +33,8 @@ def page_pdf(page: ResultPage) -> Drawing:
     y = _answer(sheet, page, y, say)
     y = _caveats(sheet, page, y, say)
     y = _views_and_facts(sheet, page, y)
-    _rows(sheet, page, y, draw_not_for(sheet, page.words["heading.not_for"], page.not_for))
+    _rows(sheet, page, y, _top_of_foot(sheet, page.not_for))
+    draw_not_for(sheet, page.words["heading.not_for"], page.not_for)
     return sheet.drawing()
 
 
@@ -81,14 +82,20 @@ def draw_heading(sheet: Sheet, heading: Heading) -> float:
     return y + 2.4
 
 
-def draw_not_for(sheet: Sheet, heading: str, text: str) -> float:
-    """Draw, at the foot of the page, what it must not be used for; return where that begins."""
-    lines = sheet.lines(text, _BODY, _RIGHT - _LEFT - 36)
-    y = HEIGHT - 8 - _BODY.leading * (len(lines) - 1)
-    sheet.rule(_LEFT, y - 4.4, _RIGHT, BLACK, 0.4)
-    sheet.text(_LEFT, y, heading, Style(8.5, bold=True), within=34)
-    sheet.paragraph(_LEFT + 36, y, text, _BODY, _RIGHT - _LEFT - 36)
-    return y - 4.4
+_FOOT = 36.0  # mm that its heading takes
+
+
+def draw_not_for(sheet: Sheet, heading: str, text: str) -> None:
+    """Draw, at the foot of the page, what it must not be used for."""
+    y = _top_of_foot(sheet, text)
+    sheet.rule(_LEFT, y, _RIGHT, BLACK, 0.4)
+    sheet.text(_LEFT, y + 4.4, heading, Style(8.5, bold=True), within=_FOOT - 2)
+    sheet.paragraph(_LEFT + _FOOT, y + 4.4, text, _BODY, _RIGHT - _LEFT - _FOOT)
+
+
+def _top_of_foot(sheet: Sheet, text: str) -> float:
+    lines = sheet.lines(text, _BODY, _RIGHT - _LEFT - _FOOT)
+    return HEIGHT - 12.4 - _BODY.leading * (len(lines) - 1)
 
 
 def _answer(sheet: Sheet, page: ResultPage, y: float, say: Translator) -> float:
