@@ -42,8 +42,8 @@ def explain(
     OSError
         It is not there.
     """
-    header = (*case.images, *case.rois)[0]
-    dataset = read_dataset(header.path)
+    path = case.images[0].path if case.images else case.rois[0].path
+    dataset = read_dataset(path)
     digest = hashlib.sha256()
     for part in (case.study_instance_uid, case.key, reason.code, reason.message, bundle.digest, __version__):
         digest.update(len(part.encode()).to_bytes(8, "big") + part.encode())
