@@ -19,8 +19,6 @@ from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any, Final
 
-from fontTools.ttLib import TTFont
-
 _PACKAGE: Final = "fontpkg-pt-sans"
 _FACES: Final = {"": "PT_Sans-Web-Regular.ttf", "B": "PT_Sans-Web-Bold.ttf"}
 
@@ -56,8 +54,10 @@ class Face:
     path: Path
 
     @cached_property
-    def font(self) -> TTFont:
+    def font(self) -> Any:
         """The font, of which only what is asked for is read."""
+        from fontTools.ttLib import TTFont  # deferred, as long as nothing is drawn
+
         return TTFont(self.path, fontNumber=0, lazy=True, recalcTimestamp=False)
 
     @cached_property

@@ -15,7 +15,6 @@ from lungstage.appliance.report.page_objects import (
     page_uid,
     secondary_captures,
 )
-from lungstage.appliance.report.page_pdf import key_slice_pdf, page_pdf, refusal_pdf
 from lungstage.appliance.report.refusal_page import RefusalContext, refusal_page
 from lungstage.appliance.report.result_page import PageContext, ResultPage, result_page
 
@@ -58,6 +57,9 @@ def page_names(report: str, language: Language) -> Mapping[Format, str]:
 def _documents(context: PageContext, page: ResultPage, options: DocumentOptions) -> Iterator[Document]:
     origin, formats = of_report(context.report), options.formats
     if "pdf" in formats or "sc" in formats:
+        # Deferred, as below: what draws takes as long to load as all the rest, and not every command draws.
+        from lungstage.appliance.report.page_pdf import key_slice_pdf, page_pdf
+
         drawing = page_pdf(page)
         if "pdf" in formats:
             yield encode(encapsulated_pdf(origin, drawing, page.title, page.language))
@@ -80,6 +82,8 @@ def refusal_documents(context: RefusalContext, options: DocumentOptions) -> tupl
     options
         Formats and language; HTML is for who asked, and is told already.
     """
+    from lungstage.appliance.report.page_pdf import refusal_pdf
+
     page, origin = refusal_page(context, options.language), of_refusal(context)
     drawing = refusal_pdf(page)
     made = []
