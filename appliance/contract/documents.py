@@ -38,6 +38,20 @@ class DocumentOptions:
         return any(name != "sr" for name in self.formats)
 
 
+def language_of(name: str) -> Language:
+    """Prove that a language is one of :data:`LANGUAGES`.
+
+    Raises
+    ------
+    ValueError
+        It is not.
+    """
+    for language in LANGUAGES:
+        if name == language:
+            return language
+    raise ValueError(f"there is no language {name}; there are {', '.join(LANGUAGES)}")
+
+
 def formats_of(names: Iterable[object]) -> tuple[Format, ...]:
     """Order formats by their names; the structured report joins them where it is not named.
 

@@ -18,7 +18,7 @@ from lungstage.appliance.dicom.coded import SNOMED_RT, Coded, in_snomed_ct
 from lungstage.appliance.dicom.region import Region
 from lungstage.appliance.model.bundle import Bundle
 from lungstage.appliance.model.inference import corrected
-from lungstage.appliance.model.manifest import QUANTILES
+from lungstage.appliance.model.manifest import QUANTILES, Decision
 from lungstage.appliance.report import outbox
 from lungstage.appliance.report import structured_report as report
 from lungstage.appliance.report.context import label
@@ -209,14 +209,18 @@ def _page(
 
 def _cohort(bundle: Bundle, result: StagingResult) -> Cohort:
     manifest = bundle.manifest
-    decision, training = manifest.decision, manifest.provenance.prevalence_advanced
-    edges = sorted((1.0 - decision.early_min_probability, decision.advanced_min_probability))
-    if result.prevalence is not None:
-        edges = [corrected(edge, training, result.prevalence) for edge in edges]
     return Cohort(
         shares=tuple(map(float, QUANTILES)),
         quantiles={
             entry.name: tuple(entry.training_quantiles[share] for share in QUANTILES) for entry in manifest.features
         },
-        open_between=(edges[0], edges[1]),
+        open_between=open_between(manifest.decision, manifest.provenance.prevalence_advanced, result.prevalence),
     )
+
+
+def open_between(decision: Decision, training: float, site: float | None) -> tuple[float, float]:
+    """Return the probabilities between which the model does not decide, corrected to a prevalence as they are."""
+    low, high = sorted((1.0 - decision.early_min_probability, decision.advanced_min_probability))
+    if site is None:
+        return low, high
+    return corrected(low, training, site), corrected(high, training, site)
