@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from lungstage.appliance.model.bundle import Bundle
 from lungstage.appliance.model.manifest import RoiRule
 from lungstage.appliance.report import outbox
 from lungstage.appliance.report.outbox import Document
+from lungstage.appliance.report.readback import read_back
 from lungstage.appliance.staging import pipeline
 from lungstage.appliance.staging.covariates import Site
 from lungstage.appliance.staging.measure import Stopwatch, measure
@@ -210,18 +213,20 @@ def stage_paths(paths: Sequence[Path], bundle: Bundle, out: Path | None, options
                 roi_name=options.roi_name,
                 match_by_geometry=options.match_by_geometry,
             )
-        now = datetime.now().astimezone().replace(microsecond=0)
-        made = pipeline.stage(
+        made_at = partial(
+            pipeline.stage,
             plan,
             bundle,
-            created=now,
             site=options.site,
             watch=watch,
             save_volume=options.save_volume,
             documents=options.documents if out is not None else DocumentOptions(("sr",)),
         )
+        made = made_at(created=datetime.now().astimezone().replace(microsecond=0))
         delivered: dict[str, str] = {}
         if out is not None:
+            if (earlier := _moment_of(out / made.documents[-1].name)) is not None:
+                made = made_at(created=earlier)  # what joins a report bears its time, and replay finds them agreeing
             with watch.step("report"):
                 delivered = _deliver(made.documents, out)
         unused = bool(options.site.covariates) and not bundle.manifest.covariates
@@ -233,6 +238,14 @@ def stage_paths(paths: Sequence[Path], bundle: Bundle, out: Path | None, options
         }
 
     return _run(paths, answer, bundle.manifest.roi_rule, options, watch)
+
+
+def _moment_of(report: Path) -> datetime | None:
+    """When a report that lies there already was made; None where there is none of ours."""
+    with contextlib.suppress(Refused, OSError):
+        if report.is_file() and not report.is_symlink():
+            return read_back(report).account.created
+    return None
 
 
 def _deliver(documents: Sequence[Document], out: Path) -> dict[str, str]:

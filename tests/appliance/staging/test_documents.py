@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pydicom
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -76,6 +78,19 @@ def test_a_page_changes_neither_answer_nor_report(bundle: Bundle, tmp_path: Path
         options = Options(documents=DocumentOptions(formats))
         reports.append(Path(stage_paths([study], bundle, tmp_path / "out" / str(len(formats)), options)["sr"]).name)
     assert reports[0] == reports[1]
+
+
+def test_a_page_that_joins_a_report_bears_its_time(bundle: Bundle, tmp_path: Path) -> None:
+    study = rtstruct_study().write(tmp_path / "study")
+    first = stage_paths([study], bundle, tmp_path / "out", Options(documents=DocumentOptions(("sr",))))
+    time.sleep(1.1)
+    later = stage_paths([study], bundle, tmp_path / "out", Options(documents=DocumentOptions(("sr", "pdf"))))
+    report, page = pydicom.dcmread(first["sr"]), pydicom.dcmread(later["documents"]["pdf"])
+    assert later["sr"] == first["sr"]
+    assert (page.ContentDate, page.ContentTime) == (report.ContentDate, report.ContentTime)
+    before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    stage_paths([study], bundle, tmp_path / "out", Options(documents=DocumentOptions(("sr", "pdf"))))
+    assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
 def test_a_refusal_has_a_page_where_one_is_wanted(bundle: Bundle, tmp_path: Path) -> None:
