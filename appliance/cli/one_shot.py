@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from lungstage.appliance.cli.options import JsonOption, RequiredBundleOption, TrustedOption
+from lungstage.appliance.contract.documents import DocumentOptions, formats_of
 from lungstage.appliance.contract.errors import ExitStatus, Refused
 
 PathsArgument = Annotated[list[Path], typer.Argument(metavar="PATH...", help="DICOM files, or folders of them.")]
@@ -30,6 +31,13 @@ SaveOption = Annotated[
 EngineOption = Annotated[
     Literal["compiled", "reference"], typer.Option(help="What computes the features; reference: PyRadiomics itself.")
 ]
+FormatOption = Annotated[
+    str,
+    typer.Option(
+        "--format", metavar="sr,pdf,sc,html", help="Documents to write: the report, and a page as PDF, picture or HTML."
+    ),
+]
+LanguageOption = Annotated[Literal["en", "de", "fr"], typer.Option(help="Language of the page.")]
 GridOption = Annotated[
     Literal["pyradiomics", "ibsi"],
     typer.Option(help="Process images as PyRadiomics does, or as IBSI's manual has it (docs/ibsi.md)."),
@@ -50,11 +58,16 @@ def stage(
     covariates: Annotated[
         Path | None, typer.Option(help="CSV of covariates, which outranks the header.", show_default=False)
     ] = None,
+    formats: FormatOption = "sr,pdf",
+    language: LanguageOption = "en",
+    refusal_page: Annotated[
+        bool, typer.Option("--refusal-page", help="Write a page that says why, where the study is refused.")
+    ] = False,
     engine: EngineOption = "compiled",
     trusted_key: TrustedOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Stage one study from files or folders, and write its structured report. Research use only."""
+    """Stage one study, and write its structured report and a page to read. Research use only."""
     from lungstage.appliance.model.bundle import load_bundle
     from lungstage.appliance.model.signature import read_public_keys
     from lungstage.appliance.staging.covariates import Site
@@ -62,9 +75,15 @@ def stage(
 
     if prevalence is not None and not 0 < prevalence < 1:
         raise typer.BadParameter("a prevalence lies between 0 and 1", param_hint="--prevalence")
+    try:
+        documents = DocumentOptions(formats_of(formats.split(",")), language)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--format") from error
 
     def run_once() -> dict[str, Any]:
-        options = Options(roi, match_by_geometry, save_volume, Site.read(prevalence, covariates))
+        options = Options(
+            roi, match_by_geometry, save_volume, Site.read(prevalence, covariates), documents, refusal_page
+        )
         verified = load_bundle(bundle, engine=engine, trusted=read_public_keys(trusted_key or ()))
         return stage_paths(paths, verified, out, options)
 
@@ -153,4 +172,6 @@ def _lines_of(answer: dict[str, Any]) -> list[str]:
         lines.append(f"probability of the positive class: {100 * endpoint['probability']:.1f} %")
     strongest = sorted(answer["contributions"].items(), key=lambda item: -abs(item[1]))[:5]
     lines.append("strongest contributions (logit): " + ", ".join(f"{name} {value:+.3f}" for name, value in strongest))
-    return [*lines, f"report: {answer['sr']}"] if answer["sr"] else lines
+    names = {"pdf": "page", "sc": "picture", "html": "page", "sr": "report"}
+    documents = answer["documents"] or ({"sr": answer["sr"]} if answer["sr"] else {})
+    return [*lines, *(f"{name}: {documents[kind]}" for kind, name in names.items() if kind in documents)]

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from lungstage.appliance.config.shipped import bundle_folder
+from lungstage.appliance.contract.documents import DocumentOptions, Format, Language, formats_of
 from lungstage.appliance.contract.errors import LungstageError
 
 ENVIRONMENT_PREFIX = "LUNGSTAGE_"
@@ -52,6 +53,12 @@ def _listed(value: Any) -> Any:
     return names
 
 
+def _formats(value: Any) -> Any:
+    """Part what environment and command line have in one text, and put the formats in order."""
+    names = value.split(",") if isinstance(value, str) else value
+    return formats_of(names) if isinstance(names, (list, tuple)) else names
+
+
 class Settings(BaseModel):
     """How one daemon runs. Every field is a TOML key, and in capitals after ``LUNGSTAGE_`` an environment variable."""
 
@@ -83,6 +90,14 @@ class Settings(BaseModel):
     )
     engine: Literal["compiled", "reference"] = Field(
         "compiled", description="What computes the features: compiled, or reference (PyRadiomics itself, slower)."
+    )
+    formats: Annotated[tuple[Format, ...], BeforeValidator(_formats)] = Field(
+        ("sr", "pdf"),
+        description="Documents of an answer: sr (always), pdf, sc (pictures of the page), html.",
+    )
+    language: Language = Field("en", description="Language of the page: en, de or fr; codes and SR stay as they are.")
+    refusal_page: bool = Field(
+        False, description="Whether a page that says why a study was refused is put into the outbox, as PDF or picture."
     )
     settle_seconds: Seconds = Field(0.2, description="How long a file must rest before it is read.")
     case_settle_seconds: Seconds = Field(2.0, description="How long a case must rest before an end counts as an end.")
@@ -165,10 +180,23 @@ class Settings(BaseModel):
         """Most time by the clock that reading a file or staging a case may take."""
         return WALL_FACTOR * self.work_seconds
 
+    @property
+    def documents(self) -> DocumentOptions:
+        """Which documents an answer is given in."""
+        return DocumentOptions(self.formats, self.language)
+
     def for_audit(self) -> dict[str, Any]:
         """Return the digest of all settings, and those that an answer depends on in plain."""
         digest = hashlib.sha256(self.model_dump_json().encode()).hexdigest()
-        answering = {"roi_name", "match_by_geometry", "strict_frame_of_reference", "prevalence", "engine"}
+        answering = {
+            "roi_name",
+            "match_by_geometry",
+            "strict_frame_of_reference",
+            "prevalence",
+            "engine",
+            "formats",
+            "language",
+        }
         return {"settings_sha256": digest, "settings": self.model_dump(mode="json", include=answering)}
 
 

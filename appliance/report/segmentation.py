@@ -108,7 +108,12 @@ def outer_contour(region: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
         the largest encloses most area, its holes included.
     """
     # Pixels lie to the right of their sides, so outlines enclose a positive area, holes a negative one.
-    return max((_corners(loop) for loop in _loops(_boundary(region))), key=enclosed_area)
+    return max(outlines(region), key=enclosed_area)
+
+
+def outlines(region: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.float64]]:
+    """Every outline of a planar region, those of its holes too, each as :func:`outer_contour` gives the largest."""
+    return [_corners(loop) for loop in _loops(_boundary(region))]
 
 
 def enclosed_area(corners: npt.NDArray[np.float64]) -> float:
