@@ -5,15 +5,20 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from PIL import Image
 
 from tests.long.viewers.site import VIEWER
 
 # As root there is no sandbox, and without a screen no graphics card. The rest keeps Chromium from calling home.
 _FLAGS = (
     "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist",
+    "--disable-sync", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
+    "--ignore-gpu-blocklist",
 )  # fmt: skip
 _PATIENCE = 120_000  # ms; pixels are drawn by the processor
 _SCREEN = {"width": 1920, "height": 1080}
@@ -89,6 +94,17 @@ class Viewer:
         """The label on the image that begins so: its text, and where it lies on the screen."""
         found = [one for one in self.page.evaluate(_LABELS) if one["text"].startswith(beginning)]
         return min(found, key=lambda one: len(one["text"])) if found else {}
+
+    @property
+    def width(self) -> int:
+        """Of the screen in pixels."""
+        return _SCREEN["width"]
+
+    def coloured(self) -> int:
+        """How many pixels of the image are reddish, which no CT is."""
+        with Image.open(BytesIO(self.page.locator("canvas").first.screenshot())) as picture:
+            red, green, _ = np.moveaxis(np.asarray(picture.convert("RGB"), dtype=int), -1, 0)
+        return int(np.count_nonzero(red - green > 60))
 
     def outline(self) -> int:
         """How many line segments are drawn over the image."""

@@ -33,9 +33,9 @@ window.config = {
     namespace: '@ohif/extension-default.dataSourcesModule.dicomweb', sourceName: 'orthanc',
     configuration: {
       friendlyName: 'Orthanc', name: 'orthanc', wadoUriRoot: '/wado', qidoRoot: '/dicom-web', wadoRoot: '/dicom-web',
-      qidoSupportsIncludeField: false, imageRendering: 'wadors', thumbnailRendering: 'wadors', enableStudyLazyLoad: true,
-      supportsFuzzyMatching: false, supportsWildcard: true, dicomUploadEnabled: false, omitQuotationForMultipartRequest: true,
-      bulkDataURI: { enabled: true },
+      qidoSupportsIncludeField: false, imageRendering: 'wadors', thumbnailRendering: 'wadors',
+      enableStudyLazyLoad: true, supportsFuzzyMatching: false, supportsWildcard: true, dicomUploadEnabled: false,
+      omitQuotationForMultipartRequest: true, bulkDataURI: { enabled: true },
     },
   }],
 };
@@ -46,7 +46,7 @@ def enter_namespace() -> None:
     """Go on in a network namespace of our own, where nobody else hears Orthanc and a browser reaches nothing else."""
     if _INSIDE not in os.environ:
         unshare = ["unshare", "--net", *([] if os.geteuid() == 0 else ["--map-root-user"])]
-        os.execvpe(  # noqa: S606
+        os.execvpe(
             unshare[0], [*unshare, sys.executable, "-m", "tests.long.viewers.check", *sys.argv[1:]],
             os.environ | {_INSIDE: "1"},
         )  # fmt: skip
@@ -109,7 +109,7 @@ class _Front(SimpleHTTPRequestHandler):
 
     extensions_map = SimpleHTTPRequestHandler.extensions_map | {".wasm": "application/wasm", ".js": "text/javascript"}
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         path = self.path.partition("?")[0]
         if path.startswith(("/dicom-web", "/wado")):
             self._hand_on()
