@@ -87,7 +87,7 @@ def test_files_that_nobody_owns_are_linked_by_references_only(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("vr", "said", "known"),
     [("DA", "20260309", "2026-03-09"), ("DA", "20260230", ""), ("DA", "2026.03.09", ""), ("DA", "", ""),
-     ("DA", "20260309\\20260310", ""), ("LO", "Jane Doe", ""), ("PN", "20260309", "")],
+     ("DA", "20260309\\20260310", ""), ("LO", "Jane Doe", ""), ("LO", "20260309", "2026-03-09")],
 )  # fmt: skip
 def test_a_study_date_is_a_date_or_nothing_and_refuses_no_file(vr: str, said: str, known: str, tmp_path: Path) -> None:
     study = _study(JANE, JANE)
