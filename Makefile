@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test quick check lint wheel wheel-without-bundle sbom pythons bench peers bundle evaluation selectors ibsi conformance storage measure-acceptance torture faults soak fuzz field hostile clean help
+.PHONY: demo test quick check lint wheel wheel-without-bundle sbom pythons bench peers bundle evaluation selectors ibsi conformance storage measure-acceptance torture faults soak fuzz field hostile viewers clean help
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 22
@@ -130,6 +130,9 @@ COUNT ?= 20000
 fuzz: $(VENV)/.everything ## damaged DICOM (SEED=1 COUNT=20000) through the confined processes, held against a second reader
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.long.reliability.fuzz --seed $(SEED) --count $(COUNT)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.long.reliability.folder --seed $(SEED)
+
+viewers: $(VENV)/.everything ## SR, SEG and PDF in OHIF on Orthanc, in a network namespace (LUNGSTAGE_DATA=...); pictures in runs/viewers
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.long.viewers.check
 
 field: $(VENV)/.everything ## files as hospitals send them (LUNGSTAGE_DATA=...): each right, or refused in words; writes docs/field-cases.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.long.field.check

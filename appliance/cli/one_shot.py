@@ -6,13 +6,17 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from lungstage.appliance.cli.options import JsonOption, RequiredBundleOption, TrustedOption
 from lungstage.appliance.contract.documents import DocumentOptions, formats_of
 from lungstage.appliance.contract.errors import ExitStatus, Refused
+
+if TYPE_CHECKING:
+    from lungstage.appliance.model.bundle import Bundle
+    from lungstage.appliance.staging.one_shot import Options
 
 PathsArgument = Annotated[list[Path], typer.Argument(metavar="PATH...", help="DICOM files, or folders of them.")]
 RoiOption = Annotated[str | None, typer.Option("--roi", help="ROI to measure, instead of by rule.", show_default=False)]
@@ -65,9 +69,17 @@ def stage(
     ] = False,
     engine: EngineOption = "compiled",
     trusted_key: TrustedOption = None,
-    as_json: JsonOption = False,
+    batch: Annotated[
+        bool, typer.Option("--batch", help="Stage every study there is, and write results.csv beside the reports.")
+    ] = False,
+    files: Annotated[
+        bool, typer.Option("--files", help="With --batch: name the files that could not be read.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object; with --batch a line of JSON for each study.")
+    ] = False,
 ) -> None:
-    """Stage one study, and write its structured report and a page to read. Research use only."""
+    """Stage one study, or with --batch each of many: a structured report and a page to read. Research use only."""
     from lungstage.appliance.model.bundle import load_bundle
     from lungstage.appliance.model.signature import read_public_keys
     from lungstage.appliance.staging.covariates import Site
@@ -80,14 +92,28 @@ def stage(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--format") from error
 
-    def run_once() -> dict[str, Any]:
+    if files and not batch:
+        raise typer.BadParameter("only with --batch", param_hint="--files")
+
+    def prepared() -> tuple[Bundle, Options]:
         options = Options(
             roi, match_by_geometry, save_volume, Site.read(prevalence, covariates), documents, refusal_page
         )
-        verified = load_bundle(bundle, engine=engine, trusted=read_public_keys(trusted_key or ()))
+        return load_bundle(bundle, engine=engine, trusted=read_public_keys(trusted_key or ())), options
+
+    def run_once() -> dict[str, Any]:
+        verified, options = prepared()
         return stage_paths(paths, verified, out, options)
 
-    _answer(run_once, as_json, "No report was written.")
+    if not batch:
+        _answer(run_once, as_json, "No report was written.")
+        return
+    from lungstage.appliance.cli.batch import run_batch
+
+    verified, options = prepared()
+    status = run_batch(paths, verified, out, options, as_json=as_json, files=files)
+    if status is not ExitStatus.DONE:
+        raise typer.Exit(status)
 
 
 def measure(

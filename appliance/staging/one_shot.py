@@ -104,7 +104,7 @@ class Scan:
         return series | {uid: " and ".join(map(told, some)) for uid, some in paths.items()}
 
 
-def _files(paths: Sequence[Path]) -> Iterator[Path]:
+def files_in(paths: Sequence[Path]) -> Iterator[Path]:
     """Every file; links are followed, for here it is the user who says what to read."""
     return (Path(os.path.realpath(path)) for path in _named(paths))
 
@@ -139,7 +139,7 @@ def scan(paths: Sequence[Path]) -> Scan:
     key = secrets.token_bytes(32)  # of this run: all that the hashes are for is to be compared with one another
     unreadable: list[tuple[Path, str]] = []
     ignored = 0
-    for path in _files(paths):
+    for path in files_in(paths):
         try:
             headers += read_headers(path, hash_pixels=False, key=key)
         except Refused as refused:

@@ -13,7 +13,7 @@ import pytest
 
 from lungstage.appliance.cli import main as cli
 from lungstage.appliance.cli import one_shot
-from lungstage.appliance.cli.jobs import answer_in_words
+from lungstage.appliance.cli.answers import answer_in_words
 from lungstage.appliance.model.bundle import Bundle, load_bundle
 from lungstage.appliance.staging import phantom
 from lungstage.appliance.staging.covariates import Site

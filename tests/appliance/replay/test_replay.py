@@ -520,12 +520,13 @@ class TestWhatHasChanged:
     @pytest.mark.parametrize("what", ["probability", "feature", "notice", "name", "date", "stage"])
     def test_an_edited_report(self, house: House, again: Callable[..., Done], what: str) -> None:
         def forge(dataset: Dataset) -> None:
-            group = dataset.ContentSequence[-2].ContentSequence[0]
+            parts = {item.ConceptNameCodeSequence[0].CodeValue: item for item in dataset.ContentSequence}
+            group = parts["126010"].ContentSequence[0]
             numbers = [item for item in group.ContentSequence if item.ValueType == "NUM"]
             if what in ("probability", "feature"):
                 numbers[what == "feature"].MeasuredValueSequence[0].FloatingPointValue = 12.5
             elif what == "notice":
-                dataset.ContentSequence[-1].ContentSequence[0].TextValue = "For diagnosis."
+                parts["RESULT"].ContentSequence[0].TextValue = "For diagnosis."
             elif what == "name":
                 dataset.PatientName = "ROE^RICHARD"
             elif what == "date":
