@@ -20,7 +20,7 @@ from lungstage.appliance.staging.one_shot import Options
 
 _COLUMNS = (
     "study_instance_uid", "status", "answer", "probability", "warnings", "reason_code", "reason", "roi", "volume_mm3",
-    "distance", "outside", "sr",
+    "distance", "outside", "sr", "pdf",
 )  # fmt: skip
 
 
@@ -90,7 +90,8 @@ def _cells(study: str, answer: Mapping[str, Any]) -> Iterator[object]:
     reason, roi, domain = (answer[key] or {} for key in ("reason", "roi", "domain"))
     yield from (study, answer["status"], asked["answer"], asked["probability"], len(warnings_of(answer)))
     yield from (reason.get("code"), reason.get("message"), roi.get("name"), roi.get("volume_mm3"))
-    yield from (domain.get("distance"), " ".join(domain.get("outside", ())), answer["sr"])
+    yield from (domain.get("distance"), " ".join(domain.get("outside", ())))
+    yield from (answer["sr"], (answer["documents"] or {}).get("pdf"))
 
 
 def _values(answer: Mapping[str, Any], features: Sequence[str]) -> Iterator[object]:

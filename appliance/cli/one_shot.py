@@ -152,8 +152,8 @@ def demo(
 
     place = folder or Path(tempfile.mkdtemp(prefix="lungstage-demo-"))
     result = run_demo(bundle, place)
-    typer.echo(in_words(result.outcome))
     typer.echo(f"report came {result.seconds:.1f} s after the last file, and was read back: {result.title}")
+    typer.echo(in_words(result.outcome))
 
 
 def _answer(run_once: Callable[[], dict[str, Any]], as_json: bool, undone: str) -> None:
@@ -182,7 +182,8 @@ def in_words(answer: dict[str, Any]) -> str:
 def _lines_of(answer: dict[str, Any]) -> list[str]:
     lines = [f"warning: {warning}" for warning in answer["warnings"]]
     if answer["reason"] is not None:
-        return [*lines, f"{answer['status']}: {answer['reason']['message']} [{answer['reason']['code']}]"]
+        why = f"{answer['status']}: {answer['reason']['message']} [{answer['reason']['code']}]"
+        return [*lines, why, *_documents_of(answer)]
     roi = answer["roi"]
     lines.append(f"region: {roi['name']}, {roi['voxels']} voxels, {roi['volume_mm3'] / 1000:.2f} ml")
     if roi["others"]:
@@ -198,6 +199,11 @@ def _lines_of(answer: dict[str, Any]) -> list[str]:
         lines.append(f"probability of the positive class: {100 * endpoint['probability']:.1f} %")
     strongest = sorted(answer["contributions"].items(), key=lambda item: -abs(item[1]))[:5]
     lines.append("strongest contributions (logit): " + ", ".join(f"{name} {value:+.3f}" for name, value in strongest))
-    names = {"pdf": "page", "sc": "picture", "html": "page", "sr": "report"}
+    return [*lines, *_documents_of(answer)]
+
+
+def _documents_of(answer: dict[str, Any]) -> list[str]:
+    """Say where a person finds what was written."""
+    names = {"pdf": "page (PDF)", "sc": "page (picture)", "html": "page (HTML)", "sr": "report (SR)"}
     documents = answer["documents"] or ({"sr": answer["sr"]} if answer["sr"] else {})
-    return [*lines, *(f"{name}: {documents[kind]}" for kind, name in names.items() if kind in documents)]
+    return [f"{name}: {documents[kind]}" for kind, name in names.items() if kind in documents]

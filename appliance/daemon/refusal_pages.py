@@ -1,7 +1,7 @@
 """Pages about refused studies, for a site that wants them: the reader who waits for an answer is told that none comes.
 
 The refusal itself stands in ledger and audit log before. A page is a courtesy on top of it: where the outbox is away it
-is tried again, and what a stop or a crash cuts short is not made up for.
+is tried again; where something bears the page's name there, or a stop or a crash comes in between, there is none.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from lungstage.appliance.contract.errors import Reason, Unavailable
 from lungstage.appliance.contract.source import Source
 from lungstage.appliance.dicom.cases import Case
 from lungstage.appliance.report import outbox
-from lungstage.appliance.report.outbox import Document
+from lungstage.appliance.report.outbox import Document, OutboxConflictError
 from lungstage.appliance.state.job import Job, JobState
 from lungstage.appliance.state.ledger import Ledger
 
@@ -80,6 +80,8 @@ class RefusalPages(Source):
                 logger.warning("refusal_page_waits", extra=job.uids | {"error": type(error).__name__})
                 self._resume_at = self._clock() + self._retry_seconds
                 return
+            except OutboxConflictError as error:  # the page's name is taken: nobody's answer waits for it
+                logger.warning("no_refusal_page", extra=job.uids | {"code": error.reason.code, "why": str(error)})
             except Exception as error:  # the files may be just what nothing can read
                 logger.warning("no_refusal_page", extra=job.uids | defect(error))
             self._due.pop(job.id, None)

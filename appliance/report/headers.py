@@ -71,11 +71,7 @@ def source_headers(context: ReportContext) -> list[Dataset]:
     first, *others = context.sources
     headers = [_header(first, (*_ALWAYS, *_WHERE_PRESENT, *_OF_EACH_SLICE))]
     headers += [_header(source, _OF_EACH_SLICE) for source in others]
-    for keyword in ("PatientName", *_ALWAYS):
-        if keyword not in headers[0]:
-            setattr(headers[0], keyword, None)
-    if headers[0].PatientSex not in ("M", "F", "O"):
-        headers[0].PatientSex = None
+    _complete(headers[0])
     for header in headers:
         # One orientation is proven; highdicom minds noise in its last digits.
         header.ImageOrientationPatient = headers[0].ImageOrientationPatient
@@ -92,12 +88,17 @@ def copied_header(source: Dataset) -> Dataset:
 def patient_and_study(source: Dataset) -> Dataset:
     """Copy what every object of a study says of patient and study; the name is left to :func:`settle`."""
     header = _header(source, (*_ALWAYS, *_OF_PATIENT_AND_STUDY, "StudyInstanceUID"))
+    _complete(header)
+    return header
+
+
+def _complete(header: Dataset) -> None:
+    """Set in place what every object has to state of patient and study: empty where it is not known."""
     for keyword in ("PatientName", *_ALWAYS):
         if keyword not in header:
             setattr(header, keyword, None)
     if header.PatientSex not in ("M", "F", "O"):
         header.PatientSex = None
-    return header
 
 
 def warnings_of_text(source: Dataset) -> tuple[str, ...]:

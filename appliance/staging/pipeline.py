@@ -293,14 +293,14 @@ def stage(
             site.covariates.get(plan.case.study_instance_uid, {}),
         )
         result = bundle.predictor.predict(measurement.features, covariates.values)
-        warnings = (
+        of_input = (
             plan.warnings
             + measurement.warnings
             + warnings_of_text(measurement.voxels.datasets[0])
             + prove_voxels(measurement, use)
             + covariates.warnings
-            + prove_domain(result, use)
         )
+        warnings = prove_domain(result, use) + of_input  # the gravest first, wherever they are told
         result = at_prevalence(result, manifest.provenance.prevalence_advanced, site.prevalence)
     with watch.step("report"):
         built = build_documents(

@@ -33,6 +33,7 @@ BUNDLE = {f"lungstage/models/lung1-stage/{path.name}" for path in (ROOT / "model
 DATA = {
     "lungstage/py.typed",
     "lungstage/appliance/radiomics/_kernels.pyi",
+    *(f"lungstage/appliance/report/languages/{language}.po" for language in ("de", "en", "fr")),
     "lungstage/appliance/service/lungstage.service",
     "lungstage/training/cohorts/lung1.toml",
     "lungstage/training/reporting/report.html.j2",

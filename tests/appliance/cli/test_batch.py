@@ -64,6 +64,7 @@ def test_each_study_has_a_line_of_json_a_row_and_its_report(inbox: Path, tmp_pat
             assert (row["reason_code"], row["answer"], row["sr"]) == (answer["reason"]["code"], "", "")
             continue
         assert pydicom.dcmread(answer["sr"]).StudyInstanceUID == study
+        assert {kind: row[kind] for kind in ("sr", "pdf")} == {k: answer["documents"][k] for k in ("sr", "pdf")}
         assert float(row["probability"]) == answer["probability_advanced"]
         assert {name: float(row[name]) for name in answer["features"]} == answer["features"]
     assert any("broken.dcm" in warning for warning in answers[study_of(inbox, "one")]["warnings"])

@@ -120,6 +120,19 @@ def test_a_page_that_cannot_be_made_is_given_up_at_once(site: Site) -> None:
     assert list(site.outbox.iterdir()) == []
 
 
+def test_a_name_that_is_taken_in_the_outbox_is_left_alone_and_said_to_be(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    (site.outbox / "PDF-2.25.1.dcm").mkdir()
+    site.refused()
+    with caplog.at_level("WARNING", logger="lungstage"):
+        site.pages.tick()
+    (record,) = caplog.records
+    assert (record.message, record.code) == ("no_refusal_page", "outbox_occupied")  # type: ignore[attr-defined]
+    assert not hasattr(record, "frames"), "it is no defect of ours"
+    assert site.pages.next_due() is None
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("wanted", [True, False])
 def test_the_daemon_delivers_it_where_the_site_wants_it(wanted: bool, tmp_path: Path, shipped_bundle: Path) -> None:

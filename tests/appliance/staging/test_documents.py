@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pydicom
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from lungstage.appliance.contract.documents import FORMATS, DocumentOptions, Format
 from lungstage.appliance.contract.spec import DomainAssessment, Stage, StagingResult
+from lungstage.appliance.dicom.linking import BY_POSITION
 from lungstage.appliance.model.bundle import Bundle, load_bundle
 from lungstage.appliance.model.inference import at_prevalence, decide
 from lungstage.appliance.model.manifest import Decision
@@ -91,6 +93,16 @@ def test_a_page_that_joins_a_report_bears_its_time(bundle: Bundle, tmp_path: Pat
     before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     stage_paths([study], bundle, tmp_path / "out", Options(documents=DocumentOptions(("sr", "pdf"))))
     assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_that_the_model_does_not_know_such_tumours_is_said_first(bundle: Bundle, tmp_path: Path) -> None:
+    """In report, ledger and terminal, too, where warnings stand as they come."""
+    use = bundle.manifest.intended_use.model_copy(update={"domain_distance_warn": 0.0})
+    strict = replace(bundle, manifest=bundle.manifest.model_copy(update={"intended_use": use}))
+    study = rtstruct_study().write(tmp_path / "study")
+    answer = stage_paths([study], strict, tmp_path / "out", Options(match_by_geometry=True))
+    assert answer["warnings"].index(BY_POSITION) > 0
+    assert answer["warnings"][0].startswith("The tumour is unlike")
 
 
 def test_a_refusal_has_a_page_where_one_is_wanted(bundle: Bundle, tmp_path: Path) -> None:
