@@ -31,8 +31,8 @@ from lungstage.appliance.workers.messages import SealedPlan
 
 _DOUBTFUL = Reason(
     ReasonCode.AMBIGUOUS_INPUT,
-    "The region of interest of this report was matched by its position, and another CT series that it fits as well "
-    "came later: nothing says on which it was drawn.",
+    "The region of this report was matched by its position, and other CT slices that it fits as well came later: "
+    "nothing says on which it was drawn.",
 )
 
 
@@ -204,7 +204,7 @@ class Examiner:
         job = self._open(entry, job)
         entry.plan = None
         if settled:
-            self._question_earlier(entry.at_hand)
+            self._question_earlier(entry.at_hand, error.reason)
         waits_for = self._index.with_unreadable(error.reason, entry.at_hand)
         if settled and isinstance(error, Refused):
             entry.report_at = None
@@ -216,11 +216,12 @@ class Examiner:
             may_come = error.reason.code is ReasonCode.MORE_MAY_COME
             entry.report_at = None if may_come else entry.changed_at + self._settings.report_after_seconds
 
-    def _question_earlier(self, case: Case) -> None:
-        """Say so of a report that was matched by position, where another series came that its region fits as well."""
-        if case.images:
-            return
-        for series in {*case.candidates, *case.neighbours}:
+    def _question_earlier(self, case: Case, reason: Reason) -> None:
+        """Say so of a report that was matched by position, where other slices came that its region fits as well."""
+        rivals = {*case.candidates, *case.neighbours}
+        if case.images:  # other slices in the same places, under the series' own UID
+            rivals = {case.series_instance_uid} if reason.code is ReasonCode.DUPLICATE_POSITION else set()
+        for series in rivals:
             newest = self._ledger.jobs.of_case(series)
             if newest is not None and newest.state is not JobState.DELIVERED:
                 newest = self._ledger.jobs.delivered_before(newest)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lungstage.appliance.contract.errors import ReasonCode
+from lungstage.appliance.contract.errors import ReasonCode, Refused
 from lungstage.appliance.state import chain
 from lungstage.appliance.state.job import JobState
 from tests.support.fake_steps import put_roi, put_slice
@@ -156,6 +156,26 @@ def test_a_series_that_comes_later_makes_a_report_by_position_doubtful(house: Ho
     assert (first.reason is not None and first.reason.code is ReasonCode.AMBIGUOUS_INPUT) is by_position
     house.run(30)
     assert [entry.event for entry in chain.entries(house.state)].count("job_questioned") == by_position
+    assert len(house.reports()) == 1
+
+
+@pytest.mark.parametrize("by_position", [True, False])
+def test_slices_in_the_same_places_make_a_report_by_position_doubtful(house: House, by_position: bool) -> None:
+    put_roi(house.inbox, "1.5.99", "1.5", NEEDED, "1.7", *(["unnamed"] if by_position else []))
+    for number in NEEDED:
+        put_slice(house.inbox, "1.5", number)
+    house.run(5)
+    assert house.states() == ["delivered"]
+
+    def refuse() -> None:
+        raise Refused(ReasonCode.DUPLICATE_POSITION, "Two slices lie in one place.")
+
+    house.steps.during_prepare = refuse
+    put_slice(house.inbox, "1.5", 7)
+    house.run(30)
+    first, second = house.ledger.jobs.find()
+    assert (first.state, second.state) == (JobState.DELIVERED, JobState.REFUSED)
+    assert (first.reason is not None and first.reason.code is ReasonCode.AMBIGUOUS_INPUT) is by_position
     assert len(house.reports()) == 1
 
 

@@ -83,7 +83,8 @@ def page(cases: Path, index: dict[str, dict[str, str]], verdicts: list[Verdict],
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;")
+    printed = "".join(c if c.isprintable() else f"\\{ord(c):o}" for c in text)  # a value's backslashes, in a docstring
+    return printed.replace("|", "\\|").replace("<", "&lt;")
 
 
 def main() -> None:
