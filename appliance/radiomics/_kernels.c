@@ -192,52 +192,72 @@ static PyObject *bounds(PyObject *self, PyObject *args)
 }
 
 PyDoc_STRVAR(histogram_doc,
-             "histogram(image, mask, counts) -> tuple: count each int16 value inside, in counts[value + 32768]; the lowest and highest value.");
+             "histogram(image, mask) -> tuple: the lowest int16 value inside, and int64 counts as bytes: of that value, of the next, and so on to the highest.");
 
 static PyObject *histogram(PyObject *self, PyObject *args)
 {
-    static const Wanted wanted[] = {{"h", 3, 0, "image"}, {"?", 3, 0, "mask"}, {"l", 1, 1, "counts"}};
-    Py_buffer views[3], *image = &views[0], *mask = &views[1], *counts = &views[2];
+    static const Wanted wanted[] = {{"h", 3, 0, "image"}, {"?", 3, 0, "mask"}};
+    Py_buffer views[2], *image = &views[0], *mask = &views[1];
     int lowest = INT16_MAX, highest = INT16_MIN;
-    if (take_all(args, wanted, 3, views) < 0)
+    PyObject *counts = NULL;
+    if (take_all(args, wanted, 2, views) < 0)
         return NULL;
-    if (count_of(image) != mask->len || count_of(counts) != 65536) {
-        PyErr_SetString(PyExc_ValueError, "image and mask must be alike, and counts hold 65536");
+    const int16_t *value = image->buf;
+    const unsigned char *inside = mask->buf;
+    if (count_of(image) != mask->len) {
+        PyErr_SetString(PyExc_ValueError, "image and mask must be alike");
     } else {
-        const int16_t *value = image->buf;
-        const unsigned char *inside = mask->buf;
-        long *count = (long *)counts->buf + 32768;
         Py_BEGIN_ALLOW_THREADS
-        for (Py_ssize_t i = 0; i < mask->len; i++)
-            if (inside[i]) {
-                count[value[i]]++;
-                lowest = value[i] < lowest ? value[i] : lowest;
-                highest = value[i] > highest ? value[i] : highest;
-            }
+        int16_t low = INT16_MAX, high = INT16_MIN;
+        for (Py_ssize_t i = 0; i < mask->len; i++) {
+            const int16_t least = inside[i] ? value[i] : INT16_MAX, most = inside[i] ? value[i] : INT16_MIN;
+            low = least < low ? least : low;
+            high = most > high ? most : high;
+        }
+        lowest = low, highest = high;
         Py_END_ALLOW_THREADS
+        const Py_ssize_t values = highest < lowest ? 0 : highest - lowest + 1;
+        counts = PyBytes_FromStringAndSize(NULL, values * (Py_ssize_t)sizeof(int64_t));
+        if (counts) {
+            int64_t *count = (int64_t *)PyBytes_AsString(counts);
+            Py_BEGIN_ALLOW_THREADS
+            memset(count, 0, (size_t)values * sizeof *count);
+            for (Py_ssize_t i = 0; i < mask->len; i++)
+                if (inside[i])
+                    count[value[i] - lowest]++;
+            Py_END_ALLOW_THREADS
+        }
     }
-    release_all(views, 3);
-    return PyErr_Occurred() ? NULL : Py_BuildValue("ii", lowest, highest);
+    release_all(views, 2);
+    return counts ? Py_BuildValue("iN", lowest, counts) : NULL;
 }
 
-PyDoc_STRVAR(levels_doc, "levels(image, mask, table, padded): table[value + 32768] for each int16 voxel inside, centred in a padded volume.");
+PyDoc_STRVAR(levels_doc, "levels(image, mask, lowest, table, padded): table[value - lowest] for each int16 voxel inside, centred in a padded volume; 0 beyond the table.");
 
 static PyObject *levels(PyObject *self, PyObject *args)
 {
+    PyObject *objects[4];
+    int lowest;
     static const Wanted wanted[] = {{"h", 3, 0, "image"}, {"?", 3, 0, "mask"}, {"H", 1, 0, "table"}, {"H", 3, 1, "padded"}};
     Py_buffer views[4], *image = &views[0], *mask = &views[1], *table = &views[2], *out = &views[3];
-    if (take_all(args, wanted, 4, views) < 0)
+    if (!PyArg_ParseTuple(args, "OOiOO", &objects[0], &objects[1], &lowest, &objects[2], &objects[3]))
         return NULL;
-    int fits = count_of(table) == 65536;
+    for (int k = 0; k < 4; k++)
+        if (take(objects[k], &views[k], wanted[k].format, wanted[k].ndim, wanted[k].writable, wanted[k].name) < 0) {
+            release_all(views, k);
+            return NULL;
+        }
+    int fits = lowest >= INT16_MIN && lowest <= INT16_MAX;
     Py_ssize_t pad[3];
     for (int axis = 0; axis < 3; axis++) {
         fits &= image->shape[axis] == mask->shape[axis] && out->shape[axis] >= mask->shape[axis];
         pad[axis] = (out->shape[axis] - mask->shape[axis]) / 2;
     }
     if (!fits) {
-        PyErr_SetString(PyExc_ValueError, "image, mask and padded volume do not fit each other, or the table is short");
+        PyErr_SetString(PyExc_ValueError, "image, mask and padded volume do not fit each other");
     } else {
-        const uint16_t *level = (const uint16_t *)table->buf + 32768;
+        const uint16_t *level = table->buf;
+        const Py_ssize_t values = count_of(table);
         Py_BEGIN_ALLOW_THREADS
         for (Py_ssize_t z = 0; z < mask->shape[0]; z++)
             for (Py_ssize_t y = 0; y < mask->shape[1]; y++) {
@@ -245,8 +265,10 @@ static PyObject *levels(PyObject *self, PyObject *args)
                 const int16_t *value = (const int16_t *)image->buf + from;
                 const unsigned char *inside = (const unsigned char *)mask->buf + from;
                 uint16_t *to = (uint16_t *)out->buf + ((z + pad[0]) * out->shape[1] + y + pad[1]) * out->shape[2] + pad[2];
-                for (Py_ssize_t x = 0; x < mask->shape[2]; x++)
-                    to[x] = inside[x] ? level[value[x]] : 0;
+                for (Py_ssize_t x = 0; x < mask->shape[2]; x++) {
+                    const Py_ssize_t place = value[x] - lowest;
+                    to[x] = inside[x] && place >= 0 && place < values ? level[place] : 0;
+                }
             }
         Py_END_ALLOW_THREADS
     }
