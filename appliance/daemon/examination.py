@@ -220,7 +220,8 @@ class Examiner:
         """Say so of a report that was matched by position, where other slices came that its region fits as well."""
         rivals = {*case.candidates, *case.neighbours}
         if case.images:  # other slices in the same places, under the series' own UID
-            rivals = {case.series_instance_uid} if reason.code is ReasonCode.DUPLICATE_POSITION else set()
+            own = case.images[0].series_instance_uid
+            rivals = {own} if reason.code is ReasonCode.DUPLICATE_POSITION else set()
         for series in rivals:
             newest = self._ledger.jobs.of_case(series)
             if newest is not None and newest.state is not JobState.DELIVERED:
