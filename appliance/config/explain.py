@@ -87,7 +87,9 @@ def default_in_words(name: str) -> str:
         return words.rstrip(".")
     if field.is_required():
         return "required"
-    return "none" if field.default is None else str(field.default)
+    if field.default is None:
+        return "none"
+    return field.default if isinstance(field.default, str) else _toml(field.default)
 
 
 def in_words(explained: tuple[Explained, ...]) -> str:

@@ -213,6 +213,8 @@ def _facts(sheet: Sheet, facts: tuple[tuple[str, str], ...], x: float, y: float)
 
 
 _VALUE, _STRIP, _STRIP_END, _BARS = 112.0, 126.0, 158.0, 163.0  # where the columns of the table lie
+WORDS: Final = 66.0
+"""Room in mm for what an input is in plain words; behind it stands its technical name."""
 _LOWEST_ROW, _HIGHEST_ROW = 3.7, 5.2
 
 
@@ -245,9 +247,9 @@ def _rows(sheet: Sheet, page: ResultPage, y: float, bottom: float) -> None:
 
 
 def _row(sheet: Sheet, row: Row, y: float, longest: float) -> None:
-    width = sheet.text(_LEFT, y, row.words, _BODY, within=62)
-    sheet.text(_LEFT + width + 1.8, y, row.name, Style(6, colour=GREY), within=_VALUE - 14 - _LEFT - width - 1.8)
-    sheet.text(_VALUE, y, row.value, _BODY, "right", within=16)
+    start = _VALUE - 2 - sheet.text(_VALUE, y, row.value, _BODY, "right", within=16)
+    name = _LEFT + 1.8 + sheet.text(_LEFT, y, row.words, _BODY, within=WORDS)
+    sheet.text(name, y, row.name, Style(6, colour=GREY), within=start - name)
     sheet.text(_VALUE + 1, y, row.unit, _SMALL, within=_STRIP - _VALUE - 2)
     if row.share is not None:
         _strip(sheet, row, y)

@@ -31,10 +31,12 @@ from lungstage.appliance.contract.spec import (
 from lungstage.appliance.report import fonts, outbox
 from lungstage.appliance.report.page_documents import page_documents, page_names, refusal_documents
 from lungstage.appliance.report.page_objects import drawn_with
-from lungstage.appliance.report.page_pdf import page_pdf, refusal_pdf
+from lungstage.appliance.report.page_pdf import WORDS, page_pdf, refusal_pdf
 from lungstage.appliance.report.plain_words import QUALITIES
 from lungstage.appliance.report.refusal_page import RefusalContext, refusal_page
 from lungstage.appliance.report.result_page import MOST_ROWS, PageContext, ResultPage, result_page
+from lungstage.appliance.report.sheet import Sheet, Style
+from lungstage.appliance.report.translation import Translator
 from tests.support.pages import cohort, font_with, page_context, pdf_in, pixels_of, text_of
 from tests.support.reports import (
     FEATURES,
@@ -133,6 +135,18 @@ class TestWhatItSays:
 
     def test_every_feature_there_is_has_words(self) -> None:
         assert set(QUALITIES) == set(ALL_FEATURES)
+
+    @pytest.mark.parametrize("language", LANGUAGES)
+    def test_no_plain_words_are_cut_short(self, language: Language) -> None:
+        """They say which way a value lies; it is the technical name behind them that gives way."""
+        say, sheet = Translator(language), Sheet("plain words", language, CREATED)
+        qualities = sorted({code for quality in QUALITIES.values() for code in (quality.high, quality.low)})
+        told = [say("degree.any", quality=say(f"quality.{code}")) for code in qualities]
+        for line, words in enumerate(told):
+            sheet.text(10, 10 + 4 * line, words, Style(8.5), within=WORDS)
+        assert len(told) * 4 < 280, "all are on the sheet"
+        drawn = " ".join(text_of(sheet.drawing().pdf).split())
+        assert [words for words in told if words not in drawn] == []
 
     def test_a_model_of_all_features_and_covariates_still_fits(self) -> None:
         names = (*ALL_FEATURES, "age", "sex", "histology")
