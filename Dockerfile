@@ -11,42 +11,55 @@ RUN command -v python3.11 \
          && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/log/apt /var/log/dpkg.log; }
 
 
-FROM python AS builder
+# The wheel, whose kernels are compiled here. `--build-context wheel=dist` takes one that was made and tried before.
+FROM python AS compiler
 # A python image brings its own headers and venv; Debian keeps them in packages.
 RUN apt-get update \
     && if [ "$(command -v python3.11)" = /usr/bin/python3.11 ]; then set -- python3.11-dev python3.11-venv; fi \
     && apt-get install --yes --no-install-recommends gcc libc6-dev "$@" \
     && rm -rf /var/lib/apt/lists/*
-
 # For a mirror without credentials. One with credentials belongs into the secret pip_conf (a pip.conf), its certificate
 # authority into the secret ca_bundle, which that pip.conf names as `cert = /run/secrets/ca_bundle`: no layer keeps either.
 ARG PIP_INDEX_URL
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_CONSTRAINT=/src/constraints.txt
 WORKDIR /src
-COPY constraints.txt ./
-
-# PyRadiomics is published as source only and does not name what its build needs: hence those tools first, and then its
-# wheel without isolation from them. They stay behind in /build; the appliance gets a venv of its own, without pip.
-RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf --mount=type=secret,id=ca_bundle \
-    python3.11 -m venv /build \
-    && /build/bin/pip install numpy setuptools wheel \
-    && /build/bin/pip wheel --no-build-isolation --no-deps --no-binary pyradiomics --wheel-dir /wheels pyradiomics
-
-# The package's own kernels are compiled here, too: the venv that leaves this stage needs no compiler.
-COPY pyproject.toml README.md LICENSE ./
+COPY constraints.txt pyproject.toml setup.py README.md LICENSE ./
 COPY lungstage lungstage
 COPY appliance appliance
-# training and export are not here, so the commands that the metadata names for them are removed.
+COPY training training
+COPY export export
+COPY models/LICENSE models/
+COPY models/lung1-stage models/lung1-stage
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf --mount=type=secret,id=ca_bundle \
-    /build/bin/pip wheel --no-build-isolation --no-deps --wheel-dir /wheels . \
-    && python3.11 -m venv --without-pip /opt/lungstage \
-    && /build/bin/pip --python /opt/lungstage/bin/python install /wheels/*.whl \
-    && /build/bin/pip --python /opt/lungstage/bin/python check \
-    && rm /opt/lungstage/bin/lungstage-train /opt/lungstage/bin/lungstage-export
+    python3.11 -m venv /build \
+    && /build/bin/pip wheel --no-deps --wheel-dir /wheel .
 
-COPY models/lung1-stage /opt/lungstage/models/lung1-stage
-# Where `--bundle lung1-stage` looks for it.
-RUN ln -s /opt/lungstage/models /opt/lungstage/lib/python3.11/site-packages/lungstage/models
+
+FROM scratch AS wheel
+COPY --from=compiler /wheel/ /
+
+
+FROM python AS builder
+RUN if [ "$(command -v python3.11)" = /usr/bin/python3.11 ]; then \
+        apt-get update && apt-get install --yes --no-install-recommends python3.11-venv && rm -rf /var/lib/apt/lists/*; \
+    fi
+ARG PIP_INDEX_URL
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_CONSTRAINT=/src/constraints.txt
+COPY constraints.txt /src/
+COPY --from=wheel /*.whl /wheel/
+# The appliance gets a venv of its own, without pip and without the code of training and export, whose libraries are not
+# here either. What it holds is written down in it.
+RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf --mount=type=secret,id=ca_bundle \
+    python3.11 -m venv /build \
+    && /build/bin/pip install cyclonedx-bom \
+    && python3.11 -m venv --without-pip /opt/lungstage \
+    && /build/bin/pip --python /opt/lungstage/bin/python install /wheel/*.whl \
+    && /build/bin/pip --python /opt/lungstage/bin/python check \
+    && /build/bin/cyclonedx-py environment --output-reproducible --output-file /opt/lungstage/sbom.cdx.json \
+        /opt/lungstage/bin/python \
+    && rm -r /opt/lungstage/bin/lungstage-* /opt/lungstage/lib/python3.11/site-packages/lungstage/training \
+        /opt/lungstage/lib/python3.11/site-packages/lungstage/export \
+    && ln -s lib/python3.11/site-packages/lungstage/models /opt/lungstage/models
 # A checkout under a strict umask would otherwise be unreadable to the appliance's user.
 RUN chmod -R u=rwX,go=rX /opt/lungstage
 
@@ -86,4 +99,4 @@ HEALTHCHECK --interval=30s --timeout=10s --start-period=60s --retries=3 CMD ["lu
 
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["lungstage"]
-CMD ["run", "--inbox", "/inbox", "--outbox", "/outbox", "--state", "/state", "--bundle", "/opt/lungstage/models/lung1-stage"]
+CMD ["run", "--inbox", "/inbox", "--outbox", "/outbox", "--state", "/state", "--bundle", "lung1-stage"]

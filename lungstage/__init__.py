@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lungstage.appliance import __version__
+    from lungstage.appliance.contract.documents import Format, Language
     from lungstage.appliance.contract.errors import Held, Refused, Unavailable
     from lungstage.appliance.contract.spec import ExtractionSpec
     from lungstage.appliance.model.bundle import Bundle
@@ -130,6 +131,8 @@ def stage(
     save_volume: _Path | None = None,
     prevalence: float | None = None,
     covariates: _Path | None = None,
+    formats: Iterable[Format] = ("sr", "pdf"),
+    language: Language = "en",
 ) -> StagedCase:
     """Ask a bundle about one region of interest; ``lungstage stage`` does the same. Research use only.
 
@@ -140,16 +143,20 @@ def stage(
     bundle
         What :func:`load_bundle` returned, or what it takes. Whoever asks often loads it once.
     out
-        A folder for the structured report and its segmentation, made where it is not there; None writes no report.
+        A folder for the structured report, its segmentation and the page, made where it is not there; None writes none.
     prevalence
         Share of the positive class among the site's patients, in (0, 1), to correct the probability to.
     covariates
         A CSV of ``study_instance_uid`` and age, sex or histology, which outranks the header.
+    formats
+        Out of ``sr`` (always written) and, for the page that people read, ``pdf``, ``sc`` and ``html``.
+    language
+        Of the page: ``en``, ``de`` or ``fr``.
 
     Returns
     -------
     StagedCase
-        The answer with its features, and where the report lies.
+        The answer with its features, and where report and page lie.
 
     Raises
     ------
@@ -159,7 +166,7 @@ def stage(
     Unavailable, OSError
         A path does not exist, or cannot be read or written to.
     ValueError
-        `prevalence` does not lie between 0 and 1.
+        `prevalence` does not lie between 0 and 1, or there is no such format or language.
 
     Examples
     --------
@@ -170,9 +177,10 @@ def stage(
     >>> staged = lungstage.stage("study", "lung1-stage", out="reports")
     >>> staged.endpoint, staged.answer
     ('stage', 'early')
-    >>> staged.sr.name[:3]
-    'SR-'
+    >>> staged.sr.name[:3], sorted(staged.documents)
+    ('SR-', ['pdf', 'sr'])
     """
+    from lungstage.appliance.contract.documents import DocumentOptions, formats_of, language_of
     from lungstage.appliance.staging.covariates import Site
     from lungstage.appliance.staging.one_shot import Options, stage_paths
     from lungstage.appliance.staging.outcome import StagedCase
@@ -180,7 +188,9 @@ def stage(
     if prevalence is not None and not 0 < prevalence < 1:
         raise ValueError(f"a prevalence lies between 0 and 1, and {prevalence} does not")
     loaded = load_bundle(bundle) if isinstance(bundle, str | os.PathLike) else bundle
-    options = Options(roi, match_by_geometry, _path(save_volume), Site.read(prevalence, _path(covariates)))
+    documents = DocumentOptions(formats_of(formats), language_of(language))
+    site = Site.read(prevalence, _path(covariates))
+    options = Options(roi, match_by_geometry, _path(save_volume), site, documents)
     return StagedCase.of(stage_paths(_paths(paths), loaded, _path(out), options))
 
 

@@ -20,6 +20,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from lungstage.appliance.config.extras import needing
 from lungstage.appliance.contract.errors import ExitStatus, LungstageError, ReasonCode, Refused, Unavailable
 from lungstage.training.options import (
     CohortOption,
@@ -346,14 +347,15 @@ def benchmark_selectors(
 def main() -> None:
     """Run the command line; exit with :class:`ExitStatus`."""
     try:
-        app()
+        with needing("training"):
+            app()
     except Refused as refusal:
         typer.echo(f"refused: {refusal.reason.code}: {refusal.reason.message}", err=True)
         sys.exit(ExitStatus.REFUSED)
     except (OSError, Unavailable) as error:
         typer.echo(f"unavailable: {error}", err=True)
         sys.exit(ExitStatus.UNAVAILABLE)
-    except LungstageError as error:  # the configuration
+    except LungstageError as error:  # the configuration, or a library that is not installed
         typer.echo(f"usage: {error}", err=True)
         sys.exit(ExitStatus.USAGE)
 

@@ -60,10 +60,12 @@ def show(
     job_id: Annotated[int, typer.Argument(metavar="ID", help="Number of the job.")],
     state: StateOption = None,
     config: ConfigOption = None,
+    full: Annotated[bool, typer.Option("--full", help="Tell UIDs, hashes and paths, too.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell the whole history of one job: every state and why, which instances, which answer, which documents."""
+    """Tell one job's answer and warnings, then its history: every state and why, which instances, which documents."""
     from lungstage.appliance.cli import jobs as job_tables
+    from lungstage.appliance.cli import story
     from lungstage.appliance.config.settings import alert_age
     from lungstage.appliance.state.job_history import job_history
     from lungstage.appliance.state.jobs import utc_now
@@ -74,7 +76,7 @@ def show(
         raise NoSuchJobError(f"There is no job {job_id}.")
     history = job_history(job, folder)
     if not as_json:
-        job_tables.show_history(history)
+        story.show(history, full=full)
         return
     told = {
         "job": job_tables.row(job, late=job.waits_longer_than(alert_age(config), utc_now())),

@@ -1,26 +1,25 @@
-"""How jobs are put for a person or a script: what ``lungstage jobs`` and ``lungstage show`` print."""
+"""How jobs are put for a person or a script: what ``lungstage jobs`` prints."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from lungstage.appliance.config.text import in_words, path_hash, printable
+from lungstage.appliance.cli.answers import STATES, answer_in_words, site_time, warnings_of
+from lungstage.appliance.config.text import cell, in_words, path_hash, printable
 from lungstage.appliance.state.job import Job, JobState
 
 if TYPE_CHECKING:
-    from lungstage.appliance.state.audit import Entry
     from lungstage.appliance.state.file_table import FileRecord
-    from lungstage.appliance.state.job_history import JobHistory
 
 _AGE = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d|w)")
-_TOLD_ELSEWHERE = frozenset(
-    {"job", "study", "series", "fingerprint", "bundle", "software", "instances", "answer", "documents", "created", "sr"}
-)
+_CLOCK_TOLERANCE = timedelta(minutes=1)  # which a clock that is kept by the network may be corrected by
 _UNITS = {"s": "seconds", "m": "minutes", "min": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -58,6 +57,7 @@ def row(job: Job, *, late: bool) -> dict[str, Any]:
         "reason": None if job.reason is None else {"code": job.reason.code, "message": job.reason.message},
         "study_instance_uid": job.study_instance_uid,
         "series_instance_uid": job.series_instance_uid,
+        "study_date": job.study_date,
         "fingerprint": job.fingerprint,
         "bundle_digest": job.bundle_digest,
         "attempts": job.attempts,
@@ -72,24 +72,79 @@ def row(job: Job, *, late: bool) -> dict[str, Any]:
     }
 
 
-def show(rows: Iterable[Mapping[str, Any]]) -> None:
-    """Print jobs as a table; those that wait for too long bear a mark."""
+def show(jobs: Iterable[Job], late: Container[int]) -> None:
+    """Print jobs as a table that fits into 80 columns.
+
+    Parameters
+    ----------
+    jobs
+        In the order of the table.
+    late
+        Numbers of those that wait for too long; they bear a mark.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title="lungstage: research use only")
-    for name, whole in {"job": True, "state": True, "study": False, "answer or reason": False, "since": True}.items():
-        table.add_column(name, no_wrap=whole, overflow="fold")  # a UID that is cut short could not be looked for
-    for one in rows:
-        reason = one["reason"]
-        text = f"{reason['code']}: {reason['message']}" if reason else answer_in_words(one["outcome"] or {})
-        state = f"{one['state']} (!)" if one["waits_too_long"] else one["state"]
-        since = datetime.fromisoformat(one["waiting_since"] or one["updated_at"]).astimezone()
-        cells = (one["id"], state, one["study_instance_uid"], text, f"{since:%Y-%m-%d %H:%M}")
+    table = Table(title="lungstage: research use only", title_justify="left", box=None, padding=(0, 1, 0, 0))
+    for name in _COLUMNS:
+        table.add_column(name, no_wrap=name != _FOLDED, overflow="fold")
+    for job in jobs:
         # Text: a ROI's name is no markup
-        table.add_row(*(Text(printable(str(cell))) for cell in cells), style="bold" if one["waits_too_long"] else None)
-    Console().print(table)
+        cells = (Text(printable(text)) for text in _cells(job, late=job.id in late))
+        table.add_row(*cells, style="bold" if job.id in late else None)
+    Console(highlight=False).print(table)
+
+
+_FOLDED = "answer or reason"
+_COLUMNS = ("job", "received", "study date", "state", _FOLDED, "warn.")
+
+
+def _cells(job: Job, *, late: bool) -> Iterator[str]:
+    yield str(job.id)
+    yield site_time(job.opened_at)
+    yield job.study_date or ""
+    yield f"{STATES[job.state]} !" if late else STATES[job.state]
+    reason = f"{job.reason.message} [{job.reason.code}]" if job.reason else ""
+    yield " ".join(filter(None, (answer_in_words(job.outcome or {}), reason)))
+    yield str(len(warnings_of(job.outcome))) if job.outcome else ""
+
+
+def as_csv(jobs: Iterable[Job]) -> str:
+    """List jobs for a table: moments in UTC, and the UIDs that the table for people leaves out."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(
+        (
+            "job", "received", "study_date", "state", "answer", "probability", "warnings", "reason_code", "reason",
+            "updated", "study_instance_uid", "series_instance_uid", "sr",
+        )
+    )  # fmt: skip
+    for job in jobs:
+        outcome = job.outcome or {}
+        asked = outcome.get("endpoint") or {
+            "answer": outcome.get("stage"),
+            "probability": outcome.get("probability_advanced"),
+        }
+        cells = (
+            job.id, job.opened_at.isoformat(), job.study_date, job.state, asked["answer"], asked["probability"],
+            len(warnings_of(outcome)) if job.outcome else None, job.reason and job.reason.code,
+            job.reason and job.reason.message, job.updated_at.isoformat(), job.study_instance_uid,
+            job.series_instance_uid, job.sr_path,
+        )  # fmt: skip
+        writer.writerow(map(cell, cells))
+    return buffer.getvalue()
+
+
+def clock_note(jobs: Iterable[Job], now: datetime) -> str:
+    """Say that the clock was set back, where jobs bear moments that have not come yet; nothing where none does."""
+    ahead = [job.id for job in jobs if max(job.opened_at, job.updated_at) > now + _CLOCK_TOLERANCE]
+    if not ahead:
+        return ""
+    which = f"Job {ahead[0]} bears a time" if len(ahead) == 1 else f"{len(ahead)} jobs bear times"
+    return (
+        f"{which} later than now, {site_time(now)}: the clock was set back since. Their order is that of the numbers."
+    )
 
 
 def summary(counts: Mapping[JobState, int], shown: int, oldest: Job | None, now: datetime, age: timedelta) -> str:
@@ -117,14 +172,6 @@ def summary(counts: Mapping[JobState, int], shown: int, oldest: Job | None, now:
     return line + (f" (!: more than {in_words(age)})." if oldest.waits_longer_than(age, now) else ".")
 
 
-def answer_in_words(outcome: Mapping[str, Any]) -> str:
-    """Say an outcome's answer and its probability in one line; nothing where there is none yet."""
-    if endpoint := outcome.get("endpoint"):
-        return f"{endpoint['name']}: {endpoint['answer']} ({endpoint['probability']:.2f})"
-    probability = outcome.get("probability_advanced")
-    return "" if probability is None else f"{outcome.get('stage')} ({probability:.2f})"
-
-
 def files_listed(records: Iterable[FileRecord], *, as_json: bool, paths: bool) -> str:
     """List files that could not be read, by hashes of their paths; with `paths` by these, which may name patients."""
     if as_json:
@@ -140,62 +187,3 @@ def files_listed(records: Iterable[FileRecord], *, as_json: bool, paths: bool) -
         for record in records
     )
     return "\n".join(lines)
-
-
-def happened(entry: Entry) -> str:
-    """Say in a line what an entry adds to its event's name."""
-    fields = entry.fields
-    parts = []
-    if reason := fields.get("reason"):
-        parts.append(f"{reason['code']}: {reason['message']}")
-    if "instances" in fields:
-        parts.append(f"{len(fields['instances'])} instances needed, fingerprint {fields['fingerprint'][:12]}")
-    if "answer" in fields:
-        parts.append(answer_in_words(fields["answer"]))
-    parts += sorted(fields.get("documents", {}))
-    parts += [f"{key} {value}" for key, value in fields.items() if key not in _TOLD_ELSEWHERE | {"reason"}]
-    if entry.repeats is not None:
-        parts.append(f"the same as entry {entry.repeats}")
-    return "; ".join(part for part in parts if part)
-
-
-def show_history(history: JobHistory) -> None:
-    """Print the history of a job as tables for a person."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    def text(value: object) -> Text:  # a ROI's name is no markup
-        return Text(printable(str(value)), overflow="fold")
-
-    job, console = history.job, Console()
-    facts = Table(title=f"job {job.id}: research use only", show_header=False)
-    known = {
-        "state": job.state,
-        "reason": job.reason and f"{job.reason.code}: {job.reason.message}",
-        "answer": job.outcome and answer_in_words(job.outcome),
-        "study": job.study_instance_uid,
-        "series": job.series_instance_uid,
-        "fingerprint": job.fingerprint,
-        "bundle": job.bundle_digest,
-        "attempts": job.attempts,
-        "report": job.sr_path,
-    }
-    for name, value in known.items():
-        if value is not None:
-            facts.add_row(name, text(value))
-    course = Table("entry", "time (UTC)", "event", "what", title="what happened")
-    for entry in history.entries:
-        course.add_row(*map(text, (entry.seq, entry.time[:19], entry.event.removeprefix("job_"), happened(entry))))
-    needed = Table("kind", "SOP Instance UID", "content", title="what it needed")
-    for one in history.instances:
-        content = " ".join(filter(None, (one.get("digest", ""), one.get("pixels", ""))))
-        needed.add_row(*map(text, (one.get("kind", ""), one.get("uid", ""), content)))
-    written = Table("document", "SHA-256", title="what was delivered")
-    for name, digest in history.documents.items():
-        written.add_row(text(name), text(digest))
-    for table in (facts, course, needed, written):
-        if table.row_count:
-            console.print(table)
-    if not history.entries:
-        console.print("The audit log here says nothing of this job.")

@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from lungstage.appliance import __version__
-from lungstage.appliance.cli import history, one_shot
+from lungstage.appliance.cli import history, one_shot, service
 from lungstage.appliance.cli.options import (
     BundleOption,
     ConfigOption,
@@ -26,7 +26,7 @@ from lungstage.appliance.cli.options import (
     TrustedOption,
     state_folder,
 )
-from lungstage.appliance.config.shipped import bundle_folder
+from lungstage.appliance.config.shipped import bundle_folder, shipped_licences
 from lungstage.appliance.contract.errors import ExitStatus, Held, Refused, Unavailable
 from lungstage.appliance.state.job import JobState
 
@@ -43,13 +43,15 @@ app = typer.Typer(
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"lungstage {__version__}")
+        typer.echo(f"Licences: {'; '.join(['Apache-2.0 (code)', *shipped_licences()])}")
         raise typer.Exit
 
 
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print version and licences, and exit."),
     ] = False,
 ) -> None:
     pass
@@ -114,8 +116,12 @@ def jobs(
         str | None,
         typer.Option(help="Only jobs that changed since a date (2026-11-01) or age (2h).", show_default=False),
     ] = None,
+    patient: Annotated[
+        str | None, typer.Option(help="Only jobs of the patient with this Patient ID.", show_default=False)
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the newest so many.", show_default=False)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print a table of comma-separated values.")] = False,
     files: Annotated[bool, typer.Option("--files", help="List the files that could not be read instead.")] = False,
     paths: Annotated[bool, typer.Option("--paths", help="With --files: their paths, which may name patients.")] = False,
 ) -> None:
@@ -126,7 +132,10 @@ def jobs(
     from lungstage.appliance.state.file_table import FileRecords
     from lungstage.appliance.state.jobs import Jobs, utc_now
 
-    database = DatabaseReader(_ledger_of(state, config))
+    if as_csv and (as_json or files):
+        raise typer.BadParameter("choose one form", param_hint="--csv")
+    ledger = _ledger_of(state, config)
+    database = DatabaseReader(ledger)
     if files:
         listed = job_tables.files_listed(FileRecords(database).unreadable(), as_json=as_json, paths=paths)
         typer.echo(listed, nl=bool(listed))
@@ -137,13 +146,30 @@ def jobs(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--since") from error
     known, age = Jobs(database), alert_age(config)
-    found = known.find(states=only or (), study=study, since=moment, limit=limit)
-    rows = [job_tables.row(job, late=job.waits_longer_than(age, now)) for job in found]
+    key = None if patient is None else _key_of(patient, ledger.parent)
+    found = known.find(states=only or (), study=study, patient_key=key, since=moment, limit=limit)
+    late = {job.id for job in found if job.waits_longer_than(age, now)}
     if as_json:
-        typer.echo(json.dumps(rows, indent=2))
+        typer.echo(json.dumps([job_tables.row(job, late=job.id in late) for job in found], indent=2))
         return
-    job_tables.show(rows)
-    typer.echo(job_tables.summary(known.counts(), len(rows), known.oldest_waiting(), now, age))
+    if as_csv:
+        typer.echo(job_tables.as_csv(found), nl=False)
+        return
+    job_tables.show(found, late)
+    typer.echo(job_tables.summary(known.counts(), len(found), known.oldest_waiting(), now, age))
+    if note := job_tables.clock_note(found, now):
+        typer.echo(note)
+
+
+def _key_of(patient: str, state: Path) -> str:
+    """Hash a Patient ID as the state folder's files are; the ledger does not know the ID itself."""
+    from lungstage.appliance.dicom.identity import patient_key
+    from lungstage.appliance.state.secret import identity_key
+
+    wanted = patient.strip()
+    if not wanted:
+        raise typer.BadParameter("which patient? A Patient ID is wanted", param_hint="--patient")
+    return patient_key(wanted, identity_key(state, make=False))
 
 
 @app.command()
@@ -284,6 +310,8 @@ app.command()(one_shot.demo)
 app.command()(history.replay)
 app.command()(history.show)
 app.add_typer(history.audit, name="audit")
+app.command()(service.install_service)
+app.command()(service.uninstall_service)
 
 
 def _fail(status: ExitStatus, sentence: str) -> NoReturn:

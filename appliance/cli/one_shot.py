@@ -6,12 +6,17 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from lungstage.appliance.cli.options import JsonOption, RequiredBundleOption, TrustedOption
+from lungstage.appliance.contract.documents import DocumentOptions, formats_of
 from lungstage.appliance.contract.errors import ExitStatus, Refused
+
+if TYPE_CHECKING:
+    from lungstage.appliance.model.bundle import Bundle
+    from lungstage.appliance.staging.one_shot import Options
 
 PathsArgument = Annotated[list[Path], typer.Argument(metavar="PATH...", help="DICOM files, or folders of them.")]
 RoiOption = Annotated[str | None, typer.Option("--roi", help="ROI to measure, instead of by rule.", show_default=False)]
@@ -30,6 +35,13 @@ SaveOption = Annotated[
 EngineOption = Annotated[
     Literal["compiled", "reference"], typer.Option(help="What computes the features; reference: PyRadiomics itself.")
 ]
+FormatOption = Annotated[
+    str,
+    typer.Option(
+        "--format", metavar="sr,pdf,sc,html", help="Documents to write: the report, and a page as PDF, picture or HTML."
+    ),
+]
+LanguageOption = Annotated[Literal["en", "de", "fr"], typer.Option(help="Language of the page.")]
 GridOption = Annotated[
     Literal["pyradiomics", "ibsi"],
     typer.Option(help="Process images as PyRadiomics does, or as IBSI's manual has it (docs/ibsi.md)."),
@@ -50,11 +62,24 @@ def stage(
     covariates: Annotated[
         Path | None, typer.Option(help="CSV of covariates, which outranks the header.", show_default=False)
     ] = None,
+    formats: FormatOption = "sr,pdf",
+    language: LanguageOption = "en",
+    refusal_page: Annotated[
+        bool, typer.Option("--refusal-page", help="Write a page that says why, where the study is refused.")
+    ] = False,
     engine: EngineOption = "compiled",
     trusted_key: TrustedOption = None,
-    as_json: JsonOption = False,
+    batch: Annotated[
+        bool, typer.Option("--batch", help="Stage every study there is, and write results.csv beside the reports.")
+    ] = False,
+    files: Annotated[
+        bool, typer.Option("--files", help="With --batch: name the files that could not be read.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object; with --batch a line of JSON for each study.")
+    ] = False,
 ) -> None:
-    """Stage one study from files or folders, and write its structured report. Research use only."""
+    """Stage one study, or with --batch each of many: a structured report and a page to read. Research use only."""
     from lungstage.appliance.model.bundle import load_bundle
     from lungstage.appliance.model.signature import read_public_keys
     from lungstage.appliance.staging.covariates import Site
@@ -62,13 +87,33 @@ def stage(
 
     if prevalence is not None and not 0 < prevalence < 1:
         raise typer.BadParameter("a prevalence lies between 0 and 1", param_hint="--prevalence")
+    try:
+        documents = DocumentOptions(formats_of(formats.split(",")), language)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--format") from error
+
+    if files and not batch:
+        raise typer.BadParameter("only with --batch", param_hint="--files")
+
+    def prepared() -> tuple[Bundle, Options]:
+        options = Options(
+            roi, match_by_geometry, save_volume, Site.read(prevalence, covariates), documents, refusal_page
+        )
+        return load_bundle(bundle, engine=engine, trusted=read_public_keys(trusted_key or ())), options
 
     def run_once() -> dict[str, Any]:
-        options = Options(roi, match_by_geometry, save_volume, Site.read(prevalence, covariates))
-        verified = load_bundle(bundle, engine=engine, trusted=read_public_keys(trusted_key or ()))
+        verified, options = prepared()
         return stage_paths(paths, verified, out, options)
 
-    _answer(run_once, as_json, "No report was written.")
+    if not batch:
+        _answer(run_once, as_json, "No report was written.")
+        return
+    from lungstage.appliance.cli.batch import run_batch
+
+    verified, options = prepared()
+    status = run_batch(paths, verified, out, options, as_json=as_json, files=files)
+    if status is not ExitStatus.DONE:
+        raise typer.Exit(status)
 
 
 def measure(
@@ -107,8 +152,8 @@ def demo(
 
     place = folder or Path(tempfile.mkdtemp(prefix="lungstage-demo-"))
     result = run_demo(bundle, place)
-    typer.echo(in_words(result.outcome))
     typer.echo(f"report came {result.seconds:.1f} s after the last file, and was read back: {result.title}")
+    typer.echo(in_words(result.outcome))
 
 
 def _answer(run_once: Callable[[], dict[str, Any]], as_json: bool, undone: str) -> None:
@@ -137,7 +182,8 @@ def in_words(answer: dict[str, Any]) -> str:
 def _lines_of(answer: dict[str, Any]) -> list[str]:
     lines = [f"warning: {warning}" for warning in answer["warnings"]]
     if answer["reason"] is not None:
-        return [*lines, f"{answer['status']}: {answer['reason']['message']} [{answer['reason']['code']}]"]
+        why = f"{answer['status']}: {answer['reason']['message']} [{answer['reason']['code']}]"
+        return [*lines, why, *_documents_of(answer)]
     roi = answer["roi"]
     lines.append(f"region: {roi['name']}, {roi['voxels']} voxels, {roi['volume_mm3'] / 1000:.2f} ml")
     if roi["others"]:
@@ -153,4 +199,11 @@ def _lines_of(answer: dict[str, Any]) -> list[str]:
         lines.append(f"probability of the positive class: {100 * endpoint['probability']:.1f} %")
     strongest = sorted(answer["contributions"].items(), key=lambda item: -abs(item[1]))[:5]
     lines.append("strongest contributions (logit): " + ", ".join(f"{name} {value:+.3f}" for name, value in strongest))
-    return [*lines, f"report: {answer['sr']}"] if answer["sr"] else lines
+    return [*lines, *_documents_of(answer)]
+
+
+def _documents_of(answer: dict[str, Any]) -> list[str]:
+    """Say where a person finds what was written."""
+    names = {"pdf": "page (PDF)", "sc": "page (picture)", "html": "page (HTML)", "sr": "report (SR)"}
+    documents = answer["documents"] or ({"sr": answer["sr"]} if answer["sr"] else {})
+    return [f"{name}: {documents[kind]}" for kind, name in names.items() if kind in documents]

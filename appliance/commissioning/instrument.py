@@ -16,7 +16,7 @@ from lungstage.appliance.staging.covariates import Site
 from lungstage.appliance.staging.one_shot import Options, measure_paths, stage_paths
 from lungstage.appliance.staging.outcome import Outcome
 
-_LIBRARIES = ("numpy", "SimpleITK", "pydicom", "highdicom", "onnxruntime", "pyradiomics")
+_LIBRARIES = ("numpy", "SimpleITK", "pydicom", "highdicom", "onnxruntime")
 _PROCESSORS = Path("/proc/cpuinfo")
 
 

@@ -9,12 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lungstage.appliance.config.settings import Settings, given_settings, load_settings
+from lungstage.appliance.config.settings import Settings, Unit, given_settings, load_settings
+from lungstage.appliance.config.shipped import shipped_bundles
 
 _FOLDERS = {"inbox": "/srv/lungstage/inbox", "outbox": "/srv/lungstage/outbox", "state": "/var/lib/lungstage"}
 _EXAMPLES = {
     **_FOLDERS,
-    "bundle": "/opt/lungstage/models/lung1-stage",
+    "bundle": next(iter(shipped_bundles()), "/srv/lungstage/bundle"),
     "roi_name": "GTV-1",
     "prevalence": 0.3,
     "covariates": "/etc/lungstage/covariates.csv",
@@ -86,7 +87,9 @@ def default_in_words(name: str) -> str:
         return words.rstrip(".")
     if field.is_required():
         return "required"
-    return "none" if field.default is None else str(field.default)
+    if field.default is None:
+        return "none"
+    return field.default if isinstance(field.default, str) else _toml(field.default)
 
 
 def in_words(explained: tuple[Explained, ...]) -> str:
@@ -107,17 +110,19 @@ def as_json(explained: tuple[Explained, ...]) -> str:
 
 
 def template() -> str:
-    """Return a settings file with every setting, its meaning and its default.
+    """Return a settings file with every setting, its meaning, its unit and its default.
 
-    The folders are set, to the places of docs/lungstage.service; all else is a comment, so that a later release's
-    defaults take effect.
+    The folders are set, to the places of ``lungstage install-service``; all else is a comment, so that a later
+    release's defaults take effect.
     """
     parts = ["# Settings of lungstage; docs/settings.md says more. What is commented out stands at its default."]
     for name, field in Settings.model_fields.items():
         value = _EXAMPLES.get(name, field.default)
         mark = "" if field.is_required() else "# "
-        example = " (none by default; an example)" if field.default is None else ""
-        comment = textwrap.wrap(f"{field.description}{example}", 100, initial_indent="# ", subsequent_indent="# ")
+        notes = [f"In {unit.name}." for unit in field.metadata if isinstance(unit, Unit)]
+        notes += ["None by default; what follows is an example."] if field.default is None else []
+        told = " ".join([str(field.description), *notes])
+        comment = textwrap.wrap(told, 100, initial_indent="# ", subsequent_indent="# ")
         parts.append("\n".join([*comment, f"{mark}{name} = {_toml(value)}"]))
     return "\n\n".join(parts)
 

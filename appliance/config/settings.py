@@ -7,6 +7,7 @@ import hashlib
 import os
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -14,6 +15,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from lungstage.appliance.config.shipped import bundle_folder
+from lungstage.appliance.contract.documents import DocumentOptions, Format, Language, formats_of
 from lungstage.appliance.contract.errors import LungstageError
 
 ENVIRONMENT_PREFIX = "LUNGSTAGE_"
@@ -24,10 +26,19 @@ WALL_FACTOR = 4.0
 _LEAST_LEASE = 600.0  # seconds
 _BESIDE_WORK = 120.0  # seconds that a job may be in hand beyond its request: to start a process, to deliver
 
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What a number of a setting counts."""
+
+    name: str
+
+
 _absolute = AfterValidator(lambda path: Path(os.path.abspath(path)))
 Location = Annotated[Path, _absolute]
 BundleLocation = Annotated[Path, AfterValidator(bundle_folder), _absolute]
-Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False), Unit("seconds")]
+Megabytes = Annotated[int, Unit("MB")]
 
 
 class SettingsError(LungstageError):
@@ -40,6 +51,12 @@ def _listed(value: Any) -> Any:
     if isinstance(names, (list, tuple)) and "" in names:
         raise ValueError("the name of a file is empty")
     return names
+
+
+def _formats(value: Any) -> Any:
+    """Part what environment and command line have in one text, and put the formats in order."""
+    names = value.split(",") if isinstance(value, str) else value
+    return formats_of(names) if isinstance(names, (list, tuple)) else names
 
 
 class Settings(BaseModel):
@@ -74,6 +91,14 @@ class Settings(BaseModel):
     engine: Literal["compiled", "reference"] = Field(
         "compiled", description="What computes the features: compiled, or reference (PyRadiomics itself, slower)."
     )
+    formats: Annotated[tuple[Format, ...], BeforeValidator(_formats)] = Field(
+        ("sr", "pdf"),
+        description="Documents of an answer: sr (always), pdf, sc (pictures of the page), html.",
+    )
+    language: Language = Field("en", description="Language of the page: en, de or fr; codes and SR stay as they are.")
+    refusal_page: bool = Field(
+        False, description="Whether a page that says why a study was refused is put into the outbox, as PDF or picture."
+    )
     settle_seconds: Seconds = Field(0.2, description="How long a file must rest before it is read.")
     case_settle_seconds: Seconds = Field(2.0, description="How long a case must rest before an end counts as an end.")
     missing_neighbour_wait: Seconds = Field(
@@ -81,7 +106,7 @@ class Settings(BaseModel):
         description="How long a case must rest before slices next to the region that may still come count as missing.",
     )
     report_after_seconds: Seconds = Field(5.0, description="How long a case waits before it is reported as held.")
-    alert_after_seconds: float = Field(
+    alert_after_seconds: Annotated[float, Unit("seconds")] = Field(
         3600.0, gt=0, le=31 * 86400, allow_inf_nan=False,
         description="How long a case waits or is held before the log raises an alert, once.",
     )  # fmt: skip
@@ -100,13 +125,13 @@ class Settings(BaseModel):
         120.0,
         description="Most processor time of reading a file or staging a case; by the clock, four times as much.",
     )
-    work_memory_mb: int = Field(4096, ge=512, description="Memory that one process at work may take, in MB.")
-    min_free_mb: int = Field(
+    work_memory_mb: Megabytes = Field(4096, ge=512, description="Memory that one process at work may take, in MB.")
+    min_free_mb: Megabytes = Field(
         500,
         ge=0,
         description="Free space of the outbox's and the state folder's disk below which the log warns, in MB.",
     )
-    lease_seconds: float = Field(
+    lease_seconds: Annotated[float, Unit("seconds")] = Field(
         default_factory=lambda data: max(_LEAST_LEASE, WALL_FACTOR * data.get("work_seconds", 0.0) + _BESIDE_WORK),
         gt=0, le=7 * 86400, allow_inf_nan=False,
         description="How long a job may be in hand before health fails; "
@@ -116,7 +141,7 @@ class Settings(BaseModel):
     retry_seconds: Seconds = Field(0.5, description="First pause after a disk or folder was unavailable; then doubled.")
     retry_max_seconds: Seconds = Field(60.0, description="Longest such pause.")
     heartbeat_seconds: Seconds = Field(2.0, description="How often the daemon gives a sign of life.")
-    canary_seconds: Seconds | None = Field(
+    canary_seconds: Annotated[Seconds | None, Unit("seconds")] = Field(
         None, description="How often a synthetic study is sent through every step, never to the outbox; none: never."
     )
     canary_patience_seconds: Seconds = Field(120.0, description="How long a canary may take before an alarm is raised.")
@@ -155,10 +180,23 @@ class Settings(BaseModel):
         """Most time by the clock that reading a file or staging a case may take."""
         return WALL_FACTOR * self.work_seconds
 
+    @property
+    def documents(self) -> DocumentOptions:
+        """Which documents an answer is given in."""
+        return DocumentOptions(self.formats, self.language)
+
     def for_audit(self) -> dict[str, Any]:
         """Return the digest of all settings, and those that an answer depends on in plain."""
         digest = hashlib.sha256(self.model_dump_json().encode()).hexdigest()
-        answering = {"roi_name", "match_by_geometry", "strict_frame_of_reference", "prevalence", "engine"}
+        answering = {
+            "roi_name",
+            "match_by_geometry",
+            "strict_frame_of_reference",
+            "prevalence",
+            "engine",
+            "formats",
+            "language",
+        }
         return {"settings_sha256": digest, "settings": self.model_dump(mode="json", include=answering)}
 
 

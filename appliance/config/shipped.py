@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Final
 
 SHIPPED: Final = Path(__file__).parents[2] / "models"
+
+
+def shipped_bundles() -> tuple[str, ...]:
+    """Return the names of the bundles that this installation ships; a wheel may be made without any."""
+    return tuple(sorted(manifest.parent.name for manifest in SHIPPED.glob("*/manifest.json")))
+
+
+def shipped_licences() -> tuple[str, ...]:
+    """Return each shipped bundle's licence, as ``CC BY-NC 3.0 (bundle lung1-stage)``."""
+    manifests = {name: json.loads((SHIPPED / name / "manifest.json").read_bytes()) for name in shipped_bundles()}
+    return tuple(f"{manifest['provenance']['licence']} (bundle {name})" for name, manifest in manifests.items())
 
 
 def bundle_folder(name_or_dir: str | os.PathLike[str]) -> Path:

@@ -6,6 +6,8 @@ import hashlib
 import os
 from datetime import timedelta
 
+_FORMULA = ("=", "+", "-", "@")  # by which a spreadsheet knows one
+
 
 def in_words(duration: timedelta) -> str:
     """Say a duration in its two largest units."""
@@ -21,6 +23,13 @@ def in_words(duration: timedelta) -> str:
 def printable(text: str) -> str:
     """Replace what could steer a terminal."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+def cell(value: object) -> str:
+    """Write a value for a cell of a table: no text steers a terminal or, opened in a spreadsheet, is a formula."""
+    if not isinstance(value, str):
+        return "" if value is None else str(value)
+    return printable(f"'{value}" if value.startswith(_FORMULA) else value)
 
 
 def path_hash(path: str) -> str:

@@ -85,9 +85,9 @@ def run_demo(bundle: Path, folder: Path) -> DemoResult:
     if job.sr_path is None or job.outcome is None:
         raise Refused(job.reason.code, job.reason.message) if job.reason else Unavailable("The report is not there.")
     report = hd.sr.srread(job.sr_path)
-    return DemoResult(
-        dict(job.outcome) | {"sr": job.sr_path}, str(report.ConceptNameCodeSequence[0].CodeMeaning), seconds
-    )
+    delivered = {path.name.partition("-")[0].lower(): str(path) for path in sorted(Path(job.sr_path).parent.iterdir())}
+    told = dict(job.outcome) | {"sr": job.sr_path, "documents": delivered | {"sr": job.sr_path}}
+    return DemoResult(told, str(report.ConceptNameCodeSequence[0].CodeMeaning), seconds)
 
 
 def _finished(state: Path) -> Job | None:

@@ -22,6 +22,7 @@ from lungstage.appliance.contract.errors import (
 )
 from lungstage.appliance.daemon.open_cases import OpenCase, OpenCases
 from lungstage.appliance.dicom.cases import Case
+from lungstage.appliance.dicom.header import Header
 from lungstage.appliance.dicom.linking import BY_POSITION, POSITION_ALONE
 from lungstage.appliance.intake.study_index import StudyIndex
 from lungstage.appliance.state.job import IN_HAND_STATES, Job, JobState
@@ -148,14 +149,17 @@ class Examiner:
     def _open(self, entry: OpenCase, job: Job | None) -> Job:
         """Return the case's job, a new one where there is none or it is closed."""
         case = entry.at_hand
-        if job is not None and not job.closed:
-            if job.study_instance_uid != case.study_instance_uid:  # a region came first, under a study UID of its own
-                self._ledger.note_study(job.id, case.study_instance_uid)
-            return job
-        anchor = case.headers[0].sop_instance_uid
-        return self._ledger.open_job(
-            case.key, case.study_instance_uid, case.series_instance_uid, anchor, canary=self._is_canary(case)
-        )
+        if job is None or job.closed:
+            anchor = case.headers[0].sop_instance_uid
+            job = self._ledger.open_job(
+                case.key, case.study_instance_uid, case.series_instance_uid, anchor, canary=self._is_canary(case)
+            )
+        elif job.study_instance_uid != case.study_instance_uid:  # a region came first, under a study UID of its own
+            self._ledger.correct_study(job.id, case.study_instance_uid)
+        date, patient = _known_by(case)
+        if (date and date != job.study_date) or (patient and patient != job.patient_key):
+            self._ledger.note_study(job.id, date, patient)
+        return job
 
     def _ready(self, entry: OpenCase, job: Job | None, plan: SealedPlan) -> bool:
         own = job if job is not None and not job.closed else None
@@ -253,6 +257,13 @@ def given_up(attempts: int, error: BaseException) -> Reason:
     name = error.defect["error"] if isinstance(error, DefectError) else type(error).__name__
     sentence = f"lungstage failed {attempts} times over this case ({name}); the log says where."
     return Reason(ReasonCode.INTERNAL_ERROR, sentence)
+
+
+def _known_by(case: Case) -> tuple[str, str]:
+    """Study date and keyed hash of the patient: those of the images, or else of whatever is there."""
+    headers: tuple[Header, ...] = (*case.images, *case.rois)
+    date = next((header.study_date for header in headers if header.study_date), "")
+    return date, next((header.patient_key for header in headers if header.patient_key), "")
 
 
 def _about(entry: OpenCase) -> dict[str, object]:

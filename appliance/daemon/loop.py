@@ -26,6 +26,7 @@ from lungstage.appliance.daemon.former_reports import FormerReports
 from lungstage.appliance.daemon.hot_swap import HotSwap
 from lungstage.appliance.daemon.metrics import Meter
 from lungstage.appliance.daemon.periodic import Periodic
+from lungstage.appliance.daemon.refusal_pages import Explain, RefusalPages
 from lungstage.appliance.daemon.upkeep import Upkeep
 from lungstage.appliance.dicom.cases import Case
 from lungstage.appliance.dicom.header import Header
@@ -39,6 +40,7 @@ from lungstage.appliance.state.claims import Claims
 from lungstage.appliance.state.database import Database
 from lungstage.appliance.state.file_table import FileTable
 from lungstage.appliance.state.heartbeat import Heartbeat
+from lungstage.appliance.state.job import Job
 from lungstage.appliance.state.jobs import utc_now
 from lungstage.appliance.state.ledger import Ledger
 from lungstage.appliance.state.secret import identity_key, reader_of
@@ -58,6 +60,7 @@ class Steps:
     prepare: Prepare
     stagers: Stagers
     write_phantom: Callable[[Path, str], str]
+    explain: Explain = lambda case, reason, created: ()
 
 
 class Daemon:
@@ -98,7 +101,7 @@ class Daemon:
         self._settings, self._bundle_digest, self._wake, self._clock = settings, bundle_digest, wake, clock
         self._database, self._meter, self._swap = database, meter, swap
         meter.answers_by(bundle_digest)
-        self._ledger = Ledger(database, moved=meter.moved)
+        self._ledger = Ledger(database, moved=self._moved)
         self._claims = Claims(self._ledger)
         files = FileTable(database, reader_of(__version__, identity_key(settings.state)))
         self._canary = canary = self._make_canary(files, steps.write_phantom)
@@ -114,16 +117,28 @@ class Daemon:
         self._inbox_guard = FolderGuard("inbox", settings.inbox, settings.state, strict=False)
         self._outbox_guard = FolderGuard("outbox", settings.outbox, settings.state, strict=True)
         self._former = FormerReports()
+        self._refusal_pages = RefusalPages(
+            self._ledger, index.case, steps.explain, settings.outbox, self._outbox_guard.prove,
+            settings.retry_seconds, clock,
+        )  # fmt: skip
         prove_outbox = self._outbox_guard.prove
         self._dispatcher = Dispatcher(
             self._ledger, self._cases.open, settings, steps.stagers, clock, canary_outbox, prove_outbox, self._former
         )
         self._heartbeat = Periodic(settings.heartbeat_seconds, self._beat, clock)
         self._upkeep = Upkeep(self._ledger, settings, clock)
-        sources = (self._heartbeat, canary, swap, self._scanner, self._cases, self._upkeep, self._dispatcher)
+        sources = (
+            self._heartbeat, canary, swap, self._scanner, self._cases, self._upkeep, self._dispatcher,
+            self._refusal_pages,
+        )  # fmt: skip
         self._sources: list[Source] = [source for source in sources if source is not None]
         self._begin_anew = True
         self._data_version = -1
+
+    def _moved(self, job: Job) -> None:
+        self._meter.moved(job)
+        if self._settings.refusal_page:
+            self._refusal_pages.note(job)
 
     def _make_canary(self, files: FileTable, write: Callable[[Path, str], str]) -> Canary | None:
         settings = self._settings
@@ -207,6 +222,7 @@ class Daemon:
         if became_ready:
             self._dispatcher.encourage()
         self._upkeep.tick()
+        self._refusal_pages.tick()
         if not self._dispatcher.work() and not self._cases.behind:
             self._sleep()
 

@@ -117,7 +117,9 @@ def serve(settings: Settings, wake: Wake, announce: Callable[[], None], *, creat
             gc.enable()
             watcher = Watcher(settings.inbox, wake, settings.watch)
             watcher.start()
-            steps = Steps(workers.read_headers, assemble, workers.prepare, workers, workers.write_phantom)
+            steps = Steps(
+                workers.read_headers, assemble, workers.prepare, workers, workers.write_phantom, workers.explain
+            )
             tell = partial(hot_swap.tell, audit=Audit(settings.state))
             swap = HotSwap(settings, files, trusted, workers, time.monotonic, tell) if settings.watch_bundle else None
             try:

@@ -41,6 +41,8 @@ class ImageHeader:
     acquisition
         Hashes of the elements that tell one acquisition or reconstruction of a series from another, as of
         :data:`dicom.acquisition.TELLING`; empty where absent.
+    study_date
+        Study Date as YYYY-MM-DD, for a person to find the study by; empty where it is no date.
     """
 
     path: FilePath
@@ -70,6 +72,7 @@ class ImageHeader:
     acquisition: tuple[str, ...] = ()
     name_key: tuple[str, ...] = field(default=(), compare=False)
     birth_key: str = field(default="", compare=False)
+    study_date: str = field(default="", compare=False)
 
     @property
     def is_ct_slice(self) -> bool:
@@ -102,7 +105,7 @@ class RoiHeader:
         Approval Status: APPROVED, UNAPPROVED or REJECTED; empty where the object does not say.
     referenced_studies
         Studies that it says its images belong to, where it says so.
-    patient_key, name_key, birth_key
+    patient_key, name_key, birth_key, study_date
         As of :class:`ImageHeader`.
     """
 
@@ -122,6 +125,7 @@ class RoiHeader:
     name_key: tuple[str, ...] = field(default=(), compare=False)
     birth_key: str = field(default="", compare=False)
     approval: str = ""
+    study_date: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

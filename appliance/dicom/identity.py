@@ -34,11 +34,16 @@ def patient_keys(dataset: Dataset, key: bytes) -> dict[str, Any]:
     groups = tuple(_plain(group) for group in _said(dataset, "PatientName").split("=")[:3])
     birth = "".join(filter(str.isdigit, _said(dataset, "PatientBirthDate")))
     return {
-        "patient_key": _hash("id", text(dataset, "PatientID"), key),
+        "patient_key": patient_key(text(dataset, "PatientID"), key),
         # Ideographic and phonetic groups may be left out, so each is compared with its like.
         "name_key": tuple(_hash(f"name {k}", group, key) for k, group in enumerate(groups)) if any(groups) else (),
         "birth_key": _hash("birth", birth if len(birth) == 8 else "", key),
     }  # fmt: skip
+
+
+def patient_key(patient_id: str, key: bytes) -> str:
+    """Hash a Patient ID as :func:`patient_keys` does; empty where there is none."""
+    return _hash("id", patient_id, key)
 
 
 def _said(dataset: Dataset, keyword: str) -> str:

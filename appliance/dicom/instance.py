@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ LABEL_MAP_SEGMENTATION_STORAGE = UID("1.2.840.10008.5.1.4.1.1.66.7")
 
 _UID = re.compile(r"[0-9.]{1,128}")  # longer than the standard's 64 occurs, letters must not
 
+_DATE = re.compile(r"[0-9]{8}")
+
 _MOST_REFERENCES = 20_000
 """Series and images that a ROI object may name; ten phases of a whole body are some 5,000. The index keeps each."""
 
@@ -59,6 +62,7 @@ def _identity(dataset: Dataset, path: Path, digest: Any, key: bytes) -> dict[str
         "study_instance_uid": text(dataset, "StudyInstanceUID"),
         "digest": digest.hexdigest(),
         **patient_keys(dataset, key),
+        "study_date": _date(dataset, "StudyDate"),
     }
     for keyword in ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"):
         uid = text(dataset, keyword)
@@ -71,6 +75,15 @@ def _why_no_uid(text: str) -> str:
     if not text:
         return "is missing"
     return "is far longer than a UID" if re.fullmatch("[0-9.]+", text) else "is no UID: only digits and points make one"
+
+
+def _date(dataset: Dataset, keyword: str) -> str:
+    """Return a Date (DA) as YYYY-MM-DD; nothing where it is none, for it could be free text."""
+    try:
+        value = text(dataset, keyword)
+        return datetime.strptime(value, "%Y%m%d").date().isoformat() if _DATE.fullmatch(value) else ""
+    except Exception:  # whatever a library raises at what it cannot decode: no reason to refuse the file
+        return ""
 
 
 def _digest(*parts: Any) -> Any:

@@ -14,7 +14,7 @@ from lungstage.appliance.doctor.finding import Finding, Verdict, ok, problem
 
 _CHECKS: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (
     folders.user, folders.inbox, folders.outbox, folders.state, folders.space,
-    software.bundle, software.covariates, software.decoders,
+    software.bundle, software.covariates, software.decoders, software.fonts,
     host.watcher, host.clock, host.memory, host.confinement,
     daemon.daemon, daemon.ledger, daemon.metrics,
 )  # fmt: skip

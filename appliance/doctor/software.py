@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError
 
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import HTJ2KLossless, JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
@@ -13,6 +14,7 @@ from lungstage.appliance.dicom import jpeg_lossless
 from lungstage.appliance.doctor.finding import Finding, ok, problem, warning
 from lungstage.appliance.model.bundle import load_bundle
 from lungstage.appliance.model.signature import KeyFileError, read_public_keys
+from lungstage.appliance.report.fonts import SAMPLES, own_face, runs
 from lungstage.appliance.staging.covariates import Site
 
 _COMPRESSED = {
@@ -51,6 +53,26 @@ def covariates(settings: Settings) -> Iterator[Finding]:
         yield problem("covariates", told, "Put the table there, and let the daemon's user read it.")
     else:
         yield ok("covariates", f"{settings.covariates} can be used.")
+
+
+def fonts(settings: Settings) -> Iterator[Finding]:
+    """Whether the page can be drawn, and names in the scripts that only the system's fonts have."""
+    if settings.documents.formats == ("sr",):
+        return
+    try:
+        own_face()
+    except PackageNotFoundError as error:
+        yield problem("fonts", f"The page cannot be drawn: {error}.", "Install lungstage anew, with all it depends on.")
+        return
+    missing = [script for script, name in SAMPLES.items() if runs(name) is None]
+    left_out = ""
+    if missing:  # where no patient bears such a name, nothing is amiss
+        left_out = (
+            f" Those in {', '.join(missing)} are left out, for no font here has them: install one, for instance "
+            "Debian's fonts-noto-cjk, where patients bear such names."
+        )
+    written = ", ".join(["Latin", "Cyrillic", *(script for script in SAMPLES if script not in missing)])
+    yield ok("fonts", f"The page can be drawn, with names in {written} letters.{left_out}")
 
 
 def decoders(_: Settings) -> Iterator[Finding]:

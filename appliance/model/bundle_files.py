@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from lungstage.appliance.config.shipped import shipped_bundles
 from lungstage.appliance.contract.errors import ReasonCode, Refused
 from lungstage.appliance.model.manifest import HASHED_FILES
 
@@ -35,9 +36,10 @@ def read_files(folder: Path) -> BundleFiles:
     try:
         present = {entry.name for entry in folder.iterdir()}
     except OSError as error:
+        shipped = ", ".join(shipped_bundles()) or "none"
         raise Refused(
             ReasonCode.BUNDLE_UNREADABLE,
-            f"There is no bundle {folder}: no folder that can be read, nor the name of one that lungstage ships.",
+            f"There is no bundle {folder}: no folder that can be read, and none that is shipped ({shipped}).",
         ) from error
     if missing := sorted(BUNDLE_FILES - present):
         raise Refused(ReasonCode.BUNDLE_UNREADABLE, f"The bundle lacks {', '.join(missing)}. Copy it again whole.")

@@ -220,16 +220,24 @@ def at_prevalence(result: StagingResult, training: float, site: float | None) ->
 
     Notes
     -----
-    ``logit(p') = logit(p) - logit(training) + logit(site)``: Saerens, Latinne & Decaestecker, Neural Computation
-    14(1), 2002, eq. 2.4, written in odds so that a probability of 0 or 1 stays what it is. It assumes that patients
-    of one class look alike at both places.
-
     The stage stays as it is, decided on the uncorrected probability: class-conditional conformal prediction promises
     its coverage within each class, which how common the classes are does not touch. So do the contributions, which
     add up to the uncorrected logit.
     """
     if site is None:
         return result
-    positive = result.probability_advanced * site / training
-    negative = (1.0 - result.probability_advanced) * (1.0 - site) / (1.0 - training)
-    return replace(result, probability_advanced=positive / (positive + negative), prevalence=site)
+    return replace(result, probability_advanced=corrected(result.probability_advanced, training, site), prevalence=site)
+
+
+def corrected(probability: float, training: float, site: float) -> float:
+    """Correct a probability from one prevalence to another, all strictly between 0 and 1 or, the first, at an end.
+
+    Notes
+    -----
+    ``logit(p') = logit(p) - logit(training) + logit(site)``: Saerens, Latinne & Decaestecker, Neural Computation
+    14(1), 2002, eq. 2.4, written in odds so that a probability of 0 or 1 stays what it is. It assumes that patients
+    of one class look alike at both places.
+    """
+    positive = probability * site / training
+    negative = (1.0 - probability) * (1.0 - site) / (1.0 - training)
+    return positive / (positive + negative)

@@ -8,7 +8,7 @@ formulas in :mod:`radiomics.formulas`.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -43,7 +43,6 @@ _DIAMETER_BITS = {
     "Maximum2DDiameterSlice": 1, "Maximum2DDiameterColumn": 2, "Maximum2DDiameterRow": 4, "Maximum3DDiameter": 8,
 }  # fmt: skip
 
-_INT16_VALUES = 65536
 _MOST_LEVELS = 65535  # of a grey-level volume; PyRadiomics' co-occurrence matrix of as many would take 450 GB
 
 
@@ -103,8 +102,12 @@ def directions(size: tuple[int, ...], distances: tuple[int, ...], flat: int | No
     numpy.ndarray
         (n, 3) steps (z, y, x), one of each opposite pair, in PyRadiomics' order and sense (``generate_angles``).
     """
+    return _steps(_reach(size, distances, flat), distances)
+
+
+def _reach(size: tuple[int, ...], distances: tuple[int, ...], flat: int | None) -> tuple[int, ...]:
     furthest = max(distances)
-    return _steps(tuple(0 if axis == flat else min(furthest, n - 1) for axis, n in enumerate(size)), distances)
+    return tuple(0 if axis == flat else min(furthest, n - 1) for axis, n in enumerate(size))
 
 
 @lru_cache(maxsize=32)
@@ -118,17 +121,22 @@ def _steps(reach: tuple[int, ...], distances: tuple[int, ...]) -> Int64:
 
 @dataclass(frozen=True, slots=True)
 class _Neighbours:
-    """Steps to neighbours at the distances of the spec, and to the adjacent ones, which runs and zones go by."""
+    """Steps to neighbours at the distances of the spec, and to the adjacent ones, which runs and zones go by.
+
+    No step is longer along an axis than `reach`.
+    """
 
     distant: Int64
     adjacent: Int64
+    reach: tuple[int, ...]
 
     @classmethod
     def of(cls, roi: MeasurableRoi, settings: Mapping[str, Any]) -> _Neighbours:
         flat = settings.get("force2Ddimension", 0) if settings.get("force2D", False) else None
-        distances = tuple(settings.get("distances", (1,)))
-        adjacent = directions(roi.mask.shape, (1,), flat)
-        return cls(adjacent if distances == (1,) else directions(roi.mask.shape, distances, flat), adjacent)
+        distances, size = tuple(settings.get("distances", (1,))), roi.mask.shape
+        adjacent = directions(size, (1,), flat)
+        distant = adjacent if distances == (1,) else directions(size, distances, flat)
+        return cls(distant, adjacent, _reach(size, distances, flat))
 
 
 def prove_directions(roi: MeasurableRoi, spec: ExtractionSpec) -> None:
@@ -197,12 +205,26 @@ class _Discretised:
         return int(self.grey[-1])
 
 
-def _ranked(ascending: Int64, counts: Int64) -> tuple[Int64, Int64, Int64]:
-    """Grey levels present behind a 0, their counts, and the rank from 1 of each entry of `ascending`."""
+def _binned(values: npt.NDArray[Any], edges: npt.NDArray[Any]) -> Int64:
+    """Find the bin that each value lies in, from 1 (``numpy.digitize`` without its checks)."""
+    bins: Int64 = edges.searchsorted(values, side="right")
+    return bins
+
+
+def _firsts(ascending: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Whether each entry is the first of its value."""
     new = np.ones(len(ascending), dtype=bool)
     new[1:] = ascending[1:] != ascending[:-1]
-    starts = np.flatnonzero(new)
-    return np.concatenate([[0], ascending[starts]]), np.add.reduceat(counts, starts), np.cumsum(new)
+    return new
+
+
+def _ranked(ascending: Int64, counts: Int64) -> tuple[Int64, Int64, Int64]:
+    """Grey levels present behind a 0, their counts, and the rank from 1 of each entry of `ascending`."""
+    new = _firsts(ascending)
+    (starts,) = new.nonzero()
+    grey = np.zeros(len(starts) + 1, dtype=np.int64)
+    grey[1:] = ascending[starts]
+    return grey, np.add.reduceat(counts, starts), new.cumsum()
 
 
 def _prove_levels(grey: Int64) -> None:
@@ -214,7 +236,7 @@ def _prove_levels(grey: Int64) -> None:
         )
 
 
-def _discretise(roi: MeasurableRoi, settings: Mapping[str, Any], pad: list[int] | None) -> _Discretised:
+def _discretise(roi: MeasurableRoi, settings: Mapping[str, Any], pad: Sequence[int] | None) -> _Discretised:
     """Bin the region once for all features; `pad` is the margin of the grey-level volume, None for no volume.
 
     Raises
@@ -227,28 +249,26 @@ def _discretise(roi: MeasurableRoi, settings: Mapping[str, Any], pad: list[int] 
     levels = np.zeros(shape, dtype=np.uint16)
     if image.dtype == np.int16:
         # Few distinct values: count each once, and bin those instead of the voxels.
-        histogram = np.zeros(_INT16_VALUES, dtype=np.int64)
-        lowest, highest = _kernels.histogram(image, mask, histogram)
-        first = lowest + _INT16_VALUES // 2
-        occurring = np.flatnonzero(histogram[first : first + highest - lowest + 1]) + first
-        hu = (occurring - _INT16_VALUES // 2).astype(np.int16)
-        counts = histogram[occurring]
-        grey, grey_counts, ranks = _ranked(np.digitize(hu, bin_edges(hu[0], hu[-1], settings)), counts)
+        lowest, found = _kernels.histogram(image, mask)
+        histogram = np.frombuffer(found, dtype=np.int64)
+        (occurring,) = histogram.nonzero()
+        counts, hu = histogram[occurring], occurring + lowest
+        grey, grey_counts, ranks = _ranked(_binned(hu, bin_edges(hu[0], hu[-1], settings)), counts)
         if pad is not None:
             _prove_levels(grey)
-            table = np.zeros(_INT16_VALUES, dtype=np.uint16)
+            table = np.zeros(len(histogram), dtype=np.uint16)
             table[occurring] = ranks
-            _kernels.levels(image, mask, table, levels)
+            _kernels.levels(image, mask, lowest, table, levels)
         return _Discretised(hu.astype(np.float64), counts, grey, grey_counts, levels)
     voxels = image[mask]
     values = np.sort(voxels)
     edges = bin_edges(values[0], values[-1], settings)
     counts = np.ones(len(values), dtype=np.int64)
-    grey, grey_counts, _ = _ranked(np.digitize(values, edges), counts)
+    grey, grey_counts, _ = _ranked(_binned(values, edges), counts)
     if pad is not None:
         _prove_levels(grey)
         inner = levels[tuple(slice(margin, margin + n) for margin, n in zip(pad, mask.shape, strict=True))]
-        inner[mask] = np.searchsorted(grey, np.digitize(voxels, edges))
+        inner[mask] = grey.searchsorted(_binned(voxels, edges))
     return _Discretised(values.astype(np.float64), counts, grey, grey_counts, levels)
 
 
@@ -316,8 +336,9 @@ def _glrlm(
 def _glszm(voxels: _Discretised, steps: Int64, same: npt.NDArray[np.uint16]) -> Sizes:
     k = len(voxels.grey_counts)
     found = np.frombuffer(_kernels.zones(voxels.levels, steps, k, same), dtype=np.int32).reshape(-1, 2)
-    occurring = np.unique(found[:, 1])
-    cell = found[:, 0] * np.int64(len(occurring)) + np.searchsorted(occurring, found[:, 1])
+    ascending = np.sort(found[:, 1])
+    occurring = ascending[_firsts(ascending)]
+    cell = found[:, 0] * np.int64(len(occurring)) + occurring.searchsorted(found[:, 1])
     counts = np.bincount(cell, minlength=k * len(occurring)).astype(np.float64)
     return Sizes(counts.reshape(k, -1, 1), voxels.grey[1:], occurring.astype(np.int64))
 
@@ -381,11 +402,7 @@ def compute(roi: MeasurableRoi, spec: ExtractionSpec) -> dict[str, float]:
         if plan.wanted.keys() == {"shape"}:
             return values
         neighbours = _Neighbours.of(roi, settings)
-        pad = None
-        if plan.matrices:
-            reached = np.abs(np.concatenate([neighbours.distant, neighbours.adjacent])).max(axis=0)
-            pad = [int(n) for n in reached]
-        voxels = _discretise(roi, settings, pad)
+        voxels = _discretise(roi, settings, neighbours.reach if plan.matrices else None)
         if "firstorder" in plan.wanted:
             shift, volume = settings.get("voxelArrayShift", 0), float(np.prod(spacing))
             source = Intensities(voxels.values, voxels.counts, voxels.grey_counts, shift, volume)

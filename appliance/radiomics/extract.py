@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from types import ModuleType
 
 import highdicom as hd
 import numpy as np
@@ -84,6 +85,20 @@ def _by_mask(roi: MeasurableRoi, spec: ExtractionSpec) -> Iterator[tuple[Measura
         yield grid.crop(inner, box), replace(spec, features=others)
 
 
+def _reference() -> ModuleType:
+    """Load the engine that PyRadiomics is needed for, and nothing else."""
+    try:
+        from lungstage.appliance.radiomics import reference
+    except ModuleNotFoundError as error:
+        if error.name != "radiomics":
+            raise
+        raise Refused(
+            ReasonCode.SPEC_UNSUPPORTED,
+            "The reference engine is PyRadiomics, which is not installed: pip install 'lungstage[reference]'.",
+        ) from error
+    return reference
+
+
 def compute(roi: MeasurableRoi, spec: ExtractionSpec) -> FeatureVector:
     """Compute the features that `spec` names, and nothing that they do not need.
 
@@ -96,7 +111,7 @@ def compute(roi: MeasurableRoi, spec: ExtractionSpec) -> FeatureVector:
     ------
     Refused
         ``roi_too_small`` where a selected texture has no neighbours to look at; that or ``roi_empty`` where too little
-        is left after re-segmentation.
+        is left after re-segmentation; ``spec_unsupported`` for the reference engine without PyRadiomics.
 
     Notes
     -----
@@ -105,12 +120,8 @@ def compute(roi: MeasurableRoi, spec: ExtractionSpec) -> FeatureVector:
     values: dict[str, float] = {}
     for part, asked in _by_mask(roi, spec):
         compiled.prove_directions(part, asked)
-        if spec.engine == "reference":
-            from lungstage.appliance.radiomics import reference  # deferred: only this engine needs PyRadiomics' classes
-
-            values |= reference.compute(part, asked)
-        else:
-            values |= compiled.compute(part, asked)
+        engine = _reference() if spec.engine == "reference" else compiled
+        values |= engine.compute(part, asked)
     return FeatureVector(spec.features, np.array([values[name] for name in spec.features]))
 
 

@@ -68,7 +68,7 @@ class Intensities:
     @cached_property
     def total(self) -> int:
         """Voxels in the region."""
-        return int(self.counts.sum())
+        return int(self._cumulative[-1])
 
     @cached_property
     def mean(self) -> float:
@@ -77,8 +77,12 @@ class Intensities:
 
     @cached_property
     def _cumulative(self) -> Int64:
-        total: Int64 = np.cumsum(self.counts)
+        total: Int64 = self.counts.cumsum()
         return total
+
+    @cached_property
+    def _away(self) -> Floats:
+        return self.values - self.mean
 
     @cached_property
     def p(self) -> Floats:
@@ -87,7 +91,7 @@ class Intensities:
 
     def at(self, rank: int) -> float:
         """Return the value of the voxel of that rank, from 0."""
-        return float(self.values[np.searchsorted(self._cumulative, rank, side="right")])
+        return float(self.values[self._cumulative.searchsorted(rank, side="right")])
 
     def percentile(self, q: float) -> float:
         """Return ``numpy.percentile`` with its linear interpolation, in its own arithmetic."""
@@ -99,8 +103,10 @@ class Intensities:
 
     def moment(self, order: int) -> float:
         """Central moment."""
-        away = self.values - self.mean
-        return float((away**order * self.counts).sum()) / self.total
+        product = self.counts * self._away
+        for _ in range(order - 1):
+            product = product * self._away
+        return float(product.sum()) / self.total
 
     def energy(self) -> float:
         """Sum of squares of the shifted values."""
@@ -232,19 +238,29 @@ class Cooccurrence:
         """Central moment of the sum of both grey levels."""
         return _mean(np.sum(self.p * (self.i + self.j - self.ux - self.uy) ** order, axis=(0, 1)))
 
+    def expected(self, weight: Floats) -> Floats:
+        """Sum p times a weight, (k, k) and the same for row and column exchanged: (directions,)."""
+        total: Floats = weight.ravel() @ self.p.transpose(1, 0, 2).reshape(weight.size, -1)  # as it lies in memory
+        return total
+
+    @cached_property
+    def apart(self) -> Floats:
+        """(k, k) difference of the grey levels of row and column."""
+        level = self.levels.astype(np.float64)
+        return np.abs(level[:, None] - level)
+
     def over_differences(self, weight: Callable[[Floats], Floats]) -> float:
         """Mean over directions of the expected weight of a difference."""
-        k, p = self.differences
-        return _mean(np.sum(p * weight(k), axis=0))
+        return _mean(self.expected(weight(self.apart)))
 
 
 def _correlation(m: Cooccurrence) -> float:
-    away_x, away_y = m.i - m.ux, m.j - m.uy
-    sigma_x = np.sum(m.p * away_x**2, axis=(0, 1)) ** 0.5
-    sigma_y = np.sum(m.p * away_y**2, axis=(0, 1)) ** 0.5
-    correlation = np.sum(m.p * away_x * away_y, axis=(0, 1)) / (sigma_x * sigma_y + _EPSILON)
-    correlation[sigma_x * sigma_y == 0] = 1
-    return _mean(correlation)
+    px, py, level = m.px[:, 0], m.py[0], m.levels.astype(np.float64)
+    level -= np.rint(level @ px.mean(axis=1))  # from the mean, or the squares would swallow the variance
+    x, y, square = level @ px, level @ py, level * level
+    spread = np.sqrt((square @ px - x * x) * (square @ py - y * y))
+    together = m.expected(level[:, None] * level) - x * y
+    return _mean(np.where(spread == 0, 1.0, together / (spread + _EPSILON)))
 
 
 def _difference_variance(m: Cooccurrence) -> float:
@@ -260,10 +276,7 @@ def _inverse_variance(m: Cooccurrence) -> float:
 def _imc1(m: Cooccurrence) -> float:
     independent = -np.sum(m.p * np.log2(m.px * m.py + _EPSILON), axis=(0, 1))
     entropy = np.fmax(_entropy(m.px), _entropy(m.py))
-    result = m.joint_entropy - independent
-    result[entropy != 0] /= entropy[entropy != 0]
-    result[entropy == 0] = 0
-    return _mean(result)
+    return _mean(np.where(entropy == 0, 0.0, (m.joint_entropy - independent) / entropy))
 
 
 def _imc2(m: Cooccurrence) -> float:
@@ -292,7 +305,7 @@ GLCM: Mapping[str, Callable[[Cooccurrence], float]] = MappingProxyType(
         "ClusterProminence": lambda m: m.cluster(4),
         "ClusterShade": lambda m: m.cluster(3),
         "ClusterTendency": lambda m: m.cluster(2),
-        "Contrast": lambda m: _mean(np.sum(m.p * np.abs(m.i - m.j) ** 2, axis=(0, 1))),
+        "Contrast": lambda m: m.over_differences(lambda k: k**2),
         "Correlation": _correlation,
         "DifferenceAverage": lambda m: m.over_differences(lambda k: k),
         "DifferenceEntropy": lambda m: _mean(_entropy(m.differences[1])),

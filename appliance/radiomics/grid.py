@@ -6,7 +6,8 @@ the ROI alone; so the numbers do not depend on which other slices happen to have
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,10 +121,10 @@ def resample(volume: hd.Volume, mask: Mask, box: Box, settings: Mapping[str, Any
 
     Notes
     -----
-    Nearest-neighbour and linear interpolation on a volume whose axes are the patient's (either way round) are done
-    here, for the region's voxels only; they equal ITK's to the last bit. Anything else goes through PyRadiomics'
-    ``imageoperations.resampleImage`` on the whole reference volume: a B-spline's coefficients depend on all of it.
-    The pixel type stays that of the image, as PyRadiomics has it; ITK cuts integer HU towards zero.
+    A volume whose axes are the patient's (either way round) is interpolated here, for the region's voxels only; the
+    values equal ITK's to the last bit. An oblique one, or one of another pixel type than int16 and float64, ITK
+    interpolates itself. The pixel type stays that of the image, as PyRadiomics has it: ITK cuts integer HU towards
+    zero.
 
     Raises
     ------
@@ -131,14 +132,13 @@ def resample(volume: hd.Volume, mask: Mask, box: Box, settings: Mapping[str, Any
         ``roi_too_small`` for a B-spline through fewer than three voxels along an axis: of two, ITK's own answer changes
         from one call to the next.
     """
-    # From here on in SimpleITK's order, (x, y, z).
-    old = np.array([float(v) for v in volume.spacing[::-1]])
-    first = np.array([index.start for index in reversed(box)])
-    extent = np.array([index.stop - index.start for index in reversed(box)])
-    new = np.array(settings["resampledPixelSpacing"], dtype=np.float64)
-    new = np.where((new == 0) | (extent == 1), old, new)  # PyRadiomics keeps the spacing across a single slice
-    if np.allclose(old, new):  # PyRadiomics then leaves the image as it is
-        return MeasurableRoi(volume.array, mask, (float(old[2]), float(old[1]), float(old[0])))
+    old = tuple(float(v) for v in volume.spacing)
+    new = tuple(
+        was if wanted == 0 or inside.stop - inside.start == 1 else float(wanted)  # PyRadiomics keeps a single slice's
+        for wanted, was, inside in zip(reversed(settings["resampledPixelSpacing"]), old, box, strict=True)
+    )
+    if all(abs(was - now) <= 1e-8 + 1e-5 * now for was, now in zip(old, new, strict=True)):  # numpy.allclose
+        return MeasurableRoi(volume.array, mask, (old[0], old[1], old[2]))  # PyRadiomics leaves the image as it is, too
     interpolator = settings.get("interpolator", "sitkBSpline")
     if interpolator == "sitkBSpline" and (fewest := min(mask.shape)) < _FEWEST_KNOTS:
         raise Refused(
@@ -146,66 +146,98 @@ def resample(volume: hd.Volume, mask: Mask, box: Box, settings: Mapping[str, Any
             f"There are only {fewest} voxels along an axis; a B-spline needs {_FEWEST_KNOTS} to be repeatable. "
             "Send more slices of the series; if it has no more, it cannot be measured.",
         )
-    aligned = np.array_equal(np.abs(volume.direction[:, ::-1]), np.eye(3))
-    linear_type = volume.array.dtype in (np.int16, np.float64)
-    if interpolator == "sitkBSpline" or not aligned or not linear_type:
-        return _resample_all(volume, mask, settings)
-    places = _places(volume, first, extent, old, new, settings.get("padDistance", 5))
+    pad = settings.get("padDistance", 5)
+    lines = [_Line.around(*along, pad) for along in zip(box, mask.shape, old, new, strict=True)]
+    direction = volume.direction[:, ::-1]
+    if not (np.abs(direction) == np.eye(3)).all() or volume.array.dtype not in (np.int16, np.float64):
+        return _resample_by_itk(volume, mask, lines, interpolator)
+    places = _places(lines, np.diag(direction).tolist()[::-1], [float(v) for v in volume.position[::-1]])
     nearest = [np.floor(place + 0.5).astype(np.int64) for place in places]
-    inside = [(index >= 0) & (index < n) for index, n in zip(nearest, mask.shape[::-1], strict=True)]
-    places = [place[kept] for place, kept in zip(places, inside, strict=True)]
-    x, y, z = (index[kept] for index, kept in zip(nearest, inside, strict=True))
-    label = _pick(mask, z, y, x)
+    inside = [(index >= 0) & (index < n) for index, n in zip(nearest, mask.shape, strict=True)]
+    z, y, x = (place[kept] for place, kept in zip(places, inside, strict=True))
+    indices = [index[kept] for index, kept in zip(nearest, inside, strict=True)]
+    label = _pick(mask, indices)
     if interpolator == "sitkNearestNeighbor":
-        image = _pick(volume.array, z, y, x)
+        image = _pick(volume.array, indices)
     else:
+        interpolate = _kernels.resample_bspline if interpolator == "sitkBSpline" else _kernels.resample_linear
         image = np.zeros(label.shape, dtype=volume.array.dtype)
-        _kernels.resample_linear(np.ascontiguousarray(volume.array), places[2], places[1], places[0], label, image)
-    return MeasurableRoi(image, label, (float(new[2]), float(new[1]), float(new[0])))
+        interpolate(np.ascontiguousarray(volume.array), z, y, x, label, image)
+    return MeasurableRoi(image, label, (new[0], new[1], new[2]))
 
 
-def _pick(array: npt.NDArray[Any], z: Ints, y: Ints, x: Ints) -> npt.NDArray[Any]:
-    """Return ``array[np.ix_(z, y, x)]``, one axis after the other within the box, which takes a fifth of the time."""
-    first = [index.min(initial=n) for index, n in zip((z, y, x), array.shape, strict=True)]
-    box = tuple(slice(low, index.max(initial=-1) + 1) for low, index in zip(first, (z, y, x), strict=True))
-    picked: npt.NDArray[Any] = array[box]
-    for axis, index in ((2, x), (1, y), (0, z)):
-        picked = picked.take(index - first[axis], axis=axis)
-    return picked
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """One axis of the grid to resample to.
 
-
-def _places(volume: hd.Volume, first: Ints, extent: Ints, old: Floats, new: Floats, pad: float) -> list[Floats]:
-    """Continuous voxel indices (x, y, z) of the new grid's planes along each axis, as ITK computes them.
-
-    The new grid begins where the first voxel of the volume does (PyRadiomics ``imageoperations.resampleImage``), and
-    ITK goes from index to point to index, in this order of operations. On axes that are the patient's the three
-    coordinates do not mix. Along a scan line ITK interpolates between its two ends.
+    Attributes
+    ----------
+    old, new
+        Spacing of the volume and of the grid, in mm.
+    origin
+        Continuous voxel index of the grid's first voxel in the volume.
+    size
+        In voxels.
     """
-    size = np.array(volume.spatial_shape[::-1])
-    ratio = old / new
-    lower = np.maximum(np.floor((first - 0.5) * ratio - pad), 0)
-    upper = np.minimum(np.ceil((first + extent - 0.5) * ratio + pad), np.ceil(size * ratio) - 1)
-    sign = np.array([float(v) for v in np.diag(volume.direction[:, ::-1])])
-    origin = np.array([float(v) for v in volume.position])
-    start = sign * old * (0.5 * (new - old) / old + lower / ratio) + origin
+
+    old: float
+    new: float
+    origin: float
+    size: int
+
+    @classmethod
+    def around(cls, inside: slice, size: int, old: float, new: float, pad: float) -> _Line:
+        """Lay the grid around a region; it begins where the first voxel of the volume does.
+
+        Source: PyRadiomics ``imageoperations.resampleImage``, whose order of operations decides ties between voxels.
+        """
+        ratio = old / new
+        lower = max(math.floor((inside.start - 0.5) * ratio - pad), 0)
+        upper = min(math.ceil((inside.stop - 0.5) * ratio + pad), math.ceil(size * ratio) - 1)
+        return cls(old, new, 0.5 * (new - old) / old + lower / ratio, upper - lower + 1)
+
+
+def _places(lines: Sequence[_Line], signs: Sequence[float], position: Sequence[float]) -> list[Floats]:
+    """Continuous voxel indices (z, y, x) in the volume of the grid's planes along each axis, as ITK computes them.
+
+    ITK goes from index to point to index, in this order of operations. On axes that are the patient's, either way
+    round (`signs`), the three coordinates do not mix. Along a scan line ITK interpolates between its two ends.
+    """
     places = []
-    for axis in range(3):
-        count = int(upper[axis] - lower[axis] + 1)
-        ends = np.array([0, count]) if axis == 0 else np.arange(count)
-        points = start[axis] + sign[axis] * new[axis] * ends
-        places.append((points - origin[axis]) * (1 / (sign[axis] * old[axis])))
-    count = int(upper[0] - lower[0] + 1)
-    places[0] = places[0][0] + np.arange(count) / count * (places[0][1] - places[0][0])
+    for axis, (line, sign, origin) in enumerate(zip(lines, signs, position, strict=True)):
+        planes = np.arange(line.size, dtype=np.float64) if axis < 2 else np.array([0.0, line.size])
+        step = sign * line.old
+        points = step * line.origin + origin + sign * line.new * planes
+        places.append((points - origin) * (1 / step))
+    (first, beyond), count = places[2], lines[2].size
+    places[2] = first + np.arange(count) / count * (beyond - first)
     return places
 
 
-def _resample_all(volume: hd.Volume, mask: Mask, settings: Mapping[str, Any]) -> MeasurableRoi:
-    import SimpleITK as sitk
-    from radiomics import imageoperations
+def _pick(array: npt.NDArray[Any], indices: Sequence[Ints]) -> npt.NDArray[Any]:
+    """Return ``array[np.ix_(*indices)]``, ascending, axis by axis within their box, which takes a fifth of the time."""
+    edges = [(int(index[0]), int(index[-1]) + 1) if len(index) else (0, 0) for index in indices]
+    picked: npt.NDArray[Any] = array[tuple(slice(*edge) for edge in edges)]
+    for axis in (2, 1, 0):
+        picked = picked.take(indices[axis] - edges[axis][0], axis=axis)
+    return picked
 
-    image, label = imageoperations.resampleImage(*to_images(volume, mask), **settings)
-    x, y, z = image.GetSpacing()
-    return MeasurableRoi(sitk.GetArrayFromImage(image), sitk.GetArrayFromImage(label) == 1, (z, y, x))
+
+def _resample_by_itk(volume: hd.Volume, mask: Mask, lines: Sequence[_Line], interpolator: str) -> MeasurableRoi:
+    import SimpleITK as sitk
+
+    image, label = to_images(volume, mask)
+    x, y, z = reversed(lines)
+    resampling = sitk.ResampleImageFilter()
+    resampling.SetOutputSpacing((x.new, y.new, z.new))
+    resampling.SetOutputDirection(image.GetDirection())
+    resampling.SetOutputOrigin(image.TransformContinuousIndexToPhysicalPoint((x.origin, y.origin, z.origin)))
+    resampling.SetSize((x.size, y.size, z.size))
+    resampling.SetInterpolator(getattr(sitk, interpolator))
+    hu = sitk.GetArrayFromImage(resampling.Execute(image))
+    resampling.SetInterpolator(sitk.sitkNearestNeighbor)
+    inside = sitk.GetArrayFromImage(resampling.Execute(label)) == 1
+    return MeasurableRoi(hu, inside, (z.new, y.new, x.new))
 
 
 def save(volume: hd.Volume, mask: Mask, folder: Path) -> tuple[Path, Path]:

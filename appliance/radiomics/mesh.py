@@ -1,16 +1,15 @@
 """Surface, volume, principal axes and diameters of a mask, as PyRadiomics defines them.
 
 A marching-cubes mesh is a sum over 2×2×2 neighbourhoods, of which there are only 256 kinds: what each kind adds is
-asked of PyRadiomics' own extension, and then multiplied by how often the kind occurs. That keeps its table of
-triangles the only source, and its quadratic search for diameters out of the way.
+worked out once, in whole numbers that serve every voxel spacing, and then multiplied by how often the kind occurs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
-from importlib.machinery import PathFinder
-from importlib.util import find_spec, module_from_spec
 
 import numpy as np
 import numpy.typing as npt
@@ -19,61 +18,140 @@ from lungstage.appliance.radiomics import _kernels
 
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
 Spacing = tuple[float, float, float]
+Point = tuple[int, int, int]  # (z, y, x) in half voxels, from the neighbourhood's first corner
 
-_CORNERS = tuple((z, y, x) for z in (0, 1) for y in (0, 1) for x in (0, 1))
-
-
-@lru_cache(maxsize=1)
-def _coefficients() -> Callable[[Mask, Floats], tuple[float, float, tuple[float, ...]]]:
-    """Load PyRadiomics' extension alone: the package would import SimpleITK, a third of the process's memory."""
-    package = find_spec("radiomics")
-    spec = package and PathFinder.find_spec("_cshape", package.submodule_search_locations)
-    if spec is None or spec.loader is None:
-        raise ImportError("PyRadiomics' extension _cshape is not installed")
-    extension = module_from_spec(spec)
-    spec.loader.exec_module(extension)
-    function: Callable[[Mask, Floats], tuple[float, float, tuple[float, ...]]] = extension.calculate_coefficients
-    return function
+_CORNERS: tuple[Point, ...] = tuple((z, y, x) for z in (0, 1) for y in (0, 1) for x in (0, 1))
+_TURNED = (1, 1, 0)
 
 
-def _kind(kind: int) -> Mask:
-    """Return the 2×2×2 neighbourhood whose corner k is inside where bit k of `kind` is set."""
-    return np.array([bool(kind >> bit & 1) for bit in range(8)]).reshape(2, 2, 2)
+def _face(axis: int, side: int) -> list[Point]:
+    """Corners of a face of the neighbourhood in turn, one way round seen from outside on all six."""
+    ring: list[Point] = []
+    for step in ((0, 0), (1, 0), (1, 1), (0, 1)):
+        corner = [side] * 3
+        corner[(axis + 1) % 3], corner[(axis + 2) % 3] = step
+        ring.append((corner[0], corner[1], corner[2]))
+    return ring if side else ring[::-1]
 
 
-@lru_cache(maxsize=64)
-def _areas(spacing: Spacing) -> Floats:
-    """(256,) surface in mm² that each neighbourhood adds at a voxel spacing."""
-    measure, step = _coefficients(), np.array(spacing)
-    return np.array([measure(_kind(kind), step)[0] for kind in range(256)])
+_FACES = tuple(_face(axis, side) for axis in range(3) for side in (0, 1))
 
 
-@lru_cache(maxsize=1)
-def _volumes() -> tuple[Floats, Floats]:
-    """Measure the volume that each neighbourhood adds at a voxel spacing of 1; it grows as the voxel does.
+def _between(a: Point, b: Point) -> Point:
+    """Midpoint of two corners: where the surface cuts the edge between them."""
+    return a[0] + b[0], a[1] + b[1], a[2] + b[2]
 
-    Returns
-    -------
-    volume
-        (256,) signed volume of the cone from the neighbourhood's own first corner.
-    flux
-        (256, 3) by which the signed volume grows per voxel that the neighbourhood lies off the origin along (z, y, x).
+
+def _loops(inside: frozenset[Point]) -> Iterator[list[Point]]:
+    """Follow the surface's lines across the faces of a neighbourhood, from edge to edge, until each loop closes.
+
+    On each face a line goes round each run of corners inside; so two that lie across from each other stay apart. An
+    edge that is cut begins a run on one of its faces, and ends one on the other.
     """
-    measure, unit = _coefficients(), np.ones(3)
-    volume = np.array([measure(_kind(kind), unit)[1] for kind in range(256)])
-    flux = np.zeros((256, 3))
-    for axis in range(3):
-        for kind in range(256):
-            block = _kind(kind)
-            # A third layer, equal to the first, puts the same neighbourhood one voxel further along the axis;
-            # the neighbourhood it forms with the first layer is itself one of the 256, so it can be taken off.
-            first = np.take(block, [0], axis=axis)
-            twice = np.concatenate([first, block], axis=axis)
-            lead = np.concatenate([first, first], axis=axis)
-            lead_kind = sum(int(lead[corner]) << bit for bit, corner in enumerate(_CORNERS))
-            flux[kind, axis] = measure(twice, unit)[1] - volume[lead_kind] - volume[kind]
-    return volume, flux
+    after: dict[Point, Point] = {}
+    for ring in _FACES:
+        for k in range(4):
+            if ring[k] in inside and ring[k - 1] not in inside:
+                end = next(n for n in range(k, k + 4) if ring[(n + 1) % 4] not in inside)
+                after[_between(ring[k - 1], ring[k])] = _between(ring[end % 4], ring[(end + 1) % 4])
+    while after:
+        first, point = after.popitem()
+        loop = [first]
+        while point != first:
+            loop.append(point)
+            point = after.pop(point)
+        yield loop
+
+
+def _apart(a: Point, b: Point) -> int:
+    return sum((p - q) ** 2 for p, q in zip(a, b, strict=True))
+
+
+def _fan(loop: list[Point]) -> Iterator[tuple[Point, Point, Point]]:
+    """Fill a loop with triangles that share one of its points.
+
+    Loops of five and more do not lie in a plane, and which point it is decides on the area. PyRadiomics' triangles are
+    those from an end of the longest diagonal; of seven points, from the one on the loop's axis of symmetry, which is
+    that between the two that lie nearest to each other.
+    """
+    places = range(len(loop))
+    if len(loop) == 7:
+        start = min(places, key=lambda k: _apart(loop[k - 1], loop[(k + 1) % 7]))
+    else:
+        start = max(places, key=lambda k: max(_apart(loop[k], other) for other in loop))
+    turned = loop[start:] + loop[:start]
+    for second, third in itertools.pairwise(turned[1:]):
+        yield turned[0], second, third
+
+
+def triangles(inside: frozenset[Point]) -> Iterator[tuple[Point, Point, Point]]:
+    """List the triangles of a neighbourhood's surface.
+
+    Parameters
+    ----------
+    inside
+        Its corners that are inside, (z, y, x) of 0 and 1.
+
+    Yields
+    ------
+    tuple
+        Three points in half voxels; seen from outside the mask, one way round.
+
+    Notes
+    -----
+    Source: the marching cubes of Lorensen and Cline (SIGGRAPH 1987) with every vertex midway on its edge, as
+    PyRadiomics 3.0.1 has them: a neighbourhood with the corner (1, 1, 0) inside has its opposite's surface, turned.
+    All 256 kinds are held against PyRadiomics' own answers in ``tests/appliance/radiomics/test_mesh.py``.
+    """
+    if _TURNED in inside:
+        for a, b, c in triangles(frozenset(_CORNERS) - inside):
+            yield a, c, b
+    else:
+        for loop in _loops(inside):
+            yield from _fan(loop)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kinds:
+    """What each of the 256 kinds of neighbourhood adds; corner k is inside where bit k of the kind is set.
+
+    Attributes
+    ----------
+    faces
+        (n, 3) absolute normals (z, y, x) of the triangles that occur, each twice its area long, in half voxels.
+    counts
+        (256, n) triangles of each.
+    cones
+        (256,) six times the signed volume between the surface and the neighbourhood's first corner, in half voxels.
+    fluxes
+        (256, 3) by which that grows for each half voxel that the neighbourhood lies off the origin along (z, y, x).
+    """
+
+    faces: Int64
+    counts: Int64
+    cones: Int64
+    fluxes: Int64
+
+
+@lru_cache(maxsize=1)
+def _kinds() -> _Kinds:
+    found = [
+        (kind, triangle)
+        for kind in range(256)
+        for triangle in triangles(frozenset(corner for bit, corner in enumerate(_CORNERS) if kind >> bit & 1))
+    ]
+    kinds = np.array([kind for kind, _ in found])
+    a, b, c = np.array([triangle for _, triangle in found], dtype=np.int64).transpose(1, 0, 2)
+    normals = np.cross(b - a, c - a)
+    faces, which = np.unique(np.abs(normals), axis=0, return_inverse=True)
+    counts, cones = np.zeros((256, len(faces)), dtype=np.int64), np.zeros(256, dtype=np.int64)
+    fluxes = np.zeros((256, 3), dtype=np.int64)
+    np.add.at(counts.ravel(), kinds * len(faces) + which.ravel(), 1)
+    np.add.at(cones, kinds, (a * np.cross(b, c)).sum(axis=1))
+    np.add.at(fluxes, kinds, normals)
+    return _Kinds(faces, counts, cones, fluxes)
 
 
 def surface_and_volume(mask: Mask, spacing: Spacing) -> tuple[float, float]:
@@ -93,10 +171,12 @@ def surface_and_volume(mask: Mask, spacing: Spacing) -> tuple[float, float]:
     """
     found = np.zeros((256, 4), dtype=np.int64)
     _kernels.mesh_counts(mask, found)
-    volume, flux = _volumes()
-    counts, offsets = found[:, 0], found[:, 1:]
-    area = float(counts @ _areas(spacing))
-    return area, float(counts @ volume + (offsets * flux).sum()) * float(np.prod(spacing))
+    kinds, (z, y, x) = _kinds(), spacing
+    occurring, places = found[:, 0], found[:, 1:]
+    sides = kinds.faces * np.array([y * x, z * x, z * y])
+    area = (occurring @ kinds.counts) @ np.sqrt((sides**2).sum(axis=1)) / 8
+    volume = int(occurring @ kinds.cones + 2 * (places * kinds.fluxes).sum()) / 48
+    return float(area), volume * z * y * x
 
 
 def diameters(mask: Mask, spacing: Spacing, wanted: int = 15) -> tuple[float, float, float, float]:

@@ -6,10 +6,12 @@ import hashlib
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pydicom
 
 from lungstage.appliance import __version__
+from lungstage.appliance.contract.documents import LANGUAGES, DocumentOptions, formats_of
 from lungstage.appliance.contract.errors import Held, Refused
 from lungstage.appliance.dicom.cases import Case, assemble, the_one_case
 from lungstage.appliance.dicom.header import Header
@@ -18,9 +20,10 @@ from lungstage.appliance.model.bundle import Bundle
 from lungstage.appliance.replay import differences
 from lungstage.appliance.replay.differences import Change, changed
 from lungstage.appliance.replay.originals import Witness, needed, of_inputs
-from lungstage.appliance.report import outbox
 from lungstage.appliance.report.context import label
 from lungstage.appliance.report.outbox import Document
+from lungstage.appliance.report.page_documents import page_names
+from lungstage.appliance.report.page_objects import drawn_with
 from lungstage.appliance.report.readback import Account, Report, read_back
 from lungstage.appliance.staging import pipeline
 from lungstage.appliance.staging.covariates import Site
@@ -71,14 +74,15 @@ def replay(report: Report, originals: Sequence[Header], bundle: Bundle, witness:
     if any(change.what in ("slice_missing", "roi_missing") and change.subject in needful for change in noticed):
         return Replay(tuple(noticed), tuple(notes))
     try:
-        documents = _stage(then, the_one_case(assemble(needed(then, originals, witness))), bundle)
+        case = the_one_case(assemble(needed(then, originals, witness)))
+        documents = _stage(then, case, bundle, _pages(report, witness))
     except (Refused, Held) as error:
         noticed.append(Change("refused", f"It cannot be made again. {error}", str(error.reason.code)))
         return Replay(tuple(noticed), tuple(notes))
     if documents[-1].content == report.content:
         # Whatever else was noticed has not changed a bit of it.
         notes += [change.message for change in noticed]
-        found = [*_of_segmentation(report, documents, witness, notes)]
+        found = [*_of_others(report, documents, witness, notes)]
         return Replay(tuple(found), tuple(notes))
     now = read_back(report.path, documents[-1].content)
     found = [*noticed, *_of_report(report, now, documents)]
@@ -103,11 +107,31 @@ def _of_file(report: Report, witness: Witness) -> Iterator[Change]:
         yield Change("report_file", message, report.account.name, sorted(known)[0], digest)
 
 
-def _stage(then: Account, case: Case, bundle: Bundle) -> tuple[Document, ...]:
+def _pages(report: Report, witness: Witness) -> tuple[DocumentOptions, ...]:
+    """Find out in which formats and languages a page was made with the report: what lies beside it or was delivered."""
+    found = []
+    for language in LANGUAGES:
+        names = page_names(report.account.sop_instance_uid, language)
+        there = [
+            kind for kind, name in names.items() if name in witness.documents or (report.path.parent / name).is_file()
+        ]
+        if there:
+            found.append(DocumentOptions(formats_of(there), language))
+    return tuple(found) or (DocumentOptions(("sr",)),)
+
+
+def _stage(then: Account, case: Case, bundle: Bundle, pages: Sequence[DocumentOptions]) -> tuple[Document, ...]:
+    """Make the documents again: the page in each language that it was made in, all else once, the SR last."""
     site = Site(then.prevalence, {case.study_instance_uid: then.covariates})
     plan = _plan(then, case, bundle)
-    staged = pipeline.stage(plan, bundle, created=then.created, site=site, predecessor=then.predecessor)
-    return tuple(outbox.encode(document) for document in staged.documents)
+    made = [
+        pipeline.stage(
+            plan, bundle, created=then.created, site=site, predecessor=then.predecessor, documents=options
+        ).documents
+        for options in pages
+    ]
+    before = {document.name: document for documents in made for document in documents[:-1]}
+    return (*before.values(), made[0][-1])
 
 
 def _plan(then: Account, case: Case, bundle: Bundle) -> pipeline.Plan:
@@ -151,18 +175,27 @@ def _of_report(report: Report, now: Report, documents: Sequence[Document]) -> It
 def _of_masks(report: Report, documents: Sequence[Document]) -> Iterator[Change]:
     """Compare the segmentation beside a report with the one that comes out now, where each has one of its own."""
     path = report.path.parent / f"SEG-{report.account.segmentation}.dcm"
-    if len(documents) == 1 or not path.is_file():
+    made = [document for document in documents if document.kind == "seg"]
+    if not made or not path.is_file():
         return
     try:
-        before, after = (pydicom.dcmread(source) for source in (path, io.BytesIO(documents[0].content)))
+        before, after = (pydicom.dcmread(source) for source in (path, io.BytesIO(made[0].content)))
         yield from differences.of_masks(before, after)
     except Exception:  # hostile bytes: whatever the parser raises, the file is at fault
         yield Change("segmentation", f"{path.name} cannot be read.", path.name)
 
 
-def _of_segmentation(
-    report: Report, documents: Sequence[Document], witness: Witness, notes: list[str]
-) -> Iterator[Change]:
+def _of_page(path: Path, document: Document) -> Iterator[Change]:
+    """Say why a page comes out otherwise: what it was drawn with is another now, or it was edited."""
+    then, now = (drawn_with(source) for source in (path, io.BytesIO(document.content)))
+    for name in dict.fromkeys((*then, *now)) if then else ():
+        if then.get(name) != now.get(name):
+            yield changed("drawing", name, then.get(name, "not used"), now.get(name, "not used"), document.name)
+    if then == now or not then:
+        yield Change("page", f"{document.name} is not what comes out now.", document.name)
+
+
+def _of_others(report: Report, documents: Sequence[Document], witness: Witness, notes: list[str]) -> Iterator[Change]:
     """Compare what was written with a report that came out bit for bit, by its file or, failing that, by its hash."""
     for document in documents[:-1]:
         path = report.path.parent / document.name
@@ -170,7 +203,10 @@ def _of_segmentation(
         if path.is_file() or known:
             digests = {hashlib.sha256(path.read_bytes()).hexdigest()} if path.is_file() else known
             if document.sha256 not in digests:
-                yield Change("segmentation", f"{document.name} is not what comes out now.", document.name)
-                yield from _of_masks(report, documents)
+                if document.kind == "seg":
+                    yield Change("segmentation", f"{document.name} is not what comes out now.", document.name)
+                    yield from _of_masks(report, documents)
+                else:
+                    yield from _of_page(path, document)
         else:
             notes.append(f"{document.name} is not beside the report; it was not compared.")

@@ -7,6 +7,7 @@ import re
 import uuid
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -89,6 +90,30 @@ class BundleIdentity:
     settings: tuple[str, ...]
     alpha: float
     endpoint: Endpoint = STAGE_GROUP
+
+
+class Made(Protocol):
+    """What every document of ours says of where it comes from: of a report, and of a refusal."""
+
+    @property
+    def sources(self) -> tuple[Dataset, ...]:
+        """Headers of images of the study."""
+
+    @property
+    def bundle(self) -> BundleIdentity:
+        """The model."""
+
+    @property
+    def identity(self) -> str:
+        """Hex SHA-256 that all UIDs derive from."""
+
+    @property
+    def created(self) -> datetime:
+        """Content date and time."""
+
+    @property
+    def software_version(self) -> str:
+        """Of lungstage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +199,7 @@ def derive_uid(identity: str, role: str) -> UID:
     return UID(f"2.25.{uuid.UUID(bytes=digest[:16], version=5).int}")
 
 
-def device_uid(context: ReportContext) -> UID:
+def device_uid(context: Made) -> UID:
     """UID of this software together with its bundle; another bundle or version is another device."""
     return derive_uid(context.bundle.digest, f"device-{context.software_version}")
 

@@ -17,7 +17,7 @@ from pydicom.valuerep import DA, DT, TM, DSfloat, validate_value
 
 from lungstage.appliance.dicom.charset import is_undecodable
 from lungstage.appliance.dicom.instance import OWN_MODEL_NAME
-from lungstage.appliance.report.context import ReportContext, derive_uid, device_uid
+from lungstage.appliance.report.context import Made, ReportContext, derive_uid, device_uid
 
 MANUFACTURER = "lungstage"
 MODEL_NAME = OWN_MODEL_NAME  # by which the appliance knows its own output again
@@ -30,10 +30,13 @@ _ALWAYS = (
     "PatientID", "PatientBirthDate", "PatientSex",
     "StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName",
 )  # fmt: skip
-_WHERE_PRESENT = (
+_OF_PATIENT_AND_STUDY = (
     "IssuerOfPatientID", "PatientAge", "PatientSize", "PatientWeight", "StudyDescription",
     "ClinicalTrialSponsorName", "ClinicalTrialProtocolID", "ClinicalTrialProtocolName", "ClinicalTrialSiteID",
     "ClinicalTrialSiteName", "ClinicalTrialSubjectID", "ClinicalTrialSubjectReadingID", "ClinicalTrialTimePointID",
+)  # fmt: skip
+_WHERE_PRESENT = (
+    *_OF_PATIENT_AND_STUDY,
     "Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions", "StationName",
     "InstitutionName",
 )  # fmt: skip
@@ -68,11 +71,7 @@ def source_headers(context: ReportContext) -> list[Dataset]:
     first, *others = context.sources
     headers = [_header(first, (*_ALWAYS, *_WHERE_PRESENT, *_OF_EACH_SLICE))]
     headers += [_header(source, _OF_EACH_SLICE) for source in others]
-    for keyword in ("PatientName", *_ALWAYS):
-        if keyword not in headers[0]:
-            setattr(headers[0], keyword, None)
-    if headers[0].PatientSex not in ("M", "F", "O"):
-        headers[0].PatientSex = None
+    _complete(headers[0])
     for header in headers:
         # One orientation is proven; highdicom minds noise in its last digits.
         header.ImageOrientationPatient = headers[0].ImageOrientationPatient
@@ -84,6 +83,22 @@ def source_headers(context: ReportContext) -> list[Dataset]:
 def copied_header(source: Dataset) -> Dataset:
     """Everything that a derived object takes over from a source."""
     return _header(source, (*_ALWAYS, *_WHERE_PRESENT, *_OF_EACH_SLICE, *_ADDED_LAST))
+
+
+def patient_and_study(source: Dataset) -> Dataset:
+    """Copy what every object of a study says of patient and study; the name is left to :func:`settle`."""
+    header = _header(source, (*_ALWAYS, *_OF_PATIENT_AND_STUDY, "StudyInstanceUID"))
+    _complete(header)
+    return header
+
+
+def _complete(header: Dataset) -> None:
+    """Set in place what every object has to state of patient and study: empty where it is not known."""
+    for keyword in ("PatientName", *_ALWAYS):
+        if keyword not in header:
+            setattr(header, keyword, None)
+    if header.PatientSex not in ("M", "F", "O"):
+        header.PatientSex = None
 
 
 def warnings_of_text(source: Dataset) -> tuple[str, ...]:
@@ -178,12 +193,12 @@ def opening(context: ReportContext, kind: Literal["seg", "sr"]) -> dict[str, Any
         "content_date": day,
         "content_time": time,
         "content_qualification": "RESEARCH",
-        "contributing_equipment": [_equipment(context)],
+        "contributing_equipment": [equipment(context)],
         "specific_character_set": CHARACTER_SET,
     }
 
 
-def _equipment(context: ReportContext) -> ContributingEquipment:
+def equipment(context: Made) -> ContributingEquipment:
     """Item of the Contributing Equipment Sequence that stands for this software and its bundle."""
     item = ContributingEquipment(
         manufacturer=MANUFACTURER,
@@ -198,7 +213,7 @@ def _equipment(context: ReportContext) -> ContributingEquipment:
     return item
 
 
-def settle(dataset: Dataset, context: ReportContext) -> None:
+def settle(dataset: Dataset, context: Made) -> None:
     """Set in place what highdicom takes from the clock or from chance, and add what it does not hand on.
 
     Parameters

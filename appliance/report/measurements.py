@@ -21,18 +21,33 @@ DOMAIN_DISTANCE = private("DOMAINDISTANCE", "Distance to the training cohort (st
 NEIGHBOUR_DISTANCE = private("NEIGHBOURDIST", "Distance to nearest training tumours (standard deviations)")
 
 
+_DIGITS = 6  # beyond what two scans of one tumour share
+
+
 def measurement(name: Code, value: float, unit: str, derivation: Code | None = None) -> sr.Measurement:
     """One measurement; where `value` is not finite, one with the qualifier (114008, DCM, Calculation failure).
 
-    The Decimal String of 16 characters is the nearest there is; Floating Point Value beside it holds `value` exactly.
+    Numeric Value, which people read, has six significant digits; Floating Point Value beside it holds `value` exactly.
     """
     if not math.isfinite(value):
         # The zero is for highdicom alone, which builds no measurement without a value: see blank_failures.
         failure = codes.DCM.CalculationFailure
         return sr.Measurement(name=name, value=0.0, unit=unit_code(unit), qualifier=failure, derivation=derivation)
     item = sr.Measurement(name=name, value=value, unit=unit_code(unit), derivation=derivation)
-    item[0].MeasuredValueSequence[0].NumericValue = DSfloat(decimal_string(value))
+    item[0].MeasuredValueSequence[0].NumericValue = _rounded(value, _DIGITS)
     return item
+
+
+def _rounded(value: float, digits: int) -> DSfloat:
+    return DSfloat(decimal_string(float(f"{value:.{digits}g}")))
+
+
+def _percent(fraction: float) -> DSfloat:
+    """Write a probability in % to one decimal, or to as many as it takes to be neither 0 nor 100 where it is not."""
+    percent, decimals = 100 * fraction, 1
+    while 0 < percent < 100 and not 0 < round(percent, decimals) < 100 and decimals < 12:
+        decimals += 1
+    return DSfloat(decimal_string(round(percent, decimals)))
 
 
 def blank_failures(item: Dataset) -> None:
@@ -58,18 +73,27 @@ def domain_measurements(domain: DomainAssessment) -> list[sr.Measurement]:
 
 
 def probability_measurement(result: StagingResult, words: Wording) -> sr.Measurement:
-    """Probability in %, inferred from the contributions, each of which names its feature or covariate."""
+    """Probability of the positive class in %, to a decimal as people read it and exactly beside it."""
     probability = measurement(words.probability, 100 * result.probability_advanced, "%")
-    # Not below the features' own measurements: there TID 1419 has no row for a NUM but "inferred from".
-    contributions = [_contribution(words.contribution, name, value) for name, value in result.contributions.items()]
-    if contributions:
-        probability[0].ContentSequence = sr.ContentSequence(contributions)
+    probability[0].MeasuredValueSequence[0].NumericValue = _percent(result.probability_advanced)
     return probability
 
 
+def contributions(result: StagingResult, words: Wording) -> sr.ContentSequence:
+    """Share of each input in the logit, strongest first, with the input's name."""
+    return sr.ContentSequence(
+        [_contribution(words.contribution, name, value) for name, value in strongest_first(result)]
+    )
+
+
+def strongest_first(result: StagingResult) -> list[tuple[str, float]]:
+    """Sort inputs, with their contributions in logit units, by what they weigh; of equals the model's order stays."""
+    return sorted(result.contributions.items(), key=lambda item: -abs(item[1]))
+
+
 def _contribution(concept: Code, source: str, value: float) -> sr.NumContentItem:
-    item = sr.NumContentItem(concept, value, unit_code("1"), None, sr.RelationshipTypeValues.INFERRED_FROM)
-    item.MeasuredValueSequence[0].NumericValue = DSfloat(decimal_string(value))
+    item = sr.NumContentItem(concept, value, unit_code("1"), None, sr.RelationshipTypeValues.CONTAINS)
+    item.MeasuredValueSequence[0].NumericValue = _rounded(value, 3)
     item.ContentSequence = sr.ContentSequence(
         [
             sr.TextContentItem(

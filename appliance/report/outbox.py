@@ -22,15 +22,18 @@ from pathlib import Path
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, EncapsulatedPDFStorage, SecondaryCaptureImageStorage
 
 from lungstage.appliance.contract.errors import Held, ReasonCode
 from lungstage.appliance.contract.plain import Content
 
-_TEMPORARY = re.compile(r"\.[A-Z]{2,16}-[0-9.]{1,64}\.dcm(\.[0-9a-f]{16})?\.part")
+_TEMPORARY = re.compile(r"\.[A-Z]{2,16}-[0-9.]{1,64}\.(dcm|html)(\.[0-9a-f]{16})?\.part")
 _REPORT_BYTES = 2**24  # far more than any report of ours
 _NAME = re.compile(r"[A-Z]{2,16}-[0-9.]{1,64}\.dcm")
-_KINDS = {stat.S_IFDIR: "a folder", stat.S_IFLNK: "a link", stat.S_IFIFO: "a named pipe"}
+_NO_FILES = {stat.S_IFDIR: "a folder", stat.S_IFLNK: "a link", stat.S_IFIFO: "a named pipe"}
+_MOMENT = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d( UTC[+-]\d\d:\d\d)?")
+_DRAWN = frozenset({"EncapsulatedDocument", "EncapsulatedDocumentLength", "PixelData"})
+_KINDS = {EncapsulatedPDFStorage: "PDF", SecondaryCaptureImageStorage: "SC"}  # whose Modality says less
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ class Document:
     Attributes
     ----------
     name
-        ``<Modality>-<SOPInstanceUID>.dcm``.
+        ``<KIND>-<SOPInstanceUID>.dcm``: SR, SEG, PDF or SC; ``HTML-<UID>.html``.
     sop_instance_uid, series_instance_uid
         Its own, and its series'.
     content
@@ -51,6 +54,11 @@ class Document:
     sop_instance_uid: str
     series_instance_uid: str
     content: Content
+
+    @property
+    def kind(self) -> str:
+        """What its name begins with, in small letters: ``sr``, ``seg``, ``pdf``, ``sc``, ``html``."""
+        return self.name.partition("-")[0].lower()
 
     @property
     def sha256(self) -> str:
@@ -81,7 +89,7 @@ def encode(dataset: Dataset) -> Document:
     ValueError
         When its Modality or SOP Instance UID cannot stand in a file name.
     """
-    name = f"{dataset.Modality}-{dataset.SOPInstanceUID}.dcm"
+    name = f"{_KINDS.get(dataset.SOPClassUID, dataset.Modality)}-{dataset.SOPInstanceUID}.dcm"
     if not _NAME.fullmatch(name):
         raise ValueError("a document's Modality or SOP Instance UID cannot stand in a file name")
     buffer = io.BytesIO()
@@ -184,7 +192,7 @@ def _read(path: Path, limit: int) -> bytes:
     """Read a regular file of at most `limit` bytes; no link is followed and no pipe waited for."""
     mode = path.lstat().st_mode
     if not stat.S_ISREG(mode):
-        raise OutboxConflictError(path, f"is {_KINDS.get(stat.S_IFMT(mode), 'not a file')}")
+        raise OutboxConflictError(path, f"is {_NO_FILES.get(stat.S_IFMT(mode), 'not a file')}")
     try:
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK)) as file:
             content = file.read(limit + 1) or b""  # None from a pipe that came between the two looks
@@ -199,9 +207,12 @@ def _differs_in_time_alone(there: bytes, content: bytes) -> bool:
     """Whether the document that is there says the same and merely was made at another time.
 
     Its UID follows from everything but the time, which a ledger that was lost, or a one-shot command, does not know.
+    On a page the time is drawn, so that of two of them the drawings are not compared, but all that stands around them.
     """
     if _is_deflated(there):
         return False
+    if content.startswith(b"<!doctype html>"):
+        return _MOMENT.sub(b"", there) == _MOMENT.sub(b"", content)
     try:
         old, new = (_timeless(dcmread(io.BytesIO(document))) for document in (there, content))
         return bool(old == new)
@@ -232,7 +243,7 @@ def reports(folder: Path, before: datetime) -> Iterator[tuple[Path, bytes]]:
 
 def _timeless(dataset: Dataset) -> Dataset:
     for item in dataset:
-        if item.VR in ("DA", "DT", "TM"):
+        if item.VR in ("DA", "DT", "TM") or (item.keyword in _DRAWN and dataset.get("SOPClassUID") in _KINDS):
             del dataset[item.tag]
         elif item.VR == "SQ":
             for child in item.value:

@@ -17,10 +17,10 @@ from pydicom.valuerep import DT
 
 from lungstage.appliance.contract.case import Predecessor
 from lungstage.appliance.contract.errors import ReasonCode, Refused
-from lungstage.appliance.contract.spec import ALL_FEATURES, COVARIATES, Engine
+from lungstage.appliance.contract.spec import COVARIATES, Engine
 from lungstage.appliance.dicom.instance import OWN_MODEL_NAME
 from lungstage.appliance.dicom.multiframe import ENHANCED_CT
-from lungstage.appliance.report.vocabulary import PRIVATE_SCHEME
+from lungstage.appliance.report.vocabulary import FEATURES_BY_CODES, PRIVATE_SCHEME
 
 Codes = tuple[str, str]
 
@@ -29,6 +29,8 @@ _MEASUREMENTS: Final = ("126010", "DCM")
 _TRACKING: Final = ("112039", "DCM")
 _SEGMENT: Final = ("121191", "DCM")
 _PARAMETER: Final = ("111002", "DCM")
+_DERIVATION: Final = ("121401", "DCM")
+_CONTRIBUTIONS: Final = ("CONTRIBUTIONS", PRIVATE_SCHEME)
 _NOTICE: Final = ("NOTICE", PRIVATE_SCHEME)
 _WARNING: Final = ("WARNING", PRIVATE_SCHEME)
 _BY_POSITION = "matched to the region of interest by position"
@@ -192,8 +194,8 @@ def _account(dataset: Dataset) -> Account:
     group = _child(next(item for item in every if _concept(item) == _MEASUREMENTS), 0)
     inside = tuple(group.ContentSequence)
     probability, *measured = (item for item in inside if item.ValueType == "NUM")
-    contributions = {_text(_child(item, 0)): _number(item) for item in probability.get("ContentSequence", ())}
-    names = [name for name in contributions if name in ALL_FEATURES]
+    parts = next((item for item in every if _concept(item) == _CONTRIBUTIONS), probability)  # until 0.2.0 below it
+    contributions = {_text(_child(item, 0)): _number(item) for item in parts.get("ContentSequence", ())}
     segment = next(item for item in inside if _concept(item) == _SEGMENT)
     library = next(item for item in every if _concept(item) == _LIBRARY)
     ours = next(item for item in dataset.ContributingEquipmentSequence if item.get("DeviceUID"))
@@ -219,7 +221,7 @@ def _account(dataset: Dataset) -> Account:
         warnings=tuple(_text(item) for item in every if _concept(item) == _WARNING),
         answer=next(_meaning(i) for i in inside if i.ValueType == "CODE" and _concept(i)[1] == PRIVATE_SCHEME),
         probability=_number(probability),
-        features=dict(zip(names, map(_number, measured), strict=False)),  # the distances follow them
+        features={name: _number(item) for item in measured if (name := _feature(item))},  # the distances are none
         contributions=contributions,
     )
 
@@ -245,6 +247,13 @@ def _child(item: Dataset, index: int) -> Dataset:
 def _concept(item: Dataset) -> Codes:
     names = item.get("ConceptNameCodeSequence") or (Dataset(),)
     return str(names[0].get("CodeValue")), str(names[0].get("CodingSchemeDesignator"))
+
+
+def _feature(item: Dataset) -> str | None:
+    """PyRadiomics' name of what a NUM measures; None where that is no feature."""
+    modifiers = (child for child in item.get("ContentSequence", ()) if _concept(child) == _DERIVATION)
+    derivation = next((str(child.ConceptCodeSequence[0].CodeValue) for child in modifiers), None)
+    return FEATURES_BY_CODES.get((*_concept(item), derivation))
 
 
 def _meaning(item: Dataset) -> str:

@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 from highdicom.content import AlgorithmIdentificationSequence
-from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentationTypeValues, SegmentDescription
+from highdicom.seg import (
+    SegmentAlgorithmTypeValues,
+    Segmentation,
+    SegmentationFractionalTypeValues,
+    SegmentationTypeValues,
+    SegmentDescription,
+)
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
 
@@ -38,7 +44,8 @@ def build_segmentation(context: ReportContext, headers: list[Dataset] | None = N
     Returns
     -------
     Segmentation
-        Binary, one segment, only the frames that hold a part of it; the same bytes for the same `context`.
+        One segment, only the frames that hold a part of it; the same bytes for the same `context`. Every voxel is in or
+        out: a bit each, or, where the bits of a frame do not fill whole bytes, a byte each (0 or 255).
     """
     headers = headers or source_headers(context)
     # The contours are someone's, by a method that an RTSTRUCT need not tell; that voxels are in or out is our doing.
@@ -65,7 +72,8 @@ def build_segmentation(context: ReportContext, headers: list[Dataset] | None = N
     segmentation = Segmentation(
         source_images=with_thickness(stand_ins(headers, context) if context.frames else headers),
         pixel_array=np.asarray(context.mask, dtype=np.uint8),
-        segmentation_type=SegmentationTypeValues.BINARY,
+        segmentation_type=_encoding(context.mask),
+        fractional_type=SegmentationFractionalTypeValues.PROBABILITY,  # of nothing but 0 and 1
         segment_descriptions=[segment],
         series_number=9002,
         series_description="lungstage region of interest (research use only)",
@@ -79,6 +87,16 @@ def build_segmentation(context: ReportContext, headers: list[Dataset] | None = N
         name_frames(segmentation, headers, context)
     settle(segmentation, context)
     return segmentation
+
+
+def _encoding(mask: npt.NDArray[np.bool_]) -> SegmentationTypeValues:
+    """Choose bits, or bytes where the bits of a frame do not fill whole bytes.
+
+    Bits of one frame then follow those of another within a byte (DICOM PS3.5 8.1.1), which archives and viewers that
+    look for each frame at a byte of its own get wrong.
+    """
+    whole = mask[0].size % 8 == 0
+    return SegmentationTypeValues.BINARY if whole else SegmentationTypeValues.FRACTIONAL
 
 
 def key_slice(mask: npt.NDArray[np.bool_]) -> int:
@@ -108,7 +126,12 @@ def outer_contour(region: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
         the largest encloses most area, its holes included.
     """
     # Pixels lie to the right of their sides, so outlines enclose a positive area, holes a negative one.
-    return max((_corners(loop) for loop in _loops(_boundary(region))), key=enclosed_area)
+    return max(outlines(region), key=enclosed_area)
+
+
+def outlines(region: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.float64]]:
+    """Every outline of a planar region, those of its holes too, each as :func:`outer_contour` gives the largest."""
+    return [_corners(loop) for loop in _loops(_boundary(region))]
 
 
 def enclosed_area(corners: npt.NDArray[np.float64]) -> float:

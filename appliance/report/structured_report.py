@@ -1,22 +1,25 @@
 """A staging result as a DICOM structured report.
 
-Comprehensive 3D SR, template TID 1500 "Measurement Report" (DICOM PS3.16): an Image Library of the slices; one
-volumetric group (TID 1411) with the segment, every measurement, the predicted class and its probability; one planar
-group (TID 1410) with the outline on the key slice, under the same Tracking UID, for viewers that draw no segments.
+Comprehensive 3D SR, template TID 1500 "Measurement Report" (DICOM PS3.16): first, in words, the result and why not to
+trust it; an Image Library of the slices; one volumetric group (TID 1411) with the segment, every measurement, the
+predicted class and its probability; one planar group (TID 1410) with the outline on the key slice, under the same
+Tracking UID, for viewers that draw no segments; last, in words, what moved the answer and what the model is.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from highdicom import sr
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
 from pydicom.uid import Comprehensive3DSRStorage
 
-from lungstage.appliance.contract.spec import STAGE_GROUP, Stage
+from lungstage.appliance.report import sentences
 from lungstage.appliance.report.context import (
     BundleIdentity,
     ReportContext,
@@ -24,7 +27,6 @@ from lungstage.appliance.report.context import (
     SegmentReference,
     derive_uid,
     device_uid,
-    label,
     tracking_identifier,
 )
 from lungstage.appliance.report.headers import (
@@ -37,13 +39,14 @@ from lungstage.appliance.report.headers import (
 )
 from lungstage.appliance.report.measurements import (
     blank_failures,
+    contributions,
     domain_measurements,
     feature_measurements,
     measurement,
     probability_measurement,
 )
 from lungstage.appliance.report.segmentation import build_segmentation, key_slice, outer_contour
-from lungstage.appliance.report.vocabulary import CONCEPTS, PRIVATE_SCHEME, private
+from lungstage.appliance.report.vocabulary import PRIVATE_SCHEME, private
 
 __all__ = [
     "BundleIdentity",
@@ -64,6 +67,10 @@ _POSITION = (
     codes.DCM.ImagePositionPatientZ,
 )
 
+RESULT = private("RESULT", "Result (research use only)")
+ANSWER = private("ANSWER", "Answer of the model (research use only)")
+REASON = private("REASON", "What moved the answer")
+CONTRIBUTIONS = private("CONTRIBUTIONS", "Contributions of the inputs to the model's logit")
 NOTICE = private("NOTICE", "Notice on the model and its use")
 WARNING = private("WARNING", "Warning of the appliance")
 
@@ -96,7 +103,9 @@ def build_report(
         referenced_images=with_thickness(headers[:1]),
     )
     _complete_library(tree[0], headers, context.frames)
-    tree[0].ContentSequence.append(_texts(context))
+    _put_first(tree[0], _result(context))
+    tree[0].ContentSequence.extend([_evaluations(context), _contributions(context)])
+    _separate(tree[0])
     _hand_over(tree[0])
     report = sr.Comprehensive3DSR(
         evidence=[*headers, *_evidence(context, segmentation)],
@@ -121,6 +130,15 @@ def _hand_over(content: Dataset) -> None:
     highdicom copies so that the caller's tree stays as it was; this one is nobody else's.
     """
     content.__deepcopy__ = lambda _: content
+
+
+def _put_first(content: Dataset, result: sr.ContainerContentItem) -> None:
+    """Put the result before what the template has a report contain.
+
+    The order of the template's own items is significant, but an extensible template may be extended at any place
+    (DICOM PS3.16 6.2.5).
+    """
+    content.ContentSequence = sr.ContentSequence([result, *content.ContentSequence])
 
 
 def _complete_library(content: Dataset, headers: list[Dataset], frames: tuple[int, ...]) -> None:
@@ -223,59 +241,55 @@ def _observer(context: ReportContext) -> sr.ObserverContext:
     )
 
 
-def _notices(context: ReportContext) -> list[str]:
-    bundle, words, result = context.bundle, context.words, context.result
-    absent = ", ".join(bundle.stages_absent)
-    notices = [
-        f"Research use only: not for diagnosis or treatment. The predicted {words.kind} is a model's output from one "
-        f"region of interest in one CT; {words.disclaimer} and has been verified by no one."
-    ]
-    if result.stage is Stage.INDETERMINATE:
-        notices.append(
-            f"Indeterminate: the evidence does not single out a {words.kind} (class-conditional conformal prediction, "
-            f"alpha {bundle.alpha:g})."
-        )
-    trained = (
-        f"Trained on {bundle.rows} patients of {bundle.cohort}, {100 * bundle.prevalence_advanced:.0f} % of them "
-        f"{words.positive}; "
+def _result(context: ReportContext) -> sr.ContainerContentItem:
+    """Say first what a reader with ten seconds must see, in words: many viewers show no codes."""
+    return _texts(
+        RESULT,
+        [
+            (NOTICE, sentences.research_use(context)),
+            (ANSWER, sentences.answer(context)),
+            *((WARNING, text) for text in sentences.warnings(context)),
+        ],
     )
-    if result.prevalence is None:
-        notices.append(f"{trained}the probability holds at that prevalence only.")
-    else:
-        notices.append(
-            f"{trained}the probability was corrected to this site's prevalence of {100 * result.prevalence:.3g} % and "
-            f"holds at that one only. The predicted {words.kind} and the contributions do not depend on it."
-        )
-    if bundle.endpoint != STAGE_GROUP:
-        notices.append(f"The endpoint is {words.endpoint}: {bundle.endpoint.negative} or {bundle.endpoint.positive}.")
-    elif absent:
-        notices.append(f"The training cohort holds no patient of stage {absent}: the model cannot tell it.")
-    if context.covariates.values or context.covariates.missing:
-        notices.append(str(context.covariates))
-    notices += [f"Intended use: {bundle.intended_use}", f"Licence of the model: {bundle.licence}"]
-    return notices + list(dict.fromkeys(note for name in context.features.names if (note := CONCEPTS[name].note)))
 
 
-def _texts(context: ReportContext) -> sr.ContainerContentItem:
-    outside = [f"{name} lies outside the range seen in training." for name in context.result.domain.outside]
-    texts = [(NOTICE, text) for text in _notices(context)]
-    texts += [(WARNING, text) for text in (*context.warnings, *outside, *_beside(context))]
-    container = sr.ContainerContentItem(
-        name=sr.CodedConcept("C0034375", "UMLS", "Qualitative Evaluations"),
-        relationship_type=sr.RelationshipTypeValues.CONTAINS,
+def _evaluations(context: ReportContext) -> sr.ContainerContentItem:
+    return _texts(
+        sr.CodedConcept("C0034375", "UMLS", "Qualitative Evaluations"),
+        [
+            *((REASON, text) for text in sentences.contributions(context)),
+            *((NOTICE, text) for text in sentences.notices(context)),
+        ],
     )
+
+
+def _contributions(context: ReportContext) -> sr.ContainerContentItem:
+    """Put last, for programs, what the sentences have said.
+
+    Below the probability, which they are a part of, viewers print fifteen footnotes without a name.
+    """
+    container = sr.ContainerContentItem(name=CONTRIBUTIONS, relationship_type=sr.RelationshipTypeValues.CONTAINS)
+    container.ContentSequence = contributions(context.result, context.words)
+    return container
+
+
+def _texts(name: Code | sr.CodedConcept, texts: Sequence[tuple[Code, str]]) -> sr.ContainerContentItem:
+    container = sr.ContainerContentItem(name=name, relationship_type=sr.RelationshipTypeValues.CONTAINS)
     container.ContentSequence = sr.ContentSequence(
-        [sr.TextContentItem(name, text, sr.RelationshipTypeValues.CONTAINS) for name, text in texts]
+        [sr.TextContentItem(concept, text, sr.RelationshipTypeValues.CONTAINS) for concept, text in texts]
     )
     return container
 
 
-def _beside(context: ReportContext) -> list[str]:
-    """Name what else may be a tumour: an answer on one of several is read otherwise."""
-    if not context.others:
-        return []
-    named = ", ".join(f"{label(name)} (number {number})" for number, name in context.others)
-    return [f"Not measured, though named like a tumour and drawn beside the region: {named}."]
+def _separate(item: Dataset) -> None:
+    """Give each content item a line of its own, in place: where content is continuous, viewers print values alone.
+
+    The Image Library stays continuous: its hundreds of references to slices tell a reader nothing.
+    """
+    if item.ValueType == "CONTAINER" and item.name != codes.DCM.ImageLibrary:
+        item.ContinuityOfContent = "SEPARATE"
+        for child in item.get("ContentSequence", ()):
+            _separate(child)
 
 
 def _evidence(context: ReportContext, segmentation: SegmentReference) -> list[Dataset]:

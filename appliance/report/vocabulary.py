@@ -176,9 +176,9 @@ _STATISTICS: Mapping[str, FeatureConcept] = {
 }  # fmt: skip
 
 _PRIVATE: Mapping[str, Code] = {
-    "Maximum2DDiameterColumn": private("MAX2DDIAMCOLUMN", "Maximum 2D diameter across columns (PyRadiomics)"),
-    "Maximum2DDiameterRow": private("MAX2DDIAMROW", "Maximum 2D diameter across rows (PyRadiomics)"),
-    "Maximum2DDiameterSlice": private("MAX2DDIAMSLICE", "Maximum 2D diameter in the slice plane (PyRadiomics)"),
+    "Maximum2DDiameterColumn": private("MAX2DDIAMCOLUMN", "Maximum 2D diameter across columns"),
+    "Maximum2DDiameterRow": private("MAX2DDIAMROW", "Maximum 2D diameter across rows"),
+    "Maximum2DDiameterSlice": private("MAX2DDIAMSLICE", "Maximum 2D diameter in the slice plane"),
     "MCC": private("GLCMMCC", "Maximal Correlation Coefficient of GLCM"),
 }
 
@@ -202,3 +202,21 @@ CONCEPTS: Mapping[str, FeatureConcept] = MappingProxyType(
     )
 )
 """The concept of each of the 106 features, under its PyRadiomics name."""
+
+
+def plain_name(feature: str) -> str:
+    """Name a feature as a person would: its concept's meaning, and of a statistic which one."""
+    concept = CONCEPTS[feature]
+    meaning = concept.concept.meaning
+    if concept.derivation is None:
+        return meaning
+    return f"{concept.derivation.meaning.removesuffix(' (qualifier value)')} of attenuation"
+
+
+FEATURES_BY_CODES: Mapping[tuple[str, str, str | None], str] = MappingProxyType(
+    {
+        (c.concept.value, c.concept.scheme_designator, c.derivation and c.derivation.value): name
+        for name, c in CONCEPTS.items()
+    }
+)
+"""PyRadiomics' names by code value and scheme of the concept, and by the code value of its Derivation, if any."""

@@ -17,7 +17,7 @@ from lungstage.appliance.contract.spec import STAGE_GROUP, Endpoint, Stage
 from lungstage.appliance.report.vocabulary import private, stage_code
 
 PREDICTED_STAGE = private("STAGEGROUP", "Predicted stage group (radiomics model, research)")
-PROBABILITY = private("PADVANCED", "Model probability of advanced stage")
+PROBABILITY = private("PADVANCED", "Model probability of advanced stage (research)")
 CONTRIBUTION = private("CONTRIBUTION", "Contribution to the model's logit of advanced stage")
 
 _LONGEST_MEANING = 64  # Code Meaning is a Long String
@@ -37,6 +37,8 @@ class Wording:
         What is predicted, in a word or two.
     positive
         Name of the positive class within a sentence.
+    target
+        The same, as what the probability is one of.
     kind
         What the classes are.
     disclaimer
@@ -49,6 +51,7 @@ class Wording:
     classes: Mapping[Stage, Code]
     endpoint: str
     positive: str
+    target: str
     kind: str
     disclaimer: str
 
@@ -71,6 +74,7 @@ def wording(endpoint: Endpoint, stages_absent: Collection[str] = ()) -> Wording:
             classes=MappingProxyType({stage: stage_code(stage, stages_absent) for stage in Stage}),
             endpoint="stage",
             positive="advanced stage",
+            target="advanced stage",
             kind="stage group",
             disclaimer="it is not a clinical stage",
         )
@@ -78,7 +82,7 @@ def wording(endpoint: Endpoint, stages_absent: Collection[str] = ()) -> Wording:
     name = hashlib.sha256("\n".join((endpoint.name, endpoint.negative, endpoint.positive)).encode()).hexdigest()[:10]
     return Wording(
         predicted=private(f"CLASS-{name}", _meaning("Predicted class: {} (radiomics model, research)", endpoint.name)),
-        probability=private(f"PROB-{name}", _meaning("Model probability of class {}", endpoint.positive)),
+        probability=private(f"PROB-{name}", _meaning("Model probability of class {} (research)", endpoint.positive)),
         contribution=private(
             f"CONTR-{name}", _meaning("Contribution to the model's logit of class {}", endpoint.positive)
         ),
@@ -91,6 +95,7 @@ def wording(endpoint: Endpoint, stages_absent: Collection[str] = ()) -> Wording:
         ),
         endpoint=endpoint.name,
         positive=f"of class {endpoint.positive}",
+        target=f"class {endpoint.positive}",
         kind="class",
         disclaimer="it is neither a diagnosis nor a prognosis",
     )

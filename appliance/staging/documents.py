@@ -7,21 +7,28 @@ import re
 from datetime import datetime
 
 import numpy as np
-from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from lungstage.appliance import __version__
 from lungstage.appliance.contract.case import KnownCovariates, Predecessor
+from lungstage.appliance.contract.documents import DocumentOptions
 from lungstage.appliance.contract.spec import StagingResult
 from lungstage.appliance.dicom.coded import SNOMED_RT, Coded, in_snomed_ct
 from lungstage.appliance.dicom.region import Region
 from lungstage.appliance.model.bundle import Bundle
+from lungstage.appliance.model.inference import corrected
+from lungstage.appliance.model.manifest import QUANTILES, Decision
+from lungstage.appliance.report import outbox
 from lungstage.appliance.report import structured_report as report
 from lungstage.appliance.report.context import label
 from lungstage.appliance.report.headers import copied_header, source_headers
+from lungstage.appliance.report.outbox import Document
+from lungstage.appliance.report.page_documents import page_documents
+from lungstage.appliance.report.result_page import Cohort, PageContext
 from lungstage.appliance.staging.measure import Measurement
 
+_USUAL = DocumentOptions()
 _CODE = re.compile(r"[!-\[\]-~]{1,64}")
 _SCHEME = re.compile(r"[A-Z0-9_.-]{1,16}", re.IGNORECASE)
 
@@ -79,6 +86,25 @@ def _parameters(result: StagingResult, bundle: Bundle, covariates: KnownCovariat
     return tuple(f"{key}={value}" for key, value in (given | dict(covariates.values)).items())
 
 
+def bundle_identity(bundle: Bundle, settings: tuple[str, ...]) -> report.BundleIdentity:
+    """Return what documents say of a bundle; `settings` are those that it was used with."""
+    provenance = bundle.manifest.provenance
+    return report.BundleIdentity(
+        name=bundle.manifest.name,
+        version=bundle.manifest.version,
+        digest=bundle.digest,
+        prevalence_advanced=provenance.prevalence_advanced,
+        stages_absent=provenance.stages_absent,
+        licence=provenance.licence,
+        cohort=provenance.cohort,
+        rows=provenance.rows,
+        intended_use=bundle.manifest.intended_use.statement,
+        settings=settings,
+        alpha=bundle.manifest.decision.alpha,
+        endpoint=bundle.manifest.endpoint.endpoint,
+    )
+
+
 def _finding(region: Region) -> Code | None:
     """Say what the region is: what a SEG's code says, and of contours that somebody drew a tumour, no more."""
     return codes.SCT.Neoplasm if region.source.kind == "RTSTRUCT" else _written(region.property_type)
@@ -108,7 +134,8 @@ def build_documents(
     covariates: KnownCovariates,
     predecessor: Predecessor | None = None,
     others: tuple[tuple[int, str], ...] = (),
-) -> tuple[Dataset, ...]:
+    options: DocumentOptions = _USUAL,
+) -> tuple[Document, ...]:
     """Build the documents of one answer, in order of delivery.
 
     Parameters
@@ -125,17 +152,19 @@ def build_documents(
         The report that this one follows, if any.
     others
         (ROI or Segment Number, name) of what else may be a tumour beside the region.
+    options
+        Which documents are wanted, and in which language.
 
     Returns
     -------
-    tuple of Dataset
-        The SR; before it, where the region came from an RTSTRUCT, the SEG that the SR refers to.
+    tuple of Document
+        The SR, last; before it, where the region came from an RTSTRUCT, the SEG that the SR refers to, and the page in
+        the formats that are wanted.
     """
     source = measurement.region.source
     reference = None
     if source.kind == "SEG":
         reference = report.SegmentReference(source.sop_class_uid, source.sop_instance_uid, measurement.region.number)
-    provenance = bundle.manifest.provenance
     frames = tuple(image.frame for image in measurement.slices.images)
     context = report.ReportContext(
         sources=measurement.voxels.datasets,
@@ -147,20 +176,7 @@ def build_documents(
         ),
         features=measurement.features,
         result=result,
-        bundle=report.BundleIdentity(
-            name=bundle.manifest.name,
-            version=bundle.manifest.version,
-            digest=bundle.digest,
-            prevalence_advanced=provenance.prevalence_advanced,
-            stages_absent=provenance.stages_absent,
-            licence=provenance.licence,
-            cohort=provenance.cohort,
-            rows=provenance.rows,
-            intended_use=bundle.manifest.intended_use.statement,
-            settings=_parameters(result, bundle, covariates),
-            alpha=bundle.manifest.decision.alpha,
-            endpoint=bundle.manifest.endpoint.endpoint,
-        ),
+        bundle=bundle_identity(bundle, _parameters(result, bundle, covariates)),
         identity=_document_identity(measurement, result, bundle, warnings, covariates, predecessor, others),
         created=created,
         warnings=warnings,
@@ -173,8 +189,38 @@ def build_documents(
         others=others,
     )
     headers = source_headers(context)
+    page = _page(context, measurement, bundle, options) if options.has_page else ()
     if reference is not None:
-        return (report.build_report(context, reference, headers),)
+        return (*page, outbox.encode(report.build_report(context, reference, headers)))
     segmentation = report.build_segmentation(context, headers)
     reference = report.SegmentReference(segmentation.SOPClassUID, segmentation.SOPInstanceUID, 1)
-    return segmentation, report.build_report(context, reference, headers)
+    written = outbox.encode(segmentation)
+    return (written, *page, outbox.encode(report.build_report(context, reference, headers)))
+
+
+def _page(
+    context: report.ReportContext, measurement: Measurement, bundle: Bundle, options: DocumentOptions
+) -> tuple[Document, ...]:
+    """Make the page once, and write it in each format that is wanted."""
+    volume = measurement.voxels.volume
+    made = PageContext(context, _cohort(bundle, context.result), volume.array, volume.affine)
+    return page_documents(made, options)
+
+
+def _cohort(bundle: Bundle, result: StagingResult) -> Cohort:
+    manifest = bundle.manifest
+    return Cohort(
+        shares=tuple(map(float, QUANTILES)),
+        quantiles={
+            entry.name: tuple(entry.training_quantiles[share] for share in QUANTILES) for entry in manifest.features
+        },
+        open_between=open_between(manifest.decision, manifest.provenance.prevalence_advanced, result.prevalence),
+    )
+
+
+def open_between(decision: Decision, training: float, site: float | None) -> tuple[float, float]:
+    """Return the probabilities between which the model does not decide, corrected to a prevalence as they are."""
+    low, high = sorted((1.0 - decision.early_min_probability, decision.advanced_min_probability))
+    if site is None:
+        return low, high
+    return corrected(low, training, site), corrected(high, training, site)

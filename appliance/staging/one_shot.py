@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
@@ -10,11 +11,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from lungstage.appliance.config.text import printable
+from lungstage.appliance.contract.documents import DocumentOptions
 from lungstage.appliance.contract.errors import Held, ReasonCode, Refused, Unavailable
 from lungstage.appliance.contract.spec import ExtractionSpec
 from lungstage.appliance.dicom.cases import Case, assemble, the_one_case
@@ -24,11 +26,14 @@ from lungstage.appliance.dicom.names import counted
 from lungstage.appliance.model.bundle import Bundle
 from lungstage.appliance.model.manifest import RoiRule
 from lungstage.appliance.report import outbox
+from lungstage.appliance.report.outbox import Document
+from lungstage.appliance.report.readback import read_back
 from lungstage.appliance.staging import pipeline
 from lungstage.appliance.staging.choosing import has_its_region
 from lungstage.appliance.staging.covariates import Site
 from lungstage.appliance.staging.measure import Stopwatch, measure
 from lungstage.appliance.staging.outcome import STEPS, Outcome, outcome
+from lungstage.appliance.staging.refusal import explain
 
 _UID = re.compile(r"[0-9]+(?:\.[0-9]+){3,}")
 
@@ -47,12 +52,18 @@ class Options:
         A folder to write the reference volume and its mask to.
     site
         What the site knows of prevalence and covariates.
+    documents
+        Which are wanted, and in which language.
+    refusal_page
+        Whether a refusal is told on a page, too.
     """
 
     roi_name: str | None = None
     match_by_geometry: bool = False
     save_volume: Path | None = None
     site: Site = field(default_factory=Site)
+    documents: DocumentOptions = field(default_factory=DocumentOptions)
+    refusal_page: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,7 +104,7 @@ class Scan:
         return series | {uid: " and ".join(map(told, some)) for uid, some in paths.items()}
 
 
-def _files(paths: Sequence[Path]) -> Iterator[Path]:
+def files_in(paths: Sequence[Path]) -> Iterator[Path]:
     """Every file; links are followed, for here it is the user who says what to read."""
     return (Path(os.path.realpath(path)) for path in _named(paths))
 
@@ -128,7 +139,7 @@ def scan(paths: Sequence[Path]) -> Scan:
     key = secrets.token_bytes(32)  # of this run: all that the hashes are for is to be compared with one another
     unreadable: list[tuple[Path, str]] = []
     ignored = 0
-    for path in _files(paths):
+    for path in files_in(paths):
         try:
             headers += read_headers(path, hash_pixels=False, key=key)
         except Refused as refused:
@@ -215,6 +226,16 @@ def stage_paths(paths: Sequence[Path], bundle: Bundle, out: Path | None, options
     watch = Stopwatch()
 
     def answer(case: Case) -> Outcome:
+        try:
+            return staged(case)
+        except Refused as error:
+            if out is None or not options.refusal_page:
+                raise
+            reason, now = error.in_full(), datetime.now().astimezone().replace(microsecond=0)
+            documents = explain(case, reason, bundle, now, options.documents)
+            return outcome(status="refused", reason=reason) | {"documents": _deliver(documents, out)}
+
+    def staged(case: Case) -> Outcome:
         with watch.step("roi"):
             plan = pipeline.prepare(
                 case,
@@ -223,20 +244,48 @@ def stage_paths(paths: Sequence[Path], bundle: Bundle, out: Path | None, options
                 roi_name=options.roi_name,
                 match_by_geometry=options.match_by_geometry,
             )
-        now = datetime.now().astimezone().replace(microsecond=0)
-        staged = pipeline.stage(
-            plan, bundle, created=now, site=options.site, watch=watch, save_volume=options.save_volume
+        made_at = partial(
+            pipeline.stage,
+            plan,
+            bundle,
+            site=options.site,
+            watch=watch,
+            save_volume=options.save_volume,
+            documents=options.documents if out is not None else DocumentOptions(("sr",)),
         )
-        sr = None
+        made = made_at(created=datetime.now().astimezone().replace(microsecond=0))
+        delivered: dict[str, str] = {}
         if out is not None:
+            if (earlier := _moment_of(out / made.documents[-1].name)) is not None:
+                made = made_at(created=earlier)  # what joins a report bears its time, and replay finds them agreeing
             with watch.step("report"):
-                out.mkdir(parents=True, exist_ok=True)
-                sr = str(outbox.deliver([outbox.encode(document) for document in staged.documents], out)[-1])
+                delivered = _deliver(made.documents, out)
         unused = bool(options.site.covariates) and not bundle.manifest.covariates
         told = ["The model takes no covariates; their table was not used."] if unused else []
-        return staged.outcome | {"sr": sr, "warnings": staged.outcome["warnings"] + told}
+        return made.outcome | {
+            "sr": delivered.get("sr"),
+            "documents": delivered or None,
+            "warnings": made.outcome["warnings"] + told,
+        }
 
     return _run(paths, answer, bundle.manifest.roi_rule, options, watch)
+
+
+def _moment_of(report: Path) -> datetime | None:
+    """When a report that lies there already was made; None where there is none of ours."""
+    with contextlib.suppress(Refused, OSError):
+        if report.is_file() and not report.is_symlink():
+            return read_back(report).account.created
+    return None
+
+
+def _deliver(documents: Sequence[Document], out: Path) -> dict[str, str]:
+    """Write documents; return where they lie, by kind, and of several of one kind the first."""
+    out.mkdir(parents=True, exist_ok=True)
+    delivered: dict[str, str] = {}
+    for document, path in zip(documents, outbox.deliver(documents, out), strict=True):
+        delivered.setdefault(document.kind, str(path))
+    return delivered
 
 
 def measure_paths(paths: Sequence[Path], rule: RoiRule, spec: ExtractionSpec, options: Options) -> Outcome:

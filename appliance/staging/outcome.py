@@ -57,6 +57,7 @@ def outcome(
         else {"distance": result.domain.distance, "outside": list(result.domain.outside)},
         "roi": None if measurement is None else _roi_facts(measurement, others),
         "sr": None,
+        "documents": None,
         "warnings": list(warnings),
         "seconds": {step: timing.get(step) for step in STEPS},
     }
@@ -145,6 +146,8 @@ class StagedCase(MeasuredCase):
         Distance to the training cohort in standard deviations, and the features outside the range seen there.
     sr
         The structured report; None where none was asked for.
+    documents
+        Every document that was written, by its kind (``sr``, ``seg``, ``pdf``, ``sc``, ``html``).
     """
 
     endpoint: str
@@ -154,6 +157,7 @@ class StagedCase(MeasuredCase):
     distance: float
     outside: tuple[str, ...]
     sr: Path | None
+    documents: dict[str, Path]
 
     @classmethod
     def _values(cls, outcome: Outcome) -> dict[str, Any]:
@@ -172,4 +176,5 @@ class StagedCase(MeasuredCase):
             "distance": outcome["domain"]["distance"],
             "outside": tuple(outcome["domain"]["outside"]),
             "sr": outcome["sr"] and Path(outcome["sr"]),
+            "documents": {kind: Path(path) for kind, path in (outcome["documents"] or {}).items()},
         }

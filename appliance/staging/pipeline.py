@@ -12,9 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pydicom.dataset import Dataset
-
 from lungstage.appliance.contract.case import Predecessor
+from lungstage.appliance.contract.documents import DocumentOptions
 from lungstage.appliance.contract.spec import ExtractionSpec
 from lungstage.appliance.dicom.cases import Case
 from lungstage.appliance.dicom.choice import SelectionRule, other_tumours
@@ -26,6 +25,7 @@ from lungstage.appliance.dicom.roi import load_regions
 from lungstage.appliance.model.bundle import Bundle
 from lungstage.appliance.model.inference import at_prevalence
 from lungstage.appliance.report.headers import warnings_of_text
+from lungstage.appliance.report.outbox import Document
 from lungstage.appliance.staging.choosing import approval_warnings, choose_each, newest
 from lungstage.appliance.staging.covariates import Site, known_covariates
 from lungstage.appliance.staging.documents import build_documents
@@ -39,6 +39,8 @@ from lungstage.appliance.staging.intended_use import (
 from lungstage.appliance.staging.measure import PlacedRegion, Stopwatch, measure
 from lungstage.appliance.staging.outcome import outcome
 from lungstage.appliance.staging.parts import prove_linked, prove_parts, prove_study
+
+_USUAL = DocumentOptions()
 
 NEVER_CAME = (
     "{} listed slices never came; the region of interest lies at the end of those that did, and its outermost voxels "
@@ -108,7 +110,7 @@ class Staged:
     """An answer: the outcome as the command contract has it, and the documents in order of delivery."""
 
     outcome: dict[str, Any]
-    documents: tuple[Dataset, ...]
+    documents: tuple[Document, ...]
 
 
 def _sealed(slices: ReferenceSlices) -> ReferenceSlices:
@@ -252,6 +254,7 @@ def stage(
     watch: Stopwatch | None = None,
     save_volume: Path | None = None,
     predecessor: Predecessor | None = None,
+    documents: DocumentOptions = _USUAL,
 ) -> Staged:
     """Measure, predict and report.
 
@@ -271,6 +274,8 @@ def stage(
         A folder to write the reference volume and its mask to.
     predecessor
         The report that this one follows, if any.
+    documents
+        Which are wanted, and in which language.
 
     Raises
     ------
@@ -288,18 +293,18 @@ def stage(
             site.covariates.get(plan.case.study_instance_uid, {}),
         )
         result = bundle.predictor.predict(measurement.features, covariates.values)
-        warnings = (
+        of_input = (
             plan.warnings
             + measurement.warnings
             + warnings_of_text(measurement.voxels.datasets[0])
             + prove_voxels(measurement, use)
             + covariates.warnings
-            + prove_domain(result, use)
         )
+        warnings = prove_domain(result, use) + of_input  # the gravest first, wherever they are told
         result = at_prevalence(result, manifest.provenance.prevalence_advanced, site.prevalence)
     with watch.step("report"):
-        documents = build_documents(
-            measurement, result, bundle, created, warnings, covariates, predecessor, plan.others
+        built = build_documents(
+            measurement, result, bundle, created, warnings, covariates, predecessor, plan.others, documents
         )
     answer = outcome(
         status="staged",
@@ -310,4 +315,4 @@ def stage(
         seconds=watch.seconds,
         endpoint=manifest.endpoint.endpoint,
     )
-    return Staged(answer, documents)
+    return Staged(answer, built)

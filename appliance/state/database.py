@@ -76,6 +76,17 @@ _MIGRATIONS = (
     "CREATE INDEX jobs_by_study ON jobs (study_instance_uid)",
     # A stage is a cancer's.
     "UPDATE jobs SET state = 'report_ready' WHERE state = 'staged'",
+    # By what a person knows a study. The patient stands under a keyed hash, which the files have had for long.
+    """
+    ALTER TABLE jobs ADD COLUMN study_date TEXT;
+    ALTER TABLE jobs ADD COLUMN patient_key TEXT;
+    UPDATE jobs SET patient_key = known.patient FROM (
+        SELECT json_extract(header, '$[0].study_instance_uid') AS study,
+            max(json_extract(header, '$[0].patient_key')) AS patient
+        FROM files WHERE json_valid(header) GROUP BY study
+    ) AS known WHERE known.study = jobs.study_instance_uid;
+    CREATE INDEX jobs_by_patient ON jobs (patient_key)
+    """,
 )
 
 # Which release brought the ledger to a version, for an older one to name.

@@ -93,6 +93,10 @@ class Job:
         The answer, under the keys of the command contract.
     canary
         Whether the daemon made the study itself, to try itself.
+    study_date
+        Date of the study as YYYY-MM-DD, as far as its files say it.
+    patient_key
+        Keyed hash of the Patient ID (:mod:`dicom.identity`), as far as the files bear one.
     """
 
     id: int
@@ -116,6 +120,8 @@ class Job:
     sr_series_instance_uid: str | None
     outcome: Mapping[str, Any] | None
     canary: bool
+    study_date: str | None = None
+    patient_key: str | None = None
 
     @property
     def superseded(self) -> bool:

@@ -60,6 +60,7 @@ class Jobs:
         *,
         states: Sequence[JobState] = (),
         study: str | None = None,
+        patient_key: str | None = None,
         since: datetime | None = None,
         limit: int | None = None,
     ) -> tuple[Job, ...]:
@@ -71,6 +72,8 @@ class Jobs:
             Only those in one of them; all where none is named.
         study
             Only those of this Study Instance UID.
+        patient_key
+            Only those of the patient with this keyed hash (:attr:`state.job.Job.patient_key`).
         since
             Only those that have changed since then; with its time zone.
         limit
@@ -83,6 +86,9 @@ class Jobs:
         if study is not None:
             where.append("study_instance_uid = ?")
             values.append(study)
+        if patient_key is not None:
+            where.append("patient_key = ?")
+            values.append(patient_key)
         if since is not None:
             where.append("updated_at >= ?")
             values.append(since.astimezone(UTC).isoformat())

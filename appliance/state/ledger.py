@@ -72,6 +72,14 @@ class Ledger:
             self._tell("opened", job)
         return job
 
+    def note_study(self, job_id: int, study_date: str, patient_key: str) -> None:
+        """Remember by what a person knows a job's study; what is empty changes nothing."""
+        sql = (
+            "UPDATE jobs SET study_date = coalesce(nullif(?, ''), study_date),"
+            " patient_key = coalesce(nullif(?, ''), patient_key) WHERE id = ?"
+        )
+        self.database.query(sql, (study_date, patient_key, job_id))
+
     def wait(self, job_id: int, reason: Reason, *, content: str | None) -> Job:
         """Something needed has not arrived."""
         return self.move(job_id, JobState.WAITING, {**_reason(reason), "content": content, "fingerprint": None})
@@ -115,7 +123,7 @@ class Ledger:
             for row in self.database.query(sql, values):
                 self._tell("questioned", job_of(row))
 
-    def note_study(self, job_id: int, study: str) -> None:
+    def correct_study(self, job_id: int, study: str) -> None:
         """Correct the study of a job that was opened before its images came."""
         self.database.query("UPDATE jobs SET study_instance_uid = ? WHERE id = ?", (study, job_id))
 

@@ -14,8 +14,15 @@ _NAME = "identity.key"
 _LENGTH = 32  # bytes
 
 
-def identity_key(state: Path) -> bytes:
-    """Return the key of a state folder (:mod:`dicom.identity`); it is made where there is none.
+def identity_key(state: Path, *, make: bool = True) -> bytes:
+    """Return the key of a state folder (:mod:`dicom.identity`).
+
+    Parameters
+    ----------
+    state
+        The folder.
+    make
+        Whether it is made where there is none; whoever only looks makes nothing.
 
     Raises
     ------
@@ -24,7 +31,7 @@ def identity_key(state: Path) -> bytes:
     """
     path = state / _NAME
     try:
-        if not path.exists():
+        if make and not path.exists():
             _make(path)
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         with open(descriptor, "rb") as file:

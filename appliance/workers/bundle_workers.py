@@ -11,16 +11,19 @@ from pathlib import Path
 
 from lungstage.appliance.config.settings import Settings
 from lungstage.appliance.contract.case import Predecessor
+from lungstage.appliance.contract.errors import Reason
 from lungstage.appliance.contract.source import Source, descriptors, next_due
 from lungstage.appliance.dicom.cases import Case
 from lungstage.appliance.dicom.header import Header
 from lungstage.appliance.model.bundle_files import BundleFiles
+from lungstage.appliance.report.outbox import Document
 from lungstage.appliance.staging.covariates import Site
 from lungstage.appliance.state.secret import identity_key
 from lungstage.appliance.workers.confinement import Confinement
 from lungstage.appliance.workers.messages import (
     SCRATCH,
     Answer,
+    Explain,
     Prepare,
     ReadHeaders,
     SealedPlan,
@@ -51,7 +54,7 @@ class BundleWorkers:
         limits = Limits(settings.work_seconds, settings.work_memory_mb * 1024**2)
         scratch = settings.state / SCRATCH
         scratch.mkdir(exist_ok=True)
-        setting = Setting(files, settings.engine, scratch, identity_key(settings.state))
+        setting = Setting(files, settings.engine, scratch, identity_key(settings.state), settings.documents)
         self.examiner = WorkerProcess(setting, limits, started)
         self.stagers: WorkerPool[int, Answer] = WorkerPool(
             lambda: WorkerProcess(setting, limits, started), settings.workers
@@ -165,6 +168,10 @@ class Workers:
         return self._current.examiner.call(
             Prepare(case, settled, roi_name, match_by_geometry, waited, strict_frame_of_reference)
         )
+
+    def explain(self, case: Case, reason: Reason, created: datetime) -> tuple[Document, ...]:
+        """Have the page of a refusal made; raises what :meth:`WorkerProcess.answer` does."""
+        return self._current.examiner.call(Explain(case, reason.code, reason.message, created))
 
     def write_phantom(self, folder: Path, study: str) -> str:
         """Have a phantom study written; raises what :meth:`WorkerProcess.answer` does."""

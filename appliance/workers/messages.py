@@ -18,6 +18,7 @@ from typing_extensions import TypedDict
 
 from lungstage.appliance.config import logs
 from lungstage.appliance.contract.case import Predecessor
+from lungstage.appliance.contract.documents import DocumentOptions
 from lungstage.appliance.contract.errors import DefectError, Held, ReasonCode, Refused, Unavailable
 from lungstage.appliance.contract.plain import Content, FilePath, Form
 from lungstage.appliance.contract.spec import Engine
@@ -34,7 +35,7 @@ AnswerT = TypeVar("AnswerT")
 
 _LONGEST = 100_000  # characters; no element of a file that a text quotes has more than 65,534
 _UID = "[0-9.]{1,64}"
-_DOCUMENT = re.compile(rf"(SR|SEG)-({_UID})\.dcm")
+_DOCUMENT = re.compile(rf"(?:(?:SR|SEG|PDF|SC)-({_UID})\.dcm|HTML-({_UID})\.html)")
 
 Text = Annotated[str, Field(max_length=_LONGEST)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -43,18 +44,25 @@ Uid = Annotated[str, Field(pattern=f"^{_UID}$")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-def _proven(documents: tuple[Document, ...]) -> tuple[Document, ...]:
-    """Have documents lie in the outbox under their own names, and nowhere else, the SR last."""
+def _named(documents: tuple[Document, ...]) -> tuple[Document, ...]:
+    """Have documents lie in the outbox under their own names, and nowhere else."""
     for document in documents:
         found = _DOCUMENT.fullmatch(document.name)
         if (
             found is None
-            or found[2] != document.sop_instance_uid
-            or not re.fullmatch(_UID, document.series_instance_uid)
+            or (found[1] or found[2]) != document.sop_instance_uid
+            or not re.fullmatch(_UID, document.series_instance_uid or "0" * (found[2] is not None))
         ):
             raise ValueError("a document does not bear its own name")
+    if len({document.name for document in documents}) < len(documents):
+        raise ValueError("two documents bear one name")
+    return documents
+
+
+def _proven(documents: tuple[Document, ...]) -> tuple[Document, ...]:
+    """Have the SR be the last."""
     names = [document.name for document in documents]
-    if not names or not names[-1].startswith("SR-") or len(set(names)) < len(names):
+    if not names or not names[-1].startswith("SR-"):
         raise ValueError("the documents are not a report and what it refers to")
     return documents
 
@@ -95,6 +103,7 @@ class Outcome(TypedDict):
     domain: _Domain
     roi: _Roi
     sr: None
+    documents: None
     warnings: list[Text]
     seconds: dict[Text, Finite | None]
 
@@ -131,7 +140,7 @@ class Answer:
     """
 
     outcome: Outcome
-    documents: Annotated[tuple[Document, ...], AfterValidator(_proven)]
+    documents: Annotated[tuple[Document, ...], AfterValidator(_named), AfterValidator(_proven)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,12 +260,15 @@ class Setting(Request[Confinement]):
         The one folder that the process may write to.
     identity_key
         Of the hashes of a patient's identity (:mod:`dicom.identity`).
+    documents
+        Which documents an answer is given in.
     """
 
     files: Mapping[str, Content]
     engine: Engine
     scratch: FilePath
     identity_key: Content = b""
+    documents: DocumentOptions = field(default_factory=DocumentOptions)
 
     _answers = Form(Confinement)
 
@@ -301,6 +313,18 @@ class Stage(Request[Answer]):
 
 
 @dataclass(frozen=True, slots=True)
+class Explain(Request[tuple[Document, ...]]):
+    """:func:`staging.refusal.explain`."""
+
+    case: Case
+    code: ReasonCode
+    message: Text
+    created: datetime
+
+    _answers = Form(Annotated[tuple[Document, ...], AfterValidator(_named)])
+
+
+@dataclass(frozen=True, slots=True)
 class WritePhantom(Request[str]):
     """:func:`staging.phantom.write_study`; the answer is its Study Instance UID."""
 
@@ -310,7 +334,7 @@ class WritePhantom(Request[str]):
     _answers = Form(Uid)
 
 
-AnyRequest = Setting | ReadHeaders | Prepare | Stage | WritePhantom  # no two of which have the same fields
+AnyRequest = Setting | ReadHeaders | Prepare | Stage | Explain | WritePhantom  # no two of which have the same fields
 _REQUESTS: Form[Any] = Form(Annotated[AnyRequest, Field(union_mode="left_to_right")])
 
 

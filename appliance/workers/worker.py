@@ -10,19 +10,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import assert_never, cast
 
-from lungstage.appliance.contract.errors import Refused
+from lungstage.appliance.contract.documents import DocumentOptions
+from lungstage.appliance.contract.errors import Reason, Refused
 from lungstage.appliance.contract.plain import Form
 from lungstage.appliance.dicom.cases import assemble
 from lungstage.appliance.dicom.files import read_headers
 from lungstage.appliance.model.bundle import Bundle, open_bundle, prove
-from lungstage.appliance.report import outbox
-from lungstage.appliance.staging import phantom, pipeline
+from lungstage.appliance.staging import phantom, pipeline, refusal
 from lungstage.appliance.staging.covariates import Site
 from lungstage.appliance.workers import frames
 from lungstage.appliance.workers.confinement import Confinement
 from lungstage.appliance.workers.messages import (
     Answer,
     AnyRequest,
+    Explain,
     Outcome,
     Prepare,
     ReadHeaders,
@@ -63,12 +64,14 @@ class Worker:
 
     Attributes
     ----------
-    bundle, identity_key
-        The bundle that answers, and the key of the hashes of identity: the first request brings them.
+    bundle, identity_key, documents
+        The bundle that answers, the key of the hashes of identity, and which documents are wanted: the first request
+        brings them.
     """
 
     bundle: Bundle
     identity_key: bytes
+    documents: DocumentOptions
 
     def __init__(self, confinement: Confinement) -> None:
         self._confinement = confinement
@@ -78,7 +81,7 @@ class Worker:
         match request:
             case Setting():
                 self.bundle = open_bundle(request.files, engine=request.engine)
-                self.identity_key = request.identity_key
+                self.identity_key, self.documents = request.identity_key, request.documents
                 self._rehearse(request.scratch)
                 return self._confinement
             case ReadHeaders():
@@ -87,6 +90,9 @@ class Worker:
                 return self._prepare(request)
             case Stage():
                 return self._stage(request)
+            case Explain():
+                reason = Reason(request.code, request.message)
+                return refusal.explain(request.case, reason, self.bundle, request.created, self.documents)
             case WritePhantom():
                 (header,) = read_headers(phantom.write_study(request.folder, request.study)[0])
                 return header.study_instance_uid
@@ -111,9 +117,10 @@ class Worker:
             created=request.created,
             site=request.site,
             predecessor=request.predecessor,
+            documents=self.documents,
         )
         outcome = cast(Outcome, staged.outcome)  # which encoding it will prove
-        return Answer(outcome, tuple(outbox.encode(document) for document in staged.documents))
+        return Answer(outcome, staged.documents)
 
     def _rehearse(self, scratch: Path) -> None:
         """Recompute the bundle's golden case, then send the phantom study through every step.

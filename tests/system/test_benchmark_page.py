@@ -14,7 +14,7 @@ from tests.long.benchmarks.peers.environments import requirements, suitable, why
 from tests.long.benchmarks.peers.inside import LIBRARIES, NAMES
 from tests.long.benchmarks.peers.measure import OURS, Comparison, Row
 from tests.long.benchmarks.peers.section import section
-from tests.long.benchmarks.subjects import DIAMETERS, FAST_GRIDS
+from tests.long.benchmarks.subjects import DIAMETERS, FAST_GRIDS, GRIDS
 from tests.long.benchmarks.targets import BARS, CROPPED, TOUGHEST, WHOLE, every, summary, targets
 
 NEWER = Requirement('pictologics==1.0 ; python_version >= "3.12"')
@@ -24,10 +24,12 @@ REASON = "it has no Python"
 def made_up(theirs: float | None) -> tuple[list[stock.Row], Comparison]:
     """Ours takes 1 ms everywhere, PyRadiomics just what is asked for, and pictologics `theirs`."""
     fifteen, rows = [], []
-    for grid in FAST_GRIDS:
+    for grid in GRIDS:
         for n, diameter in enumerate(DIAMETERS):
             whole, crop = BARS[WHOLE][n], BARS[CROPPED][n]
             fifteen.append(stock.Row(grid, f"{diameter} mm", 1, whole, crop, 1.0, 0.1, 2.0, {"a": 1e-14}))
+    for grid in FAST_GRIDS:
+        for diameter in DIAMETERS:
             features = {name: dict.fromkeys(STATED, 2.0) for name in (OURS, TOUGHEST)}
             row = Row(grid, f"{diameter} mm", {OURS: [9.0, 1.0, 1.0]}, features)
             if theirs is not None:
@@ -41,20 +43,20 @@ def made_up(theirs: float | None) -> tuple[list[stock.Row], Comparison]:
 @pytest.mark.parametrize(
     ("theirs", "met", "word"),
     [
-        (1.5, 18, "1.50×, met with the aim"),
-        (1.0, 18, "1.00×, met, not the aim"),
-        (0.999, 12, "0.999×, **not met**"),
-        (None, 12, "not measured"),
+        (1.5, 21, "1.50×, met with the aim"),
+        (1.0, 21, "1.00×, met, not the aim"),
+        (0.999, 15, "0.999×, **not met**"),
+        (None, 15, "not measured"),
     ],
 )
 def test_a_target_is_met_from_its_bar_on(theirs: float | None, met: int, word: str) -> None:
     fifteen, comparison = made_up(theirs)
     found = list(every(fifteen, comparison))
-    assert len(found) == 18
+    assert len(found) == 21
     assert sum(target.met for target in found) == met
     assert targets(fifteen, comparison).count(word) == 6
-    assert f"Of the 18 speeds that were asked for {met} are met" in summary(fifteen, comparison)
-    assert summary(fifteen, comparison).count(word) == 18 - met
+    assert f"Of the 21 speeds that were asked for {met} are met" in summary(fifteen, comparison)
+    assert summary(fifteen, comparison).count(word) == 21 - met
 
 
 def test_ratios_keep_the_digits_that_decide() -> None:

@@ -151,7 +151,7 @@ def test_file_names_and_file_meta_are_as_stated(tmp_path: Path, shipped_bundle: 
     write_study(tmp_path / "study")
     bundle = load_bundle(shipped_bundle, self_test=False)
     answer = stage_paths([tmp_path / "study"], bundle, tmp_path / "out", Options())
-    (written,) = (tmp_path / "out").iterdir()
+    (written,) = (tmp_path / "out").glob("SR-*.dcm")
     report = pydicom.dcmread(written)
     assert written.name == f"{report.Modality}-{report.SOPInstanceUID}.dcm" == Path(answer["sr"]).name
     stated = re.search(r"Implementation Class UID `([\d.]+)`", TEXT)

@@ -55,7 +55,7 @@ def project() -> dict[str, Any]:
 class TestDockerfile:
     def test_stages_share_one_base_that_can_be_chosen(self) -> None:
         froms = [rest.split()[0] for name, rest in INSTRUCTIONS if name == "FROM"]
-        assert froms == ["${BASE_IMAGE}", "python", "python"]
+        assert froms == ["${BASE_IMAGE}", "python", "scratch", "python", "python"]
         first, default = INSTRUCTIONS[0]
         assert first == "ARG"
         assert re.fullmatch(r"BASE_IMAGE=[a-z]+:[\w.-]+", default), "no registry may be wired in"
@@ -66,21 +66,37 @@ class TestDockerfile:
         assert not [run for run in _runtime("RUN") if re.search(r"\b(apt-get|pip|gcc)\b", run)]
 
     def test_training_and_torch_stay_out(self, project: dict[str, Any]) -> None:
-        sources = [rest.split()[:-1] for name, rest in INSTRUCTIONS[:LAST_FROM] if name == "COPY"]
-        copied = {source.rstrip("/") for group in sources for source in group}
-        assert copied == {
-            "constraints.txt", "pyproject.toml", "README.md", "LICENSE", "lungstage", "appliance", "models/lung1-stage"
-        }  # fmt: skip
+        """Its code is in the wheel, which is one for all, and is taken out; its libraries never came."""
+        installed = next(rest for name, rest in INSTRUCTIONS if name == "RUN" and "/opt/lungstage/bin/python" in rest)
+        removed = installed.split("rm -r ")[1].split(" && ")[0].split()
+        assert {path.rpartition("/")[2] for path in removed} == {"lungstage-*", "training", "export"}
         code = " ".join(rest for _, rest in INSTRUCTIONS)
-        assert not re.search(r"\btorch\b|\[(training|dev)", code)
-        assert not [name for name in project["dependencies"] if re.match(r"(torch|pandas|scikit-learn)\b", name)]
+        assert not re.search(r"\btorch\b|radiomics\b(?!-based)|\[(training|dev|reference)", code)
+        assert not [name for name in project["dependencies"] if re.match(r"(torch|pandas|scikit-learn|pyradio)", name)]
+
+    def test_the_wheel_is_what_is_installed_and_a_finished_one_can_stand_in(self) -> None:
+        """Whatever comes as the build context ``wheel`` takes the place of the stage, and with it of the compiler."""
+        stages = [rest.split(" AS ")[1] for name, rest in INSTRUCTIONS if name == "FROM"]
+        assert stages == ["python", "compiler", "wheel", "builder", "appliance"]
+        of_stage = INSTRUCTIONS[[rest for _, rest in INSTRUCTIONS].index("python AS builder") : LAST_FROM]
+        assert [rest for name, rest in of_stage if name == "COPY"] == [
+            "constraints.txt /src/",
+            "--from=wheel /*.whl /wheel/",
+        ]
+        assert not [rest for name, rest in of_stage if re.search(r"\bgcc\b", rest)]
+
+    def test_it_holds_its_own_bill_of_materials(self) -> None:
+        (written,) = [rest for _, rest in INSTRUCTIONS if "cyclonedx-py environment" in rest]
+        assert written.index("install /wheel/*.whl") < written.index("--output-file /opt/lungstage/sbom.cdx.json")
+        assert "/opt/lungstage/sbom.cdx.json" in (ROOT / "Makefile").read_text(encoding="utf-8")
 
     def test_build_context_holds_what_is_copied_and_no_more(self) -> None:
         rules = (ROOT / ".dockerignore").read_text(encoding="utf-8").split("\n")
         rules = [rule for rule in rules if rule and not rule.startswith("#")]
         assert rules[0] == "*"
-        sources = [rest.split()[:-1] for name, rest in INSTRUCTIONS[:LAST_FROM] if name == "COPY"]
-        assert {rule[1:] for rule in rules if rule.startswith("!")} == {s for group in sources for s in group}
+        copies = [rest.split() for name, rest in INSTRUCTIONS[:LAST_FROM] if name == "COPY"]
+        sources = {source for words in copies if not words[0].startswith("--from") for source in words[:-1]}
+        assert {rule[1:] for rule in rules if rule.startswith("!")} == sources
 
     def test_user_is_fixed_and_not_root(self) -> None:
         assert _runtime("USER") == ["10001:10001"]
@@ -100,7 +116,7 @@ class TestDockerfile:
         assert {name: str(given[name]) for name in ("inbox", "outbox", "state")} == {
             "inbox": "/inbox", "outbox": "/outbox", "state": "/state"
         }  # fmt: skip
-        assert str(given["bundle"]) == "/opt/lungstage/models/lung1-stage"
+        assert given["bundle"] == ROOT / "lungstage" / "models" / "lung1-stage", "which is shipped under this name"
         assert json.loads(_runtime("VOLUME")[0]) == ["/inbox", "/outbox", "/state"]
 
     def test_secrets_are_mounted_never_copied(self) -> None:
@@ -113,6 +129,7 @@ class TestDockerfile:
     def test_labels_name_version_and_purpose(self) -> None:
         (labels,) = _runtime("LABEL")
         assert "Research use only" in labels
+        assert 'licenses="Apache-2.0 AND CC-BY-NC-3.0"' in labels
         assert f"VERSION={__version__}" in _runtime("ARG")
 
     def test_no_address_is_wired_in(self) -> None:

@@ -14,6 +14,7 @@ from prometheus_client import generate_latest
 
 from lungstage.appliance.cli.main import app
 from lungstage.appliance.commissioning.plan import Plan, Thresholds
+from lungstage.appliance.config.explain import default_in_words
 from lungstage.appliance.config.settings import Settings
 from lungstage.appliance.contract.errors import ReasonCode
 from lungstage.appliance.daemon.prometheus import PrometheusMeter
@@ -39,7 +40,7 @@ def test_every_setting_is_documented_with_its_default() -> None:
     assert set(rows) == set(Settings.model_fields)
     for name, field in Settings.model_fields.items():
         if not field.is_required() and field.default_factory is None and field.default is not None:
-            assert rows[name] == f"`{field.default}`"
+            assert rows[name] == f"`{default_in_words(name)}`"
 
 
 class TestOperating:

@@ -31,7 +31,7 @@ from lungstage.training.selection import elimination
 
 KEYS = {
     "status", "reason", "stage", "probability_advanced", "endpoint", "contributions", "features", "domain", "roi", "sr",
-    "warnings", "seconds",
+    "documents", "warnings", "seconds",
 }  # fmt: skip
 
 

@@ -137,5 +137,5 @@ def test_a_correction_of_the_patient_makes_a_new_report_and_a_repetition_none(bu
         dataset.save_as(path)
     second = staged(tmp_path / "study", bundle, tmp_path / "out")
     assert second["sr"] != first["sr"]
-    assert len(list((tmp_path / "out").iterdir())) == 2
+    assert len(list((tmp_path / "out").glob("SR-*.dcm"))) == 2
     assert pydicom.dcmread(second["sr"]).StudyDescription == "corrected"

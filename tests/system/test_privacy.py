@@ -25,7 +25,7 @@ import psutil
 import pydicom
 import pytest
 from pydicom.config import IGNORE, settings
-from pydicom.datadict import DicomDictionary
+from pydicom.datadict import DicomDictionary, tag_for_keyword
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as Items
@@ -36,6 +36,7 @@ from tests.system.test_run import ENVIRONMENT, RUN, Appliance, lungstage, runnin
 
 MARK = "Q7ZX"
 BORN = "19030711"  # in every date; times and ages hold its year
+STUDIED = "1903-07-11"  # the study date, as the state folder and whoever may look into it know it
 TEXTS = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})
 GROUPS = frozenset({0x0008, 0x0010, 0x0012, 0x0018, 0x0020, 0x0028, 0x0032, 0x0038, 0x0040, 0x0088, 0x3006, 0x300E})
 
@@ -254,9 +255,12 @@ def _left(root: Path, bundle: Path) -> Left:
         jobs = one.jobs()
         commands = [("jobs",), ("jobs", "--json"), ("jobs", "--files"), ("jobs", "--files", "--json"), ("health",)]
         commands += [("show", str(job["id"])) for job in jobs] + [("show", str(jobs[0]["id"]), "--json")]
+        commands += [("jobs", "--csv"), ("show", str(jobs[0]["id"]), "--full")]
+        patient = marker(tag_for_keyword("PatientID") or 0)
+        commands += [("jobs", "--patient", patient, "--json"), ("jobs", "--patient", patient[:-1], "--json")]
         for command in commands:
             done = lungstage(*command, "--state", state)
-            texts[" ".join(command)] = done.stdout + done.stderr
+            texts[" ".join(command).replace(patient, "ID").replace(patient[:-1], "I")] = done.stdout + done.stderr
         texts["log"] = one.stop()
     texts |= _tables(state / "ledger.sqlite")
     for folder in (state, root / "outbox"):
@@ -287,6 +291,17 @@ def _tables(path: Path) -> dict[str, str]:
     return tables
 
 
+def test_a_study_is_found_by_its_date_and_patient_and_neither_is_told_to_the_log(left: Left) -> None:
+    rows, found, others = (
+        json.loads(left.texts[f"jobs{which} --json"]) for which in ("", " --patient ID", " --patient I")
+    )
+    assert {row["study_date"] for row in rows} == {STUDIED}
+    assert (found, others) == (rows, [])
+    told = [text for where, text in left.texts.items() if where == "log" or where.startswith("content of audit")]
+    assert len(told) >= 2
+    assert not any(STUDIED in text for text in told)
+
+
 def test_the_studies_came_to_their_ends(left: Left) -> None:
     """Else nothing would have been tried."""
     expected = sorted(end for _, _, end in STUDIES.values())
@@ -315,6 +330,7 @@ def test_no_date_of_birth_is_found(left: Left) -> None:
     """Nor any other date out of a file."""
     for where, text in left.texts.items():
         assert BORN not in text or where == "headers", where  # where it tells which of two regions is newer
+        assert STUDIED not in text or where.partition(" ")[0] in ("headers", "table", "jobs", "show"), where
 
 
 def test_names_of_regions_of_the_trade_are_told(left: Left) -> None:

@@ -22,7 +22,7 @@ from lungstage.appliance.doctor import host, machine
 from lungstage.appliance.doctor.finding import Verdict
 from tests.conftest import ROOT
 
-UNIT = ROOT / "docs" / "lungstage.service"
+UNIT = ROOT / "appliance" / "service" / "lungstage.service"
 BYTES = {"g": 1024**3, "m": 1024**2, "k": 1024}
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from lungstage.appliance.cli import main as cli
 from lungstage.appliance.cli import one_shot
-from lungstage.appliance.cli.jobs import answer_in_words
+from lungstage.appliance.cli.answers import answer_in_words
 from lungstage.appliance.model.bundle import Bundle, load_bundle
 from lungstage.appliance.staging import phantom
 from lungstage.appliance.staging.covariates import Site
@@ -135,7 +135,7 @@ def test_prevalence_moves_the_probability_alone(stage: Callable[..., dict[str, A
     expected = odds / ((98 / 160) / (62 / 160)) * (0.2 / 0.8)
     assert after["probability_advanced"] == pytest.approx(expected / (1 + expected), rel=1e-12)
     changed = {key for key in CONTRACT if before[key] != after[key]}
-    assert changed == {"probability_advanced", "sr", "seconds"}
+    assert changed == {"probability_advanced", "sr", "documents", "seconds"}
     assert "61 % of them advanced stage" in texts(after)
     assert "this site's prevalence of 20 %" in texts(after)
 

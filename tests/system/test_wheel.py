@@ -1,54 +1,102 @@
-"""What is installed: one package called ``lungstage``, whole, from a checkout as from a source distribution."""
+"""What is installed: one package called ``lungstage``, whole, for every Python from 3.11 on and without a compiler."""
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tarfile
+import venv
 import zipfile
+from collections.abc import Sequence
+from email import message_from_bytes
+from email.message import Message
 from pathlib import Path
+from typing import Any
 
 import pytest
+from elftools.elf.elffile import ELFFile
 
+from lungstage.appliance.staging import phantom
 from tests.conftest import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheel")]  # it is built twice
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheel")]  # it is built four times
 
 TOPS = ("appliance", "export", "training")
+BUNDLE = {f"lungstage/models/lung1-stage/{path.name}" for path in (ROOT / "models" / "lung1-stage").iterdir()} | {
+    "lungstage/models/LICENSE"
+}
 DATA = {
     "lungstage/py.typed",
     "lungstage/appliance/radiomics/_kernels.pyi",
+    *(f"lungstage/appliance/report/languages/{language}.po" for language in ("de", "en", "fr")),
+    "lungstage/appliance/service/lungstage.service",
     "lungstage/training/cohorts/lung1.toml",
     "lungstage/training/reporting/report.html.j2",
 }
-KERNELS = f"lungstage/appliance/radiomics/_kernels{sysconfig.get_config_var('EXT_SUFFIX')}"
-_SDIST = "import sys, setuptools.build_meta as backend; backend.build_sdist(sys.argv[1])"
+KERNELS = "lungstage/appliance/radiomics/_kernels.abi3.so"
+BIN = Path(sys.executable).parent
 
 
-def wheel_of(tree: Path, into: Path) -> Path:
-    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-index", "--no-deps"]
-    subprocess.run([*pip, "--no-build-isolation", "--wheel-dir", into, tree], check=True, capture_output=True)
-    (wheel,) = into.glob("*.whl")
-    return wheel
+def run(*command: object, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+    ours = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment = {**ours, "PATH": f"{BIN}{os.pathsep}{ours['PATH']}", **variables}
+    return subprocess.run(
+        [*map(str, command)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=600, check=False
+    )
+
+
+def done(*command: object, cwd: Path | None = None, **variables: str) -> str:
+    finished = run(*command, cwd=cwd, **variables)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return finished.stdout
+
+
+def build(tree: Path, what: str, into: Path) -> Path:
+    """As ``make wheel`` does, with this environment's own setuptools in place of one that would be fetched."""
+    done(sys.executable, "-m", "build", "--no-isolation", f"--{what}", "--outdir", into, tree)
+    (made,) = into.glob("*.whl" if what == "wheel" else "*.tar.gz")
+    return made
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sources as they are checked out, links and all, so that building leaves nothing in ours."""
     tree = tmp_path_factory.mktemp("checkout")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tree)
     for name in ("lungstage", "models", *TOPS):
         ignored = shutil.ignore_patterns("__pycache__", "*.so")
         shutil.copytree(ROOT / name, tree / name, symlinks=True, ignore=ignored)
+    (tree / "models" / "mine").mkdir()
+    (tree / "models" / "mine" / "model.onnx").write_bytes(b"a bundle that the developer keeps for himself")
     return tree
 
 
 @pytest.fixture(scope="module")
-def wheel(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return wheel_of(checkout, tmp_path_factory.mktemp("wheel"))
+def source(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source distribution, unpacked."""
+    folder = tmp_path_factory.mktemp("sdist")
+    with tarfile.open(build(checkout, "sdist", folder)) as archive:
+        assert all(member.isfile() or member.isdir() for member in archive), "no link: it can be unpacked anywhere"
+        archive.extractall(folder / "unpacked", filter="data")
+    (tree,) = (folder / "unpacked").iterdir()
+    return tree
+
+
+@pytest.fixture(scope="module")
+def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return repaired(build(source, "wheel", tmp_path_factory.mktemp("built")), tmp_path_factory.mktemp("wheel"))
+
+
+def repaired(built: Path, into: Path) -> Path:
+    done(BIN / "auditwheel", "repair", "--wheel-dir", into, built)
+    (wheel,) = into.glob("*.whl")
+    return wheel
 
 
 def contents(wheel: Path) -> dict[str, bytes]:
@@ -64,7 +112,133 @@ def test_it_holds_the_one_package_and_all_of_it(wheel: Path) -> None:
     code = {f"lungstage/{path.relative_to(ROOT).as_posix()}" for top in TOPS for path in (ROOT / top).rglob("*.py")} | {
         "lungstage/__init__.py"
     }
-    assert {name for name in found if name.startswith("lungstage/")} == code | DATA | {KERNELS}
+    assert {name for name in found if name.startswith("lungstage/")} == code | DATA | BUNDLE | {KERNELS}
+    assert all(found[name] == (ROOT / name.removeprefix("lungstage/")).read_bytes() for name in BUNDLE)
+
+
+def metadata(wheel: Path) -> Message:
+    (about,) = [data for name, data in contents(wheel).items() if name.endswith(".dist-info/METADATA")]
+    return message_from_bytes(about)
+
+
+def licence_files(wheel: Path) -> set[str]:
+    return {name.split("/licenses/")[1] for name in contents(wheel) if "/licenses/" in name}
+
+
+def test_one_wheel_serves_every_python_and_old_machines(wheel: Path, tmp_path: Path) -> None:
+    """Its name says so, and its symbols hold it to that: none newer than glibc 2.17, none outside the stable ABI."""
+    assert re.fullmatch(r"lungstage-[\d.]+-cp311-abi3-(manylinux\w+_x86_64\.?)+\.whl", wheel.name), wheel.name
+    (tmp_path / "kernels").write_bytes(contents(wheel)[KERNELS])
+    with (tmp_path / "kernels").open("rb") as file:
+        needs = [
+            version.name.removeprefix("GLIBC_")
+            for _, versions in ELFFile(file).get_section_by_name(".gnu.version_r").iter_versions()
+            for version in versions
+        ]
+    assert needs
+    assert max(tuple(map(int, version.split("."))) for version in needs) <= (2, 17)
+    assert metadata(wheel)["Requires-Python"] == ">=3.11"
+
+
+def test_its_metadata_name_both_licences(wheel: Path) -> None:
+    assert metadata(wheel)["License-Expression"] == "Apache-2.0 AND CC-BY-NC-3.0"
+    assert licence_files(wheel) == {"LICENSE", "lungstage/models/LICENSE"}
+
+
+def test_without_the_bundle_it_is_all_apache(source: Path, wheel: Path, tmp_path: Path) -> None:
+    # build/ is what another build left, and would be packed with it.
+    tree = shutil.copytree(source, tmp_path / "tree", ignore=shutil.ignore_patterns("build"))
+    shutil.rmtree(tree / "lungstage" / "models")
+    free = repaired(build(tree, "wheel", tmp_path / "built"), tmp_path / "wheel")
+    assert metadata(free)["License-Expression"] == "Apache-2.0"
+    assert licence_files(free) == {"LICENSE"}
+    ours = {name for name in contents(wheel) if name.startswith("lungstage/")}
+    assert {name for name in contents(free) if name.startswith("lungstage/")} == ours - BUNDLE
+    target = tmp_path / "site"
+    done(sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", target, free)
+    asked = [sys.executable, "-P", "-m", "lungstage.appliance.cli.main"]
+    assert "CC BY-NC" not in done(*asked, "--version", cwd=tmp_path, PYTHONPATH=str(target))
+    refused = run(*asked, "verify", "lung1-stage", cwd=tmp_path, PYTHONPATH=str(target))
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (3, 1)
+    assert "none that is shipped (none)" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    "where", [("--platform", "win_amd64"), ("--platform", "macosx_14_0_arm64"), ("--python-version", "3.10")], ids=str
+)
+def test_where_it_does_not_fit_pip_says_so_in_one_line(wheel: Path, where: Sequence[str], tmp_path: Path) -> None:
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps", "--no-index")
+    refused = run(*pip, "--target", tmp_path, "--only-binary", ":all:", *where, wheel)
+    assert refused.returncode != 0
+    (line,) = refused.stderr.splitlines()
+    assert line == f"ERROR: {wheel.name} is not a supported wheel on this platform."
+
+
+def answer(command: Path, study: Path, out: Path) -> dict[str, Any]:
+    said = done(command, "stage", study, "--bundle", "lung1-stage", "--out", out, "--json", cwd=study.parent)
+    return dict(json.loads(said))
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The commands of a clean environment: nothing cached, no compiler, and only what the wheel asks for."""
+    place = tmp_path_factory.mktemp("installed")
+    venv.create(place, with_pip=True)
+    pip = (place / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-cache-dir")
+    done(*pip, "--constraint", ROOT / "constraints.txt", wheel, CC="/bin/false", cwd=place)
+    return place / "bin"
+
+
+class TestInstalled:
+    """In a clean environment."""
+
+    def test_it_brings_no_pyradiomics(self, installed: Path, tmp_path: Path) -> None:
+        looked = run(installed / "python", "-c", "import radiomics", cwd=tmp_path)
+        assert "No module named 'radiomics'" in looked.stderr
+
+    def test_the_demo_runs(self, installed: Path, tmp_path: Path) -> None:
+        assert "was read back" in done(installed / "lungstage", "demo", "--out", tmp_path / "demo", cwd=tmp_path)
+
+    def test_it_answers_as_the_checkout_does(self, installed: Path, tmp_path: Path) -> None:
+        phantom.write_study(tmp_path / "study")
+        theirs = answer(installed / "lungstage", tmp_path / "study", tmp_path / "a")
+        program = "from lungstage.appliance.cli.main import main; main()"
+        words = ("stage", tmp_path / "study", "--bundle", "lung1-stage", "--out", tmp_path / "b", "--json")
+        ours = json.loads(done(sys.executable, "-c", program, *words, cwd=ROOT))
+        assert theirs["status"] == "staged"
+        for one in (theirs, ours):
+            one["seconds"] = dict.fromkeys(one["seconds"])
+            one["sr"] = Path(one["sr"]).name
+        assert theirs == ours
+
+    def test_it_says_its_licences(self, installed: Path, tmp_path: Path) -> None:
+        said = done(installed / "lungstage", "--version", cwd=tmp_path)
+        assert "Apache-2.0 (code); CC BY-NC 3.0 (bundle lung1-stage)" in said
+
+    def test_a_name_that_no_bundle_bears_is_refused_in_one_line(self, installed: Path, tmp_path: Path) -> None:
+        refused = run(installed / "lungstage", "verify", "lung2-stage", cwd=tmp_path)
+        assert refused.returncode == 3
+        (line,) = refused.stderr.splitlines()
+        assert "There is no bundle lung2-stage" in line
+        assert "(lung1-stage)" in line
+
+    def test_what_needs_an_extra_names_it_in_one_line(self, installed: Path, tmp_path: Path) -> None:
+        refused = run(installed / "lungstage-train", "benchmark-selectors", cwd=tmp_path)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        (line,) = refused.stderr.splitlines()
+        assert line.endswith("pip install 'lungstage[training]'")
+        phantom.write_study(tmp_path / "study")
+        words = ("measure", "study", "--spec", "all", "--engine", "reference")
+        refused = run(installed / "lungstage", *words, cwd=tmp_path)
+        assert (refused.returncode, refused.stderr) == (3, "")
+        assert "pip install 'lungstage[reference]'" in refused.stdout.splitlines()[-1]
+
+    def test_it_can_be_made_a_service(self, installed: Path, tmp_path: Path) -> None:
+        """This one lies in /tmp, which a service cannot see."""
+        refused = run(installed / "lungstage", "install-service", "--dry-run", cwd=tmp_path)
+        assert refused.returncode == 2
+        assert "lies where the service cannot see it" in refused.stderr
+        assert 'bundle = "lung1-stage"' in done(installed / "lungstage", "settings", "--template", cwd=tmp_path)
 
 
 def test_installed_it_is_the_only_name_and_it_works(wheel: Path, tmp_path: Path) -> None:
@@ -97,15 +271,12 @@ print(lungstage.__version__, version("lungstage"))
     assert len(set(done.stdout.split())) == 1
 
 
-def test_a_source_distribution_makes_the_same_wheel(checkout: Path, wheel: Path, tmp_path: Path) -> None:
-    """It holds each file once and no link, so it can be unpacked anywhere."""
-    subprocess.run([sys.executable, "-c", _SDIST, tmp_path], cwd=checkout, check=True, capture_output=True)
-    (sdist,) = tmp_path.glob("*.tar.gz")
-    with tarfile.open(sdist) as archive:
-        assert all(member.isfile() or member.isdir() for member in archive)
-        archive.extractall(tmp_path / "unpacked", filter="data")
-    (tree,) = (tmp_path / "unpacked").iterdir()
-    assert not {path.name for path in tree.iterdir()} & {*TOPS}
-    again, first = contents(wheel_of(tree, tmp_path / "wheel")), contents(wheel)
-    assert again.keys() == first.keys()
-    assert [name for name in first if again[name] != first[name] and not name.endswith((".so", "/RECORD"))] == []
+def test_a_source_distribution_makes_the_same_wheel(checkout: Path, source: Path, wheel: Path, tmp_path: Path) -> None:
+    """It holds each file once."""
+    assert not {path.name for path in source.iterdir()} & {*TOPS, "models"}
+    first, direct = (
+        contents(wheel),
+        contents(repaired(build(checkout, "wheel", tmp_path / "built"), tmp_path / "wheel")),
+    )
+    assert direct.keys() == first.keys()
+    assert [name for name in first if direct[name] != first[name] and not name.endswith((".so", "/RECORD"))] == []

@@ -109,7 +109,7 @@ Run = Callable[[Callable[[Task], Entry], Iterable[Task]], Iterator[tuple[Task, E
 @cache
 def software() -> str:
     """Name the versions that values depend on."""
-    libraries = ("highdicom", "numpy", "pydicom", "pyradiomics", "SimpleITK")
+    libraries = ("highdicom", "numpy", "pydicom", "SimpleITK")
     return ", ".join([f"lungstage {__version__}", *(f"{name} {version(name)}" for name in libraries)])
 
 

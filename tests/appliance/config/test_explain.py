@@ -82,6 +82,33 @@ def test_the_template_loads_as_it_is_and_with_every_comment_taken_away(tmp_path:
         assert str(field.description).split()[0] in text
 
 
+def test_the_template_says_what_every_number_counts() -> None:
+    told = dict(re.findall(r"((?:^# .*\n)+)(?:# )?(\w+) = ", explain.template(), flags=re.MULTILINE))
+    notes = {name: " ".join(lines.replace("# ", "").split()) for lines, name in told.items()}
+    assert set(notes) == set(Settings.model_fields)
+    counted = {name for name, note in notes.items() if re.search(r"In (seconds|MB)\.", note)}
+    numbers = {
+        name
+        for name, value in Settings.model_fields.items()
+        if "float" in str(value.annotation) or "int" in str(value.annotation)
+    }
+    assert numbers - counted == {"prevalence", "workers", "max_attempts", "metrics_port"}, "a share, counts and a port"
+    assert all(
+        ("seconds" in note) == (name.endswith("_seconds") or name == "missing_neighbour_wait")
+        for name, note in notes.items()
+        if name in counted
+    )
+
+
+def test_a_bundle_that_is_shipped_can_be_set_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = tmp_path / "lungstage.toml"
+    config.write_text('inbox = "/i"\noutbox = "/o"\nbundle = "lung1-stage"\n')
+    assert (load_settings(config, None, {}).bundle / "model.onnx").is_file()
+    (tmp_path / "lung1-stage").mkdir()
+    assert load_settings(config, None, {}).bundle == tmp_path / "lung1-stage", "a folder of that name comes first"
+
+
 def test_as_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LUNGSTAGE_WORKERS", "3")
     run = CliRunner().invoke

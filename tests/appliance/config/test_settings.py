@@ -179,3 +179,25 @@ def test_the_command_line_finds_the_daemon_s_state(tmp_path: Path) -> None:
     assert state_of(Path("/t"), config, {"LUNGSTAGE_STATE": "/s"}) == Path("/t")
     with pytest.raises(SettingsError, match="--state"):
         state_of(None, None, {})
+
+
+@pytest.mark.parametrize(
+    ("given", "formats"),
+    [
+        ("pdf", ("sr", "pdf")), ("html, SC", ("sr", "sc", "html")), ("sr", ("sr",)),
+        (["sc", "pdf"], ("sr", "pdf", "sc")),
+        ([], ("sr",)),
+    ],
+)  # fmt: skip
+def test_the_structured_report_is_always_among_the_formats(
+    given: object, formats: tuple[str, ...], tmp_path: Path
+) -> None:
+    paths = {name: tmp_path / name for name in ("inbox", "outbox", "bundle")}
+    assert load_settings(None, {**paths, "formats": given}, {}).documents.formats == formats
+
+
+@pytest.mark.parametrize("given", ["docx", "sr,,pdf", 7, {"pdf": 1}, ["pdf", None]])
+def test_a_format_that_is_none_is_refused(given: object, tmp_path: Path) -> None:
+    paths = {name: tmp_path / name for name in ("inbox", "outbox", "bundle")}
+    with pytest.raises(SettingsError, match="formats"):
+        load_settings(None, {**paths, "formats": given}, {})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
 from lungstage.appliance.contract.errors import Refused
@@ -112,6 +113,21 @@ def test_files_that_nobody_owns_are_linked_by_references_only(tmp_path: Path) ->
     assert measured(study.write(tmp_path / "listed"))["reason"] is None
     list_series(study.rois[0])
     assert code_of(study, tmp_path / "unlisted") == ("refused", "patient_mismatch")
+
+
+@pytest.mark.parametrize(
+    ("vr", "said", "known"),
+    [("DA", "20260309", "2026-03-09"), ("DA", "20260230", ""), ("DA", "2026.03.09", ""), ("DA", "", ""),
+     ("DA", "20260309\\20260310", ""), ("LO", "Jane Doe", ""), ("LO", "20260309", "2026-03-09")],
+)  # fmt: skip
+def test_a_study_date_is_a_date_or_nothing_and_refuses_no_file(vr: str, said: str, known: str, tmp_path: Path) -> None:
+    study = _study(JANE, JANE)
+    for dataset in (*study.slices, *study.rois):
+        dataset.add(DataElement("StudyDate", vr, said, already_converted=True))
+    folder = study.write(tmp_path)
+    headers = [header for path in sorted(folder.iterdir()) for header in read_headers(path, key=b"a")]
+    assert len(headers) == len(study.slices) + len(study.rois)
+    assert {header.study_date for header in headers} == {known}
 
 
 def test_hashes_need_the_key_and_tell_nothing_else(tmp_path: Path) -> None:

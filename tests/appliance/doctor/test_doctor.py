@@ -455,6 +455,10 @@ def test_a_ledger_of_another_release_is_told_and_not_migrated(
 ) -> None:
     path = settings.state / "ledger.sqlite"
     with Database(path) as database:
+        if offset < 0:  # what the last migration added is not there yet
+            database.query("DROP INDEX jobs_by_patient")
+            for column in ("patient_key", "study_date"):
+                database.query(f"ALTER TABLE jobs DROP COLUMN {column}")
         database.query(f"PRAGMA user_version = {SCHEMA_VERSION + offset}")
     assert verdicts(daemon.ledger, settings) == [verdict]
     with sqlite3.connect(path) as connection:
@@ -530,7 +534,7 @@ def test_as_a_command(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> No
     assert {line.split()[0] for line in lines} <= {"ok", "warning"}
     checks = [line.split()[1] for line in lines]
     assert list(dict.fromkeys(checks)) == [
-        "settings", "user", "inbox", "outbox", "state", "space", "bundle", "decoders", "watcher", "clock", "memory",
+        "settings", "user", "inbox", "outbox", "state", "space", "bundle", "decoders", "fonts", "watcher", "clock", "memory",
         "confinement", "daemon", "ledger",
     ]  # fmt: skip
     again = json.loads(CliRunner().invoke(app, ["doctor", *arguments, "--json"]).stdout)

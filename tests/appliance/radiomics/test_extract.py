@@ -12,14 +12,13 @@ import pytest
 import SimpleITK as sitk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from radiomics import cShape, featureextractor
+from radiomics import featureextractor
 
 from lungstage.appliance.contract.errors import ReasonCode, Refused
 from lungstage.appliance.contract.spec import ALL_FEATURES, Engine, ExtractionSpec
 from lungstage.appliance.model.roi_rule import ROI_RULE
 from lungstage.appliance.radiomics import grid, parameters
 from lungstage.appliance.radiomics.extract import extract
-from lungstage.appliance.radiomics.mesh import diameters, surface_and_volume
 from lungstage.appliance.staging.one_shot import Options, measure_paths
 
 LINEAR = {"binWidth": 25.0, "resampledPixelSpacing": [1, 1, 1], "interpolator": "sitkLinear"}
@@ -134,18 +133,6 @@ def test_all_features_equal_stock_pyradiomics_by_both_engines(
     for engine in ENGINES:
         ours = extract(volume, mask, replace(spec, engine=engine))
         assert_equal(dict(zip(ours.names, ours.values.tolist(), strict=True)), theirs)
-
-
-masks = st.integers(0, 2**32 - 1).map(lambda seed: np.random.default_rng(seed).random((5, 6, 7)) < 0.5)
-
-
-@given(masks, st.tuples(*[st.floats(0.3, 5)] * 3))
-@settings(max_examples=60, deadline=None)
-def test_mesh_equals_pyradiomics_own(mask: np.ndarray, spacing: tuple[float, float, float]) -> None:
-    padded = np.pad(mask, 1)
-    area, volume, widths = cShape.calculate_coefficients(padded, np.array(spacing))
-    assert surface_and_volume(padded, spacing) == pytest.approx((area, volume), rel=1e-11)
-    assert diameters(padded, spacing) == pytest.approx(widths, rel=1e-12)
 
 
 @pytest.mark.parametrize("spec", [ALL, ExtractionSpec(ALL_FEATURES, LINEAR)], ids=["native", "1 mm"])

@@ -74,6 +74,7 @@ def test_the_manual_s_own_example() -> None:
 
 
 @given(lines)
+@settings(deadline=None)
 def test_a_line_is_symmetric_about_its_centre_and_as_long_as_the_manual_has_it(line: tuple[int, float, float]) -> None:
     size, old, new = line
     places = ibsi.centred(size, old, new)
@@ -93,7 +94,7 @@ def test_what_rounding_adds_is_no_voxel(size: int, old: float, new: float) -> No
 
 
 @given(volumes(), st.lists(st.booleans(), min_size=3, max_size=3))
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_the_same_spacing_is_the_identity(case: Any, kept: list[bool]) -> None:
     """Said as 0 or in millimetres; and fractions of an HU stay, for nothing was interpolated."""
     hu, mask, spacing = case

@@ -116,6 +116,11 @@ class House:
         (segmentation,) = (self.root / "outbox").glob("SEG-*.dcm")
         return segmentation
 
+    @property
+    def page(self) -> Path:
+        (page,) = (self.root / "outbox").glob("PDF-*.dcm")
+        return page
+
     def file_of(self, uid: str) -> Path:
         return next(p for p in self.inbox.rglob("*") if p.is_file() and pydicom.dcmread(p).SOPInstanceUID == uid)
 
@@ -188,9 +193,56 @@ def test_it_needs_no_audit_log_and_the_settings_may_name_the_rest(
     monkeypatch.delenv("LUNGSTAGE_STATE")
     assert lungstage("replay", alone).status == 2, "no originals"
     note = lungstage("replay", alone, "--inputs", served.inbox, "--json").answer["notes"]
-    assert note == [f"{served.segmentation.name} is not beside the report; it was not compared."]
+    assert note == [f"{served.segmentation.name} is not beside the report; it was not compared."], "and of no page"
     monkeypatch.delenv("LUNGSTAGE_BUNDLE")
     assert lungstage("replay", alone, "--inputs", served.inbox).status == 2, "no bundle"
+
+
+def test_a_page_that_was_edited_is_named(house: House, again: Callable[..., Done]) -> None:
+    assert again(house).status == 0
+
+    def spoil(dataset: Dataset) -> None:
+        content = bytearray(dataset.EncapsulatedDocument)
+        content[len(content) // 2] ^= 1
+        dataset.EncapsulatedDocument = bytes(content)
+
+    edit(house.page, spoil)
+    done = again(house)
+    assert (done.status, done.kinds) == (3, ["page"])
+    assert done.of("page")["subject"] == house.page.name
+
+
+def test_a_page_drawn_with_something_else_says_with_what(house: House, again: Callable[..., Done]) -> None:
+    def age(dataset: Dataset) -> None:
+        (drawn,) = (
+            one for one in dataset.ContributingEquipmentSequence if str(one.ManufacturerModelName).endswith(" page")
+        )
+        drawn.SoftwareVersions = ["fpdf2 1.0.0", *list(drawn.SoftwareVersions)[1:], "Old.ttf 0123456789abcdef"]
+
+    edit(house.page, age)
+    done = again(house)
+    assert done.kinds == ["drawing", "drawing"]
+    assert [change["then"] for change in done.answer["changes"]] == ["1.0.0", "0123456789abcdef"]
+
+
+def test_a_page_in_other_formats_and_languages_comes_out_too(
+    house: House, bundles: dict[str, Path], lungstage: Command
+) -> None:
+    """What lies beside the report says what was made with it: nothing else does."""
+    study = ("stage", house.inbox, "--bundle", bundles["plain"], "--out", house.root / "out")
+    for language in ("de", "en"):
+        assert lungstage(*study, "--format", "pdf,sc,html", "--language", language).status == 0
+    reports = [*(house.root / "out").glob("SR-*.dcm")]
+    assert len(reports) == 1
+    assert len([*(house.root / "out").iterdir()]) == 2 + 2 * 4
+    asked = ("replay", reports[0], "--inputs", house.inbox, "--bundle", bundles["plain"], "--json")
+    done = lungstage(*asked)
+    assert (done.answer["status"], done.answer["changes"]) == ("reproduced", [])
+    assert not any("compared" in note and "HTML" in note for note in done.answer["notes"])
+    (page,) = (path for path in (house.root / "out").glob("HTML-*") if "Vorhersage" in path.read_text())
+    page.write_text(page.read_text().replace("früh", "FRÜH").replace("fortgeschritten", "FORTGESCHRITTEN"))
+    done = lungstage(*asked)
+    assert (done.kinds, done.of("page")["subject"]) == (["page"], page.name)
 
 
 def test_files_that_came_since_do_not_matter(house: House, again: Callable[..., Done]) -> None:
@@ -353,7 +405,7 @@ def test_a_report_that_follows_another_names_it_again(
     staged = pipeline.stage(plan, bundle, created=datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC), site=Site(),
                             predecessor=followed)  # fmt: skip
     (tmp_path / "out").mkdir()
-    *_, report = outbox.deliver([outbox.encode(document) for document in staged.documents], tmp_path / "out")
+    *_, report = outbox.deliver(staged.documents, tmp_path / "out")
     done = lungstage("replay", report, "--inputs", tmp_path / "study", "--bundle", bundles["plain"], "--json")
     assert (done.status, done.answer["status"]) == (0, "reproduced")
 
@@ -468,12 +520,13 @@ class TestWhatHasChanged:
     @pytest.mark.parametrize("what", ["probability", "feature", "notice", "name", "date", "stage"])
     def test_an_edited_report(self, house: House, again: Callable[..., Done], what: str) -> None:
         def forge(dataset: Dataset) -> None:
-            group = dataset.ContentSequence[-2].ContentSequence[0]
+            parts = {item.ConceptNameCodeSequence[0].CodeValue: item for item in dataset.ContentSequence}
+            group = parts["126010"].ContentSequence[0]
             numbers = [item for item in group.ContentSequence if item.ValueType == "NUM"]
             if what in ("probability", "feature"):
                 numbers[what == "feature"].MeasuredValueSequence[0].FloatingPointValue = 12.5
             elif what == "notice":
-                dataset.ContentSequence[-1].ContentSequence[0].TextValue = "For diagnosis."
+                parts["RESULT"].ContentSequence[0].TextValue = "For diagnosis."
             elif what == "name":
                 dataset.PatientName = "ROE^RICHARD"
             elif what == "date":

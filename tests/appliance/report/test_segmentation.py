@@ -44,6 +44,26 @@ def test_mask_survives(orientation: tuple[float, ...], tmp_path: Path) -> None:
     assert segmentation.FrameOfReferenceUID == context.sources[0].FrameOfReferenceUID
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(24, 32), (23, 31), (201, 204), (3, 8), (9, 3), (1, 1)])
+def test_every_frame_begins_with_a_byte_of_its_own(rows: int, columns: int, tmp_path: Path) -> None:
+    """Orthanc, OHIF and Weasis look for it there, which bits that follow one another without a gap are not."""
+    sources = generated_sources()
+    for source in sources:
+        source.Rows, source.Columns = rows, columns
+    mask = np.random.default_rng(3).random((len(sources), rows, columns)) < 0.4
+    mask[0, 0, 0] = True
+    path, _ = write_both(made_up_context(sources, mask=mask), tmp_path)
+    segmentation = hd.seg.segread(path)
+    bits = segmentation.BitsAllocated * rows * columns
+    assert bits % 8 == 0
+    pixels = segmentation.get_pixels_by_source_instance([ds.SOPInstanceUID for ds in sources], [1])
+    np.testing.assert_array_equal(pixels[..., 0] > 0, mask)
+    assert set(np.unique(pixels).tolist()) <= {0.0, 1.0}
+    assert (segmentation.SegmentationType == "BINARY") is (rows * columns % 8 == 0)
+    sources[0].save_as(tmp_path / "ct.dcm", enforce_file_format=True)
+    assert dciodvfy_errors(path) <= dciodvfy_errors(tmp_path / "ct.dcm")
+
+
 def test_segment_says_where_it_comes_from() -> None:
     context = made_up_context(generated_sources(), roi_name="GTV\\1\n links")
     segmentation = reread(build_segmentation(context))

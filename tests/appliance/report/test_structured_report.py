@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 import struct
 import warnings
 from dataclasses import replace
@@ -25,7 +27,11 @@ from lungstage.appliance.contract.spec import Endpoint, FeatureVector, Stage, St
 from lungstage.appliance.report.headers import decimal_string
 from lungstage.appliance.report.measurements import COVARIATE, DOMAIN_DISTANCE, FEATURE, NEIGHBOUR_DISTANCE
 from lungstage.appliance.report.structured_report import (
+    ANSWER,
+    CONTRIBUTIONS,
     NOTICE,
+    REASON,
+    RESULT,
     WARNING,
     BundleIdentity,
     ReportContext,
@@ -97,8 +103,8 @@ class TestContent:
         for name, value, item in zip(FEATURES, self.context.features.values, measured, strict=True):
             (number,) = item.MeasuredValueSequence
             assert number.FloatingPointValue == value
-            assert float(number.NumericValue) == pytest.approx(value, rel=1e-9)
-            assert len(str(number.NumericValue)) <= 16
+            assert float(number.NumericValue) == pytest.approx(value, rel=5e-6)
+            assert len(str(number.NumericValue)) <= 13  # six digits, and no more
             concept = CONCEPTS[name]
             assert item.ConceptNameCodeSequence[0].CodeValue == concept.concept.value
             assert number.MeasurementUnitsCodeSequence[0].CodeValue == concept.unit
@@ -115,7 +121,7 @@ class TestContent:
         assert probability.MeasuredValueSequence[0].MeasurementUnitsCodeSequence[0].CodeValue == "%"
         contributions = {
             _named(item, "FEATURE")[0].TextValue: item.MeasuredValueSequence[0].FloatingPointValue
-            for item in _named(probability, CONTRIBUTION.value)
+            for item in _named(self.report, CONTRIBUTION.value)
         }
         assert contributions == self.context.result.contributions
 
@@ -186,12 +192,49 @@ class TestContent:
 
     def test_limits_are_said(self) -> None:
         notices = " ".join(item.TextValue for item in _named(self.report, NOTICE.value))
-        for words in ("Research use only", "61 % of them", "no patient of stage IV", "CC BY-NC", "IBSI's IPH6 plus 3"):
+        for words in ("RESEARCH USE ONLY", "61 % of them", "no patient of stage IV", "CC BY-NC", "IBSI's IPH6 plus 3"):
             assert words in notices
         assert [item.TextValue for item in _named(self.report, WARNING.value)] == [
+            "Outside the range seen in training, where the model extrapolates: Normalized Inverse Difference Moment of"
+            " GLCM (original_glcm_Idmn).",
             "The contours were matched by geometry.",
-            "original_glcm_Idmn lies outside the range seen in training.",
         ]
+
+    def test_the_result_stands_first_and_what_the_template_orders_in_its_order(self) -> None:
+        contained = [item for item in self.report.ContentSequence if item.RelationshipType == "CONTAINS"]
+        order = [item.ConceptNameCodeSequence[0].CodeValue for item in contained]
+        assert order == [RESULT.value, "111028", "126010", "C0034375", CONTRIBUTIONS.value]
+        first, second, *rest = contained[0].ContentSequence
+        assert first.TextValue.startswith("RESEARCH USE ONLY: not for diagnosis or treatment.")
+        assert second.TextValue == (
+            "Predicted stage: advanced (III). Probability of advanced stage: 81 %, at the training cohort's prevalence "
+            "of 61 %."
+        )
+        assert {item.ConceptNameCodeSequence[0].CodeValue for item in rest} == {WARNING.value}
+
+    def test_the_first_number_says_probability_and_research(self) -> None:
+        first = next(item for item in _items(_named(self.report, "126010")[0]) if item.ValueType == "NUM")
+        meaning = first.ConceptNameCodeSequence[0].CodeMeaning
+        assert meaning == "Model probability of advanced stage (research)"
+        assert str(first.MeasuredValueSequence[0].NumericValue) == "81.2"
+
+    def test_each_item_has_a_line_of_its_own_but_for_the_slices(self) -> None:
+        (library,) = _named(self.report, "111028")
+        slices = [item for item in (library, *_items(library)) if item.ValueType == "CONTAINER"]
+        containers = [item for item in (self.report, *_items(self.report)) if item.ValueType == "CONTAINER"]
+        assert {item.ContinuityOfContent for item in slices} == {"CONTINUOUS"}
+        assert {item.ContinuityOfContent for item in containers if item not in slices} == {"SEPARATE"}
+
+    def test_contributions_are_sorted_by_what_they_weigh(self) -> None:
+        (parts,) = _named(self.report, CONTRIBUTIONS.value)
+        weights = [abs(item.MeasuredValueSequence[0].FloatingPointValue) for item in parts.ContentSequence]
+        assert weights == sorted(weights, reverse=True)
+        told = [item.TextValue for item in _named(self.report, REASON.value)]
+        assert len(told) == len(weights)
+        for text, item in zip(told, parts.ContentSequence, strict=True):
+            value = item.MeasuredValueSequence[0].FloatingPointValue
+            assert _named(item, FEATURE.value)[0].TextValue in text
+            assert f"towards {'advanced (III)' if value > 0 else 'early (I-II)'}, {value:+.2g}" in text
 
 
 def _notices(report: Dataset) -> str:
@@ -244,14 +287,13 @@ def test_covariates_are_stated_with_their_contributions() -> None:
         "Covariates used: age 63.25 a, histology adenocarcinoma; missing, with the training median in place: sex."
         in _notices(report)
     )
-    (probability,) = _named(report, PROBABILITY.value)
     told = {
         _named(item, COVARIATE.value)[0].TextValue: item.MeasuredValueSequence[0].FloatingPointValue
-        for item in _named(probability, CONTRIBUTION.value)
+        for item in _named(report, CONTRIBUTION.value)
         if _named(item, COVARIATE.value)
     }
     assert told == {"age": 0.5, "sex": 0.0, "histology": -0.25}
-    assert len(_named(probability, FEATURE.value)) == 15
+    assert len(_named(report, FEATURE.value)) == 15
     assert "Covariates" not in _notices(reread(build_report(context, SEGMENT)))
 
 
@@ -282,7 +324,12 @@ class TestAnotherEndpoint:
         )
         assert predicted.ConceptCodeSequence[0].CodeMeaning == answer
         (probability,) = [i for i in _items(report) if i.ConceptNameCodeSequence[0].CodeValue.startswith("PROB-")]
-        assert probability.ConceptNameCodeSequence[0].CodeMeaning == "Model probability of class dead"
+        assert probability.ConceptNameCodeSequence[0].CodeMeaning == "Model probability of class dead (research)"
+        (answered,) = [i.TextValue for i in _items(report) if i.ConceptNameCodeSequence[0].CodeValue == ANSWER.value]
+        assert answered.startswith(f"Predicted two-year survival: {answer}")
+        assert "Probability of class dead: 81 %, at this site's prevalence of 25 %." in answered
+        towards = {i.TextValue.partition(": towards ")[2].partition(",")[0] for i in _named(report, REASON.value)}
+        assert towards == {"alive", "dead"}
         assert "The endpoint is two-year survival: alive or dead." in _notices(report)
         assert "61 % of them of class dead" in _notices(report)
         assert ("does not single out a class" in _notices(report)) is (stage is Stage.INDETERMINATE)
@@ -577,6 +624,23 @@ class TestValidators:
         assert f"Model probability of {'class dead' if kind == 'survival' else 'advanced stage'}" in done.stdout
         assert done.stdout.count("Calculation failure") == (2 if kind == "failed" else 0)
 
+    def test_a_plain_viewer_shows_the_result_first_and_each_number_with_its_name(
+        self, written: tuple[str, Path]
+    ) -> None:
+        kind, folder = written
+        done = run_tool("dsr2html", str(folder / "sr.dcm"), str(folder / "sr.html"))
+        assert done.returncode == 0, done.stderr
+        page = (folder / "sr.html").read_text(encoding="utf-8")
+        text = " ".join(html.unescape(re.sub(r"<[^>]*>", " ", page.partition("<body>")[2])).split())
+        words = ("RESEARCH USE ONLY", "Predicted ", "Observer Type", "Image Library", " mm2")
+        places = [text.index(word) for word in words]
+        assert places == sorted(places)
+        name = f"Model probability of {'class dead' if kind == 'survival' else 'advanced stage'} (research)"
+        assert f"{name}: 81.2 %" in text
+        for feature in FEATURES:
+            assert re.search(rf"{re.escape(CONCEPTS[feature].concept.meaning)}: (-?[\d.]|empty)", text)
+        assert "Inferred from" not in text  # what stands in a footnote, without a name
+
     def test_dcmqi_reads_the_values_back(self, written: tuple[str, Path]) -> None:
         kind, folder = written
         done = tid1500reader(folder / "sr.dcm", folder / "out.json")
@@ -590,5 +654,5 @@ class TestValidators:
         for name, value in features.as_dict().items():
             derivation = CONCEPTS[name].derivation
             text = read[CONCEPTS[name].concept.value, derivation.value if derivation else None]
-            assert (text == "") if value is None else (float(text) == pytest.approx(value, rel=1e-9))
+            assert (text == "") if value is None else (float(text) == pytest.approx(value, rel=5e-6))
         assert "research use only" in volume["TrackingIdentifier"]

@@ -1,14 +1,30 @@
-"""What a document's UID follows from: other input, another document."""
+"""Which documents an answer is given in, and what their UIDs follow from."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from lungstage.appliance.model.bundle import load_bundle
+import pydicom
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lungstage.appliance.contract.documents import FORMATS, DocumentOptions, Format
+from lungstage.appliance.contract.spec import DomainAssessment, Stage, StagingResult
+from lungstage.appliance.dicom.linking import BY_POSITION
+from lungstage.appliance.model.bundle import Bundle, load_bundle
+from lungstage.appliance.model.inference import at_prevalence, decide
+from lungstage.appliance.model.manifest import Decision
+from lungstage.appliance.staging import documents
 from lungstage.appliance.staging.one_shot import Options, stage_paths
 from lungstage.export.bundle import build
 from tests.export.conftest import make_run, without_limits
-from tests.support.studies import rtstruct_study
+from tests.support.enhanced import enhanced_rtstruct_study
+from tests.support.pages import pdf_in, text_of
+from tests.support.studies import Study, rtstruct_study
 
 
 def test_inputs_that_read_alike_one_after_the_other_are_told_apart(tmp_path: Path) -> None:
@@ -26,3 +42,112 @@ def test_inputs_that_read_alike_one_after_the_other_are_told_apart(tmp_path: Pat
         answer = stage_paths([study.write(tmp_path / uid)], bundle, tmp_path / "out" / uid, Options())
         reports.add(Path(answer["sr"]).name)
     assert len(reports) == 2
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    folder = tmp_path_factory.mktemp("model") / "bundle"
+    build(without_limits(make_run()), folder)
+    return load_bundle(folder, self_test=False)
+
+
+def kinds(folder: Path) -> list[str]:
+    return sorted(path.name.partition("-")[0] for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("formats", "written"),
+    [
+        (("sr",), ["SEG", "SR"]), (("sr", "pdf"), ["PDF", "SEG", "SR"]),
+        (FORMATS, ["HTML", "PDF", "SC", "SC", "SEG", "SR"]),
+    ],
+)  # fmt: skip
+def test_an_answer_is_given_in_the_formats_that_are_wanted(
+    formats: tuple[Format, ...], written: list[str], bundle: Bundle, tmp_path: Path
+) -> None:
+    options = Options(documents=DocumentOptions(formats))
+    answer = stage_paths([rtstruct_study().write(tmp_path / "study")], bundle, tmp_path / "out", options)
+    assert kinds(tmp_path / "out") == written
+    assert set(answer["documents"]) == {"seg", *formats}
+    assert answer["documents"]["sr"] == answer["sr"]
+    assert all(Path(path).is_file() for path in answer["documents"].values())
+
+
+def test_a_page_changes_neither_answer_nor_report(bundle: Bundle, tmp_path: Path) -> None:
+    study = rtstruct_study().write(tmp_path / "study")
+    reports = []
+    for formats in (("sr",), FORMATS):
+        options = Options(documents=DocumentOptions(formats))
+        reports.append(Path(stage_paths([study], bundle, tmp_path / "out" / str(len(formats)), options)["sr"]).name)
+    assert reports[0] == reports[1]
+
+
+def test_a_page_that_joins_a_report_bears_its_time(bundle: Bundle, tmp_path: Path) -> None:
+    study = rtstruct_study().write(tmp_path / "study")
+    first = stage_paths([study], bundle, tmp_path / "out", Options(documents=DocumentOptions(("sr",))))
+    time.sleep(1.1)
+    later = stage_paths([study], bundle, tmp_path / "out", Options(documents=DocumentOptions(("sr", "pdf"))))
+    report, page = pydicom.dcmread(first["sr"]), pydicom.dcmread(later["documents"]["pdf"])
+    assert later["sr"] == first["sr"]
+    assert (page.ContentDate, page.ContentTime) == (report.ContentDate, report.ContentTime)
+    before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    stage_paths([study], bundle, tmp_path / "out", Options(documents=DocumentOptions(("sr", "pdf"))))
+    assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_that_the_model_does_not_know_such_tumours_is_said_first(bundle: Bundle, tmp_path: Path) -> None:
+    """In report, ledger and terminal, too, where warnings stand as they come."""
+    use = bundle.manifest.intended_use.model_copy(update={"domain_distance_warn": 0.0})
+    strict = replace(bundle, manifest=bundle.manifest.model_copy(update={"intended_use": use}))
+    study = rtstruct_study().write(tmp_path / "study")
+    answer = stage_paths([study], strict, tmp_path / "out", Options(match_by_geometry=True))
+    assert answer["warnings"].index(BY_POSITION) > 0
+    assert answer["warnings"][0].startswith("The tumour is unlike")
+
+
+def test_a_refusal_has_a_page_where_one_is_wanted(bundle: Bundle, tmp_path: Path) -> None:
+    study = rtstruct_study(names=("Heart",)).write(tmp_path / "study")
+    silent = stage_paths([study], bundle, tmp_path / "silent", Options())
+    told = stage_paths([study], bundle, tmp_path / "told", Options(refusal_page=True))
+    assert (silent["status"], silent["documents"]) == ("refused", None)
+    assert not (tmp_path / "silent").exists()
+    assert told | {"documents": None, "seconds": None} == silent | {"seconds": None}
+    assert kinds(tmp_path / "told") == ["PDF"]
+    assert set(told["documents"]) == {"pdf"}
+    assert told["reason"]["code"] in text_of(pdf_in(Path(told["documents"]["pdf"]).read_bytes()))
+
+
+@pytest.mark.parametrize("study", [enhanced_rtstruct_study, lambda: rtstruct_study(on=(5,))])
+def test_frames_and_a_tumour_of_one_slice_have_a_page_too(
+    study: Callable[[], Study], bundle: Bundle, tmp_path: Path
+) -> None:
+    """None of their headers has a window."""
+    answer = stage_paths([study().write(tmp_path / "study")], bundle, tmp_path / "out", Options())
+    assert answer["status"] == "staged", answer["reason"]
+    page = Path(answer["documents"]["pdf"])
+    assert "Predicted:" in text_of(pdf_in(page.read_bytes()))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.floats(0, 1),
+    st.none() | st.floats(0.01, 0.99),
+    st.floats(0.05, 0.95),
+    st.floats(0.05, 0.95),
+    st.floats(0.1, 0.9),
+)
+def test_the_line_on_the_page_and_the_answer_never_contradict_each_other(
+    probability: float, site: float | None, early: float, advanced: float, training: float
+) -> None:
+    """Whatever the thresholds and wherever the probability is corrected to: left of the open part is the one answer."""
+    decision = Decision(alpha=0.2, early_min_probability=early, advanced_min_probability=advanced)
+    stage = decide(probability, decision)
+    result = at_prevalence(StagingResult(stage, probability, {}, DomainAssessment(0.0, 0.0, ())), training, site)
+    low, high = documents.open_between(decision, training, result.prevalence)
+    shown = result.probability_advanced
+    if stage is Stage.EARLY:
+        assert shown <= low + 1e-9
+    elif stage is Stage.ADVANCED:
+        assert shown >= high - 1e-9
+    else:
+        assert low - 1e-9 <= shown <= high + 1e-9

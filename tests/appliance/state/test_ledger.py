@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import json
 import sqlite3
 import tempfile
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from lungstage.appliance.contract.case import Predecessor
 from lungstage.appliance.contract.errors import Reason, ReasonCode, Unavailable
 from lungstage.appliance.state.claims import Claims
-from lungstage.appliance.state.database import _FIRST_SCHEMA, SCHEMA_VERSION, Database, DatabaseReader
+from lungstage.appliance.state.database import _FIRST_SCHEMA, _MIGRATIONS, SCHEMA_VERSION, Database, DatabaseReader
 from lungstage.appliance.state.file_table import FileRecord, FileTable
 from lungstage.appliance.state.job import IN_HAND_STATES, RESTING_STATES, TRANSITIONS, Job, JobState
 from lungstage.appliance.state.jobs import Jobs
@@ -451,6 +452,32 @@ def test_a_ledger_of_the_first_release_is_taken_over(tmp_path: Path) -> None:
         Claims(ledger).predecessor(ledger.open_job("old", "1.2", "1.2.5", "1.2.3")) is None
     )  # its series is not known
     assert Database(path).query("PRAGMA user_version")[0][0] == SCHEMA_VERSION
+
+
+def test_jobs_of_an_older_release_are_found_by_the_patient_that_their_files_name(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    older = next(n for n, text in enumerate(_MIGRATIONS) if "patient_key" in text)
+    with sqlite3.connect(path) as connection:
+        for migration in _MIGRATIONS[:older]:
+            for statement in migration.split(";"):
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {older}")
+        job = "INSERT INTO jobs (case_key, study_instance_uid, anchor, state, opened_at, updated_at)"
+        then = "2026-01-01T00:00:00+00:00"
+        for study in ("1.1", "1.2", "1.3"):
+            connection.execute(f"{job} VALUES (?, ?, '1', 'delivered', ?, ?)", (study, study, then, then))
+        headers = [
+            [{"study_instance_uid": "1.1", "patient_key": "a"}, {"study_instance_uid": "1.1", "patient_key": "a"}],
+            [{"study_instance_uid": "1.2", "patient_key": ""}],
+            [{"study_instance_uid": "1.2", "patient_key": "b"}],
+        ]
+        files = [json.dumps(header) for header in headers] + [None, "torn {"]
+        for n, header in enumerate(files):
+            row = (f"/in/{n}".encode(), 1, 1, "r", header, None, None, True, then)
+            connection.execute("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+    jobs = Ledger(Database(path)).jobs
+    assert [job.patient_key for job in jobs.find()] == ["a", "b", None]
+    assert [job.study_instance_uid for job in jobs.find(patient_key="b")] == ["1.2"]
 
 
 def test_a_report_s_predecessor_is_the_last_that_was_delivered_for_the_case(ledger: Ledger) -> None:

@@ -30,7 +30,6 @@ from lungstage.appliance.dicom.header import ImageHeader, RoiHeader
 from lungstage.appliance.dicom.region import Outline, Region, SegmentFrame
 from lungstage.appliance.model.bundle import Bundle, open_bundle
 from lungstage.appliance.model.bundle_files import read_files
-from lungstage.appliance.report import outbox
 from lungstage.appliance.report.outbox import Document
 from lungstage.appliance.staging import pipeline
 from lungstage.appliance.staging.covariates import Site
@@ -173,7 +172,7 @@ def test_a_sealed_plan_makes_the_same_report_to_the_byte(name: str, tmp_path: Pa
     made = [
         pipeline.stage(each, tolerant, created=datetime(2026, 3, 4, tzinfo=UTC), site=Site()) for each in (plan, opened)
     ]
-    documents = [[outbox.encode(document).content for document in one.documents] for one in made]
+    documents = [[document.content for document in one.documents] for one in made]
     assert documents[0] == documents[1]
 
 
@@ -196,7 +195,7 @@ OUTCOME: Any = {
     "status": "staged", "reason": None, "stage": "early", "probability_advanced": 0.25, "endpoint": None,
     "contributions": {"a": -0.5}, "features": {"a": 1.5, "b": None}, "domain": {"distance": 1.0, "outside": ["a"]},
     "roi": {"name": "GTV", "voxels": 5, "volume_mm3": 2.5, "others": [{"number": 2, "name": "GTVn"}]},
-    "sr": None, "warnings": ["w"], "seconds": {"total": 1.0},
+    "sr": None, "documents": None, "warnings": ["w"], "seconds": {"total": 1.0},
 }  # fmt: skip
 ANSWER = Answer(OUTCOME, (Document("SEG-1.2.dcm", "1.2", "1.9", b"\0"), Document("SR-1.3.dcm", "1.3", "1.9", b"\xff")))
 SURVIVAL: Any = {"name": "death", "answer": "low risk", "probability": 0.25}

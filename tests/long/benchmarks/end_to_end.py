@@ -26,6 +26,7 @@ import highdicom as hd
 import numpy as np
 import pydicom
 
+from lungstage.appliance.contract.documents import DocumentOptions, Format
 from lungstage.appliance.dicom.files import read_headers
 from lungstage.appliance.dicom.header import RoiHeader
 from lungstage.appliance.model.bundle import Bundle, load_bundle
@@ -93,6 +94,7 @@ class Row:
     slices: int
     script: float
     ours: float
+    with_page: float
     bare: float
     report: float
     steps: dict[str, float]
@@ -104,13 +106,14 @@ class Row:
         beyond = self.ours - self.report
         return [
             str(self.slices), f"{self.script:.2f}", f"{self.ours:.3f}", f"{self.script / self.ours:.0f}×",
+            f"{self.with_page:.3f}", f"{self.script / self.with_page:.0f}×",
             f"{self.report:.3f}", f"{self.bare:.3f}", f"{beyond / self.bare:.1f}×",
             f"{self.memory:.0f}", f"{self.script_memory:.0f}",
         ]  # fmt: skip
 
 
 HEADINGS = [
-    "slices", "script, s", "ours, s", "ratio", "of it the documents", "bare reading, s",
+    "slices", "script, s", "SR, s", "ratio", "SR and PDF, s", "ratio", "of the SR's the documents", "bare reading, s",
     "ours less documents, against bare reading", "ours, peak MB", "script, peak MB",
 ]  # fmt: skip
 
@@ -138,11 +141,13 @@ def measure(folder: Path, bundle: Bundle, bundle_folder: Path, slices: int) -> R
     assert isinstance(seg, RoiHeader)
     outcomes = []
 
-    def ours() -> None:
-        out = folder / f"out-{slices}-{len(outcomes)}"
-        outcomes.append(stage_paths([study], bundle, out, Options()))
+    def ours(*formats: Format) -> None:
+        out = folder / f"out-{slices}-{len(outcomes)}-{len(formats)}"
+        outcomes.append(stage_paths([study], bundle, out, Options(documents=DocumentOptions(formats))))
 
-    seconds = median_seconds(ours, 7)
+    seconds_with_page = median_seconds(lambda: ours("sr", "pdf"), 7)
+    outcomes.clear()
+    seconds = median_seconds(lambda: ours("sr"), 7)
     assert all(outcome["status"] == "staged" for outcome in outcomes), outcomes[0]
     steps = {
         step: statistics.median(outcome["seconds"][step] for outcome in outcomes) for step in outcomes[0]["seconds"]
@@ -168,7 +173,8 @@ def measure(folder: Path, bundle: Bundle, bundle_folder: Path, slices: int) -> R
         str(bundle_folder),
         str(folder / "s.dcm"),
     ]
-    return Row(slices, script_seconds, seconds, bare, steps["report"], steps, memory, peak_megabytes(line))
+    others = bare, steps["report"], steps, memory, peak_megabytes(line)
+    return Row(slices, script_seconds, seconds, seconds_with_page, *others)
 
 
 def cold_start(study: Path, bundle: Path, folder: Path) -> tuple[float, str]:
@@ -257,7 +263,8 @@ def main() -> None:
         "*Script* is `tests/long/benchmarks/straightforward.py`: the series read by SimpleITK, the SEG by highdicom, "
         "PyRadiomics' extractor with the bundle's own parameter file, the model by onnxruntime, a TID 1500 report by "
         "highdicom. It checks nothing. *Bare reading* is pydicom reading every header, and the needed slices whole. "
-        "Seconds are within one process that is warm; peak memory is that of a whole process, start to end.",
+        "Seconds are within one process that is warm; peak memory is that of a whole process, start to end, with SR "
+        "and PDF.",
         table(HEADINGS, [row.cells for row in rows]),
         "Ours by step, milliseconds:",
         table(["slices", *rows[0].steps], steps),

@@ -9,10 +9,11 @@ from tests.long.benchmarks.page import duration, table, times
 from tests.long.benchmarks.peers.inside import title
 from tests.long.benchmarks.peers.measure import OURS, Comparison
 from tests.long.benchmarks.stock import Row
-from tests.long.benchmarks.subjects import DIAMETERS, FAST_GRIDS
+from tests.long.benchmarks.subjects import DIAMETERS, FAST_GRIDS, GRIDS
 
 CROPPED, WHOLE, TOUGHEST = "PyRadiomics, cropped", "PyRadiomics, whole volume", "pictologics"
 BARS = {CROPPED: (5.0, 14.0, 40.0), WHOLE: (500.0, 200.0, 80.0), TOUGHEST: (1.0, 1.0, 1.0)}
+TARGET_GRIDS = {CROPPED: tuple(GRIDS), WHOLE: FAST_GRIDS, TOUGHEST: FAST_GRIDS}
 AIM = 1.5  # against the toughest
 
 
@@ -49,12 +50,12 @@ class Target:
 def every(fifteen: Sequence[Row], comparison: Comparison) -> Iterator[Target]:
     """Every target with what was measured."""
     for against, bars in BARS.items():
-        for grid in FAST_GRIDS:
+        for grid in TARGET_GRIDS[against]:
             for diameter, bar in zip(DIAMETERS, bars, strict=True):
                 roi = f"{diameter} mm"
                 (row,) = (row for row in fifteen if (row.grid, row.roi) == (grid, roi))
-                (other,) = (row for row in comparison.rows if (row.grid, row.roi) == (grid, roi))
                 if against == TOUGHEST:
+                    (other,) = (row for row in comparison.rows if (row.grid, row.roi) == (grid, roi))
                     ratio = other.ratio(TOUGHEST) if TOUGHEST in other.times else None
                 else:
                     ratio = row.against_crop if against == CROPPED else row.against_whole
@@ -67,7 +68,7 @@ def targets(fifteen: Sequence[Row], comparison: Comparison) -> str:
     for against, bars in BARS.items():
         asked = "at least " + " / ".join(f"{bar:g}" for bar in dict.fromkeys(bars)) + "×"
         asked += f", aim {AIM:g}×" if against == TOUGHEST else ""
-        for grid in FAST_GRIDS:
+        for grid in TARGET_GRIDS[against]:
             cells = [target.verdict for target in found if (target.against, target.grid) == (against, grid)]
             rows.append([against, asked, grid, *cells])
     return (

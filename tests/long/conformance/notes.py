@@ -62,7 +62,7 @@ SEG = _COMMON | {
     "SegmentSequence.TrackingUID": "as in the SR",
     "SharedFunctionalGroupsSequence.PixelMeasuresSequence.SliceThickness": "the slice spacing where the CT states none",
     "SharedFunctionalGroupsSequence.PixelMeasuresSequence.SpacingBetweenSlices": "as measured on the positions",
-    "PixelData": "one bit a voxel, 1 within the region",
+    "PixelData": "one bit a voxel, or a byte (0 or 255) where the bits of a frame do not fill whole bytes",
 }
 
 TREE = {
@@ -77,10 +77,12 @@ TREE = {
     "111002": "SHA-256 of the manifest; extraction settings, prevalence, covariates, engine as key=value",
     "121071": "Segmented Property Type of the SEG; Neoplasm for contours",
     "363698007": "Anatomic Region of the SEG; else Lung, where the bundle's intended use names the lung",
-    "PADVANCED": "at the prevalence that the notices name",
-    "CONTRIBUTION": "in units of the logit",
+    "ANSWER": "predicted class, probability, and the prevalence that it holds at",
+    "REASON": "of each input, strongest first: to which class it moved the model, and how far",
+    "PADVANCED": "to a decimal, and exactly as a Floating Point Value; at the prevalence that the answer names",
+    "CONTRIBUTION": "in units of the logit, strongest first",
     "FEATURE": "PyRadiomics' name; for a clinical input the concept is COVARIATE",
-    "each feature of the bundle (table of features)": "as a Decimal String, and exactly as a Floating Point Value",
+    "each feature of the bundle (table of features)": "to six digits, and exactly as a Floating Point Value",
     "121401": "of the table of features, where there is one",
     "DOMAINDISTANCE": "",
     "NEIGHBOURDIST": "",

@@ -13,7 +13,6 @@ import pydicom
 from lungstage.appliance.dicom.cases import assemble
 from lungstage.appliance.dicom.files import read_dataset, read_headers
 from lungstage.appliance.model.bundle import Bundle
-from lungstage.appliance.report import outbox
 from lungstage.appliance.staging import pipeline
 from lungstage.appliance.staging.covariates import Site
 from lungstage.appliance.state import chain
@@ -49,7 +48,7 @@ def documents_of(sample: Sample, bundle: Bundle, job: Job) -> dict[str, bytes]:
     plan = pipeline.prepare(case, bundle, settled=True)
     assert job.created_at is not None
     staged = pipeline.stage(plan, bundle, created=job.created_at, site=Site())
-    return {one.name: one.content for one in map(outbox.encode, staged.documents)}
+    return {one.name: one.content for one in staged.documents}
 
 
 def judge(root: Path, samples: Sequence[Sample], bundle: Bundle, junk: int) -> Verdict:

@@ -19,6 +19,12 @@ from tests.conftest import ROOT
 
 FOLDER = ROOT / ".peers"
 PYTHONS = ("python3.12", "python3.13")
+# What a library imports without saying so.
+UNDECLARED: Mapping[str, tuple[str, ...]] = {
+    "flash-radiomics": (
+        "h5py", "numpy", "pykwalify", "PyWavelets", "scikit-image", "scikit-learn", "scipy", "SimpleITK", "trimesh",
+    )
+}  # fmt: skip
 
 
 def requirements() -> tuple[Requirement, ...]:
@@ -75,7 +81,8 @@ def make(requirement: Requirement, python: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     subprocess.run([python, "-m", "venv", folder], check=True)
     install = [python_of(requirement), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    subprocess.run([*install, f"{requirement.name}{requirement.specifier}"], check=True)
+    others = UNDECLARED.get(requirement.name, ())
+    subprocess.run([*install, f"{requirement.name}{requirement.specifier}", *others], check=True)
     (folder / "ready").write_text(str(requirement), encoding="utf-8")
 
 

@@ -176,7 +176,38 @@ def pictologics() -> Library:
     return prepare
 
 
-LIBRARIES = {"mirp": mirp, "nyxus": nyxus, "pictologics": pictologics, "z-rad": zrad}
+def flash() -> Library:
+    """Flash-Radiomics: just these features; SimpleITK images in memory, but it writes each extraction to a file."""
+    import SimpleITK as sitk
+    from flash_radiomics import RadiomicsFeatureExtractor
+
+    wanted: dict[str, list[str]] = {}
+    for name in STATED:
+        _, family, feature = name.split("_")
+        wanted.setdefault(family, []).append(feature)
+
+    def prepare(case: Case) -> Extraction:
+        images = [sitk.ReadImage(str(case.folder / f"{what}.nii")) for what in ("image", "mask")]
+        resampling = {"resampledPixelSpacing": [1, 1, 1], "interpolator": "sitkLinear"} if case.resampled else {}
+        configuration = {
+            "setting": {"binWidth": WIDTH, "additionalInfo": False, **resampling},
+            "imageType": {"Original": {}},
+            "scalarFeatureClass": wanted,
+            "spatialFeatureClass": None,
+        }
+        logging.disable()  # it logs a line for every step
+        extractor = RadiomicsFeatureExtractor(configuration, backend="cpu", num_threads=1)
+
+        def run() -> Features:
+            measured: Features = extractor.execute(*images, label=1, output_hdf5_path=str(case.folder / "features.h5"))
+            return measured
+
+        return run
+
+    return prepare
+
+
+LIBRARIES = {"flash-radiomics": flash, "mirp": mirp, "nyxus": nyxus, "pictologics": pictologics, "z-rad": zrad}
 
 
 def title(name: str) -> tuple[str, str]:

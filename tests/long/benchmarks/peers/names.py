@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tests.long.benchmarks.bare import STATED
+
 NAMES: Mapping[str, tuple[str | None, ...]] = {
+    "flash-radiomics": STATED,  # PyRadiomics' own
     "mirp": (
         "morph_sphericity", "morph_diam", "stat_p10", "ih_entropy_fbs_w25.0", "stat_mean", "stat_skew",
         "cm_contrast_d1_3d_avg_fbs_w25.0", "cm_corr_d1_3d_avg_fbs_w25.0", "cm_inv_diff_mom_d1_3d_avg_fbs_w25.0",

@@ -1,0 +1,143 @@
+"""Why an answer may be wrong: warnings graded, gravest first, alike ones folded into one, in the reader's language.
+
+A warning is a sentence where it arises, for ledger, log and structured report are in English. The English catalogue has
+the same sentences under codes; by them a warning is recognised here, graded and said in another language. One that no
+catalogue knows is shown as it is, and taken seriously.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cache
+from types import MappingProxyType
+from typing import Final
+
+from lungstage.appliance.report.translation import Translator
+
+_NAMED = 3  # names in one sentence; the structured report has all
+
+
+class Grade(IntEnum):
+    """How much a caveat weighs; the gravest first."""
+
+    MODEL = 0  # the model does not know such tumours
+    MEASUREMENT = 1  # what was measured may not be what is there
+    INPUT = 2  # something was taken for granted
+    NOTE = 3  # worth knowing, changes nothing
+
+
+GRADES: Final = MappingProxyType(
+    {
+        "domain_unlike": Grade.MODEL,
+        "domain_no_neighbour": Grade.MODEL,
+        "never_came": Grade.MEASUREMENT,
+        "clipped": Grade.MEASUREMENT,
+        "lossy": Grade.MEASUREMENT,
+        "unit": Grade.MEASUREMENT,
+        "parts": Grade.MEASUREMENT,
+        "failed": Grade.MEASUREMENT,
+        "through_centres": Grade.MEASUREMENT,
+        "unapproved": Grade.MEASUREMENT,
+        "position_alone": Grade.INPUT,
+        "by_position": Grade.INPUT,
+        "frame_of_reference": Grade.INPUT,
+        "covariate_unknown": Grade.INPUT,
+        "covariate_other": Grade.INPUT,
+        "covariate_beyond": Grade.INPUT,
+        "body_part": Grade.INPUT,
+        "older": Grade.NOTE,
+        "agree": Grade.NOTE,
+        "rejected": Grade.NOTE,
+        "own_study": Grade.NOTE,
+        "text_left_out": Grade.NOTE,
+    }
+)
+"""The warnings that are known, by their codes (``caveat.…`` in the catalogues)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caveat:
+    """One reason for doubt, in words.
+
+    Attributes
+    ----------
+    grade
+        How much it weighs.
+    text
+        For the reader.
+    """
+
+    grade: Grade
+    text: str
+
+
+def caveats(
+    warnings: Sequence[str], outside: Sequence[str], beside: Sequence[str], say: Translator
+) -> tuple[Caveat, ...]:
+    """Grade, fold and translate.
+
+    Parameters
+    ----------
+    warnings
+        Of a report (:class:`report.context.ReportContext`).
+    outside
+        Names of the measurements outside the range seen in training.
+    beside
+        Names of what else may be a tumour, and was not measured.
+    say
+        The reader's language.
+
+    Returns
+    -------
+    tuple of Caveat
+        The gravest first; of the same grade in the order in which they arose.
+    """
+    found = []
+    if outside:
+        told = say("told.outside", count=len(outside), names=in_short(outside, say))
+        found.append(Caveat(Grade.MODEL, told))
+    found += _of_warnings(warnings, say)
+    if beside:
+        told = say("told.beside", count=len(beside), names=in_short(beside, say))
+        found.append(Caveat(Grade.MEASUREMENT, told))
+    return tuple(sorted(dict.fromkeys(found), key=lambda caveat: caveat.grade))
+
+
+def in_short(names: Sequence[str], say: Translator) -> str:
+    """Write a few names, and how many more there are."""
+    if len(names) <= _NAMED + 1:
+        return ", ".join(names)
+    few = ", ".join(names[:_NAMED])
+    return say("told.names_and_more", names=few, number=len(names) - _NAMED)
+
+
+def _of_warnings(warnings: Sequence[str], say: Translator) -> Iterator[Caveat]:
+    for warning in warnings:
+        code, values = recognise(warning)
+        if code is None:
+            yield Caveat(Grade.MEASUREMENT, warning)
+        else:
+            yield Caveat(GRADES[code], say(f"caveat.{code}", **values))
+
+
+def recognise(warning: str) -> tuple[str | None, dict[str, str]]:
+    """Find the code of a warning, and what stands in its place-holders; None for one that is not known."""
+    for code, pattern in _patterns().items():
+        if found := pattern.fullmatch(warning):
+            return code, found.groupdict()
+    return None, {}
+
+
+@cache
+def _patterns() -> dict[str, re.Pattern[str]]:
+    return {code: _pattern(Translator("en").template(f"caveat.{code}")) for code in GRADES}
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    parts = re.split(r"\{(\w+)\}", template)
+    return re.compile(
+        "".join(f"(?P<{part}>.+)" if k % 2 else re.escape(part) for k, part in enumerate(parts)), re.DOTALL
+    )

@@ -1,0 +1,285 @@
+"""The result page as PDF: one sheet of A4, legible in grey and on a bad printer."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from lungstage.appliance.report.caveats import Grade
+from lungstage.appliance.report.drawing import Drawing
+from lungstage.appliance.report.key_views import KeyViews
+from lungstage.appliance.report.refusal_page import RefusalPage
+from lungstage.appliance.report.result_page import Heading, ResultPage, Row, Scale
+from lungstage.appliance.report.sheet import BLACK, GREY, HEIGHT, WHITE, WIDTH, Align, Colour, Sheet, Style
+from lungstage.appliance.report.translation import Translator
+
+_LEFT, _RIGHT = 13.0, WIDTH - 13.0
+_ALARM: Final[Colour] = (140, 24, 24)
+_OUTLINE: Final[Colour] = (255, 196, 0)
+_RULE: Final[Colour] = (190, 190, 190)
+_FAINT, _PALE, _MIDDLE = (232, 232, 232), (204, 204, 204), (150, 150, 150)
+
+_BODY = Style(8.5)
+_SMALL = Style(7, colour=GREY)
+_SECTION = Style(10, bold=True)
+_MOST_CAVEAT_LINES = 8
+_OUTWARDS: Final[tuple[Align, Align]] = ("right", "left")  # of what stands left and right of an axis
+
+
+def page_pdf(page: ResultPage) -> Drawing:
+    """Draw a result page, on one sheet; the same page gives the same bytes."""
+    sheet = Sheet(page.title, page.language, page.created)
+    say = Translator(page.language)
+    y = draw_heading(sheet, page.heading)
+    y = _answer(sheet, page, y, say)
+    y = _caveats(sheet, page, y, say)
+    y = _views_and_facts(sheet, page, y)
+    _rows(sheet, page, y, _top_of_foot(sheet, page.not_for))
+    draw_not_for(sheet, page.words["heading.not_for"], page.not_for)
+    return sheet.drawing()
+
+
+def key_slice_pdf(page: ResultPage) -> Drawing:
+    """Draw the axial key slice in both windows on a small sheet, for who looks at pictures alone."""
+    side, gap = 86.0, 2.0
+    width = 2 * side + gap
+    sheet = Sheet(page.title, page.language, page.created, width, side + 20)
+    sheet.box(0, 0, width, 20, BLACK)
+    notice = " · ".join(part.upper() for part in (page.heading.notice, page.heading.notice_in_english) if part)
+    sheet.text(3, 8, notice, Style(13, bold=True, colour=WHITE), within=width - 6)
+    headline = f"{page.headline} · {page.doubt}" if page.doubt else page.headline
+    sheet.text(3, 15.5, headline, Style(12, colour=WHITE), within=width - 6)
+    for row in range(len(page.window_names)):
+        _view(sheet, page.views, 0, row, row * (side + gap), 20, side)
+    return sheet.drawing()
+
+
+def refusal_pdf(page: RefusalPage) -> Drawing:
+    """Draw the page of a refusal; the same page gives the same bytes."""
+    sheet = Sheet(page.title, page.language, page.created)
+    y = draw_heading(sheet, page.heading) + 12
+    sheet.text(_LEFT, y, page.headline, Style(23, bold=True), within=_RIGHT - _LEFT)
+    y = sheet.paragraph(_LEFT, y + 10, page.because, Style(12), _RIGHT - _LEFT, most=16)
+    y = sheet.paragraph(_LEFT, y + 3, page.explanation, Style(9, colour=GREY), _RIGHT - _LEFT)
+    sheet.rule(_LEFT, y + 1, _RIGHT, _RULE)
+    _facts(sheet, page.facts, _LEFT, y + 7)
+    draw_not_for(sheet, page.not_for_heading, page.not_for)
+    return sheet.drawing()
+
+
+def draw_heading(sheet: Sheet, heading: Heading) -> float:
+    """Draw what stands above everything; return where the rest begins."""
+    sheet.box(0, 0, WIDTH, 12, BLACK)
+    notice = Style(15, bold=True, colour=WHITE)
+    x = _LEFT + sheet.text(_LEFT, 8.2, heading.notice.upper(), notice)
+    if heading.notice_in_english:
+        x += sheet.text(x + 4, 8.2, heading.notice_in_english.upper(), Style(10, colour=WHITE)) + 4
+    sheet.text(_RIGHT, 8.2, heading.not_for_care, Style(9, colour=WHITE), "right", within=_RIGHT - x - 6)
+    name, *rest = heading.patient
+    y = 18.0
+    x = _LEFT + sheet.text(_LEFT, y, name, Style(10, bold=True), within=90)
+    sheet.text(x + 4, y, "   ".join(rest), Style(9), within=_RIGHT - x - 4)
+    sheet.rule(_LEFT, y + 2.4, _RIGHT, _RULE)
+    return y + 2.4
+
+
+_FOOT = 36.0  # mm that its heading takes
+
+
+def draw_not_for(sheet: Sheet, heading: str, text: str) -> None:
+    """Draw, at the foot of the page, what it must not be used for."""
+    y = _top_of_foot(sheet, text)
+    sheet.rule(_LEFT, y, _RIGHT, BLACK, 0.4)
+    sheet.text(_LEFT, y + 4.4, heading, Style(8.5, bold=True), within=_FOOT - 2)
+    sheet.paragraph(_LEFT + _FOOT, y + 4.4, text, _BODY, _RIGHT - _LEFT - _FOOT)
+
+
+def _top_of_foot(sheet: Sheet, text: str) -> float:
+    lines = sheet.lines(text, _BODY, _RIGHT - _LEFT - _FOOT)
+    return HEIGHT - 12.4 - _BODY.leading * (len(lines) - 1)
+
+
+def _answer(sheet: Sheet, page: ResultPage, y: float, say: Translator) -> float:
+    y += 10
+    sheet.text(_LEFT, y, page.headline, Style(23, bold=True), within=_RIGHT - _LEFT)
+    y += 6.5
+    if page.doubt:
+        sheet.shape([(_LEFT, y), (_LEFT + 3.6, y), (_LEFT + 1.8, y - 3.3)], _ALARM)
+        sheet.text(_LEFT + 1.8, y - 0.45, "!", Style(7.5, bold=True, colour=WHITE), "centre")
+        sheet.text(_LEFT + 5, y, page.doubt, Style(11, bold=True, colour=_ALARM), within=_RIGHT - _LEFT - 5)
+        y += 6
+    y = sheet.paragraph(_LEFT, y, page.probability, Style(11), _RIGHT - _LEFT, most=2)
+    y = sheet.paragraph(_LEFT, y, page.certainty, Style(8.5, colour=GREY), _RIGHT - _LEFT, most=2)
+    return _scale(sheet, page.scale, y + 2.4, say)
+
+
+def _scale(sheet: Sheet, scale: Scale, y: float, say: Translator) -> float:
+    """Draw the line from 0 to 100 %, with its three parts and where the answer lies."""
+    length, height = _RIGHT - _LEFT, 4.2
+    low, high = (min(max(share, 0), 1) for share in scale.open_between)
+    parts = ((0.0, low, _FAINT, scale.negative), (low, high, WHITE, scale.open), (high, 1.0, _MIDDLE, scale.positive))
+    for start, end, fill, name in parts:
+        sheet.box(_LEFT + start * length, y, (end - start) * length, height, fill)
+        # The name beside the mark, where that stands in the same part.
+        if start < scale.probability < end:
+            before = scale.probability - start > end - scale.probability
+            start, end = (start, scale.probability) if before else (scale.probability, end)
+        if sheet.width(name, Style(8)) < (end - start) * length - 3:
+            sheet.text(_LEFT + (start + end) / 2 * length, y + 3.1, name, Style(8), "centre")
+    sheet.frame(_LEFT, y, length, height, BLACK)
+    for share in (low, high):
+        if 0 < share < 1:
+            x = _LEFT + share * length
+            sheet.box(x - 0.1, y, 0.2, height, BLACK)
+            sheet.text(x, y + height + 3, say.percent(share), _SMALL, "centre")
+    sheet.text(_LEFT, y + height + 3, say.percent(0), _SMALL)
+    sheet.text(_RIGHT, y + height + 3, say.percent(1), _SMALL, "right")
+    x = _LEFT + scale.probability * length
+    sheet.shape([(x - 1.7, y - 2.6), (x + 1.7, y - 2.6), (x, y + 0.5)], BLACK)
+    sheet.box(x - 0.3, y, 0.6, height, BLACK)
+    left = scale.probability > 0.5
+    said, align = say.percent(scale.probability), _OUTWARDS[0 if left else 1]
+    sheet.text(x + (-2.3 if left else 2.3), y - 0.6, said, Style(9, bold=True), align)
+    return y + height + 3
+
+
+def _caveats(sheet: Sheet, page: ResultPage, y: float, say: Translator) -> float:
+    top = y + 3.4
+    y = top + 4.6
+    sheet.text(_LEFT + 4, y, page.words["heading.caveats"], Style(10, bold=True, colour=_ALARM))
+    y += 4.5
+    within = _RIGHT - _LEFT - 8
+    room = _MOST_CAVEAT_LINES
+    left = len(page.caveats)
+    for caveat in page.caveats:
+        style = Style(8.5, bold=caveat.grade is Grade.MODEL)
+        lines = min(2, len(sheet.lines(caveat.text, style, within)))
+        if lines > room - (left > 1):  # the last line is for how many more there are
+            sheet.text(_LEFT + 6.5, y, say("caveats.more", count=left), Style(8.5, colour=GREY))
+            y += _BODY.leading
+            break
+        sheet.box(_LEFT + 4, y - 1.6, 1.1, 1.1, _ALARM if caveat.grade is Grade.MODEL else GREY)
+        y = sheet.paragraph(_LEFT + 6.5, y, caveat.text, style, within, most=2)
+        room, left = room - lines, left - 1
+    if not page.caveats:
+        y = sheet.paragraph(_LEFT + 4, y, page.words["caveats.none"], _BODY, within)
+    bottom = y - 2.2
+    sheet.box(_LEFT, top, 1.2, bottom - top, _ALARM)
+    return bottom
+
+
+def _views_and_facts(sheet: Sheet, page: ResultPage, y: float) -> float:
+    side, gap, margin = 42.6, 1.6, 4.0
+    y += 6.4
+    right = _LEFT + margin + 3 * side + 2 * gap
+    sheet.text(_LEFT, y, page.words["heading.views"], _SECTION)
+    sheet.text(right, y, page.empty_note, _SMALL, "right")
+    facts = right + 6
+    sheet.text(facts, y, page.words["heading.facts"], _SECTION)
+    _facts(sheet, page.facts, facts, y + 5)
+    y += 4.4
+    for column, name in enumerate(page.view_names):
+        sheet.text(_LEFT + margin + column * (side + gap) + side / 2, y, name, Style(7.5), "centre")
+    y += 1.4
+    for row, window in enumerate(page.window_names):
+        top = y + row * (side + gap)
+        sheet.upwards(_LEFT + 2.4, top + side / 2, window, Style(7.5))
+        for column in range(len(page.views.views)):
+            _view(sheet, page.views, column, row, _LEFT + margin + column * (side + gap), top, side)
+    return y + len(page.window_names) * (side + gap)
+
+
+def _view(sheet: Sheet, views: KeyViews, column: int, row: int, x: float, y: float, side: float) -> None:
+    view = views.views[column]
+    sheet.picture(x, y, side, view.pictures[row])
+    for colour, thickness in ((BLACK, 0.42), (_OUTLINE, 0.2)):
+        for outline in view.outlines:
+            sheet.outline(x, y, side, outline, colour, thickness)
+    middle, places = side / 2, Style(6, bold=True, colour=WHITE)
+    for letter, (across, down) in zip(
+        view.letters, ((1.3, middle), (side - 1.3, middle), (middle, 1.3), (middle, side - 1.3)), strict=True
+    ):
+        sheet.box(x + across - 1.1, y + down - 1.2, 2.2, 2.4, BLACK)
+        sheet.text(x + across, y + down + 0.75, letter, places, "centre")
+    bar = views.scale / views.side * side
+    sheet.box(x, y + side - 4.6, max(bar, 8) + 2.4, 4.6, BLACK)
+    sheet.text(x + 1.2, y + side - 2.2, f"{views.scale} mm", places)
+    sheet.box(x + 1.2, y + side - 1.4, bar, 0.6, WHITE)
+
+
+def _facts(sheet: Sheet, facts: tuple[tuple[str, str], ...], x: float, y: float) -> None:
+    for name, text in facts:
+        sheet.text(x, y, name, _SMALL)
+        y = sheet.paragraph(x, y + 3.4, text, Style(8), _RIGHT - x, most=4) + 1.5
+
+
+_VALUE, _STRIP, _STRIP_END, _BARS = 112.0, 126.0, 158.0, 163.0  # where the columns of the table lie
+WORDS: Final = 66.0
+"""Room in mm for what an input is in plain words; behind it stands its technical name."""
+_LOWEST_ROW, _HIGHEST_ROW = 3.7, 5.2
+
+
+def _rows(sheet: Sheet, page: ResultPage, y: float, bottom: float) -> None:
+    y += 6.4
+    middle, tiny = (_BARS + _RIGHT) / 2, Style(6, colour=GREY)
+    sheet.text(_LEFT, y, page.words["heading.rows"], _SECTION)
+    sheet.text(_VALUE, y + 0.4, page.words["column.value"], _SMALL, "right")
+    centre, length = (_STRIP + _STRIP_END) / 2, _STRIP_END - _STRIP
+    sheet.text(centre, y - 2.2, page.words["column.cohort"], _SMALL, "centre", within=length + 8)
+    sheet.text(_STRIP, y + 0.4, page.words["column.lowest"], tiny, within=length / 3)
+    sheet.text(centre, y + 0.4, page.words["column.median"], tiny, "centre", within=length / 3)
+    sheet.text(_STRIP_END, y + 0.4, page.words["column.highest"], tiny, "right", within=length / 3)
+    sheet.text(middle, y - 2.2, page.words["column.speaks_for"], _SMALL, "centre")
+    half = middle - _BARS
+    for text, way, align in zip(page.speaks_for, (-1, 1), _OUTWARDS, strict=True):
+        sheet.shape([(middle + way, y - 1.3), (middle + way, y + 0.3), (middle + 2.3 * way, y - 0.5)], GREY)
+        sheet.text(middle + 3 * way, y + 0.4, text, Style(7), align, within=half + 1)
+    y += 1.8
+    sheet.rule(_LEFT, y, _RIGHT, _RULE)
+    room = bottom - y - (4.0 if page.rows_note else 1.0)
+    step = min(max(room / max(len(page.rows), 1), _LOWEST_ROW), _HIGHEST_ROW)
+    longest = max((abs(row.contribution) for row in page.rows), default=0.0) or 1.0
+    for row in page.rows:
+        _row(sheet, row, y + step / 2 + 1.1, longest)
+        y += step
+    sheet.box(middle - 0.1, y - step * len(page.rows), 0.2, step * len(page.rows), BLACK)
+    if page.rows_note:
+        sheet.text(_LEFT, y + 2.8, page.rows_note, _SMALL)
+
+
+def _row(sheet: Sheet, row: Row, y: float, longest: float) -> None:
+    start = _VALUE - 2 - sheet.text(_VALUE, y, row.value, _BODY, "right", within=16)
+    name = _LEFT + 1.8 + sheet.text(_LEFT, y, row.words, _BODY, within=WORDS)
+    sheet.text(name, y, row.name, Style(6, colour=GREY), within=start - name)
+    sheet.text(_VALUE + 1, y, row.unit, _SMALL, within=_STRIP - _VALUE - 2)
+    if row.share is not None:
+        _strip(sheet, row, y)
+    middle, half = (_BARS + _RIGHT) / 2, (_RIGHT - _BARS) / 2
+    length = abs(row.contribution) / longest * half
+    if row.contribution > 0:
+        sheet.box(middle, y - 2.3, length, 2.6, _GREYS[1])
+    else:
+        sheet.box(middle - length, y - 2.3, length, 2.6, _GREYS[0])
+        sheet.frame(middle - length, y - 2.3, length, 2.6, _GREYS[1], 0.15)
+
+
+_GREYS: Final[tuple[Colour, Colour]] = ((214, 214, 214), (70, 70, 70))
+
+
+def _strip(sheet: Sheet, row: Row, y: float) -> None:
+    """Draw where a value lies among those of the cohort: all of it, its middle nine tenths, its middle half."""
+    length, top = _STRIP_END - _STRIP, y - 2.0
+    for low, high, fill in ((0.0, 1.0, _FAINT), (0.05, 0.95, _PALE), (0.25, 0.75, _MIDDLE)):
+        sheet.box(_STRIP + low * length, top, (high - low) * length, 2.0, fill)
+    sheet.box(_STRIP + 0.5 * length - 0.15, top, 0.3, 2.0, WHITE)
+    share = row.share or 0.0
+    if 0 <= share <= 1:
+        x = _STRIP + share * length
+        sheet.box(x - 0.75, top - 0.6, 1.5, 3.2, WHITE)
+        sheet.box(x - 0.5, top - 0.6, 1.0, 3.2, BLACK)
+        return
+    end, way = (_STRIP, -1) if share < 0 else (_STRIP_END, 1)
+    sheet.shape([(end, top - 0.6), (end, top + 2.6), (end + 2.4 * way, top + 1.0)], _ALARM)
+    style = Style(6, bold=True, colour=BLACK)
+    width = sheet.width(row.range, style)
+    sheet.box((_STRIP + _STRIP_END - width) / 2 - 0.6, top - 0.3, width + 1.2, 2.6, WHITE)
+    sheet.text((_STRIP + _STRIP_END) / 2, top + 1.75, row.range, style, "centre", within=length)

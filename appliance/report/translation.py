@@ -1,0 +1,103 @@
+"""What the result page says, in the language that the site reads: gettext catalogues, looked up by codes.
+
+A message's identifier is a code (``answer.predicted``) and not a sentence, so that English can be improved without
+touching the other languages, and the codes in DICOM documents never depend on any of them. The catalogues are the
+``.po`` files beside this module, as translators' tools read and write them; they are compiled when they are first used.
+"""
+
+from __future__ import annotations
+
+import gettext
+import io
+import math
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+import polib
+
+from lungstage.appliance.contract.documents import Language
+
+FOLDER: Final = Path(__file__).parent / "languages"
+
+_NARROW_SPACE = "\u00a0"
+
+
+@cache
+def _catalogue(language: Language) -> gettext.GNUTranslations:
+    source = polib.pofile(str(FOLDER / f"{language}.po"), encoding="utf-8")
+    return gettext.GNUTranslations(io.BytesIO(source.to_binary()))
+
+
+@dataclass(frozen=True, slots=True)
+class Translator:
+    """Finds words in one language.
+
+    Attributes
+    ----------
+    language
+        Of all that it says.
+    """
+
+    language: Language = "en"
+
+    def __call__(self, code: str, **values: object) -> str:
+        """Say what a code stands for.
+
+        Parameters
+        ----------
+        code
+            Identifier of the message.
+        **values
+            What its place-holders stand for; ``count`` also decides between singular and plural.
+
+        Raises
+        ------
+        KeyError
+            The catalogue does not have the code: a defect of ours.
+        """
+        return self.template(code, values.get("count")).format(**values)
+
+    def template(self, code: str, count: object = None) -> str:
+        """Return what a code stands for, its place-holders in braces.
+
+        Raises
+        ------
+        KeyError
+            As above.
+        """
+        catalogue = _catalogue(self.language)
+        text = catalogue.ngettext(code, code, count) if isinstance(count, int) else catalogue.gettext(code)
+        if text == code:
+            raise KeyError(f"the catalogue of {self.language} does not have the message {code}")
+        return text
+
+    def number(self, value: float, digits: int = 3) -> str:
+        """Write a number with so many significant digits, as the language does.
+
+        A number of more digits than that is written out, never rounded away: 24600, not 2.46e+04.
+        """
+        if not math.isfinite(value):
+            return "–"
+        if value == 0:
+            return "0"
+        exponent = math.floor(math.log10(abs(value)))
+        if not -6 <= exponent < 9:
+            return f"{value:.{digits - 1}e}".replace(".", self("number.decimal_mark")).replace("-", "−")
+        rounded = round(value, digits - 1 - exponent)
+        decimals = max(0, digits - 1 - math.floor(math.log10(abs(rounded))))
+        whole, _, fraction = f"{abs(rounded):.{decimals}f}".partition(".")
+        if len(whole) > 4:
+            whole = f"{int(whole):,}".replace(",", _NARROW_SPACE)
+        written = f"{whole}{self('number.decimal_mark')}{fraction}" if fraction else whole
+        return f"−{written}" if rounded < 0 else written
+
+    def percent(self, share: float) -> str:
+        """Write a share in [0, 1] in whole percent; never 0 or 100 of what is neither."""
+        whole = round(100 * share)
+        if whole == 0 and share > 0:
+            return f"< 1{_NARROW_SPACE}%"
+        if whole == 100 and share < 1:
+            return f"> 99{_NARROW_SPACE}%"
+        return f"{whole}{_NARROW_SPACE}%"

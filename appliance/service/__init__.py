@@ -1,0 +1,3 @@
+"""The daemon as a systemd service of this installation."""
+
+__all__ = ["installation"]

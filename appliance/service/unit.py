@@ -1,0 +1,102 @@
+"""The systemd unit: the template beside this file, with one installation's program, settings, folders and user."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from lungstage.appliance.contract.errors import LungstageError
+
+_TEMPLATE: Final = Path(__file__).with_name("lungstage.service")
+NAME: Final = _TEMPLATE.name
+STATE: Final = Path("/var/lib/lungstage")
+"""What the unit's StateDirectory is."""
+
+_HIDDEN: Final = {
+    "ProtectHome": ("/home", "/root", "/run/user"),
+    "PrivateTmp": ("/tmp", "/var/tmp"),  # noqa: S108
+}
+"""What a daemon under the unit does not see, by the key that hides it."""
+
+
+class ServiceError(LungstageError):
+    """A service cannot be made of what is here; the sentence says what helps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """What the unit names.
+
+    Attributes
+    ----------
+    program
+        The command ``lungstage`` of this installation.
+    python
+        The interpreter that runs it, links resolved.
+    config
+        The file of settings.
+    inbox, outbox, state
+        The folders that the settings name.
+    user
+        User and group that the daemon runs as.
+    """
+
+    program: Path
+    python: Path
+    config: Path
+    inbox: Path
+    outbox: Path
+    state: Path
+    user: str
+
+
+def render(places: Places) -> str:
+    """Return the unit's text.
+
+    Raises
+    ------
+    ServiceError
+        When a place lies where the unit could not see it, or its name cannot stand in a unit.
+    """
+    _check(places)
+    config, inbox, outbox, state = map(_word, (places.config, places.inbox, places.outbox, places.state))
+    values = {
+        "RequiresMountsFor": f"{inbox} {outbox}",
+        "ExecStart": f"{_word(places.program)} run --config {config}",
+        "User": places.user,
+        "Group": places.user,
+        "ReadWritePaths": outbox if places.state == STATE else f"{outbox} {state}",
+    }
+    text = _TEMPLATE.read_text(encoding="utf-8")
+    for key, value in values.items():
+        text, count = re.subn(rf"^{key}=.*$", f"{key}={value}", text, flags=re.MULTILINE)
+        assert count == 1, key
+    return text
+
+
+def is_ours(text: str) -> bool:
+    """Whether a unit was written by :func:`render`, of this release or another."""
+    return text.startswith("# lungstage as a systemd service")
+
+
+def _check(places: Places) -> None:
+    if not re.fullmatch(r"[a-z_][a-z0-9_-]{0,30}", places.user):
+        raise ServiceError(f"{places.user!r} is no name of a system user: small letters, digits, - and _ only.")
+    # A virtual environment's python is a link, and what it points to must be seen as well.
+    for path in (places.program, places.python, places.config, places.inbox, places.outbox, places.state):
+        for key, folders in _HIDDEN.items():
+            if any(path.is_relative_to(folder) for folder in folders):
+                raise ServiceError(
+                    f"{path} lies where the service cannot see it ({key} in its unit). "
+                    "Put it elsewhere, for instance into /opt or /srv."
+                )
+
+
+def _word(path: Path) -> str:
+    """Write a path as one word of a unit."""
+    text = str(path)
+    if not text.isprintable() or set(text) & set("\"'\\$%"):
+        raise ServiceError(f"{text!r} cannot stand in a systemd unit: rename it to letters, digits, spaces, - and _.")
+    return f'"{text}"' if " " in text else text

@@ -1,0 +1,75 @@
+"""What a report says in words: short, true of the numbers beside them, and in the words of the bundle's endpoint."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lungstage.appliance.contract.spec import ALL_FEATURES, Stage
+from lungstage.appliance.report import sentences
+from lungstage.appliance.report.measurements import _percent
+from lungstage.appliance.report.vocabulary import FEATURES_BY_CODES, plain_name
+from tests.support.reports import generated_sources, made_up_context
+
+CONTEXT = made_up_context(generated_sources())
+
+
+def with_result(**changes: object) -> sentences.ReportContext:
+    return replace(CONTEXT, result=replace(CONTEXT.result, **changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("fraction", "words"),
+    [(0.0, "0 %"), (1e-9, "less than 1 %"), (0.004, "less than 1 %"), (0.005001, "1 %"), (0.446, "45 %"),
+     (0.994, "99 %"), (0.996, "more than 99 %"), (1 - 1e-12, "more than 99 %"), (1.0, "100 %")],
+)  # fmt: skip
+def test_a_probability_is_no_certainty_unless_it_is(fraction: float, words: str) -> None:
+    assert f"Probability of advanced stage: {words}, at" in sentences.answer(with_result(probability_advanced=fraction))
+
+
+@given(st.floats(0, 1))
+def test_the_percentage_of_the_number_is_near_and_no_certainty_unless_it_is(fraction: float) -> None:
+    percent = float(_percent(fraction))
+    assert percent == pytest.approx(100 * fraction, abs=0.051)
+    if 1e-11 < fraction < 1 - 1e-11:
+        assert 0 < percent < 100
+
+
+def test_an_indeterminate_answer_says_so_before_any_number() -> None:
+    text = sentences.answer(with_result(stage=Stage.INDETERMINATE))
+    assert text.startswith("Predicted stage: indeterminate (the evidence does not single out a stage group). Prob")
+
+
+def test_the_prevalence_is_named_with_whose_it_is() -> None:
+    assert sentences.answer(CONTEXT).endswith("at the training cohort's prevalence of 61 %.")
+    assert sentences.answer(with_result(prevalence=0.26)).endswith("at this site's prevalence of 26 %.")
+
+
+def test_features_outside_the_range_are_one_warning_and_other_tumours_another() -> None:
+    domain = replace(CONTEXT.result.domain, outside=ALL_FEATURES[:10])
+    several = replace(with_result(domain=domain), others=((2, "GTV\\2"), (3, "node")))
+    first, second, *rest = sentences.warnings(several)
+    assert all(name in first for name in ALL_FEATURES[:10])
+    assert "GTV 2 (number 2), node (number 3)" in second
+    assert tuple(rest) == CONTEXT.warnings
+    inside = replace(CONTEXT.result.domain, outside=())
+    assert tuple(sentences.warnings(with_result(domain=inside))) == CONTEXT.warnings
+
+
+def test_a_contribution_of_nothing_moves_to_neither_side() -> None:
+    shares = {"original_shape_Sphericity": 0.0, "age": -0.5, "original_firstorder_Mean": 0.25}
+    assert [*sentences.contributions(with_result(contributions=shares))] == [
+        "age: towards early (I-II), -0.5 of the logit",
+        "Mean of attenuation (original_firstorder_Mean): towards advanced (III), +0.25 of the logit",
+        "Sphericity (original_shape_Sphericity): to neither side",
+    ]
+
+
+def test_every_feature_is_known_by_its_codes_and_by_a_plain_name() -> None:
+    assert sorted(FEATURES_BY_CODES.values()) == sorted(ALL_FEATURES)
+    names = [plain_name(feature) for feature in ALL_FEATURES]
+    assert len(set(names)) == len(names)
+    assert not any("(" in name.replace("(sum of squares)", "").replace("(energy x voxel volume)", "") for name in names)

@@ -1,0 +1,120 @@
+"""OHIF as a radiologist sees it: a study opened, one of its documents shown, and what is on the screen."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from tests.long.viewers.site import VIEWER
+
+# As root there is no sandbox, and without a screen no graphics card. The rest keeps Chromium from calling home.
+_FLAGS = (
+    "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+    "--disable-sync", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
+    "--ignore-gpu-blocklist",
+)  # fmt: skip
+_PATIENCE = 120_000  # ms; pixels are drawn by the processor
+_SCREEN = {"width": 1920, "height": 1080}
+_SEEN = "localStorage.setItem('shownTours', JSON.stringify(['basicViewerTour']))"  # nobody wants the guided tour
+
+_LABELS = """
+() => [...document.querySelectorAll('svg text, svg tspan')].map(text => {
+    const box = text.getBoundingClientRect();
+    return {text: text.textContent, left: box.left, right: box.right, top: box.top, bottom: box.bottom};
+})
+"""
+
+
+@contextlib.contextmanager
+def browser() -> Iterator[Any]:
+    """A headless Chromium; Playwright is of :func:`tests.long.viewers.peers.fetch`."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=[*_FLAGS])
+        yield chromium
+        chromium.close()
+
+
+class Viewer:
+    """One study in OHIF.
+
+    Parameters
+    ----------
+    chromium
+        Of :func:`browser`.
+    study
+        Its Study Instance UID.
+    """
+
+    def __init__(self, chromium: Any, study: str) -> None:
+        self.page = chromium.new_page(viewport=_SCREEN)
+        self.page.set_default_timeout(_PATIENCE)
+        self.page.add_init_script(_SEEN)
+        self.page.goto(f"{VIEWER}/viewer?StudyInstanceUIDs={study}")
+        self.page.locator("[data-cy=study-browser-thumbnail]").first.wait_for()
+        self.rest()
+
+    def rest(self, seconds: float = 3.0) -> None:
+        """Wait until the screen has been the same for a while."""
+        before, since, start = b"", time.monotonic(), time.monotonic()
+        while time.monotonic() - since < seconds and time.monotonic() - start < _PATIENCE / 1000:
+            now = self.page.screenshot()
+            if now != before:
+                before, since = now, time.monotonic()
+            time.sleep(0.3)
+
+    def open(self, modality: str, series_number: int) -> None:
+        """Double-click one of the study's documents."""
+        entry = self.page.locator("[data-cy=study-browser-thumbnail-no-image]").filter(has_text=modality)
+        entry.filter(has_text=f"S:{series_number}").dblclick()
+
+    def overlay(self) -> None:
+        """Say yes to the question whether a segmentation is to be shown."""
+        self.page.get_by_text("Yes", exact=True).click()
+        self.page.get_by_text("Yes", exact=True).wait_for(state="detached")
+
+    def shows(self, text: str) -> None:
+        """Wait for a text anywhere on the page."""
+        self.page.get_by_text(text).first.wait_for()
+
+    def slice_number(self) -> int:
+        """Instance Number of the slice on the screen."""
+        shown: str = self.page.locator("[data-cy=viewport-overlay-bottom-right]").first.inner_text()
+        return int(shown.partition("I:")[2].split()[0])
+
+    def label(self, beginning: str) -> dict[str, Any]:
+        """The label on the image that begins so: its text, and where it lies on the screen."""
+        found = [one for one in self.page.evaluate(_LABELS) if one["text"].startswith(beginning)]
+        return min(found, key=lambda one: len(one["text"])) if found else {}
+
+    @property
+    def width(self) -> int:
+        """Of the screen in pixels."""
+        return _SCREEN["width"]
+
+    def coloured(self) -> int:
+        """How many pixels of the image are reddish, which no CT is."""
+        with Image.open(BytesIO(self.page.locator("canvas").first.screenshot())) as picture:
+            red, green, _ = np.moveaxis(np.asarray(picture.convert("RGB"), dtype=int), -1, 0)
+        return int(np.count_nonzero(red - green > 60))
+
+    def outline(self) -> int:
+        """How many line segments are drawn over the image."""
+        return int(self.page.locator("svg polyline, svg path[data-tool-type], svg line").count())
+
+    def picture(self, path: Path) -> Path:
+        """Write down what is on the screen."""
+        self.page.screenshot(path=path)
+        return path
+
+    def close(self) -> None:
+        """Close the page."""
+        self.page.close()

@@ -1,0 +1,100 @@
+"""What the tests of the result page build on: a made-up volume and cohort around a made-up report."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+import pypdfium2
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from pydicom import Dataset
+
+from lungstage.appliance.report.result_page import Cohort, PageContext
+from tests.support.reports import FEATURES, generated_sources, made_up_context
+
+SHARES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
+
+
+def cohort(values: Sequence[float] | None = None, names: Sequence[str] = FEATURES, **changes: Any) -> Cohort:
+    """A cohort whose every feature runs from -1 to 1, but for those that are placed around `values`."""
+    spread = np.array([-1.0, -0.9, -0.7, -0.3, 0.0, 0.3, 0.7, 0.9, 1.0])
+    centres = np.zeros(len(names)) if values is None else np.array(values)
+    widths = np.where(centres == 0, 1.0, np.abs(centres))
+    quantiles = {
+        name: tuple((centre + width * spread).tolist())
+        for name, centre, width in zip(names, centres, widths, strict=True)
+    }
+    return Cohort(**{"shares": SHARES, "quantiles": quantiles, "open_between": (0.5, 0.7), **changes})
+
+
+def affine_of(source: Dataset, step: float = 2.5) -> npt.NDArray[np.float64]:
+    """From (slice, row, column) of slices that follow `source` to millimetres."""
+    orientation = np.array(source.ImageOrientationPatient, dtype=float)
+    affine = np.eye(4)
+    affine[:3, 0] = np.cross(orientation[:3], orientation[3:]) * step
+    affine[:3, 1] = orientation[3:] * float(source.PixelSpacing[0])
+    affine[:3, 2] = orientation[:3] * float(source.PixelSpacing[1])
+    affine[:3, 3] = np.array(source.ImagePositionPatient, dtype=float)
+    return affine
+
+
+def page_context(sources: tuple[Dataset, ...] | None = None, **changes: Any) -> PageContext:
+    """A page about the report of :func:`support.reports.made_up_context`, with such changes to it."""
+    sources = generated_sources() if sources is None else sources
+    report = made_up_context(sources, **changes)
+    hu = np.where(report.mask, 40, -850).astype(np.int16)
+    values = np.where(np.isfinite(report.features.values), report.features.values, 0.0)
+    return PageContext(report, cohort(values.tolist(), report.features.names), hu, affine_of(sources[0]))
+
+
+def text_of(pdf: bytes) -> str:
+    """What a reader can copy out of a PDF of one page, in one line."""
+    document = pypdfium2.PdfDocument(pdf)
+    try:
+        assert len(document) == 1, "always one page"
+        return " ".join(document[0].get_textpage().get_text_range().replace("\u00a0", " ").split())
+    finally:
+        document.close()
+
+
+def pixels_of(pdf: bytes, scale: float = 1.0) -> npt.NDArray[np.uint8]:
+    """A PDF's only page in grey levels."""
+    document = pypdfium2.PdfDocument(pdf)
+    try:
+        drawn = np.asarray(document[0].render(scale=scale, grayscale=True).to_numpy())
+        return drawn if drawn.ndim == 2 else drawn[..., 0]
+    finally:
+        document.close()
+
+
+def pdf_in(content: bytes) -> bytes:
+    """The PDF in an Encapsulated PDF."""
+    dataset = pydicom.dcmread(io.BytesIO(content))
+    return bytes(dataset.EncapsulatedDocument)[: dataset.EncapsulatedDocumentLength]
+
+
+def font_with(characters: str, path: Path) -> Path:
+    """Write a font in which each of these characters is a black square, and no other is there."""
+    pen = TTGlyphPen(None)
+    for point in ((100, 0), (900, 0), (900, 800), (100, 800)):
+        (pen.moveTo if point == (100, 0) else pen.lineTo)(point)
+    pen.closePath()
+    square = pen.glyph()
+    names = [f"u{ord(character):04X}" for character in characters]
+    builder = FontBuilder(1000, isTTF=True)
+    builder.setupGlyphOrder([".notdef", *names])
+    builder.setupCharacterMap({ord(character): name for character, name in zip(characters, names, strict=True)})
+    builder.setupGlyf(dict.fromkeys((".notdef", *names), square))
+    builder.setupHorizontalMetrics(dict.fromkeys((".notdef", *names), (1000, 100)))
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": "Squares", "styleName": "Regular"})
+    builder.setupOS2(sTypoAscender=800, usWinAscent=800, usWinDescent=200)
+    builder.setupPost()
+    builder.save(path)
+    return path
