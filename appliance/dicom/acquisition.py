@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 from pydicom.dataset import Dataset
 
@@ -37,6 +38,8 @@ def _hash(dataset: Dataset, keyword: str) -> str:
         value = text(dataset, keyword)
     except ValueError:  # of another Value Representation: no reason to refuse the file
         return ""
+    with suppress(ValueError):
+        value = str(float(value))  # 120 and 120.0 are one tube voltage
     return _digest(value) if value else ""
 
 

@@ -30,6 +30,17 @@ from lungstage.appliance.dicom.structure_set import prove_outlines
 _STEP_SHARE = 0.02
 _ONE_STEP = 1.5  # times a step or a thickness: what is more, leaves out a slice
 
+LEFT_OUT = (
+    "A slice next to the region of interest differs in {} from those that it was drawn on, and was left out; the "
+    "outermost voxels are extrapolated."
+)
+NEVER_CAME = (
+    "{} listed slices never came; the region of interest lies at the end of those that did, and its outermost voxels "
+    "are extrapolated."
+)
+SERIES_ENDS = "The series ends at the region of interest; its outermost voxels are extrapolated."
+"""Warnings of a report that was made without the slices next to the region."""
+
 
 @dataclass(frozen=True, slots=True)
 class ReferenceSlices:
@@ -43,19 +54,16 @@ class ReferenceSlices:
         (slice, row, column) in mm.
     content
         For each image, the outlines or segment frames that lie on it, frames on its pixels; empty in the margin.
-    clipped
-        The slices end before the margin does.
-    never_came
-        Where they do, how many instances the region's file lists of the series that are not there.
+    ending
+        Why the slices end before the margin does, as a sentence for the report; empty where they do not.
     warnings
-        Plain sentences for the report.
+        Other sentences for the report.
     """
 
     images: tuple[ImageHeader, ...]
     spacing: tuple[float, float, float]
     content: tuple[tuple[Item, ...], ...]
-    clipped: bool
-    never_came: int = 0
+    ending: str = ""
     warnings: tuple[str, ...] = ()
 
 
@@ -336,8 +344,9 @@ def reference_slices(
         )
     link, listed, drawn_on = link_of(case, region), listed_of(case, region), named_by(region)
     beyond = listed if not listed <= set(region.source.image_references) else frozenset[str]()
-    images = _not_in_place_of_others(case, drawn_on, beyond, match_by_geometry)
-    stack = Stack.of(of_one_acquisition(images, drawn_on, beyond), drawn_on)
+    meant = _not_in_place_of_others(case, drawn_on, beyond, match_by_geometry)
+    kept = of_one_acquisition(meant, drawn_on, beyond)
+    stack = Stack.of(kept, drawn_on)
     warnings = _prove_frame_of_reference(case, region, stack, strict_frame_of_reference)
     placed = place(case, region, items, stack, link, settled=settled, match_by_geometry=match_by_geometry)
     occupied = _occupied(placed)
@@ -380,8 +389,27 @@ def reference_slices(
             "The contours run from pixel centre to pixel centre, as some software draws them: up to 8 % of the volume "
             "may be missing at the rim.",
         )
-    here = {image.sop_instance_uid for image in case.images}
-    return ReferenceSlices(images, spacing, content, clipped, len(listed - here) if clipped else 0, warnings)
+    ending = ""
+    if clipped:
+        here = {image.sop_instance_uid for image in case.images}
+        left_out = frozenset(meant) - frozenset(kept)
+        ending = _why_clipped(stack, occupied, margin * step, left_out, len(listed - here))
+    return ReferenceSlices(images, spacing, content, ending, warnings)
+
+
+def _why_clipped(
+    stack: Stack, occupied: Sequence[int], reach: float, left_out: frozenset[ImageHeader], never_came: int
+) -> str:
+    """Say why slices are not there that lie within `reach` (mm) of the region: never in silence."""
+    ends = stack.depths[[occupied[0], occupied[-1]]] + [-reach - POSITION_TOLERANCE, reach + POSITION_TOLERANCE]
+    beside = [
+        image
+        for image in left_out
+        if image.is_ct_slice and image.position and ends[0] <= np.dot(stack.normal, image.position) <= ends[1]
+    ]
+    if beside:
+        return LEFT_OUT.format(telling_apart([*(stack.images[k] for k in occupied), *beside]))
+    return NEVER_CAME.format(never_came) if never_came else SERIES_ENDS
 
 
 def _prove_rest(case: Case, region: Region, link: Link, clipped: bool, waited: bool, match_by_geometry: bool) -> None:

@@ -267,9 +267,10 @@ def headers_of(dataset: Dataset, path: Path, pixels: tuple[PixelData, ...], *, k
         ``dicom_unreadable``: elements that cannot be parsed, or that every instance must have and this one lacks.
     """
     try:
-        if text(dataset, "ManufacturerModelName") == OWN_MODEL_NAME:
-            return ()
         sop_class = text(dataset, "SOPClassUID")
+        is_ct = sop_class == CTImageStorage or sop_class in ENHANCED_CT
+        if not is_ct and text(dataset, "ManufacturerModelName") == OWN_MODEL_NAME:  # a CT is never lungstage's own
+            return ()
         if sop_class == RTStructureSetStorage:
             return (_bounded(_structure_set_header(dataset, path, key)),)
         if is_segmentation(dataset):
@@ -279,7 +280,7 @@ def headers_of(dataset: Dataset, path: Path, pixels: tuple[PixelData, ...], *, k
             return tuple(image_header(frame, path, pixels[number - 1], number, key=key) for number, frame in frames)
         if pixels:
             return (image_header(dataset, path, pixels[0], key=key),)
-        if sop_class == CTImageStorage or sop_class in ENHANCED_CT:
+        if is_ct:
             raise damaged("This CT image holds no pixel data; it may be cut short.")
         directory = dataset.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
         if not sop_class and not directory:

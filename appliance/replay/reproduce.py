@@ -146,7 +146,7 @@ def _plan(then: Account, case: Case, bundle: Bundle) -> pipeline.Plan:
             refusals.append(refusal)
             continue
         # What had come is not among the originals of the report; that is what it says.
-        plan = replace(plan, never_came=then.never_came)
+        plan = replace(plan, ending=then.ending)
         region = plan.regions[0][0]
         if (region.source.sop_instance_uid, label(region.name)) == (then.roi, then.roi_label):
             return plan

@@ -34,7 +34,7 @@ _CONTRIBUTIONS: Final = ("CONTRIBUTIONS", PRIVATE_SCHEME)
 _NOTICE: Final = ("NOTICE", PRIVATE_SCHEME)
 _WARNING: Final = ("WARNING", PRIVATE_SCHEME)
 _BY_POSITION = "matched to the region of interest by position"
-_NEVER_CAME = re.compile(r"(\d+) listed slices never came")
+_EXTRAPOLATED = "outermost voxels are extrapolated."
 _OTHERS = re.compile(r"\d+ ROI objects describe this tumour|An older version of the region of interest is there")
 _VALUE = re.compile(r"(\w+)=(.*)", re.DOTALL)
 
@@ -115,9 +115,9 @@ class Account:
         return any(_BY_POSITION in warning for warning in self.warnings)
 
     @property
-    def never_came(self) -> int:
-        """How many listed slices were not there, where they may have lain next to the region."""
-        return next((int(found[1]) for warning in self.warnings if (found := _NEVER_CAME.match(warning))), 0)
+    def ending(self) -> str:
+        """Why slices next to the region were not used, as the report says it; empty where they were."""
+        return next((warning for warning in self.warnings if warning.endswith(_EXTRAPOLATED)), "")
 
     @property
     def other_rois(self) -> bool:

@@ -42,12 +42,6 @@ from lungstage.appliance.staging.parts import prove_linked, prove_parts, prove_s
 
 _USUAL = DocumentOptions()
 
-NEVER_CAME = (
-    "{} listed slices never came; the region of interest lies at the end of those that did, and its outermost voxels "
-    "are extrapolated."
-)
-"""Warning of a report that was made without slices that its ROI object lists."""
-
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -63,9 +57,9 @@ class Plan:
     fingerprint
         Hex digest of the content that is needed; equal for equal content, wherever the files lie.
     notices
-        Plain sentences for the report, beside what `never_came` says.
-    never_came
-        How many listed slices are not there, where they may lie next to the region.
+        Plain sentences for the report, beside `ending`.
+    ending
+        Another: why slices next to the region were not used; empty where they were (:class:`ReferenceSlices`).
     others
         (ROI or Segment Number, name) of what else may be a tumour in the files of the regions
         (:func:`dicom.choice.other_tumours`).
@@ -75,17 +69,13 @@ class Plan:
     regions: tuple[PlacedRegion, ...]
     fingerprint: str
     notices: tuple[str, ...]
-    never_came: int = 0
+    ending: str = ""
     others: tuple[tuple[int, str], ...] = ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Plain sentences for the report."""
-        if not self.regions[0][1].clipped:
-            return self.notices
-        if self.never_came:
-            return (*self.notices, NEVER_CAME.format(self.never_came))
-        return (*self.notices, "The series ends at the region of interest; its outermost voxels are extrapolated.")
+        return (*self.notices, self.ending) if self.ending else self.notices
 
     @property
     def instances(self) -> tuple[dict[str, str], ...]:
@@ -186,8 +176,8 @@ def plan_measurement(
     notices += approval_warnings(current, case)
     beside = (other for region in current for other in other_tumours(load_regions(region.source), region))
     others = tuple(dict.fromkeys((other.number, other.name) for other in beside))
-    never_came = regions[0][1].never_came
-    return Plan(case, regions, _fingerprint(regions), tuple(dict.fromkeys(notices)), never_came, others)
+    ending = regions[0][1].ending
+    return Plan(case, regions, _fingerprint(regions), tuple(dict.fromkeys(notices)), ending, others)
 
 
 def prepare(

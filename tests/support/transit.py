@@ -161,7 +161,7 @@ class RealSteps:
             volume = measurement.voxels.volume
             name = str(copied_header(source).get("PatientName") or "")
             self.measured.append(
-                Measured(volume.affine, volume.array, measurement.mask, measurement.slices.clipped, warnings, name)
+                Measured(volume.affine, volume.array, measurement.mask, bool(measurement.slices.ending), warnings, name)
             )
             report = document("SR", f"2.25.{int(plan.fingerprint[:16], 16)}", created)
             outcome = {"status": "staged", "stage": "early", "warnings": list(warnings)}

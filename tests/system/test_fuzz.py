@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,12 +72,14 @@ def test_the_second_reader_notices_a_wrong_answer(tmp_path: Path, monkeypatch: p
             {"roi": {**answer.outcome["roi"], "volume_mm3": 5400.1}},
         ):
             assert verdict(**changed).startswith("WRONG"), changed
-        other = fuzz.Fuzzer(tmp_path / "other", LIMITS)
-        try:
-            other.meet({"segment": generated_studies()["segment"]})
-        finally:
-            other.end()
-        assert verdict(documents=(answer.documents[1], answer.documents[1])).startswith("WRONG")
+        (segmentation,) = (d for d in answer.documents if d.kind == "seg")
+        drawn = segmentation.content
+        at = drawn.index(oracle.pixels_of(drawn))
+        moved = replace(segmentation, content=drawn[:at] + drawn[at + 1 :] + b"\0")  # by eight columns
+        swapped = tuple(moved if d.kind == "seg" else d for d in answer.documents)
+        assert verdict(documents=swapped).startswith("WRONG: another answer")
+        lacking = tuple(d for d in answer.documents if d.kind != "sr")
+        assert verdict(documents=lacking).startswith("WRONG: the report lacks")
     finally:
         fuzzer.end()
 

@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
 from lungstage.appliance.contract.errors import Held, Refused
+from lungstage.appliance.dicom.acquisition import TELLING
 from lungstage.appliance.dicom.cases import assemble
+from lungstage.appliance.dicom.completeness import LEFT_OUT, SERIES_ENDS
 from lungstage.appliance.dicom.geometry import even_step
+from lungstage.appliance.dicom.instance import OWN_MODEL_NAME
 from lungstage.appliance.model.roi_rule import ROI_RULE
 from lungstage.appliance.staging.one_shot import scan
 from lungstage.appliance.staging.pipeline import Plan, plan_measurement
@@ -62,6 +65,52 @@ def test_the_end_of_a_series_that_is_all_there_is_no_missing_slice(tmp_path: Pat
     assert [said for said in plan.warnings if "The series ends" in said]
 
 
+OTHERWISE = ("OTHER", ["DERIVED", "SECONDARY", "AXIAL"], "80", "250", "2")
+
+
+@pytest.mark.parametrize(("told", "value"), list(zip(TELLING, OTHERWISE, strict=False)))
+@pytest.mark.parametrize("side", [2, 9])
+def test_a_neighbour_of_another_acquisition_is_named_as_left_out(
+    side: int, told: tuple[str, str], value: object, tmp_path: Path
+) -> None:
+    """It is no end of the series, and the reader can see why its voxels were not used."""
+    study = rtstruct_study()
+    for k, image in enumerate(study.slices):
+        setattr(image, told[0], value if k == side else "1" if told[0] == "TemporalPositionIdentifier" else "100")
+    study.write(tmp_path / "other")
+    plan = _planned(tmp_path / "other", waited=True)
+    assert plan.ending == LEFT_OUT.format(told[1]) in plan.warnings
+    _kept(study, (k for k in range(12) if k != side)).write(tmp_path / "without")
+    without = _planned(tmp_path / "without", waited=True)
+    assert "1 listed slices never came" in without.ending
+    assert plan.fingerprint == without.fingerprint
+
+
+def test_one_tube_voltage_may_be_written_in_two_ways(tmp_path: Path) -> None:
+    study = rtstruct_study()
+    for k, image in enumerate(study.slices):
+        image.KVP = "120.0" if k == 2 else "120"
+    study.write(tmp_path)
+    assert _planned(tmp_path, waited=False).warnings == ()
+
+
+def test_another_acquisition_further_off_is_not_mentioned(tmp_path: Path) -> None:
+    study = rtstruct_study()
+    study.slices[0].ConvolutionKernel = "OTHER"
+    for image in study.slices[1:]:
+        image.ConvolutionKernel = "SOFT"
+    study.write(tmp_path)
+    assert _planned(tmp_path, waited=True).warnings == ()
+
+
+def test_a_ct_is_never_taken_for_lungstages_own_document(tmp_path: Path) -> None:
+    """Whoever wrote it: a slice that is passed over in silence changes the numbers."""
+    study = rtstruct_study()
+    study.slices[2].ManufacturerModelName = OWN_MODEL_NAME
+    study.write(tmp_path)
+    assert _planned(tmp_path, waited=False).warnings == ()
+
+
 def _list_own(study: Study, extra: Iterable[int] = ()) -> None:
     slices = [study.slices[k] for k in (*range(3, 9), *extra)]
     list_series(study.rois[0], listing(study.slices[0].SeriesInstanceUID, slices))
@@ -83,7 +132,7 @@ def test_a_seg_without_a_list_waits_for_neighbours(tmp_path: Path) -> None:
     del study.rois[0].ReferencedSeriesSequence
     _kept(study, range(3, 10)).write(tmp_path)
     assert _code(tmp_path, waited=False) == "more_may_come"
-    assert _planned(tmp_path, waited=True).never_came == 0
+    assert _planned(tmp_path, waited=True).ending == SERIES_ENDS
 
 
 @pytest.mark.parametrize("waited", [False, True])

@@ -10,12 +10,12 @@ import pytest
 from pydicom import Dataset
 
 import lungstage.appliance as appliance
+from lungstage.appliance.dicom.completeness import NEVER_CAME
 from lungstage.appliance.dicom.linking import BY_POSITION, POSITION_ALONE
 from lungstage.appliance.model.manifest import CovariateColumn, CovariateEntry
 from lungstage.appliance.report.caveats import GRADES, Grade, caveats, recognise
 from lungstage.appliance.report.translation import Translator
 from lungstage.appliance.staging.covariates import known_covariates
-from lungstage.appliance.staging.pipeline import NEVER_CAME
 
 EN, DE = Translator("en"), Translator("de")
 ROOT = Path(str(appliance.__file__)).parent
@@ -28,7 +28,9 @@ def test_each_warning_is_known_by_its_own_code_with_what_it_quotes() -> None:
     for code in GRADES:
         sentence = EN.template(f"caveat.{code}")
         values = {
-            name: f"<{name}>" for name in ("number", "names", "name", "levels", "kind") if f"{{{name}}}" in sentence
+            name: f"<{name}>"
+            for name in ("number", "names", "name", "levels", "kind", "elements")
+            if f"{{{name}}}" in sentence
         }
         assert recognise(sentence.format(**values)) == (code, values)
 

@@ -384,7 +384,7 @@ class Fuzzer:
         if same:
             return "staged, as if sound"
         if facts.clipped:
-            if not any("series ends" in warning or "never came" in warning for warning in answer.outcome["warnings"]):
+            if not any("extrapolated" in warning for warning in answer.outcome["warnings"]):
                 raise WrongError("a margin that is not there, and no warning")
             return "staged without a neighbouring slice, with a warning"
         return "staged, other content, right numbers"
@@ -399,11 +399,12 @@ class Fuzzer:
             self._stock[facts.digest] = oracle.stock_features(facts, self._bundle / "extraction.yaml")
         if wrong := oracle.agree(answer.outcome["features"], self._stock[facts.digest], facts):
             return f"features that are not stock PyRadiomics': {wrong}"
-        numbers = _numbers(answer.documents[-1].content)
+        numbers = _numbers(_content(answer, "sr"))
         missing = [v for v in answer.outcome["features"].values() if v is not None and not _among(v, numbers)]
         if missing:
             return f"the report lacks {missing}"
-        if len(answer.documents) > 1 and oracle.drawn_voxels(answer.documents[0].content) != facts.drawn():
+        segmentation = _content(answer, "seg")
+        if segmentation and oracle.drawn_voxels(segmentation) != facts.drawn():
             return "the segmentation that is written is another one"
         return ""
 
@@ -418,7 +419,13 @@ def _said(answer: Answer) -> tuple[Any, ...]:
 
 def _drawn(answer: Answer) -> bytes:
     """Return the pixels of the segmentation that was written, if any."""
-    return oracle.pixels_of(answer.documents[0].content) if len(answer.documents) > 1 else b""
+    segmentation = _content(answer, "seg")
+    return oracle.pixels_of(segmentation) if segmentation else b""
+
+
+def _content(answer: Answer, kind: str) -> bytes:
+    """Return the one document of that kind; nothing where there is none."""
+    return b"".join(document.content for document in answer.documents if document.kind == kind)
 
 
 def _numbers(content: bytes) -> list[float]:

@@ -31,6 +31,7 @@ Floats = npt.NDArray[np.float64]
 _ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
 _CT, _RTSTRUCT = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.481.3"
 _SEG, _LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"
+_TERMS = (0x00181210, 0x00080008, 0x00180060, 0x00181100, 0x00200100, 0x00200012)  # conformance.md
 _NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99")
 
 radiomics.setVerbosity(60)
@@ -51,6 +52,7 @@ class Slice:
     orientation: Floats
     spacing: tuple[float, float]
     declared: tuple[float, ...]  # spacings that the header names
+    terms: tuple[str, ...]  # what tells acquisitions apart
     hu: npt.NDArray[Any]
 
 
@@ -170,8 +172,20 @@ def _slice(syntax: str, dataset: Dataset) -> Slice:
         orientation=_clean(dataset.decimals(0x00200037, 6)),
         spacing=tuple(dataset.decimals(0x00280030, 2)),  # type: ignore[arg-type]
         declared=(*_optional(dataset, 0x00180088), *_optional(dataset, 0x00180050)),
+        terms=tuple(_term(dataset, tag) for tag in _TERMS),
         hu=hu,
     )
+
+
+def _term(dataset: Dataset, tag: int) -> str:
+    """A term by the letter, numbers by their value; one under a representation that is no text's tells nothing."""
+    try:
+        value = dataset.text(tag)
+    except Contradiction:
+        return ""
+    with suppress(ValueError):
+        return str(float(value))
+    return value
 
 
 def _clean(cosines: Sequence[float]) -> Floats:
@@ -248,7 +262,9 @@ def _read(content: bytes) -> Slice | list[Slice] | tuple[str, Dataset, bytes] | 
 class _Stack:
     """The slices of one series, in order along their normal."""
 
-    def __init__(self, slices: Sequence[Slice]) -> None:
+    def __init__(self, slices: Sequence[Slice], *meant: set[str]) -> None:
+        """Of slices in one place, those are taken that are among the first `meant` that any of them is among."""
+        self.meant = meant
         ((common, _),) = Counter(tuple(s.orientation.ravel().round(3)) for s in slices).most_common(1)
         facing = [s for s in slices if np.allclose(s.orientation.ravel(), common, atol=2e-3)]
         self.normal = np.cross(*facing[0].orientation)
@@ -262,6 +278,8 @@ class _Stack:
         hits = np.flatnonzero(np.abs(self.depths - depth) <= tolerance)
         if len(hits) == 0:
             return None
+        for uids in self.meant:
+            hits = np.array([k for k in hits if self.slices[k].uid.partition(" ")[0] in uids] or hits)
         first = self.slices[hits[0]]
         for k in hits[1:]:
             if self.slices[k].uid != first.uid or not np.array_equal(self.slices[k].hu, first.hu):
@@ -436,7 +454,9 @@ def facts(contents: Sequence[bytes], name: str) -> Facts:
     named = {uid for sop_class, dataset, _ in objects for uid in _named(sop_class, dataset, name)}
     series = _drawn_on(slices, named, [dataset for _, dataset, _ in objects])
     of_series = [one for one in slices if one.series == series]
-    stack = _Stack(_vouched_for(of_series, named, objects))
+    named = {uid.partition(" ")[0] for uid in named}
+    listed = {uid for sop_class, dataset, _ in objects for uid in _listed(dataset, of_series)}
+    stack = _Stack(_of_one_acquisition(_vouched_for(of_series, named, objects), named, listed), named, listed)
     drawn = []
     for sop_class, dataset, content in objects:
         planes = (
@@ -454,7 +474,7 @@ def facts(contents: Sequence[bytes], name: str) -> Facts:
     facts = _reference(stack, drawn[0])
     here = {one.uid.partition(" ")[0] for one in stack.slices}
     for sop_class, dataset, _ in objects:
-        own = {uid.partition(" ")[0] for uid in _named(sop_class, dataset, name)}
+        own = {uid.partition(" ")[0] for uid in _named(sop_class, dataset, name)} or _listed(dataset, of_series)
         is_vouched_for = bool(own) and own <= here  # an object may be filed under a study of its own
         if dataset.text(0x00100020) != facts.patient or (
             dataset.uid(0x0020000D) != _study(stack) and not is_vouched_for
@@ -498,19 +518,42 @@ def _vouched_for(
     """Leave out slices that a region's file does not list, while some that it lists are missing (conformance.md)."""
     here = {one.uid.partition(" ")[0] for one in slices}
     for sop_class, dataset, _ in objects:
-        listed: set[str] = set()
-        for item in _lists(dataset):
-            images = (*item.items(0x30060016), *item.items(0x0008114A))
-            instances = {image.text(0x00081155) for image in images}  # also what is no UID: it names something else
-            if item.text(0x0020000E) == slices[0].series or instances & here:
-                listed |= instances
+        listed = _listed(dataset, slices)
         if listed <= here or listed <= {uid.partition(" ")[0] for uid in _every_name(sop_class, dataset)}:
             continue
         if len(objects) > 1:
             raise Untold("one of several regions lists slices that are missing")
-        known = listed | {uid.partition(" ")[0] for uid in named}
-        return [one for one in slices if one.uid.partition(" ")[0] in known] or slices
+        return [one for one in slices if one.uid.partition(" ")[0] in listed | named] or slices
     return slices
+
+
+def _of_one_acquisition(slices: Sequence[Slice], named: set[str], listed: set[str]) -> Sequence[Slice]:
+    """Leave out slices of another acquisition than those that were drawn on (conformance.md); absent terms tell none.
+
+    Acquisition Number, the last of the terms, tells only of a slice that is not listed while others are, and lists
+    that hold nothing but what is named are none.
+    """
+    if listed <= named:
+        listed = set()
+    uids = [one.uid.partition(" ")[0] for one in slices]
+    known = [one.terms for one, uid in zip(slices, uids, strict=True) if uid in (named or listed)]
+
+    def is_of_it(one: Slice, uid: str) -> bool:
+        count = len(_TERMS) - (not listed or uid in listed)
+        return any(all(not a or a == b for a, b in zip(one.terms[:count], t[:count], strict=True)) for t in known)
+
+    return [one for one, uid in zip(slices, uids, strict=True) if not known or uid in named or is_of_it(one, uid)]
+
+
+def _listed(dataset: Dataset, slices: Sequence[Slice]) -> set[str]:
+    """Instances that a region's file lists of the series; also what is no UID: it names something else."""
+    here = {one.uid.partition(" ")[0] for one in slices}
+    found: set[str] = set()
+    for item in _lists(dataset):
+        instances = {image.text(0x00081155) for image in (*item.items(0x30060016), *item.items(0x0008114A))}
+        if item.text(0x0020000E) == slices[0].series or instances & here:
+            found |= instances
+    return found
 
 
 def _every_name(sop_class: str, dataset: Dataset) -> Iterator[str]:
@@ -590,10 +633,14 @@ def pixels_of(content: bytes) -> bytes:
 
 
 def drawn_voxels(content: bytes) -> frozenset[tuple[float, ...]]:
-    """Places in mm (to 0.01) of the voxels that a binary SEG of one segment draws."""
+    """Places in mm (to 0.01) of the voxels that a SEG of one segment draws, in bits or in bytes of nothing or all."""
     _, dataset = read(content)
     rows, columns, count = (dataset.integer(tag) for tag in (0x00280010, 0x00280011, 0x00280008))
-    bits = np.unpackbits(np.frombuffer(dataset.raw(PIXEL_DATA), dtype=np.uint8), bitorder="little")
+    bits = np.frombuffer(dataset.raw(PIXEL_DATA), dtype=np.uint8)
+    if dataset.integer(0x00280100) == 1:
+        bits = np.unpackbits(bits, bitorder="little")
+    elif not {*bits.tolist()} <= {0, dataset.integer(0x0062000E)}:  # Maximum Fractional Value
+        raise Contradiction("a voxel is neither in nor out")
     places: set[tuple[float, ...]] = set()
     frames = bits[: rows * columns * count].reshape(count, rows, columns)
     for group, frame in zip(dataset.items(0x52009230), frames, strict=True):
