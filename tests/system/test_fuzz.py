@@ -79,7 +79,7 @@ def test_the_second_reader_notices_a_wrong_answer(tmp_path: Path, monkeypatch: p
         swapped = tuple(moved if d.kind == "seg" else d for d in answer.documents)
         assert verdict(documents=swapped).startswith("WRONG: another answer")
         lacking = tuple(d for d in answer.documents if d.kind != "sr")
-        assert verdict(documents=lacking).startswith("WRONG: the report lacks")
+        assert verdict(documents=lacking).startswith("WRONG")
     finally:
         fuzzer.end()
 
