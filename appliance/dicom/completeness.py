@@ -19,7 +19,7 @@ from lungstage.appliance.dicom.geometry import POSITION_TOLERANCE, even_step, pr
 from lungstage.appliance.dicom.header import ImageHeader
 from lungstage.appliance.dicom.instance import as_uid
 from lungstage.appliance.dicom.linking import POSITION_ALONE, Link, link_of, listed_of, named_by
-from lungstage.appliance.dicom.names import counted, named, the_region
+from lungstage.appliance.dicom.names import are_missing, counted, named, the_region
 from lungstage.appliance.dicom.pixel_grid import run_through_centres
 from lungstage.appliance.dicom.placing import Item, Placed, listed_and_here, missing, place, whereabouts
 from lungstage.appliance.dicom.region import Outline, Region, SegmentFrame
@@ -120,7 +120,7 @@ def _span(stack: Stack, step: float, placed: Sequence[Placed], margin: int, list
             gaps.append(first + place_ * step)
     if gaps:
         raise missing(
-            f"{counted(len(gaps), 'slice')} within the region {'is' if len(gaps) == 1 else 'are'} missing, "
+            f"{counted(len(gaps), 'slice')} within the region {are_missing(len(gaps))}, "
             f"{whereabouts(gaps, stack.normal)}."
         )
     return span

@@ -11,7 +11,7 @@ import numpy as np
 from lungstage.appliance.contract.errors import Held, ReasonCode, Refused
 from lungstage.appliance.dicom.cases import Case
 from lungstage.appliance.dicom.linking import Link, listed_of, prove_position_tells, unresolved
-from lungstage.appliance.dicom.names import counted, named, the_region
+from lungstage.appliance.dicom.names import are_missing, counted, named, the_region
 from lungstage.appliance.dicom.pixel_grid import laid_on
 from lungstage.appliance.dicom.region import Outline, Region, SegmentFrame
 from lungstage.appliance.dicom.stack import Floats, Stack
@@ -145,7 +145,7 @@ def _by_reference(case: Case, region: Region, items: Sequence[Item], stack: Stac
         ]
         raise missing(
             f"{len(lacking)} of the {counted(len(needed), 'slice')} that {named(region.name)} needs "
-            f"{'is' if len(lacking) == 1 else 'are'} missing, {whereabouts(depths, stack.normal)}.",
+            f"{are_missing(len(lacking))}, {whereabouts(depths, stack.normal)}.",
             region.name,
         )
     return [index[reference] for reference in wanted]
@@ -165,9 +165,7 @@ def _by_geometry(case: Case, region: Region, items: Sequence[Item], stack: Stack
     if not off:
         return placed
     planes, where = len({round(depth, 2) for depth in off}), whereabouts(off, stack.normal)
-    lacking = (
-        f"{counted(planes, 'slice')} that {named(region.name)} needs {'is' if planes == 1 else 'are'} missing, {where}."
-    )
+    lacking = f"{counted(planes, 'slice')} that {named(region.name)} needs {are_missing(planes)}, {where}."
     complete = listed_and_here(case, region)
     if not (settled or complete) or not step:
         raise missing(lacking, region.name)
