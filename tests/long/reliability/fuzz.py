@@ -354,7 +354,8 @@ class Fuzzer:
                     verdicts.append(self._judge(clean, fingerprint, answer, contents))
             if one.kind == "study, habits" and verdicts != ["staged, as if sound"] and len(one.mutators) == 1:
                 raise WrongError(f"a habit is not read as the sound study: {verdicts or stopped}")
-            if one.kind == "study, habits" and any(verdict != "staged, as if sound" for verdict in verdicts):
+            all_read = headers.keys() >= one.changes.keys()  # two habits together may be too much for a file
+            if one.kind == "study, habits" and all_read and any(v != "staged, as if sound" for v in verdicts):
                 raise WrongError(f"habits give a third thing: {verdicts}")
             if verdicts:
                 return verdicts[0]
