@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from lungstage.training.selection.elimination import GradientLossRFE
 
 __all__ = [
-    "Bundle", "ExtractionSpec", "Format", "GradientLossRFE", "Held", "Language", "MeasuredCase", "Refused", "StagedCase",
-    "Unavailable", "__version__", "load_bundle", "measure", "stage",
+    "Bundle", "ExtractionSpec", "Format", "GradientLossRFE", "Held", "Language", "MeasuredCase", "Refused",
+    "StagedCase", "Unavailable", "__version__", "load_bundle", "measure", "stage",
 ]  # fmt: skip
 
 _HOMES = {
