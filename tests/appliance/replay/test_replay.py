@@ -617,7 +617,7 @@ def test_show_tells_the_whole_story(served: House, lungstage: Command) -> None:
     assert (events[0], events[-3:]) == ("job_opened", ["job_ready", "job_report_ready", "job_delivered"])
     assert story["job"]["sr"] == str(served.report)
     assert {one["kind"] for one in story["instances"]} == {"CT", "RTSTRUCT"}
-    assert sorted(story["documents"]) == [served.segmentation.name, served.report.name]
+    assert sorted(story["documents"]) == [served.page.name, served.segmentation.name, served.report.name]
     people = lungstage("show", "1", "--state", served.state).out
     joined = "".join(part.strip(" │") for part in people.splitlines())
     for word in ("delivered", "what it needed", "research use only"):
