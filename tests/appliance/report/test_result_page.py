@@ -37,9 +37,10 @@ from lungstage.appliance.report.refusal_page import RefusalContext, refusal_page
 from lungstage.appliance.report.result_page import MOST_ROWS, PageContext, ResultPage, result_page
 from lungstage.appliance.report.sheet import Sheet, Style
 from lungstage.appliance.report.translation import Translator
-from tests.support.pages import cohort, font_with, page_context, pdf_in, pixels_of, text_of
+from tests.support.pages import font_with, page_context, pdf_in, pixels_of, text_of
 from tests.support.reports import (
     FEATURES,
+    cohort,
     dciodvfy_errors,
     generated_sources,
     made_up_context,
@@ -122,9 +123,8 @@ class TestWhatItSays:
     def test_where_a_value_lies_is_said_and_drawn_alike(self, value: float, words: str, share: float) -> None:
         name = "original_shape_Sphericity"
         features = FeatureVector((name,), np.array([value]))
-        context = page_context(features=features, result=result(contributions={name: 0.1}))
-        quantiles = {name: cohort().quantiles[FEATURES[0]]}
-        (row,) = result_page(dataclasses.replace(context, cohort=cohort(quantiles=quantiles)), "en").rows
+        around = cohort(quantiles={name: cohort().quantiles[FEATURES[0]]})
+        (row,) = made(features=features, result=result(contributions={name: 0.1}), cohort=around).rows
         assert (row.words, bool(row.range)) == (words, not 0 <= share <= 1)
         assert row.share == pytest.approx(share, abs=0.005)
 
@@ -151,13 +151,13 @@ class TestWhatItSays:
     def test_a_model_of_all_features_and_covariates_still_fits(self) -> None:
         names = (*ALL_FEATURES, "age", "sex", "histology")
         contributions = {name: 1.0 / (1 + k) for k, name in enumerate(names)}
-        context = page_context(
+        page = made(
+            "de",
             features=FeatureVector(ALL_FEATURES, np.linspace(-2, 2, len(ALL_FEATURES))),
             result=result(contributions=contributions | {"age": -9.0, "histology": 5.0}),
             covariates=KnownCovariates({"age": 63.0, "sex": "F"}, ("histology",)),
+            cohort=cohort(quantiles=dict.fromkeys(ALL_FEATURES, cohort().quantiles[FEATURES[0]])),
         )
-        quantiles = dict.fromkeys(ALL_FEATURES, cohort().quantiles[FEATURES[0]])
-        page = result_page(dataclasses.replace(context, cohort=cohort(quantiles=quantiles)), "de")
         assert len(page.rows) == MOST_ROWS
         assert page.rows[0].value == "63,0"
         assert page.rows[1].value == "nicht bekannt"
