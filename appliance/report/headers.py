@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from copy import deepcopy
+from datetime import datetime, timedelta, timezone
 from typing import Any, Literal
 
 import numpy as np
@@ -38,7 +40,7 @@ _OF_PATIENT_AND_STUDY = (
 _WHERE_PRESENT = (
     *_OF_PATIENT_AND_STUDY,
     "Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions", "StationName",
-    "InstitutionName",
+    "InstitutionName", "TimezoneOffsetFromUTC",
 )  # fmt: skip
 _OF_EACH_SLICE = (
     "AcquisitionDate", "AcquisitionTime",
@@ -55,6 +57,7 @@ _ADDED_LAST = (
 )  # fmt: skip
 
 
+_OFFSET = re.compile(r"[+-]\d\d[0-5]\d")
 _MOMENTS = {"DA": DA, "TM": TM, "DT": DT}
 
 
@@ -177,9 +180,31 @@ def decimal_string(value: float) -> str:
     return min(fitting, key=lambda text: (abs(float(text) - value), len(text), text))
 
 
+def moment_of(made: Made) -> datetime:
+    """Moment at which a document was made, by the clock that all its dates and times are told by.
+
+    Timezone Offset From UTC (DICOM PS3.3 C.12.1.1) holds for every date and time of an object: for those of the study,
+    which are the CT's, as for our own. So where the CT states an offset, our own are told by that one.
+    """
+    stated = _zone(made.sources[0])
+    if stated is None or made.created.tzinfo is None:
+        return made.created
+    return made.created.astimezone(stated)
+
+
+def _zone(source: Dataset) -> timezone | None:
+    """Read the offset that a source states; None where it states none, or what can be none (-1200 to +1400)."""
+    element = _writable(source, "TimezoneOffsetFromUTC")
+    if element is None or not _OFFSET.fullmatch(text := str(element.value).strip()):
+        return None
+    offset = int(f"{text[0]}1") * timedelta(hours=int(text[1:3]), minutes=int(text[3:]))
+    return timezone(offset) if timedelta(hours=-12) <= offset <= timedelta(hours=14) else None
+
+
 def opening(context: ReportContext, kind: Literal["seg", "sr"]) -> dict[str, Any]:
     """Return what every document of ours begins with, as highdicom's objects take it: UIDs, dates and equipment."""
-    day, time = context.created.date(), context.created.time()
+    moment = moment_of(context)
+    day, time = moment.date(), moment.time()
     return {
         "series_instance_uid": derive_uid(context.identity, f"{kind}-series"),
         "series_date": day,
@@ -223,8 +248,10 @@ def settle(dataset: Dataset, context: Made) -> None:
     context
         What the object is made of.
     """
-    dataset.InstanceCreationDate = DA(context.created.date())
-    dataset.InstanceCreationTime = TM(context.created.time())
+    moment = moment_of(context)
+    dataset.InstanceCreationDate, dataset.InstanceCreationTime = DA(moment.date()), TM(moment.time())
+    if len(offset := moment.strftime("%z")) == 5:
+        dataset.TimezoneOffsetFromUTC = offset
     for item in dataset.ContributingEquipmentSequence:
         if item.get("ManufacturerModelName") == "highdicom":
             item.ContributionDateTime = DT(context.created)

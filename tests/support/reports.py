@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -149,7 +149,7 @@ def made_up_context(sources: tuple[Dataset, ...], **changes: Any) -> ReportConte
             alpha=0.2,
         ),
         "identity": "cd" * 32,
-        "created": datetime(2024, 5, 6, 7, 8, 9, 123000),
+        "created": datetime(2024, 5, 6, 7, 8, 9, 123000, timezone(timedelta(hours=2))),
         "warnings": ("The contours were matched by geometry.",),
         "software_version": "0.1.0",
     }
