@@ -27,7 +27,7 @@ from lungstage.appliance.report.cohort import Cohort
 from lungstage.appliance.report.context import BundleIdentity, ReportContext, label
 from lungstage.appliance.report.headers import copied_header
 from lungstage.appliance.report.key_views import KeyViews, key_views
-from lungstage.appliance.report.plain_words import technical_name
+from lungstage.appliance.report.plain_words import short_names, technical_name
 from lungstage.appliance.report.translation import Translator
 from lungstage.appliance.report.vocabulary import CONCEPTS
 
@@ -241,7 +241,7 @@ def result_page(context: PageContext, language: Language) -> ResultPage:
     told = list(
         caveats(
             report.warnings,
-            [technical_name(name).partition(" ")[0] for name in outside],
+            short_names(outside, report.features.names),
             [names(name) for _, name in report.others],
             say,
         )

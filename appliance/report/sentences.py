@@ -39,8 +39,9 @@ def answer(context: ReportContext) -> str:
 def warnings(context: ReportContext) -> Iterator[str]:
     """Say why the answer may be less than it seems: of the model's limits, of other tumours, of what the input was."""
     if outside := context.result.domain.outside:
-        named = ", ".join(f"{plain_name(name)} ({name})" for name in outside)
-        yield f"Outside the range seen in training, where the model extrapolates: {named}."
+        count = f"{len(outside)} of {len(context.features.names)} measurements {'lies' if len(outside) == 1 else 'lie'}"
+        named = ", ".join(map(plain_name, outside))
+        yield f"{count} outside the range seen in training, where the model extrapolates: {named}."
     if context.others:  # an answer on one of several is read otherwise
         named = ", ".join(f"{label(name)} (number {number})" for number, name in context.others)
         yield f"Not measured, though named like a tumour and drawn beside the region: {named}."

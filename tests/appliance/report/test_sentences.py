@@ -55,7 +55,8 @@ def test_features_outside_the_range_are_one_warning_and_other_tumours_another() 
     domain = replace(CONTEXT.result.domain, outside=ALL_FEATURES[:10])
     several = replace(with_result(domain=domain), others=((2, "GTV\\2"), (3, "node")))
     first, second, *rest = sentences.warnings(several)
-    assert all(name in first for name in ALL_FEATURES[:10])
+    assert first.startswith("10 of 15 measurements lie outside the range seen in training")
+    assert all(plain_name(name) in first for name in ALL_FEATURES[:10])
     assert "GTV 2 (number 2), node (number 3)" in second
     assert tuple(rest) == CONTEXT.warnings
     inside = replace(CONTEXT.result.domain, outside=())
