@@ -20,6 +20,7 @@ from pydicom.valuerep import DA, DT, TM, DSfloat, validate_value
 from lungstage.appliance.dicom.charset import is_undecodable
 from lungstage.appliance.dicom.instance import OWN_MODEL_NAME
 from lungstage.appliance.report.context import Made, ReportContext, derive_uid, device_uid
+from lungstage.appliance.report.standard_modules import read_modules_singly
 
 MANUFACTURER = "lungstage"
 MODEL_NAME = OWN_MODEL_NAME  # by which the appliance knows its own output again
@@ -71,6 +72,7 @@ def source_headers(context: ReportContext) -> list[Dataset]:
     :func:`settle`. Text that is not in the character set that its file names is left out, too, as
     :func:`warnings_of_text` says.
     """
+    read_modules_singly()  # before highdicom builds the first of its objects
     first, *others = context.sources
     headers = [_header(first, (*_ALWAYS, *_WHERE_PRESENT, *_OF_EACH_SLICE))]
     headers += [_header(source, _OF_EACH_SLICE) for source in others]
