@@ -58,6 +58,7 @@ _ADDED_LAST = (
 )  # fmt: skip
 
 
+_ESCAPE = b"\x1b"
 _OFFSET = re.compile(r"[+-]\d\d[0-5]\d")
 _MOMENTS = {"DA": DA, "TM": TM, "DT": DT}
 
@@ -108,8 +109,8 @@ def _complete(header: Dataset) -> None:
 
 def warnings_of_text(source: Dataset) -> tuple[str, ...]:
     """Say which text of a source the report leaves out, as nobody knows what it says."""
-    copied = (*_ALWAYS, *_WHERE_PRESENT, *_ADDED_LAST)
-    names = [dictionary_description(keyword) for keyword in copied if is_undecodable(source, keyword)]
+    copied, source = (*_ALWAYS, *_WHERE_PRESENT, *_ADDED_LAST), _undecoded(source)
+    names = [dictionary_description(keyword) for keyword in copied if _is_unknown(source, keyword)]
     if not names:
         return ()
     return (f"Not in the character set that the images name, and so left out of the report: {', '.join(names)}.",)
@@ -135,16 +136,33 @@ def with_thickness(headers: list[Dataset]) -> list[Dataset]:
 
 def _header(source: Dataset, keywords: tuple[str, ...]) -> Dataset:
     header = Dataset()
+    source = _undecoded(source)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's would quote the patient's data
         for keyword in keywords:
-            element = None if is_undecodable(source, keyword) else _writable(source, keyword)
+            element = None if _is_unknown(source, keyword) else _writable(source, keyword)
             if element is not None:
                 header.add(element)
         header.SpecificCharacterSet = source.get("SpecificCharacterSet", "ISO_IR 6")
         header.decode()
     header.SpecificCharacterSet = CHARACTER_SET
     return header
+
+
+def _undecoded(source: Dataset) -> Dataset:
+    """Return a dataset to decode in the place of one with code extensions, whose text must be looked at again.
+
+    Once pydicom has decoded a name, the bytes that it keeps of it are without escape sequences.
+    """
+    return source if isinstance(source.get("SpecificCharacterSet", ""), str) else source[:]
+
+
+def _is_unknown(source: Dataset, keyword: str) -> bool:
+    """Whether nobody knows what a text says, or pydicom leaves escape sequences of its character set (ESC) in it."""
+    if is_undecodable(source, keyword):
+        return True
+    raw = source.get_item(keyword).value if keyword in source else None
+    return isinstance(raw, bytes) and _ESCAPE in raw and _ESCAPE.decode() in str(source[keyword].value)
 
 
 def _writable(source: Dataset, keyword: str) -> DataElement | None:
