@@ -22,7 +22,7 @@ from lungstage.appliance.dicom.linking import POSITION_ALONE, Link, link_of, lis
 from lungstage.appliance.dicom.names import are_missing, counted, named, the_region
 from lungstage.appliance.dicom.pixel_grid import run_through_centres
 from lungstage.appliance.dicom.placing import Item, Placed, listed_and_here, missing, place, whereabouts
-from lungstage.appliance.dicom.region import Outline, Region, SegmentFrame
+from lungstage.appliance.dicom.region import Outline, Region, SegmentFrame, named_on
 from lungstage.appliance.dicom.stack import Stack
 from lungstage.appliance.dicom.structure_set import prove_outlines
 
@@ -249,9 +249,17 @@ def _not_in_place_of_others(
         return kept
     if match_by_geometry:
         return case.images
-    raise missing(
+    none_there = (
         f"None of the {len(listed)} slices is there that the file of the region of interest lists; other slices of the "
         "series are."
+    )
+    if case.neighbours:
+        raise missing(none_there)
+    raise Held(
+        ReasonCode.SLICES_MISSING,
+        f"{none_there} Send those that are listed. Or, if an anonymiser or archive gave these other UIDs, and the "
+        "region sits on the tumour over them, run again with --match-by-geometry (daemon: match_by_geometry in the "
+        "settings).",
     )
 
 
@@ -269,7 +277,7 @@ def _prove_frame_of_reference(case: Case, region: Region, stack: Stack, strict: 
     if own in {image.frame_of_reference_uid for image in stack.images} or (not own and region.outlines):
         return ()
     here = {image.sop_instance_uid for image in case.images}
-    vouched = bool(region.frames) and all(frame.image[0] in here for frame in region.frames)
+    vouched = bool(region.frames) and all(named_on(frame)[0] in here for frame in region.frames)
     if not vouched or strict:
         raise Refused(
             ReasonCode.FRAME_OF_REFERENCE_MISMATCH,

@@ -30,7 +30,7 @@ class Link(Enum):
 def named_by(region: Region) -> frozenset[str]:
     """SOP Instance UIDs that a region's own contours or frames name."""
     items: tuple[Outline | SegmentFrame, ...] = (*region.outlines, *region.frames)
-    return frozenset(item.image[0] for item in items if item.image[0])
+    return frozenset(uid for item in items for uid, _ in item.images)
 
 
 def listed_of(case: Case, region: Region) -> frozenset[str]:

@@ -155,7 +155,7 @@ def test_no_name_takes_long() -> None:
 
 # --- through the choice ------------------------------------------------------------------------------------------
 
-DRAWN = (Outline(np.eye(3), "CLOSED_PLANAR", ("", 0)),)
+DRAWN = (Outline(np.eye(3), "CLOSED_PLANAR"),)
 
 
 def _regions(names: list[str], kind: str) -> list[Region]:

@@ -110,7 +110,7 @@ def test_any_plan_comes_through_to_the_bit(plan: pipeline.Plan) -> None:
 
 
 def test_what_two_places_share_is_written_once() -> None:
-    outline = Outline(np.arange(300_000.0).reshape(-1, 3), "CLOSED_PLANAR", ("", 0))
+    outline = Outline(np.arange(300_000.0).reshape(-1, 3), "CLOSED_PLANAR")
     form: Form[tuple[Outline, ...]] = Form(tuple[Outline, ...])
     written = form.encode((outline, outline))
     assert len(written) < 1.1 * outline.points.nbytes
@@ -350,8 +350,8 @@ def test_bytes_are_an_answer_or_none(data: st.DataObject) -> None:
 @settings(max_examples=300, deadline=None)
 @given(at=st.integers(0, 10**9), byte=st.integers(0, 255), cut=st.booleans())
 def test_a_spoilt_plan_is_one_or_none(at: int, byte: int, cut: bool) -> None:
-    frame = SegmentFrame(np.zeros(3), ("1.2", 0), np.eye(5, dtype=np.bool_))
-    outline = Outline(np.zeros((3, 3)), "CLOSED_PLANAR", ("1.2", 0))
+    frame = SegmentFrame(np.zeros(3), (("1.2", 0),), np.eye(5, dtype=np.bool_))
+    outline = Outline(np.zeros((3, 3)), "CLOSED_PLANAR", (("1.2", 0),))
     region = Region(ROI, 1, "GTV", (), "1.5", (outline,), (frame,))
     slices = ReferenceSlices((IMAGE,), (1.0, 1.0, 1.0), ((outline, frame),), False)
     form: Form[pipeline.Plan] = Form(pipeline.Plan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 
 import numpy as np
@@ -199,6 +200,26 @@ def contours_name_none(study: Study) -> None:
 def contours_and_lists_name_none(study: Study) -> None:
     contours_name_none(study)
     list_series(_of(study))
+
+
+def _named_beside(contour: Dataset, uid_of: Callable[[str], str]) -> None:
+    for image in list(contour.get("ContourImageSequence", ()))[:1]:
+        beside = deepcopy(image)
+        beside.ReferencedSOPInstanceUID = uid_of(image.ReferencedSOPInstanceUID)
+        contour.ContourImageSequence.append(beside)
+
+
+@changes("contours")
+def each_image_named_twice(study: Study) -> None:
+    for contour in _tumours(study):
+        _named_beside(contour, lambda own: own)
+
+
+@changes("contours")
+def contours_name_another_modality_too(study: Study) -> None:
+    """Whose images are not there."""
+    for contour in _tumours(study):
+        _named_beside(contour, lambda own: uid("another modality", own))
 
 
 @changes("contours")
