@@ -67,11 +67,12 @@ ROIS = st.builds(
     st.lists(st.tuples(WORDS, TUPLES), max_size=2).map(tuple), TUPLES, WORDS,
 )  # fmt: skip
 REFERENCES = st.tuples(WORDS, st.integers())
+NAMED = st.lists(REFERENCES, max_size=2).map(tuple)
 OUTLINES = st.builds(
-    Outline, hnp.arrays(np.float64, st.tuples(st.integers(0, 5), st.just(3)), elements=FLOATS), WORDS, REFERENCES
+    Outline, hnp.arrays(np.float64, st.tuples(st.integers(0, 5), st.just(3)), elements=FLOATS), WORDS, NAMED
 )
 FRAMES = st.builds(
-    SegmentFrame, hnp.arrays(np.float64, 3, elements=FLOATS), REFERENCES,
+    SegmentFrame, hnp.arrays(np.float64, 3, elements=FLOATS), NAMED,
     hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, min_side=0))
     | hnp.arrays(np.bool_, (5, 3)).map(np.transpose),
 )  # fmt: skip
