@@ -72,6 +72,7 @@ def test_the_report_comes_soon_after_the_last_needed_file(house: House) -> None:
     assert house.wake.now - arrived <= 0.5
 
 
+@pytest.mark.slow
 def test_files_one_by_one_cost_one_reading_each_and_few_examinations(house: House) -> None:
     put_roi(house.inbox, "1.5.99", "1.5", range(200))
     for n in range(200):

@@ -69,6 +69,7 @@ def test_a_habit_is_read_as_the_clean_file(habit: habits.Habit, kind: str, tmp_p
     assert _said(content, tmp_path / "file") == _said(clean(kind), tmp_path / "clean")
 
 
+@pytest.mark.slow
 @given(
     kind=st.sampled_from(KINDS), chosen=st.lists(st.sampled_from(habits.HABITS), min_size=2, max_size=3, unique=True)
 )

@@ -29,7 +29,8 @@ from lungstage.appliance.staging.one_shot import scan
 from lungstage.appliance.state.audit import Audit
 from lungstage.appliance.state.chain import entries
 from lungstage.export.bundle import pack
-from tests.export.conftest import AGE, HISTOLOGY, SEX, make_run, without_limits
+from tests.export.conftest import make_run, without_limits
+from tests.support.covariates import AGE, HISTOLOGY, SEX
 from tests.support.enhanced import enhanced_rtstruct_study
 from tests.support.studies import Study, rtstruct_study, seg_study
 from tests.system.test_run import running
