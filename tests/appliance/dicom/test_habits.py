@@ -56,7 +56,7 @@ def _said(content: bytes, path: Path) -> tuple[tuple[Header, ...], list[bytes]]:
             for region in load_regions(roi):
                 assert not region.fault
                 values += [repr((region.name, region.number, region.orientation, region.pixel_spacing)).encode()]
-                values += [outline.points.tobytes() + repr(outline.image).encode() for outline in region.outlines]
+                values += [outline.points.tobytes() + repr(outline.images).encode() for outline in region.outlines]
                 values += [np.packbits(frame.pixels).tobytes() + frame.position.tobytes() for frame in region.frames]
     return tuple(replace(header, path=Path("file")) for header in headers), values
 
