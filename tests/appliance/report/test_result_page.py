@@ -311,19 +311,20 @@ class TestBytes:
         assert (page[0:20] < 40).mean() > 0.8, "the notice stands white on black"
 
 
-class TestObjects:
-    @pytest.fixture(scope="class")
-    def written(self, tmp_path_factory: pytest.TempPathFactory) -> tuple[PageContext, dict[str, pydicom.Dataset], Path]:
-        folder = tmp_path_factory.mktemp("page")
-        sources = generated_sources()
-        sources[0].save_as(folder / "ct.dcm", enforce_file_format=True)
-        context = page_context(sources, predecessor=Predecessor("1.2.3", "1.2.3.8", "1.2.3.8.1"))
-        documents = page_documents(context, DocumentOptions(FORMATS))
-        outbox.deliver(documents, folder)
-        assert [one.kind for one in documents] == ["pdf", "sc", "sc", "html"]
-        read = {f"{one.kind}{k}": pydicom.dcmread(io.BytesIO(one.content)) for k, one in enumerate(documents[:3])}
-        return context, read, folder
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[PageContext, dict[str, pydicom.Dataset], Path]:
+    folder = tmp_path_factory.mktemp("page")
+    sources = generated_sources()
+    sources[0].save_as(folder / "ct.dcm", enforce_file_format=True)
+    context = page_context(sources, predecessor=Predecessor("1.2.3", "1.2.3.8", "1.2.3.8.1"))
+    documents = page_documents(context, DocumentOptions(FORMATS))
+    outbox.deliver(documents, folder)
+    assert [one.kind for one in documents] == ["pdf", "sc", "sc", "html"]
+    read = {f"{one.kind}{k}": pydicom.dcmread(io.BytesIO(one.content)) for k, one in enumerate(documents[:3])}
+    return context, read, folder
 
+
+class TestObjects:
     def test_they_stand_in_the_patient_s_study_each_kind_in_a_series_of_its_own(self, written: Any) -> None:
         context, read, _ = written
         for dataset in read.values():
