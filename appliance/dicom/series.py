@@ -93,6 +93,10 @@ def _stored_pixels(image: ImageHeader, dataset: Dataset) -> npt.NDArray[np.integ
         raise _PixelsError(f"cannot be decoded. {UNCOMPRESSED}") from error
     if pixels.shape != (image.rows, image.columns) or not np.issubdtype(pixels.dtype, np.integer):
         raise _PixelsError("are not a grey image. Send the CT series itself, and no secondary captures.")
+    stored, is_signed = int(dataset.BitsStored), int(dataset.PixelRepresentation) == 1
+    low, high = (-(1 << stored - 1), (1 << stored - 1) - 1) if is_signed else (0, (1 << stored) - 1)
+    if pixels.min() < low or pixels.max() > high:  # a codestream has a precision of its own
+        raise _PixelsError(f"were compressed with more bits than Bits Stored (0028,0101) says. {UNCOMPRESSED}")
     del dataset.PixelData
     return pixels
 

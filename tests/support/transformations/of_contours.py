@@ -299,7 +299,7 @@ def a_second_tumour_of_the_same_name(study: Study) -> None:
     moved = deepcopy(_tumours(study))
     for contour in moved:
         _draw(contour, _points(contour) + np.array([6, 0, 0]))
-    _another(study, "gtv-1", moved, "GTV")
+    _another(study, _of(study).StructureSetROISequence[0].ROIName.lower(), moved, "GTV")
     study.nothing_is_right()
 
 
