@@ -464,7 +464,8 @@ def _among(value: float, numbers: Sequence[float]) -> bool:
 
 def run(seed: str, numbers: Sequence[int], keep: Path, limits: Limits, *, loud: bool = False) -> Tally:
     """Send inputs; those that show a claim to be wrong are kept below `keep`."""
-    resource.setrlimit(resource.RLIMIT_DATA, (_PARENT_BYTES, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+    former = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (_PARENT_BYTES, former[1]))
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         fuzzer = Fuzzer(Path(folder), limits)
         try:
@@ -481,6 +482,7 @@ def run(seed: str, numbers: Sequence[int], keep: Path, limits: Limits, *, loud: 
             return fuzzer.tally
         finally:
             fuzzer.end()
+            resource.setrlimit(resource.RLIMIT_DATA, former)
 
 
 def _keep(one: Input, seed: str, verdict: str, keep: Path) -> None:
