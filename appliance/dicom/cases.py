@@ -56,6 +56,11 @@ class Case:
         """Everything that it holds, the ROI objects first."""
         return (*self.rois, *self.images)
 
+    @property
+    def instances(self) -> frozenset[str]:
+        """SOP Instance UIDs of the images."""
+        return frozenset(image.sop_instance_uid for image in self.images)
+
 
 def _distinct(headers: Iterable[HeaderT]) -> tuple[HeaderT, ...]:
     """Drop copies that are equal in content; keep, of each, the one with the first path."""

@@ -18,7 +18,7 @@ from lungstage.appliance.dicom.files import with_pixel_digest
 from lungstage.appliance.dicom.geometry import POSITION_TOLERANCE, even_step, prove_regular, slack
 from lungstage.appliance.dicom.header import ImageHeader
 from lungstage.appliance.dicom.instance import as_uid
-from lungstage.appliance.dicom.linking import POSITION_ALONE, Link, link_of, listed_of, named_by
+from lungstage.appliance.dicom.linking import POSITION_ALONE, RUN_BY_POSITION, Link, link_of, listed_of, named_by
 from lungstage.appliance.dicom.names import are_missing, counted, named, the_region
 from lungstage.appliance.dicom.pixel_grid import run_through_centres
 from lungstage.appliance.dicom.placing import Item, Placed, listed_and_here, missing, place, whereabouts
@@ -89,7 +89,7 @@ def _proven_step(case: Case, region: Region, stack: Stack, occupied: list[int]) 
         step = even_step(depths, places, [stack.images[k] for k in around])
     thickness = [stack.images[k].slice_thickness or 0.0 for k in occupied]
     listed = listed_of(case, region)
-    if min(thickness) <= 0 and listed and not listed <= {image.sop_instance_uid for image in case.images}:
+    if min(thickness) <= 0 and listed and not listed <= case.instances:
         raise missing(
             "The slices do not say how thick they are (Slice Thickness, 0018,0050), so only the whole series can show "
             "that none is missing, and some are that the region's file lists."
@@ -241,7 +241,7 @@ def _not_in_place_of_others(
     Held
         ``slices_missing``: no other is there.
     """
-    here = {image.sop_instance_uid for image in case.images}
+    here = case.instances
     if listed <= here:
         return case.images
     kept = tuple(image for image in case.images if image.sop_instance_uid in listed | named)
@@ -258,8 +258,7 @@ def _not_in_place_of_others(
     raise Held(
         ReasonCode.SLICES_MISSING,
         f"{none_there} Send those that are listed. Or, if an anonymiser or archive gave these other UIDs, and the "
-        "region sits on the tumour over them, run again with --match-by-geometry (daemon: match_by_geometry in the "
-        "settings).",
+        f"region sits on the tumour over them, {RUN_BY_POSITION}.",
     )
 
 
@@ -276,7 +275,7 @@ def _prove_frame_of_reference(case: Case, region: Region, stack: Stack, strict: 
     own = region.frame_of_reference_uid
     if own in {image.frame_of_reference_uid for image in stack.images} or (not own and region.outlines):
         return ()
-    here = {image.sop_instance_uid for image in case.images}
+    here = case.instances
     vouched = bool(region.frames) and all(named_on(frame)[0] in here for frame in region.frames)
     if not vouched or strict:
         raise Refused(
@@ -399,7 +398,7 @@ def reference_slices(
         )
     ending = ""
     if clipped:
-        here = {image.sop_instance_uid for image in case.images}
+        here = case.instances
         left_out = frozenset(meant) - frozenset(kept)
         ending = _why_clipped(stack, occupied, margin * step, left_out, len(listed - here))
     return ReferenceSlices(images, spacing, content, ending, warnings)

@@ -60,7 +60,7 @@ def listed_and_here(case: Case, region: Region) -> bool:
     A list of nothing but the images that the contours name does not show that.
     """
     listed = listed_of(case, region)
-    here = {image.sop_instance_uid for image in case.images}
+    here = case.instances
     return listed <= here and not listed <= set(region.source.image_references)
 
 
