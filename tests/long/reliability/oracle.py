@@ -566,13 +566,16 @@ def _of_one_acquisition(slices: Sequence[Slice], named: set[str], listed: set[st
 
 
 def _listed(dataset: Dataset, slices: Sequence[Slice]) -> set[str]:
-    """Instances that a region's file lists of the series; also what is no UID: it names something else."""
+    """Instances that a region's file lists of the series; also what is no UID: it names something else.
+
+    An item without a UID names nothing.
+    """
     here = {one.uid.partition(" ")[0] for one in slices}
     found: set[str] = set()
     for item in _lists(dataset):
         instances = {image.text(0x00081155) for image in (*item.items(0x30060016), *item.items(0x0008114A))}
         if item.text(0x0020000E) == slices[0].series or instances & here:
-            found |= instances
+            found |= instances - {""}
     return found
 
 
