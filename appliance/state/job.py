@@ -9,6 +9,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
+from lungstage.appliance.contract.case import RegionChoice
 from lungstage.appliance.contract.errors import Reason, ReasonCode
 
 
@@ -97,6 +98,8 @@ class Job:
         Date of the study as YYYY-MM-DD, as far as its files say it.
     patient_key
         Keyed hash of the Patient ID (:mod:`dicom.identity`), as far as the files bear one.
+    choice
+        The region that a person chose for the case.
     """
 
     id: int
@@ -122,6 +125,7 @@ class Job:
     canary: bool
     study_date: str | None = None
     patient_key: str | None = None
+    choice: RegionChoice | None = None
 
     @property
     def superseded(self) -> bool:

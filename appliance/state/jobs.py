@@ -9,6 +9,7 @@ from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from lungstage.appliance.contract.case import RegionChoice
 from lungstage.appliance.contract.errors import Reason, ReasonCode
 from lungstage.appliance.state.database import DatabaseReader
 from lungstage.appliance.state.job import IN_HAND_STATES, OPEN_STATES, WAITING_STATES, Job, JobState
@@ -178,11 +179,21 @@ def job_of(row: sqlite3.Row) -> Job:
         "waiting_since": _moment(since),
         "outcome": None if outcome is None else json.loads(outcome),
         "canary": bool(row["canary"]),
+        "choice": _choice(row),
     }
     if not isinstance(read["outcome"], dict | None):
         raise TypeError("an outcome is an object of JSON")
     plain: dict[str, Any] = {name: _plain(name, row[name]) for name in _FIELDS - read.keys()}
     return Job(**plain, **read)
+
+
+def _choice(row: sqlite3.Row) -> RegionChoice | None:
+    roi, number = row["region_roi"], row["region_number"]
+    if roi is None:
+        return None
+    if not isinstance(roi, str) or not isinstance(number, int):
+        raise TypeError("a choice is a UID and a number")
+    return RegionChoice(roi, number)
 
 
 def _plain(name: str, value: object) -> object:

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field
 from typing_extensions import TypedDict
 
 from lungstage.appliance.config import logs
-from lungstage.appliance.contract.case import Predecessor
+from lungstage.appliance.contract.case import Predecessor, RegionChoice
 from lungstage.appliance.contract.documents import DocumentOptions
 from lungstage.appliance.contract.errors import DefectError, Held, ReasonCode, Refused, Unavailable
 from lungstage.appliance.contract.plain import Content, FilePath, Form
@@ -296,6 +296,7 @@ class Prepare(Request[SealedPlan]):
     match_by_geometry: bool
     waited: bool | None = None
     strict_frame_of_reference: bool = False
+    choice: RegionChoice | None = None
 
     _answers = Form(SealedPlan)
 

@@ -107,6 +107,7 @@ class Worker:
             roi_name=request.roi_name,
             match_by_geometry=request.match_by_geometry,
             strict_frame_of_reference=request.strict_frame_of_reference,
+            choice=request.choice,
         )
         return seal(plan)
 
