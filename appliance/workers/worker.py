@@ -16,21 +16,25 @@ from lungstage.appliance.contract.plain import Form
 from lungstage.appliance.dicom.cases import assemble
 from lungstage.appliance.dicom.files import read_headers
 from lungstage.appliance.model.bundle import Bundle, open_bundle, prove
-from lungstage.appliance.staging import phantom, pipeline, refusal
+from lungstage.appliance.staging import phantom, pipeline, refusal, viewing
 from lungstage.appliance.staging.covariates import Site
 from lungstage.appliance.workers import frames
 from lungstage.appliance.workers.confinement import Confinement
 from lungstage.appliance.workers.messages import (
     Answer,
     AnyRequest,
+    Draw,
     Explain,
+    Look,
     Outcome,
     Prepare,
     ReadHeaders,
+    ReadPatients,
     Request,
     SealedPlan,
     Setting,
     Stage,
+    ViewerSetting,
     WritePhantom,
     read_request,
 )
@@ -93,6 +97,16 @@ class Worker:
             case Explain():
                 reason = Reason(request.code, request.message)
                 return refusal.explain(request.case, reason, self.bundle, request.created, self.documents)
+            case ViewerSetting():
+                return self._confinement
+            case ReadPatients():
+                return viewing.read_patients(request.paths)
+            case Look():
+                return viewing.look(request.headers, request.key)
+            case Draw():
+                return viewing.draw(
+                    request.headers, request.key, request.plane, request.index, request.window, request.region
+                )
             case WritePhantom():
                 (header,) = read_headers(phantom.write_study(request.folder, request.study)[0])
                 return header.study_instance_uid

@@ -1,0 +1,133 @@
+"""What is shown of a study: the slices that are there, in the patient's directions, and regions where they lie."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from lungstage.appliance.contract.case import RegionChoice
+from lungstage.appliance.contract.errors import Refused
+from lungstage.appliance.dicom.header import Header, RoiHeader
+from lungstage.appliance.staging import viewing
+from lungstage.appliance.staging.one_shot import scan
+from tests.support.studies import Study, rtstruct_study, seg_study
+
+Written = Callable[[Study], tuple[tuple[Header, ...], str]]
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Written:
+    def write(study: Study) -> tuple[tuple[Header, ...], str]:
+        headers = scan([study.write(tmp_path / "study")]).headers
+        return headers, next(h.series_instance_uid for h in headers if not isinstance(h, RoiHeader))
+
+    return write
+
+
+def roi_of(headers: tuple[Header, ...]) -> str:
+    return next(header.sop_instance_uid for header in headers if isinstance(header, RoiHeader))
+
+
+def pixels(picture: viewing.Picture) -> npt.NDArray[np.uint8]:
+    return np.asarray(Image.open(io.BytesIO(picture.png)).convert("RGB"))
+
+
+def outlined(picture: viewing.Picture) -> npt.NDArray[np.bool_]:
+    red, green, blue = np.moveaxis(pixels(picture).astype(int), -1, 0)
+    found: npt.NDArray[np.bool_] = (red > 200) & (green > 150) & (blue < 60)
+    return found
+
+
+def test_a_whole_study(written: Written) -> None:
+    headers, key = written(rtstruct_study(names=("GTV-1", "Lung")))
+    scene = viewing.look(headers, key)
+    assert scene.counts == (12, 40, 48)
+    assert (scene.missing, scene.faults) == (0, ())
+    assert [(one.number, one.name, one.is_drawn) for one in scene.regions] == [(1, "GTV-1", True), (2, "Lung", True)]
+
+
+@pytest.mark.parametrize("study", [rtstruct_study, seg_study])
+def test_the_outline_lies_around_what_was_drawn(written: Written, study: Callable[[], Study]) -> None:
+    headers, key = written(study())
+    region = RegionChoice(roi_of(headers), 1)
+    picture = viewing.draw(headers, key, "axial", None, "soft_tissue", region)
+    rows, columns = np.nonzero(outlined(picture))
+    height, width = pixels(picture).shape[:2]
+    # Rows 13 to 27 of 40 and columns 15 to 30 of 48 are inside.
+    assert np.allclose([rows.min() / height, rows.max() / height], [13 / 40, 28 / 40], atol=0.02)
+    assert np.allclose([columns.min() / width, columns.max() / width], [15 / 48, 31 / 48], atol=0.02)
+    assert 12 - 1 - 8 <= picture.index <= 12 - 1 - 3  # counted from the head
+    sagittal = viewing.draw(headers, key, "sagittal", None, "lung", region)
+    rows, _ = np.nonzero(outlined(sagittal))
+    height = pixels(sagittal).shape[0]
+    assert np.allclose([rows.min() / height, rows.max() / height], [3 / 12, 9 / 12], atol=0.02)
+
+
+def test_missing_slices_leave_a_gap_of_their_own_size(written: Written) -> None:
+    study = rtstruct_study()
+    del study.slices[4:6]
+    headers, key = written(study)
+    scene = viewing.look(headers, key)
+    assert scene.counts == (12, 40, 48)
+    assert scene.missing == 2
+    empty = [
+        bool((pixels(viewing.draw(headers, key, "axial", k, "lung", None))[20:-20, 40:-40] == 226).all())
+        for k in range(12)
+    ]
+    assert [k for k, is_empty in enumerate(empty) if is_empty] == [12 - 1 - 5, 12 - 1 - 4]
+
+
+def test_windows_differ_and_a_plane_that_is_not_there_is_said(written: Written) -> None:
+    headers, key = written(rtstruct_study())
+    drawn = {name: viewing.draw(headers, key, "coronal", 20, name, None).png for name in viewing.WINDOWS}
+    assert len(set(drawn.values())) == 3
+    for index in (-1, 40):
+        with pytest.raises(Refused):
+            viewing.draw(headers, key, "coronal", index, "lung", None)
+    with pytest.raises(Refused):
+        viewing.draw(headers, key, "axial", None, "lung", RegionChoice("1.2.3", 1))
+
+
+def test_files_that_are_gone_are_said_to_be(written: Written) -> None:
+    headers, key = written(rtstruct_study())
+    for header in headers:
+        header.path.unlink()
+    scene = viewing.look(headers, key)
+    assert scene.counts == (0, 0, 0)
+    assert len(scene.faults) == 2
+    (patient,) = viewing.read_patients([headers[0].path])
+    assert patient == viewing.Patient(fault="The file is no longer there.")
+
+
+@pytest.mark.parametrize(
+    ("charset", "name", "expected"),
+    [
+        ("ISO_IR 100", "Müller^Jürgen", "Müller, Jürgen"),
+        ("ISO_IR 144", "Люкceмбypг^Pоза", "Люкceмбypг, Pоза"),
+        ("ISO_IR 192", "Wang^XiaoDong=王^小东", "Wang, XiaoDong · 王, 小东"),
+        ("ISO_IR 127", "قباني^لنزار", "قباني, لنزار"),
+        ("ISO_IR 192", "DOE^\u202eENAJ^\u0000X", "DOE, ENAJ X"),
+        ("ISO_IR 192", "<script>alert(1)</script>^J", "<script>alert(1)</script>, J"),
+        ("ISO_IR 6", "", ""),
+    ],
+)
+def test_a_patient_is_named_as_people_write(written: Written, charset: str, name: str, expected: str) -> None:
+    study = rtstruct_study()
+    for dataset in (*study.slices, *study.rois):
+        dataset.SpecificCharacterSet, dataset.PatientName, dataset.PatientBirthDate = charset, name, "19570317"
+    headers, _ = written(study)
+    (patient,) = viewing.read_patients([headers[-1].path])
+    assert (patient.name, patient.born, patient.fault) == (expected, "1957-03-17", "")
+
+
+def test_bytes_that_are_no_dicom_name_nobody(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"hello" * 500)
+    (patient,) = viewing.read_patients([tmp_path / "x"])
+    assert patient.fault
+    assert not patient.name
