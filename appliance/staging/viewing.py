@@ -103,6 +103,8 @@ class Scene:
     ----------
     counts
         How many planes there are, axial, coronal and sagittal; zeros where there is nothing to be seen.
+    keys
+        Of each kind the plane in which the region covers most; without one, the middle.
     missing
         How many axial planes between the first and the last have no slice.
     regions
@@ -112,6 +114,7 @@ class Scene:
     """
 
     counts: tuple[_Count, _Count, _Count]
+    keys: tuple[_Count, _Count, _Count]
     missing: _Count
     regions: tuple[Offered, ...]
     faults: tuple[Annotated[str, Field(max_length=4096)], ...]
@@ -161,7 +164,7 @@ def _line(text: str) -> str:
     return line if len(line) <= _LONGEST_NAME else f"{line[: _LONGEST_NAME - 1]}…"
 
 
-def look(headers: tuple[Header, ...], key: str) -> Scene:
+def look(headers: tuple[Header, ...], key: str, region: RegionChoice | None) -> Scene:
     """Say what there is to be seen of a case.
 
     Parameters
@@ -170,6 +173,8 @@ def look(headers: tuple[Header, ...], key: str) -> Scene:
         Of everything that may belong to it.
     key
         Of the case.
+    region
+        The one that is shown.
     """
     faults: list[str] = []
     case = _case(headers, key)
@@ -184,16 +189,19 @@ def look(headers: tuple[Header, ...], key: str) -> Scene:
         else:
             uid = roi.sop_instance_uid
             offered += [Offered(uid, r.number, _line(r.name), roi.kind, r.is_drawn) for r in regions]
-    counts, missing = (0, 0, 0), 0
+    counts = keys = (0, 0, 0)
+    missing = 0
     if case.images:
         try:
             stack = _stack(case.images)
             counts, missing = stack.counts, len(stack.places) - len(set(stack.rows))
+            mask = None if region is None else _mask(case, region)
+            keys = (_key(stack, mask, 0), _key(stack, mask, 1), _key(stack, mask, 2))
         except Refused as refused:
             faults.append(refused.reason.message)
         except (OSError, Unavailable):
             faults.append("Slices are no longer there, or were changed.")
-    return Scene(counts, missing, tuple(offered), tuple(dict.fromkeys(faults)))
+    return Scene(counts, keys, missing, tuple(offered), tuple(dict.fromkeys(faults)))
 
 
 def draw(
@@ -223,8 +231,7 @@ def draw(
     axis = PLANES.index(plane)
     mask = None if region is None else _mask(case, region)
     if index is None:
-        covered = None if mask is None else np.count_nonzero(mask, axis=tuple(k for k in range(3) if k != axis))
-        index = stack.counts[axis] // 2 if covered is None or not covered.any() else int(covered.argmax())
+        index = _key(stack, mask, axis)
     if not 0 <= index < stack.counts[axis]:
         raise Refused(ReasonCode.NO_DICOM, f"There is no {plane} plane {index}.")
     down, across = (step for k, step in enumerate(stack.steps) if k != axis)
@@ -244,6 +251,12 @@ def draw(
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", compress_level=3)
     return Picture(buffer.getvalue(), index)
+
+
+def _key(stack: _Drawn, mask: Mask | None, axis: int) -> int:
+    if mask is None:
+        return stack.counts[axis] // 2
+    return int(np.count_nonzero(mask, axis=tuple(k for k in range(3) if k != axis)).argmax())
 
 
 def _outline(pen: ImageDraw.ImageDraw, mask: Mask, scale: tuple[float, float]) -> None:

@@ -143,6 +143,9 @@ class DatabaseReader:
         When the file is not what was written. So do all methods.
     """
 
+    is_copy = False
+    """Whether what is looked at is a copy, which does not change with the file."""
+
     def __init__(self, path: Path) -> None:
         self._path = path
         with in_own_words(path):
@@ -154,6 +157,7 @@ class DatabaseReader:
                 self.close()
                 self._connect(copy)
                 self._migrate()
+                self.is_copy = True
 
     def _connect(self, connection: sqlite3.Connection) -> None:
         self._connection = connection

@@ -76,6 +76,14 @@ class FileRecords:
         sql = f"SELECT path FROM files WHERE {_STUDY} = ? ORDER BY path"  # noqa: S608
         return tuple(self._db.read(_path, sql, (study_instance_uid,)))
 
+    def regions_naming(self, series_instance_uid: str) -> tuple[str, ...]:
+        """Return the paths of the ROI objects, of whichever study they say they are, that name a series.
+
+        It looks through all of them, so it is for whoever finds none in the series' own study.
+        """
+        sql = "SELECT path FROM files WHERE header LIKE ? AND instr(header, ?) ORDER BY path"
+        return tuple(self._db.read(_path, sql, ('[{"type": "RoiHeader"%', f'"{series_instance_uid}"')))
+
 
 class FileTable(FileRecords):
     """Records of files by path, size and time of modification. Holds whole headers: keep the state folder private.

@@ -63,6 +63,7 @@ class Jobs:
         study: str | None = None,
         patient_key: str | None = None,
         since: datetime | None = None,
+        before: int | None = None,
         limit: int | None = None,
     ) -> tuple[Job, ...]:
         """Return jobs but the daemon's own canaries, oldest first.
@@ -77,6 +78,8 @@ class Jobs:
             Only those of the patient with this keyed hash (:attr:`state.job.Job.patient_key`).
         since
             Only those that have changed since then; with its time zone.
+        before
+            Only those with a lower number.
         limit
             The newest so many of these.
         """
@@ -93,6 +96,9 @@ class Jobs:
         if since is not None:
             where.append("updated_at >= ?")
             values.append(since.astimezone(UTC).isoformat())
+        if before is not None:
+            where.append("id < ?")
+            values.append(before)
         return self._all(f"{' AND '.join(where)} ORDER BY id DESC LIMIT ?", *values, -1 if limit is None else limit)[
             ::-1
         ]
@@ -123,6 +129,11 @@ class Jobs:
         """Return the jobs that have waited for longer than `age` without being told of."""
         before = (self._now() - age).isoformat()
         return self._all(f"{_MAY_ARRIVE} AND alerted_at IS NULL AND {WAITS_SINCE} < ? ORDER BY id", before)
+
+    def waiting_longer_than(self, age: timedelta) -> tuple[Job, ...]:
+        """Return the jobs that have waited for longer than `age`, whether or not that was told of."""
+        before = (self._now() - age).isoformat()
+        return self._all(f"{_MAY_ARRIVE} AND {WAITS_SINCE} < ? ORDER BY id", before)
 
     def overdue(self) -> int:
         """Count the jobs that have been in hand for longer than their lease."""

@@ -366,6 +366,7 @@ class Look(Request[Scene]):
 
     headers: _Headers
     key: str
+    region: RegionChoice | None
 
     _answers = Form(Scene)
 

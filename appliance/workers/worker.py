@@ -102,7 +102,7 @@ class Worker:
             case ReadPatients():
                 return viewing.read_patients(request.paths)
             case Look():
-                return viewing.look(request.headers, request.key)
+                return viewing.look(request.headers, request.key, request.region)
             case Draw():
                 return viewing.draw(
                     request.headers, request.key, request.plane, request.index, request.window, request.region

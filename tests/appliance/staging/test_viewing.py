@@ -46,7 +46,7 @@ def outlined(picture: viewing.Picture) -> npt.NDArray[np.bool_]:
 
 def test_a_whole_study(written: Written) -> None:
     headers, key = written(rtstruct_study(names=("GTV-1", "Lung")))
-    scene = viewing.look(headers, key)
+    scene = viewing.look(headers, key, None)
     assert scene.counts == (12, 40, 48)
     assert (scene.missing, scene.faults) == (0, ())
     assert [(one.number, one.name, one.is_drawn) for one in scene.regions] == [(1, "GTV-1", True), (2, "Lung", True)]
@@ -73,7 +73,7 @@ def test_missing_slices_leave_a_gap_of_their_own_size(written: Written) -> None:
     study = rtstruct_study()
     del study.slices[4:6]
     headers, key = written(study)
-    scene = viewing.look(headers, key)
+    scene = viewing.look(headers, key, None)
     assert scene.counts == (12, 40, 48)
     assert scene.missing == 2
     empty = [
@@ -98,7 +98,7 @@ def test_files_that_are_gone_are_said_to_be(written: Written) -> None:
     headers, key = written(rtstruct_study())
     for header in headers:
         header.path.unlink()
-    scene = viewing.look(headers, key)
+    scene = viewing.look(headers, key, None)
     assert scene.counts == (0, 0, 0)
     assert len(scene.faults) == 2
     (patient,) = viewing.read_patients([headers[0].path])

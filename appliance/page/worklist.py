@@ -1,0 +1,153 @@
+"""The worklist: every study that came, what happened, and what it waits for."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlencode
+
+from starlette.responses import Response
+
+from lungstage.appliance.page.context import Visit, page
+from lungstage.appliance.page.records import Ledger, first_file
+from lungstage.appliance.page.words import answer_of, caveats_of
+from lungstage.appliance.staging.viewing import Patient
+from lungstage.appliance.state.job import Job, JobState
+from lungstage.appliance.state.jobs import utc_now
+
+ROWS: Final = 50
+"""Jobs on one page."""
+
+GROUPS: Final[Mapping[str, tuple[JobState, ...]]] = {
+    "waiting": (JobState.WAITING, JobState.HELD),
+    "working": (JobState.READY, JobState.CLAIMED, JobState.REPORT_READY),
+    "delivered": (JobState.DELIVERED,),
+    "refused": (JobState.REFUSED,),
+}
+"""What the filter calls the states of a job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What somebody wants to see; a part that is not understood is left out.
+
+    Attributes
+    ----------
+    group
+        A key of :data:`GROUPS`; empty for all.
+    since
+        The first day, by the site's clock.
+    patient
+        A whole Patient ID.
+    before
+        Number of the job that the page begins below.
+    """
+
+    group: str = ""
+    since: str = ""
+    patient: str = ""
+    before: int | None = None
+
+    @classmethod
+    def of(cls, query: Mapping[str, str]) -> Filter:
+        """Read what the address says."""
+        group, since, before = query.get("state", ""), query.get("since", ""), query.get("before", "")
+        return cls(
+            group if group in GROUPS else "",
+            since if _day(since) else "",
+            query.get("patient", "").strip()[:64],
+            int(before) if before.isascii() and before.isdigit() and len(before) < 19 else None,
+        )
+
+    def address(self, before: int | None = None) -> str:
+        """Say it in an address again, or that of the next page."""
+        parts = {"state": self.group, "since": self.since, "patient": self.patient, "before": before}
+        return urlencode({name: value for name, value in parts.items() if value})
+
+
+def _day(text: str) -> date | None:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One job on the worklist."""
+
+    job: Job
+    patient: Patient
+    is_late: bool
+    answer: str
+    caveats: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    version: tuple[int, ...]
+    jobs: tuple[Job, ...]
+    counts: Mapping[JobState, int]
+    files: tuple[Path | None, ...]
+
+
+@page()
+async def show(visit: Visit) -> Response:
+    """Show the worklist."""
+    return await _answer(visit, "worklist.html")
+
+
+@page(fragment=True)
+async def rows(visit: Visit) -> Response:
+    """Give its rows alone, where they are not what the browser has."""
+    return await _answer(visit, "rows.html")
+
+
+async def _answer(visit: Visit, template: str) -> Response:
+    wanted = Filter.of(visit.request.query_params)
+    records, now = visit.context.records, utc_now()
+    key = records.key_of(wanted.patient) if wanted.patient else None
+    since = _day(wanted.since)
+    moment = None if since is None else datetime.combine(since, time()).astimezone()
+    known = visit.request.headers.get("if-none-match", "")
+
+    def mark(ledger: Ledger) -> str:
+        # What it says depends on the minute, because a wait becomes too long without anything happening.
+        said = repr((ledger.version, wanted, visit.language, int(now.timestamp()) // 60, visit.session.csrf))
+        return f'"{hashlib.sha256(said.encode()).hexdigest()[:32]}"'
+
+    def find(ledger: Ledger) -> tuple[str, _Found | None]:
+        if known and known == mark(ledger):
+            return known, None
+        states = GROUPS.get(wanted.group, ())
+        jobs = ledger.jobs.find(states=states, patient_key=key, since=moment, limit=ROWS + 1, before=wanted.before)[
+            ::-1
+        ]
+        files = tuple(first_file(ledger, job) for job in jobs[:ROWS])
+        return mark(ledger), _Found(ledger.version, jobs, ledger.jobs.counts(), files)
+
+    etag, found = await records.ask(find)
+    if found is None:
+        return Response(status_code=304, headers={"etag": etag})
+    jobs = found.jobs[:ROWS]
+    patients = await visit.context.viewer.patients(found.files)
+    await visit.context.log.shown("patients_listed", visit.session, visit.client, (job.id for job in jobs))
+    listed = [
+        Row(
+            job, patient, job.waits_longer_than(visit.context.alert_age, now), answer_of(job, visit.say),
+            len(caveats_of(job, visit.language)) if job.outcome else 0,
+        )
+        for job, patient in zip(jobs, patients, strict=True)
+    ]  # fmt: skip
+    counts = {name: sum(found.counts.get(state, 0) for state in states) for name, states in GROUPS.items()}
+    response = visit.render(
+        template, rows=listed, wanted=wanted, counts=counts, groups=list(GROUPS),
+        next_page=wanted.address(jobs[-1].id) if len(found.jobs) > ROWS else "", address=wanted.address(wanted.before),
+        longest=timedelta(seconds=visit.context.alert_age.total_seconds()),
+    )  # fmt: skip
+    response.headers["etag"] = etag
+    return response
