@@ -15,7 +15,6 @@ from pathlib import Path
 
 from lungstage.appliance.config.logs import logger
 from lungstage.appliance.config.settings import Settings
-from lungstage.appliance.contract.errors import ReasonCode
 from lungstage.appliance.contract.source import Source
 from lungstage.appliance.state import requests
 from lungstage.appliance.state.job import Job
@@ -25,8 +24,6 @@ from lungstage.appliance.state.requests import Request
 _EVERY_SECONDS = 1.0  # where no event can tell
 
 _IN_MOVED_TO = 0x80  # inotify(7): a request appears by being renamed
-
-_LEFT_OPEN = frozenset({ReasonCode.ROI_AMBIGUOUS, ReasonCode.ROI_NOT_FOUND})
 
 _UNREADABLE = "This is no request, or one of another release."
 
@@ -104,8 +101,7 @@ class Requests(Source):
             return f"There is no job {request.job}."
         if job.updated_at != request.seen:
             return f"Job {job.id} has changed since it was looked at. Look at it again, and ask again if need be."
-        is_open = job.choice is not None or (job.reason is not None and job.reason.code in _LEFT_OPEN)
-        if request.choice is not None and not is_open:
+        if request.choice is not None and not job.region_is_open:
             return f"In job {job.id} there is no region to be chosen."
         return None
 

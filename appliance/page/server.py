@@ -74,6 +74,7 @@ def serve(site: Site, announce: Callable[[str | None], None], *, new_token: bool
         if not context.users.all() and (new_token or not context.token.exists()):
             token = context.token.renew()
         listening = _listen(page.address.host, page.address.port)
+        context.viewer.start()
         port = listening.getsockname()[1]
         scheme = "https" if page.tls_certificate is not None else "http"
         host = page.address.in_url.rpartition(":")[0]

@@ -62,9 +62,12 @@ class Shield:
         if scope["type"] != "http":
             return
         started = False
+        body = _Body(receive, MOST_BYTES)
 
         async def sealed(message: Message) -> None:
             nonlocal started
+            if body.is_too_large:  # whatever is said about it further in
+                return
             if message["type"] == "http.response.start":
                 started = True
                 own = {name.lower() for name, _ in message.get("headers", ())}
@@ -78,10 +81,10 @@ class Shield:
             if refusal := self._refusal(scope):
                 await _say(sealed, *refusal)
             else:
-                await self._app(scope, _at_most(receive, MOST_BYTES), sealed)
+                await self._app(scope, body.receive, sealed)
         except _TooLargeError:
-            if not started:
-                await _say(sealed, 413, "This is more than any form here sends.")
+            body.is_too_large = False
+            await _say(sealed, 413, "This is more than any form here sends.")
         except Exception as error:  # its message may quote what a file says of a person
             logger.error("page_defect", extra=defect(error))
             if not started:
@@ -113,18 +116,20 @@ class _TooLargeError(Exception):
     pass
 
 
-def _at_most(receive: Receive, most: int) -> Receive:
-    left = most
+class _Body:
+    """What a request brings along, as long as it is no more than a form may be."""
 
-    async def limited() -> Message:
-        nonlocal left
-        message = await receive()
-        left -= len(message.get("body", b""))
-        if left < 0:
+    def __init__(self, receive: Receive, most: int) -> None:
+        self._receive, self._left = receive, most
+        self.is_too_large = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._left -= len(message.get("body", b""))
+        if self._left < 0:
+            self.is_too_large = True
             raise _TooLargeError
         return message
-
-    return limited
 
 
 async def _say(send: Callable[[Message], object], status: int, sentence: str) -> None:

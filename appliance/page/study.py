@@ -12,19 +12,17 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response
 
 from lungstage.appliance.contract.case import RegionChoice
-from lungstage.appliance.contract.errors import ReasonCode
 from lungstage.appliance.dicom.header import Header
 from lungstage.appliance.page.context import NotThereError, Visit, page
 from lungstage.appliance.page.records import Ledger, document, first_file, headers_of
-from lungstage.appliance.page.words import answer_of, caveats_of, probability_of
+from lungstage.appliance.page.words import answer_of, caveats_of, probability_of, region_is_open
 from lungstage.appliance.report.key_views import Plane
 from lungstage.appliance.report.vocabulary import CONCEPTS, plain_name
 from lungstage.appliance.staging.viewing import PLANES, WINDOWS, Offered, Scene
 from lungstage.appliance.state import requests
-from lungstage.appliance.state.job import RESTING_STATES, Job, JobState
+from lungstage.appliance.state.job import RESTING_STATES, Job
 from lungstage.appliance.state.requests import Request, Taken
 
-_LEFT_OPEN: Final = frozenset({ReasonCode.ROI_AMBIGUOUS, ReasonCode.ROI_NOT_FOUND})
 _TYPES: Final = {"dcm": "application/dicom", "pdf": "application/pdf", "html": "application/octet-stream"}
 _NOTHING: Final = Scene((0, 0, 0), (0, 0, 0), 0, (), ())
 
@@ -60,12 +58,6 @@ async def _known(visit: Visit, *, with_files: bool = True) -> _Known:
     return found
 
 
-def _is_open(job: Job) -> bool:
-    """Whether a person may choose the region."""
-    left_open = job.state is JobState.REFUSED and job.reason is not None and job.reason.code in _LEFT_OPEN
-    return left_open or (job.choice is not None and job.state in RESTING_STATES)
-
-
 def _region_of(job: Job, offered: Sequence[Offered]) -> RegionChoice | None:
     """Return the region that is shown: the one that was chosen or measured, or the only one that is drawn."""
     drawn = [one for one in offered if one.is_drawn]
@@ -95,7 +87,9 @@ async def show(visit: Visit) -> Response:
     return visit.render(
         "study.html", patient=patient, scene=scene, region=region, planes=PLANES, windows=list(WINDOWS),
         window=window if window in WINDOWS else "lung", places=_places(visit, scene),
-        choosing=_is_open(job), candidates=[one for one in scene.regions if one.is_drawn], **await _live(visit, known),
+        choosing=region_is_open(job),
+        candidates=[one for one in scene.regions if one.is_drawn],
+        **await _live(visit, known),
     )  # fmt: skip
 
 
@@ -160,7 +154,7 @@ async def live(visit: Visit) -> Response:
     etag = f'"{hashlib.sha256(said.encode()).hexdigest()[:32]}"'
     if visit.request.headers.get("if-none-match") == etag:
         return Response(status_code=304, headers={"etag": etag})
-    response = visit.render("live.html", choosing=_is_open(known.job), **values)
+    response = visit.render("live.html", choosing=region_is_open(known.job), **values)
     response.headers["etag"] = etag
     return response
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import threading
 from collections import OrderedDict
@@ -40,6 +41,11 @@ class Viewer:
         self._process = WorkerProcess(ViewerSetting(scratch), _LIMITS)
         self._lock = threading.Lock()
         self._patients: OrderedDict[tuple[str, int, int], Patient] = OrderedDict()
+
+    def start(self) -> None:
+        """Start the process, so that whoever comes first need not wait for it."""
+        with contextlib.suppress(OSError, ExhaustedError):  # told to whoever comes first
+            self._process.start()
 
     async def patients(self, paths: Sequence[Path | None]) -> list[Patient]:
         """Say whose each of some files is; nobody's where there is none."""

@@ -10,7 +10,7 @@ from typing import Any, Final
 from lungstage.appliance.contract.documents import LANGUAGES, Language
 from lungstage.appliance.report.caveats import Caveat, caveats
 from lungstage.appliance.report.translation import Translator
-from lungstage.appliance.state.job import Job
+from lungstage.appliance.state.job import RESTING_STATES, Job
 
 FOLDER: Final = Path(__file__).parent / "languages"
 
@@ -50,6 +50,11 @@ def answer_of(job: Job, say: Translator) -> str:
     if probability is None:
         return ""
     return say(f"answer.{outcome['stage']}", probability=say.percent(probability))
+
+
+def region_is_open(job: Job) -> bool:
+    """Whether a person may choose the region: none could be, or it was a person who did."""
+    return job.state in RESTING_STATES and job.region_is_open
 
 
 def probability_of(job: Job) -> float | None:

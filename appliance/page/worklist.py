@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, time
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlencode
@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from lungstage.appliance.page.context import Visit, page
 from lungstage.appliance.page.records import Ledger, first_file
-from lungstage.appliance.page.words import answer_of, caveats_of
+from lungstage.appliance.page.words import answer_of, caveats_of, region_is_open
 from lungstage.appliance.staging.viewing import Patient
 from lungstage.appliance.state.job import Job, JobState
 from lungstage.appliance.state.jobs import utc_now
@@ -145,9 +145,9 @@ async def _answer(visit: Visit, template: str) -> Response:
     ]  # fmt: skip
     counts = {name: sum(found.counts.get(state, 0) for state in states) for name, states in GROUPS.items()}
     response = visit.render(
-        template, rows=listed, wanted=wanted, counts=counts, groups=list(GROUPS),
+        template, rows=listed, choosable={job.id for job in jobs if region_is_open(job)},
+        wanted=wanted, counts=counts, groups=list(GROUPS),
         next_page=wanted.address(jobs[-1].id) if len(found.jobs) > ROWS else "", address=wanted.address(wanted.before),
-        longest=timedelta(seconds=visit.context.alert_age.total_seconds()),
     )  # fmt: skip
     response.headers["etag"] = etag
     return response

@@ -267,9 +267,9 @@ def _outline(pen: ImageDraw.ImageDraw, mask: Mask, scale: tuple[float, float]) -
 
 def _letter(pen: ImageDraw.ImageDraw, size: tuple[int, int], letters: str) -> None:
     width, height = size
-    places = ((10, height / 2), (width - 10, height / 2), (width / 2, 10), (width / 2, height - 10))
+    places = ((20, height / 2), (width - 20, height / 2), (width / 2, 22), (width / 2, height - 22))
     for letter, place in zip(letters, places, strict=True):
-        pen.text(place, letter, fill="white", anchor="mm", stroke_width=2, stroke_fill="black", font_size=20)
+        pen.text(place, letter, fill="white", anchor="mm", stroke_width=3, stroke_fill="black", font_size=36)
 
 
 def _case(headers: tuple[Header, ...], key: str) -> Case:

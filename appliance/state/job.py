@@ -53,6 +53,9 @@ RESTING_STATES = (JobState.DELIVERED, JobState.REFUSED, JobState.HELD)
 """States from which a person may requeue a job."""
 
 
+_LEFT_OPEN = frozenset({ReasonCode.ROI_AMBIGUOUS, ReasonCode.ROI_NOT_FOUND})
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """One row of the ledger.
@@ -131,6 +134,11 @@ class Job:
     def superseded(self) -> bool:
         """Whether another job answers in this one's place."""
         return self.reason is not None and self.reason.code is ReasonCode.SUPERSEDED
+
+    @property
+    def region_is_open(self) -> bool:
+        """Whether it is for a person to choose the region: no rule could, or a person did before."""
+        return self.choice is not None or (self.reason is not None and self.reason.code in _LEFT_OPEN)
 
     @property
     def closed(self) -> bool:

@@ -1,0 +1,262 @@
+"""The page in a browser, over a running daemon: what a radiographer does, from logging in to the report.
+
+Needs Chromium (``LUNGSTAGE_CHROMIUM``, or one on the path); where there is none, this is skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lungstage.appliance.staging import phantom
+from tests.support.studies import Study, contour, structure_set
+from tests.system.test_run import ENVIRONMENT, RUN
+
+sync_api: Any = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = os.environ.get("LUNGSTAGE_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")]
+
+SCRIPT = "<script>document.title='run'</script>"
+MISSING = (8, 9)
+SECONDS = 120.0
+
+
+def circle(radius: float) -> list[tuple[float, float]]:
+    angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    return [(47.5 + radius * np.sin(a), 47.5 + radius * np.cos(a)) for a in angles]
+
+
+def write(folder: Path, patient: str, patient_id: str, regions: dict[str, float], late: Path | None = None) -> None:
+    """A part of the phantom with circles for regions; slices that come `late` lie there."""
+    slices = phantom.ct_datasets(phantom.make()[0][7:25, 48:144, 48:144], folder.name)
+    drawn = {name: [contour(image, circle(radius)) for image in slices[3:-3]] for name, radius in regions.items()}
+    study = Study(slices, [structure_set(slices, drawn, slices)])
+    for dataset in (*study.slices, *study.rois):
+        dataset.SpecificCharacterSet, dataset.PatientName, dataset.PatientID = "ISO_IR 192", patient, patient_id
+        dataset.StudyDescription = SCRIPT
+    if late is not None:
+        late.mkdir()
+        for k in MISSING:
+            slices[k].save_as(late / str(k), enforce_file_format=True)
+        study.slices = [image for k, image in enumerate(slices) if k not in MISSING]
+    study.write(folder)
+
+
+@dataclass
+class Running:
+    """A daemon and a page, with three studies: complete, held for two slices, and with an ambiguous region."""
+
+    root: Path
+    address: str
+    page: subprocess.Popen[str]
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, shipped_bundle: Path) -> Iterator[Running]:
+    root = tmp_path_factory.mktemp("site")
+    for name in ("inbox", "outbox", "state"):
+        (root / name).mkdir()
+    folders = [f"--{name}={root / name}" for name in ("inbox", "outbox", "state")]
+    write(root / "inbox" / "a", "Müller^Jürgen", "MRN-1", {"GTV-1": 28})
+    write(root / "inbox" / "b", "Wang^XiaoDong=王^小东", "MRN-2", {"GTV-1": 28}, root / "late")
+    write(root / "inbox" / "c", SCRIPT, "MRN-3", {"GTV-1": 28, "GTV-1 ": 20, SCRIPT: 10})
+    with (
+        process("run", *folders, f"--bundle={shipped_bundle}", log=root / "run.log") as daemon,
+        process("page", *folders, "--bind=127.0.0.1:0", log=root / "page.log") as page,
+    ):
+        address = re.search(r"open (http\S+)", (root / "page.log").read_text())
+        assert address
+        yield Running(root, address[1], page)
+        assert daemon.poll() is None
+
+
+class process:  # noqa: N801  (a context manager, read as one)
+    """Run a command until the block ends, from when it says that it is ready."""
+
+    def __init__(self, *arguments: str, log: Path) -> None:
+        self._arguments, self._log = arguments, log
+
+    def __enter__(self) -> subprocess.Popen[str]:
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(
+                [*RUN, *self._arguments], stdout=subprocess.PIPE, stderr=log, text=True, env=ENVIRONMENT
+            )
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "ready\n", self._log.read_text()
+        return self._process
+
+    def __exit__(self, *_: object) -> None:
+        self._process.send_signal(signal.SIGTERM)
+        assert self._process.wait(60) == 0, self._log.read_text()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def tab(browser: Any, running: Running) -> Iterator[Any]:
+    """A tab that is logged in, in whose console nothing was said."""
+    context = browser.new_context(viewport={"width": 1300, "height": 900})
+    tab = context.new_page()
+    tab.set_default_timeout(1000 * SECONDS)
+    said: list[str] = []
+    tab.on("console", lambda message: said.append(message.text))
+    tab.on("pageerror", lambda error: said.append(str(error)))
+    tab.goto(running.address)
+    yield tab
+    context.close()
+    assert said == []
+
+
+def address(running: Running, path: str) -> str:
+    return re.sub(r"/login.*", path, running.address)
+
+
+def until_job(tab: Any, running: Running, patient: str, state: str) -> str:
+    """Wait until a patient's study is in a state, without touching the page; return the address of the study."""
+    tab.goto(address(running, "/"))
+    row = tab.locator("tr", has_text=patient)
+    row.locator(f".state.{state}").wait_for()
+    return address(running, str(row.locator("a").first.get_attribute("href")))
+
+
+def test_what_is_held_is_sent_and_its_report_appears_by_itself(tab: Any, running: Running) -> None:
+    study = until_job(tab, running, "MRN-2", "held")
+    assert "2 of the 12 slices" in tab.locator("tr", has_text="MRN-2").inner_text()
+    tab.goto(study)
+    assert "2 slices are missing" in tab.locator(".images").inner_text()
+    for path in (running.root / "late").iterdir():
+        shutil.copy(path, running.root / "inbox" / "b" / f"late-{path.name}")
+    tab.locator("#live .state.delivered").wait_for()
+    tab.locator("#live .answer").wait_for()
+    assert "early stage" in tab.locator("#live .answer").inner_text()
+
+
+def test_images_are_scrolled_and_windowed_by_keyboard(tab: Any, running: Running) -> None:
+    tab.goto(until_job(tab, running, "MRN-1", "delivered"))
+    picture = tab.locator("figure[data-plane=coronal] img")
+    tab.wait_for_function("[...document.images].every(i => i.complete && i.naturalWidth)")
+    before = picture.get_attribute("src")
+    slider = tab.get_by_label("coronal", exact=True)
+    slider.focus()
+    tab.keyboard.press("ArrowRight")
+    tab.wait_for_function("before => document.querySelector('[data-plane=coronal] img').src.endsWith(before) == false", arg=before)  # fmt: skip
+    tab.get_by_label("Window").select_option("bone")
+    tab.wait_for_function("document.querySelector('[data-plane=sagittal] img').src.includes('bone')")
+
+
+def test_a_region_is_chosen_among_those_that_are_drawn_and_answered(tab: Any, running: Running) -> None:
+    tab.goto(until_job(tab, running, "MRN-3", "refused"))
+    candidates = tab.locator(".candidate")
+    assert candidates.count() == 3
+    assert SCRIPT in candidates.nth(2).inner_text()
+    candidates.nth(1).locator("input").check()
+    tab.get_by_role("button", name="Measure this region").click()
+    tab.locator("#live .state.delivered").wait_for()
+    assert "number 2 of its file, was chosen by a person" in tab.locator("#live .caveats").inner_text()
+    assert tab.title() != "run"
+
+
+def test_a_report_is_downloaded_and_made_again_byte_for_byte(tab: Any, running: Running) -> None:
+    tab.goto(until_job(tab, running, "MRN-1", "delivered"))
+
+    def report() -> bytes:
+        with tab.expect_download() as download:
+            tab.get_by_role("link", name="Structured report").click()
+        return Path(download.value.path()).read_bytes()
+
+    before = report()
+    tab.get_by_role("button", name="Process again").click()
+    tab.locator(".history", has_text="to be processed again").wait_for()
+    tab.locator("#live .state.delivered").wait_for()
+    assert report() == before
+
+
+def test_logging_out_ends_it_for_the_back_button_too(browser: Any, running: Running) -> None:
+    context = browser.new_context()
+    tab = context.new_page()
+    tab.set_default_timeout(1000 * SECONDS)
+    tab.goto(running.address)
+    tab.locator("table").wait_for()
+    tab.get_by_role("button", name="Log out").click()
+    tab.get_by_role("heading", name="Log in").wait_for()
+    tab.go_back()
+    assert tab.get_by_role("heading", name="Log in").is_visible()
+    context.close()
+
+
+@pytest.mark.parametrize("width", [1300, 400])
+def test_every_page_is_accessible(browser: Any, running: Running, width: int) -> None:
+    axe: Any = pytest.importorskip("axe_playwright_python.sync_playwright")
+    # It evaluates its own script, which the policy of the page forbids any other.
+    context = browser.new_context(viewport={"width": width, "height": 900}, bypass_csp=True)
+    tab = context.new_page()
+    tab.set_default_timeout(1000 * SECONDS)
+    tab.goto(address(running, "/login"))
+    grave = {"login": _grave(axe, tab)}
+    tab.goto(running.address)
+    for path in ("/", "/study/1", "/study/2", "/study/3", "/status", "/nowhere"):
+        tab.goto(address(running, path))
+        grave[path] = _grave(axe, tab)
+        wide = tab.evaluate("document.documentElement.scrollWidth - innerWidth")
+        assert wide <= 0, f"{path} is {wide} px too wide"
+    context.close()
+    assert grave == dict.fromkeys(grave, [])
+
+
+def _grave(axe: Any, tab: Any) -> list[str]:
+    found = axe.Axe().run(tab).response["violations"]
+    return [
+        f"{one['id']}: {one['nodes'][0]['html'][:200]}" for one in found if one["impact"] in ("serious", "critical")
+    ]
+
+
+def test_what_is_no_http_is_answered_with_the_policy(running: Running) -> None:
+    port = int(re.search(r":(\d+)/", running.address)[1])  # type: ignore[index]
+    with socket.create_connection(("127.0.0.1", port), timeout=SECONDS) as connection:
+        connection.sendall(b"NONSENSE\r\n\r\n")
+        answer = connection.recv(65536).lower()
+    assert answer.startswith(b"http/1.1 400")
+    assert b"content-security-policy: default-src 'none'" in answer
+
+
+def test_the_token_is_told_once(running: Running, tmp_path: Path) -> None:
+    told = []
+    (tmp_path / "state").mkdir()
+    for options in ([], [], ["--new-token"]):
+        log = tmp_path / "log"
+        with process("page", f"--state={tmp_path / 'state'}", "--bind=127.0.0.1:0", *options, log=log):
+            told.append("token=" in log.read_text())
+    assert told == [True, False, True]
+
+
+def test_off_loopback_without_tls_it_does_not_start(tmp_path: Path) -> None:
+    command = [*RUN, "page", f"--state={tmp_path}", "--bind=0.0.0.0:0"]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=SECONDS)
+    assert done.returncode == 2
+    assert "there is no TLS" in done.stderr
+
+
+def test_the_audit_command_reads_the_access_log(running: Running) -> None:
+    state = f"--state={running.root / 'state'}"
+    for arguments in (["audit", "verify", state], ["audit", "dump", "--access", state]):
+        done = subprocess.run([*RUN, *arguments], capture_output=True, text=True, env=ENVIRONMENT, timeout=SECONDS)
+        assert done.returncode == 0, done.stderr
+        assert "access log of the page" in done.stdout or '"study_viewed"' in done.stdout
+        assert "MRN-" not in done.stdout
