@@ -53,7 +53,7 @@ RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf --mount=type=secret,id=
     python3.11 -m venv /build \
     && /build/bin/pip install cyclonedx-bom \
     && python3.11 -m venv --without-pip /opt/lungstage \
-    && /build/bin/pip --python /opt/lungstage/bin/python install /wheel/*.whl \
+    && /build/bin/pip --python /opt/lungstage/bin/python install /wheel/*.whl starlette uvicorn jinja2 argon2-cffi \
     && /build/bin/pip --python /opt/lungstage/bin/python check \
     && /build/bin/cyclonedx-py environment --output-reproducible --output-file /opt/lungstage/sbom.cdx.json \
         /opt/lungstage/bin/python \

@@ -148,8 +148,9 @@ class Daemon:
             return None
         every, patience = settings.canary_seconds, settings.canary_patience_seconds
         return Canary(
-            settings.state / SCRATCH / "canary", write, self._ledger.jobs, files.forget, every, patience, self._clock
-        )
+            settings.state / SCRATCH / "canary", write, self._ledger.jobs, files.forget, every, patience, self._clock,
+            lambda: self._ledger.audit.write("canary_alarm"),
+        )  # fmt: skip
 
     def run(self, announce: Callable[[], None] = lambda: None) -> None:
         """Serve until told to stop; jobs in hand are finished, or given back where that is not done soon.

@@ -119,9 +119,9 @@ def headers_of(ledger: Ledger, job: Job) -> tuple[Header, ...]:
     return tuple(header for header in found if os.path.lexists(header.path))
 
 
-def first_file(ledger: Ledger, job: Job) -> Path | None:
+def first_file(files: FileRecords, job: Job) -> Path | None:
     """Return a file that says whose a job's study is; None where none is left."""
-    paths = map(Path, ledger.files.of_study(job.study_instance_uid))
+    paths = map(Path, files.of_study(job.study_instance_uid))
     return next((path for path in paths if path.is_file()), None)
 
 

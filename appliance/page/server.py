@@ -14,7 +14,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from lungstage.appliance.config.logs import logger
 from lungstage.appliance.contract.errors import Unavailable
+from lungstage.appliance.notify.settings import load_notify
 from lungstage.appliance.page.app import make_app, make_context
+from lungstage.appliance.page.messages import Messages
 from lungstage.appliance.page.settings import Site
 from lungstage.appliance.page.shield import HEADERS
 
@@ -63,6 +65,7 @@ def serve(site: Site, announce: Callable[[str | None], None], *, new_token: bool
     """
     if not site.state.is_dir():
         raise Unavailable(f"There is no state folder {site.state}. Start the daemon first, or correct --state.")
+    notify = load_notify(site.config)
     context = make_context(site)
     page = site.page
     with (site.folder / "lock").open("ab") as lock:
@@ -96,7 +99,8 @@ def serve(site: Site, announce: Callable[[str | None], None], *, new_token: bool
         logger.info("page_started", extra={"address": address})
         try:
             server = _Server(config, lambda: announce(f"{address}login?token={token}" if token else address))
-            asyncio.run(server.serve([listening]))
+            with Messages(site.state, notify, context.viewer):
+                asyncio.run(server.serve([listening]))
         finally:
             context.viewer.end()
             context.records.close()

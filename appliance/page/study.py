@@ -81,7 +81,7 @@ async def show(visit: Visit) -> Response:
         region = _asked(visit) or _region_of(job, scene.regions)
         if region is not None and any((one.roi, one.number) == (region.roi, region.number) for one in scene.regions):
             scene = await visit.context.viewer.look(known.headers, job.case_key, region)
-    file = await visit.context.records.ask(lambda ledger: first_file(ledger, job))
+    file = await visit.context.records.ask(lambda ledger: first_file(ledger.files, job))
     (patient,) = await visit.context.viewer.patients([file])
     window = visit.request.query_params.get("window", "lung")
     return visit.render(

@@ -49,7 +49,7 @@ class Viewer:
 
     async def patients(self, paths: Sequence[Path | None]) -> list[Patient]:
         """Say whose each of some files is; nobody's where there is none."""
-        return await run_in_threadpool(self._read, paths)
+        return await run_in_threadpool(self.read, paths)
 
     async def look(self, headers: tuple[Header, ...], key: str, region: RegionChoice | None) -> Scene:
         """Say what there is to be seen of a case (:func:`staging.viewing.look`)."""
@@ -69,7 +69,8 @@ class Viewer:
             except ExhaustedError as error:
                 raise Unavailable(f"This study cannot be shown. {error}") from error
 
-    def _read(self, paths: Sequence[Path | None]) -> list[Patient]:
+    def read(self, paths: Sequence[Path | None]) -> list[Patient]:
+        """Say the same, and wait for it."""
         keys = [_key(path) for path in paths]
         unread = [path for path, key in zip(paths, keys, strict=True) if path and key and key not in self._patients]
         if unread:

@@ -127,7 +127,7 @@ async def _answer(visit: Visit, template: str) -> Response:
         jobs = ledger.jobs.find(states=states, patient_key=key, since=moment, limit=ROWS + 1, before=wanted.before)[
             ::-1
         ]
-        files = tuple(first_file(ledger, job) for job in jobs[:ROWS])
+        files = tuple(first_file(ledger.files, job) for job in jobs[:ROWS])
         return mark(ledger), _Found(ledger.version, jobs, ledger.jobs.counts(), files)
 
     etag, found = await records.ask(find)

@@ -146,7 +146,10 @@ class Ledger:
 
     def alerted(self, job_id: int) -> None:
         """Remember that a job was told of as waiting too long, so that it is told of once for as long as it waits."""
-        self.database.query("UPDATE jobs SET alerted_at = ? WHERE id = ?", (self.now().isoformat(), job_id))
+        sql = "UPDATE jobs SET alerted_at = ? WHERE id = ? RETURNING *"
+        with self.database.transaction():
+            for job in self.database.read(job_of, sql, (self.now().isoformat(), job_id)):
+                self._tell("alerted", job)
 
     def unready(self) -> None:
         """Have every ready job examined again: a plan does not outlive the process that made it."""

@@ -43,8 +43,7 @@ def _health_check() -> list[str]:
 @pytest.fixture(scope="module")
 def service() -> dict[str, Any]:
     compose = YAML(typ="safe").load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
-    (only,) = compose["services"].values()
-    return dict(only)
+    return dict(compose["services"]["lungstage"])
 
 
 @pytest.fixture(scope="module")

@@ -103,6 +103,7 @@ class process:  # noqa: N801  (a context manager, read as one)
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    sync_api.expect.set_options(timeout=1000 * SECONDS)
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
@@ -151,14 +152,14 @@ def test_what_is_held_is_sent_and_its_report_appears_by_itself(tab: Any, running
 def test_images_are_scrolled_and_windowed_by_keyboard(tab: Any, running: Running) -> None:
     tab.goto(until_job(tab, running, "MRN-1", "delivered"))
     picture = tab.locator("figure[data-plane=coronal] img")
-    tab.wait_for_function("[...document.images].every(i => i.complete && i.naturalWidth)")
+    sync_api.expect(picture).to_have_js_property("complete", True)
+    assert picture.evaluate("image => image.naturalWidth") > 100
     before = picture.get_attribute("src")
-    slider = tab.get_by_label("coronal", exact=True)
-    slider.focus()
+    tab.get_by_label("coronal", exact=True).focus()
     tab.keyboard.press("ArrowRight")
-    tab.wait_for_function("before => document.querySelector('[data-plane=coronal] img').src.endsWith(before) == false", arg=before)  # fmt: skip
+    sync_api.expect(picture).not_to_have_attribute("src", before)
     tab.get_by_label("Window").select_option("bone")
-    tab.wait_for_function("document.querySelector('[data-plane=sagittal] img').src.includes('bone')")
+    sync_api.expect(tab.locator("figure[data-plane=sagittal] img")).to_have_attribute("src", re.compile("window=bone"))
 
 
 def test_a_region_is_chosen_among_those_that_are_drawn_and_answered(tab: Any, running: Running) -> None:
@@ -217,7 +218,7 @@ def test_every_page_is_accessible(browser: Any, running: Running, width: int) ->
         wide = tab.evaluate("document.documentElement.scrollWidth - innerWidth")
         assert wide <= 0, f"{path} is {wide} px too wide"
     context.close()
-    assert grave == dict.fromkeys(grave, [])
+    assert grave == {path: [] for path in grave}
 
 
 def _grave(axe: Any, tab: Any) -> list[str]:

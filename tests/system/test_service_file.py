@@ -88,7 +88,7 @@ def test_all_processes_fit_into_the_memory_that_it_gives(
 
 def test_all_processes_fit_into_the_memory_of_the_container(monkeypatch: pytest.MonkeyPatch) -> None:
     compose = YAML(typ="safe").load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
-    (container,) = compose["services"].values()
+    container = compose["services"]["lungstage"]
     (tmpfs,) = container["tmpfs"]
     found = re.search(r"size=(\w+)", tmpfs)
     assert found is not None
