@@ -24,7 +24,7 @@ $(VENV)/.appliance: $(VENV)/.python pyproject.toml setup.py constraints.txt $(wi
 	rm -f appliance/radiomics/*.so
 	$(PIP) numpy setuptools wheel
 	$(PIP) --no-build-isolation --no-binary pyradiomics "pyradiomics; python_version < '3.12'"
-	$(PIP) --editable '.[reference]'
+	$(PIP) --editable '.[page,reference]'
 	@touch $@
 
 $(VENV)/.everything: $(VENV)/.appliance
@@ -36,7 +36,7 @@ $(VENV)/.packaging: $(VENV)/.python pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(VENV)/.appliance ## a phantom study through the real daemon, with the shipped bundle
-	$(BIN)/lungstage demo
+	$(BIN)/lungstage demo # its last line says how to see it in a browser
 
 # A file of tests is one process's, because what its tests share may be dear. (loadgroup groups nothing under pytest 9.2:
 # pytest-dev/pytest-xdist#1386.)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from lungstage.appliance.cli.options import ConfigOption, InboxOption, OutboxOption, StateOption
+
+if TYPE_CHECKING:
+    from lungstage.appliance.page.accounts import Users
+    from lungstage.appliance.page.settings import Site
 
 page = typer.Typer(
     help="The worklist in a browser: serves it, and says who may log in (lungstage page users).",
@@ -40,15 +44,20 @@ def serve(
     """
     if context.invoked_subcommand is not None:
         return
+    from lungstage.appliance.page.settings import load_site
+
+    serve_site(load_site(config, bind=bind, state=state, inbox=inbox, outbox=outbox), new_token=new_token)
+
+
+def serve_site(site: Site, *, new_token: bool) -> None:
+    """Serve the page of a state folder, and tell where to open it."""
     from lungstage.appliance.config import logs
     from lungstage.appliance.config.extras import needing
     from lungstage.appliance.config.settings import setting_of
-    from lungstage.appliance.page.settings import load_site
 
-    site = load_site(config, bind=bind, state=state, inbox=inbox, outbox=outbox)
     with needing("page"):
         from lungstage.appliance.page import server
-    logs.configure("json" if setting_of("log_format", config) == "json" else "text")
+    logs.configure("json" if setting_of("log_format", site.config) == "json" else "text")
 
     def announce(address: str | None) -> None:
         print(f"lungstage: open {address}", file=sys.stderr, flush=True)  # noqa: T201
@@ -91,7 +100,7 @@ def remove_user(
     _users(state, config).remove(name)
 
 
-def _users(state: Path | None, config: Path | None):  # type: ignore[no-untyped-def]  # the extra may not be installed
+def _users(state: Path | None, config: Path | None) -> Users:
     from lungstage.appliance.config.extras import needing
     from lungstage.appliance.page.settings import load_site
 

@@ -69,5 +69,8 @@ def caveats_of(job: Job, language: Language) -> tuple[Caveat, ...]:
     """Say why an answer may be less than it seems, the gravest first."""
     outcome: Mapping[str, Any] = job.outcome or {}
     outside = (outcome.get("domain") or {}).get("outside") or []
-    beside = [other["name"] for other in (outcome.get("roi") or {}).get("others") or ()]
+    # The ledger keeps no name that may not be told.
+    say = translator(language)
+    others = (outcome.get("roi") or {}).get("others") or ()
+    beside = [other["name"] or say("choose.number", number=other["number"]) for other in others]
     return caveats(outcome.get("warnings") or (), outside, beside, Translator(language))

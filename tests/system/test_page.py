@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="the
 
 SCRIPT = "<script>document.title='run'</script>"
 MISSING = (8, 9)
-SECONDS = 120.0
+SECONDS = 60.0
 
 
 def circle(radius: float) -> list[tuple[float, float]]:

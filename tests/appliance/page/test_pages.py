@@ -382,3 +382,11 @@ def test_a_database_is_never_opened_to_be_written(busy: Site, monkeypatch: pytes
     client = busy.logged_in()
     assert client.get("/").status_code == 200
     assert send(client, "/study/1", "/study/1/process-again").status_code == 303
+
+
+def test_a_region_whose_name_may_not_be_told_is_named_by_its_number(busy: Site) -> None:
+    others = '{"others": [{"number": 7, "name": null}, {"number": 8, "name": "GTV-2"}]}'
+    sql = "UPDATE jobs SET outcome = json_set(outcome, '$.roi', json(?)) WHERE id = 1"
+    busy.house.database.query(sql, (others,))
+    text = busy.logged_in().get("/study/1").text
+    assert "number 7, GTV-2" in text
