@@ -33,8 +33,18 @@ BUNDLE = {f"lungstage/models/lung1-stage/{path.name}" for path in (ROOT / "model
 DATA = {
     "lungstage/py.typed",
     "lungstage/appliance/radiomics/_kernels.pyi",
-    *(f"lungstage/appliance/report/languages/{language}.po" for language in ("de", "en", "fr")),
+    *(
+        f"lungstage/appliance/{room}/languages/{language}.po"
+        for room in ("page", "report")
+        for language in ("de", "en", "fr")
+    ),
+    *(
+        f"lungstage/appliance/page/{path.parent.name}/{path.name}"
+        for folder in ("static", "templates")
+        for path in (ROOT / "appliance" / "page" / folder).iterdir()
+    ),
     "lungstage/appliance/service/lungstage.service",
+    "lungstage/appliance/service/lungstage-page.service",
     "lungstage/training/cohorts/lung1.toml",
     "lungstage/training/reporting/report.html.j2",
 }
