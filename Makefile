@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test quick check lint wheel wheel-without-bundle sbom pythons bench peers bundle evaluation selectors ibsi conformance storage measure-acceptance torture faults soak fuzz field hostile viewers clean help
+.PHONY: demo test quick check lint wheel wheel-without-bundle sbom pythons bench peers bundle evaluation selectors ibsi conformance page-load storage measure-acceptance torture faults soak fuzz field hostile viewers clean help
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 22
@@ -112,6 +112,9 @@ ibsi: $(VENV)/.everything ## agreement with IBSI's consensus values (LUNGSTAGE_D
 
 conformance: $(VENV)/.everything ## what the code reads and writes; writes the tables of docs/conformance.md
 	$(BIN)/python -m tests.long.conformance.write
+
+page-load: $(VENV)/.everything ## the daemon's throughput with ten browsers that poll the page, and without, in one run
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.long.benchmarks.page_load
 
 storage: $(VENV)/.everything ## what a study leaves behind in outbox, state folder and log
 	$(BIN)/python -m tests.long.benchmarks.storage
