@@ -106,7 +106,7 @@ def make_app(context: Context) -> Shield:
     """Make the application."""
     app = Starlette(routes=_ROUTES, exception_handlers={404: _fault, 405: _fault})
     app.router.redirect_slashes = False
-    app.state.context, app.state.findings = context, status.Findings()
+    app.state.context, app.state.findings, app.state.shared = context, status.Findings(), worklist.Shared()
     address, page = context.site.page.address, context.site.page
     hosts = {address.host, *page.host_names}
     if address.is_loopback:

@@ -70,6 +70,7 @@ async def _try(request: Request, user: str, password: str, next_page: str) -> Re
         if account is None:
             await context.log.tell("login_refused", user if user in users else "", client)
             return await _ask(request, next_page, say("login.wrong"), 403, context)
+        context.logins.give_back(client)  # who gets in was not guessing; behind a proxy all have one address
         await context.log.tell("login", account.user, client, role=account.role)
     except Unavailable as error:
         return fault(request, say, 503, str(error))

@@ -59,6 +59,7 @@ class Records:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._database: DatabaseReader | None = None
         self._identity: tuple[int, ...] = ()
+        self._opened = 0
 
     async def ask(self, question: Callable[[Ledger], T]) -> T:
         """Put a question to the ledger.
@@ -73,7 +74,7 @@ class Records:
     def _ask(self, question: Callable[[Ledger], T]) -> T:
         try:
             database = self._open()
-            version = (*self._identity, database.data_version())
+            version = (*self._identity, self._opened, database.data_version())
             return question(Ledger(Jobs(database), FileRecords(database), TakenRequests(database), version))
         except Unavailable:
             self._drop()
@@ -88,6 +89,7 @@ class Records:
         if self._database is None or self._identity != identity or self._database.is_copy:
             self._drop()
             self._database, self._identity = DatabaseReader(self._path), identity
+            self._opened += 1  # the file's own count of changes begins anew
         return self._database
 
     def _drop(self) -> None:

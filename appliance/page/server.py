@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import fcntl
+import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from lungstage.appliance.page.settings import Site
 from lungstage.appliance.page.shield import HEADERS
 
 _SECONDS_TO_STOP: Final = 5
+_NICENESS: Final = 10
 
 
 class _Protocol(H11Protocol):
@@ -75,6 +77,7 @@ def serve(site: Site, announce: Callable[[str | None], None], *, new_token: bool
         There is no state folder, another page is served from it, the port cannot be opened, or the certificate cannot
         be used.
     """
+    os.nice(_NICENESS)  # the daemon goes first, and so do its workers
     if not site.state.is_dir():
         raise Unavailable(f"There is no state folder {site.state}. Start the daemon first, or correct --state.")
     notify = load_notify(site.config)

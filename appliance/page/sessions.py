@@ -126,3 +126,8 @@ class RateLimit:
         while len(self._left) > _MOST_CLIENTS:
             self._left.popitem(last=False)
         return left >= 1
+
+    def give_back(self, client: str) -> None:
+        """Have the last time not count."""
+        left, at = self._left.get(client, (self._burst, self._clock()))
+        self._left[client] = (min(self._burst, left + 1), at)

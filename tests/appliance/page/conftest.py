@@ -12,6 +12,7 @@ import httpx2 as httpx
 import pytest
 from starlette.testclient import TestClient
 
+from lungstage.appliance.page import worklist
 from lungstage.appliance.page.accounts import Users
 from lungstage.appliance.page.app import make_app, make_context
 from lungstage.appliance.page.context import Context
@@ -105,7 +106,8 @@ def send(client: TestClient, page: str, action: str, **form: str) -> httpx.Respo
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    monkeypatch.setattr(worklist, "HELD_SECONDS", 0.0)
     house = House(tmp_path)
     clock = Clock()
     context = make_context(load_site(None, state=house.state, outbox=house.outbox, environment={}))

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from lungstage.appliance.page import worklist
 from lungstage.appliance.page.words import FOLDER
 from lungstage.appliance.report.translation import Translator
 from lungstage.appliance.state import chain, requests
@@ -87,6 +88,14 @@ class TestWorklist:
         again = client.get("/rows", headers=tag)
         assert again.status_code == 200
         assert rows(again.text) == ["4", "3", "2", "1"]
+
+    def test_what_polls_is_served_what_was_made_lately(self, busy: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(worklist, "HELD_SECONDS", 60.0)
+        first = busy.logged_in()
+        told = first.get("/rows").text
+        busy.house.ledger.open_job("1.99", "1.99", None, "1.99")
+        assert first.get("/rows").text == told
+        assert rows(first.get("/").text)[0] == "4", "a page that is asked for is never old"
 
     def test_pages_of_fifty(self, site: Site) -> None:
         for n in range(120):
