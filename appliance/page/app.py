@@ -60,6 +60,8 @@ _ROUTES: Final = (
     Route("/study/{job:int}", study.show),
     Route("/study/{job:int}/live", study.live),
     Route("/study/{job:int}/picture/{plane}/{index}.png", study.picture),
+    Route("/study/{job:int}/volume.nii", study.volume),
+    Route("/study/{job:int}/region.nii", study.region),
     Route("/study/{job:int}/document/{name}", study.download),
     Route("/study/{job:int}/process-again", study.process_again, methods=["POST"]),
     Route("/study/{job:int}/choose-region", study.choose_region, methods=["POST"]),

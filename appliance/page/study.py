@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Final, cast
 
 from starlette.concurrency import run_in_threadpool
@@ -18,12 +19,13 @@ from lungstage.appliance.page.records import Ledger, document, first_file, heade
 from lungstage.appliance.page.words import answer_of, caveats_of, probability_of, region_is_open
 from lungstage.appliance.report.key_views import Plane
 from lungstage.appliance.report.vocabulary import CONCEPTS, plain_name
-from lungstage.appliance.staging.viewing import PLANES, WINDOWS, Offered, Scene
+from lungstage.appliance.staging.viewing import PLANES, WINDOWS, Layer, Offered, Scene
 from lungstage.appliance.state import requests
 from lungstage.appliance.state.job import RESTING_STATES, Job
 from lungstage.appliance.state.requests import Request, Taken
 
 _TYPES: Final = {"dcm": "application/dicom", "pdf": "application/pdf", "html": "application/octet-stream"}
+NIIVUE: Final = Path(__file__).parent / "static" / "niivue.js"
 _NOTHING: Final = Scene((0, 0, 0), (0, 0, 0), 0, (), ())
 
 
@@ -85,10 +87,10 @@ async def show(visit: Visit) -> Response:
     (patient,) = await visit.context.viewer.patients([file])
     window = visit.request.query_params.get("window", "lung")
     return visit.render(
-        "study.html", patient=patient, scene=scene, region=region, planes=PLANES, windows=list(WINDOWS),
+        "study.html", patient=patient, scene=scene, region=region, planes=PLANES, windows=WINDOWS,
         window=window if window in WINDOWS else "lung", places=_places(visit, scene),
         choosing=region_is_open(job),
-        candidates=[one for one in scene.regions if one.is_drawn],
+        candidates=[one for one in scene.regions if one.is_drawn], has_viewer=NIIVUE.is_file(),
         **await _live(visit, known),
     )  # fmt: skip
 
@@ -173,6 +175,28 @@ async def picture(visit: Visit) -> Response:
         known.headers, known.job.case_key, cast(Plane, plane), number, window, _asked(visit)
     )
     return Response(drawn.png, media_type="image/png", headers={"x-plane": str(drawn.index)})
+
+
+@page(fragment=True)
+async def volume(visit: Visit) -> Response:
+    """Give the slices as one volume."""
+    return await _packed(visit, "image", None)
+
+
+@page(fragment=True)
+async def region(visit: Visit) -> Response:
+    """Give one region in that volume."""
+    asked = _asked(visit)
+    if asked is None:
+        raise NotThereError(visit.say("fault.no_region"))
+    return await _packed(visit, "region", asked)
+
+
+async def _packed(visit: Visit, layer: Layer, asked: RegionChoice | None) -> Response:
+    known = await _known(visit)
+    await visit.context.log.shown("images_viewed", visit.session, visit.client, [known.job.id])
+    packed = await visit.context.viewer.pack(known.headers, known.job.case_key, layer, asked)
+    return Response(packed.content, media_type="application/octet-stream", headers={"content-encoding": "gzip"})
 
 
 @page(fragment=True)

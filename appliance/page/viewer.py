@@ -16,8 +16,8 @@ from lungstage.appliance.contract.case import RegionChoice
 from lungstage.appliance.contract.errors import ExhaustedError, Unavailable
 from lungstage.appliance.dicom.header import Header
 from lungstage.appliance.report.key_views import Plane
-from lungstage.appliance.staging.viewing import Patient, Picture, Scene
-from lungstage.appliance.workers.messages import Draw, Look, ReadPatients, Request, ViewerSetting
+from lungstage.appliance.staging.viewing import Layer, Packed, Patient, Picture, Scene
+from lungstage.appliance.workers.messages import Draw, Look, Pack, ReadPatients, Request, ViewerSetting
 from lungstage.appliance.workers.process import Limits, WorkerProcess
 
 AnswerT = TypeVar("AnswerT")
@@ -61,6 +61,10 @@ class Viewer:
     ) -> Picture:  # fmt: skip
         """Draw one plane (:func:`staging.viewing.draw`)."""
         return await run_in_threadpool(self._call, Draw(headers, key, plane, index, window, region))
+
+    async def pack(self, headers: tuple[Header, ...], key: str, layer: Layer, region: RegionChoice | None) -> Packed:
+        """Give a volume (:func:`staging.viewing.pack`)."""
+        return await run_in_threadpool(self._call, Pack(headers, key, layer, region))
 
     def _call(self, request: Request[AnswerT]) -> AnswerT:
         with self._lock:

@@ -6,6 +6,7 @@ where slices are missing; what cannot be shown is said in a sentence.
 
 from __future__ import annotations
 
+import gzip
 import io
 import unicodedata
 from collections.abc import Sequence
@@ -35,12 +36,15 @@ from lungstage.appliance.dicom.series import read_volume
 from lungstage.appliance.dicom.stack import Stack
 from lungstage.appliance.report.key_views import LUNG, SOFT_TISSUE, Plane, Window, towards_patient
 from lungstage.appliance.report.segmentation import outlines
+from lungstage.appliance.staging.nifti import nifti
 
 PLANES: Final[tuple[Plane, ...]] = ("axial", "coronal", "sagittal")
 WINDOWS: Final = {window.code: window for window in (LUNG, SOFT_TISSUE, Window("bone", 400, 1800))}
 
 _LONGEST_SIDE = 768  # pixels of a picture
 _MOST_VOXELS = 512 * 512 * 1200
+_MOST_SENT = 512 * 512 * 450  # voxels of a volume: what the graphics memory of an ordinary machine holds
+_NO_SLICE = np.iinfo(np.int16).min
 _MOST_GAPS = 4  # times as many places as slices: what lies so far apart is no series
 _LONGEST_NAME = 200
 _HALO, _LINE = (17, 17, 17), (255, 196, 0)
@@ -126,6 +130,16 @@ class Picture:
 
     png: Content
     index: _Count
+
+
+Layer = Literal["image", "region"]
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A volume as NIfTI-1, compressed with gzip."""
+
+    content: Content
 
 
 def read_patients(paths: Sequence[Path]) -> tuple[Patient, ...]:
@@ -251,6 +265,36 @@ def draw(
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", compress_level=3)
     return Picture(buffer.getvalue(), index)
+
+
+def pack(headers: tuple[Header, ...], key: str, layer: Layer, region: RegionChoice | None) -> Packed:
+    """Give a case's volume, or a region in it, to be looked at in a browser.
+
+    Parameters
+    ----------
+    headers, key
+        As of :func:`look`.
+    layer
+        ``image``: the slices in whole HU, -32768 where one is missing; ``region``: 1 inside of the region, 0 outside.
+    region
+        Which region.
+
+    Raises
+    ------
+    Refused
+        There is no such region, or there are no slices; or they cannot be shown, or are too many to be sent.
+    """
+    case = _case(headers, key)
+    stack = _stack(case.images)
+    if stack.hu.size > _MOST_SENT:
+        raise Refused(ReasonCode.NO_DICOM, "These slices are too many for the viewer. See them in the pictures.")
+    if layer == "image":
+        volume = np.clip(np.rint(stack.hu), _NO_SLICE + 1, -_NO_SLICE - 1).astype(np.int16)
+        volume[sorted(stack.gaps)] = _NO_SLICE
+    else:
+        mask = None if region is None else _mask(case, region)
+        volume = np.zeros(stack.hu.shape, np.uint8) if mask is None else mask.astype(np.uint8)
+    return Packed(gzip.compress(nifti(volume, stack.steps), compresslevel=1, mtime=0))
 
 
 def _key(stack: _Drawn, mask: Mask | None, axis: int) -> int:

@@ -26,7 +26,7 @@ from lungstage.appliance.dicom.cases import Case
 from lungstage.appliance.dicom.header import Header
 from lungstage.appliance.report.outbox import Document
 from lungstage.appliance.staging.covariates import Site
-from lungstage.appliance.staging.viewing import Patient, Picture, Scene
+from lungstage.appliance.staging.viewing import Packed, Patient, Picture, Scene
 from lungstage.appliance.workers.confinement import Confinement
 
 SCRATCH = "scratch"
@@ -385,8 +385,20 @@ class Draw(Request[Picture]):
     _answers = Form(Picture)
 
 
+@dataclass(frozen=True, slots=True)
+class Pack(Request[Packed]):
+    """:func:`staging.viewing.pack`."""
+
+    headers: _Headers
+    key: str
+    layer: Literal["image", "region"]
+    region: RegionChoice | None
+
+    _answers = Form(Packed)
+
+
 AnyRequest = (
-    Setting | ReadHeaders | Prepare | Stage | Explain | WritePhantom | ViewerSetting | ReadPatients | Look | Draw
+    Setting | ReadHeaders | Prepare | Stage | Explain | WritePhantom | ViewerSetting | ReadPatients | Look | Draw | Pack
 )  # no two of which have the same fields
 _REQUESTS: Form[Any] = Form(Annotated[AnyRequest, Field(union_mode="left_to_right")])
 

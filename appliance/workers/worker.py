@@ -27,6 +27,7 @@ from lungstage.appliance.workers.messages import (
     Explain,
     Look,
     Outcome,
+    Pack,
     Prepare,
     ReadHeaders,
     ReadPatients,
@@ -107,6 +108,8 @@ class Worker:
                 return viewing.draw(
                     request.headers, request.key, request.plane, request.index, request.window, request.region
                 )
+            case Pack():
+                return viewing.pack(request.headers, request.key, request.layer, request.region)
             case WritePhantom():
                 (header,) = read_headers(phantom.write_study(request.folder, request.study)[0])
                 return header.study_instance_uid

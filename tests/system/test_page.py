@@ -5,6 +5,7 @@ Needs Chromium (``LUNGSTAGE_CHROMIUM``, or one on the path); where there is none
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
@@ -17,8 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
+from PIL import Image
 
+from lungstage.appliance.page.study import NIIVUE
 from lungstage.appliance.staging import phantom
 from tests.support.studies import Study, contour, structure_set
 from tests.system.test_run import ENVIRONMENT, RUN
@@ -26,6 +30,8 @@ from tests.system.test_run import ENVIRONMENT, RUN
 sync_api: Any = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = os.environ.get("LUNGSTAGE_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")]
+
+SOFTWARE = ("--use-angle=swiftshader", "--enable-unsafe-swiftshader")  # WebGL without a graphics card
 
 SCRIPT = "<script>document.title='run'</script>"
 MISSING = (8, 9)
@@ -105,9 +111,17 @@ class process:  # noqa: N801  (a context manager, read as one)
 def browser() -> Iterator[Any]:
     sync_api.expect.set_options(timeout=1000 * SECONDS)
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *SOFTWARE])
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def plain(browser: Any) -> Iterator[Any]:
+    """A browser without WebGL, as over RDP."""
+    plain = browser.browser_type.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-3d-apis"])
+    yield plain
+    plain.close()
 
 
 @pytest.fixture
@@ -160,6 +174,65 @@ def test_images_are_scrolled_and_windowed_by_keyboard(tab: Any, running: Running
     sync_api.expect(picture).not_to_have_attribute("src", before)
     tab.get_by_label("Window").select_option("bone")
     sync_api.expect(tab.locator("figure[data-plane=sagittal] img")).to_have_attribute("src", re.compile("window=bone"))
+
+
+def open_viewer(tab: Any) -> Any:
+    tab.get_by_role("button", name="Open the viewer").click()
+    tab.get_by_role("button", name="Close the viewer").wait_for()
+    return tab.locator("#volume canvas")
+
+
+def shown(canvas: Any) -> npt.NDArray[np.uint8]:
+    """What is to be seen of it, once it has been drawn."""
+    canvas.page.wait_for_timeout(500)
+    return np.asarray(Image.open(io.BytesIO(canvas.screenshot())).convert("RGB")).astype(np.uint8)
+
+
+def yellow(picture: npt.NDArray[np.uint8]) -> int:
+    red, green, blue = np.moveaxis(picture.astype(int), -1, 0)
+    return int(((red > 200) & (green > 140) & (green < 230) & (blue < 90)).sum())
+
+
+@pytest.mark.skipif(not NIIVUE.is_file(), reason="the viewer is not built: make viewer")
+def test_the_viewer_shows_three_planes_with_windows_and_outline(tab: Any, running: Running) -> None:
+    """Under the page's own policy: the tab's console stays silent."""
+    tab.goto(until_job(tab, running, "MRN-1", "delivered"))
+    canvas = open_viewer(tab)
+    first = shown(canvas)
+    lit = (first.max(axis=-1) > 40).mean()
+    assert 0.1 < lit < 0.99
+    assert yellow(first) > 100
+    tab.get_by_label("Window").select_option("bone")
+    bone = shown(canvas)
+    assert bone[first.max(axis=-1) > 40].mean() < first[first.max(axis=-1) > 40].mean()
+    tab.get_by_label("Outline").select_option("")
+    assert yellow(shown(canvas)) == 0
+    slider = tab.get_by_label("axial", exact=True)
+    before = slider.input_value()
+    slider.focus()
+    tab.keyboard.press("ArrowRight")
+    assert slider.input_value() == str(int(before) + 1)
+    box = canvas.bounding_box()
+    canvas.click(position={"x": 0.25 * box["width"], "y": 0.8 * box["height"]})
+    places = {name: tab.get_by_label(name, exact=True).input_value() for name in ("axial", "coronal", "sagittal")}
+    assert places["axial"] == str(int(before) + 1), "a click into the axial plane stays in it"
+    canvas.click(position={"x": 0.28 * box["width"], "y": 0.7 * box["height"]})
+    assert places != {name: tab.get_by_label(name, exact=True).input_value() for name in places}
+    tab.get_by_role("button", name="Close the viewer").click()
+    assert tab.locator("figure[data-plane=axial] img").is_visible()
+
+
+def test_without_webgl_the_pictures_stay_and_it_is_said(plain: Any, running: Running) -> None:
+    tab = plain.new_page()
+    tab.set_default_timeout(1000 * SECONDS)
+    tab.goto(running.address)
+    tab.goto(until_job(tab, running, "MRN-1", "delivered"))
+    expected = "no WebGL 2" if NIIVUE.is_file() else "has no viewer"
+    sync_api.expect(tab.locator("#viewer-hint")).to_contain_text(expected)
+    assert not tab.get_by_role("button", name="Open the viewer").is_visible()
+    picture = tab.locator("figure[data-plane=axial] img")
+    sync_api.expect(picture).to_have_js_property("complete", True)
+    assert picture.evaluate("image => image.naturalWidth") > 100
 
 
 def test_a_region_is_chosen_among_those_that_are_drawn_and_answered(tab: Any, running: Running) -> None:

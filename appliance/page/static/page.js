@@ -51,9 +51,12 @@ function keepUpToDate(part) {
   setTimeout(again, POLL_MS);
 }
 
-// Slices: the latest that was asked for wins, and one is asked for at a time.
+// Slices: the latest that was asked for wins, and one is asked for at a time. While the viewer is open it shows them.
 function view(form) {
   const [window_, region] = [form.elements.window, form.elements.region];
+  const sliders = {};
+  const shows = [];
+  let volume = null;
   for (const figure of form.querySelectorAll("figure")) {
     const [slider, picture, number] = [figure.querySelector("input"), figure.querySelector("img"), figure.querySelector("output")];
     const plane = figure.dataset.plane;
@@ -61,11 +64,14 @@ function view(form) {
     let busy = false;
     const address = () => {
       const query = new URLSearchParams({ window: window_.value, region: region.value });
-      return `${form.dataset.picture}${plane}/${slider.value}.png?${query}`;
+      return `${form.dataset.study}picture/${plane}/${slider.value}.png?${query}`;
+    };
+    const count = () => {
+      number.textContent = `${Number(slider.value) + 1} / ${Number(slider.max) + 1}`;
     };
     const show = () => {
-      number.textContent = `${Number(slider.value) + 1} / ${Number(slider.max) + 1}`;
-      if (busy) return;
+      count();
+      if (volume || busy) return;
       busy = true;
       const wanted = address();
       const next = new Image();
@@ -81,7 +87,10 @@ function view(form) {
       next.onerror = done;
       next.src = wanted;
     };
-    slider.addEventListener("input", show);
+    slider.addEventListener("input", () => {
+      show();
+      volume?.goTo(plane, Number(slider.value));
+    });
     picture.addEventListener("wheel", (event) => {
       event.preventDefault();
       slider.value = Number(slider.value) + Math.sign(event.deltaY);
@@ -89,7 +98,66 @@ function view(form) {
     }, { passive: false });
     window_.addEventListener("change", show);
     region.addEventListener("change", show);
+    sliders[plane] = { slider, count };
+    shows.push(show);
   }
+
+  const [button, place, hint] = ["open-viewer", "volume", "viewer-hint"].map((id) => document.getElementById(id));
+  if (!form.dataset.viewer) return;
+  if (!document.createElement("canvas").getContext("webgl2")) {
+    hint.textContent = hint.dataset.webgl;
+    return;
+  }
+  button.hidden = false;
+
+  const setWindow = () => {
+    const { low, high } = window_.selectedOptions[0].dataset;
+    volume.window(Number(low), Number(high));
+  };
+  const setRegion = () =>
+    volume.outline(region.value && `${form.dataset.study}region.nii?${new URLSearchParams({ region: region.value })}`);
+  const close = (sentence) => {
+    volume = null;
+    place.replaceChildren();
+    place.hidden = true;
+    form.classList.remove("opened");
+    button.textContent = button.dataset.open;
+    button.disabled = false;
+    hint.textContent = sentence;
+    shows.forEach((show) => show());
+  };
+  const open = async () => {
+    button.disabled = true;
+    hint.textContent = hint.dataset.loading;
+    const canvas = document.createElement("canvas");
+    canvas.setAttribute("role", "img");
+    canvas.setAttribute("aria-label", place.dataset.label);
+    canvas.addEventListener("webglcontextlost", () => close(hint.dataset.webgl));
+    place.replaceChildren(canvas);
+    place.hidden = false;
+    try {
+      const { Volume } = await import("/static/volume.js");
+      const counts = Object.fromEntries(Object.entries(sliders).map(([plane, { slider }]) => [plane, Number(slider.max) + 1]));
+      volume = new Volume(canvas, counts, (plane, number) => {
+        sliders[plane].slider.value = number;
+        sliders[plane].count();
+      });
+      await volume.load(`${form.dataset.study}volume.nii`);
+      setWindow();
+      await setRegion();
+      for (const [plane, { slider }] of Object.entries(sliders)) volume.goTo(plane, Number(slider.value));
+    } catch (error) {
+      close(error.message);
+      return;
+    }
+    form.classList.add("opened");
+    button.textContent = button.dataset.close;
+    button.disabled = false;
+    hint.textContent = hint.dataset.opened;
+  };
+  button.addEventListener("click", () => (volume ? close("") : open()));
+  window_.addEventListener("change", () => volume && setWindow());
+  region.addEventListener("change", () => volume && setRegion().catch((error) => (hint.textContent = error.message)));
 }
 
 document.documentElement.classList.add("scripted");

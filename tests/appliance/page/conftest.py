@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from lungstage.appliance.page.app import make_app, make_context
 from lungstage.appliance.page.context import Context
 from lungstage.appliance.page.sessions import RateLimit, Sessions
 from lungstage.appliance.page.settings import load_site
-from lungstage.appliance.staging.viewing import Offered, Patient, Picture, Scene
+from lungstage.appliance.staging.viewing import Offered, Packed, Patient, Picture, Scene
 from tests.support.simulated import House
 
 BASE = "http://127.0.0.1:8042"
@@ -43,6 +44,9 @@ class FakeViewer:
 
     async def draw(self, headers: Any, key: str, plane: str, index: int | None, window: str, region: Any) -> Picture:
         return Picture(b"\x89PNG", index or 0)
+
+    async def pack(self, headers: Any, key: str, layer: str, region: Any) -> Packed:
+        return Packed(gzip.compress(layer.encode()))
 
     def start(self) -> None: ...
 

@@ -40,6 +40,8 @@ class TestEveryResponse:
             ("GET", "/rows", {}, 401),
             ("GET", "/study/1/live", {}, 401),
             ("GET", "/study/1/picture/axial/0.png", {}, 401),
+            ("GET", "/study/1/volume.nii", {}, 401),
+            ("GET", "/study/1/region.nii?region=1.2/1", {}, 401),
             ("PUT", "/", {}, 405),
             ("POST", "/", {"content-type": "application/x-www-form-urlencoded"}, 405),
             ("POST", "/logout", {"content-type": "application/x-www-form-urlencoded"}, 401),

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from lungstage.appliance.page import worklist
+from lungstage.appliance.page import study, worklist
 from lungstage.appliance.page.words import FOLDER
 from lungstage.appliance.report.translation import Translator
 from lungstage.appliance.state import chain, requests
@@ -118,6 +118,27 @@ class TestStudy:
         assert "delivered" in text.split('class="history"')[1]
         assert text.count("<figure") == 3
 
+    def test_its_slices_and_regions_are_given_to_the_viewer(self, busy: Site) -> None:
+        client = busy.logged_in()
+        assert client.get("/study/1/volume.nii").content == b"image"
+        region = client.get("/study/1/region.nii?region=1.5.99/1")
+        assert region.content == b"region"
+        assert region.headers["cache-control"] == "no-store"
+        told = [e.fields["jobs"] for e in chain.entries(busy.context.site.folder) if e.event == "images_viewed"]
+        assert told == [[1]]
+
+    @pytest.mark.parametrize("is_built", [True, False])
+    def test_where_the_viewer_was_not_built_that_is_said(
+        self, busy: Site, is_built: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if is_built:
+            (tmp_path / "niivue.js").touch()
+        monkeypatch.setattr(study, "NIIVUE", tmp_path / "niivue.js")
+        text = busy.logged_in().get("/study/1").text
+        assert ("This installation has no viewer" in text) is not is_built
+        assert ('data-viewer="yes"' in text) is is_built
+        assert text.count("<img") == 3
+
     def test_a_document_is_given_byte_for_byte(self, busy: Site) -> None:
         client = busy.logged_in()
         (report,) = busy.house.reports()
@@ -153,6 +174,7 @@ class TestStudy:
             "/study/77", "/study/0", "/study/-1", "/study/1.0", "/study/99999999999999999999",
             "/study/../../etc/passwd",
             "/study/1/picture/axial/9x.png", "/study/1/picture/oblique/1.png", "/study/1/picture/axial/-1.png",
+            "/study/1/region.nii", "/study/1/region.nii?region=1.2/x", "/study/99/volume.nii", "/study/1/volume.nii.gz",
             "/study/1/picture/axial/1.png?window=x", "/study/%00", "/study/1/", "/study//1",
         ],
     )  # fmt: skip
@@ -291,6 +313,7 @@ def test_every_view_of_a_patient_is_in_the_access_log_once(busy: Site) -> None:
         client.get("/rows", headers={"x-lungstage-poll": "1"})
         client.get("/study/1")
         client.get("/study/1/picture/axial/1.png")
+        client.get("/study/1/volume.nii")
     client.get(f"/study/1/document/{report.name}")
     told = [(e.event, e.fields.get("user"), e.fields.get("jobs")) for e in chain.entries(busy.context.site.folder)]
     assert told[1:] == [

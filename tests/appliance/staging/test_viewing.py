@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+import SimpleITK as sitk
 from PIL import Image
 
 from lungstage.appliance.contract.case import RegionChoice
@@ -77,7 +79,7 @@ def test_missing_slices_leave_a_gap_of_their_own_size(written: Written) -> None:
     assert scene.counts == (12, 40, 48)
     assert scene.missing == 2
     empty = [
-        bool((pixels(viewing.draw(headers, key, "axial", k, "lung", None))[20:-20, 40:-40] == 226).all())
+        bool((pixels(viewing.draw(headers, key, "axial", k, "lung", None))[80:-80, 80:-80] == 226).all())
         for k in range(12)
     ]
     assert [k for k, is_empty in enumerate(empty) if is_empty] == [12 - 1 - 5, 12 - 1 - 4]
@@ -92,6 +94,53 @@ def test_windows_differ_and_a_plane_that_is_not_there_is_said(written: Written) 
             viewing.draw(headers, key, "coronal", index, "lung", None)
     with pytest.raises(Refused):
         viewing.draw(headers, key, "axial", None, "lung", RegionChoice("1.2.3", 1))
+
+
+def unpacked(packed: viewing.Packed, folder: Path) -> sitk.Image:
+    path = folder / "volume.nii"
+    path.write_bytes(gzip.decompress(packed.content))
+    return sitk.ReadImage(str(path))
+
+
+@pytest.mark.parametrize("study", [rtstruct_study, seg_study])
+def test_a_volume_holds_the_slices_and_the_region_where_they_lie(
+    written: Written, study: Callable[[], Study], tmp_path: Path
+) -> None:
+    made = study()
+    headers, key = written(made)
+    image = unpacked(viewing.pack(headers, key, "image", None), tmp_path)
+    region = unpacked(viewing.pack(headers, key, "region", RegionChoice(roi_of(headers), 1)), tmp_path)
+    slices = sorted(made.slices, key=lambda one: float(one.ImagePositionPatient[2]), reverse=True)
+    hu = np.stack([one.pixel_array * float(one.RescaleSlope) + float(one.RescaleIntercept) for one in slices])
+    assert np.array_equal(sitk.GetArrayFromImage(image), hu)
+    # ITK's axes run to the left, the back and the head: ours but for the last.
+    assert np.allclose(np.reshape(image.GetDirection(), (3, 3)), np.diag([1, 1, -1]))
+    rows, columns = map(float, slices[0].PixelSpacing)
+    step = abs(float(slices[0].ImagePositionPatient[2]) - float(slices[1].ImagePositionPatient[2]))
+    assert np.allclose(image.GetSpacing(), (columns, rows, step))
+    middle = image.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in image.GetSize()])
+    assert np.allclose(middle, 0, atol=1e-4)
+    inside = np.argwhere(sitk.GetArrayFromImage(region))
+    assert inside[:, 1:].min(axis=0).tolist() == [13, 15]
+    assert inside[:, 1:].max(axis=0).tolist() == [27, 30]
+    assert region.GetDirection() == image.GetDirection()
+    assert region.GetSize() == image.GetSize()
+
+
+def test_a_volume_says_where_slices_are_missing_and_is_never_too_large(
+    written: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = rtstruct_study()
+    del study.slices[4:6]
+    headers, key = written(study)
+    hu = sitk.GetArrayFromImage(unpacked(viewing.pack(headers, key, "image", None), tmp_path))
+    assert [k for k in range(12) if (hu[k] == -32768).all()] == [12 - 1 - 5, 12 - 1 - 4]
+    for choice in (RegionChoice("1.2.3", 1), RegionChoice(roi_of(headers), 77)):
+        with pytest.raises(Refused, match="no such region"):
+            viewing.pack(headers, key, "region", choice)
+    monkeypatch.setattr(viewing, "_MOST_SENT", hu.size - 1)
+    with pytest.raises(Refused, match="too many"):
+        viewing.pack(headers, key, "image", None)
 
 
 def test_files_that_are_gone_are_said_to_be(written: Written) -> None:
