@@ -53,10 +53,19 @@ _NAME: TypeAdapter[str] = TypeAdapter(UserName)
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Somebody who may log in."""
+    """Somebody who may log in.
+
+    Attributes
+    ----------
+    user, role
+        Who, and what they may do.
+    proof
+        Of the password that holds: another one makes another account.
+    """
 
     user: str
     role: Role
+    proof: str = ""
 
     @property
     def may_operate(self) -> bool:
@@ -84,7 +93,7 @@ class Users:
         Unavailable
             The file cannot be read, or is not what was written. Nobody can log in then, by the token neither.
         """
-        return {name: Account(name, stored["role"]) for name, stored in self._read().items()}
+        return {name: _account(name, stored) for name, stored in self._read().items()}
 
     def verify(self, user: str, password: str) -> Account | None:
         """Return whose name and password these are."""
@@ -93,7 +102,7 @@ class Users:
             _HASHER.verify(_NOBODY if stored is None else stored["password"], password[:_MOST_PASSWORD])
         except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
             return None
-        return None if stored is None else Account(user, stored["role"])
+        return None if stored is None else _account(user, stored)
 
     def set(self, user: str, password: str | None, role: Role | None) -> None:
         """Add a user, or change password or role of one.
@@ -153,6 +162,10 @@ class Users:
                 write_private(self._path, _USERS.dump_json(users, indent=1))
         except OSError as error:
             raise Unavailable(f"The file of the users {self._path} cannot be written: {error.strerror}.") from error
+
+
+def _account(user: str, stored: _Stored) -> Account:
+    return Account(user, stored["role"], _digest(stored["password"]))
 
 
 def _prove_operated(users: Mapping[str, _Stored]) -> None:

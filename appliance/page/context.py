@@ -18,7 +18,7 @@ from lungstage.appliance.contract.documents import Language
 from lungstage.appliance.contract.errors import Refused, Unavailable
 from lungstage.appliance.page import words
 from lungstage.appliance.page.access_log import AccessLog
-from lungstage.appliance.page.accounts import Token, Users
+from lungstage.appliance.page.accounts import TOKEN_USER, Account, Token, Users
 from lungstage.appliance.page.records import NotDeliveredError, Records
 from lungstage.appliance.page.sessions import RateLimit, Session, Sessions
 from lungstage.appliance.page.settings import Site
@@ -50,6 +50,17 @@ class Context:
     def cookie(self) -> str:
         """Name of the cookie of a session; browsers give the prefix to nobody but this very site."""
         return "__Host-lungstage" if self.site.page.is_secure else "lungstage"
+
+    def knows(self, account: Account) -> bool:
+        """Whether an account is as it was when somebody logged in by it.
+
+        Raises
+        ------
+        Unavailable
+            The users cannot be read.
+        """
+        users = self.users.all()
+        return users.get(account.user) == account if users else account.user == TOKEN_USER
 
 
 class Visit:
@@ -103,7 +114,7 @@ def render(request: Request, template: str, status: int = 200, **values: Any) ->
     values = {"session": None, **values}
     text = context.templates.get_template(template).render(
         say=words.translator(language), language=language, languages=words.NAMES, version=__version__,
-        here=request.url.path, site_time=words.site_time, **values,
+        here=request.url.path, site_time=words.site_time, because=words.because, **values,
     )  # fmt: skip
     return HTMLResponse(text, status)
 
@@ -115,10 +126,19 @@ async def form_of(request: Request) -> dict[str, str]:
 
 
 def session_of(request: Request) -> Session | None:
-    """Return the session of whoever asks."""
+    """Return the session of whoever asks; of a user who was removed or changed meanwhile it is over."""
     context: Context = request.app.state.context
     token = request.cookies.get(context.cookie)
-    return context.sessions.find(token, clicked=POLL not in request.headers) if token else None
+    session = context.sessions.find(token, clicked=POLL not in request.headers) if token else None
+    if token is None or session is None:
+        return None
+    try:
+        known = context.knows(session.account)
+    except Unavailable:  # said by the login
+        return None
+    if not known:
+        context.sessions.end(token)
+    return session if known else None
 
 
 def page(*, fragment: bool = False, operate: bool = False) -> Callable[[Handler], Any]:

@@ -92,11 +92,6 @@ class Sessions:
         """Log somebody out."""
         self._sessions.pop(_key(token), None)
 
-    def end_all_of(self, user: str) -> None:
-        """Log a user out everywhere."""
-        for key in [key for key, session in self._sessions.items() if session.account.user == user]:
-            del self._sessions[key]
-
 
 def _key(token: str) -> bytes:
     return hashlib.sha256(token.encode(errors="surrogatepass")).digest()

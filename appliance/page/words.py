@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from lungstage.appliance.contract.documents import LANGUAGES, Language
+from lungstage.appliance.contract.errors import ReasonCode
 from lungstage.appliance.report.caveats import Caveat, caveats
 from lungstage.appliance.report.translation import Translator
 from lungstage.appliance.state.job import RESTING_STATES, Job
 
 FOLDER: Final = Path(__file__).parent / "languages"
+
+_CODES: Final = frozenset(str(code) for code in ReasonCode)
 
 NAMES: Final[Mapping[Language, str]] = {"en": "English", "de": "Deutsch", "fr": "Français"}
 
@@ -38,6 +41,11 @@ def site_time(moment: datetime) -> str:
     here = moment.astimezone()
     offset = f"{here:%z}"
     return f"{here:%Y-%m-%d %H:%M} {offset[:3]}:{offset[3:5]}"
+
+
+def because(code: str, say: Translator) -> str:
+    """Say in a few words what a reason code means; empty for one of another release. The message itself is English."""
+    return say(f"reason.{code}") if code in _CODES else ""
 
 
 def answer_of(job: Job, say: Translator) -> str:

@@ -186,6 +186,36 @@ class TestSession:
         assert send(client, "/status", "/logout").headers["location"] == "/login"
         assert thief.get("/status").status_code == 303
 
+    @pytest.mark.parametrize("what", ["removed", "role", "password"])
+    def test_of_a_user_who_is_removed_or_changed_ends_at_once(self, site: Site, what: str) -> None:
+        users = site.users(anna="operate", ben="operate")
+        anna, ben = site.logged_in("anna"), site.logged_in("ben")
+        assert ben.get("/").status_code == 200
+        if what == "removed":
+            users.remove("ben")
+        else:
+            users.set("ben", "another password" if what == "password" else None, "view" if what == "role" else None)
+        assert ben.get("/").status_code == 303
+        assert ben.get("/rows").status_code == 401
+        assert anna.get("/").status_code == 200
+        if what == "removed":
+            users.set("ben", PASSWORD, "operate")
+            assert ben.get("/").status_code == 303, "it is over for good"
+
+    def test_by_the_token_ends_as_soon_as_there_are_users(self, site: Site) -> None:
+        client = site.logged_in()
+        site.users(anna="operate")
+        assert client.get("/").status_code == 303
+
+    def test_is_none_while_the_users_cannot_be_read(self, site: Site) -> None:
+        site.users(anna="operate")
+        client = site.logged_in("anna")
+        kept = site.context.site.users.read_bytes()
+        site.context.site.users.write_bytes(b"{")
+        assert client.get("/").status_code == 303
+        site.context.site.users.write_bytes(kept)
+        assert client.get("/").status_code == 200
+
     def test_that_was_made_up_is_none(self, site: Site) -> None:
         client = site.browser()
         client.cookies.set("lungstage", "x" * 43)

@@ -8,11 +8,13 @@ import shutil
 import sqlite3
 import time
 from datetime import timedelta
+from html import unescape
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lungstage.appliance.contract.errors import ReasonCode
 from lungstage.appliance.page import study, worklist
 from lungstage.appliance.page.words import FOLDER
 from lungstage.appliance.report.translation import Translator
@@ -349,6 +351,22 @@ class TestLanguages:
         assert said <= known, said - known
         unsaid = {word for word in known - said if not word.startswith(tuple(begun))}
         assert unsaid == {"number.decimal_mark"}
+
+    @pytest.mark.parametrize("language", ["en", "de", "fr"])
+    def test_say_why_a_study_waits_in_a_few_words_and_mark_the_rest_as_english(self, busy: Site, language: str) -> None:
+        client = busy.logged_in()
+        client.cookies.set("language", language)
+        words = {code: texts[0] for code, texts in catalogue(language).items()}
+        assert {code.removeprefix("reason.") for code in words} >= {*ReasonCode}
+        for number in (2, 3):
+            job = busy.house.ledger.jobs.get(number)
+            assert job is not None
+            assert job.reason is not None
+            for path in ("/", f"/study/{number}"):
+                text = client.get(path).text
+                assert words[f"reason.{job.reason.code}"] in text
+                told = re.findall(r'lang="en">([^<]*)<', text)
+                assert job.reason.message in map(unescape, told)
 
     def test_each_is_spoken_where_it_is_asked_for(self, busy: Site) -> None:
         client = busy.logged_in()
