@@ -115,6 +115,8 @@ class Site:
         The daemon's settings file, if any.
     page
         How it is served.
+    knows_bundle
+        Whether the settings name the daemon's bundle, without which no doctor can look.
     """
 
     state: Path
@@ -122,6 +124,7 @@ class Site:
     inbox: Path | None
     config: Path | None
     page: PageSettings
+    knows_bundle: bool = False
 
     @property
     def folder(self) -> Path:
@@ -170,6 +173,7 @@ def load_site(
         inbox or _path(given.get("inbox")),
         config,
         page,
+        "bundle" in given,
     )
 
 

@@ -33,7 +33,8 @@ class Findings:
 @page()
 async def show(visit: Visit) -> Response:
     """Show how things stand."""
-    return visit.render("status.html", **await _now(visit), doctor=visit.request.app.state.findings)
+    doctor, can_look = visit.request.app.state.findings, visit.context.site.knows_bundle
+    return visit.render("status.html", **await _now(visit), doctor=doctor, can_look=can_look)
 
 
 @page(fragment=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ from lungstage.appliance.page.context import NotThereError, Visit, page
 from lungstage.appliance.page.records import Ledger, document, first_file, headers_of
 from lungstage.appliance.page.words import answer_of, caveats_of, probability_of, region_is_open
 from lungstage.appliance.report.key_views import Plane
+from lungstage.appliance.report.page_objects import pdf_inside
 from lungstage.appliance.report.vocabulary import CONCEPTS, plain_name
 from lungstage.appliance.staging.viewing import PLANES, WINDOWS, Layer, Offered, Scene
 from lungstage.appliance.state import requests
@@ -139,12 +140,18 @@ async def _live(visit: Visit, known: _Known) -> dict[str, Any]:
             (plain_name(name) if name in CONCEPTS else "", name, features.get(name), value, value / longest)
             for name, value in contributions
         ],
-        "documents": sorted(history.documents),
+        "documents": _offered(history.documents),
         "history": [(datetime.fromisoformat(entry.time), entry) for entry in history.entries],
         "taken": known.taken,
         "pending": mine,
         "may_ask": visit.session.account.may_operate and job.state in RESTING_STATES and not known.newer and not mine,
     }
+
+
+def _offered(documents: Iterable[str]) -> list[str]:
+    """Name what can be downloaded: each document, and before them the PDF that one of them holds."""
+    names = sorted(documents)
+    return [*(f"{name.removesuffix('.dcm')}.pdf" for name in names if name.startswith("PDF-")), *names]
 
 
 @page(fragment=True)
@@ -203,9 +210,13 @@ async def _packed(visit: Visit, layer: Layer, asked: RegionChoice | None) -> Res
 async def download(visit: Visit) -> Response:
     """Give one document, as it was delivered."""
     name = visit.request.path_params["name"]
+    inside = name.startswith("PDF-") and name.endswith(".pdf")  # for who has no software that opens it in DICOM
+    kept = f"{name.removesuffix('.pdf')}.dcm" if inside else name
     known = await _known(visit, with_files=False)
     history = await run_in_threadpool(visit.context.records.history, known.job)
-    content = await run_in_threadpool(document, history, name, visit.context.site.outbox)
+    content = await run_in_threadpool(document, history, kept, visit.context.site.outbox)
+    if inside:
+        content = await run_in_threadpool(pdf_inside, content)
     await visit.context.log.tell(
         "document_taken", visit.session.account.user, visit.client, jobs=[known.job.id], document=name
     )

@@ -304,7 +304,7 @@ def _key(stack: _Drawn, mask: Mask | None, axis: int) -> int:
 
 
 def _outline(pen: ImageDraw.ImageDraw, mask: Mask, scale: tuple[float, float]) -> None:
-    for colour, width in ((_HALO, 5), (_LINE, 2)):
+    for colour, width in ((_HALO, 8), (_LINE, 4)):
         for corners in outlines(mask):
             pen.line([(x * scale[0], y * scale[1]) for x, y in corners], fill=colour, width=width)
 

@@ -255,6 +255,13 @@ def test_a_report_is_downloaded_and_made_again_byte_for_byte(tab: Any, running: 
             tab.get_by_role("link", name="Structured report").click()
         return Path(download.value.path()).read_bytes()
 
+    with tab.expect_download() as taken:
+        tab.get_by_role("link", name="Result page (PDF)").click()
+    assert taken.value.suggested_filename.endswith(".pdf")
+    pdf = Path(taken.value.path()).read_bytes()
+    assert pdf.startswith(b"%PDF-")
+    (kept,) = (path for path in (running.root / "outbox").glob("PDF-*") if path.stem in taken.value.suggested_filename)
+    assert pdf in kept.read_bytes()
     before = report()
     tab.get_by_role("button", name="Process again").click()
     tab.locator(".history", has_text="to be processed again").wait_for()
