@@ -131,7 +131,8 @@ def tab(browser: Any, running: Running) -> Iterator[Any]:
     tab = context.new_page()
     tab.set_default_timeout(1000 * SECONDS)
     said: list[str] = []
-    tab.on("console", lambda message: said.append(message.text))
+    refused = "the server responded with a status of 403"  # which a test may have wanted
+    tab.on("console", lambda message: refused in message.text or said.append(message.text))
     tab.on("pageerror", lambda error: said.append(str(error)))
     tab.goto(running.address)
     yield tab
@@ -267,6 +268,74 @@ def test_a_report_is_downloaded_and_made_again_byte_for_byte(tab: Any, running: 
     tab.locator(".history", has_text="to be processed again").wait_for()
     tab.locator("#live .state.delivered").wait_for()
     assert report() == before
+
+
+def test_a_forged_form_asks_for_nothing(tab: Any, running: Running) -> None:
+    study = until_job(tab, running, "MRN-1", "delivered")
+    tab.goto(study)
+    tab.locator("form[action$=process-again] input[name=csrf]").evaluate("field => { field.value = 'forged' }")
+    tab.get_by_role("button", name="Process again").click()
+    tab.get_by_role("alert").wait_for()
+    assert tab.locator("main h1").inner_text() == "This is not allowed"
+    assert not [*(running.root / "state" / "requests").iterdir()]
+    tab.context.clear_cookies()
+    tab.context.add_cookies([{"name": "lungstage", "value": "made-up", "url": study}])
+    tab.goto(study)
+    tab.get_by_role("heading", name="Log in").wait_for()
+
+
+def test_nothing_of_another_study_or_of_the_disk_is_given(tab: Any, running: Running) -> None:
+    ask = tab.context.request
+    own, other = (until_job(tab, running, patient, "delivered") for patient in ("MRN-1", "MRN-3"))
+    tab.goto(other)
+    document = tab.get_by_role("link", name="Structured report").get_attribute("href").rpartition("/")[2]
+    region = tab.locator("#region option").last.get_attribute("value")
+    assert ask.get(f"{other}/document/{document}").status == 200
+    assert ask.get(f"{other}/region.nii?region={region}").status == 200
+    for path in (
+        f"/document/{document}", f"/region.nii?region={region}", f"/picture/axial/1.png?region={region}",
+        "/document/..%2f..%2fstate%2fledger.sqlite", "/document/SR-1.2.3.dcm", "/region.nii?region=../../x/1",
+        "/picture/axial/1.png?region=1.2.3/1", "/picture/axial/99999.png", "/picture/..%2f..%2fx/1.png",
+    ):  # fmt: skip
+        answer = ask.get(own + path)
+        assert answer.status == 404, path
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert "Traceback" not in answer.text()
+        assert "/" not in answer.text().replace("</", "<").replace("/>", ">") or "<html" in answer.text()
+    tab.goto(own)
+    csrf, seen = (
+        tab.locator(f"form[action$=process-again] input[name={name}]").input_value() for name in ("csrf", "seen")
+    )
+    answer = ask.post(f"{own}/choose-region", form={"csrf": csrf, "seen": seen, "region": region})
+    assert answer.status == 404
+    assert not [*(running.root / "state" / "requests").iterdir()]
+
+
+def test_a_study_whose_files_are_taken_away_is_still_told_of(tab: Any, running: Running) -> None:
+    write(running.root / "inbox" / "d", "Gone^Away", "MRN-4", {"GTV-1": 25})
+    study = until_job(tab, running, "MRN-4", "delivered")
+    shutil.rmtree(running.root / "inbox" / "d")
+    tab.goto(study)
+    assert "early stage" in tab.locator("#live .answer").inner_text()
+    assert "no slice is there" in tab.locator(".images").inner_text()
+    assert "Gone" not in tab.content()
+    for path in ("/volume.nii", "/picture/axial/1.png"):
+        assert tab.context.request.get(study + path).status == 404
+
+
+def test_a_ledger_that_is_none_is_said_to_be(browser: Any, tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "ledger.sqlite").write_bytes(b"no database" * 1000)
+    with process("page", f"--state={tmp_path / 'state'}", "--bind=127.0.0.1:0", log=tmp_path / "log"):
+        found = re.search(r"open (http\S+)", (tmp_path / "log").read_text())
+        assert found
+        tab = browser.new_page()
+        answer = tab.goto(found[1])
+        assert answer.status == 503
+        assert "ledger" in tab.get_by_role("alert").inner_text()
+        tab.goto(re.sub(r"/login.*", "/status", found[1]))
+        assert "No daemon" in tab.locator("#vitals .problem").first.inner_text()
+        tab.close()
 
 
 def test_logging_out_ends_it_for_the_back_button_too(browser: Any, running: Running) -> None:

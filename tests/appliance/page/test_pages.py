@@ -7,6 +7,7 @@ import re
 import shutil
 import sqlite3
 import time
+from dataclasses import replace
 from datetime import timedelta
 from html import unescape
 from pathlib import Path
@@ -128,6 +129,14 @@ class TestStudy:
         assert region.headers["cache-control"] == "no-store"
         told = [e.fields["jobs"] for e in chain.entries(busy.context.site.folder) if e.event == "images_viewed"]
         assert told == [[1]]
+
+    def test_a_doctor_can_look_where_the_bundle_is_known(self, busy: Site) -> None:
+        client = busy.logged_in()
+        assert "start the page with --config" in client.get("/status").text
+        busy.context = replace(busy.context, site=replace(busy.context.site, knows_bundle=True))
+        text = busy.logged_in().get("/status").text
+        assert "start the page with --config" not in text
+        assert 'action="/status/doctor"' in text
 
     @pytest.mark.parametrize("is_built", [True, False])
     def test_where_the_viewer_was_not_built_that_is_said(

@@ -18,6 +18,7 @@ from lungstage.appliance.contract.errors import Refused
 from lungstage.appliance.dicom.header import Header, RoiHeader
 from lungstage.appliance.staging import viewing
 from lungstage.appliance.staging.one_shot import scan
+from tests.appliance.report.test_patients_names import AS_BYTES, NAMES, named
 from tests.support.studies import Study, rtstruct_study, seg_study
 
 Written = Callable[[Study], tuple[tuple[Header, ...], str]]
@@ -173,6 +174,15 @@ def test_a_patient_is_named_as_people_write(written: Written, charset: str, name
     headers, _ = written(study)
     (patient,) = viewing.read_patients([headers[-1].path])
     assert (patient.name, patient.born, patient.fault) == (expected, "1957-03-17", "")
+
+
+@pytest.mark.parametrize("sets", [*NAMES, *AS_BYTES])
+def test_a_name_is_read_in_every_character_set(sets: str, tmp_path: Path) -> None:
+    name, stored = (NAMES[sets], NAMES[sets]) if sets in NAMES else AS_BYTES[sets]
+    named(sets, stored)[0].save_as(tmp_path / "x", enforce_file_format=True)
+    (patient,) = viewing.read_patients([tmp_path / "x"])
+    assert patient.name == " · ".join(", ".join(group.split("^")) for group in name.split("=")[:2])
+    assert (patient.identifier, patient.fault) == ("P-17", "")
 
 
 def test_bytes_that_are_no_dicom_name_nobody(tmp_path: Path) -> None:
