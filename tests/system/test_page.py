@@ -9,7 +9,6 @@ import io
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from PIL import Image
 
 from lungstage.appliance.page.study import NIIVUE
 from lungstage.appliance.staging import phantom
+from tests.support.serving import SECONDS, process
 from tests.support.studies import Study, contour, structure_set
 from tests.system.test_run import ENVIRONMENT, RUN
 
@@ -35,7 +35,6 @@ SOFTWARE = ("--use-angle=swiftshader", "--enable-unsafe-swiftshader")  # WebGL w
 
 SCRIPT = "<script>document.title='run'</script>"
 MISSING = (8, 9)
-SECONDS = 60.0
 
 
 def circle(radius: float) -> list[tuple[float, float]]:
@@ -85,26 +84,6 @@ def running(tmp_path_factory: pytest.TempPathFactory, shipped_bundle: Path) -> I
         assert address
         yield Running(root, address[1], page)
         assert daemon.poll() is None
-
-
-class process:  # noqa: N801  (a context manager, read as one)
-    """Run a command until the block ends, from when it says that it is ready."""
-
-    def __init__(self, *arguments: str, log: Path) -> None:
-        self._arguments, self._log = arguments, log
-
-    def __enter__(self) -> subprocess.Popen[str]:
-        with self._log.open("w") as log:
-            self._process = subprocess.Popen(
-                [*RUN, *self._arguments], stdout=subprocess.PIPE, stderr=log, text=True, env=ENVIRONMENT
-            )
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline() == "ready\n", self._log.read_text()
-        return self._process
-
-    def __exit__(self, *_: object) -> None:
-        self._process.send_signal(signal.SIGTERM)
-        assert self._process.wait(60) == 0, self._log.read_text()
 
 
 @pytest.fixture(scope="module")
@@ -394,13 +373,6 @@ def test_the_token_is_told_once(running: Running, tmp_path: Path) -> None:
         with process("page", f"--state={tmp_path / 'state'}", "--bind=127.0.0.1:0", *options, log=log):
             told.append("token=" in log.read_text())
     assert told == [True, False, True]
-
-
-def test_off_loopback_without_tls_it_does_not_start(tmp_path: Path) -> None:
-    command = [*RUN, "page", f"--state={tmp_path}", "--bind=0.0.0.0:0"]
-    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=SECONDS)
-    assert done.returncode == 2
-    assert "there is no TLS" in done.stderr
 
 
 def test_the_audit_command_reads_the_access_log(running: Running) -> None:
