@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test quick check lint viewer wheel wheel-without-bundle sbom pythons bench peers bundle evaluation selectors ibsi conformance page-load storage measure-acceptance torture faults soak fuzz field hostile viewers clean help
+.PHONY: demo test quick check lint viewer wheel wheel-without-bundle sbom pythons bench peers bundle evaluation selectors ibsi conformance page-load page-pictures storage measure-acceptance torture faults soak fuzz field hostile viewers clean help
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 22
@@ -127,6 +127,9 @@ conformance: $(VENV)/.everything ## what the code reads and writes; writes the t
 
 page-load: $(VENV)/.everything ## the daemon's throughput with ten browsers that poll the page, and without, in one run
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.long.benchmarks.page_load
+
+page-pictures: $(VENV)/.everything $(NIIVUE) ## the pictures in docs/page.md, of phantoms (needs Chromium)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.long.page.pictures
 
 storage: $(VENV)/.everything ## what a study leaves behind in outbox, state folder and log
 	$(BIN)/python -m tests.long.benchmarks.storage

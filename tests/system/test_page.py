@@ -42,14 +42,17 @@ def circle(radius: float) -> list[tuple[float, float]]:
     return [(47.5 + radius * np.sin(a), 47.5 + radius * np.cos(a)) for a in angles]
 
 
-def write(folder: Path, patient: str, patient_id: str, regions: dict[str, float], late: Path | None = None) -> None:
+def write(
+    folder: Path, patient: str, patient_id: str, regions: dict[str, float], late: Path | None = None,
+    description: str = SCRIPT,
+) -> None:  # fmt: skip
     """A part of the phantom with circles for regions; slices that come `late` lie there."""
     slices = phantom.ct_datasets(phantom.make()[0][7:25, 48:144, 48:144], folder.name)
     drawn = {name: [contour(image, circle(radius)) for image in slices[3:-3]] for name, radius in regions.items()}
     study = Study(slices, [structure_set(slices, drawn, slices)])
     for dataset in (*study.slices, *study.rois):
         dataset.SpecificCharacterSet, dataset.PatientName, dataset.PatientID = "ISO_IR 192", patient, patient_id
-        dataset.StudyDescription = SCRIPT
+        dataset.StudyDescription = description
     if late is not None:
         late.mkdir()
         for k in MISSING:
@@ -343,6 +346,9 @@ def test_every_page_is_accessible(browser: Any, running: Running, width: int) ->
     for path in ("/", "/study/1", "/study/2", "/study/3", "/status", "/nowhere"):
         tab.goto(address(running, path))
         grave[path] = _grave(axe, tab)
+        if path == "/study/1" and NIIVUE.is_file():
+            open_viewer(tab)
+            grave["viewer"] = _grave(axe, tab)
         wide = tab.evaluate("document.documentElement.scrollWidth - innerWidth")
         assert wide <= 0, f"{path} is {wide} px too wide"
     context.close()
