@@ -203,6 +203,9 @@ def test_the_viewer_shows_three_planes_with_windows_and_outline(tab: Any, runnin
     assert places != {name: tab.get_by_label(name, exact=True).input_value() for name in places}
     tab.get_by_role("button", name="Close the viewer").click()
     assert tab.locator("figure[data-plane=axial] img").is_visible()
+    assert tab.locator("#viewer-hint").inner_text() == ""
+    assert (shown(open_viewer(tab)).max(axis=-1) > 40).mean() > 0.1, "and it opens again"
+    sync_api.expect(tab.locator("#viewer-hint")).to_contain_text("Click or drag")
 
 
 def test_without_webgl_the_pictures_stay_and_it_is_said(plain: Any, running: Running) -> None:

@@ -104,7 +104,9 @@ function view(form) {
 
   const [button, place, hint] = ["open-viewer", "volume", "viewer-hint"].map((id) => document.getElementById(id));
   if (!form.dataset.viewer) return;
-  if (!document.createElement("canvas").getContext("webgl2")) {
+  const trial = document.createElement("canvas").getContext("webgl2");
+  trial?.getExtension("WEBGL_lose_context")?.loseContext();
+  if (!trial) {
     hint.textContent = hint.dataset.webgl;
     return;
   }
@@ -117,8 +119,10 @@ function view(form) {
   const setRegion = () =>
     volume.outline(region.value && `${form.dataset.study}region.nii?${new URLSearchParams({ region: region.value })}`);
   const close = (sentence) => {
+    const shown = volume;
     volume = null;
     place.replaceChildren();
+    shown?.free();
     place.hidden = true;
     form.classList.remove("opened");
     button.textContent = button.dataset.open;
@@ -132,7 +136,7 @@ function view(form) {
     const canvas = document.createElement("canvas");
     canvas.setAttribute("role", "img");
     canvas.setAttribute("aria-label", place.dataset.label);
-    canvas.addEventListener("webglcontextlost", () => close(hint.dataset.webgl));
+    canvas.addEventListener("webglcontextlost", () => canvas.isConnected && close(hint.dataset.webgl));
     place.replaceChildren(canvas);
     place.hidden = false;
     try {

@@ -58,6 +58,12 @@ export class Volume {
     this.view.drawScene();
   }
 
+  // Gives the graphics memory back, which a canvas that is gone would keep for a while.
+  free() {
+    this.view.cleanup();
+    this.view.gl?.getExtension("WEBGL_lose_context")?.loseContext();
+  }
+
   goTo(plane, number) {
     const place = [...this.view.scene.crosshairPos];
     place[AXES.indexOf(plane)] = 1 - (number + 0.5) / this.counts[plane];
