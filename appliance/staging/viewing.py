@@ -289,8 +289,9 @@ def pack(headers: tuple[Header, ...], key: str, layer: Layer, region: RegionChoi
     if stack.hu.size > _MOST_SENT:
         raise Refused(ReasonCode.NO_DICOM, "These slices are too many for the viewer. See them in the pictures.")
     if layer == "image":
-        volume = np.clip(np.rint(stack.hu), _NO_SLICE + 1, -_NO_SLICE - 1).astype(np.int16)
-        volume[sorted(stack.gaps)] = _NO_SLICE
+        volume = np.full(stack.hu.shape, _NO_SLICE, np.int16)
+        for k in set(range(len(volume))) - stack.gaps:  # one by one: a whole series of floats is large
+            volume[k] = np.clip(np.rint(stack.hu[k]), _NO_SLICE + 1, -_NO_SLICE - 1)
     else:
         mask = None if region is None else _mask(case, region)
         volume = np.zeros(stack.hu.shape, np.uint8) if mask is None else mask.astype(np.uint8)
