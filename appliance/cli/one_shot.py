@@ -144,6 +144,7 @@ def demo(
     folder: Annotated[
         Path | None, typer.Option("--out", help="Folder for inbox, outbox and state; by default a temporary one.")
     ] = None,
+    page: Annotated[bool, typer.Option("--page", help="Then serve the worklist to a browser, until Ctrl-C.")] = False,
 ) -> None:
     """Send a generated phantom study through the real daemon, and read its report back."""
     import tempfile
@@ -154,6 +155,18 @@ def demo(
     result = run_demo(bundle, place)
     typer.echo(f"report came {result.seconds:.1f} s after the last file, and was read back: {result.title}")
     typer.echo(in_words(result.outcome))
+    folders = {name: place / name for name in ("inbox", "outbox", "state")}
+    if not page:
+        options = " ".join(f"--{name} {folder}" for name, folder in folders.items())
+        typer.echo(f"To see it in a browser (pip install 'lungstage[page]'): lungstage page {options}")
+        return
+    from lungstage.appliance.cli.page import serve_site
+    from lungstage.appliance.page.settings import load_site
+
+    serve_site(
+        load_site(None, bind="127.0.0.1:0", state=folders["state"], inbox=folders["inbox"], outbox=folders["outbox"]),
+        new_token=True,
+    )
 
 
 def _answer(run_once: Callable[[], dict[str, Any]], as_json: bool, undone: str) -> None:

@@ -1,4 +1,4 @@
-"""The commands that make the daemon a service of the machine: ``install-service`` and ``uninstall-service``."""
+"""The commands that make services of daemon and page: ``install-service`` and ``uninstall-service``."""
 
 from __future__ import annotations
 
@@ -27,6 +27,9 @@ def install_service(
     user: Annotated[
         str, typer.Option("--user", help="System user that the daemon runs as; made if need be.")
     ] = "lungstage",
+    page: Annotated[
+        bool, typer.Option("--page", help="Make the page a service, too; where it is one, it stays one.")
+    ] = False,
     dry_run: DryRunOption = False,
     root: RootOption = Path("/"),
 ) -> None:
@@ -37,15 +40,22 @@ def install_service(
         raise typer.BadParameter("a service's settings are named by their whole path", param_hint="--config")
     _check(dry_run, root)
     named = installation.places(*installation.this_installation(), config, user, root)
-    _do(installation.to_install(named, root), dry_run, root)
+    if page:
+        from lungstage.appliance.config.extras import needing
+
+        with needing("page"):
+            import uvicorn  # noqa: F401  (which a service without it would miss at every start)
+    _do(installation.to_install(named, root, page=page), dry_run, root)
     if not dry_run:
         typer.echo(f"Next: look through {config}, then")
         typer.echo(f"  runuser -u {user} -- {named.program} doctor --config {config}")
         typer.echo("  systemctl enable --now lungstage")
+        if page:
+            typer.echo("  systemctl enable --now lungstage-page")
 
 
 def uninstall_service(dry_run: DryRunOption = False, root: RootOption = Path("/")) -> None:
-    """Stop the service and remove its unit. Settings, studies, reports, ledger and user are left."""
+    """Stop the services and remove their units. Settings, studies, reports, ledger and user are left."""
     from lungstage.appliance.service import installation
 
     _check(dry_run, root)

@@ -20,6 +20,9 @@ from lungstage.appliance.contract.errors import LungstageError
 
 ENVIRONMENT_PREFIX = "LUNGSTAGE_"
 
+OTHER_TABLES = ("page", "notify")
+"""Tables of the daemon's file that are other processes' settings."""
+
 WALL_FACTOR = 4.0
 """How many times as long as it may compute a request may take by the clock: a busy machine is no study's fault."""
 
@@ -232,12 +235,31 @@ def load_settings(
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        faults = [
-            _fault(".".join(str(part) for part in item["loc"]), item["type"], item["msg"])
-            for item in error.errors()
-            if item["type"] != "default_factory_not_called"  # for another fault, which is told
-        ]
-        raise SettingsError("; ".join(faults) + ".") from error
+        raise SettingsError(faults_of(error, Settings)) from error
+
+
+def faults_of(error: ValidationError, model: type[BaseModel]) -> str:
+    """Tell every fault of some settings in one sentence."""
+    faults = [
+        _fault(".".join(str(part) for part in item["loc"]), item["type"], item["msg"], model)
+        for item in error.errors()
+        if item["type"] != "default_factory_not_called"  # for another fault, which is told
+    ]
+    return "; ".join(faults) + "."
+
+
+def table_of(name: str, config: Path | None) -> dict[str, Any]:
+    """Return another process's table of a settings file, unchecked; empty where it has none.
+
+    Raises
+    ------
+    SettingsError
+        The file cannot be read, or has something else under that name.
+    """
+    table = _tables(config).get(name, {})
+    if not isinstance(table, dict):
+        raise SettingsError(f"[{name}] in the settings file {config} is no table.")
+    return dict(table)
 
 
 def given_settings(
@@ -278,6 +300,10 @@ def setting_of(name: str, config: Path | None, environment: Mapping[str, str] | 
 
 
 def _from_file(config: Path | None) -> dict[str, Any]:
+    return {key: value for key, value in _tables(config).items() if key not in OTHER_TABLES}
+
+
+def _tables(config: Path | None) -> dict[str, Any]:
     if config is None:
         return {}
     try:
@@ -301,9 +327,9 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in given.items() if key in Settings.model_fields}
 
 
-def _fault(key: str, kind: str, message: str) -> str:
+def _fault(key: str, kind: str, message: str, model: type[BaseModel] = Settings) -> str:
     if kind == "extra_forbidden":
-        nearest = difflib.get_close_matches(key, Settings.model_fields, 1, cutoff=0.5)
+        nearest = difflib.get_close_matches(key, model.model_fields, 1, cutoff=0.5)
         return f"there is no setting {key!r}" + (f"; did you mean {nearest[0]!r}?" if nearest else "")
     if kind == "missing":
         return f"the setting {key!r} is missing"

@@ -1,4 +1,4 @@
-"""What is known of a case beside its images and its region: clinical covariates, and the report before this one."""
+"""What is known of a case beside its images: clinical covariates, the region that a person chose, the report before."""
 
 from __future__ import annotations
 
@@ -43,3 +43,19 @@ class Predecessor:
     study_instance_uid: str
     series_instance_uid: str
     sop_instance_uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class RegionChoice:
+    """The region that a person chose where no rule could.
+
+    Attributes
+    ----------
+    roi
+        SOP Instance UID of the RTSTRUCT or SEG that it is in.
+    number
+        Its ROI Number or Segment Number there.
+    """
+
+    roi: str
+    number: int

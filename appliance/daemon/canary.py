@@ -38,6 +38,8 @@ class Canary(Source):
         Seconds from one to the next, and until the alarm.
     clock
         A monotonic clock.
+    tell
+        Told of each alarm.
 
     Attributes
     ----------
@@ -54,7 +56,9 @@ class Canary(Source):
         every: float,
         patience: float,
         clock: Callable[[], float],
+        tell: Callable[[], None] = lambda: None,
     ) -> None:
+        self._tell = tell
         self.inbox, self.outbox = folder / "inbox", folder / "outbox"
         self._write, self._jobs, self._forget = write, jobs, forget
         self._every, self._patience, self._clock = every, patience, clock
@@ -89,6 +93,7 @@ class Canary(Source):
         self._study, self.well = None, arrived
         if not arrived:
             logger.error("canary_alarm", extra={"job": job and job.id, "state": job and job.state})
+            self._tell()
         self._clear()
 
     def _clear(self) -> None:

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from lungstage.appliance.config.logs import defect, logger
 from lungstage.appliance.config.settings import Settings
+from lungstage.appliance.contract.case import RegionChoice
 from lungstage.appliance.contract.errors import (
     DefectError,
     ExhaustedError,
@@ -48,6 +49,7 @@ class Prepare(Protocol):
         roi_name: str | None,
         match_by_geometry: bool,
         strict_frame_of_reference: bool,
+        choice: RegionChoice | None,
     ) -> SealedPlan: ...
 
 
@@ -101,6 +103,7 @@ class Examiner:
                 roi_name=self._settings.roi_name,
                 match_by_geometry=self._settings.match_by_geometry,
                 strict_frame_of_reference=self._settings.strict_frame_of_reference,
+                choice=_choice(entry, job),
             )
         except (Held, Refused) as error:
             entry.examined_at = self._clock()
@@ -152,8 +155,9 @@ class Examiner:
         if job is None or job.closed:
             anchor = case.headers[0].sop_instance_uid
             job = self._ledger.open_job(
-                case.key, case.study_instance_uid, case.series_instance_uid, anchor, canary=self._is_canary(case)
-            )
+                case.key, case.study_instance_uid, case.series_instance_uid, anchor,
+                canary=self._is_canary(case), choice=_choice(entry, job),
+            )  # fmt: skip
         elif job.study_instance_uid != case.study_instance_uid:  # a region came first, under a study UID of its own
             self._ledger.correct_study(job.id, case.study_instance_uid)
         date, patient = _known_by(case)
@@ -264,6 +268,13 @@ def _known_by(case: Case) -> tuple[str, str]:
     headers: tuple[Header, ...] = (*case.images, *case.rois)
     date = next((header.study_date for header in headers if header.study_date), "")
     return date, next((header.patient_key for header in headers if header.patient_key), "")
+
+
+def _choice(entry: OpenCase, job: Job | None) -> RegionChoice | None:
+    """Return what a person chose for a case, as long as the ROI object is there that it was chosen in."""
+    choice = None if job is None else job.choice
+    uids = {roi.sop_instance_uid for roi in entry.at_hand.rois}
+    return choice if choice is not None and choice.roi in uids else None
 
 
 def _about(entry: OpenCase) -> dict[str, object]:

@@ -27,6 +27,7 @@ from lungstage.appliance.daemon.hot_swap import HotSwap
 from lungstage.appliance.daemon.metrics import Meter
 from lungstage.appliance.daemon.periodic import Periodic
 from lungstage.appliance.daemon.refusal_pages import Explain, RefusalPages
+from lungstage.appliance.daemon.requests import Requests
 from lungstage.appliance.daemon.upkeep import Upkeep
 from lungstage.appliance.dicom.cases import Case
 from lungstage.appliance.dicom.header import Header
@@ -127,9 +128,10 @@ class Daemon:
         )
         self._heartbeat = Periodic(settings.heartbeat_seconds, self._beat, clock)
         self._upkeep = Upkeep(self._ledger, settings, clock)
+        self._requests = Requests(self._ledger, settings, clock)
         sources = (
             self._heartbeat, canary, swap, self._scanner, self._cases, self._upkeep, self._dispatcher,
-            self._refusal_pages,
+            self._refusal_pages, self._requests,
         )  # fmt: skip
         self._sources: list[Source] = [source for source in sources if source is not None]
         self._begin_anew = True
@@ -146,8 +148,9 @@ class Daemon:
             return None
         every, patience = settings.canary_seconds, settings.canary_patience_seconds
         return Canary(
-            settings.state / SCRATCH / "canary", write, self._ledger.jobs, files.forget, every, patience, self._clock
-        )
+            settings.state / SCRATCH / "canary", write, self._ledger.jobs, files.forget, every, patience, self._clock,
+            lambda: self._ledger.audit.write("canary_alarm"),
+        )  # fmt: skip
 
     def run(self, announce: Callable[[], None] = lambda: None) -> None:
         """Serve until told to stop; jobs in hand are finished, or given back where that is not done soon.
@@ -214,8 +217,9 @@ class Daemon:
             self._canary.tick()
         self._swap_bundle()
         became_ready = self._look()
+        self._requests.tick()
         version = self._database.data_version()
-        if version != self._data_version:  # another process wrote to the ledger
+        if self._requests.granted or version != self._data_version:  # or another process wrote to the ledger
             self._data_version = version
             became_ready |= self._cases.requeue()
         became_ready |= self._cases.tick(self._scanner.unsettled_since())

@@ -2,5 +2,6 @@
 
 __all__ = [
     "cases", "charset", "choice", "coded", "completeness", "files", "geometry", "header", "identity", "instance",
-    "jpeg_lossless", "linking", "multiframe", "names", "raster", "region", "roi", "series",
+    "jpeg_lossless", "linking", "multiframe", "names", "pixel_grid", "raster", "region", "roi",
+    "series", "stack",
 ]  # fmt: skip

@@ -66,11 +66,38 @@ def choose(regions: Sequence[Region], rule: SelectionRule, name: str | None) -> 
     def find(among: Sequence[Region]) -> Region:
         return _choose_by_rule(among, rule) if name is None else _choose_by_name(among, name)
 
-    region = _find_drawn(regions, find)
+    return _sound(_find_drawn(regions, find))
+
+
+def _sound(region: Region) -> Region:
     if region.fault:
         message = f"{the_region(region.name)} cannot be used. {region.fault}"
         raise Refused(ReasonCode.ROI_UNREADABLE, message, (region.name,))
     return region
+
+
+def numbered(regions: Sequence[Region], number: int) -> Region:
+    """Return the region that a person chose by its number, which overrides every rule.
+
+    Raises
+    ------
+    Refused
+        ``roi_not_found`` where none, or more than one, bears the number; ``roi_empty`` where nothing is drawn for it;
+        ``roi_unreadable`` where it is faulty.
+    """
+    found = [region for region in regions if region.number == number]
+    if len(found) != 1:
+        raise Refused(
+            ReasonCode.ROI_NOT_FOUND,
+            f"Number {number} was chosen, and {len(found) or 'no'} regions bear it. Choose one of these: "
+            f"{_listed(regions)}",
+            _names(regions),
+        )
+    (region,) = found
+    if not region.is_drawn:
+        message = f"{the_region(region.name)} is empty: nothing that encloses an area is drawn for it. Choose another."
+        raise Refused(ReasonCode.ROI_EMPTY, message, (region.name,))
+    return _sound(region)
 
 
 def other_tumours(regions: Sequence[Region], chosen: Region) -> tuple[Region, ...]:

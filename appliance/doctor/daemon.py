@@ -5,12 +5,15 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
-from lungstage.appliance.config.settings import Settings
+from lungstage.appliance.config.settings import Settings, SettingsError
 from lungstage.appliance.config.text import in_words
 from lungstage.appliance.contract.errors import Damaged, Unavailable
 from lungstage.appliance.doctor.finding import Finding, ok, problem, warning
 from lungstage.appliance.doctor.machine import is_locked
+from lungstage.appliance.notify.notifier import LEASE
+from lungstage.appliance.notify.settings import FOLDER, load_notify
 from lungstage.appliance.state import heartbeat
 from lungstage.appliance.state.database import DatabaseReader
 from lungstage.appliance.state.jobs import Jobs
@@ -78,6 +81,21 @@ def ledger(settings: Settings) -> Iterator[Finding]:
         )  # fmt: skip
     else:
         yield ok("ledger", f"Jobs: {total}; none waits for too long.")
+
+
+def messages(settings: Settings, config: Path | None) -> Iterator[Finding]:
+    """Whether the messages that are configured are sent by somebody."""
+    try:
+        wanted = load_notify(config)
+    except SettingsError as error:
+        yield problem("notify", str(error), "docs/notify.md lists what there is.")
+        return
+    if wanted is None:
+        return
+    if not is_locked(settings.state / FOLDER / LEASE):
+        yield warning("notify", "Messages are configured, and nobody sends them.", "Start lungstage page.")
+        return
+    yield ok("notify", f"Messages are sent: {', '.join(wanted.channels)}.")
 
 
 def metrics(settings: Settings) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,7 +34,8 @@ def examine(config: Path | None, overrides: Mapping[str, Any]) -> tuple[Finding,
     except SettingsError as error:
         return (problem("settings", str(error), "lungstage settings --explain tells what there is."),)
     found = [ok("settings", "They can be used.")]
-    for check in _CHECKS:
+    checks: tuple[Callable[[Settings], Iterator[Finding]], ...] = (*_CHECKS, partial(daemon.messages, config=config))
+    for check in checks:
         try:
             found += check(settings)
         except OSError as error:
@@ -41,7 +43,8 @@ def examine(config: Path | None, overrides: Mapping[str, Any]) -> tuple[Finding,
             remedy = "Look at the disk and mount."
             if isinstance(error, PermissionError):
                 remedy = "Run this as the daemon's user, or let that user pass through all folders above."
-            found.append(problem(check.__name__, f"It could not be looked at: {error.strerror}{where}.", remedy))
+            name = getattr(check, "__name__", "notify")
+            found.append(problem(name, f"It could not be looked at: {error.strerror}{where}.", remedy))
     return tuple(found)
 
 

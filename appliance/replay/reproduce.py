@@ -11,6 +11,7 @@ from pathlib import Path
 import pydicom
 
 from lungstage.appliance import __version__
+from lungstage.appliance.contract.case import RegionChoice
 from lungstage.appliance.contract.documents import LANGUAGES, DocumentOptions, formats_of
 from lungstage.appliance.contract.errors import Held, Refused
 from lungstage.appliance.dicom.cases import Case, assemble, the_one_case
@@ -135,13 +136,21 @@ def _stage(then: Account, case: Case, bundle: Bundle, pages: Sequence[DocumentOp
 
 
 def _plan(then: Account, case: Case, bundle: Bundle) -> pipeline.Plan:
-    """Plan for the region of then: by the bundle's rule, or else by the name that somebody must have given."""
+    """Plan for the region of then: as a person chose it, or by the bundle's rule, or else by a name that was given."""
     named = {region.name for roi in case.rois for region in load_regions(roi) if label(region.name) == then.roi_label}
+    choice = None if then.chosen_number is None else RegionChoice(then.roi, then.chosen_number)
     plans: list[pipeline.Plan] = []
     refusals: list[Refused] = []
-    for name in (None, *sorted(named)):
+    for name in (None, *sorted(named)) if choice is None else (None,):
         try:
-            plan = pipeline.prepare(case, bundle, settled=True, roi_name=name, match_by_geometry=then.match_by_geometry)
+            plan = pipeline.prepare(
+                case,
+                bundle,
+                settled=True,
+                roi_name=name,
+                match_by_geometry=then.match_by_geometry,
+                choice=choice,
+            )
         except Refused as refusal:
             refusals.append(refusal)
             continue

@@ -51,6 +51,7 @@ GRADES: Final = MappingProxyType(
         "body_part": Grade.INPUT,
         "older": Grade.NOTE,
         "agree": Grade.NOTE,
+        "chosen": Grade.NOTE,
         "rejected": Grade.NOTE,
         "own_study": Grade.NOTE,
         "text_left_out": Grade.NOTE,

@@ -121,7 +121,7 @@ def key_views(hu: Voxels, affine: npt.NDArray[np.float64], mask: npt.NDArray[np.
     """
     best = [int(np.argmax(np.count_nonzero(mask, axis=others))) for others in ((1, 2), (0, 2), (0, 1))]
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    order, backwards = _towards_patient(affine)
+    order, backwards = towards_patient(affine)
     # Views, no copies: from the head down, from the front to the back, from the right to the left.
     turned = tuple(slice(None, None, -1 if flip else 1) for flip in backwards)
     hu, mask = hu.transpose(order)[turned], mask.transpose(order)[turned]
@@ -151,7 +151,7 @@ def key_views(hu: Voxels, affine: npt.NDArray[np.float64], mask: npt.NDArray[np.
     return KeyViews(views, windows, side, max(scale for scale in _SCALES if scale <= side / 3))
 
 
-def _towards_patient(affine: npt.NDArray[np.float64]) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
+def towards_patient(affine: npt.NDArray[np.float64]) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
     """Say which array axis runs head to feet, front to back and right to left, and which of them run backwards."""
     directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     left: list[int] = [0, 1, 2]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -280,3 +281,21 @@ def _coded(code: Code) -> Dataset:
     item = Dataset()
     item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code.value, code.scheme_designator, code.meaning
     return item
+
+
+def pdf_inside(content: bytes) -> bytes:
+    """Take the PDF out of an encapsulated one that was written here.
+
+    Parameters
+    ----------
+    content
+        The file, as it was delivered.
+
+    Returns
+    -------
+    bytes
+        The PDF, without the byte that makes its length even.
+    """
+    dataset = dcmread(BytesIO(content))
+    pdf: bytes = dataset.EncapsulatedDocument[: dataset.EncapsulatedDocumentLength]
+    return pdf

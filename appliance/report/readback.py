@@ -34,6 +34,7 @@ _CONTRIBUTIONS: Final = ("CONTRIBUTIONS", PRIVATE_SCHEME)
 _NOTICE: Final = ("NOTICE", PRIVATE_SCHEME)
 _WARNING: Final = ("WARNING", PRIVATE_SCHEME)
 _BY_POSITION = "matched to the region of interest by position"
+_CHOSEN = re.compile(r"The region of interest, number (\d+) of its file, was chosen by a person\.")
 _EXTRAPOLATED = "outermost voxels are extrapolated."
 _OTHERS = re.compile(r"\d+ ROI objects describe this tumour|An older version of the region of interest is there")
 _VALUE = re.compile(r"(\w+)=(.*)", re.DOTALL)
@@ -113,6 +114,12 @@ class Account:
     def match_by_geometry(self) -> bool:
         """Whether slices were taken by position."""
         return any(_BY_POSITION in warning for warning in self.warnings)
+
+    @property
+    def chosen_number(self) -> int | None:
+        """Number of the region where a person chose it; None where a rule or a name did."""
+        found = (_CHOSEN.fullmatch(warning) for warning in self.warnings)
+        return next((int(match[1]) for match in found if match), None)
 
     @property
     def ending(self) -> str:

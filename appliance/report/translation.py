@@ -25,8 +25,8 @@ _NARROW_SPACE = "\u00a0"
 
 
 @cache
-def _catalogue(language: Language) -> gettext.GNUTranslations:
-    source = polib.pofile(str(FOLDER / f"{language}.po"), encoding="utf-8")
+def _catalogue(language: Language, folder: Path) -> gettext.GNUTranslations:
+    source = polib.pofile(str(folder / f"{language}.po"), encoding="utf-8")
     return gettext.GNUTranslations(io.BytesIO(source.to_binary()))
 
 
@@ -38,9 +38,12 @@ class Translator:
     ----------
     language
         Of all that it says.
+    folder
+        Of the catalogues.
     """
 
     language: Language = "en"
+    folder: Path = FOLDER
 
     def __call__(self, code: str, **values: object) -> str:
         """Say what a code stands for.
@@ -67,7 +70,7 @@ class Translator:
         KeyError
             As above.
         """
-        catalogue = _catalogue(self.language)
+        catalogue = _catalogue(self.language, self.folder)
         text = catalogue.ngettext(code, code, count) if isinstance(count, int) else catalogue.gettext(code)
         if text == code:
             raise KeyError(f"the catalogue of {self.language} does not have the message {code}")

@@ -1,4 +1,4 @@
-"""Install the daemon as a systemd service, and take it away again; what is patients' or the site's is left alone.
+"""Install daemon and page as systemd services, and take them away again; what is patients' or the site's is left alone.
 
 An installation is a list of steps, so that it can be shown before it is done.
 """
@@ -105,17 +105,28 @@ def places(program: Path, python: Path, config: Path, user: str, root: Path = HO
     return Places(program, python, config, settings.inbox, settings.outbox, settings.state, user)
 
 
-def to_install(named: Places, root: Path = HOST) -> list[Step]:
+def to_install(named: Places, root: Path = HOST, *, page: bool = False) -> list[Step]:
     """Return the steps that install the service; those that are done already are left out.
+
+    Parameters
+    ----------
+    named
+        What the units name.
+    root
+        Stands in for /.
+    page
+        Whether the page becomes a service, too; where it is one, it stays one.
 
     Raises
     ------
     ServiceError
         When a unit of the name is there that is not ours, or the unit could not work (:func:`unit.render`).
     """
-    target, text = UNITS / unit.NAME, unit.render(named)
-    if os.path.lexists(_under(root, target)) and not unit.is_ours(_read(_under(root, target))):
-        raise ServiceError(f"{target} is there and is not of lungstage's making. Move it away first.")
+    names = [unit.NAME, unit.PAGE] if page or _is_there(root, unit.PAGE) else [unit.NAME]
+    for name in names:
+        if _is_there(root, name) and not unit.is_ours(_read(_under(root, UNITS / name))):
+            raise ServiceError(f"{UNITS / name} is there and is not of lungstage's making. Move it away first.")
+    units = [WriteFile(UNITS / name, unit.render(named, name)) for name in names]
     steps: list[Step] = []
     if root == HOST and not _known(named.user):
         shell = ("--no-create-home", "--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin")
@@ -124,24 +135,25 @@ def to_install(named: Places, root: Path = HOST) -> list[Step]:
         steps.append(WriteFile(named.config, explain.template() + "\n"))
     wanted = [(named.inbox, 0o2770), (named.outbox, 0o2770), (named.state, 0o700)]
     steps += [MakeFolder(path, named.user, mode) for path, mode in wanted if not _under(root, path).exists()]
-    return [*steps, WriteFile(target, text), *_on_host(root, "daemon-reload")]
+    return [*steps, *units, *_on_host(root, "daemon-reload")]
 
 
 def to_uninstall(root: Path = HOST) -> list[Step]:
-    """Return the steps that stop the service and take its unit away; none where there is no unit.
+    """Return the steps that stop the services and take their units away; none where there is no unit.
 
     Raises
     ------
     ServiceError
-        When the unit is not ours.
+        When a unit is not ours.
     """
-    target = UNITS / unit.NAME
-    if not os.path.lexists(_under(root, target)):
-        return []
-    if not unit.is_ours(_read(_under(root, target))):
-        raise ServiceError(f"{target} is not of lungstage's making, and is left as it is.")
-    stop = _on_host(root, "disable", "--now", unit.NAME)
-    return [*stop, RemoveFile(target), *_on_host(root, "daemon-reload")]
+    steps: list[Step] = []
+    for name in (unit.PAGE, unit.NAME):
+        if not _is_there(root, name):
+            continue
+        if not unit.is_ours(_read(_under(root, UNITS / name))):
+            raise ServiceError(f"{UNITS / name} is not of lungstage's making, and is left as it is.")
+        steps += [*_on_host(root, "disable", "--now", name), RemoveFile(UNITS / name)]
+    return [*steps, *_on_host(root, "daemon-reload")] if steps else []
 
 
 def check_host() -> None:
@@ -199,6 +211,10 @@ def _write(path: Path, text: str) -> None:
 
 def _on_host(root: Path, *words: str) -> list[Step]:
     return [Run(("systemctl", *words))] if root == HOST else []
+
+
+def _is_there(root: Path, name: str) -> bool:
+    return os.path.lexists(_under(root, UNITS / name))
 
 
 def _under(root: Path, path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""The systemd unit: the template beside this file, with one installation's program, settings, folders and user."""
+"""The systemd units: the templates beside this file, with one installation's program, settings, folders and user."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ from typing import Final
 
 from lungstage.appliance.contract.errors import LungstageError
 
-_TEMPLATE: Final = Path(__file__).with_name("lungstage.service")
-NAME: Final = _TEMPLATE.name
+NAME: Final = "lungstage.service"
+"""Of the daemon's unit."""
+
+PAGE: Final = "lungstage-page.service"
+"""Of the unit that serves the worklist to browsers."""
+
 STATE: Final = Path("/var/lib/lungstage")
 """What the unit's StateDirectory is."""
 
@@ -40,7 +44,7 @@ class Places:
     inbox, outbox, state
         The folders that the settings name.
     user
-        User and group that the daemon runs as.
+        User and group that the daemon, and the page, runs as.
     """
 
     program: Path
@@ -52,8 +56,15 @@ class Places:
     user: str
 
 
-def render(places: Places) -> str:
-    """Return the unit's text.
+def render(places: Places, name: str = NAME) -> str:
+    """Return a unit's text.
+
+    Parameters
+    ----------
+    places
+        What it names.
+    name
+        :data:`NAME` or :data:`PAGE`.
 
     Raises
     ------
@@ -62,14 +73,17 @@ def render(places: Places) -> str:
     """
     _check(places)
     config, inbox, outbox, state = map(_word, (places.config, places.inbox, places.outbox, places.state))
-    values = {
-        "RequiresMountsFor": f"{inbox} {outbox}",
-        "ExecStart": f"{_word(places.program)} run --config {config}",
-        "User": places.user,
-        "Group": places.user,
-        "ReadWritePaths": outbox if places.state == STATE else f"{outbox} {state}",
-    }
-    text = _TEMPLATE.read_text(encoding="utf-8")
+    program = _word(places.program)
+    values = {"User": places.user, "Group": places.user}
+    if name == PAGE:  # it reads inbox and outbox, and waits for neither
+        values |= {"ExecStart": f"{program} page --config {config}", "ReadWritePaths": state}
+    else:
+        values |= {
+            "RequiresMountsFor": f"{inbox} {outbox}",
+            "ExecStart": f"{program} run --config {config}",
+            "ReadWritePaths": outbox if places.state == STATE else f"{outbox} {state}",
+        }
+    text = Path(__file__).with_name(name).read_text(encoding="utf-8")
     for key, value in values.items():
         text, count = re.subn(rf"^{key}=.*$", f"{key}={value}", text, flags=re.MULTILINE)
         assert count == 1, key

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lungstage.appliance.contract.case import RegionChoice
 from lungstage.appliance.contract.errors import Held, ReasonCode, Refused
 from lungstage.appliance.dicom.cases import Case
-from lungstage.appliance.dicom.choice import SelectionRule, choose
+from lungstage.appliance.dicom.choice import SelectionRule, choose, numbered
 from lungstage.appliance.dicom.header import RoiHeader
 from lungstage.appliance.dicom.linking import Link, link_of
 from lungstage.appliance.dicom.names import the_region
 from lungstage.appliance.dicom.region import Region
 from lungstage.appliance.dicom.roi import load_regions
 
+CHOSEN = "The region of interest, number {} of its file, was chosen by a person."
+"""Notice of a report on a region that no rule chose."""
+
 _OFFERS_NONE = (ReasonCode.ROI_NOT_FOUND, ReasonCode.ROI_EMPTY, ReasonCode.ROI_REJECTED)
 
 
-def choose_each(case: Case, rule: SelectionRule, roi_name: str | None) -> tuple[Region, ...]:
+def choose_each(
+    case: Case, rule: SelectionRule, roi_name: str | None, choice: RegionChoice | None = None
+) -> tuple[Region, ...]:
     """Choose a region in each ROI object; an object that offers none does not stand in the way of another.
+
+    Where a person made a `choice`, that region is the only one, whatever other objects offer.
 
     Raises
     ------
@@ -27,9 +35,12 @@ def choose_each(case: Case, rule: SelectionRule, roi_name: str | None) -> tuple[
     chosen: list[Region] = []
     failures: list[Refused] = []
     for roi in sorted(case.rois, key=lambda roi: (roi.kind != "SEG", roi.sop_instance_uid)):
+        if choice is not None and roi.sop_instance_uid != choice.roi:
+            continue
         try:
             _prove_not_rejected(roi)
-            chosen.append(choose(load_regions(roi), rule, roi_name))
+            regions = load_regions(roi)
+            chosen.append(choose(regions, rule, roi_name) if choice is None else numbered(regions, choice.number))
         except Refused as refusal:
             if refusal.reason.code not in _OFFERS_NONE:
                 raise

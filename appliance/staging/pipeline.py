@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from lungstage.appliance.contract.case import Predecessor
+from lungstage.appliance.contract.case import Predecessor, RegionChoice
 from lungstage.appliance.contract.documents import DocumentOptions
 from lungstage.appliance.contract.spec import ExtractionSpec
 from lungstage.appliance.dicom.cases import Case
@@ -26,7 +26,7 @@ from lungstage.appliance.model.bundle import Bundle
 from lungstage.appliance.model.inference import at_prevalence
 from lungstage.appliance.report.headers import warnings_of_text
 from lungstage.appliance.report.outbox import Document
-from lungstage.appliance.staging.choosing import approval_warnings, choose_each, newest
+from lungstage.appliance.staging.choosing import CHOSEN, approval_warnings, choose_each, newest
 from lungstage.appliance.staging.covariates import Site, known_covariates
 from lungstage.appliance.staging.documents import build_documents
 from lungstage.appliance.staging.intended_use import (
@@ -127,6 +127,7 @@ def plan_measurement(
     roi_name: str | None = None,
     match_by_geometry: bool = False,
     strict_frame_of_reference: bool = False,
+    choice: RegionChoice | None = None,
 ) -> Plan:
     """Decide what to measure, from headers and regions alone; for the other parameters see :func:`prepare`.
 
@@ -144,7 +145,7 @@ def plan_measurement(
     """
     prove_parts(case)
     is_known = prove_one_patient(case.headers)
-    chosen = choose_each(case, rule, roi_name)
+    chosen = choose_each(case, rule, roi_name, choice)
     current = newest(chosen)
     for region in current if not is_known else ():
         prove_linked(case, region)
@@ -166,6 +167,8 @@ def plan_measurement(
         )
         for region in current
     )
+    if choice is not None:
+        notices.append(CHOSEN.format(choice.number))
     if match_by_geometry:
         notices.append(BY_POSITION)
     if len(current) < len(chosen):
@@ -189,6 +192,7 @@ def prepare(
     roi_name: str | None = None,
     match_by_geometry: bool = False,
     strict_frame_of_reference: bool = False,
+    choice: RegionChoice | None = None,
 ) -> Plan:
     """Decide what to measure, and whether the model may answer at all, from headers and regions alone.
 
@@ -208,6 +212,8 @@ def prepare(
         Accept slices by position although the region refers to others.
     strict_frame_of_reference
         Refuse a SEG of another Frame of Reference even where all its frames name their slices and lie on them.
+    choice
+        The region of one of the case's ROI objects that a person chose, which overrides name and rule.
 
     Raises
     ------
@@ -228,6 +234,7 @@ def prepare(
         roi_name=roi_name,
         match_by_geometry=match_by_geometry,
         strict_frame_of_reference=strict_frame_of_reference,
+        choice=choice,
     )
     for region, slices in plan.regions:
         prove_anatomy(region)

@@ -2,5 +2,5 @@
 
 __all__ = [
     "audit", "backup", "chain", "claims", "database", "file_table", "heartbeat", "job", "job_history", "jobs",
-    "ledger", "secret",
+    "ledger", "requests", "secret",
 ]  # fmt: skip

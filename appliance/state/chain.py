@@ -106,6 +106,40 @@ def entries(folder: Path, having: str = "") -> Iterator[Entry]:
                 yield entry
 
 
+Place = tuple[int, int]
+"""Where in the log somebody reads on: number of the file, bytes of it."""
+
+
+def entries_from(folder: Path, place: Place | None) -> Iterator[tuple[Entry | None, Place]]:
+    """Give the entries behind a place, each with the place behind it; from nowhere, the log's end alone.
+
+    A line that is not ended is left for the next time. Where the log has become shorter, as when a backup was restored,
+    reading begins at its end.
+
+    Raises
+    ------
+    Unavailable
+        There is no state folder.
+    """
+    try:
+        files = snapshot(folder)
+    except FileNotFoundError as error:
+        raise Unavailable(f"There is no state folder {folder}.") from error
+    end = (files[-1][0], files[-1][2]) if files else (1, 0)
+    if place is None or place > end:
+        yield None, end
+        return
+    for number, path, size in files:
+        at = place[1] if number == place[0] else 0
+        if number < place[0] or at >= size:
+            continue
+        with path.open("rb") as file:
+            file.seek(at)
+            while at < size and (line := file.readline(size - at)).endswith(b"\n"):
+                at += len(line)
+                yield unseal(line.removesuffix(b"\n")), (number, at)
+
+
 def verify(folder: Path, jobs: Iterable[Job] | None = None, *, expected: str | None = None) -> Verdict:
     """Walk the chain from its first entry that is here to its last.
 

@@ -87,6 +87,22 @@ _MIGRATIONS = (
     ) AS known WHERE known.study = jobs.study_instance_uid;
     CREATE INDEX jobs_by_patient ON jobs (patient_key)
     """,
+    # What a person asked for on the page, and the region that was chosen there. A study's files are looked up for it.
+    """
+    ALTER TABLE jobs ADD COLUMN region_roi TEXT;
+    ALTER TABLE jobs ADD COLUMN region_number INTEGER;
+    CREATE TABLE requests (
+        id TEXT PRIMARY KEY,
+        job INTEGER NOT NULL,
+        kind TEXT NOT NULL,
+        user TEXT NOT NULL,
+        taken_at TEXT NOT NULL,
+        refusal TEXT
+    ) WITHOUT ROWID;
+    CREATE INDEX requests_by_job ON requests (job);
+    CREATE INDEX files_by_study ON files
+        (iif(json_valid(header), json_extract(header, '$[0].study_instance_uid'), NULL))
+    """,
 )
 
 # Which release brought the ledger to a version, for an older one to name.
@@ -127,6 +143,9 @@ class DatabaseReader:
         When the file is not what was written. So do all methods.
     """
 
+    is_copy = False
+    """Whether what is looked at is a copy, which does not change with the file."""
+
     def __init__(self, path: Path) -> None:
         self._path = path
         with in_own_words(path):
@@ -138,6 +157,7 @@ class DatabaseReader:
                 self.close()
                 self._connect(copy)
                 self._migrate()
+                self.is_copy = True
 
     def _connect(self, connection: sqlite3.Connection) -> None:
         self._connection = connection

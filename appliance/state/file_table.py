@@ -21,6 +21,7 @@ INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (path) DO UPDAT
     size = excluded.size, mtime_ns = excluded.mtime_ns, reader = excluded.reader, header = excluded.header,
     reason_code = excluded.reason_code, reason_message = excluded.reason_message, present = excluded.present
 """
+_STUDY = "iif(json_valid(header), json_extract(header, '$[0].study_instance_uid'), NULL)"  # as the index has it
 _BELOW = "path > ? AND path < ?"
 
 
@@ -72,8 +73,16 @@ class FileRecords:
 
     def of_study(self, study_instance_uid: str) -> tuple[str, ...]:
         """Return the paths, whether or not they are still there, of the files that belonged to a study."""
-        sql = "SELECT path FROM files WHERE json_extract(header, '$[0].study_instance_uid') = ? ORDER BY path"
+        sql = f"SELECT path FROM files WHERE {_STUDY} = ? ORDER BY path"  # noqa: S608
         return tuple(self._db.read(_path, sql, (study_instance_uid,)))
+
+    def regions_naming(self, series_instance_uid: str) -> tuple[str, ...]:
+        """Return the paths of the ROI objects, of whichever study they say they are, that name a series.
+
+        It looks through all of them, so it is for whoever finds none in the series' own study.
+        """
+        sql = "SELECT path FROM files WHERE header LIKE ? AND instr(header, ?) ORDER BY path"
+        return tuple(self._db.read(_path, sql, ('[{"type": "RoiHeader"%', f'"{series_instance_uid}"')))
 
 
 class FileTable(FileRecords):

@@ -9,6 +9,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
+from lungstage.appliance.contract.case import RegionChoice
 from lungstage.appliance.contract.errors import Reason, ReasonCode
 
 
@@ -50,6 +51,9 @@ WAITING_STATES = (JobState.WAITING, JobState.HELD)
 
 RESTING_STATES = (JobState.DELIVERED, JobState.REFUSED, JobState.HELD)
 """States from which a person may requeue a job."""
+
+
+_LEFT_OPEN = frozenset({ReasonCode.ROI_AMBIGUOUS, ReasonCode.ROI_NOT_FOUND})
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,8 @@ class Job:
         Date of the study as YYYY-MM-DD, as far as its files say it.
     patient_key
         Keyed hash of the Patient ID (:mod:`dicom.identity`), as far as the files bear one.
+    choice
+        The region that a person chose for the case.
     """
 
     id: int
@@ -122,11 +128,17 @@ class Job:
     canary: bool
     study_date: str | None = None
     patient_key: str | None = None
+    choice: RegionChoice | None = None
 
     @property
     def superseded(self) -> bool:
         """Whether another job answers in this one's place."""
         return self.reason is not None and self.reason.code is ReasonCode.SUPERSEDED
+
+    @property
+    def region_is_open(self) -> bool:
+        """Whether it is for a person to choose the region: no rule could, or a person did before."""
+        return self.choice is not None or (self.reason is not None and self.reason.code in _LEFT_OPEN)
 
     @property
     def closed(self) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from lungstage.appliance.contract.case import RegionChoice
 from lungstage.appliance.contract.errors import Reason, ReasonCode
 from lungstage.appliance.state.database import DatabaseReader
 from lungstage.appliance.state.job import IN_HAND_STATES, OPEN_STATES, WAITING_STATES, Job, JobState
@@ -62,6 +63,7 @@ class Jobs:
         study: str | None = None,
         patient_key: str | None = None,
         since: datetime | None = None,
+        before: int | None = None,
         limit: int | None = None,
     ) -> tuple[Job, ...]:
         """Return jobs but the daemon's own canaries, oldest first.
@@ -76,6 +78,8 @@ class Jobs:
             Only those of the patient with this keyed hash (:attr:`state.job.Job.patient_key`).
         since
             Only those that have changed since then; with its time zone.
+        before
+            Only those with a lower number.
         limit
             The newest so many of these.
         """
@@ -92,6 +96,9 @@ class Jobs:
         if since is not None:
             where.append("updated_at >= ?")
             values.append(since.astimezone(UTC).isoformat())
+        if before is not None:
+            where.append("id < ?")
+            values.append(before)
         return self._all(f"{' AND '.join(where)} ORDER BY id DESC LIMIT ?", *values, -1 if limit is None else limit)[
             ::-1
         ]
@@ -122,6 +129,11 @@ class Jobs:
         """Return the jobs that have waited for longer than `age` without being told of."""
         before = (self._now() - age).isoformat()
         return self._all(f"{_MAY_ARRIVE} AND alerted_at IS NULL AND {WAITS_SINCE} < ? ORDER BY id", before)
+
+    def waiting_longer_than(self, age: timedelta) -> tuple[Job, ...]:
+        """Return the jobs that have waited for longer than `age`, whether or not that was told of."""
+        before = (self._now() - age).isoformat()
+        return self._all(f"{_MAY_ARRIVE} AND {WAITS_SINCE} < ? ORDER BY id", before)
 
     def overdue(self) -> int:
         """Count the jobs that have been in hand for longer than their lease."""
@@ -178,11 +190,21 @@ def job_of(row: sqlite3.Row) -> Job:
         "waiting_since": _moment(since),
         "outcome": None if outcome is None else json.loads(outcome),
         "canary": bool(row["canary"]),
+        "choice": _choice(row),
     }
     if not isinstance(read["outcome"], dict | None):
         raise TypeError("an outcome is an object of JSON")
     plain: dict[str, Any] = {name: _plain(name, row[name]) for name in _FIELDS - read.keys()}
     return Job(**plain, **read)
+
+
+def _choice(row: sqlite3.Row) -> RegionChoice | None:
+    roi, number = row["region_roi"], row["region_number"]
+    if roi is None:
+        return None
+    if not isinstance(roi, str) or not isinstance(number, int):
+        raise TypeError("a choice is a UID and a number")
+    return RegionChoice(roi, number)
 
 
 def _plain(name: str, value: object) -> object:

@@ -8,14 +8,18 @@ before that is committed: what the ledger says, the log has said.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 
+from lungstage.appliance.contract.case import RegionChoice
 from lungstage.appliance.contract.errors import LungstageError, Reason, ReasonCode
 from lungstage.appliance.state import audit_entries as entries
+from lungstage.appliance.state import requests
 from lungstage.appliance.state.audit import Audit
 from lungstage.appliance.state.database import Database
 from lungstage.appliance.state.job import RESTING_STATES, TRANSITIONS, WAITING_STATES, Job, JobState
 from lungstage.appliance.state.jobs import WAITS_SINCE, Jobs, among, job_of, utc_now
+from lungstage.appliance.state.requests import Request
 
 
 class IllegalTransitionError(Exception):
@@ -59,14 +63,23 @@ class Ledger:
         self.jobs = Jobs(database, now)
         self.audit = Audit(database.folder)
 
-    def open_job(self, case_key: str, study: str, series: str | None, anchor: str, *, canary: bool = False) -> Job:
-        """Make a new job, waiting to be examined."""
+    def open_job(
+        self,
+        case_key: str,
+        study: str,
+        series: str | None,
+        anchor: str,
+        *,
+        canary: bool = False,
+        choice: RegionChoice | None = None,
+    ) -> Job:
+        """Make a new job, waiting to be examined; `choice` is what a person chose for its case before."""
         now = self.now().isoformat()
         sql = (
             "INSERT INTO jobs (case_key, study_instance_uid, series_instance_uid, anchor, state, opened_at, updated_at,"
-            " canary) VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING *"
+            " canary, region_roi, region_number) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *"
         )
-        values = (case_key, study, series, anchor, JobState.WAITING, now, now, canary)
+        values = (case_key, study, series, anchor, JobState.WAITING, now, now, canary, *_columns_of(choice).values())
         with self.database.transaction():
             (job,) = self.database.read(job_of, sql, values)
             self._tell("opened", job)
@@ -133,7 +146,10 @@ class Ledger:
 
     def alerted(self, job_id: int) -> None:
         """Remember that a job was told of as waiting too long, so that it is told of once for as long as it waits."""
-        self.database.query("UPDATE jobs SET alerted_at = ? WHERE id = ?", (self.now().isoformat(), job_id))
+        sql = "UPDATE jobs SET alerted_at = ? WHERE id = ? RETURNING *"
+        with self.database.transaction():
+            for job in self.database.read(job_of, sql, (self.now().isoformat(), job_id)):
+                self._tell("alerted", job)
 
     def unready(self) -> None:
         """Have every ready job examined again: a plan does not outlive the process that made it."""
@@ -141,8 +157,8 @@ class Ledger:
         sql = "UPDATE jobs SET state = ?, updated_at = ?, waiting_since = ? WHERE state = ?"
         self.database.query(sql, (JobState.WAITING, now, now, JobState.READY))
 
-    def requeue(self, job_id: int) -> Job:
-        """Have the case of a delivered, refused or held job examined afresh.
+    def requeue(self, job_id: int, choice: RegionChoice | None = None) -> Job:
+        """Have the case of a delivered, refused or held job examined afresh, and keep what a person chose for it.
 
         The same content under the same bundle gives the same documents again, byte for byte, so nothing is doubled.
 
@@ -151,6 +167,14 @@ class Ledger:
         RequeueError
             When there is no such job, it is not at rest, or another job has taken its place.
         """
+        self._prove_at_rest(job_id)
+        columns: dict[str, object] = {"content": None, "fingerprint": None, "claimed_at": None, **_reason(None)}
+        if choice is None:
+            return self.move(job_id, JobState.WAITING, columns, "requeued")
+        columns |= _columns_of(choice)
+        return self.move(job_id, JobState.WAITING, columns, "requeued", region=asdict(choice))
+
+    def _prove_at_rest(self, job_id: int) -> None:
         job = self.jobs.get(job_id)
         if job is None:
             raise RequeueError(f"There is no job {job_id}.")
@@ -159,8 +183,38 @@ class Ledger:
         newest = self.jobs.of_case(job.case_key)
         if job.superseded or (newest is not None and newest.id != job_id):
             raise RequeueError(f"Another job has taken the place of job {job_id}; requeue that one.")
-        columns = {"content": None, "fingerprint": None, "claimed_at": None, **_reason(None)}
-        return self.move(job_id, JobState.WAITING, columns, "requeued")
+
+    def take_request(self, name: str, request: Request, why_not: Callable[[Request, Job | None], str | None]) -> bool:
+        """Do what a request asks for, or note why not; once, however often it is found. True where it was done.
+
+        Parameters
+        ----------
+        name
+            Of the request's file.
+        request
+            What is asked for.
+        why_not
+            Says why it is not granted, given its job, in a sentence.
+        """
+        with self.database.transaction():
+            if self.database.query("SELECT 1 FROM requests WHERE id = ?", (name,)):
+                return False
+            job = self.jobs.get(request.job)
+            refusal = why_not(request, job)
+            told = {"request": name, **requests.about(request)} | ({} if job is None else entries.about(job))
+            if refusal is None:
+                try:
+                    self._prove_at_rest(request.job)
+                except RequeueError as error:
+                    refusal = str(error)
+            if refusal is None:
+                self.audit.write("request_granted", **told)
+                self.requeue(request.job, request.choice)
+            else:
+                self.audit.write("request_refused", **told, why=refusal)
+            values = (name, request.job, request.kind, request.user, self.now().isoformat(), refusal)
+            self.database.query("INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?)", values)
+        return refusal is None
 
     def move(
         self, job_id: int, to: JobState, columns: Mapping[str, object], event: str | None = None, **told: object
@@ -208,6 +262,11 @@ class Ledger:
 def superseded_by(successor: int) -> Reason:
     """Why a job is closed that another one has taken the place of."""
     return Reason(ReasonCode.SUPERSEDED, f"Job {successor} answers for this case.")
+
+
+def _columns_of(choice: RegionChoice | None) -> dict[str, str | int | None]:
+    roi, number = (None, None) if choice is None else (choice.roi, choice.number)
+    return {"region_roi": roi, "region_number": number}
 
 
 def _reason(reason: Reason | None) -> dict[str, str | None]:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from lungstage.appliance.config.settings import Settings
-from lungstage.appliance.contract.case import Predecessor
+from lungstage.appliance.contract.case import Predecessor, RegionChoice
 from lungstage.appliance.contract.errors import Reason
 from lungstage.appliance.contract.source import Source, descriptors, next_due
 from lungstage.appliance.dicom.cases import Case
@@ -163,10 +163,11 @@ class Workers:
         roi_name: str | None,
         match_by_geometry: bool,
         strict_frame_of_reference: bool,
+        choice: RegionChoice | None,
     ) -> SealedPlan:
         """Have a case planned; raises what :meth:`WorkerProcess.answer` does."""
         return self._current.examiner.call(
-            Prepare(case, settled, roi_name, match_by_geometry, waited, strict_frame_of_reference)
+            Prepare(case, settled, roi_name, match_by_geometry, waited, strict_frame_of_reference, choice)
         )
 
     def explain(self, case: Case, reason: Reason, created: datetime) -> tuple[Document, ...]:

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field
 from typing_extensions import TypedDict
 
 from lungstage.appliance.config import logs
-from lungstage.appliance.contract.case import Predecessor
+from lungstage.appliance.contract.case import Predecessor, RegionChoice
 from lungstage.appliance.contract.documents import DocumentOptions
 from lungstage.appliance.contract.errors import DefectError, Held, ReasonCode, Refused, Unavailable
 from lungstage.appliance.contract.plain import Content, FilePath, Form
@@ -26,6 +26,7 @@ from lungstage.appliance.dicom.cases import Case
 from lungstage.appliance.dicom.header import Header
 from lungstage.appliance.report.outbox import Document
 from lungstage.appliance.staging.covariates import Site
+from lungstage.appliance.staging.viewing import Packed, Patient, Picture, Scene
 from lungstage.appliance.workers.confinement import Confinement
 
 SCRATCH = "scratch"
@@ -41,6 +42,7 @@ Text = Annotated[str, Field(max_length=_LONGEST)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Uid = Annotated[str, Field(pattern=f"^{_UID}$")]
+_Headers = tuple[Annotated[Header, Field(union_mode="left_to_right")], ...]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -279,7 +281,7 @@ class ReadHeaders(Request[tuple[Header, ...]]):
 
     path: FilePath
 
-    _answers = Form(tuple[Annotated[Header, Field(union_mode="left_to_right")], ...])
+    _answers = Form(_Headers)
 
     def _prove(self, answer: tuple[Header, ...]) -> None:
         if any(header.path != self.path for header in answer):
@@ -296,6 +298,7 @@ class Prepare(Request[SealedPlan]):
     match_by_geometry: bool
     waited: bool | None = None
     strict_frame_of_reference: bool = False
+    choice: RegionChoice | None = None
 
     _answers = Form(SealedPlan)
 
@@ -334,7 +337,69 @@ class WritePhantom(Request[str]):
     _answers = Form(Uid)
 
 
-AnyRequest = Setting | ReadHeaders | Prepare | Stage | Explain | WritePhantom  # no two of which have the same fields
+@dataclass(frozen=True, slots=True)
+class ViewerSetting(Request[Confinement]):
+    """What a process is set up with that only shows studies: it has no bundle."""
+
+    scratch: FilePath
+    shows: Literal["studies"] = "studies"
+
+    _answers = Form(Confinement)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPatients(Request[tuple[Patient, ...]]):
+    """:func:`staging.viewing.read_patients`."""
+
+    paths: tuple[FilePath, ...]
+
+    _answers = Form(tuple[Patient, ...])
+
+    def _prove(self, answer: tuple[Patient, ...]) -> None:
+        if len(answer) != len(self.paths):
+            raise ValueError("a patient is missing")
+
+
+@dataclass(frozen=True, slots=True)
+class Look(Request[Scene]):
+    """:func:`staging.viewing.look`."""
+
+    headers: _Headers
+    key: str
+    region: RegionChoice | None
+
+    _answers = Form(Scene)
+
+
+@dataclass(frozen=True, slots=True)
+class Draw(Request[Picture]):
+    """:func:`staging.viewing.draw`."""
+
+    headers: _Headers
+    key: str
+    plane: Literal["axial", "coronal", "sagittal"]
+    index: int | None
+    window: str
+    region: RegionChoice | None
+
+    _answers = Form(Picture)
+
+
+@dataclass(frozen=True, slots=True)
+class Pack(Request[Packed]):
+    """:func:`staging.viewing.pack`."""
+
+    headers: _Headers
+    key: str
+    layer: Literal["image", "region"]
+    region: RegionChoice | None
+
+    _answers = Form(Packed)
+
+
+AnyRequest = (
+    Setting | ReadHeaders | Prepare | Stage | Explain | WritePhantom | ViewerSetting | ReadPatients | Look | Draw | Pack
+)  # no two of which have the same fields
 _REQUESTS: Form[Any] = Form(Annotated[AnyRequest, Field(union_mode="left_to_right")])
 
 

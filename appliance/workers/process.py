@@ -23,7 +23,7 @@ from lungstage.appliance.config.settings import WALL_FACTOR
 from lungstage.appliance.contract.errors import DefectError, ExhaustedError, KilledError, Unavailable
 from lungstage.appliance.workers import frames, processor_time
 from lungstage.appliance.workers.confinement import Confinement
-from lungstage.appliance.workers.messages import Request, Setting, write_request
+from lungstage.appliance.workers.messages import Request, Setting, ViewerSetting, write_request
 
 AnswerT = TypeVar("AnswerT")
 
@@ -65,7 +65,9 @@ class WorkerProcess:
         Told of each process that is started.
     """
 
-    def __init__(self, setting: Setting, limits: Limits, started: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, setting: Setting | ViewerSetting, limits: Limits, started: Callable[[], None] = lambda: None
+    ) -> None:
         self._setting, self._limits, self._started = setting, limits, started
         self._process: subprocess.Popen[bytes] | None = None
         self._requests, self._answers = -1, frames.FrameReader(-1)

@@ -16,21 +16,26 @@ from lungstage.appliance.contract.plain import Form
 from lungstage.appliance.dicom.cases import assemble
 from lungstage.appliance.dicom.files import read_headers
 from lungstage.appliance.model.bundle import Bundle, open_bundle, prove
-from lungstage.appliance.staging import phantom, pipeline, refusal
+from lungstage.appliance.staging import phantom, pipeline, refusal, viewing
 from lungstage.appliance.staging.covariates import Site
 from lungstage.appliance.workers import frames
 from lungstage.appliance.workers.confinement import Confinement
 from lungstage.appliance.workers.messages import (
     Answer,
     AnyRequest,
+    Draw,
     Explain,
+    Look,
     Outcome,
+    Pack,
     Prepare,
     ReadHeaders,
+    ReadPatients,
     Request,
     SealedPlan,
     Setting,
     Stage,
+    ViewerSetting,
     WritePhantom,
     read_request,
 )
@@ -93,6 +98,18 @@ class Worker:
             case Explain():
                 reason = Reason(request.code, request.message)
                 return refusal.explain(request.case, reason, self.bundle, request.created, self.documents)
+            case ViewerSetting():
+                return self._confinement
+            case ReadPatients():
+                return viewing.read_patients(request.paths)
+            case Look():
+                return viewing.look(request.headers, request.key, request.region)
+            case Draw():
+                return viewing.draw(
+                    request.headers, request.key, request.plane, request.index, request.window, request.region
+                )
+            case Pack():
+                return viewing.pack(request.headers, request.key, request.layer, request.region)
             case WritePhantom():
                 (header,) = read_headers(phantom.write_study(request.folder, request.study)[0])
                 return header.study_instance_uid
@@ -107,6 +124,7 @@ class Worker:
             roi_name=request.roi_name,
             match_by_geometry=request.match_by_geometry,
             strict_frame_of_reference=request.strict_frame_of_reference,
+            choice=request.choice,
         )
         return seal(plan)
 

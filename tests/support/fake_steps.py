@@ -1,10 +1,10 @@
 """Steps for testing the shell alone: text files that play DICOM, and a pipeline that answers at once.
 
 An image file reads ``CT <series> <number>``, a ROI file ``ROI <uid> <series> <needed,needed,…> [flag …]``; both must
-end with ``END``, so that a half-copied file is recognised. Flags play faults: ``refuse``, ``margin`` and ``neighbours``
-(slices -1 and the one after the last that is needed are listed, too) in prepare,
-``stage-refuse``, ``broken``, ``away`` in stage. ``ALSO=<series>`` has the file list another series, on whose slice 0
-another region is drawn.
+end with ``END``, so that a half-copied file is recognised. Flags play faults: ``refuse``, ``ambiguous`` (until a region
+is chosen), ``margin`` and ``neighbours`` (slices -1 and the one after the last that is needed are listed, too) in
+prepare, ``stage-refuse``, ``broken``, ``away`` in stage. ``ALSO=<series>`` has the file list another series, on whose
+slice 0 another region is drawn.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ComprehensiveSRStorage, CTImageStorage, ExplicitVRLittleEndian
 
+from lungstage.appliance.contract.case import RegionChoice
 from lungstage.appliance.contract.errors import Held, ReasonCode, Refused, Unavailable
 from lungstage.appliance.daemon.loop import Steps
 from lungstage.appliance.dicom.cases import Case, assemble
@@ -135,7 +136,9 @@ class FakeSteps:
         }  # fmt: skip
         return (RoiHeader(**{field.name: None for field in fields(RoiHeader)} | known),)
 
-    def prepare(self, case: Case, *, settled: bool, waited: bool, **_: object) -> FakePlan:
+    def prepare(
+        self, case: Case, *, settled: bool, waited: bool, choice: RegionChoice | None = None, **_: object
+    ) -> FakePlan:
         self.calls["prepare"] += 1
         self.settled_calls.append(settled)
         self.during_prepare()
@@ -147,6 +150,8 @@ class FakeSteps:
         flags = frozenset(roi.frames_of_reference)
         if "refuse" in flags:
             raise Refused(ReasonCode.ROI_EMPTY, "The region of interest is empty.")
+        if "ambiguous" in flags and choice is None:
+            raise Refused(ReasonCode.ROI_AMBIGUOUS, "2 regions could be the primary tumour.")
         own = set(roi.image_references)
         if len(roi.listed) > 1:
             if case.series_instance_uid != roi.listed[0][0]:
@@ -165,7 +170,8 @@ class FakeSteps:
             raise ValueError(f"cannot prepare {SECRET}")
         wanted = {*roi.image_references, *beside}
         needed = [roi, *(image for image in case.images if image.sop_instance_uid in wanted)]
-        fingerprint = hashlib.sha256("".join(header.digest for header in needed).encode()).hexdigest()
+        chosen = "" if choice is None else str(choice.number)
+        fingerprint = hashlib.sha256("".join([*(header.digest for header in needed), chosen]).encode()).hexdigest()
         instances = tuple({"uid": header.sop_instance_uid, "digest": header.digest} for header in needed)
         return FakePlan(case, fingerprint, flags, instances)
 

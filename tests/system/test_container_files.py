@@ -43,8 +43,7 @@ def _health_check() -> list[str]:
 @pytest.fixture(scope="module")
 def service() -> dict[str, Any]:
     compose = YAML(typ="safe").load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
-    (only,) = compose["services"].values()
-    return dict(only)
+    return dict(compose["services"]["lungstage"])
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +128,7 @@ class TestDockerfile:
     def test_labels_name_version_and_purpose(self) -> None:
         (labels,) = _runtime("LABEL")
         assert "Research use only" in labels
-        assert 'licenses="Apache-2.0 AND CC-BY-NC-3.0"' in labels
+        assert 'licenses="Apache-2.0 AND CC-BY-NC-3.0 AND BSD-2-Clause AND ISC AND MIT"' in labels
         assert f"VERSION={__version__}" in _runtime("ARG")
 
     def test_no_address_is_wired_in(self) -> None:

@@ -88,7 +88,7 @@ def test_all_processes_fit_into_the_memory_that_it_gives(
 
 def test_all_processes_fit_into_the_memory_of_the_container(monkeypatch: pytest.MonkeyPatch) -> None:
     compose = YAML(typ="safe").load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
-    (container,) = compose["services"].values()
+    container = compose["services"]["lungstage"]
     (tmpfs,) = container["tmpfs"]
     found = re.search(r"size=(\w+)", tmpfs)
     assert found is not None
@@ -112,15 +112,37 @@ def test_it_is_closed(service: dict[str, list[str]], key: str, value: str) -> No
     assert service["User"] not in ([], ["root"])
 
 
-@pytest.fixture
-def installed(tmp_path: Path) -> Path:
-    """The unit, for this environment's own program."""
+def for_here(template: Path, folder: Path) -> Path:
+    """A unit for this environment's own program."""
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed")
-    unit = tmp_path / UNIT.name
+    unit = folder / template.name
     program = str(Path(sys.executable).parent / "lungstage")
-    unit.write_text(UNIT.read_text(encoding="utf-8").replace("/opt/lungstage/bin/lungstage", program))
+    unit.write_text(template.read_text(encoding="utf-8").replace("/opt/lungstage/bin/lungstage", program))
     return unit
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    return for_here(UNIT, tmp_path)
+
+
+def test_the_page_s_unit_is_as_closed_but_for_the_port(tmp_path: Path) -> None:
+    page = for_here(UNIT.with_name("lungstage-page.service"), tmp_path)
+    for command in (("verify", "--man=no", "--recursive-errors=no"), ("security", "--offline=yes", "--threshold=20")):
+        done = analyze(*command, page)
+        if "unrecognized option" in done.stderr:
+            pytest.skip("this systemd is older than 250")
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def keys(unit: Path) -> set[str]:
+        return {line for line in unit.read_text().splitlines() if "=" in line and not line.startswith("#")}
+
+    opened = {line.partition("=")[0] for line in keys(UNIT) - keys(page)} - {"ExecStart", "Description"}
+    assert opened <= {
+        "PrivateNetwork", "RestrictAddressFamilies", "RequiresMountsFor", "ReadWritePaths", "MemoryMax", "TasksMax",
+        "TimeoutStopSec", "Environment", "UMask",
+    }  # fmt: skip
 
 
 def analyze(*arguments: Any) -> subprocess.CompletedProcess[str]:

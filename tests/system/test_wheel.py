@@ -30,11 +30,23 @@ TOPS = ("appliance", "export", "training")
 BUNDLE = {f"lungstage/models/lung1-stage/{path.name}" for path in (ROOT / "models" / "lung1-stage").iterdir()} | {
     "lungstage/models/LICENSE"
 }
+NIIVUE = "lungstage/appliance/page/static/niivue.js"  # made by `make viewer`; here something stands in for it
 DATA = {
     "lungstage/py.typed",
     "lungstage/appliance/radiomics/_kernels.pyi",
-    *(f"lungstage/appliance/report/languages/{language}.po" for language in ("de", "en", "fr")),
+    *(
+        f"lungstage/appliance/{room}/languages/{language}.po"
+        for room in ("page", "report")
+        for language in ("de", "en", "fr")
+    ),
+    *(
+        f"lungstage/appliance/page/{path.parent.name}/{path.name}"
+        for folder in ("static", "templates")
+        for path in (ROOT / "appliance" / "page" / folder).iterdir()
+    ),
+    NIIVUE,
     "lungstage/appliance/service/lungstage.service",
+    "lungstage/appliance/service/lungstage-page.service",
     "lungstage/training/cohorts/lung1.toml",
     "lungstage/training/reporting/report.html.j2",
 }
@@ -72,6 +84,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("lungstage", "models", *TOPS):
         ignored = shutil.ignore_patterns("__pycache__", "*.so")
         shutil.copytree(ROOT / name, tree / name, symlinks=True, ignore=ignored)
+    (tree / NIIVUE.removeprefix("lungstage/")).write_text("export {};")
+    (tree / "NOTICE").write_text("whose the viewer is")
     (tree / "models" / "mine").mkdir()
     (tree / "models" / "mine" / "model.onnx").write_bytes(b"a bundle that the developer keeps for himself")
     return tree
@@ -140,20 +154,22 @@ def test_one_wheel_serves_every_python_and_old_machines(wheel: Path, tmp_path: P
     assert metadata(wheel)["Requires-Python"] == ">=3.11"
 
 
-def test_its_metadata_name_both_licences(wheel: Path) -> None:
-    assert metadata(wheel)["License-Expression"] == "Apache-2.0 AND CC-BY-NC-3.0"
-    assert licence_files(wheel) == {"LICENSE", "lungstage/models/LICENSE"}
+def test_its_metadata_name_every_licence(wheel: Path) -> None:
+    expected = "Apache-2.0 AND CC-BY-NC-3.0 AND BSD-2-Clause AND ISC AND MIT"
+    assert metadata(wheel)["License-Expression"] == expected
+    assert licence_files(wheel) == {"LICENSE", "NOTICE", "lungstage/models/LICENSE"}
 
 
-def test_without_the_bundle_it_is_all_apache(source: Path, wheel: Path, tmp_path: Path) -> None:
+def test_without_bundle_and_viewer_it_is_all_apache(source: Path, wheel: Path, tmp_path: Path) -> None:
     # build/ is what another build left, and would be packed with it.
     tree = shutil.copytree(source, tmp_path / "tree", ignore=shutil.ignore_patterns("build"))
     shutil.rmtree(tree / "lungstage" / "models")
+    (tree / NIIVUE).unlink()
     free = repaired(build(tree, "wheel", tmp_path / "built"), tmp_path / "wheel")
     assert metadata(free)["License-Expression"] == "Apache-2.0"
     assert licence_files(free) == {"LICENSE"}
     ours = {name for name in contents(wheel) if name.startswith("lungstage/")}
-    assert {name for name in contents(free) if name.startswith("lungstage/")} == ours - BUNDLE
+    assert {name for name in contents(free) if name.startswith("lungstage/")} == ours - BUNDLE - {NIIVUE}
     target = tmp_path / "site"
     done(sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", target, free)
     asked = [sys.executable, "-P", "-m", "lungstage.appliance.cli.main"]

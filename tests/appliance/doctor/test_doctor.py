@@ -456,8 +456,9 @@ def test_a_ledger_of_another_release_is_told_and_not_migrated(
     path = settings.state / "ledger.sqlite"
     with Database(path) as database:
         if offset < 0:  # what the last migration added is not there yet
-            database.query("DROP INDEX jobs_by_patient")
-            for column in ("patient_key", "study_date"):
+            database.query("DROP TABLE requests")
+            database.query("DROP INDEX files_by_study")
+            for column in ("region_roi", "region_number"):
                 database.query(f"ALTER TABLE jobs DROP COLUMN {column}")
         database.query(f"PRAGMA user_version = {SCHEMA_VERSION + offset}")
     assert verdicts(daemon.ledger, settings) == [verdict]

@@ -21,6 +21,7 @@ from lungstage.appliance.service.unit import Places, ServiceError
 PROGRAM, PYTHON = Path("/opt/lungstage/bin/lungstage"), Path("/usr/bin/python3.11")
 PLACES = Places(PROGRAM, PYTHON, installation.CONFIG, Path("/srv/i"), Path("/srv/o"), unit.STATE, "lungstage")
 UNIT = "etc/systemd/system/lungstage.service"
+PAGE = "etc/systemd/system/lungstage-page.service"
 CONFIG = "etc/lungstage/lungstage.toml"
 
 
@@ -56,6 +57,18 @@ def test_the_unit_differs_from_the_template_in_what_it_names_and_nothing_else() 
         "Group": "ct",
     }
     assert before.keys() == after.keys()
+
+
+def test_the_page_s_unit_runs_the_page_and_writes_to_the_state_folder_alone() -> None:
+    template = Path(unit.__file__).with_name(unit.PAGE).read_text(encoding="utf-8")
+    before = lines_of(template)
+    after = lines_of(unit.render(replace(PLACES, state=Path("/data/state"), user="ct"), unit.PAGE))
+    assert {key: value for key, value in after.items() if before[key] != value} == {
+        "ReadWritePaths": "/data/state", "User": "ct", "Group": "ct",
+    }  # fmt: skip
+    assert before["ExecStart"] == "/opt/lungstage/bin/lungstage page --config /etc/lungstage/lungstage.toml"
+    assert before["ReadWritePaths"] == str(unit.STATE)
+    assert lines_of(unit.render(PLACES, unit.PAGE)) == before
 
 
 @given(st.text(min_size=1, max_size=20).filter(lambda name: "/" not in name and name not in (".", "..")))
@@ -105,6 +118,29 @@ def test_it_is_installed_once_and_again_without_a_change(tmp_path: Path) -> None
     assert (tmp_path / UNIT).read_text() == text
     assert (tmp_path / CONFIG).read_text().endswith("# the site's own\n")
     assert study.read_bytes() == b"a study"
+
+
+def test_the_page_is_a_service_where_it_is_asked_for_and_then_stays_one(tmp_path: Path) -> None:
+    assert call("install-service", "--root", tmp_path).exit_code == 0
+    assert not (tmp_path / PAGE).exists()
+    done = call("install-service", "--root", tmp_path, "--page")
+    assert "systemctl enable --now lungstage-page" in done.stdout
+    text = (tmp_path / PAGE).read_text()
+    (tmp_path / PAGE).write_text(text.replace("page --config", "page --of-another-release"))
+    assert call("install-service", "--root", tmp_path).exit_code == 0
+    assert (tmp_path / PAGE).read_text() == text
+    assert call("uninstall-service", "--root", tmp_path).exit_code == 0
+    assert not [*(tmp_path / PAGE).parent.iterdir()]
+
+
+def test_on_the_host_the_page_is_stopped_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(installation, "_is_there", lambda root, name: True)
+    monkeypatch.setattr(installation, "_read", lambda path: unit.render(PLACES))
+    steps = [str(step) for step in installation.to_uninstall()]
+    assert steps == [
+        "systemctl disable --now lungstage-page.service", f"remove /{PAGE}",
+        "systemctl disable --now lungstage.service", f"remove /{UNIT}", "systemctl daemon-reload",
+    ]  # fmt: skip
 
 
 def test_it_goes_by_the_settings_that_are_there(tmp_path: Path) -> None:
@@ -189,8 +225,9 @@ def test_systemd_takes_what_is_written(tmp_path: Path, monkeypatch: pytest.Monke
     program = shutil.which("true")  # systemd looks whether the program is there
     assert program is not None
     monkeypatch.setattr(installation, "this_installation", lambda: (Path(program), PYTHON))
-    assert call("install-service", "--root", tmp_path).exit_code == 0
-    command = ["systemd-analyze", "--no-pager", "verify", "--man=no", "--recursive-errors=no", tmp_path / UNIT]
+    assert call("install-service", "--page", "--root", tmp_path).exit_code == 0
+    units = [tmp_path / UNIT, tmp_path / PAGE]
+    command = ["systemd-analyze", "--no-pager", "verify", "--man=no", "--recursive-errors=no", *units]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     if "unrecognized option" in done.stderr:
         pytest.skip("this systemd is older than 250")

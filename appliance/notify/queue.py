@@ -1,0 +1,149 @@
+"""What is to be told and has not been: a file of SQLite of its own, so that neither a restart nor a fault loses any.
+
+How far the audit log was read is kept in the same transaction as what was found there: each entry becomes a message
+once.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lungstage.appliance.contract.errors import Unavailable
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS place (id INTEGER PRIMARY KEY CHECK (id = 1), file INTEGER NOT NULL, at INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS messages (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    channel TEXT NOT NULL,
+    event TEXT NOT NULL,
+    queued_at REAL NOT NULL,
+    due_at REAL NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    batch TEXT,
+    sent_at REAL,
+    dropped_at REAL
+);
+CREATE INDEX IF NOT EXISTS messages_unsent ON messages (channel, id) WHERE sent_at IS NULL AND dropped_at IS NULL
+"""
+_UNSENT = "channel = ? AND sent_at IS NULL AND dropped_at IS NULL"
+
+Place = tuple[int, int]
+"""How far the audit log was read: number of the file, bytes of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """One message that waits; moments are seconds since 1970."""
+
+    id: int
+    event: Mapping[str, Any]
+    queued_at: float
+    due_at: float
+    attempts: int
+
+
+class Queue:
+    """The queue of one state folder.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Raises
+    ------
+    Unavailable
+        It cannot be used. So do all methods.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._db = sqlite3.connect(path, timeout=10.0, isolation_level=None, check_same_thread=False)
+            self._db.row_factory = sqlite3.Row
+            for pragma in ("journal_mode = WAL", "synchronous = FULL"):
+                self._db.execute(f"PRAGMA {pragma}")
+            self._db.executescript(_SCHEMA)
+        except sqlite3.Error as error:
+            raise self._away(error) from error
+
+    def _away(self, error: sqlite3.Error) -> Unavailable:
+        return Unavailable(f"The queue of messages {self._path} cannot be used ({type(error).__name__}).")
+
+    def _run(self, sql: str, values: Iterable[object] = ()) -> list[sqlite3.Row]:
+        try:
+            return self._db.execute(sql, tuple(values)).fetchall()
+        except sqlite3.Error as error:
+            raise self._away(error) from error
+
+    def place(self) -> Place | None:
+        """Return how far the audit log was read; None where it never was."""
+        found = self._run("SELECT file, at FROM place")
+        return (int(found[0]["file"]), int(found[0]["at"])) if found else None
+
+    def put(self, events: Iterable[Mapping[str, Any]], channels: Iterable[str], place: Place, now: float) -> None:
+        """Queue events for every channel, and note how far the audit log was read: all of it or nothing."""
+        channels = tuple(channels)
+        self._run("BEGIN IMMEDIATE")
+        try:
+            for event in events:
+                for channel in channels:
+                    values = (channel, json.dumps(event), now, now)
+                    self._run("INSERT INTO messages (channel, event, queued_at, due_at) VALUES (?, ?, ?, ?)", values)
+            self._run("INSERT OR REPLACE INTO place VALUES (1, ?, ?)", place)
+            self._run("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+    def waiting(self, channel: str, most: int) -> tuple[Queued, ...]:
+        """Return what waits for a channel, the oldest first."""
+        rows = self._run(f"SELECT * FROM messages WHERE {_UNSENT} ORDER BY id LIMIT ?", (channel, most))  # noqa: S608
+        return tuple(
+            Queued(row["id"], json.loads(row["event"]), row["queued_at"], row["due_at"], row["attempts"])
+            for row in rows
+        )
+
+    def batch_of(self, messages: Iterable[Queued]) -> str:
+        """Return the name under which messages are sent together; the same ones, tried again, keep it."""
+        ids = [message.id for message in messages]
+        marks = ", ".join("?" * len(ids))
+        known = self._run(f"SELECT DISTINCT batch FROM messages WHERE id IN ({marks})", ids)  # noqa: S608
+        if len(known) == 1 and known[0]["batch"]:
+            return str(known[0]["batch"])
+        name = uuid.uuid4().hex
+        self._run(f"UPDATE messages SET batch = ? WHERE id IN ({marks})", (name, *ids))  # noqa: S608
+        return name
+
+    def sent(self, messages: Iterable[Queued], now: float) -> None:
+        """Note that messages went out."""
+        self._mark("sent_at = ?", (now,), messages)
+
+    def failed(self, messages: Iterable[Queued], due_at: float) -> None:
+        """Note that messages did not go out, and when they are tried again."""
+        self._mark("attempts = attempts + 1, due_at = ?", (due_at,), messages)
+
+    def dropped(self, messages: Iterable[Queued], now: float) -> None:
+        """Note that messages are given up."""
+        self._mark("dropped_at = ?", (now,), messages)
+
+    def _mark(self, sets: str, values: tuple[object, ...], messages: Iterable[Queued]) -> None:
+        ids = [message.id for message in messages]
+        marks = ", ".join("?" * len(ids))
+        self._run(f"UPDATE messages SET {sets} WHERE id IN ({marks})", (*values, *ids))  # noqa: S608
+
+    def sent_since(self, channel: str, moment: float) -> int:
+        """Count what was sent over a channel since a moment, as it was sent: many together are one."""
+        sql = "SELECT count(DISTINCT batch) FROM messages WHERE channel = ? AND sent_at >= ?"
+        return int(self._run(sql, (channel, moment))[0][0])
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()

@@ -1,0 +1,229 @@
+"""Who may log in: users with passwords, or, where there are none, whoever holds the token.
+
+Of a password its argon2id hash is kept, of the token its SHA-256, which 256 random bits need no more than. Whoever
+*views* sees everything, whoever *operates* may ask the daemon for something, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import hmac
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import argon2
+from pydantic import Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
+from lungstage.appliance.contract.errors import LungstageError, Unavailable
+from lungstage.appliance.state.requests import UserName
+
+Role = Literal["view", "operate"]
+
+LEAST_PASSWORD: Final = 12  # characters
+_MOST_PASSWORD: Final = 1024
+_MOST_BYTES = 1024**2
+TOKEN_USER: Final = "token"  # noqa: S105  (a name)
+"""By what name whoever logged in by the token is known."""
+
+_HASHER = argon2.PasswordHasher(time_cost=3, memory_cost=64 * 1024, parallelism=1)
+# Verified where there is no such user, so that the time tells nobody which names there are.
+_NOBODY = "$argon2id$v=19$m=65536,t=3,p=1$c29tZSBzYWx0IG9mIG5v$XwBcmFcxxT9yGwDgKlsTN5GBBmMXXHhGB1nG1PuZrUk"
+
+
+class AccountsError(LungstageError):
+    """What was asked of the users cannot be done."""
+
+
+class _Stored(TypedDict):
+    role: Role
+    password: Annotated[str, Field(pattern=r"^\$argon2id\$")]
+
+
+_USERS: TypeAdapter[dict[UserName, _Stored]] = TypeAdapter(dict[UserName, _Stored])
+_NAME: TypeAdapter[str] = TypeAdapter(UserName)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Somebody who may log in.
+
+    Attributes
+    ----------
+    user, role
+        Who, and what they may do.
+    proof
+        Of the password that holds: another one makes another account.
+    """
+
+    user: str
+    role: Role
+    proof: str = ""
+
+    @property
+    def may_operate(self) -> bool:
+        """Whether requests are taken from them."""
+        return self.role == "operate"
+
+
+class Users:
+    """The users of one file, which is read each time: what an administrator changes holds at once.
+
+    Parameters
+    ----------
+    path
+        The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def all(self) -> dict[str, Account]:
+        """Return everybody; nobody where there is no file.
+
+        Raises
+        ------
+        Unavailable
+            The file cannot be read, or is not what was written. Nobody can log in then, by the token neither.
+        """
+        return {name: _account(name, stored) for name, stored in self._read().items()}
+
+    def verify(self, user: str, password: str) -> Account | None:
+        """Return whose name and password these are."""
+        stored = self._read().get(user)
+        try:
+            _HASHER.verify(_NOBODY if stored is None else stored["password"], password[:_MOST_PASSWORD])
+        except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
+            return None
+        return None if stored is None else _account(user, stored)
+
+    def set(self, user: str, password: str | None, role: Role | None) -> None:
+        """Add a user, or change password or role of one.
+
+        Raises
+        ------
+        AccountsError
+            The name cannot be used, the password is too short, or nobody would be left who operates.
+        """
+        try:
+            _NAME.validate_python(user)
+        except ValidationError as error:
+            raise AccountsError(
+                "A user's name has up to 64 letters, digits and . _ @ -, and begins with a letter or digit."
+            ) from error
+        if password is not None and not LEAST_PASSWORD <= len(password) <= _MOST_PASSWORD:
+            raise AccountsError(f"A password has at least {LEAST_PASSWORD} characters.")
+        with self._changing() as users:
+            known = users.get(user)
+            if known is None and (password is None or role is None):
+                raise AccountsError(f"There is no user {user}.")
+            hashed = _HASHER.hash(password) if password is not None else (known or {"password": ""})["password"]
+            users[user] = {"role": role or (known["role"] if known else "view"), "password": hashed}
+            _prove_operated(users)
+
+    def remove(self, user: str) -> None:
+        """Remove a user.
+
+        Raises
+        ------
+        AccountsError
+            There is none of that name, or nobody would be left who operates.
+        """
+        with self._changing() as users:
+            if users.pop(user, None) is None:
+                raise AccountsError(f"There is no user {user}.")
+            _prove_operated(users)
+
+    def _read(self) -> dict[str, _Stored]:
+        try:
+            with self._path.open("rb") as file:
+                return _USERS.validate_json(file.read(_MOST_BYTES), strict=True)
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise Unavailable(f"The file of the users {self._path} cannot be read, so nobody can log in.") from error
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[dict[str, _Stored]]:
+        """Give the users to be changed, while nobody else changes them; written where the block does not raise."""
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with self._path.with_suffix(".lock").open("ab") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                users = self._read()
+                yield users
+                write_private(self._path, _USERS.dump_json(users, indent=1))
+        except OSError as error:
+            raise Unavailable(f"The file of the users {self._path} cannot be written: {error.strerror}.") from error
+
+
+def _account(user: str, stored: _Stored) -> Account:
+    return Account(user, stored["role"], _digest(stored["password"]))
+
+
+def _prove_operated(users: Mapping[str, _Stored]) -> None:
+    if not any(stored["role"] == "operate" for stored in users.values()):
+        raise AccountsError("The last user who operates stays: nobody else could do anything. Make another one first.")
+
+
+class Token:
+    """The one secret by which people log in while there are no users.
+
+    Parameters
+    ----------
+    folder
+        The page's own folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "token.json"
+
+    def exists(self) -> bool:
+        """Whether there is one."""
+        return self._path.exists()
+
+    def renew(self) -> str:
+        """Make a new one, in the place of any former; it is never told again.
+
+        Raises
+        ------
+        OSError
+            It cannot be kept.
+        """
+        token = secrets.token_urlsafe(32)
+        write_private(self._path, json.dumps({"sha256": _digest(token)}).encode())
+        return token
+
+    def verify(self, token: str) -> Account | None:
+        """Return the account of whoever holds it."""
+        try:
+            known = json.loads(self._path.read_text(encoding="ascii"))["sha256"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return Account(TOKEN_USER, "operate") if hmac.compare_digest(str(known), _digest(token)) else None
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode(errors="surrogatepass")).hexdigest()
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file that nobody else may read, whole or not at all."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.rename(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise

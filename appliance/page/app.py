@@ -1,0 +1,118 @@
+"""The page as an application: its routes, its templates, and what they work with."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from lungstage.appliance.config.settings import alert_age
+from lungstage.appliance.page import login, status, study, words, worklist
+from lungstage.appliance.page.access_log import AccessLog
+from lungstage.appliance.page.accounts import Token, Users
+from lungstage.appliance.page.context import Context, fault, language_of, session_of
+from lungstage.appliance.page.records import Records
+from lungstage.appliance.page.sessions import RateLimit, Sessions
+from lungstage.appliance.page.settings import Site
+from lungstage.appliance.page.shield import Shield
+from lungstage.appliance.page.viewer import Viewer
+
+_HERE: Final = Path(__file__).parent
+_STATIC: Final = re.compile(r"[a-z]+\.(css|js|svg)")
+_TYPES: Final = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+
+_LOGINS = (8, 0.1)  # at once, and then one every ten seconds
+_REQUESTS = (400, 60)
+
+
+async def _static(request: Request) -> Response:
+    """Give one of the page's own files; they hold nothing of anybody, so they need no login."""
+    name = request.path_params["name"]
+    if not _STATIC.fullmatch(name) or not (_HERE / "static" / name).is_file():
+        raise HTTPException(404)
+    return FileResponse(
+        _HERE / "static" / name, media_type=_TYPES[name.rpartition(".")[2]], headers={"cache-control": "no-cache"}
+    )
+
+
+async def _alive(_: Request) -> Response:
+    """Say that the page is served; nothing more is told to who is not logged in."""
+    return PlainTextResponse("alive")
+
+
+async def _fault(request: Request, error: Exception) -> Response:
+    code = error.status_code if isinstance(error, HTTPException) else 404
+    say = words.translator(language_of(request))
+    return fault(request, say, code if code in (404, 405) else 404, say("fault.404"), session=session_of(request))
+
+
+_ROUTES: Final = (
+    Route("/", worklist.show),
+    Route("/rows", worklist.rows),
+    Route("/study/{job:int}", study.show),
+    Route("/study/{job:int}/live", study.live),
+    Route("/study/{job:int}/picture/{plane}/{index}.png", study.picture),
+    Route("/study/{job:int}/volume.nii", study.volume),
+    Route("/study/{job:int}/region.nii", study.region),
+    Route("/study/{job:int}/document/{name}", study.download),
+    Route("/study/{job:int}/process-again", study.process_again, methods=["POST"]),
+    Route("/study/{job:int}/choose-region", study.choose_region, methods=["POST"]),
+    Route("/status", status.show),
+    Route("/status/live", status.live),
+    Route("/status/doctor", status.ask_doctor, methods=["POST"]),
+    Route("/login", login.show, methods=["GET"]),
+    Route("/login", login.enter, methods=["POST"]),
+    Route("/logout", login.leave, methods=["POST"]),
+    Route("/language", login.choose_language, methods=["POST"]),
+    Route("/static/{name}", _static),
+    Route("/alive", _alive),
+)
+
+
+def make_context(site: Site) -> Context:
+    """Put together what the handlers work with.
+
+    Raises
+    ------
+    OSError
+        The page's own folder cannot be made.
+    """
+    site.folder.mkdir(mode=0o700, exist_ok=True)
+    templates = Environment(
+        loader=FileSystemLoader(_HERE / "templates"), autoescape=select_autoescape(default=True),
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    return Context(
+        site=site,
+        records=Records(site.state),
+        viewer=Viewer(site.folder / "scratch"),
+        sessions=Sessions(60 * site.page.session_minutes, 3600 * site.page.session_hours),
+        users=Users(site.users),
+        token=Token(site.folder),
+        log=AccessLog(site.folder),
+        logins=RateLimit(*_LOGINS),
+        templates=templates,
+        alert_age=alert_age(site.config) if site.config else timedelta(hours=1),
+    )
+
+
+def make_app(context: Context) -> Shield:
+    """Make the application."""
+    app = Starlette(routes=_ROUTES, exception_handlers={404: _fault, 405: _fault})
+    app.router.redirect_slashes = False
+    app.state.context, app.state.findings, app.state.shared = context, status.Findings(), worklist.Shared()
+    address, page = context.site.page.address, context.site.page
+    hosts = {address.host, *page.host_names}
+    if address.is_loopback:
+        hosts |= {"localhost", "127.0.0.1", "::1"}
+    elif not page.host_names:  # a certificate is for a name; whoever has none of it is told so by the browser
+        hosts = set()
+    return Shield(app, hosts, secure=page.is_secure, limit=RateLimit(*_REQUESTS))

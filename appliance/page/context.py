@@ -1,0 +1,201 @@
+"""What every handler of the page works with, and what holds for each: login, roles, forms, and how faults end."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import wraps
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+from jinja2 import Environment
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+
+from lungstage.appliance import __version__
+from lungstage.appliance.contract.documents import Language
+from lungstage.appliance.contract.errors import Refused, Unavailable
+from lungstage.appliance.page import words
+from lungstage.appliance.page.access_log import AccessLog
+from lungstage.appliance.page.accounts import TOKEN_USER, Account, Token, Users
+from lungstage.appliance.page.records import NotDeliveredError, Records
+from lungstage.appliance.page.sessions import RateLimit, Session, Sessions
+from lungstage.appliance.page.settings import Site
+from lungstage.appliance.page.viewer import Viewer
+from lungstage.appliance.report.translation import Translator
+
+_MOST_FIELDS = 20
+
+POLL: Final = "x-lungstage-poll"
+"""Header of what a page asks for by itself, which keeps no session alive."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What every handler works with."""
+
+    site: Site
+    records: Records
+    viewer: Viewer
+    sessions: Sessions
+    users: Users
+    token: Token
+    log: AccessLog
+    logins: RateLimit
+    templates: Environment
+    alert_age: timedelta
+
+    @property
+    def cookie(self) -> str:
+        """Name of the cookie of a session; browsers give the prefix to nobody but this very site."""
+        return "__Host-lungstage" if self.site.page.is_secure else "lungstage"
+
+    def knows(self, account: Account) -> bool:
+        """Whether an account is as it was when somebody logged in by it.
+
+        Raises
+        ------
+        Unavailable
+            The users cannot be read.
+        """
+        users = self.users.all()
+        return users.get(account.user) == account if users else account.user == TOKEN_USER
+
+
+class Visit:
+    """One request of somebody who is logged in.
+
+    Attributes
+    ----------
+    context, request, session
+        As given.
+    form
+        What a form said; empty for what is no form.
+    language, say
+        The reader's.
+    """
+
+    def __init__(self, request: Request, session: Session, form: Mapping[str, str]) -> None:
+        self.context: Context = request.app.state.context
+        self.request, self.session, self.form = request, session, form
+        self.language = language_of(request)
+        self.say = words.translator(self.language)
+
+    @property
+    def client(self) -> str:
+        """Address that the request came from."""
+        return client_of(self.request)
+
+    def render(self, template: str, status: int = 200, **values: Any) -> HTMLResponse:
+        """Make a page."""
+        return render(self.request, template, status, session=self.session, **values)
+
+
+Handler = Callable[[Visit], Awaitable[Response]]
+
+
+def client_of(request: Request) -> str:
+    """Address that a request came from."""
+    return request.client.host if request.client else ""
+
+
+def language_of(request: Request) -> Language:
+    """Language that a browser is answered in."""
+    context: Context = request.app.state.context
+    accepted = request.headers.get("accept-language", "")
+    return words.language_of(request.cookies.get("language"), accepted, context.site.page.language)
+
+
+def render(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
+    """Make a page, for whomever."""
+    context: Context = request.app.state.context
+    language = language_of(request)
+    values = {"session": None, **values}
+    text = context.templates.get_template(template).render(
+        say=words.translator(language), language=language, languages=words.NAMES, version=__version__,
+        here=request.url.path, site_time=words.site_time, because=words.because, **values,
+    )  # fmt: skip
+    return HTMLResponse(text, status)
+
+
+async def form_of(request: Request) -> dict[str, str]:
+    """Read a form; of a field that is there twice, the last."""
+    body = await request.body()
+    return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=_MOST_FIELDS))
+
+
+def session_of(request: Request) -> Session | None:
+    """Return the session of whoever asks; of a user who was removed or changed meanwhile it is over."""
+    context: Context = request.app.state.context
+    token = request.cookies.get(context.cookie)
+    session = context.sessions.find(token, clicked=POLL not in request.headers) if token else None
+    if token is None or session is None:
+        return None
+    try:
+        known = context.knows(session.account)
+    except Unavailable:  # said by the login
+        return None
+    if not known:
+        context.sessions.end(token)
+    return session if known else None
+
+
+def page(*, fragment: bool = False, operate: bool = False) -> Callable[[Handler], Any]:
+    """Make a handler of requests out of one of visits.
+
+    Parameters
+    ----------
+    fragment
+        Whether it is a part of a page, a picture or a file: who is not logged in is told so, and not led to the login.
+    operate
+        Whether it takes somebody who operates.
+    """
+
+    def decorate(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+        @wraps(handler)
+        async def answer(request: Request) -> Response:
+            say = words.translator(language_of(request))
+            session = session_of(request)
+            if session is None:
+                if fragment or request.method == "POST":
+                    return fault(request, say, 401, say("fault.session"), fragment=fragment)
+                return RedirectResponse(f"/login?next={request.url.path}", 303)
+            form: dict[str, str] = {}
+            if request.method == "POST":
+                try:
+                    form = await form_of(request)
+                except ValueError:  # more fields than any form has
+                    return fault(request, say, 400, say("fault.form"))
+                if not session.bears(form.get("csrf", "")):
+                    return fault(request, say, 403, say("fault.form"))
+            if operate and not session.account.may_operate:
+                return fault(request, say, 403, say("fault.role"))
+            try:
+                return await handler(Visit(request, session, form))
+            except Unavailable as error:
+                return fault(request, say, 503, str(error), fragment=fragment, session=session)
+            except Refused as error:
+                return fault(request, say, 404, error.reason.message, fragment=fragment, session=session)
+            except (NotDeliveredError, NotThereError) as error:
+                return fault(request, say, 404, str(error), fragment=fragment, session=session)
+            except OSError:
+                return fault(request, say, 404, say("fault.gone"), fragment=fragment, session=session)
+
+        return answer
+
+    return decorate
+
+
+class NotThereError(Exception):
+    """There is no such thing; the message is a sentence."""
+
+
+def fault(
+    request: Request, say: Translator, status: int, sentence: str, *, fragment: bool = False,
+    session: Session | None = None,
+) -> Response:  # fmt: skip
+    """Say what went wrong."""
+    if fragment:
+        return PlainTextResponse(sentence, status)
+    return render(request, "fault.html", status, session=session, sentence=sentence, title=say(f"fault.{status}"))

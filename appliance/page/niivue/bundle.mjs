@@ -1,0 +1,46 @@
+// Makes one file of NiiVue and what it needs, and a NOTICE with the licences of all of it.
+// node bundle.mjs SCRIPT NOTICE
+import { build } from "esbuild";
+import { existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+
+const LICENCES = ["BSD-2-Clause", "ISC", "MIT"]; // setup.py names the same in the wheel's metadata
+const [script, notice] = process.argv.slice(2);
+
+const made = await build({
+  stdin: {
+    contents: 'export { DRAG_MODE, NVImage, Niivue, SHOW_RENDER, SLICE_TYPE } from "@niivue/niivue";',
+    resolveDir: ".",
+  },
+  alias: { zarrita: "./nothing.js" },
+  bundle: true,
+  format: "esm",
+  minify: true,
+  target: "es2022",
+  legalComments: "none", // they are in the NOTICE
+  metafile: true,
+  outfile: script,
+  logLevel: "warning",
+});
+
+const [{ inputs }] = Object.values(made.metafile.outputs);
+const folders = new Set();
+for (const [path, { bytesInOutput }] of Object.entries(inputs)) {
+  const found = path.match(/^.*node_modules\/(?:@[^/]+\/)?[^/]+/);
+  if (found && bytesInOutput > 0) folders.add(found[0]);
+}
+
+function textOf(folder, name) {
+  const own = readdirSync(folder).find((file) => /^licen[sc]e(\.md|\.txt)?$/i.test(file));
+  const kept = `${name.replace("/", "__")}.licence.txt`; // of a package whose archive has none
+  if (!own && !existsSync(kept)) throw new Error(`${name} brings no text of its licence, and there is no ${kept}`);
+  return readFileSync(own ? join(folder, own) : kept, "utf8").trim();
+}
+
+const parts = [...folders].sort().map((folder) => {
+  const { name, version, license } = JSON.parse(readFileSync(join(folder, "package.json"), "utf8"));
+  if (!LICENCES.includes(license)) throw new Error(`${name} is under ${license}: name that here and in setup.py`);
+  return `${name} ${version} (${license})\n\n${textOf(folder, name)}\n`;
+});
+const head = "The viewer of the page (lungstage/appliance/page/static/niivue.js) holds these works of others.\n";
+writeFileSync(notice, [head, ...parts].join(`\n${"-".repeat(78)}\n\n`));

@@ -1,0 +1,139 @@
+"""What every response bears and every request is held to, before any of our pages sees it.
+
+The policy of a browser allows nothing but this page's own files. It stands on redirects and errors, too: whatever goes
+wrong further in, an answer leaves by here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lungstage.appliance.config.logs import defect, logger
+from lungstage.appliance.page.sessions import RateLimit
+
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "font-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+
+HEADERS: Final = (
+    (b"content-security-policy", POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(), microphone=(), geolocation=()"),
+)
+_HSTS: Final = (b"strict-transport-security", b"max-age=31536000")
+_NOT_KEPT: Final = (b"cache-control", b"no-store")
+
+MOST_BYTES: Final = 64 * 1024  # of what a form sends
+_METHODS: Final = frozenset({"GET", "HEAD", "POST"})
+
+
+class Shield:
+    """Wraps the page.
+
+    Parameters
+    ----------
+    app
+        The page.
+    hosts
+        Names that a request may be addressed to; any where there are none.
+    secure
+        Whether browsers speak TLS.
+    limit
+        How often one client may ask for anything.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Iterable[str], *, secure: bool, limit: RateLimit) -> None:
+        self._app, self._hosts, self._limit = app, frozenset(host.lower() for host in hosts), limit
+        self._headers = (*HEADERS, _HSTS) if secure else HEADERS
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            return
+        started = False
+        body = _Body(receive, MOST_BYTES)
+
+        async def sealed(message: Message) -> None:
+            nonlocal started
+            if body.is_too_large:  # whatever is said about it further in
+                return
+            if message["type"] == "http.response.start":
+                started = True
+                own = {name.lower() for name, _ in message.get("headers", ())}
+                added = [header for header in self._headers if header[0] not in own]
+                if _NOT_KEPT[0] not in own:
+                    added.append(_NOT_KEPT)
+                message = {**message, "headers": [*message.get("headers", ()), *added]}
+            await send(message)
+
+        try:
+            if refusal := self._refusal(scope):
+                await _say(sealed, *refusal)
+            else:
+                await self._app(scope, body.receive, sealed)
+        except _TooLargeError:
+            body.is_too_large = False
+            await _say(sealed, 413, "This is more than any form here sends.")
+        except Exception as error:  # its message may quote what a file says of a person
+            logger.error("page_defect", extra=defect(error))
+            if not started:
+                await _say(sealed, 500, "A defect of ours; the log of the page says where.")
+
+    def _refusal(self, scope: Scope) -> tuple[int, str] | None:
+        client = scope.get("client")
+        if not self._limit.allows(client[0] if client else ""):
+            return 429, "Too many requests. Wait a little."
+        headers = dict(scope["headers"])
+        host = headers.get(b"host", b"").decode("latin-1").lower()
+        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() and not host.endswith("]") else host
+        if self._hosts and name.removeprefix("[").removesuffix("]") not in self._hosts:
+            return 400, "This page is not served under that name. host_names in [page] lists the names it has."
+        if scope["method"] not in _METHODS:
+            return 405, "This page knows GET and POST."
+        if scope["method"] == "POST":
+            origin = headers.get(b"origin")
+            scheme = "https" if (b"strict-transport-security" in dict(self._headers)) else "http"
+            foreign = headers.get(b"sec-fetch-site", b"same-origin") not in (b"same-origin", b"none")
+            if foreign or (origin is not None and origin.decode("latin-1").lower() != f"{scheme}://{host}"):
+                return 403, "This was sent from another site."
+            if not headers.get(b"content-type", b"").startswith(b"application/x-www-form-urlencoded"):
+                return 415, "This page takes forms only."
+        return None
+
+
+class _TooLargeError(Exception):
+    pass
+
+
+class _Body:
+    """What a request brings along, as long as it is no more than a form may be."""
+
+    def __init__(self, receive: Receive, most: int) -> None:
+        self._receive, self._left = receive, most
+        self.is_too_large = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._left -= len(message.get("body", b""))
+        if self._left < 0:
+            self.is_too_large = True
+            raise _TooLargeError
+        return message
+
+
+async def _say(send: Callable[[Message], object], status: int, sentence: str) -> None:
+    body = sentence.encode()
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})  # type: ignore[misc]
+    await send({"type": "http.response.body", "body": body})  # type: ignore[misc]

@@ -1,0 +1,259 @@
+"""One study: where it stands and why, its images with the regions on them, its answer, and what can be asked for."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, cast
+
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import RedirectResponse, Response
+
+from lungstage.appliance.contract.case import RegionChoice
+from lungstage.appliance.dicom.header import Header
+from lungstage.appliance.page.context import NotThereError, Visit, page
+from lungstage.appliance.page.records import Ledger, document, first_file, headers_of
+from lungstage.appliance.page.words import answer_of, caveats_of, probability_of, region_is_open
+from lungstage.appliance.report.key_views import Plane
+from lungstage.appliance.report.page_objects import pdf_inside
+from lungstage.appliance.report.vocabulary import CONCEPTS, plain_name
+from lungstage.appliance.staging.viewing import PLANES, WINDOWS, Layer, Offered, Scene
+from lungstage.appliance.state import requests
+from lungstage.appliance.state.job import RESTING_STATES, Job
+from lungstage.appliance.state.requests import Request, Taken
+
+_TYPES: Final = {"dcm": "application/dicom", "pdf": "application/pdf", "html": "application/octet-stream"}
+NIIVUE: Final = Path(__file__).parent / "static" / "niivue.js"
+_NOTHING: Final = Scene((0, 0, 0), (0, 0, 0), 0, (), ())
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A job, and what belongs to it."""
+
+    job: Job
+    headers: tuple[Header, ...]
+    taken: tuple[Taken, ...]
+    newer: int | None
+
+
+def _number(visit: Visit) -> int:
+    return int(visit.request.path_params["job"])
+
+
+async def _known(visit: Visit, *, with_files: bool = True) -> _Known:
+    number = _number(visit)
+
+    def find(ledger: Ledger) -> _Known | None:
+        job = ledger.jobs.get(number)
+        if job is None or job.canary:
+            return None
+        newest = ledger.jobs.of_case(job.case_key)
+        newer = newest.id if newest is not None and newest.id != job.id else None
+        return _Known(job, headers_of(ledger, job) if with_files else (), ledger.requests.of_job(number), newer)
+
+    found = await visit.context.records.ask(find) if number < 2**63 else None
+    if found is None:
+        raise NotThereError(visit.say("fault.no_job", job=number))
+    return found
+
+
+def _region_of(job: Job, offered: Sequence[Offered]) -> RegionChoice | None:
+    """Return the region that is shown: the one that was chosen or measured, or the only one that is drawn."""
+    drawn = [one for one in offered if one.is_drawn]
+    if job.choice is not None and any((one.roi, one.number) == (job.choice.roi, job.choice.number) for one in drawn):
+        return job.choice
+    measured = ((job.outcome or {}).get("roi") or {}).get("name")
+    named = [one for one in drawn if one.name == measured] if measured else []
+    chosen = named or (drawn if len(drawn) == 1 else [])
+    return RegionChoice(chosen[0].roi, chosen[0].number) if chosen else None
+
+
+@page()
+async def show(visit: Visit) -> Response:
+    """Show one study."""
+    known = await _known(visit)
+    job = known.job
+    await visit.context.log.shown("study_viewed", visit.session, visit.client, [job.id])
+    scene, region = _NOTHING, None
+    if known.headers:
+        scene = await visit.context.viewer.look(known.headers, job.case_key, None)
+        region = _asked(visit) or _region_of(job, scene.regions)
+        if region is not None and any((one.roi, one.number) == (region.roi, region.number) for one in scene.regions):
+            scene = await visit.context.viewer.look(known.headers, job.case_key, region)
+    file = await visit.context.records.ask(lambda ledger: first_file(ledger.files, job))
+    (patient,) = await visit.context.viewer.patients([file])
+    window = visit.request.query_params.get("window", "lung")
+    return visit.render(
+        "study.html", patient=patient, scene=scene, region=region, planes=PLANES, windows=WINDOWS,
+        window=window if window in WINDOWS else "lung", places=_places(visit, scene),
+        choosing=region_is_open(job),
+        candidates=[one for one in scene.regions if one.is_drawn], has_viewer=NIIVUE.is_file(),
+        **await _live(visit, known),
+    )  # fmt: skip
+
+
+def _asked(visit: Visit) -> RegionChoice | None:
+    roi, colon, number = visit.request.query_params.get("region", "").rpartition("/")
+    return RegionChoice(roi, int(number)) if colon and _is_number(number) else None
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 10
+
+
+def _places(visit: Visit, scene: Scene) -> dict[str, int]:
+    """Say which plane of each kind is shown: what was asked for, or the one in which the region is largest."""
+    places: dict[str, int] = {}
+    for plane, count, key in zip(PLANES, scene.counts, scene.keys, strict=True):
+        asked = visit.request.query_params.get(plane, "")
+        places[plane] = min(int(asked), max(count - 1, 0)) if _is_number(asked) else key
+    return places
+
+
+async def _live(visit: Visit, known: _Known) -> dict[str, Any]:
+    """Gather what changes while somebody looks: state, answer, documents, requests, history."""
+    job = known.job
+    history = await run_in_threadpool(visit.context.records.history, job)
+    waiting = []
+    for name in requests.waiting(visit.context.site.state):
+        try:
+            waiting.append(requests.read(visit.context.site.state, name))
+        except (OSError, ValueError):  # taken meanwhile, or none
+            continue
+    mine = [request for request in waiting if request.job == job.id]
+    contributions = sorted(
+        ((job.outcome or {}).get("contributions") or {}).items(), key=lambda one: abs(one[1]), reverse=True
+    )
+    longest = max((abs(value) for _, value in contributions), default=0.0) or 1.0
+    features = (job.outcome or {}).get("features") or {}
+    return {
+        "job": job,
+        "newer": known.newer,
+        "answer": answer_of(job, visit.say),
+        "probability": probability_of(job),
+        "caveats": caveats_of(job, visit.language) if job.outcome else (),
+        "contributions": [
+            (plain_name(name) if name in CONCEPTS else "", name, features.get(name), value, value / longest)
+            for name, value in contributions
+        ],
+        "documents": _offered(history.documents),
+        "history": [(datetime.fromisoformat(entry.time), entry) for entry in history.entries],
+        "taken": known.taken,
+        "pending": mine,
+        "may_ask": visit.session.account.may_operate and job.state in RESTING_STATES and not known.newer and not mine,
+    }
+
+
+def _offered(documents: Iterable[str]) -> list[str]:
+    """Name what can be downloaded: each document, and before them the PDF that one of them holds."""
+    names = sorted(documents)
+    return [*(f"{name.removesuffix('.dcm')}.pdf" for name in names if name.startswith("PDF-")), *names]
+
+
+@page(fragment=True)
+async def live(visit: Visit) -> Response:
+    """Give what changes alone, where it is not what the browser has."""
+    known = await _known(visit, with_files=False)
+    values = await _live(visit, known)
+    said = repr((known.job.updated_at, known.taken, values["pending"], visit.language, visit.session.csrf))
+    etag = f'"{hashlib.sha256(said.encode()).hexdigest()[:32]}"'
+    if visit.request.headers.get("if-none-match") == etag:
+        return Response(status_code=304, headers={"etag": etag})
+    response = visit.render("live.html", choosing=region_is_open(known.job), **values)
+    response.headers["etag"] = etag
+    return response
+
+
+@page(fragment=True)
+async def picture(visit: Visit) -> Response:
+    """Draw one plane."""
+    plane, index = visit.request.path_params["plane"], visit.request.path_params["index"]
+    window = visit.request.query_params.get("window", "lung")
+    if plane not in PLANES or window not in WINDOWS or not (index == "key" or _is_number(index)):
+        raise NotThereError(visit.say("fault.404"))
+    known = await _known(visit)
+    await visit.context.log.shown("images_viewed", visit.session, visit.client, [known.job.id])
+    number = None if index == "key" else int(index)
+    drawn = await visit.context.viewer.draw(
+        known.headers, known.job.case_key, cast(Plane, plane), number, window, _asked(visit)
+    )
+    return Response(drawn.png, media_type="image/png", headers={"x-plane": str(drawn.index)})
+
+
+@page(fragment=True)
+async def volume(visit: Visit) -> Response:
+    """Give the slices as one volume."""
+    return await _packed(visit, "image", None)
+
+
+@page(fragment=True)
+async def region(visit: Visit) -> Response:
+    """Give one region in that volume."""
+    asked = _asked(visit)
+    if asked is None:
+        raise NotThereError(visit.say("fault.no_region"))
+    return await _packed(visit, "region", asked)
+
+
+async def _packed(visit: Visit, layer: Layer, asked: RegionChoice | None) -> Response:
+    known = await _known(visit)
+    await visit.context.log.shown("images_viewed", visit.session, visit.client, [known.job.id])
+    packed = await visit.context.viewer.pack(known.headers, known.job.case_key, layer, asked)
+    return Response(packed.content, media_type="application/octet-stream", headers={"content-encoding": "gzip"})
+
+
+@page(fragment=True)
+async def download(visit: Visit) -> Response:
+    """Give one document, as it was delivered."""
+    name = visit.request.path_params["name"]
+    inside = name.startswith("PDF-") and name.endswith(".pdf")  # for who has no software that opens it in DICOM
+    kept = f"{name.removesuffix('.pdf')}.dcm" if inside else name
+    known = await _known(visit, with_files=False)
+    history = await run_in_threadpool(visit.context.records.history, known.job)
+    content = await run_in_threadpool(document, history, kept, visit.context.site.outbox)
+    if inside:
+        content = await run_in_threadpool(pdf_inside, content)
+    await visit.context.log.tell(
+        "document_taken", visit.session.account.user, visit.client, jobs=[known.job.id], document=name
+    )
+    headers = {"content-disposition": f'attachment; filename="{name}"'}
+    return Response(content, media_type=_TYPES[name.rpartition(".")[2]], headers=headers)
+
+
+@page(operate=True)
+async def process_again(visit: Visit) -> Response:
+    """Ask the daemon to have a case examined afresh."""
+    return await _request(visit, None)
+
+
+@page(operate=True)
+async def choose_region(visit: Visit) -> Response:
+    """Ask the daemon to measure the region that was chosen."""
+    roi, colon, number = visit.form.get("region", "").rpartition("/")
+    if not colon or not _is_number(number):
+        raise NotThereError(visit.say("fault.no_region"))
+    return await _request(visit, RegionChoice(roi, int(number)))
+
+
+async def _request(visit: Visit, choice: RegionChoice | None) -> Response:
+    known = await _known(visit, with_files=choice is not None)
+    job, user = known.job, visit.session.account.user
+    if choice is not None:
+        scene = await visit.context.viewer.look(known.headers, job.case_key, None)
+        if not any((one.roi, one.number) == (choice.roi, choice.number) for one in scene.regions):
+            raise NotThereError(visit.say("fault.no_region"))
+    try:
+        seen = datetime.fromisoformat(visit.form.get("seen", ""))
+    except ValueError:
+        seen = None
+    if seen is None or seen.tzinfo is None:
+        raise NotThereError(visit.say("fault.form"))
+    kind: Any = "process_again" if choice is None else "choose_region"
+    request = Request(kind, job.id, seen, user, *((choice.roi, choice.number) if choice else ()))
+    name = await run_in_threadpool(requests.put, visit.context.site.state, request)
+    await visit.context.log.tell("requested", user, visit.client, jobs=[job.id], kind=kind, request=name)
+    return RedirectResponse(f"/study/{job.id}#state", 303)

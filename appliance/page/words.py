@@ -1,0 +1,84 @@
+"""What the page says, in the reader's language, and how moments and answers are put there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from lungstage.appliance.contract.documents import LANGUAGES, Language
+from lungstage.appliance.contract.errors import ReasonCode
+from lungstage.appliance.report.caveats import Caveat, caveats
+from lungstage.appliance.report.translation import Translator
+from lungstage.appliance.state.job import RESTING_STATES, Job
+
+FOLDER: Final = Path(__file__).parent / "languages"
+
+_CODES: Final = frozenset(str(code) for code in ReasonCode)
+
+NAMES: Final[Mapping[Language, str]] = {"en": "English", "de": "Deutsch", "fr": "Français"}
+
+
+def translator(language: Language) -> Translator:
+    """Return who says the page's words."""
+    return Translator(language, FOLDER)
+
+
+def language_of(cookie: str | None, accepted: str, default: Language) -> Language:
+    """Choose a language: the one that was chosen, else the first that the browser asks for, else the site's."""
+    if cookie in LANGUAGES:
+        return cookie
+    for part in accepted.split(","):
+        name = part.partition(";")[0].strip().partition("-")[0].lower()
+        if name in LANGUAGES:
+            return name
+    return default
+
+
+def site_time(moment: datetime) -> str:
+    """Write a moment as the site's clock showed it, with its offset."""
+    here = moment.astimezone()
+    offset = f"{here:%z}"
+    return f"{here:%Y-%m-%d %H:%M} {offset[:3]}:{offset[3:5]}"
+
+
+def because(code: str, say: Translator) -> str:
+    """Say in a few words what a reason code means; empty for one of another release. The message itself is English."""
+    return say(f"reason.{code}") if code in _CODES else ""
+
+
+def answer_of(job: Job, say: Translator) -> str:
+    """Say the answer in a line; empty where there is none."""
+    outcome = job.outcome or {}
+    if endpoint := outcome.get("endpoint"):
+        share = say.percent(endpoint["probability"])
+        return say("answer.class", endpoint=endpoint["name"], answer=endpoint["answer"], probability=share)
+    probability = outcome.get("probability_advanced")
+    if probability is None:
+        return ""
+    return say(f"answer.{outcome['stage']}", probability=say.percent(probability))
+
+
+def region_is_open(job: Job) -> bool:
+    """Whether a person may choose the region: none could be, or it was a person who did."""
+    return job.state in RESTING_STATES and job.region_is_open
+
+
+def probability_of(job: Job) -> float | None:
+    """Return the probability of the positive class."""
+    outcome = job.outcome or {}
+    endpoint = outcome.get("endpoint")
+    probability = endpoint["probability"] if endpoint else outcome.get("probability_advanced")
+    return None if probability is None else float(probability)
+
+
+def caveats_of(job: Job, language: Language) -> tuple[Caveat, ...]:
+    """Say why an answer may be less than it seems, the gravest first."""
+    outcome: Mapping[str, Any] = job.outcome or {}
+    outside = (outcome.get("domain") or {}).get("outside") or []
+    # The ledger keeps no name that may not be told.
+    say = translator(language)
+    others = (outcome.get("roi") or {}).get("others") or ()
+    beside = [other["name"] or say("choose.number", number=other["number"]) for other in others]
+    return caveats(outcome.get("warnings") or (), outside, beside, Translator(language))

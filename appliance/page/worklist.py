@@ -1,0 +1,205 @@
+"""The worklist: every study that came, what happened, and what it waits for."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, time
+from pathlib import Path
+from time import monotonic
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from starlette.responses import HTMLResponse, Response
+
+from lungstage.appliance.contract.documents import Language
+from lungstage.appliance.page.context import Visit, page
+from lungstage.appliance.page.records import Ledger, first_file
+from lungstage.appliance.page.words import answer_of, caveats_of, region_is_open
+from lungstage.appliance.staging.viewing import Patient
+from lungstage.appliance.state.job import Job, JobState
+from lungstage.appliance.state.jobs import utc_now
+
+ROWS: Final = 50
+"""Jobs on one page."""
+
+HELD_SECONDS = 2.0
+"""How old the rows may be that a browser is given that polls."""
+
+_MOST_MADE = 64
+
+GROUPS: Final[Mapping[str, tuple[JobState, ...]]] = {
+    "waiting": (JobState.WAITING, JobState.HELD),
+    "working": (JobState.READY, JobState.CLAIMED, JobState.REPORT_READY),
+    "delivered": (JobState.DELIVERED,),
+    "refused": (JobState.REFUSED,),
+}
+"""What the filter calls the states of a job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What somebody wants to see; a part that is not understood is left out.
+
+    Attributes
+    ----------
+    group
+        A key of :data:`GROUPS`; empty for all.
+    since
+        The first day, by the site's clock.
+    patient
+        A whole Patient ID.
+    before
+        Number of the job that the page begins below.
+    """
+
+    group: str = ""
+    since: str = ""
+    patient: str = ""
+    before: int | None = None
+
+    @classmethod
+    def of(cls, query: Mapping[str, str]) -> Filter:
+        """Read what the address says."""
+        group, since, before = query.get("state", ""), query.get("since", ""), query.get("before", "")
+        return cls(
+            group if group in GROUPS else "",
+            since if _day(since) else "",
+            query.get("patient", "").strip()[:64],
+            int(before) if before.isascii() and before.isdigit() and len(before) < 19 else None,
+        )
+
+    def address(self, before: int | None = None) -> str:
+        """Say it in an address again, or that of the next page."""
+        parts = {"state": self.group, "since": self.since, "patient": self.patient, "before": before}
+        return urlencode({name: value for name, value in parts.items() if value})
+
+
+def _day(text: str) -> date | None:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One job on the worklist."""
+
+    job: Job
+    patient: Patient
+    is_late: bool
+    answer: str
+    caveats: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    version: tuple[int, ...]
+    jobs: tuple[Job, ...]
+    counts: Mapping[JobState, int]
+    files: tuple[Path | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """The rows as everybody sees them who asked for the same in the same language."""
+
+    at: float
+    etag: str
+    values: Mapping[str, Any]
+    text: str
+    jobs: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class Shared:
+    """What was made lately, so that many browsers that poll cost hardly more than one."""
+
+    made: OrderedDict[tuple[Filter, Language], _Made] = field(default_factory=OrderedDict)
+    making: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+@page()
+async def show(visit: Visit) -> Response:
+    """Show the worklist as it is now."""
+    made = await _make(visit, hold=0.0)
+    response = visit.render("worklist.html", **made.values)
+    response.headers["etag"] = made.etag
+    return response
+
+
+@page(fragment=True)
+async def rows(visit: Visit) -> Response:
+    """Give its rows alone, where they are not what the browser has."""
+    made = await _make(visit, hold=HELD_SECONDS)
+    if visit.request.headers.get("if-none-match") == made.etag:
+        return Response(status_code=304, headers={"etag": made.etag})
+    return HTMLResponse(made.text, headers={"etag": made.etag})
+
+
+async def _make(visit: Visit, hold: float) -> _Made:
+    """Return the rows, no older than `hold` seconds; whoever is shown them is noted in the access log first."""
+    wanted = Filter.of(visit.request.query_params)
+    shared: Shared = visit.request.app.state.shared
+    key = (wanted, visit.language)
+    async with shared.making:
+        made = shared.made.get(key)
+        if made is None or monotonic() - made.at > hold:
+            made = shared.made[key] = await _look(visit, wanted, made)
+            shared.made.move_to_end(key)
+            while len(shared.made) > _MOST_MADE:
+                shared.made.popitem(last=False)
+    await visit.context.log.shown("patients_listed", visit.session, visit.client, made.jobs)
+    return made
+
+
+async def _look(visit: Visit, wanted: Filter, before: _Made | None) -> _Made:
+    records, now = visit.context.records, utc_now()
+    patient = records.key_of(wanted.patient) if wanted.patient else None
+    since = _day(wanted.since)
+    moment = None if since is None else datetime.combine(since, time()).astimezone()
+
+    def mark(ledger: Ledger) -> str:
+        # What it says depends on the minute, because a wait becomes too long without anything happening.
+        said = repr((ledger.version, wanted, visit.language, int(now.timestamp()) // 60))
+        return f'"{hashlib.sha256(said.encode()).hexdigest()[:32]}"'
+
+    def find(ledger: Ledger) -> tuple[str, _Found | None]:
+        if before is not None and before.etag == mark(ledger):
+            return before.etag, None
+        states = GROUPS.get(wanted.group, ())
+        newest = ledger.jobs.find(
+            states=states, patient_key=patient, since=moment, limit=ROWS + 1, before=wanted.before
+        )  # fmt: skip
+        jobs = newest[::-1]
+        files = tuple(first_file(ledger.files, job) for job in jobs[:ROWS])
+        return mark(ledger), _Found(ledger.version, jobs, ledger.jobs.counts(), files)
+
+    etag, found = await records.ask(find)
+    if found is None and before is not None:
+        return replace(before, at=monotonic())
+    assert found is not None
+    jobs = found.jobs[:ROWS]
+    patients = await visit.context.viewer.patients(found.files)
+    listed = [
+        Row(
+            job, patient, job.waits_longer_than(visit.context.alert_age, now), answer_of(job, visit.say),
+            len(caveats_of(job, visit.language)) if job.outcome else 0,
+        )
+        for job, patient in zip(jobs, patients, strict=True)
+    ]  # fmt: skip
+    values: dict[str, Any] = {
+        "rows": listed,
+        "choosable": {job.id for job in jobs if region_is_open(job)},
+        "wanted": wanted,
+        "counts": {name: sum(found.counts.get(state, 0) for state in states) for name, states in GROUPS.items()},
+        "groups": list(GROUPS),
+        "next_page": wanted.address(jobs[-1].id) if len(found.jobs) > ROWS else "",
+        "address": wanted.address(wanted.before),
+    }
+    text = bytes(visit.render("rows.html", **values).body).decode()
+    return _Made(monotonic(), etag, values, text, tuple(job.id for job in jobs))

@@ -1,0 +1,126 @@
+"""A page over the state folder of a daemon in simulated time; what it asks is taken when that daemon runs on."""
+
+from __future__ import annotations
+
+import gzip
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import pytest
+from starlette.testclient import TestClient
+
+from lungstage.appliance.page import worklist
+from lungstage.appliance.page.accounts import Users
+from lungstage.appliance.page.app import make_app, make_context
+from lungstage.appliance.page.context import Context
+from lungstage.appliance.page.sessions import RateLimit, Sessions
+from lungstage.appliance.page.settings import load_site
+from lungstage.appliance.staging.viewing import Offered, Packed, Patient, Picture, Scene
+from tests.support.simulated import House
+
+BASE = "http://127.0.0.1:8042"
+SCRIPT = "<script>alert('x')</script>"
+PASSWORD = "correct horse battery"
+
+
+class FakeViewer:
+    """Names everybody alike, and offers two regions of the fake daemon's studies."""
+
+    patient = Patient("DOE, JANE", "MRN-4711", "1957-03-17", SCRIPT)
+    regions: tuple[Offered, ...] = (
+        Offered("1.5.99", 1, SCRIPT, "RTSTRUCT", True),
+        Offered("1.5.99", 2, "GTV-2", "RTSTRUCT", True),
+    )
+
+    async def patients(self, paths: Sequence[Path | None]) -> list[Patient]:
+        return [self.patient if path else Patient() for path in paths]
+
+    async def look(self, headers: Any, key: str, region: Any) -> Scene:
+        return Scene((3, 4, 5), (1, 2, 2), 0, self.regions, ())
+
+    async def draw(self, headers: Any, key: str, plane: str, index: int | None, window: str, region: Any) -> Picture:
+        return Picture(b"\x89PNG", index or 0)
+
+    async def pack(self, headers: Any, key: str, layer: str, region: Any) -> Packed:
+        return Packed(gzip.compress(layer.encode()))
+
+    def start(self) -> None: ...
+
+    def end(self) -> None: ...
+
+
+@dataclass
+class Clock:
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Site:
+    """The daemon, the page, and browsers that look at it."""
+
+    house: House
+    context: Context
+    clock: Clock
+    token: str
+    clients: list[TestClient] = field(default_factory=list)
+
+    def browser(self, **options: Any) -> TestClient:
+        client = TestClient(make_app(self.context), BASE, follow_redirects=False, **options)
+        self.clients.append(client)
+        return client
+
+    def logged_in(self, user: str = "") -> TestClient:
+        client = self.browser()
+        answer = client.get("/login", params={"token": self.token}) if not user else login(client, user, PASSWORD)
+        assert answer.status_code == 303, answer.text
+        return client
+
+    def users(self, **roles: Any) -> Users:
+        for name, role in roles.items():
+            self.context.users.set(name, PASSWORD, role)
+        return self.context.users
+
+
+def login(client: TestClient, user: str, password: str, **more: str) -> httpx.Response:
+    nonce = hidden(client.get("/login").text, "nonce")
+    form = {"user": user, "password": password, "nonce": nonce, "next": "/", **more}
+    return client.post("/login", data=form)
+
+
+def hidden(text: str, name: str) -> str:
+    found = re.search(rf'name="{name}" value="([^"]*)"', text)
+    assert found, f"there is no {name} in the form"
+    return found[1]
+
+
+def send(client: TestClient, page: str, action: str, **form: str) -> httpx.Response:
+    """Send a form of a page as the browser would."""
+    text = client.get(page).text
+    own = {"csrf": hidden(text, "csrf")}
+    if 'name="seen"' in text:
+        own["seen"] = hidden(text, "seen")
+    return client.post(action, data=own | form)
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    monkeypatch.setattr(worklist, "HELD_SECONDS", 0.0)
+    house = House(tmp_path)
+    clock = Clock()
+    context = make_context(load_site(None, state=house.state, outbox=house.outbox, environment={}))
+    viewer: Any = FakeViewer()
+    context = replace(
+        context, viewer=viewer, sessions=Sessions(1800, 43200, clock), logins=RateLimit(8, 0.1, clock)
+    )  # fmt: skip
+    site = Site(house, context, clock, context.token.renew())
+    yield site
+    for client in site.clients:
+        client.close()
+    context.records.close()

@@ -1,0 +1,337 @@
+"""Who gets in, what they may do, and what every response bears."""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lungstage.appliance.config.settings import SettingsError
+from lungstage.appliance.page.accounts import AccountsError, Token, Users
+from lungstage.appliance.page.sessions import RateLimit
+from lungstage.appliance.page.settings import address_of, load_site
+from lungstage.appliance.page.shield import HEADERS, POLICY
+from lungstage.appliance.state import chain, requests
+from tests.appliance.page.conftest import PASSWORD, Clock, Site, hidden, login, send
+from tests.support.simulated import put_study
+
+
+def told(site: Site) -> list[dict[str, Any]]:
+    return [entry.as_dict() for entry in chain.entries(site.context.site.folder)]
+
+
+class TestEveryResponse:
+    @pytest.mark.parametrize(
+        ("method", "path", "headers", "status"),
+        [
+            ("GET", "/", {}, 303),
+            ("GET", "/login", {}, 200),
+            ("GET", "/login?token=wrong", {}, 403),
+            ("GET", "/nowhere", {}, 404),
+            ("GET", "/static/page.css", {}, 200),
+            ("GET", "/static/nothing.css", {}, 404),
+            ("GET", "/static/..%2fapp.py", {}, 404),
+            ("GET", "/rows", {}, 401),
+            ("GET", "/study/1/live", {}, 401),
+            ("GET", "/study/1/picture/axial/0.png", {}, 401),
+            ("GET", "/study/1/volume.nii", {}, 401),
+            ("GET", "/study/1/region.nii?region=1.2/1", {}, 401),
+            ("PUT", "/", {}, 405),
+            ("POST", "/", {"content-type": "application/x-www-form-urlencoded"}, 405),
+            ("POST", "/logout", {"content-type": "application/x-www-form-urlencoded"}, 401),
+            ("POST", "/logout", {"content-type": "application/json"}, 415),
+            ("POST", "/logout", {"origin": "https://evil.example"}, 403),
+            ("POST", "/logout", {"sec-fetch-site": "cross-site"}, 403),
+            ("GET", "/", {"host": "evil.example"}, 400),
+            ("GET", "/", {"host": "evil.example:8042"}, 400),
+            ("GET", "/alive", {}, 200),
+        ],
+    )
+    def test_bears_the_policy(self, site: Site, method: str, path: str, headers: dict[str, str], status: int) -> None:
+        answer = site.browser().request(method, path, headers=headers)
+        assert answer.status_code == status
+        for name, value in HEADERS:
+            assert answer.headers[name.decode()] == value.decode()
+        assert "unsafe" not in POLICY
+        assert "cache-control" in answer.headers
+
+    def test_bears_it_where_a_defect_of_ours_ended_it(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+        client = site.logged_in()
+
+        def broken(*_: object) -> None:
+            raise ZeroDivisionError("DOE^JANE")
+
+        monkeypatch.setattr(type(site.context.records), "ask", broken)
+        answer = client.get("/")
+        assert answer.status_code == 500
+        assert answer.headers["content-security-policy"] == POLICY
+        assert "JANE" not in answer.text
+
+    def test_a_form_that_is_too_large_is_refused(self, site: Site) -> None:
+        answer = site.browser().post("/login", data={"password": "x" * 100_000})
+        assert answer.status_code == 413
+        assert answer.headers["content-security-policy"] == POLICY
+
+    def test_no_script_or_style_stands_in_a_page(self, site: Site) -> None:
+        put_study(site.house.inbox)
+        site.house.run(2)
+        client = site.logged_in()
+        for path in ("/", "/study/1", "/status"):
+            text = client.get(path).text
+            assert " style=" not in text
+            assert "<style" not in text
+            assert not re.search(r"<[^>]* on[a-z]+=", text)
+            assert text.count("<script") == 1
+
+
+class TestLogin:
+    def test_by_the_token_once_and_by_no_other(self, site: Site) -> None:
+        client = site.browser()
+        assert client.get("/", follow_redirects=True).url.path == "/login"
+        assert client.get("/login", params={"token": site.token[:-1]}).status_code == 403
+        answer = client.get("/login", params={"token": site.token})
+        assert (answer.status_code, answer.headers["location"]) == (303, "/")
+        cookie = answer.headers["set-cookie"].lower()
+        assert "httponly" in cookie
+        assert "samesite=strict" in cookie
+        assert site.token not in cookie
+
+    def test_a_new_token_ends_the_old_one_and_none_is_kept_in_plain(self, site: Site) -> None:
+        new = Token(site.context.site.folder).renew()
+        assert site.browser().get("/login", params={"token": site.token}).status_code == 403
+        assert site.browser().get("/login", params={"token": new}).status_code == 303
+        path = site.context.site.folder / "token.json"
+        assert new not in path.read_text()
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+    def test_users_take_the_place_of_the_token(self, site: Site) -> None:
+        site.users(anna="operate", ben="view")
+        client = site.browser()
+        assert client.get("/login", params={"token": site.token}).status_code == 403
+        assert login(client, "anna", PASSWORD[:-1]).status_code == 403
+        assert login(client, "nobody", PASSWORD).status_code == 403
+        assert login(client, "ben", PASSWORD, next="/study/7").headers["location"] == "/study/7"
+
+    @pytest.mark.parametrize("target", ["//evil.example", "https://evil.example", "/\\evil", "/study/7/../x"])
+    def test_it_leads_nowhere_else(self, site: Site, target: str) -> None:
+        assert login(site.browser(), "", site.token, next=target).headers["location"] == "/"
+
+    def test_a_form_from_elsewhere_logs_nobody_in(self, site: Site) -> None:
+        answer = site.browser().post("/login", data={"password": site.token, "nonce": "x"})
+        assert answer.status_code == 403
+        client = site.browser()
+        client.get("/login")
+        assert client.post("/login", data={"password": site.token, "nonce": "x"}).status_code == 403
+
+    def test_whoever_guesses_has_to_wait(self, site: Site) -> None:
+        client = site.browser()
+        answers = [client.get("/login", params={"token": f"guess {n}"}).status_code for n in range(10)]
+        assert answers == [403] * 8 + [429] * 2
+        assert client.get("/login", params={"token": site.token}).status_code == 429
+        site.clock.now += 60
+        assert client.get("/login", params={"token": site.token}).status_code == 303
+
+    def test_who_knows_it_never_has_to_wait(self, site: Site) -> None:
+        for _ in range(30):
+            assert site.browser().get("/login", params={"token": site.token}).status_code == 303
+
+    def test_what_happens_at_the_door_is_in_the_access_log(self, site: Site) -> None:
+        site.users(anna="operate")
+        client = site.browser()
+        login(client, "anna", "wrong password")
+        login(client, "DOE^JANE", PASSWORD)
+        login(client, "anna", PASSWORD)
+        send(client, "/status", "/logout")
+        events = [(entry["event"], entry["user"]) for entry in told(site)]
+        assert events == [("login_refused", "anna"), ("login_refused", ""), ("login", "anna"), ("logout", "anna")]
+        assert chain.verify(site.context.site.folder).fault is None
+
+    def test_a_damaged_file_of_users_lets_nobody_in(self, site: Site) -> None:
+        site.context.site.users.write_text("{")
+        for answer in (site.browser().get("/login"), site.browser().get("/login", params={"token": site.token})):
+            assert answer.status_code == 503
+            assert "nobody can log in" in answer.text
+
+
+class TestSession:
+    def test_ends_without_a_click_and_a_page_that_polls_is_none(self, site: Site) -> None:
+        put_study(site.house.inbox)
+        site.house.run(2)
+        client = site.logged_in()
+        for _ in range(5):
+            site.clock.now += 600
+            if site.clock.now < 2800:
+                assert client.get("/rows", headers={"x-lungstage-poll": "1"}).status_code == 200
+        assert client.get("/rows").status_code == 401
+        assert client.get("/").headers["location"] == "/login?next=/"
+
+    def test_ends_in_any_case(self, site: Site) -> None:
+        client = site.logged_in()
+        for _ in range(72):
+            site.clock.now += 600
+            assert client.get("/status").status_code == 200
+        site.clock.now += 600
+        assert client.get("/status").status_code == 303
+
+    def test_that_was_left_is_of_no_use_to_who_stole_it(self, site: Site) -> None:
+        client, thief = site.logged_in(), site.browser()
+        thief.cookies.update(client.cookies)
+        assert thief.get("/status").status_code == 200
+        assert send(client, "/status", "/logout").headers["location"] == "/login"
+        assert thief.get("/status").status_code == 303
+
+    @pytest.mark.parametrize("what", ["removed", "role", "password"])
+    def test_of_a_user_who_is_removed_or_changed_ends_at_once(self, site: Site, what: str) -> None:
+        users = site.users(anna="operate", ben="operate")
+        anna, ben = site.logged_in("anna"), site.logged_in("ben")
+        assert ben.get("/").status_code == 200
+        if what == "removed":
+            users.remove("ben")
+        else:
+            users.set("ben", "another password" if what == "password" else None, "view" if what == "role" else None)
+        assert ben.get("/").status_code == 303
+        assert ben.get("/rows").status_code == 401
+        assert anna.get("/").status_code == 200
+        if what == "removed":
+            users.set("ben", PASSWORD, "operate")
+            assert ben.get("/").status_code == 303, "it is over for good"
+
+    def test_by_the_token_ends_as_soon_as_there_are_users(self, site: Site) -> None:
+        client = site.logged_in()
+        site.users(anna="operate")
+        assert client.get("/").status_code == 303
+
+    def test_is_none_while_the_users_cannot_be_read(self, site: Site) -> None:
+        site.users(anna="operate")
+        client = site.logged_in("anna")
+        kept = site.context.site.users.read_bytes()
+        site.context.site.users.write_bytes(b"{")
+        assert client.get("/").status_code == 303
+        site.context.site.users.write_bytes(kept)
+        assert client.get("/").status_code == 200
+
+    def test_that_was_made_up_is_none(self, site: Site) -> None:
+        client = site.browser()
+        client.cookies.set("lungstage", "x" * 43)
+        assert client.get("/status").status_code == 303
+
+
+class TestForms:
+    @pytest.mark.parametrize("token", ["", "x", "\u00e9", None])
+    def test_a_forged_one_asks_for_nothing(self, site: Site, token: str | None) -> None:
+        put_study(site.house.inbox)
+        site.house.run(2)
+        client = site.logged_in()
+        seen = hidden(client.get("/study/1").text, "seen")
+        form = {"seen": seen} if token is None else {"seen": seen, "csrf": token}
+        assert client.post("/study/1/process-again", data=form).status_code == 403
+        assert requests.waiting(site.house.state) == ()
+
+    def test_another_session_s_token_is_none_of_mine(self, site: Site) -> None:
+        put_study(site.house.inbox)
+        site.house.run(2)
+        one, other = site.logged_in(), site.logged_in()
+        text = other.get("/study/1").text
+        form = {"seen": hidden(text, "seen"), "csrf": hidden(text, "csrf")}
+        assert one.post("/study/1/process-again", data=form).status_code == 403
+
+    def test_who_may_look_may_ask_for_nothing(self, site: Site) -> None:
+        site.users(anna="operate", ben="view")
+        put_study(site.house.inbox)
+        site.house.run(2)
+        client = site.logged_in("ben")
+        assert "process-again" not in client.get("/study/1").text
+        for action in ("/study/1/process-again", "/study/1/choose-region", "/status/doctor"):
+            assert send(client, "/status", action, seen="2026-01-01T00:00:00+00:00").status_code == 403
+        assert requests.waiting(site.house.state) == ()
+
+    def test_one_with_a_thousand_fields_is_refused(self, site: Site) -> None:
+        client = site.logged_in()
+        answer = client.post("/logout", data={f"f{n}": "x" for n in range(1000)})
+        assert answer.status_code == 400
+
+
+class TestUsers:
+    def test_the_last_who_operates_stays(self, tmp_path: Path) -> None:
+        users = Users(tmp_path / "users.json")
+        with pytest.raises(AccountsError, match="The last user who operates"):
+            users.set("ben", PASSWORD, "view")
+        users.set("anna", PASSWORD, "operate")
+        users.set("ben", PASSWORD, "view")
+        for change in (lambda: users.remove("anna"), lambda: users.set("anna", None, "view")):
+            with pytest.raises(AccountsError, match="The last user who operates"):
+                change()
+        users.set("ben", None, "operate")
+        users.remove("anna")
+        assert {name: account.role for name, account in users.all().items()} == {"ben": "operate"}
+
+    def test_only_hashes_are_kept_and_nobody_else_reads_them(self, tmp_path: Path) -> None:
+        users = Users(tmp_path / "users.json")
+        users.set("anna", PASSWORD, "operate")
+        text = (tmp_path / "users.json").read_text()
+        assert PASSWORD not in text
+        assert json.loads(text)["anna"]["password"].startswith("$argon2id$")
+        assert stat.S_IMODE((tmp_path / "users.json").stat().st_mode) == 0o600
+        assert users.verify("anna", PASSWORD) is not None
+        assert users.verify("anna", PASSWORD.upper()) is None
+
+    @pytest.mark.parametrize("name", ["", "a b", "../x", "DOE^JANE", "x" * 65, "<b>"])
+    def test_a_name_that_cannot_be_used(self, tmp_path: Path, name: str) -> None:
+        with pytest.raises(AccountsError, match="letters, digits"):
+            Users(tmp_path / "users.json").set(name, PASSWORD, "operate")
+
+    def test_a_password_that_is_too_short(self, tmp_path: Path) -> None:
+        with pytest.raises(AccountsError, match="at least 12"):
+            Users(tmp_path / "users.json").set("anna", "short", "operate")
+
+
+class TestSettings:
+    @pytest.mark.parametrize("bind", ["0.0.0.0:8042", "192.168.1.5:8042", "[::]:8042", "pacs.example:443"])
+    def test_off_loopback_without_tls_is_refused(self, tmp_path: Path, bind: str) -> None:
+        with pytest.raises(SettingsError, match="there is no TLS"):
+            load_site(None, bind=bind, state=tmp_path, environment={})
+        (tmp_path / "tls.toml").write_text('[page]\ntls_certificate = "c.pem"\ntls_key = "k.pem"\n')
+        assert load_site(tmp_path / "tls.toml", bind=bind, state=tmp_path, environment={}).page.is_secure
+
+    @pytest.mark.parametrize("bind", ["127.0.0.1:0", "localhost:1", "[::1]:65535", "127.9.9.9:80"])
+    def test_loopback_needs_none(self, tmp_path: Path, bind: str) -> None:
+        assert load_site(None, bind=bind, state=tmp_path, environment={}).page.address.is_loopback
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            '[page]\nbimd = "x"',
+            '[page]\nbind = "8042"',
+            '[page]\ntls_key = "k"',
+            "page = 3",
+            '[page]\nbind = "h:99999"',
+        ],
+    )
+    def test_what_cannot_be_used_is_said(self, tmp_path: Path, text: str) -> None:
+        (tmp_path / "x.toml").write_text(text)
+        with pytest.raises(SettingsError, match=r"\[page\]"):
+            load_site(tmp_path / "x.toml", state=tmp_path, environment={})
+
+
+@given(st.text(max_size=40))
+def test_an_address_is_read_or_refused(text: str) -> None:
+    try:
+        address = address_of(text)
+    except ValueError:
+        return
+    assert address_of(address.in_url) == address
+
+
+def test_a_limit_lets_through_so_many_and_forgets_nobody_too_soon() -> None:
+    clock = Clock()
+    limit = RateLimit(3, 1.0, clock)
+    assert [limit.allows("a") for _ in range(5)] == [True] * 3 + [False] * 2
+    assert limit.allows("b")
+    clock.now += 2
+    assert [limit.allows("a") for _ in range(3)] == [True, True, False]
