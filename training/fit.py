@@ -17,7 +17,7 @@ from lungstage.training.cohorts.cohort import CUT_COLUMN, Cohort, target_record
 from lungstage.training.evaluation.evaluate import conformal_record, evaluate, input_record, table_record
 from lungstage.training.evaluation.feature_count import curve
 from lungstage.training.evaluation.folds import OutOfFold, Progress, assign_folds, prepare, run_tasks, workers_for
-from lungstage.training.evaluation.methods import GL_RFE, fit_ensembles, methods, predict, select
+from lungstage.training.evaluation.methods import GL_RFE, SPHERICITY_VOLUME, fit_ensembles, methods, predict, select
 from lungstage.training.evaluation.metrics import auc, intervals, resamples
 from lungstage.training.evaluation.stability import PAIRS, complementary_pairs, nogueira
 from lungstage.training.model.calibration import Calibration, calibrate, conformal_thresholds
@@ -34,7 +34,7 @@ Indices = npt.NDArray[np.intp]
 
 ENVELOPE: Final = ("0", "0.01", "0.05", "0.25", "0.5", "0.75", "0.95", "0.99", "1")
 BOXES: Final = ("0.05", "0.25", "0.5", "0.75", "0.95")
-COMPARED: Final = (GL_RFE, "anova_dnn", "random_dnn", "volume", "majority")
+COMPARED: Final = (GL_RFE, "anova_dnn", "random_dnn", "volume", SPHERICITY_VOLUME, "majority")
 """What a fit is compared with in passing; ``lungstage-train evaluate`` compares it with everything."""
 
 

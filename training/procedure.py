@@ -67,10 +67,8 @@ class Procedure:
 
 HARDENED: Final = Procedure()
 """The default; how it was chosen stands in docs/selection.md."""
-PAPER: Final = Procedure(
-    selection=SelectionSettings(importance="loss", pairwise=False, memory=0.0, step=0.1, fine_below=30, fine_step=1)
-)
-"""The published method, where it is known: gradients of the loss, the least important eliminated, retrained."""
+PAPER: Final = Procedure(selection=elimination.PUBLISHED)
+"""The published method, as far as it is known."""
 QUICK: Final = Procedure(
     folds=3,
     repeats=1,

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, Final, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -83,6 +83,12 @@ class SelectionSettings:
     clusters: int | None = None
     members: int = 10
     inner_folds: int = 5
+
+
+PUBLISHED: Final = SelectionSettings(
+    importance="loss", pairwise=False, memory=0.0, step=0.1, fine_below=30, fine_step=1
+)
+"""The published method, where it is known: gradients of the loss, the least important eliminated, retrained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +225,14 @@ def selected(trace: Sequence[Round]) -> Indices:
     """Return the columns that an elimination left, in ascending order."""
     last = trace[-1]
     return np.setdiff1d(last.remaining, last.removed)
+
+
+def in_order(trace: Sequence[Round]) -> Indices:
+    """Return the columns that an elimination left, the most important first."""
+    last = trace[-1]
+    kept = np.isin(last.remaining, last.removed, invert=True)
+    order = np.argsort(-last.importance[kept], kind="stable")
+    return last.remaining[kept][order]
 
 
 class GradientLossRFE(SelectorMixin, BaseEstimator):  # type: ignore[misc]

@@ -43,7 +43,7 @@ def noise() -> Iterator[dict[str, Any]]:
     cohort = make_cohort(n=90, signal=0.0, seed=5, covariate=0.0)
     names = [name for name in methods(PROCEDURE, cohort.features, covariates=True) if not name.startswith("lassonet")]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lungstage.training.selection.comparators._TREES", 60)
+        patch.setattr("lungstage.training.selection.classifiers._TREES", 60)
         yield evaluate(cohort, PROCEDURE, _silent, names)[0]
 
 
