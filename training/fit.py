@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
-from importlib.metadata import version
 from typing import Any, Final
 
 import numpy as np
@@ -25,7 +23,7 @@ from lungstage.training.model.domain import fit_domain
 from lungstage.training.model.network import single_threaded
 from lungstage.training.model.preprocessing import Standardise, standardise, subset
 from lungstage.training.procedure import Procedure
-from lungstage.training.run import FittedModel, Preprocessing, Run
+from lungstage.training.run import FittedModel, Preprocessing, Run, versions
 from lungstage.training.selection.elimination import Round, Task, eliminate, selected, spearman_distance
 
 Array = npt.NDArray[np.float64]
@@ -100,13 +98,6 @@ def fit(cohort: Cohort, every_row: Cohort, procedure: Procedure, report: Progres
         "versions": versions(),
     }
     return Run(model, record)
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what a run depends on."""
-    return {"python": platform.python_version()} | {
-        name: version(name) for name in ("numpy", "scipy", "scikit-learn", "torch", "lungstage")
-    }
 
 
 def _calibrate(oof: OutOfFold, labels: Bools) -> Calibration:

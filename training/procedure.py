@@ -9,20 +9,17 @@ from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Final
 
-from lungstage.training.model import network, preprocessing
+from lungstage.training.model import preprocessing
 from lungstage.training.model.network import NetworkSettings
-from lungstage.training.selection import elimination, importance
+from lungstage.training.selection import elimination, importance, screening
 from lungstage.training.selection.elimination import SelectionSettings
 
 CONSTANTS: Final[Mapping[str, object]] = MappingProxyType(
     {
-        "permutations": elimination.PERMUTATIONS,
-        "sharpness": importance.SHARPNESS,
-        "unadjusted": importance.UNADJUSTED,
+        "products": elimination.PRODUCTS,
+        "pair_weight": screening.PAIR_WEIGHT,
+        "scanned_pairs": screening.SCANNED_PAIRS,
         "path_steps": importance.PATH_STEPS,
-        "pair_scale": network.PAIR_SCALE,
-        "pair_rate": network.PAIR_RATE,
-        "pair_momentum": network.PAIR_MOMENTUM,
         "winsor_percent": preprocessing.WINSOR_PERCENT,
         "lambda_limit": preprocessing.LAMBDA_LIMIT,
     }
