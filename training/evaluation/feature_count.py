@@ -106,7 +106,9 @@ class _Paths:
     largest: int
 
     def __call__(self, tasks: Sequence[Task], labels: Bools) -> Array:
-        selection = replace(self.procedure.selection, features=1, fine_below=self.largest, fine_step=1)
+        own = self.procedure.selection
+        entering = None if own.screened is None else float(self.largest)
+        selection = replace(own, features=1, screened=entering, fine_below=self.largest, fine_step=1)
         light = replace(self.procedure, members=min(_MEMBERS, self.procedure.members))
         traces = eliminate(tasks, labels, selection, self.procedure.network)
         logits = np.empty((len(tasks), self.largest, len(labels)))

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Final, get_args
 import numpy as np
 import numpy.typing as npt
 from scipy.spatial.distance import squareform
-from scipy.stats import rankdata, spearmanr
+from scipy.stats import spearmanr
 from sklearn.base import BaseEstimator, clone
 from sklearn.feature_selection import SelectorMixin
 from sklearn.utils import ClassifierTags
@@ -59,8 +59,8 @@ class SelectionSettings:
     pairwise
         Whether products of features are looked at as well, by the screening and by the networks of ``effects``.
     memory
-        For what was screened: share of a feature's former rating in its next one. How much a single round's chance can
-        do.
+        Share of a feature's former rating in its next one, each as a share of the largest: how much a single round's
+        chance can do. The first rating is that of the screening.
     step, fine_below, fine_step
         The share that goes per round while more than `fine_below` remain; then `fine_step` at a time.
     members, inner_folds
@@ -74,7 +74,7 @@ class SelectionSettings:
     screened: float | None = 2.0
     copies: float | None = 0.9
     pairwise: bool = True
-    memory: float = 0.7
+    memory: float = 0.9
     step: float = 0.2
     fine_below: int = 30
     fine_step: int = 5
@@ -138,7 +138,7 @@ def eliminate(
     for i, screened in enumerate(screenings):
         if screened is not None:
             remaining[i] = np.sort(screened.columns)
-            remembered[i][screened.columns] = np.linspace(1.0, 0.0, len(screened.columns), endpoint=False)
+            remembered[i] = _of_the_largest(screened.gradient)
             traces[i].append(Round(everything, screened.gradient, np.setdiff1d(everything, remaining[i])))
     for count, fewer in _schedule(len(remaining[0]), selection):
         raters = [
@@ -147,9 +147,10 @@ def eliminate(
         ]
         for i, fresh in enumerate(_rate(raters, selection, network)):
             columns = remaining[i]
-            if selection.memory and traces[i]:  # ratings of different rounds are on scales of their own
-                fresh = rankdata(fresh) / count
-                fresh = selection.memory * remembered[i][columns] + (1.0 - selection.memory) * fresh
+            if selection.memory:
+                fresh = _of_the_largest(fresh)  # ratings of different rounds are on scales of their own
+                share = selection.memory if traces[i] else 0.0
+                fresh = share * remembered[i][columns] + (1.0 - share) * fresh
             if (screened := screenings[i]) is not None:
                 fresh = np.where(screened.copies[columns], 0.0, fresh)  # whoever stands for them is among the others
             remembered[i][columns] = fresh
@@ -216,6 +217,12 @@ def _rate(raters: Sequence[_Raters], selection: SelectionSettings, network: Netw
         ]
         rated.append(aggregate(each, selection.aggregate) * own.features)
     return rated
+
+
+def _of_the_largest(ratings: Array) -> Array:
+    """Ratings as shares of the largest."""
+    shares: Array = ratings / max(float(ratings.max()), float(np.finfo(np.float64).tiny))
+    return shares
 
 
 def spearman_distance(inputs: Array) -> tuple[Array, Array]:
@@ -318,7 +325,7 @@ class GradientLossRFE(SelectorMixin, BaseEstimator):  # type: ignore[misc]
         screened: float | None = 2.0,
         copies: float | None = 0.9,
         pairwise: bool = True,
-        memory: float = 0.7,
+        memory: float = 0.9,
         step: float = 0.2,
         fine_below: int = 30,
         fine_step: int = 5,
