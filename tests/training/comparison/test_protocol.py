@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from lungstage.training.comparison import protocol as module
 from lungstage.training.comparison.protocol import Protocol, ProtocolError, read_protocol
 from lungstage.training.procedure import HARDENED
 from lungstage.training.selection.registry import LABELS
+from tests.conftest import ROOT
 
 
 def said(tmp_path: Path, text: str) -> Protocol:
@@ -48,6 +50,12 @@ def test_what_a_protocol_cannot_say_is_named(tmp_path: Path, text: str, why: str
 def test_a_protocol_that_is_not_there_is_said_to_be(tmp_path: Path) -> None:
     with pytest.raises(ProtocolError, match="cannot be read"):
         read_protocol(tmp_path / "absent.toml")
+
+
+def test_every_key_is_documented_and_no_other() -> None:
+    text = (ROOT / "docs" / "selection.md").read_text(encoding="utf-8")
+    rows = text.split("| key of the protocol |")[1].split("\n\n")[0].splitlines()[2:]
+    assert {key for row in rows for key in re.findall(r"`(\w+)`", row.split("|")[1])} == set(Protocol.model_fields)
 
 
 def test_fewer_selectors_leave_fewer_comparators(tmp_path: Path) -> None:
