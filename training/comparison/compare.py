@@ -67,6 +67,8 @@ def read_folder(folder: Path, protocol: Protocol) -> Folder:
             tables[name] = read_table(file, name=name, features=protocol.features, folds=protocol.folds)
         except Refused as error:
             refused[name] = error.reason.message
+        except OSError as error:
+            refused[name] = f"It cannot be read: {error.strerror}."
     if not tables:
         name, why = next(iter(refused.items()))
         raise Refused(ReasonCode.TABLE_INVALID, f"None of {len(files)} tables can be used; {name}: {why}")

@@ -125,7 +125,7 @@ def read_table(file: Path, *, name: str, features: int, folds: int) -> FeatureTa
     kept, labels, rows_out = _rows(table)
     kind, columns, values, columns_out = _columns(table, kept)
     first = _first_of_equal(values)
-    if len(first) < len(kept):
+    if columns and len(first) < len(kept):
         rows_out["the same in every feature as a row before"] = len(kept) - len(first)
         labels, values = labels[first], values[first]
     found = FeatureTable(
@@ -238,9 +238,9 @@ def _first_of_equal(values: Array) -> npt.NDArray[np.intp]:
 def _check_enough(table: FeatureTable, features: int, folds: int) -> None:
     positives = int(table.labels.sum())
     fewest, needed = min(positives, len(table.labels) - positives), max(MIN_ROWS_PER_CLASS, folds)
+    if len(table.features) <= features:
+        refuse(f"It has {len(table.features)} usable features; to select {features} of them, more are needed.")
     if len(table.labels) < MIN_ROWS:
         refuse(f"It has {len(table.labels)} usable rows; at least {MIN_ROWS} are needed.")
     if fewest < needed:
         refuse(f"Its smaller class has {fewest} usable rows; at least {needed} are needed.")
-    if len(table.features) <= features:
-        refuse(f"It has {len(table.features)} usable features; to select {features} of them, more are needed.")

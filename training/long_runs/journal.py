@@ -73,7 +73,7 @@ def open_lines(path: Path, *, fresh: bool = False) -> Iterator[Lines]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise Unavailable(f"Another run is at work on this table; it holds {path.name}.") from error
+            raise Unavailable(f"Another run is at work here; it holds {path.name}.") from error
         if fresh:
             file.truncate(0)
         file.seek(0)

@@ -22,6 +22,7 @@ from lungstage.training import cli
 from lungstage.training.comparison import compare, pieces
 from lungstage.training.comparison.pieces import Piece
 from lungstage.training.comparison.protocol import Protocol, ProtocolError
+from lungstage.training.comparison.tables import read_table
 from lungstage.training.reporting import comparison_page
 from tests.training.comparison.made_up import columns_of, written
 
@@ -209,6 +210,18 @@ def test_a_table_that_changes_under_the_run_is_not_mixed(folder: Path, tmp_path:
 def test_a_worker_of_other_versions_is_not_trusted(folder: Path) -> None:
     piece = compare.all_pieces(compare.read_folder(folder, PROTOCOL), PROTOCOL)[0]
     assert "other versions" in pieces.do_piece(replace(piece, software=(("numpy", "1"),)))["failed"]
+
+
+def test_a_file_that_cannot_be_read_costs_no_other(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def reading(file: Path, **asked: Any) -> Any:
+        if file.name == "plain.csv":
+            raise PermissionError(13, "Permission denied")
+        return read_table(file, **asked)
+
+    monkeypatch.setattr(compare, "read_table", reading)
+    found = compare.read_folder(folder, PROTOCOL)
+    assert found.refused["plain"] == "It cannot be read: Permission denied."
+    assert sorted(found.tables) == ["noise", "shape"]
 
 
 def test_a_folder_of_which_nothing_can_be_used_is_refused(tmp_path: Path) -> None:

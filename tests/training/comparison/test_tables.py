@@ -132,6 +132,8 @@ def test_too_little_is_refused_and_the_least_is_not(tmp_path: Path) -> None:
     assert "Its smaller class has 9 usable rows; at least 10" in refusal(tmp_path, columns_of(rows=51, positives=9))
     assert "at least 12 are needed" in refusal(tmp_path, columns_of(rows=51, positives=11), folds=12)
     assert "It has 5 usable features; to select 5" in refusal(tmp_path, columns_of(features=5))
+    only_text = {**columns_of(features=0), "a": ["x"] * 60}
+    assert "It has 0 usable features" in refusal(tmp_path, only_text)
     assert read(tmp_path, columns_of(rows=51, positives=12, features=2000), features=15).values.shape == (51, 2000)
 
 
