@@ -25,15 +25,17 @@ if TYPE_CHECKING:
     from lungstage.training.selection.elimination import GradientLossRFE
 
 __all__ = [
-    "Bundle", "ExtractionSpec", "GradientLossRFE", "Held", "MeasuredCase", "Refused", "StagedCase", "Unavailable",
-    "__version__", "load_bundle", "measure", "stage",
+    "Bundle", "ExtractionSpec", "Format", "GradientLossRFE", "Held", "Language", "MeasuredCase", "Refused",
+    "StagedCase", "Unavailable", "__version__", "load_bundle", "measure", "stage",
 ]  # fmt: skip
 
 _HOMES = {
     "Bundle": "lungstage.appliance.model.bundle",
     "ExtractionSpec": "lungstage.appliance.contract.spec",
+    "Format": "lungstage.appliance.contract.documents",
     "GradientLossRFE": "lungstage.training.selection.elimination",
     "Held": "lungstage.appliance.contract.errors",
+    "Language": "lungstage.appliance.contract.documents",
     "MeasuredCase": "lungstage.appliance.staging.outcome",
     "Refused": "lungstage.appliance.contract.errors",
     "StagedCase": "lungstage.appliance.staging.outcome",

@@ -180,14 +180,14 @@ def in_words(answer: dict[str, Any]) -> str:
 
 
 def _lines_of(answer: dict[str, Any]) -> list[str]:
-    lines = [f"warning: {warning}" for warning in answer["warnings"]]
+    from lungstage.appliance.cli.answers import warnings_of
+
+    lines = [f"warning: {warning}" for warning in warnings_of(answer)]
     if answer["reason"] is not None:
         why = f"{answer['status']}: {answer['reason']['message']} [{answer['reason']['code']}]"
         return [*lines, why, *_documents_of(answer)]
     roi = answer["roi"]
     lines.append(f"region: {roi['name']}, {roi['voxels']} voxels, {roi['volume_mm3'] / 1000:.2f} ml")
-    if roi["others"]:
-        lines.append(f"not measured beside it: {', '.join(other['name'] for other in roi['others'])}")
     if answer["domain"] is None:  # measured, and no model asked
         return [*lines, *(f"{name}: {value}" for name, value in answer["features"].items())]
     endpoint = answer["endpoint"]

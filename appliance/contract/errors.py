@@ -100,6 +100,9 @@ class Reason:
     message: str
 
 
+_LONGEST = 80  # characters of a name in a message; a name may have thousands
+
+
 class LungstageError(Exception):
     """Base of every error that lungstage raises on purpose."""
 
@@ -118,7 +121,7 @@ class _WithReason(LungstageError):
     def in_full(self) -> Reason:
         """Tell the reason to whoever owns the data, with every name."""
         untold = sorted(name for name in self.regions if f"'{name}'" not in self.reason.message)
-        names = ", ".join(f"'{name}'" for name in untold)
+        names = ", ".join(f"'{name[:_LONGEST]}{'…' if len(name) > _LONGEST else ''}'" for name in untold)
         return Reason(self.reason.code, f"{self.reason.message} By name: {names}.") if untold else self.reason
 
 

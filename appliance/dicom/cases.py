@@ -13,6 +13,8 @@ from lungstage.appliance.dicom.header import Header, ImageHeader, RoiHeader
 from lungstage.appliance.dicom.identity import count_patients
 from lungstage.appliance.dicom.names import counted
 
+_TOLD = 4  # series that a message describes
+
 HeaderT = TypeVar("HeaderT", ImageHeader, RoiHeader)
 
 
@@ -53,6 +55,11 @@ class Case:
     def headers(self) -> tuple[Header, ...]:
         """Everything that it holds, the ROI objects first."""
         return (*self.rois, *self.images)
+
+    @property
+    def instances(self) -> frozenset[str]:
+        """SOP Instance UIDs of the images."""
+        return frozenset(image.sop_instance_uid for image in self.images)
 
 
 def _distinct(headers: Iterable[HeaderT]) -> tuple[HeaderT, ...]:
@@ -174,6 +181,12 @@ def ct_missing() -> Held:
 def undecided(rois: Sequence[RoiHeader], series: Iterable[Sequence[ImageHeader]]) -> str:
     """Say that nothing tells on which of several series the region was drawn, and what would."""
     kinds = " or ".join(sorted({roi.kind for roi in rois}))
+    series = [images for images in series if images]
+    if len(series) > _TOLD and all(len(images) == 1 for images in series):
+        return (
+            f"The {kinds} names {len(series)} CT series of one slice each. If an anonymiser or archive has split one "
+            "series, send it with one Series Instance UID (0020,000E) for all of its slices."
+        )
     return (
         f"Nothing in the {kinds} says on which CT series the region was drawn: {_described(series)}. Export the "
         f"{kinds} again from the series on which it was drawn, so that it names that series' images and no others; to "
@@ -183,7 +196,9 @@ def undecided(rois: Sequence[RoiHeader], series: Iterable[Sequence[ImageHeader]]
 
 def _described(series: Iterable[Sequence[ImageHeader]]) -> str:
     """Tell series apart by what is nobody's name."""
-    return ", ".join(_description(images) for images in series if images)
+    every = [_description(images) for images in series if images]
+    more = len(every) - _TOLD
+    return ", ".join(every[:_TOLD]) + (f" and {more} more" if more > 0 else "")
 
 
 def _description(images: Sequence[ImageHeader]) -> str:
@@ -215,7 +230,8 @@ def the_one_case(cases: Iterable[Case], has_its_region: Callable[[Case], bool] =
     if not every:
         raise Refused(
             ReasonCode.NO_DICOM,
-            "None of the files is a DICOM image, RTSTRUCT or SEG. Name the folder of the CT and its RTSTRUCT or SEG.",
+            "None of the files is a DICOM image, RTSTRUCT or SEG. Name the folder of the CT and its RTSTRUCT or SEG; "
+            "unpack it first if it is an archive (.zip, .gz).",
         )
     ct = [case for case in every if any(image.is_ct_slice for image in case.images)]
     patients = count_patients(image for case in ct for image in case.images)

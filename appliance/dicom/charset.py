@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from pydicom.charset import convert_encodings, decode_bytes, python_encoding
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.valuerep import PN_DELIMS, TEXT_VR_DELIMS
 
 from lungstage.appliance.dicom.values import definition
@@ -51,6 +52,8 @@ def is_undecodable(dataset: Dataset, keyword: str, root: Dataset | None = None) 
     if vr not in _WITH_CHARACTER_SETS or tag not in dataset:
         return False
     value = dataset.get_item(tag).value
+    if isinstance(value, MultiValue):  # decoded already, and of several values, where only one is allowed too
+        value = "\\".join(map(str, value))
     original = getattr(value, "original_string", value)  # a name that was decoded keeps its bytes
     if not original or (original.isascii() and (isinstance(original, str) or _ESCAPE not in original)):
         return False

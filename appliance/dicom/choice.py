@@ -17,6 +17,7 @@ from lungstage.appliance.dicom.region import Region
 from lungstage.appliance.dicom.tumour_names import Reading, names_gtv, plain, reading, speaks_against
 
 _ASK = "with --roi NAME (daemon: roi_name in the settings)"
+_RENAME = "Give each its own name in the contouring software, and export again."
 
 # Segmented Property Categories and Types (DICOM PS3.16, CIDs 7150 and 7159) that speak against a name.
 _ANATOMICAL_STRUCTURE = ("123037004", "SCT")
@@ -130,13 +131,15 @@ def _matches(pattern: str, region: Region) -> bool:
 
 
 def _choose_by_name(regions: Sequence[Region], name: str) -> Region:
-    wanted = [region for region in regions if region.name.casefold() == name.strip().casefold()]
+    alike = [region for region in regions if region.name.casefold() == name.strip().casefold()]
+    # Names may differ in nothing but case; then they are told apart by it.
+    wanted = [region for region in alike if region.name == name.strip()] or alike
     if len(wanted) == 1:
         return wanted[0]
     code = ReasonCode.ROI_AMBIGUOUS if wanted else ReasonCode.ROI_NOT_FOUND
     names = _names(regions)
     if wanted:
-        message = f"{len(wanted)} regions have the name that was asked for. Give each its own name, and export again."
+        message = f"{len(wanted)} regions have the name that was asked for. {_RENAME}"
     else:
         message = f"No region has the name that was asked for. Choose one of these {_ASK}: {_listed(regions)}"
     raise Refused(code, message, names)
@@ -180,9 +183,12 @@ def _choose_by_rule(regions: Sequence[Region], rule: SelectionRule) -> Region:
             break
     possible = _names(next((found for found in rounds if found), ()))
     if possible:
+        advice = f"Choose one {_ASK}."
+        if len(set(possible)) < len(possible):
+            advice = f"{_RENAME} Then choose one {_ASK}."
         raise Refused(
             ReasonCode.ROI_AMBIGUOUS,
-            f"{len(possible)} regions could be the primary tumour: {listed(possible)}. Choose one {_ASK}.",
+            f"{len(possible)} regions could be the primary tumour: {listed(possible)}. {advice}",
             possible,
         )
     raise Refused(

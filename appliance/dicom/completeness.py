@@ -18,11 +18,11 @@ from lungstage.appliance.dicom.files import with_pixel_digest
 from lungstage.appliance.dicom.geometry import POSITION_TOLERANCE, even_step, prove_regular, slack
 from lungstage.appliance.dicom.header import ImageHeader
 from lungstage.appliance.dicom.instance import as_uid
-from lungstage.appliance.dicom.linking import POSITION_ALONE, Link, link_of, listed_of, named_by
-from lungstage.appliance.dicom.names import counted, named, the_region
+from lungstage.appliance.dicom.linking import POSITION_ALONE, RUN_BY_POSITION, Link, link_of, listed_of, named_by
+from lungstage.appliance.dicom.names import are_missing, counted, named, the_region
 from lungstage.appliance.dicom.pixel_grid import run_through_centres
 from lungstage.appliance.dicom.placing import Item, Placed, listed_and_here, missing, place, whereabouts
-from lungstage.appliance.dicom.region import Outline, Region, SegmentFrame
+from lungstage.appliance.dicom.region import Outline, Region, SegmentFrame, named_on
 from lungstage.appliance.dicom.stack import Stack
 from lungstage.appliance.dicom.structure_set import prove_outlines
 
@@ -89,7 +89,7 @@ def _proven_step(case: Case, region: Region, stack: Stack, occupied: list[int]) 
         step = even_step(depths, places, [stack.images[k] for k in around])
     thickness = [stack.images[k].slice_thickness or 0.0 for k in occupied]
     listed = listed_of(case, region)
-    if min(thickness) <= 0 and listed and not listed <= {image.sop_instance_uid for image in case.images}:
+    if min(thickness) <= 0 and listed and not listed <= case.instances:
         raise missing(
             "The slices do not say how thick they are (Slice Thickness, 0018,0050), so only the whole series can show "
             "that none is missing, and some are that the region's file lists."
@@ -120,7 +120,7 @@ def _span(stack: Stack, step: float, placed: Sequence[Placed], margin: int, list
             gaps.append(first + place_ * step)
     if gaps:
         raise missing(
-            f"{counted(len(gaps), 'slice')} within the region {'is' if len(gaps) == 1 else 'are'} missing, "
+            f"{counted(len(gaps), 'slice')} within the region {are_missing(len(gaps))}, "
             f"{whereabouts(gaps, stack.normal)}."
         )
     return span
@@ -241,7 +241,7 @@ def _not_in_place_of_others(
     Held
         ``slices_missing``: no other is there.
     """
-    here = {image.sop_instance_uid for image in case.images}
+    here = case.instances
     if listed <= here:
         return case.images
     kept = tuple(image for image in case.images if image.sop_instance_uid in listed | named)
@@ -249,9 +249,16 @@ def _not_in_place_of_others(
         return kept
     if match_by_geometry:
         return case.images
-    raise missing(
+    none_there = (
         f"None of the {len(listed)} slices is there that the file of the region of interest lists; other slices of the "
         "series are."
+    )
+    if case.neighbours:
+        raise missing(none_there)
+    raise Held(
+        ReasonCode.SLICES_MISSING,
+        f"{none_there} Send those that are listed. Or, if an anonymiser or archive gave these other UIDs, and the "
+        f"region sits on the tumour over them, {RUN_BY_POSITION}.",
     )
 
 
@@ -268,8 +275,8 @@ def _prove_frame_of_reference(case: Case, region: Region, stack: Stack, strict: 
     own = region.frame_of_reference_uid
     if own in {image.frame_of_reference_uid for image in stack.images} or (not own and region.outlines):
         return ()
-    here = {image.sop_instance_uid for image in case.images}
-    vouched = bool(region.frames) and all(frame.image[0] in here for frame in region.frames)
+    here = case.instances
+    vouched = bool(region.frames) and all(named_on(frame)[0] in here for frame in region.frames)
     if not vouched or strict:
         raise Refused(
             ReasonCode.FRAME_OF_REFERENCE_MISMATCH,
@@ -391,7 +398,7 @@ def reference_slices(
         )
     ending = ""
     if clipped:
-        here = {image.sop_instance_uid for image in case.images}
+        here = case.instances
         left_out = frozenset(meant) - frozenset(kept)
         ending = _why_clipped(stack, occupied, margin * step, left_out, len(listed - here))
     return ReferenceSlices(images, spacing, content, ending, warnings)

@@ -132,13 +132,18 @@ def prove_regular(images: Sequence[ImageHeader], normal: Floats) -> tuple[float,
     offsets = positions - positions[0]
     depths = offsets @ normal
     shear = np.linalg.norm(offsets - np.outer(depths, normal), axis=1)
-    if (shear > POSITION_TOLERANCE + _SHEAR_SHARE * np.abs(depths)).any() or any(
-        abs(image.gantry_tilt or 0.0) > _TILT_TOLERANCE for image in images
-    ):
+    if any(abs(image.gantry_tilt or 0.0) > _TILT_TOLERANCE for image in images):
         raise Refused(
             ReasonCode.GANTRY_TILT,
             "The series was acquired with a tilted gantry, so its slices are not stacked squarely. Send a series "
             "without tilt (0018,1120), with the region drawn on it.",
+        )
+    if (shear > POSITION_TOLERANCE + _SHEAR_SHARE * np.abs(depths)).any():
+        raise Refused(
+            ReasonCode.GANTRY_TILT,
+            f"The slices of the series are not stacked squarely: they are shifted sideways by up to {shear.max():.3g} "
+            "mm, as with a tilted gantry or where a reconstruction was recentred midway. Send a series that is not, "
+            "with the region drawn on it.",
         )
     if len(images) == 1:
         if not first.slice_thickness or first.slice_thickness <= 0:

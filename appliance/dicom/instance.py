@@ -25,7 +25,7 @@ from lungstage.appliance.dicom.header import Header, ImageHeader, PixelData, Roi
 from lungstage.appliance.dicom.identity import patient_keys
 from lungstage.appliance.dicom.multiframe import ENHANCED_CT, single_frames
 from lungstage.appliance.dicom.pixeldata import CORRECT_WRITER, damaged
-from lungstage.appliance.dicom.references import frame_numbers, source_image
+from lungstage.appliance.dicom.references import frame_numbers, source_images
 from lungstage.appliance.dicom.values import (
     ElementError,
     directions,
@@ -211,8 +211,18 @@ def _structure_set_header(dataset: Dataset, path: Path, key: bytes) -> RoiHeader
 
 def _segmentation_header(dataset: Dataset, path: Path, pixels: PixelData | None, key: bytes) -> RoiHeader:
     groups = sequence(dataset, "PerFrameFunctionalGroupsSequence")
+    named = _unique(as_uid(uid) for group in groups for uid, _ in source_images(group))
     # Images of its own study stand at its top level, those of any other in a sequence of studies (PS3.3 C.12.2).
     elsewhere = sequence(dataset, "StudiesContainingOtherReferencedInstancesSequence")
+    listed = tuple(
+        (as_uid(text(item, "SeriesInstanceUID")), _referenced(sequence(item, "ReferencedInstanceSequence")))
+        for holder in (dataset, *elsewhere)
+        for item in sequence(holder, "ReferencedSeriesSequence")
+    )
+    if not (named or listed):
+        # Some collections name the images here alone (OHIF/Viewers#2017), and no series.
+        sources = _referenced(sequence(dataset, "SourceImageSequence"))
+        listed = (("", sources),) if sources else ()
     digest = _digest(
         [dataset.get(keyword) for keyword in ("Rows", "Columns", "BitsAllocated", "SegmentationType")],
         [str(item) for item in sequence(dataset, "SegmentSequence")],
@@ -224,12 +234,8 @@ def _segmentation_header(dataset: Dataset, path: Path, pixels: PixelData | None,
         **_identity(dataset, path, digest, key),
         kind="SEG",
         frames_of_reference=_unique([text(dataset, "FrameOfReferenceUID")]),
-        listed=tuple(
-            (as_uid(text(item, "SeriesInstanceUID")), _referenced(sequence(item, "ReferencedInstanceSequence")))
-            for holder in (dataset, *elsewhere)
-            for item in sequence(holder, "ReferencedSeriesSequence")
-        ),
-        image_references=_unique(as_uid(source_image(group)[0]) for group in groups),
+        listed=listed,
+        image_references=named,
         drawn_at=moment(dataset, "ContentDate", "ContentTime"),
         referenced_studies=_unique(as_uid(text(study, "StudyInstanceUID")) for study in elsewhere),
         approval=_approval(dataset),

@@ -18,6 +18,7 @@ DECODER_DEPENDENCIES = {JPEGLossless: ("SimpleITK",), JPEGLosslessSV1: ("SimpleI
 
 _LABEL = "SimpleITK"
 _END_OF_IMAGE = b"\xff\xd9"
+_FRAME_LOSSLESS = 0xC3
 
 
 def register() -> None:
@@ -50,7 +51,7 @@ def decode_frame(source: bytes, runner: DecodeRunner) -> bytes:
     Raises
     ------
     ValueError
-        The codestream is cut short, or holds no grey image.
+        The codestream is cut short, holds no grey image, or values that Bits Stored has no room for.
     RuntimeError
         GDCM cannot decode it.
     """
@@ -67,7 +68,19 @@ def decode_frame(source: bytes, runner: DecodeRunner) -> bytes:
         reader.SetImageIO("GDCMImageIO")
         reader.SetFileName(f"/proc/self/fd/{file.fileno()}")
         pixels = sitk.GetArrayFromImage(reader.Execute())
+    if runner.pixel_representation == 0 and pixels.max() >> runner.bits_stored:
+        raise ValueError("the codestream holds more bits than Bits Stored says")
     return bytes(pixels.astype(runner.pixel_dtype, casting="safe").tobytes())
+
+
+def _precision(source: bytes) -> int:
+    """Bits of a sample, as the frame's header says (SOF3; ITU-T T.81, B.2.2); 0 where there is none."""
+    at = 2
+    while source[at : at + 1] == b"\xff" and at + 4 < len(source):
+        if source[at + 1] == _FRAME_LOSSLESS:
+            return source[at + 4]
+        at += 2 + int.from_bytes(source[at + 2 : at + 4])
+    return 0
 
 
 def _as_instance(source: bytes, runner: DecodeRunner) -> Dataset:
@@ -78,7 +91,9 @@ def _as_instance(source: bytes, runner: DecodeRunner) -> Dataset:
     image.SOPClassUID, image.SOPInstanceUID = SecondaryCaptureImageStorage, "2.25.1"
     image.SamplesPerPixel, image.PhotometricInterpretation = 1, runner.photometric_interpretation
     image.Rows, image.Columns = runner.rows, runner.columns
-    image.BitsAllocated, image.BitsStored = runner.bits_allocated, runner.bits_stored
-    image.HighBit, image.PixelRepresentation = runner.bits_stored - 1, runner.pixel_representation
+    # GDCM cuts off what Bits Stored has no room for; here it is to be seen, and refused.
+    stored = runner.bits_stored if runner.pixel_representation else max(runner.bits_stored, _precision(source))
+    image.BitsAllocated, image.BitsStored = runner.bits_allocated, stored
+    image.HighBit, image.PixelRepresentation = stored - 1, runner.pixel_representation
     image.PixelData = encapsulate([source])
     return image

@@ -16,6 +16,9 @@ POSITION_ALONE = "The region of interest names no image; the slices were matched
 BY_POSITION = "The slices were matched to the region of interest by position, not by its references."
 """Warnings of a report that another series would have made doubtful, had it come in time."""
 
+RUN_BY_POSITION = "run again with --match-by-geometry (daemon: match_by_geometry in the settings)"
+"""What helps where a region's references lead nowhere, though it sits on the tumour."""
+
 
 class Link(Enum):
     """What links a region with the series of a case."""
@@ -30,12 +33,12 @@ class Link(Enum):
 def named_by(region: Region) -> frozenset[str]:
     """SOP Instance UIDs that a region's own contours or frames name."""
     items: tuple[Outline | SegmentFrame, ...] = (*region.outlines, *region.frames)
-    return frozenset(item.image[0] for item in items if item.image[0])
+    return frozenset(uid for item in items for uid, _ in item.images)
 
 
 def listed_of(case: Case, region: Region) -> frozenset[str]:
     """Every instance of the case's series that the region's file lists: more than are needed, no more than exist."""
-    here = {image.sop_instance_uid for image in case.images}
+    here = case.instances
     return frozenset(
         instance
         for series, instances in region.source.listed
@@ -52,7 +55,7 @@ def link_of(case: Case, region: Region) -> Link:
     Refused
         ``ambiguous_input``: nothing says on which of several series it was drawn.
     """
-    here = {image.sop_instance_uid for image in case.images}
+    here = case.instances
     elsewhere = set(case.elsewhere)
     images = named_by(region)
     if images & (here | listed_of(case, region)):
@@ -85,13 +88,13 @@ def link_of(case: Case, region: Region) -> Link:
 
 
 def _listed_here(case: Case, region: Region) -> bool:
-    here = {image.sop_instance_uid for image in case.images}
+    here = case.instances
     return any(uid == case.series_instance_uid or here & set(names) for uid, names in region.source.listed)
 
 
 def _listed_elsewhere(case: Case, region: Region) -> dict[str, tuple[str, ...]]:
     """Series that the region's file lists beside the case's own, with their instances."""
-    here, elsewhere = {image.sop_instance_uid for image in case.images}, set(case.elsewhere)
+    here, elsewhere = case.instances, set(case.elsewhere)
     return {
         uid: names
         for uid, names in region.source.listed
@@ -120,7 +123,7 @@ def prove_position_tells(case: Case, region: Region) -> None:
 
 
 def _is_told_apart(case: Case, region: Region) -> bool:
-    here = {image.sop_instance_uid for image in case.images}
+    here = case.instances
     return bool(here.intersection(region.source.image_references)) or (
         _listed_here(case, region) and bool(_listed_elsewhere(case, region))
     )
@@ -136,7 +139,7 @@ def unresolved(case: Case, region: Region) -> Held:
     if not case.neighbours and not _is_told_apart(case, region):
         advice = (
             "Others in its Frame of Reference are. Send the CT series that it was drawn on; or, if it sits on the "
-            "tumour over these, run again with --match-by-geometry (daemon: match_by_geometry in the settings)."
+            f"tumour over these, {RUN_BY_POSITION}."
         )
     return Held(ReasonCode.REFERENCES_UNRESOLVED, f"{the_region(region.name)} {what} there. {advice}", (region.name,))
 

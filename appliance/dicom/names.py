@@ -79,6 +79,11 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(told) or "none"
 
 
+def are_missing(count: int) -> str:
+    """Say of a number of things that they are not there."""
+    return f"{'is' if count == 1 else 'are'} missing"
+
+
 def counted(count: int, what: str) -> str:
     """Write a number of things: 1 slice, 2 slices."""
     return f"{count} {what}{'' if count == 1 else 's'}"

@@ -11,9 +11,9 @@ import numpy as np
 from lungstage.appliance.contract.errors import Held, ReasonCode, Refused
 from lungstage.appliance.dicom.cases import Case
 from lungstage.appliance.dicom.linking import Link, listed_of, prove_position_tells, unresolved
-from lungstage.appliance.dicom.names import counted, named, the_region
+from lungstage.appliance.dicom.names import are_missing, counted, named, the_region
 from lungstage.appliance.dicom.pixel_grid import laid_on
-from lungstage.appliance.dicom.region import Outline, Region, SegmentFrame
+from lungstage.appliance.dicom.region import Outline, Region, SegmentFrame, named_on
 from lungstage.appliance.dicom.stack import Floats, Stack
 
 Item = Outline | SegmentFrame
@@ -60,7 +60,7 @@ def listed_and_here(case: Case, region: Region) -> bool:
     A list of nothing but the images that the contours name does not show that.
     """
     listed = listed_of(case, region)
-    here = {image.sop_instance_uid for image in case.images}
+    here = case.instances
     return listed <= here and not listed <= set(region.source.image_references)
 
 
@@ -104,7 +104,7 @@ def place(
     multiframe = {image.sop_instance_uid for image in case.images if image.frame}
     by_its_name = [
         not match_by_geometry and bool(uid) and (frame > 0 or uid not in multiframe)
-        for uid, frame in (item.image for item in items)
+        for uid, frame in map(named_on, items)
     ]
     by_name = list(itertools.compress(items, by_its_name))
     by_place = [item for item, is_named in zip(items, by_its_name, strict=True) if not is_named]
@@ -123,13 +123,14 @@ def _by_reference(case: Case, region: Region, items: Sequence[Item], stack: Stac
     index = {(image.sop_instance_uid, image.frame): k for k, image in enumerate(stack.images)}
     present = {(image.sop_instance_uid, image.frame) for image in case.images}
     # Some writers number the one frame of an image that has no frames.
-    wanted = [(uid, 0) if (uid, 0) in present else (uid, frame) for uid, frame in (item.image for item in items)]
+    wanted = [(uid, 0) if (uid, 0) in present else (uid, frame) for uid, frame in map(named_on, items)]
     needed = set(wanted)
     if needed & present - index.keys():
         raise Refused(
             ReasonCode.ORIENTATION_VARIES,
-            f"A slice that {named(region.name)} was drawn on lies across the others. Draw the region on one "
-            "axial series.",
+            f"The slices that {named(region.name)} was drawn on do not all face the same way (Image Orientation, "
+            "0020,0037): some lie across the others, or are stored mirrored. Draw the region on one axial series whose "
+            "slices are stored alike.",
             (region.name,),
         )
     if {uid for uid, _ in needed - present} & {uid for uid, _ in present}:
@@ -145,7 +146,7 @@ def _by_reference(case: Case, region: Region, items: Sequence[Item], stack: Stac
         ]
         raise missing(
             f"{len(lacking)} of the {counted(len(needed), 'slice')} that {named(region.name)} needs "
-            f"{'is' if len(lacking) == 1 else 'are'} missing, {whereabouts(depths, stack.normal)}.",
+            f"{are_missing(len(lacking))}, {whereabouts(depths, stack.normal)}.",
             region.name,
         )
     return [index[reference] for reference in wanted]
@@ -165,9 +166,7 @@ def _by_geometry(case: Case, region: Region, items: Sequence[Item], stack: Stack
     if not off:
         return placed
     planes, where = len({round(depth, 2) for depth in off}), whereabouts(off, stack.normal)
-    lacking = (
-        f"{counted(planes, 'slice')} that {named(region.name)} needs {'is' if planes == 1 else 'are'} missing, {where}."
-    )
+    lacking = f"{counted(planes, 'slice')} that {named(region.name)} needs {are_missing(planes)}, {where}."
     complete = listed_and_here(case, region)
     if not (settled or complete) or not step:
         raise missing(lacking, region.name)

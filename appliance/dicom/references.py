@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from pydicom.dataset import Dataset
 
@@ -18,16 +18,21 @@ def frame_numbers(image: Dataset) -> tuple[int, ...]:
     return tuple(int(number) for number in (value if isinstance(value, Iterable) else [value]))
 
 
-def the_one_image(images: Sequence[Dataset]) -> Reference:
-    """Return the one image, or the one frame of it, that a sequence of references names; several name none."""
-    if len(images) != 1:
-        return "", 0
-    numbers = frame_numbers(images[0])
-    uid = str(images[0].get("ReferencedSOPInstanceUID") or "").strip()
+def image_references(images: Iterable[Dataset]) -> tuple[Reference, ...]:
+    """Return the images, or the frames of them, that a sequence of references names, each once."""
+    return tuple(dict.fromkeys(reference for image in images if (reference := _reference(image))[0]))
+
+
+def _reference(image: Dataset) -> Reference:
+    numbers = frame_numbers(image)
+    uid = str(image.get("ReferencedSOPInstanceUID") or "").strip()
     return uid, max(numbers[0], 0) if len(numbers) == 1 else 0
 
 
-def source_image(frame: Dataset) -> Reference:
-    """Return the one image that a SEG frame's functional groups say it was derived from."""
-    derivations = frame.get("DerivationImageSequence") or ()
-    return the_one_image([source for item in derivations for source in item.get("SourceImageSequence") or ()])
+def source_images(frame: Dataset) -> tuple[Reference, ...]:
+    """Return the images that a SEG frame's functional groups say it was derived from.
+
+    Early pydicom-seg wrote them into the frame's item itself (pydicom-seg#20).
+    """
+    holders = (*(frame.get("DerivationImageSequence") or ()), frame)
+    return image_references(source for item in holders for source in item.get("SourceImageSequence") or ())

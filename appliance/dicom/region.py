@@ -19,20 +19,25 @@ _POSITION_TOLERANCE = 0.01  # mm; what decimal strings of 16 characters may roun
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """One contour of an RTSTRUCT: corners (n, 3) in LPS mm, its type, and the image it names, if any."""
+    """One contour of an RTSTRUCT: corners (n, 3) in LPS mm, its type, and the images it names, if any."""
 
     points: Points
     geometric_type: str
-    image: Reference
+    images: tuple[Reference, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentFrame:
-    """One non-empty frame of a segment: where it lies, the one image it names, if any, and its pixels."""
+    """One non-empty frame of a segment: where it lies, the images it names, if any, and its pixels."""
 
     position: Points
-    image: Reference
+    images: tuple[Reference, ...]
     pixels: Mask
+
+
+def named_on(item: Outline | SegmentFrame) -> Reference:
+    """Return the one image, or frame of it, that a contour or a frame says it lies on; several do not say it."""
+    return item.images[0] if len(item.images) == 1 else ("", 0)
 
 
 @dataclass(frozen=True, slots=True)

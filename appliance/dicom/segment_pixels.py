@@ -8,15 +8,17 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRBigEndian
 
 from lungstage.appliance.contract.errors import ReasonCode, Refused
 from lungstage.appliance.dicom.instance import LABEL_MAP_SEGMENTATION_STORAGE
-from lungstage.appliance.dicom.pixeldata import NATIVE, fault_of
+from lungstage.appliance.dicom.pixeldata import NATIVE, UNCOMPRESSED, fault_of
 from lungstage.appliance.dicom.values import sequence, whole
 
 OTHERWISE = "To export it the same way makes the same file: send an RTSTRUCT, or a SEG from other software."
 """What helps where whoever wrote the SEG is at fault."""
 
+_FEW_EDGES = 8  # that could be chance
 _UNITS = (8, 16, 32)  # bits to which writers have padded what PS3.5, 8.1.1 wants packed without a gap
 
 
@@ -38,6 +40,8 @@ def segment_pixels(dataset: Dataset) -> npt.NDArray[np.unsignedinteger]:
         raise _unreadable(f"{the_seg(dataset)} has not as many frames as descriptions of them. {OTHERWISE}")
     if fault := fault_of(dataset, count, rewrite=OTHERWISE):
         raise _unreadable(f"The pixel data of {the_seg(dataset)} {fault}")
+    if int(dataset.BitsAllocated) == 1:
+        _prove_order_of_bits(dataset)
     frames = dataset.pixel_array
     frames = frames[None] if frames.ndim == 2 else frames
     if len(frames) != count:
@@ -60,6 +64,35 @@ def segment_pixels(dataset: Dataset) -> npt.NDArray[np.unsignedinteger]:
             f"{the_seg(dataset)} says that it is binary, but holds other values than 0 and 1. {OTHERWISE}"
         )
     return frames // full
+
+
+def _prove_order_of_bits(dataset: Dataset) -> None:
+    """Refuse packed bits of which no one can be sure in what order they are."""
+    syntax = dataset.file_meta.TransferSyntaxUID
+    # Their bytes should be swapped in pairs (PS3.5, A.3), which not all who write or read such do.
+    if syntax == ExplicitVRBigEndian and dataset["PixelData"].VR == "OW":
+        raise _unreadable(
+            f"{the_seg(dataset)} holds its bits in words of Explicit VR Big Endian, which not all software writes in "
+            f"the same order. {UNCOMPRESSED}"
+        )
+    if syntax in NATIVE and are_bits_reversed(dataset.PixelData):
+        raise _unreadable(
+            f"The bits of {the_seg(dataset)} seem to be stored in the wrong order within each byte: its outlines break "
+            f"at every eighth voxel. {OTHERWISE}"
+        )
+
+
+def are_bits_reversed(packed: bytes) -> bool:
+    """Whether each byte's bits look to be the other way round, as ``numpy.packbits`` has them unless told otherwise.
+
+    Read in either direction, a byte has as many edges within it; but where bytes meet, a sound mask has an edge only if
+    its outline happens to pass there, and the same mask with its bits reversed has two for every outline that passes
+    anywhere else. So edges that would go if each byte were read the other way say that it should be.
+    """
+    octets = np.frombuffer(packed, np.uint8)
+    first, last = octets & 1, octets >> 7
+    edges, otherwise = (np.count_nonzero(end[:-1] != start[1:]) for end, start in ((last, first), (first, last)))
+    return bool(edges >= _FEW_EDGES and edges > 2 * otherwise)
 
 
 def certain_frames(dataset: Dataset) -> int:

@@ -16,7 +16,7 @@ from lungstage.appliance.dicom.coded import Coded, coded
 from lungstage.appliance.dicom.header import RoiHeader
 from lungstage.appliance.dicom.instance import LABEL_MAP_SEGMENTATION_STORAGE
 from lungstage.appliance.dicom.names import listed
-from lungstage.appliance.dicom.references import source_image
+from lungstage.appliance.dicom.references import source_images
 from lungstage.appliance.dicom.region import Region, SegmentFrame, same_place
 from lungstage.appliance.dicom.segment_pixels import OTHERWISE, certain_frames, segment_pixels, the_seg
 from lungstage.appliance.dicom.values import directions, vector, whole
@@ -65,7 +65,7 @@ def segmentation_regions(dataset: Dataset, source: RoiHeader) -> tuple[Region, .
             if mask.any():
                 last = k
                 place = _numbers(_shared_or_own(dataset, group, "PlanePositionSequence"), "ImagePositionPatient", 3)
-                frames.append(SegmentFrame(np.array(place), source_image(group), mask))
+                frames.append(SegmentFrame(np.array(place), source_images(group), mask))
         regions.append(
             Region(
                 source=source,

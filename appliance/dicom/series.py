@@ -9,7 +9,9 @@ from typing import Any
 import highdicom as hd
 import numpy as np
 import numpy.typing as npt
+from pydicom.datadict import dictionary_description
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 from pydicom.uid import HTJ2K, JPEG2000, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless
 
 from lungstage.appliance.contract.errors import ReasonCode, Refused
@@ -17,11 +19,14 @@ from lungstage.appliance.dicom.completeness import ReferenceSlices
 from lungstage.appliance.dicom.files import read_slices
 from lungstage.appliance.dicom.geometry import normal_of
 from lungstage.appliance.dicom.header import ImageHeader
-from lungstage.appliance.dicom.pixeldata import CORRECT_WRITER, REWRITE, UNCOMPRESSED, fault_of
+from lungstage.appliance.dicom.pixeldata import CORRECT_WRITER, REWRITE, UNCOMPRESSED, fault_of, in_brackets
 
 Mask = npt.NDArray[np.bool_]
 
 _UNSPECIFIED = "US"
+_NEEDED = (
+    "SamplesPerPixel", "PhotometricInterpretation", "PixelRepresentation", "BitsAllocated", "BitsStored", "HighBit",
+)  # fmt: skip
 _MAY_LOSE = frozenset({JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000, HTJ2K})
 
 
@@ -53,6 +58,13 @@ def _prove_encoding(image: ImageHeader, dataset: Dataset) -> None:
     fragments under the name of a native syntax it takes the items' tags for pixels. The bits that are stored are the
     lowest ones (PS3.5, 8.1.1), or else they are not where it looks for them.
     """
+    lacking = [keyword for keyword in _NEEDED if dataset.get(keyword) in (None, "")]
+    if lacking:
+        names = ", ".join(f"{dictionary_description(keyword)} {in_brackets(Tag(keyword))}" for keyword in lacking)
+        raise _PixelsError(
+            f"cannot be decoded, as their header lacks {names}. Send the original CT series from the PACS; an "
+            "anonymiser or converter may have left it out."
+        )
     allocated, stored = int(dataset.BitsAllocated), int(dataset.BitsStored)
     if int(dataset.HighBit) != stored - 1 or not 0 < stored <= allocated:
         raise _PixelsError(f"have contradictory Bits Allocated, Bits Stored and High Bit. {REWRITE}")
@@ -81,13 +93,17 @@ def _stored_pixels(image: ImageHeader, dataset: Dataset) -> npt.NDArray[np.integ
         raise _PixelsError(f"cannot be decoded. {UNCOMPRESSED}") from error
     if pixels.shape != (image.rows, image.columns) or not np.issubdtype(pixels.dtype, np.integer):
         raise _PixelsError("are not a grey image. Send the CT series itself, and no secondary captures.")
+    stored, is_signed = int(dataset.BitsStored), int(dataset.PixelRepresentation) == 1
+    low, high = (-(1 << stored - 1), (1 << stored - 1) - 1) if is_signed else (0, (1 << stored) - 1)
+    if pixels.min() < low or pixels.max() > high:  # a codestream has a precision of its own
+        raise _PixelsError(f"were compressed with more bits than Bits Stored (0028,0101) says. {UNCOMPRESSED}")
     del dataset.PixelData
     return pixels
 
 
 def _prove_unit(image: ImageHeader, dataset: Dataset) -> None:
     """Refuse values that say that they are no Hounsfield units (Rescale Type, PS3.3 C.11.1.1.2; HU where absent)."""
-    if dataset.get("RescaleType") not in (None, "", "HU", _UNSPECIFIED):
+    if _unit(dataset) not in ("", "HU", _UNSPECIFIED):
         raise Refused(
             ReasonCode.RESCALE_VARIES,
             f"Slice {image.name} says that its values are no Hounsfield units (Rescale Type, 0028,1054). "
@@ -95,9 +111,14 @@ def _prove_unit(image: ImageHeader, dataset: Dataset) -> None:
         )
 
 
+def _unit(dataset: Dataset) -> str:
+    """Rescale Type in capitals; the blanks around it mean nothing (LO, PS3.5 6.2), and lungstage reads "hu" as HU."""
+    return str(dataset.get("RescaleType") or "").strip().upper()
+
+
 def of_unspecified_unit(dataset: Dataset) -> bool:
     """Whether a slice says that the unit of its values is unspecified."""
-    return bool(dataset.get("RescaleType") == _UNSPECIFIED)
+    return _unit(dataset) == _UNSPECIFIED
 
 
 def lost_by_compression(dataset: Dataset) -> bool:

@@ -14,7 +14,7 @@ from lungstage.appliance.dicom.charset import text_of
 from lungstage.appliance.dicom.header import RoiHeader
 from lungstage.appliance.dicom.instance import contour_data
 from lungstage.appliance.dicom.names import counted, the_region
-from lungstage.appliance.dicom.references import the_one_image
+from lungstage.appliance.dicom.references import image_references
 from lungstage.appliance.dicom.region import Outline, Points, Region
 from lungstage.appliance.dicom.values import FARTHEST, number
 
@@ -82,7 +82,10 @@ def _outlines(items: Sequence[Dataset]) -> tuple[Outline, ...]:
 def _outline(contour: Dataset) -> Outline:
     text = contour_data(contour)
     if not _DECIMALS.fullmatch(text):
-        raise Refused(ReasonCode.ROI_UNREADABLE, f"A contour's coordinates are not decimal strings. {_ANOTHER}")
+        raise Refused(
+            ReasonCode.ROI_UNREADABLE,
+            f"A contour's coordinates are not all numbers like -12.5, with a decimal point. {_ANOTHER}",
+        )
     data = np.array(text.split(b"\\") if text else [], dtype=np.float64)
     if data.size % 3 or not (np.abs(data) < FARTHEST).all():
         raise Refused(ReasonCode.ROI_UNREADABLE, f"A contour's coordinates are not finite triplets. {_ANOTHER}")
@@ -93,7 +96,7 @@ def _outline(contour: Dataset) -> Outline:
     return Outline(
         points=data.reshape((-1, 3)),
         geometric_type=str(contour.get("ContourGeometricType") or "").strip(),
-        image=the_one_image(contour.get("ContourImageSequence") or ()),
+        images=image_references(contour.get("ContourImageSequence") or ()),
     )
 
 

@@ -18,6 +18,7 @@ from pydicom.uid import UID
 
 from lungstage.appliance.contract.case import KnownCovariates, Predecessor
 from lungstage.appliance.contract.spec import STAGE_GROUP, Endpoint, FeatureVector, StagingResult
+from lungstage.appliance.report.cohort import Cohort
 from lungstage.appliance.report.wording import Wording, wording
 
 
@@ -146,6 +147,8 @@ class ReportContext:
         Plain sentences for the reader; without the patient's identity.
     software_version
         Of lungstage.
+    cohort
+        What the measurements are compared with.
     covariates
         What was known of the clinical inputs, where the model takes any.
     predecessor
@@ -172,6 +175,7 @@ class ReportContext:
     created: datetime
     warnings: tuple[str, ...]
     software_version: str
+    cohort: Cohort
     covariates: KnownCovariates = field(default_factory=KnownCovariates)
     predecessor: Predecessor | None = None
     frames: tuple[int, ...] = ()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from copy import deepcopy
+from datetime import datetime, timedelta, timezone
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +20,7 @@ from pydicom.valuerep import DA, DT, TM, DSfloat, validate_value
 from lungstage.appliance.dicom.charset import is_undecodable
 from lungstage.appliance.dicom.instance import OWN_MODEL_NAME
 from lungstage.appliance.report.context import Made, ReportContext, derive_uid, device_uid
+from lungstage.appliance.report.standard_modules import read_modules_singly
 
 MANUFACTURER = "lungstage"
 MODEL_NAME = OWN_MODEL_NAME  # by which the appliance knows its own output again
@@ -38,7 +41,7 @@ _OF_PATIENT_AND_STUDY = (
 _WHERE_PRESENT = (
     *_OF_PATIENT_AND_STUDY,
     "Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions", "StationName",
-    "InstitutionName",
+    "InstitutionName", "TimezoneOffsetFromUTC",
 )  # fmt: skip
 _OF_EACH_SLICE = (
     "AcquisitionDate", "AcquisitionTime",
@@ -55,6 +58,8 @@ _ADDED_LAST = (
 )  # fmt: skip
 
 
+_ESCAPE = b"\x1b"
+_OFFSET = re.compile(r"[+-]\d\d[0-5]\d")
 _MOMENTS = {"DA": DA, "TM": TM, "DT": DT}
 
 
@@ -68,6 +73,7 @@ def source_headers(context: ReportContext) -> list[Dataset]:
     :func:`settle`. Text that is not in the character set that its file names is left out, too, as
     :func:`warnings_of_text` says.
     """
+    read_modules_singly()  # before highdicom builds the first of its objects
     first, *others = context.sources
     headers = [_header(first, (*_ALWAYS, *_WHERE_PRESENT, *_OF_EACH_SLICE))]
     headers += [_header(source, _OF_EACH_SLICE) for source in others]
@@ -103,8 +109,8 @@ def _complete(header: Dataset) -> None:
 
 def warnings_of_text(source: Dataset) -> tuple[str, ...]:
     """Say which text of a source the report leaves out, as nobody knows what it says."""
-    copied = (*_ALWAYS, *_WHERE_PRESENT, *_ADDED_LAST)
-    names = [dictionary_description(keyword) for keyword in copied if is_undecodable(source, keyword)]
+    copied, source = (*_ALWAYS, *_WHERE_PRESENT, *_ADDED_LAST), _undecoded(source)
+    names = [dictionary_description(keyword) for keyword in copied if _is_unknown(source, keyword)]
     if not names:
         return ()
     return (f"Not in the character set that the images name, and so left out of the report: {', '.join(names)}.",)
@@ -130,16 +136,33 @@ def with_thickness(headers: list[Dataset]) -> list[Dataset]:
 
 def _header(source: Dataset, keywords: tuple[str, ...]) -> Dataset:
     header = Dataset()
+    source = _undecoded(source)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's would quote the patient's data
         for keyword in keywords:
-            element = None if is_undecodable(source, keyword) else _writable(source, keyword)
+            element = None if _is_unknown(source, keyword) else _writable(source, keyword)
             if element is not None:
                 header.add(element)
         header.SpecificCharacterSet = source.get("SpecificCharacterSet", "ISO_IR 6")
         header.decode()
     header.SpecificCharacterSet = CHARACTER_SET
     return header
+
+
+def _undecoded(source: Dataset) -> Dataset:
+    """Return a dataset to decode in the place of one with code extensions, whose text must be looked at again.
+
+    Once pydicom has decoded a name, the bytes that it keeps of it are without escape sequences.
+    """
+    return source if isinstance(source.get("SpecificCharacterSet", ""), str) else source[:]
+
+
+def _is_unknown(source: Dataset, keyword: str) -> bool:
+    """Whether nobody knows what a text says, or pydicom leaves escape sequences of its character set (ESC) in it."""
+    if is_undecodable(source, keyword):
+        return True
+    raw = source.get_item(keyword).value if keyword in source else None
+    return isinstance(raw, bytes) and _ESCAPE in raw and _ESCAPE.decode() in str(source[keyword].value)
 
 
 def _writable(source: Dataset, keyword: str) -> DataElement | None:
@@ -177,9 +200,31 @@ def decimal_string(value: float) -> str:
     return min(fitting, key=lambda text: (abs(float(text) - value), len(text), text))
 
 
+def moment_of(made: Made) -> datetime:
+    """Moment at which a document was made, by the clock that all its dates and times are told by.
+
+    Timezone Offset From UTC (DICOM PS3.3 C.12.1.1) holds for every date and time of an object: for those of the study,
+    which are the CT's, as for our own. So where the CT states an offset, our own are told by that one.
+    """
+    stated = _zone(made.sources[0])
+    if stated is None or made.created.tzinfo is None:
+        return made.created
+    return made.created.astimezone(stated)
+
+
+def _zone(source: Dataset) -> timezone | None:
+    """Read the offset that a source states; None where it states none, or what can be none (-1200 to +1400)."""
+    element = _writable(source, "TimezoneOffsetFromUTC")
+    if element is None or not _OFFSET.fullmatch(text := str(element.value).strip()):
+        return None
+    offset = int(f"{text[0]}1") * timedelta(hours=int(text[1:3]), minutes=int(text[3:]))
+    return timezone(offset) if timedelta(hours=-12) <= offset <= timedelta(hours=14) else None
+
+
 def opening(context: ReportContext, kind: Literal["seg", "sr"]) -> dict[str, Any]:
     """Return what every document of ours begins with, as highdicom's objects take it: UIDs, dates and equipment."""
-    day, time = context.created.date(), context.created.time()
+    moment = moment_of(context)
+    day, time = moment.date(), moment.time()
     return {
         "series_instance_uid": derive_uid(context.identity, f"{kind}-series"),
         "series_date": day,
@@ -223,8 +268,10 @@ def settle(dataset: Dataset, context: Made) -> None:
     context
         What the object is made of.
     """
-    dataset.InstanceCreationDate = DA(context.created.date())
-    dataset.InstanceCreationTime = TM(context.created.time())
+    moment = moment_of(context)
+    dataset.InstanceCreationDate, dataset.InstanceCreationTime = DA(moment.date()), TM(moment.time())
+    if len(offset := moment.strftime("%z")) == 5:
+        dataset.TimezoneOffsetFromUTC = offset
     for item in dataset.ContributingEquipmentSequence:
         if item.get("ManufacturerModelName") == "highdicom":
             item.ContributionDateTime = DT(context.created)

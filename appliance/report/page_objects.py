@@ -36,6 +36,7 @@ from lungstage.appliance.report.headers import (
     MANUFACTURER,
     MODEL_NAME,
     equipment,
+    moment_of,
     patient_and_study,
     settle,
 )
@@ -199,8 +200,9 @@ def _object(
     dataset.SeriesInstanceUID = derive_uid(page_uid(origin.root, role, language), "series")
     dataset.SeriesNumber, dataset.InstanceNumber = _SERIES[sop_class_uid], number
     dataset.SeriesDescription = origin.description[:64]
-    dataset.SeriesDate = dataset.ContentDate = DA(made.created.date())
-    dataset.SeriesTime = dataset.ContentTime = TM(made.created.time())
+    moment = moment_of(made)
+    dataset.SeriesDate = dataset.ContentDate = DA(moment.date())
+    dataset.SeriesTime = dataset.ContentTime = TM(moment.time())
     dataset.Manufacturer, dataset.ManufacturerModelName = MANUFACTURER, MODEL_NAME
     dataset.SoftwareVersions, dataset.DeviceSerialNumber = made.software_version, made.bundle.digest
     dataset.ConversionType = "WSD"

@@ -39,17 +39,22 @@ def page_pdf(page: ResultPage) -> Drawing:
 
 
 def key_slice_pdf(page: ResultPage) -> Drawing:
-    """Draw the axial key slice in both windows on a small sheet, for who looks at pictures alone."""
+    """Draw the axial key slice in both windows on a small sheet, for who looks at pictures alone.
+
+    Above it stands what must be known where no other picture is looked at: research, answer, doubt, how sure.
+    """
     side, gap = 86.0, 2.0
     width = 2 * side + gap
-    sheet = Sheet(page.title, page.language, page.created, width, side + 20)
-    sheet.box(0, 0, width, 20, BLACK)
+    told = [(page.headline, 12), *([(page.doubt, 10)] if page.doubt else []), (page.probability, 10)]
+    top = 11 + 6.0 * len(told)
+    sheet = Sheet(page.title, page.language, page.created, width, side + top)
+    sheet.box(0, 0, width, top, BLACK)
     notice = " · ".join(part.upper() for part in (page.heading.notice, page.heading.notice_in_english) if part)
     sheet.text(3, 8, notice, Style(13, bold=True, colour=WHITE), within=width - 6)
-    headline = f"{page.headline} · {page.doubt}" if page.doubt else page.headline
-    sheet.text(3, 15.5, headline, Style(12, colour=WHITE), within=width - 6)
+    for line, (text, size) in enumerate(told):
+        sheet.text(3, 15 + 6.0 * line, text, Style(size, colour=WHITE), within=width - 6)
     for row in range(len(page.window_names)):
-        _view(sheet, page.views, 0, row, row * (side + gap), 20, side)
+        _view(sheet, page.views, 0, row, row * (side + gap), top, side)
     return sheet.drawing()
 
 

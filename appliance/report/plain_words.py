@@ -7,7 +7,7 @@ stands beside them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -116,6 +116,13 @@ def technical_name(feature: str) -> str:
     """Short technical name: ``Sphericity (shape)`` for ``original_shape_Sphericity``; a covariate's is its own."""
     group, _, name = feature.removeprefix("original_").partition("_")
     return f"{name} ({group})" if name else feature
+
+
+def short_names(features: Sequence[str], among: Sequence[str]) -> list[str]:
+    """Name features without their class (``Sphericity``), but for those that share the rest with another of `among`."""
+    rest = [technical_name(feature).partition(" ")[0] for feature in among]
+    named = ((technical_name(feature), technical_name(feature).partition(" ")[0]) for feature in features)
+    return [short if rest.count(short) < 2 else full for full, short in named]
 
 
 def degree(share: float) -> str:

@@ -48,7 +48,7 @@ class Account:
     sop_instance_uid, study_instance_uid
         Of the report.
     created
-        Content date and time, with the offset of the zone that it was written in.
+        When it was made, with the offset of the zone that it was made in.
     software, library
         Versions of lungstage and of highdicom.
     bundle, bundle_digest
@@ -205,7 +205,7 @@ def _account(dataset: Dataset) -> Account:
     return Account(
         sop_instance_uid=str(dataset.SOPInstanceUID),
         study_instance_uid=str(dataset.StudyInstanceUID),
-        created=_moment(dataset, ours),
+        created=_moment(ours),
         software=str(dataset.SoftwareVersions),
         library=str(theirs.SoftwareVersions),
         bundle=str(ours.SoftwareVersions[1]),
@@ -226,11 +226,10 @@ def _account(dataset: Dataset) -> Account:
     )
 
 
-def _moment(dataset: Dataset, equipment: Dataset) -> datetime:
-    """Content date and time; the zone stands only where this software says when it contributed."""
-    zone = DT(equipment.ContributionDateTime).tzinfo
-    content = DT(f"{dataset.ContentDate}{dataset.ContentTime}")
-    return datetime.combine(content.date(), content.time(), zone)
+def _moment(equipment: Dataset) -> datetime:
+    """When this software says that it contributed, by its own clock; content date and time may be by the CT's."""
+    moment = DT(equipment.ContributionDateTime)
+    return datetime.combine(moment.date(), moment.time(), moment.tzinfo)
 
 
 def _every(item: Dataset) -> Iterator[Dataset]:

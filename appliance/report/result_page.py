@@ -23,10 +23,11 @@ from lungstage.appliance.contract.documents import Language
 from lungstage.appliance.contract.spec import COVARIATES, STAGE_GROUP, Stage
 from lungstage.appliance.report import fonts
 from lungstage.appliance.report.caveats import Caveat, Grade, caveats
+from lungstage.appliance.report.cohort import Cohort
 from lungstage.appliance.report.context import BundleIdentity, ReportContext, label
 from lungstage.appliance.report.headers import copied_header
 from lungstage.appliance.report.key_views import KeyViews, key_views
-from lungstage.appliance.report.plain_words import QUALITIES, degree, technical_name
+from lungstage.appliance.report.plain_words import short_names, technical_name
 from lungstage.appliance.report.translation import Translator
 from lungstage.appliance.report.vocabulary import CONCEPTS
 
@@ -38,32 +39,6 @@ _UNITS = {"1": "", "mm2": "mm²", "mm3": "mm³", "/mm": "1/mm"}
 
 
 @dataclass(frozen=True, slots=True)
-class Cohort:
-    """What is known of the training cohort, and what the model makes of a probability.
-
-    Attributes
-    ----------
-    shares
-        Shares of the cohort, ascending from 0 to 1.
-    quantiles
-        For each feature the values that such shares of the cohort do not exceed.
-    open_between
-        Probabilities between which the model does not decide, at the prevalence of the answer.
-    """
-
-    shares: tuple[float, ...]
-    quantiles: Mapping[str, tuple[float, ...]]
-    open_between: tuple[float, float]
-
-    def share_below(self, feature: str, value: float) -> float:
-        """Share of the cohort below a value; -1 or 2 beyond all of it."""
-        values = self.quantiles[feature]
-        if value < values[0]:
-            return -1.0
-        return 2.0 if value > values[-1] else float(np.interp(value, values, self.shares))
-
-
-@dataclass(frozen=True, slots=True)
 class PageContext:
     """All that a page is made of.
 
@@ -71,8 +46,6 @@ class PageContext:
     ----------
     report
         What the structured report is made of.
-    cohort
-        What the answer is compared with.
     hu
         (slices, rows, columns) in HU: the reference volume.
     affine
@@ -80,7 +53,6 @@ class PageContext:
     """
 
     report: ReportContext
-    cohort: Cohort
     hu: npt.NDArray[Any]
     affine: npt.NDArray[np.float64]
 
@@ -262,14 +234,14 @@ def result_page(context: PageContext, language: Language) -> ResultPage:
     """
     say = Translator(language)
     names = Names(say)
-    report, cohort = context.report, context.cohort
-    result, bundle = report.result, report.bundle
+    report = context.report
+    result, bundle, cohort = report.result, report.bundle, report.cohort
     is_stage = bundle.endpoint == STAGE_GROUP
     outside = result.domain.outside
     told = list(
         caveats(
             report.warnings,
-            [technical_name(name).partition(" ")[0] for name in outside],
+            short_names(outside, report.features.names),
             [names(name) for _, name in report.others],
             say,
         )
@@ -281,7 +253,7 @@ def result_page(context: PageContext, language: Language) -> ResultPage:
     else:
         negative, positive = names(bundle.endpoint.negative), names(bundle.endpoint.positive)
         positive_class = say("class.of", name=positive)
-    rows, rows_note = _rows(report, cohort, say, names)
+    rows, rows_note = _rows(report, say, names)
     facts = _facts(context, positive, say, names)
     if names.left_out:
         told.append(Caveat(Grade.NOTE, say("told.names_left_out")))
@@ -389,7 +361,7 @@ def _certainty(report: ReportContext, say: Translator) -> str:
     return " ".join(told)
 
 
-def _rows(report: ReportContext, cohort: Cohort, say: Translator, names: Names) -> tuple[tuple[Row, ...], str]:
+def _rows(report: ReportContext, say: Translator, names: Names) -> tuple[tuple[Row, ...], str]:
     measured = report.features.as_dict()
     contributions = sorted(report.result.contributions.items(), key=lambda item: -abs(item[1]))
     rows = []
@@ -397,7 +369,7 @@ def _rows(report: ReportContext, cohort: Cohort, say: Translator, names: Names) 
         if name in COVARIATES:
             rows.append(_covariate_row(report, name, contribution, say, names))
         else:
-            rows.append(_feature_row(cohort, name, measured[name], contribution, say))
+            rows.append(_feature_row(report.cohort, name, measured[name], contribution, say))
     left = contributions[MOST_ROWS:]
     if not left:
         return tuple(rows), ""
@@ -413,11 +385,10 @@ def signed(value: float, say: Translator) -> str:
 def _feature_row(cohort: Cohort, name: str, value: float | None, contribution: float, say: Translator) -> Row:
     unit = CONCEPTS[name].unit.replace("[hnsf'U]", "HU").replace("HU2", "HU²").replace("mm3.", "mm³ ")
     unit = _UNITS.get(unit, unit)
+    words = cohort.compared(name, value, say)
     if value is None:
-        return Row(say("rows.failed"), technical_name(name), "–", "", None, "", contribution)
+        return Row(words, technical_name(name), "–", "", None, "", contribution)
     share = cohort.share_below(name, value)
-    quality = QUALITIES[name].high if share >= 0.5 else QUALITIES[name].low
-    words = say(f"degree.{degree(share)}", quality=say(f"quality.{quality}"))
     beyond = ""
     if not 0 <= share <= 1:
         low, high = cohort.quantiles[name][0], cohort.quantiles[name][-1]

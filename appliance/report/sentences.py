@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from lungstage.appliance.contract.spec import COVARIATES, STAGE_GROUP, Stage
 from lungstage.appliance.report.context import ReportContext, label
 from lungstage.appliance.report.measurements import strongest_first
+from lungstage.appliance.report.translation import Translator
 from lungstage.appliance.report.vocabulary import CONCEPTS, plain_name
 
 
@@ -38,8 +39,9 @@ def answer(context: ReportContext) -> str:
 def warnings(context: ReportContext) -> Iterator[str]:
     """Say why the answer may be less than it seems: of the model's limits, of other tumours, of what the input was."""
     if outside := context.result.domain.outside:
-        named = ", ".join(f"{plain_name(name)} ({name})" for name in outside)
-        yield f"Outside the range seen in training, where the model extrapolates: {named}."
+        count = f"{len(outside)} of {len(context.features.names)} measurements {'lies' if len(outside) == 1 else 'lie'}"
+        named = ", ".join(map(plain_name, outside))
+        yield f"{count} outside the range seen in training, where the model extrapolates: {named}."
     if context.others:  # an answer on one of several is read otherwise
         named = ", ".join(f"{label(name)} (number {number})" for number, name in context.others)
         yield f"Not measured, though named like a tumour and drawn beside the region: {named}."
@@ -47,12 +49,18 @@ def warnings(context: ReportContext) -> Iterator[str]:
 
 
 def contributions(context: ReportContext) -> Iterator[str]:
-    """Say of each input, strongest first, to which answer it moved the model and by how much."""
-    classes = context.words.classes
+    """Say of each input, strongest first, how the tumour compares in it, to which answer it moved the model, how far.
+
+    The comparison is that of the result page.
+    """
+    classes, say, measured = context.words.classes, Translator("en"), context.features.as_dict()
     for name, value in strongest_first(context.result):
         towards = classes[Stage.ADVANCED if value > 0 else Stage.EARLY].meaning
         moved = f"towards {towards}, {value:+.2g} of the logit" if value else "to neither side"
-        named = name if name in COVARIATES else f"{plain_name(name)} ({name})"
+        if name in COVARIATES:
+            named = name
+        else:
+            named = f"{context.cohort.compared(name, measured[name], say)} ({plain_name(name)}, {name})"
         yield f"{named}: {moved}"
 
 

@@ -21,11 +21,12 @@ from lungstage.appliance.model.inference import corrected
 from lungstage.appliance.model.manifest import QUANTILES, Decision
 from lungstage.appliance.report import outbox
 from lungstage.appliance.report import structured_report as report
+from lungstage.appliance.report.cohort import Cohort
 from lungstage.appliance.report.context import label
 from lungstage.appliance.report.headers import copied_header, source_headers
 from lungstage.appliance.report.outbox import Document
 from lungstage.appliance.report.page_documents import page_documents
-from lungstage.appliance.report.result_page import Cohort, PageContext
+from lungstage.appliance.report.result_page import PageContext
 from lungstage.appliance.staging.measure import Measurement
 
 _USUAL = DocumentOptions()
@@ -181,6 +182,7 @@ def build_documents(
         created=created,
         warnings=warnings,
         software_version=__version__,
+        cohort=_cohort(bundle, result),
         covariates=covariates,
         predecessor=predecessor,
         frames=frames if any(frames) else (),
@@ -189,22 +191,14 @@ def build_documents(
         others=others,
     )
     headers = source_headers(context)
-    page = _page(context, measurement, bundle, options) if options.has_page else ()
+    volume = measurement.voxels.volume
+    page = page_documents(PageContext(context, volume.array, volume.affine), options) if options.has_page else ()
     if reference is not None:
         return (*page, outbox.encode(report.build_report(context, reference, headers)))
     segmentation = report.build_segmentation(context, headers)
     reference = report.SegmentReference(segmentation.SOPClassUID, segmentation.SOPInstanceUID, 1)
     written = outbox.encode(segmentation)
     return (written, *page, outbox.encode(report.build_report(context, reference, headers)))
-
-
-def _page(
-    context: report.ReportContext, measurement: Measurement, bundle: Bundle, options: DocumentOptions
-) -> tuple[Document, ...]:
-    """Make the page once, and write it in each format that is wanted."""
-    volume = measurement.voxels.volume
-    made = PageContext(context, _cohort(bundle, context.result), volume.array, volume.affine)
-    return page_documents(made, options)
 
 
 def _cohort(bundle: Bundle, result: StagingResult) -> Cohort:

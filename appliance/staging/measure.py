@@ -14,6 +14,7 @@ import numpy.typing as npt
 from lungstage.appliance.contract.errors import ReasonCode, Refused
 from lungstage.appliance.contract.spec import ExtractionSpec, FeatureVector
 from lungstage.appliance.dicom.completeness import ReferenceSlices
+from lungstage.appliance.dicom.header import RoiHeader
 from lungstage.appliance.dicom.names import the_region
 from lungstage.appliance.dicom.raster import rasterise
 from lungstage.appliance.dicom.region import Region
@@ -108,13 +109,7 @@ def measure(
         for other, other_slices in regions[1:]:
             names = [image.name for image in slices.images]
             if names != [image.name for image in other_slices.images] or (rasterise(other_slices) != mask).any():
-                code = ReasonCode.ROI_DISAGREE if other.source.kind != region.source.kind else ReasonCode.ROI_AMBIGUOUS
-                raise Refused(
-                    code,
-                    f"{region.source.kind} {region.source.sop_instance_uid} and {other.source.kind} "
-                    f"{other.source.sop_instance_uid} draw the tumour differently. Look at both over the CT, and keep "
-                    "only the right one.",
-                )
+                raise _disagreement(region.source, other.source)
         if voxels.padding is not None and (voxels.padding & _within_reach(mask, spec.margin_slices)).any():
             raise Refused(
                 ReasonCode.PADDING_IN_ROI,
@@ -142,6 +137,16 @@ def measure(
     if failed:
         warnings.append(f"These features could not be computed: {', '.join(failed)}.")
     return Measurement(region, slices, voxels, mask, features, _hu_range(voxels, mask, roi), tuple(warnings))
+
+
+def _disagreement(one: RoiHeader, other: RoiHeader) -> Refused:
+    if one.sop_instance_uid == other.sop_instance_uid:
+        code = ReasonCode.CONFLICTING_INSTANCES
+        which = f"Two files of one SOP Instance UID, {one.sop_instance_uid},"
+    else:
+        code = ReasonCode.ROI_DISAGREE if other.kind != one.kind else ReasonCode.ROI_AMBIGUOUS
+        which = f"{one.kind} {one.sop_instance_uid} and {other.kind} {other.sop_instance_uid}"
+    return Refused(code, f"{which} draw the tumour differently. Look at both over the CT, and keep only the right one.")
 
 
 def _hu_range(voxels: ReferenceVolume, mask: Mask, roi: grid.MeasurableRoi) -> tuple[float, float]:

@@ -16,8 +16,6 @@ from lungstage.export.bundle import build
 from lungstage.training.procedure import PRESETS
 from lungstage.training.run import RECORD_KEYS, Ensemble, FittedModel, Preprocessing, Run
 
-AGE, SEX = Covariate("age"), Covariate("sex", ("F", "M"))
-HISTOLOGY = Covariate("histology", ("adenocarcinoma", "squamous cell carcinoma", "large cell carcinoma"))
 SURVIVAL = Endpoint("two-year survival", "alive", "dead")
 
 

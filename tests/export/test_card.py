@@ -14,9 +14,10 @@ from lungstage.export.bundle import _covariates, _entries, pack
 from lungstage.export.intended_use import intended_use
 from lungstage.export.markdown import figure
 from lungstage.training.run import Run
+from tests.support.covariates import AGE, HISTOLOGY, SEX
 from tests.training.records import evaluation_record
 
-from .conftest import AGE, HISTOLOGY, SEX, SURVIVAL, make_run
+from .conftest import SURVIVAL, make_run
 
 
 def card_of(run: Run) -> str:

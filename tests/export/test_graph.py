@@ -19,8 +19,9 @@ from lungstage.export.parity import Answers, prove, random_inputs, reference, ru
 from lungstage.training.model.network import ensemble_logits
 from lungstage.training.model.preprocessing import Standardise, standardise
 from lungstage.training.run import Array, Ensemble, FittedModel
+from tests.support.covariates import AGE, HISTOLOGY, SEX
 
-from .conftest import AGE, HISTOLOGY, SEX, make_model
+from .conftest import make_model
 
 MODEL = make_model(7)
 WITH_COVARIATES = make_model(7, covariates=(AGE, SEX, HISTOLOGY))

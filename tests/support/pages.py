@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +14,8 @@ from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from pydicom import Dataset
 
-from lungstage.appliance.report.result_page import Cohort, PageContext
-from tests.support.reports import FEATURES, generated_sources, made_up_context
-
-SHARES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
-
-
-def cohort(values: Sequence[float] | None = None, names: Sequence[str] = FEATURES, **changes: Any) -> Cohort:
-    """A cohort whose every feature runs from -1 to 1, but for those that are placed around `values`."""
-    spread = np.array([-1.0, -0.9, -0.7, -0.3, 0.0, 0.3, 0.7, 0.9, 1.0])
-    centres = np.zeros(len(names)) if values is None else np.array(values)
-    widths = np.where(centres == 0, 1.0, np.abs(centres))
-    quantiles = {
-        name: tuple((centre + width * spread).tolist())
-        for name, centre, width in zip(names, centres, widths, strict=True)
-    }
-    return Cohort(**{"shares": SHARES, "quantiles": quantiles, "open_between": (0.5, 0.7), **changes})
+from lungstage.appliance.report.result_page import PageContext
+from tests.support.reports import generated_sources, made_up_context
 
 
 def affine_of(source: Dataset, step: float = 2.5) -> npt.NDArray[np.float64]:
@@ -49,8 +34,7 @@ def page_context(sources: tuple[Dataset, ...] | None = None, **changes: Any) -> 
     sources = generated_sources() if sources is None else sources
     report = made_up_context(sources, **changes)
     hu = np.where(report.mask, 40, -850).astype(np.int16)
-    values = np.where(np.isfinite(report.features.values), report.features.values, 0.0)
-    return PageContext(report, cohort(values.tolist(), report.features.names), hu, affine_of(sources[0]))
+    return PageContext(report, hu, affine_of(sources[0]))
 
 
 def text_of(pdf: bytes) -> str:

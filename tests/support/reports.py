@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RTStructureSetStorage
 
 from lungstage.appliance.contract.spec import DomainAssessment, FeatureVector, Stage, StagingResult
+from lungstage.appliance.report.cohort import Cohort
 from lungstage.appliance.report.structured_report import (
     BundleIdentity,
     ReportContext,
@@ -46,6 +48,7 @@ FEATURES = (
     "original_glszm_ZoneVariance",
     "original_ngtdm_Coarseness",
 )
+SHARES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 _TILT = np.deg2rad(25)
 OBLIQUE = (float(np.cos(_TILT)), float(np.sin(_TILT)), 0.0, 0.0, 0.0, -1.0)
@@ -102,6 +105,18 @@ def ellipsoid(shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
     return np.asarray(sum(squares) <= 1.0)
 
 
+def cohort(values: Sequence[float] | None = None, names: Sequence[str] = FEATURES, **changes: Any) -> Cohort:
+    """A cohort whose every feature runs from -1 to 1, but for those that are placed around `values`."""
+    spread = np.array([-1.0, -0.9, -0.7, -0.3, 0.0, 0.3, 0.7, 0.9, 1.0])
+    centres = np.zeros(len(names)) if values is None else np.array(values)
+    widths = np.where(centres == 0, 1.0, np.abs(centres))
+    quantiles = {
+        name: tuple((centre + width * spread).tolist())
+        for name, centre, width in zip(names, centres, widths, strict=True)
+    }
+    return Cohort(**{"shares": SHARES, "quantiles": quantiles, "open_between": (0.5, 0.7), **changes})
+
+
 def made_up_context(sources: tuple[Dataset, ...], **changes: Any) -> ReportContext:
     """A context with made-up numbers over twenty orders of magnitude."""
     rng = np.random.default_rng(1)
@@ -134,11 +149,13 @@ def made_up_context(sources: tuple[Dataset, ...], **changes: Any) -> ReportConte
             alpha=0.2,
         ),
         "identity": "cd" * 32,
-        "created": datetime(2024, 5, 6, 7, 8, 9, 123000),
+        "created": datetime(2024, 5, 6, 7, 8, 9, 123000, timezone(timedelta(hours=2))),
         "warnings": ("The contours were matched by geometry.",),
         "software_version": "0.1.0",
     }
-    return ReportContext(**{**parts, **changes})
+    features = {**parts, **changes}["features"]
+    measured = np.where(np.isfinite(features.values), features.values, 0.0)
+    return ReportContext(**{**parts, "cohort": cohort(measured.tolist(), features.names), **changes})
 
 
 def write_both(context: ReportContext, folder: Path) -> tuple[Path, Path]:

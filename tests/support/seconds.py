@@ -6,10 +6,14 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable, Iterator
+from typing import Final
+
+PATIENCE: Final = 60.0
+"""After how long something is said to hang: far longer than it takes, for the machine may be busy with other work."""
 
 
 @contextlib.contextmanager
-def within_seconds(seconds: float = 20.0) -> Iterator[None]:
+def within_seconds(seconds: float = PATIENCE) -> Iterator[None]:
     """Fail instead of hanging."""
 
     def fail(*_: object) -> None:
@@ -24,7 +28,7 @@ def within_seconds(seconds: float = 20.0) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def until(condition: Callable[[], object], seconds: float = 15.0) -> None:
+def until(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
     """Wait for it."""
     deadline = time.monotonic() + seconds
     while not condition():

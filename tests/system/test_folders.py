@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from lungstage.appliance.staging import phantom
+from tests.support.seconds import PATIENCE
 from tests.system.test_run import ENVIRONMENT, RUN, lungstage, tolerant_bundle
 
 __all__ = ["tolerant_bundle"]
@@ -162,7 +163,7 @@ class Running:
     def told(self, event: str) -> bool:
         return any(f"event={event} " in line for line in self.log)
 
-    def until(self, condition: Callable[[], object], seconds: float = 20.0) -> None:
+    def until(self, condition: Callable[[], object], seconds: float = PATIENCE) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert self.process.poll() is None, self.log
@@ -180,7 +181,7 @@ def daemon(root: Path, bundle: Path, before: str = "") -> Iterator[Running]:
     try:
         yield one
         one.process.send_signal(signal.SIGTERM)
-        assert one.process.wait(20) == 0
+        assert one.process.wait(PATIENCE) == 0
     finally:
         one.process.kill()
         one.process.wait()

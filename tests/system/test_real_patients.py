@@ -38,7 +38,7 @@ def lungstage(*arguments: object, status: int) -> dict[str, Any]:
     answer: dict[str, Any] = json.loads(done.stdout)
     assert set(answer) == {
         "status", "reason", "stage", "probability_advanced", "endpoint", "contributions", "features", "domain", "roi",
-        "sr", "warnings", "seconds",
+        "sr", "documents", "warnings", "seconds",
     }  # fmt: skip
     return answer
 
@@ -82,7 +82,9 @@ def test_the_written_seg_as_input_gives_the_same_numbers(
     for key in ("features", "probability_advanced", "contributions", "stage", "domain"):
         assert segmented[key] == contoured[key]
     assert segmented["roi"]["voxels"] == contoured["roi"]["voxels"]
-    assert len(list((tmp_path / "b").iterdir())) == 1, "a SEG as input needs no second one"
+    written = {Path(path) for path in segmented["documents"].values()}
+    assert {*(tmp_path / "b").iterdir()} == written
+    assert sorted(segmented["documents"]) == ["pdf", "sr"], "a SEG as input needs no second one"
 
 
 @pytest.mark.parametrize("patient", ["STS_002", "STS_008"])

@@ -29,6 +29,7 @@ from lungstage.appliance.workers import confinement
 from lungstage.export.bundle import build
 from tests.export.conftest import make_run, without_limits
 from tests.support.enhanced import ORDER, enhanced_rtstruct_study
+from tests.support.seconds import PATIENCE
 from tests.support.studies import contours_of
 
 RUN = (sys.executable, "-m", "lungstage.appliance.cli.main")
@@ -61,7 +62,7 @@ class Appliance:
         rows: list[dict[str, Any]] = json.loads(lungstage("jobs", "--state", self.root / "state", "--json").stdout)
         return rows
 
-    def until(self, condition: Callable[[], object], seconds: float = 20.0) -> float:
+    def until(self, condition: Callable[[], object], seconds: float = PATIENCE) -> float:
         started = time.monotonic()
         while not condition():
             assert self.process.poll() is None, "the daemon has ended"
@@ -71,7 +72,7 @@ class Appliance:
 
     def stop(self) -> str:
         self.process.send_signal(signal.SIGTERM)
-        _, log = self.process.communicate(timeout=20)
+        _, log = self.process.communicate(timeout=PATIENCE)
         assert self.process.returncode == 0
         return log
 
@@ -289,20 +290,20 @@ def test_a_bundle_is_exchanged_while_studies_come(tmp_path: Path, tolerant_bundl
             assert told() == []
             put_file(new / name, bundle)
         assert answered_by("second") in digests  # the old one's as long as the new one is being tried
-        appliance.until(lambda: told() == ["bundle_taken"], 60)
+        appliance.until(lambda: told() == ["bundle_taken"])
         assert answered_by("third") == new_digest
         assert not [process for process in former if process.is_running()]
 
         (bundle / "model.onnx").write_bytes((tolerant_bundle / "model.onnx").read_bytes())
         assert answered_by("fourth") == new_digest
-        appliance.until(lambda: told() == ["bundle_taken", "bundle_refused"], 60)
+        appliance.until(lambda: told() == ["bundle_taken", "bundle_refused"])
         assert answered_by("fifth") == new_digest
         shutil.copytree(tolerant_bundle, bundle, dirs_exist_ok=True)
-        appliance.until(lambda: told() == ["bundle_taken", "bundle_refused", "bundle_taken"], 60)
+        appliance.until(lambda: told() == ["bundle_taken", "bundle_refused", "bundle_taken"])
         assert answered_by("sixth") == old_digest
         jobs, children = appliance.jobs(), daemon.children()
         appliance.process.send_signal(signal.SIGTERM)
-        assert appliance.process.wait(20) == 0
+        assert appliance.process.wait(PATIENCE) == 0
         reader.join()
     assert [job["state"] for job in jobs] == ["delivered"] * 6  # and none twice
     audited = [entry.event for entry in chain.entries(tmp_path / "state") if entry.event.startswith("bundle_")]

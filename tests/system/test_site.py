@@ -20,7 +20,8 @@ from lungstage.appliance.staging.covariates import Site
 from lungstage.appliance.staging.one_shot import Options, stage_paths
 from lungstage.appliance.staging.outcome import outcome
 from lungstage.export.bundle import pack
-from tests.export.conftest import AGE, HISTOLOGY, SEX, SURVIVAL, make_run, without_limits
+from tests.export.conftest import SURVIVAL, make_run, without_limits
+from tests.support.covariates import AGE, HISTOLOGY, SEX
 
 CONTRACT = set(outcome(status="held"))
 

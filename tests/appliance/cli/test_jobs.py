@@ -229,6 +229,7 @@ def test_a_clock_that_was_set_back_is_said_plainly(state: Path) -> None:
     assert "the clock was set back since" in last
 
 
+@pytest.mark.slow
 def test_thousands_of_jobs_are_listed_in_a_moment(tmp_path: Path) -> None:
     with Database(tmp_path / "ledger.sqlite") as database, database.transaction():
         for n in range(5000):

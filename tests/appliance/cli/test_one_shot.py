@@ -12,3 +12,16 @@ def test_the_page_of_a_refusal_is_found() -> None:
     assert in_words(refused) == "refused: There is no region. [no_roi]"
     told = in_words(refused | {"documents": {"pdf": "out/PDF-2.25.1.dcm", "sc": "out/SC-2.25.2.dcm"}})
     assert told.splitlines()[1:] == ["page (PDF): out/PDF-2.25.1.dcm", "page (picture): out/SC-2.25.2.dcm"]
+
+
+def test_why_not_to_trust_an_answer_stands_before_it() -> None:
+    """The same as in the report, of what lies outside and of other tumours too, and all of it before any number."""
+    staged = outcome(status="staged", reason=None) | {
+        "warnings": ["The contours were matched by geometry."], "stage": "early", "probability_advanced": 0.25,
+        "roi": {"name": "GTV", "voxels": 8, "volume_mm3": 8.0, "others": [{"number": 2, "name": "GTVn"}]},
+        "domain": {"outside": ["original_shape_MeshVolume"]}, "contributions": {"original_shape_MeshVolume": -1.0},
+    }  # fmt: skip
+    lines = in_words(staged).splitlines()
+    assert [line.partition(": ")[0] for line in lines[:4]] == ["warning", "warning", "warning", "region"]
+    assert "original_shape_MeshVolume" in lines[0]
+    assert "GTVn" in lines[1]

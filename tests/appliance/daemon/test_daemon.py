@@ -34,7 +34,7 @@ from lungstage.appliance.state.jobs import Jobs
 from lungstage.appliance.state.ledger import Ledger
 from tests.support.fake_daemon import KILLS, TIMERS
 from tests.support.fake_steps import BUNDLE, SECRET, put_roi, put_slice
-from tests.support.seconds import until
+from tests.support.seconds import PATIENCE, until
 from tests.support.simulated import House, put_study, with_stop
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -72,6 +72,7 @@ def test_the_report_comes_soon_after_the_last_needed_file(house: House) -> None:
     assert house.wake.now - arrived <= 0.5
 
 
+@pytest.mark.slow
 def test_files_one_by_one_cost_one_reading_each_and_few_examinations(house: House) -> None:
     put_roi(house.inbox, "1.5.99", "1.5", range(200))
     for n in range(200):
@@ -896,13 +897,13 @@ def test_a_kill_at_any_moment_leaves_exactly_one_whole_report(
 ) -> None:
     put_study(tmp_path / "inbox")
     killed = launch(moment)
-    assert killed.wait(20) == -signal.SIGKILL
+    assert killed.wait(PATIENCE) == -signal.SIGKILL
     left = {path.name: path.read_bytes() for path in (tmp_path / "outbox").glob("[!.]*")}
     assert_audited(tmp_path, left)
     process = launch()
     until(lambda: [job.state for job in jobs_in(tmp_path)] == [JobState.DELIVERED])
     process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 0
+    assert process.wait(PATIENCE) == 0
     documents = {path.name: path.read_bytes() for path in (tmp_path / "outbox").iterdir()}
     assert sorted(name.split("-")[0] for name in documents) == ["SEG", "SR"]
     assert all(documents[name] == content for name, content in left.items())
@@ -929,7 +930,7 @@ def test_sigterm_finishes_the_job_in_hand(tmp_path: Path, launch: Callable[..., 
     put_study(tmp_path / "inbox")
     until((tmp_path / "staging").exists)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 0
+    assert process.wait(PATIENCE) == 0
     assert [job.state for job in jobs_in(tmp_path)] == [JobState.DELIVERED]
 
 
@@ -941,7 +942,7 @@ def test_sigterm_gives_back_what_cannot_be_delivered(
     put_study(tmp_path / "inbox")
     until(lambda: [job.state for job in jobs_in(tmp_path)] == [JobState.REPORT_READY])
     process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 0
+    assert process.wait(PATIENCE) == 0
     (job,) = jobs_in(tmp_path)
     assert (job.state, job.attempts) == (JobState.READY, 0)
 

@@ -36,7 +36,7 @@ from lungstage.appliance.workers.messages import Setting
 from lungstage.appliance.workers.process import Limits, WorkerProcess
 from tests.conftest import ROOT
 from tests.support.fake_steps import BUNDLE, SECRET
-from tests.support.seconds import until
+from tests.support.seconds import PATIENCE, until
 from tests.support.simulated import House, put_study
 from tests.system.test_run import ENVIRONMENT, RUN
 
@@ -385,7 +385,7 @@ def traced(root: Path, bundle: Path, **settings: str) -> Iterator[subprocess.Pop
             yield process
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
             os.kill(int(children[0]), signal.SIGTERM)
-            assert process.wait(30) == 0
+            assert process.wait(PATIENCE) == 0
         finally:
             process.kill()
 

@@ -255,7 +255,29 @@ def _too_far_apart(study: Study) -> None:
     _each(study.slices, "SliceThickness", "1")
 
 
+def _recentred_midway(study: Study) -> None:
+    for dataset in study.slices[6:]:
+        x, y, z = (float(value) for value in dataset.ImagePositionPatient)
+        dataset.ImagePositionPatient = [x + 20, y, z]
+
+
+def _mirrored_in_turns(study: Study) -> None:
+    for dataset in study.slices[::2]:
+        x, y, z = (float(value) for value in dataset.ImagePositionPatient)
+        dataset.PixelData = dataset.pixel_array[::-1].tobytes()
+        dataset.ImagePositionPatient = [x, y + (dataset.Rows - 1) * float(dataset.PixelSpacing[0]), z]
+        dataset.ImageOrientationPatient = [1, 0, 0, 0, -1, 0]
+
+
+def _undescribed_pixels(study: Study) -> None:
+    for dataset in study.slices:
+        del dataset.SamplesPerPixel, dataset.PhotometricInterpretation
+
+
 CT_FAULTS = {
+    "recentred midway": (_recentred_midway, "refused", "gantry_tilt"),
+    "mirrored in turns": (_mirrored_in_turns, "refused", "orientation_varies"),
+    "pixels that nothing describes": (_undescribed_pixels, "refused", "pixel_data_unreadable"),
     "missing interior slice": (_drop(5), "held", "slices_missing"),
     "missing first needed slice": (_drop(3), "held", "slices_missing"),
     "missing last needed slice": (_drop(8), "held", "slices_missing"),
@@ -304,6 +326,23 @@ def test_spoilt_ct(fault: str, tmp_path: Path) -> None:
     study = rtstruct_study()
     change(study)
     assert code_of(study, tmp_path) == (status, code)
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ("recentred midway", "shifted sideways by up to 20 mm"),
+        ("mirrored in turns", "or are stored mirrored"),
+        (
+            "pixels that nothing describes",
+            "their header lacks Samples per Pixel (0028,0002), Photometric Interpretation (0028,0004).",
+        ),
+    ],
+)
+def test_what_is_wrong_with_the_ct_is_told_in_its_own_words(fault: str, told: str, tmp_path: Path) -> None:
+    study = rtstruct_study()
+    CT_FAULTS[fault][0](study)
+    assert told in measured(study.write(tmp_path))["reason"]["message"]
 
 
 def test_a_neighbour_that_does_not_say_where_it_lies_is_not_passed_over(tmp_path: Path) -> None:

@@ -127,3 +127,13 @@ def test_sound_text_is_no_warning() -> None:
     source = _dataset(*SOUND["Japanese"])
     assert warnings_of_text(source) == ()
     assert str(copied_header(source).PatientName).startswith("Yamada^Tarou=山田^太郎")
+
+
+@pytest.mark.parametrize("value", [["", ""], ["A", "B"], ["Ä", "B"]])
+def test_several_values_where_one_is_allowed_are_no_defect(value: list[str]) -> None:
+    dataset = Dataset()
+    dataset.SpecificCharacterSet = "ISO_IR 100"
+    dataset.StudyID = value
+    assert not is_undecodable(dataset, "StudyID")
+    del dataset.SpecificCharacterSet
+    assert is_undecodable(dataset, "StudyID") is ("Ä" in value)

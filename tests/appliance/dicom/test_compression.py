@@ -38,7 +38,7 @@ from lungstage.appliance.dicom.series import ReferenceVolume, read_volume
 from lungstage.appliance.model.roi_rule import ROI_RULE
 from lungstage.appliance.staging.one_shot import scan
 from lungstage.appliance.staging.pipeline import plan_measurement
-from tests.appliance.dicom.test_bad_input import SPEC, measured
+from tests.appliance.dicom.test_bad_input import SPEC, code_of, measured
 from tests.support import jpeg_lossless
 from tests.support.studies import Study, rtstruct_study
 
@@ -272,3 +272,14 @@ def test_a_real_image_in_jpeg_lossless_equals_what_dcmtk_decodes(name: str, shar
         pytest.skip("dcmdjpeg is not installed")
     subprocess.run(["dcmdjpeg", path, tmp_path / "plain"], check=True, capture_output=True)
     assert (pydicom.dcmread(path).pixel_array == pydicom.dcmread(tmp_path / "plain").pixel_array).all()
+
+
+@pytest.mark.parametrize("codec", ["JPEG-LS", "JPEG 2000", "JPEG lossless"])
+def test_values_that_bits_stored_cannot_hold_are_refused(codec: str, tmp_path: Path) -> None:
+    """A codestream has a precision of its own: which of the two is right, nobody can tell."""
+
+    def change(dataset: Dataset) -> None:
+        LOSSLESS[codec](dataset)
+        dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 10, 9, 0
+
+    assert code_of(_study(change), tmp_path) == ("refused", "pixel_data_unreadable")

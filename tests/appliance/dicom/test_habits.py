@@ -56,7 +56,7 @@ def _said(content: bytes, path: Path) -> tuple[tuple[Header, ...], list[bytes]]:
             for region in load_regions(roi):
                 assert not region.fault
                 values += [repr((region.name, region.number, region.orientation, region.pixel_spacing)).encode()]
-                values += [outline.points.tobytes() + repr(outline.image).encode() for outline in region.outlines]
+                values += [outline.points.tobytes() + repr(outline.images).encode() for outline in region.outlines]
                 values += [np.packbits(frame.pixels).tobytes() + frame.position.tobytes() for frame in region.frames]
     return tuple(replace(header, path=Path("file")) for header in headers), values
 
@@ -69,6 +69,7 @@ def test_a_habit_is_read_as_the_clean_file(habit: habits.Habit, kind: str, tmp_p
     assert _said(content, tmp_path / "file") == _said(clean(kind), tmp_path / "clean")
 
 
+@pytest.mark.slow
 @given(
     kind=st.sampled_from(KINDS), chosen=st.lists(st.sampled_from(habits.HABITS), min_size=2, max_size=3, unique=True)
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 
@@ -10,20 +11,23 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from pydicom.dataset import Dataset
-from pydicom.uid import ImplicitVRLittleEndian, generate_uid
+from pydicom.uid import CTImageStorage, ImplicitVRLittleEndian, generate_uid
 
 from lungstage.appliance.contract.errors import Refused, Unavailable
 from lungstage.appliance.dicom.cases import assemble
 from lungstage.appliance.dicom.files import read_headers, read_unchanged
+from lungstage.appliance.dicom.linking import POSITION_ALONE
 from lungstage.appliance.model.roi_rule import ROI_RULE
 from lungstage.appliance.staging.one_shot import scan
 from lungstage.appliance.staging.pipeline import plan_measurement
 from tests.appliance.dicom.test_bad_input import RESAMPLED, SPEC, code_of, measured
 from tests.support.studies import (
+    ROI_SLICES,
     SQUARE,
     Polygon,
     Study,
     contour,
+    contours_of,
     rtstruct_study,
     seg_study,
     square_mask,
@@ -206,6 +210,147 @@ def test_a_reference_that_is_no_uid_names_something_else_and_tells_nothing(keywo
         assert code_of(study, tmp_path) == ("held", "references_unresolved")
 
 
+# --- several images, and images named elsewhere ------------------------------------------------------------------
+
+
+def _references(study: Study) -> list[list[Dataset]]:
+    """What each contour, or each frame, names: lists that can be added to."""
+    roi = study.rois[0]
+    if "ROIContourSequence" in roi:
+        return [item.ContourImageSequence for item in contours_of(roi)]
+    return [item.DerivationImageSequence[0].SourceImageSequence for item in roi.PerFrameFunctionalGroupsSequence]
+
+
+def _list_nothing(study: Study) -> None:
+    """Leave what contours or frames name as all that the region's file says."""
+    roi = study.rois[0]
+    for keyword in ("ReferencedFrameOfReferenceSequence", "ReferencedSeriesSequence", "SourceImageSequence"):
+        if keyword in roi:
+            del roi[keyword]
+
+
+def _image(uid: str) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = CTImageStorage, uid
+    return item
+
+
+STUDIES = {"RTSTRUCT": rtstruct_study, "SEG": seg_study}
+
+
+@pytest.mark.parametrize("kind", STUDIES)
+def test_what_names_two_absent_images_each_is_not_taken_for_what_names_none(kind: str, tmp_path: Path) -> None:
+    study = STUDIES[kind]()
+    for images in _references(study):
+        images.append(_image(generate_uid()))
+    _list_nothing(study)
+    study.slices = _another_series(study)
+    assert code_of(study, tmp_path) == ("held", "references_unresolved")
+
+
+@pytest.mark.parametrize("kind", STUDIES)
+def test_what_names_the_slices_of_two_series_is_ambiguous_whatever_is_listed(kind: str, tmp_path: Path) -> None:
+    study = STUDIES[kind]()
+    twins = _another_series(study)
+    twin_of = {one.SOPInstanceUID: twin.SOPInstanceUID for one, twin in zip(study.slices, twins, strict=True)}
+    for images in _references(study):
+        images.append(_image(twin_of[images[0].ReferencedSOPInstanceUID]))
+    study.slices += twins
+    assert code_of(study, tmp_path) == ("refused", "ambiguous_input")
+
+
+@pytest.mark.parametrize("kind", STUDIES)
+@pytest.mark.parametrize("beside", ["the same image", "an image of another modality"])
+def test_what_names_an_image_of_another_modality_too_is_of_its_ct(kind: str, beside: str, tmp_path: Path) -> None:
+    study = STUDIES[kind]()
+    for images in _references(study):
+        images.append(_image(images[0].ReferencedSOPInstanceUID if beside == "the same image" else generate_uid()))
+    _list_nothing(study)
+    twins = _another_series(study)
+    for twin in twins:  # so that it is seen which of the two is measured
+        twin.RescaleIntercept = int(twin.RescaleIntercept) + 100
+    alone = measured(study.write(tmp_path / "alone"))
+    study.slices += twins
+    both = measured(study.write(tmp_path / "both"))
+    assert both["roi"]["voxels"] == square_mask().sum()
+    assert both["features"] == alone["features"]
+
+
+def _only_at_the_top(segment: Dataset) -> None:
+    """As the SEGs of some collections: OHIF/Viewers#2017."""
+    images = [images[0] for item in segment.PerFrameFunctionalGroupsSequence for images in _sources(item)]
+    segment.SourceImageSequence = images
+
+
+def _in_the_frames_item(segment: Dataset) -> None:
+    """As early pydicom-seg: razorx89/pydicom-seg#20."""
+    for item in segment.PerFrameFunctionalGroupsSequence:
+        item.SourceImageSequence = _sources(item)[0]
+
+
+def _sources(item: Dataset) -> list[list[Dataset]]:
+    return [derivation.SourceImageSequence for derivation in item.DerivationImageSequence]
+
+
+@pytest.mark.parametrize("move", [_only_at_the_top, _in_the_frames_item], ids=lambda move: move.__name__[1:])
+def test_images_that_a_segmentation_names_elsewhere_are_its_images(
+    move: Callable[[Dataset], None], tmp_path: Path
+) -> None:
+    study = seg_study()
+    _list_nothing(study)
+    move(study.rois[0])
+    for item in study.rois[0].PerFrameFunctionalGroupsSequence:
+        del item.DerivationImageSequence
+    alone = measured(study.write(tmp_path / "alone"))
+    assert POSITION_ALONE not in alone["warnings"]
+    own, twins = study.slices, _another_series(study)
+    for twin in twins:
+        twin.RescaleIntercept = int(twin.RescaleIntercept) + 100
+    study.slices = own + twins
+    assert measured(study.write(tmp_path / "both"))["features"] == alone["features"]
+    study.slices = twins
+    assert code_of(study, tmp_path / "other") == ("held", "references_unresolved")
+
+
+def _renamed(study: Study) -> None:
+    """Give the slices other UIDs than the region's file lists, in the same series, as some anonymisers do."""
+    for dataset in study.slices:
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+
+
+def test_listed_slices_that_were_renamed_can_be_matched_by_position(tmp_path: Path) -> None:
+    study = rtstruct_study(reference=False)
+    _renamed(study)
+    assert code_of(study, tmp_path) == ("held", "slices_missing")
+    assert "--match-by-geometry" in measured(tmp_path)["reason"]["message"]
+    assert measured(tmp_path, match_by_geometry=True)["roi"]["voxels"] == square_mask().sum()
+
+
+def test_position_is_not_offered_where_another_series_lies_in_the_same_places(tmp_path: Path) -> None:
+    study = rtstruct_study(reference=False)
+    _renamed(study)
+    study.slices += _another_series(study)
+    assert code_of(study, tmp_path)[0] == "held"
+    assert "--match-by-geometry" not in measured(tmp_path)["reason"]["message"]
+
+
+def test_a_series_that_was_split_into_its_slices_is_said_to_be(tmp_path: Path) -> None:
+    study = rtstruct_study()
+    for dataset in study.slices:
+        dataset.SeriesInstanceUID = generate_uid()
+    assert code_of(study, tmp_path) == ("refused", "ambiguous_input")
+    assert f"names {len(ROI_SLICES)} CT series of one slice each" in measured(tmp_path)["reason"]["message"]
+
+
+def test_two_contents_of_one_structure_set_are_named_as_what_they_are(tmp_path: Path) -> None:
+    study = rtstruct_study()
+    edited = rtstruct_study(lambda _: [SMALLER]).rois[0]
+    edited.SOPInstanceUID = edited.file_meta.MediaStorageSOPInstanceUID = study.rois[0].SOPInstanceUID
+    study.rois.append(edited)
+    assert code_of(study, tmp_path) == ("refused", "conflicting_instances")
+    assert "Two files of one SOP Instance UID, '0000' and '0001', draw" in measured(tmp_path)["reason"]["message"]
+
+
 # --- versions of a region ----------------------------------------------------------------------------------------
 
 
@@ -335,7 +480,16 @@ def test_pixel_type_follows_the_rescale(slope: float, intercept: float, pixel_ty
 
 
 @pytest.mark.parametrize(
-    ("unit", "status"), [("HU", "measured"), ("", "measured"), ("US", "measured"), ("MGML", "refused")]
+    ("unit", "status"),
+    [
+        ("HU", "measured"),
+        (" HU ", "measured"),
+        ("hu", "measured"),
+        ("", "measured"),
+        ("US", "measured"),
+        ("MGML", "refused"),
+        ("HU_MOD", "refused"),
+    ],
 )
 def test_values_that_are_no_hounsfield_units_are_refused(unit: str, status: str, tmp_path: Path) -> None:
     study = rtstruct_study()

@@ -66,3 +66,8 @@ def test_the_owner_of_the_data_is_told_all(tmp_path: Path) -> None:
 def test_names_pass_from_process_to_process() -> None:
     error = pickle.loads(pickle.dumps(Refused(ReasonCode.ROI_EMPTY, "It is empty.", ("Smith",))))
     assert (error.reason.message, error.in_full().message) == ("It is empty.", "It is empty. By name: 'Smith'.")
+
+
+def test_a_name_of_thousands_of_characters_is_cut_short() -> None:
+    told = Refused(ReasonCode.ROI_EMPTY, "It is empty.", ("x" * 4000, "y" * 80)).in_full().message
+    assert told == f"It is empty. By name: '{'x' * 80}…', '{'y' * 80}'."

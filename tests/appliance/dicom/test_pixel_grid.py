@@ -68,7 +68,7 @@ def _stored(
         orientation=tuple(np.ravel(directions)),
         pixel_spacing=(spacing[1], spacing[0]),  # type: ignore[arg-type]
     )
-    return region, SegmentFrame(places[0, 0], ("", 0), np.ascontiguousarray(pixels))
+    return region, SegmentFrame(places[0, 0], (), np.ascontiguousarray(pixels))
 
 
 masks = st.lists(st.tuples(st.integers(2, ROWS - 3), st.integers(3, COLUMNS - 4)), min_size=1, max_size=20)
@@ -96,7 +96,7 @@ def test_any_order_and_any_crop_is_the_same_mask(
     mask[tuple(np.transpose(cells))] = True
     top, bottom, left, right = edges
     region, frame = _stored(mask, axes, order, (slice(top, ROWS - bottom), slice(left, COLUMNS - right)))
-    moved = SegmentFrame(frame.position + noise * axes[0] + depth * np.cross(*axes), frame.image, frame.pixels)
+    moved = SegmentFrame(frame.position + noise * axes[0] + depth * np.cross(*axes), frame.images, frame.pixels)
     laid = laid_on(_image(axes), region, moved, tolerance=0.1)
     assert laid is not None
     assert np.array_equal(laid.pixels, mask)
@@ -119,7 +119,7 @@ def test_what_is_not_on_the_grid_is_laid_nowhere(
     region, frame = _stored(mask, TURN, order, (slice(None), slice(None)))
     column, row, depth = shift
     moved = frame.position + column * SPACING[1] * TURN[0] + row * SPACING[0] * TURN[1] + depth * np.cross(*TURN)
-    assert laid_on(_image(TURN), region, SegmentFrame(moved, ("", 0), frame.pixels), tolerance=0.1) is None
+    assert laid_on(_image(TURN), region, SegmentFrame(moved, (), frame.pixels), tolerance=0.1) is None
 
 
 def test_a_frame_may_reach_beyond_the_image_only_where_it_is_empty() -> None:
@@ -128,11 +128,11 @@ def test_a_frame_may_reach_beyond_the_image_only_where_it_is_empty() -> None:
     region, frame = _stored(mask, axes, (False, False, False), (slice(None), slice(None)))
     wider = np.pad(frame.pixels, ((1, 1), (2, 2)))
     start = frame.position - np.array([2 * SPACING[1], SPACING[0], 0])
-    laid = laid_on(_image(axes), region, SegmentFrame(start, ("", 0), wider), tolerance=0.1)
+    laid = laid_on(_image(axes), region, SegmentFrame(start, (), wider), tolerance=0.1)
     assert laid is not None
     assert laid.pixels.all()
     wider[0, 5] = True
-    assert laid_on(_image(axes), region, SegmentFrame(start, ("", 0), wider), tolerance=0.1) is None
+    assert laid_on(_image(axes), region, SegmentFrame(start, (), wider), tolerance=0.1) is None
 
 
 # --- through the files -------------------------------------------------------------------------------------------

@@ -195,6 +195,7 @@ def _noise(count: int, rows: int, columns: int) -> npt.NDArray[np.uint8]:
     return np.random.default_rng(count).integers(0, 2, (count, rows, columns), dtype=np.uint8)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.integers(1, 9), st.integers(1, 9), st.lists(st.integers(1, 5), min_size=1, max_size=3), st.data())
 def test_frames_are_read_as_they_were_packed_or_refused(

@@ -8,10 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydicom import dcmwrite
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRBigEndian
 
 from lungstage.appliance.dicom.files import read_headers
+from lungstage.appliance.dicom.segment_pixels import are_bits_reversed
 from tests.appliance.dicom.test_bad_input import measured
 from tests.support.studies import (
     AROUND,
@@ -354,6 +359,67 @@ def test_other_tumours_are_named_beside_the_one_measured(tmp_path: Path) -> None
         {"number": 2, "name": "GTV-2"}, {"number": 3, "name": "GTVn 4R"}, {"number": 7, "name": "Lesion of Doe"},
         {"number": 8, "name": "X"},
     ]  # fmt: skip
+
+
+# --- bits ---------------------------------------------------------------------------------------------------------
+
+
+def _disc(shape: tuple[int, int], centre: tuple[float, float], radius: float, hole: float) -> np.ndarray:
+    row, column = np.indices(shape)
+    distance = np.hypot(row - centre[0], column - centre[1])
+    return (distance <= radius) & (distance >= hole)
+
+
+@given(
+    st.tuples(st.integers(16, 40), st.integers(16, 40)),
+    st.tuples(st.floats(0, 40), st.floats(0, 40)),
+    st.floats(0, 20),
+    st.floats(0, 10),
+    st.integers(1, 8),
+)
+@settings(max_examples=300, deadline=None)
+def test_no_sound_outline_is_taken_for_one_whose_bits_are_reversed(
+    shape: tuple[int, int], centre: tuple[float, float], radius: float, hole: float, larger: int
+) -> None:
+    """Also of pixels that were made larger, whose outlines pass where bytes meet."""
+    frame = np.kron(_disc(shape, centre, radius, hole), np.ones((larger, larger), dtype=np.uint8))
+    frames = np.stack([frame, frame, frame])
+    assert not are_bits_reversed(np.packbits(frames, bitorder="little").tobytes())
+
+
+@given(st.integers(24, 40), st.floats(10, 14), st.floats(10, 14), st.floats(8, 11))
+@settings(max_examples=100, deadline=None)
+def test_reversed_bits_are_found(columns: int, row: float, column: float, radius: float) -> None:
+    frames = np.stack([_disc((24, columns), (row, column), radius * share, 0) for share in (0.8, 1, 0.9)])
+    assert are_bits_reversed(np.packbits(frames, bitorder="big").tobytes())
+
+
+def test_a_segmentation_whose_bits_are_reversed_is_refused(tmp_path: Path) -> None:
+    study = seg_study(square_mask(on=ROI_SLICES))
+    frames = study.rois[0].pixel_array
+    study.rois[0].PixelData = np.packbits(frames, bitorder="big").tobytes()
+    code, sentence = reason(study, tmp_path)
+    assert code == "roi_unreadable"
+    assert "in the wrong order within each byte" in sentence
+
+
+@pytest.mark.parametrize("vr", ["OB", "OW"])
+def test_bits_in_words_of_big_endian_are_refused_and_in_bytes_read(vr: str, tmp_path: Path) -> None:
+    study = seg_study()
+    (segment,) = study.rois
+    study.rois = []
+    folder = study.write(tmp_path)
+    segment.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+    if vr == "OW":
+        segment.PixelData = np.frombuffer(segment.PixelData, "<u2").byteswap().tobytes()
+    segment["PixelData"].VR = vr
+    dcmwrite(folder / "seg", segment, implicit_vr=False, little_endian=False, enforce_file_format=True)
+    found = measured(folder)
+    if vr == "OB":
+        assert found["roi"]["voxels"] == WHOLE
+    else:
+        assert found["reason"]["code"] == "roi_unreadable"
+        assert "Explicit VR Big Endian" in found["reason"]["message"]
 
 
 def test_a_label_map_s_stray_labels_are_refused(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_combine_refuses_a_contour_that_is_there_twice() -> None:
     assert refusal.value.reason.code == ReasonCode.CONTOURS_OVERLAP
 
 
-DRAWN = (Outline(np.eye(3), "CLOSED_PLANAR", ("", 0)),)
+DRAWN = (Outline(np.eye(3), "CLOSED_PLANAR"),)
 
 
 def _regions(*names: str, codes: tuple[tuple[str, ...], ...] = ()) -> list[Region]:
@@ -115,6 +115,23 @@ def test_choose_by_name_overrides_the_rule() -> None:
     with pytest.raises(Refused) as refusal:
         choose(regions, ROI_RULE, "GTV-9")
     assert refusal.value.reason.code == ReasonCode.ROI_NOT_FOUND
+
+
+def test_names_that_differ_in_case_alone_are_told_apart_by_it() -> None:
+    regions = _regions("GTV-1", "gtv-1")
+    assert [choose(regions, ROI_RULE, name).number for name in ("GTV-1", " gtv-1")] == [0, 1]
+    with pytest.raises(Refused) as refusal:
+        choose(regions, ROI_RULE, "Gtv-1")
+    assert refusal.value.reason.code == ReasonCode.ROI_AMBIGUOUS
+
+
+def test_regions_of_one_name_are_to_be_renamed_for_no_name_tells_them_apart() -> None:
+    for name in (None, "GTV-1"):
+        with pytest.raises(Refused, match="Give each its own name in the contouring software"):
+            choose(_regions("GTV-1", "GTV-1"), ROI_RULE, name)
+    with pytest.raises(Refused) as refusal:
+        choose(_regions("GTV-1", "gtv_1"), ROI_RULE, None)
+    assert "own name" not in refusal.value.reason.message
 
 
 def test_choose_prefers_the_property_type_code() -> None:

@@ -174,7 +174,7 @@ def test_a_region_that_names_nothing_says_so_and_waits(kind: str, tmp_path: Path
     if kind == "RTSTRUCT":
         list_series(study.rois[0])
     else:
-        del study.rois[0].ReferencedSeriesSequence
+        del study.rois[0].ReferencedSeriesSequence, study.rois[0].SourceImageSequence
         for group in study.rois[0].PerFrameFunctionalGroupsSequence:
             del group.DerivationImageSequence
     outcome = measured(study.write(tmp_path))

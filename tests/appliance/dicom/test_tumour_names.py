@@ -147,15 +147,15 @@ def test_no_name_is_a_defect(name: str) -> None:
 
 
 def test_no_name_takes_long() -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     for hostile in ("GTV" * 20_000, "1" * 60_000, "gT" * 30_000, "GTV 1 " * 10_000, "-" * 60_000):
         reading(hostile)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 # --- through the choice ------------------------------------------------------------------------------------------
 
-DRAWN = (Outline(np.eye(3), "CLOSED_PLANAR", ("", 0)),)
+DRAWN = (Outline(np.eye(3), "CLOSED_PLANAR"),)
 
 
 def _regions(names: list[str], kind: str) -> list[Region]:

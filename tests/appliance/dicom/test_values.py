@@ -121,6 +121,7 @@ def test_a_uid_that_is_none_is_named_and_not_quoted(keyword: str, value: str, wh
     assert "ANON" not in sentence
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "is_read"), [(19_900, True), (20_001, False)])
 def test_an_object_that_names_more_than_any_study_holds_is_refused(count: int, is_read: bool, tmp_path: Path) -> None:
     dataset = rtstruct_study().rois[0]

@@ -121,6 +121,7 @@ def test_damage_is_refused(damage: str, tmp_path: Path) -> None:
     assert _verdict(content, tmp_path) == "dicom_unreadable"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian], ids=lambda uid: uid.name)
 @pytest.mark.parametrize("kind", ["RTSTRUCT", "SEG"])
 def test_no_lie_about_an_item_takes_part_of_a_region_away(kind: str, syntax: UID, tmp_path: Path) -> None:

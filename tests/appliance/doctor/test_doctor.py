@@ -534,8 +534,8 @@ def test_as_a_command(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> No
     assert {line.split()[0] for line in lines} <= {"ok", "warning"}
     checks = [line.split()[1] for line in lines]
     assert list(dict.fromkeys(checks)) == [
-        "settings", "user", "inbox", "outbox", "state", "space", "bundle", "decoders", "fonts", "watcher", "clock", "memory",
-        "confinement", "daemon", "ledger",
+        "settings", "user", "inbox", "outbox", "state", "space", "bundle", "decoders", "fonts", "watcher", "clock",
+        "memory", "confinement", "daemon", "ledger",
     ]  # fmt: skip
     again = json.loads(CliRunner().invoke(app, ["doctor", *arguments, "--json"]).stdout)
     assert [one["check"] for one in again["findings"]] == checks

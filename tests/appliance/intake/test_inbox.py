@@ -269,6 +269,7 @@ def test_a_record_that_other_code_wrote_is_read_again(record: str, scene: Scene)
     assert len(scene.names()) == 1
 
 
+@pytest.mark.slow
 def test_500_slices_one_by_one_are_read_once_each(scene: Scene) -> None:
     for n in range(500):
         put_slice(scene.root, "1.5", n)

@@ -24,7 +24,8 @@ from lungstage.appliance.radiomics import phantom
 from lungstage.appliance.radiomics.extract import place_on_grid
 from lungstage.export.bundle import build
 from lungstage.export.graph import build_graph
-from tests.export.conftest import AGE, HISTOLOGY, SEX, make_model, make_run
+from tests.export.conftest import make_model, make_run
+from tests.support.covariates import AGE, HISTOLOGY, SEX
 
 
 @pytest.fixture(scope="module")

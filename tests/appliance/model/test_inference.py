@@ -22,7 +22,8 @@ from lungstage.appliance.model.model_file import require_plain
 from lungstage.export.graph import build_graph
 from lungstage.export.parity import reference
 from lungstage.training.run import FittedModel
-from tests.export.conftest import AGE, HISTOLOGY, SEX, make_model
+from tests.export.conftest import make_model
+from tests.support.covariates import AGE, HISTOLOGY, SEX
 
 MODEL = make_model(5)
 DECISION = Decision(alpha=0.1, early_min_probability=0.3, advanced_min_probability=0.4)

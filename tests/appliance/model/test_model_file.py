@@ -23,7 +23,8 @@ from lungstage.appliance.model.model_file import (
     require_plain,
 )
 from lungstage.export.graph import build_graph
-from tests.export.conftest import AGE, HISTOLOGY, make_model
+from tests.export.conftest import make_model
+from tests.support.covariates import AGE, HISTOLOGY
 
 
 def model_of(

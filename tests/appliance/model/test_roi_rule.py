@@ -16,7 +16,7 @@ from lungstage.appliance.model.roi_rule import ROI_RULE
 
 def chosen(names: list[str]) -> str:
     source = SimpleNamespace(kind="RTSTRUCT")
-    drawn = (Outline(np.eye(3), "CLOSED_PLANAR", ("", 0)),)
+    drawn = (Outline(np.eye(3), "CLOSED_PLANAR"),)
     regions = [Region(source, number, name, (), "", drawn) for number, name in enumerate(names)]  # type: ignore[arg-type]
     return choose(regions, ROI_RULE, None).name
 

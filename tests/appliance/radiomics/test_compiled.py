@@ -357,6 +357,7 @@ def test_the_engine_is_chosen_by_the_spec_and_by_the_bundles_loader(monkeypatch:
         assert used == [f"lungstage.appliance.radiomics.{engine}"]  # the golden case, by the engine that patients get
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interpolator", ["sitkLinear", "sitkBSpline"])
 def test_the_compiled_engine_needs_neither_pyradiomics_nor_simpleitk(interpolator: str) -> None:
     """All features of the phantom, in a process of its own."""

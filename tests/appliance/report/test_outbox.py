@@ -312,6 +312,7 @@ def test_a_document_that_would_grow_is_not_read(tmp_path: Path, monkeypatch: pyt
     assert peak < 16 * 2**20
 
 
+@pytest.mark.slow
 def test_two_writers_never_tear_a_document(tmp_path: Path) -> None:
     """Each makes the same document at a time of its own, in one folder after another; a reader looks on."""
     program = f"""

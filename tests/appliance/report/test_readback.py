@@ -50,7 +50,8 @@ def test_contributions_in_any_order_leave_each_feature_its_own_value(tmp_path: P
 def test_the_first_release_s_reports_are_still_understood(path: Path) -> None:
     """Its contributions stand in the measurements' order and name them: another way to the same."""
     account = read_back(path).account
-    items = [item for item in _every(pydicom.dcmread(path)) if item.ValueType == "NUM"]
+    report = pydicom.dcmread(path)
+    items = [item for item in _every(report) if item.ValueType == "NUM"]
     probability = next(item for item in items if item.ConceptNameCodeSequence[0].CodeValue == "PADVANCED")
     names = [item.ContentSequence[0].TextValue for item in probability.ContentSequence]
     measured = [item for item in items if item.RelationshipType == "CONTAINS"]
@@ -60,6 +61,7 @@ def test_the_first_release_s_reports_are_still_understood(path: Path) -> None:
     assert account.features == dict(zip(names, values, strict=True))
     assert [*account.contributions] == names
     assert account.software == "0.1.0"
+    assert f"{account.created:%Y%m%d%H%M%S.%f}" == f"{report.ContentDate}{report.ContentTime}"
 
 
 def _every(item: pydicom.Dataset) -> list[pydicom.Dataset]:

@@ -31,15 +31,16 @@ from lungstage.appliance.contract.spec import (
 from lungstage.appliance.report import fonts, outbox
 from lungstage.appliance.report.page_documents import page_documents, page_names, refusal_documents
 from lungstage.appliance.report.page_objects import drawn_with
-from lungstage.appliance.report.page_pdf import WORDS, page_pdf, refusal_pdf
+from lungstage.appliance.report.page_pdf import WORDS, key_slice_pdf, page_pdf, refusal_pdf
 from lungstage.appliance.report.plain_words import QUALITIES
 from lungstage.appliance.report.refusal_page import RefusalContext, refusal_page
 from lungstage.appliance.report.result_page import MOST_ROWS, PageContext, ResultPage, result_page
 from lungstage.appliance.report.sheet import Sheet, Style
 from lungstage.appliance.report.translation import Translator
-from tests.support.pages import cohort, font_with, page_context, pdf_in, pixels_of, text_of
+from tests.support.pages import font_with, page_context, pdf_in, pixels_of, text_of
 from tests.support.reports import (
     FEATURES,
+    cohort,
     dciodvfy_errors,
     generated_sources,
     made_up_context,
@@ -122,9 +123,8 @@ class TestWhatItSays:
     def test_where_a_value_lies_is_said_and_drawn_alike(self, value: float, words: str, share: float) -> None:
         name = "original_shape_Sphericity"
         features = FeatureVector((name,), np.array([value]))
-        context = page_context(features=features, result=result(contributions={name: 0.1}))
-        quantiles = {name: cohort().quantiles[FEATURES[0]]}
-        (row,) = result_page(dataclasses.replace(context, cohort=cohort(quantiles=quantiles)), "en").rows
+        around = cohort(quantiles={name: cohort().quantiles[FEATURES[0]]})
+        (row,) = made(features=features, result=result(contributions={name: 0.1}), cohort=around).rows
         assert (row.words, bool(row.range)) == (words, not 0 <= share <= 1)
         assert row.share == pytest.approx(share, abs=0.005)
 
@@ -132,6 +132,16 @@ class TestWhatItSays:
         values = np.full(len(FEATURES), np.nan)
         page = made(features=FeatureVector(FEATURES, values))
         assert {(row.words, row.value, row.share) for row in page.rows} == {("not computable", "–", None)}
+
+    def test_a_name_that_two_inputs_share_is_told_with_its_class(self) -> None:
+        names = ("original_glszm_GrayLevelNonUniformity", "original_glrlm_GrayLevelNonUniformity", FEATURES[0])
+        context = made_up_context(generated_sources())
+        domain = dataclasses.replace(context.result.domain, outside=names[::2])
+        page = made(
+            features=FeatureVector(names, np.ones(3)),
+            result=result(domain=domain, contributions=dict.fromkeys(names, 0.1)),
+        )
+        assert "GrayLevelNonUniformity (glszm), MajorAxisLength." in page.caveats[0].text
 
     def test_every_feature_there_is_has_words(self) -> None:
         assert set(QUALITIES) == set(ALL_FEATURES)
@@ -151,13 +161,13 @@ class TestWhatItSays:
     def test_a_model_of_all_features_and_covariates_still_fits(self) -> None:
         names = (*ALL_FEATURES, "age", "sex", "histology")
         contributions = {name: 1.0 / (1 + k) for k, name in enumerate(names)}
-        context = page_context(
+        page = made(
+            "de",
             features=FeatureVector(ALL_FEATURES, np.linspace(-2, 2, len(ALL_FEATURES))),
             result=result(contributions=contributions | {"age": -9.0, "histology": 5.0}),
             covariates=KnownCovariates({"age": 63.0, "sex": "F"}, ("histology",)),
+            cohort=cohort(quantiles=dict.fromkeys(ALL_FEATURES, cohort().quantiles[FEATURES[0]])),
         )
-        quantiles = dict.fromkeys(ALL_FEATURES, cohort().quantiles[FEATURES[0]])
-        page = result_page(dataclasses.replace(context, cohort=cohort(quantiles=quantiles)), "de")
         assert len(page.rows) == MOST_ROWS
         assert page.rows[0].value == "63,0"
         assert page.rows[1].value == "nicht bekannt"
@@ -250,6 +260,22 @@ class TestNames:
         assert not re.search(r'(src|href)="(?!data:image/png;base64,)', text)
 
 
+class TestKeySlice:
+    """Who looks at the picture of the slice alone still knows what must be known of it."""
+
+    @pytest.mark.parametrize("language", LANGUAGES)
+    @pytest.mark.parametrize(
+        "warnings", [(), ("The tumour is unlike almost all tumours that the model was trained on.",)]
+    )
+    def test_answer_doubt_and_certainty_stand_above_it(self, language: Language, warnings: tuple[str, ...]) -> None:
+        page = made(language, warnings=warnings)
+        text = text_of(key_slice_pdf(page).pdf)
+        for said in (page.heading.notice.upper(), page.headline, page.doubt, page.probability):
+            assert " ".join(said.split()) in text
+        assert bool(page.doubt), "one measurement is outside in any case"
+        assert page.doubt not in text_of(key_slice_pdf(dataclasses.replace(page, doubt="")).pdf)
+
+
 class TestBytes:
     @pytest.mark.parametrize("formats", [("sr", "pdf"), ("sr", "sc"), ("sr", "html")])
     def test_the_same_page_gives_the_same_bytes(self, formats: Any) -> None:
@@ -285,19 +311,20 @@ class TestBytes:
         assert (page[0:20] < 40).mean() > 0.8, "the notice stands white on black"
 
 
-class TestObjects:
-    @pytest.fixture(scope="class")
-    def written(self, tmp_path_factory: pytest.TempPathFactory) -> tuple[PageContext, dict[str, pydicom.Dataset], Path]:
-        folder = tmp_path_factory.mktemp("page")
-        sources = generated_sources()
-        sources[0].save_as(folder / "ct.dcm", enforce_file_format=True)
-        context = page_context(sources, predecessor=Predecessor("1.2.3", "1.2.3.8", "1.2.3.8.1"))
-        documents = page_documents(context, DocumentOptions(FORMATS))
-        outbox.deliver(documents, folder)
-        assert [one.kind for one in documents] == ["pdf", "sc", "sc", "html"]
-        read = {f"{one.kind}{k}": pydicom.dcmread(io.BytesIO(one.content)) for k, one in enumerate(documents[:3])}
-        return context, read, folder
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[PageContext, dict[str, pydicom.Dataset], Path]:
+    folder = tmp_path_factory.mktemp("page")
+    sources = generated_sources()
+    sources[0].save_as(folder / "ct.dcm", enforce_file_format=True)
+    context = page_context(sources, predecessor=Predecessor("1.2.3", "1.2.3.8", "1.2.3.8.1"))
+    documents = page_documents(context, DocumentOptions(FORMATS))
+    outbox.deliver(documents, folder)
+    assert [one.kind for one in documents] == ["pdf", "sc", "sc", "html"]
+    read = {f"{one.kind}{k}": pydicom.dcmread(io.BytesIO(one.content)) for k, one in enumerate(documents[:3])}
+    return context, read, folder
 
+
+class TestObjects:
     def test_they_stand_in_the_patient_s_study_each_kind_in_a_series_of_its_own(self, written: Any) -> None:
         context, read, _ = written
         for dataset in read.values():

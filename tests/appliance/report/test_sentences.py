@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lungstage.appliance.contract.spec import ALL_FEATURES, Stage
+from lungstage.appliance.contract.spec import ALL_FEATURES, FeatureVector, Stage
 from lungstage.appliance.report import sentences
 from lungstage.appliance.report.measurements import _percent
+from lungstage.appliance.report.result_page import result_page
 from lungstage.appliance.report.vocabulary import FEATURES_BY_CODES, plain_name
-from tests.support.reports import generated_sources, made_up_context
+from tests.support.pages import page_context
+from tests.support.reports import FEATURES, cohort, generated_sources, made_up_context
 
 CONTEXT = made_up_context(generated_sources())
 
@@ -52,7 +55,8 @@ def test_features_outside_the_range_are_one_warning_and_other_tumours_another() 
     domain = replace(CONTEXT.result.domain, outside=ALL_FEATURES[:10])
     several = replace(with_result(domain=domain), others=((2, "GTV\\2"), (3, "node")))
     first, second, *rest = sentences.warnings(several)
-    assert all(name in first for name in ALL_FEATURES[:10])
+    assert first.startswith("10 of 15 measurements lie outside the range seen in training")
+    assert all(plain_name(name) in first for name in ALL_FEATURES[:10])
     assert "GTV 2 (number 2), node (number 3)" in second
     assert tuple(rest) == CONTEXT.warnings
     inside = replace(CONTEXT.result.domain, outside=())
@@ -60,12 +64,23 @@ def test_features_outside_the_range_are_one_warning_and_other_tumours_another() 
 
 
 def test_a_contribution_of_nothing_moves_to_neither_side() -> None:
-    shares = {"original_shape_Sphericity": 0.0, "age": -0.5, "original_firstorder_Mean": 0.25}
+    shares = {"original_firstorder_Entropy": 0.0, "age": -0.5, "original_firstorder_Mean": 0.25}
     assert [*sentences.contributions(with_result(contributions=shares))] == [
         "age: towards early (I-II), -0.5 of the logit",
-        "Mean of attenuation (original_firstorder_Mean): towards advanced (III), +0.25 of the logit",
-        "Sphericity (original_shape_Sphericity): to neither side",
+        "denser than half (Mean of attenuation, original_firstorder_Mean): towards advanced (III), +0.25 of the logit",
+        "more varied in density than half (Intensity Histogram Entropy, original_firstorder_Entropy): to neither side",
     ]
+
+
+@given(st.lists(st.floats(-3, 3) | st.just(np.nan), min_size=len(FEATURES), max_size=len(FEATURES)))
+def test_report_and_page_compare_a_tumour_in_the_same_words(values: list[float]) -> None:
+    """Whatever was measured, the same comparison in the same order, and the direction that the page's bar has."""
+    context = page_context(features=FeatureVector(FEATURES, np.array(values)), cohort=cohort())
+    rows = result_page(context, "en").rows
+    told = [*sentences.contributions(context.report)]
+    assert [text.partition(" (")[0] for text in told] == [row.words for row in rows]
+    towards = ["advanced" if row.contribution > 0 else "early" for row in rows]
+    assert [text.partition(": towards ")[2].split()[0] for text in told] == towards
 
 
 def test_every_feature_is_known_by_its_codes_and_by_a_plain_name() -> None:

@@ -195,8 +195,8 @@ class TestContent:
         for words in ("RESEARCH USE ONLY", "61 % of them", "no patient of stage IV", "CC BY-NC", "IBSI's IPH6 plus 3"):
             assert words in notices
         assert [item.TextValue for item in _named(self.report, WARNING.value)] == [
-            "Outside the range seen in training, where the model extrapolates: Normalized Inverse Difference Moment of"
-            " GLCM (original_glcm_Idmn).",
+            "1 of 15 measurements lies outside the range seen in training, where the model extrapolates: "
+            "Normalized Inverse Difference Moment of GLCM.",
             "The contours were matched by geometry.",
         ]
 

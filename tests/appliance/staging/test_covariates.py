@@ -16,7 +16,7 @@ from lungstage.appliance.contract.case import KnownCovariates
 from lungstage.appliance.contract.errors import ReasonCode, Refused
 from lungstage.appliance.model.manifest import CovariateColumn, CovariateEntry
 from lungstage.appliance.staging.covariates import Site, from_header, known_covariates, read_table
-from tests.export.conftest import AGE, HISTOLOGY, SEX
+from tests.support.covariates import AGE, HISTOLOGY, SEX
 
 ENTRIES = tuple(
     CovariateEntry(

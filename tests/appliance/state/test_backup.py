@@ -65,7 +65,7 @@ def test_restored_it_goes_on_with_nothing_lost_or_doubled(tmp_path: Path, tolera
         first.until(lambda: states(first) == ["delivered"] * count)
         first.process.kill()
     before = contents(tmp_path / "outbox")
-    assert len(before) == 2 * count  # an SR and a SEG each
+    assert len(before) == 3 * count  # an SR, a page and a SEG each
     shutil.rmtree(tmp_path / "state")
     restore(archive, tmp_path / "state")
     assert lungstage("audit", "verify", "--state", tmp_path / "state").returncode == 0

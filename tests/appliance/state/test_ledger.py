@@ -264,7 +264,7 @@ class LedgerMachine(RuleBasedStateMachine):
 LedgerMachine.TestCase.settings = settings(
     max_examples=60, stateful_step_count=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
-TestLedgerAgainstModel = LedgerMachine.TestCase
+TestLedgerAgainstModel = pytest.mark.slow(LedgerMachine.TestCase)
 
 
 def test_a_claim_takes_the_least_recently_tried_job(ledger: Ledger) -> None:

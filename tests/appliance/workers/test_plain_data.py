@@ -67,11 +67,12 @@ ROIS = st.builds(
     st.lists(st.tuples(WORDS, TUPLES), max_size=2).map(tuple), TUPLES, WORDS,
 )  # fmt: skip
 REFERENCES = st.tuples(WORDS, st.integers())
+NAMED = st.lists(REFERENCES, max_size=2).map(tuple)
 OUTLINES = st.builds(
-    Outline, hnp.arrays(np.float64, st.tuples(st.integers(0, 5), st.just(3)), elements=FLOATS), WORDS, REFERENCES
+    Outline, hnp.arrays(np.float64, st.tuples(st.integers(0, 5), st.just(3)), elements=FLOATS), WORDS, NAMED
 )
 FRAMES = st.builds(
-    SegmentFrame, hnp.arrays(np.float64, 3, elements=FLOATS), REFERENCES,
+    SegmentFrame, hnp.arrays(np.float64, 3, elements=FLOATS), NAMED,
     hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, min_side=0))
     | hnp.arrays(np.bool_, (5, 3)).map(np.transpose),
 )  # fmt: skip
@@ -86,7 +87,7 @@ REGIONS = st.builds(
     Region, ROIS, st.integers(), WORDS, TUPLES, WORDS, some(OUTLINES), some(FRAMES), WORDS, VECTORS, VECTORS
 )
 SLICES = st.builds(
-    ReferenceSlices, some(IMAGES), st.tuples(FLOATS, FLOATS, FLOATS), some(some(OUTLINES | FRAMES)), st.booleans()
+    ReferenceSlices, some(IMAGES), st.tuples(FLOATS, FLOATS, FLOATS), some(some(OUTLINES | FRAMES)), WORDS
 )
 PLANS = st.builds(pipeline.Plan, CASES, some(st.tuples(REGIONS, SLICES), 2), WORDS, TUPLES)
 
@@ -110,7 +111,7 @@ def test_any_plan_comes_through_to_the_bit(plan: pipeline.Plan) -> None:
 
 
 def test_what_two_places_share_is_written_once() -> None:
-    outline = Outline(np.arange(300_000.0).reshape(-1, 3), "CLOSED_PLANAR", ("", 0))
+    outline = Outline(np.arange(300_000.0).reshape(-1, 3), "CLOSED_PLANAR")
     form: Form[tuple[Outline, ...]] = Form(tuple[Outline, ...])
     written = form.encode((outline, outline))
     assert len(written) < 1.1 * outline.points.nbytes
@@ -350,10 +351,10 @@ def test_bytes_are_an_answer_or_none(data: st.DataObject) -> None:
 @settings(max_examples=300, deadline=None)
 @given(at=st.integers(0, 10**9), byte=st.integers(0, 255), cut=st.booleans())
 def test_a_spoilt_plan_is_one_or_none(at: int, byte: int, cut: bool) -> None:
-    frame = SegmentFrame(np.zeros(3), ("1.2", 0), np.eye(5, dtype=np.bool_))
-    outline = Outline(np.zeros((3, 3)), "CLOSED_PLANAR", ("1.2", 0))
+    frame = SegmentFrame(np.zeros(3), (("1.2", 0),), np.eye(5, dtype=np.bool_))
+    outline = Outline(np.zeros((3, 3)), "CLOSED_PLANAR", (("1.2", 0),))
     region = Region(ROI, 1, "GTV", (), "1.5", (outline,), (frame,))
-    slices = ReferenceSlices((IMAGE,), (1.0, 1.0, 1.0), ((outline, frame),), False)
+    slices = ReferenceSlices((IMAGE,), (1.0, 1.0, 1.0), ((outline, frame),), "The series ends here.")
     form: Form[pipeline.Plan] = Form(pipeline.Plan)
     content = bytearray(form.encode(pipeline.Plan(PREPARE.case, ((region, slices),), "f", ())))
     content[at % len(content)] = byte

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from functools import cache
 from typing import Any, Final, Literal
 
@@ -66,7 +66,7 @@ _OTHER: Final[dict[str, Any]] = {
     "roi_name": "GTV-2",
     "roi_source": RoiSource(SegmentationStorage, "1.2.3.6.2", "1.2.3.7", "1.2.3.11"),
     "identity": "12" * 32,
-    "created": datetime(2025, 6, 7, 8, 9, 10, 456000),
+    "created": datetime(2025, 6, 7, 8, 9, 10, 456000, timezone(timedelta(hours=-5))),
     "software_version": "0.2.0",
     "warnings": ("Another warning.", "And a second one."),
     "predecessor": Predecessor("1.2.3", "1.2.3.88", "1.2.3.88.1"),

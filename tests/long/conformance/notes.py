@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-_DATE = "date and time at which the content was first claimed under this bundle, local time"
+_CLAIMED = "date and time at which the content was first claimed under this bundle"
+_DATE = f"{_CLAIMED}, by Timezone Offset From UTC"
 _DERIVED = "2.25., derived from everything that the document says but the time"
 _DIGEST = "SHA-256 of the bundle's manifest.json, in hexadecimal"
 _VERSION = "version of lungstage"
@@ -11,7 +12,7 @@ _COMMON = {
     "ContentDate": _DATE,
     "ContentTime": _DATE,
     "ContributingEquipmentSequence": "what acquired the CT (by its header); lungstage with its bundle; highdicom",
-    "ContributingEquipmentSequence.ContributionDateTime": _DATE,
+    "ContributingEquipmentSequence.ContributionDateTime": f"{_CLAIMED}, with the offset of the appliance's clock",
     "ContributingEquipmentSequence.DeviceSerialNumber": f"of lungstage: {_DIGEST}",
     "ContributingEquipmentSequence.DeviceUID": "of lungstage: 2.25., derived from bundle and version",
     "ContributingEquipmentSequence.SoftwareVersions": f"of lungstage: {_VERSION}; name and version of the bundle",
@@ -23,6 +24,7 @@ _COMMON = {
     "SeriesInstanceUID": f"{_DERIVED}; a series of its own for each document",
     "SeriesTime": _DATE,
     "SoftwareVersions": _VERSION,
+    "TimezoneOffsetFromUTC": "the CT's, else that of the appliance's clock",
 }
 
 _EVIDENCE = "CurrentRequestedProcedureEvidenceSequence.ReferencedSeriesSequence"

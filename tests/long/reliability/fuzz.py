@@ -24,6 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from lungstage.appliance.contract.documents import DocumentOptions
 from lungstage.appliance.contract.errors import DefectError, ExhaustedError, Held, Refused, Unavailable
 from lungstage.appliance.daemon.open_cases import content_digest
 from lungstage.appliance.dicom.cases import assemble
@@ -55,6 +56,10 @@ _NUMERIC_VALUE, _FLOATING_VALUE, _CONTENT, _MEASURED = 0x0040A30A, 0x0040A161, 0
 
 class WrongError(Exception):
     """A claim that did not hold."""
+
+
+EVERY_PAGE = 4
+"""Of so many inputs one is answered with a page too, which takes as long as all else."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +188,15 @@ class Fuzzer:
         self._folder = folder
         self._bundle = folder / "bundle"
         build(without_limits(make_run()), self._bundle)
-        self._process = WorkerProcess(Setting(read_files(self._bundle), "compiled", folder), limits)
+        files = read_files(self._bundle)
+        self._processes = {
+            has_page: WorkerProcess(
+                Setting(files, "compiled", folder, documents=DocumentOptions(("sr", "pdf") if has_page else ("sr",))),
+                limits,
+            )
+            for has_page in (False, True)
+        }
+        self._has_page = True
         self._answers: dict[str, tuple[Any, ...]] = {}
         self._stock: dict[str, dict[str, float]] = {}
         self.clean: dict[str, Clean] = {}
@@ -191,7 +204,8 @@ class Fuzzer:
 
     def end(self) -> None:
         self._measure()
-        self._process.end()
+        for process in self._processes.values():
+            process.end()
 
     def meet(self, studies: Mapping[str, Files]) -> None:
         """Stage the sound studies, and hold them against the oracle too."""
@@ -208,6 +222,7 @@ class Fuzzer:
     def send(self, one: Input) -> str:
         """Send one input; return its verdict, which begins with ``WRONG`` where a claim did not hold."""
         started = time.perf_counter()
+        self._has_page = one.number % EVERY_PAGE == 0
         try:
             verdict = self._file(one) if not one.study else self._study(one)
         except (Refused, Held) as reason:
@@ -241,16 +256,17 @@ class Fuzzer:
         return verdict
 
     def _measure(self) -> None:
-        with suppress(OSError, AttributeError):
-            status = Path(f"/proc/{self._process.pid}/status").read_text()
-            self.tally.peak = max(self.tally.peak, int(re.search(r"VmHWM:\s+(\d+)", status).group(1)))  # type: ignore[union-attr]
+        for process in self._processes.values():
+            with suppress(OSError, AttributeError):
+                status = Path(f"/proc/{process.pid}/status").read_text()
+                self.tally.peak = max(self.tally.peak, int(re.search(r"VmHWM:\s+(\d+)", status).group(1)))  # type: ignore[union-attr]
         self.tally.parent = max(self.tally.parent, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         self.tally.peak = max(self.tally.peak, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 
     def _call(self, request: Request[AnswerT]) -> AnswerT:
         started = time.perf_counter()
         try:
-            return self._process.call(request)
+            return self._processes[self._has_page].call(request)
         finally:
             self.tally.slowest_request = max(self.tally.slowest_request, time.perf_counter() - started)
 
@@ -338,7 +354,8 @@ class Fuzzer:
                     verdicts.append(self._judge(clean, fingerprint, answer, contents))
             if one.kind == "study, habits" and verdicts != ["staged, as if sound"] and len(one.mutators) == 1:
                 raise WrongError(f"a habit is not read as the sound study: {verdicts or stopped}")
-            if one.kind == "study, habits" and any(verdict != "staged, as if sound" for verdict in verdicts):
+            all_read = headers.keys() >= one.changes.keys()  # two habits together may be too much for a file
+            if one.kind == "study, habits" and all_read and any(v != "staged, as if sound" for v in verdicts):
                 raise WrongError(f"habits give a third thing: {verdicts}")
             if verdicts:
                 return verdicts[0]
@@ -447,7 +464,8 @@ def _among(value: float, numbers: Sequence[float]) -> bool:
 
 def run(seed: str, numbers: Sequence[int], keep: Path, limits: Limits, *, loud: bool = False) -> Tally:
     """Send inputs; those that show a claim to be wrong are kept below `keep`."""
-    resource.setrlimit(resource.RLIMIT_DATA, (_PARENT_BYTES, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+    former = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (_PARENT_BYTES, former[1]))
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         fuzzer = Fuzzer(Path(folder), limits)
         try:
@@ -464,6 +482,7 @@ def run(seed: str, numbers: Sequence[int], keep: Path, limits: Limits, *, loud: 
             return fuzzer.tally
         finally:
             fuzzer.end()
+            resource.setrlimit(resource.RLIMIT_DATA, former)
 
 
 def _keep(one: Input, seed: str, verdict: str, keep: Path) -> None:

@@ -47,7 +47,8 @@ class Slice:
 
     uid: str
     series: str
-    identity: tuple[str, str, str]  # patient, study, Frame of Reference
+    identity: tuple[str, str, str]  # Patient ID, study, Frame of Reference
+    patient: tuple[str, str, str]
     position: Floats
     orientation: Floats
     spacing: tuple[float, float]
@@ -67,7 +68,7 @@ class Facts:
     direction: tuple[float, ...]
     positions: tuple[tuple[float, ...], ...]
     clipped: bool  # there is no slice to one side
-    patient: str
+    patient: tuple[str, str, str]
 
     @property
     def digest(self) -> str:
@@ -158,7 +159,7 @@ def _slice(syntax: str, dataset: Dataset) -> Slice:
     slope, intercept = dataset.decimals(0x00281053, 1)[0], dataset.decimals(0x00281052, 1)[0]
     if dataset.text(0x00281054) not in ("", "HU", "US") or slope <= 0:
         raise Contradiction("the values are no HU")
-    if 0x00180120 in dataset or any(abs(t) > 0.05 for t in _optional(dataset, 0x00181120)):
+    if 0x00180120 in dataset or any(abs(t) > 0.05 for t in _tilt(dataset)):
         raise Contradiction("the gantry is tilted")
     stored = _pixels(syntax, dataset)
     hu = stored * slope + intercept
@@ -168,6 +169,7 @@ def _slice(syntax: str, dataset: Dataset) -> Slice:
         uid=dataset.uid(0x00080018),
         series=dataset.uid(0x0020000E),
         identity=(dataset.text(0x00100020), dataset.uid(0x0020000D), dataset.text(0x00200052)),
+        patient=_patient(dataset),
         position=np.array(dataset.decimals(0x00200032, 3)),
         orientation=_clean(dataset.decimals(0x00200037, 6)),
         spacing=tuple(dataset.decimals(0x00280030, 2)),  # type: ignore[arg-type]
@@ -197,6 +199,14 @@ def _clean(cosines: Sequence[float]) -> Floats:
         return axes.round() + 0.0
     q, r = np.linalg.qr(axes.T)
     return np.asarray((q * np.sign(np.diag(r))).T)
+
+
+def _tilt(dataset: Dataset) -> list[float]:
+    """Gantry tilt, where it is one number: position and orientation tell it as well."""
+    try:
+        return _optional(dataset, 0x00181120)
+    except Contradiction:
+        return []
 
 
 def _optional(dataset: Dataset, tag: int) -> list[float]:
@@ -476,11 +486,21 @@ def facts(contents: Sequence[bytes], name: str) -> Facts:
     for sop_class, dataset, _ in objects:
         own = {uid.partition(" ")[0] for uid in _named(sop_class, dataset, name)} or _listed(dataset, of_series)
         is_vouched_for = bool(own) and own <= here  # an object may be filed under a study of its own
-        if dataset.text(0x00100020) != facts.patient or (
+        if not _may_be_one(_patient(dataset), facts.patient) or (
             dataset.uid(0x0020000D) != _study(stack) and not is_vouched_for
         ):
             raise Contradiction("the region names another patient or study")
     return facts
+
+
+def _patient(dataset: Dataset) -> tuple[str, str, str]:
+    """Patient ID, name and birth date."""
+    return dataset.text(0x00100020), dataset.text(0x00100010), dataset.text(0x00100030)
+
+
+def _may_be_one(one: tuple[str, str, str], other: tuple[str, str, str]) -> bool:
+    """Whether two are one patient: by the ID, or, where not both bear one, by name and birth date (conformance.md)."""
+    return one[0] == other[0] if one[0] and other[0] else one[1:] == other[1:]
 
 
 def _named(sop_class: str, dataset: Dataset, name: str) -> list[str]:
@@ -623,7 +643,7 @@ def _reference(stack: _Stack, planes: Mapping[int, npt.NDArray[np.bool_]]) -> Fa
         direction=tuple(np.column_stack([*head.orientation, stack.normal]).ravel().tolist()),
         positions=tuple(tuple(one.position.tolist()) for one in slices),
         clipped=len(used) < count + 3,
-        patient=head.identity[0],
+        patient=head.patient,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import highdicom as hd
 import pydicom
+from pydicom.uid import EncapsulatedPDFStorage
 
 from lungstage.appliance.dicom.cases import assemble
 from lungstage.appliance.dicom.files import read_dataset, read_headers
@@ -137,7 +139,11 @@ def _prove_whole(path: Path, objects: set[str], verdict: Verdict) -> None:
     except Exception as error:
         verdict.faults["torn"].append(f"{path.name}: {error!r}")
         return
-    if path.name != f"{dataset.Modality}-{dataset.SOPInstanceUID}.dcm":
+    is_page = dataset.SOPClassUID == EncapsulatedPDFStorage
+    kind = "PDF" if is_page else dataset.Modality
+    if is_page and not re.fullmatch(rb"%PDF-.*%%EOF\s*\0?", dataset.EncapsulatedDocument, re.DOTALL):
+        verdict.faults["torn"].append(f"{path.name}: its page is not whole")
+    if path.name != f"{kind}-{dataset.SOPInstanceUID}.dcm":
         verdict.faults["torn"].append(f"{path.name}: is of another name")
     if dataset.Modality == "SR":
         evidence = [

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from tests.long.viewers.site import VIEWER
@@ -24,6 +25,7 @@ _PATIENCE = 120_000  # ms; pixels are drawn by the processor
 _SCREEN = {"width": 1920, "height": 1080}
 _SEEN = "localStorage.setItem('shownTours', JSON.stringify(['basicViewerTour']))"  # nobody wants the guided tour
 
+_BYTES = "async shown => [...new Uint8Array(await (await fetch(shown.data)).arrayBuffer())]"
 _LABELS = """
 () => [...document.querySelectorAll('svg text, svg tspan')].map(text => {
     const box = text.getBoundingClientRect();
@@ -41,6 +43,11 @@ def browser() -> Iterator[Any]:
         chromium = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=[*_FLAGS])
         yield chromium
         chromium.close()
+
+
+def _pixels(screenshot: bytes) -> npt.NDArray[np.int_]:
+    with Image.open(BytesIO(screenshot)) as picture:
+        return np.asarray(picture.convert("RGB"), dtype=int)
 
 
 class Viewer:
@@ -102,9 +109,18 @@ class Viewer:
 
     def coloured(self) -> int:
         """How many pixels of the image are reddish, which no CT is."""
-        with Image.open(BytesIO(self.page.locator("canvas").first.screenshot())) as picture:
-            red, green, _ = np.moveaxis(np.asarray(picture.convert("RGB"), dtype=int), -1, 0)
+        red, green, _ = np.moveaxis(_pixels(self.page.locator("canvas").first.screenshot()), -1, 0)
         return int(np.count_nonzero(red - green > 60))
+
+    def document(self) -> bytes:
+        """The PDF that stands in the image's place."""
+        shown = self.page.locator("object[type='application/pdf'][data]")
+        shown.wait_for()
+        return bytes(shown.evaluate(_BYTES))
+
+    def paper(self) -> float:
+        """Share of the screen that is white, as paper is and nothing else here."""
+        return float(np.mean(_pixels(self.page.screenshot()).min(axis=-1) > 250))
 
     def outline(self) -> int:
         """How many line segments are drawn over the image."""

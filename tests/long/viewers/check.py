@@ -80,13 +80,21 @@ def segmentation_is_laid_over(viewer: Viewer, picture: Path) -> Iterator[str]:
         yield f"{viewer.coloured()} coloured pixels, {before} before"
 
 
-def pages_open(viewer: Viewer, picture: Path) -> Iterator[str]:
-    """Open the PDF, in whose place OHIF puts a frame that Chromium's own reader fills."""
+def page_opens(viewer: Viewer, page: Dataset, picture: Path) -> Iterator[str]:
+    """Open the PDF: it is ours to the last byte, and Chromium's own reader draws it in the image's place."""
+    before = viewer.paper()
     viewer.open("DOC", 9003)
+    if viewer.document()[: page.EncapsulatedDocumentLength] != pdf_of(page):
+        yield "what is shown is not the PDF that was written"
     viewer.rest()
     viewer.picture(picture)
-    if not viewer.page.locator("object[type='application/pdf'], embed, iframe").count():
-        yield "no PDF is shown"
+    if viewer.paper() < before + 0.1:
+        yield f"{viewer.paper():.0%} of the screen is white, {before:.0%} before: no page is drawn"
+
+
+def pdf_of(page: Dataset) -> bytes:
+    """Return the PDF in an Encapsulated PDF, without its padding."""
+    return bytes(page.EncapsulatedDocument[: page.EncapsulatedDocumentLength])
 
 
 def key_slice_number(report: Dataset) -> int:
@@ -149,7 +157,7 @@ def _seen(chromium: Any, source: Path, out: Path, pictures: Path, name: str) -> 
     looks: dict[str, Callable[[Viewer, Path], Iterator[str]]] = {
         "SR": lambda viewer, picture: report_is_readable(viewer, written["SR"], picture),
         "SEG": segmentation_is_laid_over,
-        **({"PDF": pages_open} if "DOC" in written else {}),
+        "PDF": lambda viewer, picture: page_opens(viewer, written["DOC"], picture),
     }
     for what, look in looks.items():
         viewer = Viewer(chromium, study)

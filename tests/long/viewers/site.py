@@ -121,7 +121,9 @@ class _Front(SimpleHTTPRequestHandler):
             super().do_GET()
 
     def _hand_on(self) -> None:
-        request = urllib.request.Request(f"{ORTHANC}{self.path}", headers={"Accept": self.headers.get("Accept", "*/*")})
+        # By the host that the browser asked, Orthanc names where bulk data lie; anywhere else would be another origin.
+        headers = {"Accept": self.headers.get("Accept", "*/*"), "Host": self.headers["Host"]}
+        request = urllib.request.Request(f"{ORTHANC}{self.path}", headers=headers)
         try:
             with urllib.request.urlopen(request) as answer:
                 self._answer(answer.status, answer.headers["Content-Type"], answer.read())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 
 import numpy as np
@@ -201,6 +202,26 @@ def contours_and_lists_name_none(study: Study) -> None:
     list_series(_of(study))
 
 
+def _named_beside(contour: Dataset, uid_of: Callable[[str], str]) -> None:
+    for image in list(contour.get("ContourImageSequence", ()))[:1]:
+        beside = deepcopy(image)
+        beside.ReferencedSOPInstanceUID = uid_of(image.ReferencedSOPInstanceUID)
+        contour.ContourImageSequence.append(beside)
+
+
+@changes("contours")
+def each_image_named_twice(study: Study) -> None:
+    for contour in _tumours(study):
+        _named_beside(contour, lambda own: own)
+
+
+@changes("contours")
+def contours_name_another_modality_too(study: Study) -> None:
+    """Whose images are not there."""
+    for contour in _tumours(study):
+        _named_beside(contour, lambda own: uid("another modality", own))
+
+
 @changes("contours")
 def nothing_is_listed(study: Study) -> None:
     list_series(_of(study))
@@ -278,7 +299,7 @@ def a_second_tumour_of_the_same_name(study: Study) -> None:
     moved = deepcopy(_tumours(study))
     for contour in moved:
         _draw(contour, _points(contour) + np.array([6, 0, 0]))
-    _another(study, "gtv-1", moved, "GTV")
+    _another(study, _of(study).StructureSetROISequence[0].ROIName.lower(), moved, "GTV")
     study.nothing_is_right()
 
 

@@ -302,6 +302,32 @@ def halves(study: Study) -> None:
 
 
 @changes("CT")
+def unit_between_blanks(study: Study) -> None:
+    for dataset in study.ct:
+        as_written(dataset, "RescaleType", "LO", " HU ")
+
+
+@changes("CT", _EITHER)
+def mirrored_in_turns(study: Study) -> None:
+    """Every other slice is stored with its rows in the other order: the same voxels."""
+    for dataset in study.ct[::2]:
+        down = np.array(dataset.ImageOrientationPatient, dtype=float)[3:]
+        far = (int(dataset.Rows) - 1) * float(dataset.PixelSpacing[0]) * down
+        store(dataset, stored(dataset)[::-1])
+        dataset.ImageOrientationPatient = [*dataset.ImageOrientationPatient[:3], *(-down).tolist()]
+        position = np.array(dataset.ImagePositionPatient, dtype=float) + far
+        dataset.ImagePositionPatient = [f"{value:.10g}" for value in position]
+
+
+@changes("CT", _REFUSED)
+def recentred_midway(study: Study) -> None:
+    for dataset in study.ct[len(study.ct) // 2 :]:
+        x, y, z = (float(value) for value in dataset.ImagePositionPatient)
+        dataset.ImagePositionPatient = [x + 20, y, z]
+    study.nothing_is_right()
+
+
+@changes("CT")
 def intercept_of_zero(study: Study) -> None:
     for dataset in study.ct:
         values, intercept = stored(dataset), int(dataset.RescaleIntercept)

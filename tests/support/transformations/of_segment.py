@@ -329,6 +329,34 @@ def frames_and_lists_name_none(study: Study) -> None:
     without(study.segment, "ReferencedSeriesSequence", "SourceImageSequence")
 
 
+def _sources(group: Dataset) -> list[Dataset]:
+    return [image for item in group.get("DerivationImageSequence", ()) for image in item.SourceImageSequence]
+
+
+@changes("segment")
+def images_named_at_the_top_alone(study: Study) -> None:
+    images = [image for group in _groups(study.segment) for image in _sources(group)]
+    frames_and_lists_name_none(study)
+    study.segment.SourceImageSequence = images
+
+
+@changes("segment")
+def images_named_in_the_frames_item(study: Study) -> None:
+    for group in _groups(study.segment):
+        group.SourceImageSequence = _sources(group)
+    frames_and_lists_name_none(study)
+
+
+@changes("segment")
+def frames_made_of_another_modality_too(study: Study) -> None:
+    """Whose images are not there."""
+    for group in _groups(study.segment):
+        for item in group.get("DerivationImageSequence", ()):
+            beside = deepcopy(item.SourceImageSequence[0])
+            beside.ReferencedSOPInstanceUID = uid("another modality", beside.ReferencedSOPInstanceUID)
+            item.SourceImageSequence.append(beside)
+
+
 @changes("segment")
 def random_frame_of_reference(study: Study) -> None:
     study.segment.FrameOfReferenceUID = uid("random")
