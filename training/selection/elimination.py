@@ -139,7 +139,8 @@ def eliminate(
         if screened is not None:
             remaining[i] = np.sort(screened.columns)
             remembered[i] = _of_the_largest(screened.gradient)
-            traces[i].append(Round(everything, screened.gradient, np.setdiff1d(everything, remaining[i])))
+            if len(gone := np.setdiff1d(everything, remaining[i])):
+                traces[i].append(Round(everything, screened.gradient, gone))
     for count, fewer in _schedule(len(remaining[0]), selection):
         raters = [
             _raters(task, columns, labels, selection, screened)
@@ -197,7 +198,7 @@ def _raters(
             product = inputs[:, a] * inputs[:, b]
             own = product[task.rows]
             products[:, i] = (product - own.mean()) / max(float(own.std()), 1e-9)
-        inputs, terms = np.hstack([inputs, products]), terms + pairs
+        inputs, terms = np.hstack([inputs, products]), [*terms, *pairs]
     seed = np.random.SeedSequence([*task.seed, len(columns)])
     splits = inner_splits(labels, task.rows, selection.members, selection.inner_folds, seed)
     return _Raters([Member(inputs, labels, *split) for split in splits], terms, len(columns))
