@@ -177,6 +177,7 @@ def fit(
 ) -> None:
     """Fit a model to TABLE; write RUN/model.npz and RUN/run.json."""
     from lungstage.training import fit as fitting
+    from lungstage.training.duration import expected_seconds, in_words
     from lungstage.training.run import Run, differences
 
     study = configured(
@@ -187,6 +188,8 @@ def fit(
     run_folder, procedure = study.path("run", "-o RUN"), study.settings()
     used = study.cohort()
     every_row = used if study.study.keep_cut_rows else study.cohort(keep_cut_rows=True)
+    expected = in_words(expected_seconds(used, procedure))
+    Console(stderr=True).print(f"{len(used.patients)} patients: this will take {expected} on this machine.")
     with _staged(run_folder) as staging, _progress() as report:
         run = fitting.fit(used, every_row, procedure, report)
         run.record["configuration"] = study.departures()

@@ -10,6 +10,7 @@ leave open is a setting here; ``paper`` and ``hardened`` (:mod:`training.procedu
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
@@ -125,10 +126,12 @@ def eliminate(
     labels: npt.NDArray[np.bool_],
     selection: SelectionSettings,
     network: NetworkSettings,
+    counts: Sequence[int] | None = None,
 ) -> list[tuple[Round, ...]]:
     """Run several eliminations in step, their networks trained together; each task's rounds.
 
-    What a task selects does not depend on the others. The last round only rates what is selected.
+    What a task selects does not depend on the others. The last round only rates what is selected. `counts` are numbers
+    of features to train networks on, falling: the settings lead to the first of them, and by default to the end.
     """
     everything = np.arange(tasks[0].inputs.shape[1])
     remaining = [everything for _ in tasks]
@@ -141,7 +144,7 @@ def eliminate(
             remembered[i] = _of_the_largest(screened.gradient)
             if len(gone := np.setdiff1d(everything, remaining[i])):
                 traces[i].append(Round(everything, screened.gradient, gone))
-    for count, fewer in _schedule(len(remaining[0]), selection):
+    for count, fewer in _schedule(len(remaining[0]), selection, counts or [selection.features]):
         raters = [
             _raters(task, columns, labels, selection, screened)
             for task, columns, screened in zip(tasks, remaining, screenings, strict=True)
@@ -391,19 +394,19 @@ class GradientLossRFE(SelectorMixin, BaseEstimator):  # type: ignore[misc]
         return tags
 
 
-def _next(count: int, selection: SelectionSettings) -> int:
-    """Return how many of `count` features the next round keeps."""
+def _next(count: int, aim: int, selection: SelectionSettings) -> int:
+    """Return how many of `count` features the next round keeps, on its way to `aim`."""
     if count <= selection.fine_below:
-        return max(selection.features, count - selection.fine_step)
+        return max(aim, count - selection.fine_step)
     fewer = min(count - 1, round(count * (1.0 - selection.step)))
-    return max(selection.features, min(fewer, count - 1), min(selection.fine_below, count - 1))
+    return max(aim, min(fewer, count - 1), min(selection.fine_below, count - 1))
 
 
-def _schedule(count: int, selection: SelectionSettings) -> list[tuple[int, int]]:
+def _schedule(count: int, selection: SelectionSettings, counts: Sequence[int]) -> list[tuple[int, int]]:
     """Numbers of features that networks are trained on and that remain after it, round by round."""
     rounds: list[tuple[int, int]] = []
-    while count > selection.features:
-        fewer = _next(count, selection)
+    while count > counts[0]:
+        fewer = _next(count, counts[0], selection)
         rounds.append((count, fewer))
         count = fewer
-    return [*rounds, (count, count)]
+    return [*rounds, *itertools.pairwise([count, *counts[1:]]), (min(count, counts[-1]),) * 2]
