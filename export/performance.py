@@ -40,11 +40,12 @@ def performance(run: Run) -> str:
         own, interval = evaluation["methods"][evaluation["reference"]]["metrics"], evaluation["interval"]
     parts = [
         "Out of fold, split by patients: every fit, feature selection included, saw the training rows of its fold "
-        f"only. In brackets: {interval}",
+        f"only. An AUC is the mean of those within folds. In brackets: {interval}",
         as_table(["", "value"], [[_metric(key), figure(own[key])] for key in _in_order(own)]),
         "Next to what it must be compared with, on the same folds:",
         _light_comparison(record, own) if evaluation is None else _comparison(evaluation),
         _majority(run),
+        _two_features(record.get("comparators", {}) if evaluation is None else evaluation["methods"]),
     ]
     parts += [_stability_of_the_run(record)] if evaluation is None else _evaluated(evaluation)
     warnings = (evaluation or record).get("warnings", [])
@@ -80,7 +81,7 @@ def _light_comparison(record: Mapping[str, Any], own: Metrics) -> str:
 
 def _comparison(evaluation: Mapping[str, Any]) -> str:
     """Tabulate every method by its AUC, with what the reference has over it."""
-    methods, reference = evaluation["methods"], evaluation["reference"]
+    methods, reference, halves = evaluation["methods"], evaluation["reference"], evaluation.get("halves", {})
     order = sorted(methods, key=lambda name: (name != reference, -methods[name]["metrics"]["auc"]["value"], name))
     rows = []
     for name in order:
@@ -94,15 +95,24 @@ def _comparison(evaluation: Mapping[str, Any]) -> str:
                 figure(difference),
                 figure(method["difference_corrected"]),
                 figure(method["stability"]),
+                figure((halves.get(method["selector"]) or {}).get("nogueira")),
             ]
         )
-    head = ["", *map(_metric, _COMPARED), "AUC of this procedure minus it, paired", "the same, corrected", "stability"]
+    head = [
+        "",
+        *map(_metric, _COMPARED),
+        "AUC of this procedure minus it, paired",
+        "the same, corrected",
+        "stability over folds",
+        "stability on halves",
+    ]
     return "\n\n".join(
         [
             as_table(head, rows),
             "Paired: on the same patients and folds. Corrected: resampled t interval over the folds that allows for "
-            "their common training rows (Nadeau & Bengio 2003). Stability: of the selections over the folds "
-            "(Nogueira, Sechidis & Brown 2018); 1 would be the same features every time, 0 is chance.",
+            "their common training rows (Nadeau & Bengio 2003). Stability: of the selections over the folds, "
+            "which share most patients, and on disjoint halves, which share none (Nogueira, Sechidis & Brown 2018); 1 "
+            "would be the same features every time, 0 is chance.",
         ]
     )
 
@@ -114,6 +124,17 @@ def _majority(run: Run) -> str:
     return (
         f"**Accuracy must be compared with the majority class:** calling every case {common} is right in "
         f"{percent(max(share, 1 - share))} of these patients (balanced accuracy 50 %, AUC 0.5)."
+    )
+
+
+def _two_features(methods: Mapping[str, Any]) -> str:
+    """Name the simplest model that does about as well, where it was compared."""
+    if (simple := methods.get("sphericity_volume")) is None:
+        return ""
+    auc = simple.get("metrics", simple)["auc"]
+    return (
+        "**The simplest model to hold it against:** logistic regression on two features, sphericity and volume, has an "
+        f"AUC of {figure(auc)} on the same folds."
     )
 
 

@@ -97,11 +97,11 @@ def measure(
     """
     from lungstage.appliance.radiomics import parameters
     from lungstage.training.configuration import load_configuration
-    from lungstage.training.measuring import cluster, processes
+    from lungstage.training.long_runs import cluster, processes
+    from lungstage.training.long_runs.progress import counting
     from lungstage.training.measuring import measure as measuring
     from lungstage.training.measuring.feature_table import check_description, refusals, write_table
     from lungstage.training.measuring.journal import open_journal
-    from lungstage.training.measuring.progress import counting
     from lungstage.training.measuring.subjects import read_subjects
 
     study = load_configuration(
@@ -127,7 +127,10 @@ def measure(
     table.parent.mkdir(parents=True, exist_ok=True)
     done: dict[str, measuring.Measured] = {}
     journal_file = table.with_suffix(".journal.jsonl")
-    with open_journal(journal_file, method.digest, fresh=fresh) as journal, counting(len(subjects)) as tally:
+    with (
+        open_journal(journal_file, method.digest, fresh=fresh) as journal,
+        counting(len(subjects), ("measured", "refused")) as tally,
+    ):
         for one in measuring.measure_cohort(subjects, method, journal, run):
             done[one.subject.patient_id] = one
             tally.add(one.outcome, timed=not one.recalled)
@@ -174,6 +177,7 @@ def fit(
 ) -> None:
     """Fit a model to TABLE; write RUN/model.npz and RUN/run.json."""
     from lungstage.training import fit as fitting
+    from lungstage.training.duration import expected_seconds, in_words
     from lungstage.training.run import Run, differences
 
     study = configured(
@@ -184,6 +188,8 @@ def fit(
     run_folder, procedure = study.path("run", "-o RUN"), study.settings()
     used = study.cohort()
     every_row = used if study.study.keep_cut_rows else study.cohort(keep_cut_rows=True)
+    expected = in_words(expected_seconds(used, procedure))
+    Console(stderr=True).print(f"{len(used.patients)} patients: this will take {expected} on this machine.")
     with _staged(run_folder) as staging, _progress() as report:
         run = fitting.fit(used, every_row, procedure, report)
         run.record["configuration"] = study.departures()
@@ -225,8 +231,8 @@ def evaluate(
     """Evaluate the procedure on TABLE next to its comparators; write RUN/evaluation.json."""
     from lungstage.training.evaluation import evaluate as evaluating
     from lungstage.training.evaluation.leakage import demonstrate
-    from lungstage.training.fit import versions
     from lungstage.training.reporting.summary import print_evaluation
+    from lungstage.training.run import versions
 
     study = configured(
         config, table=table, out=out, cohort=cohort, keep_cut_rows=keep_cut_rows, target=target, positive=positive,
@@ -342,6 +348,71 @@ def benchmark_selectors(
         if out is not None and staging is not None:
             (staging / out.name).write_text(_as_json(result), encoding="utf-8")
     print_benchmark(result, Console())
+
+
+@app.command()
+def compare_selectors(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR",
+            help="Tables: CSV, gzipped or not, with ID, Target and features.",
+            exists=True,
+            file_okay=False,
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="OUT", help="Folder of the results; goes on there.", file_okay=False)
+    ],
+    protocol: Annotated[
+        Path | None,
+        typer.Option("--protocol", metavar="FILE", help="TOML of the protocol (docs/selection.md).", dir_okay=False),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Local processes; by default one per core.")] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="A Dask scheduler, e.g. tcp://host:8786, whose cluster works instead."),
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what OUT's journal holds.")] = False,
+) -> None:
+    """Compare every selector on every table of DIR; write OUT/results.json, report.html and timings.json."""
+    from lungstage.training.comparison import compare
+    from lungstage.training.comparison.protocol import ProtocolError, read_protocol
+    from lungstage.training.files import write_whole
+    from lungstage.training.long_runs import cluster, processes
+    from lungstage.training.long_runs.progress import counting
+    from lungstage.training.reporting import comparison_page
+    from lungstage.training.reporting.summary import print_comparison
+
+    if workers is not None and scheduler is not None:
+        raise ProtocolError(
+            "--workers are processes of this machine, the cluster of --scheduler has its own: give one."
+        )
+    fixed = read_protocol(protocol)
+    tables = compare.read_folder(folder, fixed)
+    compare.settle(out, fixed)
+    pieces = compare.all_pieces(tables, fixed)
+    console = Console(soft_wrap=True)
+    for name, why in tables.refused.items():
+        console.print(f"Left out: {name}: {why}", markup=False, highlight=False)
+    run: compare.Run = (
+        partial(processes.run, workers=workers or os.cpu_count() or 1)
+        if scheduler is None
+        else partial(cluster.run, address=scheduler)
+    )
+    done = []
+    with counting(len(pieces), ("done",)) as tally:
+        for one in compare.compare(pieces, out, run, fresh=fresh):
+            done.append(one)
+            outcome = "failed" if "failed" in one.answer else "done"
+            tally.add(outcome, timed=not one.recalled)
+    record, timings = compare.results(tables, fixed, done)
+    write_whole(out / compare.TIMINGS, compare.as_json(timings))
+    write_whole(out / compare.RESULTS, compare.as_json(record))
+    write_whole(out / "report.html", comparison_page.render(record).encode("utf-8"))
+    print_comparison(record, console)
+    if any(one.answer.get("defect") for one in done):
+        raise typer.Exit(ExitStatus.DEFECT)
 
 
 def main() -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
-from importlib.metadata import version
 from typing import Any, Final
 
 import numpy as np
@@ -17,15 +15,15 @@ from lungstage.training.cohorts.cohort import CUT_COLUMN, Cohort, target_record
 from lungstage.training.evaluation.evaluate import conformal_record, evaluate, input_record, table_record
 from lungstage.training.evaluation.feature_count import curve
 from lungstage.training.evaluation.folds import OutOfFold, Progress, assign_folds, prepare, run_tasks, workers_for
-from lungstage.training.evaluation.methods import GL_RFE, fit_ensembles, methods, predict, select
+from lungstage.training.evaluation.methods import GL_RFE, SPHERICITY_VOLUME, fit_ensembles, methods, predict, select
 from lungstage.training.evaluation.metrics import auc, intervals, resamples
-from lungstage.training.evaluation.stability import PAIRS, complementary_pairs, nogueira
+from lungstage.training.evaluation.stability import PAIRS
 from lungstage.training.model.calibration import Calibration, calibrate, conformal_thresholds
 from lungstage.training.model.domain import fit_domain
 from lungstage.training.model.network import single_threaded
 from lungstage.training.model.preprocessing import Standardise, standardise, subset
 from lungstage.training.procedure import Procedure
-from lungstage.training.run import FittedModel, Preprocessing, Run
+from lungstage.training.run import FittedModel, Preprocessing, Run, versions
 from lungstage.training.selection.elimination import Round, Task, eliminate, selected, spearman_distance
 
 Array = npt.NDArray[np.float64]
@@ -34,7 +32,7 @@ Indices = npt.NDArray[np.intp]
 
 ENVELOPE: Final = ("0", "0.01", "0.05", "0.25", "0.5", "0.75", "0.95", "0.99", "1")
 BOXES: Final = ("0.05", "0.25", "0.5", "0.75", "0.95")
-COMPARED: Final = (GL_RFE, "anova_dnn", "random_dnn", "volume", "majority")
+COMPARED: Final = (GL_RFE, "anova_dnn", "random_dnn", "best_single_lr", "volume", SPHERICITY_VOLUME, "majority")
 """What a fit is compared with in passing; ``lungstage-train evaluate`` compares it with everything."""
 
 
@@ -83,7 +81,7 @@ def fit(cohort: Cohort, every_row: Cohort, procedure: Procedure, report: Progres
         "extraction": description.extraction,
         "warnings": evaluation["warnings"],
         "selection": {"features": list(names), "rounds": _rounds(trace, cohort.features)},
-        "stability_selection": _stability_selection(cohort, procedure, report, workers),
+        "stability_selection": evaluation["halves"]["gl_rfe"],
         "curve": _curve(cohort, procedure, report, workers),
         "correlation": _correlation(task.inputs, cohort.features, names),
         "distributions": _distributions(cohort, raw, names),
@@ -100,13 +98,6 @@ def fit(cohort: Cohort, every_row: Cohort, procedure: Procedure, report: Progres
         "versions": versions(),
     }
     return Run(model, record)
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what a run depends on."""
-    return {"python": platform.python_version()} | {
-        name: version(name) for name in ("numpy", "scipy", "scikit-learn", "torch", "lungstage")
-    }
 
 
 def _calibrate(oof: OutOfFold, labels: Bools) -> Calibration:
@@ -150,17 +141,6 @@ def _conformal(oof: OutOfFold, cohort: Cohort, calibration: Calibration, alpha: 
         "early_min_probability": float(np.mean([t.early_min_probability for t in each])),
         "advanced_min_probability": float(np.mean([t.advanced_min_probability for t in each])),
         **conformal_record(oof, cohort.labels, cohort.endpoint),
-    }
-
-
-def _stability_selection(cohort: Cohort, procedure: Procedure, report: Progress, workers: int) -> dict[str, Any]:
-    held = complementary_pairs(cohort.values, cohort.labels, procedure, partial(report, "halves"), workers=workers)
-    value, low, high = nogueira(held)
-    shares = zip(cohort.features, held.mean(axis=0), strict=True)
-    return {
-        "pairs": len(held) // 2,
-        "frequency": {name: float(share) for name, share in shares if share},
-        "nogueira": {"value": value, "low": low, "high": high},
     }
 
 

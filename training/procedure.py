@@ -9,20 +9,17 @@ from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Final
 
-from lungstage.training.model import network, preprocessing
+from lungstage.training.model import preprocessing
 from lungstage.training.model.network import NetworkSettings
-from lungstage.training.selection import elimination, importance
+from lungstage.training.selection import elimination, importance, screening
 from lungstage.training.selection.elimination import SelectionSettings
 
 CONSTANTS: Final[Mapping[str, object]] = MappingProxyType(
     {
-        "permutations": elimination.PERMUTATIONS,
-        "sharpness": importance.SHARPNESS,
-        "unadjusted": importance.UNADJUSTED,
+        "products": elimination.PRODUCTS,
+        "pair_weight": screening.PAIR_WEIGHT,
+        "scanned_pairs": screening.SCANNED_PAIRS,
         "path_steps": importance.PATH_STEPS,
-        "pair_scale": network.PAIR_SCALE,
-        "pair_rate": network.PAIR_RATE,
-        "pair_momentum": network.PAIR_MOMENTUM,
         "winsor_percent": preprocessing.WINSOR_PERCENT,
         "lambda_limit": preprocessing.LAMBDA_LIMIT,
     }
@@ -67,10 +64,8 @@ class Procedure:
 
 HARDENED: Final = Procedure()
 """The default; how it was chosen stands in docs/selection.md."""
-PAPER: Final = Procedure(
-    selection=SelectionSettings(importance="loss", pairwise=False, memory=0.0, step=0.1, fine_below=30, fine_step=1)
-)
-"""The published method, where it is known: gradients of the loss, the least important eliminated, retrained."""
+PAPER: Final = Procedure(selection=elimination.PUBLISHED)
+"""The published method, as far as it is known."""
 QUICK: Final = Procedure(
     folds=3,
     repeats=1,

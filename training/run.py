@@ -6,8 +6,10 @@ Export reads this folder and nothing else, so whatever the bundle and its card s
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -214,3 +216,10 @@ RECORD_KEYS = (
     "versions",  # {"python", "numpy", "torch", "scikit-learn", "lungstage"}
 )
 """What :attr:`Run.record` holds, so that export can write manifest and card without the table."""
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what a run depends on."""
+    return {"python": platform.python_version()} | {
+        name: version(name) for name in ("numpy", "scipy", "scikit-learn", "torch", "lungstage")
+    }

@@ -158,6 +158,15 @@ def evaluation_record(
             ],
             "honest": honest,
         },
+        "halves": {
+            selector: {
+                "pairs": 10,
+                "frequency": _frequency(features, orders[selector], 0.2),
+                "nogueira": interval(0.55 - 0.05 * i, 0.06),
+            }
+            for i, selector in enumerate(SELECTORS)
+            if any(one["selector"] == selector for one in methods.values())
+        },
         "warnings": ["An AUC above 0.75 on this cohort would be implausible (made up)."],
     }  # fmt: skip
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +16,9 @@ from lungstage.training.evaluation.folds import prepare
 from lungstage.training.evaluation.methods import select
 from lungstage.training.model.network import single_threaded
 from lungstage.training.procedure import Procedure
-from lungstage.training.selection.comparators import LABELS
+from lungstage.training.selection.registry import GL_RFE, selectors
 
 Array = npt.NDArray[np.float64]
-
-GRADIENT: Final[Mapping[str, str]] = {"gl_rfe": "GL-RFE", "gl_rfe_paper": "GL-RFE (paper)"}
 
 
 def benchmark_selectors(
@@ -59,7 +57,7 @@ def benchmark_selectors(
         columns = {name: np.array([recalls[name] for recalls in own]) for name in own[0]}
         signals[signal] = {
             name: {"recall": _interval(column)}
-            | ({} if name == "gl_rfe" else {"difference": _interval(columns["gl_rfe"] - column)})
+            | ({} if name == GL_RFE else {"difference": _interval(columns[GL_RFE] - column)})
             for name, column in columns.items()
         }
     return {
@@ -69,7 +67,9 @@ def benchmark_selectors(
         "tables": tables,
         "relevant": dict(RELEVANT),
         "features": procedure.selection.features,
-        "labels": {**GRADIENT, **LABELS},
+        "labels": {
+            name: selector.label for name, selector in selectors(procedure.selection, procedure.network).items()
+        },
         "signals": signals,
     }
 
@@ -79,7 +79,8 @@ def _recalls(procedure: Procedure, signal: Signal, seed: int) -> dict[str, float
     truth = make_table(signal, seed)
     with single_threaded():
         task = prepare(truth.values, np.arange(len(truth.labels)), (seed, SIGNALS.index(signal)))
-        found = {name: select(name, procedure, [task], truth.labels)[0] for name in (*GRADIENT, *LABELS)}
+        offered = selectors(procedure.selection, procedure.network)
+        found = {name: select(name, procedure, [task], truth.labels)[0] for name in offered}
     return {name: float(np.isin(truth.relevant, columns).mean()) for name, columns in found.items()}
 
 
@@ -93,5 +94,5 @@ def _interval(values: Array) -> dict[str, float]:
 def in_order(result: Mapping[str, Any]) -> Sequence[str]:
     """Names of the selectors, GL-RFE first and the others by their mean recall over the signals, best first."""
     signals = result["signals"].values()
-    others = [name for name in result["labels"] if name != "gl_rfe"]
-    return ["gl_rfe", *sorted(others, key=lambda name: -sum(one[name]["recall"]["value"] for one in signals))]
+    others = [name for name in result["labels"] if name != GL_RFE]
+    return [GL_RFE, *sorted(others, key=lambda name: -sum(one[name]["recall"]["value"] for one in signals))]

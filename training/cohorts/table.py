@@ -87,7 +87,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return difflib.get_close_matches(name, list(known), 1, cutoff=0.0)[0]
 
 
-def parse_table(content: bytes, required: Sequence[str]) -> Table:
+def parse_table(content: bytes, required: Sequence[str], *, unique: bool = True) -> Table:
     """Read a table.
 
     Parameters
@@ -96,6 +96,8 @@ def parse_table(content: bytes, required: Sequence[str]) -> Table:
         CSV in UTF-8 with a header.
     required
         Columns that must be there; the first, ``patient_id`` in most tables, tells the rows apart.
+    unique
+        Whether it has to; otherwise rows may share it, or have none.
 
     Raises
     ------
@@ -124,7 +126,8 @@ def parse_table(content: bytes, required: Sequence[str]) -> Table:
         refuse("The table has no rows.")
     cells = zip(names, zip(*rows, strict=True), strict=True)
     table = Table({name: [cell.strip() for cell in column] for name, column in cells}, lines)
-    _check_key(table, required[0])
+    if unique:
+        _check_key(table, required[0])
     return table
 
 

@@ -32,7 +32,7 @@ from lungstage.training.evaluation.methods import (
     select,
 )
 from lungstage.training.evaluation.metrics import INTERVAL, corrected_interval, fold_aucs, intervals, resamples, score
-from lungstage.training.evaluation.stability import nogueira
+from lungstage.training.evaluation.stability import complementary_pairs, nogueira, on_halves
 from lungstage.training.evaluation.verdicts import verdict, warnings
 from lungstage.training.model.network import single_threaded
 from lungstage.training.procedure import Procedure
@@ -124,11 +124,33 @@ def evaluate(
             for name, method in chosen.items()
             if name != GL_RFE
         ],
+        "halves": _halves(cohort, chosen, procedure, report, workers),
         "covariate_ablation": ABLATION if set(ABLATION.values()) <= set(chosen) else None,
         "leakage": None,
         "warnings": [*cohort.warnings, *warnings(records, cohort.endpoint, len(labels))],
     }
     return evaluation, predicted[GL_RFE]
+
+
+def _selectors(chosen: Mapping[str, Method]) -> list[str]:
+    """Name every selector that is asked for, once."""
+    return list(dict.fromkeys(method.selector for method in chosen.values() if method.selector))
+
+
+def _halves(
+    cohort: Cohort, chosen: Mapping[str, Method], procedure: Procedure, report: Progress, workers: int
+) -> dict[str, Any]:
+    """Return what every selector takes from disjoint halves of the patients, and how much alike that is."""
+    return {
+        selector: on_halves(
+            complementary_pairs(
+                cohort.values, cohort.labels, selector, procedure, partial(report, f"halves: {selector}"),
+                workers=workers,
+            ),
+            cohort.features,
+        )
+        for selector in _selectors(chosen)
+    }  # fmt: skip
 
 
 def _predict(
@@ -142,7 +164,7 @@ def _predict(
 ) -> dict[str, OutOfFold]:
     """Select once with every selector that is asked for, and fit every method to what was selected."""
     selections: dict[str | None, Indices] = {}
-    for selector in dict.fromkeys(method.selector for method in chosen.values() if method.selector):
+    for selector in _selectors(chosen):
         selections[selector] = run_tasks(
             tasks, labels, partial(select, selector, procedure), partial(report, f"select: {selector}"), workers=workers
         )

@@ -19,7 +19,8 @@ from lungstage.training.selection.elimination import Task, eliminate
 Array = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
-LARGEST: Final = 40
+POINTS: Final = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 30, 40)
+"""Numbers of features to look at: each costs an ensemble a fold, and from a few on a neighbour's AUC is the same."""
 _MEMBERS: Final = 5  # a point of the curve needs no more of an ensemble
 
 
@@ -64,55 +65,56 @@ def curve(
     covariate_values: Array | None = None,
     workers: int = 1,
 ) -> Curve:
-    """Follow one elimination per inner fold from :data:`LARGEST` features down to one.
+    """Follow one elimination per inner fold from the most of :data:`POINTS` down to one feature.
 
     Parameters
     ----------
     values, labels, covariate_values
         (n, d) raw features, (n,) labels and (n, c) clinical inputs of the training rows: no others are looked at.
     procedure
-        Its selection goes one feature at a time from :data:`LARGEST` on.
+        Its own number of features is looked at too.
     report
         Called with the folds done and all of them.
     workers
         Processes; the curve does not depend on it.
     """
-    largest = min(LARGEST, values.shape[1])
+    own = {procedure.selection.features, *POINTS}
+    k = sorted({min(point, values.shape[1]) for point in own if point <= max(POINTS)})
     fold = assign_folds(labels, procedure.inner_folds, 2, procedure.seed + 1)
     places = [(r, f) for r in range(len(fold)) for f in range(procedure.inner_folds)]
     tasks = [
         prepare(values, np.flatnonzero(fold[r] != f), (procedure.seed, 9, r, f), covariate_values) for r, f in places
     ]
-    logits = run_tasks(tasks, labels, _Paths(procedure, largest), report, workers=workers)
+    logits = run_tasks(tasks, labels, _Paths(procedure, tuple(k)), report, workers=workers)
     scores = np.array(
         [
             [auc(own, labels, np.zeros(len(labels), dtype=int), (fold[r] == f)[None].astype(float))[0] for own in each]
             for (r, f), each in zip(places, logits, strict=True)
         ]
     )
-    return Curve(
-        tuple(range(1, largest + 1)), scores.mean(axis=0), scores.std(axis=0, ddof=1) / np.sqrt(procedure.inner_folds)
-    )
+    return Curve(tuple(k), scores.mean(axis=0), scores.std(axis=0, ddof=1) / np.sqrt(procedure.inner_folds))
 
 
 @dataclass(frozen=True, slots=True)
 class _Paths:
-    """Log odds of all rows by number of features, (tasks, largest, n).
+    """Log odds of all rows by number of features, (tasks, numbers, n).
 
     For :func:`training.evaluation.folds.run_tasks`.
     """
 
     procedure: Procedure
-    largest: int
+    k: tuple[int, ...]
 
     def __call__(self, tasks: Sequence[Task], labels: Bools) -> Array:
-        selection = replace(self.procedure.selection, features=1, fine_below=self.largest, fine_step=1)
+        own = self.procedure.selection
+        entering = None if own.screened is None else float(self.k[-1])
+        selection = replace(own, features=1, screened=entering)
         light = replace(self.procedure, members=min(_MEMBERS, self.procedure.members))
-        traces = eliminate(tasks, labels, selection, self.procedure.network)
-        logits = np.empty((len(tasks), self.largest, len(labels)))
-        for k in range(1, self.largest + 1):
+        traces = eliminate(tasks, labels, selection, self.procedure.network, self.k[::-1])
+        logits = np.empty((len(tasks), len(self.k), len(labels)))
+        for point, k in enumerate(self.k):
             columns = np.stack([next(r.remaining for r in trace if len(r.remaining) == k) for trace in traces])
             ensembles = fit_ensembles(tasks, columns, labels, light)
             for i, (ensemble, task, own) in enumerate(zip(ensembles, tasks, columns, strict=True)):
-                logits[i, k - 1] = ensemble_logits(ensemble, model_inputs(task, own))
+                logits[i, point] = ensemble_logits(ensemble, model_inputs(task, own))
         return logits

@@ -11,10 +11,11 @@ import numpy.typing as npt
 
 from lungstage.training.model.members import Member, inner_splits
 from lungstage.training.model.network import ensemble_logits, train
-from lungstage.training.procedure import PRESETS, Procedure
+from lungstage.training.procedure import Procedure
 from lungstage.training.run import Ensemble
-from lungstage.training.selection.comparators import CLASSIFIERS, LABELS, SELECTORS, ClassifierName
-from lungstage.training.selection.elimination import SelectionSettings, Task, eliminate, selected
+from lungstage.training.selection.classifiers import CLASSIFIERS, ClassifierName
+from lungstage.training.selection.elimination import Task
+from lungstage.training.selection.registry import seed_for, selectors
 
 Array = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -23,9 +24,10 @@ Indices = npt.NDArray[np.intp]
 GL_RFE: Final = "gl_rfe_dnn"
 NO_COVARIATES: Final = "gl_rfe_dnn_no_covariates"
 COVARIATES_ALONE: Final = "covariates_alone"
+SPHERICITY_VOLUME: Final = "sphericity_volume"
 VOLUME: Final = "original_shape_MeshVolume"
+SPHERICITY: Final = "original_shape_Sphericity"
 SHAPE: Final = "original_shape_"
-_GRADIENT: Final = {"gl_rfe": "GL-RFE", "gl_rfe_paper": "GL-RFE (paper)"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class Method:
     label
         Its name for a reader.
     classifier
-        The seed ensemble of networks, or one of :data:`training.selection.comparators.CLASSIFIERS`.
+        The seed ensemble of networks, or one of :data:`training.selection.classifiers.CLASSIFIERS`.
     selector
         What chooses its features; None where nothing does.
     columns
@@ -59,25 +61,27 @@ def methods(procedure: Procedure, features: Sequence[str], *, covariates: bool =
     Parameters
     ----------
     procedure
-        GL-RFE as in the paper is left out where it is what the procedure does anyway.
+        Whose selection and networks are GL-RFE.
     features
         Names of the d features; what needs a feature that is not there is left out.
     covariates
         Whether there are clinical inputs, so that their share can be told.
     """
-    k = min(procedure.selection.features, len(features))
-    selectors = {**_GRADIENT, **LABELS}
-    if _paper(procedure) == procedure.selection:
-        del selectors["gl_rfe_paper"]
     found: dict[str, Method] = {}
-    for name, label in selectors.items():
-        found[f"{name}_dnn"] = Method(f"{label}-{k} + network", "network", name)
-        found[f"{name}_lr"] = Method(f"{label}-{k} + logistic", "logistic", name)
+    for name, selector in selectors(procedure.selection, procedure.network).items():
+        label = selector.label
+        if selector.at_most is None:
+            label += f"-{selector.features(procedure.selection.features, len(features))}"
+        found[f"{name}_dnn"] = Method(f"{label} + network", "network", name)
+        found[f"{name}_lr"] = Method(f"{label} + logistic", "logistic", name)
     every = tuple(range(len(features)))
     shape = tuple(i for i in every if features[i].startswith(SHAPE))
     found["majority"] = Method("majority class", "majority", covariates=False)
     if VOLUME in features:
         found["volume"] = Method("volume alone", "logistic", columns=(features.index(VOLUME),), covariates=False)
+    if {VOLUME, SPHERICITY} <= set(features):
+        both = tuple(features.index(name) for name in (SPHERICITY, VOLUME))
+        found[SPHERICITY_VOLUME] = Method("sphericity + volume, logistic", "logistic", columns=both, covariates=False)
     if shape:
         found["shape_lr"] = Method("shape features, logistic", "logistic", columns=shape, covariates=False)
     found["l2_lr"] = Method("all features, L2 logistic", "tuned_logistic", columns=every)
@@ -90,15 +94,9 @@ def methods(procedure: Procedure, features: Sequence[str], *, covariates: bool =
 
 
 def select(selector: str, procedure: Procedure, tasks: Sequence[Task], labels: Bools) -> Indices:
-    """Select features in each task by the name of a selector; (tasks, k), each ascending.
-
-    A single-task selector gets the training rows and nothing else.
-    """
-    if selector in _GRADIENT:
-        settings = procedure.selection if selector == "gl_rfe" else _paper(procedure)
-        return np.stack([selected(trace) for trace in eliminate(tasks, labels, settings, procedure.network)])
-    choose, k = SELECTORS[selector], min(procedure.selection.features, tasks[0].inputs.shape[1])
-    return np.stack([choose(task.inputs[task.rows], labels[task.rows], k, _seed(task, 3)) for task in tasks])
+    """Select features in each task by the name of a selector; (tasks, k), each ascending."""
+    chosen = selectors(procedure.selection, procedure.network)[selector]
+    return np.sort(np.stack(chosen(tasks, labels, procedure.selection.features)), axis=1)
 
 
 def predict(method: Method, procedure: Procedure, tasks: Sequence[Task], labels: Bools, columns: Indices) -> Array:
@@ -113,7 +111,7 @@ def predict(method: Method, procedure: Procedure, tasks: Sequence[Task], labels:
     fit = CLASSIFIERS[method.classifier]
     inputs = [model_inputs(task, own) for task, own in zip(tasks, columns, strict=True)]
     return np.stack(
-        [fit(x[task.rows], labels[task.rows], x, _seed(task, 5)) for x, task in zip(inputs, tasks, strict=True)]
+        [fit(x[task.rows], labels[task.rows], x, seed_for(task, 5)) for x, task in zip(inputs, tasks, strict=True)]
     )
 
 
@@ -134,14 +132,3 @@ def model_inputs(task: Task, columns: Indices) -> Array:
     """Return what a model of some features sees: those columns, then the covariates; (n, k + c)."""
     features = task.inputs[:, columns]
     return features if task.covariates is None else np.hstack([features, task.covariates])
-
-
-def _paper(procedure: Procedure) -> SelectionSettings:
-    """Return the paper's selection, down to as many features and by no more networks a round than the procedure's."""
-    paper, own = PRESETS["paper"].selection, procedure.selection
-    return replace(paper, features=own.features, members=min(paper.members, own.members))
-
-
-def _seed(task: Task, purpose: int) -> int:
-    """Seed of one random part of a task."""
-    return int(np.random.SeedSequence([*task.seed, purpose]).generate_state(1)[0])

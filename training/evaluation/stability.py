@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -59,20 +59,21 @@ def nogueira(selections: npt.NDArray[np.bool_]) -> tuple[float, float, float]:
 def complementary_pairs(
     values: npt.NDArray[np.float64],
     labels: npt.NDArray[np.bool_],
+    selector: str,
     procedure: Procedure,
     report: Callable[[int, int], None],
     *,
     pairs: int = PAIRS,
     workers: int = 1,
 ) -> npt.NDArray[np.bool_]:
-    """Select features by GL-RFE on both halves of the patients, parted anew for each pair.
+    """Select features on both halves of the patients, parted anew for each pair.
 
     Parameters
     ----------
     values, labels
         (n, d) raw features and (n,) labels of the training rows.
-    procedure
-        Its selection is what is repeated.
+    selector, procedure
+        Whose selection is repeated, and by which settings.
     report
         Called with the selections done and all of them.
     pairs, workers
@@ -92,7 +93,18 @@ def complementary_pairs(
     parting = StratifiedShuffleSplit(pairs, test_size=0.5, random_state=procedure.seed)
     halves = [half for both in parting.split(labels, labels) for half in both]
     tasks = [prepare(values, np.sort(half), (procedure.seed, 8, i)) for i, half in enumerate(halves)]
-    columns = run_tasks(tasks, labels, partial(select, "gl_rfe", procedure), report, workers=workers)
+    columns = run_tasks(tasks, labels, partial(select, selector, procedure), report, workers=workers)
     held = np.zeros((len(tasks), values.shape[1]), dtype=bool)
     np.put_along_axis(held, columns, True, axis=1)
     return held
+
+
+def on_halves(held: npt.NDArray[np.bool_], features: Sequence[str]) -> dict[str, Any]:
+    """Return the record of selections on halves of the patients (2 * pairs, d), see :func:`complementary_pairs`."""
+    value, low, high = nogueira(held)
+    shares = zip(features, held.mean(axis=0), strict=True)
+    return {
+        "pairs": len(held) // 2,
+        "frequency": {name: float(share) for name, share in shares if share},
+        "nogueira": {"value": value, "low": low, "high": high},
+    }

@@ -8,7 +8,9 @@ from typing import Any, Final
 from lungstage.appliance.contract.spec import STAGE_GROUP, Endpoint
 from lungstage.training.evaluation.metrics import Interval
 
-MAX_STAGE_AUC: Final = 0.75
+SIMPLE: Final = ("sphericity_volume", "volume", "best_single_lr", "covariates_alone")
+"""Models of two features at most, or of clinical inputs: of the stage, a primary tumour shows mostly its size."""
+MARGIN: Final = 0.1
 MAX_AUC: Final = 0.95
 MAX_ACCURACY, FEW_PATIENTS = 0.9, 300
 
@@ -57,11 +59,13 @@ def warnings(methods: Records, endpoint: Endpoint, patients: int) -> list[str]:
     methods
         Every method's record.
     endpoint
-        What is predicted. Stage is for a large part in the nodes and metastases, which a primary tumour's features
-        cannot see; five independent tables reached an AUC of 0.60 to 0.67 honestly, and the clinical T category 0.75.
+        What is predicted. Stage is for a large part in nodes and metastases, which a primary tumour's features cannot
+        see. So no method should be far above the best of :data:`SIMPLE` on the same table: by more than
+        :data:`MARGIN`, with its whole interval above it.
     patients
         How many were scored.
     """
+    best = max((methods[name] for name in SIMPLE if name in methods), key=_auc, default=None)
 
     def named(metric: str, limit: float) -> str:
         return ", ".join(
@@ -71,18 +75,29 @@ def warnings(methods: Records, endpoint: Endpoint, patients: int) -> list[str]:
         )
 
     said = []
-    if endpoint == STAGE_GROUP and (found := named("auc", MAX_STAGE_AUC)):
-        said.append(
-            f"An AUC above {MAX_STAGE_AUC:.2f} from a primary tumour's features means a leak until shown otherwise: "
-            f"{found}."
-        )
-    elif found := named("auc", MAX_AUC):
+    if endpoint == STAGE_GROUP and best is not None:
+        far_above = [
+            f"{one['label']} ({_auc(one):.2f})"
+            for one in methods.values()
+            if _auc(one) > _auc(best) + MARGIN and one["metrics"]["auc"]["low"] > _auc(best)
+        ]
+        if far_above:
+            said.append(
+                f"An AUC more than {MARGIN:.1f} above that of {best['label']} ({_auc(best):.2f}) on the same patients "
+                f"means a leak until shown otherwise: {', '.join(far_above)}."
+            )
+    if found := named("auc", MAX_AUC):
         said.append(f"An AUC above {MAX_AUC:.2f} means a leak until shown otherwise: {found}.")
     if patients < FEW_PATIENTS and (found := named("accuracy", MAX_ACCURACY)):
         said.append(
             f"An accuracy above {MAX_ACCURACY:.2f} in {patients} patients means a leak until shown otherwise: {found}."
         )
     return said
+
+
+def _auc(method: Mapping[str, Any]) -> float:
+    value: float = method["metrics"]["auc"]["value"]
+    return value
 
 
 def _signed(value: float) -> str:

@@ -1,3 +1,3 @@
 """From CT and regions of interest to a feature table, on processes of this machine or a cluster."""
 
-__all__ = ["cluster", "feature_table", "journal", "measure", "processes", "progress", "subjects"]
+__all__ = ["feature_table", "journal", "measure", "subjects"]

@@ -6,19 +6,13 @@ whose study, spec or software has changed since says nothing any more, so a jour
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any
 
-from lungstage.appliance.contract.errors import Unavailable
-
-_SYNC_SECONDS: Final = 1.0
+from lungstage.training.long_runs.journal import Lines, open_lines
 
 Key = tuple[str, str, str]
 """Patient, path and region as the list has them."""
@@ -47,15 +41,12 @@ class Entry:
 class Journal:
     """The entries that hold for one way of measuring; see :func:`open_journal`."""
 
-    def __init__(self, file: IO[bytes], method: str) -> None:
-        self._file, self._method, self._synced = file, method, time.monotonic()
+    def __init__(self, lines: Lines, method: str) -> None:
+        self._lines, self._method = lines, method
         self._entries: dict[Key, Entry] = {}
-        content = file.read()
-        for line in content.splitlines():
-            with suppress(ValueError, KeyError, TypeError):  # cut short, by whatever ended that run
-                self._recall(json.loads(line))
-        if content and not content.endswith(b"\n"):
-            file.write(b"\n")
+        for line in lines.found:
+            with suppress(ValueError, KeyError, TypeError):
+                self._recall(line)
 
     def _recall(self, line: dict[str, Any]) -> None:
         patient, path, roi = line["study"]
@@ -70,54 +61,20 @@ class Journal:
         return self._entries.get(key)
 
     def add(self, key: Key, entry: Entry) -> None:
-        """Write an entry; it survives the end of this process at once, and that of the machine soon after."""
-        # JSON has Python's shortest decimal that reads back as the same number, so a table that is put together from
-        # a journal has the same bytes as one that was never interrupted.
-        line = {"study": key, "method": self._method} | asdict(entry)
-        self._file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
-        self._file.flush()
-        if time.monotonic() - self._synced > _SYNC_SECONDS:
-            self.sync()
-
-    def sync(self) -> None:
-        """Have the disk hold what was written."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._synced = time.monotonic()
+        """Write an entry."""
+        self._lines.add({"study": key, "method": self._method} | asdict(entry))
 
 
 @contextmanager
 def open_journal(path: Path, method: str, *, fresh: bool) -> Iterator[Journal]:
-    """Open a journal, for one run at a time.
+    """Open a journal of measurements.
 
     Parameters
     ----------
-    path
-        Its file; made where there is none.
+    path, fresh
+        See :func:`training.long_runs.journal.open_lines`, also for what it raises.
     method
         Digest of how is measured now; lines of another one are left alone.
-    fresh
-        Forget all that it holds.
-
-    Raises
-    ------
-    Unavailable
-        Another run is writing to it.
-    OSError
-        It cannot be written to.
     """
-    with path.open("a+b") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise Unavailable(f"Another run is at work on this table; it holds {path.name}.") from error
-        if fresh:
-            file.truncate(0)
-        file.seek(0)
-        journal = Journal(file, method)
-        try:
-            yield journal
-        finally:
-            journal.sync()
-            if not file.tell():
-                path.unlink()  # there is nothing to take up
+    with open_lines(path, fresh=fresh) as lines:
+        yield Journal(lines, method)

@@ -162,7 +162,7 @@ def measure_cohort(subjects: Sequence[Subject], method: Method, journal: Journal
         What it has of a study whose files have not changed is taken from it, the rest is written to it; but not what
         another try may change: that something was unavailable, a worker died or a defect of ours was met.
     run
-        Spreads the work, e.g. :func:`training.measuring.processes.run`.
+        Spreads the work, e.g. :func:`training.long_runs.processes.run`.
 
     Yields
     ------

@@ -9,10 +9,10 @@ several programs may run side by side in a thread pool.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -92,50 +92,16 @@ def train(members: Sequence[Member], settings: NetworkSettings) -> Networks:
     The number of rows decides how many batches make an epoch, so it is a property of the whole call.
     """
     widths = (members[0].inputs.shape[1], *settings.hidden, 1)
-    (flat,) = _train(members, settings, lambda streams: _Perceptrons([_initial(streams, widths)], widths, settings))
-    return Networks(tuple(layer.detach() for layer in _layers(flat, widths)))
-
-
-def train_second_order(members: Sequence[Member], settings: NetworkSettings) -> Array:
-    """Train a network of second order per member, and return its mixed derivatives.
-
-    ``logit = b + x @ w + 0.1 * x @ A @ x``, one cross layer of a deep and cross network (Wang et al., DCN V2, WWW 2021,
-    eq. 1). All of it starts at zero and descends with momentum, so each pair of features moves by its own evidence; a
-    perceptron of a hundred inputs does not find a product of two in two hundred patients.
-
-    Returns
-    -------
-    ndarray
-        ``∂²logit / ∂x_j ∂x_k``, the same at every row; (members, k, k), symmetric, zero on the diagonal.
-    """
-    k = members[0].inputs.shape[1]
-    size = k + -k % _VECTOR  # padded for the same reason as the perceptrons' rows, see _initial
-
-    def start(streams: Sequence[np.random.Generator]) -> _SecondOrder:
-        return _SecondOrder([torch.zeros(len(streams), height, size) for height in (1, 1, size)])
-
-    *_, pairs = _train(members, settings, start)
-    derivatives = PAIR_SCALE * (pairs + pairs.transpose(1, 2))[:, :k, :k].double().numpy()
-    derivatives[:, np.arange(k), np.arange(k)] = 0.0
-    return np.asarray(derivatives)
-
-
-def _train(
-    members: Sequence[Member],
-    settings: NetworkSettings,
-    start: Callable[[Sequence[np.random.Generator]], _Descent],
-) -> list[torch.Tensor]:
-    """Descend until every member has stopped; each member's best parameters."""
     fit = Batch.of(members, [member.fit_rows for member in members])
     stop = Batch.of(members, [member.stop_rows for member in members])
     streams = [np.random.default_rng(member.seed) for member in members]
-    state = start(streams)
-    best = [each.clone() for each in state.parameters]
+    state = _Perceptrons(_initial(streams, widths), widths, settings)
+    best = state.flat.clone()
     best_loss = torch.full((len(members),), torch.inf, dtype=torch.float64)
     waited = torch.zeros(len(members), dtype=torch.int64)
     alive = torch.arange(len(members))  # members still in training, by their place in `members`
     for _ in range(settings.max_epochs):
-        order, masks = _draw(fit, [streams[i] for i in alive.tolist()], state.dropped, settings.dropout)
+        order, masks = _draw(fit, [streams[i] for i in alive.tolist()], settings.hidden, settings.dropout)
         batches = max(1, round(order.shape[1] / settings.batch_size))
         for first in range(batches):  # every so-many-th row: batches of equal size, padding spread over them
             piece = order[:, first::batches]
@@ -146,8 +112,7 @@ def _train(
         # One that has stopped stays so, however long it is carried along.
         better = (loss < best_loss[alive]) & (waited[alive] < settings.patience)
         best_loss[alive[better]] = loss[better]
-        for kept, now in zip(best, state.parameters, strict=True):
-            kept[alive[better]] = now[better]
+        best[alive[better]] = state.flat[better]
         waited[alive] = torch.where(better, 0, waited[alive] + 1)
         going = waited[alive] < settings.patience
         if not going.any():
@@ -156,7 +121,7 @@ def _train(
         if going.sum() <= 0.75 * len(alive):
             alive, fit, stop = alive[going], fit.keep(going), stop.keep(going)
             state = state.keeping(going)
-    return best
+    return Networks(tuple(layer.detach() for layer in _layers(best, widths)))
 
 
 def ensemble_logits(ensemble: Ensemble, x: Array) -> Array:
@@ -189,8 +154,6 @@ def forward(networks: Networks, x: torch.Tensor, masks: Sequence[torch.Tensor] |
 
 
 _ALIGNMENT = 64
-_VECTOR = 16  # floats
-PAIR_SCALE, PAIR_RATE, PAIR_MOMENTUM = 0.1, 0.01, 0.9  # of the networks of second order
 
 
 def _sizes(widths: Sequence[int]) -> list[tuple[int, int]]:
@@ -224,36 +187,14 @@ def _layers(flat: torch.Tensor, widths: Sequence[int]) -> list[torch.Tensor]:
     return [piece.view(-1, a, b).detach().requires_grad_() for piece, (a, b) in zip(pieces, sizes, strict=False)]
 
 
-class _Descent(Protocol):
-    """Parameters of members, a leading axis each, and how they descend."""
-
-    parameters: list[torch.Tensor]
-
-    @property
-    def dropped(self) -> Sequence[int]:
-        """Widths of the layers whose units are left out at random."""
-
-    def logits(self, x: torch.Tensor, masks: Sequence[torch.Tensor] | None) -> torch.Tensor:
-        """Forward pass, as the parameters stand."""
-
-    def descend(self, loss: torch.Tensor) -> None:
-        """Take one step down each member's own loss (members,)."""
-
-    def keeping(self, which: torch.Tensor) -> Self:
-        """Go on with some members only, with the optimiser's moments."""
-
-
 class _Perceptrons:
     """Multilayer perceptrons under AdamW, a row of parameters each; the layers are views of the rows."""
 
-    def __init__(self, parameters: Sequence[torch.Tensor], widths: Sequence[int], settings: NetworkSettings) -> None:
-        self._widths, self._settings = widths, settings
-        self.parameters: list[torch.Tensor] = list(parameters)
-        self.dropped: Sequence[int] = settings.hidden
-        self._flat = self.parameters[0]
-        self._layers = _layers(self._flat, widths)
+    def __init__(self, flat: torch.Tensor, widths: Sequence[int], settings: NetworkSettings) -> None:
+        self.flat, self._widths, self._settings = flat, widths, settings
+        self._layers = _layers(flat, widths)
         self._adam = torch.optim.AdamW(
-            [self._flat], lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+            [flat], lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )
 
     def logits(self, x: torch.Tensor, masks: Sequence[torch.Tensor] | None) -> torch.Tensor:
@@ -261,41 +202,14 @@ class _Perceptrons:
 
     def descend(self, loss: torch.Tensor) -> None:
         gradients = torch.autograd.grad(loss.sum(), self._layers)
-        padding = self._flat.new_zeros(_padding(len(self._flat), self._widths))
-        self._flat.grad = torch.cat([*(g.flatten(1) for g in gradients), padding], 1)
+        padding = self.flat.new_zeros(_padding(len(self.flat), self._widths))
+        self.flat.grad = torch.cat([*(g.flatten(1) for g in gradients), padding], 1)
         self._adam.step()
 
     def keeping(self, which: torch.Tensor) -> Self:
-        fewer = type(self)([self._flat[which]], self._widths, self._settings)
-        moments = self._adam.state[self._flat]
-        fewer._adam.state[fewer._flat] = {k: (v if k == "step" else v[which]) for k, v in moments.items()}
-        return fewer
-
-
-class _SecondOrder:
-    """Bias, linear weights and pair weights under momentum, padded with zeros."""
-
-    dropped: Sequence[int] = ()
-
-    def __init__(self, parameters: Sequence[torch.Tensor]) -> None:
-        self.parameters: list[torch.Tensor] = list(parameters)
-        self._leaves = [each.detach().requires_grad_() for each in self.parameters]
-        self._speed = [torch.zeros_like(each) for each in self.parameters]
-
-    def logits(self, x: torch.Tensor, masks: Sequence[torch.Tensor] | None) -> torch.Tensor:
-        bias, linear, pairs = self._leaves
-        x = torch.nn.functional.pad(x, (0, pairs.shape[2] - x.shape[2]))
-        return (x * (linear + PAIR_SCALE * torch.bmm(x, pairs))).sum(2) + bias[:, :, 0]
-
-    def descend(self, loss: torch.Tensor) -> None:
-        gradients = torch.autograd.grad(loss.sum(), self._leaves)
-        for values, speed, gradient in zip(self.parameters, self._speed, gradients, strict=True):
-            speed.mul_(PAIR_MOMENTUM).add_(gradient)
-            values.sub_(speed, alpha=PAIR_RATE)
-
-    def keeping(self, which: torch.Tensor) -> Self:
-        fewer = type(self)([each[which] for each in self.parameters])
-        fewer._speed = [each[which] for each in self._speed]
+        fewer = type(self)(self.flat[which], self._widths, self._settings)
+        moments = self._adam.state[self.flat]
+        fewer._adam.state[fewer.flat] = {k: (v if k == "step" else v[which]) for k, v in moments.items()}
         return fewer
 
 

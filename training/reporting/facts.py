@@ -169,7 +169,7 @@ def _of_evaluation(evaluation: Record) -> Sentences:
         "predictions": lambda: (
             "Predictions are those of the whole procedure, fitted anew without the fold that is scored."
         ),
-        "volume": lambda: verdicts["volume"],
+        "volume": lambda: " ".join(verdicts[name] for name in ("volume", "sphericity_volume") if name in verdicts),
         "simple": lambda: f"{verdicts['majority']} {verdicts['l2_lr']}",
         "warnings": lambda: " ".join(evaluation["warnings"]) or "The run raised no warning.",
     }  # fmt: skip

@@ -88,7 +88,7 @@ def read(folder: Path) -> tuple[Record | None, Record | None]:
 
 def _record(file: Path) -> Record | None:
     try:
-        record = _printable(json.loads(file.read_text(encoding="utf-8")))
+        record = printable(json.loads(file.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
     except ValueError as error:
@@ -106,13 +106,14 @@ def _record(file: Path) -> Record | None:
     return checked
 
 
-def _printable(value: Any) -> Any:
+def printable(value: Any) -> Any:
+    """Put a mark in the place of whatever no page can show, wherever in a record it stands."""
     if isinstance(value, str):
         return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", value)
     if isinstance(value, list):
-        return [_printable(one) for one in value]
+        return [printable(one) for one in value]
     if isinstance(value, dict):
-        return {_printable(key): _printable(one) for key, one in value.items()}
+        return {printable(key): printable(one) for key, one in value.items()}
     return value
 
 

@@ -55,6 +55,36 @@ def print_benchmark(result: Record, console: Console) -> None:
     console.print(table)
 
 
+def print_comparison(record: Record, console: Console) -> None:
+    """Print what ``results.json`` of a comparison holds: a row a selector, then the tests in words."""
+    if not console.is_terminal:
+        console = Console(file=console.file, width=max(_WIDTH, console.width))
+    protocol, classifiers = record["protocol"], record["classifiers"]
+    caption = (
+        f"{len(record['tables'])} tables, {len(record['refused'])} left out; mean over tables with its interval over "
+        f"tables. Protocol {protocol['sha256'][:12]}. rank: mean rank. stab.: Nogueira's stability on disjoint halves."
+    )
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False, caption=caption, caption_justify="left")
+    table.add_column("selector")
+    for classifier in classifiers:
+        table.add_column(f"AUC, {classifier}", no_wrap=True, justify="right")
+        table.add_column("rank", no_wrap=True, justify="right")
+    table.add_column("stab.", no_wrap=True, justify="right")
+    for name in protocol["selectors"]:
+        cells = [
+            cell
+            for one in classifiers.values()
+            for cell in (f"{one['mean_auc'][name]['value']:.3f}", _number(one["mean_rank"][name]))
+        ]
+        stability = _number(record["stability"][name]["halves"]["value"])
+        table.add_row(record["labels"][name], *cells, stability, style="bold" if name == "gl_rfe" else "")
+    console.print(table)
+    for sentence in record["verdicts"]:
+        console.print(sentence, soft_wrap=True, highlight=False)
+    for name, why in record["refused"].items():
+        console.print(Text(f"Left out: {name}: {why}", style="bold yellow"), soft_wrap=True)
+
+
 def _methods(evaluation: Record) -> Table:
     methods, endpoint = evaluation["methods"], evaluation["endpoint"]
     caption = (

@@ -1,7 +1,8 @@
 """Gradient-loss recursive feature elimination (GL-RFE).
 
-Networks are trained on the features that remain, differentiated with respect to their inputs, the features that matter
-least are eliminated, and the networks are trained anew.
+Features enter in the order in which the gradient of the loss calls for them. Networks are then trained on what remains,
+differentiated with respect to their inputs, the features that matter least are eliminated, and the networks are trained
+anew.
 
 The method is that of arXiv 2606.04453 (JoVE 10.3791/70181), of which only the abstracts are public. What they
 leave open is a setting here; ``paper`` and ``hardened`` (:mod:`training.procedure`) are two choices of all of them.
@@ -9,14 +10,14 @@ leave open is a setting here; ``paper`` and ``hardened`` (:mod:`training.procedu
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, Final, get_args
 
 import numpy as np
 import numpy.typing as npt
-from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 from scipy.stats import spearmanr
 from sklearn.base import BaseEstimator, clone
@@ -27,20 +28,15 @@ from sklearn.utils.validation import check_is_fitted
 
 from lungstage.training.model.classifier import DeepClassifier, binary_labels, seed_of
 from lungstage.training.model.members import Member, inner_splits
-from lungstage.training.model.network import NetworkSettings, single_threaded, train, train_second_order
-from lungstage.training.selection.importance import (
-    Aggregate,
-    Chance,
-    Effects,
-    Importance,
-    aggregate,
-    held_out_importance,
-)
+from lungstage.training.model.network import NetworkSettings, single_threaded, train
+from lungstage.training.selection.importance import Aggregate, Importance, aggregate, effects, held_out_importance
+from lungstage.training.selection.screening import Screened, screen
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 
-PERMUTATIONS = 2
+PRODUCTS: Final = 15
+"""Products of features that the networks of a round see beside the features themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +52,18 @@ class SelectionSettings:
         importances, each normalised to sum 1 (``mean``), or by ranks (``rank``); ``effects`` has its own way.
     dropout_masks
         Random masks of hidden units that are averaged over when features are rated; 0 rates without dropout.
-    pairwise
-        For ``effects``: look at pairs of features as well, by networks of second order.
+    screened
+        So many times as many features as are selected enter the first round, see :mod:`training.selection.screening`;
+        None lets all enter.
     copies
-        For ``effects``: share of a feature's gradient that its near copies are given, see there.
+        Correlation from which on features are near copies, of which one at most enters; None lets all enter.
+    pairwise
+        Whether products of features are looked at as well, by the screening and by the networks of ``effects``.
     memory
-        Share of a feature's former rating in its next one: how much a single round's chance can do.
+        Share of a feature's former rating in its next one, each as a share of the largest: how much a single round's
+        chance can do. The first rating is that of the screening.
     step, fine_below, fine_step
         The share that goes per round while more than `fine_below` remain; then `fine_step` at a time.
-    clusters
-        Keep the best of each of so many clusters of Spearman correlation after the first round; None for no clusters.
     members, inner_folds
         Networks per round, and the folds of the inner split whose held-out part they take turns at.
     """
@@ -74,15 +72,21 @@ class SelectionSettings:
     importance: Importance = "effects"
     aggregate: Aggregate = "mean"
     dropout_masks: int = 0
+    screened: float | None = 2.0
+    copies: float | None = 0.9
     pairwise: bool = True
-    copies: float = 0.3
-    memory: float = 0.7
+    memory: float = 0.9
     step: float = 0.2
     fine_below: int = 30
-    fine_step: int = 3
-    clusters: int | None = None
+    fine_step: int = 5
     members: int = 10
     inner_folds: int = 5
+
+
+PUBLISHED: Final = SelectionSettings(
+    importance="loss", screened=None, copies=None, pairwise=False, memory=0.0, step=0.1, fine_below=30, fine_step=1
+)
+"""The published method, where it is known: gradients of the loss, the least important eliminated, retrained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,83 +126,107 @@ def eliminate(
     labels: npt.NDArray[np.bool_],
     selection: SelectionSettings,
     network: NetworkSettings,
+    counts: Sequence[int] | None = None,
 ) -> list[tuple[Round, ...]]:
     """Run several eliminations in step, their networks trained together; each task's rounds.
 
-    What a task selects does not depend on the others. The last round only rates what is selected.
+    What a task selects does not depend on the others. The last round only rates what is selected. `counts` are numbers
+    of features to train networks on, falling: the settings lead to the first of them, and by default to the end.
     """
-    remaining = [np.arange(task.inputs.shape[1]) for task in tasks]
-    remembered = [np.zeros(len(columns)) for columns in remaining]
-    chance = _chance(tasks, labels, selection, network) if selection.importance == "effects" else []
+    everything = np.arange(tasks[0].inputs.shape[1])
+    remaining = [everything for _ in tasks]
+    remembered = [np.zeros(len(everything)) for _ in tasks]
     traces: list[list[Round]] = [[] for _ in tasks]
-    for count, fewer in _schedule(len(remaining[0]), selection):
-        members = [
-            member
-            for task, columns in zip(tasks, remaining, strict=True)
-            for member in _members(task, columns, labels, selection, count)
+    screenings = [_screened(task, labels, selection) for task in tasks]
+    for i, screened in enumerate(screenings):
+        if screened is not None:
+            remaining[i] = np.sort(screened.columns)
+            remembered[i] = _of_the_largest(screened.gradient)
+            if len(gone := np.setdiff1d(everything, remaining[i])):
+                traces[i].append(Round(everything, screened.gradient, gone))
+    for count, fewer in _schedule(len(remaining[0]), selection, counts or [selection.features]):
+        raters = [
+            _raters(task, columns, labels, selection, screened)
+            for task, columns, screened in zip(tasks, remaining, screenings, strict=True)
         ]
-        fresh = _rate(members, selection, network, chance)
-        for i, columns in enumerate(remaining):
-            before = remembered[i][columns]
-            share = selection.memory if traces[i] else 0.0
-            importance = remembered[i][columns] = share * before + (1.0 - share) * fresh[i]
+        for i, fresh in enumerate(_rate(raters, selection, network)):
+            columns = remaining[i]
+            if selection.memory:
+                fresh = _of_the_largest(fresh)  # ratings of different rounds are on scales of their own
+                share = selection.memory if traces[i] else 0.0
+                fresh = share * remembered[i][columns] + (1.0 - share) * fresh
+            if (screened := screenings[i]) is not None:
+                fresh = np.where(screened.copies[columns], 0.0, fresh)  # whoever stands for them is among the others
+            remembered[i][columns] = fresh
             # A stable order: of equally important features the later one goes.
-            order = np.argsort(-importance, kind="stable")
-            if selection.clusters is not None and not traces[i]:
-                order = _best_of_clusters_first(order, tasks[i].inputs[tasks[i].rows], fewer)
-            keep = np.sort(order[:fewer])
+            keep = np.sort(np.argsort(-fresh, kind="stable")[:fewer])
             gone = np.setdiff1d(np.arange(count), keep)
-            traces[i].append(Round(columns, importance, columns[gone]))
+            traces[i].append(Round(columns, fresh, columns[gone]))
             remaining[i] = columns[keep]
     return [tuple(trace) for trace in traces]
 
 
-def _members(
-    task: Task, columns: Indices, labels: npt.NDArray[np.bool_], selection: SelectionSettings, *purpose: int
-) -> list[Member]:
-    """Return the networks of one round of one task."""
-    seed = np.random.SeedSequence([*task.seed, *purpose])
+@dataclass(frozen=True, slots=True)
+class _Raters:
+    """The networks of one round of one task, and what their inputs are: features, by their place, then products."""
+
+    members: list[Member]
+    terms: list[tuple[int, ...]]
+    features: int
+
+
+def _screened(task: Task, labels: npt.NDArray[np.bool_], selection: SelectionSettings) -> Screened | None:
+    if selection.screened is None:
+        return None
+    count = min(task.inputs.shape[1], max(selection.features, round(selection.screened * selection.features)))
+    return screen(task.inputs[task.rows], labels[task.rows], count, selection.copies, pairwise=selection.pairwise)
+
+
+def _raters(
+    task: Task,
+    columns: Indices,
+    labels: npt.NDArray[np.bool_],
+    selection: SelectionSettings,
+    screened: Screened | None,
+) -> _Raters:
+    """Return the networks of one round of one task, still to be trained."""
+    inputs = task.inputs[:, columns]
+    terms: list[tuple[int, ...]] = [(i,) for i in range(len(columns))]
+    if screened is not None and selection.pairwise:
+        place = {column: i for i, column in enumerate(columns.tolist())}
+        pairs = [(place[a], place[b]) for a, b in screened.pairs.tolist() if a in place and b in place][:PRODUCTS]
+        # Always as many, so that a task's networks do not depend on those that they are trained with.
+        products = np.zeros((len(inputs), PRODUCTS))
+        for i, (a, b) in enumerate(pairs):
+            product = inputs[:, a] * inputs[:, b]
+            own = product[task.rows]
+            products[:, i] = (product - own.mean()) / max(float(own.std()), 1e-9)
+        inputs, terms = np.hstack([inputs, products]), [*terms, *pairs]
+    seed = np.random.SeedSequence([*task.seed, len(columns)])
     splits = inner_splits(labels, task.rows, selection.members, selection.inner_folds, seed)
-    return [Member(task.inputs[:, columns], labels, *split) for split in splits]
+    return _Raters([Member(inputs, labels, *split) for split in splits], terms, len(columns))
 
 
-def _chance(
-    tasks: Sequence[Task], labels: npt.NDArray[np.bool_], selection: SelectionSettings, network: NetworkSettings
-) -> list[Chance]:
-    """Learn from permuted labels of each task's rows how strong effects come out by chance."""
-    members = []
-    for task in tasks:
-        for i in range(PERMUTATIONS):
-            permuted = labels.copy()
-            stream = np.random.default_rng(np.random.SeedSequence([*task.seed, 0, i]))
-            permuted[task.rows] = stream.permutation(labels[task.rows])
-            members += _members(task, np.arange(task.inputs.shape[1]), permuted, selection, 0, i)
-    null = _effects(members, selection, network)
-    return [Chance.of(null[i : i + PERMUTATIONS]) for i in range(0, len(null), PERMUTATIONS)]
+def _rate(raters: Sequence[_Raters], selection: SelectionSettings, network: NetworkSettings) -> list[Array]:
+    """Train the networks of all tasks together, and rate the features that remain in each; (k,) each."""
+    networks = train([member for own in raters for member in own.members], network)
+    rated = []
+    for i, own in enumerate(raters):
+        theirs = networks[slice(i * selection.members, (i + 1) * selection.members)]
+        if selection.importance == "effects":
+            rated.append(effects(theirs, own.members, own.terms, own.features))
+            continue
+        each = held_out_importance(theirs, own.members, selection.importance, selection.dropout_masks, network.dropout)[
+            :, : own.features
+        ]
+        rated.append(aggregate(each, selection.aggregate) * own.features)
+    return rated
 
 
-def _effects(members: Sequence[Member], selection: SelectionSettings, network: NetworkSettings) -> list[Effects]:
-    """Train the raters, and read the effects off each group of them."""
-    networks = train(members, network)
-    pairs = train_second_order(members, network) if selection.pairwise else None
-    groups = [slice(i, i + selection.members) for i in range(0, len(members), selection.members)]
-    return [
-        Effects.of(networks[g], members[g], None if pairs is None else pairs[g], copies=selection.copies)
-        for g in groups
-    ]
-
-
-def _rate(
-    members: Sequence[Member], selection: SelectionSettings, network: NetworkSettings, chance: Sequence[Chance]
-) -> list[Array]:
-    """Train the raters, and rate the features that remain in each task; (k,) each."""
-    if selection.importance == "effects":
-        found = _effects(members, selection, network)
-        return [level.evidence(own) for level, own in zip(chance, found, strict=True)]
-    networks = train(members, network)
-    each = held_out_importance(networks, members, selection.importance, selection.dropout_masks, network.dropout)
-    groups = [each[i : i + selection.members] for i in range(0, len(members), selection.members)]
-    return [aggregate(group, selection.aggregate) * group.shape[1] for group in groups]
+def _of_the_largest(ratings: Array) -> Array:
+    """Ratings as shares of the largest."""
+    shares: Array = ratings / max(float(ratings.max()), float(np.finfo(np.float64).tiny))
+    return shares
 
 
 def spearman_distance(inputs: Array) -> tuple[Array, Array]:
@@ -208,17 +236,18 @@ def spearman_distance(inputs: Array) -> tuple[Array, Array]:
     return correlation, squareform(np.clip(1.0 - np.abs(correlation), 0.0, 1.0), checks=False)
 
 
-def _best_of_clusters_first(order: Indices, inputs: Array, clusters: int) -> Indices:
-    """Move the best-rated feature of each cluster of `inputs` (rows, d) to the front of `order`, best first."""
-    cluster = fcluster(linkage(spearman_distance(inputs)[1], "average"), clusters, "maxclust")
-    _, first = np.unique(cluster[order], return_index=True)
-    return np.concatenate([order[np.sort(first)], np.delete(order, first)])
-
-
 def selected(trace: Sequence[Round]) -> Indices:
     """Return the columns that an elimination left, in ascending order."""
     last = trace[-1]
     return np.setdiff1d(last.remaining, last.removed)
+
+
+def in_order(trace: Sequence[Round]) -> Indices:
+    """Return the columns that an elimination left, the most important first."""
+    last = trace[-1]
+    kept = np.isin(last.remaining, last.removed, invert=True)
+    order = np.argsort(-last.importance[kept], kind="stable")
+    return last.remaining[kept][order]
 
 
 class GradientLossRFE(SelectorMixin, BaseEstimator):  # type: ignore[misc]
@@ -233,7 +262,7 @@ class GradientLossRFE(SelectorMixin, BaseEstimator):  # type: ignore[misc]
     n_features_to_select
         How many remain; a float in (0, 1] is the share of those given, rounded down, but at least one feature. With
         fewer features than asked for, all are kept.
-    importance, aggregate, dropout_masks, pairwise, copies, memory, step, fine_below, fine_step, clusters
+    importance, aggregate, dropout_masks, screened, copies, pairwise, memory, step, fine_below, fine_step
         See :class:`SelectionSettings`.
     random_state
         Seed.
@@ -279,13 +308,13 @@ class GradientLossRFE(SelectorMixin, BaseEstimator):  # type: ignore[misc]
         "importance": [StrOptions({*get_args(Importance)})],
         "aggregate": [StrOptions({*get_args(Aggregate)})],
         "dropout_masks": [Interval(Integral, 0, None, closed="left")],
+        "screened": [None, Interval(Real, 1, None, closed="left")],
+        "copies": [None, Interval(Real, 0, 1, closed="right")],
         "pairwise": ["boolean"],
-        "copies": [Interval(Real, 0, None, closed="left")],
         "memory": [Interval(Real, 0, 1, closed="left")],
         "step": [Interval(Real, 0, 1, closed="neither")],
         "fine_below": [Interval(Integral, 0, None, closed="left")],
         "fine_step": [Interval(Integral, 1, None, closed="left")],
-        "clusters": [None, Interval(Integral, 1, None, closed="left")],
         "random_state": ["random_state"],
     }
 
@@ -297,13 +326,13 @@ class GradientLossRFE(SelectorMixin, BaseEstimator):  # type: ignore[misc]
         importance: Importance = "effects",
         aggregate: Aggregate = "mean",
         dropout_masks: int = 0,
+        screened: float | None = 2.0,
+        copies: float | None = 0.9,
         pairwise: bool = True,
-        copies: float = 0.3,
-        memory: float = 0.7,
+        memory: float = 0.9,
         step: float = 0.2,
         fine_below: int = 30,
-        fine_step: int = 3,
-        clusters: int | None = None,
+        fine_step: int = 5,
         random_state: int | np.random.RandomState | None = 0,
     ) -> None:
         self.estimator = estimator
@@ -311,13 +340,13 @@ class GradientLossRFE(SelectorMixin, BaseEstimator):  # type: ignore[misc]
         self.importance = importance
         self.aggregate = aggregate
         self.dropout_masks = dropout_masks
-        self.pairwise = pairwise
+        self.screened = screened
         self.copies = copies
+        self.pairwise = pairwise
         self.memory = memory
         self.step = step
         self.fine_below = fine_below
         self.fine_step = fine_step
-        self.clusters = clusters
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any) -> GradientLossRFE:  # noqa: N803
@@ -365,21 +394,19 @@ class GradientLossRFE(SelectorMixin, BaseEstimator):  # type: ignore[misc]
         return tags
 
 
-def _next(count: int, selection: SelectionSettings, first: bool) -> int:
-    """Return how many of `count` features the next round keeps."""
-    if first and selection.clusters is not None:
-        return max(selection.features, min(selection.clusters, count - 1))
+def _next(count: int, aim: int, selection: SelectionSettings) -> int:
+    """Return how many of `count` features the next round keeps, on its way to `aim`."""
     if count <= selection.fine_below:
-        return max(selection.features, count - selection.fine_step)
+        return max(aim, count - selection.fine_step)
     fewer = min(count - 1, round(count * (1.0 - selection.step)))
-    return max(selection.features, min(fewer, count - 1), min(selection.fine_below, count - 1))
+    return max(aim, min(fewer, count - 1), min(selection.fine_below, count - 1))
 
 
-def _schedule(count: int, selection: SelectionSettings) -> list[tuple[int, int]]:
+def _schedule(count: int, selection: SelectionSettings, counts: Sequence[int]) -> list[tuple[int, int]]:
     """Numbers of features that networks are trained on and that remain after it, round by round."""
     rounds: list[tuple[int, int]] = []
-    while count > selection.features:
-        fewer = _next(count, selection, first=not rounds)
+    while count > counts[0]:
+        fewer = _next(count, counts[0], selection)
         rounds.append((count, fewer))
         count = fewer
-    return [*rounds, (count, count)]
+    return [*rounds, *itertools.pairwise([count, *counts[1:]]), (min(count, counts[-1]),) * 2]

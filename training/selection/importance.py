@@ -7,13 +7,12 @@ over networks that differ in seed and in training rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.stats import gumbel_r, norm, rankdata
+from scipy.stats import rankdata
 
 from lungstage.training.model.members import Batch, Member
 from lungstage.training.model.network import Networks, dropout_masks, forward
@@ -23,8 +22,6 @@ Importance = Literal["loss", "logit", "input_gradient", "integrated", "effects"]
 Aggregate = Literal["mean", "rank"]
 
 PATH_STEPS = 16  # of the integral, at its midpoints
-SHARPNESS = 4
-UNADJUSTED = 0.1
 
 
 def gradients(networks: Networks, x: torch.Tensor, masks: Sequence[torch.Tensor] | None = None) -> torch.Tensor:
@@ -89,117 +86,32 @@ def aggregate(importances: Array, how: Aggregate) -> Array:
     return normalised
 
 
-@dataclass(frozen=True, slots=True)
-class Effects:
-    """How strongly the ensemble's logit depends on each feature, in the spread between its networks; (k,) each.
+def effects(networks: Networks, members: Sequence[Member], terms: Sequence[Sequence[int]], features: int) -> Array:
+    """How strongly the ensemble's logit depends on each feature, in the spread between its networks; (features,).
 
-    Attributes
+    Parameters
     ----------
-    single
-        The feature's own effect: mean of ``∂logit/∂x_j`` over the held-out rows.
-    paired
-        Its strongest effect together with another feature: ``∂²logit/∂x_j∂x_k``.
-    """
-
-    single: Array
-    paired: Array
-
-    @classmethod
-    def of(
-        cls, networks: Networks, members: Sequence[Member], pairs: Array | None = None, *, copies: float = 0.0
-    ) -> Effects:
-        """Read them off trained networks.
-
-        Parameters
-        ----------
-        networks, members
-            The members of one task, so all have the same inputs.
-        pairs
-            (members, k, k) mixed derivatives of networks of second order on the same rows
-            (:func:`training.model.network.train_second_order`); None looks at single effects only.
-        copies
-            How far a step in one feature takes its near copies along: each by this share of the fourth power of its
-            correlation. Which of several copies the networks lean on is chance.
-
-        Notes
-        -----
-        ``mean |∂logit/∂x_j|`` adds a feature's effects up over all partners, noise included: among a hundred features
-        one true partner is lost in it. Here signs cancel between networks before anything is made absolute, and a
-        feature counts by its strongest effect.
-        """
-        held_out = Batch.of(members, [member.stop_rows for member in members])
-        share = (held_out.real / held_out.real.sum(1, keepdim=True))[..., None]
-        own = (gradients(networks, held_out.inputs).double() * share).sum(1).numpy()
-        k = own.shape[1]
-        if copies:
-            rows = np.union1d(members[0].fit_rows, members[0].stop_rows)
-            with np.errstate(invalid="ignore", divide="ignore"):
-                correlation = np.nan_to_num(np.corrcoef(members[0].inputs[rows], rowvar=False).reshape(k, k))
-            np.fill_diagonal(correlation, 0.0)
-            own = own + copies * own @ (np.sign(correlation) * np.abs(correlation) ** SHARPNESS)
-        strength = np.zeros((k, k))
-        if pairs is not None and k > 1:
-            upper = np.triu_indices(k, 1)
-            strength[upper] = _in_spreads(pairs[:, *upper])
-        return cls(_in_spreads(own), np.maximum(strength, strength.T).max(axis=1))
-
-
-@dataclass(frozen=True, slots=True)
-class Chance:
-    """How strong effects come out where there are none: those of networks that learned permuted labels.
-
-    Attributes
-    ----------
-    scale
-        Of the half-normal distribution of single effects.
-    location, width
-        Of the Gumbel distribution of paired ones, each the largest over its partners.
+    networks, members
+        The members of one task, so all have the same inputs.
+    terms
+        Features of each input: one, or the two whose product it is; inputs beyond them are padding.
     features
-        How many were looked at.
+        How many there are.
+
+    Notes
+    -----
+    ``mean |∂logit/∂x_j|`` adds a feature's effects up over all partners, noise included: among a hundred features one
+    true partner is lost in it. Here signs cancel over rows and networks before anything is made absolute, and a feature
+    counts by its strongest term.
     """
-
-    scale: float
-    location: float
-    width: float
-    features: int
-
-    @classmethod
-    def of(cls, null: Sequence[Effects]) -> Chance:
-        """Fit to the effects under several permutations, by moments."""
-        single, paired = (np.concatenate([getattr(one, name) for one in null]) for name in ("single", "paired"))
-        width = float(paired.std() * np.sqrt(6.0) / np.pi)
-        tiny = float(np.finfo(np.float32).eps)
-        return cls(
-            max(float(np.sqrt((single**2).mean())), tiny),
-            float(paired.mean()) - np.euler_gamma * width,
-            max(width, tiny),
-            len(null[0].paired),
-        )
-
-    def evidence(self, effects: Effects) -> Array:
-        """``-log`` of the p-value of the likelier way in which each feature matters, adjusted; (k,).
-
-        Notes
-        -----
-        Permuted labels are the null importances of Altmann et al., Bioinformatics 26(10), 2010. Single and paired
-        effects are each adjusted for all features that were looked at, those eliminated since included (Benjamini and
-        Hochberg, JRSS B 57(1), 1995): where no pair stands out single effects decide, and the other way round. A tenth
-        of the unadjusted evidence orders what stands out in neither way.
-        """
-        alone = np.log(2.0) + norm.logsf(np.minimum(effects.single / self.scale, 1e3))
-        paired = np.minimum(effects.paired, self.location + 500.0 * self.width)
-        together = gumbel_r.logsf(paired, self.location, self.width)
-        adjusted = np.minimum(self._adjust(alone), self._adjust(together))
-        evidence: Array = -adjusted - UNADJUSTED * np.minimum(alone, together)
-        return evidence
-
-    def _adjust(self, log_p: Array) -> Array:
-        """Benjamini and Hochberg's adjustment of logarithmic p-values (k,)."""
-        order = np.argsort(log_p)  # the most convincing first
-        adjusted = log_p[order] + np.log(self.features / np.arange(1, len(order) + 1))
-        back = np.empty_like(log_p)
-        back[order] = np.minimum(np.minimum.accumulate(adjusted[::-1])[::-1], 0.0)
-        return back
+    held_out = Batch.of(members, [member.stop_rows for member in members])
+    share = (held_out.real / held_out.real.sum(1, keepdim=True))[..., None]
+    each = (gradients(networks, held_out.inputs).double() * share).sum(1).numpy()
+    own = _in_spreads(each[:, : len(terms)])
+    strongest = np.zeros(features)
+    for term, strength in zip(terms, own, strict=True):
+        strongest[list(term)] = np.maximum(strongest[list(term)], strength)
+    return strongest
 
 
 def _in_spreads(effects: Array) -> Array:

@@ -13,7 +13,7 @@ import numpy as np
 
 from lungstage.training.benchmarking.synthetic import make_table
 from lungstage.training.model.members import Member, inner_splits
-from lungstage.training.model.network import NetworkSettings, single_threaded, train, train_second_order
+from lungstage.training.model.network import NetworkSettings, single_threaded, train
 from lungstage.training.model.preprocessing import Standardise
 from lungstage.training.procedure import HARDENED
 from lungstage.training.selection.elimination import Task, eliminate, selected
@@ -39,15 +39,14 @@ def main() -> None:
     # The same number of epochs for every network, so that both ways do the same work.
     settings = NetworkSettings(max_epochs=20, patience=10**6)
     print(f"{len(inputs)} patients, {inputs.shape[1]} features, 20 epochs, one core, median of {REPEATS}")
-    print(f"{'networks':>10}{'':>24}{'batched':>10}{'loop':>10}{'ratio':>8}")
+    print(f"{'networks':>10}{'batched':>10}{'loop':>10}{'ratio':>8}")
     with single_threaded():
-        for kind, trainer in (("perceptrons", train), ("of second order", train_second_order)):
-            for count in NETWORKS:
-                splits = inner_splits(truth.labels, rows, count, 5, np.random.SeedSequence(0))
-                members = [Member(inputs, truth.labels, *split) for split in splits]
-                batched = seconds(lambda t=trainer, m=members: t(m, settings))
-                loop = seconds(lambda t=trainer, m=members: [t([one], settings) for one in m], 1)
-                print(f"{count:>10}{kind:>24}{batched:>9.2f}s{loop:>9.2f}s{loop / batched:>7.1f}x")
+        for count in NETWORKS:
+            splits = inner_splits(truth.labels, rows, count, 5, np.random.SeedSequence(0))
+            members = [Member(inputs, truth.labels, *split) for split in splits]
+            batched = seconds(lambda m=members: train(m, settings))
+            loop = seconds(lambda m=members: [train([one], settings) for one in m], 1)
+            print(f"{count:>10}{batched:>9.2f}s{loop:>9.2f}s{loop / batched:>7.1f}x")
         task = Task(inputs, rows, (0,))
         selection = HARDENED.selection
         start = time.perf_counter()

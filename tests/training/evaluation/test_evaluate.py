@@ -43,7 +43,7 @@ def noise() -> Iterator[dict[str, Any]]:
     cohort = make_cohort(n=90, signal=0.0, seed=5, covariate=0.0)
     names = [name for name in methods(PROCEDURE, cohort.features, covariates=True) if not name.startswith("lassonet")]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lungstage.training.selection.comparators._TREES", 60)
+        patch.setattr("lungstage.training.selection.classifiers._TREES", 60)
         yield evaluate(cohort, PROCEDURE, _silent, names)[0]
 
 
@@ -157,22 +157,36 @@ def test_a_planted_leak_is_called_one() -> None:
     cohort = make_cohort(n=90, signal=0.0)
     values = cohort.values.copy()
     values[:, 7] = cohort.labels + 0.05 * np.random.default_rng(0).normal(size=90)
-    evaluation, _ = evaluate(replace(cohort, values=values), PROCEDURE, _silent, (GL_RFE, "anova_lr", "majority"))
+    names = ("original_shape_Sphericity", "original_shape_MeshVolume", *cohort.features[2:])
+    compared = (GL_RFE, "anova_lr", "sphericity_volume", "majority")
+    evaluation, _ = evaluate(replace(cohort, values=values, features=names), PROCEDURE, _silent, compared)
     said = " ".join(evaluation["warnings"])
-    assert "An AUC above 0.75 from a primary tumour's features means a leak until shown otherwise" in said
+    assert "above that of sphericity + volume, logistic (" in said
+    assert "on the same patients means a leak until shown otherwise: GL-RFE" in said
+    assert "An AUC above 0.95 means a leak until shown otherwise: " in said
     assert "An accuracy above 0.90 in 90 patients means a leak" in said
     assert "ANOVA-8 + logistic (1.00)" in said
     assert "majority" not in said
 
 
 def test_what_is_plausible_depends_on_the_endpoint_and_the_number_of_patients() -> None:
-    def said(auc: float, accuracy: float, endpoint: Endpoint, patients: int) -> list[str]:
-        one = {"label": "it", "metrics": {"auc": {"value": auc}, "accuracy": {"value": accuracy}}}
-        return warnings({"one": one}, endpoint, patients)
+    def method(label: str, auc: float, accuracy: float, reach: float = 0.05) -> dict[str, Any]:
+        metrics = {"auc": {"value": auc, "low": auc - reach}, "accuracy": {"value": accuracy}}
+        return {"label": label, "metrics": metrics}
+
+    def said(auc: float, accuracy: float, endpoint: Endpoint, patients: int, reach: float = 0.05) -> list[str]:
+        simple = {"volume": method("volume", 0.6, 0.6), "sphericity_volume": method("the two", 0.7, 0.6)}
+        return warnings({"one": method("it", auc, accuracy, reach), **simple}, endpoint, patients)
 
     stage = make_cohort().endpoint
-    assert said(0.74, 0.89, stage, 200) == []
-    assert len(said(0.76, 0.89, stage, 200)) == 1
+    assert said(0.79, 0.89, stage, 200) == []
+    (sentence,) = said(0.82, 0.89, stage, 200)
+    assert sentence == (
+        "An AUC more than 0.1 above that of the two (0.70) on the same patients means a leak until shown otherwise: "
+        "it (0.82)."
+    )
+    assert said(0.82, 0.89, stage, 200, reach=0.15) == []  # as few patients as this give it by chance
+    assert warnings({"one": method("it", 0.9, 0.8)}, stage, 200) == []  # nothing simple to hold it against
     assert said(0.94, 0.89, SURVIVAL, 200) == []
     assert len(said(0.96, 0.95, SURVIVAL, 200)) == 2
     assert len(said(0.96, 0.95, SURVIVAL, 400)) == 1

@@ -25,7 +25,8 @@ from lungstage.appliance.radiomics import parameters
 from lungstage.appliance.staging.one_shot import Options, measure_paths
 from lungstage.training.cli import main
 from lungstage.training.cohorts.description import Counts, read_description
-from lungstage.training.measuring import cluster, measure, processes, progress
+from lungstage.training.long_runs import cluster, processes, progress
+from lungstage.training.measuring import measure
 from lungstage.training.measuring.feature_table import refusals, write_table
 from lungstage.training.measuring.journal import Entry, open_journal
 from lungstage.training.measuring.subjects import read_subjects
@@ -49,7 +50,7 @@ Command = Callable[..., Done]
 def _in_this_process(
     function: Callable[[measure.Task], Entry], tasks: list[measure.Task], *, workers: int
 ) -> Iterator[tuple[measure.Task, Entry]]:
-    """Stand in for :func:`training.measuring.processes.run`."""
+    """Stand in for :func:`training.long_runs.processes.run`."""
     assert workers >= 1
     return ((task, function(task)) for task in tasks)
 
@@ -300,7 +301,7 @@ def test_progress_away_from_a_terminal_is_a_line_now_and_then(monkeypatch: pytes
     clock = iter(range(1, 10**6, 20))  # seconds
     monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
     shown = io.StringIO()
-    tally = progress.Tally(100, Console(file=shown))
+    tally = progress.Tally(100, ("measured", "refused"), Console(file=shown))
     for number in range(10):
         tally.add("refused" if number % 5 == 0 else "measured", timed=number > 1)
     lines = shown.getvalue().splitlines()
@@ -332,7 +333,8 @@ def test_local_processes_open_no_socket(cohort: Path, tmp_path: Path) -> None:
     program = f"""
 from pathlib import Path
 from lungstage.appliance.radiomics import parameters
-from lungstage.training.measuring import measure, processes
+from lungstage.training.long_runs import processes
+from lungstage.training.measuring import measure
 task = measure.Task(0, Path({str(cohort.parent / "a")!r}), "GTV-1", measure.Method.of(parameters.read("all")), None)
 [(_, entry)] = processes.run(measure.measure_study, [task], workers=1)
 assert entry.features is not None

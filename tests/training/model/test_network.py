@@ -12,7 +12,6 @@ from lungstage.training.model.network import (
     ensemble_logits,
     single_threaded,
     train,
-    train_second_order,
 )
 from tests.training.tables import make_members
 
@@ -26,24 +25,9 @@ def _equal(a: Networks, b: Networks) -> bool:
 def test_a_member_does_not_depend_on_its_companions() -> None:
     members = make_members(12)
     with single_threaded():
-        together, pairs = train(members, SETTINGS), train_second_order(members, SETTINGS)
+        together = train(members, SETTINGS)
         for part in (slice(3, 4), slice(5, 9)):
             assert _equal(together[part], train(members[part], SETTINGS))
-            np.testing.assert_array_equal(pairs[part], train_second_order(members[part], SETTINGS))
-
-
-def test_networks_of_second_order_find_a_product() -> None:
-    rng = np.random.default_rng(3)
-    inputs = rng.normal(size=(200, 30))
-    labels = inputs[:, 4] * inputs[:, 9] + 0.5 * rng.normal(size=200) > 0
-    splits = inner_splits(labels, np.arange(200), 5, 5, np.random.SeedSequence(0))
-    with single_threaded():
-        pairs = train_second_order([Member(inputs, labels, *split) for split in splits], NetworkSettings())
-    assert pairs.shape == (5, 30, 30)
-    np.testing.assert_array_equal(pairs, pairs.transpose(0, 2, 1))
-    strength = np.triu(pairs.mean(axis=0))
-    assert np.unravel_index(np.abs(strength).argmax(), strength.shape) == (4, 9)
-    assert strength[4, 9] > 1.5 * np.sort(np.abs(strength), axis=None)[-2]
 
 
 def test_labels_and_inputs_of_other_rows_are_never_looked_at() -> None:

@@ -12,18 +12,29 @@ from sklearn.feature_selection import f_classif
 from sklearn.linear_model import LogisticRegression
 
 from lungstage.training.evaluation.folds import assign_folds, outer_tasks
-from lungstage.training.evaluation.methods import GL_RFE, Method, methods, predict, select
+from lungstage.training.evaluation.methods import GL_RFE, methods, select
 from lungstage.training.model.network import single_threaded
 from lungstage.training.model.preprocessing import Standardise
 from lungstage.training.procedure import HARDENED, PAPER, QUICK
-from lungstage.training.selection.comparators import CLASSIFIERS, LABELS, SELECTORS, f_statistic
+from lungstage.training.selection import comparators, products, trees
+from lungstage.training.selection.registry import LABELS, selectors
+from lungstage.training.selection.statistics import f_statistic
 from tests.training.tables import FEATURES, make_cohort
 
+RANKS = {
+    one.__name__: one
+    for one in (
+        comparators.anova, comparators.mrmr, comparators.mutual_information, comparators.rfe_lr, comparators.lasso,
+        comparators.lassonet, products.f_of_products, products.lars_on_products, trees.boosted_trees, trees.boruta,
+        comparators.random,
+    )
+}  # fmt: skip
 PROCEDURE = replace(QUICK, selection=replace(QUICK.selection, features=12, fine_below=14))
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
+def _one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(trees, "_ROUNDS", 5)
     with single_threaded():
         yield
 
@@ -36,17 +47,17 @@ def _rows(n: int = 90, d: int = 20, signal: float = 1.5, seed: int = 0):
     return Standardise().fit_transform(inputs), labels
 
 
-@pytest.mark.parametrize("name", [name for name in SELECTORS if name != "random"])
+@pytest.mark.parametrize("name", [name for name in RANKS if name != "random"])
 def test_a_selector_finds_a_plain_signal(name: str) -> None:
     inputs, labels = _rows()
-    columns = SELECTORS[name](inputs, labels, 10, 1)
-    assert len(set(columns)) == 10
+    columns = RANKS[name](inputs, labels, 10, 1)
+    assert len(set(columns.tolist())) == 10
     assert {3, 7} <= set(columns.tolist())
-    assert list(columns) == sorted(columns)
+    assert columns[0] in (3, 7), "the best comes first"
     assert columns.dtype == np.intp
 
 
-@pytest.mark.parametrize("name", ["gl_rfe", "gl_rfe_paper", *SELECTORS])
+@pytest.mark.parametrize("name", LABELS)
 def test_no_selector_sees_a_row_that_it_is_not_given(name: str) -> None:
     """Neither labels nor values of the rows left out change a byte; those of the rows given do, but for chance."""
     cohort = make_cohort(n=70)
@@ -60,30 +71,6 @@ def test_no_selector_sees_a_row_that_it_is_not_given(name: str) -> None:
         inputs[away] = 1e3
         after = select(name, PROCEDURE, [replace(task, inputs=inputs)], labels)
         assert after.tobytes() == before.tobytes()
-
-
-@pytest.mark.parametrize("name", CLASSIFIERS)
-def test_no_classifier_sees_the_labels_of_the_rows_that_it_rates(name: str) -> None:
-    cohort = make_cohort(n=60)
-    fold = assign_folds(cohort.labels, 3, 1, seed=0)
-    task = outer_tasks(cohort.values, fold, 0)[0]
-    labels = cohort.labels.copy()
-    labels[fold[0] == 0] ^= True
-    method, columns = Method("", name), np.arange(6)[None]
-    before, after = (predict(method, PROCEDURE, [task], given, columns) for given in (cohort.labels, labels))
-    assert before.tobytes() == after.tobytes()
-    assert np.isfinite(before).all()
-
-
-def test_classifiers_rank_a_plain_signal_and_the_majority_ranks_nothing() -> None:
-    inputs, labels = _rows(n=160)
-    for name, fit in CLASSIFIERS.items():
-        said = fit(inputs[:100], labels[:100], inputs[100:], 0)
-        assert said.shape == (60,)
-        if name == "majority":
-            np.testing.assert_allclose(1 / (1 + np.exp(-said)), labels[:100].mean())
-        else:
-            assert said[labels[100:]].mean() > said[~labels[100:]].mean() + 0.5, name
 
 
 def test_the_f_statistic_is_that_of_scikit_learn() -> None:
@@ -102,17 +89,17 @@ def test_mrmr_goes_by_relevance_over_redundancy() -> None:
     for k in range(2, 8):
         rest = [j for j in range(24) if j not in chosen]
         chosen.append(max(rest, key=lambda j: relevance[j] / correlation[j, chosen].mean()))
-        np.testing.assert_array_equal(SELECTORS["mrmr"](table, labels, k, 0), sorted(chosen))
+        np.testing.assert_array_equal(RANKS["mrmr"](table, labels, k, 0), chosen)
     same = [3, *range(20, 24)]
-    assert np.isin(SELECTORS["anova"](table, labels, 2, 0), same).all()
-    assert np.isin(SELECTORS["mrmr"](table, labels, 2, 0), same).sum() == 1
+    assert np.isin(RANKS["anova"](table, labels, 2, 0), same).all()
+    assert np.isin(RANKS["mrmr"](table, labels, 2, 0), same).sum() == 1
 
 
 def test_lasso_takes_what_enters_first() -> None:
     """Whatever is in at a penalty that lets k features in is selected."""
     inputs, labels = _rows(d=30)
     for k in (2, 6, 12):
-        chosen = SELECTORS["lasso"](inputs, labels, k, 0)
+        chosen = RANKS["lasso"](inputs, labels, k, 0)
         for inverse in np.logspace(-3, 1, 200):
             model = LogisticRegression(l1_ratio=1.0, solver="liblinear", C=inverse, intercept_scaling=100.0)
             active = np.flatnonzero(model.fit(inputs, labels).coef_[0])
@@ -123,10 +110,10 @@ def test_lasso_takes_what_enters_first() -> None:
         assert len(chosen) == k
 
 
-@pytest.mark.parametrize("name", SELECTORS)
+@pytest.mark.parametrize("name", RANKS)
 def test_all_features_may_be_asked_for(name: str) -> None:
     inputs, labels = (of[:, :6] if of.ndim == 2 else of for of in _rows())
-    np.testing.assert_array_equal(SELECTORS[name](inputs, labels, 6, 0), np.arange(6))
+    np.testing.assert_array_equal(np.sort(RANKS[name](inputs, labels, 6, 0)), np.arange(6))
 
 
 def test_lassonet_leaves_the_global_generator_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,23 +122,68 @@ def test_lassonet_leaves_the_global_generator_as_it_was(monkeypatch: pytest.Monk
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    first = SELECTORS["lassonet"](inputs, labels, 6, 1)
+    first = RANKS["lassonet"](inputs, labels, 6, 1)
     assert torch.equal(torch.rand(3), expected)
     torch.manual_seed(6)
-    np.testing.assert_array_equal(SELECTORS["lassonet"](inputs, labels, 6, 1), first)
+    np.testing.assert_array_equal(RANKS["lassonet"](inputs, labels, 6, 1), first)
 
 
 def test_every_method_is_there_and_has_a_label_of_its_own() -> None:
-    found = methods(HARDENED, FEATURES, covariates=True)
+    names = (*FEATURES, "original_shape_Sphericity")
+    found = methods(HARDENED, names, covariates=True)
     assert next(iter(found)) == GL_RFE
-    assert set(LABELS) == set(SELECTORS)
-    for selector in ("gl_rfe", "gl_rfe_paper", *SELECTORS):
+    assert list(LABELS) == list(selectors(HARDENED.selection, HARDENED.network))
+    for selector in LABELS:
         assert found[f"{selector}_dnn"].selector == found[f"{selector}_lr"].selector == selector
-    assert {"majority", "volume", "shape_lr", "l2_lr", "random_forest", "gradient_boosting"} <= set(found)
+    assert {
+        "majority",
+        "volume",
+        "sphericity_volume",
+        "shape_lr",
+        "l2_lr",
+        "random_forest",
+        "gradient_boosting",
+    } <= set(found)
     assert len({method.label for method in found.values()}) == len(found)
-    assert found["l2_lr"].columns == tuple(range(20))
+    assert found["l2_lr"].columns == tuple(range(21))
     assert found["volume"].columns == (19,)
     assert not found["volume"].covariates
-    assert len(methods(HARDENED, FEATURES)) == len(found) - 2
+    assert found["sphericity_volume"].columns == (20, 19)
+    assert len(methods(HARDENED, names)) == len(found) - 2
     assert not {"volume", "shape_lr"} & set(methods(HARDENED, [f"original_glcm_{i}" for i in range(20)]))
-    assert "gl_rfe_paper_dnn" not in methods(PAPER, FEATURES), "it is what gl_rfe_dnn does then"
+    assert "gl_rfe_paper_dnn" not in methods(PAPER, names), "it is what gl_rfe_dnn does then"
+
+
+def test_a_product_that_decides_is_found_where_no_single_feature_tells() -> None:
+    rng = np.random.default_rng(4)
+    inputs = rng.normal(size=(160, 40))
+    labels = inputs[:, 5] * inputs[:, 9] + 0.3 * rng.normal(size=160) > 0
+    for rank in (products.f_of_products, products.lars_on_products):
+        assert set(rank(inputs, labels, 6, 0)[:2].tolist()) == {5, 9}
+    assert not {5, 9} <= set(comparators.lasso(inputs, labels, 6, 0).tolist())
+
+
+def test_products_are_those_of_the_shortlist_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "SHORTLIST", 4)
+    inputs, labels = _rows()
+    terms, features = products._terms(inputs, labels)
+    assert terms.shape == (90, 20 + 6)
+    best = set(np.argsort(-f_statistic(inputs, labels))[:4].tolist())
+    assert set(features[20:].ravel().tolist()) == best
+    for term, (i, j) in zip(terms[:, 20:].T, features[20:], strict=True):
+        np.testing.assert_array_equal(term, inputs[:, i] * inputs[:, j])
+
+
+def test_boruta_puts_what_it_confirms_before_the_rest() -> None:
+    inputs, labels = _rows(n=160, signal=3.0)
+    assert {*trees.boruta(inputs, labels, 20, 0)[:2].tolist()} == {3, 7}
+
+
+def test_eliminating_coarsely_at_first_ends_where_one_at_a_time_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs, labels = _rows(n=120, d=60, signal=2.0)
+    finely = comparators.rfe_lr(inputs, labels, 8, 0)
+    monkeypatch.setattr(comparators, "_FINE_BELOW", 20)
+    coarsely = comparators.rfe_lr(inputs, labels, 8, 0)
+    assert len(np.intersect1d(finely, coarsely)) >= 6
+    assert set(finely[:2]) == set(coarsely[:2]) == {3, 7}
+    assert RANKS["rfe_lr"](inputs[:, :8], labels, 8, 0).size == 8

@@ -45,7 +45,8 @@ def test_scikit_learn_contract(estimator, check) -> None:
         *({"importance": kind, "pairwise": False} for kind in get_args(Importance)),
         {"importance": "loss", "aggregate": "rank", "memory": 0.0},
         {"importance": "logit", "dropout_masks": 4},
-        {"copies": 0.0},
+        {"screened": None},
+        {"screened": 1.0, "copies": None},
     ],
     ids=str,
 )
@@ -60,7 +61,8 @@ def test_the_informative_features_remain(settings) -> None:
 
 def test_the_trace_tells_the_whole_story() -> None:
     x, y = _data(d=40)
-    rfe = GradientLossRFE(FAST, n_features_to_select=15, step=0.1, fine_below=30, fine_step=1).fit(x, y)
+    schedule = {"step": 0.1, "fine_below": 30, "fine_step": 1}
+    rfe = GradientLossRFE(FAST, n_features_to_select=15, screened=None, **schedule).fit(x, y)
     sizes = [len(r.remaining) for r in rfe.trace_]
     assert sizes == [40, 36, 32, *range(30, 14, -1)], "a tenth a round above 30, then one at a time"
     for before, after in zip(rfe.trace_, rfe.trace_[1:], strict=False):
@@ -74,16 +76,32 @@ def test_the_trace_tells_the_whole_story() -> None:
     assert rfe.ranking_[rfe.trace_[0].removed].tolist() == [rfe.ranking_.max()] * 4
 
 
-def test_clusters_leave_one_of_each() -> None:
-    """Of ten pairs of near copies one each is kept, the better one."""
-    rng = np.random.default_rng(2)
-    origin = rng.normal(size=(150, 10))
-    y = np.where(origin[:, 0] - origin[:, 1] + 0.5 * rng.normal(size=150) > 0, "advanced", "early")
-    x = np.column_stack([origin, origin + 0.3 * rng.normal(size=origin.shape)])
-    rfe = GradientLossRFE(FAST, n_features_to_select=4, clusters=10, step=0.3, fine_below=6).fit(x, y)
-    left = rfe.trace_[1].remaining
-    assert sorted(left % 10) == list(range(10))
-    assert {0, 1} <= set(np.flatnonzero(rfe.support_))
+def test_what_enters_is_screened_first() -> None:
+    x, y = _data(d=40)
+    rfe = GradientLossRFE(FAST, n_features_to_select=5, screened=3.0, fine_step=4).fit(x, y)
+    assert [len(r.remaining) for r in rfe.trace_] == [40, 15, 11, 7, 5]
+    first = rfe.trace_[0]
+    entered = np.isin(first.remaining, first.removed, invert=True)
+    assert first.importance[entered].min() >= first.importance[~entered].max()
+    assert {2, 11, 17} <= set(np.flatnonzero(rfe.support_))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_near_copies_are_never_both_chosen(seed: int) -> None:
+    """As Energy and TotalEnergy are on a grid of 1 mm; even where all that matters is copied."""
+    rng = np.random.default_rng(seed)
+    origin = rng.normal(size=(120, 8))
+    y = np.where(origin[:, 0] - origin[:, 1] + 0.5 * rng.normal(size=120) > 0, "advanced", "early")
+    copies = 3.0 * origin + 0.3 * rng.normal(size=origin.shape)
+    x = np.column_stack([origin, copies, -(origin[:, :2] ** 3), origin[:, 0]])
+    rfe = GradientLossRFE(FAST, n_features_to_select=6, random_state=seed).fit(x, y)
+    chosen = np.flatnonzero(rfe.support_)
+    correlation = np.abs(np.corrcoef(x[:, chosen], rowvar=False)) - np.eye(6)
+    assert correlation.max() < 0.9
+    of = np.r_[np.arange(8), np.arange(8), 0, 1, 0]  # whose copy each column is
+    assert {0, 1} <= set(of[chosen].tolist())
+    every = GradientLossRFE(FAST, n_features_to_select=10, random_state=seed).fit(x, y)
+    assert every.support_.sum() == 10, "copies come in where there are not enough others"
 
 
 def test_clones_and_repeats_itself() -> None:
@@ -150,8 +168,8 @@ def test_a_number_of_features_that_is_none_is_refused(asked) -> None:
     ("name", "value"),
     [
         ("importance", "shap"), ("aggregate", "median"), ("dropout_masks", -1), ("pairwise", "no"), ("copies", -0.1),
-        ("memory", 1.0), ("step", 0.0), ("step", 1), ("fine_below", -1), ("fine_step", 0), ("clusters", 0),
-        ("random_state", "a"),
+        ("memory", 1.0), ("step", 0.0), ("step", 1), ("fine_below", -1), ("fine_step", 0), ("screened", 0.5),
+        ("copies", 0.0), ("random_state", "a"),
     ],
 )  # fmt: skip
 def test_a_parameter_without_a_meaning_is_refused_by_name(name, value) -> None:

@@ -6,7 +6,6 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from scipy.stats import false_discovery_control, gumbel_r, norm
 
 from lungstage.training.model.members import Member, inner_splits
 from lungstage.training.model.network import (
@@ -14,9 +13,8 @@ from lungstage.training.model.network import (
     ensemble_logits,
     single_threaded,
     train,
-    train_second_order,
 )
-from lungstage.training.selection.importance import Chance, Effects, Importance, aggregate, held_out_importance
+from lungstage.training.selection.importance import Importance, aggregate, effects, held_out_importance
 from tests.training.tables import make_members
 
 SETTINGS = NetworkSettings(max_epochs=40, patience=5)
@@ -92,68 +90,46 @@ def test_no_network_outweighs_the_others(how) -> None:
     np.testing.assert_allclose(aggregate(one, how), aggregate(one, how)[::-1])
 
 
-def _evidence(y: np.ndarray, x: np.ndarray, *, pairwise: bool = True, copies: float = 0.0) -> np.ndarray:
-    def read(labels: np.ndarray) -> Effects:
-        splits = inner_splits(labels, np.arange(len(y)), 10, 5, np.random.SeedSequence(0))
-        members = [Member(x, labels, *split) for split in splits]
-        pairs = train_second_order(members, NetworkSettings()) if pairwise else None
-        return Effects.of(train(members, NetworkSettings()), members, pairs, copies=copies)
+def _members(y: np.ndarray, x: np.ndarray, members: int = 10) -> list[Member]:
+    return [Member(x, y, *split) for split in inner_splits(y, np.arange(len(y)), members, 5, np.random.SeedSequence(0))]
 
+
+def test_effects_are_mean_gradients_in_the_spread_between_networks() -> None:
+    """Against central differences: signs cancel over rows and networks before anything is made absolute."""
+    members = make_members(4)
+    k = members[0].inputs.shape[1]
     with single_threaded():
-        return Chance.of([read(np.random.default_rng(i).permutation(y)) for i in range(4)]).evidence(read(y))
-
-
-def test_effects_find_a_pair_that_no_feature_shows_alone() -> None:
-    rng = np.random.default_rng(5)
-    x = rng.normal(size=(200, 40))
-    y = x[:, 7] * x[:, 30] + 0.5 * rng.normal(size=200) > 0
-    assert set(np.argsort(-_evidence(y, x))[:2]) == {7, 30}
-    assert set(np.argsort(-_evidence(y, x, pairwise=False))[:2]) != {7, 30}, "the second order is what finds it"
+        networks = train(members, SETTINGS)
+        found = effects(networks, members, [(i,) for i in range(k)], k)
+    own = []
+    for i, member in enumerate(members):
+        ensemble = networks.ensemble(slice(i, i + 1))
+        x = member.inputs[member.stop_rows]
+        own.append(_numeric(lambda v, e=ensemble: ensemble_logits(e, v), x).mean(axis=0))
+    spread = np.sqrt(np.median(np.var(own, axis=0, ddof=1)))
+    np.testing.assert_allclose(found, np.abs(np.mean(own, axis=0)) / spread, rtol=5e-3)
 
 
 def test_effects_find_single_features() -> None:
     rng = np.random.default_rng(6)
     x = rng.normal(size=(200, 40))
-    y = x[:, 3] - x[:, 12] + 0.5 * rng.normal(size=200) > 0
-    assert set(np.argsort(-_evidence(y, x))[:2]) == {3, 12}
+    members = _members(x[:, 3] - x[:, 12] + 0.5 * rng.normal(size=200) > 0, x)
+    with single_threaded():
+        found = effects(train(members, NetworkSettings()), members, [(i,) for i in range(40)], 40)
+    assert set(np.argsort(-found)[:2]) == {3, 12}
 
 
-def test_copies_share_their_importance() -> None:
-    """Which of several near copies the networks lean on is chance; what both have is read off each."""
-    rng = np.random.default_rng(7)
+def test_a_feature_counts_by_its_strongest_term() -> None:
+    """A product that decides lifts both of its features; a padding input lifts none."""
+    rng = np.random.default_rng(5)
     x = rng.normal(size=(200, 20))
-    x[:, 1] = 0.97 * x[:, 0] + 0.2 * rng.normal(size=200)
-    y = x[:, 0] + x[:, 5] + 0.5 * rng.normal(size=200) > 0
-    ranks = [np.argsort(np.argsort(-_evidence(y, x, pairwise=False, copies=copies))) for copies in (0.0, 1.0)]
-    assert ranks[0][5] < ranks[0][1], "alone, the copy is behind another feature that decides"
-    assert set(ranks[1][:2]) == {0, 1}, "together, it and its origin are ahead of it"
-
-
-def test_there_is_little_evidence_of_nothing() -> None:
-    """A few permutations tell the level of chance roughly: now and then a whole table comes out as convincing."""
-    rng = np.random.default_rng(8)
-    evidence = np.concatenate([_evidence(rng.random(120) < 0.5, rng.normal(size=(120, 30))) for _ in range(3)])
-    assert (evidence < 1).mean() > 0.5
-    assert (evidence < 8).all()
-
-
-@pytest.mark.parametrize("way", ["single", "paired"])
-def test_effects_must_be_convincing_among_all_that_were_looked_at(way: str) -> None:
-    """The adjusted p-values are those of Benjamini and Hochberg; fewer survivors do not make one more convincing."""
-    rng = np.random.default_rng(9)
-
-    def draw() -> Effects:
-        return Effects(np.abs(rng.normal(size=100)), np.abs(rng.normal(size=(100, 99))).max(axis=1))
-
-    chance, own = Chance.of([draw() for _ in range(20)]), draw()
-    getattr(own, way)[:3] = 7.0
-    log_p = {
-        "single": np.log(2) + norm.logsf(own.single / chance.scale),
-        "paired": gumbel_r.logsf(own.paired, chance.location, chance.width),
-    }
-    adjusted = np.minimum(*(np.log(false_discovery_control(np.exp(one))) for one in log_p.values()))
-    evidence = chance.evidence(own)
-    np.testing.assert_allclose(evidence, -adjusted - 0.1 * np.minimum(*log_p.values()), rtol=1e-6)
-    assert set(np.argsort(-evidence)[:3]) == {0, 1, 2}
-    fewer = chance.evidence(Effects(own.single[2:6], own.paired[2:6]))
-    assert fewer[0] <= evidence[2] + 1e-9, "the 96 that went still count"
+    y = x[:, 7] * x[:, 15] + 0.5 * rng.normal(size=200) > 0
+    terms = [*((i,) for i in range(20)), (7, 15), (2, 4)]
+    inputs = np.column_stack([x, x[:, 7] * x[:, 15], x[:, 2] * x[:, 4], np.zeros((200, 3))])
+    members = _members(y, inputs)
+    with single_threaded():
+        found = effects(train(members, NetworkSettings()), members, terms, 20)
+        alone = effects(train(_members(y, x), NetworkSettings()), _members(y, x), terms[:20], 20)
+    assert found.shape == (20,)
+    assert found[7] == found[15] > 2 * np.delete(found, [7, 15]).max()
+    assert set(np.argsort(-alone)[:2]) != {7, 15}, "the product is what finds them"

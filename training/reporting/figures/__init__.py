@@ -8,7 +8,9 @@ from typing import Any, Final
 from lungstage.training.reporting.figures import comparison, features, probability, selection
 from lungstage.training.reporting.figures.canvas import Picture
 
-__all__ = ["canvas", "comparison", "of_covariates", "of_features", "of_leakage", "of_performance", "of_selection"]
+__all__ = [
+    "canvas", "comparison", "of_covariates", "of_features", "of_leakage", "of_performance", "of_selection", "ranking",
+]  # fmt: skip
 
 Record = Mapping[str, Any]
 

@@ -31,7 +31,7 @@ Record = Mapping[str, Any]
 CLAIMED_ACCURACY: Final = 0.9022
 """What the method's authors claim on a cohort that is not public (arXiv 2606.04453); never reproduced."""
 
-_RIVALS: Final = ("gl_rfe_paper_dnn", "volume", "random_forest", "l2_lr")
+_RIVALS: Final = ("gl_rfe_paper_dnn", "sphericity_volume", "volume", "l2_lr")
 _RIVAL_STYLES: Final = ((VERMILLION, "--"), (GREEN, "-."), (PURPLE, ":"), (ORANGE, (0, (5, 1))))
 
 

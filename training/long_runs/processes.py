@@ -29,7 +29,7 @@ ATTEMPTS: Final = 3
 """Processes that may die over a piece of work before it is put off until it can be tried alone."""
 
 _START: Final = (
-    "import sys; sys.path[:] = sys.argv[1:]; from lungstage.training.measuring.processes import serve; serve()"
+    "import sys; sys.path[:] = sys.argv[1:]; from lungstage.training.long_runs.processes import serve; serve()"
 )
 _STARTED: Final = b"\n"
 # One study a process is all the parallelism that is wanted: threads on top would only fight for the cores.

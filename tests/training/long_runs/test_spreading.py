@@ -14,10 +14,10 @@ import psutil
 import pytest
 
 from lungstage.appliance.contract.errors import Unavailable
-from lungstage.training.measuring import cluster, processes
+from lungstage.training.long_runs import cluster, processes
 from tests.conftest import ROOT
 from tests.support.cohorts import dask_cluster
-from tests.training.measuring.deadly import Deadly, babble, square
+from tests.training.long_runs.deadly import Deadly, babble, square
 
 HARMLESS = range(8)
 
@@ -70,7 +70,7 @@ def test_a_process_that_is_done_for_is_gone_before_its_item_is_judged(
 
 def test_processes_end_with_their_parent(tmp_path: Path) -> None:
     program = (
-        "from tests.training.measuring.deadly import nap\nfrom lungstage.training.measuring import processes\n"
+        "from tests.training.long_runs.deadly import nap\nfrom lungstage.training.long_runs import processes\n"
         "for _ in processes.run(nap, [0, 600, 600], workers=2): print('one', flush=True)"
     )
     with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE) as parent:

@@ -1,10 +1,10 @@
-"""How far a long measurement has come, on stderr: a bar on a terminal, a line now and then anywhere else."""
+"""How far a long run has come, on stderr: a bar on a terminal, a line now and then anywhere else."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -23,8 +23,8 @@ class Tally:
         How many there are of each outcome.
     """
 
-    def __init__(self, total: int, console: Console) -> None:
-        self.counts = Counter({"measured": 0, "refused": 0})
+    def __init__(self, total: int, outcomes: Sequence[str], console: Console) -> None:
+        self.counts = Counter(dict.fromkeys(outcomes, 0))
         self._total, self._console = total, console
         self._timed, self._start = 0, time.monotonic()
         self._last_line = self._start
@@ -59,8 +59,8 @@ class Tally:
 
 
 @contextmanager
-def counting(total: int) -> Iterator[Tally]:
-    """Yield a tally that is shown on stderr while it is counted, up to `total`."""
-    tally = Tally(total, Console(stderr=True))
+def counting(total: int, outcomes: Sequence[str]) -> Iterator[Tally]:
+    """Yield a tally that is shown on stderr while it is counted, up to `total`; `outcomes` are named from the start."""
+    tally = Tally(total, outcomes, Console(stderr=True))
     with tally.bar:
         yield tally

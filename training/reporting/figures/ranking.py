@@ -1,0 +1,111 @@
+"""Figures of a comparison over tables: critical differences, differences to GL-RFE, stability."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lungstage.training.reporting.figures.canvas import (
+    BLACK,
+    BLUE,
+    GREY,
+    ORANGE,
+    VERMILLION,
+    Picture,
+    canvas,
+    clipped,
+    estimate,
+    picture,
+    whiskers,
+)
+
+Record = Mapping[str, Any]
+
+_REFERENCE = "gl_rfe"
+
+
+def critical_difference(record: Record, classifier: str) -> Picture:
+    """Draw mean ranks with bars over what Nemenyi's test does not tell apart."""
+    own, labels, tables = record["classifiers"][classifier], record["labels"], len(record["tables"])
+    ranks, difference = own["mean_rank"], own["critical_difference"]
+    order = sorted(ranks, key=lambda name: (ranks[name], name))
+    with canvas(1.2 + 0.24 * len(order)) as figure:
+        axes = figure.subplots()
+        for y, name in enumerate(order):
+            axes.plot(ranks[name], y, "o", color=BLUE if name == _REFERENCE else GREY, markersize=6, zorder=3)
+            axes.annotate(f"{ranks[name]:.2f}", (ranks[name], y), (6, 3), textcoords="offset points", fontsize=7.5)
+        for run in own["cliques"]:
+            first, last = order.index(run[0]), order.index(run[-1])
+            x = (ranks[run[0]] + ranks[run[-1]]) / 2
+            axes.plot([x, x], [first - 0.25, last + 0.25], color=BLACK, linewidth=2.2, alpha=0.55, zorder=1)
+        axes.plot([1, 1 + difference], [-1, -1], color=ORANGE, linewidth=3)
+        axes.text(1 + difference, -1, f"  critical difference {difference:.2f}", va="center", fontsize=8)
+        axes.set_yticks(range(len(order)), [clipped(labels[name]) for name in order])
+        axes.set(xlabel="mean rank over the tables (1: the highest AUC)", ylim=(len(order) - 0.4, -1.7))
+        axes.set_xlim(0.8, len(order) + 0.2)
+        axes.grid(axis="x")
+        axes.tick_params(axis="y", length=0)
+        test = own["friedman"]
+        said = "not tested" if test is None else f"p = {test['p']:.2g}"
+        caption = (
+            f"{classifier}, {tables} tables. The best mean rank has {labels[order[0]]} ({ranks[order[0]]:.2f}); "
+            f"GL-RFE: {ranks[_REFERENCE]:.2f}, place {order.index(_REFERENCE) + 1} of {len(order)}. Friedman's {said}. "
+            "A vertical bar spans methods whose ranks differ by no more than Nemenyi's critical difference."
+        )
+        alt = f"Mean ranks of {len(order)} selectors with bars over those that are not told apart."
+        return picture(figure, f"ranks-{classifier}", f"Mean ranks, {classifier}", alt, caption)
+
+
+def differences(record: Record, classifier: str) -> Picture:
+    """Draw GL-RFE's AUC less that of every other selector and of the models without one."""
+    against, labels = record["classifiers"][classifier]["against"], record["labels"]
+    order = sorted(against, key=lambda name: (-against[name]["difference"]["value"], name))
+    with canvas(1.0 + 0.24 * len(order)) as figure:
+        axes = figure.subplots()
+        above = below = 0
+        for y, name in enumerate(order):
+            apart = _whole(against[name]["difference"])
+            better, worse = apart["low"] > 0, apart["high"] < 0
+            above, below = above + better, below + worse
+            colour = BLUE if better else VERMILLION if worse else GREY
+            whiskers(axes, apart, y, colour, fill=colour if better or worse else "white")
+            text = f"{estimate(apart)}  won {against[name]['wins']}, lost {against[name]['losses']}"
+            axes.text(1.02, y, text, va="center", fontsize=7.5, transform=axes.get_yaxis_transform())
+        axes.axvline(0, color=BLACK, linewidth=0.8)
+        axes.set_yticks(range(len(order)), [clipped(labels[name]) for name in order])
+        axes.set(xlabel="AUC of GL-RFE less it (right of 0: GL-RFE better)", ylim=(len(order) - 0.4, -0.8))
+        axes.grid(axis="x")
+        axes.tick_params(axis="y", length=0)
+        caption = (
+            f"{classifier}; mean over tables with its interval over tables, uncorrected. Above 0 against {above} of "
+            f"{len(order)}, below 0 against {below}."
+        )
+        alt = f"Differences of the AUC between GL-RFE and {len(order)} others."
+        return picture(figure, f"differences-{classifier}", f"GL-RFE less each other, {classifier}", alt, caption)
+
+
+def stability(record: Record) -> Picture:
+    """Draw each selector's stability on disjoint halves and over folds."""
+    found, labels = record["stability"], record["labels"]
+    order = sorted(found, key=lambda name: (-found[name]["halves"]["value"], name))
+    with canvas(1.0 + 0.27 * len(order)) as figure:
+        axes = figure.subplots()
+        for y, name in enumerate(order):
+            whiskers(axes, _whole(found[name]["halves"]), y - 0.13, BLUE if name == _REFERENCE else GREY)
+            whiskers(axes, _whole(found[name]["folds"]), y + 0.13, ORANGE, marker="s")
+        axes.set_yticks(range(len(order)), [clipped(labels[name]) for name in order])
+        axes.set(xlabel="Nogueira stability (0: chance, 1: always the same)", ylim=(len(order) - 0.4, -0.8))
+        axes.grid(axis="x")
+        axes.tick_params(axis="y", length=0)
+        caption = (
+            f"Circles: disjoint halves of the patients; squares: folds, which share most of theirs. GL-RFE on halves "
+            f"{estimate(found[_REFERENCE]['halves'], 2)}, place {order.index(_REFERENCE) + 1} of {len(order)}; the "
+            f"most stable is {labels[order[0]]} with {estimate(found[order[0]]['halves'], 2)}."
+        )
+        alt = f"Stability of {len(order)} selectors on halves and over folds."
+        return picture(figure, "stability", "Stability", alt, caption)
+
+
+def _whole(entry: Record) -> dict[str, float]:
+    """Return a figure whose interval is the value itself where one table gives none."""
+    return {key: float(entry["value"] if entry[key] is None else entry[key]) for key in ("value", "low", "high")}
