@@ -129,6 +129,44 @@ def test_the_second_reader_finds_what_was_drawn(name: str) -> None:
     assert sorted(facts.hu.ravel()) == sorted(truth.hu[2:10].ravel())
 
 
+def test_the_second_reader_tells_a_region_that_is_drawn_elsewhere() -> None:
+    """Noise in the last digits of a place is none, wherever it would be rounded; a voxel too few, twice or aside is."""
+    facts = oracle.facts(list(generated_studies()["contours, oblique"].values()), "GTV-1")
+    places = facts.drawn()
+    noise = np.random.default_rng(1).uniform(-0.004, 0.004, places.shape)
+    assert facts.is_drawn_at((places + noise)[::-1])
+    assert not facts.is_drawn_at(places[1:])
+    assert not facts.is_drawn_at(np.concatenate([places, places[:1]]))
+    assert not facts.is_drawn_at(np.concatenate([places[1:], places[1:2]]))
+    for aside in (0.03, 1.25):
+        assert not facts.is_drawn_at(places + np.array([aside, 0, 0]))
+        assert not facts.is_drawn_at(np.concatenate([places[1:], places[:1] + np.array([0, aside, 0])]))
+
+
+@pytest.mark.parametrize(
+    ("ids", "name", "are_one"),
+    [
+        ({3: ""}, "Phantom^Generated", True),
+        ({3: ""}, "Somebody^Else", False),
+        ({3: "ANOTHER"}, "Phantom^Generated", False),
+        ({2: "ANOTHER", 3: ""}, "Phantom^Generated", False),  # each may be the third's, and they are not one another
+    ],
+)
+def test_the_second_reader_tells_patients_apart_as_the_documents_say(
+    ids: dict[int, str], name: str, are_one: bool
+) -> None:
+    files = generated_studies()["contours"]
+    for k, patient_id in ids.items():
+        dataset = load(files[f"ct-{k:02}"])
+        dataset.PatientID, dataset.PatientName = patient_id, name
+        files[f"ct-{k:02}"] = save(dataset)
+    if are_one:
+        assert oracle.facts(list(files.values()), "GTV-1").voxels > 0
+    else:
+        with pytest.raises(Contradiction, match="patients"):
+            oracle.facts(list(files.values()), "GTV-1")
+
+
 def test_the_second_reader_says_what_it_cannot_tell() -> None:
     for name in ("frames_on_a_regular_grid", "positions_rounded_to_a_tenth"):
         files, _ = transformed([EVERY[name]], "segment")

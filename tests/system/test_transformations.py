@@ -55,6 +55,12 @@ def test_one_transformation_has_the_verdict_that_is_right(name: str, kind: Kind,
         assert said != "measured"
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_names_that_say_nothing_leave_no_second_tumour_to_be_told_by_its_name(order: int, folder: Path) -> None:
+    chosen = [EVERY["a_second_tumour_of_the_same_name"], EVERY["name_says_nothing"]][::order]
+    assert _said(chosen, "contours", folder) == "roi_not_found"
+
+
 PAIRS = list(pairs.every())
 
 

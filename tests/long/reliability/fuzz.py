@@ -421,7 +421,7 @@ class Fuzzer:
         if missing:
             return f"the report lacks {missing}"
         segmentation = _content(answer, "seg")
-        if segmentation and oracle.drawn_voxels(segmentation) != facts.drawn():
+        if segmentation and not facts.is_drawn_at(oracle.drawn_voxels(segmentation)):
             return "the segmentation that is written is another one"
         return ""
 

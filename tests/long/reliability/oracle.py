@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import radiomics
 import SimpleITK as sitk
+from scipy.spatial import KDTree
 
 from tests.long.reliability.strict import PIXEL_DATA, Contradiction, Dataset, Element, read
 
@@ -47,7 +48,7 @@ class Slice:
 
     uid: str
     series: str
-    identity: tuple[str, str, str]  # Patient ID, study, Frame of Reference
+    identity: tuple[str, str]  # study, Frame of Reference
     patient: tuple[str, str, str]
     position: Floats
     orientation: Floats
@@ -68,7 +69,7 @@ class Facts:
     direction: tuple[float, ...]
     positions: tuple[tuple[float, ...], ...]
     clipped: bool  # there is no slice to one side
-    patient: tuple[str, str, str]
+    patients: frozenset[tuple[str, str, str]]  # that slices name; they may all be one
 
     @property
     def digest(self) -> str:
@@ -80,15 +81,25 @@ class Facts:
     def voxels(self) -> int:
         return int(self.mask.sum())
 
-    def drawn(self) -> frozenset[tuple[float, ...]]:
-        """Places in mm (to 0.01) of the region's voxels, each from its own slice's position."""
+    def drawn(self) -> Floats:
+        """Places (voxels, 3) in mm of the region's voxels, each from its own slice's position."""
         row, column = np.reshape(self.direction, (3, 3)).T[:2]
-        places: set[tuple[float, ...]] = set()
+        places = []
         for plane, position in zip(self.mask, self.positions, strict=True):
             r, c = np.nonzero(plane)
-            at = np.array(position) + np.outer(r * self.spacing[1], column) + np.outer(c * self.spacing[2], row)
-            places |= {tuple(row) for row in (at.round(2) + 0.0).tolist()}
-        return frozenset(places)
+            places.append(position + np.outer(r * self.spacing[1], column) + np.outer(c * self.spacing[2], row))
+        return np.concatenate(places)
+
+    def is_drawn_at(self, places: Floats) -> bool:
+        """Whether the region's voxels lie at these places in mm, each once, within 0.01 mm.
+
+        What is written has the directions of the slices as they are; those that are clean differ from them by up to
+        1e-4 (conformance.md), so the further a place lies from the first pixel, the more it may be off.
+        """
+        own = self.drawn()
+        distances, nearest = KDTree(own).query(places)
+        allowed = 0.01 + 1e-4 * np.linalg.norm(places - self.origin, axis=1)
+        return np.array_equal(np.sort(nearest), np.arange(len(own))) and bool((distances <= allowed).all())
 
 
 def _pixels(syntax: str, dataset: Dataset) -> npt.NDArray[Any]:
@@ -168,7 +179,7 @@ def _slice(syntax: str, dataset: Dataset) -> Slice:
     return Slice(
         uid=dataset.uid(0x00080018),
         series=dataset.uid(0x0020000E),
-        identity=(dataset.text(0x00100020), dataset.uid(0x0020000D), dataset.text(0x00200052)),
+        identity=(dataset.uid(0x0020000D), dataset.text(0x00200052)),
         patient=_patient(dataset),
         position=np.array(dataset.decimals(0x00200032, 3)),
         orientation=_clean(dataset.decimals(0x00200037, 6)),
@@ -486,7 +497,7 @@ def facts(contents: Sequence[bytes], name: str) -> Facts:
     for sop_class, dataset, _ in objects:
         own = {uid.partition(" ")[0] for uid in _named(sop_class, dataset, name)} or _listed(dataset, of_series)
         is_vouched_for = bool(own) and own <= here  # an object may be filed under a study of its own
-        if not _may_be_one(_patient(dataset), facts.patient) or (
+        if not all(_may_be_one(_patient(dataset), patient) for patient in facts.patients) or (
             dataset.uid(0x0020000D) != _study(stack) and not is_vouched_for
         ):
             raise Contradiction("the region names another patient or study")
@@ -599,7 +610,7 @@ def _lists(dataset: Dataset) -> Iterator[Dataset]:
 
 
 def _study(stack: _Stack) -> str:
-    return stack.slices[0].identity[1]
+    return stack.slices[0].identity[0]
 
 
 def _reference(stack: _Stack, planes: Mapping[int, npt.NDArray[np.bool_]]) -> Facts:
@@ -617,7 +628,9 @@ def _reference(stack: _Stack, planes: Mapping[int, npt.NDArray[np.bool_]]) -> Fa
     used = [k for k in places.values() if k is not None]
     slices = [stack.slices[k] for k in used]
     head = slices[0]
-    if len({one.identity for one in slices}) != 1:
+    patients = frozenset(one.patient for one in slices)
+    are_one = all(itertools.starmap(_may_be_one, itertools.combinations(patients, 2)))
+    if len({one.identity for one in slices}) != 1 or not are_one:
         raise Contradiction("slices name different patients, studies or Frames of Reference")
     if any(
         one.hu.shape != head.hu.shape
@@ -646,7 +659,7 @@ def _reference(stack: _Stack, planes: Mapping[int, npt.NDArray[np.bool_]]) -> Fa
         direction=tuple(np.column_stack([*head.orientation, stack.normal]).ravel().tolist()),
         positions=tuple(tuple(one.position.tolist()) for one in slices),
         clipped=len(used) < count + 3,
-        patient=head.patient,
+        patients=patients,
     )
 
 
@@ -655,8 +668,8 @@ def pixels_of(content: bytes) -> bytes:
     return read(content)[1][PIXEL_DATA].value
 
 
-def drawn_voxels(content: bytes) -> frozenset[tuple[float, ...]]:
-    """Places in mm (to 0.01) of the voxels that a SEG of one segment draws, in bits or in bytes of nothing or all."""
+def drawn_voxels(content: bytes) -> Floats:
+    """Places (voxels, 3) in mm of the voxels that a SEG of one segment draws, in bits or in bytes of nothing or all."""
     _, dataset = read(content)
     rows, columns, count = (dataset.integer(tag) for tag in (0x00280010, 0x00280011, 0x00280008))
     bits = np.frombuffer(dataset.raw(PIXEL_DATA), dtype=np.uint8)
@@ -664,16 +677,15 @@ def drawn_voxels(content: bytes) -> frozenset[tuple[float, ...]]:
         bits = np.unpackbits(bits, bitorder="little")
     elif not {*bits.tolist()} <= {0, dataset.integer(0x0062000E)}:  # Maximum Fractional Value
         raise Contradiction("a voxel is neither in nor out")
-    places: set[tuple[float, ...]] = set()
+    places = []
     frames = bits[: rows * columns * count].reshape(count, rows, columns)
     for group, frame in zip(dataset.items(0x52009230), frames, strict=True):
         position = np.array(_group(dataset, group, 0x00209113).decimals(0x00200032, 3))
         orientation = np.array(_group(dataset, group, 0x00209116).decimals(0x00200037, 6)).reshape(2, 3)
         spacing = _group(dataset, group, 0x00289110).decimals(0x00280030, 2)
         r, c = np.nonzero(frame)
-        at = position + np.outer(r * spacing[0], orientation[1]) + np.outer(c * spacing[1], orientation[0])
-        places |= {tuple(row) for row in (at.round(2) + 0.0).tolist()}
-    return frozenset(places)
+        places.append(position + np.outer(r * spacing[0], orientation[1]) + np.outer(c * spacing[1], orientation[0]))
+    return np.concatenate(places)
 
 
 def stock_features(facts: Facts, parameters: Path) -> dict[str, float]:

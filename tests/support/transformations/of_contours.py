@@ -342,4 +342,5 @@ def name_of_blanks_and_capitals(study: Study) -> None:
 
 @changes("contours", _REFUSED)
 def name_says_nothing(study: Study) -> None:
-    _of(study).StructureSetROISequence[0].ROIName = "ROI 7"
+    for number, described in enumerate(_of(study).StructureSetROISequence, start=7):  # else another would be told by it
+        described.ROIName = f"ROI {number}"
