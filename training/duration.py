@@ -15,9 +15,9 @@ from lungstage.training.model.network import single_threaded
 from lungstage.training.procedure import Procedure
 from lungstage.training.selection.elimination import eliminate
 
-_PROBED: Final = 4  # tasks trained together; more of them gain little
+_PROBED: Final = 3  # tasks trained together; more of them gain little
 _ENSEMBLES: Final = 3  # of every outer fit: on what GL-RFE, ANOVA and chance select
-_POINTS: Final = 1.5  # selections and ensembles that a fold of the curve of feature counts is worth
+_POINTS: Final = 3.0  # selections and ensembles that a fold of the curve of feature counts is worth
 _REST: Final = 1.15  # intervals, the models without networks, processes to start
 
 

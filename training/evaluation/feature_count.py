@@ -21,7 +21,7 @@ Bools = npt.NDArray[np.bool_]
 
 POINTS: Final = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 30, 40)
 """Numbers of features to look at: each costs an ensemble a fold, and from a few on a neighbour's AUC is the same."""
-_MEMBERS: Final = 5  # a point of the curve needs no more of an ensemble
+_MEMBERS: Final = 5  # networks to rate by and to predict with: a point of the curve needs no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class _Paths:
     def __call__(self, tasks: Sequence[Task], labels: Bools) -> Array:
         own = self.procedure.selection
         entering = None if own.screened is None else float(self.k[-1])
-        selection = replace(own, features=1, screened=entering)
+        selection = replace(own, features=1, screened=entering, members=min(_MEMBERS, own.members))
         light = replace(self.procedure, members=min(_MEMBERS, self.procedure.members))
         traces = eliminate(tasks, labels, selection, self.procedure.network, self.k[::-1])
         logits = np.empty((len(tasks), len(self.k), len(labels)))
