@@ -18,7 +18,8 @@ from lungstage.training.selection.elimination import eliminate
 _PROBED: Final = 3  # tasks trained together; more of them gain little
 _ENSEMBLES: Final = 3  # of every outer fit: on what GL-RFE, ANOVA and chance select
 _POINTS: Final = 3.0  # selections and ensembles that a fold of the curve of feature counts is worth
-_REST: Final = 1.15  # intervals, the models without networks, processes to start
+_REST: Final = 1.15  # intervals, and the models without networks
+_START: Final = 10.0  # s, for processes to start
 
 
 def expected_seconds(cohort: Cohort, procedure: Procedure) -> float:
@@ -46,7 +47,8 @@ def expected_seconds(cohort: Cohort, procedure: Procedure) -> float:
     selections = len(outer) + 2 * PAIRS + procedure.folds + curve
     ensembles = _ENSEMBLES * len(outer) + procedure.folds + curve
     workers = workers_for(len(outer) * procedure.members)
-    return _REST * (selections * selection + ensembles * ensemble) / workers
+    started_processes = _START if workers > 1 else 0.0
+    return started_processes + _REST * (selections * selection + ensembles * ensemble) / workers
 
 
 def in_words(seconds: float) -> str:
