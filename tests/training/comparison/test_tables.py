@@ -138,7 +138,9 @@ def test_too_little_is_refused_and_the_least_is_not(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\x1f\x8bbroken", gzip.compress(b"ID,Target,a\n1,1,1\n" * 9)[:-9], b"plain,not\ngzipped"]
+    "content",
+    [b"", b"\x1f\x8bbroken", gzip.compress(b"ID,Target,a\n1,1,1\n" * 9)[:-9], b"plain,not\ngzipped"],
+    ids=["empty", "broken", "cut", "not packed"],
 )
 def test_what_cannot_be_unpacked_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "t.gz").write_bytes(content)
