@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -158,7 +160,8 @@ def demo(
     folders = {name: place / name for name in ("inbox", "outbox", "state")}
     if not page:
         options = " ".join(f"--{name} {folder}" for name, folder in folders.items())
-        typer.echo(f"To see it in a browser (pip install 'lungstage[page]'): lungstage page {options}")
+        command = "lungstage" if shutil.which("lungstage") else sys.argv[0]  # not on the path in a checkout
+        typer.echo(f"To see it in a browser (pip install 'lungstage[page]'): {command} page {options}")
         return
     from lungstage.appliance.cli.page import serve_site
     from lungstage.appliance.page.settings import load_site

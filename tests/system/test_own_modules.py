@@ -57,7 +57,9 @@ def test_the_appliance_stages(folder: Path) -> None:
 def test_the_daemon_and_its_processes_work(folder: Path) -> None:
     """None of them looks into the folder, where anybody's ``numpy.py`` could lie."""
     (folder / "numpy.py").write_text("raise SystemExit('their own numpy was imported')\n")
-    assert "was read back" in run(folder, BIN / "lungstage", "demo", "--out", "demo")
+    said = run(folder, BIN / "lungstage", "demo", "--out", "demo")
+    assert "was read back" in said
+    assert re.search(r"To see it in a browser .*lungstage page --inbox demo/inbox ", said)
 
 
 @pytest.mark.parametrize("command", ["lungstage-train", "lungstage-export"])
