@@ -10,7 +10,7 @@ import numpy as np
 from lungstage.training.cohorts.cohort import Cohort
 from lungstage.training.evaluation.folds import assign_folds, left_out, prepare, workers_for
 from lungstage.training.evaluation.methods import fit_ensembles
-from lungstage.training.evaluation.stability import PAIRS
+from lungstage.training.evaluation.stability import pairs_of
 from lungstage.training.model.network import single_threaded
 from lungstage.training.procedure import Procedure
 from lungstage.training.selection.elimination import eliminate
@@ -44,7 +44,7 @@ def expected_seconds(cohort: Cohort, procedure: Procedure) -> float:
         fitted = time.perf_counter()
     selection, ensemble = (chosen - started) / len(tasks), (fitted - chosen) / len(tasks)
     curve = _POINTS * 2 * procedure.inner_folds
-    selections = len(outer) + 2 * PAIRS + procedure.folds + curve
+    selections = len(outer) + 2 * pairs_of(procedure) + procedure.folds + curve
     ensembles = _ENSEMBLES * len(outer) + procedure.folds + curve
     workers = workers_for(len(outer) * procedure.members)
     started_processes = _START if workers > 1 else 0.0

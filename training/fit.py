@@ -17,7 +17,7 @@ from lungstage.training.evaluation.feature_count import curve
 from lungstage.training.evaluation.folds import OutOfFold, Progress, assign_folds, prepare, run_tasks, workers_for
 from lungstage.training.evaluation.methods import GL_RFE, SPHERICITY_VOLUME, fit_ensembles, methods, predict, select
 from lungstage.training.evaluation.metrics import auc, intervals, resamples
-from lungstage.training.evaluation.stability import PAIRS
+from lungstage.training.evaluation.stability import pairs_of
 from lungstage.training.model.calibration import Calibration, calibrate, conformal_thresholds
 from lungstage.training.model.domain import fit_domain
 from lungstage.training.model.network import single_threaded
@@ -55,7 +55,7 @@ def fit(cohort: Cohort, every_row: Cohort, procedure: Procedure, report: Progres
     Run
         Depends on the table, its description, the settings and the library versions, and on nothing else.
     """
-    workers = workers_for(2 * PAIRS * procedure.members)
+    workers = workers_for(2 * pairs_of(procedure) * procedure.members)
     evaluation, oof = evaluate(cohort, procedure, report, COMPARED)
     with single_threaded():
         report("final model", 0, 1)

@@ -32,7 +32,7 @@ from lungstage.training.evaluation.methods import (
     select,
 )
 from lungstage.training.evaluation.metrics import INTERVAL, corrected_interval, fold_aucs, intervals, resamples, score
-from lungstage.training.evaluation.stability import complementary_pairs, nogueira, on_halves
+from lungstage.training.evaluation.stability import complementary_pairs, nogueira, on_halves, pairs_of
 from lungstage.training.evaluation.verdicts import verdict, warnings
 from lungstage.training.model.network import single_threaded
 from lungstage.training.procedure import Procedure
@@ -145,7 +145,7 @@ def _halves(
         selector: on_halves(
             complementary_pairs(
                 cohort.values, cohort.labels, selector, procedure, partial(report, f"halves: {selector}"),
-                workers=workers,
+                pairs=pairs_of(procedure), workers=workers,
             ),
             cohort.features,
         )

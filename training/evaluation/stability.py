@@ -15,7 +15,12 @@ from lungstage.training.evaluation.folds import prepare, run_tasks
 from lungstage.training.evaluation.methods import select
 from lungstage.training.procedure import Procedure
 
-PAIRS: Final = 10
+_PAIRS_A_REPEAT: Final = 2
+
+
+def pairs_of(procedure: Procedure) -> int:
+    """Return how many times an evaluation parts the patients into halves: ten times by default."""
+    return _PAIRS_A_REPEAT * procedure.repeats
 
 
 def nogueira(selections: npt.NDArray[np.bool_]) -> tuple[float, float, float]:
@@ -63,7 +68,7 @@ def complementary_pairs(
     procedure: Procedure,
     report: Callable[[int, int], None],
     *,
-    pairs: int = PAIRS,
+    pairs: int,
     workers: int = 1,
 ) -> npt.NDArray[np.bool_]:
     """Select features on both halves of the patients, parted anew for each pair.
