@@ -188,10 +188,11 @@ def fit(
     run_folder, procedure = study.path("run", "-o RUN"), study.settings()
     used = study.cohort()
     every_row = used if study.study.keep_cut_rows else study.cohort(keep_cut_rows=True)
-    expected = in_words(expected_seconds(used, procedure))
-    Console(stderr=True).print(f"{len(used.patients)} patients: this will take {expected} on this machine.")
-    with _staged(run_folder) as staging, _progress() as report:
-        run = fitting.fit(used, every_row, procedure, report)
+    with _staged(run_folder) as staging:
+        expected = in_words(expected_seconds(used, procedure))
+        Console(stderr=True).print(f"{len(used.patients)} patients: this will take {expected} on this machine.")
+        with _progress() as report:
+            run = fitting.fit(used, every_row, procedure, report)
         run.record["configuration"] = study.departures()
         run.save(staging)
     figures = run.record["out_of_fold"]["auc"]

@@ -48,6 +48,8 @@ DATA = {
     "lungstage/appliance/service/lungstage.service",
     "lungstage/appliance/service/lungstage-page.service",
     "lungstage/training/cohorts/lung1.toml",
+    "lungstage/training/reporting/comparison.html.j2",
+    "lungstage/training/reporting/page.css",
     "lungstage/training/reporting/report.html.j2",
 }
 KERNELS = "lungstage/appliance/radiomics/_kernels.abi3.so"

@@ -76,10 +76,11 @@ def warnings(methods: Records, endpoint: Endpoint, patients: int) -> list[str]:
 
     said = []
     if endpoint == STAGE_GROUP and best is not None:
+        honest = max(_auc(best), 0.5)  # a simple model may be worse than chance
         far_above = [
             f"{one['label']} ({_auc(one):.2f})"
             for one in methods.values()
-            if _auc(one) > _auc(best) + MARGIN and one["metrics"]["auc"]["low"] > _auc(best)
+            if _auc(one) > honest + MARGIN and one["metrics"]["auc"]["low"] > honest
         ]
         if far_above:
             said.append(
