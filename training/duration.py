@@ -19,7 +19,7 @@ _PROBED: Final = 3  # tasks trained together; more of them gain little
 _ENSEMBLES: Final = 3  # of every outer fit: on what GL-RFE, ANOVA and chance select
 _POINTS: Final = 3.0  # selections and ensembles that a fold of the curve of feature counts is worth
 _REST: Final = 1.15  # intervals, and the models without networks
-_START: Final = 10.0  # s, for processes to start
+_START: Final = 20.0  # s, for processes to start and to load their libraries
 
 
 def expected_seconds(cohort: Cohort, procedure: Procedure) -> float:
