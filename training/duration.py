@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from lungstage.training.cohorts.cohort import Cohort
-from lungstage.training.evaluation.folds import assign_folds, left_out, prepare, workers_for
+from lungstage.training.evaluation.folds import assign_folds, left_out, outer_task, workers_for
 from lungstage.training.evaluation.methods import fit_ensembles
 from lungstage.training.evaluation.stability import pairs_of
 from lungstage.training.model.network import single_threaded
@@ -31,8 +31,7 @@ def expected_seconds(cohort: Cohort, procedure: Procedure) -> float:
     fold = assign_folds(labels, procedure.folds, procedure.repeats, procedure.seed)
     outer = left_out(fold)
     tasks = [
-        prepare(cohort.values, np.flatnonzero(fold[r] != f), (procedure.seed, 1, r, f, g), cohort.covariate_values)
-        for r, f, g in outer[:_PROBED]
+        outer_task(cohort.values, fold, place, procedure.seed, cohort.covariate_values) for place in outer[:_PROBED]
     ]
     some = np.tile(np.arange(min(procedure.selection.features, cohort.values.shape[1])), (len(tasks), 1))
     with single_threaded():

@@ -10,6 +10,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 from scipy.cluster.hierarchy import leaves_list, linkage
+from scipy.spatial.distance import squareform
+from scipy.stats import spearmanr
 
 from lungstage.training.cohorts.cohort import CUT_COLUMN, Cohort, target_record
 from lungstage.training.evaluation.evaluate import conformal_record, evaluate, input_record, table_record
@@ -24,7 +26,7 @@ from lungstage.training.model.network import single_threaded
 from lungstage.training.model.preprocessing import Standardise, standardise, subset
 from lungstage.training.procedure import Procedure
 from lungstage.training.run import FittedModel, Preprocessing, Run, versions
-from lungstage.training.selection.elimination import Round, Task, eliminate, selected, spearman_distance
+from lungstage.training.selection.elimination import Round, Task, eliminate, selected
 
 Array = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -161,7 +163,9 @@ def _curve(cohort: Cohort, procedure: Procedure, report: Progress, workers: int)
 
 def _correlation(inputs: Array, features: Sequence[str], chosen: Sequence[str]) -> dict[str, Any]:
     """Spearman correlation of all features, correlates side by side."""
-    correlation, distance = spearman_distance(inputs)
+    correlation = np.nan_to_num(np.asarray(spearmanr(inputs).statistic))
+    np.fill_diagonal(correlation, 1.0)
+    distance = squareform(np.clip(1.0 - np.abs(correlation), 0.0, 1.0), checks=False)
     order = leaves_list(linkage(distance, "average", optimal_ordering=True)).tolist()
     return {
         "features": [features[i] for i in order],

@@ -87,6 +87,13 @@ def _lines(path: Path, size: int) -> Iterator[Line]:
             yield Line(path, number, content.removesuffix(b"\n"), content.endswith(b"\n"))
 
 
+def _files_of(folder: Path) -> tuple[tuple[int, Path, int], ...]:
+    try:
+        return snapshot(folder)
+    except FileNotFoundError as error:
+        raise Unavailable(f"There is no state folder {folder}.") from error
+
+
 def entries(folder: Path, having: str = "") -> Iterator[Entry]:
     """Give every line that is an entry and holds the text `having`, oldest first, whether or not the chain is whole.
 
@@ -95,10 +102,7 @@ def entries(folder: Path, having: str = "") -> Iterator[Entry]:
     Unavailable
         There is no state folder.
     """
-    try:
-        files = snapshot(folder)
-    except FileNotFoundError as error:
-        raise Unavailable(f"There is no state folder {folder}.") from error
+    files = _files_of(folder)
     needle = having.encode("ascii")
     for _, path, size in files:
         for line in _lines(path, size):
@@ -121,10 +125,7 @@ def entries_from(folder: Path, place: Place | None) -> Iterator[tuple[Entry | No
     Unavailable
         There is no state folder.
     """
-    try:
-        files = snapshot(folder)
-    except FileNotFoundError as error:
-        raise Unavailable(f"There is no state folder {folder}.") from error
+    files = _files_of(folder)
     end = (files[-1][0], files[-1][2]) if files else (1, 0)
     if place is None or place > end:
         yield None, end

@@ -110,10 +110,15 @@ def outer_tasks(values: Array, fold: Indices, seed: int, covariate_values: Array
     covariate_values
         (n, c) clinical inputs, NaN where missing.
     """
-    return [
-        prepare(values, np.flatnonzero((fold[r] != f) & (fold[r] != g)), (seed, 1, r, f, g), covariate_values)
-        for r, f, g in left_out(fold)
-    ]
+    return [outer_task(values, fold, place, seed, covariate_values) for place in left_out(fold)]
+
+
+def outer_task(
+    values: Array, fold: Indices, place: tuple[int, int, int], seed: int, covariate_values: Array | None = None
+) -> Task:
+    """Return one of the fits of :func:`outer_tasks`: that of a place of :func:`left_out`."""
+    r, f, g = place
+    return prepare(values, np.flatnonzero((fold[r] != f) & (fold[r] != g)), (seed, 1, r, f, g), covariate_values)
 
 
 def prepare(values: Array, rows: Indices, seed: tuple[int, ...], covariate_values: Array | None = None) -> Task:

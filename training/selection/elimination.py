@@ -18,8 +18,6 @@ from typing import Any, ClassVar, Final, get_args
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial.distance import squareform
-from scipy.stats import spearmanr
 from sklearn.base import BaseEstimator, clone
 from sklearn.feature_selection import SelectorMixin
 from sklearn.utils import ClassifierTags
@@ -227,13 +225,6 @@ def _of_the_largest(ratings: Array) -> Array:
     """Ratings as shares of the largest."""
     shares: Array = ratings / max(float(ratings.max()), float(np.finfo(np.float64).tiny))
     return shares
-
-
-def spearman_distance(inputs: Array) -> tuple[Array, Array]:
-    """Spearman correlation (d, d) of the columns of `inputs` (n, d), d > 2, and 1 - |correlation| in condensed form."""
-    correlation = np.nan_to_num(np.asarray(spearmanr(inputs).statistic))
-    np.fill_diagonal(correlation, 1.0)
-    return correlation, squareform(np.clip(1.0 - np.abs(correlation), 0.0, 1.0), checks=False)
 
 
 def selected(trace: Sequence[Round]) -> Indices:

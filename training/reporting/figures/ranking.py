@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from matplotlib.axes import Axes
 
 from lungstage.training.reporting.figures.canvas import (
     BLACK,
@@ -40,11 +42,8 @@ def critical_difference(record: Record, classifier: str) -> Picture:
             axes.plot([x, x], [first - 0.25, last + 0.25], color=BLACK, linewidth=2.2, alpha=0.55, zorder=1)
         axes.plot([1, 1 + difference], [-1, -1], color=ORANGE, linewidth=3)
         axes.text(1 + difference, -1, f"  critical difference {difference:.2f}", va="center", fontsize=8)
-        axes.set_yticks(range(len(order)), [clipped(labels[name]) for name in order])
-        axes.set(xlabel="mean rank over the tables (1: the highest AUC)", ylim=(len(order) - 0.4, -1.7))
+        _name_rows(axes, [labels[name] for name in order], "mean rank over the tables (1: the highest AUC)", above=1.7)
         axes.set_xlim(0.8, len(order) + 0.2)
-        axes.grid(axis="x")
-        axes.tick_params(axis="y", length=0)
         test = own["friedman"]
         said = "not tested" if test is None else f"p = {test['p']:.2g}"
         caption = (
@@ -72,10 +71,7 @@ def differences(record: Record, classifier: str) -> Picture:
             text = f"{estimate(apart)}  won {against[name]['wins']}, lost {against[name]['losses']}"
             axes.text(1.02, y, text, va="center", fontsize=7.5, transform=axes.get_yaxis_transform())
         axes.axvline(0, color=BLACK, linewidth=0.8)
-        axes.set_yticks(range(len(order)), [clipped(labels[name]) for name in order])
-        axes.set(xlabel="AUC of GL-RFE less it (right of 0: GL-RFE better)", ylim=(len(order) - 0.4, -0.8))
-        axes.grid(axis="x")
-        axes.tick_params(axis="y", length=0)
+        _name_rows(axes, [labels[name] for name in order], "AUC of GL-RFE less it (right of 0: GL-RFE better)")
         caption = (
             f"{classifier}; mean over tables with its interval over tables, uncorrected. Above 0 against {above} of "
             f"{len(order)}, below 0 against {below}."
@@ -93,10 +89,7 @@ def stability(record: Record) -> Picture:
         for y, name in enumerate(order):
             whiskers(axes, _whole(found[name]["halves"]), y - 0.13, BLUE if name == _REFERENCE else GREY)
             whiskers(axes, _whole(found[name]["folds"]), y + 0.13, ORANGE, marker="s")
-        axes.set_yticks(range(len(order)), [clipped(labels[name]) for name in order])
-        axes.set(xlabel="Nogueira stability (0: chance, 1: always the same)", ylim=(len(order) - 0.4, -0.8))
-        axes.grid(axis="x")
-        axes.tick_params(axis="y", length=0)
+        _name_rows(axes, [labels[name] for name in order], "Nogueira stability (0: chance, 1: always the same)")
         caption = (
             f"Circles: disjoint halves of the patients; squares: folds, which share most of theirs. GL-RFE on halves "
             f"{estimate(found[_REFERENCE]['halves'], 2)}, place {order.index(_REFERENCE) + 1} of {len(order)}; the "
@@ -104,6 +97,14 @@ def stability(record: Record) -> Picture:
         )
         alt = f"Stability of {len(order)} selectors on halves and over folds."
         return picture(figure, "stability", "Stability", alt, caption)
+
+
+def _name_rows(axes: Axes, names: Sequence[str], scale: str, above: float = 0.8) -> None:
+    """Put a name to each row, the first at the top with room above it, and say what the scale below them is."""
+    axes.set_yticks(range(len(names)), [clipped(name) for name in names])
+    axes.set(xlabel=scale, ylim=(len(names) - 0.4, -above))
+    axes.grid(axis="x")
+    axes.tick_params(axis="y", length=0)
 
 
 def _whole(entry: Record) -> dict[str, float]:
