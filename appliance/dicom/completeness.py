@@ -86,7 +86,7 @@ def _proven_step(case: Case, region: Region, stack: Stack, occupied: list[int]) 
         # Where positions are rounded, the least gap is less than the step.
         unit = float(np.median(gaps[gaps < _ONE_STEP * gaps.min()]))
         places = np.concatenate([[0], np.cumsum(np.rint(gaps / unit))]).astype(np.int64)
-        step = even_step(depths, places, [stack.images[k] for k in around])
+        step = even_step(depths, places, [stack.images[k] for k in around], stack.depths)
     thickness = [stack.images[k].slice_thickness or 0.0 for k in occupied]
     listed = listed_of(case, region)
     if min(thickness) <= 0 and listed and not listed <= case.instances:
@@ -374,7 +374,7 @@ def reference_slices(
             (region.name,),
         )
     images = tuple(stack.images[k] for k in span)
-    spacing = prove_regular(images, stack.normal)
+    spacing = prove_regular(images, stack.normal, stack.depths)
     common = images[0].frame_of_reference_uid
     if region.outlines and (not common or as_uid(common) != common):
         raise Refused(

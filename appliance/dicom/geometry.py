@@ -11,6 +11,7 @@ from lungstage.appliance.contract.errors import ReasonCode, Refused
 from lungstage.appliance.dicom.header import ImageHeader
 
 Floats = npt.NDArray[np.float64]
+Places = npt.NDArray[np.int64]
 
 _ORIGINAL = "Send one original CT reconstruction from the PACS, with the region drawn on it."
 
@@ -25,6 +26,8 @@ _NOMINAL_SHARE = 1e-4
 _ROUNDINGS = (0.1, 0.01)
 _FINEST = 4
 _ROUNDED = 1e-4
+# So many slices beyond the region's, at either end, tell whether its positions are rounded ones.
+_RUN = 100
 # 1 in 1000 is a tilt of 0.06 degrees.
 _SHEAR_SHARE = 1e-3
 _TILT_TOLERANCE = 0.05  # degrees; what scanners write for "none"
@@ -51,7 +54,35 @@ def slack(step: float, depths: Floats) -> float:
     return max(allowed(step), quantum / 2 + _ROUNDED) if step >= _FINEST * quantum else allowed(step)
 
 
-def even_step(depths: Floats, places: npt.NDArray[np.int64], images: Sequence[ImageHeader]) -> float:
+def rounded_steps(depths: Floats, places: Places, quantum: float) -> tuple[float, float]:
+    """Return the least and the greatest even step, in mm, that gives these depths when it is rounded to `quantum`.
+
+    The least is above the greatest where none does. One and the same step that is a multiple of what was rounded to
+    gives no uneven depths, so it explains none.
+    """
+    i, j = np.triu_indices(len(depths), 1)
+    lengths, counts = depths[j] - depths[i], places[j] - places[i]
+    least, greatest = ((lengths - quantum) / counts).max(), ((lengths + quantum) / counts).min()
+    if greatest - least < _ROUNDED and abs(least / quantum - round(least / quantum)) < _ROUNDED:
+        return np.inf, -np.inf
+    return float(least), float(greatest)
+
+
+def _run(series: Floats, depths: Floats, places: Places, step: float) -> tuple[Floats, Places]:
+    """Add to a region's slices those of the series that go on at either end, as far as they do."""
+    reach = 0.3 * step  # wider than any rounding: a quarter of a step at most, and half of that at either slice
+    found = dict(zip(places.tolist(), depths.tolist(), strict=True))
+    for way, place in ((-1, int(places[0])), (1, int(places[-1]))):
+        for _ in range(_RUN):
+            nearest = float(series[np.abs(series - (found[place] + way * step)).argmin()])
+            if abs(nearest - (found[place] + way * step)) > reach:
+                break
+            place += way
+            found[place] = nearest
+    return np.array([found[place] for place in sorted(found)]), np.array(sorted(found))
+
+
+def even_step(depths: Floats, places: Places, images: Sequence[ImageHeader], series: Floats | None = None) -> float:
     """Prove positions to be evenly spaced, but for noise or rounding; return their spacing in mm.
 
     Parameters
@@ -62,6 +93,8 @@ def even_step(depths: Floats, places: npt.NDArray[np.int64], images: Sequence[Im
         Of each, counted in slices; where some are missing, they leave numbers out.
     images
         The slices, for what they declare.
+    series
+        Depths of all slices of the series: a few slices can be explained as rounded where more of them cannot.
 
     Raises
     ------
@@ -74,17 +107,14 @@ def even_step(depths: Floats, places: npt.NDArray[np.int64], images: Sequence[Im
     quantum = rounding(depths)
     if step < _FINEST * quantum:
         quantum = 0.0
-    fitted = float(np.polyfit(places, depths, 1)[0]) if quantum else step
-
-    def is_explained_by(even: float) -> bool:
-        """Whether each position is off by no more than half of what it was rounded to."""
-        rest = depths - places * even
-        return bool(rest.max() - rest.min() <= quantum + _ROUNDED)
-
-    if np.abs(np.diff(depths) - np.diff(places) * step).max() > allowed(step) and not (
-        quantum and any(map(is_explained_by, {fitted, *spacings, *thicknesses}))
-    ):
-        raise Refused(ReasonCode.SPACING_NOT_UNIFORM, f"The slices of the series are not evenly spaced. {_ORIGINAL}")
+    if np.abs(np.diff(depths) - np.diff(places) * step).max() > allowed(step):
+        run, counted = (depths, places) if series is None else _run(series, depths, places, step)
+        coarse = min(quantum, rounding(run))
+        least, greatest = rounded_steps(run, counted, coarse) if coarse else (np.inf, -np.inf)
+        if least > greatest + _ROUNDED:
+            raise Refused(
+                ReasonCode.SPACING_NOT_UNIFORM, f"The slices of the series are not evenly spaced. {_ORIGINAL}"
+            )
     for declared in (*spacings, *thicknesses):
         if abs(declared - step) <= _NOMINAL_SHARE * step:
             return declared
@@ -93,13 +123,19 @@ def even_step(depths: Floats, places: npt.NDArray[np.int64], images: Sequence[Im
     is_uneven = np.ptp(depths - places * step) > _ROUNDED
     hidden = [*spacings, *(thicknesses if is_uneven else [])] if quantum else []
     for declared in hidden:
-        if abs(declared / quantum - round(declared / quantum)) > _ROUNDED and is_explained_by(declared):
+        is_multiple = abs(declared / quantum - round(declared / quantum)) < _ROUNDED  # which rounding would not hide
+        if not is_multiple and np.ptp(depths - places * declared) <= quantum + _ROUNDED:
             return declared
     return step
 
 
-def prove_regular(images: Sequence[ImageHeader], normal: Floats) -> tuple[float, float, float]:
-    """Prove that `images` are one regular, untilted grid; return its spacing (slice, row, column) in mm."""
+def prove_regular(
+    images: Sequence[ImageHeader], normal: Floats, series: Floats | None = None
+) -> tuple[float, float, float]:
+    """Prove that `images` are one regular, untilted grid; return its spacing (slice, row, column) in mm.
+
+    `series` holds the depths of all slices that they are among, as in `even_step`.
+    """
     first = images[0]
     if len({image.frame_of_reference_uid for image in images}) != 1:
         raise Refused(
@@ -150,5 +186,5 @@ def prove_regular(images: Sequence[ImageHeader], normal: Floats) -> tuple[float,
             raise Refused(ReasonCode.GEOMETRY_MISSING, f"A single slice does not say how thick it is. {_ORIGINAL}")
         return (first.slice_thickness, first.pixel_spacing[0], first.pixel_spacing[1])
     depths = positions @ normal  # and not from the first on: what they were rounded to shows in themselves
-    step = even_step(depths, np.arange(len(images)), images)
+    step = even_step(depths, np.arange(len(images)), images, series)
     return (step, first.pixel_spacing[0], first.pixel_spacing[1])

@@ -221,6 +221,29 @@ def test_positions_that_no_rounding_explains_are_uneven() -> None:
         even_step(depths, np.arange(5), [_Declared(3.0, 3.0)] * 5)  # type: ignore[arg-type,list-item]
 
 
+@given(
+    step=st.integers(64, 300).map(lambda hundredths: hundredths / 100),
+    phase=st.floats(0, 1),
+    on=st.tuples(st.integers(0, 25), st.integers(2, 8)),
+)
+@settings(max_examples=200, deadline=None)
+def test_any_even_step_is_found_under_its_rounding(step: float, phase: float, on: tuple[int, int]) -> None:
+    exact = phase + step * np.arange(40)
+    series, (first, count) = np.round(exact, 1), on
+    found = even_step(series[first : first + count], np.arange(count), [_Declared(None, None)] * count, series)  # type: ignore[arg-type,list-item]
+    assert found == pytest.approx(step, abs=0.1 / (count - 1) + 1e-6)
+
+
+@given(odd=st.integers(1, 10), by=st.sampled_from((-0.2, -0.1, 0.1, 0.2)), start=st.integers(-300, 300))
+def test_one_slice_beside_its_place_is_not_taken_for_rounding(odd: int, by: float, start: int) -> None:
+    series = start + 3.0 * np.arange(12)
+    series[odd] += by
+    first = min(max(odd - 7, 0), 4)
+    images = [_Declared(None, 3.0)] * 8
+    with pytest.raises(Refused, match="not evenly spaced"):
+        even_step(series[first : first + 8], np.arange(8), images, series)  # type: ignore[arg-type]
+
+
 def test_segment_frames_on_an_even_grid_over_rounded_positions(tmp_path: Path) -> None:
     study = seg_study(source=volume(spacing=(3.27, 1.0, 1.25)))
     exact = [float(dataset.ImagePositionPatient[2]) for dataset in study.slices]
