@@ -184,7 +184,7 @@ def _slice(syntax: str, dataset: Dataset) -> Slice:
         position=np.array(dataset.decimals(0x00200032, 3)),
         orientation=_clean(dataset.decimals(0x00200037, 6)),
         spacing=tuple(dataset.decimals(0x00280030, 2)),  # type: ignore[arg-type]
-        declared=(*_optional(dataset, 0x00180088), *_optional(dataset, 0x00180050)),
+        declared=tuple(_declared(dataset)),
         terms=tuple(_term(dataset, tag) for tag in _TERMS),
         hu=hu,
     )
@@ -222,6 +222,12 @@ def _tilt(dataset: Dataset) -> list[float]:
 
 def _optional(dataset: Dataset, tag: int) -> list[float]:
     return dataset.decimals(tag, 1) if dataset.raw(tag).strip(b" \0") else []
+
+
+def _declared(dataset: Dataset) -> list[float]:
+    """Spacing Between Slices and Slice Thickness; of several numbers none is the one."""
+    told = [dataset.decimals(tag) for tag in (0x00180088, 0x00180050) if dataset.raw(tag).strip(b" \0")]
+    return [numbers[0] for numbers in told if len(numbers) == 1]
 
 
 def _frames(syntax: str, whole: Dataset) -> list[Slice]:
@@ -352,6 +358,9 @@ def _contours(dataset: Dataset, name: str) -> list[tuple[Floats, str]]:
 
 
 def _name(reference: Dataset) -> str:
+    """What a contour's reference names; one without a UID names nothing."""
+    if not reference.text(0x00081155):
+        return ""
     uid = reference.uid(0x00081155)
     return f"{uid} frame {reference.integer(0x00081160)}" if 0x00081160 in reference else uid
 
