@@ -478,7 +478,8 @@ def facts(contents: Sequence[bytes], name: str) -> Facts:
     every = [_read(content) for content in contents]
     slices = [one for one in every if isinstance(one, Slice)]
     slices += itertools.chain(*(one for one in every if isinstance(one, list)))
-    objects = [one for one in every if isinstance(one, tuple)]
+    # A structure set without a region says nothing.
+    objects = [one for one in every if isinstance(one, tuple) and (one[0] != _RTSTRUCT or one[1].items(0x30060020))]
     if not slices or not objects:
         raise Contradiction("there are no slices, or no region")
     named = {uid for sop_class, dataset, _ in objects for uid in _named(sop_class, dataset, name)}
