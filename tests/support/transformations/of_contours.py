@@ -320,6 +320,8 @@ def rejected(study: Study) -> None:
 
 @changes("contours")
 def unapproved(study: Study) -> None:
+    if _of(study).get("ApprovalStatus") == "REJECTED":
+        raise Unfit("it would be rejected no more")
     _of(study).ApprovalStatus = "UNAPPROVED"
 
 
