@@ -275,6 +275,8 @@ def a_frame_twice(study: Study) -> None:
 def every_other_frame(study: Study) -> None:
     segment = study.segment
     frames, groups = frames_of(segment), _groups(segment)
+    if len({tuple(_position(segment, group)) for group in groups}) < len(groups):
+        raise Unfit  # where one is there twice, two neighbours may be left
     segment.PerFrameFunctionalGroupsSequence = groups[::2]
     set_frames(segment, frames[::2])
     study.nothing_is_right()
