@@ -31,9 +31,11 @@ def choose_each(
     ------
     Held
         ``no_roi``: those chosen were drawn on other series, which are there too.
+    Refused
+        ``conflicting_instances``: one UID for an object that offers a region and for another that offers none.
     """
     chosen: list[Region] = []
-    failures: list[Refused] = []
+    failures: dict[str, Refused] = {}  # by SOP Instance UID
     for roi in sorted(case.rois, key=lambda roi: (roi.kind != "SEG", roi.sop_instance_uid)):
         if choice is not None and roi.sop_instance_uid != choice.roi:
             continue
@@ -44,9 +46,15 @@ def choose_each(
         except Refused as refusal:
             if refusal.reason.code not in _OFFERS_NONE:
                 raise
-            failures.append(refusal)
+            failures.setdefault(roi.sop_instance_uid, refusal)
     if not chosen:
-        raise failures[0]
+        raise next(iter(failures.values()))
+    for uid in {region.source.sop_instance_uid for region in chosen} & failures.keys():
+        raise Refused(
+            ReasonCode.CONFLICTING_INSTANCES,
+            f"Two files of one SOP Instance UID, {uid}, differ: one draws the tumour, the other does not. Look at both "
+            "and keep only the right one.",
+        )
     here = tuple(region for region in chosen if link_of(case, region) is not Link.ELSEWHERE)
     if not here:
         name = chosen[0].name

@@ -351,6 +351,20 @@ def test_two_contents_of_one_structure_set_are_named_as_what_they_are(tmp_path: 
     assert "Two files of one SOP Instance UID, '0000' and '0001', draw" in measured(tmp_path)["reason"]["message"]
 
 
+@pytest.mark.parametrize("under_one_uid", [True, False])
+def test_a_copy_that_draws_nothing(under_one_uid: bool, tmp_path: Path) -> None:
+    study = seg_study()
+    emptied = deepcopy(study.rois[0])
+    emptied.PixelData = bytes(len(emptied.PixelData))
+    if not under_one_uid:
+        emptied.SOPInstanceUID = emptied.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    study.rois.append(emptied)
+    if under_one_uid:
+        assert code_of(study, tmp_path) == ("refused", "conflicting_instances")
+    else:
+        assert measured(study.write(tmp_path))["roi"]["voxels"] == square_mask().sum()
+
+
 # --- versions of a region ----------------------------------------------------------------------------------------
 
 
