@@ -85,7 +85,7 @@ class DimseDoor:
         host, port = host_and_port(settings.bind)
         try:
             address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4]
-            self._server = entity.make_server(
+            server = entity.make_server(
                 cast(Any, address), evt_handlers=handlers, ssl_context=context, server_class=_Server,
                 request_handler=_Handler,
             )  # fmt: skip
@@ -93,6 +93,7 @@ class DimseDoor:
             raise Unavailable(
                 f"Port {port} of {host} cannot be opened: {error.strerror}. bind in [receive] names it."
             ) from error
+        self._server = cast(_Server, server)
         self._server.addresses, self._server.arrivals = settings.addresses, arrivals
         self._server.longest_object = settings.max_object_mb * 1024**2
         entity.servers.append(self._server)
@@ -166,7 +167,7 @@ class _Server(ThreadedAssociationServer):
                 )
                 self.shutdown_request(request)
                 return
-        request.settimeout(self.ae.network_timeout)
+        request.settimeout(_HANDSHAKE_SECONDS)
         super().process_request_thread(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
@@ -215,7 +216,7 @@ class _Association(Association):
             if message is not None and message._data_set_path is not None:
                 logger.warning("object_cut_short")
                 with contextlib.suppress(OSError):
-                    message._data_set_path.unlink(missing_ok=True)
+                    Path(cast(Any, message._data_set_path)).unlink(missing_ok=True)
             cast(_Server, self._server).arrivals.marks.close(id(self))
             with contextlib.suppress(OSError):
                 if self.dul.socket is not None:
@@ -223,11 +224,14 @@ class _Association(Association):
 
 
 class _Negotiation(ACSE):
-    """Rejects an association while the inbox's disk is nearly full."""
+    """Rejects an association while the inbox's disk is nearly full, and lets one that is accepted take its time."""
 
     def _negotiate_as_acceptor(self) -> None:
         if cast(_Server, self.assoc._server).arrivals.has_room():
             super()._negotiate_as_acceptor()
+            connection = self.assoc.dul.socket
+            if connection is not None and connection.socket is not None:
+                connection.socket.settimeout(self.assoc.ae.network_timeout)
             return
         logger.error("no_room")
         self.send_reject(*_TEMPORARILY_CONGESTED)

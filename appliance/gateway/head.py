@@ -111,7 +111,7 @@ def _behind_meta(tag: BaseTag, vr: str | None, length: int) -> bool:
 
 
 def _behind_study(tag: BaseTag, vr: str | None, length: int) -> bool:
-    return tag > _STUDY
+    return int(tag) > _STUDY
 
 
 def _front(file: BinaryIO, syntax: UID) -> Dataset:

@@ -166,11 +166,14 @@ def read_document(path: Path) -> bytes:
         raise
     except OSError as error:
         raise UnreadableError from error
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
+    try:
+        status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_size > _LONGEST:
             raise UnreadableError
-        return file.read()
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(descriptor)
 
 
 def _look_at(path: Path) -> _Seen:

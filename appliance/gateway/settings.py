@@ -136,7 +136,9 @@ class Route(_Table):
     name: str | None = Field(
         None, description="What the destination is called in commands and logs; none: its address."
     )
-    when: When = Field(default_factory=When, description="What must hold for a document to take this route.")
+    when: When = Field(
+        default_factory=lambda: When.model_validate({}), description="What must hold for a document to take this route."
+    )
     ae_title: AeTitle | None = Field(None, description="What we are called there; none: ae_title of [receive].")
     tls: ClientTls | None = Field(None, description="TLS over DIMSE, or other authorities than the system's.")
     token: SecretPlace | None = Field(None, description="Where the token for https is: file:… or env:….")

@@ -121,8 +121,8 @@ class _Outcome:
             ]
             body["00081199"] = {"vr": "SQ", "Value": items}
         if self.failed:
-            items = [{"00081197": {"vr": "US", "Value": [status]}} for status in self.failed]
-            body["00081198"] = {"vr": "SQ", "Value": items}
+            reasons = [{"00081197": {"vr": "US", "Value": [status]}} for status in self.failed]
+            body["00081198"] = {"vr": "SQ", "Value": reasons}
         code = 200 if not self.failed else 202 if self.stored else 507 if NO_SPACE in self.failed else 409
         return Response(json.dumps(body), code, media_type=_JSON)
 

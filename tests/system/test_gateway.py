@@ -239,13 +239,13 @@ def test_an_object_that_is_too_large_is_aborted_and_leaves_nothing(gateway: Gate
     large.PixelData = bytes(2_000_000)
     association = associate(gateway.port, [CTImageStorage])
     assert "Status" not in association.send_c_store(large)
-    assert not association.is_established
+    until(lambda: not association.is_established)
     until(lambda: gateway.left() == [])
     assert gateway.files() == []
 
 
 def test_a_c_store_that_stops_in_mid_data_set_leaves_nothing(gateway: Gateway, study: Study) -> None:
-    association = associate(gateway.port, [CTImageStorage], max_pdu=4096)
+    association = associate(gateway.port, [CTImageStorage])
     sent, original = [0], association.dul.socket.send  # type: ignore[union-attr]
 
     def some(content: bytes) -> None:
@@ -256,14 +256,20 @@ def test_a_c_store_that_stops_in_mid_data_set_leaves_nothing(gateway: Gateway, s
         original(content)
 
     association.dul.socket.send = some  # type: ignore[union-attr, method-assign]
-    association.send_c_store(study.slices[0])
+    large = rtstruct_study().slices[0]
+    large.Rows, large.Columns, large.PixelData = 600, 600, bytes(720_000)
+    association.send_c_store(large)
+    assert sent[0] >= 3
     until(lambda: gateway.left() == [])
     assert gateway.files() == []
+    assert "object_cut_short" in gateway.log
 
 
 @pytest.mark.parametrize(
-    "noise", [b"GET / HTTP/1.1\r\n\r\n", bytes(100), struct.pack(">BBL", 4, 0, 0xFFFFFFF0), b"\x01\x00\x7f\xff\xff\xff"]
-)
+    "noise",
+    [b"GET / HTTP/1.1\r\n\r\n", bytes(100), struct.pack(">BBL", 4, 0, 0xFFFFFFF0), b"\x01\x00\x7f\xff\xff\xff"],
+    ids=["HTTP", "zeros", "data that never ends", "request that never ends"],
+)  # fmt: skip
 def test_noise_on_the_port_harms_nobody(gateway: Gateway, study: Study, noise: bytes) -> None:
     with socket.create_connection(("127.0.0.1", gateway.port)) as connection:
         connection.sendall(noise)

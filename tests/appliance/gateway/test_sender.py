@@ -31,7 +31,7 @@ class Scene:
         what = list(kinds) or ["sr", "seg", "pdf"]
         folders = {"inbox": root / "inbox", "outbox": self.outbox, "state": root / "gateway"}
         self.settings = GatewaySettings.model_validate(
-            {**folders, "commitment_seconds": 1, "retry_seconds": 0.01, "route": [{"what": what, "to": to, **route}]}
+            {**folders, "commitment_seconds": 3, "retry_seconds": 0.01, "route": [{"what": what, "to": to, **route}]}
         )
         self.queue = Queue(root / "q")
         Outbox(self.outbox, self.settings.route, self.queue).look()

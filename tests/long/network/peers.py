@@ -144,7 +144,7 @@ def dcmqrscp(folder: Path, port: int) -> subprocess.Popen[bytes]:
         f"VendorTable BEGIN\nVendorTable END\n\nAETable BEGIN\nDCMQRSCP {storage} RW (2000, 8000mb) ANY\nAETable END\n"
     )
     process = subprocess.Popen(
-        ["dcmqrscp", "--config", str(config), "+xa"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ["dcmqrscp", "--config", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     time.sleep(1.0)
     assert process.poll() is None, "dcmqrscp does not start"
