@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import time
@@ -122,12 +123,12 @@ def storescu(files: Iterable[Path], port: int, *, tls: Certificates | None = Non
     subprocess.run([*command, *map(str, files)], check=True, stdout=subprocess.DEVNULL)
 
 
-def storescp(folder: Path, port: int) -> subprocess.Popen[bytes]:
+def storescp(folder: Path, port: int, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
     """Receive into a folder, a process for each association."""
     folder.mkdir(parents=True, exist_ok=True)
     process = subprocess.Popen(
-        ["storescp", "--fork", "+xa", "-aet", "STORESCP", "-od", str(folder), str(port)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        ["storescp", "--fork", "+xa", "-pdu", "131072", "-aet", "STORESCP", "-od", str(folder), str(port)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | dict(environment or {}),
     )  # fmt: skip
     time.sleep(1.0)
     assert process.poll() is None, "storescp does not start"
