@@ -307,7 +307,7 @@ def _tracking(dataset: Dataset) -> Iterator[str]:
 
 def _finding(dataset: Dataset) -> Iterator[str]:
     for number, group in enumerate(_groups(dataset), start=1):
-        if len(_children(group, _FINDING)) != 1:
+        if len(_children(group, _FINDING)) > 1:
             yield f"group {number}"
 
 
@@ -402,7 +402,7 @@ RULES: Final[tuple[Rule, ...]] = (
          _once(_MEASUREMENTS, "CONTAINER", "CONTAINS")),
     Rule("groups", "TID 1500 row 7", "There is a Measurement Group.", _has_groups),
     Rule("tracking", "TID 1410, 1411", "Every group has one Tracking Identifier and one Tracking UID.", _tracking),
-    Rule("finding", "TID 1410, 1411", "Every group says once what was found.", _finding),
+    Rule("finding", "TID 1410, 1411", "No group says twice what was found.", _finding),
     Rule("place", "TID 1410, 1411", "Every group says where: by a segment and its source, or a region in an image.",
          _place),
     Rule("outline", "PS3.3 C.18.6", "An outline has at least three points and is closed.", _closed),

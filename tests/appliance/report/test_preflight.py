@@ -74,6 +74,11 @@ def _no_source(dataset: Dataset) -> None:
     without(groups(dataset)[0], "121232")
 
 
+def _two_findings(dataset: Dataset) -> None:
+    group = groups(dataset)[0]
+    group.ContentSequence = [*group.ContentSequence, child(group, "121071")]
+
+
 def _retired(dataset: Dataset) -> None:
     child(groups(dataset)[0], "121071").ConceptCodeSequence[0].CodingSchemeDesignator = "SRT"
 
@@ -99,7 +104,7 @@ BREAKS: dict[str, Callable[[Dataset], None]] = {
     "measurements": lambda dataset: without(dataset, "126010"),
     "groups": lambda dataset: setattr(child(dataset, "126010"), "ContentSequence", []),
     "tracking": lambda dataset: without(groups(dataset)[0], "112040"),
-    "finding": lambda dataset: without(groups(dataset)[0], "121071"),
+    "finding": _two_findings,
     "place": _no_source,
     "outline": _open_outline,
     "air-class": _set("SOPClassUID", EnhancedSRStorage),
