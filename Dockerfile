@@ -62,7 +62,7 @@ RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf --mount=type=secret,id=
     python3.11 -m venv /build \
     && /build/bin/pip install cyclonedx-bom \
     && python3.11 -m venv --without-pip /opt/lungstage \
-    && /build/bin/pip --python /opt/lungstage/bin/python install /wheel/*.whl starlette uvicorn jinja2 argon2-cffi \
+    && /build/bin/pip --python /opt/lungstage/bin/python install /wheel/*.whl starlette uvicorn jinja2 argon2-cffi pynetdicom \
     && /build/bin/pip --python /opt/lungstage/bin/python check \
     && /build/bin/cyclonedx-py environment --output-reproducible --output-file /opt/lungstage/sbom.cdx.json \
         /opt/lungstage/bin/python \
@@ -90,7 +90,7 @@ LABEL org.opencontainers.image.title="lungstage" \
 RUN groupadd --gid 10001 lungstage \
     && useradd --uid 10001 --gid 10001 --no-log-init --no-create-home --home-dir /nonexistent \
                --shell /usr/sbin/nologin lungstage \
-    && install --directory --owner=10001 --group=10001 --mode=0750 /inbox /outbox /state
+    && install --directory --owner=10001 --group=10001 --mode=0750 /inbox /outbox /state /gateway
 COPY --from=builder /opt/lungstage /opt/lungstage
 
 # With a read-only root, /tmp (a tmpfs) is the one place besides the volumes that anything may write to.

@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test quick check lint viewer wheel wheel-without-bundle sbom pythons bench peers bundle evaluation selectors ibsi conformance page-load page-pictures storage measure-acceptance torture faults soak fuzz field hostile viewers clean help
+.PHONY: demo test quick check lint viewer wheel wheel-without-bundle sbom pythons bench peers bundle evaluation selectors ibsi conformance page-load page-pictures storage measure-acceptance torture faults soak network network-faults network-receiving fuzz field hostile viewers clean help
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 22
@@ -24,7 +24,7 @@ $(VENV)/.appliance: $(VENV)/.python pyproject.toml setup.py constraints.txt $(wi
 	rm -f appliance/radiomics/*.so
 	$(PIP) numpy setuptools wheel
 	$(PIP) --no-build-isolation --no-binary pyradiomics "pyradiomics; python_version < '3.12'"
-	$(PIP) --editable '.[page,reference]'
+	$(PIP) --editable '.[gateway,page,reference]'
 	@touch $@
 
 $(VENV)/.everything: $(VENV)/.appliance
@@ -148,6 +148,17 @@ COUNT ?= 20000
 fuzz: $(VENV)/.everything ## damaged DICOM (SEED=1 COUNT=20000) through the confined processes, held against a second reader
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.long.reliability.fuzz --seed $(SEED) --count $(COUNT)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.long.reliability.folder --seed $(SEED)
+
+network: $(VENV)/.everything ## storescu to Orthanc, storescp, dcmqrscp by every way, TLS too, in a network namespace
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.long.network.check
+
+STUDIES ?= 300
+KILLS ?= 200
+network-faults: $(VENV)/.everything ## STUDIES=300 studies, KILLS=200 kills of gateway, daemon and Orthanc, which is away for a third
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.long.network.faults --studies $(STUDIES) --kills $(KILLS)
+
+network-receiving: $(VENV)/.everything ## receiving 20 studies of 200 slices, by turns with storescp that flushes
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.long.network.receiving
 
 viewers: $(VENV)/.everything ## SR, SEG and PDF in OHIF on Orthanc, in a network namespace (LUNGSTAGE_DATA=...); pictures in runs/viewers
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.long.viewers.check

@@ -9,8 +9,12 @@ from pathlib import Path
 
 import pydicom.config
 import pytest
+from pydicom.dataset import Dataset
 
 from lungstage.appliance.config import logs
+from lungstage.appliance.report import structured_report
+from lungstage.appliance.report.context import ReportContext
+from lungstage.appliance.report.preflight import faults_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -24,6 +28,19 @@ def _untouched_log() -> Iterator[None]:
         log.handlers, log.propagate = handlers, propagate
         log.setLevel(level)
     logging.captureWarnings(False)
+
+
+@pytest.fixture(autouse=True)
+def _rules_hold_for_every_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hold every structured report that a test has made to what the gateway asks of it before it is sent."""
+    settle = structured_report.settle
+
+    def settle_and_judge(dataset: Dataset, context: ReportContext) -> None:
+        settle(dataset, context)
+        if dataset.Modality == "SR":
+            assert faults_of(dataset) == ()
+
+    monkeypatch.setattr(structured_report, "settle", settle_and_judge)
 
 
 @pytest.fixture(scope="session")

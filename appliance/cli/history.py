@@ -135,6 +135,9 @@ def replay(
 def _replay(
     path: Path, inputs: list[Path] | None, bundle: Path | None, state: Path | None, config: Path | None
 ) -> dict[str, Any]:
+    from contextlib import nullcontext
+
+    from lungstage.appliance.config.disks import held
     from lungstage.appliance.config.settings import SettingsError, setting_of
     from lungstage.appliance.config.shipped import bundle_folder
     from lungstage.appliance.model.bundle import load_bundle
@@ -153,9 +156,10 @@ def _replay(
             raise
         folder = None
     has_log = folder is not None and folder.is_dir()
-    witness = Witness.of(folder, report.account) if folder is not None and has_log else Witness()
-    headers = _originals(inputs, folder, report.account)
-    result = replay(report, headers, load_bundle(bundle_folder(model), engine=report.account.engine), witness)
+    with held(folder, shared=True) if folder is not None and has_log else nullcontext():  # no original goes meanwhile
+        witness = Witness.of(folder, report.account) if folder is not None and has_log else Witness()
+        headers = _originals(inputs, folder, report.account)
+        result = replay(report, headers, load_bundle(bundle_folder(model), engine=report.account.engine), witness)
     notes = [*result.notes]
     if result.changes and not witness.documents:
         notes.append("No audit log knows this report; the content of its originals could not be compared one by one.")

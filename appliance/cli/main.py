@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from lungstage.appliance import __version__
-from lungstage.appliance.cli import history, one_shot, page, service
+from lungstage.appliance.cli import check_report, gateway, history, one_shot, page, service
 from lungstage.appliance.cli.options import (
     BundleOption,
     ConfigOption,
@@ -311,6 +311,8 @@ app.command()(history.replay)
 app.command()(history.show)
 app.add_typer(history.audit, name="audit")
 app.add_typer(page.page, name="page")
+app.add_typer(gateway.gateway, name="gateway")
+app.command("check-report")(check_report.check_report)
 app.command()(service.install_service)
 app.command()(service.uninstall_service)
 

@@ -1,4 +1,4 @@
-"""The commands that make services of daemon and page: ``install-service`` and ``uninstall-service``."""
+"""The commands that make services of daemon, page and gateway: ``install-service`` and ``uninstall-service``."""
 
 from __future__ import annotations
 
@@ -30,6 +30,9 @@ def install_service(
     page: Annotated[
         bool, typer.Option("--page", help="Make the page a service, too; where it is one, it stays one.")
     ] = False,
+    gateway: Annotated[
+        bool, typer.Option("--gateway", help="Make the gateway a service, too; where it is one, it stays one.")
+    ] = False,
     dry_run: DryRunOption = False,
     root: RootOption = Path("/"),
 ) -> None:
@@ -40,18 +43,24 @@ def install_service(
         raise typer.BadParameter("a service's settings are named by their whole path", param_hint="--config")
     _check(dry_run, root)
     named = installation.places(*installation.this_installation(), config, user, root)
-    if page:
+    if page or gateway:
         from lungstage.appliance.config.extras import needing
 
-        with needing("page"):
+        with needing("page" if page else "gateway"):
             import uvicorn  # noqa: F401  (which a service without it would miss at every start)
-    _do(installation.to_install(named, root, page=page), dry_run, root)
+        if gateway:
+            with needing("gateway"):
+                import pynetdicom  # noqa: F401
+    _do(installation.to_install(named, root, page=page, gateway=gateway), dry_run, root)
     if not dry_run:
         typer.echo(f"Next: look through {config}, then")
         typer.echo(f"  runuser -u {user} -- {named.program} doctor --config {config}")
         typer.echo("  systemctl enable --now lungstage")
         if page:
             typer.echo("  systemctl enable --now lungstage-page")
+        if gateway:
+            typer.echo(f"Look through {config.with_name('gateway.toml')}, then")
+            typer.echo("  systemctl enable --now lungstage-gateway")
 
 
 def uninstall_service(dry_run: DryRunOption = False, root: RootOption = Path("/")) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import tempfile
@@ -115,6 +116,41 @@ def free_mb(folder: Path) -> int | None:
     except OSError:  # it is away, which whoever writes to it will say
         return None
     return status.f_bavail * status.f_frsize // 1024**2
+
+
+@contextlib.contextmanager
+def held(folder: Path, *, shared: bool) -> Iterator[bool]:
+    """Hold a folder as long as the block lasts: together with others who read by it, or alone.
+
+    Nothing is written for it, so that who may only read can hold it, too.
+
+    Parameters
+    ----------
+    folder
+        The folder.
+    shared
+        Whether others may hold it as well.
+
+    Yields
+    ------
+    bool
+        Whether it is held; False where others hold it otherwise, or the file system knows no locks.
+
+    Raises
+    ------
+    OSError
+        When it cannot be opened.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        is_held = True
+        try:
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except OSError:
+            is_held = False
+        yield is_held
+    finally:
+        os.close(descriptor)
 
 
 def prove_writable(folder: Path) -> None:

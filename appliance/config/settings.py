@@ -256,7 +256,7 @@ def table_of(name: str, config: Path | None) -> dict[str, Any]:
     SettingsError
         The file cannot be read, or has something else under that name.
     """
-    table = _tables(config).get(name, {})
+    table = tables_of(config).get(name, {})
     if not isinstance(table, dict):
         raise SettingsError(f"[{name}] in the settings file {config} is no table.")
     return dict(table)
@@ -300,10 +300,17 @@ def setting_of(name: str, config: Path | None, environment: Mapping[str, str] | 
 
 
 def _from_file(config: Path | None) -> dict[str, Any]:
-    return {key: value for key, value in _tables(config).items() if key not in OTHER_TABLES}
+    return {key: value for key, value in tables_of(config).items() if key not in OTHER_TABLES}
 
 
-def _tables(config: Path | None) -> dict[str, Any]:
+def tables_of(config: Path | None) -> dict[str, Any]:
+    """Return everything that a settings file says, unchecked.
+
+    Raises
+    ------
+    SettingsError
+        The file cannot be read.
+    """
     if config is None:
         return {}
     try:

@@ -23,6 +23,8 @@ from lungstage.appliance.state.ledger import Ledger
 EXAMINATION_BUDGET_SECONDS = 0.5
 """After so long a round of examinations makes room for other work."""
 
+_ARRIVING_SECONDS = 0.5  # after which a case that is still being sent is looked at again
+
 
 class Cases(Source):
     """The cases on one index.
@@ -115,7 +117,7 @@ class Cases(Source):
         self._absence.is_open = True
         return any(became_ready)
 
-    def tick(self, unread_since: float | None) -> bool:
+    def tick(self, unread_since: float | None, arriving: frozenset[str] = frozenset()) -> bool:
         """Do what is due; True when a job became ready.
 
         Parameters
@@ -123,6 +125,8 @@ class Cases(Source):
         unread_since
             When the longest unread file of the inbox was first seen; it may belong to any case, so none is settled
             that would still have waited for it.
+        arriving
+            Folders that something is still being sent to: a case with a file in one of them has not come to rest.
         """
         became_ready = self.behind = False
         now = self._clock()
@@ -134,18 +138,25 @@ class Cases(Source):
             rests_at = entry.changed_at + self._settings.case_settle_seconds
             if entry.waits_until is not None:
                 rests_at = max(rests_at, entry.waits_until)
-            rested = rests_at <= now and (unread_since is None or unread_since > rests_at)
+            comes = self._comes(entry, arriving)
+            rested = rests_at <= now and not comes and (unread_since is None or unread_since > rests_at)
             if rested or now < rests_at or entry.examined_at < entry.changed_at:
                 became_ready |= self._examiner.examine(entry, settled=rested, waited=rested and waits)
             else:
-                entry.due = now + self._settings.poll_seconds
+                entry.due = now + (_ARRIVING_SECONDS if comes else self._settings.poll_seconds)
         for entry in self.open.values():
             if entry.report_at is not None and entry.report_at <= now:
-                self._report(entry)
+                if self._comes(entry, arriving):
+                    entry.report_at = now + _ARRIVING_SECONDS
+                else:
+                    self._report(entry)
             entry.case = None  # in the index again
         if self._absence.is_open:
             self._absence.settle(now, unread_since)
         return became_ready
+
+    def _comes(self, entry: OpenCase, arriving: frozenset[str]) -> bool:
+        return bool(arriving) and not arriving.isdisjoint(self._index.folders(entry.key))
 
     def _meet(self, case: Case, until: float) -> bool:
         """Take in a case that is new or has changed, and examine it at once where that is not put off."""

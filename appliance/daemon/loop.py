@@ -222,7 +222,7 @@ class Daemon:
         if self._requests.granted or version != self._data_version:  # or another process wrote to the ledger
             self._data_version = version
             became_ready |= self._cases.requeue()
-        became_ready |= self._cases.tick(self._scanner.unsettled_since())
+        became_ready |= self._cases.tick(self._scanner.unsettled_since(), self._scanner.arriving())
         if became_ready:
             self._dispatcher.encourage()
         self._upkeep.tick()

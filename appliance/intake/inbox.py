@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lungstage.appliance.config.boot import boot_id, boot_seconds
 from lungstage.appliance.config.logs import defect, logger
 from lungstage.appliance.config.text import path_hash
+from lungstage.appliance.contract import arrival
 from lungstage.appliance.contract.errors import ExhaustedError, KilledError, Reason, ReasonCode, Refused, Unavailable
 from lungstage.appliance.contract.source import Source
 from lungstage.appliance.dicom.files import NOT_DICOM, read_headers
@@ -26,6 +28,7 @@ from lungstage.appliance.state.file_table import FileRecord, FileTable
 READ_BUDGET_SECONDS = 0.5
 RETRY_SECONDS = 5.0
 MAX_KILLS = 3  # of the process that reads, over one file, before that file is given up
+_LONGEST_MARK = 4096  # bytes
 
 
 def _stamp(status: os.stat_result) -> int:
@@ -78,6 +81,7 @@ class Inbox(Source):
         self._entries: dict[str, _Entry] = {}
         self._closed_folders: frozenset[str] = frozenset()
         self._in_step = False  # whether the records say which files are there
+        self._marks: tuple[arrival.Mark, ...] = ()
         self.scan_cost = 0.0
         """Seconds that the last scan took, without the reading."""
         self.found = False
@@ -96,6 +100,13 @@ class Inbox(Source):
         oldest = self.unsettled_since()
         return None if oldest is None else oldest + self._settle
 
+    def arriving(self) -> frozenset[str]:
+        """Return the folders that something is still being sent to, as whoever receives it has marked them."""
+        if not self._marks:
+            return frozenset()
+        boot, now = boot_id(), boot_seconds()
+        return frozenset(os.path.join(self._root, mark.folder) for mark in self._marks if mark.holds(boot, now))
+
     def look(self) -> bool:
         """Scan the folder once and read what has come to rest; True when what lies in the index has changed.
 
@@ -106,6 +117,7 @@ class Inbox(Source):
             used; the next look mends them.
         """
         started = self._clock()
+        self._marks = self._read_marks()  # before the files: where a mark is gone, all that it stood for is there
         found, closed = self._scan()
         now = self._clock()
         self.scan_cost = now - started
@@ -201,6 +213,16 @@ class Inbox(Source):
         logger.warning("file_unavailable", extra={"file": path_hash(path), "error": type(error).__name__})
         entry.seen = self._clock() + RETRY_SECONDS - self._settle
 
+    def _read_marks(self) -> tuple[arrival.Mark, ...]:
+        marks = []
+        with contextlib.suppress(OSError), os.scandir(os.path.join(self._root, arrival.FOLDER)) as entries:
+            for path in [entry.path for entry in entries if entry.name.endswith(arrival.SUFFIX)]:
+                with contextlib.suppress(OSError, UnicodeDecodeError):
+                    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+                    with os.fdopen(descriptor, "rb") as file:
+                        marks.append(arrival.Mark.read(file.read(_LONGEST_MARK).decode()))
+        return tuple(mark for mark in marks if mark is not None)
+
     def _scan(self) -> tuple[dict[str, tuple[int, int]], frozenset[str]]:
         found: dict[str, tuple[int, int]] = {}
         closed: set[str] = set()
@@ -211,7 +233,8 @@ class Inbox(Source):
                 with os.scandir(folder) as entries:
                     for entry in entries:
                         if entry.is_dir(follow_symlinks=False):
-                            folders.append(entry.path)
+                            if entry.name != arrival.FOLDER or folder != self._root:
+                                folders.append(entry.path)
                             continue
                         with contextlib.suppress(FileNotFoundError):
                             status = entry.stat(follow_symlinks=False)

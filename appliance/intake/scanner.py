@@ -68,6 +68,10 @@ class Scanner(Source):
             self._watcher.looked(found=self._inboxes[0].found)
         return any(changed)
 
+    def arriving(self) -> frozenset[str]:
+        """Return the folders of the inboxes that something is still being sent to."""
+        return frozenset().union(*(inbox.arriving() for inbox in self._inboxes))
+
     def unsettled_since(self) -> float | None:
         """When the longest waiting of the files that are not read yet was first seen; None when all are read."""
         moments = [inbox.unsettled_since() for inbox in self._inboxes]

@@ -136,6 +136,11 @@ class StudyIndex:
         group = self._group_with.get(key)
         return None if group is None else next((case for case in self._cases(group) if case.key == key), None)
 
+    def folders(self, key: str) -> frozenset[str]:
+        """Return the folders that hold the files of a case, and of what may belong to it."""
+        group = self._group_with.get(key)
+        return frozenset() if group is None else frozenset(os.path.dirname(path) for path in group.paths)
+
     def homes(self, sop_instance_uid: str) -> tuple[str, ...]:
         """Return the keys of the cases that hold an instance: several where a region's file lists several series."""
         group = self._group_at.get(hash(sop_instance_uid))

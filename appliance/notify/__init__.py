@@ -1,3 +1,3 @@
 """Who is told of a case that waits, was refused or answered, and how: e-mail and webhook, over a queue that lasts."""
 
-__all__ = ["notifier", "settings"]
+__all__ = ["notifier", "runner", "settings"]

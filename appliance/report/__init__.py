@@ -2,5 +2,6 @@
 
 __all__ = [
     "caveats", "cohort", "context", "fonts", "headers", "key_views", "outbox", "page_documents", "page_objects",
-    "readback", "refusal_page", "result_page", "segmentation", "structured_report", "translation", "vocabulary",
+    "preflight", "readback", "refusal_page", "result_page", "segmentation", "structured_report", "translation",
+    "vocabulary",
 ]  # fmt: skip

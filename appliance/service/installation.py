@@ -1,6 +1,7 @@
-"""Install daemon and page as systemd services, and take them away again; what is patients' or the site's is left alone.
+"""Install daemon, page and gateway as systemd services, and take them away again.
 
-An installation is a list of steps, so that it can be shown before it is done.
+What is patients' or the site's is left alone. An installation is a list of steps, so that it can be shown before it is
+done.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ def places(program: Path, python: Path, config: Path, user: str, root: Path = HO
     return Places(program, python, config, settings.inbox, settings.outbox, settings.state, user)
 
 
-def to_install(named: Places, root: Path = HOST, *, page: bool = False) -> list[Step]:
+def to_install(named: Places, root: Path = HOST, *, page: bool = False, gateway: bool = False) -> list[Step]:
     """Return the steps that install the service; those that are done already are left out.
 
     Parameters
@@ -114,15 +115,16 @@ def to_install(named: Places, root: Path = HOST, *, page: bool = False) -> list[
         What the units name.
     root
         Stands in for /.
-    page
-        Whether the page becomes a service, too; where it is one, it stays one.
+    page, gateway
+        Whether that becomes a service, too; where it is one, it stays one.
 
     Raises
     ------
     ServiceError
         When a unit of the name is there that is not ours, or the unit could not work (:func:`unit.render`).
     """
-    names = [unit.NAME, unit.PAGE] if page or _is_there(root, unit.PAGE) else [unit.NAME]
+    beside = ((unit.PAGE, page), (unit.GATEWAY, gateway))
+    names = [unit.NAME, *(name for name, wanted in beside if wanted or _is_there(root, name))]
     for name in names:
         if _is_there(root, name) and not unit.is_ours(_read(_under(root, UNITS / name))):
             raise ServiceError(f"{UNITS / name} is there and is not of lungstage's making. Move it away first.")
@@ -133,6 +135,9 @@ def to_install(named: Places, root: Path = HOST, *, page: bool = False) -> list[
         steps.append(Run(("useradd", "--system", "--user-group", *shell, named.user)))
     if not _under(root, named.config).exists():
         steps.append(WriteFile(named.config, explain.template() + "\n"))
+    network = named.config.with_name(unit.GATEWAY_CONFIG)
+    if unit.GATEWAY in names and not _under(root, network).exists():
+        steps.append(WriteFile(network, unit.gateway_template(named)))
     wanted = [(named.inbox, 0o2770), (named.outbox, 0o2770), (named.state, 0o700)]
     steps += [MakeFolder(path, named.user, mode) for path, mode in wanted if not _under(root, path).exists()]
     return [*steps, *units, *_on_host(root, "daemon-reload")]
@@ -147,7 +152,7 @@ def to_uninstall(root: Path = HOST) -> list[Step]:
         When a unit is not ours.
     """
     steps: list[Step] = []
-    for name in (unit.PAGE, unit.NAME):
+    for name in (unit.GATEWAY, unit.PAGE, unit.NAME):
         if not _is_there(root, name):
             continue
         if not unit.is_ours(_read(_under(root, UNITS / name))):

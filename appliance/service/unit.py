@@ -15,8 +15,17 @@ NAME: Final = "lungstage.service"
 PAGE: Final = "lungstage-page.service"
 """Of the unit that serves the worklist to browsers."""
 
+GATEWAY: Final = "lungstage-gateway.service"
+"""Of the unit that serves the DICOM network."""
+
+GATEWAY_CONFIG: Final = "gateway.toml"
+"""Its settings, beside the daemon's."""
+
 STATE: Final = Path("/var/lib/lungstage")
 """What the unit's StateDirectory is."""
+
+GATEWAY_STATE: Final = Path("/var/lib/lungstage-gateway")
+"""What the StateDirectory of the gateway's unit is."""
 
 _HIDDEN: Final = {
     "ProtectHome": ("/home", "/root", "/run/user"),
@@ -44,7 +53,7 @@ class Places:
     inbox, outbox, state
         The folders that the settings name.
     user
-        User and group that the daemon, and the page, runs as.
+        User and group that the daemon, the page and the gateway run as.
     """
 
     program: Path
@@ -64,7 +73,7 @@ def render(places: Places, name: str = NAME) -> str:
     places
         What it names.
     name
-        :data:`NAME` or :data:`PAGE`.
+        :data:`NAME`, :data:`PAGE` or :data:`GATEWAY`.
 
     Raises
     ------
@@ -77,6 +86,12 @@ def render(places: Places, name: str = NAME) -> str:
     values = {"User": places.user, "Group": places.user}
     if name == PAGE:  # it reads inbox and outbox, and waits for neither
         values |= {"ExecStart": f"{program} page --config {config}", "ReadWritePaths": state}
+    elif name == GATEWAY:
+        values |= {
+            "RequiresMountsFor": f"{inbox} {outbox}",
+            "ExecStart": f"{program} gateway --config {_word(places.config.with_name(GATEWAY_CONFIG))}",
+            "ReadWritePaths": f"{inbox} {state}",
+        }
     else:
         values |= {
             "RequiresMountsFor": f"{inbox} {outbox}",
@@ -88,6 +103,27 @@ def render(places: Places, name: str = NAME) -> str:
         text, count = re.subn(rf"^{key}=.*$", f"{key}={value}", text, flags=re.MULTILINE)
         assert count == 1, key
     return text
+
+
+def gateway_template(places: Places) -> str:
+    """Return settings of a gateway to begin with, in the same folders as the daemon's."""
+    return f"""# Settings of the gateway: docs/gateway.md. Research use only; not a medical device.
+inbox = "{places.inbox}"
+outbox = "{places.outbox}"
+state = "{GATEWAY_STATE}"
+daemons = ["{places.state}"]
+log_format = "json"
+
+[receive]
+ae_title = "LUNGSTAGE"
+bind = "127.0.0.1:11112"     # the address of this machine that scanners send to
+# calling = ["CT1"]          # who may send
+# addresses = ["10.1.0.0/16"]
+
+# [[route]]
+# what = ["sr", "seg", "pdf"]
+# to = "dicom://PACS@pacs.hospital.example:104"
+"""
 
 
 def is_ours(text: str) -> bool:

@@ -127,8 +127,9 @@ def installed(tmp_path: Path) -> Path:
     return for_here(UNIT, tmp_path)
 
 
-def test_the_page_s_unit_is_as_closed_but_for_the_port(tmp_path: Path) -> None:
-    page = for_here(UNIT.with_name("lungstage-page.service"), tmp_path)
+@pytest.mark.parametrize("name", ["lungstage-page.service", "lungstage-gateway.service"])
+def test_what_listens_is_as_closed_but_for_its_ports(name: str, tmp_path: Path) -> None:
+    page = for_here(UNIT.with_name(name), tmp_path)
     for command in (("verify", "--man=no", "--recursive-errors=no"), ("security", "--offline=yes", "--threshold=20")):
         done = analyze(*command, page)
         if "unrecognized option" in done.stderr:
@@ -141,7 +142,7 @@ def test_the_page_s_unit_is_as_closed_but_for_the_port(tmp_path: Path) -> None:
     opened = {line.partition("=")[0] for line in keys(UNIT) - keys(page)} - {"ExecStart", "Description"}
     assert opened <= {
         "PrivateNetwork", "RestrictAddressFamilies", "RequiresMountsFor", "ReadWritePaths", "MemoryMax", "TasksMax",
-        "TimeoutStopSec", "Environment", "UMask",
+        "TimeoutStopSec", "Environment", "UMask", "StateDirectory", "SystemCallFilter",
     }  # fmt: skip
 
 

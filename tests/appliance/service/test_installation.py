@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 
 from lungstage.appliance.cli.main import app
 from lungstage.appliance.config.settings import load_settings
+from lungstage.appliance.gateway.settings import load_gateway
 from lungstage.appliance.service import installation, unit
 from lungstage.appliance.service.unit import Places, ServiceError
 
@@ -22,6 +23,7 @@ PROGRAM, PYTHON = Path("/opt/lungstage/bin/lungstage"), Path("/usr/bin/python3.1
 PLACES = Places(PROGRAM, PYTHON, installation.CONFIG, Path("/srv/i"), Path("/srv/o"), unit.STATE, "lungstage")
 UNIT = "etc/systemd/system/lungstage.service"
 PAGE = "etc/systemd/system/lungstage-page.service"
+GATEWAY = "etc/systemd/system/lungstage-gateway.service"
 CONFIG = "etc/lungstage/lungstage.toml"
 
 
@@ -133,11 +135,39 @@ def test_the_page_is_a_service_where_it_is_asked_for_and_then_stays_one(tmp_path
     assert not [*(tmp_path / PAGE).parent.iterdir()]
 
 
+def test_the_gateway_s_unit_runs_the_gateway_and_writes_to_the_inbox() -> None:
+    template = Path(unit.__file__).with_name(unit.GATEWAY).read_text(encoding="utf-8")
+    before = lines_of(template)
+    after = lines_of(unit.render(replace(PLACES, state=Path("/data/state"), user="ct"), unit.GATEWAY))
+    assert {key: value for key, value in after.items() if before[key] != value} == {
+        "RequiresMountsFor": "/srv/i /srv/o", "ReadWritePaths": "/srv/i /data/state", "User": "ct", "Group": "ct",
+    }  # fmt: skip
+    assert before["ExecStart"] == "/opt/lungstage/bin/lungstage gateway --config /etc/lungstage/gateway.toml"
+
+
+def test_the_gateway_is_a_service_where_it_is_asked_for_with_settings_that_can_be_used(tmp_path: Path) -> None:
+    pytest.importorskip("pynetdicom", reason="the extra gateway is not installed")
+    done = call("install-service", "--root", tmp_path, "--gateway")
+    assert done.exit_code == 0, done.output
+    assert "systemctl enable --now lungstage-gateway" in done.stdout
+    config = tmp_path / "etc/lungstage/gateway.toml"
+    settings = load_gateway(config)
+    assert settings.daemons == (unit.STATE,)
+    assert settings.state == unit.GATEWAY_STATE
+    config.write_text(config.read_text() + "# the site's own\n")
+    assert call("install-service", "--root", tmp_path).exit_code == 0
+    assert config.read_text().endswith("# the site's own\n")
+    assert (tmp_path / GATEWAY).exists(), "it stays a service"
+    assert call("uninstall-service", "--root", tmp_path).exit_code == 0
+    assert not (tmp_path / GATEWAY).exists()
+
+
 def test_on_the_host_the_page_is_stopped_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(installation, "_is_there", lambda root, name: True)
     monkeypatch.setattr(installation, "_read", lambda path: unit.render(PLACES))
     steps = [str(step) for step in installation.to_uninstall()]
     assert steps == [
+        "systemctl disable --now lungstage-gateway.service", f"remove /{GATEWAY}",
         "systemctl disable --now lungstage-page.service", f"remove /{PAGE}",
         "systemctl disable --now lungstage.service", f"remove /{UNIT}", "systemctl daemon-reload",
     ]  # fmt: skip

@@ -90,7 +90,9 @@ def _bare(sources: tuple[Dataset, ...]) -> ReportContext:
     """Nothing that need not be there: a region from a SEG, and no warning."""
     made = made_up_context(sources, warnings=(), segmentation=SegmentReference(SegmentationStorage, "1.2.3.6.1", 2))
     result = replace(made.result, domain=replace(made.result.domain, outside=()))
-    of_the_ct = replace(made.roi_source, study_instance_uid=str(sources[0].StudyInstanceUID))
+    of_the_ct = replace(
+        made.roi_source, sop_class_uid=SegmentationStorage, study_instance_uid=str(sources[0].StudyInstanceUID)
+    )
     return replace(made, result=result, finding=None, sites=(), roi_source=of_the_ct)
 
 

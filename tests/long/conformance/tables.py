@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from pydicom.pixels import get_decoder
 from pydicom.sr.coding import Code
-from pydicom.uid import UID, AllTransferSyntaxes
+from pydicom.uid import UID, AllTransferSyntaxes, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom._globals import DEFAULT_TRANSFER_SYNTAXES
 
 import lungstage.appliance.dicom.files  # noqa: F401  (which makes pydicom decode JPEG lossless)
 from lungstage.appliance.contract.spec import STAGE_GROUP, Endpoint, Stage
@@ -98,6 +99,47 @@ def proofs() -> str:
     return table(["what must hold", "tolerance", "else"], [[p.what, p.tolerance, f"`{p.code}`"] for p in PROOFS])
 
 
+def contexts_in() -> str:
+    """Presentation contexts that the gateway accepts."""
+    from lungstage.appliance.gateway import contexts
+
+    lines = [["Verification", contexts.VERIFICATION, ", ".join(DEFAULT_TRANSFER_SYNTAXES), "SCP"]]
+    lines += [
+        [UID(uid).name if UID(uid).name != uid else "Label Map Segmentation Storage", uid, _syntaxes(syntaxes), "SCP"]
+        for uid, syntaxes in contexts.RECEIVED.items()
+    ]
+    lines.append(
+        [contexts.COMMITMENT.name, contexts.COMMITMENT, ", ".join(DEFAULT_TRANSFER_SYNTAXES), "SCU, by role selection"]
+    )
+    return table(["SOP Class", "UID", "transfer syntaxes", "role"], lines)
+
+
+def contexts_out() -> str:
+    """Presentation contexts that the gateway proposes."""
+    from lungstage.appliance.gateway import contexts
+    from lungstage.appliance.gateway.destinations.archive import FIND
+
+    both = f"{ExplicitVRLittleEndian}, {ImplicitVRLittleEndian}"
+    lines = [["Verification", contexts.VERIFICATION, ", ".join(DEFAULT_TRANSFER_SYNTAXES)]]
+    lines.append([UID(FIND).name, FIND, both])
+    lines += [[uid.name, uid, ExplicitVRLittleEndian] for uid in contexts.SENT.values()]
+    lines.append([contexts.COMMITMENT.name, contexts.COMMITMENT, both])
+    return table(["SOP Class", "UID", "transfer syntaxes"], lines)
+
+
+def _syntaxes(uids: Sequence[UID]) -> str:
+    from lungstage.appliance.gateway import contexts
+
+    return "every one of [the table](#transfer-syntaxes)" if set(uids) == set(contexts.PIXELS) else ", ".join(uids)
+
+
+def report_rules() -> str:
+    """What a report is held to before it is sent."""
+    from lungstage.appliance.report.preflight import RULES
+
+    return table(["rule", "of", "what it asks for"], [[f"`{r.name}`", r.source, r.sentence] for r in RULES])
+
+
 _ATTRIBUTES = ["attribute", "module", "presence", "source", "value"]
 
 TABLES: Mapping[str, Callable[[], str]] = {
@@ -109,4 +151,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "features": features,
     "units": units,
     "private-codes": private,
+    "contexts-in": contexts_in,
+    "contexts-out": contexts_out,
+    "report-rules": report_rules,
 }

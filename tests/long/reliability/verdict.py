@@ -15,6 +15,7 @@ from pydicom.uid import EncapsulatedPDFStorage
 from lungstage.appliance.dicom.cases import assemble
 from lungstage.appliance.dicom.files import read_dataset, read_headers
 from lungstage.appliance.model.bundle import Bundle
+from lungstage.appliance.report.preflight import faults_in
 from lungstage.appliance.staging import pipeline
 from lungstage.appliance.staging.covariates import Site
 from lungstage.appliance.state import chain
@@ -136,6 +137,7 @@ def _prove_whole(path: Path, objects: set[str], verdict: Verdict) -> None:
         list(dataset.iterall())
         if dataset.Modality == "SR":
             hd.sr.srread(path)
+            assert not faults_in(path.read_bytes()), faults_in(path.read_bytes())
     except Exception as error:
         verdict.faults["torn"].append(f"{path.name}: {error!r}")
         return

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.conftest import ROOT
@@ -17,9 +18,9 @@ PLUGINS = Path("/usr/share/orthanc/plugins")
 _SYSTEM = {"Orthanc": "orthanc", "chromium": "chromium"}
 
 
-def missing() -> list[str]:
+def missing(programs: Mapping[str, str] = _SYSTEM) -> list[str]:
     """Debian packages that have to be installed first."""
-    packages = [package for program, package in _SYSTEM.items() if shutil.which(program) is None]
+    packages = [package for program, package in programs.items() if shutil.which(program) is None]
     return packages + ([] if (PLUGINS / "libOrthancDicomWeb.so").is_file() else ["orthanc-dicomweb"])
 
 

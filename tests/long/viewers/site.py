@@ -42,12 +42,12 @@ window.config = {
 """
 
 
-def enter_namespace() -> None:
-    """Go on in a network namespace of our own, where nobody else hears Orthanc and a browser reaches nothing else."""
+def enter_namespace(module: str = "tests.long.viewers.check") -> None:
+    """Have a module go on in a network namespace of its own, where nobody hears Orthanc and nothing else is reached."""
     if _INSIDE not in os.environ:
         unshare = ["unshare", "--net", *([] if os.geteuid() == 0 else ["--map-root-user"])]
         os.execvpe(
-            unshare[0], [*unshare, sys.executable, "-m", "tests.long.viewers.check", *sys.argv[1:]],
+            unshare[0], [*unshare, sys.executable, "-m", module, *sys.argv[1:]],
             os.environ | {_INSIDE: "1"},
         )  # fmt: skip
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:  # ip link set lo up
@@ -70,7 +70,7 @@ def serving(ohif: Path, folder: Path) -> Iterator[None]:
     server = ThreadingHTTPServer(("127.0.0.1", 8080), partial(_Front, directory=str(ohif)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        _wait_for(f"{ORTHANC}/system", orthanc)
+        wait_for(f"{ORTHANC}/system", orthanc)
         yield
     finally:
         server.shutdown()
@@ -78,7 +78,7 @@ def serving(ohif: Path, folder: Path) -> Iterator[None]:
         orthanc.wait(20)
 
 
-def _wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
+def wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
     for _ in range(300):
         if process.poll() is not None:
             raise RuntimeError("Orthanc ended; its log is orthanc.log")

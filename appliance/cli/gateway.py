@@ -1,0 +1,93 @@
+"""The command that serves the DICOM network, ``lungstage gateway``, and those that ask how its queue stands."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lungstage.appliance.cli.options import JsonOption
+
+if TYPE_CHECKING:
+    from lungstage.appliance.gateway.settings import GatewaySettings
+
+gateway = typer.Typer(
+    help="The DICOM network: receives studies into the inbox, and sends what lies in the outbox.",
+    invoke_without_command=True,
+)
+
+
+@gateway.callback()
+def serve(
+    context: typer.Context,
+    config: Annotated[Path, typer.Option("--config", readable=False, help="TOML file of the gateway's settings.")],
+) -> None:
+    """Serve the DICOM network. Prints "ready" when it does. docs/gateway.md lists the settings."""
+    from lungstage.appliance.gateway.settings import load_gateway
+
+    context.obj = settings = load_gateway(config)
+    if context.invoked_subcommand is None:
+        serve_network(settings, config)
+
+
+def serve_network(settings: GatewaySettings, config: Path) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    from lungstage.appliance.config import logs
+    from lungstage.appliance.config.extras import needing
+
+    logs.configure(settings.log_format)
+    signals: list[int] = []  # a list, because an Event is not safe to set in a handler
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: signals.append(number))
+    with needing("gateway"):
+        from lungstage.appliance.gateway import server
+    server.serve(settings, config, lambda: bool(signals), lambda: print("ready", flush=True))  # noqa: T201
+
+
+@gateway.command()
+def queue(context: typer.Context, as_json: JsonOption = False) -> None:
+    """List what has not arrived yet, and how much has."""
+    from lungstage.appliance.config.extras import needing
+
+    with needing("gateway"):
+        from lungstage.appliance.gateway import administration
+    waiting = administration.queue_of(context.obj)
+    rows = [administration.row(delivery) for delivery in waiting.open_deliveries()]
+    counts = [{"to": to, "state": state, "count": count} for (to, state), count in waiting.counts().items()]
+    if as_json:
+        typer.echo(json.dumps({"deliveries": rows, "counts": counts}, indent=2))
+        return
+    for row in rows:
+        typer.echo("  ".join(str(row[key]) for key in ("id", "state", "kind", "document", "to", "attempts", "why")))
+    for one in counts:
+        typer.echo(f"{one['to']}: {one['count']} {one['state']}")
+
+
+@gateway.command()
+def retry(
+    context: typer.Context,
+    number: Annotated[int, typer.Argument(metavar="ID", help="Number of the delivery, as queue lists it.")],
+) -> None:
+    """Try a delivery again at once."""
+    from lungstage.appliance.config.extras import needing
+
+    with needing("gateway"):
+        from lungstage.appliance.gateway import administration
+    administration.queue_of(context.obj).retry(number)
+    typer.echo(f"Delivery {number} will be tried again.")
+
+
+@gateway.command()
+def test(
+    context: typer.Context,
+    destination: Annotated[str, typer.Argument(metavar="DEST", help="Name or address of a route's destination.")],
+) -> None:
+    """Try whether a destination can be reached; nothing is stored there."""
+    from lungstage.appliance.config.extras import needing
+
+    with needing("gateway"):
+        from lungstage.appliance.gateway import administration
+    typer.echo(administration.prove(context.obj, destination))

@@ -1,0 +1,79 @@
+"""A folder, local or mounted, that documents are copied to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from lungstage.appliance.config.disks import prove_writable
+from lungstage.appliance.gateway.destinations.destination import (
+    Answer,
+    AwayError,
+    Commitment,
+    Destination,
+    DoesNotWantError,
+    Session,
+)
+from lungstage.appliance.gateway.queue import Document
+
+
+class Folder(Destination):
+    """``file:///FOLDER``. A document appears in it whole or not at all, under its name in the outbox."""
+
+    @property
+    def _folder(self) -> Path:
+        return Path(unquote(urlsplit(self.route.to).path))
+
+    @contextlib.contextmanager
+    def session(self, answered: Callable[[Commitment], None]) -> Iterator[Session]:
+        """Copy; the folder is never made, because one that is not mounted is not the folder that is meant."""
+        if not self._folder.is_dir():
+            raise AwayError("there is no such folder")
+        yield _Copying(self._folder)
+
+    def prove(self) -> str:
+        """Write a file and remove it."""
+        try:
+            prove_writable(self._folder)
+        except OSError as error:
+            raise AwayError(str(error.strerror)) from error
+        return f"{self._folder} can be written to."
+
+
+class _Copying(Session):
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def has(self, document: Document) -> bool | None:
+        """Leave it to :meth:`send`, which compares."""
+        return None
+
+    def send(self, document: Document, path: Path) -> Answer:
+        content, target = path.read_bytes(), self._folder / document.name
+        draft = self._folder / f".{document.name}.{secrets.token_hex(8)}.part"
+        try:
+            if os.path.lexists(target):
+                if target.is_symlink() or not target.is_file() or target.read_bytes() != content:
+                    raise DoesNotWantError("another file is there under its name")
+                return Answer(committed=True, remark="it was there already")
+            with open(draft, "xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.rename(target)
+            descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                with contextlib.suppress(OSError):  # network file systems know no flush of folders
+                    os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise AwayError(str(error.strerror)) from error
+        finally:
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)
+        return Answer(committed=True)
