@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,8 @@ FOLDER = ROOT / ".peers" / "viewers"
 OHIF = "@ohif/app@3.13.2"
 PLAYWRIGHT = "playwright==1.65.2"
 PLUGINS = Path("/usr/share/orthanc/plugins")
+# Debian keeps Orthanc where only root's PATH looks.
+os.environ["PATH"] = os.pathsep.join((os.environ["PATH"], "/usr/sbin", "/sbin"))
 _SYSTEM = {"Orthanc": "orthanc", "chromium": "chromium"}
 
 
