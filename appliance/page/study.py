@@ -20,6 +20,7 @@ from lungstage.appliance.page.records import Ledger, document, first_file
 from lungstage.appliance.page.words import answer_of, caveats_of, probability_of, region_is_open
 from lungstage.appliance.report.key_views import Plane
 from lungstage.appliance.report.page_objects import pdf_inside
+from lungstage.appliance.report.result_page import signed
 from lungstage.appliance.report.vocabulary import CONCEPTS, plain_name
 from lungstage.appliance.staging.viewing import PLANES, WINDOWS, Layer, Offered, Scene
 from lungstage.appliance.state import requests
@@ -33,12 +34,13 @@ _NOTHING: Final = Scene((0, 0, 0), (0, 0, 0), 0, (), ())
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A job, what was asked for about it and taken or not, and the job that came after it."""
+    """A job, what was asked for about it and taken or not, the job that came after it, and how many files there are."""
 
     job: Job
     taken: tuple[Taken, ...]
     pending: tuple[Request, ...]
     newer: int | None
+    files: int
 
     def etag(self, visit: Visit) -> str:
         """Name what somebody is told of it, forms included."""
@@ -59,7 +61,8 @@ async def _known(visit: Visit) -> _Known:
             return None
         newest = ledger.jobs.of_case(job.case_key)
         newer = newest.id if newest is not None and newest.id != job.id else None
-        return _Known(job, ledger.requests.of_job(number), _pending(visit.context.site.state, job), newer)
+        pending, files = _pending(visit.context.site.state, job), ledger.files.count_of_study(job.study_instance_uid)
+        return _Known(job, ledger.requests.of_job(number), pending, newer, files)
 
     found = await visit.context.records.ask(find) if number < 2**63 else None
     if found is None:
@@ -161,13 +164,21 @@ async def _live(visit: Visit, known: _Known) -> dict[str, Any]:
     return {
         "job": job,
         "etag": known.etag(visit),
+        "files": known.files,
+        "drawn_of": visit.request.query_params.get("drawn_of", str(known.files)),
         "newer": known.newer,
         "choosing": region_is_open(job),
         "answer": answer_of(job, visit.say),
         "probability": probability_of(job),
         "caveats": caveats_of(job, visit.language) if job.outcome else (),
         "contributions": [
-            (plain_name(name) if name in CONCEPTS else "", name, features.get(name), value, value / longest)
+            (
+                plain_name(name) if name in CONCEPTS else "",
+                name,
+                features.get(name),
+                signed(value, visit.say),
+                value / longest,
+            )
             for name, value in contributions
         ],
         "documents": _offered(history.documents),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +17,10 @@ from lungstage.appliance.report.translation import Translator
 from lungstage.appliance.state.job import RESTING_STATES, Job
 
 FOLDER: Final = Path(__file__).parent / "languages"
+
+_BY_COMMAND: Final = re.compile(
+    r"( Give each its own name [^.]*\.)? (Choose one|Then choose one|If (it|one) is, choose it) with --roi NAME .*"
+)
 
 NAMES: Final[Mapping[Language, str]] = {"en": "English", "de": "Deutsch", "fr": "Français"}
 
@@ -66,7 +71,11 @@ def _said(say: Translator, code: str, otherwise: str) -> str:
 
 
 def told(message: str, language: Language) -> Markup:
-    """Put a sentence of the daemon's into the reader's language; one that is not known there is marked as English."""
+    """Put a sentence of the daemon's into the reader's language; one that is not known there is marked as English.
+
+    How a region is chosen from the command line is left out: here it is chosen by a click.
+    """
+    message = _BY_COMMAND.sub("", message)
     spoken = in_language(message, language)
     return Markup('<span lang="en">{}</span>').format(message) if spoken is None else Markup(escape(spoken))  # noqa: S704
 

@@ -29,7 +29,7 @@ from lungstage.appliance.state.database import SCHEMA_VERSION, Database
 from lungstage.appliance.state.ledger import Ledger
 from tests.appliance.page import conftest
 from tests.appliance.page.conftest import SCRIPT, Site, hidden, send
-from tests.support.fake_steps import put_roi
+from tests.support.fake_steps import put_roi, put_slice
 from tests.support.simulated import put_study
 
 
@@ -266,6 +266,34 @@ class TestStudy:
         monkeypatch.undo()
         send(client, "/study/1", "/study/1/process-again")
         assert client.get("/study/1/live", headers={"if-none-match": unescape(tag)}).status_code == 200
+
+    def test_that_files_came_since_its_images_were_drawn_is_said(self, busy: Site) -> None:
+        client = busy.logged_in()
+        text = client.get("/study/2").text
+        (address,) = re.findall('data-live="([^"]*)"', text)
+        assert "have come or gone" not in text
+        assert "have come or gone" not in client.get(address).text
+        put_slice(busy.house.inbox, "1.6", 0, "STUDY=1.6")
+        busy.house.run(3)
+        text = client.get(address).text
+        (afresh,) = re.findall('have come or gone[^<]*<a href="([^"]*)"', text)
+        assert "have come or gone" not in client.get(afresh).text
+
+    @pytest.mark.parametrize("language", ["en", "de", "fr"])
+    def test_a_region_is_chosen_by_a_click_and_no_command_is_told(self, busy: Site, language: str) -> None:
+        message = (
+            "2 regions could be the primary tumour: 'GTV 1.5', 'GTV-2'. Give each its own name in the contouring"
+            " software, and export again. Then choose one with --roi NAME (daemon: roi_name in the settings)."
+        )
+        busy.house.database.query("UPDATE jobs SET reason_message = ? WHERE id = 3", (message,))
+        client = busy.logged_in()
+        client.cookies.set("language", language)
+        for path in ("/", "/study/3"):
+            text = unescape(client.get(path).text).split('class="history"')[0]
+            assert "'GTV 1.5', 'GTV-2'." in text
+            assert "--roi" not in text
+        (address,) = re.findall('class="button main" href="([^"]*)"', client.get("/study/3").text)
+        assert '<h2 id="choose-title">' in client.get(address).text
 
     @pytest.mark.parametrize("is_built", [True, False])
     def test_where_the_viewer_was_not_built_that_is_said(

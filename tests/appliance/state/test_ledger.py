@@ -603,6 +603,7 @@ def test_one_file_of_a_study_is_one_that_is_there(ledger: Ledger) -> None:
     assert files.one_of_study("1.2") == "/inbox/0"
     files.update([], [], ["/inbox/0", "/inbox/1"])
     assert files.one_of_study("1.2") == "/inbox/2"
+    assert files.count_of_study("1.2") == 1
     files.update([], [], ["/inbox/2"])
     assert files.one_of_study("1.2") is None
     assert len(files.of_study("1.2")) == 3
