@@ -125,7 +125,7 @@ ibsi: $(VENV)/.everything ## agreement with IBSI's consensus values (LUNGSTAGE_D
 conformance: $(VENV)/.everything ## what the code reads and writes; writes the tables of docs/conformance.md
 	$(BIN)/python -m tests.long.conformance.write
 
-page-load: $(VENV)/.everything ## the daemon's throughput with ten browsers that poll the page, and without, in one run
+page-load: $(VENV)/.everything ## the daemon's throughput with ten browsers that poll the page, and without, in one run of six minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.long.benchmarks.page_load
 
 page-pictures: $(VENV)/.everything $(NIIVUE) ## the pictures in docs/page.md, of phantoms (needs Chromium)

@@ -165,3 +165,38 @@ def prove_writable(folder: Path) -> None:
         file.write(bytes(4096))
         file.flush()
         os.fsync(file.fileno())
+
+
+def give_to_owner(descriptor: int, owned: Path) -> None:
+    """Let what root makes, by a command, belong to whom something else belongs to: the daemon must go on using it.
+
+    Parameters
+    ----------
+    descriptor
+        Of what was made.
+    owned
+        Of whose owner it becomes.
+    """
+    if os.geteuid() == 0:
+        owner = owned.stat()
+        with contextlib.suppress(PermissionError):  # a root without capabilities, who is the daemon itself
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder that nobody else may look into, where it is not there; it belongs to whom the one above does.
+
+    Raises
+    ------
+    OSError
+        When it cannot be made.
+    """
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        give_to_owner(descriptor, folder.parent)
+    finally:
+        os.close(descriptor)

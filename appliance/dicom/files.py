@@ -87,8 +87,15 @@ def _is_named(head: bytes) -> bool:
     return head[4:6].isalpha() and head[4:6].isupper()
 
 
-def read_dataset(path: Path) -> Dataset:
+def read_dataset(path: Path, *, with_pixels: bool = True) -> Dataset:
     """Read a whole DICOM file but its private elements, and prove that none of it is missing.
+
+    Parameters
+    ----------
+    path
+        The file.
+    with_pixels
+        Whether its pixels are wanted, too.
 
     Raises
     ------
@@ -99,7 +106,7 @@ def read_dataset(path: Path) -> Dataset:
     """
     with _blaming(path) as file:
         dataset, found, stream = _front(file)
-        if found is not None:
+        if found is not None and with_pixels:
             dataset.add_new("PixelData", found.vr, read_span(stream, found.whole))
             dataset["PixelData"].is_undefined_length = found.fragments is not None
         return dataset

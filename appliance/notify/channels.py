@@ -16,6 +16,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from lungstage.appliance import __version__
+from lungstage.appliance.config.logs import logger
 from lungstage.appliance.notify.settings import Email, Webhook
 
 _SECONDS: Final = 20.0
@@ -37,7 +38,7 @@ def send_email(settings: Email, batch: str, events: Sequence[Event]) -> None:
     Raises
     ------
     NotSentError
-        The server was not reached, or did not take it for every recipient.
+        The server was not reached, or took it for none of the recipients.
     """
     message = EmailMessage()
     message["From"], message["To"] = settings.sender, ", ".join(settings.to)
@@ -56,9 +57,11 @@ def send_email(settings: Email, batch: str, events: Sequence[Event]) -> None:
                 server.starttls(context=context)
             if settings.user is not None and settings.password_file is not None:
                 server.login(settings.user, secret_of(settings.password_file))
-            server.send_message(message)
-    except (OSError, smtplib.SMTPException) as error:
+            refused = server.send_message(message)
+    except (OSError, smtplib.SMTPException, ValueError) as error:
         raise NotSentError(type(error).__name__) from error
+    if refused:  # to send it again would reach the others twice
+        logger.warning("recipient_refused", extra={"count": len(refused)})
 
 
 def send_webhook(settings: Webhook, batch: str, events: Sequence[Event]) -> None:
@@ -102,9 +105,18 @@ def sign(secret: str, moment: str, body: bytes) -> str:
 
 
 def secret_of(path: Path) -> str:
-    """Read a secret; a line's end after it is none of it."""
+    """Read a secret; a line's end after it is none of it.
+
+    Raises
+    ------
+    OSError, ValueError
+        It cannot be read, or there is nothing in it.
+    """
     with path.open("rb") as file:
-        return file.read(_LONGEST_SECRET).decode().strip()
+        secret = file.read(_LONGEST_SECRET).decode().strip()
+    if not secret:
+        raise ValueError("an empty secret keeps nothing")
+    return secret
 
 
 def _subject(events: Sequence[Event]) -> str:

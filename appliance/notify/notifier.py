@@ -68,7 +68,7 @@ class Notifier:
     news
         The audit log.
     patient_of
-        Names the patient of a job; asked only where the settings want that.
+        Names the patient of a job; asked only where the settings want that, and when a message is sent.
     clock
         The time of day in seconds.
     """
@@ -132,7 +132,9 @@ class Notifier:
             if entry is not None:
                 events += self._events_of(entry)
         if place is not None and place != begun:
-            queue.put(events, self._settings.channels, place, self._clock())
+            now = self._clock()
+            queue.put(events, self._settings.channels, place, now)
+            queue.forget(now - _GIVE_UP)
 
     def _events_of(self, entry: Entry) -> Iterator[dict[str, Any]]:
         kind = _KINDS.get(entry.event)
@@ -142,8 +144,14 @@ class Notifier:
         if reason := entry.fields.get("reason"):
             told |= {"reason": reason["message"], "code": reason["code"]}
         if self._settings.patient and told["job"] is not None:
-            told |= {"study": entry.fields.get("study"), "patient": self._patient_of(told["job"])}
+            told["study"] = entry.fields.get("study")
         yield told
+
+    def _named(self, event: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Add whose study it is, where that is wanted: it is read when it is sent, and never stands in the queue."""
+        if not self._settings.patient or event["job"] is None:
+            return event
+        return {**event, "patient": self._patient_of(event["job"])}
 
     def _send(self, queue: Queue, channel: str) -> None:
         """Send what is due over one channel: one by one, or together where that is wanted or too many are due."""
@@ -155,6 +163,10 @@ class Notifier:
         due = [message for message in waiting if message.due_at <= now and message not in old]
         left = self._settings.per_hour - queue.sent_since(channel, now - _HOUR)
         if not due or left <= 0:
+            return
+        begun = next((message.batch for message in due if message.is_begun), None)
+        if begun is not None:
+            self._try(queue, channel, [message for message in due if message.batch == begun])
             return
         if self._settings.digest_seconds:
             if now - due[0].queued_at >= self._settings.digest_seconds:
@@ -168,7 +180,7 @@ class Notifier:
             self._try(queue, channel, together)
 
     def _try(self, queue: Queue, channel: str, messages: list[Queued]) -> bool:
-        batch, events = queue.batch_of(messages), [message.event for message in messages]
+        batch, events = queue.batch_of(messages), [self._named(message.event) for message in messages]
         try:
             if channel == "email" and self._settings.email is not None:
                 send_email(self._settings.email, batch, events)

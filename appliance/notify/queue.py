@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,13 +39,25 @@ Place = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """One message that waits; moments are seconds since 1970."""
+    """One message that waits; moments are seconds since 1970.
+
+    Attributes
+    ----------
+    batch
+        Under which name it was last tried, alone or with others; None where it never was.
+    """
 
     id: int
     event: Mapping[str, Any]
     queued_at: float
     due_at: float
     attempts: int
+    batch: str | None
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether it may have gone out before a crash: with the same ones under the same name, who has it can tell."""
+        return self.batch is not None and self.attempts == 0
 
 
 class Queue:
@@ -107,19 +119,21 @@ class Queue:
         """Return what waits for a channel, the oldest first."""
         rows = self._run(f"SELECT * FROM messages WHERE {_UNSENT} ORDER BY id LIMIT ?", (channel, most))  # noqa: S608
         return tuple(
-            Queued(row["id"], json.loads(row["event"]), row["queued_at"], row["due_at"], row["attempts"])
+            Queued(
+                row["id"], json.loads(row["event"]), row["queued_at"], row["due_at"], row["attempts"], row["batch"]
+            )
             for row in rows
-        )
+        )  # fmt: skip
 
-    def batch_of(self, messages: Iterable[Queued]) -> str:
+    def batch_of(self, messages: Sequence[Queued]) -> str:
         """Return the name under which messages are sent together; the same ones, tried again, keep it."""
-        ids = [message.id for message in messages]
-        marks = ", ".join("?" * len(ids))
-        known = self._run(f"SELECT DISTINCT batch FROM messages WHERE id IN ({marks})", ids)  # noqa: S608
-        if len(known) == 1 and known[0]["batch"]:
-            return str(known[0]["batch"])
+        known = {message.batch for message in messages}
+        if len(known) == 1 and (name := known.pop()) is not None:
+            all_of_it = self._run("SELECT count(*) FROM messages WHERE batch = ?", (name,))[0][0]
+            if all_of_it == len(messages):  # a part of it alone would be taken for the whole
+                return name
         name = uuid.uuid4().hex
-        self._run(f"UPDATE messages SET batch = ? WHERE id IN ({marks})", (name, *ids))  # noqa: S608
+        self._mark("batch = ?", (name,), messages)
         return name
 
     def sent(self, messages: Iterable[Queued], now: float) -> None:
@@ -138,6 +152,10 @@ class Queue:
         ids = [message.id for message in messages]
         marks = ", ".join("?" * len(ids))
         self._run(f"UPDATE messages SET {sets} WHERE id IN ({marks})", (*values, *ids))  # noqa: S608
+
+    def forget(self, moment: float) -> None:
+        """Remove what was sent or given up before a moment."""
+        self._run("DELETE FROM messages WHERE coalesce(sent_at, dropped_at) < ?", (moment,))
 
     def sent_since(self, channel: str, moment: float) -> int:
         """Count what was sent over a channel since a moment, as it was sent: many together are one."""

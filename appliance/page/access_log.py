@@ -38,7 +38,8 @@ class AccessLog:
 
     async def shown(self, event: str, session: Session, client: str, jobs: Iterable[int]) -> None:
         """Say which patients somebody is shown; in one session of each job and kind of view once."""
-        new = sorted({job for job in jobs if (event, job) not in session.shown})
-        if new:
-            await self.tell(event, session.account.user, client, jobs=new)
-            session.shown |= {(event, job) for job in new}
+        async with session.noting:  # a page asks for three pictures at once
+            new = sorted({job for job in jobs if (event, job) not in session.shown})
+            if new:
+                await self.tell(event, session.account.user, client, jobs=new)
+                session.shown |= {(event, job) for job in new}

@@ -22,6 +22,7 @@ import argon2
 from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
+from lungstage.appliance.config.disks import give_to_owner, make_private
 from lungstage.appliance.contract.errors import LungstageError, Unavailable
 from lungstage.appliance.state.requests import UserName
 
@@ -154,8 +155,9 @@ class Users:
     def _changing(self) -> Iterator[dict[str, _Stored]]:
         """Give the users to be changed, while nobody else changes them; written where the block does not raise."""
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(self._path.parent)
             with self._path.with_suffix(".lock").open("ab") as lock:
+                give_to_owner(lock.fileno(), self._path.parent)
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 users = self._read()
                 yield users
@@ -207,7 +209,11 @@ class Token:
             known = json.loads(self._path.read_text(encoding="ascii"))["sha256"]
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return Account(TOKEN_USER, "operate") if hmac.compare_digest(str(known), _digest(token)) else None
+        return (
+            Account(TOKEN_USER, "operate")
+            if hmac.compare_digest(str(known).encode(), _digest(token).encode())
+            else None
+        )
 
 
 def _digest(token: str) -> str:
@@ -215,11 +221,12 @@ def _digest(token: str) -> str:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Write a file that nobody else may read, whole or not at all."""
+    """Write a file that nobody else may read, whole or not at all; it stays whose it was."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         with open(descriptor, "wb") as file:
+            give_to_owner(descriptor, path if path.exists() else path.parent)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from datetime import timedelta
 from pathlib import Path
@@ -36,11 +37,14 @@ _REQUESTS = (400, 60)
 async def _static(request: Request) -> Response:
     """Give one of the page's own files; they hold nothing of anybody, so they need no login."""
     name = request.path_params["name"]
-    if not _STATIC.fullmatch(name) or not (_HERE / "static" / name).is_file():
+    path = _HERE / "static" / name
+    if not _STATIC.fullmatch(name) or not path.is_file():
         raise HTTPException(404)
-    return FileResponse(
-        _HERE / "static" / name, media_type=_TYPES[name.rpartition(".")[2]], headers={"cache-control": "no-cache"}
-    )
+    status = path.stat()
+    headers = {"cache-control": "no-cache", "etag": f'"{status.st_mtime_ns:x}-{status.st_size:x}"'}
+    if request.headers.get("if-none-match") == headers["etag"]:
+        return Response(status_code=304, headers=headers)
+    return FileResponse(path, media_type=_TYPES[name.rpartition(".")[2]], headers=headers)
 
 
 async def _alive(_: Request) -> Response:
@@ -54,9 +58,10 @@ async def _fault(request: Request, error: Exception) -> Response:
     return fault(request, say, code if code in (404, 405) else 404, say("fault.404"), session=session_of(request))
 
 
-_ROUTES: Final = (
+ROUTES: Final = (
     Route("/", worklist.show),
     Route("/rows", worklist.rows),
+    Route("/find", worklist.find, methods=["POST"]),
     Route("/study/{job:int}", study.show),
     Route("/study/{job:int}/live", study.live),
     Route("/study/{job:int}/picture/{plane}/{index}.png", study.picture),
@@ -78,14 +83,7 @@ _ROUTES: Final = (
 
 
 def make_context(site: Site) -> Context:
-    """Put together what the handlers work with.
-
-    Raises
-    ------
-    OSError
-        The page's own folder cannot be made.
-    """
-    site.folder.mkdir(mode=0o700, exist_ok=True)
+    """Put together what the handlers work with, in the page's own folder."""
     templates = Environment(
         loader=FileSystemLoader(_HERE / "templates"), autoescape=select_autoescape(default=True),
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
@@ -99,6 +97,7 @@ def make_context(site: Site) -> Context:
         token=Token(site.folder),
         log=AccessLog(site.folder),
         logins=RateLimit(*_LOGINS),
+        verifying=asyncio.Lock(),
         templates=templates,
         alert_age=alert_age(site.config) if site.config else timedelta(hours=1),
     )
@@ -106,10 +105,12 @@ def make_context(site: Site) -> Context:
 
 def make_app(context: Context) -> Shield:
     """Make the application."""
-    app = Starlette(routes=_ROUTES, exception_handlers={404: _fault, 405: _fault})
+    app = Starlette(routes=ROUTES, exception_handlers={404: _fault, 405: _fault})
     app.router.redirect_slashes = False
+    site = context.site
     app.state.context, app.state.findings, app.state.shared = context, status.Findings(), worklist.Shared()
-    address, page = context.site.page.address, context.site.page
+    app.state.disks = status.Disks({"state": site.state, "outbox": site.outbox, "inbox": site.inbox})
+    address, page = site.page.address, site.page
     hosts = {address.host, *page.host_names}
     if address.is_loopback:
         hosts |= {"localhost", "127.0.0.1", "::1"}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, Final
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 from jinja2 import Environment
 from starlette.requests import Request
@@ -20,12 +22,14 @@ from lungstage.appliance.page import words
 from lungstage.appliance.page.access_log import AccessLog
 from lungstage.appliance.page.accounts import TOKEN_USER, Account, Token, Users
 from lungstage.appliance.page.records import NotDeliveredError, Records
+from lungstage.appliance.page.sentences import in_language
 from lungstage.appliance.page.sessions import RateLimit, Session, Sessions
 from lungstage.appliance.page.settings import Site
 from lungstage.appliance.page.viewer import Viewer
 from lungstage.appliance.report.translation import Translator
 
 _MOST_FIELDS = 20
+_PLACE = re.compile(r"/(\?[a-z0-9=&-]*|study/[0-9]{1,18}|status|login)?")
 
 POLL: Final = "x-lungstage-poll"
 """Header of what a page asks for by itself, which keeps no session alive."""
@@ -33,7 +37,19 @@ POLL: Final = "x-lungstage-poll"
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What every handler works with."""
+    """What every handler works with.
+
+    Attributes
+    ----------
+    site, records, viewer, sessions, users, token, log, templates
+        As their types say.
+    logins
+        How often an address may try to log in.
+    verifying
+        Held while a password is verified, which takes memory and time on purpose: one after the other.
+    alert_age
+        From when on a study waits too long.
+    """
 
     site: Site
     records: Records
@@ -43,6 +59,7 @@ class Context:
     token: Token
     log: AccessLog
     logins: RateLimit
+    verifying: asyncio.Lock
     templates: Environment
     alert_age: timedelta
 
@@ -114,9 +131,21 @@ def render(request: Request, template: str, status: int = 200, **values: Any) ->
     values = {"session": None, **values}
     text = context.templates.get_template(template).render(
         say=words.translator(language), language=language, languages=words.NAMES, version=__version__,
-        here=request.url.path, site_time=words.site_time, because=words.because, **values,
+        here=request.url.path, place=place_of(request), site_time=words.site_time, because=words.because,
+        happened=words.happened, checked=words.checked, told=partial(words.told, language=language), **values,
     )  # fmt: skip
     return HTMLResponse(text, status)
+
+
+def place_of(request: Request) -> str:
+    """Return where somebody is, to lead them back there: of the worklist with what it is filtered by."""
+    path, query = request.url.path, request.url.query
+    return f"{path}?{query}" if path == "/" and query else path
+
+
+def is_place(address: str) -> bool:
+    """Whether an address is one of our pages, and leads nowhere else."""
+    return _PLACE.fullmatch(address) is not None
 
 
 async def form_of(request: Request) -> dict[str, str]:
@@ -160,7 +189,7 @@ def page(*, fragment: bool = False, operate: bool = False) -> Callable[[Handler]
             if session is None:
                 if fragment or request.method == "POST":
                     return fault(request, say, 401, say("fault.session"), fragment=fragment)
-                return RedirectResponse(f"/login?next={request.url.path}", 303)
+                return RedirectResponse(f"/login?{urlencode({'next': place_of(request)})}", 303)
             form: dict[str, str] = {}
             if request.method == "POST":
                 try:
@@ -175,9 +204,7 @@ def page(*, fragment: bool = False, operate: bool = False) -> Callable[[Handler]
                 return await handler(Visit(request, session, form))
             except Unavailable as error:
                 return fault(request, say, 503, str(error), fragment=fragment, session=session)
-            except Refused as error:
-                return fault(request, say, 404, error.reason.message, fragment=fragment, session=session)
-            except (NotDeliveredError, NotThereError) as error:
+            except (NotDeliveredError, NotThereError, Refused) as error:
                 return fault(request, say, 404, str(error), fragment=fragment, session=session)
             except OSError:
                 return fault(request, say, 404, say("fault.gone"), fragment=fragment, session=session)
@@ -195,7 +222,8 @@ def fault(
     request: Request, say: Translator, status: int, sentence: str, *, fragment: bool = False,
     session: Session | None = None,
 ) -> Response:  # fmt: skip
-    """Say what went wrong."""
+    """Say what went wrong, in a sentence of the page's own or of the daemon's."""
+    sentence = in_language(sentence, say.language) or sentence
     if fragment:
         return PlainTextResponse(sentence, status)
     return render(request, "fault.html", status, session=session, sentence=sentence, title=say(f"fault.{status}"))

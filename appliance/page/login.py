@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 from typing import Final
 
@@ -20,6 +19,7 @@ from lungstage.appliance.page.context import (
     client_of,
     fault,
     form_of,
+    is_place,
     language_of,
     page,
     render,
@@ -27,7 +27,6 @@ from lungstage.appliance.page.context import (
 )
 
 _NONCE: Final = "lungstage-login"  # held by cookie and form alike, so that no other site logs anybody in
-_NEXT = re.compile(r"/(study/[0-9]{1,18}|status)?")
 
 
 async def show(request: Request) -> Response:
@@ -64,7 +63,8 @@ async def _try(request: Request, user: str, password: str, next_page: str) -> Re
         users = context.users.all()
         account: Account | None
         if users:
-            account = await run_in_threadpool(context.users.verify, user, password)
+            async with context.verifying:
+                account = await run_in_threadpool(context.users.verify, user, password)
         else:
             account = context.token.verify(password)
         if account is None:
@@ -74,7 +74,8 @@ async def _try(request: Request, user: str, password: str, next_page: str) -> Re
         await context.log.tell("login", account.user, client, role=account.role)
     except Unavailable as error:
         return fault(request, say, 503, str(error))
-    response = RedirectResponse(next_page if _NEXT.fullmatch(next_page) else "/", 303)
+    context.sessions.end(request.cookies.get(context.cookie, ""))
+    response = RedirectResponse(next_page if is_place(next_page) else "/", 303)
     secure = context.site.page.is_secure
     response.set_cookie(
         context.cookie, context.sessions.begin(account), httponly=True, secure=secure, samesite="strict", path="/"
@@ -91,7 +92,7 @@ async def _ask(request: Request, next_page: str, problem: str, status: int, cont
     nonce = request.cookies.get(_NONCE) or secrets.token_urlsafe(24)
     response = render(
         request, "login.html", status, nonce=nonce, by_token=by_token, problem=problem,
-        next_page=next_page if _NEXT.fullmatch(next_page) else "/",
+        next_page=next_page if is_place(next_page) else "/",
     )  # fmt: skip
     secure = context.site.page.is_secure
     response.set_cookie(_NONCE, nonce, httponly=True, secure=secure, samesite="strict", path="/login")
@@ -105,7 +106,8 @@ async def leave(visit: Visit) -> Response:
     context.sessions.end(visit.request.cookies.get(context.cookie, ""))
     await context.log.tell("logout", visit.session.account.user, visit.client)
     response = RedirectResponse("/login", 303)
-    response.delete_cookie(context.cookie, path="/")
+    secure = context.site.page.is_secure  # or else browsers keep one whose name begins with __Host-
+    response.delete_cookie(context.cookie, path="/", secure=secure, httponly=True, samesite="strict")
     return response
 
 
@@ -116,7 +118,7 @@ async def choose_language(request: Request) -> Response:
     except ValueError:
         form = {}
     here = form.get("here", "/")
-    response = RedirectResponse(here if _NEXT.fullmatch(here) or here == "/login" else "/", 303)
+    response = RedirectResponse(here if is_place(here) else "/", 303)
     if (language := form.get("language")) in LANGUAGES:
         context: Context = request.app.state.context
         response.set_cookie(

@@ -35,8 +35,12 @@ class Messages(Runner):
         super().__init__(None if settings is None else Notifier(state, settings, news, self._patient_of))
 
     def _patient_of(self, number: int) -> str:
-        with DatabaseReader(self._state / "ledger.sqlite") as database:
-            job = Jobs(database).get(number)
-            path = None if job is None else first_file(FileRecords(database), job)
+        """Name the patient of a job; what cannot be named at the moment is told of all the same."""
+        try:
+            with DatabaseReader(self._state / "ledger.sqlite") as database:
+                job = Jobs(database).get(number)
+                path = None if job is None else first_file(FileRecords(database), job)
+        except Unavailable:
+            return ""
         (patient,) = self._viewer.read([path])
         return ", ".join(filter(None, (patient.name, patient.identifier)))

@@ -12,14 +12,16 @@ import hashlib
 import os
 import re
 import stat
+from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Final, TypeVar
 
 from lungstage.appliance.contract.errors import Unavailable
-from lungstage.appliance.dicom.header import Header
+from lungstage.appliance.dicom.header import Header, RoiHeader
 from lungstage.appliance.dicom.identity import patient_key
 from lungstage.appliance.state.database import DatabaseReader
 from lungstage.appliance.state.file_table import FileRecords
@@ -33,6 +35,7 @@ T = TypeVar("T")
 
 _DOCUMENT: Final = re.compile(r"(SR|SEG|PDF|SC|HTML)-[0-9.]{1,64}\.(dcm|html|pdf)")
 _MOST_BYTES: Final = 256 * 1024**2
+_MOST_STUDIES: Final = 8  # whose headers are at hand; those of a thousand slices take some megabytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ class Records:
         self._database: DatabaseReader | None = None
         self._identity: tuple[int, ...] = ()
         self._opened = 0
+        self._headers: OrderedDict[tuple[int, datetime], tuple[Header, ...]] = OrderedDict()  # the thread's alone
 
     async def ask(self, question: Callable[[Ledger], T]) -> T:
         """Put a question to the ledger.
@@ -96,6 +100,29 @@ class Records:
         if self._database is not None:
             self._database.close()
             self._database = None
+            self._headers.clear()
+
+    async def headers(self, job: Job, *, afresh: bool) -> tuple[Header, ...]:
+        """Return the headers of everything on record that may belong to a job's case.
+
+        Parameters
+        ----------
+        job
+            The job, as it is now.
+        afresh
+            Whether they are looked up in any case; a picture is drawn of what the study was last shown with.
+        """
+        key = (job.id, job.updated_at)
+
+        def find(ledger: Ledger) -> tuple[Header, ...]:
+            if afresh or key not in self._headers:
+                self._headers[key] = _headers_of(ledger, job)
+            self._headers.move_to_end(key)
+            while len(self._headers) > _MOST_STUDIES:
+                self._headers.popitem(last=False)
+            return self._headers[key]
+
+        return await self.ask(find)
 
     def close(self) -> None:
         """Let go of the ledger."""
@@ -111,20 +138,19 @@ class Records:
         return job_history(job, self._state)
 
 
-def headers_of(ledger: Ledger, job: Job) -> tuple[Header, ...]:
-    """Return the headers of everything on record that may belong to a job's case."""
+def _headers_of(ledger: Ledger, job: Job) -> tuple[Header, ...]:
     paths = dict.fromkeys(ledger.files.of_study(job.study_instance_uid))
     found = [header for path in paths for header in ledger.files.headers(path)]
     named = job.series_instance_uid
-    if named is not None and not any("roi" in type(header).__name__.lower() for header in found):
+    if named is not None and not any(isinstance(header, RoiHeader) for header in found):
         found += [header for path in ledger.files.regions_naming(named) for header in ledger.files.headers(path)]
     return tuple(header for header in found if os.path.lexists(header.path))
 
 
 def first_file(files: FileRecords, job: Job) -> Path | None:
     """Return a file that says whose a job's study is; None where none is left."""
-    paths = map(Path, files.of_study(job.study_instance_uid))
-    return next((path for path in paths if path.is_file()), None)
+    path = files.one_of_study(job.study_instance_uid)
+    return None if path is None else Path(path)
 
 
 class NotDeliveredError(Exception):

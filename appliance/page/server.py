@@ -10,27 +10,76 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from lungstage.appliance.config.disks import make_private
 from lungstage.appliance.config.logs import logger
+from lungstage.appliance.config.settings import SettingsError
 from lungstage.appliance.contract.errors import Unavailable
 from lungstage.appliance.notify.settings import load_notify
 from lungstage.appliance.page.app import make_app, make_context
 from lungstage.appliance.page.messages import Messages
-from lungstage.appliance.page.settings import Site
+from lungstage.appliance.page.settings import Address, PageSettings, Site
 from lungstage.appliance.page.shield import HEADERS
 
 _SECONDS_TO_STOP: Final = 5
 _NICENESS: Final = 10
+_SECONDS_TO_ASK: Final = 30.0  # from when a connection is open, or was answered, to the end of a request's headers
+_MOST_CONNECTIONS: Final = 400
 
 
-class _Protocol(H11Protocol):
-    """Whose answer to what is no HTTP bears the policy, too."""
+class Protocol(H11Protocol):
+    """A connection; one on which nothing is asked is closed, in time, and before any other has to be.
+
+    The answer to what is no HTTP bears the policy, too.
+    """
+
+    _due: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take a connection; of too many that are open, the one closes that has been idle longest."""
+        super().connection_made(transport)
+        self._rest()
+        if len(self.connections) > _MOST_CONNECTIONS:
+            idle = [one for one in self.connections if isinstance(one, Protocol) and one._due is not None]
+            min(idle, key=lambda one: one._due.when() if one._due else 0.0).close()
+
+    def handle_events(self) -> None:
+        """Take what has come; once that is a request, the connection is not idle."""
+        super().handle_events()
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._work()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request."""
+        self._rest()
+        super().on_response_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of it."""
+        self._work()
+        super().connection_lost(exc)
+
+    def close(self) -> None:
+        """Close it."""
+        self._work()
+        self.transport.close()
+
+    def _rest(self) -> None:
+        self._work()
+        self._due = self.loop.call_later(_SECONDS_TO_ASK, self.close)
+
+    def _work(self) -> None:
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
 
     def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP."""
         head = [b"HTTP/1.1 400 Bad Request", b"content-type: text/plain; charset=utf-8", b"connection: close"]
         body = msg.encode("ascii", "replace")
         head += [b"%s: %s" % header for header in HEADERS] + [b"content-length: %d" % len(body)]
@@ -73,6 +122,8 @@ def serve(site: Site, announce: Callable[[str | None], None], *, new_token: bool
 
     Raises
     ------
+    SettingsError
+        A new token is wanted where there are users.
     Unavailable
         There is no state folder, another page is served from it, the port cannot be opened, or the certificate cannot
         be used.
@@ -81,37 +132,18 @@ def serve(site: Site, announce: Callable[[str | None], None], *, new_token: bool
     if not site.state.is_dir():
         raise Unavailable(f"There is no state folder {site.state}. Start the daemon first, or correct --state.")
     notify = load_notify(site.config)
-    context = make_context(site)
-    page = site.page
-    with (site.folder / "lock").open("ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise Unavailable("Another page is served from this state folder.") from error
-        token = None
-        if not context.users.all() and (new_token or not context.token.exists()):
-            token = context.token.renew()
-        listening = _listen(page.address.host, page.address.port)
-        context.viewer.start()
-        port = listening.getsockname()[1]
-        scheme = "https" if page.tls_certificate is not None else "http"
-        host = page.address.in_url.rpartition(":")[0]
-        address = f"{scheme}://{host}:{port}/"
-        tls: dict[str, Any] = {}
-        if page.tls_certificate is not None and page.tls_key is not None:
-            tls = {"ssl_certfile": str(page.tls_certificate), "ssl_keyfile": str(page.tls_key)}
-        config = uvicorn.Config(
-            make_app(context), http=_Protocol, ws="none", lifespan="off", log_config=None, access_log=False,
-            server_header=False, proxy_headers=False, timeout_keep_alive=30, h11_max_incomplete_event_size=32 * 1024,
-            limit_concurrency=200, timeout_graceful_shutdown=_SECONDS_TO_STOP, loop="asyncio", **tls,
-        )  # fmt: skip
-        try:
-            config.load()
-        except OSError as error:  # ssl.SSLError is one
-            raise Unavailable(
-                f"The certificate {page.tls_certificate} or its key cannot be used: {error.strerror or error}."
-            ) from error
+    with alone(site.folder), _listen(site.page.address) as listening:
+        context = make_context(site)
+        config = make_config(make_app(context), site.page)
+        has_users, token = bool(context.users.all()), None
+        if new_token and has_users:
+            raise SettingsError("--new-token is of no use while there are users: lungstage page users list names them.")
+        if not has_users and (new_token or not context.token.exists()):
+            token = context.token.renew()  # told once, so nothing can fail any more
+        scheme = "https" if site.page.tls_certificate is not None else "http"
+        address = f"{scheme}://{Address(site.page.address.host, listening.getsockname()[1]).in_url}/"
         logger.info("page_started", extra={"address": address})
+        context.viewer.start()
         try:
             server = _Server(config, lambda: announce(f"{address}login?token={token}" if token else address))
             with Messages(site.state, notify, context.viewer):
@@ -122,15 +154,56 @@ def serve(site: Site, announce: Callable[[str | None], None], *, new_token: bool
         logger.info("page_stopped")
 
 
-def _listen(host: str, port: int) -> socket.socket:
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold the page's own folder, which is made where it is not there."""
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        make_private(folder)
+        lock = (folder / "lock").open("ab")
+    except OSError as error:
+        raise Unavailable(f"{folder} cannot be used: {error.strerror}. Run the page as the daemon's user.") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Unavailable("Another page is served from this state folder.") from error
+        yield
+
+
+def make_config(app: Any, page: PageSettings) -> uvicorn.Config:
+    """Say how an application is served.
+
+    Raises
+    ------
+    Unavailable
+        The certificate cannot be used.
+    """
+    tls: dict[str, Any] = {}
+    if page.tls_certificate is not None and page.tls_key is not None:
+        tls = {"ssl_certfile": str(page.tls_certificate), "ssl_keyfile": str(page.tls_key)}
+    config = uvicorn.Config(
+        app, http=Protocol, ws="none", lifespan="off", log_config=None, access_log=False, server_header=False,
+        proxy_headers=False, timeout_keep_alive=int(_SECONDS_TO_ASK), h11_max_incomplete_event_size=32 * 1024,
+        timeout_graceful_shutdown=_SECONDS_TO_STOP, loop="asyncio", **tls,
+    )  # fmt: skip
+    try:
+        config.load()
+    except OSError as error:  # ssl.SSLError is one
+        raise Unavailable(
+            f"The certificate {page.tls_certificate} or its key cannot be used: {error.strerror or error}."
+        ) from error
+    return config
+
+
+def _listen(at: Address) -> socket.socket:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(at.host, at.port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, socket.SOCK_STREAM)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
     except OSError as error:
         why = "something else listens there" if error.errno == errno.EADDRINUSE else str(error.strerror)
         raise Unavailable(
-            f"Port {port} of {host} cannot be opened: {why}. bind in [page], or --bind, names it."
+            f"Port {at.port} of {at.host} cannot be opened: {why}. bind in [page], or --bind, names it."
         ) from error
     return listening

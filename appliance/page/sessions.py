@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
+import ipaddress
 import secrets
 import time
 from collections import OrderedDict
@@ -30,6 +32,10 @@ class Session:
         When they logged in, and when they did something last.
     shown
         Jobs whose patients they were shown, which the access log was told of.
+    searched
+        The Patient ID that they looked for last, and its keyed hash: addresses bear the hash alone.
+    noting, drawing
+        Held while the access log is told, and while a picture is drawn for them: one at a time in each session.
     """
 
     account: Account
@@ -37,6 +43,9 @@ class Session:
     began: float
     used: float
     shown: set[tuple[str, int]] = field(default_factory=set)
+    searched: tuple[str, str] = ("", "")
+    noting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    drawing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def bears(self, token: str) -> bool:
         """Whether a form is one of theirs."""
@@ -112,9 +121,9 @@ class RateLimit:
         self._burst, self._per_second, self._clock = burst, per_second, clock
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def allows(self, client: str) -> bool:
-        """Whether a client may do it now, which counts."""
-        now = self._clock()
+    def allows(self, address: str) -> bool:
+        """Whether whoever has an address may do it now, which counts."""
+        client, now = _network(address), self._clock()
         left, at = self._left.pop(client, (self._burst, now))
         left = min(self._burst, left + (now - at) * self._per_second)
         self._left[client] = (left - 1 if left >= 1 else left, now)
@@ -122,7 +131,19 @@ class RateLimit:
             self._left.popitem(last=False)
         return left >= 1
 
-    def give_back(self, client: str) -> None:
+    def give_back(self, address: str) -> None:
         """Have the last time not count."""
+        client = _network(address)
         left, at = self._left.get(client, (self._burst, self._clock()))
         self._left[client] = (min(self._burst, left + 1), at)
+
+
+def _network(address: str) -> str:
+    """Return whose an address is: of IPv6 everybody has a network of them, and could use each once."""
+    try:
+        known = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(known, ipaddress.IPv6Address) and known.ipv4_mapped is None:
+        return str(ipaddress.ip_network((known, 64), strict=False))
+    return address

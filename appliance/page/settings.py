@@ -11,7 +11,14 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from lungstage.appliance.config.settings import SettingsError, faults_of, given_settings, state_of, table_of
+from lungstage.appliance.config.settings import (
+    SettingsError,
+    default_state,
+    faults_of,
+    given_settings,
+    state_of,
+    table_of,
+)
 from lungstage.appliance.contract.documents import Language
 
 FOLDER = "page"
@@ -164,8 +171,6 @@ def load_site(
         raise SettingsError(f"[page] {faults_of(error, PageSettings)}") from error
     folder = state
     if folder is None and outbox is not None and given.get("state") is None:
-        from lungstage.appliance.config.settings import default_state
-
         folder = default_state(outbox)
     return Site(
         _absolute(folder or state_of(None, config, environment)),

@@ -6,6 +6,7 @@ wrong further in, an answer leaves by here.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -32,6 +33,8 @@ _HSTS: Final = (b"strict-transport-security", b"max-age=31536000")
 _NOT_KEPT: Final = (b"cache-control", b"no-store")
 
 MOST_BYTES: Final = 64 * 1024  # of what a form sends
+MOST_AT_ONCE: Final = 200  # requests that are being answered; a browser has six
+SECONDS_TO_SEND: Final = 20.0  # a form
 _METHODS: Final = frozenset({"GET", "HEAD", "POST"})
 
 
@@ -52,6 +55,7 @@ class Shield:
 
     def __init__(self, app: ASGIApp, hosts: Iterable[str], *, secure: bool, limit: RateLimit) -> None:
         self._app, self._hosts, self._limit = app, frozenset(host.lower() for host in hosts), limit
+        self._in_hand = 0
         self._headers = (*HEADERS, _HSTS) if secure else HEADERS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,11 +66,11 @@ class Shield:
         if scope["type"] != "http":
             return
         started = False
-        body = _Body(receive, MOST_BYTES)
+        body = _Body(receive)
 
         async def sealed(message: Message) -> None:
             nonlocal started
-            if body.is_too_large:  # whatever is said about it further in
+            if body.is_refused:  # whatever is said about it further in
                 return
             if message["type"] == "http.response.start":
                 started = True
@@ -77,23 +81,28 @@ class Shield:
                 message = {**message, "headers": [*message.get("headers", ()), *added]}
             await send(message)
 
+        self._in_hand += 1
         try:
             if refusal := self._refusal(scope):
                 await _say(sealed, *refusal)
             else:
                 await self._app(scope, body.receive, sealed)
-        except _TooLargeError:
-            body.is_too_large = False
-            await _say(sealed, 413, "This is more than any form here sends.")
+        except _RefusedBodyError as error:
+            body.is_refused = False
+            await _say(sealed, error.status, str(error))
         except Exception as error:  # its message may quote what a file says of a person
             logger.error("page_defect", extra=defect(error))
             if not started:
                 await _say(sealed, 500, "A defect of ours; the log of the page says where.")
+        finally:
+            self._in_hand -= 1
 
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
         client = scope.get("client")
         if not self._limit.allows(client[0] if client else ""):
             return 429, "Too many requests. Wait a little."
+        if self._in_hand > MOST_AT_ONCE:
+            return 503, "Too many ask at once. Wait a little."
         headers = dict(scope["headers"])
         host = headers.get(b"host", b"").decode("latin-1").lower()
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() and not host.endswith("]") else host
@@ -112,23 +121,37 @@ class Shield:
         return None
 
 
-class _TooLargeError(Exception):
-    pass
+class _RefusedBodyError(Exception):
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
 
 
 class _Body:
-    """What a request brings along, as long as it is no more than a form may be."""
+    """What a request brings along, as long as it is no more than a form may be, and comes in the time that one takes.
 
-    def __init__(self, receive: Receive, most: int) -> None:
-        self._receive, self._left = receive, most
-        self.is_too_large = False
+    Attributes
+    ----------
+    is_refused
+        Whether it is not, so that nothing else is answered.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive, self._left = receive, MOST_BYTES
+        self._until = asyncio.get_running_loop().time() + SECONDS_TO_SEND
+        self.is_refused = False
 
     async def receive(self) -> Message:
-        message = await self._receive()
+        try:
+            async with asyncio.timeout_at(self._until):
+                message = await self._receive()
+        except TimeoutError:
+            self.is_refused = True
+            raise _RefusedBodyError(408, "This took longer than any form takes to be sent.") from None
         self._left -= len(message.get("body", b""))
         if self._left < 0:
-            self.is_too_large = True
-            raise _TooLargeError
+            self.is_refused = True
+            raise _RefusedBodyError(413, "This is more than any form here sends.")
         return message
 
 

@@ -6,19 +6,26 @@ import asyncio
 import json
 import os
 import sys
-from dataclasses import dataclass
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, Literal
 
 from starlette.responses import RedirectResponse, Response
 
 from lungstage.appliance.config.disks import free_mb
 from lungstage.appliance.contract.errors import Unavailable
 from lungstage.appliance.page.context import Visit, page
+from lungstage.appliance.page.settings import Site
 from lungstage.appliance.state import heartbeat
 from lungstage.appliance.state.jobs import utc_now
 
 _DOCTOR_SECONDS: Final = 120.0
+_DISK_SECONDS: Final = 2.0
+_MOST_LATE: Final = 50
 
 
 @dataclass(slots=True)
@@ -27,7 +34,31 @@ class Findings:
 
     at: datetime | None = None
     findings: tuple[dict[str, Any], ...] = ()
-    problem: str = ""
+    problem: Literal["", "doctor_slow", "doctor_failed"] = ""
+    asking: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Disks:
+    """How full the disks are; a share that does not answer keeps one thread, and nobody who looks."""
+
+    def __init__(self, folders: Mapping[str, Path | None]) -> None:
+        self._folders = {name: folder for name, folder in folders.items() if folder is not None}
+        self._answers: dict[str, Future[int | None]] = {}
+
+    async def free(self) -> dict[str, int | None]:
+        """Return what is free on each, in MB; None where that cannot be told, or not in time."""
+        for name, folder in self._folders.items():
+            if name not in self._answers or self._answers[name].done():
+                self._answers[name] = _in_a_thread(folder)
+        await asyncio.wait([asyncio.wrap_future(answer) for answer in self._answers.values()], timeout=_DISK_SECONDS)
+        return {name: answer.result() if answer.done() else None for name, answer in self._answers.items()}
+
+
+def _in_a_thread(folder: Path) -> Future[int | None]:
+    """Ask in a thread that does not keep the process from its end."""
+    answer: Future[int | None] = Future()
+    threading.Thread(target=lambda: answer.set_result(free_mb(folder)), name="disk", daemon=True).start()
+    return answer
 
 
 @page()
@@ -59,19 +90,26 @@ async def _now(visit: Visit) -> dict[str, Any]:
         ledger_trouble = ""
     except Unavailable as error:
         late, ledger_trouble = (), str(error)
-    folders = {"state": site.state, "outbox": site.outbox, "inbox": site.inbox}
-    disks = {name: free_mb(folder) for name, folder in folders.items() if folder is not None}
+    disks = await visit.request.app.state.disks.free()
     return {
-        "beat": beat, "trouble": trouble, "late": late, "ledger_trouble": ledger_trouble, "disks": disks,
-        "now": utc_now(),
+        "beat": beat, "trouble": trouble, "late": late[:_MOST_LATE], "more": len(late[_MOST_LATE:]),
+        "ledger_trouble": ledger_trouble, "disks": disks,
     }  # fmt: skip
 
 
 @page(operate=True)
 async def ask_doctor(visit: Visit) -> Response:
-    """Have the doctor look: in a process of its own, because it loads the bundle and tries it."""
+    """Have the doctor look, unless somebody else just does."""
     findings: Findings = visit.request.app.state.findings
-    site = visit.context.site
+    if not findings.asking.locked():
+        async with findings.asking:
+            findings.findings, findings.problem = await _examination(visit.context.site)
+            findings.at = utc_now()
+    return RedirectResponse("/status#doctor", 303)
+
+
+async def _examination(site: Site) -> tuple[tuple[dict[str, Any], ...], Literal["", "doctor_slow", "doctor_failed"]]:
+    """Run ``lungstage doctor`` in a process of its own, because it loads the bundle and tries it."""
     arguments = ["doctor", "--json", "--state", os.fspath(site.state)]
     for name in ("inbox", "outbox", "config"):
         folder = getattr(site, name)
@@ -83,12 +121,12 @@ async def ask_doctor(visit: Visit) -> Response:
     )  # fmt: skip
     try:
         said, _ = await asyncio.wait_for(process.communicate(), _DOCTOR_SECONDS)
-        findings.findings, findings.problem = tuple(json.loads(said)["findings"]), ""
+        return tuple(json.loads(said)["findings"]), ""
     except TimeoutError:
-        process.kill()
-        await process.wait()
-        findings.findings, findings.problem = (), visit.say("status.doctor_slow")
+        return (), "doctor_slow"
     except (ValueError, KeyError):
-        findings.findings, findings.problem = (), visit.say("status.doctor_failed")
-    findings.at = utc_now()
-    return RedirectResponse("/status#doctor", 303)
+        return (), "doctor_failed"
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, cast
@@ -13,12 +14,13 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response
 
 from lungstage.appliance.contract.case import RegionChoice
-from lungstage.appliance.dicom.header import Header
+from lungstage.appliance.contract.errors import Refused, Unavailable
 from lungstage.appliance.page.context import NotThereError, Visit, page
-from lungstage.appliance.page.records import Ledger, document, first_file, headers_of
+from lungstage.appliance.page.records import Ledger, document, first_file
 from lungstage.appliance.page.words import answer_of, caveats_of, probability_of, region_is_open
 from lungstage.appliance.report.key_views import Plane
 from lungstage.appliance.report.page_objects import pdf_inside
+from lungstage.appliance.report.result_page import signed
 from lungstage.appliance.report.vocabulary import CONCEPTS, plain_name
 from lungstage.appliance.staging.viewing import PLANES, WINDOWS, Layer, Offered, Scene
 from lungstage.appliance.state import requests
@@ -32,19 +34,25 @@ _NOTHING: Final = Scene((0, 0, 0), (0, 0, 0), 0, (), ())
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A job, and what belongs to it."""
+    """A job, what was asked for about it and taken or not, the job that came after it, and how many files there are."""
 
     job: Job
-    headers: tuple[Header, ...]
     taken: tuple[Taken, ...]
+    pending: tuple[Request, ...]
     newer: int | None
+    files: int
+
+    def etag(self, visit: Visit) -> str:
+        """Name what somebody is told of it, forms included."""
+        said = repr((self, visit.language, visit.session.csrf))
+        return f'"{hashlib.sha256(said.encode()).hexdigest()[:32]}"'
 
 
 def _number(visit: Visit) -> int:
     return int(visit.request.path_params["job"])
 
 
-async def _known(visit: Visit, *, with_files: bool = True) -> _Known:
+async def _known(visit: Visit) -> _Known:
     number = _number(visit)
 
     def find(ledger: Ledger) -> _Known | None:
@@ -53,7 +61,8 @@ async def _known(visit: Visit, *, with_files: bool = True) -> _Known:
             return None
         newest = ledger.jobs.of_case(job.case_key)
         newer = newest.id if newest is not None and newest.id != job.id else None
-        return _Known(job, headers_of(ledger, job) if with_files else (), ledger.requests.of_job(number), newer)
+        pending, files = _pending(visit.context.site.state, job), ledger.files.count_of_study(job.study_instance_uid)
+        return _Known(job, ledger.requests.of_job(number), pending, newer, files)
 
     found = await visit.context.records.ask(find) if number < 2**63 else None
     if found is None:
@@ -78,22 +87,40 @@ async def show(visit: Visit) -> Response:
     known = await _known(visit)
     job = known.job
     await visit.context.log.shown("study_viewed", visit.session, visit.client, [job.id])
-    scene, region = _NOTHING, None
-    if known.headers:
-        scene = await visit.context.viewer.look(known.headers, job.case_key, None)
-        region = _asked(visit) or _region_of(job, scene.regions)
-        if region is not None and any((one.roi, one.number) == (region.roi, region.number) for one in scene.regions):
-            scene = await visit.context.viewer.look(known.headers, job.case_key, region)
+    scene, region = await _scene(visit, job)
     file = await visit.context.records.ask(lambda ledger: first_file(ledger.files, job))
     (patient,) = await visit.context.viewer.patients([file])
     window = visit.request.query_params.get("window", "lung")
+    no_viewer = "not_built" if not NIIVUE.is_file() else "too_large" if scene.is_too_large else ""
     return visit.render(
         "study.html", patient=patient, scene=scene, region=region, planes=PLANES, windows=WINDOWS,
-        window=window if window in WINDOWS else "lung", places=_places(visit, scene),
-        choosing=region_is_open(job),
-        candidates=[one for one in scene.regions if one.is_drawn], has_viewer=NIIVUE.is_file(),
-        **await _live(visit, known),
+        window=window if window in WINDOWS else "lung", places=_places(visit, scene), no_viewer=no_viewer,
+        candidates=[one for one in scene.regions if one.is_drawn], **await _live(visit, known),
     )  # fmt: skip
+
+
+async def _scene(visit: Visit, job: Job) -> tuple[Scene, RegionChoice | None]:
+    """Look at the images, and say which region is shown; where they cannot be, all else of the study still is."""
+    try:
+        scene = await _look(visit, job, None)
+        asked = _asked(visit)
+        region = asked if asked is not None and scene.offers(asked) else _region_of(job, scene.regions)
+        return (scene, None) if region is None else (await _look(visit, job, region), region)
+    except Refused as refused:
+        fault = refused.reason.message
+    except Unavailable as error:
+        fault = str(error)
+    except OSError:
+        fault = visit.say("fault.gone")
+    return replace(_NOTHING, faults=(fault,)), None
+
+
+async def _look(visit: Visit, job: Job, region: RegionChoice | None) -> Scene:
+    headers = await visit.context.records.headers(job, afresh=region is None)
+    if not headers:
+        return _NOTHING
+    async with visit.session.drawing:
+        return await visit.context.viewer.look(headers, job.case_key, region)
 
 
 def _asked(visit: Visit) -> RegionChoice | None:
@@ -114,37 +141,50 @@ def _places(visit: Visit, scene: Scene) -> dict[str, int]:
     return places
 
 
+def _pending(state: Path, job: Job) -> tuple[Request, ...]:
+    """Return the requests about a job that the daemon has not taken yet."""
+    found: list[Request] = []
+    with contextlib.suppress(OSError):  # of the folder, which whoever asks for something is told of
+        for name in requests.waiting(state):
+            with contextlib.suppress(OSError, ValueError):  # taken meanwhile, or none
+                found.append(requests.read(state, name))
+    return tuple(request for request in found if request.job == job.id)
+
+
 async def _live(visit: Visit, known: _Known) -> dict[str, Any]:
     """Gather what changes while somebody looks: state, answer, documents, requests, history."""
     job = known.job
     history = await run_in_threadpool(visit.context.records.history, job)
-    waiting = []
-    for name in requests.waiting(visit.context.site.state):
-        try:
-            waiting.append(requests.read(visit.context.site.state, name))
-        except (OSError, ValueError):  # taken meanwhile, or none
-            continue
-    mine = [request for request in waiting if request.job == job.id]
     contributions = sorted(
         ((job.outcome or {}).get("contributions") or {}).items(), key=lambda one: abs(one[1]), reverse=True
     )
     longest = max((abs(value) for _, value in contributions), default=0.0) or 1.0
     features = (job.outcome or {}).get("features") or {}
+    is_last = not known.newer and not known.pending
     return {
         "job": job,
+        "etag": known.etag(visit),
+        "files": known.files,
+        "drawn_of": visit.request.query_params.get("drawn_of", str(known.files)),
         "newer": known.newer,
+        "choosing": region_is_open(job),
         "answer": answer_of(job, visit.say),
         "probability": probability_of(job),
         "caveats": caveats_of(job, visit.language) if job.outcome else (),
         "contributions": [
-            (plain_name(name) if name in CONCEPTS else "", name, features.get(name), value, value / longest)
+            (
+                plain_name(name) if name in CONCEPTS else "",
+                name,
+                features.get(name),
+                signed(value, visit.say),
+                value / longest,
+            )
             for name, value in contributions
         ],
         "documents": _offered(history.documents),
         "history": [(datetime.fromisoformat(entry.time), entry) for entry in history.entries],
-        "taken": known.taken,
-        "pending": mine,
-        "may_ask": visit.session.account.may_operate and job.state in RESTING_STATES and not known.newer and not mine,
+        "pending": known.pending,
+        "may_ask": visit.session.account.may_operate and job.state in RESTING_STATES and is_last,
     }
 
 
@@ -156,15 +196,13 @@ def _offered(documents: Iterable[str]) -> list[str]:
 
 @page(fragment=True)
 async def live(visit: Visit) -> Response:
-    """Give what changes alone, where it is not what the browser has."""
-    known = await _known(visit, with_files=False)
-    values = await _live(visit, known)
-    said = repr((known.job.updated_at, known.taken, values["pending"], visit.language, visit.session.csrf))
-    etag = f'"{hashlib.sha256(said.encode()).hexdigest()[:32]}"'
-    if visit.request.headers.get("if-none-match") == etag:
-        return Response(status_code=304, headers={"etag": etag})
-    response = visit.render("live.html", choosing=region_is_open(known.job), **values)
-    response.headers["etag"] = etag
+    """Give what changes alone, where it is not what the browser has; only then is the audit log read through."""
+    known = await _known(visit)
+    headers = {"etag": known.etag(visit)}
+    if visit.request.headers.get("if-none-match") == headers["etag"]:
+        return Response(status_code=304, headers=headers)
+    response = visit.render("live.html", **await _live(visit, known))
+    response.headers.update(headers)
     return response
 
 
@@ -175,13 +213,15 @@ async def picture(visit: Visit) -> Response:
     window = visit.request.query_params.get("window", "lung")
     if plane not in PLANES or window not in WINDOWS or not (index == "key" or _is_number(index)):
         raise NotThereError(visit.say("fault.404"))
-    known = await _known(visit)
-    await visit.context.log.shown("images_viewed", visit.session, visit.client, [known.job.id])
+    job = (await _known(visit)).job
+    await visit.context.log.shown("images_viewed", visit.session, visit.client, [job.id])
     number = None if index == "key" else int(index)
-    drawn = await visit.context.viewer.draw(
-        known.headers, known.job.case_key, cast(Plane, plane), number, window, _asked(visit)
-    )
-    return Response(drawn.png, media_type="image/png", headers={"x-plane": str(drawn.index)})
+    headers = await visit.context.records.headers(job, afresh=False)
+    async with visit.session.drawing:
+        drawn = await visit.context.viewer.draw(
+            headers, job.case_key, cast(Plane, plane), number, window, _asked(visit)
+        )  # fmt: skip
+    return Response(drawn.png, media_type="image/png")
 
 
 @page(fragment=True)
@@ -200,9 +240,11 @@ async def region(visit: Visit) -> Response:
 
 
 async def _packed(visit: Visit, layer: Layer, asked: RegionChoice | None) -> Response:
-    known = await _known(visit)
-    await visit.context.log.shown("images_viewed", visit.session, visit.client, [known.job.id])
-    packed = await visit.context.viewer.pack(known.headers, known.job.case_key, layer, asked)
+    job = (await _known(visit)).job
+    await visit.context.log.shown("images_viewed", visit.session, visit.client, [job.id])
+    headers = await visit.context.records.headers(job, afresh=False)
+    async with visit.session.drawing:
+        packed = await visit.context.viewer.pack(headers, job.case_key, layer, asked)
     return Response(packed.content, media_type="application/octet-stream", headers={"content-encoding": "gzip"})
 
 
@@ -212,7 +254,7 @@ async def download(visit: Visit) -> Response:
     name = visit.request.path_params["name"]
     inside = name.startswith("PDF-") and name.endswith(".pdf")  # for who has no software that opens it in DICOM
     kept = f"{name.removesuffix('.pdf')}.dcm" if inside else name
-    known = await _known(visit, with_files=False)
+    known = await _known(visit)
     history = await run_in_threadpool(visit.context.records.history, known.job)
     content = await run_in_threadpool(document, history, kept, visit.context.site.outbox)
     if inside:
@@ -240,12 +282,9 @@ async def choose_region(visit: Visit) -> Response:
 
 
 async def _request(visit: Visit, choice: RegionChoice | None) -> Response:
-    known = await _known(visit, with_files=choice is not None)
-    job, user = known.job, visit.session.account.user
-    if choice is not None:
-        scene = await visit.context.viewer.look(known.headers, job.case_key, None)
-        if not any((one.roi, one.number) == (choice.roi, choice.number) for one in scene.regions):
-            raise NotThereError(visit.say("fault.no_region"))
+    job, user = (await _known(visit)).job, visit.session.account.user
+    if choice is not None and not (await _look(visit, job, None)).offers(choice):
+        raise NotThereError(visit.say("fault.no_region"))
     try:
         seen = datetime.fromisoformat(visit.form.get("seen", ""))
     except ValueError:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+from markupsafe import Markup, escape
+
 from lungstage.appliance.contract.documents import LANGUAGES, Language
-from lungstage.appliance.contract.errors import ReasonCode
+from lungstage.appliance.page.sentences import in_language
 from lungstage.appliance.report.caveats import Caveat, caveats
 from lungstage.appliance.report.translation import Translator
 from lungstage.appliance.state.job import RESTING_STATES, Job
 
 FOLDER: Final = Path(__file__).parent / "languages"
 
-_CODES: Final = frozenset(str(code) for code in ReasonCode)
+_BY_COMMAND: Final = re.compile(
+    r"( Give each its own name [^.]*\.)? (Choose one|Then choose one|If (it|one) is, choose it) with --roi NAME .*"
+)
 
 NAMES: Final[Mapping[Language, str]] = {"en": "English", "de": "Deutsch", "fr": "Français"}
 
@@ -45,7 +50,34 @@ def site_time(moment: datetime) -> str:
 
 def because(code: str, say: Translator) -> str:
     """Say in a few words what a reason code means; empty for one of another release. The message itself is English."""
-    return say(f"reason.{code}") if code in _CODES else ""
+    return _said(say, f"reason.{code}", "")
+
+
+def happened(event: str, say: Translator) -> str:
+    """Say in a few words what an entry of the audit log tells; one of another release is named as it is."""
+    return _said(say, f"event.{event}", event)
+
+
+def checked(check: str, say: Translator) -> str:
+    """Say what a check of the doctor's looked at."""
+    return _said(say, f"check.{check}", check)
+
+
+def _said(say: Translator, code: str, otherwise: str) -> str:
+    try:
+        return say(code)
+    except KeyError:
+        return otherwise
+
+
+def told(message: str, language: Language) -> Markup:
+    """Put a sentence of the daemon's into the reader's language; one that is not known there is marked as English.
+
+    How a region is chosen from the command line is left out: here it is chosen by a click.
+    """
+    message = _BY_COMMAND.sub("", message)
+    spoken = in_language(message, language)
+    return Markup('<span lang="en">{}</span>').format(message) if spoken is None else Markup(escape(spoken))  # noqa: S704
 
 
 def answer_of(job: Job, say: Translator) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,8 @@ from time import monotonic
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from starlette.responses import HTMLResponse, Response
+from markupsafe import Markup
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from lungstage.appliance.contract.documents import Language
 from lungstage.appliance.page.context import Visit, page
@@ -30,6 +32,8 @@ HELD_SECONDS = 2.0
 """How old the rows may be that a browser is given that polls."""
 
 _MOST_MADE = 64
+_KEY = re.compile(r"[0-9a-f]{32}")
+_LONGEST_ID = 64  # characters (PS3.5 6.2, LO)
 
 GROUPS: Final[Mapping[str, tuple[JobState, ...]]] = {
     "waiting": (JobState.WAITING, JobState.HELD),
@@ -51,7 +55,7 @@ class Filter:
     since
         The first day, by the site's clock.
     patient
-        A whole Patient ID.
+        Keyed hash of a Patient ID, which itself would lie about in histories and in the log of a proxy.
     before
         Number of the job that the page begins below.
     """
@@ -65,10 +69,11 @@ class Filter:
     def of(cls, query: Mapping[str, str]) -> Filter:
         """Read what the address says."""
         group, since, before = query.get("state", ""), query.get("since", ""), query.get("before", "")
+        patient = query.get("patient", "")
         return cls(
             group if group in GROUPS else "",
             since if _day(since) else "",
-            query.get("patient", "").strip()[:64],
+            patient if _KEY.fullmatch(patient) else "",
             int(before) if before.isascii() and before.isdigit() and len(before) < 19 else None,
         )
 
@@ -98,7 +103,6 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    version: tuple[int, ...]
     jobs: tuple[Job, ...]
     counts: Mapping[JobState, int]
     files: tuple[Path | None, ...]
@@ -110,7 +114,6 @@ class _Made:
 
     at: float
     etag: str
-    values: Mapping[str, Any]
     text: str
     jobs: tuple[int, ...]
 
@@ -126,24 +129,36 @@ class Shared:
 @page()
 async def show(visit: Visit) -> Response:
     """Show the worklist as it is now."""
-    made = await _make(visit, hold=0.0)
-    response = visit.render("worklist.html", **made.values)
-    response.headers["etag"] = made.etag
-    return response
+    wanted = Filter.of(visit.request.query_params)
+    made = await _make(visit, wanted, hold=0.0)
+    key, identifier = visit.session.searched
+    return visit.render(
+        "worklist.html", wanted=wanted, searched=identifier if key == wanted.patient else "", groups=list(GROUPS),
+        address=wanted.address(wanted.before), etag=made.etag, listed=Markup(made.text),  # noqa: S704  (a template's)
+    )  # fmt: skip
+
+
+@page()
+async def find(visit: Visit) -> Response:
+    """Lead to what a form of the worklist asks for."""
+    identifier = visit.form.get("patient", "").strip()[:_LONGEST_ID]
+    key = visit.context.records.key_of(identifier) if identifier else ""
+    visit.session.searched = (key, identifier)
+    wanted = Filter.of({**visit.form, "patient": key, "before": ""}).address()
+    return RedirectResponse(f"/?{wanted}" if wanted else "/", 303)
 
 
 @page(fragment=True)
 async def rows(visit: Visit) -> Response:
     """Give its rows alone, where they are not what the browser has."""
-    made = await _make(visit, hold=HELD_SECONDS)
+    made = await _make(visit, Filter.of(visit.request.query_params), hold=HELD_SECONDS)
     if visit.request.headers.get("if-none-match") == made.etag:
         return Response(status_code=304, headers={"etag": made.etag})
     return HTMLResponse(made.text, headers={"etag": made.etag})
 
 
-async def _make(visit: Visit, hold: float) -> _Made:
+async def _make(visit: Visit, wanted: Filter, hold: float) -> _Made:
     """Return the rows, no older than `hold` seconds; whoever is shown them is noted in the access log first."""
-    wanted = Filter.of(visit.request.query_params)
     shared: Shared = visit.request.app.state.shared
     key = (wanted, visit.language)
     async with shared.making:
@@ -158,8 +173,7 @@ async def _make(visit: Visit, hold: float) -> _Made:
 
 
 async def _look(visit: Visit, wanted: Filter, before: _Made | None) -> _Made:
-    records, now = visit.context.records, utc_now()
-    patient = records.key_of(wanted.patient) if wanted.patient else None
+    now = utc_now()
     since = _day(wanted.since)
     moment = None if since is None else datetime.combine(since, time()).astimezone()
 
@@ -173,13 +187,13 @@ async def _look(visit: Visit, wanted: Filter, before: _Made | None) -> _Made:
             return before.etag, None
         states = GROUPS.get(wanted.group, ())
         newest = ledger.jobs.find(
-            states=states, patient_key=patient, since=moment, limit=ROWS + 1, before=wanted.before
+            states=states, patient_key=wanted.patient or None, since=moment, limit=ROWS + 1, before=wanted.before
         )  # fmt: skip
         jobs = newest[::-1]
         files = tuple(first_file(ledger.files, job) for job in jobs[:ROWS])
-        return mark(ledger), _Found(ledger.version, jobs, ledger.jobs.counts(), files)
+        return mark(ledger), _Found(jobs, ledger.jobs.counts(), files)
 
-    etag, found = await records.ask(find)
+    etag, found = await visit.context.records.ask(find)
     if found is None and before is not None:
         return replace(before, at=monotonic())
     assert found is not None
@@ -195,11 +209,8 @@ async def _look(visit: Visit, wanted: Filter, before: _Made | None) -> _Made:
     values: dict[str, Any] = {
         "rows": listed,
         "choosable": {job.id for job in jobs if region_is_open(job)},
-        "wanted": wanted,
         "counts": {name: sum(found.counts.get(state, 0) for state in states) for name, states in GROUPS.items()},
-        "groups": list(GROUPS),
         "next_page": wanted.address(jobs[-1].id) if len(found.jobs) > ROWS else "",
-        "address": wanted.address(wanted.before),
     }
     text = bytes(visit.render("rows.html", **values).body).decode()
-    return _Made(monotonic(), etag, values, text, tuple(job.id for job in jobs))
+    return _Made(monotonic(), etag, text, tuple(job.id for job in jobs))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -123,6 +124,15 @@ class Scene:
     regions: tuple[Offered, ...]
     faults: tuple[Annotated[str, Field(max_length=4096)], ...]
 
+    def offers(self, region: RegionChoice) -> bool:
+        """Whether a region is one of these."""
+        return any((one.roi, one.number) == (region.roi, region.number) for one in self.regions)
+
+    @property
+    def is_too_large(self) -> bool:
+        """Whether it has too many voxels to be sent to a browser as one volume."""
+        return math.prod(self.counts) > _MOST_SENT
+
 
 @dataclass(frozen=True, slots=True)
 class Picture:
@@ -149,8 +159,7 @@ def read_patients(paths: Sequence[Path]) -> tuple[Patient, ...]:
 
 def _read_patient(path: Path) -> Patient:
     try:
-        dataset = read_dataset(path)
-        dataset.pop("PixelData", None)
+        dataset = read_dataset(path, with_pixels=False)
         name, identifier, born, description = (
             text_of(dataset, keyword, dataset)
             for keyword in ("PatientName", "PatientID", "PatientBirthDate", "StudyDescription")
@@ -357,7 +366,7 @@ class _Drawn:
         return first, second, third
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=1)  # as much as a process has room for, of the largest series
 def _stack(images: tuple[ImageHeader, ...]) -> _Drawn:
     """Read a series, with room where slices are missing."""
     stack = Stack.of(images)
@@ -386,7 +395,7 @@ def _stack(images: tuple[ImageHeader, ...]) -> _Drawn:
     return _Drawn(hu.transpose(order)[turned], steps, gaps, drawn, rows, range(count), order, turned)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)
 def _mask(case: Case, choice: RegionChoice) -> Mask | None:
     """Fill a region on the slices that are there; None where nothing of it can be drawn."""
     stack = _stack(case.images)

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+from lungstage.appliance.config.disks import give_to_owner
 from lungstage.appliance.config.logs import logger
 from lungstage.appliance.contract.errors import Unavailable
 
@@ -173,7 +174,7 @@ class Audit:
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         with (self._folder / LOCK).open("ab") as file:
-            _give_to_owner(file.fileno(), self._folder)
+            give_to_owner(file.fileno(), self._folder)
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
@@ -243,19 +244,11 @@ def _append_to(path: Path, content: bytes) -> int:
             content = content[os.write(descriptor, content) :]
         os.fdatasync(descriptor)
         if is_new:
-            _give_to_owner(descriptor, path.parent)
+            give_to_owner(descriptor, path.parent)
             _sync_folder(path.parent)
         return os.fstat(descriptor).st_size
     finally:
         os.close(descriptor)
-
-
-def _give_to_owner(descriptor: int, folder: Path) -> None:
-    """Let a file that root makes, by a command, belong to the folder's owner: the daemon must go on writing it."""
-    if os.geteuid() == 0:
-        owner = folder.stat()
-        with contextlib.suppress(PermissionError):  # a root without capabilities, who is the daemon itself
-            os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -76,6 +76,16 @@ class FileRecords:
         sql = f"SELECT path FROM files WHERE {_STUDY} = ? ORDER BY path"  # noqa: S608
         return tuple(self._db.read(_path, sql, (study_instance_uid,)))
 
+    def one_of_study(self, study_instance_uid: str) -> str | None:
+        """Return the path of one of these files that is in the inbox; None where none of them is."""
+        sql = f"SELECT path FROM files WHERE {_STUDY} = ? AND present LIMIT 1"  # noqa: S608
+        return next(iter(self._db.read(_path, sql, (study_instance_uid,))), None)
+
+    def count_of_study(self, study_instance_uid: str) -> int:
+        """Count those of them that are in the inbox."""
+        sql = f"SELECT count(*) FROM files WHERE {_STUDY} = ? AND present"  # noqa: S608
+        return int(self._db.query(sql, (study_instance_uid,))[0][0])
+
     def regions_naming(self, series_instance_uid: str) -> tuple[str, ...]:
         """Return the paths of the ROI objects, of whichever study they say they are, that name a series.
 

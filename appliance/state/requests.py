@@ -119,11 +119,15 @@ def put(state: Path, request: Request) -> str:
         if len(waiting(state)) >= MOST_WAITING:
             raise Unavailable(f"{MOST_WAITING} requests wait already. Is a daemon at work?")
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with open(descriptor, "wb") as file:
-            file.write(_REQUESTS.dump_json(request))
-            file.flush()
-            os.fsync(file.fileno())
-        draft.rename(folder / name)
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(_REQUESTS.dump_json(request))
+                file.flush()
+                os.fsync(file.fileno())
+            draft.rename(folder / name)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
         parent = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(parent)

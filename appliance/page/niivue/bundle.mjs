@@ -5,7 +5,19 @@ import { existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 const LICENCES = ["BSD-2-Clause", "ISC", "MIT"]; // setup.py names the same in the wheel's metadata
+const WHITE = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mP4DwABAQEAHLCMmQAAAABJRU5ErkJggg=="; // one pixel
 const [script, notice] = process.argv.slice(2);
+
+// NiiVue brings a photograph by which it shades surfaces, and does not say whose it is. Slices need none.
+const withoutPhotograph = {
+  name: "without-photograph",
+  setup: ({ onLoad }) =>
+    onLoad({ filter: /@niivue.niivue.build.niivue.index\.js$/ }, ({ path }) => {
+      const parts = readFileSync(path, "utf8").split(/data:image\/jpeg;base64,[^"]*/);
+      if (parts.length !== 2) throw new Error(`${path} holds ${parts.length - 1} photographs: look whose they are`);
+      return { contents: parts.join(WHITE), loader: "js" };
+    }),
+};
 
 const made = await build({
   stdin: {
@@ -13,6 +25,7 @@ const made = await build({
     resolveDir: ".",
   },
   alias: { zarrita: "./nothing.js" },
+  plugins: [withoutPhotograph],
   bundle: true,
   format: "esm",
   minify: true,
@@ -22,6 +35,9 @@ const made = await build({
   outfile: script,
   logLevel: "warning",
 });
+
+const pictures = readFileSync(script, "utf8").match(/data:image/g).length;
+if (pictures !== 2) throw new Error(`${script} holds ${pictures} pictures, and not the font and a white pixel alone`);
 
 const [{ inputs }] = Object.values(made.metafile.outputs);
 const folders = new Set();

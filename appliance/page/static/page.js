@@ -3,10 +3,12 @@
 "use strict";
 
 const POLL_MS = 4000;
-const told = document.getElementById("told");
+const said = document.getElementById("said");
 
-function tell(sentence) {
-  if (told.textContent !== sentence) told.textContent = sentence;
+// Tells a screen reader what happened, and everybody what is wrong for as long as it is.
+function tell(sentence, isWrong = false) {
+  if (said.textContent !== sentence) said.textContent = sentence;
+  said.classList.toggle("unseen", !isWrong);
 }
 
 // Exchanges a part of the page for what the server says now, and leaves the focus where it was.
@@ -17,18 +19,19 @@ async function refresh(part) {
   try {
     response = await fetch(part.dataset.live, { headers, redirect: "error" });
   } catch {
-    tell(told.dataset.away);
+    tell(said.dataset.away, true);
     return true;
   }
   if (response.status === 401) {
-    tell(told.dataset.session);
-    told.classList.remove("unseen");
+    tell(said.dataset.session, true);
     return false;
   }
-  if (response.status !== 200) {
-    if (response.status !== 304) tell(await response.text());
+  if (response.status !== 200 && response.status !== 304) {
+    tell(await response.text(), true);
     return true;
   }
+  tell("");
+  if (response.status === 304) return true;
   const isFirst = !part.dataset.etag;
   part.dataset.etag = response.headers.get("ETag") || "";
   const body = new DOMParser().parseFromString(await response.text(), "text/html").body;
@@ -39,7 +42,7 @@ async function refresh(part) {
   part.replaceChildren(...body.childNodes);
   if (part.querySelector(".scroll")) part.querySelector(".scroll").scrollLeft = scrolled;
   if (key) part.querySelector(key)?.focus({ preventScroll: true });
-  tell(told.dataset.updated);
+  tell(said.dataset.updated);
   return true;
 }
 

@@ -84,6 +84,15 @@ def test_one_shot_reads_no_pixels_it_does_not_need(tmp_path: Path, monkeypatch: 
     assert len(hashed) == 6  # the region's slices
 
 
+def test_a_file_is_read_without_its_pixels_and_proven_whole_all_the_same(tmp_path: Path) -> None:
+    path = _slice_as(ExplicitVRLittleEndian, tmp_path)
+    whole, front = files.read_dataset(path), files.read_dataset(path, with_pixels=False)
+    assert {*whole.keys()} - {*front.keys()} == {pydicom.tag.Tag("PixelData")}
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(Refused):
+        files.read_dataset(path, with_pixels=False)
+
+
 def test_copies_that_differ_in_a_pixel_alone_conflict(tmp_path: Path) -> None:
     study = rtstruct_study()
     folder = study.write(tmp_path)

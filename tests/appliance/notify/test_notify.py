@@ -19,6 +19,7 @@ from aiosmtpd.controller import Controller
 from lungstage.appliance.config.settings import SettingsError, load_settings
 from lungstage.appliance.notify.channels import SIGNATURE, TIMESTAMP, sign
 from lungstage.appliance.notify.notifier import Notifier
+from lungstage.appliance.notify.queue import Queue
 from lungstage.appliance.notify.settings import NotifySettings, load_notify
 from lungstage.appliance.state import chain
 from lungstage.appliance.state.audit import Audit
@@ -34,6 +35,12 @@ class Mail:
 
     taken: list[email.message.Message] = field(default_factory=list)
 
+    async def handle_RCPT(self, server: Any, session: Any, envelope: Any, address: str, options: Any) -> str:  # noqa: N802
+        if address.startswith("nobody"):
+            return "550 there is none"
+        envelope.rcpt_tos.append(address)
+        return "250 taken"
+
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802
         self.taken.append(email.message_from_bytes(envelope.content))
         return "250 taken"
@@ -44,6 +51,7 @@ class Hook:
     """A webhook that checks signatures, and answers with a status."""
 
     status: int = 200
+    asked: int = 0
     taken: list[dict[str, Any]] = field(default_factory=list)
 
     def serve(self) -> ThreadingHTTPServer:
@@ -51,6 +59,7 @@ class Hook:
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
+                hook.asked += 1
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 assert self.headers[SIGNATURE] == sign(SECRET, self.headers[TIMESTAMP], body)
                 if hook.status == 200:
@@ -192,8 +201,6 @@ def test_of_two_processes_one_sends_and_the_other_takes_over(site: Site) -> None
 
 
 def test_a_restart_between_sending_and_noting_bears_the_same_name(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lungstage.appliance.notify.queue import Queue
-
     notifier = site.notifier()
     notifier.step()
     site.happens("job_held", 7)
@@ -206,6 +213,49 @@ def test_a_restart_between_sending_and_noting_bears_the_same_name(site: Site, mo
     names = {str(message["Message-ID"]) for message in site.mail.taken}
     assert len(site.mail.taken) == 2
     assert len(names) == 1, "so that whoever gets it twice can tell"
+
+
+def test_many_that_may_have_gone_out_together_go_out_as_they_did(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    notifier = site.notifier(email=None, per_hour=2)
+    notifier.step()
+    for n in range(5):
+        site.happens("job_held", n)
+    sent, crash = Queue.sent, []
+
+    def sent_once(*args: Any) -> None:
+        if crash:
+            raise KeyboardInterrupt
+        crash.append(0)
+        sent(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Queue, "sent", sent_once)
+        with pytest.raises(KeyboardInterrupt):
+            notifier.step()
+    notifier.close()
+    site.happens("job_held", 5)
+    site.now += 3700
+    notifier = site.notifier(email=None)
+    for _ in range(3):
+        notifier.step()
+    told = {(message["id"], tuple(event["job"] for event in message["events"])) for message in site.hook.taken}
+    assert sorted(jobs for _, jobs in told) == [(0,), (1, 2, 3, 4), (5,)]
+
+
+def test_of_those_that_failed_together_each_bears_a_name_of_its_own(site: Site) -> None:
+    notifier = site.notifier(digest_seconds=1)
+    notifier.step()
+    site.hook.status = 503
+    for n in range(4):
+        site.happens("job_held", n)
+    notifier.step()
+    site.now += 5
+    notifier.step()
+    notifier.close()
+    site.hook.status = 200
+    site.now += 4000
+    site.notifier().step()
+    assert len({message["id"] for message in site.hook.taken}) == 4, "or whoever gets them takes them for repeats"
 
 
 def test_a_digest_gathers(site: Site) -> None:
@@ -246,6 +296,52 @@ def test_a_patient_is_named_where_the_site_wants_it(site: Site) -> None:
     (event,) = site.hook.taken[0]["events"]
     assert (event["study"], event["patient"]) == ("1.2.3", "patient of 7")
     assert "patient of 7" in site.mail.taken[0].get_payload()
+    queue = b"".join(path.read_bytes() for path in (site.state / "notify").iterdir())
+    assert b'"job": 7' in queue
+    assert b"patient of" not in queue, "a name is read when it is sent, and kept nowhere"
+
+
+def test_what_was_sent_is_forgotten_in_time(site: Site) -> None:
+    notifier = site.notifier()
+    for n in range(3):
+        site.happens("job_held", n)
+        notifier.step()
+        site.now += 8 * 86400
+    queue = Queue(site.state / "notify" / "queue.sqlite")
+    assert [row["event"] for row in queue._run("SELECT event FROM messages")] == [
+        row["event"] for row in queue._run("SELECT event FROM messages WHERE queued_at > ?", (site.now - 9 * 86400,))
+    ]
+    assert len(site.hooked()) == 2
+
+
+def test_a_recipient_that_is_refused_keeps_the_others_from_nothing(site: Site) -> None:
+    both = {**site.values["email"], "to": ["nobody@site.example", "a@site.example"]}
+    notifier = site.notifier(email=both)
+    notifier.step()
+    site.happens("job_held", 7)
+    for _ in range(3):
+        site.now += 4000
+        notifier.step()
+    assert site.mailed() == ["lungstage: held, job 7"], "once, though one of them is nobody"
+
+
+@pytest.mark.parametrize("secret", [b"", b" \n", b"\xff\xfe"])
+def test_a_secret_that_is_none_signs_nothing(site: Site, secret: bytes) -> None:
+    path = site.state / "secret"
+    path.write_bytes(secret)
+    changed = {
+        "webhook": {**site.values["webhook"], "secret_file": str(path)},
+        "email": {**site.values["email"], "user": "x", "password_file": str(path)},
+    }
+    notifier = site.notifier(**changed)
+    notifier.step()
+    site.happens("job_held", 7)
+    assert notifier.step(), "it waits, and is no defect"
+    assert (site.hook.asked, site.mailed()) == (0, [])
+    path.write_text(SECRET)
+    site.now += 60
+    notifier.step()
+    assert site.hooked() == [("held", 7)]
 
 
 def test_the_log_is_followed_over_its_files_torn_ends_and_a_restored_backup(tmp_path: Path) -> None:

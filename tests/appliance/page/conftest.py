@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import re
 from collections.abc import Iterator, Sequence
@@ -39,10 +40,22 @@ class FakeViewer:
     async def patients(self, paths: Sequence[Path | None]) -> list[Patient]:
         return [self.patient if path else Patient() for path in paths]
 
+    counts = (3, 4, 5)
+    fault: Exception | None = None
+    """What is raised in the place of an answer."""
+    at_it = most = 0
+    """How many draw, and the most that did at once."""
+
     async def look(self, headers: Any, key: str, region: Any) -> Scene:
-        return Scene((3, 4, 5), (1, 2, 2), 0, self.regions, ())
+        if self.fault is not None:
+            raise self.fault
+        return Scene(self.counts, (1, 2, 2), 0, self.regions, ())
 
     async def draw(self, headers: Any, key: str, plane: str, index: int | None, window: str, region: Any) -> Picture:
+        self.at_it += 1
+        self.most = max(self.most, self.at_it)
+        await asyncio.sleep(0.01)
+        self.at_it -= 1
         return Picture(b"\x89PNG", index or 0)
 
     async def pack(self, headers: Any, key: str, layer: str, region: Any) -> Packed:
@@ -81,6 +94,23 @@ class Site:
         answer = client.get("/login", params={"token": self.token}) if not user else login(client, user, PASSWORD)
         assert answer.status_code == 303, answer.text
         return client
+
+    def at_once(self, *asked: TestClient | str, form: dict[str, str] | None = None) -> list[httpx.Response]:
+        """Have browsers that are logged in ask for several paths at the same time, or send a form there."""
+        clients = [one for one in asked if isinstance(one, TestClient)]
+        paths = [one for one in asked if isinstance(one, str)]
+
+        async def ask() -> list[httpx.Response]:
+            transport = httpx.ASGITransport(make_app(self.context), client=("testclient", 1))
+            async with httpx.AsyncClient(transport=transport, base_url=BASE) as browser:
+                waiting = []
+                for client in clients:
+                    cookie = {"cookie": "; ".join(f"{name}={value}" for name, value in client.cookies.items())}
+                    method = "GET" if form is None else "POST"
+                    waiting += [browser.request(method, path, headers=cookie, data=form) for path in paths]
+                return await asyncio.gather(*waiting)
+
+        return asyncio.run(ask())
 
     def users(self, **roles: Any) -> Users:
         for name, role in roles.items():

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import re
+import socket
 import stat
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from html import unescape
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lungstage.appliance.config.settings import SettingsError
+from lungstage.appliance.contract.errors import Unavailable
+from lungstage.appliance.page import server, shield
 from lungstage.appliance.page.accounts import AccountsError, Token, Users
+from lungstage.appliance.page.app import ROUTES
 from lungstage.appliance.page.sessions import RateLimit
 from lungstage.appliance.page.settings import address_of, load_site
-from lungstage.appliance.page.shield import HEADERS, POLICY
+from lungstage.appliance.page.shield import HEADERS, POLICY, Shield
 from lungstage.appliance.state import chain, requests
 from tests.appliance.page.conftest import PASSWORD, Clock, Site, hidden, login, send
 from tests.support.simulated import put_study
@@ -89,6 +101,97 @@ class TestEveryResponse:
             assert not re.search(r"<[^>]* on[a-z]+=", text)
             assert text.count("<script") == 1
 
+    def test_a_form_that_never_comes_is_not_waited_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(shield, "SECONDS_TO_SEND", 0.05)
+
+        async def app(_: Any, receive: Any, __: Any) -> None:
+            await receive()
+
+        async def never() -> Any:
+            await asyncio.sleep(3600)
+
+        assert status_of(Shield(app, (), secure=False, limit=RateLimit(1, 1)), never) == 408
+
+    def test_of_too_many_that_ask_at_once_some_are_told_to_wait(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(shield, "MOST_AT_ONCE", 2)
+        inner: list[int] = []
+
+        async def app(*_: Any) -> None:
+            if len(inner) < 2:  # while it is at this, more come
+                place = len(inner)
+                inner.append(0)
+                inner[place] = await answer_of(guarded, received)
+
+        async def received() -> Any:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        guarded = Shield(app, (), secure=False, limit=RateLimit(9, 1))
+        asyncio.run(answer_of(guarded, received))
+        assert inner == [0, 503]
+        assert asyncio.run(answer_of(guarded, received)) == 0, "and nobody once they are done"
+
+    def test_what_is_the_browser_s_already_is_not_sent_again(self, site: Site) -> None:
+        client = site.browser()
+        tag = client.get("/static/page.css").headers["etag"]
+        again = client.get("/static/page.css", headers={"if-none-match": tag})
+        assert (again.status_code, again.content) == (304, b"")
+        assert again.headers["content-security-policy"] == POLICY
+
+
+async def answer_of(app: Any, receive: Any) -> int:
+    """Status that an application answers with; 0 where it does not."""
+    said: list[int] = []
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            said.append(message["status"])
+            assert (b"content-security-policy", POLICY.encode()) in message["headers"]
+
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "client": ("127.0.0.1", 1)}
+    await app(scope, receive, send)
+    return said[0] if said else 0
+
+
+def status_of(app: Any, receive: Any) -> int:
+    return asyncio.run(answer_of(app, receive))
+
+
+class TestEveryRoute:
+    """Whatever is added to the page is held to login and role without being named here."""
+
+    def test_takes_a_login_unless_it_is_how_one_logs_in(self, site: Site) -> None:
+        client, form = site.browser(), {"content-type": "application/x-www-form-urlencoded"}
+        for path, method in routes():
+            status = client.request(method, path, headers=form).status_code
+            if path in ("/login", "/language", "/alive", "/static/1"):
+                assert status != 401, path
+            else:
+                assert status == (
+                    401 if method == "POST" or path.count("/") > 2 or path in ("/rows", "/status/live") else 303
+                ), path
+
+    def test_that_changes_anything_takes_a_form_of_the_session_and_somebody_who_operates(self, site: Site) -> None:
+        site.users(anna="operate", ben="view")
+        client = site.logged_in("ben")
+        own = hidden(client.get("/status").text, "csrf")
+        posts = [path for path, method in routes() if method == "POST" and path not in ("/login", "/language")]
+        assert len(posts) >= 5
+        for path in posts:
+            assert client.post(path, data={"csrf": "x"}).status_code == 403, path
+        for path in posts:
+            if path not in ("/find", "/logout"):
+                assert client.post(path, data={"csrf": own}).status_code == 403, path
+
+
+def routes() -> list[tuple[str, str]]:
+    """Path and method of each, numbers and names filled in."""
+    found = []
+    for route in ROUTES:
+        path = re.sub(r"\{\w+(:\w+)?\}", "1", route.path)
+        found += [(path, method) for method in (route.methods or ()) if method != "HEAD"]
+    assert len(found) > 15
+    return found
+
 
 class TestLogin:
     def test_by_the_token_once_and_by_no_other(self, site: Site) -> None:
@@ -141,6 +244,49 @@ class TestLogin:
         for _ in range(30):
             assert site.browser().get("/login", params={"token": site.token}).status_code == 303
 
+    def test_ends_the_session_that_the_browser_had(self, site: Site) -> None:
+        client, thief = site.browser(), site.browser()
+        login(client, "", site.token)
+        thief.cookies.update(client.cookies)
+        client.cookies.set("lungstage-login", "n")
+        assert client.post("/login", data={"password": site.token, "nonce": "n"}).status_code == 303
+        assert thief.get("/status").status_code == 303
+
+    def test_passwords_are_verified_one_after_the_other(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Each takes 64 MB on purpose."""
+        site.users(anna="operate")
+        at_it, most = [0], [0]
+
+        def verify(*_: object) -> None:
+            at_it[0] += 1
+            most[0] = max(most[0], at_it[0])
+            time.sleep(0.02)
+            at_it[0] -= 1
+
+        monkeypatch.setattr(Users, "verify", verify)
+        answers = site.at_once(site.browser(), *["/login?token=x"] * 6)
+        assert [answer.status_code for answer in answers] == [403] * 6
+        assert most == [1]
+
+    def test_under_tls_the_cookie_is_this_site_s_alone_and_can_be_taken_away(self, site: Site) -> None:
+        page = site.context.site.page.model_copy(update={"behind_tls_proxy": True})
+        site.context = replace(site.context, site=replace(site.context.site, page=page))
+        client = site.browser()
+        client.base_url = "https://127.0.0.1:8042"
+        given = client.get("/login", params={"token": site.token}).headers.get_list("set-cookie")[0]
+        assert given.startswith("__Host-lungstage=")
+        csrf = hidden(client.get("/status").text, "csrf")
+        (taken,) = client.post("/logout", data={"csrf": csrf}).headers.get_list("set-cookie")
+        for cookie in (given, taken):  # without Secure a browser passes over such a cookie, and keeps the old one
+            assert {"secure", "path=/"} <= {part.strip().lower() for part in cookie.split(";")}
+
+    @pytest.mark.parametrize("path", ["/", "/?state=held&since=2026-01-02&patient=" + "0a" * 16, "/study/7", "/status"])
+    def test_leads_back_to_where_somebody_was(self, site: Site, path: str) -> None:
+        answer = site.browser().get(path)
+        client = site.browser()
+        wanted = client.get(answer.headers["location"])
+        assert login(client, "", site.token, next=unescape(hidden(wanted.text, "next"))).headers["location"] == path
+
     def test_what_happens_at_the_door_is_in_the_access_log(self, site: Site) -> None:
         site.users(anna="operate")
         client = site.browser()
@@ -169,7 +315,7 @@ class TestSession:
             if site.clock.now < 2800:
                 assert client.get("/rows", headers={"x-lungstage-poll": "1"}).status_code == 200
         assert client.get("/rows").status_code == 401
-        assert client.get("/").headers["location"] == "/login?next=/"
+        assert client.get("/").headers["location"] == "/login?next=%2F"
 
     def test_ends_in_any_case(self, site: Site) -> None:
         client = site.logged_in()
@@ -290,6 +436,16 @@ class TestUsers:
         with pytest.raises(AccountsError, match="at least 12"):
             Users(tmp_path / "users.json").set("anna", "short", "operate")
 
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+    def test_what_root_writes_belongs_to_the_folder_s_owner(self, tmp_path: Path) -> None:
+        os.chown(tmp_path, 12345, 12346)
+        users = Users(tmp_path / "page" / "users.json")
+        users.set("anna", PASSWORD, "operate")
+        users.set("ben", PASSWORD, "view")
+        made = [tmp_path / "page", *(tmp_path / "page").iterdir()]
+        assert len(made) == 3
+        assert {(path.stat().st_uid, path.stat().st_gid) for path in made} == {(12345, 12346)}
+
 
 class TestSettings:
     @pytest.mark.parametrize("bind", ["0.0.0.0:8042", "192.168.1.5:8042", "[::]:8042", "pacs.example:443"])
@@ -328,6 +484,21 @@ def test_an_address_is_read_or_refused(text: str) -> None:
     assert address_of(address.in_url) == address
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        ("2001:db8:1:2::1", "2001:db8:1:2:ffff::7", True), ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
+        ("10.0.0.1", "10.0.0.2", False), ("::ffff:10.0.0.1", "::ffff:10.0.0.2", False), ("testclient", "", False),
+        ("fe80::1%eth0", "fe80::2%eth0", True),
+    ],
+)  # fmt: skip
+def test_a_limit_is_for_whoever_has_an_address(one: str, other: str, is_same: bool) -> None:
+    """With IPv6 that is a whole network of them."""
+    limit = RateLimit(1, 0.0, Clock())
+    assert limit.allows(one)
+    assert limit.allows(other) is not is_same
+
+
 def test_a_limit_lets_through_so_many_and_forgets_nobody_too_soon() -> None:
     clock = Clock()
     limit = RateLimit(3, 1.0, clock)
@@ -335,3 +506,76 @@ def test_a_limit_lets_through_so_many_and_forgets_nobody_too_soon() -> None:
     assert limit.allows("b")
     clock.now += 2
     assert [limit.allows("a") for _ in range(3)] == [True, True, False]
+
+
+class TestServer:
+    @pytest.fixture(autouse=True)
+    def as_nice_as_ever(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(server.os, "nice", lambda _: 0)
+
+    def test_a_token_is_not_spent_where_the_page_cannot_be_served(self, tmp_path: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            site = load_site(None, bind=f"127.0.0.1:{other.getsockname()[1]}", state=tmp_path, environment={})
+            with pytest.raises(Unavailable, match="something else listens there"):
+                server.serve(site, lambda _: None)
+        assert not (tmp_path / "page" / "token.json").exists()
+
+    def test_a_second_page_touches_nothing_of_the_first(self, tmp_path: Path) -> None:
+        site = load_site(None, bind="127.0.0.1:0", state=tmp_path, environment={})
+        kept = tmp_path / "page" / "scratch" / "kept"
+        kept.mkdir(parents=True)
+        with server.alone(site.folder), pytest.raises(Unavailable, match="Another page"):
+            server.serve(site, lambda _: None)
+        assert kept.exists()
+
+    def test_a_new_token_where_there_are_users_is_refused(self, tmp_path: Path) -> None:
+        site = load_site(None, bind="127.0.0.1:0", state=tmp_path, environment={})
+        Users(site.users).set("anna", PASSWORD, "operate")
+        with pytest.raises(SettingsError, match="there are users"):
+            server.serve(site, lambda _: None, new_token=True)
+
+    @pytest.fixture
+    def port(self, tmp_path: Path) -> Iterator[int]:
+        """Of a server that answers everybody alike."""
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"hello"})
+
+        page = load_site(None, state=tmp_path, environment={}).page
+        running = uvicorn.Server(server.make_config(app, page))
+        listening = socket.create_server(("127.0.0.1", 0))
+        thread = threading.Thread(target=lambda: asyncio.run(running.serve([listening])))
+        thread.start()
+        yield listening.getsockname()[1]
+        running.should_exit = True
+        thread.join()
+
+    @pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\nX: "])
+    def test_a_connection_that_asks_nothing_is_closed(
+        self, port: int, sent: bytes, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(server, "_SECONDS_TO_ASK", 0.3)
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+            connection.sendall(sent)
+            assert connection.recv(1) == b""
+
+    def test_of_too_many_connections_the_one_closes_that_was_idle_longest(
+        self, port: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(server, "_MOST_CONNECTIONS", 3)
+        idle = []
+        for _ in range(3):
+            idle.append(socket.create_connection(("127.0.0.1", port), timeout=20))
+            time.sleep(0.05)
+        try:
+            for _ in range(2):
+                with socket.create_connection(("127.0.0.1", port), timeout=20) as asking:
+                    asking.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                    assert b"hello" in b"".join(iter(lambda: asking.recv(4096), b""))
+            assert idle[0].recv(1) == b""
+            idle[2].sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert idle[2].recv(8) == b"HTTP/1.1"
+        finally:
+            for connection in idle:
+                connection.close()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import re
 import shutil
 import sqlite3
+import threading
 import time
 from dataclasses import replace
 from datetime import timedelta
@@ -15,15 +18,18 @@ from typing import Any
 
 import pytest
 
-from lungstage.appliance.contract.errors import ReasonCode
-from lungstage.appliance.page import study, worklist
+from lungstage.appliance.contract.errors import ReasonCode, Refused, Unavailable
+from lungstage.appliance.page import records, status, study, worklist
+from lungstage.appliance.page.app import make_app
+from lungstage.appliance.page.sentences import in_language
 from lungstage.appliance.page.words import FOLDER
 from lungstage.appliance.report.translation import Translator
 from lungstage.appliance.state import chain, requests
 from lungstage.appliance.state.database import SCHEMA_VERSION, Database
 from lungstage.appliance.state.ledger import Ledger
+from tests.appliance.page import conftest
 from tests.appliance.page.conftest import SCRIPT, Site, hidden, send
-from tests.support.fake_steps import put_roi
+from tests.support.fake_steps import put_roi, put_slice
 from tests.support.simulated import put_study
 
 
@@ -61,7 +67,8 @@ class TestWorklist:
             ("state=waiting", ["2"]), ("state=delivered", ["1"]), ("state=refused", ["3"]), ("state=working", []),
             ("state=nonsense", ["3", "2", "1"]), ("since=2000-01-01", ["3", "2", "1"]), ("since=2999-01-01", []),
             ("since=x", ["3", "2", "1"]), ("before=3", ["2", "1"]), ("before=-1", ["3", "2", "1"]),
-            ("before=99999999999999999999", ["3", "2", "1"]), ("patient=nobody", []), ("patient=%00", []),
+            ("before=99999999999999999999", ["3", "2", "1"]), ("patient=MRN-4711", ["3", "2", "1"]),
+            (f"patient={'0' * 32}", []), ("patient=%00", ["3", "2", "1"]),
         ],
     )  # fmt: skip
     def test_shows_what_is_asked_for(self, busy: Site, query: str, found: list[str]) -> None:
@@ -71,12 +78,35 @@ class TestWorklist:
         key = busy.context.records.key_of(" MRN-4711 ")
         busy.house.ledger.note_study(2, "", key)
         client = busy.logged_in()
-        assert rows(client.get("/?patient=MRN-4711").text) == ["2"]
-        assert rows(client.get("/?patient=MRN-471").text) == []
+
+        def found(patient: str) -> str:
+            answer = send(client, "/", "/find", patient=patient)
+            assert answer.status_code == 303
+            assert "MRN" not in answer.headers["location"], "no address bears it, for histories and proxies keep those"
+            return client.get(answer.headers["location"]).text
+
+        assert rows(found("MRN-4711")) == ["2"]
+        assert 'value="MRN-4711"' in found(" MRN-4711")
+        assert "MRN-4711" not in re.findall('data-live="([^"]*)"', found("MRN-4711"))[0]
+        assert rows(found("MRN-471")) == []
+        assert rows(found("")) == ["3", "2", "1"]
+        assert 'value="MRN-4711"' not in busy.logged_in().get(f"/?patient={key}").text, (
+            "who did not type it, is not told"
+        )
+
+    def test_leads_to_what_a_form_asks_for(self, busy: Site) -> None:
+        client = busy.logged_in()
+        for form, address in (
+            ({"state": "refused", "since": "2000-01-02"}, "/?state=refused&since=2000-01-02"), ({"state": "x"}, "/"),
+            ({"since": "//evil", "patient": "", "before": "7"}, "/"),
+        ):  # fmt: skip
+            assert send(client, "/", "/find", **form).headers["location"] == address
 
     def test_what_a_file_says_is_no_markup(self, busy: Site) -> None:
         client = busy.logged_in()
-        for path in ("/", "/study/3", f"/?patient={SCRIPT}"):
+        send(client, "/", "/find", patient=SCRIPT)
+        key = busy.context.records.key_of(SCRIPT)
+        for path in ("/", "/study/3", f"/?patient={key}"):
             text = client.get(path).text
             assert SCRIPT not in text
             assert "&lt;script&gt;" in text
@@ -137,6 +167,133 @@ class TestStudy:
         text = busy.logged_in().get("/status").text
         assert "start the page with --config" not in text
         assert 'action="/status/doctor"' in text
+
+    def test_the_doctor_is_asked_once_however_many_want_it(self, busy: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked = []
+
+        async def examination(_: object) -> Any:
+            asked.append(0)
+            await asyncio.sleep(0.05)
+            text = f"No daemon is at work on {busy.house.state}."
+            finding = {"check": "daemon", "verdict": "warning", "sentence": text, "remedy": "Start lungstage page."}
+            return (finding, {"check": "new", "verdict": "ok", "sentence": "It is new.", "remedy": None}), ""
+
+        monkeypatch.setattr(status, "_examination", examination)
+        client = busy.logged_in()
+        busy.context = replace(busy.context, site=replace(busy.context.site, knows_bundle=True))
+        app = make_app(busy.context)
+        monkeypatch.setattr(conftest, "make_app", lambda _: app)
+        csrf = {"csrf": hidden(client.get("/status").text, "csrf")}
+        answers = busy.at_once(client, *["/status/doctor"] * 3, form=csrf)
+        assert [answer.headers["location"] for answer in answers] == ["/status#doctor"] * 3
+        assert len(asked) == 1
+        german = busy.browser()
+        german.cookies.update(client.cookies)
+        german.cookies.set("language", "de")
+        text = german.get("/status").text
+        assert "arbeitet kein Daemon" in text
+        assert "Warnung" in text
+        assert '<span lang="en">It is new.</span>' in text
+
+    def test_a_disk_that_does_not_answer_keeps_nobody(self, busy: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+        over, asked = threading.Event(), []
+
+        def hangs(folder: Path) -> int | None:
+            asked.append(folder)
+            if folder == busy.house.outbox:
+                over.wait(60)
+            return 2048
+
+        monkeypatch.setattr(status, "free_mb", hangs)
+        monkeypatch.setattr(status, "_DISK_SECONDS", 0.2)
+        client = busy.logged_in()
+        for _ in range(3):
+            text = client.get("/status").text
+            assert "2.00 GB free" in text
+            assert "not there" in text
+        over.set()
+        assert asked.count(busy.house.outbox) == 1, "it is not asked again before it has answered"
+
+    @pytest.mark.parametrize("path", ["/study/1", "/study/3"])
+    def test_that_cannot_be_drawn_is_told_of_all_the_same(self, busy: Site, path: str) -> None:
+        sentence = "This study cannot be shown. It took longer than 80 s."
+        client = busy.logged_in()
+        for error in (Unavailable(sentence), Refused(ReasonCode.NO_DICOM, sentence), FileNotFoundError()):
+            viewer: Any = busy.context.viewer
+            viewer.fault = error
+            answer = client.get(path)
+            assert answer.status_code == 200
+            assert 'class="history"' in answer.text
+            assert sentence in answer.text or "The file is no longer there." in answer.text
+
+    def test_of_too_many_slices_for_the_viewer_that_is_said(
+        self, busy: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "niivue.js").touch()
+        monkeypatch.setattr(study, "NIIVUE", tmp_path / "niivue.js")
+        viewer: Any = busy.context.viewer
+        client = busy.logged_in()
+        for slices, is_told in ((450, False), (451, True)):
+            viewer.counts = (slices, 512, 512)
+            text = client.get("/study/1").text
+            assert ("too many to be sent" in text) is is_told
+            assert ('data-viewer="yes"' in text) is not is_told
+            assert text.count("<img") == 3
+
+    def test_pictures_are_drawn_of_what_the_study_was_shown_with(
+        self, busy: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """To look a study's files up costs the ledger's thread, which all share."""
+        looked = []
+        found = records._headers_of
+        monkeypatch.setattr(records, "_headers_of", lambda *args: looked.append(0) or found(*args))
+        client = busy.logged_in()
+        client.get("/study/1")
+        for index in range(5):
+            assert client.get(f"/study/1/picture/axial/{index}.png").status_code == 200
+        assert len(looked) == 1
+        busy.house.ledger.requeue(1)
+        client.get("/study/1/picture/axial/1.png")
+        assert len(looked) == 2, "what has changed since is looked up"
+
+    def test_one_that_did_not_change_costs_no_look_at_the_audit_log(
+        self, busy: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        client = busy.logged_in()
+        (tag,) = re.findall('id="live" [^>]*data-etag="([^"]*)"', client.get("/study/1").text)
+        monkeypatch.setattr(records.Records, "history", lambda *_: pytest.fail("the audit log was read"))
+        assert client.get("/study/1/live", headers={"if-none-match": unescape(tag)}).status_code == 304
+        monkeypatch.undo()
+        send(client, "/study/1", "/study/1/process-again")
+        assert client.get("/study/1/live", headers={"if-none-match": unescape(tag)}).status_code == 200
+
+    def test_that_files_came_since_its_images_were_drawn_is_said(self, busy: Site) -> None:
+        client = busy.logged_in()
+        text = client.get("/study/2").text
+        (address,) = re.findall('data-live="([^"]*)"', text)
+        assert "have come or gone" not in text
+        assert "have come or gone" not in client.get(address).text
+        put_slice(busy.house.inbox, "1.6", 0, "STUDY=1.6")
+        busy.house.run(3)
+        text = client.get(address).text
+        (afresh,) = re.findall('have come or gone[^<]*<a href="([^"]*)"', text)
+        assert "have come or gone" not in client.get(afresh).text
+
+    @pytest.mark.parametrize("language", ["en", "de", "fr"])
+    def test_a_region_is_chosen_by_a_click_and_no_command_is_told(self, busy: Site, language: str) -> None:
+        message = (
+            "2 regions could be the primary tumour: 'GTV 1.5', 'GTV-2'. Give each its own name in the contouring"
+            " software, and export again. Then choose one with --roi NAME (daemon: roi_name in the settings)."
+        )
+        busy.house.database.query("UPDATE jobs SET reason_message = ? WHERE id = 3", (message,))
+        client = busy.logged_in()
+        client.cookies.set("language", language)
+        for path in ("/", "/study/3"):
+            text = unescape(client.get(path).text).split('class="history"')[0]
+            assert "'GTV 1.5', 'GTV-2'." in text
+            assert "--roi" not in text
+        (address,) = re.findall('class="button main" href="([^"]*)"', client.get("/study/3").text)
+        assert '<h2 id="choose-title">' in client.get(address).text
 
     @pytest.mark.parametrize("is_built", [True, False])
     def test_where_the_viewer_was_not_built_that_is_said(
@@ -315,6 +472,37 @@ class TestLedger:
         shutil.copy(tmp_path / "kept", path)
         assert rows(client.get("/").text) == ["3", "2", "1"]
 
+    def test_that_somebody_keeps_locked_is_said_to_be_and_found_again(self, busy: Site) -> None:
+        client = busy.logged_in()
+        busy.house.database.close()
+        with contextlib.closing(sqlite3.connect(busy.house.state / "ledger.sqlite")) as other:
+            other.execute("PRAGMA locking_mode = EXCLUSIVE")
+            other.execute("UPDATE jobs SET attempts = attempts")
+            other.commit()
+            answer = client.get("/")
+            assert answer.status_code == 503
+            assert "another process keeps it locked" in answer.text
+        assert client.get("/").status_code == 200
+
+
+def test_what_is_asked_for_at_once_is_in_the_access_log_once(busy: Site) -> None:
+    client = busy.logged_in()
+    planes = [f"/study/1/picture/{plane}/1.png" for plane in ("axial", "coronal", "sagittal")]
+    assert [answer.status_code for answer in busy.at_once(client, *planes)] == [200] * 3
+    told = [entry.event for entry in chain.entries(busy.context.site.folder)]
+    assert told.count("images_viewed") == 1
+
+
+def test_one_picture_is_drawn_at_a_time_for_a_session_and_others_are_not_kept(busy: Site) -> None:
+    viewer: Any = busy.context.viewer
+    planes = [f"/study/1/picture/axial/{index}.png" for index in range(5)]
+    for most in (1, 2):
+        clients = [busy.logged_in() for _ in range(most)]
+        viewer.most = 0
+        answers = busy.at_once(*clients, *planes)
+        assert {answer.status_code for answer in answers} == {200}
+        assert viewer.most == most
+
 
 def test_every_view_of_a_patient_is_in_the_access_log_once(busy: Site) -> None:
     client = busy.logged_in()
@@ -355,16 +543,24 @@ class TestLanguages:
         )
         said = set(re.findall(r"""say\(\s*f?["']([a-z]+\.[a-z_0-9.]*[a-z0-9])["']""", code))
         begun = set(re.findall(r"""["']([a-z]+\.(?:[a-z]+_)?)["'] \+""", code))
-        begun |= set(re.findall(r"""say\(f["']([a-z]+\.)\{""", code))
+        begun |= set(re.findall(r"""f["']([a-z]+\.)\{""", code))
         known = set(catalogue("en"))
         assert said <= known, said - known
         unsaid = {word for word in known - said if not word.startswith(tuple(begun))}
         assert unsaid == {"number.decimal_mark"}
 
     @pytest.mark.parametrize("language", ["en", "de", "fr"])
-    def test_say_why_a_study_waits_in_a_few_words_and_mark_the_rest_as_english(self, busy: Site, language: str) -> None:
+    def test_say_why_a_study_waits_in_a_few_words_and_then_in_numbers(self, busy: Site, language: str) -> None:
         client = busy.logged_in()
         client.cookies.set("language", language)
+        for number, message in (
+            (
+                2,
+                "2 of the 5 slices that 'GTV-1' needs are missing, at z = 3 mm. Send the CT of that study.",
+            ),
+            (3, "2 regions could be the primary tumour: 'GTV-1', 1 whose name is not told here. Choose another."),
+        ):
+            busy.house.database.query("UPDATE jobs SET reason_message = ? WHERE id = ?", (message, number))
         words = {code: texts[0] for code, texts in catalogue(language).items()}
         assert {code.removeprefix("reason.") for code in words} >= {*ReasonCode}
         for number in (2, 3):
@@ -374,8 +570,10 @@ class TestLanguages:
             for path in ("/", f"/study/{number}"):
                 text = client.get(path).text
                 assert words[f"reason.{job.reason.code}"] in text
-                told = re.findall(r'lang="en">([^<]*)<', text)
-                assert job.reason.message in map(unescape, told)
+                spoken = in_language(job.reason.message, language)
+                assert spoken is not None, job.reason.message
+                assert spoken in unescape(text)
+                assert language == "en" or job.reason.message not in unescape(text)
 
     def test_each_is_spoken_where_it_is_asked_for(self, busy: Site) -> None:
         client = busy.logged_in()

@@ -594,3 +594,16 @@ def test_a_reader_makes_and_changes_nothing(tmp_path: Path) -> None:
         database.query(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
         with pytest.raises(Unavailable, match=f"schema version {SCHEMA_VERSION + 1}"):
             DatabaseReader(path)
+
+
+def test_one_file_of_a_study_is_one_that_is_there(ledger: Ledger) -> None:
+    files = FileTable(ledger.database, "r")
+    header = '[{"study_instance_uid": "1.2"}]'
+    files.update([FileRecord(f"/inbox/{n}", 1, 1, header, None) for n in range(3)], [], [])
+    assert files.one_of_study("1.2") == "/inbox/0"
+    files.update([], [], ["/inbox/0", "/inbox/1"])
+    assert files.one_of_study("1.2") == "/inbox/2"
+    assert files.count_of_study("1.2") == 1
+    files.update([], [], ["/inbox/2"])
+    assert files.one_of_study("1.2") is None
+    assert len(files.of_study("1.2")) == 3

@@ -1,6 +1,8 @@
 """What the page costs the daemon: its throughput with ten browsers that poll, and without, in turns within one run.
 
-``python -m tests.long.benchmarks.page_load [STUDIES]``
+``python -m tests.long.benchmarks.page_load [MINUTES]``: turns of some fifteen seconds, as many as there is time for,
+each pair of them in the other order than the one before, so that whatever drifts meanwhile favours neither. The page is
+served all the time; what is compared is whether anybody looks.
 """
 
 from __future__ import annotations
@@ -20,10 +22,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
+import psutil
+
 from lungstage.appliance.staging import phantom
 from tests.support.studies import Study, contour, structure_set
 
-BROWSERS, POLL_SECONDS, TURNS = 10, 4.0, 3
+BROWSERS, POLL_SECONDS = 10, 4.0  # as page.js has it
+TURN_SECONDS = 15.0  # that a turn should last: some polls of each browser
+WARM_UP = 12  # studies
 COMMAND = (sys.executable, "-m", "lungstage.appliance.cli.main")
 
 
@@ -35,13 +41,13 @@ def write(folder: Path, name: str) -> None:
 
 
 @contextmanager
-def serving(*arguments: str, log: Path) -> Iterator[None]:
+def serving(*arguments: str, log: Path) -> Iterator[psutil.Process]:
     with log.open("w") as stderr:
         process = subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=stderr, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n", log.read_text()
     try:
-        yield
+        yield psutil.Process(process.pid)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
@@ -79,43 +85,64 @@ def watched(address: str) -> Iterator[list[int]]:
             thread.join()
 
 
-def seconds_for(root: Path, turn: str, studies: int) -> float:
+def processor_seconds(process: psutil.Process) -> float:
+    """What a process and those that it started have computed."""
+    return sum(sum(one.cpu_times()[:2]) for one in (process, *process.children(recursive=True)))
+
+
+def seconds_for(root: Path, studies: Path) -> float:
     """Send studies that were written before, and wait until each has a report."""
-    fresh = root / "written" / turn
-    for n in range(studies):
-        write(fresh, f"{turn}-{n}")
-    have = len([*(root / "outbox").glob("SR-*")])
+    wanted = len([*(root / "outbox").glob("SR-*")]) + len([*studies.iterdir()])
     started = time.monotonic()
-    shutil.move(fresh, root / "inbox" / turn)
-    while len([*(root / "outbox").glob("SR-*")]) < have + studies:
+    shutil.move(studies, root / "inbox" / studies.name)
+    while len([*(root / "outbox").glob("SR-*")]) < wanted:
         time.sleep(0.02)
     return time.monotonic() - started
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("studies", nargs="?", type=int, default=60)
-    studies = parser.parse_args().studies
+    parser.add_argument("minutes", nargs="?", type=float, default=6.0)
+    until = time.monotonic() + 60 * parser.parse_args().minutes
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         for name in ("inbox", "outbox", "state", "written"):
             (root / name).mkdir()
         folders = [f"--{name}={root / name}" for name in ("inbox", "outbox", "state")]
+
+        def write_turn(name: str, count: int) -> Path:
+            for n in range(count):
+                write(root / "written" / name, f"{name}-{n}")
+            return root / "written" / name
+
         with (
             serving("run", *folders, "--bundle=lung1-stage", log=root / "run.log"),
-            serving("page", *folders, "--bind=127.0.0.1:0", log=root / "page.log"),
+            serving("page", *folders, "--bind=127.0.0.1:0", log=root / "page.log") as page,
         ):
-            seconds_for(root, "warm", 3)
-            alone, polled, answers = [], [], 0
             address = (root / "page.log").read_text()
-            for turn in range(TURNS):
-                alone.append(studies / seconds_for(root, f"alone{turn}", studies))
-                with watched(address) as counts:
-                    polled.append(studies / seconds_for(root, f"polled{turn}", studies))
-                answers += sum(counts)
-    ratio = median(polled) / median(alone)
-    print(f"alone {median(alone):.2f}, polled by {BROWSERS} browsers {median(polled):.2f} studies/s: ratio {ratio:.2f}")
-    print(f"{answers} answers to the browsers; turns: {[round(x, 2) for x in alone]} {[round(x, 2) for x in polled]}")
+            count = max(10, round(TURN_SECONDS * WARM_UP / seconds_for(root, write_turn("warm", WARM_UP))))
+            rates: dict[bool, list[float]] = {False: [], True: []}
+            answers, polled, spent, took = 0, 0.0, 0.0, 0.0
+            while not rates[True] or time.monotonic() + 2 * took < until:
+                started = time.monotonic()
+                order = (False, True) if len(rates[True]) % 2 == 0 else (True, False)
+                for is_polled in order:
+                    studies = write_turn(f"turn{sum(map(len, rates.values()))}", count)
+                    if not is_polled:
+                        rates[False].append(count / seconds_for(root, studies))
+                        continue
+                    with watched(address) as counts:
+                        before = processor_seconds(page)
+                        seconds = seconds_for(root, studies)
+                        polled, spent = polled + seconds, spent + processor_seconds(page) - before
+                    rates[True].append(count / seconds)
+                    answers += sum(counts)
+                took = (time.monotonic() - started) / 2
+    alone, watched_by = median(rates[False]), median(rates[True])
+    ratio = watched_by / alone
+    print(f"alone {alone:.2f}, polled by {BROWSERS} browsers {watched_by:.2f} studies/s: ratio {ratio:.2f}")
+    print(f"the page computed {100 * spent / polled:.1f} % of one core while it was polled, {answers} answers")
+    print(f"turns of {count} studies: {[round(x, 2) for x in rates[False]]} {[round(x, 2) for x in rates[True]]}")
 
 
 if __name__ == "__main__":
