@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from lungstage.appliance.contract.errors import Unavailable
 from lungstage.appliance.notify.notifier import Notifier
 from lungstage.appliance.notify.runner import Runner
 from lungstage.appliance.notify.settings import NotifySettings
