@@ -31,7 +31,7 @@ def _untouched_log() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _rules_hold_for_every_report(monkeypatch: pytest.MonkeyPatch) -> None:
+def _rules_hold_for_every_report() -> Iterator[None]:
     """Hold every structured report that a test has made to what the gateway asks of it before it is sent."""
     settle = structured_report.settle
 
@@ -40,7 +40,9 @@ def _rules_hold_for_every_report(monkeypatch: pytest.MonkeyPatch) -> None:
         if dataset.Modality == "SR":
             assert faults_of(dataset) == ()
 
-    monkeypatch.setattr(structured_report, "settle", settle_and_judge)
+    with pytest.MonkeyPatch.context() as patched:  # a test's own patches are undone when they always were
+        patched.setattr(structured_report, "settle", settle_and_judge)
+        yield
 
 
 @pytest.fixture(scope="session")

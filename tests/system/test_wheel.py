@@ -44,8 +44,10 @@ DATA = {
         for folder in ("static", "templates")
         for path in (ROOT / "appliance" / "page" / folder).iterdir()
     ),
+    *(f"lungstage/appliance/page/languages/sentences/{language}.po" for language in ("de", "fr")),
     NIIVUE,
     "lungstage/appliance/service/lungstage.service",
+    "lungstage/appliance/service/lungstage-gateway.service",
     "lungstage/appliance/service/lungstage-page.service",
     "lungstage/training/cohorts/lung1.toml",
     "lungstage/training/reporting/comparison.html.j2",

@@ -517,10 +517,11 @@ def test_a_check_that_cannot_be_made_does_not_stop_the_others(
     def fail(*_: object) -> None:
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
-    monkeypatch.setattr(folders.os, "scandir", fail)
     (settings.inbox / "x").mkdir()
     given = {name: getattr(settings, name) for name in ("inbox", "outbox", "state", "bundle")}
-    findings = {one.check: one for one in examination.examine(None, given)}
+    with monkeypatch.context() as patched:  # the folders are removed before a fixture's patch is undone
+        patched.setattr(folders.os, "scandir", fail)
+        findings = {one.check: one for one in examination.examine(None, given)}
     assert findings["inbox"].verdict is PROBLEM
     assert "Stale file handle" in findings["inbox"].sentence
     assert findings["bundle"].verdict is OK

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pydicom
+import pynetdicom  # noqa: F401 - it teaches pydicom the names of further UIDs, for whatever runs in this process
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, generate_uid
 
