@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -63,8 +64,7 @@ def place_of(folder: Path, known: Place | None = None) -> Place:
     OSError
         When it cannot be opened.
     """
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    with _opened(folder) as descriptor:
         status = os.fstat(descriptor)
         if known is not None and (status.st_dev, status.st_ino) == (known.device, known.inode):
             return known
@@ -74,8 +74,6 @@ def place_of(folder: Path, known: Place | None = None) -> Place:
             _, root, point, kind, source = next(found for found in _mounts() if found[0] == mount)
             below = os.path.relpath(os.readlink(f"/proc/self/fd/{descriptor}"), point)
             return Place(status.st_dev, status.st_ino, kind, source, os.path.normpath(os.path.join(root, below)))
-    finally:
-        os.close(descriptor)
     return Place(status.st_dev, status.st_ino, "", "", "")
 
 
@@ -141,14 +139,29 @@ def held(folder: Path, *, shared: bool) -> Iterator[bool]:
     OSError
         When it cannot be opened.
     """
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    with _opened(folder) as descriptor:
         is_held = True
         try:
             fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except OSError:
             is_held = False
         yield is_held
+
+
+def flush(path: Path) -> None:
+    """Flush a file or a folder to the disk; network file systems know no flush of folders.
+
+    Raises
+    ------
+    OSError
+        When that cannot be done.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
+            raise
     finally:
         os.close(descriptor)
 
@@ -195,8 +208,14 @@ def make_private(folder: Path) -> None:
         folder.mkdir(mode=0o700)
     except FileExistsError:
         return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with _opened(folder) as descriptor:
         give_to_owner(descriptor, folder.parent)
+
+
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield descriptor
     finally:
         os.close(descriptor)

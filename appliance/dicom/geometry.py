@@ -54,18 +54,21 @@ def slack(step: float, depths: Floats) -> float:
     return max(allowed(step), quantum / 2 + _ROUNDED) if step >= _FINEST * quantum else allowed(step)
 
 
-def rounded_steps(depths: Floats, places: Places, quantum: float) -> tuple[float, float]:
-    """Return the least and the greatest even step, in mm, that gives these depths when it is rounded to `quantum`.
+def _is_multiple(value: float, quantum: float) -> bool:
+    return abs(value / quantum - round(value / quantum)) < _ROUNDED
 
-    The least is above the greatest where none does. One and the same step that is a multiple of what was rounded to
-    gives no uneven depths, so it explains none.
+
+def _is_explained_by_rounding(depths: Floats, places: Places, quantum: float) -> bool:
+    """Whether one even step gives these depths when it is rounded to `quantum`.
+
+    A step that is a multiple of what was rounded to gives no uneven depths, so alone it explains none.
     """
     i, j = np.triu_indices(len(depths), 1)
     lengths, counts = depths[j] - depths[i], places[j] - places[i]
     least, greatest = ((lengths - quantum) / counts).max(), ((lengths + quantum) / counts).min()
-    if greatest - least < _ROUNDED and abs(least / quantum - round(least / quantum)) < _ROUNDED:
-        return np.inf, -np.inf
-    return float(least), float(greatest)
+    if greatest - least < _ROUNDED and _is_multiple(least, quantum):
+        return False
+    return bool(least <= greatest + _ROUNDED)
 
 
 def _run(series: Floats, depths: Floats, places: Places, step: float) -> tuple[Floats, Places]:
@@ -110,8 +113,7 @@ def even_step(depths: Floats, places: Places, images: Sequence[ImageHeader], ser
     if np.abs(np.diff(depths) - np.diff(places) * step).max() > allowed(step):
         run, counted = (depths, places) if series is None else _run(series, depths, places, step)
         coarse = min(quantum, rounding(run))
-        least, greatest = rounded_steps(run, counted, coarse) if coarse else (np.inf, -np.inf)
-        if least > greatest + _ROUNDED:
+        if not (coarse and _is_explained_by_rounding(run, counted, coarse)):
             raise Refused(
                 ReasonCode.SPACING_NOT_UNIFORM, f"The slices of the series are not evenly spaced. {_ORIGINAL}"
             )
@@ -123,8 +125,7 @@ def even_step(depths: Floats, places: Places, images: Sequence[ImageHeader], ser
     is_uneven = np.ptp(depths - places * step) > _ROUNDED
     hidden = [*spacings, *(thicknesses if is_uneven else [])] if quantum else []
     for declared in hidden:
-        is_multiple = abs(declared / quantum - round(declared / quantum)) < _ROUNDED  # which rounding would not hide
-        if not is_multiple and np.ptp(depths - places * declared) <= quantum + _ROUNDED:
+        if not _is_multiple(declared, quantum) and np.ptp(depths - places * declared) <= quantum + _ROUNDED:
             return declared
     return step
 

@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 from typing import IO
 
-from lungstage.appliance.config.disks import free_mb
+from lungstage.appliance.config.disks import flush, free_mb
 from lungstage.appliance.config.logs import logger
 from lungstage.appliance.contract.arrival import FOLDER
 from lungstage.appliance.contract.errors import Unavailable
@@ -114,11 +114,11 @@ class Arrivals:
 
     def _place(self, part: Path, head: Head) -> None:
         part.chmod(self._mode)  # a temporary file is its writer's alone
-        _flush(part)
+        flush(part)
         folder = self._inbox / head.study_instance_uid
         if not folder.is_dir():
             folder.mkdir(exist_ok=True)
-            _flush(self._inbox)
+            flush(self._inbox)
         with self._lock:  # of two who send the same, the second must meet what the first has put there
             target = folder / f"{head.sop_instance_uid}.dcm"
             if os.path.lexists(target):
@@ -128,7 +128,7 @@ class Arrivals:
                 # Another content under the same UID is kept beside the first, and the appliance says so.
                 target = folder / f"{head.sop_instance_uid}-{own[:16]}.dcm"
             part.rename(target)
-        _flush(folder)
+        flush(folder)
 
     def _note(self, study: str, calling: str) -> None:
         if (study, calling) not in self._known:
@@ -143,15 +143,3 @@ def _is_same(target: Path, head: Head, own: str) -> bool:
         return False
     same = (there.sop_class_uid, there.transfer_syntax_uid) == (head.sop_class_uid, head.transfer_syntax_uid)
     return same and digest(target, there.begins) == own
-
-
-def _flush(path: Path) -> None:
-    """Flush a file or a folder to the disk; network file systems know no flush of folders."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
-            raise
-    finally:
-        os.close(descriptor)

@@ -24,7 +24,7 @@ from lungstage.appliance.gateway.arrivals import Arrivals
 from lungstage.appliance.gateway.head import CANNOT_UNDERSTAND, NO_SPACE, NotTakenError
 from lungstage.appliance.gateway.listening import listen
 from lungstage.appliance.gateway.multipart import Begin, Data, MultipartError, Parts, boundary_of
-from lungstage.appliance.gateway.settings import Receive, Stow, host_and_port
+from lungstage.appliance.gateway.settings import Receive, host_and_port
 from lungstage.appliance.gateway.tls import server_context
 
 _JSON: Final = "application/dicom+json"
@@ -58,11 +58,11 @@ class StowDoor:
         config = uvicorn.Config(
             app, ws="none", lifespan="off", log_config=None, access_log=False, server_header=False, proxy_headers=False,
             timeout_keep_alive=30, limit_concurrency=settings.max_associations, loop="asyncio",
-            timeout_graceful_shutdown=_SECONDS_TO_STOP, **_tls(stow),
+            timeout_graceful_shutdown=_SECONDS_TO_STOP,
         )  # fmt: skip
         config.load()
         if stow.tls is not None:
-            config.ssl = server_context(stow.tls)
+            config.ssl = server_context(stow.tls)  # and not uvicorn's own, which would accept less
         self._socket = listen(host, port, "bind in [receive.stow]")
         self._server = _Server(config)
         self._thread = threading.Thread(
@@ -81,13 +81,6 @@ class StowDoor:
         """Finish what is in hand, and stop."""
         self._server.should_exit = True
         self._thread.join(_SECONDS_TO_STOP + 1)
-
-
-def _tls(stow: Stow) -> dict[str, Any]:
-    if stow.tls is None:
-        return {}
-    server_context(stow.tls)  # what is wrong with it is said in our words
-    return {"ssl_certfile": str(stow.tls.certificate), "ssl_keyfile": str(stow.tls.key)}
 
 
 class _Server(uvicorn.Server):

@@ -7,7 +7,6 @@ without end.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import io
@@ -24,6 +23,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, EncapsulatedPDFStorage, SecondaryCaptureImageStorage
 
+from lungstage.appliance.config.disks import flush
 from lungstage.appliance.contract.errors import Held, ReasonCode
 from lungstage.appliance.contract.plain import Content
 
@@ -124,7 +124,7 @@ def deliver(documents: Sequence[Document], folder: Path) -> tuple[Path, ...]:
         When a file of that name says something else, or is none: a link, a pipe, a folder. It is left as it is.
     """
     paths = tuple(_deliver(document, folder) for document in documents)
-    _sync_folder(folder)
+    flush(folder)
     return paths
 
 
@@ -249,17 +249,6 @@ def _timeless(dataset: Dataset) -> Dataset:
             for child in item.value:
                 _timeless(child)
     return dataset
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # network file systems know no sync of folders
-            raise
-    finally:
-        os.close(descriptor)
 
 
 def clean(folder: Path) -> int:

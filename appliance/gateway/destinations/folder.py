@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from lungstage.appliance.config.disks import prove_writable
+from lungstage.appliance.config.disks import flush, prove_writable
 from lungstage.appliance.gateway.destinations.destination import (
     Answer,
     AwayError,
@@ -65,12 +65,8 @@ class _Copying(Session):
                 file.flush()
                 os.fsync(file.fileno())
             draft.rename(target)
-            descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                with contextlib.suppress(OSError):  # network file systems know no flush of folders
-                    os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            with contextlib.suppress(OSError):
+                flush(self._folder)
         except OSError as error:
             raise AwayError(str(error.strerror)) from error
         finally:

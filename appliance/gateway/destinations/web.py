@@ -118,13 +118,16 @@ def _objects(body: bytes) -> list[dict[str, Any]] | None:
     return found if is_list else None
 
 
-def _items(dataset: dict[str, Any], tag: str) -> list[dict[str, Any]]:
+def _values(dataset: dict[str, Any], tag: str) -> list[Any]:
     element = dataset.get(tag)
     values = element.get("Value") if isinstance(element, dict) else None
-    return [item for item in values if isinstance(item, dict)] if isinstance(values, list) else []
+    return values if isinstance(values, list) else []
+
+
+def _items(dataset: dict[str, Any], tag: str) -> list[dict[str, Any]]:
+    return [item for item in _values(dataset, tag) if isinstance(item, dict)]
 
 
 def _first(dataset: dict[str, Any], tag: str) -> str | None:
-    element = dataset.get(tag)
-    values = element.get("Value") if isinstance(element, dict) else None
-    return values[0] if isinstance(values, list) and values and isinstance(values[0], str) else None
+    values = _values(dataset, tag)
+    return values[0] if values and isinstance(values[0], str) else None
