@@ -6,10 +6,10 @@ It is the only place that catches every exception: whatever a study does to us, 
 from __future__ import annotations
 
 import contextlib
-import select
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from multiprocessing import connection
 from pathlib import Path
 
 from lungstage.appliance import __version__
@@ -166,6 +166,7 @@ class Daemon:
             logger.error("damaged", extra={"why": str(error)})
             raise
         finally:
+            self._requests.close()
             with contextlib.suppress(OSError):
                 heartbeat.end(self._settings.state)
 
@@ -203,7 +204,7 @@ class Daemon:
         until = self._clock() + _LAST_SECONDS
         try:
             while self._dispatcher.in_hand() and self._clock() < until:
-                select.select(self._dispatcher.descriptors(), [], [], until - self._clock())
+                connection.wait(self._dispatcher.descriptors(), until - self._clock())
                 self._dispatcher.work(claim=False)
         except Damaged:
             raise

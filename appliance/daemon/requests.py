@@ -54,7 +54,13 @@ class Requests(Source):
             folder.mkdir(mode=0o700, exist_ok=True)
         self._descriptor = _events_of(folder)
         if self._descriptor is not None:
-            weakref.finalize(self, os.close, self._descriptor)
+            self._give_back = weakref.finalize(self, os.close, self._descriptor)
+
+    def close(self) -> None:
+        """Give the descriptor back; requests wait from then on."""
+        if self._descriptor is not None:
+            self._give_back()
+            self._descriptor = None
 
     def next_due(self) -> float | None:
         """When to look, where no event tells."""

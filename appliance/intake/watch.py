@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import time
 from collections.abc import Callable, Sequence
+from multiprocessing import connection
 from pathlib import Path
 from typing import Literal
 
@@ -34,8 +34,7 @@ class Wake:
 
     def wait(self, seconds: float, others: Sequence[int] = ()) -> bool:
         """Wait for the alarm, or until another file descriptor is readable; True when it rang."""
-        readable, _, _ = select.select([self._reader, *others], [], [], max(seconds, 0.0))
-        rang = self._reader in readable
+        rang = self._reader in connection.wait([self._reader, *others], max(seconds, 0.0))
         if rang:
             os.read(self._reader, 65536)
         return rang

@@ -20,7 +20,7 @@ from lungstage.appliance.state.job import Job, JobState
 from lungstage.appliance.state.ledger import Ledger
 from lungstage.appliance.state.requests import Request, TakenRequests
 from tests.support.fake_steps import put_roi, put_slice
-from tests.support.simulated import House, put_study
+from tests.support.simulated import House, put_study, with_stop
 
 ROI = "1.5.99"
 
@@ -251,6 +251,18 @@ def test_no_more_than_so_many_wait(tmp_path: Path) -> None:
         (tmp_path / requests.FOLDER / f"{n:019}-{n:016x}.json").touch()
     with pytest.raises(Unavailable, match="requests wait already"):
         requests.put(tmp_path, Request("process_again", 1, datetime.now(UTC), "anna"))
+
+
+def test_a_daemon_that_has_ended_holds_no_file_events(house: House) -> None:
+    def instances() -> int:
+        folder = Path("/proc/self/fd")
+        return sum("inotify" in os.readlink(path) for path in folder.iterdir() if path.is_symlink())
+
+    before = instances()
+    with_stop(house, 2)
+    assert instances() == before - 1
+    with_stop(house, 2)  # and goes on where it is called again
+    assert instances() == before - 1
 
 
 def test_files_of_a_study_are_found_by_an_index(house: House) -> None:

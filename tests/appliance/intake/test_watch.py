@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
+import resource
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -68,6 +71,21 @@ def test_events_ring_and_reading_does_not(make: Callable[..., Watcher], tmp_path
     assert wake.wait(2.0)
     watcher.stop()
     assert not watcher.events_come()
+
+
+def test_a_descriptor_beyond_a_thousand_ends_a_wait() -> None:
+    wake = Wake()
+    reader, writer = os.pipe()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert most > 1500
+    descriptor = fcntl.fcntl(reader, fcntl.F_DUPFD_CLOEXEC, 1500)  # select() knows 1,024 and no more
+    os.write(writer, b"!")
+    began = time.monotonic()
+    assert not wake.wait(60.0, [descriptor])
+    assert time.monotonic() - began < 30
+    for each in (reader, writer, descriptor):
+        os.close(each)
+    wake.close()
 
 
 def test_no_watches_left_means_the_scan_alone(make: Callable[..., Watcher], monkeypatch: pytest.MonkeyPatch) -> None:

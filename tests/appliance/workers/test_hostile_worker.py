@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import pickle
-import select
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +150,7 @@ def test_half_a_frame_keeps_nobody(part: bytes, play: Callable[..., WorkerProces
     worker.ask(REQUEST)
     if part:
         assert worker.descriptor is not None
-        assert select.select([worker.descriptor], [], [], 60)[0]
+        assert connection.wait([worker.descriptor], 60)
     started = time.monotonic()
     assert not worker.has_answered()
     assert time.monotonic() - started < 0.5
@@ -210,7 +210,7 @@ def test_what_was_said_unasked_is_no_answer(play: Callable[..., WorkerProcess], 
     worker.set_up()
     pid = worker.pid
     assert worker.descriptor is not None
-    assert select.select([worker.descriptor], [], [], 60)[0]
+    assert connection.wait([worker.descriptor], 60)
     assert worker.call(REQUEST) == ()
     assert worker.pid != pid
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -212,7 +212,7 @@ def wait_until_set_up(process: WorkerProcess) -> None:
     while not process.is_set_up():
         assert time.monotonic() < until
         assert process.descriptor is not None
-        select.select([process.descriptor], [], [], 1)
+        connection.wait([process.descriptor], 1)
 
 
 def test_setting_up_can_be_waited_for_from_afar(make: Callable[..., WorkerProcess], tmp_path: Path) -> None:
