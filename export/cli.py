@@ -38,10 +38,13 @@ def build(
             dir_okay=False,
         ),
     ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse a model not shown to beat chance and the best simple model.")
+    ] = False,
 ) -> None:
     """Pack RUN into one bundle, and prove it before it takes its place."""
     # onnx and torch take seconds to import; --help and verify go without.
-    from lungstage.export import bundle
+    from lungstage.export import bundle, worth
     from lungstage.training.configuration import load_configuration
 
     study = load_configuration(config, {"study.run": run, "study.bundle": output})
@@ -53,8 +56,10 @@ def build(
     read = Run.load(run)
     if read.evaluation is not None and read.own_evaluation is None:
         typer.echo(" ".join([*differences(read.record, read.evaluation), "The card goes without it."]), err=True)
-    parity = bundle.build(read, output)
+    parity = bundle.build(read, output, strict=strict)
     typer.echo(f"{output}: written and verified; {parity}")
+    if told := worth.sentence(worth.worth_of(read)):
+        typer.echo(f"Warning: {told} Card, page and reports say so.", err=True)
 
 
 ENVIRONMENT_VARIABLE = "LUNGSTAGE_PASSPHRASE"

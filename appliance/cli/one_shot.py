@@ -196,7 +196,7 @@ def in_words(answer: dict[str, Any]) -> str:
 
 
 def _lines_of(answer: dict[str, Any]) -> list[str]:
-    from lungstage.appliance.cli.answers import warnings_of
+    from lungstage.appliance.cli.answers import chance_in_words, warnings_of, worth_in_words
 
     lines = [f"warning: {warning}" for warning in warnings_of(answer)]
     if answer["reason"] is not None:
@@ -213,6 +213,7 @@ def _lines_of(answer: dict[str, Any]) -> list[str]:
     else:
         lines.append(f"{endpoint['name']}: {endpoint['answer']} (research use only)")
         lines.append(f"probability of the positive class: {100 * endpoint['probability']:.1f} %")
+    lines += [line for line in (chance_in_words(answer), worth_in_words(answer)) if line]
     strongest = sorted(answer["contributions"].items(), key=lambda item: -abs(item[1]))[:5]
     lines.append("strongest contributions (logit): " + ", ".join(f"{name} {value:+.3f}" for name, value in strongest))
     return [*lines, *_documents_of(answer)]

@@ -81,6 +81,7 @@ class ReasonCode(StrEnum):
     BUNDLE_HASH_MISMATCH = "bundle_hash_mismatch"
     BUNDLE_INVALID = "bundle_invalid"
     BUNDLE_SELF_TEST_FAILED = "bundle_self_test_failed"
+    WORTH_NOT_SHOWN = "worth_not_shown"
 
 
 @dataclass(frozen=True, slots=True)

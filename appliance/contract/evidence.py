@@ -1,4 +1,4 @@
-"""What is known of how well a model does: on patients it had not seen, against simpler models, and at one prevalence."""
+"""What is known of how well a model does: on patients it had not seen, against simpler models, at one prevalence."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from lungstage.appliance.contract.spec import Stage, StagingResult
 from lungstage.appliance.model.manifest import Decision, Manifest, OutOfFold
 
 FEWEST: Final = 10
-"""Patients so answered, out of fold, from whom a predictive value is told: of fewer its interval spans most of 0 to 1."""
+"""Patients so answered, out of fold, from whom a predictive value is told; of fewer its interval spans most of it."""
 
 _Z: Final = 1.959963984540054  # of a 95 % interval
 
@@ -135,7 +135,8 @@ class AnswerRule:
         low, high = self._limits_at_training()
         at = high if stage is Stage.ADVANCED else low
         negative, positive = (
-            float(np.interp(at, seen.thresholds, shares)) for shares in (seen.negatives_at_least, seen.positives_at_least)
+            float(np.interp(at, seen.thresholds, shares))
+            for shares in (seen.negatives_at_least, seen.positives_at_least)
         )
         return (negative, positive) if stage is Stage.ADVANCED else (1.0 - negative, 1.0 - positive)
 

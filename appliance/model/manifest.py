@@ -218,12 +218,15 @@ class EstimateEntry(_Frozen):
         return Estimate(self.value, self.low, self.high)
 
 
+RivalName = Literal["sphericity_volume", "volume", "best_single_lr", "covariates_alone"]
+
+
 class WorthEntry(_Frozen):
     """Whether the model is shown to beat chance and the best model of two features at most."""
 
     auc: EstimateEntry
     beats_chance: bool
-    rival: Literal["sphericity_volume", "volume", "best_single_lr", "covariates_alone"] | None
+    rival: RivalName | None
     rival_auc: EstimateEntry | None
     beats_rival: bool
 

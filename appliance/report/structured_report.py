@@ -43,6 +43,7 @@ from lungstage.appliance.report.measurements import (
     domain_measurements,
     feature_measurements,
     measurement,
+    predictive_value_measurements,
     probability_measurement,
 )
 from lungstage.appliance.report.segmentation import build_segmentation, key_slice, outer_contour
@@ -69,6 +70,7 @@ _POSITION = (
 
 RESULT = private("RESULT", "Result (research use only)")
 ANSWER = private("ANSWER", "Answer of the model (research use only)")
+CHANCE = private("CHANCE", "Chance that the answer is right (research use only)")
 REASON = private("REASON", "What moved the answer")
 CONTRIBUTIONS = private("CONTRIBUTIONS", "Contributions of the inputs to the model's logit")
 NOTICE = private("NOTICE", "Notice on the model and its use")
@@ -203,6 +205,7 @@ def _volume_group(context: ReportContext, segmentation: SegmentReference) -> _Vo
         algorithm_id=_algorithm(context),
         measurements=[
             probability_measurement(result, words),
+            *predictive_value_measurements(result),
             *feature_measurements(context.features),
             *domain_measurements(result.domain),
         ],
@@ -248,6 +251,8 @@ def _result(context: ReportContext) -> sr.ContainerContentItem:
         [
             (NOTICE, sentences.research_use(context)),
             (ANSWER, sentences.answer(context)),
+            *((CHANCE, text) for text in (sentences.chance(context),) if text),
+            *((NOTICE, text) for text in (sentences.worth(context),) if text),
             *((WARNING, text) for text in sentences.warnings(context)),
         ],
     )

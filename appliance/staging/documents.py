@@ -89,7 +89,8 @@ def _parameters(result: StagingResult, bundle: Bundle, covariates: KnownCovariat
 
 def bundle_identity(bundle: Bundle, settings: tuple[str, ...]) -> report.BundleIdentity:
     """Return what documents say of a bundle; `settings` are those that it was used with."""
-    provenance = bundle.manifest.provenance
+    provenance, worth, decision = bundle.manifest.provenance, bundle.manifest.worth, bundle.manifest.decision
+    ranges = [one for one in (decision.early_coverage, decision.advanced_coverage) if one is not None]
     return report.BundleIdentity(
         name=bundle.manifest.name,
         version=bundle.manifest.version,
@@ -101,8 +102,10 @@ def bundle_identity(bundle: Bundle, settings: tuple[str, ...]) -> report.BundleI
         rows=provenance.rows,
         intended_use=bundle.manifest.intended_use.statement,
         settings=settings,
-        alpha=bundle.manifest.decision.alpha,
+        alpha=decision.alpha,
         endpoint=bundle.manifest.endpoint.endpoint,
+        worth=None if worth is None else worth.worth,
+        coverage=(min(low for low, _ in ranges), max(high for _, high in ranges)) if ranges else None,
     )
 
 

@@ -22,13 +22,13 @@ from lungstage.appliance.dicom.files import with_pixel_digest
 from lungstage.appliance.dicom.identity import prove_one_patient
 from lungstage.appliance.dicom.linking import BY_POSITION
 from lungstage.appliance.dicom.roi import load_regions
-from lungstage.appliance.model.bundle import Bundle
 from lungstage.appliance.model.answering import AnswerRule, at_prevalence
+from lungstage.appliance.model.bundle import Bundle
 from lungstage.appliance.report.headers import warnings_of_text
 from lungstage.appliance.report.outbox import Document
 from lungstage.appliance.staging.choosing import CHOSEN, approval_warnings, choose_each, newest
 from lungstage.appliance.staging.covariates import Site, known_covariates
-from lungstage.appliance.staging.documents import build_documents
+from lungstage.appliance.staging.documents import build_documents, bundle_identity
 from lungstage.appliance.staging.intended_use import (
     prove_anatomy,
     prove_domain,
@@ -311,5 +311,6 @@ def stage(
         warnings=warnings,
         seconds=watch.seconds,
         endpoint=manifest.endpoint.endpoint,
+        bundle=bundle_identity(bundle, ()),
     )
     return Staged(answer, built)
