@@ -13,13 +13,18 @@ from lungstage.training.evaluation.verdicts import SIMPLE
 from lungstage.training.run import Run
 
 
-def worth_of(run: Run) -> WorthEntry:
+def worth_of(run: Run) -> WorthEntry | None:
     """Compare the model's procedure with chance and with the best simple model, on the same patients and folds.
 
     Parameters
     ----------
     run
         The evaluation beside it counts where it is of this model, else the run's own.
+
+    Returns
+    -------
+    WorthEntry
+        None where the run says nothing of patients that it had not seen.
 
     Notes
     -----
@@ -29,11 +34,14 @@ def worth_of(run: Run) -> WorthEntry:
     """
     record, evaluation = run.record, run.own_evaluation
     if evaluation is None:
-        own, others, verdicts = record["out_of_fold"], record["comparators"], record.get("verdicts", ())
+        own, others = record.get("out_of_fold", {}), record.get("comparators", {})
+        verdicts = record.get("verdicts", ())
     else:
         own = evaluation["methods"][evaluation["reference"]]["metrics"]
         others = {name: one["metrics"] for name, one in evaluation["methods"].items()}
         verdicts = evaluation["verdicts"]
+    if "auc" not in own:
+        return None
     simple = [name for name in SIMPLE if name in others]
     rival = max(simple, key=lambda name: float(others[name]["auc"]["value"]), default=None)
     return WorthEntry(
@@ -54,7 +62,7 @@ def sentence(worth: WorthEntry | None) -> str:
     return evidence.worth(None if worth is None else worth.worth, Translator("en"))
 
 
-def require_shown(worth: WorthEntry) -> None:
+def require_shown(worth: WorthEntry | None) -> None:
     """Refuse a model that is not shown to be worth anything.
 
     Raises

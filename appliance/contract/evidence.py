@@ -84,7 +84,7 @@ class Worth:
     beats_chance
         Whether the AUC's interval lies above 0.5.
     rival
-        Code of the best model of two features at most (``worth.rival.…`` in the catalogues); None where there was none.
+        Code of the best model of two features at most (``rival.…`` in the catalogues); None where there was none.
     rival_auc
         Its AUC, on the same folds.
     beats_rival

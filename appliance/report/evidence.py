@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+from typing import Final
+
 from lungstage.appliance.contract.evidence import Answering, Estimate, Worth
 from lungstage.appliance.report.translation import Translator
+
+_RIVALS: Final = MappingProxyType(
+    {
+        "sphericity_volume": "rival.sphericity_volume",
+        "volume": "rival.volume",
+        "best_single_lr": "rival.best_single_lr",
+        "covariates_alone": "rival.covariates_alone",
+    }
+)
 
 
 def chance(answering: Answering | None, cohort: str, classes: tuple[str, str], say: Translator) -> str:
@@ -31,7 +43,7 @@ def chance(answering: Answering | None, cohort: str, classes: tuple[str, str], s
         return say("evidence.withheld", prevalence=say.percent(answering.prevalence))
     if (found := answering.predictive_value) is not None:
         return say(
-            f"evidence.chance_{'site' if answering.is_site else 'training'}",
+            "evidence.chance_site" if answering.is_site else "evidence.chance_training",
             prevalence=say.percent(answering.prevalence),
             chance=say.percent(found.chance.value),
             low=say.percent(found.chance.low),
@@ -67,7 +79,7 @@ def worth(found: Worth | None, say: Translator) -> str:
         return say(
             "evidence.worth_rival",
             auc=own,
-            rival=say(f"evidence.rival.{found.rival}"),
+            rival=say(_RIVALS[found.rival]),
             other=_figure(found.rival_auc, say),
         )
     return ""

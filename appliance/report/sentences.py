@@ -48,14 +48,18 @@ def answer(context: ReportContext) -> str:
 def chance(context: ReportContext) -> str:
     """Say how often such an answer is right at the prevalence in force, and where that comes from; may be empty."""
     endpoint = context.bundle.endpoint
-    return evidence.chance(
-        context.result.answering, context.bundle.cohort, (endpoint.negative, endpoint.positive), Translator("en")
-    )
+    classes = endpoint.negative, endpoint.positive
+    return _plain(evidence.chance(context.result.answering, context.bundle.cohort, classes, Translator("en")))
 
 
 def worth(context: ReportContext) -> str:
     """Say that the model is not shown to be worth anything; empty where it is."""
-    return evidence.worth(context.bundle.worth, Translator("en"))
+    return _plain(evidence.worth(context.bundle.worth, Translator("en")))
+
+
+def _plain(text: str) -> str:
+    """Write the page's spaces that do not break as plain ones, which every character set has."""
+    return text.replace("\u202f", " ").replace("\u00a0", " ")
 
 
 def warnings(context: ReportContext) -> Iterator[str]:

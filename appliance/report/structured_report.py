@@ -205,9 +205,9 @@ def _volume_group(context: ReportContext, segmentation: SegmentReference) -> _Vo
         algorithm_id=_algorithm(context),
         measurements=[
             probability_measurement(result, words),
-            *predictive_value_measurements(result),
             *feature_measurements(context.features),
             *domain_measurements(result.domain),
+            *predictive_value_measurements(result),
         ],
         qualitative_evaluations=[sr.QualitativeEvaluation(words.predicted, words.classes[result.stage])],
     )
