@@ -78,6 +78,20 @@ def build(run: Run, folder: Path, *, strict: bool = False) -> Parity:
     if strict:
         require_shown(worth_of(run))
     contents, parity = pack(run, folder.name)
+    put_down(contents, folder)
+    return parity
+
+
+def put_down(contents: Mapping[str, bytes], folder: Path) -> None:
+    """Write a bundle's files beside `folder`, have it prove itself, and only then rename it into place.
+
+    Raises
+    ------
+    Refused
+        As :func:`build`, and what :func:`model.bundle.load_bundle` raises.
+    """
+    folder = folder.resolve()
+    _require_replaceable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Not tempfile's: its folders are closed to other users, and the appliance runs as one.
     fresh, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{kind}") for kind in ("new", "old"))
@@ -95,7 +109,6 @@ def build(run: Run, folder: Path, *, strict: bool = False) -> Parity:
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
-    return parity
 
 
 def pack(run: Run, name: str) -> tuple[dict[str, bytes], Parity]:

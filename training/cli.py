@@ -288,11 +288,14 @@ def validate(
         loaded.manifest.endpoint.endpoint, target=target, positive=positive, negative=negative,
         horizon_days=horizon_days, event=event,
     )  # fmt: skip
-    used = read_cohort(
-        table, cohort, keep_cut_rows=bool(keep_cut_rows), target=asked, features=loaded.spec.features,
+    reading = partial(
+        read_cohort, table, cohort, target=asked, features=loaded.spec.features,
         covariates=[entry.covariate for entry in loaded.manifest.covariates],
     )  # fmt: skip
-    record = validating.validate(loaded, used, seed=seed, accept_other_extraction=accept_other_extraction)
+    used, every_row = reading(keep_cut_rows=bool(keep_cut_rows)), reading(keep_cut_rows=True)
+    record = validating.validate(
+        loaded, used, every_row=every_row, seed=seed, accept_other_extraction=accept_other_extraction
+    )
     record["warnings"] = [*wording.warnings(record), *used.warnings]
     record["summary"] = wording.summary(record)
     text = _as_json(record)
@@ -306,7 +309,10 @@ def validate(
     console.print(_cohort_line(used))
     for warning in record["warnings"]:
         console.print(f"Warning: {warning}", style="bold")
-    console.print(wording.metric_table(record), wording.feature_table(record), *record["summary"], sep="\n")
+    console.print(
+        wording.metric_table(record), wording.answer_table(record), wording.row_table(record),
+        wording.feature_table(record), *record["summary"], sep="\n",
+    )  # fmt: skip
 
 
 @app.command()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -86,6 +86,7 @@ class Cohort:
     repeatability: Repeatability | None = None
     warnings: tuple[str, ...] = ()
     target: Target = STAGE
+    cut: Bools = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
 
 
 def target_record(cohort: Cohort) -> dict[str, str | float | None]:
@@ -171,6 +172,7 @@ def read_cohort(
         repeatability=rated,
         warnings=_warnings(outcome, ~left_out),
         target=target,
+        cut=cut[kept],
     )
 
 

@@ -25,7 +25,13 @@ from pydicom.tag import Tag
 from lungstage.appliance.contract.case import KnownCovariates, Predecessor
 from lungstage.appliance.contract.spec import Endpoint, FeatureVector, Stage, StagingResult
 from lungstage.appliance.report.headers import decimal_string
-from lungstage.appliance.report.measurements import COVARIATE, DOMAIN_DISTANCE, FEATURE, NEIGHBOUR_DISTANCE
+from lungstage.appliance.report.measurements import (
+    COVARIATE,
+    DOMAIN_DISTANCE,
+    FEATURE,
+    NEIGHBOUR_DISTANCE,
+    PREDICTIVE_VALUE,
+)
 from lungstage.appliance.report.structured_report import (
     ANSWER,
     CONTRIBUTIONS,

@@ -319,7 +319,7 @@ def test_the_command_writes_strict_json_without_a_patient(
     assert record["table"]["used"] == 80
     assert record["trained_on_this_table"] is False
     assert any("patients of the rarer class" in warning for warning in record["warnings"])
-    assert len(record["summary"]) == len(summary(record)) == 6
+    assert len(record["summary"]) == len(summary(record)) == 7
     monkeypatch.setenv("COLUMNS", "140")
     assert command(monkeypatch, folder, table) == 0
     shown = capsys.readouterr().out
