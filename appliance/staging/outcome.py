@@ -11,7 +11,7 @@ import numpy as np
 
 from lungstage.appliance.contract.errors import Held, Reason, ReasonCode, Refused
 from lungstage.appliance.contract.spec import STAGE_GROUP, Endpoint, StagingResult
-from lungstage.appliance.staging.measure import Measurement
+from lungstage.appliance.staging.measure import Mask, Measurement
 
 Outcome = dict[str, Any]
 
@@ -55,7 +55,9 @@ def outcome(
         "domain": None
         if result is None
         else {"distance": result.domain.distance, "outside": list(result.domain.outside)},
-        "roi": None if measurement is None else _roi_facts(measurement, others),
+        "roi": None
+        if measurement is None
+        else roi_facts(measurement.region.name, measurement.mask, measurement.slices.spacing, others),
         "sr": None,
         "documents": None,
         "warnings": list(warnings),
@@ -63,13 +65,16 @@ def outcome(
     }
 
 
-def _roi_facts(measurement: Measurement, others: Sequence[tuple[int, str]]) -> dict[str, Any]:
-    voxels = int(measurement.mask.sum())
+def roi_facts(
+    name: str, mask: Mask, spacing: Sequence[float], others: Sequence[tuple[int, str]]
+) -> dict[str, str | int | float | list[dict[str, int | str]]]:
+    """Return what an outcome says of a region; `spacing` is that of the mask's voxels, in mm."""
+    voxels = int(mask.sum())
     return {
-        "name": measurement.region.name,
+        "name": name,
         "voxels": voxels,
-        "volume_mm3": voxels * float(np.prod(measurement.slices.spacing)),
-        "others": [{"number": number, "name": name} for number, name in others],
+        "volume_mm3": voxels * float(np.prod(spacing)),
+        "others": [{"number": number, "name": other} for number, other in others],
     }
 
 
