@@ -1,7 +1,7 @@
 """A CT and its mask as a pair of NIfTI files: read, and proven whole, of one volume and of one grid.
 
-SimpleITK reads the voxels, as PyRadiomics has it do, so that both see the same. It takes zeros for what a file that was
-cut short lacks, and 1 mm for a voxel size that is none; so header and length are looked at first.
+SimpleITK reads the voxels, as PyRadiomics has it do, so that both see the same. But it takes 0 for what a file that was
+cut short lacks and for NaN, and 1 mm for a voxel size that is none; so the file itself is looked at first.
 """
 
 from __future__ import annotations
@@ -26,13 +26,16 @@ if TYPE_CHECKING:
 
 Mask = npt.NDArray[np.bool_]
 
-# Bytes of a voxel by the header's `datatype` (nifti1.h): whole and floating numbers, and no colours or complex ones.
-_BYTES: Final = {2: 1, 4: 2, 8: 4, 16: 4, 64: 8, 256: 1, 512: 2, 768: 4, 1024: 8, 1280: 8}
+# Pixel types by the header's `datatype` (nifti1.h): whole and floating numbers, and no colours or complex ones.
+_KINDS: Final = {
+    2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8",
+}  # fmt: skip
 _COLOURS: Final = (128, 2304)
 _HEADER, _FIRST_VOXEL = 348, 352  # bytes
 _GZIP: Final = b"\x1f\x8b"
 _CHUNK: Final = 1 << 20
-_MM: Final = {1: 1e3, 3: 1e-3}  # of the header's unit of length: metres, micrometres; else mm
+_SHEARED: Final = "has axes that are not at right angles. Write it with axes that are."
+_GREY: Final = "Write the CT, or the mask, as whole numbers, one a voxel."
 # Single precision, which headers hold, moves a corner by a ten-thousandth of a voxel; what moves it further is another
 # grid. A thousandth of a voxel changes no voxel of the mask.
 _SAME_PLACE: Final = 1e-3  # voxels
@@ -89,9 +92,6 @@ def read_pair(image: Path, mask: Path, label: int = 1) -> NiftiPair:
     found, is_placed = _read(image)
     drawn, _ = _read(mask)
     volume = _volume(found, image)
-    if not np.isfinite(volume.array).all():
-        count = int((~np.isfinite(volume.array)).sum())
-        raise _invalid(image, f"holds {count} voxels that are no numbers (NaN or infinite). Write a number to each.")
     inside, others = _labelled(_on_grid(_volume(drawn, mask), volume, mask), mask, label)
     return NiftiPair(volume, inside, others, is_placed)
 
@@ -106,72 +106,78 @@ def _read(path: Path) -> tuple[sitk.Image, bool]:
 
     if not path.exists():
         raise Unavailable(f"There is no file or folder {path}.")
-    header = _header(path)
+    is_placed = _prove(path)
     display = sitk.ProcessObject.GetGlobalWarningDisplay()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)  # what matters of ITK's warnings is looked at here
     try:
-        image = sitk.ReadImage(str(path), imageIO="NiftiImageIO")
+        return sitk.ReadImage(str(path), imageIO="NiftiImageIO"), is_placed
     except RuntimeError as error:
-        why = (
-            "has axes that are not at right angles. Write it with axes that are."
-            if "orthonormal" in str(error)
-            else "cannot be read as NIfTI. Write it again."
-        )
+        why = _SHEARED if "orthonormal" in str(error) else "cannot be read as NIfTI. Write it again."
         raise _invalid(path, why) from error
     finally:
         sitk.ProcessObject.SetGlobalWarningDisplay(display)
-    if not np.allclose(image.GetSpacing(), header.spacing, rtol=_SAME_SIZE, atol=0):
-        raise _invalid(path, "gives two different voxel sizes in its header (pixdim and sform). Write it again.")
-    return image, header.is_placed
 
 
-@dataclass(frozen=True, slots=True)
-class _Header:
-    """What of a header is not left to SimpleITK: voxel size in mm, and whether the file says where it lies."""
-
-    spacing: tuple[float, ...]
-    is_placed: bool
-
-
-def _header(path: Path) -> _Header:
-    """Prove by its header, and by its length, that a file is one whole volume."""
+def _prove(path: Path) -> bool:
+    """Prove that a file is one whole volume of numbers; return whether it says how that lies in the patient."""
     try:
         with _opened(path) as file:
             raw = file.read(_HEADER)
-            length = len(raw)
-            while chunk := file.read(_CHUNK):
-                length += len(chunk)
+            order = next((order for order in "<>" if raw[:4] == struct.pack(f"{order}i", _HEADER)), None)
+            if order is None or len(raw) < _HEADER or raw[344:348] != b"n+1\0":
+                if raw[4:8] in (b"n+2\0", b"ni2\0"):
+                    raise _invalid(path, "is NIfTI-2. Write it as NIfTI-1.")
+                raise _invalid(path, "is not NIfTI-1 in one file. Write it as .nii or .nii.gz.")
+            kind, count = _prove_header(path, raw, order)
+            first = max(_FIRST_VOXEL, math.ceil(struct.unpack_from(f"{order}f", raw, 108)[0]))
+            file.read(first - _HEADER)
+            needed, bad = count * kind.itemsize, 0
+            while needed and (chunk := file.read(min(_CHUNK, needed))):
+                needed -= len(chunk)
+                if kind.kind == "f":
+                    bad += int((~np.isfinite(np.frombuffer(chunk[: len(chunk) // 8 * 8], kind))).sum())
+            file.read(_CHUNK)  # a gzipped file's checksum comes last
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise _invalid(path, "is cut short or damaged. Copy it again.") from error
-    order = next((order for order in "<>" if raw[:4] == struct.pack(f"{order}i", _HEADER)), None)
-    if order is None or len(raw) < _HEADER or raw[344:348] != b"n+1\0":
-        if raw[4:8] in (b"n+2\0", b"ni2\0"):
-            raise _invalid(path, "is NIfTI-2. Write it as NIfTI-1.")
-        raise _invalid(path, "is not NIfTI-1 in one file. Write it as .nii or .nii.gz.")
+    if needed:
+        raise _invalid(path, f"is cut short: {needed} of {count * kind.itemsize} bytes are missing. Copy it again.")
+    if bad:
+        raise _invalid(path, f"holds {bad} voxels that are no numbers (NaN or infinite). Write a number to each.")
+    return any(struct.unpack_from(f"{order}2h", raw, 252))
+
+
+def _prove_header(path: Path, raw: bytes, order: str) -> tuple[np.dtype[Any], int]:
+    """Refuse what is not one volume of grey values and one voxel size; return pixel type and number of voxels."""
     dimensions = struct.unpack_from(f"{order}8h", raw, 40)
     (datatype,) = struct.unpack_from(f"{order}h", raw, 70)
     steps = struct.unpack_from(f"{order}3f", raw, 80)
-    (offset,) = struct.unpack_from(f"{order}f", raw, 108)
+    rescale = struct.unpack_from(f"{order}2f", raw, 112)
     size = dimensions[1 : 1 + max(dimensions[0], 0)]
     if len(size) < 3 or min(size) < 1:
         raise _invalid(path, f"holds no volume: it has {len(size)} dimensions of {_times(size)}.")
+    if max(size[4:], default=1) > 1:
+        raise _invalid(path, f"holds {math.prod(size[4:])} numbers a voxel, as colours or vectors do. {_GREY}")
     if max(size[3:], default=1) > 1:
         raise _invalid(path, f"holds more than one volume ({_times(size)}). Write the one that is meant to a file.")
-    if datatype not in _BYTES:
+    if datatype not in _KINDS:
         what = "colours" if datatype in _COLOURS else f"complex or unknown numbers (datatype {datatype})"
-        raise _invalid(path, f"holds {what}, and no grey values. Write the CT, or the mask, as whole numbers.")
+        raise _invalid(path, f"holds {what}, and no grey values. {_GREY}")
+    if not all(map(math.isfinite, rescale)):
+        raise _invalid(path, "has a rescale that is no number (scl_slope, scl_inter). Write it again.")
     if not all(math.isfinite(step) and step > 0 for step in steps):
         raise _invalid(path, "does not give a voxel size in its header (pixdim). Write it again with its voxel size.")
-    needed = max(offset, _FIRST_VOXEL) + math.prod(size) * _BYTES[datatype]
-    if not length >= needed:
-        raise _invalid(path, f"is cut short: it has {length} bytes of {needed:.0f}. Copy it again.")
-    unit = _MM.get(raw[123] & 7, 1.0)
-    return _Header(tuple(step * unit for step in steps), any(struct.unpack_from(f"{order}2h", raw, 252)))
+    if struct.unpack_from(f"{order}h", raw, 254)[0] > 0:
+        rows = np.reshape(struct.unpack_from(f"{order}12f", raw, 280), (3, 4))
+        if not np.allclose(np.linalg.norm(rows[:, :3], axis=0), steps, rtol=_SAME_SIZE, atol=0):
+            raise _invalid(path, "gives two different voxel sizes in its header (pixdim and sform). Write it again.")
+    return np.dtype(order + _KINDS[datatype]), math.prod(size)
 
 
 def _opened(path: Path) -> gzip.GzipFile | BufferedReader:
     with path.open("rb") as file:
         is_zipped = file.read(2) == _GZIP
+    if is_zipped and path.suffix.lower() != ".gz":
+        raise _invalid(path, "is gzipped, and not named so. Name it .nii.gz.")
     return gzip.open(path) if is_zipped else path.open("rb")
 
 
@@ -189,7 +195,7 @@ def _volume(image: sitk.Image, path: Path) -> hd.Volume:
     try:
         return hd.Volume(sitk.GetArrayFromImage(image), affine, coordinate_system="PATIENT")
     except ValueError as error:
-        raise _invalid(path, "has axes that are not at right angles. Write it with axes that are.") from error
+        raise _invalid(path, _SHEARED) from error
 
 
 def _on_grid(drawn: hd.Volume, volume: hd.Volume, path: Path) -> npt.NDArray[Any]:
@@ -217,7 +223,7 @@ def _on_grid(drawn: hd.Volume, volume: hd.Volume, path: Path) -> npt.NDArray[Any
 def _labelled(drawn: npt.NDArray[Any], path: Path, label: int) -> tuple[Mask, tuple[int, ...]]:
     """Return the voxels of a label, and which other labels there are."""
     values = np.unique(drawn)
-    if not (np.isfinite(values).all() and (values == np.rint(values)).all()):
+    if (values != np.rint(values)).any():
         raise _invalid(path, "is no mask: it holds values between whole numbers. Set a threshold, and write labels.")
     labels = [int(value) for value in values if value != 0]
     if not labels:
