@@ -27,7 +27,7 @@ from lungstage.training.cohorts.covariates import encode_covariates, find_covari
 from lungstage.training.cohorts.description import CohortDescription, describe
 from lungstage.training.cohorts.endpoint import MAX_UNCLASSIFIED, STAGE, Outcome, Target, read_outcome
 from lungstage.training.cohorts.repeatability import Repeatability, rate_features
-from lungstage.training.cohorts.table import FEATURE, PATIENT, Table, parse_table, refuse
+from lungstage.training.cohorts.table import FEATURE, PATIENT, Table, check_upright, parse_table, refuse
 from lungstage.training.cohorts.usable import check_usable
 
 Array = npt.NDArray[np.float64]
@@ -148,6 +148,7 @@ def read_cohort(
     sha256 = hashlib.sha256(content).hexdigest()
     hint = "; the one that names the patients can be another (--id-column)"
     parsed = parse_table(content, (id_column, *(features or ())), hint=hint)
+    check_upright(parsed.columns[id_column])
     _check_target(target, covariates, id_column)
     parsed = parsed._replace(columns={**parsed.columns, PATIENT: parsed.columns[id_column]})
     names = tuple(features) if features is not None else _feature_columns(parsed)
@@ -213,7 +214,7 @@ def _notes(table: Table) -> tuple[str, ...]:
         return ()
     kinds = ", ".join(sorted({f"{image.partition('-')[0]}*" for image in filtered}))
     return (
-        f"{filtered.total()} features of filtered images ({kinds}) were left out: the appliance measures the original "
+        f"{filtered.total()} column(s) of filtered images ({kinds}) were left out: the appliance measures the original "
         "image alone.",
     )
 

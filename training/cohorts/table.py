@@ -103,6 +103,15 @@ def column_names(content: bytes) -> tuple[str, ...]:
     return tuple(names)
 
 
+def check_upright(first: Iterable[str]) -> None:
+    """Refuse a table in whose first column, or among whose patients, features are named."""
+    if any(FEATURE.fullmatch(cell.strip()) for cell in first):
+        refuse(
+            "The table lies on its side: features are its rows, and patients its columns. Turn it, so that each row is "
+            "a patient (in pandas: read_csv(FILE, index_col=0).T.to_csv(NEW))."
+        )
+
+
 def parse_table(content: bytes, required: Sequence[str], *, unique: bool = True, hint: str = "") -> Table:
     """Read a table.
 
@@ -130,11 +139,7 @@ def parse_table(content: bytes, required: Sequence[str], *, unique: bool = True,
     if doubled := sorted(name for name, count in Counter(names).items() if count > 1):
         refuse(f"The table has columns more than once: {doubled}.")
     if absent := [name for name in required if name not in names]:
-        if any(FEATURE.fullmatch(row[0].strip()) for row in rows):
-            refuse(
-                "The table lies on its side: features are its rows, and patients its columns. Turn it, so that each "
-                "row is a patient (in pandas: read_csv(FILE, index_col=0).T.to_csv(NEW))."
-            )
+        check_upright([row[0] for row in rows])
         refuse(f"The table lacks the columns {absent}{hint if required[0] in absent else ''}.")
     for row, line in zip(rows, lines, strict=True):
         if len(row) != len(names):
@@ -152,10 +157,8 @@ def parse_table(content: bytes, required: Sequence[str], *, unique: bool = True,
 def _read(content: bytes) -> tuple[list[str], list[list[str]], list[int]]:
     """Return header, rows and the line that each row ends on; a separator is never guessed from the rows."""
     text = content.decode("utf-8-sig")
-    headers = {
-        mark: next(csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True), []) for mark in ",;\t"
-    }
-    mark = max(headers, key=lambda mark: len(headers[mark]))
+    unquoted = re.sub('"[^"]*"', "", io.StringIO(text, newline=None).readline())
+    mark = max(",;\t", key=unquoted.count)  # the comma where there is none, or as many
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True)
     header = next(reader, [])
     rows, lines = [], []
