@@ -157,9 +157,10 @@ def test_a_nifti_pair_measures_as_its_dicom(patient: str, spec: str, shared_data
     )
     pair = (tmp_path / "pair" / "image.nii.gz", tmp_path / "pair" / "mask.nii.gz")
     of_nifti = lungstage("measure", *pair, *asked, status=0)
-    rounded = spec == "native" and patient.startswith("STS")
+    rounded = ("original_shape_", "original_firstorder_TotalEnergy") if (spec, patient[:3]) == ("native", "STS") else ()
     for name, value in of_dicom["features"].items():
-        assert of_nifti["features"][name] == pytest.approx(value, rel=1e-7 if rounded else 1e-9), name
+        tolerance = 5e-8 if name.startswith(rounded) else 1e-9
+        assert of_nifti["features"][name] == pytest.approx(value, rel=tolerance), name
     assert of_nifti["roi"]["voxels"] == of_dicom["roi"]["voxels"]
     assert of_nifti["warnings"] == []
 
