@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from lungstage.appliance.contract.errors import ReasonCode, Refused
-from lungstage.appliance.contract.spec import ExtractionSpec
+from lungstage.appliance.contract.spec import ALL_FEATURES, ExtractionSpec
 from lungstage.appliance.model.bundle import BUNDLE_FILES, carried_texts, load_bundle, measure_phantom
 from lungstage.appliance.model.bundle_files import SIGNATURE_FILE
 from lungstage.appliance.model.inference import Predictor
@@ -63,8 +63,9 @@ def build(run: Run, folder: Path, *, strict: bool = False) -> Parity:
     Raises
     ------
     Refused
-        ``bundle_invalid`` where `folder` exists and is not a bundle; ``spec_unsupported`` where the record's
-        extraction settings are not what the appliance supports; ``worth_not_shown`` where `strict` asks for it.
+        ``bundle_invalid`` where `folder` exists and is not a bundle; ``spec_unsupported`` where the model takes
+        features, or the record has extraction settings, that the appliance cannot measure; ``worth_not_shown`` where
+        `strict` asks for it.
     ArithmeticError
         Where the graph does not compute the fitted model.
 
@@ -120,6 +121,11 @@ def pack(run: Run, name: str) -> tuple[dict[str, bytes], Parity]:
         Contents by file name, and the parity of the graph with the fitted model.
     """
     model, record = run.model, run.record
+    if unknown := [feature for feature in model.features if feature not in ALL_FEATURES]:
+        raise Refused(
+            ReasonCode.SPEC_UNSUPPORTED,
+            f"The model takes features that the appliance cannot measure: {', '.join(unknown)}. Fit it without them.",
+        )
     # Through the appliance's own reader, which refuses what it could not measure.
     extraction = parameters.render(ExtractionSpec(model.features, record["extraction"]))
     spec = parameters.parse(extraction, order=model.features)

@@ -119,24 +119,34 @@ def stage(
 
 
 def measure(
-    paths: PathsArgument,
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="PATH...", help="DICOM files, or folders of them; or IMAGE.nii.gz MASK.nii.gz."),
+    ],
     spec: Annotated[str, typer.Option(help="PyRadiomics parameter file, or 'all': the 106 at default settings.")],
     roi: RoiOption = None,
+    label: Annotated[
+        int | None, typer.Option(help="Of a NIfTI mask: value of the region's voxels. [default: 1]", show_default=False)
+    ] = None,
     match_by_geometry: GeometryOption = False,
     save_volume: SaveOption = None,
     engine: EngineOption = "compiled",
     grid: GridOption = "pyradiomics",
     as_json: JsonOption = False,
 ) -> None:
-    """Measure the features of one study, without a model."""
+    """Measure the features of one study, or of a NIfTI image and its mask, without a model."""
     from lungstage.appliance.model.roi_rule import ROI_RULE
     from lungstage.appliance.radiomics import parameters
-    from lungstage.appliance.staging.one_shot import Options, measure_paths
+    from lungstage.appliance.staging.one_shot import Options, OptionsError, measure_paths
 
-    options = Options(roi, match_by_geometry, save_volume)
+    options = Options(roi, match_by_geometry, save_volume, label=label)
 
     def run_once() -> dict[str, Any]:
-        return measure_paths(paths, ROI_RULE, replace(parameters.read(spec, grid), engine=engine), options)
+        measured = replace(parameters.read(spec, grid), engine=engine)
+        try:
+            return measure_paths(paths, ROI_RULE, measured, options)
+        except OptionsError as error:
+            raise typer.BadParameter(str(error)) from error
 
     _answer(run_once, as_json, "Nothing was measured.")
 

@@ -15,7 +15,7 @@ from lungstage.appliance.contract.spec import STAGE_GROUP, Endpoint, StagingResu
 from lungstage.appliance.report import evidence
 from lungstage.appliance.report.context import BundleIdentity
 from lungstage.appliance.report.translation import Translator
-from lungstage.appliance.staging.measure import Measurement
+from lungstage.appliance.staging.measure import Mask, Measurement
 
 Outcome = dict[str, Any]
 
@@ -63,7 +63,9 @@ def outcome(
         "decision": None if result is None else _decision(result.answering),
         "predictive_value": None if result is None or bundle is None else _predictive_value(result.answering, bundle),
         "worth": None if result is None or bundle is None else _worth(bundle.worth),
-        "roi": None if measurement is None else _roi_facts(measurement, others),
+        "roi": None
+        if measurement is None
+        else roi_facts(measurement.region.name, measurement.mask, measurement.slices.spacing, others),
         "sr": None,
         "documents": None,
         "warnings": list(warnings),
@@ -113,13 +115,16 @@ def _worth(worth: Worth | None) -> dict[str, Any]:
     }
 
 
-def _roi_facts(measurement: Measurement, others: Sequence[tuple[int, str]]) -> dict[str, Any]:
-    voxels = int(measurement.mask.sum())
+def roi_facts(
+    name: str, mask: Mask, spacing: Sequence[float], others: Sequence[tuple[int, str]]
+) -> dict[str, str | int | float | list[dict[str, int | str]]]:
+    """Return what an outcome says of a region; `spacing` is that of the mask's voxels, in mm."""
+    voxels = int(mask.sum())
     return {
-        "name": measurement.region.name,
+        "name": name,
         "voxels": voxels,
-        "volume_mm3": voxels * float(np.prod(measurement.slices.spacing)),
-        "others": [{"number": number, "name": name} for number, name in others],
+        "volume_mm3": voxels * float(np.prod(spacing)),
+        "others": [{"number": number, "name": other} for number, other in others],
     }
 
 
