@@ -31,7 +31,7 @@ HELPERS = {
     "_described": "series 1.2.3 (12 slices of 3 mm)", "counted": "3 slices", "_export_again": (
         "Export the RTSTRUCT again from the series on which it was drawn, so that it names that series' images and no "
         "others; to leave a series out is not enough."
-    ), "_takes": "and it takes 0.5 to 5 mm", "str": "It took longer than 80 s.",
+    ), "_takes": "and the model takes 0.5 to 5 mm", "str": "It took longer than 80 s.",
 }  # fmt: skip
 """What functions say that are called within a message."""
 
@@ -66,7 +66,7 @@ ELSEWHERE = re.compile(
     r".*cannot be opened for metrics|.*cannot be written: |.*Run the page as the daemon's user|.*names it\.$|"
     # and what is put together elsewhere, or of words that are listed (see below).
     r"they differ in 3|Job 3 is 3|Region 'GTV-1' has 3 slices 3,|The ledger 3 cannot be used|There is no 3 plane|"
-    r"The series holds names|Two contours of the region overlap on at|.*\.\.$|3 The case waits|(\W|3)*$|.*\[3\]$|"
+    r"The series holds names|Two contours of the region overlap on at|.*\.\.$|3 Nothing need be done|(\W|3)*$|.*\[3\]$|"
     r"A daemon is there, but not well: It|3 slices? that .* missing, at z = 3 mm\.$"
 )
 
@@ -177,8 +177,10 @@ def test_all_languages_know_the_same() -> None:
         ),
         ("/srv/in box/v1.2 can be read.", "/srv/in box/v1.2 ist lesbar."),
         (
-            "The slices next to the region may still come. The case waits for it until 2026-11-30 05:00:00+01:00.",
-            "Die Schichten neben der Region können noch kommen. Der Fall wartet darauf bis 2026-11-30 05:00:00+01:00.",
+            "The slices next to the region may still come. Nothing need be done: the case goes on by itself, at the latest at"
+            " 2026-11-30 05:00:00+01:00.",
+            "Die Schichten neben der Region können noch kommen. Es ist nichts zu tun: der Fall geht von selbst weiter,"
+            " spätestens um 2026-11-30 05:00:00+01:00.",
         ),
         (
             "Job 3 is claimed; only delivered, refused and held jobs are requeued.",
