@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -349,13 +349,20 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 def _how_to_give(key: str, model: type[BaseModel]) -> str:
     """Say what a missing setting is for, with an example: as an option, where it has one, and as a line of the file."""
-    field = model.model_fields.get(key)
-    if field is None or not field.examples:
-        return f" ({field.description.rstrip('.')})" if field is not None and field.description else ""
-    example = field.examples[0]
-    option = f"--{key} {example}, or " if model is Settings else ""
-    where = "the settings file (--config)" if model is Settings else "the settings file"
-    return f' ({str(field.description).rstrip(".")}): give {option}{key} = "{example}" in {where}'
+    *tables, name = (part for part in key.split(".") if not part.isdigit())
+    holder: type[BaseModel] | None = model
+    for table in tables:
+        field = holder.model_fields.get(table) if holder else None
+        kinds = get_args(field.annotation) if field else ()
+        holder = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+    field = holder.model_fields.get(name) if holder else None
+    if field is None or not field.description:
+        return ""
+    meaning = f" ({field.description.rstrip('.')})"
+    if not field.examples:
+        return meaning
+    line = f'{name} = "{field.examples[0]}" in the settings file'
+    return f"{meaning}: give " + (f"--{name} {field.examples[0]}, or {line} (--config)" if model is Settings else line)
 
 
 def _fault(key: str, kind: str, message: str, model: type[BaseModel] = Settings) -> str:

@@ -121,7 +121,7 @@ class ExtractionSpec:
         if not self.features or len(set(self.features)) != len(self.features):
             raise Refused(
                 ReasonCode.SPEC_UNSUPPORTED,
-                "The extraction spec must name at least one feature, and each once only. Delete the repetitions.",
+                "The extraction spec must name at least one feature, and each exactly once. Add or delete features.",
             )
         object.__setattr__(self, "settings", MappingProxyType(dict(self.settings)))
         if misfit := self._misfit():

@@ -261,7 +261,11 @@ class Examiner:
 def given_up(attempts: int, error: BaseException) -> Reason:
     """Why a job is given up that never came to an answer: over its limits, or by a defect of ours."""
     if isinstance(error, ExhaustedError):
-        return Reason(ReasonCode.LIMITS_EXCEEDED, f"This case was given up after {attempts} attempts. {error}")
+        return Reason(
+            ReasonCode.LIMITS_EXCEEDED,
+            f"This case was given up after {attempts} attempts. {error} Allow more (work_seconds, work_memory_mb "
+            "in the settings), then have it processed again (lungstage requeue).",
+        )
     name = error.defect["error"] if isinstance(error, DefectError) else type(error).__name__
     sentence = f"lungstage failed {attempts} times over this case ({name}); the log says where. Send that line of "
     "the log to whoever maintains lungstage."

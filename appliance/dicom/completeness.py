@@ -35,7 +35,11 @@ LEFT_OUT = (
     "outermost voxels are extrapolated."
 )
 NEVER_CAME = (
-    "{} never came; the region of interest lies at the end of those that did, and its outermost voxels "
+    "{} listed slices never came; the region of interest lies at the end of those that did, and its outermost voxels "
+    "are extrapolated."
+)
+ONE_NEVER_CAME = (
+    "1 listed slice never came; the region of interest lies at the end of those that did, and its outermost voxels "
     "are extrapolated."
 )
 SERIES_ENDS = "The series ends at the region of interest; its outermost voxels are extrapolated."
@@ -423,7 +427,7 @@ def _why_clipped(
         return LEFT_OUT.format(telling_apart([*(stack.images[k] for k in occupied), *beside]))
     if not never_came:
         return SERIES_ENDS
-    return NEVER_CAME.format(counted(never_came, "listed slice"))
+    return ONE_NEVER_CAME if never_came == 1 else NEVER_CAME.format(never_came)
 
 
 def _prove_rest(case: Case, region: Region, link: Link, clipped: bool, waited: bool, match_by_geometry: bool) -> None:

@@ -21,8 +21,9 @@ from tests.conftest import ROOT
 LANGUAGES: tuple[Any, ...] = ("de", "fr")
 ROOMS = ("config", "contract", "daemon", "dicom", "doctor", "page", "radiomics", "staging", "state", "workers")
 
-SAYING = {"Refused": 1, "Held": 1, "missing": 0, "more_may_come": 0, "_outside": 0, "_ambiguous": 1, "Unavailable": 0,
-          "ok": 1, "warning": 1, "problem": 1, "RequeueError": 0, "ExhaustedError": 0, "_unreadable": 0}  # fmt: skip
+SAYING = {"Refused": 1, "Held": 1, "Reason": 1, "missing": 0, "more_may_come": 0, "_outside": 0, "_ambiguous": 1,
+          "Unavailable": 0, "ok": 1, "warning": 1, "problem": 1, "RequeueError": 0, "ExhaustedError": 0,
+          "_unreadable": 0}  # fmt: skip
 """What makes a reason or a finding, and which of its arguments is the message."""
 
 HELPERS = {
@@ -66,7 +67,8 @@ ELSEWHERE = re.compile(
     r".*cannot be opened for metrics|.*cannot be written: |.*Run the page as the daemon's user|.*names it\.$|"
     # and what is put together elsewhere, or of words that are listed (see below).
     r"they differ in 3|Job 3 is 3|Region 'GTV-1' has 3 slices 3,|The ledger 3 cannot be used|There is no 3 plane|"
-    r"The series holds names|Two contours of the region overlap on at|.*\.\.$|3 Nothing need be done|(\W|3)*$|.*\[3\]$|"
+    r"The series holds names|Two contours of the region overlap on at|.*\.\.$|3 Nothing need be done|"
+    r"3 By name|(\W|3)*$|.*\[3\]$|"
     r"A daemon is there, but not well: It|3 slices? that .* missing, at z = 3 mm\.$"
 )
 
@@ -177,8 +179,8 @@ def test_all_languages_know_the_same() -> None:
         ),
         ("/srv/in box/v1.2 can be read.", "/srv/in box/v1.2 ist lesbar."),
         (
-            "The slices next to the region may still come. Nothing need be done: the case goes on by itself, at the latest at"
-            " 2026-11-30 05:00:00+01:00.",
+            "The slices next to the region may still come. Nothing need be done: the case goes on by itself, at the"
+            " latest at 2026-11-30 05:00:00+01:00.",
             "Die Schichten neben der Region können noch kommen. Es ist nichts zu tun: der Fall geht von selbst weiter,"
             " spätestens um 2026-11-30 05:00:00+01:00.",
         ),
