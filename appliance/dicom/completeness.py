@@ -196,7 +196,7 @@ def _prove_unskipped(region: Region, stack: Stack, step: float, span: list[int],
             raise Refused(
                 ReasonCode.CONTOURS_SKIP_SLICES,
                 f"{the_region(region.name)} has no contour on {counted(len(skipped), 'slice')} between its first and "
-                f"its last, {whereabouts(stack.depths[skipped], stack.normal)}. Draw those (interpolate in the "
+                f"its last, {whereabouts(stack.depths[skipped], stack.normal)}. Draw it there (interpolate in the "
                 "contouring software), or send the CT series that it was drawn on, if its slices are thicker.",
                 (region.name,),
             )

@@ -147,7 +147,7 @@ def prove_outlines(region: Region) -> None:
         raise Refused(
             ReasonCode.CONTOUR_NOT_CLOSED,
             f"{the_region(region.name)} has {counted(count, 'contour')} {_WHAT.get(kind, f'of {kind}')}, so what "
-            "lies inside is not certain. In the contouring software, turn them into ordinary closed contours, then "
+            "lies inside is not certain. In the contouring software, draw ordinary closed contours instead, then "
             "export the RTSTRUCT again.",
             (region.name,),
         )
