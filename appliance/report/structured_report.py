@@ -246,6 +246,8 @@ def _observer(context: ReportContext) -> sr.ObserverContext:
 
 def _result(context: ReportContext) -> sr.ContainerContentItem:
     """Say first what a reader with ten seconds must see, in words: many viewers show no codes."""
+    # That there is no warning is none itself: programs may go by the concept.
+    warned = [(WARNING, text) for text in sentences.warnings(context)] or [(NOTICE, sentences.no_warnings())]
     return _texts(
         RESULT,
         [
@@ -253,7 +255,7 @@ def _result(context: ReportContext) -> sr.ContainerContentItem:
             (ANSWER, sentences.answer(context)),
             *((CHANCE, text) for text in (sentences.chance(context),) if text),
             *((NOTICE, text) for text in (sentences.worth(context),) if text),
-            *((WARNING, text) for text in sentences.warnings(context)),
+            *warned,
         ],
     )
 
