@@ -145,7 +145,7 @@ def verify(
     from lungstage.export.answers import answers, decision_curve
 
     if prevalence is not None and not 0 < prevalence < 1:
-        raise typer.BadParameter("a prevalence lies between 0 and 1", param_hint="--prevalence")
+        raise typer.BadParameter("a prevalence lies strictly between 0 and 1, such as 0.3", param_hint="--prevalence")
     bundle = load_bundle(folder, trusted=read_public_keys(trusted_key or ()))
     typer.echo(f"{bundle.manifest.name} {bundle.manifest.version}: sound, self-test passed; digest {bundle.digest}")
     typer.echo(f"Signed by {bundle.signer}." if bundle.signer else "Not signed.")

@@ -153,7 +153,7 @@ def stage(
     out
         A folder for the structured report, its segmentation and the page, made where it is not there; None writes none.
     prevalence
-        Share of the positive class among the site's patients, in (0, 1), to correct the probability to.
+        Share of the positive class among the site's patients, in (0, 1), that probability and answer are stated at.
     covariates
         A CSV of ``study_instance_uid`` and age, sex or histology, which outranks the header.
     formats
@@ -194,7 +194,7 @@ def stage(
     from lungstage.appliance.staging.outcome import StagedCase
 
     if prevalence is not None and not 0 < prevalence < 1:
-        raise ValueError(f"a prevalence lies between 0 and 1, and {prevalence} does not")
+        raise ValueError(f"a prevalence lies strictly between 0 and 1, and {prevalence} does not")
     loaded = load_bundle(bundle) if isinstance(bundle, str | os.PathLike) else bundle
     documents = DocumentOptions(formats_of(formats), language_of(language))
     site = Site.read(prevalence, _path(covariates))

@@ -59,7 +59,7 @@ def stage(
     save_volume: SaveOption = None,
     prevalence: Annotated[
         float | None,
-        typer.Option(help="Share of the positive class at this site, to correct to.", show_default=False),
+        typer.Option(help="Share of the positive class at this site, to answer at.", show_default=False),
     ] = None,
     covariates: Annotated[
         Path | None, typer.Option(help="CSV of covariates, which outranks the header.", show_default=False)
@@ -88,7 +88,7 @@ def stage(
     from lungstage.appliance.staging.one_shot import Options, stage_paths
 
     if prevalence is not None and not 0 < prevalence < 1:
-        raise typer.BadParameter("a prevalence lies between 0 and 1", param_hint="--prevalence")
+        raise typer.BadParameter("a prevalence lies strictly between 0 and 1, such as 0.3", param_hint="--prevalence")
     try:
         documents = DocumentOptions(formats_of(formats.split(",")), language)
     except ValueError as error:

@@ -121,8 +121,7 @@ def chance_of(job: Job, language: Language) -> str:
         decision["prevalence"], decision["prevalence_of"] == "site", decision["negative_up_to"],
         decision["positive_from"], decision["withheld"], value or None, is_known=is_open,
     )  # fmt: skip
-    named = (say("class.early"), say("class.advanced"))
-    classes = (found["negative"], found["positive"]) if endpoint and found else named
+    classes = (found["negative"], found["positive"]) if endpoint and found else evidence.stage_classes(say)
     return evidence.chance(answering, (found or {}).get("cohort", ""), classes, say)
 
 

@@ -58,6 +58,11 @@ def chance(answering: Answering | None, cohort: str, classes: tuple[str, str], s
     return "" if answering.is_known else say("evidence.chance_unknown")
 
 
+def stage_classes(say: Translator) -> tuple[str, str]:
+    """Name the negative and the positive class of a model for stage groups."""
+    return say("class.early"), say("class.advanced")
+
+
 def worth(found: Worth | None, say: Translator) -> str:
     """Say that a model is not shown to be better than chance or than the simple model; nothing where it is.
 
