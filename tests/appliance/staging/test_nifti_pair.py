@@ -145,6 +145,15 @@ def test_one_file_alone_or_a_label_without_a_mask_is_wrong_usage(tmp_path: Path)
         lungstage.measure([image, f"{mask}.nii"], "all")
 
 
+def test_a_model_gives_no_answer_for_nifti(tmp_path: Path) -> None:
+    pair = write_pair(tmp_path)
+    asked = ["stage", *map(str, pair), "--bundle", "lung1-stage", "--out", str(tmp_path / "out"), "--json"]
+    done = CliRunner().invoke(app, asked)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "NIfTI is measured" in " ".join(done.stderr.replace("│", " ").split())
+    assert not (tmp_path / "out").exists()
+
+
 def warnings_of(pair: tuple[Path, Path], **setting: Any) -> str:
     return " ".join(lungstage.measure(pair, ExtractionSpec(ALL_FEATURES, {"binWidth": 25.0, **setting})).warnings)
 
