@@ -23,11 +23,20 @@ gateway = typer.Typer(
 @gateway.callback()
 def serve(
     context: typer.Context,
-    config: Annotated[Path, typer.Option("--config", readable=False, help="TOML file of the gateway's settings.")],
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", readable=False, help="TOML file of the gateway's settings.", show_default=False),
+    ] = None,
 ) -> None:
     """Serve the DICOM network. Prints "ready" when it does. docs/gateway.md lists the settings."""
+    from lungstage.appliance.config.settings import SettingsError
     from lungstage.appliance.gateway.settings import load_gateway
 
+    if config is None:
+        raise SettingsError(
+            "Which gateway is meant? Name its settings file: lungstage gateway --config /etc/lungstage/gateway.toml. "
+            "docs/gateway.md has an example."
+        )
     context.obj = settings = load_gateway(config)
     if context.invoked_subcommand is None:
         serve_network(settings, config)

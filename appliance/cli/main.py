@@ -209,7 +209,10 @@ def health(state: StateOption = None, config: ConfigOption = None) -> None:
     folder = state_folder(state, config)
     if (folder / "ledger.sqlite").exists():
         DatabaseReader(folder / "ledger.sqlite").close()
-    alive = prove_alive(folder)
+    try:
+        alive = prove_alive(folder)
+    except Unavailable as error:
+        raise Unavailable(f"{error} `lungstage doctor` looks at the whole machine, and says what helps.") from error
     typer.echo(f"alive at {alive.at.isoformat(timespec='seconds')}; {alive.files} files, {alive.in_hand} in hand")
 
 

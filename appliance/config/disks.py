@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import re
+import secrets
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -194,6 +195,41 @@ def give_to_owner(descriptor: int, owned: Path) -> None:
         owner = owned.stat()
         with contextlib.suppress(PermissionError):  # a root without capabilities, who is the daemon itself
             os.fchown(descriptor, owner.st_uid, owner.st_gid)
+
+
+def write_private(path: Path, content: bytes, *, keep: bool = False) -> None:
+    """Write a file that nobody else may read, whole or not at all; owned as the one before, or the folder, is.
+
+    Parameters
+    ----------
+    path
+        The file.
+    content
+        What it is to hold.
+    keep
+        Whether one that is there already, made by somebody else meanwhile, stays.
+
+    Raises
+    ------
+    OSError
+        When it cannot be written.
+    """
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with open(descriptor, "wb") as file:
+            give_to_owner(descriptor, path if path.exists() else path.parent)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if keep:
+            with contextlib.suppress(FileExistsError):
+                os.link(draft, path)
+        else:
+            draft.rename(path)
+        flush(path.parent)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def make_private(folder: Path) -> None:

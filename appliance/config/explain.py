@@ -10,12 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from lungstage.appliance.config.settings import Settings, Unit, given_settings, load_settings
-from lungstage.appliance.config.shipped import shipped_bundles
 
-_FOLDERS = {"inbox": "/srv/lungstage/inbox", "outbox": "/srv/lungstage/outbox", "state": "/var/lib/lungstage"}
 _EXAMPLES = {
-    **_FOLDERS,
-    "bundle": next(iter(shipped_bundles()), "/srv/lungstage/bundle"),
+    **{name: field.examples[0] for name, field in Settings.model_fields.items() if field.examples},
     "roi_name": "GTV-1",
     "prevalence": 0.3,
     "covariates": "/etc/lungstage/covariates.csv",

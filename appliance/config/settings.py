@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from lungstage.appliance.config.shipped import bundle_folder
+from lungstage.appliance.config.shipped import bundle_folder, shipped_bundles
 from lungstage.appliance.contract.documents import DocumentOptions, Format, Language, formats_of
 from lungstage.appliance.contract.errors import LungstageError
 
@@ -67,9 +67,14 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    inbox: Location = Field(description="Folder that studies are copied into; read, never written.")
-    outbox: Location = Field(description="Folder that reports appear in.")
-    bundle: BundleLocation = Field(description="Folder of the model bundle, or the name of one that lungstage ships.")
+    inbox: Location = Field(
+        description="Folder that studies are copied into; read, never written.", examples=["/srv/lungstage/inbox"]
+    )
+    outbox: Location = Field(description="Folder that reports appear in.", examples=["/srv/lungstage/outbox"])
+    bundle: BundleLocation = Field(
+        description="Folder of the model bundle, or the name of one that lungstage ships.",
+        examples=[*shipped_bundles(), "/srv/lungstage/bundle"],
+    )
     trusted_keys: Annotated[tuple[Location, ...], BeforeValidator(_listed)] = Field(
         (), description="Public keys, one of which must have signed the bundle; none: it need not be signed."
     )
@@ -77,7 +82,8 @@ class Settings(BaseModel):
         True, description="Whether a bundle placed while the daemon runs is taken, once it has proven itself."
     )
     state: Location = Field(
-        description="Folder of the ledger, on a local disk; default: .lungstage-NAME beside outbox NAME."
+        description="Folder of the ledger, on a local disk; default: .lungstage-NAME beside outbox NAME.",
+        examples=["/var/lib/lungstage"],
     )
     roi_name: str | None = Field(None, description="ROI to use, instead of the bundle's rule.")
     match_by_geometry: bool = Field(False, description="Go by a ROI's position, and not by the images that it names.")
@@ -240,10 +246,13 @@ def load_settings(
 
 def faults_of(error: ValidationError, model: type[BaseModel]) -> str:
     """Tell every fault of some settings in one sentence."""
+    items = error.errors()
+    lacking = {item["loc"] for item in items if item["type"] == "missing"}
     faults = [
         _fault(".".join(str(part) for part in item["loc"]), item["type"], item["msg"], model)
-        for item in error.errors()
+        for item in items
         if item["type"] != "default_factory_not_called"  # for another fault, which is told
+        and not (model is Settings and item["loc"] == ("state",) and ("outbox",) in lacking)  # it follows from that
     ]
     return "; ".join(faults) + "."
 
@@ -284,7 +293,11 @@ def state_of(state: Path | None, config: Path | None, environment: Mapping[str, 
     values = {key: value for key, (value, _) in given_settings(config, environment).items()}
     named = state or values.get("state")
     if named is None and values.get("outbox") is None:
-        raise SettingsError("Which daemon is meant? Name its state folder with --state, or its settings with --config.")
+        raise SettingsError(
+            "Which daemon is meant? Name its state folder with --state, or its settings with --config. A daemon "
+            "that was "
+            "given none has it beside its outbox: that of /srv/outbox is /srv/.lungstage-outbox."
+        )
     return default_state(Path(values["outbox"])) if named is None else Path(named)
 
 
@@ -334,10 +347,28 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in given.items() if key in Settings.model_fields}
 
 
+def _how_to_give(key: str, model: type[BaseModel]) -> str:
+    """Say what a missing setting is for, with an example: as an option, where it has one, and as a line of the file."""
+    *tables, name = (part for part in key.split(".") if not part.isdigit())
+    holder: type[BaseModel] | None = model
+    for table in tables:
+        field = holder.model_fields.get(table) if holder else None
+        kinds = get_args(field.annotation) if field else ()
+        holder = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+    field = holder.model_fields.get(name) if holder else None
+    if field is None or not field.description:
+        return ""
+    meaning = f" ({field.description.rstrip('.')})"
+    if not field.examples:
+        return meaning
+    line = f'{name} = "{field.examples[0]}" in the settings file'
+    return f"{meaning}: give " + (f"--{name} {field.examples[0]}, or {line} (--config)" if model is Settings else line)
+
+
 def _fault(key: str, kind: str, message: str, model: type[BaseModel] = Settings) -> str:
     if kind == "extra_forbidden":
         nearest = difflib.get_close_matches(key, model.model_fields, 1, cutoff=0.5)
         return f"there is no setting {key!r}" + (f"; did you mean {nearest[0]!r}?" if nearest else "")
     if kind == "missing":
-        return f"the setting {key!r} is missing"
+        return f"the setting {key!r} is missing{_how_to_give(key, model)}"
     return f"{key}: {message}" if key else message.removeprefix("Value error, ")

@@ -113,9 +113,16 @@ class ExtractionSpec:
     def __post_init__(self) -> None:
         unknown = [name for name in self.features if name not in ALL_FEATURES]
         if unknown:
-            raise Refused(ReasonCode.SPEC_UNSUPPORTED, f"The extraction spec names unknown features: {unknown}.")
+            raise Refused(
+                ReasonCode.SPEC_UNSUPPORTED,
+                f"The extraction spec names unknown features: {unknown}. Write them as PyRadiomics does, "
+                "for example original_firstorder_Mean.",
+            )
         if not self.features or len(set(self.features)) != len(self.features):
-            raise Refused(ReasonCode.SPEC_UNSUPPORTED, "The extraction spec must name each feature exactly once.")
+            raise Refused(
+                ReasonCode.SPEC_UNSUPPORTED,
+                "The extraction spec must name at least one feature, and each exactly once. Add or delete features.",
+            )
         object.__setattr__(self, "settings", MappingProxyType(dict(self.settings)))
         if misfit := self._misfit():
             raise Refused(ReasonCode.SPEC_UNSUPPORTED, f"The extraction spec's {misfit}.")

@@ -8,7 +8,9 @@ from lungstage.appliance.daemon.open_cases import OpenCases
 from lungstage.appliance.intake.study_index import StudyIndex
 from lungstage.appliance.state.ledger import Ledger
 
-_GONE = Reason(ReasonCode.NO_DICOM, "The files of this case are no longer in the inbox.")
+_GONE = Reason(
+    ReasonCode.NO_DICOM, "The files of this case are no longer in the inbox. Send the study again to have it examined."
+)
 
 
 class Absence:

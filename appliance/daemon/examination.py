@@ -33,7 +33,8 @@ from lungstage.appliance.workers.messages import SealedPlan
 _DOUBTFUL = Reason(
     ReasonCode.AMBIGUOUS_INPUT,
     "The region of this report was matched by its position, and other CT slices that it fits as well came later: "
-    "nothing says on which it was drawn.",
+    "nothing says on which it was drawn. Export the region again from the series on which it was drawn, so that it "
+    "names that series' images.",
 )
 
 
@@ -134,7 +135,10 @@ class Examiner:
         until = (now + left).astimezone().isoformat(" ", "seconds")
         if settled:
             entry.due = entry.waits_until = self._clock() + left.total_seconds()
-        return Held(error.reason.code, f"{error.reason.message} The case waits for it until {until}.")
+        return Held(
+            error.reason.code,
+            f"{error.reason.message} Nothing need be done: the case goes on by itself, at the latest at {until}.",
+        )
 
     def is_answered(self, entry: OpenCase, job: Job | None) -> bool:
         """Whether the last word about a case was about what it holds now.
@@ -257,9 +261,14 @@ class Examiner:
 def given_up(attempts: int, error: BaseException) -> Reason:
     """Why a job is given up that never came to an answer: over its limits, or by a defect of ours."""
     if isinstance(error, ExhaustedError):
-        return Reason(ReasonCode.LIMITS_EXCEEDED, f"This case was given up after {attempts} attempts. {error}")
+        return Reason(
+            ReasonCode.LIMITS_EXCEEDED,
+            f"This case was given up after {attempts} attempts. {error} Allow more (work_seconds, work_memory_mb "
+            "in the settings), then have it processed again (lungstage requeue).",
+        )
     name = error.defect["error"] if isinstance(error, DefectError) else type(error).__name__
-    sentence = f"lungstage failed {attempts} times over this case ({name}); the log says where."
+    sentence = f"lungstage failed {attempts} times over this case ({name}); the log says where. Send that line of "
+    "the log to whoever maintains lungstage."
     return Reason(ReasonCode.INTERNAL_ERROR, sentence)
 
 

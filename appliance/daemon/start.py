@@ -45,7 +45,9 @@ def sole_daemon(state: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise Unavailable("Another daemon is at work on this state folder.") from error
+            raise Unavailable(
+                f"Another daemon is at work on the state folder {state}. Stop it first, or name another --state."
+            ) from error
         yield
 
 

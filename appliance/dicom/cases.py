@@ -171,10 +171,14 @@ def assemble(headers: Iterable[Header]) -> tuple[Case, ...]:
     return tuple(sorted([*orphans, *cases], key=lambda case: case.key))
 
 
-def ct_missing() -> Held:
-    """Say that a region has come without its CT."""
+def ct_missing(rois: Iterable[RoiHeader]) -> Held:
+    """Say that a region has come without its CT, and which series that is, where its file lists one alone."""
+    series = {uid for roi in rois for uid, _ in roi.listed if uid}
+    uid = min(series) if len(series) == 1 else ""
     return Held(
-        ReasonCode.CT_MISSING, "The CT that the region was drawn on is not there. Send that CT series from the PACS."
+        ReasonCode.CT_MISSING,
+        f"The CT that the region was drawn on is not there{f' (Series Instance UID {uid})' if uid else ''}. Send that "
+        "CT series from the PACS.",
     )
 
 
@@ -259,7 +263,7 @@ def the_one_case(cases: Iterable[Case], has_its_region: Callable[[Case], bool] =
             f"{_described(case.images for case in wanted)}. Give the files of one series, and its RTSTRUCT or SEG.",
         )
     if any(case.rois for case in every):
-        raise ct_missing()
+        raise ct_missing(roi for case in every for roi in case.rois)
     if not ct:
         raise Refused(
             ReasonCode.NOT_CT, "The input holds images, but no CT. Send the CT series that the region was drawn on."

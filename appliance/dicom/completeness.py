@@ -38,6 +38,10 @@ NEVER_CAME = (
     "{} listed slices never came; the region of interest lies at the end of those that did, and its outermost voxels "
     "are extrapolated."
 )
+ONE_NEVER_CAME = (
+    "1 listed slice never came; the region of interest lies at the end of those that did, and its outermost voxels "
+    "are extrapolated."
+)
 SERIES_ENDS = "The series ends at the region of interest; its outermost voxels are extrapolated."
 """Warnings of a report that was made without the slices next to the region."""
 
@@ -91,8 +95,8 @@ def _proven_step(case: Case, region: Region, stack: Stack, occupied: list[int]) 
     listed = listed_of(case, region)
     if min(thickness) <= 0 and listed and not listed <= case.instances:
         raise missing(
-            "The slices do not say how thick they are (Slice Thickness, 0018,0050), so only the whole series can show "
-            "that none is missing, and some are that the region's file lists."
+            f"Slices that the region's {region.source.kind} lists are not there, and whether the region needs them "
+            "cannot be told: the slices do not say how thick they are (Slice Thickness, 0018,0050)."
         )
     if min(thickness) > 0 and step > _ONE_STEP * max(thickness):
         raise missing(
@@ -138,8 +142,8 @@ def _the_one(stack: Stack, hits: list[int], placed: Sequence[Placed], listed: fr
     if len({images[k].name for k in hits}) < len(hits):
         raise Refused(
             ReasonCode.CONFLICTING_INSTANCES,
-            f"Two different files bear one SOP Instance UID: {images[hits[0]].sop_instance_uid}. Keep the right one "
-            "alone, or send the series again from the PACS.",
+            f"Two different files bear one SOP Instance UID: {images[hits[0]].sop_instance_uid}. Keep only the right "
+            "one, or send the series again from the PACS.",
         )
     named = {one.at for one in placed if one.by_name}
     known = {images[k].acquisition for k in named}
@@ -155,8 +159,9 @@ def _the_one(stack: Stack, hits: list[int], placed: Sequence[Placed], listed: fr
         told = f"they differ in {telling}" if telling else "nothing in their headers tells them apart"
         raise Refused(
             ReasonCode.DUPLICATE_POSITION,
-            f"{len(hits)} different slices of the series lie {whereabouts([stack.depths[hits[0]]], stack.normal)}; "
-            f"{told}. Send the reconstruction alone that the region was drawn on.",
+            f"{len(hits)} different slices of the series lie {whereabouts([stack.depths[hits[0]]], stack.normal)}, "
+            f"among them {images[hits[0]].name} and {images[hits[1]].name}; {told}. Send only the reconstruction "
+            "that the region was drawn on.",
         )
     return hits[0]
 
@@ -172,9 +177,9 @@ def _moved(stack: Stack, span: list[int], placed: Sequence[Placed]) -> tuple[Pla
             if stack.images[at].digest != stack.images[one.at].digest:
                 raise Refused(
                     ReasonCode.DUPLICATE_POSITION,
-                    "Two slices of different geometry lie at the same position, "
-                    f"{whereabouts([stack.depths[at]], stack.normal)}. Send the reconstruction alone that the region "
-                    "was drawn on.",
+                    f"Two slices, {stack.images[one.at].name} and {stack.images[at].name}, lie at the same position, "
+                    f"{whereabouts([stack.depths[at]], stack.normal)}, but differ in their geometry. Send only the "
+                    "reconstruction that the region was drawn on.",
                 )
         moved.append(Placed(one.item, at, one.by_name))
     return tuple(moved)
@@ -191,7 +196,7 @@ def _prove_unskipped(region: Region, stack: Stack, step: float, span: list[int],
             raise Refused(
                 ReasonCode.CONTOURS_SKIP_SLICES,
                 f"{the_region(region.name)} has no contour on {counted(len(skipped), 'slice')} between its first and "
-                f"its last, {whereabouts(stack.depths[skipped], stack.normal)}. Draw those (interpolate in the "
+                f"its last, {whereabouts(stack.depths[skipped], stack.normal)}. Draw it there (interpolate in the "
                 "contouring software), or send the CT series that it was drawn on, if its slices are thicker.",
                 (region.name,),
             )
@@ -250,15 +255,15 @@ def _not_in_place_of_others(
     if match_by_geometry:
         return case.images
     none_there = (
-        f"None of the {len(listed)} slices is there that the file of the region of interest lists; other slices of the "
-        "series are."
+        f"None of the slices that the region's file lists (such as {min(listed)}) is there; the slices of the series "
+        "that are there have other SOP Instance UIDs."
     )
     if case.neighbours:
         raise missing(none_there)
     raise Held(
         ReasonCode.SLICES_MISSING,
-        f"{none_there} Send those that are listed. Or, if an anonymiser or archive gave these other UIDs, and the "
-        f"region sits on the tumour over them, {RUN_BY_POSITION}.",
+        f"{none_there} Send those that are listed from the PACS. Or, if an anonymiser or archive gave these other "
+        f"UIDs, and the region sits on the tumour over them, {RUN_BY_POSITION}.",
     )
 
 
@@ -280,8 +285,12 @@ def _prove_frame_of_reference(case: Case, region: Region, stack: Stack, strict: 
     if not vouched or strict:
         raise Refused(
             ReasonCode.FRAME_OF_REFERENCE_MISMATCH,
-            f"{the_region(region.name)} lies in another Frame of Reference than the CT"
-            + ("; strict_frame_of_reference forbids to go by its references. " if vouched else ". ")
+            f"{the_region(region.name)} lies in another Frame of Reference (coordinate system) than the CT"
+            + (
+                "; its frames name their slices, but strict_frame_of_reference in the settings forbids to trust that. "
+                if vouched
+                else ". "
+            )
             + f"Send the CT series that it was drawn on, or export the {region.source.kind} again with that CT's Frame "
             "of Reference UID (0020,0052).",
             (region.name,),
@@ -298,7 +307,7 @@ def _content(region: Region, placed: Sequence[Placed], span: Sequence[int]) -> t
         if any((frame.pixels != frames[0].pixels).any() for frame in frames[1:]):
             raise Refused(
                 ReasonCode.ROI_UNREADABLE,
-                f"{the_region(region.name)} has two different frames in one place. Export it as an RTSTRUCT instead.",
+                f"{the_region(region.name)} has two different frames on one slice. Export it as an RTSTRUCT instead.",
                 (region.name,),
             )
         content.append(tuple(items))
@@ -369,8 +378,8 @@ def reference_slices(
     if clipped and stack.others:
         raise Refused(
             ReasonCode.GEOMETRY_MISSING,
-            f"A slice that may be next to {named(region.name)} does not say where it lies (Image Position, Image "
-            "Orientation, Pixel Spacing). Send the original CT series from the PACS.",
+            f"A slice that may be next to {named(region.name)} does not say where it lies (Image Position, 0020,0032; "
+            "Image Orientation, 0020,0037; Pixel Spacing, 0028,0030). Send the original CT series from the PACS.",
             (region.name,),
         )
     images = tuple(stack.images[k] for k in span)
@@ -416,7 +425,9 @@ def _why_clipped(
     ]
     if beside:
         return LEFT_OUT.format(telling_apart([*(stack.images[k] for k in occupied), *beside]))
-    return NEVER_CAME.format(never_came) if never_came else SERIES_ENDS
+    if not never_came:
+        return SERIES_ENDS
+    return ONE_NEVER_CAME if never_came == 1 else NEVER_CAME.format(never_came)
 
 
 def _prove_rest(case: Case, region: Region, link: Link, clipped: bool, waited: bool, match_by_geometry: bool) -> None:

@@ -216,7 +216,10 @@ def _read_frames(path: Path, images: Sequence[ImageHeader]) -> Iterator[Dataset]
 
 
 def _changed() -> Unavailable:
-    return Unavailable("A file changed between being looked at and being read.")
+    return Unavailable(
+        "A file changed while it was read. Once it is copied whole, it is read again; a one-shot command is to be "
+        "repeated."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,10 +320,10 @@ def _syntax(file: BinaryIO, meta: FileMetaDataset) -> UID:
 def _regular(path: Path) -> Iterator[BinaryIO]:
     """Open a file, and nothing that took its place since it was seen: no link to elsewhere, no pipe that never ends."""
     if not stat.S_ISREG(path.lstat().st_mode):  # opening a device may set it going
-        raise damaged("This is not a regular file.", "")
+        raise damaged("This is not a regular file.", "Copy the file itself to its place, no link and no pipe.")
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise damaged("This is not a regular file.", "")
+            raise damaged("This is not a regular file.", "Copy the file itself to its place, no link and no pipe.")
         yield file
 
 

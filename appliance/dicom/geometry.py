@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -114,8 +114,11 @@ def even_step(depths: Floats, places: Places, images: Sequence[ImageHeader], ser
         run, counted = (depths, places) if series is None else _run(series, depths, places, step)
         coarse = min(quantum, rounding(run))
         if not (coarse and _is_explained_by_rounding(run, counted, coarse)):
+            gaps = np.diff(depths) / np.maximum(np.diff(places), 1)  # two may lie closer than one step
             raise Refused(
-                ReasonCode.SPACING_NOT_UNIFORM, f"The slices of the series are not evenly spaced. {_ORIGINAL}"
+                ReasonCode.SPACING_NOT_UNIFORM,
+                f"The slices of the series are not evenly spaced: neighbours lie {gaps.min():.4g} to {gaps.max():.4g} "
+                f"mm apart. {_ORIGINAL}",
             )
     for declared in (*spacings, *thicknesses):
         if abs(declared - step) <= _NOMINAL_SHARE * step:
@@ -130,6 +133,16 @@ def even_step(depths: Floats, places: Places, images: Sequence[ImageHeader], ser
     return step
 
 
+def _prove_alike(
+    images: Sequence[ImageHeader], code: ReasonCode, what: str, is_like: Callable[[ImageHeader, ImageHeader], bool]
+) -> None:
+    """Refuse slices that differ, and name the first and one unlike it; `what` is the element in which they do."""
+    first = images[0]
+    other = next((image for image in images if not is_like(image, first)), None)
+    if other is not None:
+        raise Refused(code, f"Slices {first.name} and {other.name} of the series differ in {what}. {_ORIGINAL}")
+
+
 def prove_regular(
     images: Sequence[ImageHeader], normal: Floats, series: Floats | None = None
 ) -> tuple[float, float, float]:
@@ -138,31 +151,52 @@ def prove_regular(
     `series` holds the depths of all slices that they are among, as in `even_step`.
     """
     first = images[0]
-    if len({image.frame_of_reference_uid for image in images}) != 1:
-        raise Refused(
-            ReasonCode.FRAME_OF_REFERENCE_MISMATCH,
-            f"The slices of the series lie in different Frames of Reference. {_ORIGINAL}",
-        )
-    if any(not np.allclose(image.orientation, first.orientation, atol=1e-4) for image in images):
-        raise Refused(ReasonCode.ORIENTATION_VARIES, f"The slices of the series differ in orientation. {_ORIGINAL}")
+    _prove_alike(
+        images,
+        ReasonCode.FRAME_OF_REFERENCE_MISMATCH,
+        "Frame of Reference UID (0020,0052)",
+        lambda image, like: image.frame_of_reference_uid == like.frame_of_reference_uid,
+    )
+    _prove_alike(
+        images,
+        ReasonCode.ORIENTATION_VARIES,
+        "Image Orientation (0020,0037)",
+        lambda image, like: np.allclose(image.orientation, like.orientation, atol=1e-4),
+    )
     if not np.allclose(
         np.reshape(first.orientation, (2, 3)) @ np.reshape(first.orientation, (2, 3)).T, np.eye(2), atol=1e-4
     ):
         raise Refused(
-            ReasonCode.GEOMETRY_MISSING, f"The slices' row and column directions are not at right angles. {_ORIGINAL}"
+            ReasonCode.GEOMETRY_MISSING,
+            "The slices' row and column directions (Image Orientation, 0020,0037) are not at right angles. "
+            f"{_ORIGINAL}",
         )
-    if len({(i.rows, i.columns) for i in images}) != 1 or any(
-        not np.allclose(i.pixel_spacing, first.pixel_spacing, rtol=1e-5) for i in images
-    ):
-        raise Refused(
-            ReasonCode.GRID_VARIES, f"The slices of the series differ in matrix size or pixel spacing. {_ORIGINAL}"
-        )
+    _prove_alike(
+        images,
+        ReasonCode.GRID_VARIES,
+        "matrix size (Rows, 0028,0010; Columns, 0028,0011)",
+        lambda image, like: (image.rows, image.columns) == (like.rows, like.columns),
+    )
+    _prove_alike(
+        images,
+        ReasonCode.GRID_VARIES,
+        "Pixel Spacing (0028,0030)",
+        lambda image, like: np.allclose(image.pixel_spacing, like.pixel_spacing, rtol=1e-5),
+    )
     if min(first.pixel_spacing) <= 0:
-        raise Refused(ReasonCode.GEOMETRY_MISSING, f"The slices' pixel spacing is not positive. {_ORIGINAL}")
-    if len({image.rescale for image in images}) != 1 or len(first.rescale) != 2 or first.rescale[0] <= 0:
+        raise Refused(
+            ReasonCode.GEOMETRY_MISSING, f"The slices' Pixel Spacing (0028,0030) is not positive. {_ORIGINAL}"
+        )
+    _prove_alike(
+        images,
+        ReasonCode.RESCALE_VARIES,
+        "Rescale Intercept or Slope (0028,1052; 0028,1053)",
+        lambda image, like: image.rescale == like.rescale,
+    )
+    if len(first.rescale) != 2 or first.rescale[0] <= 0:
         raise Refused(
             ReasonCode.RESCALE_VARIES,
-            "The slices of the series differ in their Rescale Slope and Intercept, or state none that leads to HU. "
+            "The slices state no Rescale Intercept (0028,1052) and Rescale Slope (0028,1053) that lead to HU. "
             f"{_ORIGINAL}",
         )
     positions = np.array([image.position for image in images])
@@ -172,8 +206,8 @@ def prove_regular(
     if any(abs(image.gantry_tilt or 0.0) > _TILT_TOLERANCE for image in images):
         raise Refused(
             ReasonCode.GANTRY_TILT,
-            "The series was acquired with a tilted gantry, so its slices are not stacked squarely. Send a series "
-            "without tilt (0018,1120), with the region drawn on it.",
+            "The series was acquired with a tilted gantry (Gantry/Detector Tilt, 0018,1120), so its slices are not "
+            "stacked squarely. Send a series without tilt, with the region drawn on it.",
         )
     if (shear > POSITION_TOLERANCE + _SHEAR_SHARE * np.abs(depths)).any():
         raise Refused(
@@ -184,7 +218,11 @@ def prove_regular(
         )
     if len(images) == 1:
         if not first.slice_thickness or first.slice_thickness <= 0:
-            raise Refused(ReasonCode.GEOMETRY_MISSING, f"A single slice does not say how thick it is. {_ORIGINAL}")
+            raise Refused(
+                ReasonCode.GEOMETRY_MISSING,
+                "The region lies on a single slice, which does not say how thick it is (Slice Thickness, 0018,0050). "
+                f"{_ORIGINAL}",
+            )
         return (first.slice_thickness, first.pixel_spacing[0], first.pixel_spacing[1])
     depths = positions @ normal  # and not from the first on: what they were rounded to shows in themselves
     step = even_step(depths, np.arange(len(images)), images, series)

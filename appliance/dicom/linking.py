@@ -9,6 +9,7 @@ from enum import Enum
 
 from lungstage.appliance.contract.errors import Held, ReasonCode, Refused
 from lungstage.appliance.dicom.cases import Case
+from lungstage.appliance.dicom.instance import as_uid
 from lungstage.appliance.dicom.names import counted, named, the_region
 from lungstage.appliance.dicom.region import Outline, Region, SegmentFrame
 
@@ -115,8 +116,9 @@ def prove_position_tells(case: Case, region: Region) -> None:
     if case.neighbours:
         raise _ambiguous(
             region,
-            f"The images that {named(region.name)} names are not there, and {len(case.neighbours) + 1} CT series lie "
-            "in its Frame of Reference: position cannot tell on which it was drawn. Send the images that it names.",
+            f"The images that {named(region.name)} names (such as {_an_image_of(region)}) are not there, and "
+            f"{len(case.neighbours) + 1} CT series lie in its Frame of Reference: position cannot tell on which it was "
+            "drawn. Send the images that it names.",
         )
     if _is_told_apart(case, region):
         raise unresolved(case, region)
@@ -135,13 +137,27 @@ def unresolved(case: Case, region: Region) -> Held:
     what = (
         f"names {counted(count, 'image')}, none of which is" if count else "was drawn on another series, which is not"
     )
-    advice = "Send the CT series that it was drawn on."
+    drawn_on = _drawn_on(case, region)
+    advice = f"Send the CT series that it was drawn on{drawn_on}."
     if not case.neighbours and not _is_told_apart(case, region):
         advice = (
-            "Others in its Frame of Reference are. Send the CT series that it was drawn on; or, if it sits on the "
-            f"tumour over these, {RUN_BY_POSITION}."
+            "Others in its Frame of Reference (coordinate system) are. Send the CT series that it was drawn on"
+            f"{drawn_on}; or, if it sits on the tumour over these, {RUN_BY_POSITION}."
         )
     return Held(ReasonCode.REFERENCES_UNRESOLVED, f"{the_region(region.name)} {what} there. {advice}", (region.name,))
+
+
+def _drawn_on(case: Case, region: Region) -> str:
+    """Name the series that a region was drawn on, where its file lists one other alone; else an image that it names."""
+    series = {uid for uid, _ in region.source.listed if uid}
+    if len(series) == 1 and case.series_instance_uid not in series:
+        return f" (Series Instance UID {min(series)})"
+    return f" (one of its images is {_an_image_of(region)})" if named_by(region) else ""
+
+
+def _an_image_of(region: Region) -> str:
+    """Name one image that a region names; free text in a reference's place is told as a UID that is nobody's."""
+    return as_uid(min(named_by(region)))
 
 
 def _export_again(region: Region) -> str:

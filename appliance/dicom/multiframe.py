@@ -43,7 +43,7 @@ def frame_count(dataset: Dataset) -> int:
     """
     count = whole(dataset, "NumberOfFrames") or 0
     if count < 1 or count != len(dataset.get("PerFrameFunctionalGroupsSequence") or ()):
-        raise damaged("This DICOM file has not as many frames as descriptions of them.", REWRITE)
+        raise damaged("This DICOM file does not hold as many frames as it describes.", REWRITE)
     return count
 
 

@@ -205,7 +205,10 @@ def read_span(file: BinaryIO, span: tuple[int, ...]) -> bytes:
     file.seek(start)
     content = file.read(length)
     if len(content) < length:
-        raise Unavailable("A file changed between being looked at and being read.")
+        raise Unavailable(
+            "A file changed while it was read. Once it is copied whole, it is read again; a one-shot command is to "
+            "be repeated."
+        )
     return content
 
 

@@ -213,10 +213,10 @@ def _prove_in_plane(region: Region, placed: Sequence[tuple[Item, int, bool]], st
     if by_name := far[True]:
         raise Refused(
             kind,
-            f"{the_region(region.name)} has {counted(len(by_name), part)} up to {max(by_name):.3g} mm off the CT slice "
-            "that they name. Look at them over the CT: if they sit on the tumour, run again with --match-by-geometry "
-            "(daemon: match_by_geometry in the settings), which goes by position. If not, export the "
-            f"{region.source.kind} again.",
+            f"{the_region(region.name)} has {counted(len(by_name), part)} up to {max(by_name):.3g} mm away from the CT "
+            f"slice that the {region.source.kind} names there. Look at the region over the CT: if it sits on the "
+            "tumour, run again with --match-by-geometry (daemon: match_by_geometry in the settings), which goes by "
+            f"position. If not, export the {region.source.kind} again.",
             (region.name,),
         )
     raise Refused(

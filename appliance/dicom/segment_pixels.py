@@ -37,7 +37,7 @@ def segment_pixels(dataset: Dataset) -> npt.NDArray[np.unsignedinteger]:
     """
     count = whole(dataset, "NumberOfFrames") or 0
     if count != len(sequence(dataset, "PerFrameFunctionalGroupsSequence")):
-        raise _unreadable(f"{the_seg(dataset)} has not as many frames as descriptions of them. {OTHERWISE}")
+        raise _unreadable(f"{the_seg(dataset)} does not hold as many frames as it describes. {OTHERWISE}")
     if fault := fault_of(dataset, count, rewrite=OTHERWISE):
         raise _unreadable(f"The pixel data of {the_seg(dataset)} {fault}")
     if int(dataset.BitsAllocated) == 1:
@@ -45,23 +45,30 @@ def segment_pixels(dataset: Dataset) -> npt.NDArray[np.unsignedinteger]:
     frames = dataset.pixel_array
     frames = frames[None] if frames.ndim == 2 else frames
     if len(frames) != count:
-        raise _unreadable(f"{the_seg(dataset)} has not as many frames as it says. {OTHERWISE}")
+        raise _unreadable(
+            f"{the_seg(dataset)} does not hold as many frames as it says (Number of Frames, 0028,0008). {OTHERWISE}"
+        )
     if dataset.get("SOPClassUID") == LABEL_MAP_SEGMENTATION_STORAGE:
         return frames
     full = 1
     if dataset.get("SegmentationType") == "FRACTIONAL":
         full = whole(dataset, "MaximumFractionalValue") or 0
         if full < 1:
-            raise _unreadable(f"{the_seg(dataset)} does not say what the full value of a voxel is. {OTHERWISE}")
+            raise _unreadable(
+                f"{the_seg(dataset)} does not say what the full value of a voxel is (Maximum Fractional Value, "
+                f"0062,000E). {OTHERWISE}"
+            )
         if not np.isin(frames, (0, full)).all():
             raise Refused(
                 ReasonCode.SEG_FRACTIONAL,
-                f"{the_seg(dataset)} holds fractions, so where the tumour ends would be a guess. Export a "
+                f"{the_seg(dataset)} holds fractions (Segmentation Type, 0062,0001), so where the tumour ends "
+                "would be a guess. Export a "
                 "binary SEG, or an RTSTRUCT.",
             )
     elif frames.max(initial=0) > 1:
         raise _unreadable(
-            f"{the_seg(dataset)} says that it is binary, but holds other values than 0 and 1. {OTHERWISE}"
+            f"{the_seg(dataset)} says that it is binary (Segmentation Type, 0062,0001), but holds other values "
+            f"than 0 and 1. {OTHERWISE}"
         )
     return frames // full
 

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
+from pydicom.datadict import dictionary_description
 from pydicom.dataset import Dataset
 
 from lungstage.appliance.contract.errors import ReasonCode, Refused
@@ -44,14 +45,15 @@ def segmentation_regions(dataset: Dataset, source: RoiHeader) -> tuple[Region, .
     groups = dataset.PerFrameFunctionalGroupsSequence
     is_label_map = source.sop_class_uid == LABEL_MAP_SEGMENTATION_STORAGE
     segment_of = [] if is_label_map else [_segment_of(dataset, group) for group in groups]
-    _prove_declared(numbers, _labels(dataset, pixels) if is_label_map else set(segment_of))
+    _prove_declared(dataset, numbers, _labels(dataset, pixels) if is_label_map else set(segment_of))
     orientations = {_directions(_shared_or_own(dataset, group, "PlaneOrientationSequence")) for group in groups}
     measures = [_shared_or_own(dataset, group, "PixelMeasuresSequence") for group in groups]
     spacings = {_numbers(item, "PixelSpacing", 2) for item in measures}
     if len(orientations) != 1 or len(spacings) != 1:
         raise Refused(
             ReasonCode.SEG_GRID_MISMATCH,
-            f"The frames of {the_seg(dataset)} differ in orientation or pixel spacing. {OTHERWISE}",
+            f"The frames of {the_seg(dataset)} differ in orientation (0020,0037) or pixel spacing (0028,0030). "
+            f"{OTHERWISE}",
         )
     certain = certain_frames(dataset)
     regions = []
@@ -99,12 +101,13 @@ def _segment_numbers(dataset: Dataset) -> tuple[int, ...]:
         names = [text_of(one, "SegmentLabel", dataset) for one, number in segments if number == twice[0]]
         raise Refused(
             ReasonCode.ROI_UNREADABLE,
-            f"Segments of {the_seg(dataset)} share the number {twice[0]}, so which frames are whose cannot be told: "
+            f"Segments of {the_seg(dataset)} share the number {twice[0]} (Segment Number, 0062,0004), so which "
+            "frames are whose cannot be told: "
             f"{listed(names)}. Give each its own number, or export the tumour's alone.",
             tuple(names),
         )
     if None in numbers:
-        raise _unreadable(f"A segment of {the_seg(dataset)} has no number. {OTHERWISE}")
+        raise _unreadable(f"A segment of {the_seg(dataset)} has no number (Segment Number, 0062,0004). {OTHERWISE}")
     return tuple(number for number in numbers if number is not None)
 
 
@@ -120,12 +123,13 @@ def _labels(dataset: Dataset, pixels: Pixels) -> set[int | None]:
     return named - {0, whole(dataset, "PixelPaddingValue")}
 
 
-def _prove_declared(numbers: Sequence[int], named: set[int | None]) -> None:
+def _prove_declared(dataset: Dataset, numbers: Sequence[int], named: set[int | None]) -> None:
     """Refuse frames of segments that the Segment Sequence does not describe, for nobody knows whose they are."""
     if not named <= set(numbers):
         stray = sorted(str(number) for number in named - set(numbers))[0]
         raise _unreadable(
-            f"A SEG has pixels of a segment number {stray}, which its Segment Sequence does not describe. {OTHERWISE}"
+            f"{the_seg(dataset)} has pixels of a segment number {stray}, which its Segment Sequence (0062,0002) does "
+            f"not describe. {OTHERWISE}"
         )
 
 
@@ -154,7 +158,7 @@ def _shared_or_own(dataset: Dataset, frame: Dataset, keyword: str, *, only: bool
                 )
             item: Dataset = items[0]
             return item
-    raise _unreadable(f"{the_seg(dataset)} lacks its {keyword}. {OTHERWISE}")
+    raise _unreadable(f"{the_seg(dataset)} lacks its {dictionary_description(keyword)}. {OTHERWISE}")
 
 
 def _measure(measures: Sequence[Dataset], keyword: str) -> float:
@@ -170,5 +174,5 @@ def _directions(item: Dataset) -> tuple[float, ...]:
 def _numbers(item: Dataset, keyword: str, length: int) -> tuple[float, ...]:
     numbers = vector(item, keyword, length)
     if not numbers:
-        raise _unreadable(f"{keyword} of a SEG is not {length} numbers. {OTHERWISE}")
+        raise _unreadable(f"The SEG's {dictionary_description(keyword)} is not {length} numbers. {OTHERWISE}")
     return numbers

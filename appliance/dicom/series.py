@@ -67,7 +67,10 @@ def _prove_encoding(image: ImageHeader, dataset: Dataset) -> None:
         )
     allocated, stored = int(dataset.BitsAllocated), int(dataset.BitsStored)
     if int(dataset.HighBit) != stored - 1 or not 0 < stored <= allocated:
-        raise _PixelsError(f"have contradictory Bits Allocated, Bits Stored and High Bit. {REWRITE}")
+        raise _PixelsError(
+            "have contradictory Bits Allocated (0028,0100), Bits Stored (0028,0101) and High Bit (0028,0102). "
+            f"{REWRITE}"
+        )
     if fault := fault_of(dataset, 1):
         raise _PixelsError(fault)
 

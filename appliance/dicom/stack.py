@@ -38,8 +38,8 @@ class Stack:
         if not placed:
             raise Refused(
                 ReasonCode.GEOMETRY_MISSING,
-                "The CT slices do not say where they lie (Image Position, Image Orientation, Pixel Spacing). Send the "
-                "original CT series from the PACS.",
+                "The CT slices do not say where they lie (Image Position, 0020,0032; Image Orientation, 0020,0037; "
+                "Pixel Spacing, 0028,0030). Send the original CT series from the PACS.",
             )
         # A stray image of another orientation must not tilt the stack; if it is needed, it is missed by name.
         told = [image for image in placed if image.sop_instance_uid in drawn_on] or placed

@@ -84,14 +84,21 @@ def _outline(contour: Dataset) -> Outline:
     if not _DECIMALS.fullmatch(text):
         raise Refused(
             ReasonCode.ROI_UNREADABLE,
-            f"A contour's coordinates are not all numbers like -12.5, with a decimal point. {_ANOTHER}",
+            "A contour's coordinates (Contour Data, 3006,0050) are not all numbers like -12.5, with a decimal "
+            f"point. {_ANOTHER}",
         )
     data = np.array(text.split(b"\\") if text else [], dtype=np.float64)
     if data.size % 3 or not (np.abs(data) < FARTHEST).all():
-        raise Refused(ReasonCode.ROI_UNREADABLE, f"A contour's coordinates are not finite triplets. {_ANOTHER}")
+        raise Refused(
+            ReasonCode.ROI_UNREADABLE,
+            f"A contour's coordinates (Contour Data, 3006,0050) are not triplets x, y, z of plausible size. {_ANOTHER}",
+        )
     stated = number(contour, "NumberOfContourPoints")
     if stated is not None and stated != data.size // 3:
-        raise Refused(ReasonCode.ROI_UNREADABLE, f"A contour has more or fewer points than it says. {_ANOTHER}")
+        raise Refused(
+            ReasonCode.ROI_UNREADABLE,
+            f"A contour has more or fewer points than it says (Number of Contour Points, 3006,0046). {_ANOTHER}",
+        )
     _prove_no_offset(contour)
     return Outline(
         points=data.reshape((-1, 3)),
@@ -140,7 +147,7 @@ def prove_outlines(region: Region) -> None:
         raise Refused(
             ReasonCode.CONTOUR_NOT_CLOSED,
             f"{the_region(region.name)} has {counted(count, 'contour')} {_WHAT.get(kind, f'of {kind}')}, so what "
-            "lies inside is not certain. In the contouring software, turn them into ordinary closed contours, then "
+            "lies inside is not certain. In the contouring software, draw ordinary closed contours instead, then "
             "export the RTSTRUCT again.",
             (region.name,),
         )

@@ -65,7 +65,9 @@ class Arrivals:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise Unavailable("Another gateway receives into this inbox.") from error
+            raise Unavailable(
+                "Another gateway receives into this inbox. Stop it first, or name another inbox."
+            ) from error
 
     def has_room(self) -> bool:
         """Whether the inbox's disk has as much space as is wanted."""

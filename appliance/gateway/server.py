@@ -116,7 +116,10 @@ def _sole_gateway(state: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise Unavailable("Another gateway is at work on this state folder.") from error
+            raise Unavailable(
+                "Another gateway is at work on this state folder. Stop it first, or name another one as state in "
+                "its file."
+            ) from error
         yield
 
 

@@ -181,9 +181,13 @@ class Route(_Table):
 class GatewaySettings(_Table):
     """How one gateway runs. Every field is a key of its file."""
 
-    inbox: Location = Field(description="Folder that received studies are put into.")
-    outbox: Location = Field(description="Folder whose documents are sent; read, never written.")
-    state: Location = Field(description="The gateway's own folder: its queue; on a local disk.")
+    inbox: Location = Field(description="Folder that received studies are put into.", examples=["/srv/lungstage/inbox"])
+    outbox: Location = Field(
+        description="Folder whose documents are sent; read, never written.", examples=["/srv/lungstage/outbox"]
+    )
+    state: Location = Field(
+        description="The gateway's own folder: its queue; on a local disk.", examples=["/var/lib/lungstage-gateway"]
+    )
     daemons: tuple[Location, ...] = Field(
         (), description="State folders of the daemons that read the inbox; for keep_received and messages."
     )

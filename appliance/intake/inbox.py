@@ -196,13 +196,27 @@ class Inbox(Source):
             if isinstance(error, KilledError) and entry.kills < MAX_KILLS:
                 self._put_off(path, entry, error)
                 return None
-            reason, after = Reason(ReasonCode.LIMITS_EXCEEDED, f"This file was given up unread. {error}"), None
+            reason, after = (
+                Reason(
+                    ReasonCode.LIMITS_EXCEEDED,
+                    f"This file was given up unread. {error} Allow more (work_seconds, work_memory_mb in the "
+                    "settings), and send it again.",
+                ),
+                None,
+            )
         except (Unavailable, OSError) as error:
             self._put_off(path, entry, error)
             return None
         except Exception as error:
             logger.error("file_defect", extra={"file": path_hash(path), **defect(error)})
-            reason, after = Reason(ReasonCode.INTERNAL_ERROR, "lungstage failed to read this file."), None
+            reason, after = (
+                Reason(
+                    ReasonCode.INTERNAL_ERROR,
+                    "lungstage failed to read this file; the log says where. Send that line of the log to whoever "
+                    "maintains lungstage.",
+                ),
+                None,
+            )
         if after is not None and (after.st_size, _stamp(after)) != (entry.size, entry.stamp):
             return None  # it changed while it was read; the next look starts it anew
         text = headers_to_json(headers) if headers else None
@@ -242,7 +256,9 @@ class Inbox(Source):
                                 found[entry.path] = (status.st_size, _stamp(status))
             except FileNotFoundError as error:
                 if folder == self._root:
-                    raise Unavailable("The inbox is not there.") from error
+                    raise Unavailable(
+                        "The inbox is not there. It is waited for: mount its disk or share again."
+                    ) from error
             except OSError as error:
                 if folder == self._root:
                     raise Unavailable(f"The inbox cannot be listed ({type(error).__name__}).") from error

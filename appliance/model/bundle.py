@@ -16,6 +16,8 @@ from lungstage.appliance.contract.spec import Covariate, Engine, ExtractionSpec,
 from lungstage.appliance.model.bundle_files import BUNDLE_FILES, BundleFiles, digest_of, read_files, sha256
 from lungstage.appliance.model.inference import Predictor
 from lungstage.appliance.model.manifest import (
+    BUILD_AGAIN,
+    COPY_AGAIN,
     Decision,
     FeatureEntry,
     GoldenCase,
@@ -110,7 +112,9 @@ def open_bundle(contents: BundleFiles, *, engine: Engine = "compiled") -> Bundle
     manifest = parse_manifest(contents["manifest.json"])
     for name, expected in manifest.files.items():
         if sha256(contents[name]) != expected:
-            raise Refused(ReasonCode.BUNDLE_HASH_MISMATCH, f"The bundle's {name} is not the file that was packed.")
+            raise Refused(
+                ReasonCode.BUNDLE_HASH_MISMATCH, f"The bundle's {name} is not the file that was packed. {COPY_AGAIN}"
+            )
     spec = replace(_spec(contents["extraction.yaml"], manifest), engine=engine)
     covariates = tuple(entry.covariate for entry in manifest.covariates)
     predictor = Predictor(contents["model.onnx"], manifest.features, manifest.decision, covariates)
@@ -166,8 +170,12 @@ def _spec(text: bytes, manifest: Manifest) -> ExtractionSpec:
 
 
 def _invalid(why: str) -> Refused:
-    return Refused(ReasonCode.BUNDLE_INVALID, f"The bundle is not valid: {why}.")
+    return Refused(ReasonCode.BUNDLE_INVALID, f"The bundle is not valid: {why}. {BUILD_AGAIN}")
 
 
 def _self_test_failed(why: str) -> Refused:
-    return Refused(ReasonCode.BUNDLE_SELF_TEST_FAILED, f"The bundle's self-test failed: {why}.")
+    return Refused(
+        ReasonCode.BUNDLE_SELF_TEST_FAILED,
+        f"The bundle's self-test failed: {why}. This machine or its libraries compute otherwise than "
+        "where it was built: install the versions that lungstage names (constraints.txt), or use another bundle.",
+    )

@@ -39,7 +39,8 @@ def read_files(folder: Path) -> BundleFiles:
         shipped = ", ".join(shipped_bundles()) or "none"
         raise Refused(
             ReasonCode.BUNDLE_UNREADABLE,
-            f"There is no bundle {folder}: no folder that can be read, and none that is shipped ({shipped}).",
+            f"There is no bundle {folder}: no folder that can be read, and none that is shipped. Name the folder of a "
+            f"bundle, or one that is shipped: {shipped}.",
         ) from error
     if missing := sorted(BUNDLE_FILES - present):
         raise Refused(ReasonCode.BUNDLE_UNREADABLE, f"The bundle lacks {', '.join(missing)}. Copy it again whole.")
@@ -55,13 +56,23 @@ def _read_file(path: Path) -> bytes:
     most = MAX_MODEL_BYTES if path.name == "model.onnx" else MAX_TEXT_BYTES
     try:
         if not path.is_file():  # a pipe or a device would never end
-            raise Refused(ReasonCode.BUNDLE_UNREADABLE, f"The bundle's {path.name} is not a file.")
+            raise Refused(
+                ReasonCode.BUNDLE_UNREADABLE, f"The bundle's {path.name} is not a file. Copy the bundle again whole."
+            )
         with path.open("rb") as file:
             content = file.read(most + 1)
     except OSError as error:
-        raise Refused(ReasonCode.BUNDLE_UNREADABLE, f"The bundle's {path.name} cannot be read.") from error
+        raise Refused(
+            ReasonCode.BUNDLE_UNREADABLE,
+            f"The bundle's {path.name} cannot be read. Look at its owner and permissions, or copy the bundle again "
+            "whole.",
+        ) from error
     if len(content) > most:
-        raise Refused(ReasonCode.BUNDLE_UNREADABLE, f"The bundle's {path.name} is larger than {most} bytes.")
+        raise Refused(
+            ReasonCode.BUNDLE_UNREADABLE,
+            f"The bundle's {path.name} is larger than {most} bytes. Copy the bundle again whole; "
+            "if it comes the same, use another.",
+        )
     return content
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from lungstage.appliance.contract.errors import ReasonCode, Refused
 from lungstage.appliance.contract.spec import Covariate, DomainAssessment, FeatureVector, Stage, StagingResult
-from lungstage.appliance.model.manifest import Decision, FeatureEntry
+from lungstage.appliance.model.manifest import BUILD_AGAIN, Decision, FeatureEntry
 from lungstage.appliance.model.model_file import require_plain
 
 Array = npt.NDArray[np.float64]
@@ -61,7 +61,7 @@ def _open(model: bytes) -> Any:
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own exceptions have no common base below Exception
-        raise Refused(ReasonCode.BUNDLE_INVALID, "The bundle's model.onnx cannot be loaded.") from error
+        raise Refused(ReasonCode.BUNDLE_INVALID, f"The bundle's model.onnx cannot be loaded. {BUILD_AGAIN}") from error
 
 
 class Predictor:
@@ -117,7 +117,8 @@ class Predictor:
             taken = " and ".join(f"'{name}' (n, {width})" for name, _, (width,) in wanted)
             raise Refused(
                 ReasonCode.BUNDLE_INVALID,
-                f"The bundle's model.onnx must take {taken} and give {', '.join(self._outputs)}, all float64.",
+                f"The bundle's model.onnx must take {taken} and give {', '.join(self._outputs)}, all float64. "
+                f"{BUILD_AGAIN}",
             )
 
     @property

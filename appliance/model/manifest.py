@@ -17,6 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from lungstage.appliance.contract.errors import ReasonCode, Refused
 from lungstage.appliance.contract.spec import ALL_FEATURES, COVARIATES, Covariate, Endpoint
 
+COPY_AGAIN: Final = "Copy the bundle again whole."
+BUILD_AGAIN: Final = "Get the bundle again from whoever built it."
+"""What helps where a bundle was damaged on its way, and where it was never sound."""
+
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -263,7 +267,9 @@ def render(manifest: Manifest) -> bytes:
 def _seal_span(text: bytes) -> tuple[int, int]:
     found = list(_SEAL_FIELD.finditer(text))
     if len(found) != 1:
-        raise Refused(ReasonCode.BUNDLE_HASH_MISMATCH, "The bundle's manifest.json does not carry one seal.")
+        raise Refused(
+            ReasonCode.BUNDLE_HASH_MISMATCH, f"The bundle's manifest.json does not carry one seal. {COPY_AGAIN}"
+        )
     return found[0].span(1)
 
 
@@ -278,7 +284,9 @@ def parse(text: bytes) -> Manifest:
     """
     span = _seal_span(text)
     if text[slice(*span)] != _digest(text, span):
-        raise Refused(ReasonCode.BUNDLE_HASH_MISMATCH, "The bundle's manifest.json was changed after it was sealed.")
+        raise Refused(
+            ReasonCode.BUNDLE_HASH_MISMATCH, f"The bundle's manifest.json was changed after it was sealed. {COPY_AGAIN}"
+        )
     try:
         document = json.loads(text)
         document.pop("seal", None)
@@ -288,6 +296,10 @@ def parse(text: bytes) -> Manifest:
             f"{'.'.join(str(part) for part in problem['loc']) or 'manifest'}: {problem['msg']}"
             for problem in error.errors(include_url=False, include_input=False, include_context=False)
         )
-        raise Refused(ReasonCode.BUNDLE_INVALID, f"The bundle's manifest.json is not valid: {problems}.") from error
+        raise Refused(
+            ReasonCode.BUNDLE_INVALID, f"The bundle's manifest.json is not valid: {problems}. {BUILD_AGAIN}"
+        ) from error
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise Refused(ReasonCode.BUNDLE_INVALID, "The bundle's manifest.json is not a JSON object.") from error
+        raise Refused(
+            ReasonCode.BUNDLE_INVALID, f"The bundle's manifest.json is not a JSON object. {BUILD_AGAIN}"
+        ) from error

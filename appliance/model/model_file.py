@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from lungstage.appliance.contract.errors import ReasonCode, Refused
+from lungstage.appliance.model.manifest import BUILD_AGAIN
 
 # Field numbers of onnx.proto (ONNX 1.x, IR version 3 to 13). A value is the message inside the field, ANY for a
 # field whose content is free, EMPTY for one that may only be written as an empty string.
@@ -174,4 +175,6 @@ def require_plain(model: bytes) -> None:
         _require_known(content)
         _require_small(content)
     except _Malformed as error:
-        raise Refused(ReasonCode.BUNDLE_INVALID, f"The bundle's model.onnx is not acceptable: {error}.") from error
+        raise Refused(
+            ReasonCode.BUNDLE_INVALID, f"The bundle's model.onnx is not acceptable: {error}. {BUILD_AGAIN}"
+        ) from error

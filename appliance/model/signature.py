@@ -195,18 +195,27 @@ def find_signer(contents: BundleFiles, trusted: tuple[PublicKey, ...]) -> Signer
     content = contents.get(SIGNATURE_FILE)
     if content is None:
         if trusted:
-            raise Refused(ReasonCode.BUNDLE_UNSIGNED, "The bundle is not signed, and keys are configured to trust.")
+            raise Refused(
+                ReasonCode.BUNDLE_UNSIGNED,
+                "The bundle is not signed, but keys are named that one must be signed with (--trusted-key, or "
+                "trusted_keys in the settings). Ask whoever released the bundle for a signed one.",
+            )
         return None
     signature = parse(content)
     if not trusted:
         return Signer(signature.key, None)
     key = next((key for key in trusted if key.fingerprint == signature.key), None)
     if key is None:
-        raise _invalid(f"it was made with a key that is not trusted ({signature.key})")
+        raise _invalid(
+            f"it was made with a key that is not trusted ({signature.key}): none of --trusted-key or trusted_keys is it"
+        )
     if not key.verifies(bytes.fromhex(signature.signature), contents["manifest.json"]):
         raise _invalid(f"the key {key.name} did not sign this manifest.json")
     return Signer(key.fingerprint, key.name)
 
 
 def _invalid(why: str) -> Refused:
-    return Refused(ReasonCode.BUNDLE_SIGNATURE_INVALID, f"The bundle's signature is not valid: {why}.")
+    return Refused(
+        ReasonCode.BUNDLE_SIGNATURE_INVALID,
+        f"The bundle's signature is not valid: {why}. Ask whoever released the bundle for it again.",
+    )

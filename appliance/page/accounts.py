@@ -11,7 +11,6 @@ import fcntl
 import hashlib
 import hmac
 import json
-import os
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ import argon2
 from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from lungstage.appliance.config.disks import give_to_owner, make_private
+from lungstage.appliance.config.disks import give_to_owner, make_private, write_private
 from lungstage.appliance.contract.errors import LungstageError, Unavailable
 from lungstage.appliance.state.requests import UserName
 
@@ -218,19 +217,3 @@ class Token:
 
 def _digest(token: str) -> str:
     return hashlib.sha256(token.encode(errors="surrogatepass")).hexdigest()
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Write a file that nobody else may read, whole or not at all; it stays whose it was."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        with open(descriptor, "wb") as file:
-            give_to_owner(descriptor, path if path.exists() else path.parent)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.rename(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise

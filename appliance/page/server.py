@@ -166,7 +166,7 @@ def alone(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise Unavailable("Another page is served from this state folder.") from error
+            raise Unavailable("Another page is served from this state folder. Stop it first.") from error
         yield
 
 

@@ -153,7 +153,7 @@ def prove_directions(roi: MeasurableRoi, spec: ExtractionSpec) -> None:
         raise Refused(
             ReasonCode.ROI_TOO_SMALL,
             "The region is too thin for the texture features: no two of its voxels can be neighbours. Look whether it "
-            "is the whole tumour.",
+            "is the whole tumour; if it is, it cannot be measured.",
         )
 
 
@@ -234,7 +234,7 @@ def _prove_levels(grey: Int64) -> None:
         raise Refused(
             ReasonCode.LIMITS_EXCEEDED,
             f"The region has {grey.size - 1} grey levels; texture features can be computed of {_MOST_LEVELS} at most. "
-            "Use a wider bin (binWidth) in the extraction spec.",
+            "Look for metal in it; or use a wider bin (binWidth) in the extraction spec.",
         )
 
 

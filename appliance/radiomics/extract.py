@@ -24,15 +24,15 @@ def _prove_measurable(voxels: int, box: grid.Box, spec: ExtractionSpec, when: st
     if extents == 0 or extents < spec.settings.get("minimumROIDimensions", 2):
         raise Refused(
             ReasonCode.ROI_TOO_SMALL,
-            f"The region holds {voxels} voxel(s) in {extents} dimension(s){when}; that is too few to be measured. Look "
-            "whether it is the whole tumour.",
+            f"The region is too small to be measured{when}: its number of voxels is {voxels}, and it extends along "
+            f"{extents} of 3 axes. Look whether it is the whole tumour; if it is, it cannot be measured.",
         )
     minimum = spec.settings.get("minimumROISize")
     if minimum is not None and voxels <= minimum:
         raise Refused(
             ReasonCode.ROI_TOO_SMALL,
-            f"The region holds only {voxels} voxels{when}, and must hold more than {minimum}. Look whether it is the "
-            "whole tumour.",
+            f"The region's number of voxels is {voxels}{when}, and the extraction spec (minimumROISize) asks for more "
+            f"than {minimum}. Look whether it is the whole tumour; if it is, it cannot be measured.",
         )
 
 

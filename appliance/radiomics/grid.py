@@ -143,8 +143,9 @@ def resample(volume: hd.Volume, mask: Mask, box: Box, settings: Mapping[str, Any
     if interpolator == "sitkBSpline" and (fewest := min(mask.shape)) < _FEWEST_KNOTS:
         raise Refused(
             ReasonCode.ROI_TOO_SMALL,
-            f"There are only {fewest} voxels along an axis; a B-spline needs {_FEWEST_KNOTS} to be repeatable. "
-            "Send more slices of the series; if it has no more, it cannot be measured.",
+            f"The slices around the region are too few: there are only {fewest} voxels along an axis, and resampling "
+            f"by B-spline needs {_FEWEST_KNOTS}. Send more slices of the series; if it has no more, it cannot be "
+            "measured.",
         )
     pad = settings.get("padDistance", 5)
     lines = [_Line.around(*along, pad) for along in zip(box, mask.shape, old, new, strict=True)]

@@ -34,6 +34,7 @@ GRADES: Final = MappingProxyType(
         "domain_unlike": Grade.MODEL,
         "domain_no_neighbour": Grade.MODEL,
         "never_came": Grade.MEASUREMENT,
+        "never_came_one": Grade.MEASUREMENT,
         "left_out": Grade.MEASUREMENT,
         "clipped": Grade.MEASUREMENT,
         "lossy": Grade.MEASUREMENT,

@@ -37,6 +37,7 @@ _BY_POSITION = "matched to the region of interest by position"
 _CHOSEN = re.compile(r"The region of interest, number (\d+) of its file, was chosen by a person\.")
 _EXTRAPOLATED = "outermost voxels are extrapolated."
 _OTHERS = re.compile(r"\d+ ROI objects describe this tumour|An older version of the region of interest is there")
+_GIVE = "Name a file SR-….dcm of an outbox."
 _VALUE = re.compile(r"(\w+)=(.*)", re.DOTALL)
 
 
@@ -192,8 +193,10 @@ def read_back(path: Path, content: bytes | None = None) -> Report:
         if dataset.SOPClassUID == Comprehensive3DSRStorage and dataset.ManufacturerModelName == OWN_MODEL_NAME:
             return Report(path, content, dataset, _account(dataset))
     except Exception as error:  # hostile bytes: whatever the parser raises, the file is at fault
-        raise Refused(ReasonCode.NOT_A_REPORT, "This file cannot be read as a report of lungstage's.") from error
-    raise Refused(ReasonCode.NOT_A_REPORT, "This file is no structured report that lungstage wrote.")
+        raise Refused(
+            ReasonCode.NOT_A_REPORT, f"This file cannot be read as a report of lungstage's. {_GIVE}"
+        ) from error
+    raise Refused(ReasonCode.NOT_A_REPORT, f"This file is no structured report that lungstage wrote. {_GIVE}")
 
 
 def _account(dataset: Dataset) -> Account:

@@ -48,6 +48,11 @@ def warnings(context: ReportContext) -> Iterator[str]:
     yield from context.warnings
 
 
+def no_warnings() -> str:
+    """Say that there is none, in the words of the result page; or a reader must wonder whether any was left out."""
+    return Translator("en")("caveats.none")
+
+
 def contributions(context: ReportContext) -> Iterator[str]:
     """Say of each input, strongest first, how the tumour compares in it, to which answer it moved the model, how far.
 

@@ -243,14 +243,9 @@ def _observer(context: ReportContext) -> sr.ObserverContext:
 
 def _result(context: ReportContext) -> sr.ContainerContentItem:
     """Say first what a reader with ten seconds must see, in words: many viewers show no codes."""
-    return _texts(
-        RESULT,
-        [
-            (NOTICE, sentences.research_use(context)),
-            (ANSWER, sentences.answer(context)),
-            *((WARNING, text) for text in sentences.warnings(context)),
-        ],
-    )
+    # That there is no warning is none itself: programs may go by the concept.
+    warned = [(WARNING, text) for text in sentences.warnings(context)] or [(NOTICE, sentences.no_warnings())]
+    return _texts(RESULT, [(NOTICE, sentences.research_use(context)), (ANSWER, sentences.answer(context)), *warned])
 
 
 def _evaluations(context: ReportContext) -> sr.ContainerContentItem:

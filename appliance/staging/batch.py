@@ -133,5 +133,7 @@ def stage_each(found: Studies, bundle: Bundle, out: Path | None, options: Option
             raise
         except Exception as error:  # a defect of ours: it must not cost the other studies their answers
             told = defect(error)
-            sentence = f"A defect of ours: {told['error']} at {told['frames']}."
+            sentence = (
+                f"A defect of ours: {told['error']} at {told['frames']}. Send this line to whoever maintains lungstage."
+            )
             yield study, outcome(status="refused", reason=Reason(ReasonCode.INTERNAL_ERROR, sentence))

@@ -53,7 +53,7 @@ def _outside(message: str, *regions: str) -> Refused:
 
 
 def _takes(limits: tuple[float, float], unit: str) -> str:
-    return f"and it takes {limits[0]:g} to {limits[1]:g} {unit}"
+    return f"and the model takes {limits[0]:g} to {limits[1]:g} {unit}"
 
 
 def _between(value: float, limits: tuple[float, float]) -> bool:
@@ -82,15 +82,19 @@ def prove_acquisition(images: Sequence[ImageHeader], use: IntendedUse) -> None:
                 "made, with the region drawn on it"
             )
         if image.orientation and abs(normal_of(image)[2]) < _AXIAL_COSINE:
-            raise _outside("the slices are not axial. Send the axial series, with the region drawn on it")
+            raise _outside(
+                "the slices are not axial (Image Orientation, 0020,0037). Send the axial series, with the region drawn "
+                "on it"
+            )
         if image.slice_thickness is not None and not _between(image.slice_thickness, use.slice_thickness_mm):
             raise _outside(
-                f"the slice thickness is {image.slice_thickness:g} mm, {_takes(use.slice_thickness_mm, 'mm')}. "
-                f"{_WITHIN}"
+                f"the slice thickness (0018,0050) is {image.slice_thickness:g} mm, "
+                f"{_takes(use.slice_thickness_mm, 'mm')}. {_WITHIN}"
             )
         if image.pixel_spacing and not all(_between(v, use.pixel_spacing_mm) for v in image.pixel_spacing):
             raise _outside(
-                f"the pixel spacing is {max(image.pixel_spacing):g} mm, {_takes(use.pixel_spacing_mm, 'mm')}. {_WITHIN}"
+                f"the pixel spacing (0028,0030) is {max(image.pixel_spacing):g} mm, "
+                f"{_takes(use.pixel_spacing_mm, 'mm')}. {_WITHIN}"
             )
 
 
@@ -155,21 +159,22 @@ def prove_voxels(measurement: Measurement, use: IntendedUse) -> tuple[str, ...]:
     lowest, highest = measurement.hu_range
     if not (_between(lowest, use.hu_range) and _between(highest, use.hu_range)):
         raise _outside(
-            f"the region holds values from {lowest:g} to {highest:g} HU, {_takes(use.hu_range, 'HU')}. Look whether "
-            "metal or a wrong rescale is in it"
+            f"the region holds values from {lowest:g} to {highest:g} HU, {_takes(use.hu_range, 'HU')}. Look for "
+            "metal in the region, and for a wrong Rescale Intercept or Slope (0028,1052; 0028,1053). If it is neither, "
+            "no answer can be given"
         )
     if measurement.voxels.volume.array.min() > LUNG_HU[1]:
         # What a header says is a CT of the chest may be an MR, or have lost its rescale intercept.
         raise _outside(
             "no voxel of the slices is as thin as lung or air, so the values cannot be a chest's in HU. Look at "
-            "Rescale Slope and Intercept, and send the CT as the scanner made it"
+            "Rescale Intercept and Slope (0028,1052; 0028,1053), and send the CT as the scanner made it"
         )
     if all(image.body_part for image in measurement.slices.images):
         return ()
     if _lung_around(measurement) < _LUNG_SHARE:
         raise _outside(
             "the images do not say which body part they show, and there is no lung next to the tumour. Look "
-            "at whether region and CT belong together; if they do, set Body Part Examined (0018,0015)"
+            "at whether region and CT belong together; if they do, set Body Part Examined (0018,0015) in the PACS"
         )
     return ("The images do not say which body part they show; lung was found next to the tumour.",)
 
@@ -232,13 +237,13 @@ def prove_domain(result: StagingResult, use: IntendedUse) -> tuple[str, ...]:
     distance, neighbours = result.domain.distance, result.domain.neighbour_distance
     if not distance <= use.domain_distance_max:
         raise _outside(
-            f"the tumour lies {distance:.1f} standard deviations from the training cohort, and "
-            f"{use.domain_distance_max:g} are the most. {_UNLIKE}"
+            f"the tumour's measurements lie {distance:.1f} standard deviations from those that it was trained on, and "
+            f"at most {use.domain_distance_max:g} are allowed. {_UNLIKE}"
         )
     if not neighbours <= use.neighbour_distance_max:
         raise _outside(
-            f"the nearest tumours of the training cohort lie {neighbours:.1f} standard deviations away, and "
-            f"{use.neighbour_distance_max:g} are the most. {_UNLIKE}"
+            f"even the most similar tumours that it was trained on lie {neighbours:.1f} standard deviations away in "
+            f"their measurements, and at most {use.neighbour_distance_max:g} are allowed. {_UNLIKE}"
         )
     warnings = []
     if distance > use.domain_distance_warn:

@@ -174,7 +174,9 @@ def _blame_unreadable(error: Held, found: Scan) -> Held | Refused:
         ReasonCode.NO_ROI,
     ):
         return error
-    return Refused(ReasonCode.DICOM_UNREADABLE, f"{found.in_words()} {error.reason.message}")
+    return Refused(
+        ReasonCode.DICOM_UNREADABLE, f"{found.in_words()} What can be read is not enough. {error.reason.message}"
+    )
 
 
 def _found_warnings(found: Scan, told: str) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ def prove_parts(case: Case) -> None:
             f"{case.rois[0].kind} again from the series on which it was drawn, so that it names that series' images.",
         )
     if not case.images:
-        raise ct_missing()
+        raise ct_missing(case.rois)
     if not any(image.is_ct_slice for image in case.images):
         kinds = sorted({image.modality for image in case.images} & _MODALITIES) or ["unknown"]
         what = "scout or secondary images" if kinds == ["CT"] else f"images of modality {', '.join(kinds)}"
@@ -57,16 +57,16 @@ def prove_study(case: Case, region: Region) -> tuple[str, ...]:
     if link_of(case, region) not in (Link.NAMED, Link.LISTED):
         raise Refused(
             ReasonCode.STUDY_MISMATCH,
-            f"The CT and the {source.kind} name different studies, and {named(region.name)} names no image of this CT. "
-            f"Send the CT that it was drawn on; if it is this one, export the {source.kind} again so that it names its "
-            "images.",
+            f"The CT and the {source.kind} name different studies (Study Instance UID, 0020,000D), and "
+            f"{named(region.name)} names no image of this CT. Send the CT that it was drawn on; if it is this one, "
+            f"export the {source.kind} again so that it names its images.",
             (region.name,),
         )
     if source.referenced_studies and not studies & set(source.referenced_studies):
         raise Refused(
             ReasonCode.STUDY_MISMATCH,
             f"The {source.kind} says that it was drawn on images of another study than this CT's. Send the CT of that "
-            "study.",
+            f"study (Study Instance UID {source.referenced_studies[0]}).",
         )
     return (f"The {source.kind} bears a Study Instance UID of its own; its patient and its references are the CT's.",)
 

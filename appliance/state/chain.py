@@ -91,7 +91,7 @@ def _files_of(folder: Path) -> tuple[tuple[int, Path, int], ...]:
     try:
         return snapshot(folder)
     except FileNotFoundError as error:
-        raise Unavailable(f"There is no state folder {folder}.") from error
+        raise Unavailable(f"There is no state folder {folder}. Correct --state.") from error
 
 
 def entries(folder: Path, having: str = "") -> Iterator[Entry]:

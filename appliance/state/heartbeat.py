@@ -98,7 +98,7 @@ def prove_alive(state: Path, now: datetime | None = None) -> Heartbeat:
     if not timedelta(seconds=-heartbeat.patience) <= age <= timedelta(seconds=heartbeat.patience):
         raise Unavailable(f"The daemon's last sign of life is {age.total_seconds():.0f} s old.")
     if heartbeat.overdue:
-        raise Unavailable(f"{heartbeat.overdue} job(s) have been in hand for longer than their lease (lease_seconds).")
+        raise Unavailable(f"Jobs in hand for longer than their lease (lease_seconds): {heartbeat.overdue}.")
     if heartbeat.canary is False:
         raise Unavailable("The daemon's last canary study did not come through.")
     return heartbeat

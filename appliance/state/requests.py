@@ -18,6 +18,7 @@ from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter
 
+from lungstage.appliance.config.disks import write_private
 from lungstage.appliance.contract.case import RegionChoice
 from lungstage.appliance.contract.errors import Unavailable
 from lungstage.appliance.state.database import DatabaseReader
@@ -113,26 +114,11 @@ def put(state: Path, request: Request) -> str:
     """
     folder = state / FOLDER
     name = f"{time.time_ns():019}-{secrets.token_hex(8)}.json"
-    draft = folder / f".{name}.part"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         if len(waiting(state)) >= MOST_WAITING:
             raise Unavailable(f"{MOST_WAITING} requests wait already. Is a daemon at work?")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            with open(descriptor, "wb") as file:
-                file.write(_REQUESTS.dump_json(request))
-                file.flush()
-                os.fsync(file.fileno())
-            draft.rename(folder / name)
-        except BaseException:
-            draft.unlink(missing_ok=True)
-            raise
-        parent = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(parent)
-        finally:
-            os.close(parent)
+        write_private(folder / name, _REQUESTS.dump_json(request))
     except OSError as error:
         raise Unavailable(f"The request cannot be written to {folder}: {error.strerror}.") from error
     return name

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import secrets
 from pathlib import Path
 
+from lungstage.appliance.config.disks import write_private
 from lungstage.appliance.contract.errors import Unavailable
 
 _NAME = "identity.key"
@@ -32,7 +32,7 @@ def identity_key(state: Path, *, make: bool = True) -> bytes:
     path = state / _NAME
     try:
         if make and not path.exists():
-            _make(path)
+            write_private(path, secrets.token_bytes(_LENGTH), keep=True)
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         with open(descriptor, "rb") as file:
             key = file.read(_LENGTH + 1)
@@ -43,21 +43,6 @@ def identity_key(state: Path, *, make: bool = True) -> bytes:
             f"{path} is no key of {_LENGTH} bytes. Restore it, or remove it: every file is then read anew."
         )
     return key
-
-
-def _make(path: Path) -> None:
-    """Make a key in one step, which keeps one that somebody else has made meanwhile."""
-    draft = path.with_name(f".{_NAME}.{secrets.token_hex(8)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(secrets.token_bytes(_LENGTH))
-            file.flush()
-            os.fsync(file.fileno())
-        with contextlib.suppress(FileExistsError):
-            os.link(draft, path)
-    finally:
-        draft.unlink()
 
 
 def reader_of(version: str, key: bytes) -> str:

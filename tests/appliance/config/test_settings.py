@@ -51,6 +51,18 @@ def test_every_fault_is_named_at_once(given: dict[str, Any]) -> None:
         assert part in str(caught.value)
 
 
+def test_a_missing_setting_is_told_with_what_to_give() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(None, {}, {})
+    told = str(caught.value)
+    for name, field in Settings.model_fields.items():
+        if name in ("inbox", "outbox", "bundle"):
+            example = field.examples[0]
+            assert f"the setting '{name}' is missing ({str(field.description).rstrip('.')}): " in told
+            assert f'give --{name} {example}, or {name} = "{example}" in the settings file (--config)' in told
+    assert "'state'" not in told, "it follows from the outbox"
+
+
 @pytest.mark.parametrize("value", ["nan", "inf", "0", "-1", "a while"])
 def test_a_timer_is_a_positive_number(given: dict[str, Any], value: str) -> None:
     with pytest.raises(SettingsError, match="settle_seconds"):

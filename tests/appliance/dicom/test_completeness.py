@@ -82,7 +82,7 @@ def test_a_neighbour_of_another_acquisition_is_named_as_left_out(
     assert plan.ending == LEFT_OUT.format(told[1]) in plan.warnings
     _kept(study, (k for k in range(12) if k != side)).write(tmp_path / "without")
     without = _planned(tmp_path / "without", waited=True)
-    assert "1 listed slices never came" in without.ending
+    assert "1 listed slice never came" in without.ending
     assert plan.fingerprint == without.fingerprint
 
 

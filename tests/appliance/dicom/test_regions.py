@@ -246,7 +246,7 @@ def test_frames_of_a_segment_that_is_not_described_are_refused(tmp_path: Path) -
     study.rois[0].SegmentSequence[0].SegmentNumber = 2
     code, message = reason(study, tmp_path)
     assert code == "roi_unreadable"
-    assert "segment number 1, which its Segment Sequence does not describe" in message
+    assert "segment number 1, which its Segment Sequence (0062,0002) does not describe" in message
 
 
 def test_a_frame_of_two_segments_is_refused(tmp_path: Path) -> None:

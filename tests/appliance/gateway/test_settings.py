@@ -81,6 +81,7 @@ events = ["held"]
         ('[[route]]\nwhat = ["sr"]\nto = "https://pacs/dicom-web"', "/studies"),
         ('[[route]]\nwhat = ["sr"]\nto = "dicom://pacs:104"', "an AE title"),
         ('[[route]]\nwhat = ["sr"]\nto = "dicom://PACS@pacs"', "dicom://AET@HOST:PORT"),
+        ('[[route]]\nwhat = ["sr"]', "'route.0.to' is missing (dicom://AET@HOST:PORT, "),
         ('[[route]]\nwhat = ["sr"]\nto = "ftp://pacs/"', "begins with dicom://"),
         ('[[route]]\nwhat = ["xml"]\nto = "file:///a"', "what"),
         ('[[route]]\nwhat = []\nto = "file:///a"', "what"),

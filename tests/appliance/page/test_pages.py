@@ -556,7 +556,7 @@ class TestLanguages:
         for number, message in (
             (
                 2,
-                "2 of the 5 slices that 'GTV-1' needs are missing, at z = 3 mm. Send the CT of that study.",
+                "2 of the 5 slices that 'GTV-1' needs are missing, at z = 3 mm. Send that CT series from the PACS.",
             ),
             (3, "2 regions could be the primary tumour: 'GTV-1', 1 whose name is not told here. Choose another."),
         ):

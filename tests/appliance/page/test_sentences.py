@@ -21,8 +21,9 @@ from tests.conftest import ROOT
 LANGUAGES: tuple[Any, ...] = ("de", "fr")
 ROOMS = ("config", "contract", "daemon", "dicom", "doctor", "page", "radiomics", "staging", "state", "workers")
 
-SAYING = {"Refused": 1, "Held": 1, "missing": 0, "more_may_come": 0, "_outside": 0, "_ambiguous": 1, "Unavailable": 0,
-          "ok": 1, "warning": 1, "problem": 1, "RequeueError": 0, "ExhaustedError": 0, "_unreadable": 0}  # fmt: skip
+SAYING = {"Refused": 1, "Held": 1, "Reason": 1, "missing": 0, "more_may_come": 0, "_outside": 0, "_ambiguous": 1,
+          "Unavailable": 0, "ok": 1, "warning": 1, "problem": 1, "RequeueError": 0, "ExhaustedError": 0,
+          "_unreadable": 0}  # fmt: skip
 """What makes a reason or a finding, and which of its arguments is the message."""
 
 HELPERS = {
@@ -31,7 +32,7 @@ HELPERS = {
     "_described": "series 1.2.3 (12 slices of 3 mm)", "counted": "3 slices", "_export_again": (
         "Export the RTSTRUCT again from the series on which it was drawn, so that it names that series' images and no "
         "others; to leave a series out is not enough."
-    ), "_takes": "and it takes 0.5 to 5 mm", "str": "It took longer than 80 s.",
+    ), "_takes": "and the model takes 0.5 to 5 mm", "str": "It took longer than 80 s.",
 }  # fmt: skip
 """What functions say that are called within a message."""
 
@@ -59,14 +60,15 @@ ELSEWHERE = re.compile(
     r"This DICOM file|The pixel data of|The key |.* is no key of|"
     # of one-shot commands,
     r"None of the files is|The input holds|The mask '|There is no state folder|There is no (audit log|ledger) in|"
-    r"There is no file or folder|3 There is no other|"
+    r"There is no file or folder|3 There is no other|3 What can be read|"
     # of a daemon or page that does not start,
     r"Another (daemon|page) is|No structured report appeared|The daemon did not start|The certificate|"
     r"There is no inbox|The inbox 3 cannot|The 3 (cannot|is not)|A process could not be set|"
     r".*cannot be opened for metrics|.*cannot be written: |.*Run the page as the daemon's user|.*names it\.$|"
     # and what is put together elsewhere, or of words that are listed (see below).
     r"they differ in 3|Job 3 is 3|Region 'GTV-1' has 3 slices 3,|The ledger 3 cannot be used|There is no 3 plane|"
-    r"The series holds names|Two contours of the region overlap on at|.*\.\.$|3 The case waits|(\W|3)*$|.*\[3\]$|"
+    r"The series holds names|Two contours of the region overlap on at|.*\.\.$|3 Nothing need be done|"
+    r"3 By name|(\W|3)*$|.*\[3\]$|"
     r"A daemon is there, but not well: It|3 slices? that .* missing, at z = 3 mm\.$"
 )
 
@@ -177,8 +179,10 @@ def test_all_languages_know_the_same() -> None:
         ),
         ("/srv/in box/v1.2 can be read.", "/srv/in box/v1.2 ist lesbar."),
         (
-            "The slices next to the region may still come. The case waits for it until 2026-11-30 05:00:00+01:00.",
-            "Die Schichten neben der Region können noch kommen. Der Fall wartet darauf bis 2026-11-30 05:00:00+01:00.",
+            "The slices next to the region may still come. Nothing need be done: the case goes on by itself, at the"
+            " latest at 2026-11-30 05:00:00+01:00.",
+            "Die Schichten neben der Region können noch kommen. Es ist nichts zu tun: der Fall geht von selbst weiter,"
+            " spätestens um 2026-11-30 05:00:00+01:00.",
         ),
         (
             "Job 3 is claimed; only delivered, refused and held jobs are requeued.",

@@ -10,7 +10,7 @@ import pytest
 from pydicom import Dataset
 
 import lungstage.appliance as appliance
-from lungstage.appliance.dicom.completeness import NEVER_CAME
+from lungstage.appliance.dicom.completeness import NEVER_CAME, ONE_NEVER_CAME
 from lungstage.appliance.dicom.linking import BY_POSITION, POSITION_ALONE
 from lungstage.appliance.model.manifest import CovariateColumn, CovariateEntry
 from lungstage.appliance.report.caveats import GRADES, Grade, caveats, recognise
@@ -23,6 +23,7 @@ ROOT = Path(str(appliance.__file__)).parent
 
 def test_each_warning_is_known_by_its_own_code_with_what_it_quotes() -> None:
     assert recognise(NEVER_CAME.format(3)) == ("never_came", {"number": "3"})
+    assert recognise(ONE_NEVER_CAME) == ("never_came_one", {})
     assert recognise(POSITION_ALONE) == ("position_alone", {})
     assert recognise(BY_POSITION) == ("by_position", {})
     for code in GRADES:

@@ -212,6 +212,15 @@ class TestContent:
         )
         assert {item.ConceptNameCodeSequence[0].CodeValue for item in rest} == {WARNING.value}
 
+    def test_that_there_is_no_warning_is_said_and_is_none(self) -> None:
+        context = made_up_context(generated_sources())
+        result = replace(context.result, domain=replace(context.result.domain, outside=()))
+        sound = reread(build_report(replace(context, result=result, warnings=(), others=()), SEGMENT))
+        assert [item.TextValue for item in _named(sound, WARNING.value)] == []
+        told = [item.TextValue for item in _named(sound, RESULT.value)[0].ContentSequence]
+        assert [text.split(".")[0] for text in told[2:]] == ["No warnings"]
+        assert "No warnings" not in _notices(self.report), "where there are some"
+
     def test_the_first_number_says_probability_and_research(self) -> None:
         first = next(item for item in _items(_named(self.report, "126010")[0]) if item.ValueType == "NUM")
         meaning = first.ConceptNameCodeSequence[0].CodeMeaning

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -44,7 +44,8 @@ def command(*arguments: object, status: int) -> dict[str, Any]:
     return answer
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@example(kind="uint8", direction="turned", spacing=(1.0, 0.7, 1.0), setting=SETTINGS[2], seed=0)  # a last bit decides
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     kind=st.sampled_from(["int16", "float32", "float64", "uint16", "int32", "uint8"]),
     direction=st.sampled_from(sorted(DIRECTIONS)),

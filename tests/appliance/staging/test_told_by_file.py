@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,47 @@ def test_missing_slices_are_told_by_number_and_place(gone: tuple[int, ...], told
     sentence = measured(folder)["reason"]["message"]
     assert told.replace(" 4 ", f" {len(ROI_SLICES)} ") in sentence
     assert f"at z = {' to '.join(f'{place:g}' for place in places)} mm" in sentence
+
+
+def test_what_is_to_be_sent_is_named(tmp_path: Path) -> None:
+    """By its UID, for it has no file here."""
+    study = rtstruct_study()
+    series = study.slices[0].SeriesInstanceUID
+    study.slices.clear()
+    told = measured(study.write(tmp_path / "no CT"))["reason"]["message"]
+    assert told.startswith(f"The CT that the region was drawn on is not there (Series Instance UID {series}). Send ")
+    study = rtstruct_study(reference=False)
+    for dataset in study.slices:
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        dataset.SeriesInstanceUID = f"{series}.1"
+    told = measured(study.write(tmp_path / "another CT"))["reason"]["message"]
+    assert f"Send the CT series that it was drawn on (Series Instance UID {series}); or, " in told
+    study = rtstruct_study()
+    study.rois[0].ReferencedFrameOfReferenceSequence[0].RTReferencedStudySequence[0].RTReferencedSeriesSequence.clear()
+    for item in study.rois[0].ROIContourSequence[0].ContourSequence:
+        item.ContourImageSequence[0].ReferencedSOPInstanceUID = "SMITH^JOHN"
+    told = measured(study.write(tmp_path / "free text"))["reason"]["message"]
+    assert "(one of its images is 2.25." in told
+    assert "SMITH" not in told
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "told"),
+    [
+        ("RescaleIntercept", "-1000", "Rescale Intercept or Slope (0028,1052; 0028,1053)"),
+        ("PixelSpacing", [0.5, 0.5], "Pixel Spacing (0028,0030)"),
+        ("FrameOfReferenceUID", "1.2.3", "Frame of Reference UID (0020,0052)"),
+    ],
+)
+def test_two_slices_that_differ_are_named_with_the_element(
+    keyword: str, value: object, told: str, tmp_path: Path
+) -> None:
+    study = rtstruct_study()
+    at = ROI_SLICES[1]
+    setattr(study.slices[at], keyword, value)
+    sentence = measured(study.write(tmp_path))["reason"]["message"]
+    assert re.match(rf"Slices '\d{{4}}' and '\d{{4}}' of the series differ in {re.escape(told)}\. Send ", sentence)
+    assert f"'{at + 1:04}'" in sentence  # the RTSTRUCT is the first file
 
 
 @pytest.mark.parametrize(
