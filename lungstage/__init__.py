@@ -174,7 +174,7 @@ def stage(
     Unavailable, OSError
         A path does not exist, or cannot be read or written to.
     ValueError
-        `prevalence` does not lie between 0 and 1, or there is no such format or language.
+        `prevalence` does not lie between 0 and 1, there is no such format or language, or a path names a NIfTI file.
 
     Examples
     --------

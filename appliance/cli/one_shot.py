@@ -137,16 +137,12 @@ def measure(
     """Measure the features of one study, or of a NIfTI image and its mask, without a model."""
     from lungstage.appliance.model.roi_rule import ROI_RULE
     from lungstage.appliance.radiomics import parameters
-    from lungstage.appliance.staging.one_shot import Options, OptionsError, measure_paths
+    from lungstage.appliance.staging.one_shot import Options, measure_paths
 
     options = Options(roi, match_by_geometry, save_volume, label=label)
 
     def run_once() -> dict[str, Any]:
-        measured = replace(parameters.read(spec, grid), engine=engine)
-        try:
-            return measure_paths(paths, ROI_RULE, measured, options)
-        except OptionsError as error:
-            raise typer.BadParameter(str(error)) from error
+        return measure_paths(paths, ROI_RULE, replace(parameters.read(spec, grid), engine=engine), options)
 
     _answer(run_once, as_json, "Nothing was measured.")
 
@@ -184,10 +180,13 @@ def demo(
 
 def _answer(run_once: Callable[[], dict[str, Any]], as_json: bool, undone: str) -> None:
     """Print what a one-shot command found; where it was held or refused, say what was not done, and exit 3."""
+    from lungstage.appliance.staging.one_shot import OptionsError
     from lungstage.appliance.staging.outcome import outcome
 
     try:
         answer = run_once()
+    except OptionsError as error:
+        raise typer.BadParameter(str(error)) from error
     except Refused as error:  # the bundle, the spec or a table; the data's own refusals are outcomes already
         answer = outcome(status="refused", reason=error.reason)
     typer.echo(json.dumps(answer, allow_nan=False) if as_json else in_words(answer))

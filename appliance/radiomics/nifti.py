@@ -65,6 +65,28 @@ class NiftiPair:
     is_placed: bool
 
 
+class _AsRead(hd.Volume):
+    """A volume whose spacing and directions are the file's own to the last bit.
+
+    highdicom keeps their products, from which oblique ones come back another in the last bit; then a value that ITK
+    interpolates and cuts to a whole number falls to the other side of it, and is PyRadiomics' no more.
+    """
+
+    def __init__(self, volume: hd.Volume, image: sitk.Image) -> None:
+        x, y, z = image.GetSpacing()
+        self._spacing: tuple[float, float, float] = (z, y, x)
+        self._direction: npt.NDArray[np.float64] = np.reshape(image.GetDirection(), (3, 3))[:, ::-1]
+        super().__init__(volume.array, volume.affine, coordinate_system="PATIENT")
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        return self._spacing
+
+    @property
+    def direction(self) -> npt.NDArray[np.float64]:
+        return self._direction.copy()
+
+
 def is_nifti(path: Path) -> bool:
     """Whether a file is NIfTI by its name, ``.nii`` or ``.nii.gz``."""
     return path.name.lower().endswith((".nii", ".nii.gz"))
@@ -91,7 +113,7 @@ def read_pair(image: Path, mask: Path, label: int = 1) -> NiftiPair:
     """
     found, is_placed = _read(image)
     drawn, _ = _read(mask)
-    volume = _volume(found, image)
+    volume = _AsRead(_volume(found, image), found)
     inside, others = _labelled(_on_grid(_volume(drawn, mask), volume, mask), mask, label)
     return NiftiPair(volume, inside, others, is_placed)
 

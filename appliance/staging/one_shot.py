@@ -234,7 +234,11 @@ def stage_paths(paths: Sequence[Path], bundle: Bundle, out: Path | None, options
         A path does not exist.
     OSError
         `out` cannot be written to.
+    OptionsError
+        A path names a NIfTI file.
     """
+    if any(map(is_nifti, paths)):
+        raise OptionsError("a model answers for DICOM alone; NIfTI is measured, by lungstage measure")
     watch = Stopwatch()
 
     def answer(case: Case) -> Outcome:
