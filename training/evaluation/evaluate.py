@@ -42,6 +42,7 @@ Array = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.intp]
 
+_TOGETHER: Final = 4  # methods; with more of them, memory grows and little is gained
 ABLATION: Final = {"with": GL_RFE, "without": NO_COVARIATES, "alone": COVARIATES_ALONE}
 
 
@@ -52,6 +53,7 @@ def evaluate(
     report: Progress,
     only: Collection[str] | None = None,
     *,
+    on_halves_too: Collection[str] | None = None,
     workers: int | None = None,
 ) -> tuple[dict[str, Any], OutOfFold]:
     """Evaluate the procedure and its comparators by repeated k-fold.
@@ -66,6 +68,9 @@ def evaluate(
         Progress.
     only
         Names of the methods to evaluate, :data:`GL_RFE` among them; None for all.
+    on_halves_too
+        Names of the selectors whose stability on halves of the patients is told as well; None for all that are asked
+        for.
     workers
         Processes; by default one a core where there is work for them. The figures do not depend on it.
 
@@ -124,7 +129,9 @@ def evaluate(
             for name, method in chosen.items()
             if name != GL_RFE
         ],
-        "halves": _halves(cohort, chosen, procedure, report, workers),
+        "halves": _halves(
+            cohort, _selectors(chosen) if on_halves_too is None else on_halves_too, procedure, report, workers
+        ),
         "covariate_ablation": ABLATION if set(ABLATION.values()) <= set(chosen) else None,
         "leakage": None,
         "warnings": [*cohort.warnings, *warnings(records, cohort.endpoint, len(labels))],
@@ -138,9 +145,9 @@ def _selectors(chosen: Mapping[str, Method]) -> list[str]:
 
 
 def _halves(
-    cohort: Cohort, chosen: Mapping[str, Method], procedure: Procedure, report: Progress, workers: int
+    cohort: Cohort, named: Collection[str], procedure: Procedure, report: Progress, workers: int
 ) -> dict[str, Any]:
-    """Return what every selector takes from disjoint halves of the patients, and how much alike that is."""
+    """Return what each selector takes from disjoint halves of the patients, and how much alike that is."""
     return {
         selector: on_halves(
             complementary_pairs(
@@ -149,7 +156,7 @@ def _halves(
             ),
             cohort.features,
         )
-        for selector in _selectors(chosen)
+        for selector in named
     }  # fmt: skip
 
 
@@ -168,19 +175,31 @@ def _predict(
         selections[selector] = run_tasks(
             tasks, labels, partial(select, selector, procedure), partial(report, f"select: {selector}"), workers=workers
         )
-    predicted = {}
-    for i, (name, method) in enumerate(chosen.items()):
+    predicted, models = {}, 0
+    for names in _alike(chosen, selections):
 
-        def step(done: int, total: int, before: int = i) -> None:
-            report("models", before * total + done, len(chosen) * total)
+        def step(done: int, total: int, before: int = models, several: int = len(names)) -> None:
+            report("models", before * total + several * done, len(chosen) * total)
 
-        own = selections.get(method.selector)
+        method = chosen[names[0]]
+        own = [selections.get(chosen[name].selector) for name in names]
         fixed = np.tile(np.array(method.columns, dtype=np.intp), (len(tasks), 1))
-        logits = run_tasks(
-            tasks, labels, partial(predict, method, procedure), step, fixed if own is None else own, workers=workers
-        )
-        predicted[name] = out_of_fold(logits, labels, fold, procedure.alpha, own)
-    return predicted
+        columns = np.stack([fixed if one is None else one for one in own], axis=1)
+        logits = run_tasks(tasks, labels, partial(predict, method, procedure), step, columns, workers=workers)
+        for i, name in enumerate(names):
+            predicted[name] = out_of_fold(logits[:, i], labels, fold, procedure.alpha, own[i])
+        models += len(names)
+    return {name: predicted[name] for name in chosen}
+
+
+def _alike(chosen: Mapping[str, Method], selections: Mapping[str | None, Indices]) -> list[list[str]]:
+    """Put methods together that differ in their selector alone and have networks of the same size, a few at a time."""
+    alike: dict[tuple[object, ...], list[str]] = {}
+    for name, method in chosen.items():
+        network = method.classifier == "network" and method.selector is not None
+        key = (method.covariates, selections[method.selector].shape[1]) if network else (name,)
+        alike.setdefault(key, []).append(name)
+    return [names[i : i + _TOGETHER] for names in alike.values() for i in range(0, len(names), _TOGETHER)]
 
 
 def table_record(cohort: Cohort) -> dict[str, Any]:
