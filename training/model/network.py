@@ -53,15 +53,22 @@ class NetworkSettings:
 @contextmanager
 def single_threaded() -> Iterator[None]:
     """Hold torch and the linear algebra libraries to one thread, and torch to deterministic kernels."""
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    threads, mode, fill = (
+        torch.get_num_threads(),
+        torch.get_deterministic_debug_mode(),
+        torch.utils.deterministic.fill_uninitialized_memory,
+    )
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+    # What use_deterministic_algorithms(True) sets, which would load torch's compiler for it: a second a process.
+    torch.set_deterministic_debug_mode("error")
+    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing reads what nothing has written
     try:
         with threadpool_limits(1):
             yield
     finally:
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(deterministic)
+        torch.set_deterministic_debug_mode(mode)
+        torch.utils.deterministic.fill_uninitialized_memory = fill
 
 
 @dataclass(frozen=True, slots=True)
