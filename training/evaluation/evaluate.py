@@ -42,7 +42,6 @@ Array = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.intp]
 
-_TOGETHER: Final = 4  # methods; with more of them, memory grows and little is gained
 ABLATION: Final = {"with": GL_RFE, "without": NO_COVARIATES, "alone": COVARIATES_ALONE}
 
 
@@ -53,7 +52,7 @@ def evaluate(
     report: Progress,
     only: Collection[str] | None = None,
     *,
-    on_halves_too: Collection[str] | None = None,
+    halves_of: Collection[str] | None = None,
     workers: int | None = None,
 ) -> tuple[dict[str, Any], OutOfFold]:
     """Evaluate the procedure and its comparators by repeated k-fold.
@@ -68,7 +67,7 @@ def evaluate(
         Progress.
     only
         Names of the methods to evaluate, :data:`GL_RFE` among them; None for all.
-    on_halves_too
+    halves_of
         Names of the selectors whose stability on halves of the patients is told as well; None for all that are asked
         for.
     workers
@@ -129,9 +128,7 @@ def evaluate(
             for name, method in chosen.items()
             if name != GL_RFE
         ],
-        "halves": _halves(
-            cohort, _selectors(chosen) if on_halves_too is None else on_halves_too, procedure, report, workers
-        ),
+        "halves": _halves(cohort, _selectors(chosen) if halves_of is None else halves_of, procedure, report, workers),
         "covariate_ablation": ABLATION if set(ABLATION.values()) <= set(chosen) else None,
         "leakage": None,
         "warnings": [*cohort.warnings, *warnings(records, cohort.endpoint, len(labels))],
@@ -175,31 +172,19 @@ def _predict(
         selections[selector] = run_tasks(
             tasks, labels, partial(select, selector, procedure), partial(report, f"select: {selector}"), workers=workers
         )
-    predicted, models = {}, 0
-    for names in _alike(chosen, selections):
+    predicted = {}
+    for i, (name, method) in enumerate(chosen.items()):
 
-        def step(done: int, total: int, before: int = models, several: int = len(names)) -> None:
-            report("models", before * total + several * done, len(chosen) * total)
+        def step(done: int, total: int, before: int = i) -> None:
+            report("models", before * total + done, len(chosen) * total)
 
-        method = chosen[names[0]]
-        own = [selections.get(chosen[name].selector) for name in names]
+        own = selections.get(method.selector)
         fixed = np.tile(np.array(method.columns, dtype=np.intp), (len(tasks), 1))
-        columns = np.stack([fixed if one is None else one for one in own], axis=1)
-        logits = run_tasks(tasks, labels, partial(predict, method, procedure), step, columns, workers=workers)
-        for i, name in enumerate(names):
-            predicted[name] = out_of_fold(logits[:, i], labels, fold, procedure.alpha, own[i])
-        models += len(names)
-    return {name: predicted[name] for name in chosen}
-
-
-def _alike(chosen: Mapping[str, Method], selections: Mapping[str | None, Indices]) -> list[list[str]]:
-    """Put methods together that differ in their selector alone and have networks of the same size, a few at a time."""
-    alike: dict[tuple[object, ...], list[str]] = {}
-    for name, method in chosen.items():
-        network = method.classifier == "network" and method.selector is not None
-        key = (method.covariates, selections[method.selector].shape[1]) if network else (name,)
-        alike.setdefault(key, []).append(name)
-    return [names[i : i + _TOGETHER] for names in alike.values() for i in range(0, len(names), _TOGETHER)]
+        logits = run_tasks(
+            tasks, labels, partial(predict, method, procedure), step, fixed if own is None else own, workers=workers
+        )
+        predicted[name] = out_of_fold(logits, labels, fold, procedure.alpha, own)
+    return predicted
 
 
 def table_record(cohort: Cohort) -> dict[str, Any]:

@@ -100,28 +100,9 @@ def select(selector: str, procedure: Procedure, tasks: Sequence[Task], labels: B
 
 
 def predict(method: Method, procedure: Procedure, tasks: Sequence[Task], labels: Bools, columns: Indices) -> Array:
-    """Fit a method to each task on its `columns`; log odds of all rows.
-
-    Parameters
-    ----------
-    method, procedure
-        What is fitted, and by which settings.
-    tasks, labels
-        The labels are those of all rows (n,).
-    columns
-        (tasks, k), or (tasks, selections, k) for several selections, whose networks are then trained together.
-
-    Returns
-    -------
-    array
-        (tasks, n), or (tasks, selections, n).
-    """
+    """Fit a method to each task on its `columns` (tasks, k); log odds of all rows (tasks, n)."""
     if not method.covariates:
         tasks = [replace(task, covariates=None) for task in tasks]
-    if columns.ndim == 3:
-        flat = np.concatenate(list(columns))
-        logits = predict(method, procedure, [task for task in tasks for _ in columns[0]], labels, flat)
-        return logits.reshape(*columns.shape[:2], logits.shape[1])
     if method.classifier == "network":
         ensembles = fit_ensembles(tasks, columns, labels, procedure)
         return np.stack(

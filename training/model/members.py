@@ -131,7 +131,8 @@ class Steps:
         dealt = torch.from_numpy(order)[:, self._dealt].add_(self._first)
         inputs, labels, weights = (flat.index_select(0, dealt.view(-1)) for flat in self._flat)
         sizes = [len(own) for own in self._places]
-        pieces = (array.view(*dealt.shape, *array.shape[1:]).split(sizes, 1) for array in (inputs, labels, weights))
+        whole = (array.view(*dealt.shape, *array.shape[1:]) for array in (inputs, labels, weights))
+        pieces = (torch.split(array, sizes, 1) for array in whole)
         return (Step(*own) for own in zip(*pieces, self._shares, strict=True))
 
 

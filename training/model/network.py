@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -53,22 +53,23 @@ class NetworkSettings:
 @contextmanager
 def single_threaded() -> Iterator[None]:
     """Hold torch and the linear algebra libraries to one thread, and torch to deterministic kernels."""
+    memory: Any = torch.utils.deterministic
     threads, mode, fill = (
         torch.get_num_threads(),
         torch.get_deterministic_debug_mode(),
-        torch.utils.deterministic.fill_uninitialized_memory,
+        memory.fill_uninitialized_memory,
     )
     torch.set_num_threads(1)
-    # What use_deterministic_algorithms(True) sets, which would load torch's compiler for it: a second a process.
+    # What use_deterministic_algorithms(True) sets, which would load torch's compiler as well: a second a process.
     torch.set_deterministic_debug_mode("error")
-    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing reads what nothing has written
+    memory.fill_uninitialized_memory = False  # nothing reads what nothing has written
     try:
         with threadpool_limits(1):
             yield
     finally:
         torch.set_num_threads(threads)
         torch.set_deterministic_debug_mode(mode)
-        torch.utils.deterministic.fill_uninitialized_memory = fill
+        memory.fill_uninitialized_memory = fill
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,9 +55,7 @@ class Selector:
         """Return how many features it takes where so many are asked for and there are so many columns."""
         return min(asked, columns, self.at_most or asked)
 
-    def __call__(
-        self, tasks: Sequence[Task], labels: Bools, asked: int, *, in_order: bool = True
-    ) -> list[Indices]:
+    def __call__(self, tasks: Sequence[Task], labels: Bools, asked: int, *, in_order: bool = True) -> list[Indices]:
         """Choose features in each task, which all have the same columns; their order may be left to chance."""
         return self.choose(tasks, labels, self.features(asked, tasks[0].inputs.shape[1]), in_order)
 
