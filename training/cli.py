@@ -195,7 +195,8 @@ def fit(
     every_row = used if study.study.keep_cut_rows else study.cohort(keep_cut_rows=True)
     with _staged(run_folder) as staging:
         expected = in_words(expected_seconds(used, procedure))
-        Console(stderr=True).print(f"{len(used.patients)} patients: this will take {expected} on this machine.")
+        said = f"{len(used.patients)} patients: this will take {expected} of processor time on this machine."
+        Console(stderr=True).print(said, soft_wrap=True)
         with _progress() as report:
             run = fitting.fit(used, every_row, procedure, report)
         run.record["configuration"] = study.departures()

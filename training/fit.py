@@ -65,7 +65,7 @@ def fit(cohort: Cohort, every_row: Cohort, procedure: Procedure, report: Progres
         Depends on the table, its description, the settings and the library versions, and on nothing else.
     """
     workers = workers_for(2 * pairs_of(procedure) * procedure.members)
-    evaluation, oof = evaluate(cohort, procedure, report, COMPARED)
+    evaluation, oof = evaluate(cohort, procedure, report, COMPARED, halves_of=("gl_rfe",))
     with single_threaded():
         report("final model", 0, 1)
         rows = np.arange(len(cohort.labels))

@@ -14,9 +14,9 @@ from tests.training.tables import make_cohort
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [
-        (0.3, "less than a minute"),
-        (44, "less than a minute"),
-        (46, "about 1 minute"),
+        (0.3, "about 5 seconds"),
+        (44, "about 45 seconds"),
+        (94, "about 95 seconds"),
         (100, "about 2 minutes"),
         (5300, "about 88 minutes"),
         (5400, "about 2 hours"),

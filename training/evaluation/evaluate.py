@@ -52,6 +52,7 @@ def evaluate(
     report: Progress,
     only: Collection[str] | None = None,
     *,
+    halves_of: Collection[str] | None = None,
     workers: int | None = None,
 ) -> tuple[dict[str, Any], OutOfFold]:
     """Evaluate the procedure and its comparators by repeated k-fold.
@@ -66,6 +67,9 @@ def evaluate(
         Progress.
     only
         Names of the methods to evaluate, :data:`GL_RFE` among them; None for all.
+    halves_of
+        Names of the selectors whose stability on halves of the patients is told as well; None for all that are asked
+        for.
     workers
         Processes; by default one a core where there is work for them. The figures do not depend on it.
 
@@ -124,7 +128,7 @@ def evaluate(
             for name, method in chosen.items()
             if name != GL_RFE
         ],
-        "halves": _halves(cohort, chosen, procedure, report, workers),
+        "halves": _halves(cohort, _selectors(chosen) if halves_of is None else halves_of, procedure, report, workers),
         "covariate_ablation": ABLATION if set(ABLATION.values()) <= set(chosen) else None,
         "leakage": None,
         "warnings": [*cohort.warnings, *warnings(records, cohort.endpoint, len(labels))],
@@ -138,9 +142,9 @@ def _selectors(chosen: Mapping[str, Method]) -> list[str]:
 
 
 def _halves(
-    cohort: Cohort, chosen: Mapping[str, Method], procedure: Procedure, report: Progress, workers: int
+    cohort: Cohort, named: Collection[str], procedure: Procedure, report: Progress, workers: int
 ) -> dict[str, Any]:
-    """Return what every selector takes from disjoint halves of the patients, and how much alike that is."""
+    """Return what each selector takes from disjoint halves of the patients, and how much alike that is."""
     return {
         selector: on_halves(
             complementary_pairs(
@@ -149,7 +153,7 @@ def _halves(
             ),
             cohort.features,
         )
-        for selector in _selectors(chosen)
+        for selector in named
     }  # fmt: skip
 
 

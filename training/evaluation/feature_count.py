@@ -14,7 +14,7 @@ from lungstage.training.evaluation.methods import fit_ensembles, model_inputs
 from lungstage.training.evaluation.metrics import auc
 from lungstage.training.model.network import ensemble_logits
 from lungstage.training.procedure import Procedure
-from lungstage.training.selection.elimination import Task, eliminate
+from lungstage.training.selection.elimination import Task, eliminate, selected
 
 Array = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -110,10 +110,11 @@ class _Paths:
         entering = None if own.screened is None else float(self.k[-1])
         selection = replace(own, features=1, screened=entering, members=min(_MEMBERS, own.members))
         light = replace(self.procedure, members=min(_MEMBERS, self.procedure.members))
-        traces = eliminate(tasks, labels, selection, self.procedure.network, self.k[::-1])
+        traces = eliminate(tasks, labels, selection, self.procedure.network, self.k[::-1], rated=False)
+        passed = [[*(own.remaining for own in trace), selected(trace)] for trace in traces]
         logits = np.empty((len(tasks), len(self.k), len(labels)))
         for point, k in enumerate(self.k):
-            columns = np.stack([next(r.remaining for r in trace if len(r.remaining) == k) for trace in traces])
+            columns = np.stack([next(own for own in each if len(own) == k) for each in passed])
             ensembles = fit_ensembles(tasks, columns, labels, light)
             for i, (ensemble, task, own) in enumerate(zip(ensembles, tasks, columns, strict=True)):
                 logits[i, point] = ensemble_logits(ensemble, model_inputs(task, own))

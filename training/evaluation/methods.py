@@ -96,7 +96,7 @@ def methods(procedure: Procedure, features: Sequence[str], *, covariates: bool =
 def select(selector: str, procedure: Procedure, tasks: Sequence[Task], labels: Bools) -> Indices:
     """Select features in each task by the name of a selector; (tasks, k), each ascending."""
     chosen = selectors(procedure.selection, procedure.network)[selector]
-    return np.sort(np.stack(chosen(tasks, labels, procedure.selection.features)), axis=1)
+    return np.sort(np.stack(chosen(tasks, labels, procedure.selection.features, in_order=False)), axis=1)
 
 
 def predict(method: Method, procedure: Procedure, tasks: Sequence[Task], labels: Bools, columns: Indices) -> Array:
@@ -117,13 +117,16 @@ def predict(method: Method, procedure: Procedure, tasks: Sequence[Task], labels:
 
 def fit_ensembles(tasks: Sequence[Task], columns: Indices, labels: Bools, procedure: Procedure) -> list[Ensemble]:
     """Train one seed ensemble per task, on that task's `columns` (tasks, k) and the covariates, where there are any."""
-    members = [
-        Member(model_inputs(task, own), labels, *split)
-        for task, own in zip(tasks, columns, strict=True)
-        for split in inner_splits(
+    splits = {
+        id(task): inner_splits(
             labels, task.rows, procedure.members, procedure.inner_folds, np.random.SeedSequence([*task.seed, 2])
         )
-    ]
+        for task in {id(task): task for task in tasks}.values()  # one may come several times, with other columns
+    }
+    members = []
+    for task, own in zip(tasks, columns, strict=True):
+        inputs = model_inputs(task, own)
+        members += [Member(inputs, labels, *split) for split in splits[id(task)]]
     networks = train(members, procedure.network)
     return [networks.ensemble(slice(i * procedure.members, (i + 1) * procedure.members)) for i in range(len(tasks))]
 

@@ -12,14 +12,15 @@ import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from torch.optim.adamw import adamw
 
-from lungstage.training.model.members import Batch, Member
+from lungstage.training.model.members import Batch, Member, Step, Steps, Streams
 from lungstage.training.run import Ensemble
 
 Array = npt.NDArray[np.float64]
@@ -52,15 +53,23 @@ class NetworkSettings:
 @contextmanager
 def single_threaded() -> Iterator[None]:
     """Hold torch and the linear algebra libraries to one thread, and torch to deterministic kernels."""
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    memory: Any = torch.utils.deterministic
+    threads, mode, fill = (
+        torch.get_num_threads(),
+        torch.get_deterministic_debug_mode(),
+        memory.fill_uninitialized_memory,
+    )
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+    # What use_deterministic_algorithms(True) sets, which would load torch's compiler as well: a second a process.
+    torch.set_deterministic_debug_mode("error")
+    memory.fill_uninitialized_memory = False  # nothing reads what nothing has written
     try:
         with threadpool_limits(1):
             yield
     finally:
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(deterministic)
+        torch.set_deterministic_debug_mode(mode)
+        memory.fill_uninitialized_memory = fill
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +95,7 @@ class Networks:
         )
 
 
+@torch.no_grad()
 def train(members: Sequence[Member], settings: NetworkSettings) -> Networks:
     """Train a perceptron per member; all have the same number of features and about as many rows.
 
@@ -94,34 +104,34 @@ def train(members: Sequence[Member], settings: NetworkSettings) -> Networks:
     widths = (members[0].inputs.shape[1], *settings.hidden, 1)
     fit = Batch.of(members, [member.fit_rows for member in members])
     stop = Batch.of(members, [member.stop_rows for member in members])
-    streams = [np.random.default_rng(member.seed) for member in members]
+    batches = max(1, round(fit.real.shape[1] / settings.batch_size))
+    streams = Streams.of([member.seed for member in members], fit)
     state = _Perceptrons(_initial(streams, widths), widths, settings)
+    steps = Steps(fit, batches)
     best = state.flat.clone()
-    best_loss = torch.full((len(members),), torch.inf, dtype=torch.float64)
-    waited = torch.zeros(len(members), dtype=torch.int64)
-    alive = torch.arange(len(members))  # members still in training, by their place in `members`
+    best_loss = np.full(len(members), np.inf)
+    waited = np.zeros(len(members), dtype=np.intp)
+    alive = np.arange(len(members))  # members still in training, by their place in `members`
     for _ in range(settings.max_epochs):
-        order, masks = _draw(fit, [streams[i] for i in alive.tolist()], settings.hidden, settings.dropout)
-        batches = max(1, round(order.shape[1] / settings.batch_size))
-        for first in range(batches):  # every so-many-th row: batches of equal size, padding spread over them
-            piece = order[:, first::batches]
-            x = fit.inputs.gather(1, piece[..., None].expand(-1, -1, fit.inputs.shape[2]))
-            state.descend(fit.loss(state.logits(x, [mask[:, first::batches] for mask in masks]), piece))
-        with torch.no_grad():
-            loss = stop.loss(state.logits(stop.inputs, None))
+        rows = steps.shuffled(streams.orders())
+        masks = streams.dropout_masks(settings.hidden, settings.dropout)
+        for first, step in enumerate(rows):
+            state.descend(step, [mask[:, first::batches] for mask in masks])
+        loss = stop.loss(_logits(state.layers, stop.inputs)).numpy()
         # One that has stopped stays so, however long it is carried along.
         better = (loss < best_loss[alive]) & (waited[alive] < settings.patience)
         best_loss[alive[better]] = loss[better]
-        best[alive[better]] = state.flat[better]
-        waited[alive] = torch.where(better, 0, waited[alive] + 1)
+        best[torch.from_numpy(alive[better])] = state.flat[torch.from_numpy(better)]
+        waited[alive] = np.where(better, 0, waited[alive] + 1)
         going = waited[alive] < settings.patience
         if not going.any():
             break
         # Carrying stopped members along is cheaper than copying the rest, until they are many.
-        if going.sum() <= 0.75 * len(alive):
-            alive, fit, stop = alive[going], fit.keep(going), stop.keep(going)
-            state = state.keeping(going)
-    return Networks(tuple(layer.detach() for layer in _layers(best, widths)))
+        if going.sum() <= _CARRIED * len(alive):
+            alive, kept = alive[going], torch.from_numpy(np.flatnonzero(going))
+            fit, stop, streams, state = fit.keep(kept), stop.keep(kept), streams.keep(going), state.keep(kept)
+            steps = Steps(fit, batches)
+    return Networks(tuple(_layers(best, widths)))
 
 
 def ensemble_logits(ensemble: Ensemble, x: Array) -> Array:
@@ -135,25 +145,13 @@ def ensemble_logits(ensemble: Ensemble, x: Array) -> Array:
     return logits
 
 
-def dropout_masks(
-    batch: Batch, streams: Sequence[np.random.Generator], widths: Sequence[int], dropout: float
-) -> list[torch.Tensor]:
-    """Masks (members, rows, width) of mean 1, one a hidden layer, each from its member's stream."""
-    longest, total = batch.real.shape[1], sum(widths)
-    cut = min(255, round(dropout * 256))
-    masks = np.zeros((len(streams), longest, total), dtype=np.uint8)
-    for i, (stream, count) in enumerate(zip(streams, batch.real.sum(1).int().tolist(), strict=True)):
-        masks[i, :count] = np.frombuffer(stream.bytes(count * total), np.uint8).reshape(count, total)
-    scaled = torch.from_numpy(masks).ge(cut).float().mul_(256 / (256 - cut))
-    return list(torch.split(scaled, list(widths), 2))
-
-
 def forward(networks: Networks, x: torch.Tensor, masks: Sequence[torch.Tensor] | None = None) -> torch.Tensor:
     """Logits of `x` (members, rows, k), with a dropout mask per hidden layer or none; (members, rows)."""
     return _logits(networks.layers, x, masks)
 
 
 _ALIGNMENT = 64
+_CARRIED = 0.75  # share of a batch that is still in training
 
 
 def _sizes(widths: Sequence[int]) -> list[tuple[int, int]]:
@@ -166,50 +164,69 @@ def _padding(members: int, widths: Sequence[int]) -> tuple[int, int]:
     return members, -sum(a * b for a, b in _sizes(widths)) % _ALIGNMENT
 
 
-def _initial(streams: Sequence[np.random.Generator], widths: Sequence[int]) -> torch.Tensor:
+def _initial(streams: Streams, widths: Sequence[int]) -> torch.Tensor:
     """Parameters of each member in one row, uniform in ±1/√inputs as in :class:`torch.nn.Linear`.
 
     Rows are padded so that each starts where a vector register would: arithmetic on a tail is not always that on
     full registers to the last bit, and a member's numbers shall not depend on its place in the batch.
     """
     bounds = [width**-0.5 for width in widths[:-1] for _ in ("weights", "biases")]
-    drawn = [
-        np.concatenate([r.uniform(-bound, bound, a * b) for bound, (a, b) in zip(bounds, _sizes(widths), strict=True)])
-        for r in streams
-    ]
-    return torch.from_numpy(np.pad(np.stack(drawn).astype(np.float32), ((0, 0), (0, _padding(1, widths)[1]))))
+    drawn = streams.uniform(bounds, [a * b for a, b in _sizes(widths)]).astype(np.float32)
+    return torch.from_numpy(np.pad(drawn, ((0, 0), (0, _padding(1, widths)[1]))))
 
 
 def _layers(flat: torch.Tensor, widths: Sequence[int]) -> list[torch.Tensor]:
-    """View `flat` (members, parameters) as weights and biases, layer by layer, each a leaf of its own."""
+    """View `flat` (members, parameters) as weights and biases, layer by layer."""
     sizes = _sizes(widths)
     pieces = torch.split(flat, [*(a * b for a, b in sizes), _padding(1, widths)[1]], 1)
-    return [piece.view(-1, a, b).detach().requires_grad_() for piece, (a, b) in zip(pieces, sizes, strict=False)]
+    return [piece.view(-1, a, b) for piece, (a, b) in zip(pieces, sizes, strict=False)]
 
 
 class _Perceptrons:
-    """Multilayer perceptrons under AdamW, a row of parameters each; the layers are views of the rows."""
+    """Multilayer perceptrons under AdamW, a row of parameters each; the layers are views of the rows.
+
+    The gradient is written out: networks this small spend more time on the bookkeeping of automatic differentiation
+    than on arithmetic.
+    """
 
     def __init__(self, flat: torch.Tensor, widths: Sequence[int], settings: NetworkSettings) -> None:
-        self.flat, self._widths, self._settings = flat, widths, settings
-        self._layers = _layers(flat, widths)
-        self._adam = torch.optim.AdamW(
-            [flat], lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
-        )
+        self.flat, self.layers = flat, _layers(flat, widths)
+        self._widths, self._settings = widths, settings
+        self._mean, self._square = torch.zeros_like(flat), torch.zeros_like(flat)
+        self._step = torch.zeros(())
+        self._gradient = torch.empty_like(flat)
+        self._padding = flat.new_zeros(_padding(len(flat), widths))
 
-    def logits(self, x: torch.Tensor, masks: Sequence[torch.Tensor] | None) -> torch.Tensor:
-        return _logits(self._layers, x, masks)
+    def descend(self, step: Step, masks: Sequence[torch.Tensor]) -> None:
+        """Take one step down the loss on some rows, under a dropout mask per hidden layer."""
+        torch.cat([*self._gradients(step, masks), self._padding], 1, out=self._gradient)
+        adamw(
+            [self.flat], [self._gradient], [self._mean], [self._square], [], [self._step], fused=True, amsgrad=False,
+            beta1=0.9, beta2=0.999, lr=self._settings.learning_rate, weight_decay=self._settings.weight_decay,
+            eps=1e-8, maximize=False,
+        )  # fmt: skip
 
-    def descend(self, loss: torch.Tensor) -> None:
-        gradients = torch.autograd.grad(loss.sum(), self._layers)
-        padding = self.flat.new_zeros(_padding(len(self.flat), self._widths))
-        self.flat.grad = torch.cat([*(g.flatten(1) for g in gradients), padding], 1)
-        self._adam.step()
+    def _gradients(self, step: Step, masks: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Gradients of the loss with respect to each layer, (members, its size)."""
+        active, inputs = [], [step.inputs]
+        for i, mask in enumerate(masks):
+            active.append(torch.baddbmm(self.layers[2 * i + 1], inputs[-1], self.layers[2 * i]).relu_())
+            inputs.append(active[-1] * mask)
+        last = self.layers[-2].transpose(1, 2)
+        error = step.error((inputs[-1] * last).sum(2) + self.layers[-1][..., 0])
+        found = [error.sum(1, keepdim=True), (error[..., None] * inputs[-1]).sum(1)]  # from the last bias on
+        slope = error[..., None] * last
+        for i in range(len(masks) - 1, -1, -1):
+            slope = torch.ops.aten.threshold_backward(slope * masks[i], active[i], 0)
+            found += [slope.sum(1), inputs[i].transpose(1, 2).bmm(slope).flatten(1)]
+            if i:
+                slope = slope.bmm(self.layers[2 * i].transpose(1, 2))
+        return found[::-1]
 
-    def keeping(self, which: torch.Tensor) -> Self:
+    def keep(self, which: torch.Tensor) -> Self:
+        """Return the members that are named."""
         fewer = type(self)(self.flat[which], self._widths, self._settings)
-        moments = self._adam.state[self.flat]
-        fewer._adam.state[fewer.flat] = {k: (v if k == "step" else v[which]) for k, v in moments.items()}
+        fewer._mean, fewer._square, fewer._step = self._mean[which], self._square[which], self._step
         return fewer
 
 
@@ -223,15 +240,3 @@ def _logits(
             x = x * masks[i]
     # A product with one column is a sum: bmm would take another kernel for one member than for several.
     return (x * layers[-2].transpose(1, 2)).sum(2) + layers[-1][..., 0]
-
-
-def _draw(
-    batch: Batch, streams: Sequence[np.random.Generator], widths: Sequence[int], dropout: float
-) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """One epoch's order of rows (members, rows) and dropout masks (members, rows, width), from each one's stream."""
-    longest = batch.real.shape[1]
-    counts = batch.real.sum(1).int().tolist()
-    order = np.tile(np.arange(longest), (len(streams), 1))
-    for i, (stream, count) in enumerate(zip(streams, counts, strict=True)):
-        order[i, :count] = stream.permutation(count)
-    return torch.from_numpy(order), dropout_masks(batch, streams, widths, dropout)

@@ -9,7 +9,6 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import torch
-from lassonet import LassoNetClassifier  # type: ignore[import-untyped]
 from sklearn.feature_selection import RFE, mutual_info_classif
 from sklearn.linear_model import LogisticRegression
 
@@ -106,6 +105,8 @@ def lassonet(inputs: Array, labels: Bools, k: int, seed: int) -> Indices:
     """
     if k >= inputs.shape[1]:
         return best_first(f_statistic(inputs, labels))
+    from lassonet import LassoNetClassifier  # type: ignore[import-untyped]  # brings pyplot, for which a fit has no use
+
     network = LassoNetClassifier(
         hidden_dims=(16,), n_iters=(300, 20), patience=(50, 5), val_size=0.1, verbose=0,
         optim=(partial(torch.optim.Adam, lr=1e-3), partial(torch.optim.SGD, lr=3e-3, momentum=0.9)),

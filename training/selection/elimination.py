@@ -125,11 +125,14 @@ def eliminate(
     selection: SelectionSettings,
     network: NetworkSettings,
     counts: Sequence[int] | None = None,
+    *,
+    rated: bool = True,
 ) -> list[tuple[Round, ...]]:
     """Run several eliminations in step, their networks trained together; each task's rounds.
 
-    What a task selects does not depend on the others. The last round only rates what is selected. `counts` are numbers
-    of features to train networks on, falling: the settings lead to the first of them, and by default to the end.
+    What a task selects does not depend on the others. The last round only rates what is selected; whoever does not ask
+    for it to be `rated` is spared its networks. `counts` are numbers of features to train networks on, falling: the
+    settings lead to the first of them, and by default to the end.
     """
     everything = np.arange(tasks[0].inputs.shape[1])
     remaining = [everything for _ in tasks]
@@ -142,7 +145,8 @@ def eliminate(
             remembered[i] = _of_the_largest(screened.gradient)
             if len(gone := np.setdiff1d(everything, remaining[i])):
                 traces[i].append(Round(everything, screened.gradient, gone))
-    for count, fewer in _schedule(len(remaining[0]), selection, counts or [selection.features]):
+    rounds = _schedule(len(remaining[0]), selection, counts or [selection.features])
+    for count, fewer in rounds if rated or not rounds[:-1] else rounds[:-1]:
         raters = [
             _raters(task, columns, labels, selection, screened)
             for task, columns, screened in zip(tasks, remaining, screenings, strict=True)

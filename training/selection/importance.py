@@ -14,8 +14,8 @@ import numpy.typing as npt
 import torch
 from scipy.stats import rankdata
 
-from lungstage.training.model.members import Batch, Member
-from lungstage.training.model.network import Networks, dropout_masks, forward
+from lungstage.training.model.members import Batch, Member, Streams
+from lungstage.training.model.network import Networks, forward
 
 Array = npt.NDArray[np.float64]
 Importance = Literal["loss", "logit", "input_gradient", "integrated", "effects"]
@@ -54,11 +54,11 @@ def held_out_importance(
     """
     held_out = Batch.of(members, [member.stop_rows for member in members])
     widths = [layer.shape[2] for layer in networks.layers[0:-2:2]]
-    streams = [np.random.default_rng(member.seed.spawn(1)[0]) for member in members]
-    drawn = [dropout_masks(held_out, streams, widths, dropout) for _ in range(masks)]
+    streams = Streams.of([member.seed.spawn(1)[0] for member in members], held_out)
+    drawn = [streams.dropout_masks(widths, dropout) for _ in range(masks)]
     passes = [_importance(networks, held_out, kind, mask) for mask in drawn or (None,)]
     # Padding rows weigh nothing.
-    share = held_out.real / held_out.real.sum(1, keepdim=True)
+    share = held_out.real / held_out.counts[:, None]
     return (torch.stack(passes).mean(0).double() * share[..., None]).sum(1).numpy()
 
 
@@ -105,7 +105,7 @@ def effects(networks: Networks, members: Sequence[Member], terms: Sequence[Seque
     counts by its strongest term.
     """
     held_out = Batch.of(members, [member.stop_rows for member in members])
-    share = (held_out.real / held_out.real.sum(1, keepdim=True))[..., None]
+    share = (held_out.real / held_out.counts[:, None])[..., None]
     each = (gradients(networks, held_out.inputs).double() * share).sum(1).numpy()
     own = _in_spreads(each[:, : len(terms)])
     strongest = np.zeros(features)

@@ -17,14 +17,14 @@ import numpy.typing as npt
 
 from lungstage.training.model.network import NetworkSettings
 from lungstage.training.selection import comparators, products, trees
-from lungstage.training.selection.elimination import PUBLISHED, SelectionSettings, Task, eliminate, in_order
+from lungstage.training.selection.elimination import PUBLISHED, SelectionSettings, Task, eliminate, in_order, selected
 
 Array = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.intp]
 
-Choose = Callable[[Sequence[Task], Bools, int], list[Indices]]
-"""Tasks, the labels of all rows (n,), and how many features; those of each task, the best first."""
+Choose = Callable[[Sequence[Task], Bools, int, bool], list[Indices]]
+"""Tasks, the labels of all rows (n,), how many features, and whether in order; those of each task, the best first."""
 Rank = Callable[[Array, Bools, int, int], Indices]
 """Standardised training rows (n, d), their labels (n,), how many columns k, seed; k columns, the best first."""
 
@@ -55,9 +55,9 @@ class Selector:
         """Return how many features it takes where so many are asked for and there are so many columns."""
         return min(asked, columns, self.at_most or asked)
 
-    def __call__(self, tasks: Sequence[Task], labels: Bools, asked: int) -> list[Indices]:
-        """Choose features in each task, which all have the same columns."""
-        return self.choose(tasks, labels, self.features(asked, tasks[0].inputs.shape[1]))
+    def __call__(self, tasks: Sequence[Task], labels: Bools, asked: int, *, in_order: bool = True) -> list[Indices]:
+        """Choose features in each task, which all have the same columns; their order may be left to chance."""
+        return self.choose(tasks, labels, self.features(asked, tasks[0].inputs.shape[1]), in_order)
 
 
 _RIVALS: Final = MappingProxyType(
@@ -111,10 +111,11 @@ def seed_for(task: Task, purpose: int) -> int:
 
 
 def _by_gradients(
-    selection: SelectionSettings, network: NetworkSettings, tasks: Sequence[Task], labels: Bools, k: int
+    selection: SelectionSettings, network: NetworkSettings, tasks: Sequence[Task], labels: Bools, k: int, ordered: bool
 ) -> list[Indices]:
-    return [in_order(trace) for trace in eliminate(tasks, labels, replace(selection, features=k), network)]
+    traces = eliminate(tasks, labels, replace(selection, features=k), network, rated=ordered)
+    return [in_order(trace) if ordered else selected(trace) for trace in traces]
 
 
-def _one_by_one(rank: Rank, tasks: Sequence[Task], labels: Bools, k: int) -> list[Indices]:
+def _one_by_one(rank: Rank, tasks: Sequence[Task], labels: Bools, k: int, _ordered: bool) -> list[Indices]:
     return [rank(task.inputs[task.rows], labels[task.rows], k, seed_for(task, 3)) for task in tasks]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import torch
 
-from lungstage.training.model.members import Member, inner_splits
+from lungstage.training.model.members import Batch, Member, Streams, inner_splits
 from lungstage.training.model.network import (
     Networks,
     NetworkSettings,
@@ -28,6 +30,43 @@ def test_a_member_does_not_depend_on_its_companions() -> None:
         together = train(members, SETTINGS)
         for part in (slice(3, 4), slice(5, 9)):
             assert _equal(together[part], train(members[part], SETTINGS))
+
+
+def test_members_of_one_seed_become_what_each_becomes_alone() -> None:
+    first, second = make_members(2)
+    twin = Member(first.inputs[:, ::-1].copy(), first.labels, first.fit_rows, first.stop_rows, first.seed)
+    with single_threaded():
+        together = train([first, second, twin], SETTINGS)
+        for i, member in enumerate((first, second, twin)):
+            assert _equal(together[i : i + 1], train([member], SETTINGS))
+
+
+def test_training_descends_as_automatic_differentiation_would() -> None:
+    (member,) = make_members(1)
+    member = Member(member.inputs, member.labels, member.fit_rows, member.fit_rows, member.seed)
+    settings = NetworkSettings(batch_size=200, max_epochs=15)
+    with single_threaded():
+        found = train([member], settings)
+        batch = Batch.of([member], [member.fit_rows])
+        streams = Streams.of([member.seed], batch)
+        layers: list[torch.Tensor] = []
+        for a, b in itertools.pairwise((7, *settings.hidden, 1)):
+            drawn = torch.from_numpy(streams.uniform([a**-0.5] * 2, [a * b, b])).float()[0]
+            layers += [drawn[: a * b].view(a, b).clone().requires_grad_(), drawn[a * b :].clone().requires_grad_()]
+        adam = torch.optim.AdamW(layers, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        for _ in range(settings.max_epochs):
+            order = torch.from_numpy(streams.orders()[0].copy())
+            hidden = batch.inputs[0, order]
+            masks = streams.dropout_masks(settings.hidden, settings.dropout)
+            for weights, biases, mask in zip(layers[0:-2:2], layers[1:-2:2], masks, strict=True):
+                hidden = torch.relu(hidden @ weights + biases) * mask[0]
+            logits = (hidden @ layers[-2] + layers[-1])[:, 0].double()
+            labels, weighted = batch.labels[0, order], batch.weights[0, order]
+            adam.zero_grad()
+            torch.nn.functional.binary_cross_entropy_with_logits(logits, labels, weighted).backward()
+            adam.step()
+    for own, reference in zip(found.layers, layers, strict=True):
+        torch.testing.assert_close(own.reshape(-1), reference.detach().reshape(-1), rtol=1e-4, atol=1e-5)
 
 
 def test_labels_and_inputs_of_other_rows_are_never_looked_at() -> None:

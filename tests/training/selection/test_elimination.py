@@ -136,6 +136,18 @@ def test_tasks_run_together_give_what_they_give_alone() -> None:
                 np.testing.assert_array_equal(a.importance, b.importance)
 
 
+@pytest.mark.parametrize("features", [4, 8, 12])  # the last is as many as there are: only the rating is left
+@pytest.mark.parametrize("screened", [2.0, None])
+def test_what_is_selected_does_not_depend_on_its_being_rated(features: int, screened: float | None) -> None:
+    x, y = _data()
+    x, labels = x[:, :12], y == "advanced"
+    selection = SelectionSettings(features=features, screened=screened, step=0.3, fine_below=8, members=3)
+    task, network = Task(x, np.arange(len(x)), (3,)), NetworkSettings(max_epochs=5)
+    with single_threaded():
+        (rated,), (unrated,) = (eliminate([task], labels, selection, network, rated=asked) for asked in (True, False))
+    np.testing.assert_array_equal(selected(unrated), selected(rated))
+
+
 def test_more_than_two_classes_are_refused() -> None:
     x, _ = _data()
     with pytest.raises(ValueError, match="binary"):

@@ -36,20 +36,22 @@ def critical_difference(record: Record, classifier: str) -> Picture:
         for y, name in enumerate(order):
             axes.plot(ranks[name], y, "o", color=BLUE if name == _REFERENCE else GREY, markersize=6, zorder=3)
             axes.annotate(f"{ranks[name]:.2f}", (ranks[name], y), (6, 3), textcoords="offset points", fontsize=7.5)
-        for run in own["cliques"]:
-            first, last = order.index(run[0]), order.index(run[-1])
-            x = (ranks[run[0]] + ranks[run[-1]]) / 2
-            axes.plot([x, x], [first - 0.25, last + 0.25], color=BLACK, linewidth=2.2, alpha=0.55, zorder=1)
+        for i, run in enumerate(own["cliques"]):  # beside the rows, each in a column of its own: no label stands there
+            rows, x = [order.index(run[0]) - 0.25, order.index(run[-1]) + 0.25], 1.02 + 0.02 * i
+            axes.plot([x, x], rows, color=BLACK, linewidth=2.2, clip_on=False, transform=axes.get_yaxis_transform())
         axes.plot([1, 1 + difference], [-1, -1], color=ORANGE, linewidth=3)
-        axes.text(1 + difference, -1, f"  critical difference {difference:.2f}", va="center", fontsize=8)
+        axes.annotate(
+            f"critical difference {difference:.2f}", (1 + difference, -1), (6, 0), textcoords="offset points",
+            va="center", fontsize=8,
+        )  # fmt: skip
         _name_rows(axes, [labels[name] for name in order], "mean rank over the tables (1: the highest AUC)", above=1.7)
-        axes.set_xlim(0.8, len(order) + 0.2)
+        axes.set_xlim(0.8, len(order) + 0.8)
         test = own["friedman"]
         said = "not tested" if test is None else f"p = {test['p']:.2g}"
         caption = (
             f"{classifier}, {tables} tables. The best mean rank has {labels[order[0]]} ({ranks[order[0]]:.2f}); "
             f"GL-RFE: {ranks[_REFERENCE]:.2f}, place {order.index(_REFERENCE) + 1} of {len(order)}. Friedman's {said}. "
-            "A vertical bar spans methods whose ranks differ by no more than Nemenyi's critical difference."
+            "A bar on the right spans methods whose ranks differ by no more than Nemenyi's critical difference."
         )
         alt = f"Mean ranks of {len(order)} selectors with bars over those that are not told apart."
         return picture(figure, f"ranks-{classifier}", f"Mean ranks, {classifier}", alt, caption)
