@@ -95,7 +95,7 @@ TREE = {
     "121232": "Series Instance UID of the CT",
     "42798000": "of the region on the key slice, by voxels",
     "111030": "closed POLYLINE along the voxels' sides, of the largest part on the slice with most voxels",
-    "NOTICE": "of research use first; that no warning is there; of worth, cohort, prevalence, covariates, intended use, "
-    "licence, and the model's limits",
+    "NOTICE": "of research use first; that no warning is there; of worth, cohort, prevalence, covariates, "
+    "intended use, licence, and the model's limits",
     "WARNING": "of the appliance: loss, matching by position, other tumours, features outside the range, and so on",
 }  # fmt: skip
