@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from lungstage.appliance.contract.errors import ReasonCode, Refused
-from lungstage.appliance.contract.spec import ExtractionSpec
+from lungstage.appliance.contract.spec import ALL_FEATURES, ExtractionSpec
 from lungstage.appliance.model.bundle import BUNDLE_FILES, carried_texts, load_bundle, measure_phantom
 from lungstage.appliance.model.bundle_files import SIGNATURE_FILE
 from lungstage.appliance.model.inference import Predictor
@@ -27,6 +27,7 @@ from lungstage.appliance.model.manifest import (
     FeatureEntry,
     GoldenCase,
     Manifest,
+    OutOfFold,
     Provenance,
 )
 from lungstage.appliance.model.manifest import render as render_manifest
@@ -37,10 +38,11 @@ from lungstage.export import card
 from lungstage.export.graph import build_graph
 from lungstage.export.intended_use import intended_use
 from lungstage.export.parity import Parity, prove
+from lungstage.export.worth import require_shown, worth_of
 from lungstage.training.run import FittedModel, Run
 
 
-def build(run: Run, folder: Path) -> Parity:
+def build(run: Run, folder: Path, *, strict: bool = False) -> Parity:
     """Pack `run` into the bundle `folder`, whose name becomes the bundle's.
 
     Parameters
@@ -50,6 +52,8 @@ def build(run: Run, folder: Path) -> Parity:
     folder
         Where the bundle goes. A bundle that is there already is replaced, signature included; anything else is left
         alone.
+    strict
+        Refuse a model that is not shown to beat chance and the best simple model.
 
     Returns
     -------
@@ -59,8 +63,9 @@ def build(run: Run, folder: Path) -> Parity:
     Raises
     ------
     Refused
-        ``bundle_invalid`` where `folder` exists and is not a bundle; ``spec_unsupported`` where the record's
-        extraction settings are not what the appliance supports.
+        ``bundle_invalid`` where `folder` exists and is not a bundle; ``spec_unsupported`` where the model takes
+        features, or the record has extraction settings, that the appliance cannot measure; ``worth_not_shown`` where
+        `strict` asks for it.
     ArithmeticError
         Where the graph does not compute the fitted model.
 
@@ -71,7 +76,23 @@ def build(run: Run, folder: Path) -> Parity:
     """
     folder = folder.resolve()
     _require_replaceable(folder)
+    if strict:
+        require_shown(worth_of(run))
     contents, parity = pack(run, folder.name)
+    put_down(contents, folder)
+    return parity
+
+
+def put_down(contents: Mapping[str, bytes], folder: Path) -> None:
+    """Write a bundle's files beside `folder`, have it prove itself, and only then rename it into place.
+
+    Raises
+    ------
+    Refused
+        As :func:`build`, and what :func:`model.bundle.load_bundle` raises.
+    """
+    folder = folder.resolve()
+    _require_replaceable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Not tempfile's: its folders are closed to other users, and the appliance runs as one.
     fresh, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{kind}") for kind in ("new", "old"))
@@ -89,7 +110,6 @@ def build(run: Run, folder: Path) -> Parity:
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
-    return parity
 
 
 def pack(run: Run, name: str) -> tuple[dict[str, bytes], Parity]:
@@ -101,6 +121,11 @@ def pack(run: Run, name: str) -> tuple[dict[str, bytes], Parity]:
         Contents by file name, and the parity of the graph with the fitted model.
     """
     model, record = run.model, run.record
+    if unknown := [feature for feature in model.features if feature not in ALL_FEATURES]:
+        raise Refused(
+            ReasonCode.SPEC_UNSUPPORTED,
+            f"The model takes features that the appliance cannot measure: {', '.join(unknown)}. Fit it without them.",
+        )
     # Through the appliance's own reader, which refuses what it could not measure.
     extraction = parameters.render(ExtractionSpec(model.features, record["extraction"]))
     spec = parameters.parse(extraction, order=model.features)
@@ -108,17 +133,19 @@ def pack(run: Run, name: str) -> tuple[dict[str, bytes], Parity]:
     onnx_model = graph.SerializeToString(deterministic=True)
     parity = prove(model, onnx_model)
     entries, covariates = _entries(model, record["envelope"]), _covariates(model)
-    decision = _decision(record["conformal"])
+    decision, out_of_fold = _decision(record["conformal"]), _out_of_fold(record)
     # The same software with another model is another version.
     version = f"{record['versions']['lungstage']}+{_sha256(onnx_model)[:8]}"
     use = intended_use(record["domain"], run.endpoint)
     contents = {
         "model.onnx": onnx_model,
         "extraction.yaml": extraction.encode("utf-8"),
-        "MODEL_CARD.md": card.render(name, version, run, entries, covariates, use).encode("utf-8"),
+        "MODEL_CARD.md": card.render(name, version, run, entries, covariates, use, decision, out_of_fold).encode(
+            "utf-8"
+        ),
     }
     manifest = Manifest(
-        schema_version=2,
+        schema_version=3,
         name=name,
         version=version,
         research_use_only=True,
@@ -133,6 +160,8 @@ def pack(run: Run, name: str) -> tuple[dict[str, bytes], Parity]:
         decision=decision,
         provenance=_provenance(record),
         golden=_golden(spec, Predictor(onnx_model, entries, decision, model.covariates), covariates),
+        out_of_fold=out_of_fold,
+        worth=worth_of(run),
     )
     return {**contents, "manifest.json": render_manifest(manifest)}, parity
 
@@ -165,7 +194,28 @@ def _covariates(model: FittedModel) -> tuple[CovariateEntry, ...]:
 
 
 def _decision(conformal: Mapping[str, Any]) -> Decision:
-    return Decision(**{key: float(conformal[key]) for key in Decision.model_fields})
+    early, advanced = (conformal.get(f"{name}_coverage") for name in ("early", "advanced"))
+    return Decision(
+        alpha=float(conformal["alpha"]),
+        early_min_probability=float(conformal["early_min_probability"]),
+        advanced_min_probability=float(conformal["advanced_min_probability"]),
+        early_coverage=early and (float(early[0]), float(early[1])),
+        advanced_coverage=advanced and (float(advanced[0]), float(advanced[1])),
+    )
+
+
+def _out_of_fold(record: Mapping[str, Any]) -> OutOfFold | None:
+    """Return how patients did whom the model had not seen; None of a run of an earlier release."""
+    found = record.get("reached")
+    if found is None:
+        return None
+    return OutOfFold(
+        positives=found["positives"],
+        negatives=found["negatives"],
+        thresholds=tuple(found["thresholds"]),
+        positives_at_least=tuple(found["positives_at_least"]),
+        negatives_at_least=tuple(found["negatives_at_least"]),
+    )
 
 
 def _provenance(record: Mapping[str, Any]) -> Provenance:

@@ -6,14 +6,17 @@ the same text.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from lungstage.appliance.contract.spec import STAGE_GROUP
-from lungstage.appliance.model.manifest import CovariateEntry, FeatureEntry, IntendedUse
+from lungstage.appliance.model.manifest import CovariateEntry, Decision, FeatureEntry, IntendedUse, OutOfFold
+from lungstage.export.answers import NOTE, answers, decision_curve, rules
 from lungstage.export.inputs import inputs, skew
 from lungstage.export.markdown import as_toml, bullets, figure, percent, span
 from lungstage.export.performance import performance
 from lungstage.export.selection import selection
+from lungstage.export.worth import sentence, worth_of
 from lungstage.training.model.calibration import MIN_SLOPE
 from lungstage.training.model.domain import GROUP_SIZE, NEIGHBOURS
 from lungstage.training.run import FittedModel, Run
@@ -22,6 +25,7 @@ from lungstage.training.run import FittedModel, Run
 def render(
     name: str, version: str, run: Run,
     entries: Sequence[FeatureEntry], covariates: Sequence[CovariateEntry], use: IntendedUse,
+    decision: Decision, out_of_fold: OutOfFold | None,
 ) -> str:  # fmt: skip
     """Write the card.
 
@@ -35,6 +39,8 @@ def render(
         The network's inputs in order.
     use
         The limits of intended use.
+    decision, out_of_fold
+        The conformal thresholds, and how patients did whom the model had not seen; None of an earlier run.
 
     Returns
     -------
@@ -49,7 +55,7 @@ def render(
         "Licence": _licence(record["cohort"]["licence"]),
         "Performance": performance(run),
         "Selection": selection(record),
-        "Calibration and decision": _decision(run),
+        "Calibration and decision": _decision(run, decision, out_of_fold),
         "Inputs": inputs(record, entries, covariates),
         "Skew between training table and appliance": skew(record["cohort"], [entry.name for entry in entries]),
         "Limits": _limits(run),
@@ -72,6 +78,7 @@ def _what(run: Run) -> str:
         f"recursive feature elimination (GL-RFE),{beside} into a seed ensemble of small neural networks, calibrated. "
         "It gives a probability, each input's signed contribution (DeepLIFT rescale against the training median, in "
         "logit units) and two distances to the training cohort. **Research use only; not a medical device.**"
+        + (f"\n\n**{told}**" if (told := sentence(worth_of(run))) else "")
     )
 
 
@@ -140,7 +147,7 @@ def _licence(licence: str) -> str:
     )
 
 
-def _decision(run: Run) -> str:
+def _decision(run: Run, decision: Decision, out_of_fold: OutOfFold | None) -> str:
     endpoint, record, (slope, intercept) = run.endpoint, run.record, run.model.calibration
     conformal, table = record["conformal"], record["table"]
     evaluation = run.own_evaluation
@@ -149,6 +156,8 @@ def _decision(run: Run) -> str:
     coverage = [f"{key}: {figure(value)}" for key, value in sorted(conformal["coverage"].items())]
     decided = conformal.get("accuracy_where_decided")
     right = f" Where there is an answer, it is right in {figure(decided)} of the cases." if decided is not None else ""
+    training = table["positives"] / table["used"]
+    each = rules(decision, training, out_of_fold)
     silenced = " The slope rests on its lower bound: every probability is about the prevalence." * (slope <= MIN_SLOPE)
     return "\n\n".join(
         [
@@ -159,18 +168,42 @@ def _decision(run: Run) -> str:
             f"{conformal['advanced_min_probability']:.3f} (class-conditional cross-conformal, α = "
             f"{conformal['alpha']:g}: thresholds of models on parts of the rows, used with one on all of them, so the "
             "coverage of "
-            f"{1 - conformal['alpha']:.0%} is aimed at and not guaranteed). Exactly one possible class is the answer, "
-            f"otherwise it is `indeterminate`: {figure(conformal['indeterminate'])} of the cases out of fold.{right} "
+            f"{1 - conformal['alpha']:.0%} is aimed at and not guaranteed). Exactly one possible class is singled out, "
+            f"otherwise nothing is: {figure(conformal['indeterminate'])} of the cases out of fold.{right} "
             "Coverage out of fold:",
             bullets(coverage),
+            _coverage_elsewhere(run, conformal),
             "A site that knows its own prevalence states it with the setting `prevalence` (`--prevalence`): "
             "logit(p′) = logit(p) − logit(training prevalence, "
-            f"{table['positives'] / table['used']:.4g}) + logit(site prevalence) (Saerens, Latinne & Decaestecker "
-            "2002). This assumes that patients of one class look alike at both places. The answer is decided on the "
-            "uncorrected probability, because coverage within a class does not depend on the prevalence, and the "
+            f"{training:.4g}) + logit(site prevalence) (Saerens, Latinne & Decaestecker 2002). Coverage within a class "
+            "does not depend on the prevalence; probability, answer and how often an answer is right do. The "
             "contributions explain the uncorrected logit.",
+            *(("**What is answered at which prevalence.** " + NOTE, answers(each, endpoint)) if out_of_fold else ()),
+            *(("Decision curve at the training prevalence:", decision_curve(each[0])) if out_of_fold else ()),
         ]
     )
+
+
+def _coverage_elsewhere(run: Run, conformal: Mapping[str, Any]) -> str:
+    """Say what coverage holds for whom."""
+    endpoint, told = run.endpoint, []
+    early, advanced = conformal.get("early_coverage"), conformal.get("advanced_coverage")
+    if early and advanced:
+        each = [
+            f"{100 * low:.0f} to {100 * high:.0f} % of {name}"
+            for name, (low, high) in ((endpoint.negative, early), (endpoint.positive, advanced))
+        ]
+        told.append(
+            "The thresholds rest on the patients of one table: in new ones like them coverage lies, with a "
+            f"probability of 95 %, within {' and '.join(each)}, and in a few dozen of them chance adds as much."
+        )
+    if cut := run.record.get("cut_coverage"):
+        each = [f"{one['covered']} of {one['patients']} {name}" for name, one in sorted(cut.items())]
+        told.append(
+            "It does not hold for patients unlike them: of the rows that were left out and never used, "
+            f"{', '.join(each)} kept their true class."
+        )
+    return " ".join(told)
 
 
 def _limits(run: Run) -> str:

@@ -38,23 +38,54 @@ def build(
             dir_okay=False,
         ),
     ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse a model not shown to beat chance and the best simple model.")
+    ] = False,
 ) -> None:
     """Pack RUN into one bundle, and prove it before it takes its place."""
     # onnx and torch take seconds to import; --help and verify go without.
-    from lungstage.export import bundle
+    from lungstage.export import bundle, worth
     from lungstage.training.configuration import load_configuration
 
     study = load_configuration(config, {"study.run": run, "study.bundle": output})
     run, output = study.path("run", "RUN"), study.path("bundle", "-o FOLDER")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", output.resolve().name):
-        raise typer.BadParameter("the folder's name becomes the bundle's: letters, digits, '.', '_' and '-' only")
+    _require_name(output)
     if not all((run / name).is_file() for name in ("model.npz", "run.json")):
         raise typer.BadParameter(f"{run} holds no run: model.npz and run.json are needed")
     read = Run.load(run)
     if read.evaluation is not None and read.own_evaluation is None:
         typer.echo(" ".join([*differences(read.record, read.evaluation), "The card goes without it."]), err=True)
-    parity = bundle.build(read, output)
+    parity = bundle.build(read, output, strict=strict)
     typer.echo(f"{output}: written and verified; {parity}")
+    if told := worth.sentence(worth.worth_of(read)):
+        typer.echo(f"Warning: {told} Card, page and reports say so.", err=True)
+
+
+@app.command()
+def recalibrate(
+    folder: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle.", exists=True)],
+    validation: Annotated[
+        Path, typer.Argument(metavar="VALIDATION", help="validation.json of it on a cohort of yours.", exists=True)
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Bundle to write; replaced if there.")
+    ],
+) -> None:
+    """Write BUNDLE as another version, whose logits are recalibrated on the cohort that VALIDATION is of."""
+    from lungstage.export import recalibration
+
+    _require_name(output)
+    made = recalibration.recalibrate(folder, validation, output.resolve())
+    slope, intercept = (f"{one.value:.2f} ({one.low:.2f} to {one.high:.2f})" for one in (made.slope, made.intercept))
+    typer.echo(
+        f"{output}: written and verified; slope {slope}, intercept {intercept}, of {made.rows} patients of "
+        f"{made.cohort}. Validate it on others before you rely on it."
+    )
+
+
+def _require_name(output: Path) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", output.resolve().name):
+        raise typer.BadParameter("the folder's name becomes the bundle's: letters, digits, '.', '_' and '-' only")
 
 
 ENVIRONMENT_VARIABLE = "LUNGSTAGE_PASSPHRASE"
@@ -102,11 +133,29 @@ def verify(
         list[Path] | None,
         typer.Option("--trusted-key", metavar="FILE", help="Public key that may have signed it; may be repeated."),
     ] = None,
+    prevalence: Annotated[
+        float | None,
+        typer.Option("--prevalence", metavar="P", help="Also say what it answers where so many are positive."),
+    ] = None,
 ) -> None:
     """Check every byte of BUNDLE against its hashes and its signature, and recompute its golden case."""
+    from lungstage.appliance.model.answering import AnswerRule
+    from lungstage.appliance.report import evidence
+    from lungstage.appliance.report.translation import Translator
+    from lungstage.export.answers import answers, decision_curve
+
+    if prevalence is not None and not 0 < prevalence < 1:
+        raise typer.BadParameter("a prevalence lies strictly between 0 and 1, such as 0.3", param_hint="--prevalence")
     bundle = load_bundle(folder, trusted=read_public_keys(trusted_key or ()))
     typer.echo(f"{bundle.manifest.name} {bundle.manifest.version}: sound, self-test passed; digest {bundle.digest}")
     typer.echo(f"Signed by {bundle.signer}." if bundle.signer else "Not signed.")
+    worth = bundle.manifest.worth
+    if told := evidence.worth(None if worth is None else worth.worth, Translator("en")):
+        typer.echo(f"Warning: {told}")
+    if prevalence is not None:
+        rule = AnswerRule.of(bundle.manifest, prevalence)
+        each = (AnswerRule.of(bundle.manifest, None), rule)
+        typer.echo(f"\n{answers(each, bundle.manifest.endpoint.endpoint)}\n\n{decision_curve(rule)}")
 
 
 def main() -> NoReturn:

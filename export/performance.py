@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from lungstage.appliance.contract.spec import STAGE_GROUP
 from lungstage.export.markdown import as_table, bullets, figure, percent
+from lungstage.export.worth import sentence, worth_of
 from lungstage.training.run import Run
 
 _METRICS: Final = {
@@ -38,7 +39,9 @@ def performance(run: Run) -> str:
         own, interval = record.get("out_of_fold", {}), record.get("interval", "no interval was computed.")
     else:
         own, interval = evaluation["methods"][evaluation["reference"]]["metrics"], evaluation["interval"]
+    told = sentence(worth_of(run))
     parts = [
+        f"**{told}**" if told else "",
         "Out of fold, split by patients: every fit, feature selection included, saw the training rows of its fold "
         f"only. An AUC is the mean of those within folds. In brackets: {interval}",
         as_table(["", "value"], [[_metric(key), figure(own[key])] for key in _in_order(own)]),

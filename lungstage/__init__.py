@@ -69,6 +69,7 @@ def measure(
     spec: _Path | ExtractionSpec,
     roi: str | None = None,
     *,
+    label: int | None = None,
     match_by_geometry: bool = False,
     save_volume: _Path | None = None,
 ) -> MeasuredCase:
@@ -77,11 +78,14 @@ def measure(
     Parameters
     ----------
     paths
-        DICOM files or folders of them, one or several, that hold one CT series and its RTSTRUCT or SEG.
+        DICOM files or folders of them, one or several, that hold one CT series and its RTSTRUCT or SEG; or two NIfTI
+        files, the image and then its mask (``docs/nifti.md``).
     spec
         A PyRadiomics parameter file, or ``"all"`` for 106 features at PyRadiomics' default settings.
     roi
         Name of the region; None leaves the choice to the rule (``docs/conformance.md``).
+    label
+        Of a NIfTI mask, the value that the region's voxels have; None means 1.
     match_by_geometry
         Accept slices by position where the region refers to others.
     save_volume
@@ -98,6 +102,8 @@ def measure(
         The data cannot be measured, or something that is needed is not there; ``error.reason`` has code and sentence.
     Unavailable, OSError
         A path does not exist or cannot be read.
+    ValueError
+        One NIfTI file, or more than two; or an option that is not for what is there.
 
     Examples
     --------
@@ -119,7 +125,7 @@ def measure(
     from lungstage.appliance.staging.outcome import MeasuredCase
 
     what = parameters.read(os.fspath(spec)) if isinstance(spec, str | os.PathLike) else spec
-    options = Options(roi, match_by_geometry, _path(save_volume))
+    options = Options(roi, match_by_geometry, _path(save_volume), label=label)
     return MeasuredCase.of(measure_paths(_paths(paths), ROI_RULE, what, options))
 
 
@@ -147,7 +153,7 @@ def stage(
     out
         A folder for the structured report, its segmentation and the page, made where it is not there; None writes none.
     prevalence
-        Share of the positive class among the site's patients, in (0, 1), to correct the probability to.
+        Share of the positive class among the site's patients, in (0, 1), that probability and answer are stated at.
     covariates
         A CSV of ``study_instance_uid`` and age, sex or histology, which outranks the header.
     formats
@@ -168,7 +174,7 @@ def stage(
     Unavailable, OSError
         A path does not exist, or cannot be read or written to.
     ValueError
-        `prevalence` does not lie between 0 and 1, or there is no such format or language.
+        `prevalence` does not lie between 0 and 1, there is no such format or language, or a path names a NIfTI file.
 
     Examples
     --------
@@ -188,7 +194,7 @@ def stage(
     from lungstage.appliance.staging.outcome import StagedCase
 
     if prevalence is not None and not 0 < prevalence < 1:
-        raise ValueError(f"a prevalence lies between 0 and 1, and {prevalence} does not")
+        raise ValueError(f"a prevalence lies strictly between 0 and 1, and {prevalence} does not")
     loaded = load_bundle(bundle) if isinstance(bundle, str | os.PathLike) else bundle
     documents = DocumentOptions(formats_of(formats), language_of(language))
     site = Site.read(prevalence, _path(covariates))

@@ -30,6 +30,7 @@ from lungstage.training.options import (
     EventOption,
     FoldsOption,
     HorizonOption,
+    IdOption,
     MembersOption,
     NegativeOption,
     OutOption,
@@ -64,7 +65,8 @@ def measure(
         Path | None,
         typer.Argument(
             metavar="COHORT.csv",
-            help="patient_id, path, roi; stage or whatever else is to be predicted; any more columns are carried over.",
+            help="patient_id, path, roi; stage or whatever else is to be predicted; any more columns are carried over. "
+            "Or, of NIfTI, PyRadiomics' list: ID, Image, Mask, Label.",
             exists=True,
             dir_okay=False,
         ),
@@ -100,7 +102,7 @@ def measure(
     from lungstage.training.long_runs import cluster, processes
     from lungstage.training.long_runs.progress import counting
     from lungstage.training.measuring import measure as measuring
-    from lungstage.training.measuring.feature_table import check_description, refusals, write_table
+    from lungstage.training.measuring.feature_table import check_description, refusals, warned, write_table
     from lungstage.training.measuring.journal import open_journal
     from lungstage.training.measuring.subjects import read_subjects
 
@@ -142,6 +144,8 @@ def measure(
     console = Console(soft_wrap=True)
     kept = f"{table.name} was left as it was"
     console.print(f"{tally}; {kept if left else f'those without features are listed in {refusals(table).name}'}")
+    if not left and (doubtful := sum(bool(one.entry.warnings) for one in done.values())):
+        console.print(f"{doubtful} were measured with warnings, which are listed in {warned(table).name}")
     if recalled := sum(one.recalled for one in done.values()):
         console.print(f"{recalled} were known from {journal_file.name} and have not changed")
     if tally.counts["defects of ours"]:
@@ -161,6 +165,7 @@ def fit(
     out: OutOption = None,
     config: ConfigOption = None,
     cohort: CohortOption = None,
+    id_column: IdOption = None,
     keep_cut_rows: CutOption = None,
     target: TargetOption = None,
     positive: PositiveOption = None,
@@ -181,9 +186,9 @@ def fit(
     from lungstage.training.run import Run, differences
 
     study = configured(
-        config, table=table, out=out, cohort=cohort, keep_cut_rows=keep_cut_rows, target=target, positive=positive,
-        negative=negative, horizon_days=horizon_days, event=event, covariates=covariates, preset=preset, quick=quick,
-        seed=seed, folds=folds, repeats=repeats, members=members,
+        config, table=table, out=out, cohort=cohort, id_column=id_column, keep_cut_rows=keep_cut_rows,
+        target=target, positive=positive, negative=negative, horizon_days=horizon_days, event=event,
+        covariates=covariates, preset=preset, quick=quick, seed=seed, folds=folds, repeats=repeats, members=members,
     )  # fmt: skip
     run_folder, procedure = study.path("run", "-o RUN"), study.settings()
     used = study.cohort()
@@ -212,6 +217,7 @@ def evaluate(
     out: OutOption = None,
     config: ConfigOption = None,
     cohort: CohortOption = None,
+    id_column: IdOption = None,
     keep_cut_rows: CutOption = None,
     target: TargetOption = None,
     positive: PositiveOption = None,
@@ -237,9 +243,9 @@ def evaluate(
     from lungstage.training.run import versions
 
     study = configured(
-        config, table=table, out=out, cohort=cohort, keep_cut_rows=keep_cut_rows, target=target, positive=positive,
-        negative=negative, horizon_days=horizon_days, event=event, covariates=covariates, preset=preset, quick=quick,
-        seed=seed, folds=folds, repeats=repeats, members=members,
+        config, table=table, out=out, cohort=cohort, id_column=id_column, keep_cut_rows=keep_cut_rows,
+        target=target, positive=positive, negative=negative, horizon_days=horizon_days, event=event,
+        covariates=covariates, preset=preset, quick=quick, seed=seed, folds=folds, repeats=repeats, members=members,
     )  # fmt: skip
     used, procedure = study.cohort(), study.settings()
     with _staged(study.path("run", "-o RUN")) as staging, _progress() as report:
@@ -264,6 +270,7 @@ def validate(
         Path | None, typer.Option("--out", "-o", metavar="DIR", help="Folder for validation.json.", file_okay=False)
     ] = None,
     cohort: CohortOption = None,
+    id_column: IdOption = None,
     keep_cut_rows: CutOption = None,
     target: TargetOption = None,
     positive: PositiveOption = None,
@@ -281,6 +288,7 @@ def validate(
     """Score BUNDLE on an external cohort, compare the cohort with its training, and write DIR/validation.json."""
     from lungstage.appliance.model.bundle import load_bundle
     from lungstage.training.cohorts.cohort import read_cohort
+    from lungstage.training.cohorts.table import PATIENT
     from lungstage.training.validation import validate as validating
     from lungstage.training.validation import wording
 
@@ -289,11 +297,14 @@ def validate(
         loaded.manifest.endpoint.endpoint, target=target, positive=positive, negative=negative,
         horizon_days=horizon_days, event=event,
     )  # fmt: skip
-    used = read_cohort(
-        table, cohort, keep_cut_rows=bool(keep_cut_rows), target=asked, features=loaded.spec.features,
-        covariates=[entry.covariate for entry in loaded.manifest.covariates],
+    reading = partial(
+        read_cohort, table, cohort, target=asked, features=loaded.spec.features,
+        covariates=[entry.covariate for entry in loaded.manifest.covariates], id_column=id_column or PATIENT,
     )  # fmt: skip
-    record = validating.validate(loaded, used, seed=seed, accept_other_extraction=accept_other_extraction)
+    used, every_row = reading(keep_cut_rows=bool(keep_cut_rows)), reading(keep_cut_rows=True)
+    record = validating.validate(
+        loaded, used, every_row=every_row, seed=seed, accept_other_extraction=accept_other_extraction
+    )
     record["warnings"] = [*wording.warnings(record), *used.warnings]
     record["summary"] = wording.summary(record)
     text = _as_json(record)
@@ -307,7 +318,10 @@ def validate(
     console.print(_cohort_line(used))
     for warning in record["warnings"]:
         console.print(f"Warning: {warning}", style="bold")
-    console.print(wording.metric_table(record), wording.feature_table(record), *record["summary"], sep="\n")
+    console.print(
+        wording.metric_table(record), wording.answer_table(record), wording.row_table(record),
+        wording.feature_table(record), *record["summary"], sep="\n",
+    )  # fmt: skip
 
 
 @app.command()
@@ -483,7 +497,8 @@ def _progress() -> Iterator[Report]:
 
 def _cohort_line(cohort: Cohort) -> str:
     left_out = "".join(f", {count} left out ({reason})" for reason, count in cohort.excluded.items() if count)
-    told = "".join(f"\nWarning: {warning}" for warning in cohort.warnings)
+    told = "".join(f"\nNote: {note}" for note in cohort.notes)
+    told += "".join(f"\nWarning: {warning}" for warning in cohort.warnings)
     endpoint, positives = cohort.endpoint, int(cohort.labels.sum())
     return (
         f"{cohort.description.name}: {len(cohort.labels)} patients, "

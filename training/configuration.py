@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from lungstage.appliance.contract.errors import LungstageError
 from lungstage.training.cohorts.cohort import Cohort, read_cohort
 from lungstage.training.cohorts.endpoint import Target
+from lungstage.training.cohorts.table import PATIENT
 from lungstage.training.procedure import PRESETS, Procedure
 
 
@@ -42,7 +43,8 @@ class Study(_Section):
     """Where everything lies. Relative paths are meant from the TOML file's folder."""
 
     cohort_list: FilePath | None = Field(
-        default=None, description="Cohort list that `measure` reads: patient_id, path, roi and the outcome."
+        default=None,
+        description="Cohort list that `measure` reads: patient_id, path, roi and the outcome; or ID, Image, Mask.",
     )
     table: FilePath | None = Field(
         default=None, description="Feature table: `measure` writes it, `fit` and `evaluate` read it."
@@ -52,6 +54,7 @@ class Study(_Section):
     )
     run: FilePath | None = Field(default=None, description="Folder of the run, written by `fit` and `evaluate`.")
     bundle: FilePath | None = Field(default=None, description="Folder of the bundle that `build` writes.")
+    id_column: str = Field(default=PATIENT, min_length=1, description="Column of the table that names the patients.")
     keep_cut_rows: bool = Field(default=False, description="Use rows whose roi_touches_crop_edge is True as well.")
 
 
@@ -185,6 +188,7 @@ class Configuration(_Section):
             target=self.endpoint,
             covariates=self.covariates.names,
             repeatability=None if rated is None else (rated.table, rated.minimum),
+            id_column=self.study.id_column,
         )
 
 

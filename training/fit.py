@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any, Final
@@ -14,15 +14,22 @@ from scipy.spatial.distance import squareform
 from scipy.stats import spearmanr
 
 from lungstage.training.cohorts.cohort import CUT_COLUMN, Cohort, target_record
+from lungstage.training.evaluation.curves import reached
 from lungstage.training.evaluation.evaluate import conformal_record, evaluate, input_record, table_record
 from lungstage.training.evaluation.feature_count import curve
 from lungstage.training.evaluation.folds import OutOfFold, Progress, assign_folds, prepare, run_tasks, workers_for
 from lungstage.training.evaluation.methods import GL_RFE, SPHERICITY_VOLUME, fit_ensembles, methods, predict, select
 from lungstage.training.evaluation.metrics import auc, intervals, resamples
 from lungstage.training.evaluation.stability import pairs_of
-from lungstage.training.model.calibration import Calibration, calibrate, conformal_thresholds
+from lungstage.training.model.calibration import (
+    Calibration,
+    Thresholds,
+    calibrate,
+    conformal_thresholds,
+    coverage_range,
+)
 from lungstage.training.model.domain import fit_domain
-from lungstage.training.model.network import single_threaded
+from lungstage.training.model.network import ensemble_logits, single_threaded
 from lungstage.training.model.preprocessing import Standardise, standardise, subset
 from lungstage.training.procedure import Procedure
 from lungstage.training.run import FittedModel, Preprocessing, Run, versions
@@ -91,6 +98,8 @@ def fit(cohort: Cohort, every_row: Cohort, procedure: Procedure, report: Progres
         "domain": domain,
         "conformal": _conformal(oof, cohort, calibration, procedure.alpha),
         "out_of_fold": figures[GL_RFE]["metrics"],
+        "reached": reached(oof.probabilities, cohort.labels),
+        "verdicts": evaluation["verdicts"],
         "interval": evaluation["interval"],
         "comparators": {name: one["metrics"] for name, one in figures.items() if name != GL_RFE},
         "stability": {name: one["stability"] for name, one in figures.items() if one["stability"] is not None},
@@ -99,6 +108,8 @@ def fit(cohort: Cohort, every_row: Cohort, procedure: Procedure, report: Progres
         "cut_rows": _cut_rows(cohort, every_row, oof.logits[0], procedure, report, workers),
         "versions": versions(),
     }
+    used_all = record["cut_rows"] is None
+    record["cut_coverage"] = None if used_all else _cut_coverage(cohort, every_row, model, record["conformal"])
     return Run(model, record)
 
 
@@ -142,6 +153,8 @@ def _conformal(oof: OutOfFold, cohort: Cohort, calibration: Calibration, alpha: 
         "alpha": alpha,
         "early_min_probability": float(np.mean([t.early_min_probability for t in each])),
         "advanced_min_probability": float(np.mean([t.advanced_min_probability for t in each])),
+        "early_coverage": coverage_range(int((~cohort.labels).sum()), alpha),
+        "advanced_coverage": coverage_range(int(cohort.labels.sum()), alpha),
         **conformal_record(oof, cohort.labels, cohort.endpoint),
     }
 
@@ -225,6 +238,24 @@ def _cut_rows(
         "used_only": _auc_record(used_logits, cohort.labels, used_fold, seed),
         "all_rows": _auc_record(logits, labels, fold, seed),
         "all_rows_scored_on_used": _auc_record(logits[used], labels[used], fold[used], seed),
+    }
+
+
+def _cut_coverage(
+    cohort: Cohort, every_row: Cohort, model: FittedModel, conformal: Mapping[str, Any]
+) -> dict[str, dict[str, int]]:
+    """How many of the rows that were left out keep their true class, by class: patients that nothing was fitted to."""
+    cut = ~np.isin(every_row.patients, cohort.patients)
+    features = every_row.values[:, [every_row.features.index(name) for name in model.features]]
+    clinical = every_row.covariate_values
+    raw = (features if clinical is None else np.hstack([features, clinical]))[cut]
+    logits = ensemble_logits(model.ensemble, standardise(model.preprocessing, raw))
+    slope, intercept = model.calibration
+    thresholds = Thresholds(conformal["early_min_probability"], conformal["advanced_min_probability"])
+    possible, labels = thresholds.possible(Calibration(slope, intercept)(logits)), every_row.labels[cut]
+    return {
+        name: {"patients": int((labels == of).sum()), "covered": int(possible[labels == of, int(of)].sum())}
+        for name, of in ((cohort.endpoint.negative, False), (cohort.endpoint.positive, True))
     }
 
 

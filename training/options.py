@@ -40,6 +40,9 @@ CutOption = Annotated[
         "--keep-cut-rows/--no-keep-cut-rows", help="Use rows with roi_touches_crop_edge as well.", show_default=False
     ),
 ]
+IdOption = Annotated[
+    str | None, typer.Option("--id-column", metavar="COLUMN", help="Names the patients. [default: patient_id]")
+]
 TargetOption = Annotated[
     str | None, typer.Option(metavar="COLUMN", help="Column to predict. [default: stage, early or advanced]")
 ]
@@ -67,7 +70,7 @@ MembersOption = Annotated[int | None, typer.Option(min=1, help="Networks in the 
 PLACES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "table": "study.table", "out": "study.run", "cohort": "study.description",
-        "keep_cut_rows": "study.keep_cut_rows", "covariates": "covariates.names",
+        "id_column": "study.id_column", "keep_cut_rows": "study.keep_cut_rows", "covariates": "covariates.names",
         **{key: f"endpoint.{key}" for key in ("target", "positive", "negative", "horizon_days", "event")},
         **{key: f"procedure.{key}" for key in ("preset", "seed", "folds", "repeats", "members")},
     }

@@ -205,14 +205,17 @@ RECORD_KEYS = (
     "distributions",  # {selected feature: {class: {"0.05", "0.25", "0.5", "0.75", "0.95"}}}
     "envelope",  # {feature: {"0": .., "0.01": .., "0.05", "0.25", "0.5", "0.75", "0.95", "0.99", "1": ..}}
     "domain",  # {"quantiles": {"0.5", "0.95", "0.99", "1"}, "neighbour_quantiles": likewise}, see training.model.domain
-    "conformal",  # {"alpha", "early_min_probability", "advanced_min_probability", "coverage", "indeterminate", ...}
+    "conformal",  # {"alpha", "early_min_probability", "advanced_min_probability", "coverage", "early_coverage", ...}
     "out_of_fold",  # metrics of the whole procedure, selection inside each fold: {metric: {"value", "low", "high"}}
+    "reached",  # training.evaluation.curves.reached: shares of either class whose probability reached each mark
+    "verdicts",  # training.evaluation.verdicts.verdict of each comparator
     "interval",  # how the intervals of every metric were made
     "comparators",  # {method: metrics like out_of_fold}, on the same folds
     "stability",  # {method: Nogueira stability of its selections over the folds, with its interval}
     "selection_frequency",  # {feature: share of the folds in which GL-RFE selected it}
     "calibration",  # {"slope", "intercept", "informative"}
     "cut_rows",  # effect of the excluded rows: {"used_only": {...}, "all_rows": {...}} or null
+    "cut_coverage",  # of those rows, who keep their true class: {class: {"patients", "covered"}} or null
     "versions",  # {"python", "numpy", "torch", "scikit-learn", "lungstage"}
 )
 """What :attr:`Run.record` holds, so that export can write manifest and card without the table."""

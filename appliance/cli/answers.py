@@ -39,6 +39,30 @@ def warnings_of(outcome: Mapping[str, Any]) -> tuple[str, ...]:
     return (*first, *(outcome.get("warnings") or ()))
 
 
+def chance_in_words(outcome: Mapping[str, Any]) -> str:
+    """Say how often such an answer is right at the prevalence in force, and whom that is worked out from."""
+    if not (decision := outcome.get("decision")):
+        return ""
+    whose = "this site's" if decision["prevalence_of"] == "site" else "the training cohort's"
+    at = f"at {whose} prevalence of {100 * decision['prevalence']:.3g} %"
+    if found := outcome.get("predictive_value"):
+        low, value, high = (100 * found[key] for key in ("low", "value", "high"))
+        return (
+            f"chance that this answer is right, {at}: {value:.0f} % ({low:.0f} to {high:.0f} %), worked out from "
+            f"{found['patients']} patients of {found['cohort']} ({found['negatives']} {found['negative']}, "
+            f"{found['positives']} {found['positive']}), each answered by models that had not seen them"
+        )
+    if decision["withheld"]:
+        return f"the evidence points to one answer, which is not shown to hold {at}: the model does not decide"
+    is_open = ((outcome.get("endpoint") or {}).get("answer") or outcome.get("stage")) == "indeterminate"
+    return "" if is_open else f"chance that this answer is right, {at}: not known, the bundle does not say"
+
+
+def worth_in_words(outcome: Mapping[str, Any]) -> str:
+    """Say that the model is not shown to be worth anything; empty where it is."""
+    return str((outcome.get("worth") or {}).get("sentence") or "")
+
+
 def site_time(moment: datetime) -> str:
     """Write a moment as the site's clock showed it, with its offset: an hour that comes twice is told apart."""
     here = moment.astimezone()

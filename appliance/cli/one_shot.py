@@ -59,7 +59,7 @@ def stage(
     save_volume: SaveOption = None,
     prevalence: Annotated[
         float | None,
-        typer.Option(help="Share of the positive class at this site, to correct to.", show_default=False),
+        typer.Option(help="Share of the positive class at this site, to answer at.", show_default=False),
     ] = None,
     covariates: Annotated[
         Path | None, typer.Option(help="CSV of covariates, which outranks the header.", show_default=False)
@@ -88,7 +88,7 @@ def stage(
     from lungstage.appliance.staging.one_shot import Options, stage_paths
 
     if prevalence is not None and not 0 < prevalence < 1:
-        raise typer.BadParameter("a prevalence lies between 0 and 1", param_hint="--prevalence")
+        raise typer.BadParameter("a prevalence lies strictly between 0 and 1, such as 0.3", param_hint="--prevalence")
     try:
         documents = DocumentOptions(formats_of(formats.split(",")), language)
     except ValueError as error:
@@ -119,21 +119,27 @@ def stage(
 
 
 def measure(
-    paths: PathsArgument,
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="PATH...", help="DICOM files, or folders of them; or IMAGE.nii.gz MASK.nii.gz."),
+    ],
     spec: Annotated[str, typer.Option(help="PyRadiomics parameter file, or 'all': the 106 at default settings.")],
     roi: RoiOption = None,
+    label: Annotated[
+        int | None, typer.Option(help="Of a NIfTI mask: value of the region's voxels. [default: 1]", show_default=False)
+    ] = None,
     match_by_geometry: GeometryOption = False,
     save_volume: SaveOption = None,
     engine: EngineOption = "compiled",
     grid: GridOption = "pyradiomics",
     as_json: JsonOption = False,
 ) -> None:
-    """Measure the features of one study, without a model."""
+    """Measure the features of one study, or of a NIfTI image and its mask, without a model."""
     from lungstage.appliance.model.roi_rule import ROI_RULE
     from lungstage.appliance.radiomics import parameters
     from lungstage.appliance.staging.one_shot import Options, measure_paths
 
-    options = Options(roi, match_by_geometry, save_volume)
+    options = Options(roi, match_by_geometry, save_volume, label=label)
 
     def run_once() -> dict[str, Any]:
         return measure_paths(paths, ROI_RULE, replace(parameters.read(spec, grid), engine=engine), options)
@@ -174,10 +180,13 @@ def demo(
 
 def _answer(run_once: Callable[[], dict[str, Any]], as_json: bool, undone: str) -> None:
     """Print what a one-shot command found; where it was held or refused, say what was not done, and exit 3."""
+    from lungstage.appliance.staging.one_shot import OptionsError
     from lungstage.appliance.staging.outcome import outcome
 
     try:
         answer = run_once()
+    except OptionsError as error:
+        raise typer.BadParameter(str(error)) from error
     except Refused as error:  # the bundle, the spec or a table; the data's own refusals are outcomes already
         answer = outcome(status="refused", reason=error.reason)
     typer.echo(json.dumps(answer, allow_nan=False) if as_json else in_words(answer))
@@ -196,7 +205,7 @@ def in_words(answer: dict[str, Any]) -> str:
 
 
 def _lines_of(answer: dict[str, Any]) -> list[str]:
-    from lungstage.appliance.cli.answers import warnings_of
+    from lungstage.appliance.cli.answers import chance_in_words, warnings_of, worth_in_words
 
     lines = [f"warning: {warning}" for warning in warnings_of(answer)]
     if answer["reason"] is not None:
@@ -213,6 +222,7 @@ def _lines_of(answer: dict[str, Any]) -> list[str]:
     else:
         lines.append(f"{endpoint['name']}: {endpoint['answer']} (research use only)")
         lines.append(f"probability of the positive class: {100 * endpoint['probability']:.1f} %")
+    lines += [line for line in (chance_in_words(answer), worth_in_words(answer)) if line]
     strongest = sorted(answer["contributions"].items(), key=lambda item: -abs(item[1]))[:5]
     lines.append("strongest contributions (logit): " + ", ".join(f"{name} {value:+.3f}" for name, value in strongest))
     return [*lines, *_documents_of(answer)]

@@ -6,7 +6,14 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from lungstage.appliance.cli.answers import STATES, answer_in_words, site_time, warnings_of
+from lungstage.appliance.cli.answers import (
+    STATES,
+    answer_in_words,
+    chance_in_words,
+    site_time,
+    warnings_of,
+    worth_in_words,
+)
 from lungstage.appliance.config.text import printable
 
 if TYPE_CHECKING:
@@ -52,7 +59,9 @@ def show(history: JobHistory, *, full: bool) -> None:
 
 def _head(job: Job) -> Iterator[str]:
     yield f"job {job.id}: research use only"
-    yield answer_in_words(job.outcome or {}) or "no answer"
+    outcome = job.outcome or {}
+    yield answer_in_words(outcome) or "no answer"
+    yield from filter(None, (chance_in_words(outcome), worth_in_words(outcome)))
     if job.reason is not None:
         yield f"{job.reason.message} [{job.reason.code}]"
     warnings = warnings_of(job.outcome or {})

@@ -28,6 +28,7 @@ class ReasonCode(StrEnum):
     DICOM_UNREADABLE = "dicom_unreadable"
     PIXEL_DATA_UNREADABLE = "pixel_data_unreadable"
     CONFLICTING_INSTANCES = "conflicting_instances"
+    NIFTI_INVALID = "nifti_invalid"
     # Identity
     PATIENT_MISMATCH = "patient_mismatch"
     STUDY_MISMATCH = "study_mismatch"
@@ -60,6 +61,7 @@ class ReasonCode(StrEnum):
     CONTOURS_OVERLAP = "contours_overlap"
     SEG_GRID_MISMATCH = "seg_grid_mismatch"
     SEG_FRACTIONAL = "seg_fractional"
+    MASK_MISMATCH = "mask_mismatch"
     PADDING_IN_ROI = "padding_in_roi"
     # The model's licence to answer
     OUTSIDE_INTENDED_USE = "outside_intended_use"
@@ -81,6 +83,7 @@ class ReasonCode(StrEnum):
     BUNDLE_HASH_MISMATCH = "bundle_hash_mismatch"
     BUNDLE_INVALID = "bundle_invalid"
     BUNDLE_SELF_TEST_FAILED = "bundle_self_test_failed"
+    WORTH_NOT_SHOWN = "worth_not_shown"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lungstage.appliance.contract.errors import ReasonCode, Refused
+from lungstage.appliance.contract.evidence import Answering
 
 FEATURE_NAMES_BY_CLASS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -289,6 +290,8 @@ class StagingResult:
         Distance to the training cohort.
     prevalence
         The site's prevalence that the probability was corrected to; None where it holds at the training prevalence.
+    answering
+        What is answered at the prevalence in force, and how often that is right; None where nobody asked.
     """
 
     stage: Stage
@@ -296,3 +299,4 @@ class StagingResult:
     contributions: Mapping[str, float]
     domain: DomainAssessment
     prevalence: float | None = None
+    answering: Answering | None = None

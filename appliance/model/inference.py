@@ -1,11 +1,10 @@
-"""From features to an answer: the model's graph, run by onnxruntime, and the decision rule on its probability."""
+"""From features to a probability: the model's graph, run by onnxruntime."""
 
 from __future__ import annotations
 
 import itertools
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
@@ -13,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lungstage.appliance.contract.errors import ReasonCode, Refused
-from lungstage.appliance.contract.spec import Covariate, DomainAssessment, FeatureVector, Stage, StagingResult
+from lungstage.appliance.contract.spec import Covariate, DomainAssessment, FeatureVector, StagingResult
+from lungstage.appliance.model.answering import singled_out
 from lungstage.appliance.model.manifest import BUILD_AGAIN, Decision, FeatureEntry
 from lungstage.appliance.model.model_file import require_plain
 
@@ -157,7 +157,8 @@ class Predictor:
         Returns
         -------
         StagingResult
-            Stage group, probability at the training prevalence, contributions that sum to logit minus the training
+            What the conformal set singles out (what is answered is :mod:`model.answering`'s to say), probability at
+            the training prevalence, contributions that sum to logit minus the training
             median's logit, and the distances to the training cohort.
 
         Raises
@@ -173,7 +174,7 @@ class Predictor:
         with np.errstate(invalid="ignore"):
             beyond = (features.values < self._lowest) | (features.values > self._highest)
         return StagingResult(
-            stage=decide(p, self._decision),
+            stage=singled_out(p, self._decision),
             probability_advanced=p,
             contributions={
                 **dict(zip(self._names, answer.contributions[0].tolist(), strict=True)),
@@ -194,51 +195,3 @@ class Predictor:
         return {
             covariate.name: sum(itertools.islice(columns, len(covariate.columns))) for covariate in self._covariates
         }
-
-
-def decide(probability_advanced: float, decision: Decision) -> Stage:
-    """Name the stage group that the probability singles out.
-
-    A class is possible while its probability reaches its conformal threshold; when both or none are possible the
-    evidence does not decide (Vovk, Gammerman & Shafer 2005, label-conditional conformal prediction).
-    """
-    early = 1.0 - probability_advanced >= decision.early_min_probability
-    advanced = probability_advanced >= decision.advanced_min_probability
-    if early == advanced:
-        return Stage.INDETERMINATE
-    return Stage.EARLY if early else Stage.ADVANCED
-
-
-def at_prevalence(result: StagingResult, training: float, site: float | None) -> StagingResult:
-    """Correct the probability of an answer from the training prevalence to the site's.
-
-    Parameters
-    ----------
-    result
-        The answer, its probability at the training prevalence.
-    training, site
-        Share of the positive class, each strictly between 0 and 1; None leaves the answer as it is.
-
-    Notes
-    -----
-    The stage stays as it is, decided on the uncorrected probability: class-conditional conformal prediction promises
-    its coverage within each class, which how common the classes are does not touch. So do the contributions, which
-    add up to the uncorrected logit.
-    """
-    if site is None:
-        return result
-    return replace(result, probability_advanced=corrected(result.probability_advanced, training, site), prevalence=site)
-
-
-def corrected(probability: float, training: float, site: float) -> float:
-    """Correct a probability from one prevalence to another, all strictly between 0 and 1 or, the first, at an end.
-
-    Notes
-    -----
-    ``logit(p') = logit(p) - logit(training) + logit(site)``: Saerens, Latinne & Decaestecker, Neural Computation
-    14(1), 2002, eq. 2.4, written in odds so that a probability of 0 or 1 stays what it is. It assumes that patients
-    of one class look alike at both places.
-    """
-    positive = probability * site / training
-    negative = (1.0 - probability) * (1.0 - site) / (1.0 - training)
-    return positive / (positive + negative)

@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from itertools import pairwise
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lungstage.appliance.contract.errors import ReasonCode, Refused
+from lungstage.appliance.contract.evidence import Estimate, Worth
 from lungstage.appliance.contract.spec import ALL_FEATURES, COVARIATES, Covariate, Endpoint
 
 COPY_AGAIN: Final = "Copy the bundle again whole."
@@ -172,6 +174,90 @@ class Decision(_Frozen):
     alpha: Probability
     early_min_probability: Probability
     advanced_min_probability: Probability
+    # Between which the coverage of the one and of the other class lies in new patients like those that the thresholds
+    # rest on (95 %): the fewer they are, the wider. None where the bundle does not say.
+    early_coverage: tuple[Probability, Probability] | None = None
+    advanced_coverage: tuple[Probability, Probability] | None = None
+
+
+class OutOfFold(_Frozen):
+    """How often patients of either class reached each probability, predicted by models that had not seen them.
+
+    What an answer is worth at any prevalence follows from it (:mod:`model.answering`). Shares, not patients: no row can
+    be read from it.
+    """
+
+    positives: Annotated[int, Field(ge=1)]
+    negatives: Annotated[int, Field(ge=1)]
+    thresholds: tuple[Probability, ...]  # ascending from 0 to 1, at the training prevalence
+    positives_at_least: tuple[Probability, ...]  # share of the positive class whose probability reached each
+    negatives_at_least: tuple[Probability, ...]
+
+    @model_validator(mode="after")
+    def _is_a_distribution(self) -> Self:
+        marks, both = self.thresholds, (self.positives_at_least, self.negatives_at_least)
+        if len(marks) < 2 or marks[0] != 0 or marks[-1] != 1 or any(b <= a for a, b in pairwise(marks)):
+            raise ValueError("thresholds must ascend from 0 to 1")
+        if any(len(s) != len(marks) or s[0] != 1 or any(b > a for a, b in pairwise(s)) for s in both):
+            raise ValueError("the shares must descend from 1, one for each threshold")
+        return self
+
+
+class EstimateEntry(_Frozen):
+    """A figure with its 95 % interval."""
+
+    value: Finite
+    low: Finite
+    high: Finite
+
+    @model_validator(mode="after")
+    def _lies_within(self) -> Self:
+        if not self.low <= self.value <= self.high:
+            raise ValueError("the value must lie within its interval")
+        return self
+
+    @property
+    def estimate(self) -> Estimate:
+        """The figure as a plain value."""
+        return Estimate(self.value, self.low, self.high)
+
+
+RivalName = Literal["sphericity_volume", "volume", "best_single_lr", "covariates_alone"]
+
+
+class WorthEntry(_Frozen):
+    """Whether the model is shown to beat chance and the best model of two features at most."""
+
+    auc: EstimateEntry
+    beats_chance: bool
+    rival: RivalName | None
+    rival_auc: EstimateEntry | None
+    beats_rival: bool
+
+    @model_validator(mode="after")
+    def _names_its_rival(self) -> Self:
+        if (self.rival is None) != (self.rival_auc is None) or (self.beats_rival and self.rival is None):
+            raise ValueError("a rival must be named with its AUC, and only then be beaten")
+        return self
+
+    @property
+    def worth(self) -> Worth:
+        """The same as a plain value."""
+        other = None if self.rival_auc is None else self.rival_auc.estimate
+        return Worth(self.auc.estimate, self.beats_chance, self.rival, other, self.beats_rival)
+
+
+class Recalibration(_Frozen):
+    """On whom the logits were recalibrated, after training: ``slope * logit + intercept``."""
+
+    cohort: str
+    table_sha256: Sha256
+    rows: Annotated[int, Field(ge=1)]
+    prevalence: Annotated[float, Field(gt=0, lt=1)]
+    slope: EstimateEntry
+    intercept: EstimateEntry  # for a model that states its probabilities at `prevalence`
+    of_version: str
+    of_digest: Sha256  # of the bundle that it was
 
 
 class GoldenCase(_Frozen):
@@ -201,7 +287,7 @@ class Provenance(_Frozen):
 class Manifest(_Frozen):
     """``manifest.json``: what the bundle is, what it may be used for and how it proves itself."""
 
-    schema_version: Literal[2]
+    schema_version: Literal[2, 3]  # 2 has none of the entries that may be null
     name: str
     version: str
     research_use_only: Literal[True]
@@ -216,6 +302,9 @@ class Manifest(_Frozen):
     decision: Decision
     provenance: Provenance
     golden: GoldenCase
+    out_of_fold: OutOfFold | None = None
+    worth: WorthEntry | None = None
+    recalibration: Recalibration | None = None
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:

@@ -11,7 +11,10 @@ from typing import Any, Final
 from markupsafe import Markup, escape
 
 from lungstage.appliance.contract.documents import LANGUAGES, Language
+from lungstage.appliance.contract.evidence import Answering, Estimate, PredictiveValue, Worth
+from lungstage.appliance.contract.spec import Stage
 from lungstage.appliance.page.sentences import in_language
+from lungstage.appliance.report import evidence
 from lungstage.appliance.report.caveats import Caveat, caveats
 from lungstage.appliance.report.translation import Translator
 from lungstage.appliance.state.job import RESTING_STATES, Job
@@ -103,6 +106,35 @@ def probability_of(job: Job) -> float | None:
     endpoint = outcome.get("endpoint")
     probability = endpoint["probability"] if endpoint else outcome.get("probability_advanced")
     return None if probability is None else float(probability)
+
+
+def chance_of(job: Job, language: Language) -> str:
+    """Say how often such an answer is right at the prevalence in force; empty where the job's release did not know."""
+    outcome: Mapping[str, Any] = job.outcome or {}
+    if not (decision := outcome.get("decision")):
+        return ""
+    found, say = outcome.get("predictive_value"), Translator(language)
+    value = found and PredictiveValue(Estimate.of(found), found["positives"], found["negatives"])
+    endpoint = outcome.get("endpoint")
+    is_open = (endpoint["answer"] if endpoint else outcome.get("stage")) == str(Stage.INDETERMINATE)
+    answering = Answering(
+        decision["prevalence"], decision["prevalence_of"] == "site", decision["negative_up_to"],
+        decision["positive_from"], decision["withheld"], value or None, is_known=is_open,
+    )  # fmt: skip
+    classes = (found["negative"], found["positive"]) if endpoint and found else evidence.stage_classes(say)
+    return evidence.chance(answering, (found or {}).get("cohort", ""), classes, say)
+
+
+def worth_of(job: Job, language: Language) -> str:
+    """Say that the model is not shown to be worth anything; empty where it is, or the job's release did not know."""
+    found = (job.outcome or {}).get("worth")
+    if not found:
+        return ""
+    worth = found["auc"] and Worth(
+        Estimate.of(found["auc"]), found["beats_chance"], found["rival"],
+        found["rival_auc"] and Estimate.of(found["rival_auc"]), found["beats_rival"],
+    )  # fmt: skip
+    return evidence.worth(worth or None, Translator(language))
 
 
 def caveats_of(job: Job, language: Language) -> tuple[Caveat, ...]:

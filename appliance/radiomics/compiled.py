@@ -162,9 +162,11 @@ def bin_edges(lowest: Any, highest: Any, settings: Mapping[str, Any]) -> npt.NDA
 
     Source: PyRadiomics ``imageoperations.getBinEdges``; IBSI fixed bin size (Q3RU), from 0 or, on the IBSI grid, from
     where the re-segmentation range starts; IBSI fixed bin number (K15C).
-    PyRadiomics computes whole bin widths in int16, which wraps around where the edges span more than that holds.
+    PyRadiomics computes whole bin widths in int16, which wraps around where the edges span more than that holds. In
+    single precision it rounds edges, which is followed: a voxel at an edge falls into one bin or the other by it.
     """
-    lowest, highest = lowest.item(), highest.item()
+    if lowest.dtype != np.float32:
+        lowest, highest = lowest.item(), highest.item()
     count = settings.get("binCount")
     if count is not None:
         edges = np.histogram_bin_edges(np.array([lowest, highest]), count)

@@ -68,6 +68,9 @@ def of_accounts(then: Account, now: Account) -> Iterator[Change]:
         yield changed("answer", "answer", then.answer, now.answer)
     if then.probability != now.probability:
         yield changed("probability", "probability in %", then.probability, now.probability)
+    if then.predictive_value != now.predictive_value:
+        what = "chance in % that the answer is right"
+        yield changed("predictive_value", what, then.predictive_value, now.predictive_value)
     yield from _of_values("feature", then.features, now.features)
     yield from _of_values("contribution", then.contributions, now.contributions)
 

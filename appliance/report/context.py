@@ -17,6 +17,7 @@ from pydicom.sr.coding import Code
 from pydicom.uid import UID
 
 from lungstage.appliance.contract.case import KnownCovariates, Predecessor
+from lungstage.appliance.contract.evidence import Worth
 from lungstage.appliance.contract.spec import STAGE_GROUP, Endpoint, FeatureVector, StagingResult
 from lungstage.appliance.report.cohort import Cohort
 from lungstage.appliance.report.wording import Wording, wording
@@ -77,6 +78,11 @@ class BundleIdentity:
         Error rate of the conformal decision, in each class.
     endpoint
         What the model tells apart.
+    worth
+        Whether the model is shown to beat chance and the best simple model; None where the bundle does not say.
+    coverage
+        Between which the coverage of the negative and of the positive class lies in new patients like the training
+        cohort's (95 %), lowest and highest of both; None where the bundle does not say.
     """
 
     name: str
@@ -91,6 +97,8 @@ class BundleIdentity:
     settings: tuple[str, ...]
     alpha: float
     endpoint: Endpoint = STAGE_GROUP
+    worth: Worth | None = None
+    coverage: tuple[float, float] | None = None
 
 
 class Made(Protocol):

@@ -18,6 +18,7 @@ from lungstage.appliance.report.wording import Wording
 FEATURE = private("FEATURE", "Feature (PyRadiomics name)")
 COVARIATE = private("COVARIATE", "Clinical covariate")
 DOMAIN_DISTANCE = private("DOMAINDISTANCE", "Distance to the training cohort (standard deviations)")
+PREDICTIVE_VALUE = private("PREDICTIVEVALUE", "Chance that the predicted class is right (research)")
 NEIGHBOUR_DISTANCE = private("NEIGHBOURDIST", "Distance to nearest training tumours (standard deviations)")
 
 
@@ -77,6 +78,15 @@ def probability_measurement(result: StagingResult, words: Wording) -> sr.Measure
     probability = measurement(words.probability, 100 * result.probability_advanced, "%")
     probability[0].MeasuredValueSequence[0].NumericValue = _percent(result.probability_advanced)
     return probability
+
+
+def predictive_value_measurements(result: StagingResult) -> list[sr.Measurement]:
+    """Chance that the answer is right at the prevalence in force, in %; none where it is not known."""
+    if result.answering is None or (found := result.answering.predictive_value) is None:
+        return []
+    chance = measurement(PREDICTIVE_VALUE, 100 * found.chance.value, "%")
+    chance[0].MeasuredValueSequence[0].NumericValue = _percent(found.chance.value)
+    return [chance]
 
 
 def contributions(result: StagingResult, words: Wording) -> sr.ContentSequence:

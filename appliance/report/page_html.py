@@ -50,6 +50,8 @@ def page_html(page: ResultPage) -> str:
         f"<h1>{escape(page.headline)}</h1>",
         f'<p class="doubt">{escape(page.doubt)}</p>' if page.doubt else "",
         f"<p>{escape(page.probability)}<br><span class='grey'>{escape(page.certainty)}</span></p>",
+        f"<p>{escape(page.chance)}</p>" if page.chance else "",
+        f'<p class="doubt">{escape(page.worth)}</p>' if page.worth else "",
         _scale(page.scale, say),
         f'<section class="caveats"><h2>{escape(page.words["heading.caveats"])}</h2>',
         _caveats(page),
@@ -88,6 +90,7 @@ def _scale(scale: Scale, say: Translator) -> str:
         f'<rect x="{start:.1f}" y="14" width="{end - start:.1f}" height="22" fill="{fill}" stroke="#111"/>'
         f'<text x="{(start + end) / 2:.1f}" y="30" text-anchor="middle">{escape(name)}</text>'
         for start, end, fill, name in parts
+        if end > start
     )
     label = escape(say.percent(scale.probability))
     anchor, shift = ("end", -10) if at > 500 else ("start", 10)

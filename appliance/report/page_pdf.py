@@ -114,6 +114,10 @@ def _answer(sheet: Sheet, page: ResultPage, y: float, say: Translator) -> float:
         y += 6
     y = sheet.paragraph(_LEFT, y, page.probability, Style(11), _RIGHT - _LEFT, most=2)
     y = sheet.paragraph(_LEFT, y, page.certainty, Style(8.5, colour=GREY), _RIGHT - _LEFT, most=2)
+    if page.chance:
+        y = sheet.paragraph(_LEFT, y, page.chance, Style(8.5), _RIGHT - _LEFT, most=3)
+    if page.worth:
+        y = sheet.paragraph(_LEFT, y, page.worth, Style(8.5, bold=True, colour=_ALARM), _RIGHT - _LEFT, most=3)
     return _scale(sheet, page.scale, y + 2.4, say)
 
 

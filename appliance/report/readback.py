@@ -31,6 +31,7 @@ _SEGMENT: Final = ("121191", "DCM")
 _PARAMETER: Final = ("111002", "DCM")
 _DERIVATION: Final = ("121401", "DCM")
 _CONTRIBUTIONS: Final = ("CONTRIBUTIONS", PRIVATE_SCHEME)
+_PREDICTIVE_VALUE: Final = ("PREDICTIVEVALUE", PRIVATE_SCHEME)
 _NOTICE: Final = ("NOTICE", PRIVATE_SCHEME)
 _WARNING: Final = ("WARNING", PRIVATE_SCHEME)
 _BY_POSITION = "matched to the region of interest by position"
@@ -74,6 +75,8 @@ class Account:
         Code Meaning of the predicted class.
     probability
         Of the positive class in %.
+    predictive_value
+        The chance that the answer is right, in %; None where the report does not say.
     features
         By PyRadiomics name; None where one could not be computed.
     contributions
@@ -98,6 +101,7 @@ class Account:
     warnings: tuple[str, ...]
     answer: str
     probability: float | None
+    predictive_value: float | None
     features: Mapping[str, float | None]
     contributions: Mapping[str, float | None]
 
@@ -231,7 +235,8 @@ def _account(dataset: Dataset) -> Account:
         warnings=tuple(_text(item) for item in every if _concept(item) == _WARNING),
         answer=next(_meaning(i) for i in inside if i.ValueType == "CODE" and _concept(i)[1] == PRIVATE_SCHEME),
         probability=_number(probability),
-        features={name: _number(item) for item in measured if (name := _feature(item))},  # the distances are none
+        predictive_value=next((_number(item) for item in measured if _concept(item) == _PREDICTIVE_VALUE), None),
+        features={name: _number(item) for item in measured if (name := _feature(item))},  # distances, chance: none
         contributions=contributions,
     )
 

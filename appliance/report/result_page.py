@@ -21,7 +21,7 @@ from pydicom.uid import RTStructureSetStorage
 
 from lungstage.appliance.contract.documents import Language
 from lungstage.appliance.contract.spec import COVARIATES, STAGE_GROUP, Stage
-from lungstage.appliance.report import fonts
+from lungstage.appliance.report import evidence, fonts
 from lungstage.appliance.report.caveats import Caveat, Grade, caveats
 from lungstage.appliance.report.cohort import Cohort
 from lungstage.appliance.report.context import BundleIdentity, ReportContext, label
@@ -143,6 +143,10 @@ class ResultPage:
         Why the answer is doubtful from the outset; empty where it is not.
     probability, certainty
         How sure, in a sentence, and what that means.
+    chance
+        How often such an answer is right at the prevalence in force, and whom that is worked out from; may be empty.
+    worth
+        That the model is not shown to be worth anything; empty where it is.
     scale
         The same as a picture.
     caveats
@@ -174,6 +178,8 @@ class ResultPage:
     doubt: str
     probability: str
     certainty: str
+    chance: str
+    worth: str
     scale: Scale
     caveats: tuple[Caveat, ...]
     views: KeyViews
@@ -271,6 +277,8 @@ def result_page(context: PageContext, language: Language) -> ResultPage:
             f"answer.probability_{where}", positive=positive_class, probability=share, prevalence=say.percent(at)
         ),
         certainty=_certainty(report, say),
+        chance=evidence.chance(result.answering, names(bundle.cohort), (negative, positive), say),
+        worth=evidence.worth(bundle.worth, say),
         scale=Scale(result.probability_advanced, cohort.open_between, negative, say("scale.open"), positive),
         caveats=tuple(told),
         views=views,
@@ -353,11 +361,18 @@ def _doubt(told: Sequence[Caveat], report: ReportContext, say: Translator) -> st
 
 
 def _certainty(report: ReportContext, say: Translator) -> str:
-    told = [say("certainty.open")] if report.result.stage is Stage.INDETERMINATE else []
+    answering = report.result.answering
+    is_open = report.result.stage is Stage.INDETERMINATE and not (answering is not None and answering.withheld)
+    told = [say("certainty.open")] if is_open else []
     number = round(100 * report.result.probability_advanced)
     if 0 < number < 100:
         told.append(say("certainty.in_100", number=number))
-    told.append(say("certainty.rule", wrong=say.number(100 * report.bundle.alpha, 2)))
+    wrong, coverage = say.number(100 * report.bundle.alpha, 2), report.bundle.coverage
+    if coverage is None:
+        told.append(say("certainty.rule", wrong=wrong))
+    else:
+        low, high = (round(100 * (1 - share)) for share in reversed(coverage))
+        told.append(say("certainty.rule_range", wrong=wrong, low=low, high=high))
     return " ".join(told)
 
 

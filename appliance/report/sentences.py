@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lungstage.appliance.contract.spec import COVARIATES, STAGE_GROUP, Stage
+from lungstage.appliance.report import evidence
 from lungstage.appliance.report.context import ReportContext, label
 from lungstage.appliance.report.measurements import strongest_first
 from lungstage.appliance.report.translation import Translator
@@ -26,7 +27,15 @@ def research_use(context: ReportContext) -> str:
 def answer(context: ReportContext) -> str:
     """Give the answer with its probability, and the prevalence that this holds at."""
     result, words = context.result, context.words
-    unclear = f" (the evidence does not single out a {words.kind})" if result.stage is Stage.INDETERMINATE else ""
+    withheld = result.answering is not None and result.answering.withheld
+    unclear = ""
+    if result.stage is Stage.INDETERMINATE:
+        why = (
+            f"points to one {words.kind}, which is not shown to hold here"
+            if withheld
+            else f"does not single out a {words.kind}"
+        )
+        unclear = f" (the evidence {why})"
     whose, prevalence = "this site's", result.prevalence
     if prevalence is None:
         whose, prevalence = "the training cohort's", context.bundle.prevalence_advanced
@@ -34,6 +43,23 @@ def answer(context: ReportContext) -> str:
         f"Predicted {words.endpoint}: {words.classes[result.stage].meaning}{unclear}. Probability of {words.target}: "
         f"{_percent(result.probability_advanced)}, at {whose} prevalence of {_percent(prevalence)}."
     )
+
+
+def chance(context: ReportContext) -> str:
+    """Say how often such an answer is right at the prevalence in force, and where that comes from; may be empty."""
+    endpoint = context.bundle.endpoint
+    classes = endpoint.negative, endpoint.positive
+    return _plain(evidence.chance(context.result.answering, context.bundle.cohort, classes, Translator("en")))
+
+
+def worth(context: ReportContext) -> str:
+    """Say that the model is not shown to be worth anything; empty where it is."""
+    return _plain(evidence.worth(context.bundle.worth, Translator("en")))
+
+
+def _plain(text: str) -> str:
+    """Write the page's spaces that do not break as plain ones, which every character set has."""
+    return text.replace("\u202f", " ").replace("\u00a0", " ")
 
 
 def warnings(context: ReportContext) -> Iterator[str]:
@@ -73,7 +99,7 @@ def notices(context: ReportContext) -> Iterator[str]:
     """Say what a reader must know of model, cohort, inputs and features."""
     bundle, words, result = context.bundle, context.words, context.result
     absent = ", ".join(bundle.stages_absent)
-    if result.stage is Stage.INDETERMINATE:
+    if result.stage is Stage.INDETERMINATE and not (result.answering and result.answering.withheld):
         yield (
             f"Indeterminate: the evidence does not single out a {words.kind} (class-conditional conformal prediction, "
             f"alpha {bundle.alpha:g})."
@@ -87,7 +113,7 @@ def notices(context: ReportContext) -> Iterator[str]:
     else:
         yield (
             f"{trained}the probability was corrected to this site's prevalence of {100 * result.prevalence:.3g} % and "
-            f"holds at that one only. The predicted {words.kind} and the contributions do not depend on it."
+            f"holds at that one only, and so does the predicted {words.kind}. The contributions do not depend on it."
         )
     if bundle.endpoint != STAGE_GROUP:
         yield f"The endpoint is {words.endpoint}: {bundle.endpoint.negative} or {bundle.endpoint.positive}."

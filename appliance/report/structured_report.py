@@ -43,6 +43,7 @@ from lungstage.appliance.report.measurements import (
     domain_measurements,
     feature_measurements,
     measurement,
+    predictive_value_measurements,
     probability_measurement,
 )
 from lungstage.appliance.report.segmentation import build_segmentation, key_slice, outer_contour
@@ -69,6 +70,7 @@ _POSITION = (
 
 RESULT = private("RESULT", "Result (research use only)")
 ANSWER = private("ANSWER", "Answer of the model (research use only)")
+CHANCE = private("CHANCE", "Chance that the answer is right (research use only)")
 REASON = private("REASON", "What moved the answer")
 CONTRIBUTIONS = private("CONTRIBUTIONS", "Contributions of the inputs to the model's logit")
 NOTICE = private("NOTICE", "Notice on the model and its use")
@@ -205,6 +207,7 @@ def _volume_group(context: ReportContext, segmentation: SegmentReference) -> _Vo
             probability_measurement(result, words),
             *feature_measurements(context.features),
             *domain_measurements(result.domain),
+            *predictive_value_measurements(result),
         ],
         qualitative_evaluations=[sr.QualitativeEvaluation(words.predicted, words.classes[result.stage])],
     )
@@ -245,7 +248,16 @@ def _result(context: ReportContext) -> sr.ContainerContentItem:
     """Say first what a reader with ten seconds must see, in words: many viewers show no codes."""
     # That there is no warning is none itself: programs may go by the concept.
     warned = [(WARNING, text) for text in sentences.warnings(context)] or [(NOTICE, sentences.no_warnings())]
-    return _texts(RESULT, [(NOTICE, sentences.research_use(context)), (ANSWER, sentences.answer(context)), *warned])
+    return _texts(
+        RESULT,
+        [
+            (NOTICE, sentences.research_use(context)),
+            (ANSWER, sentences.answer(context)),
+            *((CHANCE, text) for text in (sentences.chance(context),) if text),
+            *((NOTICE, text) for text in (sentences.worth(context),) if text),
+            *warned,
+        ],
+    )
 
 
 def _evaluations(context: ReportContext) -> sr.ContainerContentItem:

@@ -16,9 +16,9 @@ from lungstage.appliance.contract.documents import DocumentOptions
 from lungstage.appliance.contract.spec import StagingResult
 from lungstage.appliance.dicom.coded import SNOMED_RT, Coded, in_snomed_ct
 from lungstage.appliance.dicom.region import Region
+from lungstage.appliance.model.answering import AnswerRule
 from lungstage.appliance.model.bundle import Bundle
-from lungstage.appliance.model.inference import corrected
-from lungstage.appliance.model.manifest import QUANTILES, Decision
+from lungstage.appliance.model.manifest import QUANTILES
 from lungstage.appliance.report import outbox
 from lungstage.appliance.report import structured_report as report
 from lungstage.appliance.report.cohort import Cohort
@@ -89,7 +89,8 @@ def _parameters(result: StagingResult, bundle: Bundle, covariates: KnownCovariat
 
 def bundle_identity(bundle: Bundle, settings: tuple[str, ...]) -> report.BundleIdentity:
     """Return what documents say of a bundle; `settings` are those that it was used with."""
-    provenance = bundle.manifest.provenance
+    provenance, worth, decision = bundle.manifest.provenance, bundle.manifest.worth, bundle.manifest.decision
+    ranges = [one for one in (decision.early_coverage, decision.advanced_coverage) if one is not None]
     return report.BundleIdentity(
         name=bundle.manifest.name,
         version=bundle.manifest.version,
@@ -101,8 +102,10 @@ def bundle_identity(bundle: Bundle, settings: tuple[str, ...]) -> report.BundleI
         rows=provenance.rows,
         intended_use=bundle.manifest.intended_use.statement,
         settings=settings,
-        alpha=bundle.manifest.decision.alpha,
+        alpha=decision.alpha,
         endpoint=bundle.manifest.endpoint.endpoint,
+        worth=None if worth is None else worth.worth,
+        coverage=(min(low for low, _ in ranges), max(high for _, high in ranges)) if ranges else None,
     )
 
 
@@ -208,13 +211,5 @@ def _cohort(bundle: Bundle, result: StagingResult) -> Cohort:
         quantiles={
             entry.name: tuple(entry.training_quantiles[share] for share in QUANTILES) for entry in manifest.features
         },
-        open_between=open_between(manifest.decision, manifest.provenance.prevalence_advanced, result.prevalence),
+        open_between=AnswerRule.of(manifest, result.prevalence).open_between,
     )
-
-
-def open_between(decision: Decision, training: float, site: float | None) -> tuple[float, float]:
-    """Return the probabilities between which the model does not decide, corrected to a prevalence as they are."""
-    low, high = sorted((1.0 - decision.early_min_probability, decision.advanced_min_probability))
-    if site is None:
-        return low, high
-    return corrected(low, training, site), corrected(high, training, site)

@@ -21,7 +21,7 @@ from lungstage.appliance.staging.measure import Measurement
 
 # Aerated lung: denser than the air around a patient, thinner than fat. A lung tumour has some of it within reach;
 # a sarcoma of the thigh has muscle and fat there (figures in docs/decisions.md).
-_LUNG_HU = (-950, -500)
+LUNG_HU = (-950, -500)
 _LUNG_REACH = 10.0  # mm
 _LUNG_SHARE = 0.05
 
@@ -163,7 +163,7 @@ def prove_voxels(measurement: Measurement, use: IntendedUse) -> tuple[str, ...]:
             "metal in the region, and for a wrong Rescale Intercept or Slope (0028,1052; 0028,1053). If it is neither, "
             "no answer can be given"
         )
-    if measurement.voxels.volume.array.min() > _LUNG_HU[1]:
+    if measurement.voxels.volume.array.min() > LUNG_HU[1]:
         # What a header says is a CT of the chest may be an MR, or have lost its rescale intercept.
         raise _outside(
             "no voxel of the slices is as thin as lung or air, so the values cannot be a chest's in HU. Look at "
@@ -188,7 +188,7 @@ def _lung_around(measurement: Measurement) -> float:
         for index, far in zip(np.nonzero(measurement.mask), reach, strict=True)
     )
     shell = measurement.voxels.volume.array[box][shell_around(measurement.mask[box], spacing, _LUNG_REACH)]
-    return float(((shell >= _LUNG_HU[0]) & (shell <= _LUNG_HU[1])).mean()) if shell.size else 0.0
+    return float(((shell >= LUNG_HU[0]) & (shell <= LUNG_HU[1])).mean()) if shell.size else 0.0
 
 
 def shell_around(mask: npt.NDArray[np.bool_], spacing: Sequence[float], reach: float) -> npt.NDArray[np.bool_]:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import highdicom as hd
 import numpy as np
 import numpy.typing as npt
 
@@ -118,8 +119,41 @@ def measure(
                 "or send a reconstruction with a larger one, with the region drawn on it.",
                 (region.name,),
             )
-        pieces = compiled.components(mask)
     volume = voxels.volume if spec.resampled_spacing is None else grid.single_precision(voxels.volume)
+    roi, features, told = measure_volume(volume, mask, spec, watch, save_volume=save_volume)
+    warnings: list[str] = []
+    if any(lost_by_compression(dataset) for dataset in voxels.datasets):
+        warnings.append("Slices were compressed with loss; their values are not those that the scanner made.")
+    if any(of_unspecified_unit(dataset) for dataset in voxels.datasets):
+        warnings.append("The slices leave the unit of their values open; they were taken for Hounsfield units.")
+    warnings += told
+    return Measurement(region, slices, voxels, mask, features, _hu_range(voxels, mask, roi), tuple(warnings))
+
+
+def measure_volume(
+    volume: hd.Volume, mask: Mask, spec: ExtractionSpec, watch: Stopwatch, *, save_volume: Path | None = None
+) -> tuple[grid.MeasurableRoi, FeatureVector, tuple[str, ...]]:
+    """Compute the features of a volume and its mask, wherever they come from.
+
+    Parameters
+    ----------
+    volume, mask
+        (slices, rows, columns).
+    spec, watch, save_volume
+        As for :func:`measure`.
+
+    Returns
+    -------
+    tuple
+        The region as it was measured, its features, and warnings.
+
+    Raises
+    ------
+    Refused
+        What :mod:`radiomics.extract` raises.
+    """
+    with watch.step("roi"):
+        pieces = compiled.components(mask)
     with watch.step("resample"):
         roi = extract.place_on_grid(volume, mask, spec)
     with watch.step("radiomics"):
@@ -127,16 +161,12 @@ def measure(
     if save_volume is not None:
         grid.save(volume, mask, save_volume)
     warnings: list[str] = []
-    if any(lost_by_compression(dataset) for dataset in voxels.datasets):
-        warnings.append("Slices were compressed with loss; their values are not those that the scanner made.")
-    if any(of_unspecified_unit(dataset) for dataset in voxels.datasets):
-        warnings.append("The slices leave the unit of their values open; they were taken for Hounsfield units.")
     if pieces > 1:
         warnings.append(f"The region of interest consists of {pieces} separate parts.")
     failed = [name for name, value in features.as_dict().items() if value is None]
     if failed:
         warnings.append(f"These features could not be computed: {', '.join(failed)}.")
-    return Measurement(region, slices, voxels, mask, features, _hu_range(voxels, mask, roi), tuple(warnings))
+    return roi, features, tuple(warnings)
 
 
 def _disagreement(one: RoiHeader, other: RoiHeader) -> Refused:

@@ -25,6 +25,7 @@ from lungstage.appliance.dicom.header import Header
 from lungstage.appliance.dicom.names import counted
 from lungstage.appliance.model.bundle import Bundle
 from lungstage.appliance.model.manifest import RoiRule
+from lungstage.appliance.radiomics.nifti import is_nifti
 from lungstage.appliance.report import outbox
 from lungstage.appliance.report.outbox import Document
 from lungstage.appliance.report.readback import read_back
@@ -32,8 +33,14 @@ from lungstage.appliance.staging import pipeline
 from lungstage.appliance.staging.choosing import has_its_region
 from lungstage.appliance.staging.covariates import Site
 from lungstage.appliance.staging.measure import Stopwatch, measure
+from lungstage.appliance.staging.nifti_pair import measure_pair
 from lungstage.appliance.staging.outcome import STEPS, Outcome, outcome
 from lungstage.appliance.staging.refusal import explain
+
+
+class OptionsError(ValueError):
+    """What was asked for does not fit what it was asked of."""
+
 
 _UID = re.compile(r"[0-9]+(?:\.[0-9]+){3,}")
 
@@ -56,6 +63,8 @@ class Options:
         Which are wanted, and in which language.
     refusal_page
         Whether a refusal is told on a page, too.
+    label
+        Of a NIfTI mask, the value that the region's voxels have; None means 1.
     """
 
     roi_name: str | None = None
@@ -64,6 +73,7 @@ class Options:
     site: Site = field(default_factory=Site)
     documents: DocumentOptions = field(default_factory=DocumentOptions)
     refusal_page: bool = False
+    label: int | None = None
 
 
 @dataclass(frozen=True)
@@ -224,7 +234,11 @@ def stage_paths(paths: Sequence[Path], bundle: Bundle, out: Path | None, options
         A path does not exist.
     OSError
         `out` cannot be written to.
+    OptionsError
+        A path names a NIfTI file.
     """
+    if any(map(is_nifti, paths)):
+        raise OptionsError("a model answers for DICOM alone; NIfTI is measured, by lungstage measure")
     watch = Stopwatch()
 
     def answer(case: Case) -> Outcome:
@@ -290,8 +304,16 @@ def _deliver(documents: Sequence[Document], out: Path) -> dict[str, str]:
     return delivered
 
 
+def _pair_of(paths: Sequence[Path], options: Options) -> tuple[Path, Path]:
+    if len(paths) != 2 or not all(map(is_nifti, paths)):
+        raise OptionsError("a NIfTI image is measured with its mask: two files, IMAGE.nii.gz and then MASK.nii.gz")
+    if options.roi_name is not None or options.match_by_geometry:
+        raise OptionsError("--roi and --match-by-geometry are for DICOM; a NIfTI mask has labels (--label)")
+    return paths[0], paths[1]
+
+
 def measure_paths(paths: Sequence[Path], rule: RoiRule, spec: ExtractionSpec, options: Options) -> Outcome:
-    """Measure the one case that `paths` hold, without a model.
+    """Measure the one case that `paths` hold, or image and mask where they are a pair of NIfTI files, without a model.
 
     Returns
     -------
@@ -302,8 +324,20 @@ def measure_paths(paths: Sequence[Path], rule: RoiRule, spec: ExtractionSpec, op
     ------
     Unavailable
         A path does not exist.
+    OptionsError
+        One NIfTI file, or more than two; or an option that is not for what is there.
     """
     watch = Stopwatch()
+    if any(map(is_nifti, paths)):
+        image, mask = _pair_of(paths, options)
+        with watch.step("total"):
+            try:
+                result = measure_pair(image, mask, spec, watch, label=options.label, save_volume=options.save_volume)
+            except Refused as error:
+                result = outcome(status="refused", reason=error.in_full())
+        return _settle(result, None, watch)
+    if options.label is not None:
+        raise OptionsError("a label is of a NIfTI mask; a region of DICOM is named (--roi)")
 
     def answer(case: Case) -> Outcome:
         with watch.step("roi"):

@@ -10,8 +10,12 @@ from typing import Any, Final, Self
 import numpy as np
 
 from lungstage.appliance.contract.errors import Held, Reason, ReasonCode, Refused
+from lungstage.appliance.contract.evidence import Answering, Estimate, Worth
 from lungstage.appliance.contract.spec import STAGE_GROUP, Endpoint, StagingResult
-from lungstage.appliance.staging.measure import Measurement
+from lungstage.appliance.report import evidence
+from lungstage.appliance.report.context import BundleIdentity
+from lungstage.appliance.report.translation import Translator
+from lungstage.appliance.staging.measure import Mask, Measurement
 
 Outcome = dict[str, Any]
 
@@ -28,13 +32,14 @@ def outcome(
     warnings: tuple[str, ...] = (),
     seconds: Mapping[str, float] | None = None,
     endpoint: Endpoint = STAGE_GROUP,
+    bundle: BundleIdentity | None = None,
 ) -> Outcome:
     """Write an outcome in the form of the command contract: every key is there, null where unknown.
 
     An answer about another endpoint than the stage is no stage: ``stage`` and ``probability_advanced`` stay null, and
     ``endpoint`` holds its name, the answer and the probability of its positive class.
 
-    `others` are :attr:`staging.pipeline.Plan.others`.
+    `others` are :attr:`staging.pipeline.Plan.others`; `bundle` is what answered.
     """
     timing = dict(seconds or {})
     staged = None if endpoint != STAGE_GROUP else result
@@ -55,7 +60,12 @@ def outcome(
         "domain": None
         if result is None
         else {"distance": result.domain.distance, "outside": list(result.domain.outside)},
-        "roi": None if measurement is None else _roi_facts(measurement, others),
+        "decision": None if result is None else _decision(result.answering),
+        "predictive_value": None if result is None or bundle is None else _predictive_value(result.answering, bundle),
+        "worth": None if result is None or bundle is None else _worth(bundle.worth),
+        "roi": None
+        if measurement is None
+        else roi_facts(measurement.region.name, measurement.mask, measurement.slices.spacing, others),
         "sr": None,
         "documents": None,
         "warnings": list(warnings),
@@ -63,13 +73,58 @@ def outcome(
     }
 
 
-def _roi_facts(measurement: Measurement, others: Sequence[tuple[int, str]]) -> dict[str, Any]:
-    voxels = int(measurement.mask.sum())
+def _decision(answering: Answering | None) -> dict[str, Any] | None:
+    """Write down what is answered at the prevalence in force: limits are probabilities of the positive class there."""
+    if answering is None:
+        return None
     return {
-        "name": measurement.region.name,
+        "prevalence": answering.prevalence,
+        "prevalence_of": "site" if answering.is_site else "training",
+        "negative_up_to": answering.negative_up_to,
+        "positive_from": answering.positive_from,
+        "withheld": answering.withheld,
+    }
+
+
+def _predictive_value(answering: Answering | None, bundle: BundleIdentity) -> dict[str, Any] | None:
+    """Write down the chance that the answer is right at the prevalence in force, and whom it is worked out from."""
+    if answering is None or (found := answering.predictive_value) is None:
+        return None
+    return {
+        **found.chance.as_dict(),
+        "prevalence": answering.prevalence,
+        "patients": found.positives + found.negatives,
+        "positives": found.positives,
+        "negatives": found.negatives,
+        "positive": bundle.endpoint.positive,
+        "negative": bundle.endpoint.negative,
+        "cohort": bundle.cohort,
+    }
+
+
+def _worth(worth: Worth | None) -> dict[str, Any]:
+    """Write down whether the model is shown to be worth anything; what is not known is null."""
+    return {
+        "shown": None if worth is None else worth.is_shown,
+        "sentence": evidence.worth(worth, Translator("en")) or None,
+        "auc": None if worth is None else worth.auc.as_dict(),
+        "beats_chance": None if worth is None else worth.beats_chance,
+        "rival": None if worth is None else worth.rival,
+        "rival_auc": None if worth is None or worth.rival_auc is None else worth.rival_auc.as_dict(),
+        "beats_rival": None if worth is None else worth.beats_rival,
+    }
+
+
+def roi_facts(
+    name: str, mask: Mask, spacing: Sequence[float], others: Sequence[tuple[int, str]]
+) -> dict[str, str | int | float | list[dict[str, int | str]]]:
+    """Return what an outcome says of a region; `spacing` is that of the mask's voxels, in mm."""
+    voxels = int(mask.sum())
+    return {
+        "name": name,
         "voxels": voxels,
-        "volume_mm3": voxels * float(np.prod(measurement.slices.spacing)),
-        "others": [{"number": number, "name": name} for number, name in others],
+        "volume_mm3": voxels * float(np.prod(spacing)),
+        "others": [{"number": number, "name": other} for number, other in others],
     }
 
 
@@ -140,6 +195,11 @@ class StagedCase(MeasuredCase):
         The predicted class, e.g. ``early`` or ``advanced``; ``indeterminate`` where the evidence singles out none.
     probability
         That of the positive class, e.g. of advanced stage; in [0, 1].
+    predictive_value
+        The chance that the answer is right at the prevalence in force, with its interval; None where there is no
+        answer, or the bundle does not say how it did on patients that it had not seen.
+    worth
+        That the model is not shown to be better than chance or than a simple model, in a sentence; empty where it is.
     contributions
         Signed contribution of each input to the answer, in logit units.
     distance, outside
@@ -153,6 +213,8 @@ class StagedCase(MeasuredCase):
     endpoint: str
     answer: str
     probability: float
+    predictive_value: Estimate | None
+    worth: str
     contributions: dict[str, float]
     distance: float
     outside: tuple[str, ...]
@@ -172,6 +234,8 @@ class StagedCase(MeasuredCase):
             "endpoint": asked["name"],
             "answer": asked["answer"],
             "probability": asked["probability"],
+            "predictive_value": outcome["predictive_value"] and Estimate.of(outcome["predictive_value"]),
+            "worth": (outcome["worth"] or {}).get("sentence") or "",
             "contributions": dict(outcome["contributions"]),
             "distance": outcome["domain"]["distance"],
             "outside": tuple(outcome["domain"]["outside"]),

@@ -22,13 +22,13 @@ from lungstage.appliance.dicom.files import with_pixel_digest
 from lungstage.appliance.dicom.identity import prove_one_patient
 from lungstage.appliance.dicom.linking import BY_POSITION
 from lungstage.appliance.dicom.roi import load_regions
+from lungstage.appliance.model.answering import AnswerRule, at_prevalence
 from lungstage.appliance.model.bundle import Bundle
-from lungstage.appliance.model.inference import at_prevalence
 from lungstage.appliance.report.headers import warnings_of_text
 from lungstage.appliance.report.outbox import Document
 from lungstage.appliance.staging.choosing import CHOSEN, approval_warnings, choose_each, newest
 from lungstage.appliance.staging.covariates import Site, known_covariates
-from lungstage.appliance.staging.documents import build_documents
+from lungstage.appliance.staging.documents import build_documents, bundle_identity
 from lungstage.appliance.staging.intended_use import (
     prove_anatomy,
     prove_domain,
@@ -264,7 +264,7 @@ def stage(
     created
         Content date and time of the documents; the same plan, time and site give the same bytes.
     site
-        The prevalence that the probability is stated at, and covariates that outrank the header's.
+        The prevalence that probability and answer are stated at, and covariates that outrank the header's.
     watch
         Collects the seconds of each step.
     save_volume
@@ -298,7 +298,7 @@ def stage(
             + covariates.warnings
         )
         warnings = prove_domain(result, use) + of_input  # the gravest first, wherever they are told
-        result = at_prevalence(result, manifest.provenance.prevalence_advanced, site.prevalence)
+        result = at_prevalence(result, AnswerRule.of(manifest, site.prevalence))
     with watch.step("report"):
         built = build_documents(
             measurement, result, bundle, created, warnings, covariates, predecessor, plan.others, documents
@@ -311,5 +311,6 @@ def stage(
         warnings=warnings,
         seconds=watch.seconds,
         endpoint=manifest.endpoint.endpoint,
+        bundle=bundle_identity(bundle, ()),
     )
     return Staged(answer, built)

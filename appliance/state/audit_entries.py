@@ -8,7 +8,16 @@ from typing import Any, Final
 from lungstage.appliance import __version__
 from lungstage.appliance.state.job import Job, JobState
 
-_ANSWER: Final = ("stage", "probability_advanced", "endpoint", "features", "domain", "warnings")
+_ANSWER: Final = (
+    "stage",
+    "probability_advanced",
+    "endpoint",
+    "features",
+    "domain",
+    "decision",
+    "predictive_value",
+    "warnings",
+)
 """What is repeated of an outcome: nothing that differs when the same is answered again, and no free text of a ROI."""
 
 

@@ -41,6 +41,7 @@ _DOCUMENT = re.compile(rf"(?:(?:SR|SEG|PDF|SC)-({_UID})\.dcm|HTML-({_UID})\.html
 Text = Annotated[str, Field(max_length=_LONGEST)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
 Uid = Annotated[str, Field(pattern=f"^{_UID}$")]
 _Headers = tuple[Annotated[Header, Field(union_mode="left_to_right")], ...]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -81,7 +82,7 @@ class _OtherRoi(TypedDict):
 
 class _Roi(TypedDict):
     name: Text
-    voxels: Annotated[int, Field(ge=0)]
+    voxels: Count
     volume_mm3: Finite
     others: list[_OtherRoi]
 
@@ -90,6 +91,40 @@ class _Endpoint(TypedDict):
     name: Text
     answer: Text
     probability: Share
+
+
+class _Decision(TypedDict):
+    prevalence: Share
+    prevalence_of: Literal["site", "training"]
+    negative_up_to: Share | None
+    positive_from: Share | None
+    withheld: bool
+
+
+class _Estimate(TypedDict):
+    value: Share
+    low: Share
+    high: Share
+
+
+class _PredictiveValue(_Estimate):
+    prevalence: Share
+    patients: Count
+    positives: Count
+    negatives: Count
+    positive: Text
+    negative: Text
+    cohort: Text
+
+
+class _Worth(TypedDict):
+    shown: bool | None
+    sentence: Text | None
+    auc: _Estimate | None
+    beats_chance: bool | None
+    rival: Text | None
+    rival_auc: _Estimate | None
+    beats_rival: bool | None
 
 
 class Outcome(TypedDict):
@@ -103,6 +138,9 @@ class Outcome(TypedDict):
     contributions: dict[Text, Finite]
     features: dict[Text, Finite | None]
     domain: _Domain
+    decision: _Decision | None
+    predictive_value: _PredictiveValue | None
+    worth: _Worth | None
     roi: _Roi
     sr: None
     documents: None

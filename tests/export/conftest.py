@@ -16,6 +16,7 @@ from lungstage.export.bundle import build
 from lungstage.training.procedure import PRESETS
 from lungstage.training.run import RECORD_KEYS, Ensemble, FittedModel, Preprocessing, Run
 
+MARKS = [k / 100 for k in range(101)]
 SURVIVAL = Endpoint("two-year survival", "alive", "dead")
 
 
@@ -110,15 +111,25 @@ def make_run(
         },
         "conformal": {
             "alpha": 0.1, "early_min_probability": 0.31, "advanced_min_probability": 0.42,
+            "early_coverage": [0.8, 0.97], "advanced_coverage": [0.82, 0.95],
             "coverage": {endpoint.positive: 0.91, endpoint.negative: 0.9}, "indeterminate": 0.6,
         },
         "out_of_fold": {"auc": figure, "accuracy": figure},
+        "reached": {
+            "positives": 98, "negatives": 62, "thresholds": MARKS,
+            "positives_at_least": [1 - mark**2 for mark in MARKS],
+            "negatives_at_least": [(1 - mark) ** 2 for mark in MARKS],
+        },
+        "verdicts": [{"against": "volume", "adds_value": None, "sentence": "No difference could be shown."}],
         "interval": "95 % bootstrap over patients.",
-        "comparators": {"majority": {"auc": figure, "accuracy": figure}, "volume_only": {"auc": figure}},
+        "comparators": {"majority": {"auc": figure, "accuracy": figure}, "volume": {"auc": {**figure, "value": 0.655}}},
         "stability": {"gl_rfe_dnn": 0.4},
         "selection_frequency": dict.fromkeys(model.features, 0.8),
         "calibration": {"slope": 0.7, "intercept": 0.2, "informative": True},
         "cut_rows": {key: {"auc": figure} for key in ("used_only", "all_rows", "all_rows_scored_on_used")},
+        "cut_coverage": {
+            endpoint.negative: {"patients": 14, "covered": 0}, endpoint.positive: {"patients": 21, "covered": 21},
+        },
         "versions": {"python": "3.11", "numpy": "2", "torch": "2", "scikit-learn": "1", "lungstage": "0.1.0"},
     }  # fmt: skip
     assert set(record) == set(RECORD_KEYS)

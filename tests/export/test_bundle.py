@@ -160,6 +160,15 @@ def test_settings_that_the_appliance_cannot_measure_with_are_refused(spoil: Call
     assert caught.value.reason.code is ReasonCode.SPEC_UNSUPPORTED
 
 
+def test_features_that_the_appliance_cannot_measure_are_refused_by_name() -> None:
+    run = make_run()
+    filtered = ("wavelet-LLH_glcm_Idm", "original_shape2D_Perimeter")
+    model = dataclasses.replace(run.model, features=(*filtered, *run.model.features[2:]))
+    with pytest.raises(Refused, match="cannot measure: wavelet-LLH_glcm_Idm, original_shape2D_Perimeter") as caught:
+        pack(dataclasses.replace(run, model=model), "name")
+    assert caught.value.reason.code is ReasonCode.SPEC_UNSUPPORTED
+
+
 def test_every_feature_can_be_packed() -> None:
     run = make_run(k=len(ALL_FEATURES))
     files, _ = pack(run, "all")

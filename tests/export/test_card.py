@@ -10,7 +10,7 @@ import pytest
 from lungstage.appliance.model.bundle import load_bundle
 from lungstage.appliance.report.vocabulary import CONCEPTS
 from lungstage.export import card
-from lungstage.export.bundle import _covariates, _entries, pack
+from lungstage.export.bundle import _covariates, _decision, _entries, _out_of_fold, pack
 from lungstage.export.intended_use import intended_use
 from lungstage.export.markdown import figure
 from lungstage.training.run import Run
@@ -24,7 +24,8 @@ def card_of(run: Run) -> str:
     """The card alone; that a bundle holds this one is tested below."""
     entries = _entries(run.model, run.record["envelope"])
     use = intended_use(run.record["domain"], run.endpoint)
-    return card.render("made-up", "0.1.0", run, entries, _covariates(run.model), use)
+    decision, seen = _decision(run.record["conformal"]), _out_of_fold(run.record)
+    return card.render("made-up", "0.1.0", run, entries, _covariates(run.model), use, decision, seen)
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RTStructureSetStorage
 
+from lungstage.appliance.contract.evidence import Answering, Estimate, PredictiveValue, Worth
 from lungstage.appliance.contract.spec import DomainAssessment, FeatureVector, Stage, StagingResult
 from lungstage.appliance.report.cohort import Cohort
 from lungstage.appliance.report.structured_report import (
@@ -105,6 +106,12 @@ def ellipsoid(shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
     return np.asarray(sum(squares) <= 1.0)
 
 
+ANSWERING = Answering(
+    0.6125, False, 0.5, 0.7, predictive_value=PredictiveValue(Estimate(0.784, 0.661, 0.871), 98, 62), is_known=True
+)
+WORTH = Worth(Estimate(0.704, 0.621, 0.78), True, "sphericity_volume", Estimate(0.753, 0.676, 0.826), False)
+
+
 def cohort(values: Sequence[float] | None = None, names: Sequence[str] = FEATURES, **changes: Any) -> Cohort:
     """A cohort whose every feature runs from -1 to 1, but for those that are placed around `values`."""
     spread = np.array([-1.0, -0.9, -0.7, -0.3, 0.0, 0.3, 0.7, 0.9, 1.0])
@@ -134,6 +141,7 @@ def made_up_context(sources: tuple[Dataset, ...], **changes: Any) -> ReportConte
             probability_advanced=0.8123456789123456,
             contributions=dict(zip(FEATURES, rng.normal(size=len(FEATURES)).tolist(), strict=True)),
             domain=DomainAssessment(distance=2.345, neighbour_distance=0.789, outside=("original_glcm_Idmn",)),
+            answering=ANSWERING,
         ),
         "bundle": BundleIdentity(
             name="lung1-stage",
@@ -147,6 +155,8 @@ def made_up_context(sources: tuple[Dataset, ...], **changes: Any) -> ReportConte
             intended_use="Research on primary lung tumours in CT.",
             settings=("binWidth=25", "interpolator=sitkLinear"),
             alpha=0.2,
+            worth=WORTH,
+            coverage=(0.698, 0.895),
         ),
         "identity": "cd" * 32,
         "created": datetime(2024, 5, 6, 7, 8, 9, 123000, timezone(timedelta(hours=2))),

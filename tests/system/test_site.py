@@ -130,13 +130,19 @@ def test_whatever_the_site_says_is_part_of_the_documents_identity(
     assert len(set(names)) == len(names) - 1
 
 
-def test_prevalence_moves_the_probability_alone(stage: Callable[..., dict[str, Any]]) -> None:
+def test_prevalence_moves_probability_answer_and_chance_and_nothing_else(stage: Callable[..., dict[str, Any]]) -> None:
     before, after = stage("plain"), stage("plain", Site(0.2))
     odds = before["probability_advanced"] / (1 - before["probability_advanced"])
     expected = odds / ((98 / 160) / (62 / 160)) * (0.2 / 0.8)
     assert after["probability_advanced"] == pytest.approx(expected / (1 + expected), rel=1e-12)
     changed = {key for key in CONTRACT if before[key] != after[key]}
-    assert changed == {"probability_advanced", "sr", "documents", "seconds"}
+    assert {"probability_advanced", "decision", "sr", "documents", "seconds"} <= changed
+    assert changed <= {"stage", "probability_advanced", "decision", "predictive_value", "sr", "documents", "seconds"}
+    assert after["decision"]["prevalence_of"] == "site"
+    if after["stage"] != "indeterminate":
+        own = after["probability_advanced"] if after["stage"] == "advanced" else 1 - after["probability_advanced"]
+        assert own >= 0.5
+        assert "at this site's share of such cases of 20" in texts(after)
     assert "61 % of them advanced stage" in texts(after)
     assert "this site's prevalence of 20 %" in texts(after)
 

@@ -104,6 +104,30 @@ def test_without_a_file_the_contract_holds(
     assert (cohort.endpoint, cohort.covariates) == (Endpoint("grade", "a", "b"), (Covariate("sex", ("F", "M")),))
 
 
+def test_a_table_as_people_have_it(
+    write_table: Write, tmp_path: Path, fit_with: Callable[..., tuple[Cohort, Procedure]],
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """PyRadiomics' own table in semicolons, with stages in Roman numerals, and any other column as the target."""
+    rows = [
+        {"": str(i), "ID": f"case {i}", "Label": "1", "Overall.Stage": ("IIB", "IIIA")[i % 2], "HPV": "01"[i // 2 % 2]}
+        | {"wavelet-LLH_glcm_Idm": "1", "diagnostics_Image-original_Hash": "ab"}
+        | {name: cell for name, cell in row.items() if name.startswith("original_")}
+        for i, row in enumerate(make_rows())
+    ]
+    table = write_table(rows)
+    table.write_text(table.read_text().replace(",", ";"))
+    asked = (table, "-o", tmp_path / "run", "--id-column", "ID")
+    cohort, _ = fit_with(*asked, "--target", "Overall.Stage", "--positive", "advanced")
+    assert (cohort.endpoint, cohort.patients[7], cohort.features) == (STAGE_GROUP, "case 7", ALL_FEATURES[:20])
+    assert "Note: 1 column(s) of filtered images (wavelet*) were left out" in cli._cohort_line(cohort)
+    cohort, _ = fit_with(*asked, "--target", "HPV", "--positive", "1")
+    assert (cohort.endpoint, cohort.labels.sum()) == (Endpoint("HPV", "0", "1"), 30)
+    for name in ("fit", "evaluate"):
+        assert run(monkeypatch, name, *asked[:3], "--target", "HPV", "--positive", "1") == 3
+        assert "--id-column" in capsys.readouterr().err
+
+
 def _cell(column: str, value: str) -> Callable[[Rows], Rows]:
     return lambda rows: [row | {column: value} if i == 4 else row for i, row in enumerate(rows)]
 

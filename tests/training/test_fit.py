@@ -76,6 +76,20 @@ def test_the_record_is_complete(fitted: tuple[Path, Path]) -> None:
     assert {k: v["rows"] for k, v in record["cut_rows"].items()} == {
         "used_only": 81, "all_rows": 90, "all_rows_scored_on_used": 81,
     }  # fmt: skip
+    seen = record["reached"]
+    positives = record["table"]["positives"]
+    assert (seen["positives"], seen["negatives"]) == (positives, 81 - positives)
+    for shares in (seen["positives_at_least"], seen["negatives_at_least"]):
+        assert len(shares) == len(seen["thresholds"])
+        assert shares[0] == 1.0
+        assert np.all(np.diff(shares) <= 0)
+    assert np.mean(seen["positives_at_least"]) > np.mean(seen["negatives_at_least"]), "it ranks"
+    assert sum(one["patients"] for one in record["cut_coverage"].values()) == 9
+    assert all(0 <= one["covered"] <= one["patients"] for one in record["cut_coverage"].values())
+    assert "sphericity_volume" in {one["against"] for one in record["verdicts"]}
+    for name in ("early", "advanced"):
+        low, high = record["conformal"][f"{name}_coverage"]
+        assert low < 0.8 < high
     assert record["out_of_fold"]["auc"]["value"] > 0.7
     assert record["calibration"]["slope"] > 0
     for private in ("P001", str(folder), str(table.parent), str(Path.cwd())):

@@ -3,15 +3,17 @@
 A table is CSV with the column ``patient_id``, the column that is predicted (``stage``, early or advanced, unless
 another :class:`training.cohorts.endpoint.Target` is asked for) and features under their PyRadiomics names. The
 optional column ``roi_touches_crop_edge`` (True or False) marks tumours that are not whole in their image; such rows are
-left out unless asked for. Age, sex and histology are read where they are asked for as covariates. Every other column is
-ignored; T, N and M are never an input.
+left out unless asked for. Age, sex and histology are read where they are asked for as covariates. Features of filtered
+images (``wavelet-*``) are left out and counted, because the appliance measures the original image alone. Every other
+column is ignored, PyRadiomics' ``diagnostics_*`` and ``Label`` among them; T, N and M are never an input.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -25,7 +27,7 @@ from lungstage.training.cohorts.covariates import encode_covariates, find_covari
 from lungstage.training.cohorts.description import CohortDescription, describe
 from lungstage.training.cohorts.endpoint import MAX_UNCLASSIFIED, STAGE, Outcome, Target, read_outcome
 from lungstage.training.cohorts.repeatability import Repeatability, rate_features
-from lungstage.training.cohorts.table import PATIENT, Table, parse_table, refuse
+from lungstage.training.cohorts.table import FEATURE, PATIENT, Table, check_upright, parse_table, refuse
 from lungstage.training.cohorts.usable import check_usable
 
 Array = npt.NDArray[np.float64]
@@ -69,6 +71,8 @@ class Cohort:
         Plain sentences on what makes figures from these rows doubtful.
     target
         What was asked for, of which the endpoint is the answer.
+    notes
+        Plain sentences on what of the table was left aside.
     """
 
     patients: tuple[str, ...]
@@ -86,6 +90,8 @@ class Cohort:
     repeatability: Repeatability | None = None
     warnings: tuple[str, ...] = ()
     target: Target = STAGE
+    cut: Bools = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
+    notes: tuple[str, ...] = ()
 
 
 def target_record(cohort: Cohort) -> dict[str, str | float | None]:
@@ -109,6 +115,7 @@ def read_cohort(
     covariates: Sequence[str] | Sequence[Covariate] = (),
     repeatability: tuple[Path, float] | None = None,
     features: Sequence[str] | None = None,
+    id_column: str = PATIENT,
 ) -> Cohort:
     """Read a feature table and its description.
 
@@ -128,6 +135,8 @@ def read_cohort(
         An ICC table and the bar below which features are left out.
     features
         The features to read, all of which must be there, in this order; None reads every feature of the table.
+    id_column
+        The column that names the patients.
 
     Raises
     ------
@@ -138,8 +147,11 @@ def read_cohort(
     """
     content = table.read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()
-    parsed = parse_table(content, (PATIENT, *(features or ())))
-    _check_target(target, covariates)
+    hint = "; the one that names the patients can be another (--id-column)"
+    parsed = parse_table(content, (id_column, *(features or ())), hint=hint)
+    check_upright(parsed.columns[id_column])
+    _check_target(target, covariates, id_column)
+    parsed = parsed._replace(columns={**parsed.columns, PATIENT: parsed.columns[id_column]})
     names = tuple(features) if features is not None else _feature_columns(parsed)
     rated = None if repeatability is None else rate_features(*repeatability, names)
     if rated is not None:
@@ -171,10 +183,12 @@ def read_cohort(
         repeatability=rated,
         warnings=_warnings(outcome, ~left_out),
         target=target,
+        cut=cut[kept],
+        notes=_notes(parsed),
     )
 
 
-def _check_target(target: Target, covariates: Sequence[str] | Sequence[Covariate]) -> None:
+def _check_target(target: Target, covariates: Sequence[str] | Sequence[Covariate], id_column: str) -> None:
     """Refuse to predict what the model would be told."""
     told = {column for one in covariates for column in COVARIATE_COLUMNS.get(getattr(one, "name", str(one)), ())}
     for column in target.columns:
@@ -182,17 +196,29 @@ def _check_target(target: Target, covariates: Sequence[str] | Sequence[Covariate
             refuse(f"Column {column} is a feature, so it cannot be predicted: the model would be told its answer.")
         if column in told:
             refuse(f"Column {column} is a covariate, so it cannot be predicted: the model would be told its answer.")
-        if column in (PATIENT, CUT_COLUMN):
+        if column in (id_column, PATIENT, CUT_COLUMN):
             refuse(f"Column {column} is no outcome, so it cannot be predicted.")
 
 
 def _feature_columns(table: Table) -> tuple[str, ...]:
     found = {name for name in table.columns if name.startswith("original_")} - {REDUNDANT_FEATURE}
     if unknown := sorted(found - set(ALL_FEATURES)):
-        refuse(f"The table has columns that are no feature of PyRadiomics 3.0.1: {unknown}.")
+        refuse(f"The table has features that the appliance cannot measure: {unknown}. Take them out of the table.")
     names = tuple(name for name in ALL_FEATURES if name in found)
     _check_count(names, "in the table")
     return names
+
+
+def _notes(table: Table) -> tuple[str, ...]:
+    images = [found["image"] for name in table.columns if (found := FEATURE.fullmatch(name)) and found["image"]]
+    filtered = Counter(image for image in images if image != "original")
+    if not filtered:
+        return ()
+    kinds = ", ".join(sorted({f"{image.partition('-')[0]}*" for image in filtered}))
+    return (
+        f"{filtered.total()} column(s) of filtered images ({kinds}) were left out: the appliance measures the original "
+        "image alone.",
+    )
 
 
 def _check_count(names: Sequence[str], where: str) -> None:

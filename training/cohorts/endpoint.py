@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final, Self
 
@@ -15,6 +16,10 @@ from lungstage.training.cohorts.table import Table, is_missing, refuse
 
 MAX_UNCLASSIFIED: Final = 0.1
 """Share of rows that may be censored before the horizon without a warning."""
+
+_EARLY: Final = frozenset({"I", "IA", "IA1", "IA2", "IA3", "IB", "II", "IIA", "IIB"})
+_ADVANCED: Final = frozenset({"III", "IIIA", "IIIB", "IIIC"})
+"""Of TNM's 7th and 8th edition. IV is in neither group, and no model here has seen it; 0 invades nothing."""
 
 Word = Annotated[str, Field(min_length=1)]
 
@@ -50,7 +55,10 @@ class Target(BaseModel):
         if (self.horizon_days is None) != (self.event is None):
             raise ValueError("horizon_days and event belong together: neither means anything without the other")
         if self.event is None and self.positive is None and not self.is_stage_group:
-            raise ValueError(f"positive is missing: which value of {self.target!r} is the positive one?")
+            raise ValueError(
+                f"positive is missing: which value of {self.target!r} is the positive one? Of stages from I to IIIC it "
+                f"is {STAGE_GROUP.positive!r}"
+            )
         if self.positive is not None and self.positive == self.negative:
             raise ValueError("positive and negative must differ")
         if self.event == self.target:
@@ -61,6 +69,13 @@ class Target(BaseModel):
     def is_stage_group(self) -> bool:
         """Whether it is what lungstage is made for: stage, early or advanced."""
         return self.target == STAGE_GROUP.name and self.event is None and self.positive in (None, STAGE_GROUP.positive)
+
+    @property
+    def is_of_stages(self) -> bool:
+        """Whether a column of stages, from I to IIIC, would answer it: early or advanced."""
+        return self.event is None and (self.positive, self.negative) in (
+            (None, None), (STAGE_GROUP.positive, None), (STAGE_GROUP.positive, STAGE_GROUP.negative),
+        )  # fmt: skip
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -118,6 +133,10 @@ def _binary(table: Table, target: Target) -> Outcome:
     for row, cell in enumerate(cells):
         if is_missing(cell):
             table.refuse(target.target, row, "the outcome is missing; leave rows without one out of the table")
+    if target.is_of_stages and not {*cells} & {STAGE_GROUP.negative, STAGE_GROUP.positive}:
+        stages = [_stage_of(cell) for cell in cells]
+        if _EARLY.union(_ADVANCED).intersection(stages):
+            return _staged(table, target, stages)
     positive, negative = target.positive or STAGE_GROUP.positive, target.negative
     if negative is None:
         negative = STAGE_GROUP.negative if target.is_stage_group else _other_value(table, target.target, positive)
@@ -127,6 +146,22 @@ def _binary(table: Table, target: Target) -> Outcome:
     labels = np.array([cell == positive for cell in cells], dtype=np.bool_)
     endpoint = _endpoint(target.name or target.derived_name, negative, positive)
     return Outcome(labels, np.zeros(len(cells), dtype=np.bool_), endpoint, None)
+
+
+def _stage_of(cell: str) -> str:
+    """Return a stage without case, blanks and the word: of "Stage iiia", IIIA."""
+    return cell.upper().removeprefix("STAGE").strip()
+
+
+def _staged(table: Table, target: Target, stages: Sequence[str]) -> Outcome:
+    """Read stages from I to IIIC: I and II are early, III is advanced."""
+    for row, stage in enumerate(stages):
+        if stage not in _EARLY | _ADVANCED:
+            cell = table.columns[target.target][row]
+            table.refuse(target.target, row, f"{cell!r} is no stage from I to IIIC; leave such rows out of the table")
+    labels = np.array([stage in _ADVANCED for stage in stages], dtype=np.bool_)
+    endpoint = _endpoint(target.name or STAGE_GROUP.name, STAGE_GROUP.negative, STAGE_GROUP.positive)
+    return Outcome(labels, np.zeros(len(stages), dtype=np.bool_), endpoint, None)
 
 
 def _endpoint(name: str, negative: str, positive: str) -> Endpoint:

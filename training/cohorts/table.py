@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import difflib
 import io
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple, NoReturn
@@ -19,6 +20,11 @@ import numpy.typing as npt
 from lungstage.appliance.contract.errors import ReasonCode, Refused
 
 PATIENT: Final = "patient_id"
+FEATURE: Final = re.compile(
+    r"(?P<image>[A-Za-z][\w.-]*?)_(?:shape|shape2D|firstorder|glcm|gldm|glrlm|glszm|ngtdm)_[A-Z]\w*|diagnostics_\w.*"
+)
+"""What PyRadiomics calls a feature, of whatever image type, or a note on how it measured."""
+_DECIMAL_COMMA: Final = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 _MISSING: Final = frozenset({"", "na", "nan"})
 
 
@@ -66,7 +72,8 @@ class Table(NamedTuple):
         try:
             number = float(cell.replace("_", "?"))  # float() would take an underscore for a digit separator
         except ValueError:
-            self.refuse(name, row, f"{cell!r} is not a number")
+            comma = "; write decimal points, not commas" if _DECIMAL_COMMA.fullmatch(cell) else ""
+            self.refuse(name, row, f"{cell!r} is not a number{comma}")
         if np.isinf(number):
             self.refuse(name, row, f"{cell!r} is infinite")
         return number
@@ -87,41 +94,57 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return difflib.get_close_matches(name, list(known), 1, cutoff=0.0)[0]
 
 
-def parse_table(content: bytes, required: Sequence[str], *, unique: bool = True) -> Table:
+def column_names(content: bytes) -> tuple[str, ...]:
+    """Return the names in a table's header, whatever it separates them by; none of what cannot be read at all."""
+    try:
+        names, _, _ = _read(content)
+    except (UnicodeDecodeError, csv.Error):
+        return ()
+    return tuple(names)
+
+
+def check_upright(first: Iterable[str]) -> None:
+    """Refuse a table in whose first column, or among whose patients, features are named."""
+    if any(FEATURE.fullmatch(cell.strip()) for cell in first):
+        refuse(
+            "The table lies on its side: features are its rows, and patients its columns. Turn it, so that each row is "
+            "a patient (in pandas: read_csv(FILE, index_col=0).T.to_csv(NEW))."
+        )
+
+
+def parse_table(content: bytes, required: Sequence[str], *, unique: bool = True, hint: str = "") -> Table:
     """Read a table.
 
     Parameters
     ----------
     content
-        CSV in UTF-8 with a header.
+        CSV in UTF-8 with a header; separated by comma, semicolon or tab, whichever the header has most of.
     required
         Columns that must be there; the first, ``patient_id`` in most tables, tells the rows apart.
     unique
         Whether it has to; otherwise rows may share it, or have none.
+    hint
+        What to add to the message where the first is not there.
 
     Raises
     ------
     Refused
-        ``table_invalid``: not CSV, a column missing or doubled, a ragged line, a patient without or with two rows.
+        ``table_invalid``: not CSV, a column missing or doubled, features as rows, a ragged line, a patient without or
+        with two rows.
     """
     try:
-        reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
-        header = next(reader, [])
-        rows, lines = [], []
-        for row in reader:
-            if row:  # a blank line is no row
-                rows.append(row)
-                lines.append(reader.line_num)
+        names, rows, lines = _read(content)
     except (UnicodeDecodeError, csv.Error) as error:
         refuse(f"The table is not CSV in UTF-8: {error}.")
-    names = [name.strip() for name in header]
     if doubled := sorted(name for name, count in Counter(names).items() if count > 1):
         refuse(f"The table has columns more than once: {doubled}.")
     if absent := [name for name in required if name not in names]:
-        refuse(f"The table lacks the columns {absent}.")
+        check_upright([row[0] for row in rows])
+        refuse(f"The table lacks the columns {absent}{hint if required[0] in absent else ''}.")
     for row, line in zip(rows, lines, strict=True):
         if len(row) != len(names):
-            refuse(f"Line {line} of the feature table has {len(row)} cells, the header has {len(names)}.")
+            comma = "; a decimal comma makes two cells of one" if len(row) > len(names) else ""
+            refuse(f"Line {line} of the feature table has {len(row)} cells, the header has {len(names)}{comma}.")
     if not rows:
         refuse("The table has no rows.")
     cells = zip(names, zip(*rows, strict=True), strict=True)
@@ -129,6 +152,21 @@ def parse_table(content: bytes, required: Sequence[str], *, unique: bool = True)
     if unique:
         _check_key(table, required[0])
     return table
+
+
+def _read(content: bytes) -> tuple[list[str], list[list[str]], list[int]]:
+    """Return header, rows and the line that each row ends on; a separator is never guessed from the rows."""
+    text = content.decode("utf-8-sig")
+    unquoted = re.sub('"[^"]*"', "", io.StringIO(text, newline=None).readline())
+    mark = max(",;\t", key=unquoted.count)  # the comma where there is none, or as many
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True)
+    header = next(reader, [])
+    rows, lines = [], []
+    for row in reader:
+        if row:  # a blank line is no row
+            rows.append(row)
+            lines.append(reader.line_num)
+    return [name.strip() for name in header], rows, lines
 
 
 def _check_key(table: Table, key: str) -> None:

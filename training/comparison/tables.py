@@ -30,9 +30,9 @@ SUFFIXES: Final = (".csv", ".csv.gz", ".gz")
 MIN_ROWS, MIN_ROWS_PER_CLASS = 30, 10
 _MAX_BYTES: Final = 2**28  # unpacked: ten times the largest table of the field, and no bomb
 _YES, _NO = frozenset({"1", "1.0", "true", "yes"}), frozenset({"0", "0.0", "false", "no"})
-# Neither is a feature: PyRadiomics' notes on how it measured, and WORC's on whom.
+# Neither is a feature: PyRadiomics' notes on how it measured, and of which label; and WORC's on whom.
 _NO_FEATURE: Final[Mapping[Names, re.Pattern[str]]] = {
-    "PyRadiomics": re.compile(r"(^|_)diagnostics_"),
+    "PyRadiomics": re.compile(r"(^|_)diagnostics_|^Label(_channel)?$"),
     "WORC": re.compile(r"^(Patient|Modality|feature_labels?|WORC_)"),
     "other": re.compile(r"(?!)"),
 }

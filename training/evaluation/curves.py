@@ -17,6 +17,7 @@ Indices = npt.NDArray[np.intp]
 BAND_RESAMPLES: Final = 500  # a band is looked at, not quoted
 RATES: Final = np.linspace(0.0, 1.0, 101)
 THRESHOLDS: Final = np.arange(5, 96) / 100.0
+MARKS: Final = np.arange(101) / 100.0
 _TINY: Final = 1e-12
 _DIGITS: Final = 6
 
@@ -89,6 +90,30 @@ def true_positive_rates(p: Array, positive: Bools, fold: Indices, weights: Count
     width = np.maximum(width, _TINY)  # without equals it is a step
     reached = (np.clip((rate + _TINY - lowest) / width, 0.0, 1.0) for rate in RATES)
     return np.stack([(pairs * part).sum(axis=1) for part in reached], axis=1)
+
+
+def reached(p: Array, positive: Bools) -> dict[str, Any]:
+    """Share of either class whose probability reached each of :data:`MARKS`; what an answer is worth follows from it.
+
+    Parameters
+    ----------
+    p
+        (repeats, n) out-of-fold probability of the positive class.
+    positive
+        (n,) the truth.
+
+    Returns
+    -------
+    dict
+        ``positives`` and ``negatives``, the patients of either class; ``thresholds``; ``positives_at_least`` and
+        ``negatives_at_least``, shares descending from 1, means over the repeats.
+    """
+    at_least = {
+        f"{name}_at_least": [float((p[:, of] >= mark).mean()) for mark in MARKS]
+        for name, of in (("positives", positive), ("negatives", ~positive))
+    }
+    counts = {"positives": int(positive.sum()), "negatives": int((~positive).sum())}
+    return {**counts, "thresholds": MARKS.tolist(), **at_least}
 
 
 def net_benefit(p: Array, positive: Bools, weights: Counts) -> Array:

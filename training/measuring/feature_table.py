@@ -25,6 +25,11 @@ def refusals(out: Path) -> Path:
     return out.with_suffix(".refused.csv")
 
 
+def warned(out: Path) -> Path:
+    """Where the list of warnings of a feature table is."""
+    return out.with_suffix(".warnings.csv")
+
+
 def check_description(out: Path, spec: ExtractionSpec) -> None:
     """Refuse, as ``table_invalid``, to write a table beside a description that says that it was measured otherwise."""
     description = out.with_suffix(".toml")
@@ -49,7 +54,8 @@ def write_table(measured: Sequence[Measured], spec: ExtractionSpec, listed: Path
     listed
         The cohort list.
     out
-        The feature table; ``<stem>.refused.csv`` and ``<stem>.toml`` are written beside it. A description that is
+        The feature table; ``<stem>.refused.csv``, ``<stem>.toml`` and, where there are any, ``<stem>.warnings.csv`` are
+        written beside it. A description that is
         already there is left alone (see :func:`check_description`) but for the numbers of studies, for its source and
         licence are somebody's work.
     """
@@ -63,6 +69,11 @@ def write_table(measured: Sequence[Measured], spec: ExtractionSpec, listed: Path
         [one.subject.patient_id, one.entry.code, one.entry.message] for one in measured if one.entry.features is None
     ]
     write_whole(refusals(out), _csv([PATIENT, "code", "message"], refused))
+    told = [[one.subject.patient_id, warning] for one in measured for warning in one.entry.warnings]
+    if told:
+        write_whole(warned(out), _csv([PATIENT, "message"], told))
+    else:
+        warned(out).unlink(missing_ok=True)
     description = out.with_suffix(".toml")
     if not description.exists():
         facts = {

@@ -15,7 +15,7 @@ from typing import Any
 from lungstage.training.long_runs.journal import Lines, open_lines
 
 Key = tuple[str, str, str]
-"""Patient, path and region as the list has them."""
+"""Patient, path and region as the list has them; of NIfTI image, and mask with its label."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +30,15 @@ class Entry:
         Why there are no features; empty where there are.
     features
         Values in the spec's order, None for one that could not be computed; None where the study was not measured.
+    warnings
+        What the measurement warned of.
     """
 
     files: str
     code: str = ""
     message: str = ""
     features: tuple[float | None, ...] | None = None
+    warnings: tuple[str, ...] = ()
 
 
 class Journal:
@@ -53,7 +56,11 @@ class Journal:
         if line["method"] == self._method:
             features = line["features"]
             self._entries[patient, path, roi] = Entry(
-                line["files"], line["code"], line["message"], None if features is None else tuple(features)
+                line["files"],
+                line["code"],
+                line["message"],
+                None if features is None else tuple(features),
+                tuple(line["warnings"]),
             )
 
     def get(self, key: Key) -> Entry | None:

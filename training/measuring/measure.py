@@ -1,4 +1,4 @@
-"""A cohort list of CT and ROI into a feature table, through the appliance's own extraction.
+"""A cohort list of CT and ROI, or of NIfTI pairs, into a feature table, through the appliance's own extraction.
 
 What is trained on is then measured exactly as a patient will be measured, so the two cannot drift apart.
 """
@@ -77,6 +77,8 @@ class Task:
         What to measure, and how.
     known
         Fingerprint of the files to which the journal has the answer.
+    mask, label
+        Of a NIfTI image, in place of the region's name.
     """
 
     number: int
@@ -84,6 +86,8 @@ class Task:
     roi: str
     method: Method
     known: str | None
+    mask: Path | None = None
+    label: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,17 +117,18 @@ def software() -> str:
     return ", ".join([f"lungstage {__version__}", *(f"{name} {version(name)}" for name in libraries)])
 
 
-def fingerprint(study: Path) -> str:
+def fingerprint(*paths: Path) -> str:
     """Digest of the names, sizes and modification times of a study's files; other than before once one has changed."""
-    inside = sorted(Path(folder, name) for folder, _, names in os.walk(study) for name in names)
     facts: list[list[str | int]] = []
-    for file in inside or [study]:
-        try:
-            status = file.stat()
-        except OSError:
-            facts.append([str(file.relative_to(study))])  # whether it matters is for the measurement to say
-        else:
-            facts.append([str(file.relative_to(study)), status.st_size, status.st_mtime_ns])
+    for path in paths:
+        inside = sorted(Path(folder, name) for folder, _, names in os.walk(path) for name in names)
+        for file in inside or [path]:
+            try:
+                status = file.stat()
+            except OSError:
+                facts.append([str(file.relative_to(path))])  # whether it matters is for the measurement to say
+            else:
+                facts.append([str(file.relative_to(path)), status.st_size, status.st_mtime_ns])
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
@@ -133,12 +138,15 @@ def measure_study(task: Task) -> Entry:
     if software() != method.software:
         return Entry("", UNAVAILABLE, f"A worker has {software()} instead of {method.software}.")
     try:
-        files = fingerprint(task.study)
+        paths = [task.study] if task.mask is None else [task.study, task.mask]
+        files = fingerprint(*paths)
         if files == task.known:
             return Entry(files, _UNCHANGED)
         spec = parameters.parse(method.spec, order=method.order)
-        options = Options(task.roi or None, method.match_by_geometry)
-        answer = measure_paths([task.study], ROI_RULE, spec, options)
+        options = (
+            Options(task.roi or None, method.match_by_geometry) if task.mask is None else Options(label=task.label)
+        )
+        answer = measure_paths(paths, ROI_RULE, spec, options)
     except (LungstageError, OSError, MemoryError) as error:
         return Entry("", UNAVAILABLE, str(error) or type(error).__name__)
     except Exception as error:  # one study's must not cost the others theirs
@@ -146,7 +154,7 @@ def measure_study(task: Task) -> Entry:
         return Entry("", DEFECT, f"A defect of ours: {told['error']} at {told['frames']}.")
     if answer["reason"] is not None:
         return Entry(files, answer["reason"]["code"], answer["reason"]["message"])
-    return Entry(files, features=tuple(answer["features"].values()))
+    return Entry(files, features=tuple(answer["features"].values()), warnings=tuple(answer["warnings"]))
 
 
 def measure_cohort(subjects: Sequence[Subject], method: Method, journal: Journal, run: Run) -> Iterator[Measured]:
@@ -171,9 +179,12 @@ def measure_cohort(subjects: Sequence[Subject], method: Method, journal: Journal
     """
     known = [journal.get(subject.key) for subject in subjects]
     tasks = [
-        Task(number, subject.study, subject.roi, method, None if entry is None else entry.files)
+        Task(
+            number, subject.study, subject.roi, method, None if entry is None else entry.files,
+            mask=subject.mask, label=subject.label,
+        )
         for number, (subject, entry) in enumerate(zip(subjects, known, strict=True))
-    ]
+    ]  # fmt: skip
     for task, answer in run(measure_study, sorted(tasks, key=lambda task: task.known is None)):
         subject, old = subjects[task.number], known[task.number]
         entry = Entry("", WORKER_DIED, _DIED) if answer is None else answer

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 from scipy.special import expit, logit
+from scipy.stats import beta
 
 Array = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -111,3 +112,26 @@ def conformal_thresholds(probabilities: Array, advanced: Bools, alpha: float) ->
         return float(np.sort(of_class)[rank - 1]) if rank else 0.0
 
     return Thresholds(threshold(1.0 - probabilities[~advanced]), threshold(probabilities[advanced]))
+
+
+def coverage_range(patients: int, alpha: float) -> tuple[float, float]:
+    """Return where the coverage of a class lies in new patients like those that its threshold rests on (95 %).
+
+    Parameters
+    ----------
+    patients
+        Of the class, whose probabilities the threshold was taken from.
+    alpha
+        As for :func:`conformal_thresholds`.
+
+    Notes
+    -----
+    Conformal prediction promises ``1 - alpha`` on average over such samples; for one sample of n, of which the
+    threshold is the r-th smallest, coverage has the distribution Beta(n + 1 - r, r). Vovk V. Conditional validity of
+    inductive conformal predictors. Machine Learning 92, 2013.
+    """
+    rank = int(np.floor(alpha * (patients + 1)))
+    if not rank:
+        return 1.0, 1.0
+    spread = beta(patients + 1 - rank, rank)
+    return float(spread.ppf(0.025)), float(spread.ppf(0.975))

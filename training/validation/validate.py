@@ -11,7 +11,8 @@ import numpy.typing as npt
 from scipy.special import expit, logit
 
 from lungstage.appliance.contract.errors import ReasonCode, Refused
-from lungstage.appliance.contract.spec import Endpoint, ExtractionSpec
+from lungstage.appliance.contract.spec import Endpoint, ExtractionSpec, Stage
+from lungstage.appliance.model.answering import AnswerRule
 from lungstage.appliance.model.bundle import Bundle
 from lungstage.appliance.model.inference import Outputs
 from lungstage.appliance.model.manifest import Decision, IntendedUse
@@ -20,7 +21,7 @@ from lungstage.training.cohorts.cohort import Cohort, target_record
 from lungstage.training.cohorts.description import UNDECLARED
 from lungstage.training.evaluation.curves import curves
 from lungstage.training.evaluation.evaluate import table_record
-from lungstage.training.evaluation.metrics import INTERVAL, METRICS, interval, intervals, resamples, score
+from lungstage.training.evaluation.metrics import INTERVAL, METRICS, auc, interval, intervals, resamples, score
 from lungstage.training.evaluation.reliability import recalibration
 from lungstage.training.model.calibration import Thresholds
 from lungstage.training.validation.shift import compare
@@ -33,7 +34,14 @@ PREVALENCE_MOVES: Final = ("accuracy", "balanced_accuracy", "sensitivity", "spec
 """Metrics that change where the probability is corrected to another prevalence; AUC and slope stay."""
 
 
-def validate(bundle: Bundle, cohort: Cohort, *, seed: int = 0, accept_other_extraction: bool = False) -> Record:
+def validate(
+    bundle: Bundle,
+    cohort: Cohort,
+    *,
+    every_row: Cohort | None = None,
+    seed: int = 0,
+    accept_other_extraction: bool = False,
+) -> Record:
     """Score a bundle on a cohort.
 
     Parameters
@@ -42,6 +50,9 @@ def validate(bundle: Bundle, cohort: Cohort, *, seed: int = 0, accept_other_extr
         The bundle, loaded and proven.
     cohort
         Read with the bundle's features and covariates, in the bundle's order.
+    every_row
+        The same table with the rows whose tumour is cut, so that whole and cut ones are told apart whichever `cohort`
+        uses; None where the table has none.
     seed
         Of the bootstrap.
     accept_other_extraction
@@ -73,10 +84,11 @@ def validate(bundle: Bundle, cohort: Cohort, *, seed: int = 0, accept_other_extr
     training, own = manifest.provenance.prevalence_advanced, float(labels.mean())
     probabilities, shift = outputs.probability_advanced, float(logit(own) - logit(training))
     corrected = np.asarray(expit(logit(probabilities) + shift))
-    scored, guessed, moved = (
-        _score(p, labels, weights) for p in (probabilities, np.full(len(labels), training), corrected)
+    scored, guessed, moved, guessed_own = (
+        _score(p, labels, weights)
+        for p in (probabilities, np.full(len(labels), training), corrected, np.full(len(labels), own))
     )
-    drawn = curves(probabilities[None], labels, _one_fold(labels)[None], weights)
+    drawn, drawn_own = (curves(p[None], labels, _one_fold(labels)[None], weights) for p in (probabilities, corrected))
     return {
         "schema_version": 1,
         "bundle": {"name": manifest.name, "version": manifest.version, "digest": bundle.digest},
@@ -101,8 +113,18 @@ def validate(bundle: Bundle, cohort: Cohort, *, seed: int = 0, accept_other_extr
         "calibration": _calibration(probabilities, labels, weights) | {"bins": drawn["calibration"]["bins"]},
         "at_own_prevalence": {
             "metrics": intervals({name: moved[name] for name in PREVALENCE_MOVES}),
-            "calibration": _calibration(corrected, labels, weights),
+            "constant_guess": {
+                "metrics": intervals({name: guessed_own[name] for name in PREVALENCE_MOVES}),
+                "difference": intervals({name: moved[name] - guessed_own[name] for name in PREVALENCE_MOVES}),
+            },
+            "calibration": _calibration(corrected, labels, weights) | {"bins": drawn_own["calibration"]["bins"]},
+            "decision_curve": drawn_own["decision_curve"],
         },
+        "answers": {
+            "training": _answers(AnswerRule.of(manifest, None), endpoint, labels, probabilities, weights),
+            "table": _answers(AnswerRule.of(manifest, own), endpoint, labels, probabilities, weights),
+        },
+        "rows": _rows(bundle, cohort, every_row),
         "conformal": _conformal(manifest.decision, endpoint, labels, probabilities, weights),
         "domain": _domain(manifest.intended_use, outputs),
         "features": compare(manifest.features, cohort.values, manifest.provenance.rows),
@@ -167,15 +189,86 @@ def _conformal(decision: Decision, endpoint: Endpoint, labels: Bools, probabilit
     decided = possible.sum(axis=1) == 1
     right = np.where(labels, possible[:, 1], possible[:, 0])
 
-    def share(of: Bools, among: Bools) -> dict[str, float]:
-        with np.errstate(invalid="ignore"):  # a resample without such patients says nothing
-            return interval(weights @ (of & among) / (weights @ among))
-
     return {
         "alpha": decision.alpha,
-        "coverage": {endpoint.negative: share(right, ~labels), endpoint.positive: share(right, labels)},
-        "indeterminate": share(~decided, np.ones_like(labels)),
-        "accuracy_where_decided": share(right, decided) if decided.any() else None,
+        "coverage": {
+            endpoint.negative: _share(right, ~labels, weights),
+            endpoint.positive: _share(right, labels, weights),
+        },
+        "indeterminate": _share(~decided, np.ones_like(labels), weights),
+        "accuracy_where_decided": _share(right, decided, weights),
+    }
+
+
+def _answers(rule: AnswerRule, endpoint: Endpoint, labels: Bools, probabilities: Array, weights: Array) -> Record:
+    """Count what is answered at one prevalence, and how often each answer was right, beside what the bundle says.
+
+    ``predictive_value`` is observed, with its interval over patients; None where nobody was so answered.
+    ``said`` is what the appliance prints beside such an answer; None where the bundle does not say.
+    """
+    answers = [rule.answer(float(p))[0] for p in probabilities]
+    classes: Record = {}
+    for name, stage, of_class in (
+        (endpoint.negative, Stage.EARLY, ~labels),
+        (endpoint.positive, Stage.ADVANCED, labels),
+    ):
+        so = np.array([answer is stage for answer in answers])
+        told = rule.predictive_value(stage)
+        classes[name] = {
+            "answered": int(so.sum()),
+            "right": int((so & of_class).sum()),
+            "predictive_value": _share(of_class & so, so, weights),
+            "said": None if told is None else told.chance.as_dict(),
+        }
+    undecided = np.array([answer is Stage.INDETERMINATE for answer in answers])
+    return {
+        "prevalence": rule.prevalence,
+        "classes": classes,
+        "indeterminate": int(undecided.sum()),
+        "withheld": int(sum(rule.answer(float(p))[1] for p in probabilities)),
+    }
+
+
+def _share(of: Bools, among: Bools, weights: Array) -> dict[str, float] | None:
+    """Share with its interval over patients; None where there are none to be a share of."""
+    if not among.any():
+        return None
+    with np.errstate(invalid="ignore"):  # a resample without such patients says nothing
+        return interval(weights @ (of & among).astype(np.float64) / (weights @ among.astype(np.float64)))
+
+
+def _rows(bundle: Bundle, cohort: Cohort, every_row: Cohort | None) -> Record:
+    """Score whole and cut tumours, each by itself; None for such as the table does not have.
+
+    A figure that takes both classes is None where there is one.
+    """
+    table = cohort if every_row is None else every_row
+    outputs = bundle.predictor.run(table.values, table.covariate_values)
+    whole = np.ones(len(table.labels), dtype=np.bool_)
+    if every_row is not None:
+        whole = ~every_row.cut
+    return {
+        name: _figures_of(bundle, table.labels[rows], outputs.probability_advanced[rows]) if rows.any() else None
+        for name, rows in (("whole", whole), ("cut", ~whole))
+    }
+
+
+def _figures_of(bundle: Bundle, labels: Bools, probabilities: Array) -> Record:
+    weights = resamples(len(labels), np.random.SeedSequence([0, 4]))
+    both = 0 < labels.sum() < len(labels)
+    decision, endpoint = bundle.manifest.decision, bundle.manifest.endpoint.endpoint
+    possible = Thresholds(decision.early_min_probability, decision.advanced_min_probability).possible(probabilities)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ranked = interval(auc(probabilities, labels, _one_fold(labels), weights)) if both else None
+    return {
+        "patients": len(labels),
+        "positives": int(labels.sum()),
+        "auc": ranked,
+        "brier": interval(weights @ (probabilities - labels) ** 2 / weights.sum(axis=1)),
+        "coverage": {
+            endpoint.negative: _share(possible[:, 0], ~labels, weights),
+            endpoint.positive: _share(possible[:, 1], labels, weights),
+        },
     }
 
 

@@ -54,6 +54,10 @@ def summary(record: Record) -> list[str]:
     metrics, lift = record["metrics"], record["constant_guess"]["difference"]
     prevalence, conformal, domain = record["prevalence"], record["conformal"], record["domain"]
     own, surplus = record["at_own_prevalence"], record["calibration"]["in_the_large"]
+    slope, intercept, lift_own = (
+        own["calibration"]["slope"], own["calibration"]["intercept"], own["constant_guess"]["difference"]["brier"],
+    )  # fmt: skip
+    better_own = "better than" if lift_own["high"] < 0 else "not shown to be better than"
     covered = ", ".join(f"{figure(one)} of {name}" for name, one in conformal["coverage"].items())
     shifted = [name for name, one in record["features"].items() if one["verdict"] == "large shift"]
     ranks = (
@@ -70,6 +74,10 @@ def summary(record: Record) -> list[str]:
         f"{prevalence['training']:.0%}. The share observed less that predicted is {figure(surplus)}; with every logit "
         f"shifted by {prevalence['logit_shift']:+.2f} it is {figure(own['calibration']['in_the_large'])}, "
         f"and the Brier score {figure(own['metrics']['brier'])}.",
+        f"At this cohort's own prevalence they are {better_own} a constant guess at it: Brier score "
+        f"{figure(own['metrics']['brier'])}, difference {figure(lift_own)}. Recalibration there: slope "
+        f"{figure(slope)}, intercept {figure(intercept)} (1 and 0 are best); lungstage-export recalibrate makes a "
+        "bundle version of it.",
         f"The true class stays possible in {covered}, where {1 - conformal['alpha']:.0%} were aimed at; "
         f"{figure(conformal['indeterminate'])} are left indeterminate.",
         f"{domain['warn']['either']:.0%} of the tumours lie so far from training that the appliance would warn, and "
@@ -80,13 +88,40 @@ def summary(record: Record) -> list[str]:
 
 
 def metric_table(record: Record) -> Table:
-    """Every metric, its gain over a constant guess, and itself at the table's own prevalence."""
-    table = _table("", "bundle", "less constant guess", "at own prevalence")
-    own = record["at_own_prevalence"]["metrics"]
+    """Every metric and its gain over a constant guess, and both at the table's own prevalence."""
+    table = _table("", "bundle", "less constant guess", "at own prevalence", "less constant guess")
+    own, gain = (record["at_own_prevalence"][key] for key in ("metrics", "constant_guess"))
     for name, one in record["metrics"].items():
         difference = figure(record["constant_guess"]["difference"][name])
         label = name.upper() if name in ("auc", "ece") else name.replace("_", " ")
-        table.add_row(label, figure(one), difference, figure(own[name]) if name in own else "")
+        there = (figure(own[name]), figure(gain["difference"][name])) if name in own else ("", "")
+        table.add_row(label, figure(one), difference, *there)
+    return table
+
+
+def answer_table(record: Record) -> Table:
+    """Each class that is answered: how often, how often rightly, and what the bundle says of that."""
+    table = _table("answers", "at a prevalence of", "answered", "right in", "said by the bundle")
+    for one in record["answers"].values():
+        at = f"{one['prevalence']:.0%}"
+        for name, told in one["classes"].items():
+            right = "–" if told["predictive_value"] is None else figure(told["predictive_value"])
+            table.add_row(name, at, str(told["answered"]), right, "–" if told["said"] is None else figure(told["said"]))
+        table.add_row("indeterminate", at, str(one["indeterminate"]), "", f"{one['withheld']} of them withheld")
+    return table
+
+
+def row_table(record: Record) -> Table:
+    """Whole and cut tumours, each by itself, whichever the figures above rest on."""
+    negative, positive = record["endpoint"]["negative"], record["endpoint"]["positive"]
+    table = _table("tumours", "patients", positive, "AUC", "Brier", f"coverage {negative}", f"coverage {positive}")
+    for name, one in record["rows"].items():
+        if one is None:
+            table.add_row(name, "0", *[""] * 5)
+            continue
+        figures = (one["auc"], one["brier"], one["coverage"][negative], one["coverage"][positive])
+        said = ("–" if each is None else figure(each) for each in figures)
+        table.add_row(name, str(one["patients"]), str(one["positives"]), *said)
     return table
 
 

@@ -25,3 +25,28 @@ def test_why_not_to_trust_an_answer_stands_before_it() -> None:
     assert [line.partition(": ")[0] for line in lines[:4]] == ["warning", "warning", "warning", "region"]
     assert "original_shape_MeshVolume" in lines[0]
     assert "GTVn" in lines[1]
+
+
+def test_the_chance_of_being_right_and_what_the_model_is_worth_follow_the_probability() -> None:
+    decision = {
+        "prevalence": 0.17, "prevalence_of": "site", "negative_up_to": 0.1, "positive_from": None, "withheld": False,
+    }  # fmt: skip
+    value = {
+        "value": 0.92, "low": 0.87, "high": 0.95, "patients": 160, "positives": 98, "negatives": 62, "cohort": "LUNG1",
+        "positive": "advanced", "negative": "early",
+    }  # fmt: skip
+    staged = outcome(status="staged") | {
+        "stage": "early", "probability_advanced": 0.05, "domain": {"outside": []}, "contributions": {},
+        "roi": {"name": "GTV", "voxels": 8, "volume_mm3": 8.0, "others": []}, "decision": decision,
+        "predictive_value": value, "worth": {"sentence": "This model is not shown to be better than chance."},
+    }  # fmt: skip
+    lines = in_words(staged).splitlines()
+    assert (
+        "chance that this answer is right, at this site's prevalence of 17 %: 92 % (87 to 95 %), worked out from 160 "
+        "patients of LUNG1 (62 early, 98 advanced), each answered by models that had not seen them"
+    ) in lines
+    assert "This model is not shown to be better than chance." in lines
+    unknown = in_words(staged | {"predictive_value": None})
+    assert "prevalence of 17 %: not known, the bundle does not say" in unknown
+    held_back = staged | {"stage": "indeterminate", "predictive_value": None, "decision": decision | {"withheld": True}}
+    assert "which is not shown to hold at this site's prevalence of 17 %" in in_words(held_back)

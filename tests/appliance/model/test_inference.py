@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import os
 import subprocess
 import sys
@@ -15,8 +14,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from lungstage.appliance.contract.errors import ReasonCode, Refused
-from lungstage.appliance.contract.spec import Covariate, DomainAssessment, FeatureVector, Stage, StagingResult
-from lungstage.appliance.model.inference import Predictor, at_prevalence, decide
+from lungstage.appliance.contract.spec import Covariate, FeatureVector
+from lungstage.appliance.model.answering import singled_out
+from lungstage.appliance.model.inference import Predictor
 from lungstage.appliance.model.manifest import QUANTILES, Decision, FeatureEntry
 from lungstage.appliance.model.model_file import require_plain
 from lungstage.export.graph import build_graph
@@ -63,7 +63,7 @@ def test_predict_gives_the_models_own_numbers() -> None:
     assert result.domain.neighbour_distance == pytest.approx(expected.neighbour_distance[0], rel=1e-10)
     assert result.prevalence is None
     assert result.domain.outside == (MODEL.features[2], MODEL.features[4])
-    assert result.stage == decide(result.probability_advanced, DECISION)
+    assert result.stage == singled_out(result.probability_advanced, DECISION)
     assert PREDICTOR.metadata == {"note": "text"}
 
 
@@ -128,80 +128,6 @@ def test_a_graph_of_other_covariates_is_refused(covariates: tuple[Covariate, ...
     with pytest.raises(Refused, match="must take") as caught:
         Predictor(build_graph(CLINICAL).SerializeToString(), entries_of(CLINICAL), DECISION, covariates)
     assert caught.value.reason.code is ReasonCode.BUNDLE_INVALID
-
-
-def answer_of(probability: float) -> StagingResult:
-    return StagingResult(decide(probability, DECISION), probability, {"a": 1.0}, DomainAssessment(1.0, 1.0, ()))
-
-
-share = st.floats(1e-6, 1 - 1e-6)
-
-
-class TestPrevalence:
-    """The prior correction of Saerens et al. 2002."""
-
-    @given(st.floats(0, 1), share)
-    def test_at_the_training_prevalence_nothing_changes(self, p: float, training: float) -> None:
-        assert at_prevalence(answer_of(p), training, training).probability_advanced == pytest.approx(p, abs=1e-12)
-
-    @given(share, share, share)
-    def test_it_is_a_shift_of_the_logit(self, p: float, training: float, site: float) -> None:
-        corrected = at_prevalence(answer_of(p), training, site).probability_advanced
-        logit = [float(np.log(v) - np.log1p(-v)) for v in (p, training, site)]
-        assert corrected == pytest.approx(1 / (1 + np.exp(-(logit[0] - logit[1] + logit[2]))), rel=1e-9, abs=1e-12)
-
-    @given(st.floats(0, 1), st.floats(0, 1), share, share)
-    def test_more_stays_more(self, p: float, q: float, training: float, site: float) -> None:
-        low, high = (at_prevalence(answer_of(v), training, site).probability_advanced for v in sorted((p, q)))
-        assert low <= high + 1e-15
-
-    @given(share, share, share, share)
-    def test_two_corrections_are_one(self, p: float, first: float, second: float, third: float) -> None:
-        once = at_prevalence(answer_of(p), first, third)
-        twice = at_prevalence(at_prevalence(answer_of(p), first, second), second, third)
-        assert twice.probability_advanced == pytest.approx(once.probability_advanced, rel=1e-6, abs=1e-9)
-
-    @given(st.floats(0, 1), share, share)
-    def test_answer_contributions_and_domain_stay(self, p: float, training: float, site: float) -> None:
-        before = answer_of(p)
-        after = at_prevalence(before, training, site)
-        assert after == dataclasses.replace(before, probability_advanced=after.probability_advanced, prevalence=site)
-        assert 0 <= after.probability_advanced <= 1
-
-    @pytest.mark.parametrize("p", [0.0, 1.0])
-    def test_certainty_stays_certain(self, p: float) -> None:
-        assert at_prevalence(answer_of(p), 0.6, 0.01).probability_advanced == p
-
-    def test_by_hand(self) -> None:
-        # Odds 4, prevalence odds from 1 to 1/4: odds 1.
-        assert at_prevalence(answer_of(0.8), 0.5, 0.2).probability_advanced == pytest.approx(0.5)
-
-    def test_unknown_prevalence_leaves_the_answer(self) -> None:
-        assert at_prevalence(answer_of(0.3), 0.6, None) == answer_of(0.3)
-
-
-@pytest.mark.parametrize(
-    ("probability", "early", "advanced", "stage"),
-    [
-        (0.9, 0.3, 0.4, Stage.ADVANCED),
-        (0.1, 0.3, 0.4, Stage.EARLY),
-        (0.5, 0.3, 0.4, Stage.INDETERMINATE),  # both possible
-        (0.5, 0.6, 0.6, Stage.INDETERMINATE),  # none possible
-        (0.4, 0.7, 0.4, Stage.ADVANCED),  # a threshold is reached at its own value
-        (0.75, 0.25, 0.8, Stage.EARLY),
-        (0.0, 0.0, 0.0, Stage.INDETERMINATE),
-    ],
-)
-def test_decide(probability: float, early: float, advanced: float, stage: Stage) -> None:
-    decision = Decision(alpha=0.1, early_min_probability=early, advanced_min_probability=advanced)
-    assert decide(probability, decision) is stage
-
-
-@given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
-def test_more_probability_never_turns_advanced_into_early(p: float, q: float, early: float, advanced: float) -> None:
-    decision = Decision(alpha=0.1, early_min_probability=early, advanced_min_probability=advanced)
-    low, high = sorted((p, q))
-    assert not (decide(low, decision) is Stage.ADVANCED and decide(high, decision) is Stage.EARLY)
 
 
 def external_weights(proto: onnx.ModelProto) -> None:

@@ -59,7 +59,7 @@ ELSEWHERE = re.compile(
     r"The bundle|This version cannot make|The extraction spec|The covariates table|The reference engine|This file|"
     r"This DICOM file|The pixel data of|The key |.* is no key of|"
     # of one-shot commands,
-    r"None of the files is|The input holds|There is no state folder|There is no (audit log|ledger) in|"
+    r"None of the files is|The input holds|The mask '|There is no state folder|There is no (audit log|ledger) in|"
     r"There is no file or folder|3 There is no other|3 What can be read|"
     # of a daemon or page that does not start,
     r"Another (daemon|page) is|No structured report appeared|The daemon did not start|The certificate|"

@@ -25,7 +25,13 @@ from pydicom.tag import Tag
 from lungstage.appliance.contract.case import KnownCovariates, Predecessor
 from lungstage.appliance.contract.spec import Endpoint, FeatureVector, Stage, StagingResult
 from lungstage.appliance.report.headers import decimal_string
-from lungstage.appliance.report.measurements import COVARIATE, DOMAIN_DISTANCE, FEATURE, NEIGHBOUR_DISTANCE
+from lungstage.appliance.report.measurements import (
+    COVARIATE,
+    DOMAIN_DISTANCE,
+    FEATURE,
+    NEIGHBOUR_DISTANCE,
+    PREDICTIVE_VALUE,
+)
 from lungstage.appliance.report.structured_report import (
     ANSWER,
     CONTRIBUTIONS,
@@ -98,7 +104,7 @@ class TestContent:
         measured = [
             item for item in _groups(self.report)["1411"].ContentSequence
             if item.ValueType == "NUM" and item.ConceptNameCodeSequence[0].CodeValue not in (
-                PROBABILITY.value, DOMAIN_DISTANCE.value, NEIGHBOUR_DISTANCE.value)
+                PROBABILITY.value, DOMAIN_DISTANCE.value, NEIGHBOUR_DISTANCE.value, PREDICTIVE_VALUE.value)
         ]  # fmt: skip
         for name, value, item in zip(FEATURES, self.context.features.values, measured, strict=True):
             (number,) = item.MeasuredValueSequence
@@ -204,11 +210,19 @@ class TestContent:
         contained = [item for item in self.report.ContentSequence if item.RelationshipType == "CONTAINS"]
         order = [item.ConceptNameCodeSequence[0].CodeValue for item in contained]
         assert order == [RESULT.value, "111028", "126010", "C0034375", CONTRIBUTIONS.value]
-        first, second, *rest = contained[0].ContentSequence
+        first, second, chance, worth, *rest = contained[0].ContentSequence
         assert first.TextValue.startswith("RESEARCH USE ONLY: not for diagnosis or treatment.")
         assert second.TextValue == (
             "Predicted stage: advanced (III). Probability of advanced stage: 81 %, at the training cohort's prevalence "
             "of 61 %."
+        )
+        assert chance.TextValue == (
+            "Chance that this answer is right, at the training cohort's share of such cases of 61 %: 78 % "
+            "(66 % to 87 %). Worked out from 160 patients of NSCLC-Radiomics (62 early, 98 advanced), each "
+            "answered by models that had not seen them."
+        )
+        assert worth.TextValue.startswith(
+            "This model is not shown to be better than a model of two features, sphericity and volume: its AUC is 0.704"
         )
         assert {item.ConceptNameCodeSequence[0].CodeValue for item in rest} == {WARNING.value}
 
@@ -383,7 +397,7 @@ def test_a_failed_feature_has_a_qualifier_and_no_number() -> None:
     for item in failed:
         assert len(item.MeasuredValueSequence) == 0
         assert item.NumericValueQualifierCodeSequence[0].CodeValue == "114008"
-    assert len([item for item in _groups(report)["1411"].ContentSequence if item.ValueType == "NUM"]) == 18
+    assert len([item for item in _groups(report)["1411"].ContentSequence if item.ValueType == "NUM"]) == 19
 
 
 def test_highdicom_reads_it(tmp_path: Path) -> None:

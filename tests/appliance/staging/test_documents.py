@@ -9,16 +9,10 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from lungstage.appliance.contract.documents import FORMATS, DocumentOptions, Format
-from lungstage.appliance.contract.spec import DomainAssessment, Stage, StagingResult
 from lungstage.appliance.dicom.linking import BY_POSITION
 from lungstage.appliance.model.bundle import Bundle, load_bundle
-from lungstage.appliance.model.inference import at_prevalence, decide
-from lungstage.appliance.model.manifest import Decision
-from lungstage.appliance.staging import documents
 from lungstage.appliance.staging.one_shot import Options, stage_paths
 from lungstage.export.bundle import build
 from tests.export.conftest import make_run, without_limits
@@ -126,28 +120,3 @@ def test_frames_and_a_tumour_of_one_slice_have_a_page_too(
     assert answer["status"] == "staged", answer["reason"]
     page = Path(answer["documents"]["pdf"])
     assert "Predicted:" in text_of(pdf_in(page.read_bytes()))
-
-
-@settings(max_examples=200, deadline=None)
-@given(
-    st.floats(0, 1),
-    st.none() | st.floats(0.01, 0.99),
-    st.floats(0.05, 0.95),
-    st.floats(0.05, 0.95),
-    st.floats(0.1, 0.9),
-)
-def test_the_line_on_the_page_and_the_answer_never_contradict_each_other(
-    probability: float, site: float | None, early: float, advanced: float, training: float
-) -> None:
-    """Whatever the thresholds and wherever the probability is corrected to: left of the open part is the one answer."""
-    decision = Decision(alpha=0.2, early_min_probability=early, advanced_min_probability=advanced)
-    stage = decide(probability, decision)
-    result = at_prevalence(StagingResult(stage, probability, {}, DomainAssessment(0.0, 0.0, ())), training, site)
-    low, high = documents.open_between(decision, training, result.prevalence)
-    shown = result.probability_advanced
-    if stage is Stage.EARLY:
-        assert shown <= low + 1e-9
-    elif stage is Stage.ADVANCED:
-        assert shown >= high - 1e-9
-    else:
-        assert low - 1e-9 <= shown <= high + 1e-9

@@ -195,6 +195,17 @@ SETTING, PHANTOM = (
 OUTCOME: Any = {
     "status": "staged", "reason": None, "stage": "early", "probability_advanced": 0.25, "endpoint": None,
     "contributions": {"a": -0.5}, "features": {"a": 1.5, "b": None}, "domain": {"distance": 1.0, "outside": ["a"]},
+    "decision": {
+        "prevalence": 0.3, "prevalence_of": "site", "negative_up_to": 0.5, "positive_from": None, "withheld": False,
+    },
+    "predictive_value": {
+        "value": 0.9, "low": 0.8, "high": 0.95, "prevalence": 0.3, "patients": 160, "positives": 98, "negatives": 62,
+        "positive": "advanced", "negative": "early", "cohort": "c",
+    },
+    "worth": {
+        "shown": False, "sentence": "s", "auc": {"value": 0.7, "low": 0.6, "high": 0.8}, "beats_chance": True,
+        "rival": None, "rival_auc": None, "beats_rival": False,
+    },
     "roi": {"name": "GTV", "voxels": 5, "volume_mm3": 2.5, "others": [{"number": 2, "name": "GTVn"}]},
     "sr": None, "documents": None, "warnings": ["w"], "seconds": {"total": 1.0},
 }  # fmt: skip

@@ -14,6 +14,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import EnhancedCTImageStorage, SegmentationStorage
 
 from lungstage.appliance.contract.case import KnownCovariates, Predecessor
+from lungstage.appliance.contract.evidence import Answering, Estimate, PredictiveValue, Worth
 from lungstage.appliance.contract.spec import Endpoint, Stage
 from lungstage.appliance.report.context import ReportContext, RoiSource, SegmentReference
 from lungstage.appliance.report.headers import _ADDED_LAST, _ALWAYS, _WHERE_PRESENT
@@ -89,7 +90,14 @@ def _rich(sources: tuple[Dataset, ...]) -> ReportContext:
 def _bare(sources: tuple[Dataset, ...]) -> ReportContext:
     """Nothing that need not be there: a region from a SEG, and no warning."""
     made = made_up_context(sources, warnings=(), segmentation=SegmentReference(SegmentationStorage, "1.2.3.6.1", 2))
-    result = replace(made.result, domain=replace(made.result.domain, outside=()))
+    # Of a bundle that is shown to be worth something, and an answer whose chance is not told.
+    answering = Answering(0.6125, False, 0.5, 0.7, is_known=True)
+    result = replace(
+        made.result,
+        domain=replace(made.result.domain, outside=()), answering=answering,
+    )  # fmt: skip
+    shown = Worth(Estimate(0.8, 0.7, 0.9), True, "volume", Estimate(0.6, 0.5, 0.7), True)
+    made = replace(made, bundle=replace(made.bundle, worth=shown))
     of_the_ct = replace(
         made.roi_source, sop_class_uid=SegmentationStorage, study_instance_uid=str(sources[0].StudyInstanceUID)
     )
@@ -122,6 +130,9 @@ def _other_circumstances() -> ReportContext:
         probability_advanced=0.1,
         contributions={key: value + 1 for key, value in rich.result.contributions.items()},
         domain=replace(rich.result.domain, distance=3.3, neighbour_distance=0.9),
+        answering=Answering(
+            0.2, True, 0.4, None, predictive_value=PredictiveValue(Estimate(0.9, 0.8, 0.95), 60, 39), is_known=True
+        ),
     )
     bundle = replace(rich.bundle, name="other-stage", version="2", digest="ef" * 32, rows=99, licence="another")
     features = replace(rich.features, values=rich.features.values + 1.0)

@@ -79,6 +79,8 @@ TREE = {
     "111002": "SHA-256 of the manifest; extraction settings, prevalence, covariates, engine as key=value",
     "121071": "Segmented Property Type of the SEG; Neoplasm for contours",
     "363698007": "Anatomic Region of the SEG; else Lung, where the bundle's intended use names the lung",
+    "CHANCE": "how often such an answer is right at the prevalence in force, and whom that is worked out from",
+    "PREDICTIVEVALUE": "of the answer, at the prevalence that CHANCE names; absent where it is not known",
     "ANSWER": "predicted class, probability, and the prevalence that it holds at",
     "REASON": "of each input, strongest first: to which class it moved the model, and how far",
     "PADVANCED": "to a decimal, and exactly as a Floating Point Value; at the prevalence that the answer names",
@@ -93,7 +95,7 @@ TREE = {
     "121232": "Series Instance UID of the CT",
     "42798000": "of the region on the key slice, by voxels",
     "111030": "closed POLYLINE along the voxels' sides, of the largest part on the slice with most voxels",
-    "NOTICE": "of research use first; that no warning is there; of cohort, prevalence, covariates, intended use, "
-    "limits",
+    "NOTICE": "of research use first; that no warning is there; of worth, cohort, prevalence, covariates, "
+    "intended use, licence, and the model's limits",
     "WARNING": "of the appliance: loss, matching by position, other tumours, features outside the range, and so on",
 }  # fmt: skip

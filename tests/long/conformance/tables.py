@@ -56,7 +56,8 @@ def private_codes() -> dict[str, str]:
         measurements.DOMAIN_DISTANCE,
         measurements.NEIGHBOUR_DISTANCE,
     ]
-    codes += [report.RESULT, report.ANSWER, report.REASON, report.CONTRIBUTIONS, report.NOTICE, report.WARNING]
+    codes += [measurements.PREDICTIVE_VALUE, report.RESULT, report.ANSWER, report.CHANCE, report.REASON]
+    codes += [report.CONTRIBUTIONS, report.NOTICE, report.WARNING]
     codes += [concept.concept for concept in CONCEPTS.values()]
     return {code.value: code.meaning for code in codes if code.scheme_designator == PRIVATE_SCHEME}
 

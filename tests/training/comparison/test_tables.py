@@ -159,6 +159,7 @@ def test_a_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     ("whose", "name", "no_feature"),
     [
         ("PyRadiomics", "original_firstorder_Mean{}", "diagnostics_Image-original_Spacing"),
+        ("PyRadiomics", "original_firstorder_Median{}", "Label"),
         ("PyRadiomics", "GTV_wavelet-LLH_glcm_Contrast{}", "GTV_diagnostics_Versions_Numpy"),
         ("PyRadiomics", "log-sigma-2-0-mm-3D_gldm_DependenceEntropy_t1c{}", "diagnostics_Mask-interpolated_VolumeNum"),
         ("WORC", "PREDICT_original_sf_area_avg_2.5D{}", "feature_labels"),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
-from lungstage.training.model.calibration import MIN_SLOPE, calibrate, conformal_thresholds
+from lungstage.training.model.calibration import MIN_SLOPE, calibrate, conformal_thresholds, coverage_range
 
 
 def _sample(n: int, slope: float, intercept: float, seed: int):
@@ -76,3 +76,14 @@ def test_new_cases_are_covered_class_by_class() -> None:
 def test_too_few_cases_rule_nothing_out() -> None:
     thresholds = conformal_thresholds(np.array([0.2, 0.8, 0.9]), np.array([False, True, True]), 0.2)
     assert thresholds.possible(np.array([0.0, 1.0])).all()
+
+
+def test_one_sample_s_coverage_spreads_as_it_is_said_to() -> None:
+    """Thresholds of many samples of 62: nineteen in twenty cover as many new cases as the range says."""
+    rng = np.random.default_rng(4)
+    low, high = coverage_range(62, 0.2)
+    own = rng.random((2000, 62))
+    thresholds = np.array([conformal_thresholds(row, np.ones(62, bool), 0.2).advanced_min_probability for row in own])
+    within = ((1 - thresholds >= low) & (1 - thresholds <= high)).mean()  # of a uniform score, coverage is known
+    assert within == pytest.approx(0.95, abs=0.015)
+    assert coverage_range(3, 0.2) == (1.0, 1.0), "too few to rule anything out"

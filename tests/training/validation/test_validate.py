@@ -19,6 +19,7 @@ from sklearn.metrics import balanced_accuracy_score, brier_score_loss, roc_auc_s
 
 from lungstage.appliance.contract.errors import Refused
 from lungstage.appliance.contract.spec import STAGE_GROUP, Covariate, Endpoint
+from lungstage.appliance.model.answering import AnswerRule
 from lungstage.appliance.model.bundle import Bundle, load_bundle
 from lungstage.appliance.model.manifest import EndpointEntry, FeatureEntry
 from lungstage.export.bundle import build
@@ -302,6 +303,61 @@ def test_another_horizon_or_column_is_no_answer_to_the_bundle_s_question(bundle:
         assert repr(said) in told
 
 
+def test_the_cohort_s_own_prevalence_has_its_own_constant_and_its_own_answers(bundle: Bundle, table: Path) -> None:
+    cohort = read(bundle, table)
+    rare = np.flatnonzero(cohort.labels)[:12]
+    kept = np.sort(np.concatenate([rare, np.flatnonzero(~cohort.labels)]))
+    fewer = replace(
+        cohort, labels=cohort.labels[kept], values=cohort.values[kept],
+        covariate_values=None if cohort.covariate_values is None else cohort.covariate_values[kept],
+        patients=tuple(cohort.patients[i] for i in kept),
+    )  # fmt: skip
+    record, own = validate(bundle, fewer), 12 / len(kept)
+    there = record["at_own_prevalence"]
+    assert there["constant_guess"]["metrics"]["brier"]["value"] == pytest.approx(own * (1 - own))
+    assert there["constant_guess"]["difference"]["brier"]["value"] == pytest.approx(
+        there["metrics"]["brier"]["value"] - own * (1 - own)
+    )
+    assert there["calibration"]["slope"]["value"] == pytest.approx(record["calibration"]["slope"]["value"], rel=1e-6)
+    shift = record["prevalence"]["logit_shift"]
+    assert there["calibration"]["intercept"]["value"] == pytest.approx(
+        record["calibration"]["intercept"]["value"] - record["calibration"]["slope"]["value"] * shift, rel=1e-6
+    )
+    assert there["decision_curve"] != record["decision_curve"]
+    rule = AnswerRule.of(bundle.manifest, own)
+    p = bundle.predictor.run(fewer.values, fewer.covariate_values).probability_advanced
+    answers = np.array([str(rule.answer(float(one))[0]) for one in p])
+    told = record["answers"]["table"]
+    assert told["prevalence"] == pytest.approx(own)
+    for name, truth in (("early", ~fewer.labels), ("advanced", fewer.labels)):
+        one = told["classes"][name]
+        assert one["answered"] == (answers == name).sum()
+        assert one["right"] == ((answers == name) & truth).sum()
+        if one["answered"]:
+            assert one["predictive_value"]["value"] == pytest.approx(one["right"] / one["answered"])
+    assert told["indeterminate"] + sum(one["answered"] for one in told["classes"].values()) == len(kept)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_whole_and_cut_tumours_are_both_told_whichever_are_scored(bundle: Bundle, tmp_path: Path, keep: bool) -> None:
+    table = make_table(bundle, tmp_path / "cut.csv")
+    lines = table.read_text().splitlines()
+    marked = [f"{lines[0]},roi_touches_crop_edge", *(f"{line},{k < 20}" for k, line in enumerate(lines[1:]))]
+    table.write_text("\n".join(marked) + "\n")
+    used, every = (
+        read_cohort(table, features=bundle.spec.features, covariates=COVARIATES, keep_cut_rows=one)
+        for one in (keep, True)
+    )
+    record = validate(bundle, used, every_row=every)
+    assert record["table"]["used"] == (80 if keep else 60)
+    assert (record["rows"]["whole"]["patients"], record["rows"]["cut"]["patients"]) == (60, 20)
+    p = bundle.predictor.run(every.values, every.covariate_values).probability_advanced
+    cut = record["rows"]["cut"]
+    assert cut["brier"]["value"] == pytest.approx(brier_score_loss(every.labels[:20], p[:20]))
+    assert cut["positives"] == every.labels[:20].sum()
+    assert validate(bundle, used)["rows"]["cut"] is None
+
+
 # The command
 
 
@@ -319,7 +375,7 @@ def test_the_command_writes_strict_json_without_a_patient(
     assert record["table"]["used"] == 80
     assert record["trained_on_this_table"] is False
     assert any("patients of the rarer class" in warning for warning in record["warnings"])
-    assert len(record["summary"]) == len(summary(record)) == 6
+    assert len(record["summary"]) == len(summary(record)) == 7
     monkeypatch.setenv("COLUMNS", "140")
     assert command(monkeypatch, folder, table) == 0
     shown = capsys.readouterr().out

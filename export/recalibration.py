@@ -1,0 +1,223 @@
+"""A finished bundle recalibrated on a cohort that it has not seen: a version of its own, with a card of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+from scipy.special import expit, logit
+
+from lungstage.appliance.contract.errors import ReasonCode, Refused
+from lungstage.appliance.model.bundle import Bundle, load_bundle
+from lungstage.appliance.model.bundle_files import read_files
+from lungstage.appliance.model.inference import Predictor
+from lungstage.appliance.model.manifest import (
+    Decision,
+    EstimateEntry,
+    Manifest,
+    OutOfFold,
+    Recalibration,
+    render,
+)
+from lungstage.export.bundle import put_down
+from lungstage.export.markdown import bullets, percent
+
+FEWEST: Final = 20
+"""Patients of either class from whom a slope and an intercept are taken; of fewer they say more of chance than of the
+site."""
+
+_LINEAR: Final = ("logit", "contributions", "covariate_contributions")
+
+
+def recalibrate(folder: Path, validation: Path, target: Path) -> Recalibration:
+    """Write a bundle whose probabilities are right on a cohort's average, as far as the cohort tells.
+
+    Parameters
+    ----------
+    folder
+        The bundle.
+    validation
+        ``validation.json`` of that very bundle on the cohort (``lungstage-train validate``).
+    target
+        Where the new bundle goes, whose name becomes the bundle's.
+
+    Returns
+    -------
+    Recalibration
+        Slope and intercept, with their intervals.
+
+    Raises
+    ------
+    Refused
+        ``bundle_invalid`` or ``table_invalid``, where the validation is of another bundle or of the training table,
+        rests on too few patients, or its slope is not shown to lie above 0: such a model is silenced, not mended.
+
+    Notes
+    -----
+    Logistic recalibration: Cox DR. Two further applications of a model for binary regression. Biometrika 45, 1958. The
+    cohort's prevalence is taken out of the intercept, so that the new bundle too states its probabilities at its
+    training cohort's, and is corrected to a site's like any other.
+    """
+    bundle, record = load_bundle(folder), _read(validation)
+    _prove(bundle, record)
+    manifest = bundle.manifest
+    slope, intercept = (_entry(record["calibration"][name]) for name in ("slope", "intercept"))
+    table, training = record["table"], manifest.provenance.prevalence_advanced
+    prevalence = table["positives"] / table["used"]
+    offset = intercept.value + float(logit(training) - logit(prevalence))
+    made = Recalibration(
+        cohort=record["cohort"], table_sha256=table["sha256"], rows=table["used"], prevalence=prevalence,
+        slope=slope, intercept=intercept, of_version=manifest.version, of_digest=bundle.digest,
+    )  # fmt: skip
+    contents = dict(read_files(folder))
+    contents.pop("manifest.sig", None)  # of the bundle that it was
+    model = _shifted(contents["model.onnx"], slope.value, offset)
+    version = f"{manifest.version.partition('+')[0]}+{_sha256(model)[:8]}"
+    contents |= {
+        "model.onnx": model,
+        "MODEL_CARD.md": _card(contents["MODEL_CARD.md"].decode(), target.name, version, made, manifest).encode(),
+    }
+    files = {name: _sha256(contents[name]) for name in manifest.files}
+    changed = _manifest(manifest, made, offset).model_copy(
+        update={"name": target.name, "version": version, "files": files}
+    )
+    predictor = Predictor(model, changed.features, changed.decision, tuple(e.covariate for e in changed.covariates))
+    golden = manifest.golden.model_copy(update={"probability_advanced": _golden(bundle, predictor)})
+    changed = changed.model_copy(update={"golden": golden})
+    contents["manifest.json"] = render(Manifest.model_validate(changed.model_dump()))
+    put_down(contents, target)
+    return made
+
+
+def _read(validation: Path) -> Mapping[str, Any]:
+    try:
+        record = json.loads(validation.read_text(encoding="utf-8"))
+        for keys in (("bundle", "digest"), ("calibration", "slope"), ("calibration", "intercept"), ("table", "used")):
+            _ = record[keys[0]][keys[1]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise Refused(
+            ReasonCode.TABLE_INVALID,
+            f"{validation.name} is no validation.json. `lungstage-train validate BUNDLE TABLE -o DIR` writes one.",
+        ) from error
+    return dict(record)
+
+
+def _prove(bundle: Bundle, record: Mapping[str, Any]) -> None:
+    table, slope = record["table"], record["calibration"]["slope"]
+    fewest = min(table["positives"], table["used"] - table["positives"])
+    if record["bundle"]["digest"] != bundle.digest:
+        raise _refused("The validation is of another bundle. Validate this one on the cohort.")
+    if record["trained_on_this_table"]:
+        raise _refused("The validation is on the table that the bundle was trained on. Take a cohort of your own.")
+    if record["extraction"]["differences"]:
+        raise _refused("The table was measured otherwise than the bundle measures. Measure the cohort with the bundle.")
+    if fewest < FEWEST:
+        raise _refused(f"There are {fewest} patients of the rarer class, and {FEWEST} are needed. Take more patients.")
+    if not slope["low"] > 0:
+        raise _refused(
+            f"The slope is {slope['value']:.2f} ({slope['low']:.2f} to {slope['high']:.2f}): the model is not shown to "
+            "rank these patients rightly, and no recalibration mends that."
+        )
+
+
+def _refused(message: str) -> Refused:
+    return Refused(ReasonCode.TABLE_INVALID, message)
+
+
+def _entry(figure: Mapping[str, Any]) -> EstimateEntry:
+    return EstimateEntry(value=float(figure["value"]), low=float(figure["low"]), high=float(figure["high"]))
+
+
+def _shifted(model: bytes, slope: float, offset: float) -> bytes:
+    """Multiply logit and contributions, which are parts of it, and add to the logit; the probability follows."""
+    proto = onnx.load_model_from_string(model)
+    graph = proto.graph
+    old = {name: f"{name}_of_{len(graph.node)}" for name in _LINEAR if name in {o.name for o in graph.output}}
+    kept = [node for node in graph.node if "probability_advanced" not in node.output]
+    for node in kept:
+        node.output[:] = [old.get(name, name) for name in node.output]
+        node.input[:] = [old.get(name, name) for name in node.input]
+    scale, shift = (f"recalibration_{name}_{len(graph.node)}" for name in ("slope", "intercept"))
+    for name, value in ((scale, slope), (shift, offset)):
+        graph.initializer.append(numpy_helper.from_array(np.asarray(value, np.dtype("<f8")), name))
+    scaled = f"scaled_{len(graph.node)}"
+    added = [
+        helper.make_node("Mul", [old[name], scale], [scaled if name == "logit" else name])
+        for name in _LINEAR
+        if name in old
+    ]
+    added += [
+        helper.make_node("Add", [scaled, shift], ["logit"]),
+        helper.make_node("Sigmoid", ["logit"], ["probability_advanced"]),
+    ]
+    del graph.node[:]
+    graph.node.extend([*kept, *added])
+    onnx.checker.check_model(proto, full_check=True)
+    written: bytes = proto.SerializeToString(deterministic=True)
+    return written
+
+
+def _manifest(manifest: Manifest, made: Recalibration, offset: float) -> Manifest:
+    """Move what stands at a probability to where that probability now is: the same patients get the same set."""
+
+    def moved(p: float) -> float:
+        if p in (0.0, 1.0):
+            return p
+        return float(expit(made.slope.value * (math.log(p) - math.log1p(-p)) + offset))
+
+    decision: Decision = manifest.decision.model_copy(
+        update={
+            "early_min_probability": 1.0 - moved(1.0 - manifest.decision.early_min_probability),
+            "advanced_min_probability": moved(manifest.decision.advanced_min_probability),
+        }
+    )
+    seen: OutOfFold | None = manifest.out_of_fold
+    if seen is not None:
+        seen = seen.model_copy(update={"thresholds": tuple(map(moved, seen.thresholds))})
+    update = {"schema_version": 3, "decision": decision, "out_of_fold": seen, "recalibration": made}
+    return manifest.model_copy(update=update)
+
+
+def _golden(bundle: Bundle, predictor: Predictor) -> float:
+    from lungstage.appliance.model.bundle import measure_phantom
+
+    golden = bundle.manifest.golden
+    features = measure_phantom(golden.phantom, bundle.spec)
+    return predictor.predict(features, golden.covariates).probability_advanced
+
+
+def _card(card: str, name: str, version: str, made: Recalibration, manifest: Manifest) -> str:
+    """Put the recalibration before everything else that the card says."""
+    endpoint = manifest.endpoint
+    body = card.partition("\n")[2].lstrip("\n")
+    slope, intercept = (f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f})" for one in (made.slope, made.intercept))
+    told = bullets(
+        [
+            f"Cohort: {made.cohort}, {made.rows} patients, {percent(made.prevalence)} of them {endpoint.positive}; "
+            f"table of SHA-256 `{made.table_sha256}`. No patient row is part of this bundle.",
+            f"Slope {slope}, intercept {intercept} (95 % over patients; 1 and 0 would change nothing).",
+            f"Of version {made.of_version}, manifest of SHA-256 `{made.of_digest}`.",
+        ]
+    )
+    return (
+        f"# Model card: {name} {version}\n\n## Recalibration\n\n"
+        "This bundle is another one whose logits were recalibrated on a cohort that it had not seen. **Research use "
+        f"only; not a medical device.**\n\n{told}\n\n"
+        "The probability is sigmoid(slope × logit + intercept) at that cohort's prevalence. The prevalence is taken "
+        "out of it again, so that the bundle states its probabilities at its training cohort's; a site states its own "
+        "with the setting `prevalence`. The thresholds moved with the probabilities, so the same patients get the same "
+        "conformal set. How well it ranks is what it was. **Nobody has validated it since: the cohort that it was "
+        "recalibrated on cannot show that it helped.** Everything below was written of the version that it was; its "
+        f"figures on probabilities (Brier score, calibration, thresholds, answers) are that version's.\n\n{body}"
+    )
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
