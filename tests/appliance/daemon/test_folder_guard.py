@@ -193,9 +193,9 @@ def test_nothing_is_delivered_into_another_folder_and_everything_once_the_outbox
 
 
 def test_a_restart_takes_the_folder_that_lies_there(house: House) -> None:
+    (house.root / "another").mkdir()  # while the first one has its inode still
     shutil.rmtree(house.outbox)
-    (house.root / "keeps its inode").mkdir()
-    house.outbox.mkdir()
+    (house.root / "another").rename(house.outbox)
     put_study(house.inbox)
     house.run(10)
     assert waits(house)
