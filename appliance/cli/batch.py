@@ -16,7 +16,7 @@ from lungstage.appliance.config.text import cell, printable
 from lungstage.appliance.contract.errors import ExitStatus, ReasonCode
 from lungstage.appliance.model.bundle import Bundle
 from lungstage.appliance.staging.batch import Studies, find_studies, stage_each
-from lungstage.appliance.staging.one_shot import Options
+from lungstage.appliance.staging.one_shot import Options, ignored_in_words
 
 _COLUMNS = (
     "study_instance_uid", "status", "answer", "probability", "warnings", "reason_code", "reason", "roi", "volume_mm3",
@@ -110,6 +110,7 @@ def _summary(counts: Counter[tuple[str, str]], found: Studies, results: Path) ->
     Console(highlight=False).print(table)
     typer.echo(f"{counts.total()} studies; a line for each in {results}.")
     if found.ignored:
-        typer.echo(f"{found.ignored} files are not DICOM and were ignored.")
+        typer.echo(ignored_in_words(found.ignored))
     if found.unreadable:
-        typer.echo(f"{len(found.unreadable)} DICOM files could not be read; --files names them.")
+        damaged = len(found.unreadable)
+        typer.echo(f"{damaged} DICOM file{'' if damaged == 1 else 's'} could not be read; --files names them.")

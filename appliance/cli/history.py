@@ -215,7 +215,8 @@ def _verdict_in_words(verdict: Verdict) -> str:
     if verdict.fault is not None:
         fault = verdict.fault
         return "\n".join([*lines, f"not whole: {fault.file}, line {fault.line}: {fault.why}"])
-    lines.append(f"whole: {verdict.entries} entries in {verdict.files} file(s), to number {verdict.last}")
+    files = f"{verdict.files} file{'' if verdict.files == 1 else 's'}"
+    lines.append(f"whole: {verdict.entries} entries in {files}, to number {verdict.last}")
     if verdict.jobs is not None:
         lines.append(f"every one of the ledger's {verdict.jobs} delivered jobs since the first entry is among them")
     return "\n".join([*lines, f"last hash: {verdict.sha256}"])

@@ -179,12 +179,18 @@ def _blame_unreadable(error: Held, found: Scan) -> Held | Refused:
     )
 
 
+def ignored_in_words(files: int) -> str:
+    """Say how many files are not DICOM, and that nothing was made of them."""
+    return "1 file is not DICOM and was ignored." if files == 1 else f"{files} files are not DICOM and were ignored."
+
+
 def _found_warnings(found: Scan, told: str) -> tuple[str, ...]:
     """Tell of files that were left out, unless `told` does."""
-    ignored = (f"{found.ignored} file(s) are not DICOM and were ignored.",) if found.ignored else ()
-    if not found.unreadable or found.in_words() in told:
+    ignored = (ignored_in_words(found.ignored),) if found.ignored else ()
+    left_out = len(found.unreadable)
+    if not left_out or found.in_words() in told:
         return ignored
-    return (*ignored, f"{len(found.unreadable)} file(s) were left out. {found.in_words()}")
+    return (*ignored, f"{left_out} {'file was' if left_out == 1 else 'files were'} left out. {found.in_words()}")
 
 
 def _settle(result: Outcome, found: Scan | None, watch: Stopwatch) -> Outcome:

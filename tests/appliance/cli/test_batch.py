@@ -85,8 +85,8 @@ def test_people_get_one_table_and_the_names_of_refused_files_on_demand(inbox: Pa
     shown = stage(inbox, tmp_path).stdout
     assert "research use only" in shown
     assert "3 studies; a line for each in" in shown
-    assert "1 files are not DICOM" in shown
-    assert "1 DICOM files could not be read; --files names them." in shown
+    assert "1 file is not DICOM" in shown
+    assert "1 DICOM file could not be read; --files names them." in shown
     assert "broken.dcm" not in shown
     assert str(inbox / "one" / "broken.dcm") in stage(inbox, tmp_path, "--files").stdout
     alone = CliRunner().invoke(app, ["stage", str(inbox), "--bundle", "lung1-stage", "--out", str(tmp_path), "--files"])

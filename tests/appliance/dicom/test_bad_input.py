@@ -630,7 +630,7 @@ def test_junk_is_counted_and_ignored(tmp_path: Path) -> None:
     (folder / "empty").touch()
     outcome = measured(folder)
     assert outcome["status"] == "measured"
-    assert "2 file(s) are not DICOM and were ignored." in outcome["warnings"]
+    assert "2 files are not DICOM and were ignored." in outcome["warnings"]
 
 
 def test_no_dicom_at_all(tmp_path: Path) -> None:

@@ -207,4 +207,4 @@ def test_junk_beside_a_study_is_no_damaged_dicom(tmp_path: Path) -> None:
     (folder / "VERSION").write_text("1")
     outcome = measured(folder)
     assert outcome["status"] == "measured"
-    assert outcome["warnings"][0] == "4 file(s) are not DICOM and were ignored."
+    assert outcome["warnings"][0] == "4 files are not DICOM and were ignored."
