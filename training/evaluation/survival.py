@@ -6,6 +6,7 @@ them, and their days alive are part of every curve.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -171,7 +172,9 @@ def _curve(days: Array, observed: Bools, horizon: float) -> Record:
         at = {"value": 1.0, "low": 1.0, "high": 1.0} if len(days) and days.max() >= horizon else None
         return {**record, "days": [], "survival": [], "low": [], "high": [], "at_horizon": at}
     estimate = kaplan_meier(days, observed)
-    between = estimate.confidence_interval(method="log-log")
+    with warnings.catch_warnings():  # that it has no formula at some, which is seen to below
+        warnings.simplefilter("ignore", RuntimeWarning)
+        between = estimate.confidence_interval(method="log-log")
     survival = np.asarray(estimate.probabilities)
     # Where the estimate is 1 or 0 the interval has no formula.
     low, high = (np.where(np.isfinite(o), o, survival) for o in (between.low.probabilities, between.high.probabilities))
