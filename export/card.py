@@ -127,10 +127,11 @@ def _domain(model: FittedModel) -> str:
 def _data(run: Run) -> str:
     cohort, table = run.record["cohort"], run.record["table"]
     positives, used, share = table["positives"], table["used"], prevalence(table)
-    censored = (
-        ""
+    told = (
+        f"{positives} {run.endpoint.positive} of {used} ({percent(share)})"
         if "prevalence" not in table
-        else (f"; with those who were lost before the horizon, {percent(share)} by Kaplan-Meier")
+        else f"{percent(share)} {run.endpoint.positive} by Kaplan-Meier, which counts those who were lost before the "
+        f"horizon; of the {used} whose outcome is known {positives} ({percent(positives / used)})"
     )
     excluded = ", ".join(f"{count} ({reason})" for reason, count in sorted(table["excluded"].items())) or "none"
     absent = ", ".join(cohort["stages_absent"])
@@ -138,7 +139,7 @@ def _data(run: Run) -> str:
         f"Cohort: {cohort['name']}. {cohort['source']}.",
         f"Cite: {cohort['citation']}",
         f"Rows in the table: {table['rows']}; left out: {excluded}; used: {used}.",
-        f"Training prevalence: {positives} {run.endpoint.positive} of {used} ({percent(positives / used)}){censored}. The "
+        f"Training prevalence: {told}. The "
         "probability is calibrated to this prevalence and means little at another one, unless it is corrected.",
         f"Table `{table['name']}`, SHA-256 `{table['sha256']}`. No patient row is part of this bundle.",
         *cohort["notes"],

@@ -24,7 +24,8 @@ STATES: Mapping[str, str] = {
 def answer_in_words(outcome: Mapping[str, Any]) -> str:
     """Say an outcome's answer and its probability in one line; nothing where there is none yet."""
     if endpoint := outcome.get("endpoint"):
-        return f"{endpoint['name']}: {endpoint['answer']}, P({positive_of(endpoint).removeprefix('the ')}) {endpoint['probability']:.2f}"
+        positive = positive_of(endpoint).removeprefix("the ")
+        return f"{endpoint['name']}: {endpoint['answer']}, P({positive}) {endpoint['probability']:.2f}"
     probability = outcome.get("probability_advanced")
     return "" if probability is None else f"{outcome.get('stage')}, P(advanced) {probability:.2f}"
 

@@ -102,8 +102,8 @@ def censoring(record: Mapping[str, Any]) -> str:
     return (
         f"{record['patients']} patients, {record['events']} observed deaths. {record['lost']} were lost to follow-up "
         f"before day {horizon}: whether they died by then is not known, so nothing was trained on them. In every "
-        "figure the others count for them (inverse probability of censoring, which assumes that who is lost does not "
-        f"depend on the tumour), and so does the calibration.{died} In the figures of this section they count themselves, "
+        "figure and in the calibration the others count for them (inverse probability of censoring, which assumes that "
+        f"who is lost does not depend on the tumour).{died} In the figures of this section they count themselves, "
         "predicted by models that had not seen them. The conformal thresholds rest on those whose outcome is known."
     )
 
@@ -165,7 +165,7 @@ def _group(p: Array, days: Array, observed: Bools, horizon: float, of: Indices) 
 
 
 def _curve(days: Array, observed: Bools, horizon: float) -> Record:
-    """Kaplan-Meier curve with its 95 % interval (log-log), and its value at the horizon; None where nobody got there."""
+    """Kaplan-Meier curve with its 95 % interval (log-log), and its value at the horizon; None where none got there."""
     record: Record = {"patients": len(days), "events": int(observed.sum()), "median_days": _median(days, observed)}
     if not observed.any():
         # Who nobody of died survives by every estimate; an interval would have to be made up.

@@ -9,8 +9,8 @@ from lungstage.training.reporting.figures import comparison, features, probabili
 from lungstage.training.reporting.figures.canvas import Picture
 
 __all__ = [
-    "canvas", "comparison", "of_covariates", "of_features", "of_leakage", "of_performance", "of_selection", "of_survival",
-    "ranking",
+    "canvas", "comparison", "of_covariates", "of_features", "of_leakage", "of_performance", "of_selection",
+    "of_survival", "ranking",
 ]  # fmt: skip
 
 Record = Mapping[str, Any]
