@@ -88,9 +88,11 @@ class Target(BaseModel):
         """What the endpoint is called where no name is given."""
         if self.event is None:
             return self.target
-        if self.survival is not None:
-            return self.survival.endpoint.name
-        return f"{self._event_word} within {self.horizon_days:g} days"
+        return self._event_within if self.survival is None else self.survival.endpoint.name
+
+    def is_called(self, name: str) -> bool:
+        """Whether a model of this name predicts it; earlier releases called survival death within so many days."""
+        return name == self.derived_name or (self.event is not None and name == self._event_within)
 
     @property
     def survival(self) -> Horizon | None:
@@ -98,6 +100,10 @@ class Target(BaseModel):
         assert self.event is None or self.horizon_days is not None
         is_death = self.event is not None and self._event_word == "death"
         return Horizon.of_days(self.horizon_days or 0.0) if is_death else None
+
+    @property
+    def _event_within(self) -> str:
+        return f"{self._event_word} within {self.horizon_days:g} days"
 
     @property
     def _event_word(self) -> str:

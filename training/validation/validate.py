@@ -107,7 +107,7 @@ def validate(
         "cohort": cohort.description.name,
         "endpoint": asdict(endpoint),
         "target": target_record(cohort),
-        "asked": cohort.target.derived_name,
+        "asked": endpoint.name if cohort.target.is_called(endpoint.name) else cohort.target.derived_name,
         "classes_in_table": {"negative": cohort.endpoint.negative, "positive": cohort.endpoint.positive},
         "extraction": {"declared": cohort.description != UNDECLARED, "differences": differences},
         "seed": seed,

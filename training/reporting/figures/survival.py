@@ -45,8 +45,8 @@ def curves(survival: Record) -> Picture:
         each[0].set(ylabel="alive (Kaplan-Meier)")
         caption = (
             "Patients parted at the median of their mean probability out of fold, with 95 % intervals (log-log); "
-            f"dotted: the horizon. {'. '.join(told)}. Patients of one fold had a say in predictions of another, so p is an "
-            "indication."
+            f"dotted: the horizon. {'. '.join(told)}. Patients of one fold had a say in predictions of another, so p "
+            "is an indication."
         )
         alt = f"Survival curves of a lower and an upper half, by {len(drawn)} methods."
         return picture(figure, "kaplan-meier", "Survival of the strata", alt, caption)
