@@ -38,10 +38,10 @@ $(VENV)/.packaging: $(VENV)/.python pyproject.toml constraints.txt
 demo: $(VENV)/.appliance ## a phantom study through the real daemon, with the shipped bundle
 	$(BIN)/lungstage demo # its last line says how to see it in a browser
 
-# A file of tests is one process's, because what its tests share may be dear. (loadgroup groups nothing under pytest 9.2:
+# A file of tests is one process's, because what its tests share may be dear; three on two cores, for many wait for a daemon. (loadgroup groups nothing under pytest 9.2:
 # pytest-dev/pytest-xdist#1386.)
 test: $(VENV)/.everything ## the whole suite, in under ten minutes
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 
 # The laws that a change breaks first: extraction, reading, ledger, and the daemon with steps that answer at once.
 QUICK := tests/system/test_docs.py $(wildcard $(addprefix tests/appliance/, \

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from lungstage.appliance.model.bundle import BUNDLE_FILES, load_bundle
 from lungstage.appliance.model.manifest import parse, render
 from lungstage.appliance.radiomics import phantom
 from lungstage.appliance.radiomics.extract import place_on_grid
+from lungstage.appliance.staging import phantom as phantom_study
+from lungstage.appliance.staging.covariates import Site
+from lungstage.appliance.staging.one_shot import Options, stage_paths
 from lungstage.export.bundle import build
 from lungstage.export.graph import build_graph
 from tests.export.conftest import make_model, make_run
@@ -129,6 +133,27 @@ def test_a_file_beyond_the_size_bound_is_refused(
     load_bundle(copy, self_test=False)
     monkeypatch.setattr(bundlefiles, most, size - 1)
     assert code_of(copy) is ReasonCode.BUNDLE_UNREADABLE
+
+
+def test_a_bundle_of_an_earlier_release_loads_and_its_worth_is_not_known(copy: Path, tmp_path: Path) -> None:
+    def as_it_was(document: dict[str, Any]) -> None:
+        document["schema_version"] = 2
+        for name in ("out_of_fold", "worth", "recalibration"):
+            document.pop(name)
+        for name in ("early_coverage", "advanced_coverage"):
+            document["decision"].pop(name)
+
+    reseal(copy, as_it_was)
+    bundle = load_bundle(copy)
+    assert (bundle.manifest.out_of_fold, bundle.manifest.worth) == (None, None)
+    phantom_study.write_study(tmp_path / "study")
+    use = bundle.manifest.intended_use.model_copy(update={"domain_distance_max": 1e9, "neighbour_distance_max": 1e9})
+    anywhere = replace(bundle, manifest=bundle.manifest.model_copy(update={"intended_use": use}))
+    answer = stage_paths([tmp_path / "study"], anywhere, tmp_path / "out", Options(site=Site(0.6)))
+    assert answer["status"] == "staged", answer["reason"]
+    assert answer["predictive_value"] is None
+    assert answer["worth"]["shown"] is None
+    assert "does not say whether its model is better" in answer["worth"]["sentence"]
 
 
 def _set(document: dict[str, Any], path: str, value: object) -> None:
