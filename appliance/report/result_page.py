@@ -286,7 +286,7 @@ def result_page(context: PageContext, language: Language) -> ResultPage:
         empty_note=say("views.empty"),
         rows=rows,
         rows_note=rows_note,
-        speaks_for=(negative, positive),
+        speaks_for=(say("survival.short"), say("death.short")) if Horizon.of(bundle.endpoint) else (negative, positive),
         facts=facts,
         not_for=not_for(bundle, say),
         created=report.created,
