@@ -17,7 +17,7 @@ Record = Mapping[str, Any]
 def survival(run: Run) -> str:
     """Write the section; empty of a model of another endpoint."""
     evaluation = run.own_evaluation
-    record = run.record.get("survival") if evaluation is None else evaluation["survival"]
+    record = run.record.get("survival") if evaluation is None else evaluation.get("survival")
     if not record:
         return ""
     parts = [censoring(record), _concordance(record), _strata(record), _calibration(record)]
