@@ -33,6 +33,7 @@ COPY training training
 COPY export export
 COPY models/LICENSE models/
 COPY models/lung1-stage models/lung1-stage
+COPY models/lung1-survival models/lung1-survival
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf --mount=type=secret,id=ca_bundle \
     --mount=type=secret,id=npmrc,target=/root/.npmrc \
     python3.11 -m venv /build \
@@ -99,7 +100,7 @@ ENV PATH=/opt/lungstage/bin:$PATH \
     LANG=C.UTF-8 PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PYTHONSAFEPATH=1 \
     ORT_DISABLE_TELEMETRY=1
 VOLUME ["/inbox", "/outbox", "/state"]
-# So that `models/lung1-stage` is the shipped bundle.
+# So that `models/lung1-stage` is a shipped bundle.
 WORKDIR /opt/lungstage
 USER 10001:10001
 

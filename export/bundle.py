@@ -39,7 +39,7 @@ from lungstage.export.graph import build_graph
 from lungstage.export.intended_use import intended_use
 from lungstage.export.parity import Parity, prove
 from lungstage.export.worth import require_shown, worth_of
-from lungstage.training.run import FittedModel, Run
+from lungstage.training.run import FittedModel, Run, prevalence
 
 
 def build(run: Run, folder: Path, *, strict: bool = False) -> Parity:
@@ -227,7 +227,7 @@ def _provenance(record: Mapping[str, Any]) -> Provenance:
         table_sha256=table["sha256"],
         rows=table["used"],
         rows_excluded=sum(table["excluded"].values()),
-        prevalence_advanced=table["positives"] / table["used"],
+        prevalence_advanced=prevalence(table),
         stages_absent=tuple(cohort["stages_absent"]),
         seed=record["seed"],
         versions=dict(sorted(record["versions"].items())),

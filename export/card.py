@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lungstage.appliance.contract.horizon import Horizon
 from lungstage.appliance.contract.spec import STAGE_GROUP
 from lungstage.appliance.model.manifest import CovariateEntry, Decision, FeatureEntry, IntendedUse, OutOfFold
 from lungstage.export.answers import NOTE, answers, decision_curve, rules
@@ -16,10 +17,11 @@ from lungstage.export.inputs import inputs, skew
 from lungstage.export.markdown import as_toml, bullets, figure, percent, span
 from lungstage.export.performance import performance
 from lungstage.export.selection import selection
+from lungstage.export.survival import survival
 from lungstage.export.worth import sentence, worth_of
 from lungstage.training.model.calibration import MIN_SLOPE
 from lungstage.training.model.domain import GROUP_SIZE, NEIGHBOURS
-from lungstage.training.run import FittedModel, Run
+from lungstage.training.run import FittedModel, Run, prevalence
 
 
 def render(
@@ -54,6 +56,7 @@ def render(
         "Data": _data(run),
         "Licence": _licence(record["cohort"]["licence"]),
         "Performance": performance(run),
+        "Survival": survival(run),
         "Selection": selection(record),
         "Calibration and decision": _decision(run, decision, out_of_fold),
         "Inputs": inputs(record, entries, covariates),
@@ -123,20 +126,27 @@ def _domain(model: FittedModel) -> str:
 
 def _data(run: Run) -> str:
     cohort, table = run.record["cohort"], run.record["table"]
-    positives, used = table["positives"], table["used"]
+    positives, used, share = table["positives"], table["used"], prevalence(table)
+    told = (
+        f"{positives} {run.endpoint.positive} of {used} ({percent(share)})"
+        if "prevalence" not in table
+        else f"{percent(share)} {run.endpoint.positive} by Kaplan-Meier, which counts those who were lost before the "
+        f"horizon; of the {used} whose outcome is known {positives} ({percent(positives / used)})"
+    )
     excluded = ", ".join(f"{count} ({reason})" for reason, count in sorted(table["excluded"].items())) or "none"
     absent = ", ".join(cohort["stages_absent"])
     facts = [
         f"Cohort: {cohort['name']}. {cohort['source']}.",
         f"Cite: {cohort['citation']}",
         f"Rows in the table: {table['rows']}; left out: {excluded}; used: {used}.",
-        f"Training prevalence: {positives} {run.endpoint.positive} of {used} ({percent(positives / used)}). The "
+        f"Training prevalence: {told}. The "
         "probability is calibrated to this prevalence and means little at another one, unless it is corrected.",
         f"Table `{table['name']}`, SHA-256 `{table['sha256']}`. No patient row is part of this bundle.",
         *cohort["notes"],
     ]
     if absent:
-        facts.append(f"**Stage {absent} is absent from the cohort**: the model has never seen such a case.")
+        group = "Stage" if run.endpoint == STAGE_GROUP else "TNM group"
+        facts.append(f"**{group} {absent} is absent from the cohort**: the model has never seen such a case.")
     return bullets(facts)
 
 
@@ -156,7 +166,7 @@ def _decision(run: Run, decision: Decision, out_of_fold: OutOfFold | None) -> st
     coverage = [f"{key}: {figure(value)}" for key, value in sorted(conformal["coverage"].items())]
     decided = conformal.get("accuracy_where_decided")
     right = f" Where there is an answer, it is right in {figure(decided)} of the cases." if decided is not None else ""
-    training = table["positives"] / table["used"]
+    training = prevalence(table)
     each = rules(decision, training, out_of_fold)
     silenced = " The slope rests on its lower bound: every probability is about the prevalence." * (slope <= MIN_SLOPE)
     return "\n\n".join(
@@ -219,6 +229,11 @@ def _limits(run: Run) -> str:
             "radiomics features.",
             "Contributions say what moved this model's answer, not what causes "
             + ("a stage." if run.endpoint == STAGE_GROUP else "an outcome."),
+            *(
+                ["It says nothing of why or when somebody dies: death of any cause within one time, one yes or no."]
+                if Horizon.of(run.endpoint)
+                else []
+            ),
         ]
     )
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 from lungstage.appliance.contract.spec import STAGE_GROUP
 from lungstage.export.markdown import as_table, bullets, figure, percent
 from lungstage.export.worth import sentence, worth_of
-from lungstage.training.run import Run
+from lungstage.training.run import Run, prevalence
 
 _METRICS: Final = {
     "auc": "AUC",
@@ -122,7 +122,7 @@ def _comparison(evaluation: Mapping[str, Any]) -> str:
 
 def _majority(run: Run) -> str:
     table = run.record["table"]
-    share = table["positives"] / table["used"]
+    share = prevalence(table)
     common = run.endpoint.positive if share >= 0.5 else run.endpoint.negative
     return (
         f"**Accuracy must be compared with the majority class:** calling every case {common} is right in "

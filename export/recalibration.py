@@ -28,6 +28,7 @@ from lungstage.appliance.model.manifest import (
 )
 from lungstage.export.bundle import put_down
 from lungstage.export.markdown import bullets, percent
+from lungstage.training.run import prevalence as prevalence_of
 
 FEWEST: Final = 20
 """Patients of either class from whom a slope and an intercept are taken; of fewer they say more of chance than of the
@@ -70,7 +71,7 @@ def recalibrate(folder: Path, validation: Path, target: Path) -> Recalibration:
     manifest = bundle.manifest
     slope, intercept = (_entry(record["calibration"][name]) for name in ("slope", "intercept"))
     table, training = record["table"], manifest.provenance.prevalence_advanced
-    prevalence = table["positives"] / table["used"]
+    prevalence = prevalence_of(table)
     offset = intercept.value + float(logit(training) - logit(prevalence))
     made = Recalibration(
         cohort=record["cohort"], table_sha256=table["sha256"], rows=table["used"], prevalence=prevalence,

@@ -71,7 +71,7 @@ def fit(cohort: Cohort, every_row: Cohort, procedure: Procedure, report: Progres
         rows = np.arange(len(cohort.labels))
         task = prepare(cohort.values, rows, (procedure.seed, 6), cohort.covariate_values)
         trace = eliminate([task], cohort.labels, procedure.selection, procedure.network)[0]
-        calibration = _calibrate(oof, cohort.labels)
+        calibration = _calibrate(oof, cohort)
         model, domain = _final_model(cohort, task, selected(trace), calibration, procedure)
         report("final model", 1, 1)
     names, description = model.features, cohort.description
@@ -86,7 +86,7 @@ def fit(cohort: Cohort, every_row: Cohort, procedure: Procedure, report: Progres
         "target": target_record(cohort),
         **input_record(cohort),
         "table": table_record(cohort),
-        "cohort": description.model_dump(mode="json", exclude={"extraction", "table_sha256"}),
+        "cohort": description.record(cohort.endpoint),
         "extraction": description.extraction,
         "warnings": evaluation["warnings"],
         "selection": {"features": list(names), "rounds": _rounds(trace, cohort.features)},
@@ -98,13 +98,14 @@ def fit(cohort: Cohort, every_row: Cohort, procedure: Procedure, report: Progres
         "domain": domain,
         "conformal": _conformal(oof, cohort, calibration, procedure.alpha),
         "out_of_fold": figures[GL_RFE]["metrics"],
-        "reached": reached(oof.probabilities, cohort.labels),
+        "reached": reached(oof.probabilities, cohort.labels, cohort.weights),
         "verdicts": evaluation["verdicts"],
         "interval": evaluation["interval"],
         "comparators": {name: one["metrics"] for name, one in figures.items() if name != GL_RFE},
         "stability": {name: one["stability"] for name, one in figures.items() if one["stability"] is not None},
         "selection_frequency": figures[GL_RFE]["selection_frequency"],
         "calibration": {**asdict(calibration), "informative": calibration.informative},
+        "survival": evaluation["survival"],
         "cut_rows": _cut_rows(cohort, every_row, oof.logits[0], procedure, report, workers),
         "versions": versions(),
     }
@@ -113,13 +114,16 @@ def fit(cohort: Cohort, every_row: Cohort, procedure: Procedure, report: Progres
     return Run(model, record)
 
 
-def _calibrate(oof: OutOfFold, labels: Bools) -> Calibration:
+def _calibrate(oof: OutOfFold, cohort: Cohort) -> Calibration:
     """Fit the calibration that ships on every out-of-fold logit.
 
     Each repeat is a sample of what one model says of new cases, so repeats are pooled and not averaged, which would
     narrow the logits.
     """
-    return calibrate(oof.logits.ravel(), np.tile(labels, len(oof.logits)))
+    repeats, weights = len(oof.logits), cohort.weights
+    return calibrate(
+        oof.logits.ravel(), np.tile(cohort.labels, repeats), None if weights is None else np.tile(weights, repeats)
+    )
 
 
 def _final_model(
@@ -233,11 +237,12 @@ def _cut_rows(
         tasks, labels, partial(predict, method, procedure), lambda done, total: None, columns, workers=workers
     )[fold, np.arange(len(labels))]
     used = np.isin(every_row.patients, cohort.patients)
+    counted = every_row.weights
     used_fold = assign_folds(cohort.labels, procedure.folds, procedure.repeats, seed)[0]
     return {
-        "used_only": _auc_record(used_logits, cohort.labels, used_fold, seed),
-        "all_rows": _auc_record(logits, labels, fold, seed),
-        "all_rows_scored_on_used": _auc_record(logits[used], labels[used], fold[used], seed),
+        "used_only": _auc_record(used_logits, cohort.labels, used_fold, seed, cohort.weights),
+        "all_rows": _auc_record(logits, labels, fold, seed, counted),
+        "all_rows_scored_on_used": _auc_record(logits[used], labels[used], fold[used], seed, cohort.weights),
     }
 
 
@@ -259,6 +264,6 @@ def _cut_coverage(
     }
 
 
-def _auc_record(logits: Array, labels: Bools, fold: Indices, seed: int) -> dict[str, Any]:
-    weights = resamples(len(labels), np.random.SeedSequence([seed, 4]))
+def _auc_record(logits: Array, labels: Bools, fold: Indices, seed: int, counted: Array | None) -> dict[str, Any]:
+    weights = resamples(len(labels), np.random.SeedSequence([seed, 4]), counted=counted)
     return {"rows": len(labels), **intervals({"auc": auc(logits, labels, fold, weights)})}

@@ -184,6 +184,12 @@ def differences(record: Mapping[str, Any], evaluation: Mapping[str, Any]) -> lis
     ]
 
 
+def prevalence(table: Mapping[str, Any]) -> float:
+    """Share of the positive class by a record's ``table``; under censoring, of all patients (Kaplan-Meier)."""
+    told = table.get("prevalence")
+    return float(table["positives"] / table["used"] if told is None else told)
+
+
 RECORD_KEYS = (
     "schema_version",  # 2
     "seed",  # the one seed everything derives from
@@ -193,7 +199,8 @@ RECORD_KEYS = (
     "endpoint",  # {"name", "negative", "positive"}
     "target",  # where its classes were read: {"target", "positive", "negative", "event", "horizon_days"}
     "covariates",  # [{"name", "levels": [...]}]
-    "table",  # {"name", "sha256", "rows", "used", "excluded": {"roi_touches_crop_edge": n, ...}, "positives"}
+    "table",  # {"name", "sha256", "rows", "used", "excluded": {"roi_touches_crop_edge": n, ...}, "positives"}; of
+    # survival "prevalence" as well, see prevalence
     "cohort",  # lungstage.training.cohorts.description.CohortDescription, less extraction and table_sha256
     "extraction",  # PyRadiomics `setting` dictionary that the table was measured with
     "warnings",  # plain sentences on what to distrust
@@ -214,6 +221,7 @@ RECORD_KEYS = (
     "stability",  # {method: Nogueira stability of its selections over the folds, with its interval}
     "selection_frequency",  # {feature: share of the folds in which GL-RFE selected it}
     "calibration",  # {"slope", "intercept", "informative"}
+    "survival",  # training.evaluation.survival.survival_record, or null
     "cut_rows",  # effect of the excluded rows: {"used_only": {...}, "all_rows": {...}} or null
     "cut_coverage",  # of those rows, who keep their true class: {class: {"patients", "covered"}} or null
     "versions",  # {"python", "numpy", "torch", "scikit-learn", "lungstage"}

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from lungstage.appliance.contract.horizon import Horizon
 from lungstage.appliance.state.job import JobState
 
 STATES: Mapping[str, str] = {
@@ -23,9 +24,16 @@ STATES: Mapping[str, str] = {
 def answer_in_words(outcome: Mapping[str, Any]) -> str:
     """Say an outcome's answer and its probability in one line; nothing where there is none yet."""
     if endpoint := outcome.get("endpoint"):
-        return f"{endpoint['name']}: {endpoint['answer']}, P(positive class) {endpoint['probability']:.2f}"
+        positive = positive_of(endpoint).removeprefix("the ")
+        return f"{endpoint['name']}: {endpoint['answer']}, P({positive}) {endpoint['probability']:.2f}"
     probability = outcome.get("probability_advanced")
     return "" if probability is None else f"{outcome.get('stage')}, P(advanced) {probability:.2f}"
+
+
+def positive_of(endpoint: Mapping[str, Any]) -> str:
+    """Name what the probability is one of, as far as an outcome's endpoint says."""
+    horizon = Horizon.of_name(endpoint["name"])
+    return "the positive class" if horizon is None else horizon.endpoint.positive
 
 
 def warnings_of(outcome: Mapping[str, Any]) -> tuple[str, ...]:

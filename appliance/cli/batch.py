@@ -80,15 +80,14 @@ def run_batch(
 
 def _kind(answer: Mapping[str, Any]) -> tuple[str, str]:
     """Say what a study counts as: its status, with its answer or the code of its reason."""
-    reason, asked = answer["reason"], answer["endpoint"]
-    told = reason["code"] if reason else asked["answer"] if asked else answer["stage"]
+    reason = answer["reason"]
+    told = reason["code"] if reason else answer["answer"]
     return answer["status"], str(told)
 
 
 def _cells(study: str, answer: Mapping[str, Any]) -> Iterator[object]:
-    asked = answer["endpoint"] or {"answer": answer["stage"], "probability": answer["probability_advanced"]}
     reason, roi, domain = (answer[key] or {} for key in ("reason", "roi", "domain"))
-    yield from (study, answer["status"], asked["answer"], asked["probability"], len(warnings_of(answer)))
+    yield from (study, answer["status"], answer["answer"], answer["probability"], len(warnings_of(answer)))
     yield from (reason.get("code"), reason.get("message"), roi.get("name"), roi.get("volume_mm3"))
     yield from (domain.get("distance"), " ".join(domain.get("outside", ())))
     yield from (answer["sr"], (answer["documents"] or {}).get("pdf"))

@@ -205,7 +205,7 @@ def in_words(answer: dict[str, Any]) -> str:
 
 
 def _lines_of(answer: dict[str, Any]) -> list[str]:
-    from lungstage.appliance.cli.answers import chance_in_words, warnings_of, worth_in_words
+    from lungstage.appliance.cli.answers import chance_in_words, positive_of, warnings_of, worth_in_words
 
     lines = [f"warning: {warning}" for warning in warnings_of(answer)]
     if answer["reason"] is not None:
@@ -221,7 +221,7 @@ def _lines_of(answer: dict[str, Any]) -> list[str]:
         lines.append(f"probability of advanced stage: {100 * answer['probability_advanced']:.1f} %")
     else:
         lines.append(f"{endpoint['name']}: {endpoint['answer']} (research use only)")
-        lines.append(f"probability of the positive class: {100 * endpoint['probability']:.1f} %")
+        lines.append(f"probability of {positive_of(endpoint)}: {100 * endpoint['probability']:.1f} %")
     lines += [line for line in (chance_in_words(answer), worth_in_words(answer)) if line]
     strongest = sorted(answer["contributions"].items(), key=lambda item: -abs(item[1]))[:5]
     lines.append("strongest contributions (logit): " + ", ".join(f"{name} {value:+.3f}" for name, value in strongest))

@@ -12,6 +12,7 @@ from markupsafe import Markup, escape
 
 from lungstage.appliance.contract.documents import LANGUAGES, Language
 from lungstage.appliance.contract.evidence import Answering, Estimate, PredictiveValue, Worth
+from lungstage.appliance.contract.horizon import Horizon
 from lungstage.appliance.contract.spec import Stage
 from lungstage.appliance.page.sentences import in_language
 from lungstage.appliance.report import evidence
@@ -88,11 +89,33 @@ def answer_of(job: Job, say: Translator) -> str:
     outcome = job.outcome or {}
     if endpoint := outcome.get("endpoint"):
         share = say.percent(endpoint["probability"])
+        if (horizon := _survival_of(endpoint)) is not None:
+            return _survival(endpoint["answer"], horizon, share, say)
         return say("answer.class", endpoint=endpoint["name"], answer=endpoint["answer"], probability=share)
     probability = outcome.get("probability_advanced")
     if probability is None:
         return ""
     return say(f"answer.{outcome['stage']}", probability=say.percent(probability))
+
+
+def _survival_of(endpoint: Mapping[str, Any]) -> Horizon | None:
+    """Read the horizon off a job's endpoint; None where it is not survival in our own words."""
+    horizon = Horizon.of_name(endpoint["name"])
+    if horizon is None:
+        return None
+    known = (horizon.endpoint.negative, horizon.endpoint.positive, str(Stage.INDETERMINATE))
+    return horizon if endpoint["answer"] in known else None
+
+
+def _survival(answer: str, horizon: Horizon, share: str, say: Translator) -> str:
+    report_says = Translator(say.language)
+    negative, positive = evidence.survival_classes(horizon, report_says)
+    if answer == str(Stage.INDETERMINATE):
+        name = evidence.survival_name(horizon, report_says)
+        name = name[:1].upper() + name[1:]
+        return say("answer.survival_indeterminate", endpoint=name, positive=positive, probability=share)
+    told = positive if answer == horizon.endpoint.positive else negative
+    return say("answer.survival", answer=told, positive=positive, probability=share)
 
 
 def region_is_open(job: Job) -> bool:
@@ -121,7 +144,10 @@ def chance_of(job: Job, language: Language) -> str:
         decision["prevalence"], decision["prevalence_of"] == "site", decision["negative_up_to"],
         decision["positive_from"], decision["withheld"], value or None, is_known=is_open,
     )  # fmt: skip
-    classes = (found["negative"], found["positive"]) if endpoint and found else evidence.stage_classes(say)
+    if endpoint and (horizon := _survival_of(endpoint)) is not None:
+        classes = evidence.survival_classes(horizon, say)
+    else:
+        classes = (found["negative"], found["positive"]) if endpoint and found else evidence.stage_classes(say)
     return evidence.chance(answering, (found or {}).get("cohort", ""), classes, say)
 
 

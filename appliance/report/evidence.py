@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Final
 
 from lungstage.appliance.contract.evidence import Answering, Estimate, Worth
+from lungstage.appliance.contract.horizon import Horizon
 from lungstage.appliance.report.translation import Translator
 
 _RIVALS: Final = MappingProxyType(
@@ -61,6 +62,19 @@ def chance(answering: Answering | None, cohort: str, classes: tuple[str, str], s
 def stage_classes(say: Translator) -> tuple[str, str]:
     """Name the negative and the positive class of a model for stage groups."""
     return say("class.early"), say("class.advanced")
+
+
+def survival_classes(horizon: Horizon, say: Translator) -> tuple[str, str]:
+    """Name survival beyond a time and death within it."""
+    return (
+        say(f"survival.beyond_{horizon.unit}s", count=horizon.count),
+        say(f"survival.death_{horizon.unit}s", count=horizon.count),
+    )
+
+
+def survival_name(horizon: Horizon, say: Translator) -> str:
+    """Name survival at a time."""
+    return say(f"survival.at_{horizon.unit}s", count=horizon.count)
 
 
 def worth(found: Worth | None, say: Translator) -> str:

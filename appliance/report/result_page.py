@@ -20,6 +20,7 @@ from pydicom import Dataset
 from pydicom.uid import RTStructureSetStorage
 
 from lungstage.appliance.contract.documents import Language
+from lungstage.appliance.contract.horizon import Horizon
 from lungstage.appliance.contract.spec import COVARIATES, STAGE_GROUP, Stage
 from lungstage.appliance.report import evidence, fonts
 from lungstage.appliance.report.caveats import Caveat, Grade, caveats
@@ -242,7 +243,6 @@ def result_page(context: PageContext, language: Language) -> ResultPage:
     names = Names(say)
     report = context.report
     result, bundle, cohort = report.result, report.bundle, report.cohort
-    is_stage = bundle.endpoint == STAGE_GROUP
     outside = result.domain.outside
     told = list(
         caveats(
@@ -253,12 +253,11 @@ def result_page(context: PageContext, language: Language) -> ResultPage:
         )
     )
     heading = page_heading(report.sources[0], say, names)
-    if is_stage:
-        negative, positive = say("class.early"), say("class.advanced")
+    negative, positive = _classes(bundle, say, names)
+    if bundle.endpoint == STAGE_GROUP:
         positive_class = say("class.advanced_stage")
     else:
-        negative, positive = names(bundle.endpoint.negative), names(bundle.endpoint.positive)
-        positive_class = say("class.of", name=positive)
+        positive_class = positive if Horizon.of(bundle.endpoint) else say("class.of", name=positive)
     rows, rows_note = _rows(report, say, names)
     facts = _facts(context, positive, say, names)
     if names.left_out:
@@ -287,12 +286,22 @@ def result_page(context: PageContext, language: Language) -> ResultPage:
         empty_note=say("views.empty"),
         rows=rows,
         rows_note=rows_note,
-        speaks_for=(negative, positive),
+        speaks_for=(say("survival.short"), say("death.short")) if Horizon.of(bundle.endpoint) else (negative, positive),
         facts=facts,
         not_for=not_for(bundle, say),
         created=report.created,
         words=section_words(say),
     )
+
+
+def _classes(bundle: BundleIdentity, say: Translator, names: Names) -> tuple[str, str]:
+    """Name the negative and the positive class."""
+    endpoint = bundle.endpoint
+    if endpoint == STAGE_GROUP:
+        return evidence.stage_classes(say)
+    if horizon := Horizon.of(endpoint):
+        return evidence.survival_classes(horizon, say)
+    return names(endpoint.negative), names(endpoint.positive)
 
 
 def section_words(say: Translator) -> dict[str, str]:
@@ -343,6 +352,11 @@ def _date(value: object) -> str:
 
 def _headline(report: ReportContext, say: Translator, names: Names) -> str:
     stage, endpoint = report.result.stage, report.bundle.endpoint
+    if horizon := Horizon.of(endpoint):
+        if stage is Stage.INDETERMINATE:
+            answer = say("answer.indeterminate")
+            return say("answer.predicted_class", endpoint=evidence.survival_name(horizon, say), answer=answer)
+        return say("answer.predicted", answer=_classes(report.bundle, say, names)[stage is Stage.ADVANCED])
     if endpoint != STAGE_GROUP:
         answer = say("answer.indeterminate") if stage is Stage.INDETERMINATE else names(endpoint.answer(stage))
         return say("answer.predicted_class", endpoint=names(endpoint.name), answer=answer)

@@ -116,7 +116,7 @@ def notices(context: ReportContext) -> Iterator[str]:
             f"holds at that one only, and so does the predicted {words.kind}. The contributions do not depend on it."
         )
     if bundle.endpoint != STAGE_GROUP:
-        yield f"The endpoint is {words.endpoint}: {bundle.endpoint.negative} or {bundle.endpoint.positive}."
+        yield f"The endpoint is {bundle.endpoint.name}: {bundle.endpoint.negative} or {bundle.endpoint.positive}."
     elif absent:
         yield f"The training cohort holds no patient of stage {absent}: the model cannot tell it."
     if context.covariates.values or context.covariates.missing:

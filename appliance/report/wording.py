@@ -1,4 +1,4 @@
-"""What a model's answer is called in a report: in the words of stage groups, or in those of any other endpoint.
+"""What a model's answer is called in a report: in the words of stage groups, of survival, or of any other endpoint.
 
 Private on purpose: (399537006, SCT, Clinical TNM stage grouping) and its like would pass a model's output off as a
 clinical finding.
@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from pydicom.sr.coding import Code
 
+from lungstage.appliance.contract.horizon import Horizon
 from lungstage.appliance.contract.spec import STAGE_GROUP, Endpoint, Stage
 from lungstage.appliance.report.vocabulary import private, stage_code
 
@@ -78,6 +79,8 @@ def wording(endpoint: Endpoint, stages_absent: Collection[str] = ()) -> Wording:
             kind="stage group",
             disclaimer="it is not a clinical stage",
         )
+    if (horizon := Horizon.of(endpoint)) is not None:
+        return _survival(horizon)
     # A code value of a private scheme must not change its meaning from one bundle to the next.
     name = hashlib.sha256("\n".join((endpoint.name, endpoint.negative, endpoint.positive)).encode()).hexdigest()[:10]
     return Wording(
@@ -98,6 +101,28 @@ def wording(endpoint: Endpoint, stages_absent: Collection[str] = ()) -> Wording:
         target=f"class {endpoint.positive}",
         kind="class",
         disclaimer="it is neither a diagnosis nor a prognosis",
+    )
+
+
+def _survival(horizon: Horizon) -> Wording:
+    """Words and codes of survival: the same for every bundle of the same horizon."""
+    endpoint, code = horizon.endpoint, horizon.code
+    return Wording(
+        predicted=private(f"SURVIVAL-{code}", f"Predicted {endpoint.name} (radiomics model, research)"),
+        probability=private(f"PDEATH-{code}", f"Model probability of {endpoint.positive} (research)"),
+        contribution=private(f"CDEATH-{code}", f"Contribution to the model's logit of {endpoint.positive}"),
+        classes=MappingProxyType(
+            {
+                Stage.EARLY: private(f"SURVIVES-{code}", endpoint.negative),
+                Stage.ADVANCED: private(f"DIES-{code}", endpoint.positive),
+                Stage.INDETERMINATE: private("INDETERMINATE", "indeterminate"),
+            }
+        ),
+        endpoint="outcome",
+        positive=f"dead within {horizon}",
+        target=endpoint.positive,
+        kind="class of outcome",
+        disclaimer="it is not a prognosis",
     )
 
 

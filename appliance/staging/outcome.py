@@ -37,7 +37,8 @@ def outcome(
     """Write an outcome in the form of the command contract: every key is there, null where unknown.
 
     An answer about another endpoint than the stage is no stage: ``stage`` and ``probability_advanced`` stay null, and
-    ``endpoint`` holds its name, the answer and the probability of its positive class.
+    ``endpoint`` holds its name, the answer and the probability of its positive class. ``answer`` and ``probability``
+    are there whatever the endpoint.
 
     `others` are :attr:`staging.pipeline.Plan.others`; `bundle` is what answered.
     """
@@ -55,6 +56,8 @@ def outcome(
             "answer": endpoint.answer(result.stage),
             "probability": result.probability_advanced,
         },
+        "answer": None if result is None else endpoint.answer(result.stage),
+        "probability": None if result is None else result.probability_advanced,
         "contributions": None if result is None else dict(result.contributions),
         "features": None if measurement is None else measurement.features.as_dict(),
         "domain": None
@@ -223,17 +226,12 @@ class StagedCase(MeasuredCase):
 
     @classmethod
     def _values(cls, outcome: Outcome) -> dict[str, Any]:
-        stage = {
-            "name": STAGE_GROUP.name,
-            "answer": outcome["stage"],
-            "probability": outcome["probability_advanced"],
-        }
-        asked = outcome["endpoint"] or stage
+        asked = outcome["endpoint"] or {"name": STAGE_GROUP.name}
         # Not super(): a dataclass with slots is another class than the one that its methods were written in.
         return MeasuredCase._values(outcome) | {
             "endpoint": asked["name"],
-            "answer": asked["answer"],
-            "probability": asked["probability"],
+            "answer": outcome["answer"],
+            "probability": outcome["probability"],
             "predictive_value": outcome["predictive_value"] and Estimate.of(outcome["predictive_value"]),
             "worth": (outcome["worth"] or {}).get("sentence") or "",
             "contributions": dict(outcome["contributions"]),

@@ -135,6 +135,8 @@ class Outcome(TypedDict):
     stage: Text | None
     probability_advanced: Share | None
     endpoint: _Endpoint | None
+    answer: Text
+    probability: Share
     contributions: dict[Text, Finite]
     features: dict[Text, Finite | None]
     domain: _Domain

@@ -126,6 +126,7 @@ def make_run(
         "stability": {"gl_rfe_dnn": 0.4},
         "selection_frequency": dict.fromkeys(model.features, 0.8),
         "calibration": {"slope": 0.7, "intercept": 0.2, "informative": True},
+        "survival": None,
         "cut_rows": {key: {"auc": figure} for key in ("used_only", "all_rows", "all_rows_scored_on_used")},
         "cut_coverage": {
             endpoint.negative: {"patients": 14, "covered": 0}, endpoint.positive: {"patients": 21, "covered": 21},

@@ -30,8 +30,8 @@ from lungstage.appliance.workers.messages import Outcome
 from lungstage.training.selection import elimination
 
 KEYS = {
-    "status", "reason", "stage", "probability_advanced", "endpoint", "contributions", "features", "domain", "decision",
-    "predictive_value", "worth", "roi", "sr", "documents", "warnings", "seconds",
+    "status", "reason", "stage", "probability_advanced", "endpoint", "answer", "probability", "contributions",
+    "features", "domain", "decision", "predictive_value", "worth", "roi", "sr", "documents", "warnings", "seconds",
 }  # fmt: skip
 
 

@@ -137,7 +137,10 @@ def test_prevalence_moves_probability_answer_and_chance_and_nothing_else(stage: 
     assert after["probability_advanced"] == pytest.approx(expected / (1 + expected), rel=1e-12)
     changed = {key for key in CONTRACT if before[key] != after[key]}
     assert {"probability_advanced", "decision", "sr", "documents", "seconds"} <= changed
-    assert changed <= {"stage", "probability_advanced", "decision", "predictive_value", "sr", "documents", "seconds"}
+    assert changed <= {
+        "stage", "answer", "probability", "probability_advanced", "decision", "predictive_value", "sr", "documents",
+        "seconds",
+    }  # fmt: skip
     assert after["decision"]["prevalence_of"] == "site"
     if after["stage"] != "indeterminate":
         own = after["probability_advanced"] if after["stage"] == "advanced" else 1 - after["probability_advanced"]
@@ -149,7 +152,11 @@ def test_prevalence_moves_probability_answer_and_chance_and_nothing_else(stage: 
 
 def test_another_endpoint_is_no_stage(stage: Callable[..., dict[str, Any]]) -> None:
     answer = stage("survival")
-    assert set(answer) == CONTRACT | {"endpoint"}
+    assert set(answer) == CONTRACT
+    assert (answer["answer"], answer["probability"]) == (
+        answer["endpoint"]["answer"],
+        answer["endpoint"]["probability"],
+    )
     assert (answer["stage"], answer["probability_advanced"]) == (None, None)
     assert answer["endpoint"]["name"] == "two-year survival"
     assert answer["endpoint"]["answer"] in ("alive", "dead", "indeterminate")

@@ -27,7 +27,8 @@ from tests.conftest import ROOT
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheel")]  # it is built four times
 
 TOPS = ("appliance", "export", "training")
-BUNDLE = {f"lungstage/models/lung1-stage/{path.name}" for path in (ROOT / "models" / "lung1-stage").iterdir()} | {
+BUNDLES = ("lung1-stage", "lung1-survival")
+BUNDLE = {f"lungstage/models/{name}/{path.name}" for name in BUNDLES for path in (ROOT / "models" / name).iterdir()} | {
     "lungstage/models/LICENSE"
 }
 NIIVUE = "lungstage/appliance/page/static/niivue.js"  # made by `make viewer`; here something stands in for it
@@ -217,7 +218,14 @@ class TestInstalled:
         assert "No module named 'radiomics'" in looked.stderr
 
     def test_the_demo_runs(self, installed: Path, tmp_path: Path) -> None:
-        assert "was read back" in done(installed / "lungstage", "demo", "--out", tmp_path / "demo", cwd=tmp_path)
+        demo = (installed / "lungstage", "demo", "--out", tmp_path / "demo")
+        assert "was read back" in done(*demo, cwd=tmp_path)
+
+    def test_the_demo_runs_with_the_bundle_of_survival(self, installed: Path, tmp_path: Path) -> None:
+        demo = (installed / "lungstage", "demo", "--bundle", "lung1-survival", "--out", tmp_path / "demo")
+        said = done(*demo, cwd=tmp_path)
+        assert "was read back" in said
+        assert "survival at 2 years: " in said
 
     def test_it_answers_as_the_checkout_does(self, installed: Path, tmp_path: Path) -> None:
         phantom.write_study(tmp_path / "study")
@@ -234,14 +242,14 @@ class TestInstalled:
 
     def test_it_says_its_licences(self, installed: Path, tmp_path: Path) -> None:
         said = done(installed / "lungstage", "--version", cwd=tmp_path)
-        assert "Apache-2.0 (code); CC BY-NC 3.0 (bundle lung1-stage)" in said
+        assert "Apache-2.0 (code); CC BY-NC 3.0 (bundle lung1-stage); CC BY-NC 3.0 (bundle lung1-survival)" in said
 
     def test_a_name_that_no_bundle_bears_is_refused_in_one_line(self, installed: Path, tmp_path: Path) -> None:
         refused = run(installed / "lungstage", "verify", "lung2-stage", cwd=tmp_path)
         assert refused.returncode == 3
         (line,) = refused.stderr.splitlines()
         assert "There is no bundle lung2-stage" in line
-        assert "one that is shipped: lung1-stage." in line
+        assert "one that is shipped: lung1-stage, lung1-survival." in line
 
     def test_what_needs_an_extra_names_it_in_one_line(self, installed: Path, tmp_path: Path) -> None:
         refused = run(installed / "lungstage-train", "benchmark-selectors", cwd=tmp_path)

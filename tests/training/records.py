@@ -12,6 +12,9 @@ import numpy as np
 from scipy.stats import norm
 
 from lungstage.appliance.contract.spec import ALL_FEATURES, STAGE_GROUP, Endpoint
+from lungstage.training.cohorts.survival import Survival
+from lungstage.training.evaluation.folds import OutOfFold
+from lungstage.training.evaluation.survival import Scored, survival_record
 from lungstage.training.procedure import HARDENED
 
 Record = dict[str, Any]
@@ -271,3 +274,21 @@ def write_run(folder: Path, run: Record | None, evaluation: Record | None) -> Pa
             text = json.dumps(record, indent=2, sort_keys=True, allow_nan=False)
             (folder / name).write_text(text + "\n", encoding="utf-8")
     return folder
+
+
+def followed(evaluation: Record) -> Record:
+    """An evaluation's record as of survival at 2 years, of 200 patients of whom some were lost before."""
+    random = np.random.default_rng(8)
+    risk = random.uniform(0.2, 0.8, 200)
+    days, until = random.exponential(900 * (1 - risk)), random.uniform(100, 3000, 200)
+    observed = days <= until
+    days = np.minimum(days, until)
+    lost = ~observed & (days < 730)
+    order = np.argsort(lost, kind="stable")
+    days, observed, p = days[order], observed[order], risk[order][None]
+    known = int((~lost).sum())
+    survival = Survival(730.0, days[:known], observed[:known], np.ones(known), days[known:], np.empty((0, 0)), None)
+    whole = OutOfFold(p, p[:, :known], np.ones((1, known, 2), bool), np.zeros((1, known), int), None, p[:, known:])
+    methods = {name: Scored(one["label"], whole) for name, one in evaluation["methods"].items()}
+    record = survival_record(survival, methods, evaluation["reference"], np.zeros((1, 200), int), 0)
+    return {**evaluation, "survival": record, "table": {**evaluation["table"], "prevalence": 0.5}}

@@ -75,7 +75,7 @@ def study(write_table: Write, tmp_path: Path) -> Path:
 
 def test_one_file_says_all(study: Path, fit_with: Callable[..., tuple[Cohort, Procedure]]) -> None:
     cohort, procedure = fit_with("--config", study)
-    assert cohort.endpoint == Endpoint("death within 730 days", "no", "yes")
+    assert cohort.endpoint == Endpoint("survival at 2 years", "survival beyond 2 years", "death within 2 years")
     assert cohort.covariates == (Covariate("age"),)
     assert dict(cohort.excluded) == {CUT_COLUMN: 4, "censored before day 730": 0}
     assert (procedure.seed, procedure.members, procedure.alpha, procedure.selection.features) == (7, 3, 0.3, 16)

@@ -27,6 +27,7 @@ from lungstage.training.cohorts.covariates import encode_covariates, find_covari
 from lungstage.training.cohorts.description import CohortDescription, describe
 from lungstage.training.cohorts.endpoint import MAX_UNCLASSIFIED, STAGE, Outcome, Target, read_outcome
 from lungstage.training.cohorts.repeatability import Repeatability, rate_features
+from lungstage.training.cohorts.survival import ALL_OBSERVED, Survival, censoring_weights
 from lungstage.training.cohorts.table import FEATURE, PATIENT, Table, check_upright, parse_table, refuse
 from lungstage.training.cohorts.usable import check_usable
 
@@ -73,6 +74,8 @@ class Cohort:
         What was asked for, of which the endpoint is the answer.
     notes
         Plain sentences on what of the table was left aside.
+    survival
+        Follow-up, where an event within a horizon is predicted; else None.
     """
 
     patients: tuple[str, ...]
@@ -92,6 +95,17 @@ class Cohort:
     target: Target = STAGE
     cut: Bools = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
     notes: tuple[str, ...] = ()
+    survival: Survival | None = None
+
+    @property
+    def weights(self) -> Array | None:
+        """How many patients each row counts for in a figure, (n,); None where each counts for itself."""
+        return None if self.survival is None else self.survival.weights
+
+    @property
+    def prevalence(self) -> float:
+        """Share of the positive class; under censoring, of all patients and not of those whose class is known."""
+        return float(self.labels.mean() if self.weights is None else np.average(self.labels, weights=self.weights))
 
 
 def target_record(cohort: Cohort) -> dict[str, str | float | None]:
@@ -167,6 +181,7 @@ def read_cohort(
         excluded[outcome.reason] = int((outcome.unclassified & ~left_out).sum())
     check_usable(parsed, target, outcome, kept, names, values)
     found = _covariates(parsed, covariates, kept)
+    clinical = encode_covariates(parsed, found) if found else None
     return Cohort(
         patients=tuple(np.array(parsed.columns[PATIENT])[kept].tolist()),
         labels=outcome.labels[kept],
@@ -179,12 +194,30 @@ def read_cohort(
         excluded=MappingProxyType(excluded),
         endpoint=outcome.endpoint,
         covariates=found,
-        covariate_values=encode_covariates(parsed, found)[kept] if found else None,
+        covariate_values=None if clinical is None else clinical[kept],
         repeatability=rated,
-        warnings=_warnings(outcome, ~left_out),
+        warnings=_warnings(outcome, ~left_out, target),
         target=target,
         cut=cut[kept],
         notes=_notes(parsed),
+        survival=_follow_up(outcome, target, ~left_out, values, clinical),
+    )
+
+
+def _follow_up(
+    outcome: Outcome, target: Target, considered: Bools, values: Array, clinical: Array | None
+) -> Survival | None:
+    if outcome.days is None or outcome.observed is None or target.horizon_days is None:
+        return None
+    days, observed, lost = outcome.days[considered], outcome.observed[considered], outcome.unclassified[considered]
+    return Survival(
+        horizon_days=target.horizon_days,
+        days=days[~lost],
+        observed=observed[~lost],
+        weights=censoring_weights(days, observed, target.horizon_days)[~lost],
+        censored_days=days[lost],
+        censored_values=values[considered][lost],
+        censored_covariates=None if clinical is None else clinical[considered][lost],
     )
 
 
@@ -231,12 +264,13 @@ def _covariates(table: Table, wanted: Sequence[str] | Sequence[Covariate], kept:
     return given or find_covariates(table, [one for one in wanted if isinstance(one, str)], kept)
 
 
-def _warnings(outcome: Outcome, considered: Bools) -> tuple[str, ...]:
+def _warnings(outcome: Outcome, considered: Bools, target: Target) -> tuple[str, ...]:
+    if outcome.observed is not None and outcome.observed[considered].all():
+        return (ALL_OBSERVED,)
     share = float(outcome.unclassified[considered].mean())
     if share <= MAX_UNCLASSIFIED:
         return ()
     return (
-        f"{share:.0%} of the rows were {outcome.reason} and are left out. Leaving them out overstates how often the "
-        "event occurs, because those who had it early stay in and those who were lost early do not; where loss depends "
-        "on the disease, every figure is biased.",
+        f"{share:.0%} of the rows were {outcome.reason}: nothing was trained on them, and in figures the others count "
+        "for them (inverse probability of censoring). Where loss depends on the disease, every figure is biased.",
     )

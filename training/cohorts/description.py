@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lungstage.appliance.contract.spec import DEFAULT_SETTINGS
+from lungstage.appliance.contract.spec import DEFAULT_SETTINGS, STAGE_GROUP, Endpoint
 from lungstage.training.cohorts.table import refuse
 
 
@@ -51,7 +51,8 @@ class CohortDescription(BaseModel):
     """Where a table comes from and how it was measured: a TOML file of the same keys.
 
     ``extraction`` is PyRadiomics' ``setting`` dictionary; ``table_sha256``, where given, ties the description
-    to one table. ``measured`` is written by ``lungstage-train measure`` and becomes a note.
+    to one table. ``measured`` is written by ``lungstage-train measure`` and becomes a note. ``stage_notes`` are notes
+    that concern a model of the stage alone.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,10 +63,17 @@ class CohortDescription(BaseModel):
     citation: str
     stages_absent: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    stage_notes: tuple[str, ...] = ()
     extraction: dict[str, Any] = Field(min_length=1)
     skew: Skew | None = None
     measured: Counts | None = None
     table_sha256: str | None = None
+
+    def record(self, endpoint: Endpoint) -> dict[str, Any]:
+        """Return what the record of a run says of the cohort, as far as it concerns an endpoint."""
+        dumped = self.model_dump(mode="json", exclude={"extraction", "table_sha256", "stage_notes"})
+        told = self.stage_notes if endpoint == STAGE_GROUP else ()
+        return {**dumped, "notes": [*told, *self.notes]}
 
 
 UNDECLARED = CohortDescription(

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from lungstage.appliance.contract.horizon import Horizon
 from lungstage.appliance.contract.spec import STAGE_GROUP, Endpoint
 from lungstage.appliance.model.manifest import EndpointEntry
 from lungstage.training.cohorts.table import Table, is_missing, refuse
@@ -87,8 +88,26 @@ class Target(BaseModel):
         """What the endpoint is called where no name is given."""
         if self.event is None:
             return self.target
-        word = self.event.removesuffix("_observed").replace("_", " ")
-        return f"{word} within {self.horizon_days:g} days"
+        return self._event_within if self.survival is None else self.survival.endpoint.name
+
+    def is_called(self, name: str) -> bool:
+        """Whether a model of this name predicts it; earlier releases called survival death within so many days."""
+        return name == self.derived_name or (self.event is not None and name == self._event_within)
+
+    @property
+    def survival(self) -> Horizon | None:
+        """When survival is predicted; None where the event is not death, or the horizon ends within a day."""
+        assert self.event is None or self.horizon_days is not None
+        is_death = self.event is not None and self._event_word == "death"
+        return Horizon.of_days(self.horizon_days or 0.0) if is_death else None
+
+    @property
+    def _event_within(self) -> str:
+        return f"{self._event_word} within {self.horizon_days:g} days"
+
+    @property
+    def _event_word(self) -> str:
+        return (self.event or "").removesuffix("_observed").replace("_", " ")
 
 
 STAGE: Final = Target()
@@ -108,12 +127,16 @@ class Outcome:
         Names of the two classes.
     reason
         Why a row is unclassified; None where the endpoint leaves no room for doubt.
+    days, observed
+        (n,) days until event or last news, and whether it was the event; None where there is no horizon.
     """
 
     labels: npt.NDArray[np.bool_]
     unclassified: npt.NDArray[np.bool_]
     endpoint: Endpoint
     reason: str | None
+    days: npt.NDArray[np.float64] | None = None
+    observed: npt.NDArray[np.bool_] | None = None
 
 
 def read_outcome(table: Table, target: Target) -> Outcome:
@@ -196,19 +219,26 @@ def _survival(table: Table, target: Target) -> Outcome:
     Notes
     -----
     Known are those with the event by then (positive) and those seen without it at the horizon or later (negative).
-    Whoever was lost sight of before is neither, and is left out. That favours events, because an event counts however
-    early it occurs and its absence only after the whole horizon; see Vock DM et al., Adapting machine learning
-    techniques to censored time-to-event health record data, J Biomed Inform 61, 2016, who weight instead.
+    Whoever was lost sight of before is neither. Nothing is trained on them; in figures the others count for them
+    (:mod:`training.cohorts.survival`).
     """
     assert target.event is not None
     assert target.horizon_days is not None
     days, event = table.numbers(target.target), table.flags(target.event)
     for row in np.flatnonzero(~(days >= 0)):
-        table.refuse(target.target, int(row), "the days until event or last news are missing or negative")
-    horizon = f"{target.horizon_days:g}"
+        table.refuse(
+            target.target, int(row),
+            "the days until event or last news are missing or negative; give them, or take the row out of the table",
+        )  # fmt: skip
+    horizon, survival = f"{target.horizon_days:g}", target.survival
+    negative, positive = ("no", "yes") if survival is None else (survival.endpoint.negative, survival.endpoint.positive)
     return Outcome(
         labels=event & (days <= target.horizon_days),
         unclassified=~event & (days < target.horizon_days),
-        endpoint=_endpoint(target.name or target.derived_name, target.negative or "no", target.positive or "yes"),
+        endpoint=_endpoint(
+            target.name or target.derived_name, target.negative or negative, target.positive or positive
+        ),
         reason=f"censored before day {horizon}",
+        days=days,
+        observed=event,
     )

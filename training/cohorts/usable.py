@@ -44,10 +44,10 @@ def check_usable(
         refuse(f"The table has {usable} usable rows; at least {MIN_ROWS} are needed.")
     for word, positive in ((outcome.endpoint.negative, False), (outcome.endpoint.positive, True)):
         if (count := int((outcome.labels[kept] == positive).sum())) < MIN_ROWS_PER_CLASS:
-            refuse(
-                f"Column {target.target} says {word!r} in {count} usable rows; "
-                f"at least {MIN_ROWS_PER_CLASS} are needed."
-            )
+            needed = f"at least {MIN_ROWS_PER_CLASS} are needed."
+            if target.event is None:
+                refuse(f"Column {target.target} says {word!r} in {count} usable rows; {needed}")
+            refuse(_too_few_followed(target, count, needed, positive=positive))
     for name, column in zip(features, values[kept].T, strict=True):
         present = column[~np.isnan(column)]
         if not present.size:
@@ -55,6 +55,20 @@ def check_usable(
         if (present == present[0]).all():
             refuse(f"Column {name} is constant ({present[0]:g}) over the usable rows.")
     _check_copies(table, features, np.flatnonzero(kept), values[kept])
+
+
+def _too_few_followed(target: Target, count: int, needed: str, *, positive: bool) -> str:
+    """Say what is missing of a follow-up, and in which columns it would stand."""
+    day = f"day {target.horizon_days:g}"
+    if positive:
+        return (
+            f"In {count} usable rows the event is known to have come by {day} ({target.event} true, {target.target} up "
+            f"to then); {needed} Where every row is censored, nothing can be learned."
+        )
+    return (
+        f"In {count} usable rows a patient is known to have been followed to {day} without the event "
+        f"({target.target} that or more); {needed} A shorter horizon may do."
+    )
 
 
 def _check_copies(table: Table, features: Sequence[str], rows: npt.NDArray[np.intp], values: Array) -> None:

@@ -10,5 +10,6 @@ __all__ = [
     "metrics",
     "reliability",
     "stability",
+    "survival",
     "verdicts",
 ]

@@ -92,7 +92,7 @@ def true_positive_rates(p: Array, positive: Bools, fold: Indices, weights: Count
     return np.stack([(pairs * part).sum(axis=1) for part in reached], axis=1)
 
 
-def reached(p: Array, positive: Bools) -> dict[str, Any]:
+def reached(p: Array, positive: Bools, counted: Array | None = None) -> dict[str, Any]:
     """Share of either class whose probability reached each of :data:`MARKS`; what an answer is worth follows from it.
 
     Parameters
@@ -101,6 +101,8 @@ def reached(p: Array, positive: Bools) -> dict[str, Any]:
         (repeats, n) out-of-fold probability of the positive class.
     positive
         (n,) the truth.
+    counted
+        (n,) how many patients each stands for; None where each stands for one.
 
     Returns
     -------
@@ -109,11 +111,15 @@ def reached(p: Array, positive: Bools) -> dict[str, Any]:
         ``negatives_at_least``, shares descending from 1, means over the repeats.
     """
     at_least = {
-        f"{name}_at_least": [float((p[:, of] >= mark).mean()) for mark in MARKS]
+        f"{name}_at_least": [_share(p[:, of] >= mark, None if counted is None else counted[of]) for mark in MARKS]
         for name, of in (("positives", positive), ("negatives", ~positive))
     }
     counts = {"positives": int(positive.sum()), "negatives": int((~positive).sum())}
     return {**counts, "thresholds": MARKS.tolist(), **at_least}
+
+
+def _share(of: Bools, counted: Array | None) -> float:
+    return float(of.mean() if counted is None else min(1.0, np.average(of.mean(axis=0), weights=counted)))
 
 
 def net_benefit(p: Array, positive: Bools, weights: Counts) -> Array:
@@ -131,9 +137,10 @@ def net_benefit(p: Array, positive: Bools, weights: Counts) -> Array:
     return benefit
 
 
-def net_benefit_of_all(positive: Bools) -> list[float]:
+def net_benefit_of_all(positive: Bools, counted: Array | None = None) -> list[float]:
     """Net benefit of acting in every patient, at each of :data:`THRESHOLDS`."""
-    return _listed(net_benefit(np.ones(len(positive)), positive, np.ones((1, len(positive))))[0])
+    weights = np.ones((1, len(positive))) if counted is None else counted[None]
+    return _listed(net_benefit(np.ones(len(positive)), positive, weights)[0])
 
 
 def _band(values: Array) -> tuple[Array, Array]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 from functools import partial
 from typing import Any, Final
@@ -17,6 +17,7 @@ from lungstage.training.evaluation.folds import (
     OutOfFold,
     Progress,
     assign_folds,
+    deal_folds,
     out_of_fold,
     outer_tasks,
     run_tasks,
@@ -31,8 +32,17 @@ from lungstage.training.evaluation.methods import (
     predict,
     select,
 )
-from lungstage.training.evaluation.metrics import INTERVAL, corrected_interval, fold_aucs, intervals, resamples, score
+from lungstage.training.evaluation.metrics import (
+    INTERVAL,
+    INTERVAL_CENSORED,
+    corrected_interval,
+    fold_aucs,
+    intervals,
+    resamples,
+    score,
+)
 from lungstage.training.evaluation.stability import complementary_pairs, nogueira, on_halves, pairs_of
+from lungstage.training.evaluation.survival import Scored, survival_record
 from lungstage.training.evaluation.verdicts import verdict, warnings
 from lungstage.training.model.network import single_threaded
 from lungstage.training.procedure import Procedure
@@ -78,15 +88,24 @@ def evaluate(
     dict, OutOfFold
         What ``evaluation.json`` holds but for its ``versions``, and the procedure's own predictions.
     """
-    labels = cohort.labels
+    labels, counted, followed = cohort.labels, cohort.weights, cohort.survival
     fold = assign_folds(labels, procedure.folds, procedure.repeats, procedure.seed)
-    tasks = outer_tasks(cohort.values, fold, procedure.seed, cohort.covariate_values)
+    values, clinical, other_fold = cohort.values, cohort.covariate_values, None
+    if followed is not None:  # who was lost before the horizon is predicted, and nothing is trained on them
+        values = np.vstack([values, followed.censored_values])
+        if clinical is not None and followed.censored_covariates is not None:
+            clinical = np.vstack([clinical, followed.censored_covariates])
+        other_fold = deal_folds(len(followed.censored_days), procedure.folds, procedure.repeats, procedure.seed)
+    tasks = outer_tasks(values, fold, procedure.seed, clinical)
     if workers is None:
         workers = workers_for(len(tasks) * procedure.members)
     offered = methods(procedure, cohort.features, covariates=bool(cohort.covariates))
     chosen = {name: method for name, method in offered.items() if only is None or name in only}
-    predicted = _predict(chosen, tasks, labels, fold, procedure, report, workers)
-    weights = resamples(len(labels), np.random.SeedSequence([procedure.seed, 4]))
+    put_together = partial(
+        out_of_fold, labels=labels, fold=fold, alpha=procedure.alpha, weights=counted, other_fold=other_fold
+    )
+    predicted = _predict(chosen, tasks, labels, put_together, procedure, report, workers)
+    weights = resamples(len(labels), np.random.SeedSequence([procedure.seed, 4]), counted=counted)
     scores: dict[str, dict[str, Array]] = {}
     records: dict[str, dict[str, Any]] = {}
     for name, method in chosen.items():
@@ -99,7 +118,7 @@ def evaluate(
             "classifier": method.classifier.removeprefix("tuned_"),
             "metrics": intervals(scores[name]),
             "conformal": conformal_record(oof, labels, cohort.endpoint),
-            **_differences(name, scores, predicted, labels, procedure.folds),
+            **_differences(name, scores, predicted, cohort, procedure.folds),
             **_selection_record(oof.selections, cohort.features),
             **curves(oof.probabilities, labels, fold, weights),
         }
@@ -113,10 +132,10 @@ def evaluate(
         "cohort": cohort.description.name,
         "endpoint": asdict(cohort.endpoint),
         **input_record(cohort),
-        "interval": INTERVAL,
+        "interval": INTERVAL if counted is None else INTERVAL + INTERVAL_CENSORED,
         "reference": GL_RFE,
         "methods": records,
-        "decision_curve_treat_all": net_benefit_of_all(labels),
+        "decision_curve_treat_all": net_benefit_of_all(labels, counted),
         "verdicts": [
             verdict(
                 chosen[GL_RFE].label,
@@ -129,6 +148,15 @@ def evaluate(
             if name != GL_RFE
         ],
         "halves": _halves(cohort, _selectors(chosen) if halves_of is None else halves_of, procedure, report, workers),
+        "survival": None
+        if followed is None or other_fold is None
+        else survival_record(
+            followed,
+            {name: Scored(method.label, predicted[name]) for name, method in chosen.items()},
+            GL_RFE,
+            np.hstack([fold, other_fold]),
+            procedure.seed,
+        ),
         "covariate_ablation": ABLATION if set(ABLATION.values()) <= set(chosen) else None,
         "leakage": None,
         "warnings": [*cohort.warnings, *warnings(records, cohort.endpoint, len(labels))],
@@ -161,7 +189,7 @@ def _predict(
     chosen: Mapping[str, Method],
     tasks: list[Task],
     labels: Bools,
-    fold: Indices,
+    put_together: Callable[..., OutOfFold],
     procedure: Procedure,
     report: Progress,
     workers: int,
@@ -183,7 +211,7 @@ def _predict(
         logits = run_tasks(
             tasks, labels, partial(predict, method, procedure), step, fixed if own is None else own, workers=workers
         )
-        predicted[name] = out_of_fold(logits, labels, fold, procedure.alpha, own)
+        predicted[name] = put_together(logits, selections=own)
     return predicted
 
 
@@ -196,6 +224,7 @@ def table_record(cohort: Cohort) -> dict[str, Any]:
         "used": len(cohort.patients),
         "excluded": dict(cohort.excluded),
         "positives": int(cohort.labels.sum()),
+        **({} if cohort.weights is None else {"prevalence": cohort.prevalence}),
     }
 
 
@@ -230,12 +259,15 @@ def conformal_record(oof: OutOfFold, labels: Bools, endpoint: Endpoint) -> dict[
 
 
 def _differences(
-    name: str, scores: Mapping[str, Mapping[str, Array]], predicted: Mapping[str, OutOfFold], labels: Bools, folds: int
+    name: str, scores: Mapping[str, Mapping[str, Array]], predicted: Mapping[str, OutOfFold], cohort: Cohort, folds: int
 ) -> dict[str, Any]:
     """Figures of the reference less those of a method, on the same patients and folds."""
     if name == GL_RFE:
         return {"difference": None, "difference_corrected": None}
-    own, other = (fold_aucs(predicted[one].probabilities, labels, predicted[one].fold) for one in (GL_RFE, name))
+    own, other = (
+        fold_aucs(predicted[one].probabilities, cohort.labels, predicted[one].fold, cohort.weights)
+        for one in (GL_RFE, name)
+    )
     return {
         "difference": intervals({metric: scores[GL_RFE][metric] - values for metric, values in scores[name].items()}),
         "difference_corrected": corrected_interval(own - other, folds),

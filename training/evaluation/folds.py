@@ -57,6 +57,8 @@ class OutOfFold:
         (repeats, n), the fold each row is tested in.
     selections
         (repeats * folds, k) selected columns, None where nothing is selected.
+    of_others
+        (repeats, m) probabilities of rows that nothing is ever trained on, each by the models of one fold; m may be 0.
     """
 
     logits: Array
@@ -64,6 +66,7 @@ class OutOfFold:
     possible: Bools
     fold: Indices
     selections: Indices | None
+    of_others: Array
 
 
 def assign_folds(labels: Bools, folds: int, repeats: int, seed: int) -> Indices:
@@ -89,6 +92,12 @@ def assign_folds(labels: Bools, folds: int, repeats: int, seed: int) -> Indices:
     return assigned
 
 
+def deal_folds(rows: int, folds: int, repeats: int, seed: int) -> Indices:
+    """Fold, in each repeat, whose models predict each of the rows that nothing is trained on; (repeats, rows)."""
+    stream = np.random.default_rng(np.random.SeedSequence([seed, 10]))
+    return np.array([stream.permutation(rows) % folds for _ in range(repeats)], dtype=np.intp).reshape(repeats, rows)
+
+
 def left_out(fold: Indices) -> list[tuple[int, int, int]]:
     """Repeat and the two folds that each fit does without: first one fold (f, f) at a time, then every pair (f, g)."""
     repeats, folds = range(len(fold)), range(int(fold.max()) + 1)
@@ -102,13 +111,13 @@ def outer_tasks(values: Array, fold: Indices, seed: int, covariate_values: Array
     Parameters
     ----------
     values
-        (n, d) features, NaN where missing.
+        (n + m, d) features, NaN where missing; nothing is trained on the last m rows.
     fold
         (repeats, n), see :func:`assign_folds`.
     seed
         The one seed.
     covariate_values
-        (n, c) clinical inputs, NaN where missing.
+        (n + m, c) clinical inputs, NaN where missing.
     """
     return [outer_task(values, fold, place, seed, covariate_values) for place in left_out(fold)]
 
@@ -193,14 +202,21 @@ def _groups(tasks: Sequence[Task]) -> list[slice]:
 
 
 def out_of_fold(
-    logits: Array, labels: Bools, fold: Indices, alpha: float, selections: Indices | None = None
+    logits: Array,
+    labels: Bools,
+    fold: Indices,
+    alpha: float,
+    selections: Indices | None = None,
+    *,
+    weights: Array | None = None,
+    other_fold: Indices | None = None,
 ) -> OutOfFold:
     """Put together what the fits of :func:`outer_tasks` say of the rows that they did without.
 
     Parameters
     ----------
     logits
-        (tasks, n) of all rows, by every fit; rows that a fit was trained on are not looked at.
+        (tasks, n + m) of all rows, by every fit; rows that a fit was trained on are not looked at.
     labels
         (n,)
     fold
@@ -209,10 +225,16 @@ def out_of_fold(
         Error rate of the conformal thresholds.
     selections
         (tasks, k) what was selected, None where nothing was.
+    weights
+        (n,) how many patients each row stands for when probabilities are calibrated; None where each stands for one.
+    other_fold
+        (repeats, m), see :func:`deal_folds`; None where m is 0.
     """
     repeats, n = fold.shape
     folds = int(fold.max()) + 1
-    by_place = dict(zip(left_out(fold), logits, strict=True))
+    by_place = dict(zip(left_out(fold), logits[:, :n], strict=True))
+    others = logits[:, n:]
+    of_others = np.empty((repeats, others.shape[1]))
     own, probabilities = np.empty((repeats, n)), np.empty((repeats, n))
     possible = np.empty((repeats, n, 2), dtype=bool)
     for r, f in itertools.product(range(repeats), range(folds)):
@@ -221,8 +243,11 @@ def out_of_fold(
         unseen = np.empty(n)
         for g in set(range(folds)) - {f}:
             unseen[fold[r] == g] = by_place[r, min(f, g), max(f, g)][fold[r] == g]
-        calibration = calibrate(unseen[~test], labels[~test])
+        calibration = calibrate(unseen[~test], labels[~test], None if weights is None else weights[~test])
         thresholds = conformal_thresholds(calibration(unseen[~test]), labels[~test], alpha)
         probabilities[r, test] = calibration(own[r, test])
         possible[r, test] = thresholds.possible(probabilities[r, test])
-    return OutOfFold(own, probabilities, possible, fold, None if selections is None else selections[: repeats * folds])
+        if other_fold is not None:  # the fits that leave one fold out come first
+            of_others[r, other_fold[r] == f] = calibration(others[r * folds + f, other_fold[r] == f])
+    chosen = None if selections is None else selections[: repeats * folds]
+    return OutOfFold(own, probabilities, possible, fold, chosen, of_others)

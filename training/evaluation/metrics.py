@@ -30,10 +30,27 @@ INTERVAL: Final = (
 RESAMPLES: Final = 2000
 
 
-def resamples(patients: int, seed: np.random.SeedSequence, count: int = RESAMPLES) -> Counts:
-    """How often each patient is drawn, per bootstrap resample; (count + 1, patients), the first row all ones."""
+INTERVAL_CENSORED: Final = (
+    " A patient counts for those like them who were lost sight of before, by inverse probability of censoring; the "
+    "resamples take these weights for known."
+)
+
+
+def resamples(
+    patients: int, seed: np.random.SeedSequence, count: int = RESAMPLES, *, counted: Array | None = None
+) -> Counts:
+    """How much each patient counts, per bootstrap resample; (count + 1, patients), the first row without resampling.
+
+    Parameters
+    ----------
+    patients, seed, count
+        How many are drawn from, by which seed, how often.
+    counted
+        (patients,) how many each stands for; None where each stands for one.
+    """
     drawn = np.random.default_rng(seed).multinomial(patients, np.full(patients, 1.0 / patients), size=count)
-    return np.vstack([np.ones((1, patients)), drawn])
+    each = np.vstack([np.ones((1, patients)), drawn])
+    return each if counted is None else each * counted
 
 
 def score(probabilities: Array, advanced: Bools, fold: Indices, weights: Counts) -> dict[str, Array]:
@@ -74,9 +91,9 @@ def intervals(scores: Mapping[str, Array]) -> dict[str, Interval]:
     return {name: interval(values) for name, values in scores.items()}
 
 
-def fold_aucs(p: Array, advanced: Bools, fold: Indices) -> Array:
+def fold_aucs(p: Array, advanced: Bools, fold: Indices, counted: Array | None = None) -> Array:
     """AUC of every outer fold of predictions (repeats, n); (repeats * folds,)."""
-    every = np.ones((1, len(advanced)))
+    every = np.ones((1, len(advanced))) if counted is None else counted[None]
     folds = range(int(fold.max()) + 1)
     return np.array(
         [

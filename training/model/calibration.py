@@ -40,7 +40,7 @@ class Calibration:
         return np.asarray(expit(self.slope * logits + self.intercept))
 
 
-def calibrate(logits: Array, advanced: Bools) -> Calibration:
+def calibrate(logits: Array, advanced: Bools, weights: Array | None = None) -> Calibration:
     """Fit Platt scaling by maximum likelihood, with the slope held at :data:`MIN_SLOPE` or above.
 
     Parameters
@@ -49,6 +49,8 @@ def calibrate(logits: Array, advanced: Bools) -> Calibration:
         (m,) out-of-fold logits; finite.
     advanced
         (m,) the truth.
+    weights
+        (m,) how many patients each stands for; None where each stands for one.
 
     Notes
     -----
@@ -59,13 +61,16 @@ def calibrate(logits: Array, advanced: Bools) -> Calibration:
     unit = spread if spread > 0 else 1.0
     x, y = (logits - logits.mean()) / unit, advanced.astype(np.float64)
 
+    def mean(values: Array) -> float:
+        return float(values.mean() if weights is None else np.average(values, weights=weights))
+
     def negative_log_likelihood(p: Array) -> tuple[float, Array]:
         z = p[0] * x + p[1]
         error = expit(z) - y
-        return float((np.logaddexp(0.0, z) - y * z).mean()), np.array([(error * x).mean(), error.mean()])
+        return mean(np.logaddexp(0.0, z) - y * z), np.array([mean(error * x), mean(error)])
 
     lowest = MIN_SLOPE * unit
-    start = np.array([max(lowest, 0.1), logit(np.clip(y.mean(), 1e-6, 1 - 1e-6))])
+    start = np.array([max(lowest, 0.1), logit(np.clip(mean(y), 1e-6, 1 - 1e-6))])
     fitted = minimize(
         negative_log_likelihood, start, jac=True, method="L-BFGS-B", bounds=[(lowest, None), (None, None)],
         options={"ftol": 1e-15, "gtol": 1e-10},

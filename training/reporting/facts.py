@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any, Final
 
+from lungstage.appliance.contract.spec import STAGE_GROUP
 from lungstage.training.reporting.figures.canvas import METRIC_LABELS, estimate, short
 
 Record = Mapping[str, Any]
@@ -111,7 +113,9 @@ def _of_run(run: Record) -> Sentences:
         "licence": lambda: f"The data are under {cohort['licence']}; to be cited: {cohort['citation'].rstrip('.')}.",
         "notes": lambda: " ".join(cohort["notes"]),
         "absent": lambda: (
-            f"Absent from the cohort: stage {', '.join(cohort['stages_absent'])}." if cohort["stages_absent"] else ""
+            f"Absent from the cohort: {_group(run)} {', '.join(cohort['stages_absent'])}."
+            if cohort["stages_absent"]
+            else ""
         ),
         "candidates": lambda: (
             f"{run['selection']['rounds'][0]['remaining']} features enter the selection: all that the table holds of "
@@ -130,6 +134,10 @@ def _of_run(run: Record) -> Sentences:
         "output": lambda: _thresholds(run["conformal"], run["endpoint"]),
         "fitted": lambda: "The fitted model is in this run (model.npz).",
     }
+
+
+def _group(run: Record) -> str:
+    return "stage" if run["endpoint"] == asdict(STAGE_GROUP) else "TNM group"
 
 
 def _repeatability(filtered: Record | None) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,13 +17,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from lungstage.appliance.contract.errors import ReasonCode, Refused
+from lungstage.appliance.contract.spec import STAGE_GROUP
 from lungstage.appliance.report.vocabulary import CONCEPTS
+from lungstage.training.evaluation.survival import CLAIM, censoring
 from lungstage.training.files import write_whole
 from lungstage.training.reporting import checklists, figures
 from lungstage.training.reporting.facts import known
 from lungstage.training.reporting.figures.canvas import METRIC_LABELS, estimate, unit_of
 from lungstage.training.reporting.figures.comparison import in_order
-from lungstage.training.run import differences
+from lungstage.training.run import differences, prevalence
 
 Record = Mapping[str, Any]
 
@@ -144,6 +147,11 @@ def render(run: Record | None, evaluation: Record | None) -> str:
         evaluation=evaluation,
         record=record,
         facts=facts,
+        is_stage=record["endpoint"] == asdict(STAGE_GROUP),
+        prevalence=prevalence(record["table"]),
+        survival=(told := record.get("survival")),
+        survival_told=censoring(told) if told else "",
+        survival_claim=CLAIM,
         warnings=list(
             dict.fromkeys(
                 [*(differences(run, evaluation) if run and evaluation else ()), *_warnings(evaluation), *_warnings(run)]
@@ -160,6 +168,7 @@ def render(run: Record | None, evaluation: Record | None) -> str:
             "features": list(figures.of_features(run)),
             "selection": list(figures.of_selection(run, evaluation)),
             "performance": list(figures.of_performance(evaluation)),
+            "survival": list(figures.of_survival(record)),
             "covariates": list(figures.of_covariates(evaluation)),
             "leakage": list(figures.of_leakage(evaluation)),
         },
@@ -196,7 +205,7 @@ def _summary(evaluation: Record) -> Iterator[str]:
     """Say what came out, in figures."""
     methods, reference, table = evaluation["methods"], evaluation["reference"], evaluation["table"]
     own, endpoint = methods[reference], evaluation["endpoint"]
-    share = table["positives"] / table["used"]
+    share = prevalence(table)
     more = endpoint["positive"] if share >= 0.5 else endpoint["negative"]
     yield (
         f"{own['label']}: AUC {estimate(own['metrics']['auc'])}, accuracy {estimate(own['metrics']['accuracy'])}, "

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from scipy.special import expit, logit
 
 from lungstage.appliance.contract.errors import ReasonCode, Refused
-from lungstage.appliance.contract.spec import Endpoint, ExtractionSpec, Stage
+from lungstage.appliance.contract.horizon import Horizon
+from lungstage.appliance.contract.spec import STAGE_GROUP, Endpoint, ExtractionSpec, Stage
 from lungstage.appliance.model.answering import AnswerRule
 from lungstage.appliance.model.bundle import Bundle
 from lungstage.appliance.model.inference import Outputs
@@ -21,7 +22,16 @@ from lungstage.training.cohorts.cohort import Cohort, target_record
 from lungstage.training.cohorts.description import UNDECLARED
 from lungstage.training.evaluation.curves import curves
 from lungstage.training.evaluation.evaluate import table_record
-from lungstage.training.evaluation.metrics import INTERVAL, METRICS, auc, interval, intervals, resamples, score
+from lungstage.training.evaluation.metrics import (
+    INTERVAL,
+    INTERVAL_CENSORED,
+    METRICS,
+    auc,
+    interval,
+    intervals,
+    resamples,
+    score,
+)
 from lungstage.training.evaluation.reliability import recalibration
 from lungstage.training.model.calibration import Thresholds
 from lungstage.training.validation.shift import compare
@@ -71,7 +81,7 @@ def validate(
     """
     manifest, labels, endpoint = bundle.manifest, cohort.labels, bundle.manifest.endpoint.endpoint
     _require_same_way_round(endpoint, cohort.endpoint)
-    _require_same_horizon(endpoint, cohort)
+    _require_same_question(endpoint, cohort)
     differences = extraction_differences(bundle.spec, cohort)
     if differences and not accept_other_extraction:
         raise Refused(
@@ -80,8 +90,8 @@ def validate(
             "would look right and be wrong; --accept-other-extraction scores it all the same.",
         )
     outputs = bundle.predictor.run(cohort.values, cohort.covariate_values)
-    weights = resamples(len(labels), np.random.SeedSequence([seed, 4]))
-    training, own = manifest.provenance.prevalence_advanced, float(labels.mean())
+    weights = resamples(len(labels), np.random.SeedSequence([seed, 4]), counted=cohort.weights)
+    training, own = manifest.provenance.prevalence_advanced, cohort.prevalence
     probabilities, shift = outputs.probability_advanced, float(logit(own) - logit(training))
     corrected = np.asarray(expit(logit(probabilities) + shift))
     scored, guessed, moved, guessed_own = (
@@ -97,11 +107,11 @@ def validate(
         "cohort": cohort.description.name,
         "endpoint": asdict(endpoint),
         "target": target_record(cohort),
-        "asked": cohort.target.derived_name,
+        "asked": endpoint.name if cohort.target.is_called(endpoint.name) else cohort.target.derived_name,
         "classes_in_table": {"negative": cohort.endpoint.negative, "positive": cohort.endpoint.positive},
         "extraction": {"declared": cohort.description != UNDECLARED, "differences": differences},
         "seed": seed,
-        "interval": INTERVAL,
+        "interval": INTERVAL if cohort.weights is None else INTERVAL + INTERVAL_CENSORED,
         "prevalence": {"training": training, "table": own, "logit_shift": shift},
         "metrics": intervals(scored),
         "constant_guess": {
@@ -157,13 +167,30 @@ def _require_same_way_round(bundle: Endpoint, table: Endpoint) -> None:
         )
 
 
-def _require_same_horizon(bundle: Endpoint, cohort: Cohort) -> None:
+def _require_same_question(bundle: Endpoint, cohort: Cohort) -> None:
     """Compare by the bundle's name of its endpoint, for a manifest has nothing else of the horizon."""
-    named, asked = re.search(r" within (\S+) days$", bundle.name), cohort.target.horizon_days
-    if named is not None and asked is not None and named[1] != f"{asked:g}":
+    named, asked, survival = (
+        re.search(r" within (\S+) days$", bundle.name),
+        cohort.target.horizon_days,
+        Horizon.of(bundle),
+    )
+    horizon = named[1] if named is not None else None if survival is None else f"{survival.days}"
+    if horizon is not None and asked is not None and horizon != f"{asked:g}":
         raise Refused(
             ReasonCode.TABLE_INVALID,
             f"The bundle predicts {bundle.name!r}; a horizon of {asked:g} days asks it another question.",
+        )
+    if survival is not None and asked is None:
+        raise Refused(
+            ReasonCode.TABLE_INVALID,
+            f"The bundle predicts {bundle.name!r}, and not {cohort.target.derived_name!r}. Name the follow-up: "
+            f"--target the column of days, --event the column of deaths, --horizon-days {survival.days}.",
+        )
+    if bundle == STAGE_GROUP and asked is not None:
+        raise Refused(
+            ReasonCode.TABLE_INVALID,
+            f"The bundle predicts the stage, and not {cohort.target.derived_name!r}. Validate it on a column of "
+            "stages, or take a bundle of survival.",
         )
 
 
@@ -247,14 +274,17 @@ def _rows(bundle: Bundle, cohort: Cohort, every_row: Cohort | None) -> Record:
     whole = np.ones(len(table.labels), dtype=np.bool_)
     if every_row is not None:
         whole = ~every_row.cut
+    counted = np.ones(len(table.labels)) if table.weights is None else table.weights
     return {
-        name: _figures_of(bundle, table.labels[rows], outputs.probability_advanced[rows]) if rows.any() else None
+        name: _figures_of(bundle, table.labels[rows], outputs.probability_advanced[rows], counted[rows])
+        if rows.any()
+        else None
         for name, rows in (("whole", whole), ("cut", ~whole))
     }
 
 
-def _figures_of(bundle: Bundle, labels: Bools, probabilities: Array) -> Record:
-    weights = resamples(len(labels), np.random.SeedSequence([0, 4]))
+def _figures_of(bundle: Bundle, labels: Bools, probabilities: Array, counted: Array) -> Record:
+    weights = resamples(len(labels), np.random.SeedSequence([0, 4]), counted=counted)
     both = 0 < labels.sum() < len(labels)
     decision, endpoint = bundle.manifest.decision, bundle.manifest.endpoint.endpoint
     possible = Thresholds(decision.early_min_probability, decision.advanced_min_probability).possible(probabilities)

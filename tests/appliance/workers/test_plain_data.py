@@ -194,6 +194,7 @@ SETTING, PHANTOM = (
 )
 OUTCOME: Any = {
     "status": "staged", "reason": None, "stage": "early", "probability_advanced": 0.25, "endpoint": None,
+    "answer": "early", "probability": 0.25,
     "contributions": {"a": -0.5}, "features": {"a": 1.5, "b": None}, "domain": {"distance": 1.0, "outside": ["a"]},
     "decision": {
         "prevalence": 0.3, "prevalence_of": "site", "negative_up_to": 0.5, "positive_from": None, "withheld": False,

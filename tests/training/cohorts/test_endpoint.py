@@ -14,9 +14,10 @@ from pydantic import ValidationError
 
 from lungstage.appliance.contract.errors import Refused
 from lungstage.appliance.contract.spec import STAGE_GROUP, Covariate, Endpoint
-from lungstage.training.cohorts.cohort import CUT_COLUMN, read_cohort
+from lungstage.training.cohorts.cohort import CUT_COLUMN, Cohort, read_cohort
 from lungstage.training.cohorts.covariates import encode_covariates, is_tnm
 from lungstage.training.cohorts.endpoint import STAGE, Target, read_outcome
+from lungstage.training.cohorts.survival import ALL_OBSERVED
 from lungstage.training.cohorts.table import Table, parse_table
 from lungstage.training.model.preprocessing import Standardise
 from tests.training.conftest import Rows, make_rows
@@ -124,7 +125,12 @@ def test_who_is_lost_before_the_horizon_is_neither() -> None:
     outcome = read_outcome(table, SURVIVAL)
     assert outcome.labels.tolist() == [True, True, True, False, False, False, False, False]
     assert outcome.unclassified.tolist() == [False, False, False, False, True, True, False, False]
-    assert outcome.endpoint == Endpoint("death within 730 days", "no", "yes")
+    assert outcome.endpoint == Endpoint("survival at 2 years", "survival beyond 2 years", "death within 2 years")
+    assert SURVIVAL.is_called("survival at 2 years")
+    assert SURVIVAL.is_called("death within 730 days"), "as an earlier release did"
+    relapse = Target(target="survival_days", horizon_days=730, event="relapse")
+    table.columns["relapse"] = table.columns["death_observed"]
+    assert read_outcome(table, relapse).endpoint == Endpoint("relapse within 730 days", "no", "yes")
     named = Target(
         target="survival_days", horizon_days=730, event="death_observed", name="2-year death", negative="alive",
         positive="dead",
@@ -161,6 +167,10 @@ def test_rows_left_out_are_counted_once_and_warned_of(write_table: Write) -> Non
     assert len(cohort.patients) == cohort.rows - sum(cohort.excluded.values())
     assert len(cohort.warnings) == 1
     assert cohort.warnings[0].startswith("25% of the rows were censored before day 730")
+    assert cohort.survival is not None
+    assert (len(cohort.survival.days), len(cohort.survival.censored_days)) == (54, 18)
+    assert cohort.survival.weights.sum() == pytest.approx(72), "each who is known stands for those who were lost"
+    assert cohort.prevalence < cohort.labels.mean()
     assert dict(read_cohort(table, target=SURVIVAL, keep_cut_rows=True).excluded) == {
         CUT_COLUMN: 0, "censored before day 730": 20,
     }  # fmt: skip
@@ -186,12 +196,33 @@ def test_a_survival_cell_that_is_not_one(column: str, cell: str, told: str) -> N
         read_outcome(table, SURVIVAL)
 
 
+def test_follow_up_that_tells_nothing_is_refused_in_its_own_words(write_table: Write) -> None:
+    def cohort_of(days: Callable[[int], int], died: Callable[[int], int]) -> Cohort:
+        return read_cohort(write_table(_with(make_rows(), survival_days=days, death_observed=died)), target=SURVIVAL)
+
+    with pytest.raises(
+        Refused, match=r"In 0 usable rows the event is known to have come by day 730 .*every row is cens"
+    ):
+        cohort_of(lambda i: 900 + i, lambda _: 0)
+    with pytest.raises(
+        Refused, match=r"In 0 usable rows a patient is known to have been followed to day 730 .*shorter"
+    ):
+        cohort_of(lambda i: 100 + i, lambda _: 1)
+    nobody_lost = cohort_of(lambda i: 100 + 20 * i, lambda _: 1)
+    assert nobody_lost.warnings == (ALL_OBSERVED,)
+    assert nobody_lost.weights is not None
+    assert (nobody_lost.weights == 1).all()
+
+
 def test_two_year_survival_of_lung1(shared_data: Path) -> None:
     cohort = read_cohort(shared_data / "lung1" / "features.csv", target=SURVIVAL, covariates=("age", "histology"))
     assert cohort.rows == 195
     assert sum(cohort.excluded.values()) + len(cohort.patients) == 195
     assert set(cohort.covariates[1].levels) == {"squamous cell carcinoma", "large cell", "adenocarcinoma", "nos"}
     assert cohort.warnings
+    assert cohort.endpoint.name == "survival at 2 years"
+    assert (len(cohort.labels), int(cohort.labels.sum()), cohort.excluded["censored before day 730"]) == (134, 79, 26)
+    assert cohort.prevalence == pytest.approx(0.5288, abs=1e-4)
 
 
 # Covariates

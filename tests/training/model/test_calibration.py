@@ -87,3 +87,16 @@ def test_one_sample_s_coverage_spreads_as_it_is_said_to() -> None:
     within = ((1 - thresholds >= low) & (1 - thresholds <= high)).mean()  # of a uniform score, coverage is known
     assert within == pytest.approx(0.95, abs=0.015)
     assert coverage_range(3, 0.2) == (1.0, 1.0), "too few to rule anything out"
+
+
+def test_weighted_it_meets_the_weighted_share() -> None:
+    random = np.random.default_rng(4)
+    advanced = random.random(200) < 0.6
+    logits, weights = random.normal(size=200) + advanced, random.uniform(1.0, 2.0, 200)
+    fitted = calibrate(logits, advanced, weights)
+    assert np.average(fitted(logits), weights=weights) == pytest.approx(np.average(advanced, weights=weights), abs=1e-6)
+    drawn = np.tile([1, 2], 100)
+    twice = np.repeat(np.arange(200), drawn)
+    assert calibrate(logits, advanced, drawn.astype(float)).slope == pytest.approx(
+        calibrate(logits[twice], advanced[twice]).slope, rel=1e-4
+    )

@@ -19,6 +19,7 @@ from matplotlib.textpath import text_to_path
 from typer.testing import CliRunner
 
 from lungstage.appliance.contract.errors import Refused
+from lungstage.appliance.contract.horizon import Horizon
 from lungstage.appliance.contract.spec import ALL_FEATURES, Endpoint
 from lungstage.appliance.report.vocabulary import CONCEPTS
 from lungstage.training import cli
@@ -26,7 +27,7 @@ from lungstage.training.reporting import checklists, report
 from lungstage.training.reporting.facts import ALWAYS, known
 from lungstage.training.reporting.figures.canvas import METRIC_LABELS, estimate, wrapped
 from lungstage.training.run import differences
-from tests.training.records import Record, evaluation_record, run_record, write_run
+from tests.training.records import Record, evaluation_record, followed, run_record, write_run
 
 FEW = ALL_FEATURES[:8]
 FEW_METHODS = ("gl_rfe_dnn", "anova_dnn", "volume")
@@ -363,3 +364,21 @@ def test_labels_break_between_words_and_inside_joined_names() -> None:
     assert max(map(len, lines)) <= 20
     assert "".join(lines).replace(" ", "") == name.replace(" ", "")
     assert wrapped("volume alone", 30) == "volume alone"
+
+
+def test_survival_has_its_section_its_claim_and_no_word_of_the_stage() -> None:
+    endpoint = Horizon(2, "year").endpoint
+    evaluation = followed(evaluation_record(FEW, endpoint, only=FEW_METHODS))
+    page = Page(html := report.render(None, evaluation))
+    record = evaluation["survival"]
+    told = page.text_of["survival-calibration"] + page.text_of["kaplan-meier"]
+    strata = record["methods"]["gl_rfe_dnn"]["strata"]
+    assert estimate(strata["low"]["at_horizon"]) in told
+    assert f"log-rank z {strata['log_rank']['z']:.2f}" in told
+    assert f"{record['lost']} were lost to follow-up before day 730" in html
+    assert estimate(record["methods"]["volume"]["concordance"]).split()[0] in html
+    assert "Hosny et al. claim" in html
+    assert "2606.04453" not in html
+    assert "50.0 %</data> death within 2 years (Kaplan-Meier; " in html
+    shown = re.sub(r"(?s)<(style).*?</\1>|<[^>]*>", " ", html)
+    assert not re.search(r"\bstag(e|es|ed|ing)\b", shown, re.IGNORECASE)

@@ -6,7 +6,7 @@ import csv
 import json
 import shutil
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from scipy.special import expit, logit
 from sklearn.metrics import balanced_accuracy_score, brier_score_loss, roc_auc_score
 
 from lungstage.appliance.contract.errors import Refused
+from lungstage.appliance.contract.horizon import Horizon
 from lungstage.appliance.contract.spec import STAGE_GROUP, Covariate, Endpoint
 from lungstage.appliance.model.answering import AnswerRule
 from lungstage.appliance.model.bundle import Bundle, load_bundle
@@ -277,6 +278,21 @@ def test_the_column_that_answers_to_an_endpoint() -> None:
         bundle_target(death, target="days", horizon_days=730.0)
 
 
+def test_stage_and_survival_are_never_asked_of_one_another(bundle: Bundle) -> None:
+    survival = EndpointEntry(**asdict(Horizon(2, "year").endpoint))
+    of_survival = replace(bundle, manifest=bundle.manifest.model_copy(update={"endpoint": survival}))
+    with pytest.raises(Refused, match=r"predicts 'survival at 2 years', and not 'stage'.*--horizon-days 730"):
+        validate(of_survival, _cohort(bundle))
+    followed = Target(target="days", event="death_observed", horizon_days=730)
+    asked = replace(_cohort(bundle), endpoint=survival.endpoint, target=followed)
+    with pytest.raises(Refused, match="predicts the stage, and not 'survival at 2 years'"):
+        validate(bundle, asked)
+    later = replace(asked, target=Target(target="days", event="death_observed", horizon_days=365))
+    with pytest.raises(Refused, match="a horizon of 365 days asks it another question"):
+        validate(of_survival, later)
+    assert validate(of_survival, asked)["asked"] == "survival at 2 years"
+
+
 def test_another_horizon_or_column_is_no_answer_to_the_bundle_s_question(bundle: Bundle) -> None:
     def named(name: str) -> Bundle:
         endpoint = EndpointEntry(name=name, negative="no", positive="yes")
@@ -294,7 +310,7 @@ def test_another_horizon_or_column_is_no_answer_to_the_bundle_s_question(bundle:
     }  # fmt: skip
     assert not any("same question" in warning for warning in warnings(record))
     for name, cohort, said in (
-        ("death within 2 years", asked(730), "death within 730 days"),
+        ("death within 2 years", asked(730), "survival at 2 years"),
         ("death within 730 days", asked(730, "exitus"), "exitus within 730 days"),
         ("death within 730 days", asked(None, None, "dead"), "dead"),
     ):

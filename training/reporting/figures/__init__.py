@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from lungstage.training.reporting.figures import comparison, features, probability, selection
+from lungstage.training.reporting.figures import comparison, features, probability, selection, survival
 from lungstage.training.reporting.figures.canvas import Picture
 
 __all__ = [
-    "canvas", "comparison", "of_covariates", "of_features", "of_leakage", "of_performance", "of_selection", "ranking",
+    "canvas", "comparison", "of_covariates", "of_features", "of_leakage", "of_performance", "of_selection",
+    "of_survival", "ranking",
 ]  # fmt: skip
 
 Record = Mapping[str, Any]
@@ -62,6 +63,13 @@ def of_performance(evaluation: Record | None) -> Iterator[Picture | str]:
     yield probability.calibration(evaluation)
     yield probability.decision_curve(evaluation)
     yield probability.conformal(evaluation)
+
+
+def of_survival(record: Record) -> Iterator[Picture | str]:
+    """Draw who lives how long, where the run is about that."""
+    if record.get("survival"):
+        yield survival.curves(record["survival"])
+        yield survival.calibration(record["survival"])
 
 
 def of_covariates(evaluation: Record | None) -> Iterator[Picture | str]:

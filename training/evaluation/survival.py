@@ -1,0 +1,208 @@
+"""What an evaluation says of survival: who outlived whom, curves of strata, and calibration at the horizon.
+
+Every patient counts here, those who were lost before the horizon too: they were predicted by models that had not seen
+them, and their days alive are part of every curve.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import CensoredData, logrank
+
+from lungstage.training.cohorts.survival import Survival, kaplan_meier
+from lungstage.training.evaluation.folds import OutOfFold
+from lungstage.training.evaluation.metrics import Counts, interval, resamples
+from lungstage.training.evaluation.reliability import bins_for
+
+Array = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Indices = npt.NDArray[np.intp]
+Record = dict[str, Any]
+
+CLAIM: Final = (
+    "Hosny et al. claim, of a 3D convolutional network for survival at 2 years, an AUC of 0.70 (radiotherapy) and 0.71 "
+    "(surgery) on patients that it had not seen (PLoS Medicine 15(11), 2018, doi:10.1371/journal.pmed.1002711). The "
+    "claim is theirs, on other patients; it was not reproduced here and says nothing of this model."
+)
+"""What others say of the same question; quoted wherever this model's figures stand."""
+
+VOLUME: Final = "volume"
+"""The method whose strata are drawn beside the reference's."""
+_DIGITS: Final = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A method's label and its predictions."""
+
+    label: str
+    oof: OutOfFold
+
+
+def survival_record(
+    followed: Survival, methods: Mapping[str, Scored], reference: str, fold: Indices, seed: int
+) -> Record:
+    """Return what a record says of survival.
+
+    Parameters
+    ----------
+    followed
+        The follow-up of n + m patients.
+    methods
+        By name; the strata are told of the reference and of :data:`VOLUME`.
+    reference
+        Its name.
+    fold
+        (repeats, n + m), whose models predicted each patient.
+    seed
+        The one seed.
+
+    Returns
+    -------
+    dict
+        JSON-serialisable: ``patients``, ``events``, ``lost`` before the horizon, the whole cohort's ``curve``, and of
+        each method the ``concordance``, its ``difference`` from the reference's, and ``strata``.
+    """
+    days, observed, horizon = followed.every_day, followed.every_observed, followed.horizon_days
+    weights = resamples(len(days), np.random.SeedSequence([seed, 11]))
+    probabilities = {name: np.hstack([one.oof.probabilities, one.oof.of_others]) for name, one in methods.items()}
+    figures = {name: concordance(p, days, observed, fold, weights) for name, p in probabilities.items()}
+    return {
+        "horizon_days": horizon,
+        "patients": len(days),
+        "events": int(observed.sum()),
+        "lost": len(followed.censored_days),
+        "median_follow_up_days": _median(days, ~observed),
+        "curve": _curve(days, observed, horizon),
+        "methods": {
+            name: {
+                "label": one.label,
+                "concordance": interval(figures[name]),
+                "difference": None if name == reference else interval(figures[reference] - figures[name]),
+                "strata": _strata(probabilities[name].mean(axis=0), days, observed, horizon)
+                if name in (reference, VOLUME)
+                else None,
+            }
+            for name, one in methods.items()
+        },
+    }
+
+
+def censoring(record: Mapping[str, Any]) -> str:
+    """Say what became of those who were lost before the horizon."""
+    horizon, curve = f"{record['horizon_days']:g}", record["curve"]
+    at = curve["at_horizon"]
+    died = "" if at is None else f" By Kaplan-Meier {100 * (1 - at['value']):.1f} % had died by then."
+    return (
+        f"{record['patients']} patients, {record['events']} observed deaths. {record['lost']} were lost to follow-up "
+        f"before day {horizon}: whether they died by then is not known, so nothing was trained on them. In every "
+        "figure and in the calibration the others count for them (inverse probability of censoring, which assumes that "
+        f"who is lost does not depend on the tumour).{died} In the figures of this section they count themselves, "
+        "predicted by models that had not seen them. The conformal thresholds rest on those whose outcome is known."
+    )
+
+
+def concordance(p: Array, days: Array, observed: Bools, fold: Indices, weights: Counts) -> Array:
+    """Share of pairs of a fold in which who died first had the higher probability of it; ties count half; (w,).
+
+    Parameters
+    ----------
+    p
+        (repeats, n) probability of the event.
+    days, observed
+        (n,) days until event or last news, and whether it was the event.
+    fold
+        (repeats, n); as for the AUC, predictions of different folds come from different models.
+    weights
+        (w, n), see :func:`training.evaluation.metrics.resamples`.
+
+    Notes
+    -----
+    Harrell FE, Lee KL, Mark DB. Multivariable prognostic models. Statistics in Medicine 15(4), 1996. A pair counts
+    where one is known to have had the event while the other is known to have been without it; who was censored on the
+    day of another's event was.
+    """
+    later = (days[:, None] < days) | ((days[:, None] == days) & ~observed)
+    each = []
+    for one, of in zip(p, fold, strict=True):
+        comparable = (observed[:, None] & later & (of[:, None] == of)).astype(np.float64)
+        won = comparable * ((one[:, None] > one) + 0.5 * (one[:, None] == one))
+        each.append(((weights @ won) * weights).sum(axis=1) / ((weights @ comparable) * weights).sum(axis=1))
+    share: Array = np.mean(each, axis=0)
+    return share
+
+
+def _strata(p: Array, days: Array, observed: Bools, horizon: float) -> Record:
+    """Part the patients at the median of their mean probability; and hold prediction against what came, in groups."""
+    high = p > np.median(p)
+    halves = [(days[of], observed[of]) for of in (~high, high)]
+    record: Record = {
+        "cut": float(np.median(p)),
+        "low": _curve(*halves[0], horizon),
+        "high": _curve(*halves[1], horizon),
+        "log_rank": None,
+    }
+    if all(len(half) for half, _ in halves):  # a method that says the same of everybody parts nobody
+        shorter, longer = (CensoredData(uncensored=t[e], right=t[~e]) for t, e in halves)
+        tested = logrank(shorter, longer)
+        record["log_rank"] = {"z": float(abs(tested.statistic)), "p": float(tested.pvalue)}
+    groups = np.array_split(np.argsort(p, kind="stable"), bins_for(len(p)))
+    record["calibration"] = [_group(p, days, observed, horizon, of) for of in (np.arange(len(p)), *groups)]
+    return record
+
+
+def _group(p: Array, days: Array, observed: Bools, horizon: float, of: Indices) -> Record:
+    """Mean prediction in a group beside its Kaplan-Meier estimate; the first group of a record is everybody."""
+    at = _curve(days[of], observed[of], horizon)["at_horizon"]
+    seen = None if at is None else {"value": 1 - at["value"], "low": 1 - at["high"], "high": 1 - at["low"]}
+    return {"patients": len(of), "predicted": float(p[of].mean()), "observed": seen}
+
+
+def _curve(days: Array, observed: Bools, horizon: float) -> Record:
+    """Kaplan-Meier curve with its 95 % interval (log-log), and its value at the horizon; None where none got there."""
+    record: Record = {"patients": len(days), "events": int(observed.sum()), "median_days": _median(days, observed)}
+    if not observed.any():
+        # Who nobody of died survives by every estimate; an interval would have to be made up.
+        at = {"value": 1.0, "low": 1.0, "high": 1.0} if len(days) and days.max() >= horizon else None
+        return {**record, "days": [], "survival": [], "low": [], "high": [], "at_horizon": at}
+    estimate = kaplan_meier(days, observed)
+    with warnings.catch_warnings():  # that it has no formula at some, which is seen to below
+        warnings.simplefilter("ignore", RuntimeWarning)
+        between = estimate.confidence_interval(method="log-log")
+    survival = np.asarray(estimate.probabilities)
+    # Where the estimate is 1 or 0 the interval has no formula.
+    low, high = (np.where(np.isfinite(o), o, survival) for o in (between.low.probabilities, between.high.probabilities))
+    stops = np.asarray(estimate.quantiles)
+    place = int(np.searchsorted(stops, horizon, side="right")) - 1
+    at = None
+    if days.max() >= horizon:
+        at = {key: float(of[place]) if place >= 0 else 1.0 for key, of in _named(survival, low, high)}
+    falls = np.flatnonzero(np.diff(survival, prepend=1.0) < 0)
+    drawn = {key: [round(float(v), _DIGITS) for v in of[falls]] for key, of in _named(survival, low, high)}
+    return {
+        **record,
+        "days": [float(stop) for stop in stops[falls]],
+        "survival": drawn["value"],
+        "low": drawn["low"],
+        "high": drawn["high"],
+        "at_horizon": at,
+    }
+
+
+def _named(survival: Array, low: Array, high: Array) -> tuple[tuple[str, Array], ...]:
+    return ("value", survival), ("low", low), ("high", high)
+
+
+def _median(days: Array, observed: Bools) -> float | None:
+    """First day on which the Kaplan-Meier estimate is one half or less; None where it never is."""
+    if not observed.any():
+        return None
+    estimate = kaplan_meier(days, observed)
+    below = np.flatnonzero(np.asarray(estimate.probabilities) <= 0.5)
+    return float(np.asarray(estimate.quantiles)[below[0]]) if below.size else None
