@@ -37,8 +37,8 @@ def lungstage(*arguments: object, status: int) -> dict[str, Any]:
     assert done.returncode == status, done.stderr
     answer: dict[str, Any] = json.loads(done.stdout)
     assert set(answer) == {
-        "status", "reason", "stage", "probability_advanced", "endpoint", "contributions", "features", "domain",
-        "decision", "predictive_value", "worth", "roi", "sr", "documents", "warnings", "seconds",
+        "status", "reason", "stage", "probability_advanced", "endpoint", "answer", "probability", "contributions",
+        "features", "domain", "decision", "predictive_value", "worth", "roi", "sr", "documents", "warnings", "seconds",
     }  # fmt: skip
     return answer
 

@@ -45,7 +45,7 @@ def test_a_language_says_all_of_it(language: Language) -> None:
 
 
 def test_codes_that_the_code_uses_are_there_and_no_others() -> None:
-    """Codes that are composed are those of qualities, degrees, warnings, views, windows, answers and covariates."""
+    """Codes that are composed are those of qualities, degrees, warnings, views, windows, answers and so on."""
     literal: set[str] = set()
     for path in ROOM.glob("*.py"):
         literal |= {
@@ -57,6 +57,7 @@ def test_codes_that_the_code_uses_are_there_and_no_others() -> None:
         }
     composed = {f"quality.{word}" for one in QUALITIES.values() for word in (one.high, one.low)}
     composed |= {f"caveat.{code}" for code in GRADES}
+    composed |= {f"survival.{what}_{unit}" for what in ("at", "beyond", "death") for unit in ("days", "years")}
     prefixes = ("degree.", "view.", "window.", "answer.", "covariate.")
     known = CATALOGUES["en"].keys()
     assert composed <= known
