@@ -14,6 +14,7 @@ import typer
 from lungstage.appliance.cli.answers import warnings_of
 from lungstage.appliance.config.text import cell, printable
 from lungstage.appliance.contract.errors import ExitStatus, ReasonCode
+from lungstage.appliance.dicom.names import counted
 from lungstage.appliance.model.bundle import Bundle
 from lungstage.appliance.staging.batch import Studies, find_studies, stage_each
 from lungstage.appliance.staging.one_shot import Options, ignored_in_words
@@ -111,5 +112,4 @@ def _summary(counts: Counter[tuple[str, str]], found: Studies, results: Path) ->
     if found.ignored:
         typer.echo(ignored_in_words(found.ignored))
     if found.unreadable:
-        damaged = len(found.unreadable)
-        typer.echo(f"{damaged} DICOM file{'' if damaged == 1 else 's'} could not be read; --files names them.")
+        typer.echo(f"{counted(len(found.unreadable), 'DICOM file')} could not be read; --files names them.")

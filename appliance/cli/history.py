@@ -13,6 +13,7 @@ import typer
 from lungstage.appliance.cli.options import BundleOption, ConfigOption, JsonOption, StateOption, state_folder
 from lungstage.appliance.config.text import printable
 from lungstage.appliance.contract.errors import ExitStatus, LungstageError, Refused, Unavailable
+from lungstage.appliance.dicom.names import counted
 
 if TYPE_CHECKING:
     from lungstage.appliance.dicom.header import Header
@@ -215,7 +216,7 @@ def _verdict_in_words(verdict: Verdict) -> str:
     if verdict.fault is not None:
         fault = verdict.fault
         return "\n".join([*lines, f"not whole: {fault.file}, line {fault.line}: {fault.why}"])
-    files = f"{verdict.files} file{'' if verdict.files == 1 else 's'}"
+    files = counted(verdict.files, "file")
     lines.append(f"whole: {verdict.entries} entries in {files}, to number {verdict.last}")
     if verdict.jobs is not None:
         lines.append(f"every one of the ledger's {verdict.jobs} delivered jobs since the first entry is among them")

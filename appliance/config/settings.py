@@ -295,8 +295,7 @@ def state_of(state: Path | None, config: Path | None, environment: Mapping[str, 
     if named is None and values.get("outbox") is None:
         raise SettingsError(
             "Which daemon is meant? Name its state folder with --state, or its settings with --config. A daemon "
-            "that was "
-            "given none has it beside its outbox: that of /srv/outbox is /srv/.lungstage-outbox."
+            "that was given none has it beside its outbox: that of /srv/outbox is /srv/.lungstage-outbox."
         )
     return default_state(Path(values["outbox"])) if named is None else Path(named)
 

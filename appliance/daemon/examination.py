@@ -267,9 +267,11 @@ def given_up(attempts: int, error: BaseException) -> Reason:
             "in the settings), then have it processed again (lungstage requeue).",
         )
     name = error.defect["error"] if isinstance(error, DefectError) else type(error).__name__
-    sentence = f"lungstage failed {attempts} times over this case ({name}); the log says where. Send that line of "
-    "the log to whoever maintains lungstage."
-    return Reason(ReasonCode.INTERNAL_ERROR, sentence)
+    return Reason(
+        ReasonCode.INTERNAL_ERROR,
+        f"lungstage failed {attempts} times over this case ({name}); the log says where. Send that line of the log to "
+        "whoever maintains lungstage.",
+    )
 
 
 def _known_by(case: Case) -> tuple[str, str]:

@@ -78,7 +78,7 @@ def survival_record(
         "patients": len(days),
         "events": int(observed.sum()),
         "lost": len(followed.censored_days),
-        "median_follow_up_days": _median(days, ~observed),
+        "median_follow_up_days": _half(kaplan_meier(days, ~observed)) if (~observed).any() else None,
         "curve": _curve(days, observed, horizon),
         "methods": {
             name: {
@@ -166,7 +166,7 @@ def _group(p: Array, days: Array, observed: Bools, horizon: float, of: Indices) 
 
 def _curve(days: Array, observed: Bools, horizon: float) -> Record:
     """Kaplan-Meier curve with its 95 % interval (log-log), and its value at the horizon; None where none got there."""
-    record: Record = {"patients": len(days), "events": int(observed.sum()), "median_days": _median(days, observed)}
+    record: Record = {"patients": len(days), "events": int(observed.sum()), "median_days": None}
     if not observed.any():
         # Who nobody of died survives by every estimate; an interval would have to be made up.
         at = {"value": 1.0, "low": 1.0, "high": 1.0} if len(days) and days.max() >= horizon else None
@@ -176,6 +176,7 @@ def _curve(days: Array, observed: Bools, horizon: float) -> Record:
         warnings.simplefilter("ignore", RuntimeWarning)
         between = estimate.confidence_interval(method="log-log")
     survival = np.asarray(estimate.probabilities)
+    record["median_days"] = _half(estimate)
     # Where the estimate is 1 or 0 the interval has no formula.
     low, high = (np.where(np.isfinite(o), o, survival) for o in (between.low.probabilities, between.high.probabilities))
     stops = np.asarray(estimate.quantiles)
@@ -199,10 +200,7 @@ def _named(survival: Array, low: Array, high: Array) -> tuple[tuple[str, Array],
     return ("value", survival), ("low", low), ("high", high)
 
 
-def _median(days: Array, observed: Bools) -> float | None:
-    """First day on which the Kaplan-Meier estimate is one half or less; None where it never is."""
-    if not observed.any():
-        return None
-    estimate = kaplan_meier(days, observed)
+def _half(estimate: Any) -> float | None:
+    """First of a Kaplan-Meier estimate's days on which it is one half or less; None where it never is."""
     below = np.flatnonzero(np.asarray(estimate.probabilities) <= 0.5)
     return float(np.asarray(estimate.quantiles)[below[0]]) if below.size else None

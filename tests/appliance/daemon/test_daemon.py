@@ -24,6 +24,7 @@ import pytest
 from lungstage.appliance.config import logs
 from lungstage.appliance.contract.case import Predecessor
 from lungstage.appliance.contract.errors import ReasonCode, Unavailable
+from lungstage.appliance.daemon.examination import given_up
 from lungstage.appliance.daemon.start import sole_daemon
 from lungstage.appliance.dicom.header import Header
 from lungstage.appliance.state import chain
@@ -983,3 +984,10 @@ def test_another_key_has_every_file_read_anew_and_changes_no_answer(house: House
     house.restart()
     house.run(5)
     assert house.steps.calls["read"] == 2 * read
+
+
+def test_a_case_given_up_for_a_defect_says_what_to_do_to_the_end() -> None:
+    assert given_up(3, ValueError("who it was")).message == (
+        "lungstage failed 3 times over this case (ValueError); the log says where. Send that line of the log to "
+        "whoever maintains lungstage."
+    )
