@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -55,7 +56,7 @@ class BundleWorkers:
         scratch = settings.state / SCRATCH
         scratch.mkdir(exist_ok=True)
         setting = Setting(files, settings.engine, scratch, identity_key(settings.state), settings.documents)
-        self.examiner = WorkerProcess(setting, limits, started)
+        self.examiner = WorkerProcess(replace(setting, rehearses=False), limits, started)
         self.stagers: WorkerPool[int, Answer] = WorkerPool(
             lambda: WorkerProcess(setting, limits, started), settings.workers
         )
@@ -120,9 +121,10 @@ class Workers:
         self._candidate: BundleWorkers | None = None
 
     def set_up(self) -> None:
-        """Start the first workers, and wait until they can read and plan."""
+        """Start the first workers, and wait until they can read, plan and stage."""
         self._current.start()
         self._current.examiner.set_up()
+        self._current.stagers.first.set_up()
 
     def start_candidate(self, files: BundleFiles) -> BundleWorkers:
         """Start the workers of another bundle, in the place of any other candidate's."""

@@ -304,6 +304,8 @@ class Setting(Request[Confinement]):
         Of the hashes of a patient's identity (:mod:`dicom.identity`).
     documents
         Which documents an answer is given in.
+    rehearses
+        Whether the phantom study goes through every step first; one that makes no report need not.
     """
 
     files: Mapping[str, Content]
@@ -311,6 +313,7 @@ class Setting(Request[Confinement]):
     scratch: FilePath
     identity_key: Content = b""
     documents: DocumentOptions = field(default_factory=DocumentOptions)
+    rehearses: bool = True
 
     _answers = Form(Confinement)
 

@@ -18,7 +18,7 @@ import pytest
 
 from lungstage.appliance.staging import phantom
 from tests.support.seconds import PATIENCE
-from tests.system.test_run import ENVIRONMENT, RUN, lungstage, tolerant_bundle
+from tests.system.test_run import ENVIRONMENT, RUN, jobs_of, lungstage, tolerant_bundle
 
 __all__ = ["tolerant_bundle"]
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
@@ -158,7 +158,7 @@ class Running:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     def states(self) -> list[str]:
-        return [job["state"] for job in json.loads(lungstage("jobs", *options(self.root, "state"), "--json").stdout)]
+        return [job["state"] for job in jobs_of(self.root / "state")]
 
     def told(self, event: str) -> bool:
         return any(f"event={event} " in line for line in self.log)

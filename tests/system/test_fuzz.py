@@ -25,13 +25,13 @@ LIMITS = Limits(seconds=60)
 
 
 @pytest.mark.slow
-def test_300_damaged_inputs_meet_no_defect_and_give_no_wrong_number(tmp_path: Path) -> None:
-    tally = fuzz.run("suite", range(300), tmp_path / "kept", LIMITS)
+def test_damaged_inputs_meet_no_defect_and_give_no_wrong_number(tmp_path: Path) -> None:
+    tally = fuzz.run("suite", range(120), tmp_path / "kept", LIMITS)
     assert tally.wrong == []
-    assert sum(tally.kinds.values()) == 300
-    assert len(tally.codes) > 15, "the sample is one-sided"
-    assert sum(count for verdict, count in tally.verdicts.items() if verdict.startswith("staged")) > 30
-    assert tally.bases["staged"] > 15
+    assert sum(tally.kinds.values()) == 120
+    assert len(tally.codes) > 10, "the sample is one-sided"
+    assert sum(count for verdict, count in tally.verdicts.items() if verdict.startswith("staged")) > 12
+    assert tally.bases["staged"] > 6
     assert tally.bases["staged"] > 3 * tally.bases["staged; the second reader cannot tell"]
 
 

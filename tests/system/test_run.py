@@ -22,7 +22,9 @@ from typing import Any
 import psutil
 import pydicom
 import pytest
+from typer.testing import CliRunner
 
+from lungstage.appliance.cli.main import app
 from lungstage.appliance.staging import phantom
 from lungstage.appliance.state import chain
 from lungstage.appliance.workers import confinement
@@ -33,6 +35,7 @@ from tests.support.seconds import PATIENCE
 from tests.support.studies import contours_of
 
 RUN = (sys.executable, "-m", "lungstage.appliance.cli.main")
+_OWN_VARIABLES = [k for k in os.environ if k.startswith("LUNGSTAGE_")]
 ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith("LUNGSTAGE_")} | {"OMP_NUM_THREADS": "1"}
 
 
@@ -59,15 +62,14 @@ class Appliance:
         return sorted((self.root / "outbox").glob("SR-*.dcm"))
 
     def jobs(self) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = json.loads(lungstage("jobs", "--state", self.root / "state", "--json").stdout)
-        return rows
+        return jobs_of(self.root / "state")
 
     def until(self, condition: Callable[[], object], seconds: float = PATIENCE) -> float:
         started = time.monotonic()
         while not condition():
             assert self.process.poll() is None, "the daemon has ended"
             assert time.monotonic() - started < seconds, f"not within {seconds} s: {self.jobs()}"
-            time.sleep(0.02)
+            time.sleep(0.05)
         return time.monotonic() - started
 
     def stop(self) -> str:
@@ -80,6 +82,13 @@ class Appliance:
 def lungstage(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [*RUN, *map(str, arguments)]
     return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False)
+
+
+def jobs_of(state: Path) -> list[dict[str, Any]]:
+    """What ``lungstage jobs --json`` prints, without a process of its own: whoever waits for a job asks many times."""
+    done = CliRunner().invoke(app, ["jobs", "--state", str(state), "--json"], env=dict.fromkeys(_OWN_VARIABLES))
+    rows: list[dict[str, Any]] = json.loads(done.stdout)
+    return rows
 
 
 @contextlib.contextmanager

@@ -110,7 +110,7 @@ def test_a_spline_through_two_slices_is_refused_and_through_three_is_repeatable(
 
 
 @given(cases())
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_all_features_equal_stock_pyradiomics_by_both_engines(
     case: tuple[hd.Volume, np.ndarray, dict[str, Any]],
 ) -> None:

@@ -624,7 +624,7 @@ class TestValidators:
         assert dciodvfy_errors(folder / "seg.dcm") <= accepted
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("written", ["failed", "survival", "lung1"], indirect=True)
+    @pytest.mark.parametrize("written", ["failed", "survival"], indirect=True)
     def test_pixelmed(self, written: tuple[str, Path]) -> None:
         kind, folder = written
         # It also wants a value beside the qualifier, which PS3.3 C.18.1 makes needless (zero or one item).

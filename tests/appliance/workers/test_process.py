@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from multiprocessing import connection
 from pathlib import Path
@@ -41,7 +42,7 @@ MEGABYTE = 1024**2
 
 @pytest.fixture
 def setting(shipped_bundle: Path, tmp_path: Path) -> Setting:
-    return Setting(read_files(shipped_bundle), "compiled", tmp_path)
+    return Setting(read_files(shipped_bundle), "compiled", tmp_path, rehearses=False)
 
 
 @pytest.fixture
@@ -247,9 +248,21 @@ def test_a_process_killed_in_setting_up_is_not_made_anew_unasked(make: Callable[
     assert process.pid is None
 
 
-def test_the_rehearsal_leaves_nothing_behind(make: Callable[..., WorkerProcess], tmp_path: Path) -> None:
-    make().set_up()
+def test_the_rehearsal_leaves_nothing_behind(setting: Setting, tmp_path: Path) -> None:
+    process = WorkerProcess(replace(setting, rehearses=True), Limits())
+    process.set_up()
+    process.end()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_who_rehearses_finds_out_that_no_study_can_be_written(setting: Setting) -> None:
+    no_room = Limits(file_size=1000)
+    rehearsing = WorkerProcess(replace(setting, rehearses=True), no_room)
+    with pytest.raises(OSError, match="too large"):
+        rehearsing.set_up()
+    reading = WorkerProcess(setting, no_room)
+    reading.set_up()
+    reading.end()
 
 
 def test_a_kernel_short_of_memory_takes_a_process_at_work_before_the_daemon(make: Callable[..., WorkerProcess]) -> None:
@@ -266,7 +279,7 @@ def test_processes_end_with_their_parent(shipped_bundle: Path, tmp_path: Path) -
         "from lungstage.appliance.workers.messages import Setting\n"
         "from lungstage.appliance.workers.process import Limits, WorkerProcess\n"
         "bundle, scratch = map(Path, sys.argv[1:])\n"
-        "process = WorkerProcess(Setting(read_files(bundle), 'compiled', scratch), Limits())\n"
+        "process = WorkerProcess(Setting(read_files(bundle), 'compiled', scratch, rehearses=False), Limits())\n"
         "process.set_up(); print(process.pid, flush=True); time.sleep(60)"
     )
     with subprocess.Popen(
