@@ -486,7 +486,7 @@ def test_killed_at_any_moment_it_loses_nothing_and_sends_nothing_twice(tmp_path:
 def test_what_was_acknowledged_before_a_kill_is_there_and_whole(tmp_path: Path, study: Study) -> None:
     gateway = Gateway(tmp_path)
     acknowledged: set[str] = set()
-    for _ in range(4):
+    for _ in range(3):
         gateway.start()
         association = associate(gateway.port, [CTImageStorage])
         killer = threading.Timer(0.15, lambda: os.kill(gateway.process.pid, signal.SIGKILL))

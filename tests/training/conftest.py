@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,16 @@ import pytest
 from lungstage.appliance.contract.spec import ALL_FEATURES
 
 Rows = list[dict[str, str]]
+
+
+@contextlib.contextmanager
+def few_trees() -> Iterator[None]:
+    """Forests with few trees, and few of them in Boruta: they take most of an evaluation's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lungstage.training.selection.classifiers._TREES", 60)
+        patch.setattr("lungstage.training.selection.trees._TREES", 25)
+        patch.setattr("lungstage.training.selection.trees._ROUNDS", 5)
+        yield
 
 
 def make_rows(n: int = 60, features: int = 20, signal: float = 1.5, seed: int = 0) -> Rows:

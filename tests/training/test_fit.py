@@ -23,7 +23,7 @@ from lungstage.training.model.network import ensemble_logits
 from lungstage.training.model.preprocessing import Standardise, standardise
 from lungstage.training.run import RECORD_KEYS, Run
 
-from .conftest import make_rows
+from .conftest import few_trees, make_rows
 
 Write = Callable[..., Path]
 
@@ -134,8 +134,9 @@ def test_two_runs_are_the_same_bytes(fitted: tuple[Path, Path], tmp_path: Path) 
 def test_evaluate_writes_beside_the_run_and_prints_the_table(fitted: tuple[Path, Path]) -> None:
     table, folder = fitted
     before = (folder / "run.json").read_bytes()
-    done = _command("evaluate", str(table), "-o", str(folder), "--quick", "--keep-cut-rows")
-    assert done.returncode == 0, done.stderr
+    with few_trees():
+        done = CliRunner().invoke(cli.app, ["evaluate", str(table), "-o", str(folder), "--quick", "--keep-cut-rows"])
+    assert done.exit_code == 0, done.output
     evaluation = json.loads((folder / "evaluation.json").read_text())
     assert evaluation["table"]["used"] == 90
     for method in evaluation["methods"].values():

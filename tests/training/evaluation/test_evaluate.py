@@ -21,6 +21,7 @@ from lungstage.training.evaluation.metrics import METRICS
 from lungstage.training.evaluation.verdicts import verdict, warnings
 from lungstage.training.procedure import QUICK
 from lungstage.training.reporting.summary import print_evaluation
+from tests.training.conftest import few_trees
 from tests.training.records import evaluation_record
 from tests.training.tables import make_cohort
 
@@ -42,8 +43,7 @@ def noise() -> Iterator[dict[str, Any]]:
     """
     cohort = make_cohort(n=90, signal=0.0, seed=5, covariate=0.0)
     names = [name for name in methods(PROCEDURE, cohort.features, covariates=True) if not name.startswith("lassonet")]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lungstage.training.selection.classifiers._TREES", 60)
+    with few_trees():
         yield evaluate(cohort, PROCEDURE, _silent, names)[0]
 
 
