@@ -231,6 +231,14 @@ def evaluate(
     folds: FoldsOption = None,
     repeats: RepeatsOption = None,
     members: MembersOption = None,
+    selectors: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Selectors to compare with, e.g. anova,lasso; the simple models always stand beside them. "
+            "[default: every one]",
+        ),
+    ] = None,
     demonstrate_leakage: Annotated[
         bool,
         typer.Option("--demonstrate-leakage", help="Show beside it what leaks do to the figures, wrong on purpose."),
@@ -239,6 +247,7 @@ def evaluate(
     """Evaluate the procedure on TABLE next to its comparators; write RUN/evaluation.json."""
     from lungstage.training.evaluation import evaluate as evaluating
     from lungstage.training.evaluation.leakage import demonstrate
+    from lungstage.training.evaluation.methods import methods_of
     from lungstage.training.reporting.summary import print_evaluation
     from lungstage.training.run import versions
 
@@ -248,8 +257,12 @@ def evaluate(
         covariates=covariates, preset=preset, quick=quick, seed=seed, folds=folds, repeats=repeats, members=members,
     )  # fmt: skip
     used, procedure = study.cohort(), study.settings()
+    try:
+        only = None if selectors is None else methods_of(selectors.split(","), procedure, used.features)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--selectors") from None
     with _staged(study.path("run", "-o RUN")) as staging, _progress() as report:
-        evaluation, _ = evaluating.evaluate(used, procedure, report)
+        evaluation, _ = evaluating.evaluate(used, procedure, report, only)
         evaluation["versions"] = versions()
         if demonstrate_leakage:
             honest = evaluation["methods"][evaluation["reference"]]["metrics"]
@@ -314,14 +327,9 @@ def validate(
     if as_json:
         typer.echo(text, nl=False)
         return
-    console = Console(soft_wrap=True)
-    console.print(_cohort_line(used))
-    for warning in record["warnings"]:
-        console.print(f"Warning: {warning}", style="bold")
-    console.print(
-        wording.metric_table(record), wording.answer_table(record), wording.row_table(record),
-        wording.feature_table(record), *record["summary"], sep="\n",
-    )  # fmt: skip
+    console = Console()
+    console.print(_cohort_line(used), soft_wrap=True)
+    wording.print_validation(record, console)
 
 
 @app.command()

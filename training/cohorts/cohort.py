@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lungstage.appliance.contract.spec import ALL_FEATURES, STAGE_GROUP, Covariate, Endpoint
+from lungstage.appliance.dicom.names import counted
 from lungstage.training.cohorts.covariates import COLUMNS as COVARIATE_COLUMNS
 from lungstage.training.cohorts.covariates import encode_covariates, find_covariates
 from lungstage.training.cohorts.description import CohortDescription, describe
@@ -249,8 +250,8 @@ def _notes(table: Table) -> tuple[str, ...]:
         return ()
     kinds = ", ".join(sorted({f"{image.partition('-')[0]}*" for image in filtered}))
     return (
-        f"{filtered.total()} column(s) of filtered images ({kinds}) were left out: the appliance measures the original "
-        "image alone.",
+        f"{counted(filtered.total(), 'column')} of filtered images ({kinds}) {'was' if filtered.total() == 1 else 'were'} left out: the "
+        "appliance measures the original image alone.",
     )
 
 

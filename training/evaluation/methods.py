@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -15,7 +15,8 @@ from lungstage.training.procedure import Procedure
 from lungstage.training.run import Ensemble
 from lungstage.training.selection.classifiers import CLASSIFIERS, ClassifierName
 from lungstage.training.selection.elimination import Task
-from lungstage.training.selection.registry import seed_for, selectors
+from lungstage.training.selection.registry import BEST_SINGLE, seed_for, selectors
+from lungstage.training.selection.registry import GL_RFE as GL_RFE_SELECTOR
 
 Array = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -91,6 +92,32 @@ def methods(procedure: Procedure, features: Sequence[str], *, covariates: bool =
         found[NO_COVARIATES] = replace(found[GL_RFE], label=f"{found[GL_RFE].label}, no covariates", covariates=False)
         found[COVARIATES_ALONE] = Method("covariates alone, logistic", "logistic")
     return found
+
+
+def methods_of(named: Iterable[str], procedure: Procedure, features: Sequence[str]) -> list[str]:
+    """Return the names of the methods that are left where few selectors are compared.
+
+    GL-RFE, the best single feature and every model without a selector stay: what a model is worth is told by them.
+
+    Parameters
+    ----------
+    named
+        Names of selectors (:data:`training.selection.registry.LABELS`).
+    procedure, features
+        As for :func:`methods`.
+
+    Raises
+    ------
+    ValueError
+        There is no selector of a name.
+    """
+    wanted = {name.strip() for name in named} - {""}
+    offered = methods(procedure, features, covariates=True)
+    known = [method.selector for method in offered.values() if method.selector]
+    if unknown := sorted(wanted - {*known}):
+        raise ValueError(f"there is no selector {', '.join(unknown)}; there are {', '.join(dict.fromkeys(known))}")
+    kept = {None, GL_RFE_SELECTOR, BEST_SINGLE, *wanted}
+    return [name for name, method in offered.items() if method.selector in kept]
 
 
 def select(selector: str, procedure: Procedure, tasks: Sequence[Task], labels: Bools) -> Indices:

@@ -111,7 +111,7 @@ def test_what_pyradiomics_adds_is_left_out_and_filtered_images_are_counted(write
     assert cohort.features == plain.features
     np.testing.assert_array_equal(cohort.values, plain.values)
     (note,) = cohort.notes
-    assert note.startswith("5 column(s) of filtered images (lbp*, log*, square*, wavelet*) were left out")
+    assert note.startswith("5 columns of filtered images (lbp*, log*, square*, wavelet*) were left out")
     assert plain.notes == ()
 
 
