@@ -235,8 +235,7 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="NAMES",
-            help="Selectors to compare with, e.g. anova,lasso; the simple models always stand beside them. "
-            "[default: every one]",
+            help="Compare with these selectors and the simple models alone, e.g. anova,lasso. [default: every one]",
         ),
     ] = None,
     demonstrate_leakage: Annotated[

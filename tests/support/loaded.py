@@ -27,12 +27,14 @@ from tests.conftest import ROOT
 COMMANDS = ("lungstage", "lungstage-train", "lungstage-export", "python")
 
 _CLIENT = """#!{python} -ISE
-import array, json, os, socket, sys
+import array, json, os, signal, socket, sys
 said = json.dumps([os.path.basename(sys.argv[0]), sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
 with socket.socket(socket.AF_UNIX) as wire:
     wire.connect({address!r})
     wire.sendmsg([len(said).to_bytes(8, "big")], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))])
     wire.sendall(said)
+    process = int.from_bytes(wire.recv(8), "big")
+    signal.signal(signal.SIGTERM, lambda number, _: os.kill(process, number))
     sys.exit((wire.recv(1) or b"\\xff")[0])
 """
 
@@ -45,16 +47,17 @@ def loaded_commands(folder: Path) -> Iterator[dict[str, str]]:
     for name in COMMANDS:
         (commands / name).write_text(_CLIENT.format(python=sys.executable, address=address))
         (commands / name).chmod(0o755)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "LUNGSTAGE_WORKERS": "1"}
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.support.loaded", address], cwd=ROOT, env=environment, stdout=subprocess.PIPE
-    ) as server:
+        [sys.executable, "-m", "tests.support.loaded", address],
+        cwd=ROOT, env=environment, stdout=subprocess.PIPE, start_new_session=True,
+    ) as server:  # fmt: skip
         try:
             assert server.stdout is not None
             assert server.stdout.readline() == b"ready\n", "it did not start"
             yield {**environment, "PATH": f"{commands}:{environment['PATH']}"}
         finally:
-            server.terminate()
+            os.killpg(server.pid, signal.SIGTERM)  # and whatever a failed test has left
 
 
 def _serve(address: str) -> None:
@@ -93,6 +96,7 @@ def _answer(wire: socket.socket) -> None:
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
+    wire.sendall(os.getpid().to_bytes(8, "big"))
     status = 1
     try:
         status = _run(name, arguments)

@@ -25,3 +25,10 @@ def test_from_a_csv_to_a_validated_bundle(commands: dict[str, str], tmp_path: Pa
     folder.mkdir()
     run_page(ROOT / "docs" / "researchers.md", folder, commands)
     assert (folder / "validation" / "validation.json").is_file()
+
+
+def test_from_dicom_to_a_bundle_for_another_endpoint(commands: dict[str, str], tmp_path: Path) -> None:
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    run_page(ROOT / "docs" / "another-endpoint.md", folder, commands)
+    assert "Made-up hospital" in (folder / "bundles" / "recurrence" / "MODEL_CARD.md").read_text(encoding="utf-8")
