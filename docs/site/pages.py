@@ -1,4 +1,4 @@
-"""Hooks of ``mkdocs.yml``: the pages that lie outside ``docs/``, links that lead there, and what a site must not load."""
+"""Hooks of ``mkdocs.yml``: pages that lie outside ``docs/``, links that lead there, and what a site must not load."""
 
 from __future__ import annotations
 
@@ -50,9 +50,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             return link[0]  # mkdocs says that it is broken
         named = path.relative_to(ROOT).as_posix()
         there = OUTSIDE.get(named, named.removeprefix("docs/"))
-        if there != named or named in OUTSIDE:
-            if files.get_file_from_path(there):
-                return f"[{title}]({relpath(there, str(Path(uri).parent))}{anchor})"
+        if (there != named or named in OUTSIDE) and files.get_file_from_path(there):
+            return f"[{title}]({relpath(there, str(Path(uri).parent))}{anchor})"
         return f"`{named}`" if Path(title).name == path.name else f"{title} (`{named}`)"
 
     parts = _FENCE.split(markdown)  # every other one is a block of code

@@ -53,7 +53,9 @@ def blocks_of(page: Path) -> list[Block]:
             found[-1] = replace(found[-1], shown=code)
         else:
             found.append(Block(language, code, text.count("\n", 0, match.start()) + 1))
-    assert text.count("```") == 2 * (len(found) + sum(block.shown is not None for block in found)), "a block is left out"
+    assert text.count("```") == 2 * (len(found) + sum(block.shown is not None for block in found)), (
+        "a block is left out"
+    )
     return found
 
 
@@ -71,8 +73,10 @@ def run_page(page: Path, folder: Path, environment: Mapping[str, str]) -> None:
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     ) as python:  # fmt: skip
         for block in blocks_of(page):
-            printed = _in_session(python, block.code) if block.language == "python" else _in_bash(
-                block.code, folder, environment
+            printed = (
+                _in_session(python, block.code)
+                if block.language == "python"
+                else _in_bash(block.code, folder, environment)
             )
             if block.shown is not None:
                 assert doctest.OutputChecker().check_output(

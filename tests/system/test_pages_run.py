@@ -32,3 +32,37 @@ def test_from_dicom_to_a_bundle_for_another_endpoint(commands: dict[str, str], t
     folder.mkdir()
     run_page(ROOT / "docs" / "another-endpoint.md", folder, commands)
     assert "Made-up hospital" in (folder / "bundles" / "recurrence" / "MODEL_CARD.md").read_text(encoding="utf-8")
+
+
+def page(folder: Path, text: str) -> Path:
+    path = folder / "page.md"
+    path.write_text(text)
+    return path
+
+
+def test_a_page_is_not_passed_whose_code_fails(commands: dict[str, str], tmp_path: Path) -> None:
+    """What the two tests above would not notice otherwise."""
+    (tmp_path / "empty").mkdir()
+    for code, told in (
+        ("```python\nprint(1 / 0)\n```\n", "ZeroDivisionError"),
+        ("```sh\nfalse | true\n```\n", "false"),
+        ("```sh\nlungstage verify nowhere\n```\n", "There is no bundle nowhere"),
+        ("```sh\nlungstage --version\n```\n\n```text\n0.0.0\n```\n", "it shows"),
+        ("```python\nprint(1)\n```\n\n```text\n2\n```\n", "it shows"),
+        ("```bash\ntrue\n```\n", "is not run"),
+        ("- in a list\n  ```sh\n  true\n  ```\n", "left out"),
+    ):
+        with pytest.raises(AssertionError, match=told):
+            run_page(page(tmp_path, code), tmp_path / "empty", commands)
+
+
+def test_python_blocks_are_one_session_and_commands_end_with_their_status(
+    commands: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    text = (
+        "```python\na = 1\n```\n"
+        "```sh\necho $(lungstage stage nowhere --bundle lung1-stage --out o 2> /dev/null; echo $?)\n```\n"
+        "```text\n4\n```\n```python\nprint(a + 1)\n```\n```text\n2\n```\n"
+    )
+    run_page(page(tmp_path, text), tmp_path / "empty", commands)

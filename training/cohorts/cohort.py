@@ -11,6 +11,7 @@ column is ignored, PyRadiomics' ``diagnostics_*`` and ``Label`` among them; T, N
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ Bools = npt.NDArray[np.bool_]
 CUT_COLUMN: Final = "roi_touches_crop_edge"
 REDUNDANT_FEATURE: Final = "original_shape_VoxelVolume"  # MeshVolume says it again
 MIN_FEATURES: Final = 15
+_PREFIXED: Final = re.compile(r".original_(?:shape|firstorder|glcm|gldm|glrlm|glszm|ngtdm)_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +241,11 @@ def _feature_columns(table: Table) -> tuple[str, ...]:
     if unknown := sorted(found - set(ALL_FEATURES)):
         refuse(f"The table has features that the appliance cannot measure: {unknown}. Take them out of the table.")
     names = tuple(name for name in ALL_FEATURES if name in found)
+    if len(names) < MIN_FEATURES and (prefixed := [name for name in table.columns if _PREFIXED.search(name)]):
+        refuse(
+            f"Column {prefixed[0]} and {len(prefixed) - 1} more have something before the feature's name. Rename them, "
+            "so that they begin with original_ (in pandas: table.columns.str.removeprefix(PREFIX))."
+        )
     _check_count(names, "in the table")
     return names
 
@@ -249,9 +256,10 @@ def _notes(table: Table) -> tuple[str, ...]:
     if not filtered:
         return ()
     kinds = ", ".join(sorted({f"{image.partition('-')[0]}*" for image in filtered}))
+    left_out = f"{'was' if filtered.total() == 1 else 'were'} left out"
     return (
-        f"{counted(filtered.total(), 'column')} of filtered images ({kinds}) {'was' if filtered.total() == 1 else 'were'} left out: the "
-        "appliance measures the original image alone.",
+        f"{counted(filtered.total(), 'column')} of filtered images ({kinds}) {left_out}: the appliance measures the "
+        "original image alone.",
     )
 
 

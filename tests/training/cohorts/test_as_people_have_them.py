@@ -121,6 +121,24 @@ def test_a_feature_that_the_appliance_cannot_measure_is_named(write_table: Write
         read_cohort(write_table(rows))
 
 
+def test_what_stands_before_a_features_name_is_named(write_table: Write) -> None:
+    rows = [{f"GTV_{name}" if name in ALL_FEATURES else name: cell for name, cell in row.items()} for row in make_rows()]
+    with pytest.raises(Refused, match=rf"Column GTV_{A} and 19 more have something before .*removeprefix"):
+        read_cohort(write_table(rows))
+
+
+@pytest.mark.parametrize("name", ["MeshVolume", "Sphericity"])
+def test_scaled_features_are_refused_as_such(name: str, write_table: Write) -> None:
+    column, patient = f"original_shape_{name}", make_rows()[4]["patient_id"]
+    rows = [row | {column: str(0.1 + i)} for i, row in enumerate(make_rows())]
+    assert column in read_cohort(write_table(rows)).features
+    rows[4] = rows[4] | {column: "-0.1"}
+    with pytest.raises(Refused, match=rf"Column {column}, line 6, patient '{patient}': it is below 0.*were scaled"):
+        read_cohort(write_table(rows))
+    rows[4] = rows[4] | {column: "nan"}
+    assert column in read_cohort(write_table(rows)).features
+
+
 # Whose row it is
 
 
