@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from lungstage.training.cohorts.description import read_description
+from lungstage.training.configuration import load_configuration
 from tests.conftest import ROOT
 from tests.support.blocks import run_page
 from tests.support.loaded import loaded_commands
@@ -25,6 +27,7 @@ def test_from_a_csv_to_a_validated_bundle(commands: dict[str, str], tmp_path: Pa
     folder.mkdir()
     run_page(ROOT / "docs" / "researchers.md", folder, commands)
     assert (folder / "validation" / "validation.json").is_file()
+    assert read_description(folder / "own.toml").extraction == {"binWidth": 25.0}
 
 
 def test_from_dicom_to_a_bundle_for_another_endpoint(commands: dict[str, str], tmp_path: Path) -> None:
@@ -32,6 +35,7 @@ def test_from_dicom_to_a_bundle_for_another_endpoint(commands: dict[str, str], t
     folder.mkdir()
     run_page(ROOT / "docs" / "another-endpoint.md", folder, commands)
     assert "Made-up hospital" in (folder / "bundles" / "recurrence" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert load_configuration(folder / "survival.toml", {}).endpoint.horizon_days == 730
 
 
 def page(folder: Path, text: str) -> Path:

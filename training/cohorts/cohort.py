@@ -39,6 +39,10 @@ Bools = npt.NDArray[np.bool_]
 CUT_COLUMN: Final = "roi_touches_crop_edge"
 REDUNDANT_FEATURE: Final = "original_shape_VoxelVolume"  # MeshVolume says it again
 MIN_FEATURES: Final = 15
+_NEVER_NEGATIVE: Final = tuple(
+    f"original_shape_{name}"
+    for name in ("MeshVolume", "SurfaceArea", "Sphericity", "Maximum3DDiameter", "MajorAxisLength")
+)
 _PREFIXED: Final = re.compile(r".original_(?:shape|firstorder|glcm|gldm|glrlm|glszm|ngtdm)_")
 
 
@@ -199,7 +203,7 @@ def read_cohort(
         covariates=found,
         covariate_values=None if clinical is None else clinical[kept],
         repeatability=rated,
-        warnings=_warnings(outcome, ~left_out, target),
+        warnings=(*_warnings(outcome, ~left_out, target), *_scaled(names, values[kept])),
         target=target,
         cut=cut[kept],
         notes=_notes(parsed),
@@ -271,6 +275,18 @@ def _check_count(names: Sequence[str], where: str) -> None:
 def _covariates(table: Table, wanted: Sequence[str] | Sequence[Covariate], kept: Bools) -> tuple[Covariate, ...]:
     given = tuple(one for one in wanted if isinstance(one, Covariate))
     return given or find_covariates(table, [one for one in wanted if isinstance(one, str)], kept)
+
+
+def _scaled(features: Sequence[str], values: Array) -> tuple[str, ...]:
+    """Tell by sizes below 0 that features were scaled: a model of them would be handed others by the appliance."""
+    for name in _NEVER_NEGATIVE:
+        if name in features and (below := int((values[:, list(features).index(name)] < 0).sum())):
+            return (
+                f"{name} is below 0 in {counted(below, 'row')}, as no tumour's can be: the features were scaled. The "
+                "appliance measures them unscaled, so a bundle of this table cannot answer for a patient. Take the "
+                "features as they were measured; the model scales them itself.",
+            )
+    return ()
 
 
 def _warnings(outcome: Outcome, considered: Bools, target: Target) -> tuple[str, ...]:

@@ -18,10 +18,6 @@ Bools = npt.NDArray[np.bool_]
 MIN_ROWS, MIN_ROWS_PER_CLASS = 30, 10
 # TotalEnergy is Energy times the volume of a voxel, which is 1 mm3 after the usual resampling.
 _SAME_BY_DEFINITION: Final = {"original_firstorder_Energy", "original_firstorder_TotalEnergy"}
-_NEVER_NEGATIVE: Final = tuple(
-    f"original_shape_{name}"
-    for name in ("MeshVolume", "SurfaceArea", "Sphericity", "Maximum3DDiameter", "MajorAxisLength")
-)
 
 
 def check_usable(
@@ -41,8 +37,8 @@ def check_usable(
     Raises
     ------
     Refused
-        ``table_invalid``: too few rows, or of one class; a column that is empty or constant; features that were scaled;
-        two columns, or two patients, with the same values throughout.
+        ``table_invalid``: too few rows, or of one class; a column that is empty or constant; two columns, or two
+        patients, with the same values throughout.
     """
     if (usable := int(kept.sum())) < MIN_ROWS:
         refuse(f"The table has {usable} usable rows; at least {MIN_ROWS} are needed.")
@@ -58,20 +54,7 @@ def check_usable(
             refuse(f"Column {name} has no value in any usable row.")
         if (present == present[0]).all():
             refuse(f"Column {name} is constant ({present[0]:g}) over the usable rows.")
-    _check_unscaled(table, features, np.flatnonzero(kept), values[kept])
     _check_copies(table, features, np.flatnonzero(kept), values[kept])
-
-
-def _check_unscaled(table: Table, features: Sequence[str], rows: npt.NDArray[np.intp], values: Array) -> None:
-    """Refuse sizes below 0: the appliance would hand a model unscaled features where it learned of scaled ones."""
-    for name in _NEVER_NEGATIVE:
-        if name in features and (below := np.flatnonzero(values[:, list(features).index(name)] < 0)).size:
-            row = rows[below[0]]
-            refuse(
-                f"Column {name}, line {table.lines[row]}, patient {table.columns[PATIENT][row]!r}: it is below 0, as no "
-                "tumour's can be, so the features were scaled. Give them as they were measured: the model scales them "
-                "itself."
-            )
 
 
 def _too_few_followed(target: Target, count: int, needed: str, *, positive: bool) -> str:
