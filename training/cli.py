@@ -268,7 +268,7 @@ def evaluate(
             evaluation["leakage"] = demonstrate(used, procedure, report, honest)
         (staging / EVALUATION).write_text(_as_json(evaluation), encoding="utf-8")
     console = Console()
-    console.print(_cohort_line(used), soft_wrap=True)
+    console.print(_cohort_line(used, warnings=False), soft_wrap=True)
     print_evaluation(evaluation, console)
 
 
@@ -327,7 +327,7 @@ def validate(
         typer.echo(text, nl=False)
         return
     console = Console()
-    console.print(_cohort_line(used), soft_wrap=True)
+    console.print(_cohort_line(used, warnings=False), soft_wrap=True)
     wording.print_validation(record, console)
 
 
@@ -502,10 +502,11 @@ def _progress() -> Iterator[Report]:
         yield report
 
 
-def _cohort_line(cohort: Cohort) -> str:
+def _cohort_line(cohort: Cohort, *, warnings: bool = True) -> str:
+    """Say what is used; a record of the command tells the cohort's warnings itself, where there is one."""
     left_out = "".join(f", {count} left out ({reason})" for reason, count in cohort.excluded.items() if count)
     told = "".join(f"\nNote: {note}" for note in cohort.notes)
-    told += "".join(f"\nWarning: {warning}" for warning in cohort.warnings)
+    told += "".join(f"\nWarning: {warning}" for warning in cohort.warnings if warnings)
     endpoint, positives = cohort.endpoint, int(cohort.labels.sum())
     return (
         f"{cohort.description.name}: {len(cohort.labels)} patients, "

@@ -25,6 +25,7 @@ from lungstage.appliance.model.bundle import Bundle, load_bundle
 from lungstage.appliance.model.manifest import EndpointEntry, FeatureEntry
 from lungstage.export.bundle import build
 from lungstage.training import cli
+from lungstage.training.cohorts import cohort as cohort_reader
 from lungstage.training.cohorts.cohort import Cohort, read_cohort
 from lungstage.training.cohorts.endpoint import Target
 from lungstage.training.configuration import ConfigurationError
@@ -402,6 +403,9 @@ def test_the_command_writes_strict_json_without_a_patient(
         assert figure(one) in shown
     assert {name.removeprefix("original_") for name in record["features"]} <= set(shown.split())
     assert all(sentence in shown for sentence in [*record["summary"], *record["warnings"]])
+    monkeypatch.setattr(cohort_reader, "_scaled", lambda *_: ("A warning of the cohort.",))
+    assert command(monkeypatch, folder, table) == 0
+    assert capsys.readouterr().out.count("A warning of the cohort.") == 1
 
 
 def test_what_is_refused_leaves_nothing_behind(
