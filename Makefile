@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test quick check lint viewer wheel wheel-without-bundle sbom pythons bench peers bundle evaluation rebuilt selectors ibsi conformance page-load page-pictures storage measure-acceptance torture faults soak network network-faults network-receiving fuzz field hostile viewers clean help
+.PHONY: demo test quick check lint viewer wheel wheel-without-bundle sbom pythons bench peers bundle evaluation rebuilt selectors ibsi conformance page-load page-pictures storage measure-acceptance torture faults soak network network-faults network-receiving fuzz field hostile viewers site clean help
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 22
@@ -65,7 +65,7 @@ lint: $(VENV)/.everything ## format, style, types, import directions
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-check: lint viewer test ## lint, then the whole suite; what a change must pass
+check: lint viewer site test ## lint, the site, then the whole suite; what a change must pass
 
 # NiiVue, pinned by a lock file, bundled and never committed; what it bundles is told in NOTICE.
 NIIVUE := appliance/page/static/niivue.js
@@ -92,6 +92,15 @@ wheel-without-bundle: wheel ## dist/without-bundle/: the same without the shippe
 	rm -r build/without-bundle/lungstage/models
 	$(BUILD) --wheel --outdir build/without-bundle/dist build/without-bundle
 	$(REPAIR) --wheel-dir dist/without-bundle build/without-bundle/dist/*.whl
+
+# Reads the sources and imports none, so that it needs no other set-up. docs/site/pages.py looks at what came out.
+$(VENV)/.site: $(VENV)/.python pyproject.toml constraints.txt
+	$(PIP) mkdocs mkdocs-material 'mkdocstrings[python]'
+	@touch $@
+
+site: $(VENV)/.site ## site/: all of docs/ with a search, and the API reference; strict: no broken link, nothing loaded from elsewhere
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "Written: site/index.html"
 
 # An image holds its own, made when it was built: see the Dockerfile.
 ENGINE ?= docker
@@ -192,4 +201,4 @@ rebuilt: evaluation ## both bundles made anew from the LUNG1 table (TABLE=...): 
 	diff -r runs/rebuilt/lung1-survival models/lung1-survival
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) .peers runs build dist NOTICE $(NIIVUE) *.egg-info appliance/radiomics/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .peers runs build dist site NOTICE $(NIIVUE) *.egg-info appliance/radiomics/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -43,7 +43,7 @@ _HOMES = {
     "__version__": "lungstage.appliance",
 }
 
-_Path = str | os.PathLike[str]
+StrPath = str | os.PathLike[str]
 
 
 def __getattr__(name: str) -> Any:
@@ -65,13 +65,13 @@ def __dir__() -> list[str]:
 
 
 def measure(
-    paths: _Path | Iterable[_Path],
-    spec: _Path | ExtractionSpec,
+    paths: StrPath | Iterable[StrPath],
+    spec: StrPath | ExtractionSpec,
     roi: str | None = None,
     *,
     label: int | None = None,
     match_by_geometry: bool = False,
-    save_volume: _Path | None = None,
+    save_volume: StrPath | None = None,
 ) -> MeasuredCase:
     """Measure the features of one region of interest, without a model; ``lungstage measure`` does the same.
 
@@ -83,7 +83,7 @@ def measure(
     spec
         A PyRadiomics parameter file, or ``"all"`` for 106 features at PyRadiomics' default settings.
     roi
-        Name of the region; None leaves the choice to the rule (``docs/conformance.md``).
+        Name of the region; None leaves the choice to the rule (``docs/regions.md``).
     label
         Of a NIfTI mask, the value that the region's voxels have; None means 1.
     match_by_geometry
@@ -98,10 +98,14 @@ def measure(
 
     Raises
     ------
-    Refused, Held
-        The data cannot be measured, or something that is needed is not there; ``error.reason`` has code and sentence.
-    Unavailable, OSError
-        A path does not exist or cannot be read.
+    Refused
+        The data cannot be measured; ``error.reason`` has code and sentence.
+    Held
+        Something that is needed is not there; ``error.reason`` has code and sentence.
+    Unavailable
+        A path does not exist.
+    OSError
+        A path cannot be read.
     ValueError
         One NIfTI file, or more than two; or an option that is not for what is there.
 
@@ -130,15 +134,15 @@ def measure(
 
 
 def stage(
-    paths: _Path | Iterable[_Path],
-    bundle: _Path | Bundle,
-    out: _Path | None = None,
+    paths: StrPath | Iterable[StrPath],
+    bundle: StrPath | Bundle,
+    out: StrPath | None = None,
     *,
     roi: str | None = None,
     match_by_geometry: bool = False,
-    save_volume: _Path | None = None,
+    save_volume: StrPath | None = None,
     prevalence: float | None = None,
-    covariates: _Path | None = None,
+    covariates: StrPath | None = None,
     formats: Iterable[Format] = ("sr", "pdf"),
     language: Language = "en",
 ) -> StagedCase:
@@ -146,12 +150,18 @@ def stage(
 
     Parameters
     ----------
-    paths, roi, match_by_geometry, save_volume
-        As for :func:`measure`.
+    paths
+        DICOM files or folders of them, one or several, that hold one CT series and its RTSTRUCT or SEG.
     bundle
         What :func:`load_bundle` returned, or what it takes. Whoever asks often loads it once.
     out
         A folder for the structured report, its segmentation and the page, made where it is not there; None writes none.
+    roi
+        Name of the region; None leaves the choice to the bundle's rule (``docs/regions.md``).
+    match_by_geometry
+        Accept slices by position where the region refers to others.
+    save_volume
+        A folder to write the measured volume and its mask to, as NIfTI.
     prevalence
         Share of the positive class among the site's patients, in (0, 1), that probability and answer are stated at.
     covariates
@@ -168,11 +178,15 @@ def stage(
 
     Raises
     ------
-    Refused, Held
-        The bundle does not prove itself, the data do not fit what it is meant for, or something that is needed is not
-        there; ``error.reason`` has code and sentence.
-    Unavailable, OSError
-        A path does not exist, or cannot be read or written to.
+    Refused
+        The bundle does not prove itself, or the data do not fit what it is meant for; ``error.reason`` has code and
+        sentence.
+    Held
+        Something that is needed is not there; ``error.reason`` has code and sentence.
+    Unavailable
+        A path does not exist.
+    OSError
+        A path cannot be read or written to.
     ValueError
         `prevalence` does not lie between 0 and 1, there is no such format or language, or a path names a NIfTI file.
 
@@ -202,13 +216,18 @@ def stage(
     return StagedCase.of(stage_paths(_paths(paths), loaded, _path(out), options))
 
 
-def load_bundle(name_or_dir: _Path) -> Bundle:
+def load_bundle(name_or_dir: StrPath) -> Bundle:
     """Load a model bundle and let it prove itself on this machine.
 
     Parameters
     ----------
     name_or_dir
         The bundle's folder, or the name of one that lungstage ships.
+
+    Returns
+    -------
+    Bundle
+        For :func:`stage`; its ``spec`` is one for :func:`measure`.
 
     Raises
     ------
@@ -228,9 +247,9 @@ def load_bundle(name_or_dir: _Path) -> Bundle:
     return load(bundle_folder(name_or_dir))
 
 
-def _paths(paths: _Path | Iterable[_Path]) -> list[Path]:
+def _paths(paths: StrPath | Iterable[StrPath]) -> list[Path]:
     return [Path(path) for path in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
 
 
-def _path(path: _Path | None) -> Path | None:
+def _path(path: StrPath | None) -> Path | None:
     return None if path is None else Path(path)

@@ -231,6 +231,13 @@ def evaluate(
     folds: FoldsOption = None,
     repeats: RepeatsOption = None,
     members: MembersOption = None,
+    selectors: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Compare with these selectors and the simple models alone, e.g. anova,lasso. [default: every one]",
+        ),
+    ] = None,
     demonstrate_leakage: Annotated[
         bool,
         typer.Option("--demonstrate-leakage", help="Show beside it what leaks do to the figures, wrong on purpose."),
@@ -239,6 +246,7 @@ def evaluate(
     """Evaluate the procedure on TABLE next to its comparators; write RUN/evaluation.json."""
     from lungstage.training.evaluation import evaluate as evaluating
     from lungstage.training.evaluation.leakage import demonstrate
+    from lungstage.training.evaluation.methods import methods_of
     from lungstage.training.reporting.summary import print_evaluation
     from lungstage.training.run import versions
 
@@ -248,15 +256,19 @@ def evaluate(
         covariates=covariates, preset=preset, quick=quick, seed=seed, folds=folds, repeats=repeats, members=members,
     )  # fmt: skip
     used, procedure = study.cohort(), study.settings()
+    try:
+        only = None if selectors is None else methods_of(selectors.split(","), procedure, used.features)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--selectors") from None
     with _staged(study.path("run", "-o RUN")) as staging, _progress() as report:
-        evaluation, _ = evaluating.evaluate(used, procedure, report)
+        evaluation, _ = evaluating.evaluate(used, procedure, report, only)
         evaluation["versions"] = versions()
         if demonstrate_leakage:
             honest = evaluation["methods"][evaluation["reference"]]["metrics"]
             evaluation["leakage"] = demonstrate(used, procedure, report, honest)
         (staging / EVALUATION).write_text(_as_json(evaluation), encoding="utf-8")
     console = Console()
-    console.print(_cohort_line(used), soft_wrap=True)
+    console.print(_cohort_line(used, warnings=False), soft_wrap=True)
     print_evaluation(evaluation, console)
 
 
@@ -314,14 +326,9 @@ def validate(
     if as_json:
         typer.echo(text, nl=False)
         return
-    console = Console(soft_wrap=True)
-    console.print(_cohort_line(used))
-    for warning in record["warnings"]:
-        console.print(f"Warning: {warning}", style="bold")
-    console.print(
-        wording.metric_table(record), wording.answer_table(record), wording.row_table(record),
-        wording.feature_table(record), *record["summary"], sep="\n",
-    )  # fmt: skip
+    console = Console()
+    console.print(_cohort_line(used, warnings=False), soft_wrap=True)
+    wording.print_validation(record, console)
 
 
 @app.command()
@@ -495,10 +502,11 @@ def _progress() -> Iterator[Report]:
         yield report
 
 
-def _cohort_line(cohort: Cohort) -> str:
+def _cohort_line(cohort: Cohort, *, warnings: bool = True) -> str:
+    """Say what is used; a record of the command tells the cohort's warnings itself, where there is one."""
     left_out = "".join(f", {count} left out ({reason})" for reason, count in cohort.excluded.items() if count)
     told = "".join(f"\nNote: {note}" for note in cohort.notes)
-    told += "".join(f"\nWarning: {warning}" for warning in cohort.warnings)
+    told += "".join(f"\nWarning: {warning}" for warning in cohort.warnings if warnings)
     endpoint, positives = cohort.endpoint, int(cohort.labels.sum())
     return (
         f"{cohort.description.name}: {len(cohort.labels)} patients, "

@@ -29,11 +29,13 @@ class Outputs(NamedTuple):
     Attributes
     ----------
     probability_advanced
-        (n,) at the training prevalence.
+        (n,) of the positive class, whatever it is called, at the training prevalence.
     contributions
         (n, k) in logit units.
-    domain_distance, neighbour_distance
-        (n,) each.
+    domain_distance
+        (n,) from the training cohort, in standard deviations.
+    neighbour_distance
+        (n,) to the nearest training tumours, likewise.
     covariate_contributions
         (n, c) in logit units; None of a model without covariates.
     """

@@ -141,8 +141,10 @@ class MeasuredCase:
         Values by PyRadiomics name, in the spec's order; NaN where one could not be computed.
     roi
         Name of the region of interest.
-    voxels, volume_mm3
-        How many voxels of the original slices it has, and their volume.
+    voxels
+        How many voxels of the original slices it has.
+    volume_mm3
+        Their volume.
     others
         Names of the other regions that could have been meant.
     warnings
@@ -205,8 +207,10 @@ class StagedCase(MeasuredCase):
         That the model is not shown to be better than chance or than a simple model, in a sentence; empty where it is.
     contributions
         Signed contribution of each input to the answer, in logit units.
-    distance, outside
-        Distance to the training cohort in standard deviations, and the features outside the range seen there.
+    distance
+        Distance to the training cohort in standard deviations.
+    outside
+        The features outside the range seen there.
     sr
         The structured report; None where none was asked for.
     documents

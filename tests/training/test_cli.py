@@ -120,7 +120,7 @@ def test_a_table_as_people_have_it(
     asked = (table, "-o", tmp_path / "run", "--id-column", "ID")
     cohort, _ = fit_with(*asked, "--target", "Overall.Stage", "--positive", "advanced")
     assert (cohort.endpoint, cohort.patients[7], cohort.features) == (STAGE_GROUP, "case 7", ALL_FEATURES[:20])
-    assert "Note: 1 column(s) of filtered images (wavelet*) were left out" in cli._cohort_line(cohort)
+    assert "Note: 1 column of filtered images (wavelet*) was left out" in cli._cohort_line(cohort)
     cohort, _ = fit_with(*asked, "--target", "HPV", "--positive", "1")
     assert (cohort.endpoint, cohort.labels.sum()) == (Endpoint("HPV", "0", "1"), 30)
     for name in ("fit", "evaluate"):

@@ -11,6 +11,7 @@ column is ignored, PyRadiomics' ``diagnostics_*`` and ``Label`` among them; T, N
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lungstage.appliance.contract.spec import ALL_FEATURES, STAGE_GROUP, Covariate, Endpoint
+from lungstage.appliance.dicom.names import counted
 from lungstage.training.cohorts.covariates import COLUMNS as COVARIATE_COLUMNS
 from lungstage.training.cohorts.covariates import encode_covariates, find_covariates
 from lungstage.training.cohorts.description import CohortDescription, describe
@@ -37,6 +39,11 @@ Bools = npt.NDArray[np.bool_]
 CUT_COLUMN: Final = "roi_touches_crop_edge"
 REDUNDANT_FEATURE: Final = "original_shape_VoxelVolume"  # MeshVolume says it again
 MIN_FEATURES: Final = 15
+_NEVER_NEGATIVE: Final = tuple(
+    f"original_shape_{name}"
+    for name in ("MeshVolume", "SurfaceArea", "Sphericity", "Maximum3DDiameter", "MajorAxisLength")
+)
+_PREFIXED: Final = re.compile(r".original_(?:shape|firstorder|glcm|gldm|glrlm|glszm|ngtdm)_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +203,7 @@ def read_cohort(
         covariates=found,
         covariate_values=None if clinical is None else clinical[kept],
         repeatability=rated,
-        warnings=_warnings(outcome, ~left_out, target),
+        warnings=(*_warnings(outcome, ~left_out, target), *_scaled(names, values[kept])),
         target=target,
         cut=cut[kept],
         notes=_notes(parsed),
@@ -238,6 +245,11 @@ def _feature_columns(table: Table) -> tuple[str, ...]:
     if unknown := sorted(found - set(ALL_FEATURES)):
         refuse(f"The table has features that the appliance cannot measure: {unknown}. Take them out of the table.")
     names = tuple(name for name in ALL_FEATURES if name in found)
+    if len(names) < MIN_FEATURES and (prefixed := [name for name in table.columns if _PREFIXED.search(name)]):
+        refuse(
+            f"Column {prefixed[0]} and {len(prefixed) - 1} more have something before the feature's name. Rename them, "
+            "so that they begin with original_ (in pandas: table.columns.str.removeprefix(PREFIX))."
+        )
     _check_count(names, "in the table")
     return names
 
@@ -248,9 +260,10 @@ def _notes(table: Table) -> tuple[str, ...]:
     if not filtered:
         return ()
     kinds = ", ".join(sorted({f"{image.partition('-')[0]}*" for image in filtered}))
+    left_out = f"{'was' if filtered.total() == 1 else 'were'} left out"
     return (
-        f"{filtered.total()} column(s) of filtered images ({kinds}) were left out: the appliance measures the original "
-        "image alone.",
+        f"{counted(filtered.total(), 'column')} of filtered images ({kinds}) {left_out}: the appliance measures the "
+        "original image alone.",
     )
 
 
@@ -262,6 +275,18 @@ def _check_count(names: Sequence[str], where: str) -> None:
 def _covariates(table: Table, wanted: Sequence[str] | Sequence[Covariate], kept: Bools) -> tuple[Covariate, ...]:
     given = tuple(one for one in wanted if isinstance(one, Covariate))
     return given or find_covariates(table, [one for one in wanted if isinstance(one, str)], kept)
+
+
+def _scaled(features: Sequence[str], values: Array) -> tuple[str, ...]:
+    """Tell by sizes below 0 that features were scaled: a model of them would be handed others by the appliance."""
+    for name in _NEVER_NEGATIVE:
+        if name in features and (below := int((values[:, list(features).index(name)] < 0).sum())):
+            return (
+                f"{name} is below 0 in {counted(below, 'row')}, as no tumour's can be: the features were scaled. The "
+                "appliance measures them unscaled, so a bundle of this table cannot answer for a patient. Take the "
+                "features as they were measured; the model scales them itself.",
+            )
+    return ()
 
 
 def _warnings(outcome: Outcome, considered: Bools, target: Target) -> tuple[str, ...]:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from lungstage.training.evaluation.verdicts import SIMPLE
 from lungstage.training.model.members import Member, inner_splits
 from lungstage.training.model.network import ensemble_logits, train
 from lungstage.training.procedure import Procedure
 from lungstage.training.run import Ensemble
 from lungstage.training.selection.classifiers import CLASSIFIERS, ClassifierName
 from lungstage.training.selection.elimination import Task
-from lungstage.training.selection.registry import seed_for, selectors
+from lungstage.training.selection.registry import BEST_SINGLE, seed_for, selectors
+from lungstage.training.selection.registry import GL_RFE as GL_RFE_SELECTOR
 
 Array = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -24,6 +26,7 @@ Indices = npt.NDArray[np.intp]
 GL_RFE: Final = "gl_rfe_dnn"
 NO_COVARIATES: Final = "gl_rfe_dnn_no_covariates"
 COVARIATES_ALONE: Final = "covariates_alone"
+MAJORITY: Final = "majority"
 SPHERICITY_VOLUME: Final = "sphericity_volume"
 VOLUME: Final = "original_shape_MeshVolume"
 SPHERICITY: Final = "original_shape_Sphericity"
@@ -76,7 +79,7 @@ def methods(procedure: Procedure, features: Sequence[str], *, covariates: bool =
         found[f"{name}_lr"] = Method(f"{label} + logistic", "logistic", name)
     every = tuple(range(len(features)))
     shape = tuple(i for i in every if features[i].startswith(SHAPE))
-    found["majority"] = Method("majority class", "majority", covariates=False)
+    found[MAJORITY] = Method("majority class", "majority", covariates=False)
     if VOLUME in features:
         found["volume"] = Method("volume alone", "logistic", columns=(features.index(VOLUME),), covariates=False)
     if {VOLUME, SPHERICITY} <= set(features):
@@ -91,6 +94,34 @@ def methods(procedure: Procedure, features: Sequence[str], *, covariates: bool =
         found[NO_COVARIATES] = replace(found[GL_RFE], label=f"{found[GL_RFE].label}, no covariates", covariates=False)
         found[COVARIATES_ALONE] = Method("covariates alone, logistic", "logistic")
     return found
+
+
+def methods_of(named: Iterable[str], procedure: Procedure, features: Sequence[str]) -> list[str]:
+    """Return the names of the methods that are left where few selectors are compared.
+
+    GL-RFE stays, and so do the majority class and :data:`training.evaluation.verdicts.SIMPLE`, by which it is told what
+    a model is worth, and covariates alone or left out where there are any.
+
+    Parameters
+    ----------
+    named
+        Names of selectors (:data:`training.selection.registry.LABELS`).
+    procedure, features
+        As for :func:`methods`.
+
+    Raises
+    ------
+    ValueError
+        There is no selector of a name.
+    """
+    wanted = {name.strip() for name in named} - {""}
+    offered = methods(procedure, features, covariates=True)
+    known = [method.selector for method in offered.values() if method.selector]
+    if unknown := sorted(wanted - {*known}):
+        raise ValueError(f"there is no selector {', '.join(unknown)}; there are {', '.join(dict.fromkeys(known))}")
+    kept = {GL_RFE_SELECTOR, BEST_SINGLE, *wanted}
+    plain = {*SIMPLE, MAJORITY, NO_COVARIATES}
+    return [name for name, method in offered.items() if method.selector in kept or name in plain]
 
 
 def select(selector: str, procedure: Procedure, tasks: Sequence[Task], labels: Bools) -> Indices:

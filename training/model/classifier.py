@@ -49,10 +49,24 @@ class DeepClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Parameters
     ----------
-    members, inner_folds
-        Networks in the ensemble, and the folds of the inner split: every network stops early on one fold.
-    hidden, dropout, learning_rate, weight_decay, batch_size, max_epochs, patience
-        See :class:`training.model.network.NetworkSettings`.
+    members
+        Networks in the ensemble.
+    inner_folds
+        Folds of the inner split: every network stops early on one of them.
+    hidden
+        Widths of the hidden layers.
+    dropout
+        Share of hidden units left out at each step of training.
+    learning_rate
+        Of AdamW.
+    weight_decay
+        Of AdamW.
+    batch_size
+        Rows per step.
+    max_epochs
+        Passes over the training rows at most.
+    patience
+        Passes without a lower loss on the stopping fold before training ends.
     random_state
         Seed.
 

@@ -251,14 +251,34 @@ class GradientLossRFE(SelectorMixin, BaseEstimator):  # type: ignore[misc]
     Parameters
     ----------
     estimator
-        The networks that rate the features, a :class:`training.model.classifier.DeepClassifier`; None is one with its
-        defaults. Inputs must be standardised, e.g. by :class:`training.model.preprocessing.Standardise` or
-        scikit-learn's ``StandardScaler``: gradients depend on the scale.
+        The networks that rate the features, a ``lungstage.training.model.classifier.DeepClassifier``; None is one with
+        its defaults. Inputs must be standardised, e.g. by scikit-learn's ``StandardScaler``: gradients depend on the
+        scale.
     n_features_to_select
         How many remain; a float in (0, 1] is the share of those given, rounded down, but at least one feature. With
         fewer features than asked for, all are kept.
-    importance, aggregate, dropout_masks, screened, copies, pairwise, memory, step, fine_below, fine_step
-        See :class:`SelectionSettings`.
+    importance
+        How a network's features are rated: by their ``effects`` on the logit, alone and in products, or by one of the
+        gradients ``loss`` (as published), ``logit``, ``input_gradient``, ``integrated``.
+    aggregate
+        How networks are put together: by their importances, each normalised to sum 1 (``mean``), or by ranks
+        (``rank``); ``effects`` has its own way.
+    dropout_masks
+        Random masks of hidden units that are averaged over when features are rated; 0 rates without dropout.
+    screened
+        So many times as many features as are selected enter the first round; None lets all enter.
+    copies
+        Correlation from which on features are near copies, of which one at most enters; None lets all enter.
+    pairwise
+        Whether products of features are looked at as well, by the screening and by the networks of ``effects``.
+    memory
+        Share of a feature's former rating in its next one; 0 forgets.
+    step
+        The share that goes per round while more than `fine_below` remain.
+    fine_below
+        From how many features on `fine_step` go at a time.
+    fine_step
+        How many go per round then.
     random_state
         Seed.
 
@@ -271,7 +291,8 @@ class GradientLossRFE(SelectorMixin, BaseEstimator):  # type: ignore[misc]
     ranking_ : (n_features_in_,) int
         1 for a selected feature; the higher, the earlier it went.
     trace_ : tuple of Round
-        Every round in order.
+        The history: every round in order, with the columns that were there (``remaining``), how they were rated
+        (``importance``) and which went (``removed``).
 
     Raises
     ------

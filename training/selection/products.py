@@ -6,10 +6,12 @@ the label. Terms are ranked, and their features taken in the order in which the 
 
 from __future__ import annotations
 
+import warnings
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import lars_path
 
 from lungstage.training.selection.statistics import best_first, f_statistic
@@ -43,7 +45,9 @@ def lars_on_products(inputs: Array, labels: Bools, k: int, seed: int) -> Indices
     spread = terms.std(axis=0)
     terms = (terms - terms.mean(axis=0)) / np.where(spread > 0, spread, np.inf)
     # A term brings a new feature at least every other time, unless the pairs close among the features that are in.
-    entered = lars_path(terms, labels - labels.mean(), method="lar", max_iter=min(4 * k, len(labels) - 1))[1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a term that others make up is left out of the path
+        entered = lars_path(terms, labels - labels.mean(), method="lar", max_iter=min(4 * k, len(labels) - 1))[1]
     rest = best_first(f_statistic(terms, labels))  # where the path ends before k features are in
     return _features_of(features[np.concatenate([np.asarray(entered, dtype=np.intp), rest])], k)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
 
 from lungstage.training.validation.shift import LARGE
@@ -15,6 +16,8 @@ MIN_PATIENTS: Final = 100
 multivariable prognostic model. Stat Med 35(2), 2016."""
 
 Record = Mapping[str, Any]
+
+_WIDTH: Final = 160  # more than any of the tables needs
 
 
 def warnings(record: Record) -> list[str]:
@@ -85,6 +88,18 @@ def summary(record: Record) -> list[str]:
         f"{len(shifted)} of {len(record['features'])} features show a large shift against training (PSI above {LARGE}, "
         f"and above what chance reaches){': ' if shifted else ''}{', '.join(shifted)}.",
     ]
+
+
+def print_validation(record: Record, console: Console) -> None:
+    """Print what ``validation.json`` holds: warnings, tables, and what they say in words.
+
+    A table is as wide as it has to be: what a narrow terminal wraps can be read, what is cut off cannot.
+    """
+    console = Console(file=console.file, width=max(_WIDTH, console.width), soft_wrap=True)
+    for warning in record["warnings"]:
+        console.print(f"Warning: {warning}", style="bold", markup=False)
+    tables = (metric_table(record), answer_table(record), row_table(record), feature_table(record))
+    console.print(*tables, *record["summary"], sep="\n", markup=False)
 
 
 def metric_table(record: Record) -> Table:

@@ -111,7 +111,7 @@ def test_what_pyradiomics_adds_is_left_out_and_filtered_images_are_counted(write
     assert cohort.features == plain.features
     np.testing.assert_array_equal(cohort.values, plain.values)
     (note,) = cohort.notes
-    assert note.startswith("5 column(s) of filtered images (lbp*, log*, square*, wavelet*) were left out")
+    assert note.startswith("5 columns of filtered images (lbp*, log*, square*, wavelet*) were left out")
     assert plain.notes == ()
 
 
@@ -119,6 +119,26 @@ def test_a_feature_that_the_appliance_cannot_measure_is_named(write_table: Write
     rows = [row | {"original_shape2D_Perimeter": "1"} for row in make_rows()]
     with pytest.raises(Refused, match=r"cannot measure: \['original_shape2D_Perimeter'\]. Take them out"):
         read_cohort(write_table(rows))
+
+
+def test_what_stands_before_a_features_name_is_named(write_table: Write) -> None:
+    rows = [
+        {f"GTV_{name}" if name in ALL_FEATURES else name: cell for name, cell in row.items()} for row in make_rows()
+    ]
+    with pytest.raises(Refused, match=rf"Column GTV_{A} and 19 more have something before .*removeprefix"):
+        read_cohort(write_table(rows))
+
+
+@pytest.mark.parametrize("name", ["MeshVolume", "Sphericity"])
+def test_scaled_features_are_warned_of(name: str, write_table: Write) -> None:
+    column = f"original_shape_{name}"
+    rows = [row | {column: str(0.1 + i)} for i, row in enumerate(make_rows())]
+    assert read_cohort(write_table(rows)).warnings == ()
+    rows[4] = rows[4] | {column: "-0.1"}
+    (warning,) = read_cohort(write_table(rows)).warnings
+    assert warning.startswith(f"{column} is below 0 in 1 row, as no tumour's can be: the features were scaled.")
+    rows[4] = rows[4] | {column: "nan"}
+    assert read_cohort(write_table(rows)).warnings == ()
 
 
 # Whose row it is

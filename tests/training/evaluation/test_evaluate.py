@@ -16,9 +16,9 @@ from rich.console import Console
 from lungstage.appliance.contract.spec import Endpoint
 from lungstage.training.cohorts.repeatability import Repeatability
 from lungstage.training.evaluation.evaluate import ABLATION, evaluate, input_record
-from lungstage.training.evaluation.methods import GL_RFE, methods
+from lungstage.training.evaluation.methods import GL_RFE, methods, methods_of
 from lungstage.training.evaluation.metrics import METRICS
-from lungstage.training.evaluation.verdicts import verdict, warnings
+from lungstage.training.evaluation.verdicts import SIMPLE, verdict, warnings
 from lungstage.training.procedure import QUICK
 from lungstage.training.reporting.summary import print_evaluation
 from tests.training.conftest import few_trees
@@ -210,3 +210,15 @@ def test_the_table_has_a_row_a_method_and_marks_what_is_wrong_on_purpose() -> No
     out = StringIO()
     print_evaluation(evaluation | {"leakage": None}, Console(file=out))
     assert "WRONG" not in out.getvalue()
+
+
+def test_few_selectors_stand_beside_the_simple_models() -> None:
+    features = ("original_shape_MeshVolume", "original_shape_Sphericity", *(f"original_glcm_{i}" for i in range(20)))
+    left = methods_of(["anova", " lasso "], QUICK, features)
+    assert {name for name in left if name.endswith("_dnn")} == {
+        "gl_rfe_dnn", "anova_dnn", "lasso_dnn", "best_single_dnn",
+    }  # fmt: skip
+    assert {*SIMPLE, "majority"} <= {*left}
+    assert not {"random_forest", "gradient_boosting", "boruta_dnn", "l2_lr"} & {*left}
+    with pytest.raises(ValueError, match=r"no selector anvoa; there are gl_rfe, .*boruta"):
+        methods_of(["anvoa"], QUICK, features)

@@ -25,13 +25,14 @@ from lungstage.appliance.model.bundle import Bundle, load_bundle
 from lungstage.appliance.model.manifest import EndpointEntry, FeatureEntry
 from lungstage.export.bundle import build
 from lungstage.training import cli
+from lungstage.training.cohorts import cohort as cohort_reader
 from lungstage.training.cohorts.cohort import Cohort, read_cohort
 from lungstage.training.cohorts.endpoint import Target
 from lungstage.training.configuration import ConfigurationError
 from lungstage.training.options import bundle_target
 from lungstage.training.validation.shift import LEVELS, compare, reached_by_chance, stability_index
 from lungstage.training.validation.validate import extraction_differences, validate
-from lungstage.training.validation.wording import summary, warnings
+from lungstage.training.validation.wording import figure, summary, warnings
 from tests.export.conftest import make_run
 
 COVARIATES = (Covariate("age"), Covariate("sex", ("F", "M")))
@@ -153,8 +154,8 @@ def test_neither_the_order_of_rows_nor_that_of_columns_changes_a_value(bundle: B
         values=cohort.values[order], covariate_values=cohort.covariate_values[order],
     )  # fmt: skip
     one, two = validate(bundle, cohort), validate(bundle, shuffled)
-    for name, figure in one["metrics"].items():
-        assert two["metrics"][name]["value"] == pytest.approx(figure["value"], rel=1e-6, abs=1e-9), name
+    for name, found in one["metrics"].items():
+        assert two["metrics"][name]["value"] == pytest.approx(found["value"], rel=1e-6, abs=1e-9), name
     for name, feature in one["features"].items():
         assert two["features"][name] == pytest.approx(feature), name
     for limit, shares in one["domain"].items():
@@ -392,12 +393,19 @@ def test_the_command_writes_strict_json_without_a_patient(
     assert record["trained_on_this_table"] is False
     assert any("patients of the rarer class" in warning for warning in record["warnings"])
     assert len(record["summary"]) == len(summary(record)) == 7
-    monkeypatch.setenv("COLUMNS", "140")
+    monkeypatch.setenv("COLUMNS", "60")  # narrower than any table: nothing is cut off
     assert command(monkeypatch, folder, table) == 0
     shown = capsys.readouterr().out
-    assert "AUC" in shown
+    assert "…" not in shown
+    for name, one in record["metrics"].items():
+        label = name.upper() if name in ("auc", "ece") else name.replace("_", " ")
+        assert f"{label} " in shown
+        assert figure(one) in shown
     assert {name.removeprefix("original_") for name in record["features"]} <= set(shown.split())
     assert all(sentence in shown for sentence in [*record["summary"], *record["warnings"]])
+    monkeypatch.setattr(cohort_reader, "_scaled", lambda *_: ("A warning of the cohort.",))
+    assert command(monkeypatch, folder, table) == 0
+    assert capsys.readouterr().out.count("A warning of the cohort.") == 1
 
 
 def test_what_is_refused_leaves_nothing_behind(
