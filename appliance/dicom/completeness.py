@@ -116,18 +116,44 @@ def _span(stack: Stack, step: float, placed: Sequence[Placed], margin: int, list
     first, reach = (rest.max() + rest.min()) / 2, slack(step, depths)
     span: list[int] = []
     gaps: list[float] = []
+    alone: list[int] = []
     for place_ in range(-margin, int(places[-1]) + margin + 1):
-        hits = np.flatnonzero(np.abs(stack.depths - (first + place_ * step)) <= reach)
-        if len(hits):
-            span.append(_the_one(stack, hits.tolist(), placed, listed))
-        elif 0 <= place_ <= places[-1]:
+        hits = np.flatnonzero(np.abs(stack.depths - (first + place_ * step)) <= reach).tolist()
+        is_within = 0 <= place_ <= places[-1]
+        if hits:
+            span.append(_the_one(stack, hits, placed, listed))
+            alone += hits if len(hits) == 1 and not is_within else []
+        elif is_within:
             gaps.append(first + place_ * step)
     if gaps:
         raise missing(
             f"{counted(len(gaps), 'slice')} within the region {are_missing(len(gaps))}, "
             f"{whereabouts(gaps, stack.normal)}."
         )
+    for neighbour in alone:
+        _prove_of_one_set(stack, neighbour, placed, listed, reach)
     return span
+
+
+def _prove_of_one_set(
+    stack: Stack, neighbour: int, placed: Sequence[Placed], listed: frozenset[str], reach: float
+) -> None:
+    """Refuse a slice alone in its place that may be of another image set than those which the region lies on."""
+    images = stack.images
+
+    def kind(k: int) -> tuple[object, ...]:
+        return images[k].acquisition, images[k].sop_instance_uid in listed
+
+    for at in _occupied(placed):
+        beside = np.flatnonzero(np.abs(stack.depths - stack.depths[at]) <= reach).tolist()
+        others = [k for k in beside if k != at and kind(k) == kind(neighbour)]
+        if others and with_pixel_digest(images[others[0]]).pixel_digest != with_pixel_digest(images[at]).pixel_digest:
+            raise Refused(
+                ReasonCode.DUPLICATE_POSITION,
+                f"The series holds two image sets: {images[at].name} and {images[others[0]].name} lie at the same "
+                f"position. Of the slice next to the region, {images[neighbour].name}, nothing says to which of them "
+                "it belongs. Send only the reconstruction that the region was drawn on.",
+            )
 
 
 def _occupied(placed: Sequence[Placed]) -> list[int]:

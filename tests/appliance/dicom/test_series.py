@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
@@ -263,6 +264,40 @@ def test_the_margin_is_not_taken_from_another_reconstruction(tmp_path: Path) -> 
     with pytest.raises(Held) as held:
         plan_measurement(case, ROI_RULE, RESAMPLED, settled=True, waited=False)
     assert held.value.reason.code == "more_may_come"
+
+
+@pytest.mark.parametrize("lists", [True, False], ids=["both listed", "neither listed"])
+@pytest.mark.parametrize("is_like", [True, False], ids=["the same pixels", "other pixels"])
+def test_a_neighbour_that_may_be_of_another_image_set_is_refused(lists: bool, is_like: bool, tmp_path: Path) -> None:
+    """The slice next to the tumour is not there, but that of a second set is, which nothing tells from the first."""
+    study = seg_study()
+    whole = measured(study.write(tmp_path / "one"), RESAMPLED)
+    twins = _second_acquisition(study, InstanceNumber=99)
+    for dataset, twin in zip(study.slices, twins, strict=True):
+        pixels = np.frombuffer(dataset.PixelData, np.int16)
+        twin.PixelData = (pixels if is_like else pixels + np.int16(9)).tobytes()
+    named = [dataset for dataset in study.slices if _is_named(study.rois[0], dataset)]
+    before = study.slices.index(named[0]) - 1
+    study.slices[before:] = [*study.slices[before + 1 :], *twins[before:]]
+    series = Dataset()
+    series.SeriesInstanceUID = study.slices[0].SeriesInstanceUID
+    series.ReferencedInstanceSequence = []
+    for dataset in study.slices if lists else named:
+        item = Dataset()
+        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = dataset.SOPClassUID, dataset.SOPInstanceUID
+        series.ReferencedInstanceSequence.append(item)
+    study.rois[0].ReferencedSeriesSequence = [series]
+    found = measured(study.write(tmp_path / "two"), RESAMPLED)
+    if is_like:
+        assert found["features"] == whole["features"]
+    else:
+        assert found["reason"]["code"] == "duplicate_position"
+
+
+def _is_named(segmentation: Dataset, dataset: Dataset) -> bool:
+    frames = segmentation.PerFrameFunctionalGroupsSequence
+    named = (i for f in frames for d in f.DerivationImageSequence for i in d.SourceImageSequence)
+    return dataset.SOPInstanceUID in {image.ReferencedSOPInstanceUID for image in named}
 
 
 def test_interleaved_slices_of_another_reconstruction_are_left_out(tmp_path: Path) -> None:
