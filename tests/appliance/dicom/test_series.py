@@ -269,7 +269,7 @@ def test_the_margin_is_not_taken_from_another_reconstruction(tmp_path: Path) -> 
 @pytest.mark.parametrize("lists", [True, False], ids=["both listed", "neither listed"])
 @pytest.mark.parametrize("is_like", [True, False], ids=["the same pixels", "other pixels"])
 def test_a_neighbour_that_may_be_of_another_image_set_is_refused(lists: bool, is_like: bool, tmp_path: Path) -> None:
-    """The slice next to the tumour is not there, but that of a second set is, which nothing tells from the first."""
+    """The slices beside the tumour are not there, but those of a second set are, which nothing tells from the first."""
     study = seg_study()
     whole = measured(study.write(tmp_path / "one"), RESAMPLED)
     twins = _second_acquisition(study, InstanceNumber=99)
@@ -277,8 +277,7 @@ def test_a_neighbour_that_may_be_of_another_image_set_is_refused(lists: bool, is
         pixels = np.frombuffer(dataset.PixelData, np.int16)
         twin.PixelData = (pixels if is_like else pixels + np.int16(9)).tobytes()
     named = [dataset for dataset in study.slices if _is_named(study.rois[0], dataset)]
-    before = study.slices.index(named[0]) - 1
-    study.slices[before:] = [*study.slices[before + 1 :], *twins[before:]]
+    study.slices[:] = [*named, *twins]
     series = Dataset()
     series.SeriesInstanceUID = study.slices[0].SeriesInstanceUID
     series.ReferencedInstanceSequence = []
