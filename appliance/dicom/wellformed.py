@@ -38,6 +38,7 @@ _CHARACTER_SET = BaseTag(0x00080005)
 _FLOAT_PIXELS, _PIXEL_DATA = 0x7FE00008, 0x7FE00010  # the first and the last element that may hold pixels
 _META_GROUP, _DELIMITER_GROUP = 0x0002, 0xFFFE
 _DEEPEST = 64  # sequences within each other; a structured report has a dozen
+_PIXEL_VRS = ("OB", "OW")  # pixels are bytes, whatever other Value Representation a file gives them
 _SHORT_LENGTH = {str(vr).encode(): str(vr) for vr in EXPLICIT_VR_LENGTH_16}
 _LONG_LENGTH = {str(vr).encode(): str(vr) for vr in EXPLICIT_VR_LENGTH_32}
 _BLANK = frozenset({b"\0\0", b"  ", b"??", b"--"})
@@ -223,14 +224,14 @@ class _Walk:
         if length == _UNDEFINED:
             if tag != _PIXEL_DATA:
                 raise self._torn()
-            pixels = self._fragments(end, vr or "OB")
+            pixels = self._fragments(end, vr if vr in _PIXEL_VRS else "OB")
             if depth == 0:
                 self.pixels = pixels
             return None
         if left_out or (depth == 0 and tag >= _FLOAT_PIXELS):
             self._seek(start + length)
             if depth == 0 and tag == _PIXEL_DATA:
-                self.pixels = PixelSpan((start, length), vr or "OW")
+                self.pixels = PixelSpan((start, length), vr if vr in _PIXEL_VRS else "OW")
             return None
         value = self._read(length, end)
         if own and vr is not None and own != vr:

@@ -101,6 +101,21 @@ def test_no_bit_and_no_feature_changes(syntax: str, tmp_path: Path) -> None:
     assert WARNING not in outcome["warnings"]
 
 
+@pytest.mark.parametrize("vr", ["UV", "UN", "OL", "UT"])
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, JPEGLSLossless], ids=lambda uid: uid.name)
+def test_pixels_are_bytes_whatever_value_representation_they_have(syntax: UID, vr: str, tmp_path: Path) -> None:
+    _study().write(tmp_path / "right")
+    study = _study((lambda d: compress(d, syntax)) if syntax.is_compressed else (lambda _: None))
+    folder = study.write(tmp_path / "wrong")
+    for path in folder.iterdir():
+        content = path.read_bytes()
+        for own in (b"OB", b"OW"):
+            content = content.replace(b"\xe0\x7f\x10\0" + own + b"\0\0", b"\xe0\x7f\x10\0" + vr.encode() + b"\0\0")
+        path.write_bytes(content)
+    assert any(b"\xe0\x7f\x10\0" + vr.encode() in path.read_bytes() for path in folder.iterdir())
+    assert np.array_equal(_volume(folder).volume.array, _volume(tmp_path / "right").volume.array)
+
+
 @pytest.mark.parametrize("signed", [False, True], ids=["unsigned", "signed"])
 @pytest.mark.parametrize("bits", [8, 12, 16])
 @pytest.mark.parametrize("predictor", jpeg_lossless.PREDICTORS)

@@ -277,8 +277,9 @@ def every_other_frame(study: Study) -> None:
     frames, groups = frames_of(segment), _groups(segment)
     if len({tuple(_position(segment, group)) for group in groups}) < len(groups):
         raise Unfit  # where one is there twice, two neighbours may be left
-    segment.PerFrameFunctionalGroupsSequence = groups[::2]
-    set_frames(segment, frames[::2])
+    kept = np.argsort([_position(segment, group)[2] for group in groups])[::2]  # whatever order they are in
+    segment.PerFrameFunctionalGroupsSequence = [groups[k] for k in kept]
+    set_frames(segment, frames[kept])
     study.nothing_is_right()
 
 
