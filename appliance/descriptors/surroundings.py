@@ -90,7 +90,8 @@ def edge(crop: Crop) -> Edge:
     -------
     Edge
         The steepest fall is looked for within 4 mm to either side, over 1 mm. It counts where HU fall by 150 or more
-        over the 4 mm around it, to less than :data:`NOT_LUNG_HU`.
+        over the 4 mm around it, to less than :data:`NOT_LUNG_HU`; the edge lies where a step would leave as much area
+        under the profile of these 4 mm.
     """
     points, normals = _profile_points(crop.outlines)
     beyond = _REACH_MM + _ACROSS_MM
@@ -99,9 +100,7 @@ def edge(crop: Crop) -> Edge:
     half, across = round(_FALL_OVER_MM / _STEP_MM / 2), round(_ACROSS_MM / _STEP_MM)
     falls = (hu[:, : -2 * half] - hu[:, 2 * half :]) / _FALL_OVER_MM  # at the distances but the outermost ones
     searched = falls[:, across - half : falls.shape[1] - across + half]
-    # Of falls that are as steep, the one nearest to the outline.
-    nearest = searched - 1e-6 * np.abs(distances[across : len(distances) - across])
-    steepest = np.where(np.isnan(nearest), -np.inf, nearest).argmax(axis=1)
+    steepest = np.where(np.isnan(searched), -np.inf, searched).argmax(axis=1)
     row = np.arange(len(hu))
     centre = steepest + across
     inner, outer = hu[row, centre - across], hu[row, centre + across]
@@ -110,9 +109,14 @@ def edge(crop: Crop) -> Edge:
     if not seen.any():
         return Edge(0.0, None, None, None)
     slope = searched[row, steepest][seen]
+    # A wide edge is as steep in several places. Where it lies is told by areas: a step there would leave as much of the
+    # profile above the outer HU as there is.
+    window = hu[row[:, None], centre[:, None] + np.arange(-across, across)][seen]
+    above = (window + hu[row[:, None], centre[:, None] + np.arange(1 - across, across + 1)][seen]) / 2 - outer[seen, None]
+    place = distances[centre - across][seen] + _STEP_MM * above.sum(axis=1) / fall[seen]
     return Edge(
         visible=float(seen.mean()),
-        offset_mm=float(np.median(np.abs(distances[centre][seen]))),
+        offset_mm=float(np.median(np.abs(place))),
         slope_hu_per_mm=float(np.median(slope)),
         width_mm=float(np.median(fall[seen] / slope)),
     )

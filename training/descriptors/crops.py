@@ -107,9 +107,13 @@ def study(folder: Path, known: Calibration) -> dict[str, Any]:
         one, other = words(planned, known), words(describe(volume, tight, known=known), known)
         alike = [name for name in _WORDS if name in one and one[name] == other.get(name)]
         same.update(alike)
-        same["all"] += len(alike) == len(_WORDS)
+        same["unfit" if planned.unfit else "fit"] += len(alike) == len(_WORDS)
     return {
         "tumours": tumours, "fit": fit, "unfit": dict(sorted(unfit.items(), key=lambda item: (-item[1], item[0]))),
         "same_word": {name: same[name] / max(tumours, 1) for name in _WORDS},
-        "all_the_same": same["all"] / max(tumours, 1),
+        "all_the_same": {
+            "of all": (same["fit"] + same["unfit"]) / max(tumours, 1),
+            "where it is fit for words": same["fit"] / max(fit, 1),
+            "where it is not": same["unfit"] / max(tumours - fit, 1),
+        },
     }  # fmt: skip

@@ -11,6 +11,7 @@ from lungstage.training.descriptors.study import QUESTIONS
 
 _PART = re.compile(r"(?P<begin><!-- generated: (?P<name>[a-z-]+) -->\n).*?(?P<end>\n<!-- end -->)", re.DOTALL)
 
+PARTS: Final = ("development", "test", "both")
 AIMS: Final = {"mean_hu": 0.88, "irregularity": 0.83, "radial_spread": 0.80, "margin_sharpness": 0.83}
 PUBLISHED: Final = {"mean_hu": "0.812 (consistency)", "margin_sharpness": "0.807 (margin)"}
 """Zero-shot AUROC of a vision-language model on NLST: Zhuang L et al., Journal of Biomedical Informatics 172, 2025."""
@@ -35,7 +36,7 @@ def _definitions(_: Mapping[str, Any]) -> str:
 def _agreement(figures: Mapping[str, Any]) -> str:
     rows = []
     for question in QUESTIONS:
-        for part in ("development", "test"):
+        for part in PARTS:
             of = figures[part][question.name]
             for size, label in (("all", "all"), ("large", "10 mm and more")):
                 one = of[size]
@@ -54,7 +55,7 @@ def _agreement(figures: Mapping[str, Any]) -> str:
 def _one_reader(figures: Mapping[str, Any]) -> str:
     rows = []
     for question in QUESTIONS:
-        for part in ("development", "test"):
+        for part in PARTS:
             of = figures[part][question.name].get("one_reader")
             if of is not None:
                 rows.append([
@@ -66,12 +67,11 @@ def _one_reader(figures: Mapping[str, Any]) -> str:
 
 def _cuts(figures: Mapping[str, Any]) -> str:
     rows = [
-        [BY_NAME[q.name].title, part, cut, _interval(of)]
+        [BY_NAME[q.name].title, cut, *(_interval(figures[part][q.name]["cuts"][cut]) for part in PARTS)]
         for q in QUESTIONS
-        for part in ("development", "test")
-        for cut, of in figures[part][q.name]["cuts"].items()
+        for cut in figures["both"][q.name]["cuts"]
     ]
-    return _table(["descriptor", "patients who were", "cut", "AUROC"], rows)
+    return _table(["descriptor", "cut", *(f"AUROC, {part}" for part in PARTS)], rows)
 
 
 def _words(figures: Mapping[str, Any]) -> str:
@@ -95,7 +95,7 @@ def _outlines(figures: Mapping[str, Any]) -> str:
 
 
 def _readers(figures: Mapping[str, Any]) -> str:
-    return _table(["rating", "κ, linear weights"], [[name, f"{value:.2f}"] for name, value in figures["readers"].items()])
+    return _table(["rating", "κ, quadratic weights"], [[name, f"{value:.2f}"] for name, value in figures["readers"].items()])
 
 
 def _crops(figures: Mapping[str, Any]) -> str:
@@ -108,7 +108,9 @@ def _crops(figures: Mapping[str, Any]) -> str:
         [f"{BY_NAME[name].title}: the same word by the planning volume and by HU", f"{100 * share:.0f} %"]
         for name, share in of["same_word"].items()
     ]
-    rows += [["all four words the same", f"{100 * of['all_the_same']:.0f} %"]]
+    rows += [
+        [f"all four words the same, {name}", f"{100 * share:.0f} %"] for name, share in of["all_the_same"].items()
+    ]
     return _table(["planning volumes of NSCLC-Radiomics", "number"], rows)
 
 

@@ -83,7 +83,7 @@ def icc(groups: Sequence[Array], patients: Sequence[str]) -> dict[str, float]:
 
 
 def weighted_kappa(ratings: Sequence[Sequence[int]]) -> float:
-    """Cohen's κ with linear weights over every ordered pair of readers of one nodule."""
+    """Cohen's κ with quadratic weights over every ordered pair of readers of one nodule."""
     pairs = [(a, b) for of in ratings for i, a in enumerate(of) for j, b in enumerate(of) if i != j]
     first, second = np.array(pairs).T
-    return float(cohen_kappa_score(first, second, weights="linear", labels=range(1, 7)))
+    return float(cohen_kappa_score(first, second, weights="quadratic", labels=range(1, 7)))

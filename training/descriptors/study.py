@@ -373,17 +373,25 @@ def evaluate(nodules: Sequence[Nodule], fixed: Fixed) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``patients``, ``development`` and ``test`` by question, ``outlines`` (ICC) and ``readers`` (κ).
+        ``patients``; ``development``, ``test`` and ``both`` by question; ``outlines`` (ICC) and ``readers`` (κ).
     """
-    parts = {"development": False, "test": True}
-    split = {name: [n for n in nodules if is_tested(n.patient) == tested] for name, tested in parts.items()}
-    margins: dict[str, Margin] = {"development": fixed.across_folds, "test": fixed.final}
+    split = {
+        "development": [n for n in nodules if not is_tested(n.patient)],
+        "test": [n for n in nodules if is_tested(n.patient)],
+        "both": nodules,
+    }
+
+    def unseen(inputs: Sequence[tuple[float, ...]], patients: Sequence[str]) -> Array:
+        """Say of every patient what a model says that was fitted without them."""
+        pairs = zip(inputs, patients, strict=True)
+        return np.array([(fixed.final if is_tested(p) else fixed.across_folds)([x], [p])[0] for x, p in pairs])
+
     return {
         "patients": {
             name: {"patients": len({n.patient for n in of}), "lesions": len(of)} for name, of in split.items()
         },
         **{
-            part: {q.name: _compared(q, of, margins[part], fixed) for q in QUESTIONS} for part, of in split.items()
+            part: {q.name: _compared(q, of, unseen, fixed) for q in QUESTIONS} for part, of in split.items()
         },
         "outlines": _between_outlines(nodules),
         "readers": {
