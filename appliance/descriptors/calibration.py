@@ -53,7 +53,9 @@ class MarginModel:
     irregularity: float
     radial_spread: float
 
-    def __call__(self, mean_hu: float, effective_diameter_mm: float, irregularity: float, radial_spread: float) -> float:
+    def __call__(
+        self, mean_hu: float, effective_diameter_mm: float, irregularity: float, radial_spread: float
+    ) -> float:
         """Probability that readers call the margin sharp, of an outline with these values."""
         logit = (
             self.intercept

@@ -47,9 +47,7 @@ def _share(value: float) -> str:
     return f"{100 * value:.0f} %"
 
 
-def _unfit(
-    tumour: Crop, axes: size.Axes, edge: surroundings.Edge, inside: Density, parts: int
-) -> Iterator[str]:
+def _unfit(tumour: Crop, axes: size.Axes, edge: surroundings.Edge, inside: Density, parts: int) -> Iterator[str]:
     """Say why the outline bears no words."""
     if axes.long < LEAST_MM:
         yield f"The long axis is {axes.long:.1f} mm, and words are said of {LEAST_MM:.0f} mm and more."
@@ -117,33 +115,34 @@ def _sizes(found: _Findings, tumour: Crop, axes: size.Axes, parts: int) -> None:
         )  # fmt: skip
 
 
-def _size_class(found: _Findings, inside: Density, texture: str | None) -> None:
+def _size_class(found: _Findings, inside: Density, texture: str | None, voxel_mm: float) -> None:
     """Class by the long axis; of the solid part where the tumour is part-solid; withheld where it is ground glass."""
     long_axis, diameter = float(found.values["long_axis_mm"]), float(found.values["diameter_3d_mm"])
     whole, name = size.t_size_class(long_axis), "t_size_class"
     found.reasons["solid_long_axis_mm"] = "It is measured where the tumour is part-solid."
     if texture == "ground glass":
         found.reasons[name] = (
-            "Ground glass is staged by its solid part, and none was found. By all of it the size class would be "
-            f"{whole}."
+            f"Ground glass is staged by its solid part, and none was found. By all of it the size class would be {whole}."
         )
         return
+    measured = long_axis
     if texture == "part-solid":
         if not inside.solid_outlines:
             reason = "The tumour is part-solid, and its solid part is too small to be measured."
             found.reasons |= dict.fromkeys((name, "solid_long_axis_mm"), reason)
             return
         del found.reasons["solid_long_axis_mm"]
-        solid = size.axes(inside.solid_outlines).long
-        found.values["solid_long_axis_mm"] = solid
-        found.values[name] = size.t_size_class(solid)
-        found.mind(f"Of the solid part ({solid:.0f} mm), because the tumour is part-solid; of all of it {whole}.", name)
-        return
-    found.values[name] = whole
+        measured = found.values["solid_long_axis_mm"] = size.axes(inside.solid_outlines).long
+        found.mind(
+            f"Of the solid part ({measured:.0f} mm), because the tumour is part-solid; of all of it {whole}.", name
+        )
+    found.values[name] = own = size.t_size_class(measured)
+    for other in {size.t_size_class(measured - voxel_mm), size.t_size_class(measured + voxel_mm)} - {own}:
+        found.mind(f"It is within a voxel ({voxel_mm:.1f} mm) of {other}.", name)
     if texture is None:
         found.mind("Holds for a solid tumour; whether it is solid cannot be said here.", name)
-    if (other := size.t_size_class(diameter)) != whole:
-        found.mind(f"By the 3D diameter ({diameter:.0f} mm) it is {other}.", name)
+    if texture != "part-solid" and (by_3d := size.t_size_class(diameter)) != own:
+        found.mind(f"By the 3D diameter ({diameter:.0f} mm) it is {by_3d}.", name)
 
 
 def _tissue(found: _Findings, inside: Density, contrast: bool | None) -> None:
@@ -260,7 +259,7 @@ def describe(
         found.values["margin_sharpness"] = known.margin(inside.mean_hu, diameter, irregular, spread)
         if not unfit:
             texture = BY_NAME["mean_hu"].words[known.band("mean_hu", inside.mean_hu)]
-    _size_class(found, inside, texture)
+    _size_class(found, inside, texture, max(tumour.spacing[1:]))
     return Descriptors(
         tuple(_described(definition, found, unfit, known) for definition in DEFINITIONS), unfit, known.source
     )

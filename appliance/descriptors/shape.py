@@ -21,7 +21,7 @@ def radial_spread(outlines: Sequence[Outline]) -> float:
     -------
     float
         Standard deviation of the distance from the outline's centre of area, over its mean, both along the smooth line;
-        averaged over the outlines by their area. An ellipse of axes 2 : 1 has 0.22.
+        averaged over the outlines by their area. An ellipse of axes 2 : 1 has 0.23.
 
     Notes
     -----

@@ -61,7 +61,7 @@ def _profile_points(outlines: tuple[Outline, ...]) -> tuple[Floats, Floats]:
         points.append(np.column_stack([np.full(right.sum(), outline.slice), outline.smooth[right]]))
         normals.append(normal)
     stacked, out = np.concatenate(points), np.concatenate(normals)
-    stride = -(-len(stacked) // _MOST_POINTS)
+    stride = max(1, -(-len(stacked) // _MOST_POINTS))
     return stacked[::stride], out[::stride]
 
 
@@ -112,7 +112,9 @@ def edge(crop: Crop) -> Edge:
     # A wide edge is as steep in several places. Where it lies is told by areas: a step there would leave as much of the
     # profile above the outer HU as there is.
     window = hu[row[:, None], centre[:, None] + np.arange(-across, across)][seen]
-    above = (window + hu[row[:, None], centre[:, None] + np.arange(1 - across, across + 1)][seen]) / 2 - outer[seen, None]
+    above = (window + hu[row[:, None], centre[:, None] + np.arange(1 - across, across + 1)][seen]) / 2 - outer[
+        seen, None
+    ]
     place = distances[centre - across][seen] + _STEP_MM * above.sum(axis=1) / fall[seen]
     return Edge(
         visible=float(seen.mean()),

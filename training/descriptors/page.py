@@ -95,7 +95,9 @@ def _outlines(figures: Mapping[str, Any]) -> str:
 
 
 def _readers(figures: Mapping[str, Any]) -> str:
-    return _table(["rating", "κ, quadratic weights"], [[name, f"{value:.2f}"] for name, value in figures["readers"].items()])
+    return _table(
+        ["rating", "κ, quadratic weights"], [[name, f"{value:.2f}"] for name, value in figures["readers"].items()]
+    )
 
 
 def _crops(figures: Mapping[str, Any]) -> str:
@@ -108,9 +110,7 @@ def _crops(figures: Mapping[str, Any]) -> str:
         [f"{BY_NAME[name].title}: the same word by the planning volume and by HU", f"{100 * share:.0f} %"]
         for name, share in of["same_word"].items()
     ]
-    rows += [
-        [f"all four words the same, {name}", f"{100 * share:.0f} %"] for name, share in of["all_the_same"].items()
-    ]
+    rows += [[f"all four words the same, {name}", f"{100 * share:.0f} %"] for name, share in of["all_the_same"].items()]
     return _table(["planning volumes of NSCLC-Radiomics", "number"], rows)
 
 

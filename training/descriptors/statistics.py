@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import cohen_kappa_score
 
+from lungstage.appliance.contract.errors import ReasonCode, Refused
 from lungstage.training.evaluation import metrics
 
 Array = npt.NDArray[np.float64]
@@ -39,8 +40,18 @@ def youden(scores: Array, positive: Bools) -> float:
     """Threshold from which on a score counts as positive, so that sensitivity + specificity is greatest.
 
     Midway between two scores that occur; of several that do as well, the one in the middle.
+
+    Raises
+    ------
+    Refused
+        ``table_invalid`` where all rows are of one kind, or all scores alike.
     """
     places = np.unique(scores)
+    if positive.all() or not positive.any() or len(places) < 2:
+        raise Refused(
+            ReasonCode.TABLE_INVALID,
+            "Readers say the same of all lesions, so that no threshold can be found. Give the whole of LIDC.",
+        )
     cuts = (places[1:] + places[:-1]) / 2
     reached = scores[None] >= cuts[:, None]
     gain = reached[:, positive].mean(axis=1) - reached[:, ~positive].mean(axis=1)
