@@ -80,7 +80,7 @@ def _cavities(hu: Hu, smooth: Hu, whole: Mask) -> Mask:
 
 
 def _bone(hu: Hu, mask: Mask) -> Mask:
-    """What is dense in the mask and goes on to the edge of the crop."""
+    """Find what is dense in the mask and goes on to the edge of the crop."""
     dense = hu > DENSE_HU
     edge = np.ones_like(mask)
     edge[:, 1:-1, 1:-1] = False

@@ -64,15 +64,18 @@ def _unfit(tumour: Crop, axes: size.Axes, edge: surroundings.Edge, inside: Densi
         yield "The outline reaches the edge of the image, where the tumour may go on."
     if inside.air_share > MOST_AIR:
         yield (
-            f"{_share(inside.air_share)} of the region is air or aerated lung (at most {_share(MOST_AIR)} in an outline "
-            "of the tumour itself). A planning volume is drawn so."
+            f"{_share(inside.air_share)} of the region is air or aerated lung (at most {_share(MOST_AIR)} in an "
+            "outline of the tumour itself). A planning volume is drawn so."
         )
     if inside.bone_share > MOST_BONE:
-        yield f"{_share(inside.bone_share)} of the region is bone, or something else that is as dense and goes on beyond it."
+        yield (
+            f"{_share(inside.bone_share)} of the region is bone, or something else that is as dense and goes on beyond "
+            "it."
+        )
     if edge.visible < LEAST_VISIBLE or edge.offset_mm is None:
         yield (
-            f"At {_share(edge.visible)} of the outline HU fall towards lung (at least {_share(LEAST_VISIBLE)} are needed "
-            "to tell whether it follows the tumour)."
+            f"At {_share(edge.visible)} of the outline HU fall towards lung (at least {_share(LEAST_VISIBLE)} are "
+            "needed to tell whether it follows the tumour)."
         )
     elif edge.offset_mm > MOST_OFFSET_MM:
         yield (
@@ -122,7 +125,8 @@ def _size_class(found: _Findings, inside: Density, texture: str | None, voxel_mm
     found.reasons["solid_long_axis_mm"] = "It is measured where the tumour is part-solid."
     if texture == "ground glass":
         found.reasons[name] = (
-            f"Ground glass is staged by its solid part, and none was found. By all of it the size class would be {whole}."
+            "Ground glass is staged by its solid part, and none was found. By all of it the size class would be "
+            f"{whole}."
         )
         return
     measured = long_axis

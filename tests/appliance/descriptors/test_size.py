@@ -1,4 +1,4 @@
-"""Axes held against brute force, classes at their limits, growth by hand; and real lungs against another way to measure."""
+"""Axes against brute force, classes at their limits, growth by hand; real lungs against another way to measure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from lungstage.appliance.model.roi_rule import ROI_RULE
 from lungstage.appliance.radiomics.parameters import read
 from lungstage.appliance.staging.one_shot import Options, measure_paths
 from tests.appliance.descriptors.shapes import volume_of
-
 
 masks = st.integers(0, 2**32 - 1).map(lambda seed: np.random.default_rng(seed).random((2, 7, 9)) < 0.55)
 DAY = datetime.date(2024, 3, 1)

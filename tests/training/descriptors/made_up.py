@@ -25,7 +25,7 @@ PIXEL, SLICE = 0.5, 1.0
 
 
 def ring(row: float, column: float, radii: np.ndarray) -> str:
-    """A contour through pixels, as LIDC has them: around a place, with so many pixels of radius along each direction."""
+    """Draw a contour through pixels, as LIDC has them, with so many pixels of radius along each direction."""
     angle = np.linspace(0, 2 * np.pi, len(radii), endpoint=False)
     points = np.rint(np.stack([row + radii * np.sin(angle), column + radii * np.cos(angle)], axis=1)).astype(int)
     return "\n".join(f"{r},{c}" for r, c in points)
