@@ -467,7 +467,7 @@ def descriptors(
         typer.Option("--page", metavar="FILE", help="Page whose tables are written anew.", exists=True, dir_okay=False),
     ] = None,
 ) -> None:
-    """Hold descriptors against LIDC-IDRI's readers; write DIR/lidc.json, which the appliance reads, and figures.json."""
+    """Hold descriptors against LIDC's readers; write DIR/lidc.json, which the appliance reads, and figures.json."""
     from lungstage.training.descriptors import page as pages
     from lungstage.training.descriptors import study
     from lungstage.training.files import write_whole
