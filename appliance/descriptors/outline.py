@@ -102,14 +102,17 @@ def outlines(mask: Mask, spacing: Spacing) -> tuple[Outline, ...]:
     plane = padded.shape[1] * across
     # A side is known by the number of its first voxel, twice, and one more where it runs down the rows.
     sides = np.array([0, 2 + 1, 2 * across, 1])
+    # Number each square by its first voxel of the padded slices; the last row and column of those begin none.
+    places = np.flatnonzero((kinds > 0) & (kinds < 15))
+    kind_of = kinds.reshape(-1)[places]
+    z, place = np.divmod(places, kinds.shape[1] * kinds.shape[2])
+    row, column = np.divmod(place, kinds.shape[2])
+    first = 2 * (z * plane + row * across + column)
     after: dict[int, int] = {}
     for kind, lines in enumerate(_turns()):
-        if not lines:
-            continue
-        z, row, column = np.nonzero(kinds == kind)
-        first = 2 * (z * plane + row * across + column)
+        here = first[kind_of == kind]
         for entered, left in lines:
-            after.update(zip((first + sides[entered]).tolist(), (first + sides[left]).tolist(), strict=True))
+            after.update(zip((here + sides[entered]).tolist(), (here + sides[left]).tolist(), strict=True))
     found = [_outline(loop, plane, across, spacing) for loop in _loops(after)]
     return tuple(sorted(found, key=lambda one: (one.slice, -abs(one.area), one.points[0].tolist())))
 
@@ -140,9 +143,23 @@ def area(points: Floats) -> float:
     return float((row * np.roll(column, -1) - np.roll(row, -1) * column).sum() / 2)
 
 
+_DIRECTIONS = np.array([[np.sin(a), np.cos(a)] for a in np.linspace(0, 2 * np.pi, 16, endpoint=False)])
+
+
+def _candidates(points: Floats) -> Floats:
+    """Leave out points that lie well within the polygon of those furthest in 16 directions (Akl and Toussaint 1978)."""
+    furthest = (points @ _DIRECTIONS.T).argmax(axis=0)
+    corners = points[furthest[furthest != np.roll(furthest, -1)]]
+    if len(corners) < 3:
+        return points
+    row, column = (np.roll(corners, -1, axis=0) - corners).T
+    beside = row * (points[:, 1:] - corners[:, 1]) - column * (points[:, :1] - corners[:, 0])
+    return points[(beside > -1e-9).any(axis=1)]
+
+
 def hull(points: Floats) -> Floats:
     """Corners of the convex hull of `points` (n, 2), in turn: Andrew's monotone chain."""
-    ordered = sorted(set(map(tuple, points.tolist())))
+    ordered = sorted(set(map(tuple, _candidates(points).tolist())))
 
     def half(chain_of: list[tuple[float, ...]]) -> list[tuple[float, ...]]:
         chain: list[tuple[float, ...]] = []

@@ -155,8 +155,9 @@ def contact(crop: Crop) -> Contact:
     for axis, (step, area) in enumerate(zip(crop.spacing, faces, strict=True)):
         far = max(1, round(_BESIDE_MM / step))
         for turned in (False, True):
-            mask, hu = (np.flip(array, axis) if turned else array for array in (crop.mask, crop.hu))
-            mask, hu = np.moveaxis(mask, axis, 0), np.moveaxis(hu, axis, 0)
+            mask, hu = np.moveaxis(crop.mask, axis, 0), np.moveaxis(crop.hu, axis, 0)
+            if turned:
+                mask, hu = mask[::-1], hu[::-1]
             count = len(mask)
             following = np.zeros_like(mask)
             following[:-1] = mask[1:]

@@ -149,7 +149,7 @@ def _nodules(scan: _Scan, drawn: Sequence[_Annotation]) -> Iterator[list[_Annota
     apart = np.zeros((len(drawn), len(drawn)))
     for i, tree in enumerate(trees):
         for j in range(i):
-            apart[i, j] = apart[j, i] = tree.query(trees[j].data)[0].min()
+            apart[i, j] = apart[j, i] = np.min(tree.query(trees[j].data)[0])
     within = scan.thickness
     while True:
         count, which = connected_components(apart <= within, directed=False)
@@ -164,7 +164,7 @@ def _mask(scan: _Scan, annotation: _Annotation) -> tuple[Mask, tuple[float, floa
     """Mask and spacing of what was drawn: the pixels that a contour runs through are the first ones outside."""
     every = np.vstack([points for _, _, points in annotation.contours])
     low, high = every.min(axis=0), every.max(axis=0)
-    planes = [int(np.abs(scan.slices - place).argmin()) for _, place, _ in annotation.contours]
+    planes = [int(np.argmin(np.abs(scan.slices - place))) for _, place, _ in annotation.contours]
     rows, columns = (high - low).astype(int) + 1
     mask = np.zeros((max(planes) - min(planes) + 1, rows, columns), dtype=np.bool_)
     for wanted in (True, False):  # holes last

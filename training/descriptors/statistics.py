@@ -36,6 +36,21 @@ def auroc(scores: Array, positive: Bools, patients: Sequence[str]) -> dict[str, 
     return metrics.interval(values)
 
 
+def prove_both(positive: Bools) -> None:
+    """Refuse rows that are all of one kind.
+
+    Raises
+    ------
+    Refused
+        ``table_invalid``.
+    """
+    if positive.all() or not positive.any():
+        raise Refused(
+            ReasonCode.TABLE_INVALID,
+            "Readers say the same of all lesions, so that nothing can be learned of them. Give the whole of LIDC.",
+        )
+
+
 def youden(scores: Array, positive: Bools) -> float:
     """Threshold from which on a score counts as positive, so that sensitivity + specificity is greatest.
 
@@ -44,15 +59,11 @@ def youden(scores: Array, positive: Bools) -> float:
     Raises
     ------
     Refused
-        ``table_invalid`` where all rows are of one kind, or all scores alike.
+        ``table_invalid`` where all rows are of one kind.
     """
+    prove_both(positive)
     places = np.unique(scores)
-    if positive.all() or not positive.any() or len(places) < 2:
-        raise Refused(
-            ReasonCode.TABLE_INVALID,
-            "Readers say the same of all lesions, so that no threshold can be found. Give the whole of LIDC.",
-        )
-    cuts = (places[1:] + places[:-1]) / 2
+    cuts = (places[1:] + places[:-1]) / 2 if len(places) > 1 else places
     reached = scores[None] >= cuts[:, None]
     gain = reached[:, positive].mean(axis=1) - reached[:, ~positive].mean(axis=1)
     best = np.flatnonzero(np.isclose(gain, gain.max()))

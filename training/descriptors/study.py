@@ -210,6 +210,7 @@ def reader_rows(question: Question, nodules: Sequence[Nodule], margin: Margin, f
 
 def _fit_margin(inputs: Array, sharp: Bools) -> Array:
     """Coefficients (5,) of the logistic model, the intercept first; inputs are standardised while it is fitted."""
+    statistics.prove_both(sharp)
     centre, scale = inputs.mean(axis=0), inputs.std(axis=0)
     model = LogisticRegression(C=1.0).fit((inputs - centre) / scale, sharp)
     slopes = model.coef_[0] / scale

@@ -129,7 +129,12 @@ class TestStudy:
             [
                 *mine,
                 *(
-                    replace(n, readings=tuple(replace(r, ratings={**r.ratings, "margin": 1}) for r in n.readings))
+                    replace(
+                        n,
+                        readings=tuple(
+                            replace(r, ratings={**r.ratings, "margin": 6 - r.ratings["margin"]}) for r in n.readings
+                        ),
+                    )
                     for n in development
                     if study.fold_of(n.patient) == study.fold_of(patient)
                 ),
@@ -151,7 +156,7 @@ class TestStudy:
             for n in lidc.read(*few)
             if not study.is_tested(n.patient)
         ]
-        with pytest.raises(Refused, match="same of all lesions"):
+        with pytest.raises(Refused, match="Readers say the same of all lesions"):
             study.calibrate(same)
 
 
