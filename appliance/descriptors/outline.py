@@ -154,7 +154,8 @@ def _candidates(points: Floats) -> Floats:
         return points
     row, column = (np.roll(corners, -1, axis=0) - corners).T
     beside = row * (points[:, 1:] - corners[:, 1]) - column * (points[:, :1] - corners[:, 0])
-    return points[(beside > -1e-9).any(axis=1)]
+    left: Floats = points[(beside > -1e-9).any(axis=1)]
+    return left
 
 
 def hull(points: Floats) -> Floats:

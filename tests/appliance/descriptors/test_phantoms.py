@@ -173,3 +173,27 @@ def test_calcification_counts_and_a_rib_does_not() -> None:
     expected = core.sum() / (mask & ~rib).sum()
     assert with_rib["dense_share"].value == pytest.approx(expected, abs=1e-12)
     assert any("is bone" in caveat for caveat in with_rib["mean_hu"].caveats)
+
+
+def test_voxels_that_mix_gas_with_wall_are_left_out() -> None:
+    """A cavity with a blurred edge, as scanners make it: what is left is the tissue beyond it, as without a cavity."""
+    z, y, x = places(26)
+    r = np.sqrt(z**2 + y**2 + x**2)
+    hu = np.minimum(ramp(12 - r, 2.0, TISSUE, -1000), ramp(r - 16))
+    found = describe(volume_of(hu), r <= 16)
+    tissue = ramp(r - 16)[(r <= 16) & (r > 13)]
+    assert found["solid_share"].value == pytest.approx(float((tissue >= -300).mean()), abs=0.02)
+    assert found["mean_hu"].value == pytest.approx(float(tissue.mean()), abs=25)
+
+
+def test_slices_weigh_by_their_area() -> None:
+    """Ten slices of a cross, and ten of a circle with a quarter of its area: the cross has four times the say."""
+    z, y, x = places(26)
+    cross = (np.maximum(np.abs(y), np.abs(x)) <= 15) & (np.minimum(np.abs(y), np.abs(x)) <= 5)
+    area = 4 * 15 * 10 - 10 * 10
+    circle = np.hypot(y, x) <= np.sqrt(area / 4 / np.pi)
+    mask = ((z > -10) & (z <= 0) & cross) | ((z > 0) & (z <= 10) & circle)
+    found = describe(volume_of(np.where(mask, TISSUE, LUNG).astype(np.int16)), mask)
+    perimeter = 4 * 30  # of the cross: as long as that of the square around it
+    hull = 4 * 10 + 4 * np.hypot(10, 10)
+    assert found["irregularity"].value == pytest.approx(0.8 * (1 - hull / perimeter), abs=0.02)
