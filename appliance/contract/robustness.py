@@ -8,16 +8,18 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
+from lungstage.appliance.contract.errors import ReasonCode
+
 PERTURBATIONS: Final = 30
 """How many perturbed versions of a case are made, unless a site says otherwise."""
 
 CONTOUR_MM: Final = 2.1
 """How far contours of different hands lie apart, as a standard deviation in mm.
 
-Eleven radiation oncologists on sixteen peripheral lung tumours: 2.1 mm, root mean square of the local standard deviation
-across the median surface, 1.2 and 1.8 mm within institutes (Peulen et al., Radiother Oncol 114, 2015,
+Eleven radiation oncologists on sixteen peripheral lung tumours: 2.1 mm, root mean square of the local standard
+deviation across the median surface, and 1.2 and 1.8 mm within institutes (Peulen et al., Radiother Oncol 114, 2015,
 doi:10.1016/j.radonc.2015.02.011). Seven on ten primary tumours of any place: 2.6 to 3.3 mm (Mercieca et al., Radiother
-Oncol 126, 2018, doi:10.1016/j.radonc.2017.11.020).
+Oncol 126, 2018).
 """
 
 AGREEING: Final = 0.9
@@ -102,6 +104,8 @@ class Robustness:
         Why nothing can be said; None where it can.
     slices
         How many slices before and behind the reference volume the versions could use.
+    withheld
+        Whether an answer was withheld for it.
     """
 
     asked: int
@@ -115,6 +119,7 @@ class Robustness:
     noise_hu: float | None = None
     unknown: Unknown | None = None
     slices: tuple[int, int] = (0, 0)
+    withheld: bool = False
 
     @property
     def is_robust(self) -> bool | None:
@@ -127,8 +132,11 @@ class Robustness:
             "range": None if self.range is None else list(self.range),
             "agreement": self.agreement,
             "robust": self.is_robust,
+            "code": str(ReasonCode.ANSWER_NOT_ROBUST) if self.is_robust is False else None,
             "perturbations": self.perturbations,
+            "withheld": self.withheld,
             "asked": self.asked,
+            "fewer": self.fewer,
             "left_out": {str(why): count for why, count in self.left_out.items()},
             "unknown": None if self.unknown is None else str(self.unknown),
             "contour_mm": self.contour_mm,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from statistics import NormalDist
 
 import numpy as np
@@ -27,9 +27,9 @@ class Chance:
 
     Notes
     -----
-    NumPy keeps the bits of a bit generator for ever, but not how it makes normal deviates of them; so they are made here,
-    of sums alone, which round alike everywhere. A sum of four uniform numbers is near enough to normal (its kurtosis is
-    2.7 instead of 3), and ends at 3.5 standard deviations.
+    NumPy keeps the bits of a bit generator for ever, but not how it makes normal deviates of them; so they are made
+    here, of sums alone, which round alike everywhere. A sum of four uniform numbers is near enough to normal (its
+    kurtosis is 2.7 instead of 3), and ends at 3.5 standard deviations.
     """
 
     def __init__(self, *content: bytes) -> None:
@@ -44,9 +44,10 @@ class Chance:
         total = sum((raw >> np.uint64(16 * part)) & np.uint64(0xFFFF) for part in range(_PARTS))
         return ((np.asarray(total, dtype=np.float64) - _MEAN) / _SD).reshape(shape)
 
-    def shuffled(self, values: Sequence[float]) -> Floats:
+    def shuffled(self, values: Iterable[float]) -> Floats:
         """Put values in an order by chance."""
-        return np.asarray(values, dtype=np.float64)[np.argsort(self.normal(len(values)), kind="stable")]
+        ordered = np.array(list(values), dtype=np.float64)
+        return ordered[np.argsort(self.normal(len(ordered)), kind="stable")]
 
     def evenly_normal(self, count: int) -> Floats:
         """Numbers that lie as evenly as a normal distribution allows, in an order by chance.

@@ -118,7 +118,7 @@ def displacement(chance: Chance, shape: tuple[int, ...], spacing: Spacing, smoot
         field = sum(
             np.take(field, first + knot, axis=axis) * weights[knot].reshape([-1 if d == axis else 1 for d in range(3)])
             for knot in range(4)
-        )  # type: ignore[assignment]
+        )
     return field
 
 

@@ -24,8 +24,8 @@ TURN: Final = 3.0
 def noise_level(image: npt.NDArray[Any]) -> float | None:
     """Measure the noise of a CT where it is homogeneous.
 
-    Standard deviations within blocks of a slice, of those whose mean is soft tissue's; the lower quartile of them, which
-    is told by blocks that show one tissue.
+    Of the blocks of a slice whose mean is soft tissue's, the standard deviation of the lower quartile: those that show
+    one tissue decide.
 
     Parameters
     ----------
@@ -39,8 +39,8 @@ def noise_level(image: npt.NDArray[Any]) -> float | None:
 
     Notes
     -----
-    After the global noise level of Christianson et al., AJR 205(1), 2015, doi:10.2214/AJR.14.13613, which takes the mode
-    over all soft tissue; around a tumour there is too little of it for a mode.
+    After the global noise level of Christianson et al., AJR 205(1), 2015, doi:10.2214/AJR.14.13613, which takes the
+    mode over all soft tissue; around a tumour there is too little of it for a mode.
     """
     slices, rows, columns = (n // m for n, m in zip(image.shape, (1, _BLOCK, _BLOCK), strict=True))
     blocks = image[:, : rows * _BLOCK, : columns * _BLOCK].astype(np.float64)

@@ -24,7 +24,7 @@ from lungstage.appliance.robustness import contours, images
 from lungstage.appliance.robustness.chance import Chance, Floats
 from lungstage.appliance.robustness.contours import Spacing
 
-MOST_VOXELS: Final = 10_000_000
+MOST_VOXELS: Final = 20_000_000
 """Voxels that all versions together may have, so that a huge tumour does not take for ever: fewer are made of it."""
 
 FEWEST: Final = 10
