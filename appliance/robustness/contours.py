@@ -27,7 +27,6 @@ How far a difference between two hands extends along the surface nobody has publ
 LEAST_DICE: Final = 0.8
 """Overlap with the region below which a contour is taken for another opinion, and no longer for another hand."""
 
-_LEAST: Final = 1e-3  # mm
 _DAMPED: Final = 0.85
 _BOTH: Final = math.sqrt(0.5)  # the part that is the same all over and the one that varies have equal variances
 
@@ -149,7 +148,8 @@ def redrawn(surface: Surface, chance: Chance, generous: float, smoothness: float
         (z, y, x) bool on the map's voxels; its Dice coefficient with the region is at least :data:`LEAST_DICE`.
     """
     field = displacement(chance, surface.distance.shape, surface.spacing, smoothness)
-    moved = np.clip((field + generous) * (_BOTH * surface.furthest / 2), -surface.furthest, surface.furthest)
+    most = surface.furthest * (1 - 1e-6)  # what is further than the map tells is never reached
+    moved = np.clip((field + generous) * (_BOTH * surface.furthest / 2), -most, most)
     original = surface.distance < 0
     while True:
         mask: Mask = surface.distance < moved

@@ -7,8 +7,6 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from lungstage.appliance.robustness.chance import Chance
-
 _BLOCK: Final = 6  # voxels along each side, within a slice
 _SOFT_TISSUE: Final = (-100.0, 200.0)  # HU
 _FEWEST: Final = 20  # blocks of soft tissue that tell noise from structure
@@ -53,9 +51,9 @@ def noise_level(image: npt.NDArray[Any]) -> float | None:
     return float(np.sqrt(np.percentile(variances, _LOW)))
 
 
-def with_noise(image: npt.NDArray[Any], level: float, chance: Chance) -> npt.NDArray[Any]:
-    """Add noise of a standard deviation (HU) to an image, in its own pixel type."""
-    noisy = image + level * chance.normal(*image.shape)
+def with_noise(image: npt.NDArray[Any], noise: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
+    """Add noise (HU) to an image, in the image's own pixel type."""
+    noisy = image + noise
     if np.issubdtype(image.dtype, np.integer):
         limits = np.iinfo(image.dtype)
         noisy = np.clip(np.rint(noisy), limits.min, limits.max)

@@ -132,14 +132,14 @@ def perturb(
     made = max(min(options.perturbations, MOST_VOXELS // max(int(roi.mask.sum()), surface.voxels)), FEWEST)
     made = min(made, options.perturbations)
     noise = _noise_level(around, surface)
-    chance = _chance(around, surface, spec, options)
+    content = _content(around, surface, spec, options)
     maker = _Maker(around, roi, spec, surface, noise)
     values, overlaps, left_out = [], [], Counter[LeftOut]()
-    smooth = chance.shuffled(np.linspace(*contours.SMOOTHNESS, made))
-    for number, generous in enumerate(chance.evenly_normal(made).tolist()):
-        mask = (
-            contours.redrawn(surface, chance, generous, float(smooth[number])) if drawn_anew else surface.distance < 0
-        )
+    of_all = Chance(*content)
+    smooth = of_all.shuffled(np.linspace(*contours.SMOOTHNESS, made)).tolist()
+    for number, generous in enumerate(of_all.evenly_normal(made).tolist()):
+        chance = Chance(*content, number.to_bytes(4, "big"))  # its own, whatever became of those before
+        mask = contours.redrawn(surface, chance, generous, smooth[number]) if drawn_anew else surface.distance < 0
         found = maker.measured(mask, scans[number % len(scans)], chance)
         if isinstance(found, LeftOut):
             left_out[found] += 1
@@ -166,18 +166,20 @@ def _unknown(around: Surroundings, roi: MeasurableRoi, surface: contours.Surface
     return Unknown.TOO_SMALL if surface.voxels < contours.FEWEST_VOXELS else None
 
 
-def _chance(
+def _content(
     around: Surroundings, surface: contours.Surface, spec: ExtractionSpec, options: RobustnessOptions
-) -> Chance:
-    """Begin the random numbers of a case: the same region in the same voxels always has the same ones."""
-    box = tuple(slice(max(start, 0), start + n) for start, n in zip(surface.start, surface.distance.shape, strict=True))
-    # Without what lies beyond the reference volume, which may have come or not.
-    image, mask = around.image[around.mask.any(axis=(1, 2))][(slice(None), *box[1:])], around.mask[box]
-    return Chance(
-        image.tobytes(),
-        np.packbits(mask[mask.any(axis=(1, 2))]).tobytes(),
-        repr((image.shape, around.spacing, sorted(spec.settings.items()), options.contour_mm)).encode(),
+) -> tuple[bytes, ...]:
+    """Give what a case's random numbers follow from: the same region in the same voxels always has the same ones.
+
+    Without slices that the region does not lie on, which may have come or not.
+    """
+    own = around.mask.any(axis=(1, 2))
+    rows, columns = (
+        slice(max(start, 0), start + n) for start, n in zip(surface.start[1:], surface.distance.shape[1:], strict=True)
     )
+    image, mask = around.image[own, rows, columns], around.mask[own, rows, columns]
+    asked = (image.shape, around.spacing, sorted(spec.settings.items()), options.contour_mm)
+    return image.tobytes(), np.packbits(mask).tobytes(), repr(asked).encode()
 
 
 def _noise_level(around: Surroundings, surface: contours.Surface) -> float | None:
@@ -219,6 +221,11 @@ class _Maker:
         ]
         self._box: Box = (slice(*crop_[0]), slice(*crop_[1]), slice(*crop_[2]))
         self._image = np.ascontiguousarray(around.image[self._box])
+        self._whole = tuple(n + 2 * margin for n in sizes)
+        self._there = tuple(
+            slice(low - start + margin, high - start + margin)
+            for (low, high), start in zip(crop_, surface.start, strict=True)
+        )
         self._unmeasured = None if around.unmeasured is None else around.unmeasured[self._box]
         self._origin = (float(around.before - crop_[0][0]), float(-crop_[1][0]), float(-crop_[2][0]))
         self._shape = around.image.shape
@@ -230,7 +237,8 @@ class _Maker:
             return placed
         image, move = self._image, moved.STILL
         if scan is Scan.NOISE and self._noise:
-            image = images.with_noise(image, self._noise, chance)
+            # Drawn for all of the box, whether or not its outermost slices are there.
+            image = images.with_noise(image, self._noise * chance.normal(*self._whole)[self._there])
         elif scan in (Scan.SHIFT, Scan.TURN) and self._resamples:
             z, y, x, turn = np.clip(chance.normal(4) / 2, -1, 1).tolist()
             if scan is Scan.TURN and self._interpolator != "sitkBSpline":
