@@ -113,7 +113,7 @@ class Settings(BaseModel):
         PERTURBATIONS,
         ge=0, le=1000, description="Perturbed versions of contour and image that an answer is tried out on; 0: none.",
     )  # fmt: skip
-    contour_mm: float = Field(
+    contour_mm: Annotated[float, Unit("mm")] = Field(
         CONTOUR_MM,
         gt=0, le=10, allow_inf_nan=False,
         description="How far contours of different hands lie apart, as a standard deviation in mm.",
