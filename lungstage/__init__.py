@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from lungstage.appliance import __version__
@@ -141,6 +141,9 @@ def stage(
     covariates: _Path | None = None,
     formats: Iterable[Format] = ("sr", "pdf"),
     language: Language = "en",
+    perturbations: int = 30,
+    contour_mm: float = 2.1,
+    answer_not_robust: Literal["warn", "indeterminate"] = "warn",
 ) -> StagedCase:
     """Ask a bundle about one region of interest; ``lungstage stage`` does the same. Research use only.
 
@@ -160,6 +163,12 @@ def stage(
         Out of ``sr`` (always written) and, for the page that people read, ``pdf``, ``sc`` and ``html``.
     language
         Of the page: ``en``, ``de`` or ``fr``.
+    perturbations
+        Perturbed versions of contour and image that the answer is tried out on; 0 for none.
+    contour_mm
+        How far contours of different hands lie apart, as a standard deviation in mm.
+    answer_not_robust
+        What becomes of an answer that fewer than 90 % of the versions share: ``warn`` or ``indeterminate``.
 
     Returns
     -------
@@ -174,7 +183,8 @@ def stage(
     Unavailable, OSError
         A path does not exist, or cannot be read or written to.
     ValueError
-        `prevalence` does not lie between 0 and 1, there is no such format or language, or a path names a NIfTI file.
+        `prevalence` does not lie between 0 and 1, `perturbations` or `contour_mm` is out of range, there is no such
+        format or language, or a path names a NIfTI file.
 
     Examples
     --------
@@ -189,16 +199,20 @@ def stage(
     ('SR-', ['pdf', 'sr'])
     """
     from lungstage.appliance.contract.documents import DocumentOptions, formats_of, language_of
+    from lungstage.appliance.contract.robustness import RobustnessOptions
     from lungstage.appliance.staging.covariates import Site
     from lungstage.appliance.staging.one_shot import Options, stage_paths
     from lungstage.appliance.staging.outcome import StagedCase
 
     if prevalence is not None and not 0 < prevalence < 1:
         raise ValueError(f"a prevalence lies strictly between 0 and 1, and {prevalence} does not")
+    if not (0 <= perturbations <= 1000 and 0 < contour_mm <= 10):
+        raise ValueError("perturbations lie between 0 and 1000, and contour_mm between 0 and 10")
     loaded = load_bundle(bundle) if isinstance(bundle, str | os.PathLike) else bundle
     documents = DocumentOptions(formats_of(formats), language_of(language))
     site = Site.read(prevalence, _path(covariates))
-    options = Options(roi, match_by_geometry, _path(save_volume), site, documents)
+    robustness = RobustnessOptions(perturbations, contour_mm, answer_not_robust)
+    options = Options(roi, match_by_geometry, _path(save_volume), site, documents, robustness=robustness)
     return StagedCase.of(stage_paths(_paths(paths), loaded, _path(out), options))
 
 

@@ -66,6 +66,19 @@ def chance_in_words(outcome: Mapping[str, Any]) -> str:
     return "" if is_open else f"chance that this answer is right, {at}: not known, the bundle does not say"
 
 
+def robustness_in_words(outcome: Mapping[str, Any]) -> str:
+    """Say how far the answer depends on contour and scan; empty where that is not known."""
+    found = outcome.get("robustness")
+    if not found or found["range"] is None:
+        return ""
+    low, high = (100 * share for share in found["range"])
+    count = found["perturbations"]
+    return (
+        f"robustness: probability {low:.1f} to {high:.1f} % in 95 % of {count} versions with the contour redrawn and "
+        f"the image perturbed; {round(found['agreement'] * count)} of {count} give the same answer"
+    )
+
+
 def worth_in_words(outcome: Mapping[str, Any]) -> str:
     """Say that the model is not shown to be worth anything; empty where it is."""
     return str((outcome.get("worth") or {}).get("sentence") or "")

@@ -15,6 +15,7 @@ import typer
 from lungstage.appliance.cli.options import JsonOption, RequiredBundleOption, TrustedOption
 from lungstage.appliance.contract.documents import DocumentOptions, formats_of
 from lungstage.appliance.contract.errors import ExitStatus, Refused
+from lungstage.appliance.contract.robustness import CONTOUR_MM, PERTURBATIONS, RobustnessOptions
 
 if TYPE_CHECKING:
     from lungstage.appliance.model.bundle import Bundle
@@ -69,6 +70,15 @@ def stage(
     refusal_page: Annotated[
         bool, typer.Option("--refusal-page", help="Write a page that says why, where the study is refused.")
     ] = False,
+    perturbations: Annotated[
+        int, typer.Option(min=0, max=1000, help="Perturbed versions to try the answer out on; 0: none.")
+    ] = PERTURBATIONS,
+    contour_mm: Annotated[
+        float, typer.Option(min=0.1, max=10, help="How far contours of different hands lie apart (SD, mm).")
+    ] = CONTOUR_MM,
+    answer_not_robust: Annotated[
+        Literal["warn", "indeterminate"], typer.Option(help="What becomes of an answer that the versions do not share.")
+    ] = "warn",
     engine: EngineOption = "compiled",
     trusted_key: TrustedOption = None,
     batch: Annotated[
@@ -99,7 +109,13 @@ def stage(
 
     def prepared() -> tuple[Bundle, Options]:
         options = Options(
-            roi, match_by_geometry, save_volume, Site.read(prevalence, covariates), documents, refusal_page
+            roi,
+            match_by_geometry,
+            save_volume,
+            Site.read(prevalence, covariates),
+            documents,
+            refusal_page,
+            robustness=RobustnessOptions(perturbations, contour_mm, answer_not_robust),
         )
         return load_bundle(bundle, engine=engine, trusted=read_public_keys(trusted_key or ())), options
 
@@ -205,7 +221,13 @@ def in_words(answer: dict[str, Any]) -> str:
 
 
 def _lines_of(answer: dict[str, Any]) -> list[str]:
-    from lungstage.appliance.cli.answers import chance_in_words, positive_of, warnings_of, worth_in_words
+    from lungstage.appliance.cli.answers import (
+        chance_in_words,
+        positive_of,
+        robustness_in_words,
+        warnings_of,
+        worth_in_words,
+    )
 
     lines = [f"warning: {warning}" for warning in warnings_of(answer)]
     if answer["reason"] is not None:
@@ -222,7 +244,7 @@ def _lines_of(answer: dict[str, Any]) -> list[str]:
     else:
         lines.append(f"{endpoint['name']}: {endpoint['answer']} (research use only)")
         lines.append(f"probability of {positive_of(endpoint)}: {100 * endpoint['probability']:.1f} %")
-    lines += [line for line in (chance_in_words(answer), worth_in_words(answer)) if line]
+    lines += [line for line in (chance_in_words(answer), robustness_in_words(answer), worth_in_words(answer)) if line]
     strongest = sorted(answer["contributions"].items(), key=lambda item: -abs(item[1]))[:5]
     lines.append("strongest contributions (logit): " + ", ".join(f"{name} {value:+.3f}" for name, value in strongest))
     return [*lines, *_documents_of(answer)]

@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 from lungstage.appliance.contract.documents import LANGUAGES, Language
 from lungstage.appliance.contract.evidence import Answering, Estimate, PredictiveValue, Worth
 from lungstage.appliance.contract.horizon import Horizon
+from lungstage.appliance.contract.robustness import Robustness
 from lungstage.appliance.contract.spec import Stage
 from lungstage.appliance.page.sentences import in_language
 from lungstage.appliance.report import evidence
@@ -149,6 +150,16 @@ def chance_of(job: Job, language: Language) -> str:
     else:
         classes = (found["negative"], found["positive"]) if endpoint and found else evidence.stage_classes(say)
     return evidence.chance(answering, (found or {}).get("cohort", ""), classes, say)
+
+
+def robustness_of(job: Job, language: Language) -> str:
+    """Say how far an answer depends on contour and scan; empty where that is not known."""
+    found = (job.outcome or {}).get("robustness")
+    if not found or found["range"] is None or found["agreement"] is None:
+        return ""
+    low, high = found["range"]
+    known = Robustness(found["asked"], found["perturbations"], range=(low, high), agreement=found["agreement"])
+    return evidence.robustness(known, Translator(language))
 
 
 def worth_of(job: Job, language: Language) -> str:

@@ -169,6 +169,9 @@ class ReportContext:
         Where it lies, likewise.
     others
         (ROI or Segment Number, name) of what else may be a tumour beside it.
+    before, behind
+        Headers of slices beyond the reference volume that perturbed versions could use, each with its number among the
+        frames of an Enhanced CT, or 0.
     """
 
     sources: tuple[Dataset, ...]
@@ -190,6 +193,8 @@ class ReportContext:
     finding: Code | None = codes.SCT.Neoplasm
     sites: tuple[Code, ...] = ()
     others: tuple[tuple[int, str], ...] = ()
+    before: tuple[tuple[Dataset, int], ...] = ()
+    behind: tuple[tuple[Dataset, int], ...] = ()
 
     @property
     def words(self) -> Wording:

@@ -51,6 +51,7 @@ def page_html(page: ResultPage) -> str:
         f'<p class="doubt">{escape(page.doubt)}</p>' if page.doubt else "",
         f"<p>{escape(page.probability)}<br><span class='grey'>{escape(page.certainty)}</span></p>",
         f"<p>{escape(page.chance)}</p>" if page.chance else "",
+        f"<p>{escape(page.robustness)}</p>" if page.robustness else "",
         f'<p class="doubt">{escape(page.worth)}</p>' if page.worth else "",
         _scale(page.scale, say),
         f'<section class="caveats"><h2>{escape(page.words["heading.caveats"])}</h2>',
@@ -92,6 +93,9 @@ def _scale(scale: Scale, say: Translator) -> str:
         for start, end, fill, name in parts
         if end > start
     )
+    if scale.range is not None:
+        start, end = (1000 * share for share in scale.range)
+        drawn += f'<rect x="{start:.1f}" y="32" width="{end - start:.1f}" height="4"/>'
     label = escape(say.percent(scale.probability))
     anchor, shift = ("end", -10) if at > 500 else ("start", 10)
     return (

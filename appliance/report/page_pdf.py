@@ -116,6 +116,8 @@ def _answer(sheet: Sheet, page: ResultPage, y: float, say: Translator) -> float:
     y = sheet.paragraph(_LEFT, y, page.certainty, Style(8.5, colour=GREY), _RIGHT - _LEFT, most=2)
     if page.chance:
         y = sheet.paragraph(_LEFT, y, page.chance, Style(8.5), _RIGHT - _LEFT, most=3)
+    if page.robustness:
+        y = sheet.paragraph(_LEFT, y, page.robustness, Style(8.5), _RIGHT - _LEFT, most=2)
     if page.worth:
         y = sheet.paragraph(_LEFT, y, page.worth, Style(8.5, bold=True, colour=_ALARM), _RIGHT - _LEFT, most=3)
     return _scale(sheet, page.scale, y + 2.4, say)
@@ -134,6 +136,9 @@ def _scale(sheet: Sheet, scale: Scale, y: float, say: Translator) -> float:
             start, end = (start, scale.probability) if before else (scale.probability, end)
         if sheet.width(name, Style(8)) < (end - start) * length - 3:
             sheet.text(_LEFT + (start + end) / 2 * length, y + 3.1, name, Style(8), "centre")
+    if scale.range is not None:  # along the lower edge
+        start, end = scale.range
+        sheet.box(_LEFT + start * length, y + height - 0.8, (end - start) * length, 0.8, BLACK)
     sheet.frame(_LEFT, y, length, height, BLACK)
     for share in (low, high):
         if 0 < share < 1:

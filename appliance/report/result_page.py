@@ -90,6 +90,8 @@ class Scale:
         Where the model does not decide.
     negative, open, positive
         What the three parts of the line are called.
+    range
+        Between which the probability lies in perturbed versions; None where that is not known.
     """
 
     probability: float
@@ -97,6 +99,7 @@ class Scale:
     negative: str
     open: str
     positive: str
+    range: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +149,8 @@ class ResultPage:
         How sure, in a sentence, and what that means.
     chance
         How often such an answer is right at the prevalence in force, and whom that is worked out from; may be empty.
+    robustness
+        How far the answer depends on contour and scan; empty where that is not known.
     worth
         That the model is not shown to be worth anything; empty where it is.
     scale
@@ -180,6 +185,7 @@ class ResultPage:
     probability: str
     certainty: str
     chance: str
+    robustness: str
     worth: str
     scale: Scale
     caveats: tuple[Caveat, ...]
@@ -277,8 +283,16 @@ def result_page(context: PageContext, language: Language) -> ResultPage:
         ),
         certainty=_certainty(report, say),
         chance=evidence.chance(result.answering, names(bundle.cohort), (negative, positive), say),
+        robustness=evidence.robustness(result.robustness, say),
         worth=evidence.worth(bundle.worth, say),
-        scale=Scale(result.probability_advanced, cohort.open_between, negative, say("scale.open"), positive),
+        scale=Scale(
+            result.probability_advanced,
+            cohort.open_between,
+            negative,
+            say("scale.open"),
+            positive,
+            None if result.robustness is None else result.robustness.range,
+        ),
         caveats=tuple(told),
         views=views,
         view_names=tuple(say(f"view.{view.plane}") for view in views.views),
@@ -371,12 +385,16 @@ def _doubt(told: Sequence[Caveat], report: ReportContext, say: Translator) -> st
     grave = sum(caveat.grade is Grade.MODEL for caveat in told)
     if grave > bool(outside):
         return say("doubt.unlike")
+    if report.result.robustness is not None and report.result.robustness.is_robust is False:
+        return say("doubt.not_robust")
     return say("doubt.outside", count=outside, all=len(report.features.names)) if outside else ""
 
 
 def _certainty(report: ReportContext, say: Translator) -> str:
     answering = report.result.answering
-    is_open = report.result.stage is Stage.INDETERMINATE and not (answering is not None and answering.withheld)
+    robustness = report.result.robustness
+    held_back = (answering is not None and answering.withheld) or (robustness is not None and robustness.withheld)
+    is_open = report.result.stage is Stage.INDETERMINATE and not held_back
     told = [say("certainty.open")] if is_open else []
     number = round(100 * report.result.probability_advanced)
     if 0 < number < 100:

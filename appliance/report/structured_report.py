@@ -32,6 +32,7 @@ from lungstage.appliance.report.context import (
 from lungstage.appliance.report.headers import (
     MANUFACTURER,
     MODEL_NAME,
+    beyond_headers,
     opening,
     settle,
     source_headers,
@@ -45,6 +46,8 @@ from lungstage.appliance.report.measurements import (
     measurement,
     predictive_value_measurements,
     probability_measurement,
+    robustness_measurements,
+    variation_items,
 )
 from lungstage.appliance.report.segmentation import build_segmentation, key_slice, outer_contour
 from lungstage.appliance.report.vocabulary import PRIVATE_SCHEME, private
@@ -71,6 +74,8 @@ _POSITION = (
 RESULT = private("RESULT", "Result (research use only)")
 ANSWER = private("ANSWER", "Answer of the model (research use only)")
 CHANCE = private("CHANCE", "Chance that the answer is right (research use only)")
+ROBUSTNESS = private("ROBUSTNESS", "Robustness of the answer (research use only)")
+VARIATIONS = private("VARIATIONS", "Variation of the features in perturbed versions")
 REASON = private("REASON", "What moved the answer")
 CONTRIBUTIONS = private("CONTRIBUTIONS", "Contributions of the inputs to the model's logit")
 NOTICE = private("NOTICE", "Notice on the model and its use")
@@ -97,6 +102,8 @@ def build_report(
         Complete, preliminary and unverified; the same bytes for the same arguments.
     """
     headers = headers or source_headers(context)
+    before, behind = beyond_headers(context)
+    used = [*before, *headers, *behind]
     tree = sr.MeasurementReport(
         observation_context=sr.ObservationContext(observer_device_context=_observer(context)),
         procedure_reported=codes.LN.CTUnspecifiedBodyRegion,
@@ -104,13 +111,13 @@ def build_report(
         title=codes.DCM.ImagingMeasurementReport,
         referenced_images=with_thickness(headers[:1]),
     )
-    _complete_library(tree[0], headers, context.frames)
+    _complete_library(tree[0], used, _frames(context))
     _put_first(tree[0], _result(context))
-    tree[0].ContentSequence.extend([_evaluations(context), _contributions(context)])
+    tree[0].ContentSequence.extend([_evaluations(context), _contributions(context), *_variations(context)])
     _separate(tree[0])
     _hand_over(tree[0])
     report = sr.Comprehensive3DSR(
-        evidence=[*headers, *_evidence(context, segmentation)],
+        evidence=[*headers, *before, *behind, *_evidence(context, segmentation)],
         content=tree[0],
         series_number=9001,
         series_description=f"lungstage predicted {context.words.kind} (research use only)",
@@ -170,6 +177,14 @@ def _complete_library(content: Dataset, headers: list[Dataset], frames: tuple[in
     group.ContentSequence = sr.ContentSequence([*shared, *entries])
 
 
+def _frames(context: ReportContext) -> tuple[int, ...]:
+    """Give each used slice's number among the frames of an Enhanced CT; () where all are images of their own."""
+    if not context.frames:
+        return ()
+    before, behind = ([frame for _, frame in some] for some in (context.before, context.behind))
+    return (*before, *context.frames, *behind)
+
+
 def _is_shared(headers: list[Dataset], keyword: str) -> bool:
     values = {header.get(keyword) for header in headers}
     return len(values) == 1 and None not in values
@@ -208,6 +223,7 @@ def _volume_group(context: ReportContext, segmentation: SegmentReference) -> _Vo
             *feature_measurements(context.features),
             *domain_measurements(result.domain),
             *predictive_value_measurements(result),
+            *robustness_measurements(result),
         ],
         qualitative_evaluations=[sr.QualitativeEvaluation(words.predicted, words.classes[result.stage])],
     )
@@ -254,6 +270,7 @@ def _result(context: ReportContext) -> sr.ContainerContentItem:
             (NOTICE, sentences.research_use(context)),
             (ANSWER, sentences.answer(context)),
             *((CHANCE, text) for text in (sentences.chance(context),) if text),
+            *((ROBUSTNESS, text) for text in (sentences.robustness(context),) if text),
             *((NOTICE, text) for text in (sentences.worth(context),) if text),
             *warned,
         ],
@@ -278,6 +295,16 @@ def _contributions(context: ReportContext) -> sr.ContainerContentItem:
     container = sr.ContainerContentItem(name=CONTRIBUTIONS, relationship_type=sr.RelationshipTypeValues.CONTAINS)
     container.ContentSequence = contributions(context.result, context.words)
     return container
+
+
+def _variations(context: ReportContext) -> list[sr.ContainerContentItem]:
+    """How much each feature varies in perturbed versions, for programs, behind everything that people read."""
+    items = variation_items(context.result)
+    if not items:
+        return []
+    container = sr.ContainerContentItem(name=VARIATIONS, relationship_type=sr.RelationshipTypeValues.CONTAINS)
+    container.ContentSequence = items
+    return [container]
 
 
 def _texts(name: Code | sr.CodedConcept, texts: Sequence[tuple[Code, str]]) -> sr.ContainerContentItem:

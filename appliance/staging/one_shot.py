@@ -18,6 +18,7 @@ from typing import Any
 from lungstage.appliance.config.text import printable
 from lungstage.appliance.contract.documents import DocumentOptions
 from lungstage.appliance.contract.errors import Held, ReasonCode, Refused, Unavailable
+from lungstage.appliance.contract.robustness import RobustnessOptions
 from lungstage.appliance.contract.spec import ExtractionSpec
 from lungstage.appliance.dicom.cases import Case, assemble, the_one_case
 from lungstage.appliance.dicom.files import looks_like_dicom, read_headers
@@ -63,6 +64,8 @@ class Options:
         Which are wanted, and in which language.
     refusal_page
         Whether a refusal is told on a page, too.
+    robustness
+        Whether and how it is tried out how far an answer depends on contour and scan.
     label
         Of a NIfTI mask, the value that the region's voxels have; None means 1.
     """
@@ -74,6 +77,7 @@ class Options:
     documents: DocumentOptions = field(default_factory=DocumentOptions)
     refusal_page: bool = False
     label: int | None = None
+    robustness: RobustnessOptions = field(default_factory=RobustnessOptions)
 
 
 @dataclass(frozen=True)
@@ -265,6 +269,7 @@ def stage_paths(paths: Sequence[Path], bundle: Bundle, out: Path | None, options
                 settled=True,
                 roi_name=options.roi_name,
                 match_by_geometry=options.match_by_geometry,
+                beyond_mm=options.robustness.reach_mm,
             )
         made_at = partial(
             pipeline.stage,
@@ -274,6 +279,7 @@ def stage_paths(paths: Sequence[Path], bundle: Bundle, out: Path | None, options
             watch=watch,
             save_volume=options.save_volume,
             documents=options.documents if out is not None else DocumentOptions(("sr",)),
+            robustness=options.robustness,
         )
         made = made_at(created=datetime.now().astimezone().replace(microsecond=0))
         delivered: dict[str, str] = {}

@@ -19,7 +19,7 @@ from lungstage.appliance.staging.measure import Mask, Measurement
 
 Outcome = dict[str, Any]
 
-STEPS: Final = ("scan", "read", "roi", "resample", "radiomics", "infer", "report", "total")
+STEPS: Final = ("scan", "read", "roi", "resample", "radiomics", "infer", "robustness", "report", "total")
 
 
 def outcome(
@@ -65,6 +65,7 @@ def outcome(
         else {"distance": result.domain.distance, "outside": list(result.domain.outside)},
         "decision": None if result is None else _decision(result.answering),
         "predictive_value": None if result is None or bundle is None else _predictive_value(result.answering, bundle),
+        "robustness": None if result is None or result.robustness is None else result.robustness.as_dict(),
         "worth": None if result is None or bundle is None else _worth(bundle.worth),
         "roi": None
         if measurement is None
@@ -201,6 +202,8 @@ class StagedCase(MeasuredCase):
     predictive_value
         The chance that the answer is right at the prevalence in force, with its interval; None where there is no
         answer, or the bundle does not say how it did on patients that it had not seen.
+    robustness
+        What became of perturbed versions of the case, under the keys of ``--json``; None where nobody asked.
     worth
         That the model is not shown to be better than chance or than a simple model, in a sentence; empty where it is.
     contributions
@@ -217,6 +220,7 @@ class StagedCase(MeasuredCase):
     answer: str
     probability: float
     predictive_value: Estimate | None
+    robustness: dict[str, Any] | None
     worth: str
     contributions: dict[str, float]
     distance: float
@@ -233,6 +237,7 @@ class StagedCase(MeasuredCase):
             "answer": outcome["answer"],
             "probability": outcome["probability"],
             "predictive_value": outcome["predictive_value"] and Estimate.of(outcome["predictive_value"]),
+            "robustness": outcome["robustness"],
             "worth": (outcome["worth"] or {}).get("sentence") or "",
             "contributions": dict(outcome["contributions"]),
             "distance": outcome["domain"]["distance"],

@@ -14,6 +14,8 @@ from typing import Any
 
 from lungstage.appliance.contract.case import Predecessor, RegionChoice
 from lungstage.appliance.contract.documents import DocumentOptions
+from lungstage.appliance.contract.errors import Unavailable
+from lungstage.appliance.contract.robustness import NO_ROBUSTNESS, RobustnessOptions
 from lungstage.appliance.contract.spec import ExtractionSpec
 from lungstage.appliance.dicom.cases import Case
 from lungstage.appliance.dicom.choice import SelectionRule, other_tumours
@@ -39,6 +41,8 @@ from lungstage.appliance.staging.intended_use import (
 from lungstage.appliance.staging.measure import PlacedRegion, Stopwatch, measure
 from lungstage.appliance.staging.outcome import outcome
 from lungstage.appliance.staging.parts import prove_linked, prove_parts, prove_study
+from lungstage.appliance.staging.robustness import try_out, withheld
+from lungstage.appliance.staging.robustness import warnings as robustness_warnings
 
 _USUAL = DocumentOptions()
 
@@ -85,7 +89,11 @@ class Plan:
         the header, ``pixels`` a slice's ``pixel_digest``.
         """
         rois = [{"kind": roi.kind, "uid": roi.sop_instance_uid, "digest": roi.digest} for roi in self.case.rois]
-        slices = {image.name: image for _, placed in self.regions for image in placed.images}
+        slices = {
+            image.name: image
+            for _, placed in self.regions
+            for image in (*placed.before, *placed.images, *placed.behind)
+        }
         return (
             *rois,
             *(
@@ -105,7 +113,12 @@ class Staged:
 
 def _sealed(slices: ReferenceSlices) -> ReferenceSlices:
     """Note the digest of each slice's pixels: what is planned is what will be measured."""
-    return replace(slices, images=tuple(with_pixel_digest(image) for image in slices.images))
+    images = tuple(with_pixel_digest(image) for image in slices.images)
+    try:
+        before, behind = (tuple(map(with_pixel_digest, beyond)) for beyond in (slices.before, slices.behind))
+    except (Unavailable, OSError):  # nothing measured depends on them
+        before = behind = ()
+    return replace(slices, images=images, before=before, behind=behind)
 
 
 def _fingerprint(regions: tuple[PlacedRegion, ...]) -> str:
@@ -128,6 +141,7 @@ def plan_measurement(
     match_by_geometry: bool = False,
     strict_frame_of_reference: bool = False,
     choice: RegionChoice | None = None,
+    beyond_mm: float = 0.0,
 ) -> Plan:
     """Decide what to measure, from headers and regions alone; for the other parameters see :func:`prepare`.
 
@@ -162,6 +176,7 @@ def plan_measurement(
                     waited=waited,
                     match_by_geometry=match_by_geometry,
                     strict_frame_of_reference=strict_frame_of_reference,
+                    beyond_mm=beyond_mm,
                 )
             ),
         )
@@ -193,6 +208,7 @@ def prepare(
     match_by_geometry: bool = False,
     strict_frame_of_reference: bool = False,
     choice: RegionChoice | None = None,
+    beyond_mm: float = 0.0,
 ) -> Plan:
     """Decide what to measure, and whether the model may answer at all, from headers and regions alone.
 
@@ -214,6 +230,8 @@ def prepare(
         Refuse a SEG of another Frame of Reference even where all its frames name their slices and lie on them.
     choice
         The region of one of the case's ROI objects that a person chose, which overrides name and rule.
+    beyond_mm
+        How far beyond the region slices are taken besides, where they are there, for perturbed versions alone.
 
     Raises
     ------
@@ -235,6 +253,7 @@ def prepare(
         match_by_geometry=match_by_geometry,
         strict_frame_of_reference=strict_frame_of_reference,
         choice=choice,
+        beyond_mm=beyond_mm,
     )
     for region, slices in plan.regions:
         prove_anatomy(region)
@@ -252,6 +271,7 @@ def stage(
     save_volume: Path | None = None,
     predecessor: Predecessor | None = None,
     documents: DocumentOptions = _USUAL,
+    robustness: RobustnessOptions = NO_ROBUSTNESS,
 ) -> Staged:
     """Measure, predict and report.
 
@@ -273,6 +293,8 @@ def stage(
         The report that this one follows, if any.
     documents
         Which are wanted, and in which language.
+    robustness
+        Whether and how it is tried out how far the answer depends on contour and scan.
 
     Raises
     ------
@@ -297,11 +319,19 @@ def stage(
             + prove_voxels(measurement, use)
             + covariates.warnings
         )
-        warnings = prove_domain(result, use) + of_input  # the gravest first, wherever they are told
-        result = at_prevalence(result, AnswerRule.of(manifest, site.prevalence))
+        of_domain = prove_domain(result, use)
+        rule = AnswerRule.of(manifest, site.prevalence)
+        result = at_prevalence(result, rule)
+    of_robustness: tuple[str, ...] = ()
+    if robustness.perturbations:
+        with watch.step("robustness"):
+            found = try_out(measurement, result, bundle, rule, covariates.values, robustness)
+            result = withheld(replace(result, robustness=found), robustness)
+            of_robustness = tuple(robustness_warnings(result.robustness or found))
+    warnings = of_domain + of_robustness + of_input  # the gravest first, wherever they are told
     with watch.step("report"):
         built = build_documents(
-            measurement, result, bundle, created, warnings, covariates, predecessor, plan.others, documents
+            measurement, result, bundle, created, warnings, covariates, predecessor, plan.others, documents, robustness
         )
     answer = outcome(
         status="staged",

@@ -55,7 +55,8 @@ class BundleWorkers:
         limits = Limits(settings.work_seconds, settings.work_memory_mb * 1024**2)
         scratch = settings.state / SCRATCH
         scratch.mkdir(exist_ok=True)
-        setting = Setting(files, settings.engine, scratch, identity_key(settings.state), settings.documents)
+        key = identity_key(settings.state)
+        setting = Setting(files, settings.engine, scratch, key, settings.documents, settings.robustness)
         self.examiner = WorkerProcess(replace(setting, rehearses=False), limits, started)
         self.stagers: WorkerPool[int, Answer] = WorkerPool(
             lambda: WorkerProcess(setting, limits, started), settings.workers

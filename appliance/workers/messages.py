@@ -21,6 +21,7 @@ from lungstage.appliance.contract.case import Predecessor, RegionChoice
 from lungstage.appliance.contract.documents import DocumentOptions
 from lungstage.appliance.contract.errors import DefectError, Held, ReasonCode, Refused, Unavailable
 from lungstage.appliance.contract.plain import Content, FilePath, Form
+from lungstage.appliance.contract.robustness import NO_ROBUSTNESS, RobustnessOptions
 from lungstage.appliance.contract.spec import Engine
 from lungstage.appliance.dicom.cases import Case
 from lungstage.appliance.dicom.header import Header
@@ -117,6 +118,22 @@ class _PredictiveValue(_Estimate):
     cohort: Text
 
 
+class _Robustness(TypedDict):
+    range: list[Share] | None
+    agreement: Share | None
+    robust: bool | None
+    code: Text | None
+    withheld: bool
+    perturbations: Count
+    asked: Count
+    fewer: Count
+    left_out: dict[Text, Count]
+    unknown: Text | None
+    contour_mm: Finite
+    noise_hu: Finite | None
+    features: dict[Text, Finite | None]
+
+
 class _Worth(TypedDict):
     shown: bool | None
     sentence: Text | None
@@ -142,6 +159,7 @@ class Outcome(TypedDict):
     domain: _Domain
     decision: _Decision | None
     predictive_value: _PredictiveValue | None
+    robustness: _Robustness | None
     worth: _Worth | None
     roi: _Roi
     sr: None
@@ -304,6 +322,8 @@ class Setting(Request[Confinement]):
         Of the hashes of a patient's identity (:mod:`dicom.identity`).
     documents
         Which documents an answer is given in.
+    robustness
+        Whether and how it is tried out how far an answer depends on contour and scan.
     rehearses
         Whether the phantom study goes through every step first; one that makes no report need not.
     """
@@ -313,6 +333,7 @@ class Setting(Request[Confinement]):
     scratch: FilePath
     identity_key: Content = b""
     documents: DocumentOptions = field(default_factory=DocumentOptions)
+    robustness: RobustnessOptions = NO_ROBUSTNESS
     rehearses: bool = True
 
     _answers = Form(Confinement)

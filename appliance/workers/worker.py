@@ -13,6 +13,7 @@ from typing import assert_never, cast
 from lungstage.appliance.contract.documents import DocumentOptions
 from lungstage.appliance.contract.errors import Reason, Refused
 from lungstage.appliance.contract.plain import Form
+from lungstage.appliance.contract.robustness import RobustnessOptions
 from lungstage.appliance.dicom.cases import assemble
 from lungstage.appliance.dicom.files import read_headers
 from lungstage.appliance.model.bundle import Bundle, open_bundle, prove
@@ -69,14 +70,15 @@ class Worker:
 
     Attributes
     ----------
-    bundle, identity_key, documents
-        The bundle that answers, the key of the hashes of identity, and which documents are wanted: the first request
-        brings them.
+    bundle, identity_key, documents, robustness
+        The bundle that answers, the key of the hashes of identity, which documents are wanted, and how robustness is
+        tried out: the first request brings them.
     """
 
     bundle: Bundle
     identity_key: bytes
     documents: DocumentOptions
+    robustness: RobustnessOptions
 
     def __init__(self, confinement: Confinement) -> None:
         self._confinement = confinement
@@ -87,6 +89,7 @@ class Worker:
             case Setting():
                 self.bundle = open_bundle(request.files, engine=request.engine)
                 self.identity_key, self.documents = request.identity_key, request.documents
+                self.robustness = request.robustness
                 prove(self.bundle)
                 if request.rehearses:
                     self._rehearse(request.scratch)
@@ -129,6 +132,7 @@ class Worker:
             match_by_geometry=request.match_by_geometry,
             strict_frame_of_reference=request.strict_frame_of_reference,
             choice=request.choice,
+            beyond_mm=self.robustness.reach_mm,
         )
         return seal(plan)
 
@@ -140,6 +144,7 @@ class Worker:
             site=request.site,
             predecessor=request.predecessor,
             documents=self.documents,
+            robustness=self.robustness,
         )
         outcome = cast(Outcome, staged.outcome)  # which encoding it will prove
         return Answer(outcome, staged.documents)

@@ -203,6 +203,11 @@ OUTCOME: Any = {
         "value": 0.9, "low": 0.8, "high": 0.95, "prevalence": 0.3, "patients": 160, "positives": 98, "negatives": 62,
         "positive": "advanced", "negative": "early", "cohort": "c",
     },
+    "robustness": {
+        "range": [0.5, 0.75], "agreement": 0.75, "robust": False, "code": "answer_not_robust", "withheld": False,
+        "perturbations": 28, "asked": 30, "fewer": 0, "left_out": {"slices": 2}, "unknown": None, "contour_mm": 2.1,
+        "noise_hu": None, "features": {"a": 0.5, "b": None},
+    },
     "worth": {
         "shown": False, "sentence": "s", "auc": {"value": 0.7, "low": 0.6, "high": 0.8}, "beats_chance": True,
         "rival": None, "rival_auc": None, "beats_rival": False,
