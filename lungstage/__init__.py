@@ -72,6 +72,7 @@ def measure(
     label: int | None = None,
     match_by_geometry: bool = False,
     save_volume: _Path | None = None,
+    descriptors: bool = True,
 ) -> MeasuredCase:
     """Measure the features of one region of interest, without a model; ``lungstage measure`` does the same.
 
@@ -90,6 +91,8 @@ def measure(
         Accept slices by position where the region refers to others.
     save_volume
         A folder to write the measured volume and its mask to, as NIfTI.
+    descriptors
+        Whether it is said, too, what a radiologist would say of the region (``docs/descriptors.md``).
 
     Returns
     -------
@@ -125,7 +128,7 @@ def measure(
     from lungstage.appliance.staging.outcome import MeasuredCase
 
     what = parameters.read(os.fspath(spec)) if isinstance(spec, str | os.PathLike) else spec
-    options = Options(roi, match_by_geometry, _path(save_volume), label=label)
+    options = Options(roi, match_by_geometry, _path(save_volume), label=label, describes=descriptors)
     return MeasuredCase.of(measure_paths(_paths(paths), ROI_RULE, what, options))
 
 
@@ -144,12 +147,13 @@ def stage(
     perturbations: int = 30,
     contour_mm: float = 2.1,
     answer_not_robust: Literal["warn", "indeterminate"] = "warn",
+    descriptors: bool = True,
 ) -> StagedCase:
     """Ask a bundle about one region of interest; ``lungstage stage`` does the same. Research use only.
 
     Parameters
     ----------
-    paths, roi, match_by_geometry, save_volume
+    paths, roi, match_by_geometry, save_volume, descriptors
         As for :func:`measure`.
     bundle
         What :func:`load_bundle` returned, or what it takes. Whoever asks often loads it once.
@@ -212,7 +216,9 @@ def stage(
     documents = DocumentOptions(formats_of(formats), language_of(language))
     site = Site.read(prevalence, _path(covariates))
     robustness = RobustnessOptions(perturbations, contour_mm, answer_not_robust)
-    options = Options(roi, match_by_geometry, _path(save_volume), site, documents, robustness=robustness)
+    options = Options(
+        roi, match_by_geometry, _path(save_volume), site, documents, robustness=robustness, describes=descriptors
+    )
     return StagedCase.of(stage_paths(_paths(paths), loaded, _path(out), options))
 
 

@@ -45,6 +45,10 @@ FormatOption = Annotated[
     ),
 ]
 LanguageOption = Annotated[Literal["en", "de", "fr"], typer.Option(help="Language of the page.")]
+DescriptorsOption = Annotated[
+    bool,
+    typer.Option("--descriptors/--no-descriptors", help="Say what a radiologist would say of the tumour, too."),
+]
 GridOption = Annotated[
     Literal["pyradiomics", "ibsi"],
     typer.Option(help="Process images as PyRadiomics does, or as IBSI's manual has it (docs/ibsi.md)."),
@@ -79,6 +83,7 @@ def stage(
     answer_not_robust: Annotated[
         Literal["warn", "indeterminate"], typer.Option(help="What becomes of an answer that the versions do not share.")
     ] = "warn",
+    describes: DescriptorsOption = True,
     engine: EngineOption = "compiled",
     trusted_key: TrustedOption = None,
     batch: Annotated[
@@ -116,6 +121,7 @@ def stage(
             documents,
             refusal_page,
             robustness=RobustnessOptions(perturbations, contour_mm, answer_not_robust),
+            describes=describes,
         )
         return load_bundle(bundle, engine=engine, trusted=read_public_keys(trusted_key or ())), options
 
@@ -146,6 +152,7 @@ def measure(
     ] = None,
     match_by_geometry: GeometryOption = False,
     save_volume: SaveOption = None,
+    describes: DescriptorsOption = True,
     engine: EngineOption = "compiled",
     grid: GridOption = "pyradiomics",
     as_json: JsonOption = False,
@@ -155,7 +162,7 @@ def measure(
     from lungstage.appliance.radiomics import parameters
     from lungstage.appliance.staging.one_shot import Options, measure_paths
 
-    options = Options(roi, match_by_geometry, save_volume, label=label)
+    options = Options(roi, match_by_geometry, save_volume, label=label, describes=describes)
 
     def run_once() -> dict[str, Any]:
         return measure_paths(paths, ROI_RULE, replace(parameters.read(spec, grid), engine=engine), options)
@@ -223,6 +230,7 @@ def in_words(answer: dict[str, Any]) -> str:
 def _lines_of(answer: dict[str, Any]) -> list[str]:
     from lungstage.appliance.cli.answers import (
         chance_in_words,
+        descriptors_in_words,
         positive_of,
         robustness_in_words,
         warnings_of,
@@ -235,8 +243,9 @@ def _lines_of(answer: dict[str, Any]) -> list[str]:
         return [*lines, why, *_documents_of(answer)]
     roi = answer["roi"]
     lines.append(f"region: {roi['name']}, {roi['voxels']} voxels, {roi['volume_mm3'] / 1000:.2f} ml")
+    described = [line for line in (descriptors_in_words(answer),) if line]
     if answer["domain"] is None:  # measured, and no model asked
-        return [*lines, *(f"{name}: {value}" for name, value in answer["features"].items())]
+        return [*lines, *described, *(f"{name}: {value}" for name, value in answer["features"].items())]
     endpoint = answer["endpoint"]
     if endpoint is None:
         lines.append(f"stage: {answer['stage']} (research use only)")
@@ -247,7 +256,7 @@ def _lines_of(answer: dict[str, Any]) -> list[str]:
     lines += [line for line in (chance_in_words(answer), robustness_in_words(answer), worth_in_words(answer)) if line]
     strongest = sorted(answer["contributions"].items(), key=lambda item: -abs(item[1]))[:5]
     lines.append("strongest contributions (logit): " + ", ".join(f"{name} {value:+.3f}" for name, value in strongest))
-    return [*lines, *_documents_of(answer)]
+    return [*lines, *described, *_documents_of(answer)]
 
 
 def _documents_of(answer: dict[str, Any]) -> list[str]:

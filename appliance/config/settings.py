@@ -122,6 +122,9 @@ class Settings(BaseModel):
         "warn",
         description="What becomes of an answer that fewer than 90 % of the versions share: warn, or indeterminate.",
     )
+    descriptors: bool = Field(
+        True, description="Whether it is said what a radiologist would say of the tumour; the model does not see it."
+    )
     settle_seconds: Seconds = Field(0.2, description="How long a file must rest before it is read.")
     case_settle_seconds: Seconds = Field(2.0, description="How long a case must rest before an end counts as an end.")
     missing_neighbour_wait: Seconds = Field(
@@ -227,6 +230,7 @@ class Settings(BaseModel):
             "perturbations",
             "contour_mm",
             "answer_not_robust",
+            "descriptors",
         }
         return {"settings_sha256": digest, "settings": self.model_dump(mode="json", include=answering)}
 

@@ -125,7 +125,7 @@ def _size_class(found: _Findings, inside: Density, texture: str | None, voxel_mm
     found.reasons["solid_long_axis_mm"] = "It is measured where the tumour is part-solid."
     if texture == "ground glass":
         found.reasons[name] = (
-            "Ground glass is staged by its solid part, and none was found. By all of it the size class would be "
+            "Ground glass is classed by its solid part, and none was found. By all of it the size class would be "
             f"{whole}."
         )
         return

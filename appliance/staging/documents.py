@@ -18,6 +18,7 @@ from lungstage.appliance.contract.case import KnownCovariates, Predecessor
 from lungstage.appliance.contract.documents import DocumentOptions
 from lungstage.appliance.contract.robustness import NO_ROBUSTNESS, RobustnessOptions
 from lungstage.appliance.contract.spec import StagingResult
+from lungstage.appliance.descriptors.values import Descriptors
 from lungstage.appliance.dicom.coded import SNOMED_RT, Coded, in_snomed_ct
 from lungstage.appliance.dicom.header import ImageHeader
 from lungstage.appliance.dicom.region import Region
@@ -33,6 +34,7 @@ from lungstage.appliance.report.headers import copied_header, source_headers
 from lungstage.appliance.report.outbox import Document
 from lungstage.appliance.report.page_documents import page_documents
 from lungstage.appliance.report.result_page import PageContext
+from lungstage.appliance.staging.descriptors import digest
 from lungstage.appliance.staging.measure import Measurement
 
 _USUAL = DocumentOptions()
@@ -49,9 +51,10 @@ def _document_identity(
     predecessor: Predecessor | None,
     others: tuple[tuple[int, str], ...],
     robustness: RobustnessOptions,
+    descriptors: Descriptors | None,
 ) -> str:
     """Digest everything that the documents follow from, so that the same input always makes the same UIDs."""
-    digest = hashlib.sha256()
+    every = hashlib.sha256()
     volume = measurement.voxels.volume
     for part in (
         str(volume.array.dtype).encode(),
@@ -75,9 +78,10 @@ def _document_identity(
         *_other_engine(bundle),
         *([repr(others).encode()] if others else []),
         *_of_robustness(measurement, result, robustness),
+        *(() if descriptors is None else (digest(descriptors),)),
     ):
-        digest.update(len(part).to_bytes(8, "big") + part)
-    return digest.hexdigest()
+        every.update(len(part).to_bytes(8, "big") + part)
+    return every.hexdigest()
 
 
 def _of_robustness(measurement: Measurement, result: StagingResult, options: RobustnessOptions) -> Iterator[bytes]:
@@ -163,6 +167,7 @@ def build_documents(
     others: tuple[tuple[int, str], ...] = (),
     options: DocumentOptions = _USUAL,
     robustness: RobustnessOptions = NO_ROBUSTNESS,
+    descriptors: Descriptors | None = None,
 ) -> tuple[Document, ...]:
     """Build the documents of one answer, in order of delivery.
 
@@ -184,6 +189,8 @@ def build_documents(
         Which documents are wanted, and in which language.
     robustness
         How it was tried out how far the answer depends on contour and scan.
+    descriptors
+        What a radiologist would say of the tumour; None where nobody asked.
 
     Returns
     -------
@@ -207,7 +214,7 @@ def build_documents(
         features=measurement.features,
         result=result,
         bundle=bundle_identity(bundle, _parameters(result, bundle, covariates, robustness)),
-        identity=_document_identity(measurement, result, bundle, warnings, covariates, predecessor, others, robustness),
+        identity=_document_identity(measurement, result, bundle, warnings, covariates, predecessor, others, robustness, descriptors),
         created=created,
         warnings=warnings,
         software_version=__version__,
@@ -220,6 +227,7 @@ def build_documents(
         others=others,
         before=_beyond(measurement.before, measurement.slices.before),
         behind=_beyond(measurement.behind, measurement.slices.behind),
+        descriptors=descriptors,
     )
     headers = source_headers(context)
     volume = measurement.voxels.volume

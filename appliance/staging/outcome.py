@@ -12,6 +12,7 @@ import numpy as np
 from lungstage.appliance.contract.errors import Held, Reason, ReasonCode, Refused
 from lungstage.appliance.contract.evidence import Answering, Estimate, Worth
 from lungstage.appliance.contract.spec import STAGE_GROUP, Endpoint, StagingResult
+from lungstage.appliance.descriptors.values import Descriptors
 from lungstage.appliance.report import evidence
 from lungstage.appliance.report.context import BundleIdentity
 from lungstage.appliance.report.translation import Translator
@@ -19,7 +20,7 @@ from lungstage.appliance.staging.measure import Mask, Measurement
 
 Outcome = dict[str, Any]
 
-STEPS: Final = ("scan", "read", "roi", "resample", "radiomics", "infer", "robustness", "report", "total")
+STEPS: Final = ("scan", "read", "roi", "resample", "radiomics", "infer", "robustness", "descriptors", "report", "total")
 
 
 def outcome(
@@ -33,6 +34,7 @@ def outcome(
     seconds: Mapping[str, float] | None = None,
     endpoint: Endpoint = STAGE_GROUP,
     bundle: BundleIdentity | None = None,
+    descriptors: Descriptors | None = None,
 ) -> Outcome:
     """Write an outcome in the form of the command contract: every key is there, null where unknown.
 
@@ -40,7 +42,7 @@ def outcome(
     ``endpoint`` holds its name, the answer and the probability of its positive class. ``answer`` and ``probability``
     are there whatever the endpoint.
 
-    `others` are :attr:`staging.pipeline.Plan.others`; `bundle` is what answered.
+    `others` are :attr:`staging.pipeline.Plan.others`; `bundle` is what answered; `descriptors` were asked for, or None.
     """
     timing = dict(seconds or {})
     staged = None if endpoint != STAGE_GROUP else result
@@ -66,6 +68,7 @@ def outcome(
         "decision": None if result is None else _decision(result.answering),
         "predictive_value": None if result is None or bundle is None else _predictive_value(result.answering, bundle),
         "robustness": None if result is None or result.robustness is None else result.robustness.as_dict(),
+        "descriptors": None if descriptors is None else descriptors.as_json(),
         "worth": None if result is None or bundle is None else _worth(bundle.worth),
         "roi": None
         if measurement is None
@@ -146,6 +149,9 @@ class MeasuredCase:
         How many voxels of the original slices it has, and their volume.
     others
         Names of the other regions that could have been meant.
+    descriptors
+        What a radiologist would say of it, under the keys of ``--json`` (``docs/descriptors.md``); None where nobody
+        asked, or where it cannot be said.
     warnings
         Plain sentences.
     seconds
@@ -157,6 +163,7 @@ class MeasuredCase:
     voxels: int
     volume_mm3: float
     others: tuple[str, ...]
+    descriptors: dict[str, Any] | None
     warnings: tuple[str, ...]
     seconds: dict[str, float]
 
@@ -182,6 +189,7 @@ class MeasuredCase:
             "voxels": outcome["roi"]["voxels"],
             "volume_mm3": outcome["roi"]["volume_mm3"],
             "others": tuple(other["name"] for other in outcome["roi"]["others"]),
+            "descriptors": outcome["descriptors"],
             "warnings": tuple(outcome["warnings"]),
             "seconds": {step: seconds for step, seconds in outcome["seconds"].items() if seconds is not None},
         }

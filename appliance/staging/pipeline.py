@@ -30,6 +30,7 @@ from lungstage.appliance.report.headers import warnings_of_text
 from lungstage.appliance.report.outbox import Document
 from lungstage.appliance.staging.choosing import CHOSEN, approval_warnings, choose_each, newest
 from lungstage.appliance.staging.covariates import Site, known_covariates
+from lungstage.appliance.staging.descriptors import describe_measured
 from lungstage.appliance.staging.documents import build_documents, bundle_identity
 from lungstage.appliance.staging.intended_use import (
     prove_anatomy,
@@ -272,6 +273,7 @@ def stage(
     predecessor: Predecessor | None = None,
     documents: DocumentOptions = _USUAL,
     robustness: RobustnessOptions = NO_ROBUSTNESS,
+    describes: bool = True,
 ) -> Staged:
     """Measure, predict and report.
 
@@ -295,6 +297,8 @@ def stage(
         Which are wanted, and in which language.
     robustness
         Whether and how it is tried out how far the answer depends on contour and scan.
+    describes
+        Whether it is said what a radiologist would say of the tumour. The model does not see it.
 
     Raises
     ------
@@ -329,10 +333,15 @@ def stage(
             result = withheld(replace(result, robustness=found), robustness)
             of_robustness = tuple(robustness_warnings(result.robustness or found))
     warnings = of_domain + of_robustness + of_input  # the gravest first, wherever they are told
+    descriptors = None
+    if describes:
+        with watch.step("descriptors"):
+            descriptors = describe_measured(measurement)
     with watch.step("report"):
         built = build_documents(
-            measurement, result, bundle, created, warnings, covariates, predecessor, plan.others, documents, robustness
-        )
+            measurement, result, bundle, created, warnings, covariates, predecessor, plan.others, documents, robustness,
+            descriptors,
+        )  # fmt: skip
     answer = outcome(
         status="staged",
         measurement=measurement,
@@ -342,5 +351,6 @@ def stage(
         seconds=watch.seconds,
         endpoint=manifest.endpoint.endpoint,
         bundle=bundle_identity(bundle, ()),
+        descriptors=descriptors,
     )
     return Staged(answer, built)

@@ -134,6 +134,36 @@ class _Robustness(TypedDict):
     features: dict[Text, Finite | None]
 
 
+class _Descriptors(TypedDict):
+    long_axis_mm: Finite | None
+    short_axis_mm: Finite | None
+    diameter_3d_mm: Finite | None
+    volume_mm3: Finite | None
+    effective_diameter_mm: Finite | None
+    t_size_class: Text | None
+    solid_long_axis_mm: Finite | None
+    mean_hu: Finite | None
+    solid_share: Finite | None
+    radial_spread: Finite | None
+    irregularity: Finite | None
+    margin_sharpness: Finite | None
+    edge_slope_hu_per_mm: Finite | None
+    edge_width_mm: Finite | None
+    edge_offset_mm: Finite | None
+    contact_share: Finite | None
+    cavity_share: Finite | None
+    dense_share: Finite | None
+    air_share: Finite | None
+    components: Count | None
+    words: dict[Text, Text | None]
+    percentiles: dict[Text, Count]
+    badges: dict[Text, Text]
+    reasons: dict[Text, Text]
+    caveats: dict[Text, list[Text]]
+    outline_unfit: list[Text]
+    source: Text
+
+
 class _Worth(TypedDict):
     shown: bool | None
     sentence: Text | None
@@ -160,6 +190,7 @@ class Outcome(TypedDict):
     decision: _Decision | None
     predictive_value: _PredictiveValue | None
     robustness: _Robustness | None
+    descriptors: _Descriptors | None
     worth: _Worth | None
     roi: _Roi
     sr: None
@@ -324,6 +355,8 @@ class Setting(Request[Confinement]):
         Which documents an answer is given in.
     robustness
         Whether and how it is tried out how far an answer depends on contour and scan.
+    describes
+        Whether it is said what a radiologist would say of the tumour.
     rehearses
         Whether the phantom study goes through every step first; one that makes no report need not.
     """
@@ -334,6 +367,7 @@ class Setting(Request[Confinement]):
     identity_key: Content = b""
     documents: DocumentOptions = field(default_factory=DocumentOptions)
     robustness: RobustnessOptions = NO_ROBUSTNESS
+    describes: bool = True
     rehearses: bool = True
 
     _answers = Form(Confinement)

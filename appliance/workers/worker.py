@@ -70,15 +70,16 @@ class Worker:
 
     Attributes
     ----------
-    bundle, identity_key, documents, robustness
-        The bundle that answers, the key of the hashes of identity, which documents are wanted, and how robustness is
-        tried out: the first request brings them.
+    bundle, identity_key, documents, robustness, describes
+        The bundle that answers, the key of the hashes of identity, which documents are wanted, how robustness is tried
+        out, and whether the tumour is described: the first request brings them.
     """
 
     bundle: Bundle
     identity_key: bytes
     documents: DocumentOptions
     robustness: RobustnessOptions
+    describes: bool
 
     def __init__(self, confinement: Confinement) -> None:
         self._confinement = confinement
@@ -89,7 +90,7 @@ class Worker:
             case Setting():
                 self.bundle = open_bundle(request.files, engine=request.engine)
                 self.identity_key, self.documents = request.identity_key, request.documents
-                self.robustness = request.robustness
+                self.robustness, self.describes = request.robustness, request.describes
                 prove(self.bundle)
                 if request.rehearses:
                     self._rehearse(request.scratch)
@@ -145,6 +146,7 @@ class Worker:
             predecessor=request.predecessor,
             documents=self.documents,
             robustness=self.robustness,
+            describes=self.describes,
         )
         outcome = cast(Outcome, staged.outcome)  # which encoding it will prove
         return Answer(outcome, staged.documents)
