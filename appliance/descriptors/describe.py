@@ -214,7 +214,8 @@ def _described(definition: Definition, found: _Findings, unfit: tuple[str, ...],
             word = definition.words[known.band(name, float(value))]
             percentile = known.percentile(name, float(value))
     caveats = tuple(found.caveats.get(name, ()))
-    return Descriptor(definition, value, word, percentile, _badge(definition, known), reason, caveats)
+    agreement = known.agreement[name] if definition.worth is Worth.READERS else None
+    return Descriptor(definition, value, word, percentile, _badge(definition, known), reason, caveats, agreement)
 
 
 def describe(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from lungstage.appliance.descriptors.calibration import Agreement
 from lungstage.appliance.descriptors.definitions import Definition
 
 Value = float | int | str
@@ -30,6 +31,8 @@ class Descriptor:
         Why value or word cannot be said, in plain words; None where all is said.
     caveats
         What to mind of the value, in plain sentences.
+    agreement
+        How well it agrees with readers; None where it is not held against them.
     """
 
     definition: Definition
@@ -39,6 +42,7 @@ class Descriptor:
     badge: str
     reason: str | None
     caveats: tuple[str, ...]
+    agreement: Agreement | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,6 +76,7 @@ def of_accounts(then: Account, now: Account) -> Iterator[Change]:
         yield changed("predictive_value", what, then.predictive_value, now.predictive_value)
     yield from _of_values("robustness", then.robustness, now.robustness)
     yield from _of_values("variation", then.variations, now.variations)
+    yield from _of_values("descriptor", then.descriptors, now.descriptors)
     yield from _of_values("feature", then.features, now.features)
     yield from _of_values("contribution", then.contributions, now.contributions)
 
@@ -84,7 +85,7 @@ def _less(parameters: tuple[str, ...], other: Account) -> list[str]:
     return [text for text in parameters if text not in other.parameters]
 
 
-def _of_values(what: str, then: Mapping[str, float | None], now: Mapping[str, float | None]) -> Iterator[Change]:
+def _of_values(what: str, then: Mapping[str, object], now: Mapping[str, object]) -> Iterator[Change]:
     for name in dict.fromkeys((*then, *now)):
         if name not in then or name not in now:
             yield Change(what, f"{name} is a {what} {'no more' if name in then else 'only now'}.", name)

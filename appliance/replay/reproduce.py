@@ -31,8 +31,18 @@ from lungstage.appliance.staging.covariates import Site
 
 _MOST_ELEMENTS = 20  # that are named of an edited report
 _EFFECTS = frozenset(
-    {"answer", "probability", "feature", "contribution", "robustness", "variation", "library_version", "report_file"}
-)
+    {
+        "answer",
+        "probability",
+        "feature",
+        "contribution",
+        "robustness",
+        "variation",
+        "descriptor",
+        "library_version",
+        "report_file",
+    }
+)  # fmt: skip
 _INPUT = Change(
     "input",
     "The report's UID follows from pixels, region and header of the input, and something in them is not as it was, "
@@ -136,6 +146,7 @@ def _stage(then: Account, case: Case, bundle: Bundle, pages: Sequence[DocumentOp
             predecessor=then.predecessor,
             documents=options,
             robustness=then.options,
+            describes=bool(then.descriptors),
         ).documents
         for options in pages
     ]

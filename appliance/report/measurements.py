@@ -31,7 +31,15 @@ VARIATION = private("VARIATION", "Coefficient of variation in perturbed versions
 _DIGITS = 6  # beyond what two scans of one tumour share
 
 
-def measurement(name: Code, value: float, unit: str, derivation: Code | None = None) -> sr.Measurement:
+def measurement(
+    name: Code,
+    value: float,
+    unit: str,
+    derivation: Code | None = None,
+    *,
+    method: Code | None = None,
+    site: Code | None = None,
+) -> sr.Measurement:
     """One measurement; where `value` is not finite, one with the qualifier (114008, DCM, Calculation failure).
 
     Numeric Value, which people read, has six significant digits; Floating Point Value beside it holds `value` exactly.
@@ -40,7 +48,10 @@ def measurement(name: Code, value: float, unit: str, derivation: Code | None = N
         # The zero is for highdicom alone, which builds no measurement without a value: see blank_failures.
         failure = codes.DCM.CalculationFailure
         return sr.Measurement(name=name, value=0.0, unit=unit_code(unit), qualifier=failure, derivation=derivation)
-    item = sr.Measurement(name=name, value=value, unit=unit_code(unit), derivation=derivation)
+    sites = None if site is None else [sr.FindingSite(site)]
+    item = sr.Measurement(
+        name=name, value=value, unit=unit_code(unit), derivation=derivation, method=method, finding_sites=sites
+    )
     item[0].MeasuredValueSequence[0].NumericValue = _rounded(value, _DIGITS)
     return item
 

@@ -58,6 +58,7 @@ def page_html(page: ResultPage) -> str:
         _caveats(page),
         f"</section><h2>{escape(page.words['heading.views'])}</h2>",
         _views(page),
+        _descriptors(page),
         f"<h2>{escape(page.words['heading.rows'])}</h2>",
         _table(page),
         f"<h2>{escape(page.words['heading.facts'])}</h2><dl>",
@@ -136,6 +137,14 @@ def _figure(views: KeyViews, view: KeyView, pixels: Pixels, caption: str) -> str
         f'<g fill="#fff" stroke="#111" stroke-width=".8" paint-order="stroke" font-size="4.5" font-weight="bold">'
         f"{letters}{marks}</g></svg><figcaption>{escape(caption)}</figcaption></figure>"
     )
+
+
+def _descriptors(page: ResultPage) -> str:
+    if not page.descriptors:
+        return ""
+    rows = "".join(f"<dt>{escape(one.badge)}</dt><dd>{escape(one.text)}</dd>" for one in page.descriptors)
+    apart = f"<small>{escape(page.words['descriptors.apart'])}</small>"
+    return f"<h2>{escape(page.words['heading.descriptors'])} {apart}</h2><dl>{rows}</dl>"
 
 
 def _table(page: ResultPage) -> str:

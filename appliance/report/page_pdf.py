@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from lungstage.appliance.report.caveats import Grade
+from lungstage.appliance.report.descriptor_words import Described
 from lungstage.appliance.report.drawing import Drawing
 from lungstage.appliance.report.key_views import KeyViews
 from lungstage.appliance.report.refusal_page import RefusalPage
@@ -32,8 +33,11 @@ def page_pdf(page: ResultPage) -> Drawing:
     y = draw_heading(sheet, page.heading)
     y = _answer(sheet, page, y, say)
     y = _caveats(sheet, page, y, say)
-    y = _views_and_facts(sheet, page, y)
-    _rows(sheet, page, y, _top_of_foot(sheet, page.not_for))
+    bottom = _top_of_foot(sheet, page.not_for)
+    below = _height_of_descriptors(sheet, page) + _least_height_of_rows(page)
+    y = _views_and_facts(sheet, page, y, bottom - below)
+    y = _descriptors(sheet, page, y)
+    _rows(sheet, page, y, bottom)
     draw_not_for(sheet, page.words["heading.not_for"], page.not_for)
     return sheet.drawing()
 
@@ -181,8 +185,14 @@ def _caveats(sheet: Sheet, page: ResultPage, y: float, say: Translator) -> float
     return bottom
 
 
-def _views_and_facts(sheet: Sheet, page: ResultPage, y: float) -> float:
-    side, gap, margin = 42.6, 1.6, 4.0
+_LARGEST_VIEW, _SMALLEST_VIEW = 42.6, 22.0
+
+
+def _views_and_facts(sheet: Sheet, page: ResultPage, y: float, bottom: float) -> float:
+    """Draw the views, the larger the more room there is above `bottom`, and the facts beside them."""
+    gap, margin, headings = 1.6, 4.0, 12.2
+    windows = len(page.window_names)
+    side = min(max((bottom - y - headings) / windows - gap, _SMALLEST_VIEW), _LARGEST_VIEW)
     y += 6.4
     right = _LEFT + margin + 3 * side + 2 * gap
     sheet.text(_LEFT, y, page.words["heading.views"], _SECTION)
@@ -200,6 +210,38 @@ def _views_and_facts(sheet: Sheet, page: ResultPage, y: float) -> float:
         for column in range(len(page.views.views)):
             _view(sheet, page.views, column, row, _LEFT + margin + column * (side + gap), top, side)
     return y + len(page.window_names) * (side + gap)
+
+
+_BADGE: Final = 36.0  # mm that what descriptors are worth takes
+_FINE: Final = Style(7.5)
+_MOST_LINES: Final = 4
+
+
+def _height_of_descriptors(sheet: Sheet, page: ResultPage) -> float:
+    return (
+        6.4 + 1.2 + sum(_lines_of(sheet, one) for one in page.descriptors) * _FINE.leading if page.descriptors else 0.0
+    )
+
+
+def _lines_of(sheet: Sheet, one: Described) -> int:
+    room = _RIGHT - _LEFT - _BADGE
+    badge = len(sheet.lines(one.badge, _SMALL, _BADGE - 3))
+    return max(min(len(sheet.lines(one.text, _FINE, room)), _MOST_LINES), badge)
+
+
+def _descriptors(sheet: Sheet, page: ResultPage, y: float) -> float:
+    """Draw what a radiologist would say, each with what it is worth."""
+    if not page.descriptors:
+        return y
+    y += 6.4
+    x = _LEFT + sheet.text(_LEFT, y, page.words["heading.descriptors"], _SECTION) + 3
+    sheet.text(x, y, page.words["descriptors.apart"], _SMALL, within=_RIGHT - x)
+    y += 4.4
+    for one in page.descriptors:
+        sheet.paragraph(_LEFT, y, one.badge, _SMALL, _BADGE - 3)
+        sheet.paragraph(_LEFT + _BADGE, y, one.text, _FINE, _RIGHT - _LEFT - _BADGE, most=_MOST_LINES)
+        y += _lines_of(sheet, one) * _FINE.leading
+    return y - 3.2
 
 
 def _view(sheet: Sheet, views: KeyViews, column: int, row: int, x: float, y: float, side: float) -> None:
@@ -230,6 +272,10 @@ _VALUE, _STRIP, _STRIP_END, _BARS = 112.0, 126.0, 158.0, 163.0  # where the colu
 WORDS: Final = 66.0
 """Room in mm for what an input is in plain words; behind it stands its technical name."""
 _LOWEST_ROW, _HIGHEST_ROW = 3.7, 5.2
+
+
+def _least_height_of_rows(page: ResultPage) -> float:
+    return 8.2 + len(page.rows) * _LOWEST_ROW + (4.0 if page.rows_note else 1.0)
 
 
 def _rows(sheet: Sheet, page: ResultPage, y: float, bottom: float) -> None:

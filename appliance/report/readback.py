@@ -21,6 +21,7 @@ from lungstage.appliance.contract.robustness import NO_ROBUSTNESS, NotRobust, Ro
 from lungstage.appliance.contract.spec import COVARIATES, Engine
 from lungstage.appliance.dicom.instance import OWN_MODEL_NAME
 from lungstage.appliance.dicom.multiframe import ENHANCED_CT
+from lungstage.appliance.report.descriptor_items import ALGORITHM, NAMES_BY_CODES
 from lungstage.appliance.report.vocabulary import FEATURES_BY_CODES, PRIVATE_SCHEME
 
 Codes = tuple[str, str]
@@ -37,6 +38,9 @@ _ROBUSTNESS: Final = tuple(
     (code, PRIVATE_SCHEME) for code in ("PROBABILITYLOW", "PROBABILITYHIGH", "AGREEMENT", "VERSIONS")
 )
 _VARIATION: Final = ("VARIATION", PRIVATE_SCHEME)
+_GROUP: Final = ("125007", "DCM")
+_ALGORITHM_NAME: Final = ("111001", "DCM")
+_SITE: Final = ("363698007", "SCT")
 _BEYOND: Final = re.compile(r"slices_beyond=(\d+)\+(\d+)")
 _NOTICE: Final = ("NOTICE", PRIVATE_SCHEME)
 _WARNING: Final = ("WARNING", PRIVATE_SCHEME)
@@ -93,6 +97,9 @@ class Account:
         Range, agreement and number of the perturbed versions, by code; empty where the report does not say.
     variations
         Coefficient of variation of features in perturbed versions, in %.
+    descriptors
+        What a radiologist would say of the tumour, by name: numbers in the report's units, and Code Meanings of words;
+        empty where the report does not say.
     """
 
     sop_instance_uid: str
@@ -120,6 +127,7 @@ class Account:
     behind: tuple[str, ...]
     robustness: Mapping[str, float | None]
     variations: Mapping[str, float | None]
+    descriptors: Mapping[str, float | str | None]
 
     @property
     def name(self) -> str:
@@ -271,7 +279,20 @@ def _account(dataset: Dataset) -> Account:
         behind=tuple(slices[last:]),
         robustness={_concept(item)[0]: _number(item) for item in measured if _concept(item) in _ROBUSTNESS},
         variations={_text(_child(item, 0)): _number(item) for item in every if _concept(item) == _VARIATION},
+        descriptors=dict(_descriptors(every)),
     )
+
+
+def _descriptors(every: tuple[Dataset, ...]) -> Iterator[tuple[str, float | str | None]]:
+    """Give the descriptors of the group whose algorithm they are."""
+    for group in (item for item in every if _concept(item) == _GROUP):
+        inside = tuple(group.ContentSequence)
+        if not any(_concept(item) == _ALGORITHM_NAME and _text(item) == ALGORITHM for item in inside):
+            continue
+        for item in inside:
+            codes = _concept(item)[0], _modifier(item, _DERIVATION), _modifier(item, _SITE)
+            if item.ValueType in ("NUM", "CODE") and (name := NAMES_BY_CODES.get(codes)):
+                yield name, _number(item) if item.ValueType == "NUM" else _meaning(item)
 
 
 def _moment(equipment: Dataset) -> datetime:
@@ -298,9 +319,13 @@ def _concept(item: Dataset) -> Codes:
 
 def _feature(item: Dataset) -> str | None:
     """PyRadiomics' name of what a NUM measures; None where that is no feature."""
-    modifiers = (child for child in item.get("ContentSequence", ()) if _concept(child) == _DERIVATION)
-    derivation = next((str(child.ConceptCodeSequence[0].CodeValue) for child in modifiers), None)
-    return FEATURES_BY_CODES.get((*_concept(item), derivation))
+    return FEATURES_BY_CODES.get((*_concept(item), _modifier(item, _DERIVATION)))
+
+
+def _modifier(item: Dataset, concept: Codes) -> str | None:
+    """Code value of a modifier of an item, if it has it."""
+    modifiers = (child for child in item.get("ContentSequence", ()) if _concept(child) == concept)
+    return next((str(child.ConceptCodeSequence[0].CodeValue) for child in modifiers), None)
 
 
 def _meaning(item: Dataset) -> str:

@@ -26,6 +26,7 @@ from lungstage.appliance.report import evidence, fonts
 from lungstage.appliance.report.caveats import Caveat, Grade, caveats
 from lungstage.appliance.report.cohort import Cohort
 from lungstage.appliance.report.context import BundleIdentity, ReportContext, label
+from lungstage.appliance.report.descriptor_words import Described, described
 from lungstage.appliance.report.headers import copied_header
 from lungstage.appliance.report.key_views import KeyViews, key_views
 from lungstage.appliance.report.plain_words import short_names, technical_name
@@ -155,6 +156,8 @@ class ResultPage:
         That the model is not shown to be worth anything; empty where it is.
     scale
         The same as a picture.
+    descriptors
+        What a radiologist would say of the tumour, by what it is worth; empty where nobody asked.
     caveats
         Why not to trust it, the gravest first.
     views
@@ -188,6 +191,7 @@ class ResultPage:
     robustness: str
     worth: str
     scale: Scale
+    descriptors: tuple[Described, ...]
     caveats: tuple[Caveat, ...]
     views: KeyViews
     view_names: tuple[str, ...]
@@ -293,6 +297,7 @@ def result_page(context: PageContext, language: Language) -> ResultPage:
             positive,
             None if result.robustness is None else result.robustness.range,
         ),
+        descriptors=described(report.descriptors, say),
         caveats=tuple(told),
         views=views,
         view_names=tuple(say(f"view.{view.plane}") for view in views.views),
@@ -323,6 +328,7 @@ def section_words(say: Translator) -> dict[str, str]:
     codes = (
         "heading.caveats", "heading.views", "heading.rows", "heading.facts", "heading.not_for", "column.value",
         "column.cohort", "column.lowest", "column.median", "column.highest", "column.speaks_for", "caveats.none",
+        "heading.descriptors", "descriptors.apart",
     )  # fmt: skip
     return {code: say(code) for code in codes}
 

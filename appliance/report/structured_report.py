@@ -3,7 +3,8 @@
 Comprehensive 3D SR, template TID 1500 "Measurement Report" (DICOM PS3.16): first, in words, the result and why not to
 trust it; an Image Library of the slices; one volumetric group (TID 1411) with the segment, every measurement, the
 predicted class and its probability; one planar group (TID 1410) with the outline on the key slice, under the same
-Tracking UID, for viewers that draw no segments; last, in words, what moved the answer and what the model is.
+Tracking UID, for viewers that draw no segments; a volumetric group of the descriptors, with a Tracking UID and an
+algorithm of its own; last, in words, what moved the answer, what the model is, and what the descriptors say.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from lungstage.appliance.report.context import (
     device_uid,
     tracking_identifier,
 )
+from lungstage.appliance.report.descriptor_items import DESCRIPTION, DESCRIPTORS, descriptor_group
+from lungstage.appliance.report.descriptor_items import sentences as descriptor_sentences
 from lungstage.appliance.report.headers import (
     MANUFACTURER,
     MODEL_NAME,
@@ -107,13 +110,19 @@ def build_report(
     tree = sr.MeasurementReport(
         observation_context=sr.ObservationContext(observer_device_context=_observer(context)),
         procedure_reported=codes.LN.CTUnspecifiedBodyRegion,
-        imaging_measurements=[_volume_group(context, segmentation), _key_slice_group(context, headers)],
+        imaging_measurements=[
+            _volume_group(context, segmentation),
+            _key_slice_group(context, headers),
+            *_descriptor_groups(context, segmentation),
+        ],
         title=codes.DCM.ImagingMeasurementReport,
         referenced_images=with_thickness(headers[:1]),
     )
     _complete_library(tree[0], used, _frames(context))
     _put_first(tree[0], _result(context))
-    tree[0].ContentSequence.extend([_evaluations(context), _contributions(context), *_variations(context)])
+    tree[0].ContentSequence.extend(
+        [_evaluations(context), *_descriptions(context), _contributions(context), *_variations(context)]
+    )
     _separate(tree[0])
     _hand_over(tree[0])
     report = sr.Comprehensive3DSR(
@@ -209,12 +218,7 @@ def _volume_group(context: ReportContext, segmentation: SegmentReference) -> _Vo
     result, words = context.result, context.words
     return _VolumeGroup(
         tracking_identifier=_tracking(context),
-        referenced_segment=sr.ReferencedSegment(
-            sop_class_uid=segmentation.sop_class_uid,
-            sop_instance_uid=segmentation.sop_instance_uid,
-            segment_number=segmentation.segment_number,
-            source_series=sr.SourceSeriesForSegmentation(context.sources[0].SeriesInstanceUID),
-        ),
+        referenced_segment=_segment(context, segmentation),
         finding_type=context.finding,
         finding_sites=[sr.FindingSite(site) for site in context.sites] or None,
         algorithm_id=_algorithm(context),
@@ -227,6 +231,20 @@ def _volume_group(context: ReportContext, segmentation: SegmentReference) -> _Vo
         ],
         qualitative_evaluations=[sr.QualitativeEvaluation(words.predicted, words.classes[result.stage])],
     )
+
+
+def _segment(context: ReportContext, segmentation: SegmentReference) -> sr.ReferencedSegment:
+    return sr.ReferencedSegment(
+        sop_class_uid=segmentation.sop_class_uid,
+        sop_instance_uid=segmentation.sop_instance_uid,
+        segment_number=segmentation.segment_number,
+        source_series=sr.SourceSeriesForSegmentation(context.sources[0].SeriesInstanceUID),
+    )
+
+
+def _descriptor_groups(context: ReportContext, segmentation: SegmentReference) -> list[_VolumeGroup]:
+    found = context.descriptors
+    return [] if found is None else [descriptor_group(context, found, _segment(context, segmentation))]
 
 
 def _key_slice_group(context: ReportContext, headers: list[Dataset]) -> _PlanarGroup:
@@ -295,6 +313,13 @@ def _contributions(context: ReportContext) -> sr.ContainerContentItem:
     container = sr.ContainerContentItem(name=CONTRIBUTIONS, relationship_type=sr.RelationshipTypeValues.CONTAINS)
     container.ContentSequence = contributions(context.result, context.words)
     return container
+
+
+def _descriptions(context: ReportContext) -> list[sr.ContainerContentItem]:
+    """Say in words what a radiologist would say of the tumour, apart from what moved the answer."""
+    if context.descriptors is None:
+        return []
+    return [_texts(DESCRIPTORS, [(DESCRIPTION, text) for text in descriptor_sentences(context.descriptors)])]
 
 
 def _variations(context: ReportContext) -> list[sr.ContainerContentItem]:

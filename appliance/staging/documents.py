@@ -214,7 +214,9 @@ def build_documents(
         features=measurement.features,
         result=result,
         bundle=bundle_identity(bundle, _parameters(result, bundle, covariates, robustness)),
-        identity=_document_identity(measurement, result, bundle, warnings, covariates, predecessor, others, robustness, descriptors),
+        identity=_document_identity(
+            measurement, result, bundle, warnings, covariates, predecessor, others, robustness, descriptors
+        ),
         created=created,
         warnings=warnings,
         software_version=__version__,

@@ -56,7 +56,9 @@ class BundleWorkers:
         scratch = settings.state / SCRATCH
         scratch.mkdir(exist_ok=True)
         key = identity_key(settings.state)
-        setting = Setting(files, settings.engine, scratch, key, settings.documents, settings.robustness, settings.descriptors)
+        setting = Setting(
+            files, settings.engine, scratch, key, settings.documents, settings.robustness, settings.descriptors
+        )
         self.examiner = WorkerProcess(replace(setting, rehearses=False), limits, started)
         self.stagers: WorkerPool[int, Answer] = WorkerPool(
             lambda: WorkerProcess(setting, limits, started), settings.workers
