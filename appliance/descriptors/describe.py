@@ -44,7 +44,7 @@ class _Findings:
 
 
 def _share(value: float) -> str:
-    return f"{100 * value:.0f} %"
+    return f"{100 * value:.0f} %" if value == 0 or value >= 0.005 else "< 1 %"
 
 
 def _unfit(tumour: Crop, axes: size.Axes, edge: surroundings.Edge, inside: Density, parts: int) -> Iterator[str]:
@@ -79,7 +79,7 @@ def _unfit(tumour: Crop, axes: size.Axes, edge: surroundings.Edge, inside: Densi
         )
     elif edge.offset_mm > MOST_OFFSET_MM:
         yield (
-            f"The outline lies {edge.offset_mm:.1f} mm (median) off the steepest fall of HU (at most "
+            f"The outline lies {edge.offset_mm:.2f} mm (median) off the steepest fall of HU (at most "
             f"{MOST_OFFSET_MM:.0f} mm in an outline of the tumour itself). A planning volume is drawn so."
         )
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from lungstage.appliance.descriptors.calibration import Agreement
-from lungstage.appliance.descriptors.definitions import Definition
+from lungstage.appliance.descriptors.definitions import DEFINITIONS, Definition
 
 Value = float | int | str
 
@@ -83,15 +84,40 @@ class Descriptors:
         -------
         dict
             The value of each descriptor by its name, null where it cannot be said; then ``words``, ``percentiles``,
-            ``badges``, ``reasons`` and ``caveats`` by the names that have one, ``outline_unfit`` and ``source``.
+            ``badges``, ``agreement``, ``reasons`` and ``caveats`` by the names that have one, ``outline_unfit`` and
+            ``source``.
         """
         return {
             **{one.definition.name: one.value for one in self.found},
             "words": {one.definition.name: one.word for one in self.found if one.definition.words},
             "percentiles": {one.definition.name: one.percentile for one in self.found if one.percentile is not None},
             "badges": {one.definition.name: one.badge for one in self.found},
+            "agreement": {one.definition.name: asdict(one.agreement) for one in self.found if one.agreement},
             "reasons": {one.definition.name: one.reason for one in self.found if one.reason},
             "caveats": {one.definition.name: list(one.caveats) for one in self.found if one.caveats},
             "outline_unfit": list(self.unfit),
             "source": self.source,
         }
+
+    @classmethod
+    def of_json(cls, record: Mapping[str, Any]) -> Descriptors:
+        """Read what :meth:`as_json` wrote; a descriptor that another release knew is left out."""
+        found = []
+        for definition in DEFINITIONS:
+            name = definition.name
+            if name not in record:
+                continue
+            agreement = record["agreement"].get(name)
+            found.append(
+                Descriptor(
+                    definition,
+                    record[name],
+                    record["words"].get(name),
+                    record["percentiles"].get(name),
+                    record["badges"][name],
+                    record["reasons"].get(name),
+                    tuple(record["caveats"].get(name, ())),
+                    None if agreement is None else Agreement(**agreement),
+                )
+            )
+        return cls(tuple(found), tuple(record["outline_unfit"]), record["source"])

@@ -21,6 +21,7 @@ from lungstage.appliance.page.words import (
     answer_of,
     caveats_of,
     chance_of,
+    descriptors_of,
     probability_of,
     region_is_open,
     robustness_of,
@@ -180,6 +181,7 @@ async def _live(visit: Visit, known: _Known) -> dict[str, Any]:
         "probability": probability_of(job),
         "chance": chance_of(job, visit.language),
         "robustness": robustness_of(job, visit.language),
+        "descriptors": descriptors_of(job, visit.language),
         "worth": worth_of(job, visit.language),
         "caveats": caveats_of(job, visit.language) if job.outcome else (),
         "contributions": [

@@ -56,15 +56,19 @@ def described(found: Descriptors | None, say: Translator) -> tuple[Described, ..
     """Say what was found of a tumour, by what it is worth; nothing where nobody asked."""
     if found is None:
         return ()
-    return tuple(_described(found, worth, say) for worth in _WORTHS)
+    told: set[str] = set()
+    return tuple(_described(found, worth, told, say) for worth in _WORTHS)
 
 
-def _described(found: Descriptors, worth: Worth, say: Translator) -> Described:
+def _described(found: Descriptors, worth: Worth, told: set[str], say: Translator) -> Described:
+    """Say what is worth the same; what was told above already is not told again."""
     those = [one for one in found.found if one.definition.worth is worth and _is_told(one)]
-    sentences = [sentence for one in those for sentence in _remarks(one)]
-    remarks = [in_words(sentence, say) for sentence in dict.fromkeys(sentences)]
+    remarks = []
     if worth is Worth.READERS and found.unfit:
-        remarks[:0] = [say("descriptors.no_words"), *(in_words(sentence, say) for sentence in found.unfit)]
+        remarks = [say("descriptors.no_words"), *(in_words(sentence, say) for sentence in found.unfit)]
+    sentences = dict.fromkeys(sentence for one in those for sentence in _remarks(one))
+    remarks += [in_words(sentence, say) for sentence in sentences if sentence not in told]
+    told |= sentences.keys()
     return Described(say(_WORTHS[worth]), tuple(_item(one, say) for one in those), tuple(remarks))
 
 

@@ -134,6 +134,13 @@ class _Robustness(TypedDict):
     features: dict[Text, Finite | None]
 
 
+class _Agreement(TypedDict):
+    auroc: Share
+    low: Share
+    high: Share
+    lesions: Count
+
+
 class _Descriptors(TypedDict):
     long_axis_mm: Finite | None
     short_axis_mm: Finite | None
@@ -158,6 +165,7 @@ class _Descriptors(TypedDict):
     words: dict[Text, Text | None]
     percentiles: dict[Text, Count]
     badges: dict[Text, Text]
+    agreement: dict[Text, _Agreement]
     reasons: dict[Text, Text]
     caveats: dict[Text, list[Text]]
     outline_unfit: list[Text]
