@@ -5,6 +5,7 @@ Research use only; not a medical device.
 
 __all__ = [
     "__version__",
+    "commissioning",
     "config",
     "contract",
     "descriptors",

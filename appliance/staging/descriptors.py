@@ -36,8 +36,10 @@ def describe_placed(volume: hd.Volume, mask: Mask, *, contrast: bool | None = No
         Whether contrast medium was given; None where that is not known.
     """
     if "".join(way.value for way in volume.get_closest_patient_orientation()) != _AXIAL:
-        marked = volume.with_array(mask.astype(np.uint8))
-        volume, marked = (one.to_patient_orientation(_AXIAL) for one in (volume, marked))
+        volume, marked = (
+            hd.Volume(array, volume.affine, coordinate_system="PATIENT").to_patient_orientation(_AXIAL)
+            for array in (volume.array, mask.astype(np.uint8))
+        )
         mask = marked.array.astype(bool)
     return describe(volume, mask, contrast=contrast)
 
