@@ -309,8 +309,8 @@ def main() -> None:
         "PyRadiomics' extractor with the bundle's own parameter file, the model by onnxruntime, a TID 1500 report by "
         "highdicom. It checks nothing. *Bare reading* is pydicom reading every header, and the needed slices whole. "
         f"*With robustness* each answer is tried out on {PERTURBATIONS} perturbed versions (robustness.md); the "
-        "other columns are without. Seconds are within one process that is warm; peak memory is that of a whole process, "
-        "start to end, with SR and PDF.",
+        "other columns are without. Seconds are within one process that is warm; peak memory is that of a whole "
+        "process, start to end, with SR and PDF.",
         table(HEADINGS, [row.cells for row in rows]),
         "What was asked for:",
         table(["what", "asked for", "measured"], [bar.cells for bar in bars(rows, page)]),
