@@ -16,6 +16,7 @@ import pytest
 
 from lungstage.appliance.contract.robustness import NO_ROBUSTNESS, RobustnessOptions
 from lungstage.appliance.contract.spec import Stage
+from lungstage.appliance.dicom.cases import assemble
 from lungstage.appliance.model.answering import AnswerRule
 from lungstage.appliance.model.bundle import Bundle, load_bundle
 from lungstage.appliance.model.inference import Predictor
@@ -25,8 +26,8 @@ from lungstage.appliance.radiomics.grid import MeasurableRoi
 from lungstage.appliance.report.caveats import recognise
 from lungstage.appliance.report.readback import read_back
 from lungstage.appliance.robustness.versions import Surroundings, perturb
-from lungstage.appliance.staging import phantom
-from lungstage.appliance.staging.one_shot import Options, stage_paths
+from lungstage.appliance.staging import phantom, pipeline
+from lungstage.appliance.staging.one_shot import Options, scan, stage_paths
 from tests.conftest import ROOT
 from tests.support.studies import SQUARE, rtstruct_study
 
@@ -229,6 +230,19 @@ class TestSlicesBeyond:
             in (answer["warnings"])
         )
         assert read_back(Path(answer["sr"])).account.before == ()
+
+    def test_that_came_later_are_left_out_of_a_plan_that_was_fixed(self, study: Path, bundle: Bundle) -> None:
+        (case,) = assemble(scan([study]).headers)
+        plan = pipeline.prepare(case, bundle, settled=True, beyond_mm=FEW.reach_mm)
+        bare = pipeline.prepare(case, bundle, settled=True)
+        assert (len(plan.beyond), bare.beyond) == (4, ())
+        assert plan.fingerprint == bare.fingerprint
+        assert plan.instances == bare.instances
+        assert plan.with_beyond(plan.beyond) == plan
+        assert plan.with_beyond(()) == bare
+        first, second, third, fourth = plan.beyond
+        assert plan.with_beyond({second, third}).beyond == (second, third)
+        assert plan.with_beyond({first, fourth}).beyond == (), "never with a gap"
 
     def test_that_cannot_be_read_are_as_good_as_missing(
         self, staged: Callable[..., dict[str, Any]], whole: dict[str, Any], study: Path, tmp_path: Path
