@@ -7,6 +7,8 @@ value and goes out as one.
 from __future__ import annotations
 
 import hashlib
+import itertools
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -90,11 +92,7 @@ class Plan:
         the header, ``pixels`` a slice's ``pixel_digest``.
         """
         rois = [{"kind": roi.kind, "uid": roi.sop_instance_uid, "digest": roi.digest} for roi in self.case.rois]
-        slices = {
-            image.name: image
-            for _, placed in self.regions
-            for image in (*placed.before, *placed.images, *placed.behind)
-        }
+        slices = {image.name: image for _, placed in self.regions for image in placed.images}
         return (
             *rois,
             *(
@@ -102,6 +100,19 @@ class Plan:
                 for name, image in slices.items()
             ),
         )
+
+    @property
+    def beyond(self) -> tuple[str, ...]:
+        """Names of the slices beyond the reference volume that are of use besides, in no part of `fingerprint`."""
+        _, placed = self.regions[0]
+        return tuple(image.name for image in (*placed.before, *placed.behind))
+
+    def with_beyond(self, names: Collection[str]) -> Plan:
+        """Return the plan with no slices beyond the reference volume but these: what came later changes nothing."""
+        (region, placed), *others = self.regions
+        before = tuple(itertools.takewhile(lambda image: image.name in names, reversed(placed.before)))[::-1]
+        behind = tuple(itertools.takewhile(lambda image: image.name in names, placed.behind))
+        return replace(self, regions=((region, replace(placed, before=before, behind=behind)), *others))
 
 
 @dataclass(frozen=True, slots=True)

@@ -188,10 +188,17 @@ class Workers:
         return self._current.stagers.free()
 
     def start(
-        self, ticket: int, plan: SealedPlan, *, created: datetime, site: Site, predecessor: Predecessor | None
+        self,
+        ticket: int,
+        plan: SealedPlan,
+        *,
+        created: datetime,
+        site: Site,
+        predecessor: Predecessor | None,
+        beyond: tuple[str, ...],
     ) -> None:
         """Have a plan staged."""
-        self._current.stagers.ask(ticket, Stage(plan, created, site, predecessor))
+        self._current.stagers.ask(ticket, Stage(plan, created, site, predecessor, beyond))
 
     def finished(self) -> Iterator[tuple[int, Future[Answer]]]:
         """Give each plan that has come to an end; the workers of a former bundle end with their last."""

@@ -219,11 +219,14 @@ class SealedPlan:
         The plan, encoded and compressed.
     instances
         What it needs, for the audit log: of :class:`staging.pipeline.Plan`.
+    beyond
+        Names of slices beside those: likewise.
     """
 
     fingerprint: Digest
     content: Content
     instances: tuple[Mapping[Annotated[str, Field(pattern="^(kind|uid|digest|pixels)$")], Text], ...]
+    beyond: tuple[Text, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -411,12 +414,13 @@ class Prepare(Request[SealedPlan]):
 
 @dataclass(frozen=True, slots=True)
 class Stage(Request[Answer]):
-    """:func:`staging.pipeline.stage`, the documents encoded."""
+    """:func:`staging.pipeline.stage`, the documents encoded; `beyond` are the only slices beyond that are used."""
 
     plan: SealedPlan
     created: datetime
     site: Site
     predecessor: Predecessor | None = None
+    beyond: tuple[Text, ...] = ()
 
     _answers = Form(Answer)
 

@@ -46,7 +46,8 @@ _PLANS: Form[pipeline.Plan] = Form(pipeline.Plan)
 
 def seal(plan: pipeline.Plan) -> SealedPlan:
     """Put a plan into the form in which it is kept; most of its masks is zeros."""
-    return SealedPlan(plan.fingerprint, zlib.compress(_PLANS.encode(plan), level=1), plan.instances)
+    content = zlib.compress(_PLANS.encode(plan), level=1)
+    return SealedPlan(plan.fingerprint, content, plan.instances, plan.beyond)
 
 
 def unseal(plan: SealedPlan) -> pipeline.Plan:
@@ -139,7 +140,7 @@ class Worker:
 
     def _stage(self, request: Stage) -> Answer:
         staged = pipeline.stage(
-            unseal(request.plan),
+            unseal(request.plan).with_beyond(request.beyond),
             self.bundle,
             created=request.created,
             site=request.site,
@@ -166,7 +167,7 @@ class Worker:
             paths = phantom.write_study(Path(folder))
             (case,) = assemble(header for path in paths for header in read_headers(path))
             plan = self._prepare(Prepare(case, settled=True, roi_name=None, match_by_geometry=False))
-            self._stage(Stage(plan, datetime(2026, 1, 1, tzinfo=UTC), Site()))
+            self._stage(Stage(plan, datetime(2026, 1, 1, tzinfo=UTC), Site(), beyond=plan.beyond))
 
 
 def serve(requests: int, answers: int, confinement: Confinement) -> None:
