@@ -61,12 +61,14 @@ class _Room:
     def of(cls, sheet: Sheet, page: ResultPage, height: float) -> _Room:
         """Share `height` mm out: caveats keep their lines the longest, then descriptors."""
         least = _HEADINGS + len(page.window_names) * (_SMALLEST_VIEW + _GAP) + _height_of_rows(page, _LOWEST_ROW)
-        for caveats in range(_MOST_CAVEAT_LINES, _LEAST_CAVEAT_LINES - 1, -1):
+        most = min(_lines_of_caveats(sheet, page), _MOST_CAVEAT_LINES)
+        fewest = min(most, _LEAST_CAVEAT_LINES)
+        for caveats in range(most, fewest - 1, -1):
             for lines in range(_MOST_LINES, _LEAST_LINES - 1, -1):
                 taken = _FRAME + caveats * _BODY.leading + _height_of_descriptors(sheet, page, lines)
                 if least + taken <= height:
                     return cls(caveats, lines)
-        return cls(_LEAST_CAVEAT_LINES, _LEAST_LINES)
+        return cls(fewest, _LEAST_LINES)
 
 
 def key_slice_pdf(page: ResultPage) -> Drawing:
@@ -188,6 +190,13 @@ def _scale(sheet: Sheet, scale: Scale, y: float, say: Translator) -> float:
 
 
 _FRAME: Final = 10.3  # mm around the caveats
+_IN_CAVEATS: Final = _RIGHT - _LEFT - 8
+
+
+def _lines_of_caveats(sheet: Sheet, page: ResultPage) -> int:
+    styles = (Style(8.5, bold=caveat.grade is Grade.MODEL) for caveat in page.caveats)
+    told = zip(page.caveats, styles, strict=True)
+    return sum(min(2, len(sheet.lines(caveat.text, style, _IN_CAVEATS))) for caveat, style in told) or 1
 
 
 def _caveats(sheet: Sheet, page: ResultPage, y: float, say: Translator, room: int) -> float:
@@ -195,7 +204,7 @@ def _caveats(sheet: Sheet, page: ResultPage, y: float, say: Translator, room: in
     y = top + 4.6
     sheet.text(_LEFT + 4, y, page.words["heading.caveats"], Style(10, bold=True, colour=_ALARM))
     y += 4.5
-    within = _RIGHT - _LEFT - 8
+    within = _IN_CAVEATS
     left = len(page.caveats)
     for caveat in page.caveats:
         style = Style(8.5, bold=caveat.grade is Grade.MODEL)
@@ -243,7 +252,7 @@ def _views_and_facts(sheet: Sheet, page: ResultPage, y: float, bottom: float) ->
 
 _BADGE: Final = 36.0  # mm that what descriptors are worth takes
 _FINE: Final = Style(7.5)
-_MOST_LINES, _LEAST_LINES = 4, 2
+_MOST_LINES, _LEAST_LINES = 5, 2
 
 
 def _height_of_descriptors(sheet: Sheet, page: ResultPage, most: int) -> float:
