@@ -129,6 +129,13 @@ NAMES_BY_CODES: Final[Mapping[tuple[str, str | None, str | None], str]] = Mappin
 """Names of descriptors by the code values of concept, Derivation and Finding Site."""
 
 
+def codes_used() -> tuple[Code, ...]:
+    """Give every code of a descriptor: concepts, what sets them apart, values of words, and what each is worth."""
+    numbers = (code for one in NUMBERS.values() for code in (one.name, one.derivation, one.site) if code is not None)
+    words = (code for concept, values in WORDS.values() for code in (concept, *values.values()))
+    return (DESCRIPTORS, DESCRIPTION, *numbers, *words, _SIZE_CLASS, *_SIZES.values(), *_METHODS.values())
+
+
 def descriptor_group(
     context: ReportContext, found: Descriptors, segment: sr.ReferencedSegment
 ) -> sr.VolumetricROIMeasurementsAndQualitativeEvaluations:

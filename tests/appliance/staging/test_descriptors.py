@@ -20,6 +20,7 @@ from lungstage.appliance.contract.documents import DocumentOptions
 from lungstage.appliance.descriptors import definitions
 from lungstage.appliance.dicom.cases import assemble
 from lungstage.appliance.model.bundle import Bundle, load_bundle
+from lungstage.appliance.replay.differences import of_accounts
 from lungstage.appliance.report.preflight import faults_of
 from lungstage.appliance.report.readback import Account, read_back
 from lungstage.appliance.staging import descriptors, pipeline
@@ -202,6 +203,16 @@ def test_another_definition_makes_another_document(
     changed = (dataclasses.replace(first, formula="another"), *others)
     monkeypatch.setattr(descriptors, "DEFINITIONS", changed)
     assert of(*_ellipsoid()).report.sop_instance_uid != ellipsoid.report.sop_instance_uid
+
+
+def test_replay_names_a_descriptor_that_is_another(ellipsoid: Made) -> None:
+    then = ellipsoid.report
+    other = dict(then.descriptors) | {"long_axis_mm": 1.0, "mean_hu, word": "part-solid pulmonary nodule"}
+    del other["volume_mm3"]
+    found = list(of_accounts(then, dataclasses.replace(then, descriptors=other)))
+    assert {change.what for change in found} == {"descriptor"}
+    assert [change.subject for change in found] == ["long_axis_mm", "volume_mm3", "mean_hu, word"]
+    assert found[2].then == "solid pulmonary nodule"
 
 
 def test_other_software_reads_it(ellipsoid: Made, tmp_path: Path) -> None:
