@@ -103,6 +103,6 @@ TREE = {
     "WARNING": "of the appliance: loss, matching by position, other tumours, features outside the range, and so on",
     "DESCRIPTION": "first that none is an input of the model; then each with its value, word, worth and caveats",
     "TSIZECLASS": "TSIZE-T1a to TSIZE-T4: of the long axis, of the solid part where the tumour is part-solid",
-    **{one.name.value: f"{BY_NAME[name].title}; docs/descriptors.md" for name, one in NUMBERS.items() if one.site is None},
+    **{one.name.value: f"{BY_NAME[name].title}; docs/descriptors.md" for name, one in NUMBERS.items() if not one.site},
     **{concept.value: f"word of {BY_NAME[name].title}" for name, (concept, _) in WORDS.items()},
 }  # fmt: skip
