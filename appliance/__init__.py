@@ -3,6 +3,18 @@
 Research use only; not a medical device.
 """
 
-__all__ = ["__version__", "config", "contract", "model", "radiomics", "report", "staging"]
+__all__ = [
+    "__version__",
+    "commissioning",
+    "config",
+    "contract",
+    "descriptors",
+    "dicom",
+    "model",
+    "radiomics",
+    "report",
+    "robustness",
+    "staging",
+]
 
 __version__ = "0.2.0"

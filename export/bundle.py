@@ -140,9 +140,9 @@ def pack(run: Run, name: str) -> tuple[dict[str, bytes], Parity]:
     contents = {
         "model.onnx": onnx_model,
         "extraction.yaml": extraction.encode("utf-8"),
-        "MODEL_CARD.md": card.render(name, version, run, entries, covariates, use, decision, out_of_fold).encode(
-            "utf-8"
-        ),
+        "MODEL_CARD.md": card.render(
+            name, version, run, entries, covariates, use, decision, out_of_fold, _sha256(onnx_model)
+        ).encode("utf-8"),
     }
     manifest = Manifest(
         schema_version=3,

@@ -16,6 +16,7 @@ from lungstage.export.answers import NOTE, answers, decision_curve, rules
 from lungstage.export.inputs import inputs, skew
 from lungstage.export.markdown import as_toml, bullets, figure, percent, span
 from lungstage.export.performance import performance
+from lungstage.export.robustness import robustness
 from lungstage.export.selection import selection
 from lungstage.export.survival import survival
 from lungstage.export.worth import sentence, worth_of
@@ -27,7 +28,7 @@ from lungstage.training.run import FittedModel, Run, prevalence
 def render(
     name: str, version: str, run: Run,
     entries: Sequence[FeatureEntry], covariates: Sequence[CovariateEntry], use: IntendedUse,
-    decision: Decision, out_of_fold: OutOfFold | None,
+    decision: Decision, out_of_fold: OutOfFold | None, model_sha256: str = "",
 ) -> str:  # fmt: skip
     """Write the card.
 
@@ -43,6 +44,8 @@ def render(
         The limits of intended use.
     decision, out_of_fold
         The conformal thresholds, and how patients did whom the model had not seen; None of an earlier run.
+    model_sha256
+        Of ``model.onnx``, by which what was found of the model's robustness is known to be of this one.
 
     Returns
     -------
@@ -57,6 +60,7 @@ def render(
         "Licence": _licence(record["cohort"]["licence"]),
         "Performance": performance(run),
         "Survival": survival(run),
+        "Robustness (simulated)": robustness(run, model_sha256),
         "Selection": selection(record),
         "Calibration and decision": _decision(run, decision, out_of_fold),
         "Inputs": inputs(record, entries, covariates),

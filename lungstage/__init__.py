@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from lungstage.appliance import __version__
@@ -72,6 +72,7 @@ def measure(
     label: int | None = None,
     match_by_geometry: bool = False,
     save_volume: StrPath | None = None,
+    descriptors: bool = True,
 ) -> MeasuredCase:
     """Measure the features of one region of interest, without a model; ``lungstage measure`` does the same.
 
@@ -90,6 +91,8 @@ def measure(
         Accept slices by position where the region refers to others.
     save_volume
         A folder to write the measured volume and its mask to, as NIfTI.
+    descriptors
+        Whether it is said, too, what a radiologist would say of the region (``docs/descriptors.md``).
 
     Returns
     -------
@@ -129,7 +132,7 @@ def measure(
     from lungstage.appliance.staging.outcome import MeasuredCase
 
     what = parameters.read(os.fspath(spec)) if isinstance(spec, str | os.PathLike) else spec
-    options = Options(roi, match_by_geometry, _path(save_volume), label=label)
+    options = Options(roi, match_by_geometry, _path(save_volume), label=label, describes=descriptors)
     return MeasuredCase.of(measure_paths(_paths(paths), ROI_RULE, what, options))
 
 
@@ -145,6 +148,10 @@ def stage(
     covariates: StrPath | None = None,
     formats: Iterable[Format] = ("sr", "pdf"),
     language: Language = "en",
+    perturbations: int = 30,
+    contour_mm: float = 2.1,
+    answer_not_robust: Literal["warn", "indeterminate"] = "warn",
+    descriptors: bool = True,
 ) -> StagedCase:
     """Ask a bundle about one region of interest; ``lungstage stage`` does the same. Research use only.
 
@@ -170,6 +177,14 @@ def stage(
         Out of ``sr`` (always written) and, for the page that people read, ``pdf``, ``sc`` and ``html``.
     language
         Of the page: ``en``, ``de`` or ``fr``.
+    perturbations
+        Perturbed versions of contour and image that the answer is tried out on; 0 for none.
+    contour_mm
+        How far contours of different hands lie apart, as a standard deviation in mm.
+    answer_not_robust
+        What becomes of an answer that fewer than 90 % of the versions share: ``warn`` or ``indeterminate``.
+    descriptors
+        Whether the descriptors of a tumour of the lung are found, too (``docs/descriptors.md``).
 
     Returns
     -------
@@ -188,7 +203,8 @@ def stage(
     OSError
         A path cannot be read or written to.
     ValueError
-        `prevalence` does not lie between 0 and 1, there is no such format or language, or a path names a NIfTI file.
+        `prevalence` does not lie between 0 and 1, `perturbations` or `contour_mm` is out of range, there is no such
+        format or language, or a path names a NIfTI file.
 
     Examples
     --------
@@ -203,16 +219,22 @@ def stage(
     ('SR-', ['pdf', 'sr'])
     """
     from lungstage.appliance.contract.documents import DocumentOptions, formats_of, language_of
+    from lungstage.appliance.contract.robustness import RobustnessOptions
     from lungstage.appliance.staging.covariates import Site
     from lungstage.appliance.staging.one_shot import Options, stage_paths
     from lungstage.appliance.staging.outcome import StagedCase
 
     if prevalence is not None and not 0 < prevalence < 1:
         raise ValueError(f"a prevalence lies strictly between 0 and 1, and {prevalence} does not")
+    if not (0 <= perturbations <= 1000 and 0 < contour_mm <= 10):
+        raise ValueError("perturbations lie between 0 and 1000, and contour_mm between 0 and 10")
     loaded = load_bundle(bundle) if isinstance(bundle, str | os.PathLike) else bundle
     documents = DocumentOptions(formats_of(formats), language_of(language))
     site = Site.read(prevalence, _path(covariates))
-    options = Options(roi, match_by_geometry, _path(save_volume), site, documents)
+    robustness = RobustnessOptions(perturbations, contour_mm, answer_not_robust)
+    options = Options(
+        roi, match_by_geometry, _path(save_volume), site, documents, robustness=robustness, describes=descriptors
+    )
     return StagedCase.of(stage_paths(_paths(paths), loaded, _path(out), options))
 
 

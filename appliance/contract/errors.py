@@ -17,7 +17,7 @@ from enum import IntEnum, StrEnum
 
 
 class ReasonCode(StrEnum):
-    """Machine-readable causes of a refusal or a hold; stable across releases."""
+    """Machine-readable causes of a refusal, a hold or a withheld answer; stable across releases."""
 
     # Nothing to work on, or too much of it
     NO_DICOM = "no_dicom"
@@ -65,6 +65,7 @@ class ReasonCode(StrEnum):
     PADDING_IN_ROI = "padding_in_roi"
     # The model's licence to answer
     OUTSIDE_INTENDED_USE = "outside_intended_use"
+    ANSWER_NOT_ROBUST = "answer_not_robust"
     # Settings and specifications
     SPEC_UNSUPPORTED = "spec_unsupported"
     # Feature tables

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from lungstage.appliance.contract.errors import ReasonCode, Refused
 from lungstage.appliance.contract.evidence import Answering
+from lungstage.appliance.contract.robustness import Robustness
 
 FEATURE_NAMES_BY_CLASS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -292,6 +293,8 @@ class StagingResult:
         The site's prevalence that the probability was corrected to; None where it holds at the training prevalence.
     answering
         What is answered at the prevalence in force, and how often that is right; None where nobody asked.
+    robustness
+        How far the answer depends on contour and scan; None where nobody asked.
     """
 
     stage: Stage
@@ -300,3 +303,4 @@ class StagingResult:
     domain: DomainAssessment
     prevalence: float | None = None
     answering: Answering | None = None
+    robustness: Robustness | None = None

@@ -36,7 +36,14 @@ class Stagers(Source, Protocol):
         """Whether another plan can be taken."""
 
     def start(
-        self, ticket: int, plan: SealedPlan, *, created: datetime, site: Site, predecessor: Predecessor | None
+        self,
+        ticket: int,
+        plan: SealedPlan,
+        *,
+        created: datetime,
+        site: Site,
+        predecessor: Predecessor | None,
+        beyond: tuple[str, ...],
     ) -> None:
         """Take a plan."""
 
@@ -153,6 +160,7 @@ class Dispatcher(Source):
                 created=job.created_at,
                 site=self._site(job),
                 predecessor=predecessor,
+                beyond=self._claims.beyond(job, case.plan.beyond),
             )
         except Exception as error:
             self._failed(job, error)

@@ -62,6 +62,9 @@ class ReferenceSlices:
         Why the slices end before the margin does, as a sentence for the report; empty where they do not.
     warnings
         Other sentences for the report.
+    before, behind
+        Slices beyond the first and the last of `images`, as far as they were asked for and are there; likewise
+        ascending. What is measured of the region never depends on them.
     """
 
     images: tuple[ImageHeader, ...]
@@ -69,6 +72,8 @@ class ReferenceSlices:
     content: tuple[tuple[Item, ...], ...]
     ending: str = ""
     warnings: tuple[str, ...] = ()
+    before: tuple[ImageHeader, ...] = ()
+    behind: tuple[ImageHeader, ...] = ()
 
 
 def more_may_come(message: str) -> Held:
@@ -340,6 +345,26 @@ def _content(region: Region, placed: Sequence[Placed], span: Sequence[int]) -> t
     return tuple(content)
 
 
+def _beyond(
+    stack: Stack, step: float, span: Sequence[int], images: tuple[ImageHeader, ...], wanted: int
+) -> tuple[tuple[ImageHeader, ...], tuple[ImageHeader, ...]]:
+    """Find up to `wanted` slices beyond either end of a span that goes on as regularly; what does not is left alone."""
+    found: list[list[ImageHeader]] = [[], []]
+    reach = slack(step, stack.depths[list(span)])
+    for end, at, way in ((0, span[0], -1), (1, span[-1], 1)):
+        for far in range(1, wanted + 1):
+            hits = np.flatnonzero(np.abs(stack.depths - (stack.depths[at] + way * far * step)) <= reach)
+            if len(hits) != 1:  # of two in one place nobody says which is meant
+                break
+            found[end].append(stack.images[int(hits[0])])
+    before, behind = tuple(reversed(found[0])), tuple(found[1])
+    try:
+        prove_regular((*before, *images, *behind), stack.normal, stack.depths)
+    except Refused:
+        return (), ()
+    return before, behind
+
+
 def reference_slices(
     case: Case,
     region: Region,
@@ -349,6 +374,7 @@ def reference_slices(
     waited: bool | None = None,
     match_by_geometry: bool = False,
     strict_frame_of_reference: bool = False,
+    beyond_mm: float = 0.0,
 ) -> ReferenceSlices:
     """Find and prove the slices of the reference volume.
 
@@ -370,6 +396,9 @@ def reference_slices(
         Accept images by position in the Frame of Reference although the region refers to others.
     strict_frame_of_reference
         Refuse a SEG of another Frame of Reference even where all its frames name their slices.
+    beyond_mm
+        How far beyond the region, in mm, slices and their margin are of use besides. They are taken where they are
+        there and never waited for.
 
     Raises
     ------
@@ -436,7 +465,13 @@ def reference_slices(
         here = case.instances
         left_out = frozenset(meant) - frozenset(kept)
         ending = _why_clipped(stack, occupied, margin * step, left_out, len(listed - here))
-    return ReferenceSlices(images, spacing, content, ending, warnings)
+    before: tuple[ImageHeader, ...] = ()
+    behind: tuple[ImageHeader, ...] = ()
+    if step and beyond_mm:
+        # Half a slice of each belongs to it, and a region that is resampled needs one more on either side.
+        wanted = int(beyond_mm / step + 0.5) + min(margin, 1) - margin
+        before, behind = _beyond(stack, step, span, images, wanted)
+    return ReferenceSlices(images, spacing, content, ending, warnings, before, behind)
 
 
 def _why_clipped(

@@ -144,6 +144,15 @@ class Predictor:
             inputs[COVARIATES_INPUT] = given.astype(np.float64)
         return Outputs(*self._session.run(self._outputs, inputs))
 
+    def run_alike(self, values: Array, covariates: Mapping[str, float | str]) -> Outputs:
+        """Run the graph on n versions of one patient's features (n, k), of whom these covariates are known."""
+        return self.run(values, np.tile(self._encoded(covariates), (len(values), 1)))
+
+    def _encoded(self, covariates: Mapping[str, float | str]) -> Array:
+        """Encode one patient's covariates: (1, c)."""
+        encoded = [covariate.encode(covariates.get(covariate.name)) for covariate in self._covariates]
+        return np.array([list(itertools.chain.from_iterable(encoded))])
+
     def predict(
         self, features: FeatureVector, covariates: Mapping[str, float | str] = MappingProxyType({})
     ) -> StagingResult:
@@ -170,8 +179,7 @@ class Predictor:
         """
         if features.names != self._names:
             raise ValueError("the measured features are not the model's, or not in its order")
-        encoded = [covariate.encode(covariates.get(covariate.name)) for covariate in self._covariates]
-        answer = self.run(features.values[np.newaxis], np.array([list(itertools.chain.from_iterable(encoded))]))
+        answer = self.run(features.values[np.newaxis], self._encoded(covariates))
         p = float(answer.probability_advanced[0])
         with np.errstate(invalid="ignore"):
             beyond = (features.values < self._lowest) | (features.values > self._highest)

@@ -17,7 +17,16 @@ from lungstage.appliance.contract.case import RegionChoice
 from lungstage.appliance.contract.errors import Refused, Unavailable
 from lungstage.appliance.page.context import NotThereError, Visit, page
 from lungstage.appliance.page.records import Ledger, document, first_file
-from lungstage.appliance.page.words import answer_of, caveats_of, chance_of, probability_of, region_is_open, worth_of
+from lungstage.appliance.page.words import (
+    answer_of,
+    caveats_of,
+    chance_of,
+    descriptors_of,
+    probability_of,
+    region_is_open,
+    robustness_of,
+    worth_of,
+)
 from lungstage.appliance.report.key_views import Plane
 from lungstage.appliance.report.page_objects import pdf_inside
 from lungstage.appliance.report.result_page import signed
@@ -171,6 +180,8 @@ async def _live(visit: Visit, known: _Known) -> dict[str, Any]:
         "answer": answer_of(job, visit.say),
         "probability": probability_of(job),
         "chance": chance_of(job, visit.language),
+        "robustness": robustness_of(job, visit.language),
+        "descriptors": descriptors_of(job, visit.language),
         "worth": worth_of(job, visit.language),
         "caveats": caveats_of(job, visit.language) if job.outcome else (),
         "contributions": [

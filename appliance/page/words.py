@@ -13,10 +13,13 @@ from markupsafe import Markup, escape
 from lungstage.appliance.contract.documents import LANGUAGES, Language
 from lungstage.appliance.contract.evidence import Answering, Estimate, PredictiveValue, Worth
 from lungstage.appliance.contract.horizon import Horizon
+from lungstage.appliance.contract.robustness import Robustness
 from lungstage.appliance.contract.spec import Stage
+from lungstage.appliance.descriptors.values import Descriptors
 from lungstage.appliance.page.sentences import in_language
 from lungstage.appliance.report import evidence
 from lungstage.appliance.report.caveats import Caveat, caveats
+from lungstage.appliance.report.descriptor_words import Described, described
 from lungstage.appliance.report.translation import Translator
 from lungstage.appliance.state.job import RESTING_STATES, Job
 
@@ -149,6 +152,22 @@ def chance_of(job: Job, language: Language) -> str:
     else:
         classes = (found["negative"], found["positive"]) if endpoint and found else evidence.stage_classes(say)
     return evidence.chance(answering, (found or {}).get("cohort", ""), classes, say)
+
+
+def robustness_of(job: Job, language: Language) -> str:
+    """Say how far an answer depends on contour and scan; empty where that is not known."""
+    found = (job.outcome or {}).get("robustness")
+    if not found or found["range"] is None or found["agreement"] is None:
+        return ""
+    low, high = found["range"]
+    known = Robustness(found["asked"], found["perturbations"], range=(low, high), agreement=found["agreement"])
+    return evidence.robustness(known, Translator(language))
+
+
+def descriptors_of(job: Job, language: Language) -> tuple[Described, ...]:
+    """Say what a radiologist would say of the tumour; nothing where nobody asked, or the job's release did not know."""
+    found = (job.outcome or {}).get("descriptors")
+    return described(Descriptors.of_json(found) if found else None, Translator(language))
 
 
 def worth_of(job: Job, language: Language) -> str:

@@ -1270,6 +1270,75 @@ static PyObject *resample_linear(PyObject *self, PyObject *args)
     return close_grid(&grid);
 }
 
+enum { T_IMAGE, T_Z, T_Y, T_X, T_MASK, T_OUT, T_BUFFERS };
+
+PyDoc_STRVAR(resample_turned_doc,
+             "resample_turned(image, z, y, x, mask, out): trilinear value at each place (z[i], y[j, k], x[j, k]) inside the mask, in voxels of the image.\n\n"
+             "For grids that are turned within the slices. Beyond the outermost voxels' centres their values hold. Integers are cut towards zero.");
+
+static PyObject *resample_turned(PyObject *self, PyObject *args)
+{
+    Wanted wanted[T_BUFFERS] = {{"h", 3, 0, "image"}, {"d", 1, 0, "z"}, {"d", 2, 0, "y"}, {"d", 2, 0, "x"}, {"?", 3, 0, "mask"}, {"h", 3, 1, "out"}};
+    Py_buffer view[T_BUFFERS];
+    int whole = 1;
+    if (take_all(args, wanted, T_BUFFERS, view) < 0) {
+        if (!PyErr_ExceptionMatches(PyExc_TypeError))
+            return NULL;
+        PyErr_Clear();
+        wanted[T_IMAGE].format = wanted[T_OUT].format = "d";
+        whole = 0;
+        if (take_all(args, wanted, T_BUFFERS, view) < 0)
+            return NULL;
+    }
+    const Py_ssize_t *size = view[T_IMAGE].shape, *n = view[T_OUT].shape;
+    int fits = size[0] > 0 && size[1] > 0 && size[2] > 0 && view[T_Z].shape[0] == n[0];
+    for (int axis = 0; axis < 3; axis++)
+        fits &= view[T_MASK].shape[axis] == n[axis];
+    for (int axis = 0; axis < 2; axis++)
+        fits &= view[T_Y].shape[axis] == n[axis + 1] && view[T_X].shape[axis] == n[axis + 1];
+    if (fits) {
+        const double *place[3] = {view[T_Z].buf, view[T_Y].buf, view[T_X].buf};
+        const unsigned char *inside = view[T_MASK].buf;
+        Grid grid; /* for sample and put, which look at no other buffer */
+        grid.view[IMAGE] = view[T_IMAGE], grid.view[OUT] = view[T_OUT], grid.whole = whole;
+        const Py_ssize_t plane = n[1] * n[2];
+        Py_BEGIN_ALLOW_THREADS
+        for (Py_ssize_t i = 0; i < n[0] * plane; i++) {
+            if (!inside[i])
+                continue;
+            const double at[3] = {place[0][i / plane], place[1][i % plane], place[2][i % plane]};
+            Py_ssize_t below[3], above[3];
+            double weight[3];
+            for (int axis = 0; axis < 3; axis++) {
+                const double last = (double)(size[axis] - 1);
+                const double held = at[axis] > 0 ? (at[axis] < last ? at[axis] : last) : 0; /* 0 for what is no number, too */
+                below[axis] = (Py_ssize_t)held;
+                above[axis] = below[axis] + 1 < size[axis] ? below[axis] + 1 : below[axis];
+                weight[axis] = held - (double)below[axis];
+            }
+            double face[2];
+            for (int k = 0; k < 2; k++) {
+                const Py_ssize_t slice = (k ? above[0] : below[0]) * size[1];
+                double line[2];
+                for (int j = 0; j < 2; j++) {
+                    const Py_ssize_t row = (slice + (j ? above[1] : below[1])) * size[2];
+                    const double a = sample(&grid, row + below[2]), b = sample(&grid, row + above[2]);
+                    line[j] = a + (b - a) * weight[2];
+                }
+                face[k] = line[0] + (line[1] - line[0]) * weight[1];
+            }
+            put(&grid, i, face[0] + (face[1] - face[0]) * weight[0]);
+        }
+        Py_END_ALLOW_THREADS
+    } else {
+        PyErr_SetString(PyExc_ValueError, "mask, out and places must fit each other, and the image must not be empty");
+    }
+    release_all(view, T_BUFFERS);
+    if (!fits)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
 /* A cubic B-spline as ITK has it (BSplineDecompositionImageFilter, BSplineInterpolateImageFunction; Unser 1999, Box 2):
  * a recursive filter turns samples into coefficients, once along each axis, and 4 x 4 x 4 of those are weighted. ITK
  * filters the whole volume. What a sample adds to a coefficient falls by the pole, 0.268, with each voxel between, to
@@ -1497,6 +1566,7 @@ static PyMethodDef methods[] = {
     {"moments", moments, METH_VARARGS, moments_doc},
     {"diameters", diameters, METH_VARARGS, diameters_doc},
     {"resample_linear", resample_linear, METH_VARARGS, resample_linear_doc},
+    {"resample_turned", resample_turned, METH_VARARGS, resample_turned_doc},
     {"resample_bspline", resample_bspline, METH_VARARGS, resample_bspline_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -27,6 +27,9 @@ def diameters(mask: Mask, z: float, y: float, x: float, wanted: int, /) -> tuple
 def resample_linear(
     image: npt.NDArray[Any], z: Floats, y: Floats, x: Floats, mask: Mask, out: npt.NDArray[Any], /
 ) -> None: ...
+def resample_turned(
+    image: npt.NDArray[Any], z: Floats, y: Floats, x: Floats, mask: Mask, out: npt.NDArray[Any], /
+) -> None: ...
 def resample_bspline(
     image: npt.NDArray[Any], z: Floats, y: Floats, x: Floats, mask: Mask, out: npt.NDArray[Any], /
 ) -> None: ...

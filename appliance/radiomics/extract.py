@@ -36,6 +36,12 @@ def _prove_measurable(voxels: int, box: grid.Box, spec: ExtractionSpec, when: st
         )
 
 
+def prove_measurable(roi: MeasurableRoi, spec: ExtractionSpec) -> None:
+    """Refuse a region on its grid that is empty or too small, as :func:`place_on_grid` does."""
+    voxels, box = grid.bounds(roi.mask)
+    _prove_measurable(voxels, box, spec, " after resampling")
+
+
 def place_on_grid(volume: hd.Volume, mask: npt.NDArray[np.bool_], spec: ExtractionSpec) -> MeasurableRoi:
     """Resample and crop a reference volume.
 

@@ -62,6 +62,9 @@ def of_accounts(then: Account, now: Account) -> Iterator[Change]:
         yield changed("slices_used", "slices measured", len(then.slices), len(now.slices))
     if (then.roi, then.roi_label) != (now.roi, now.roi_label):
         yield changed("roi_chosen", "region of interest measured", then.roi, now.roi)
+    if (then.before, then.behind) != (now.before, now.behind):
+        lengths = (f"{len(one.before)} before and {len(one.behind)} behind" for one in (then, now))
+        yield changed("slices_used", "slices beside those measured", *lengths)
     if then.warnings != now.warnings:
         yield changed("warnings", "warnings", list(then.warnings), list(now.warnings))
     if then.answer != now.answer:
@@ -71,6 +74,9 @@ def of_accounts(then: Account, now: Account) -> Iterator[Change]:
     if then.predictive_value != now.predictive_value:
         what = "chance in % that the answer is right"
         yield changed("predictive_value", what, then.predictive_value, now.predictive_value)
+    yield from _of_values("robustness", then.robustness, now.robustness)
+    yield from _of_values("variation", then.variations, now.variations)
+    yield from _of_values("descriptor", then.descriptors, now.descriptors)
     yield from _of_values("feature", then.features, now.features)
     yield from _of_values("contribution", then.contributions, now.contributions)
 
@@ -79,7 +85,7 @@ def _less(parameters: tuple[str, ...], other: Account) -> list[str]:
     return [text for text in parameters if text not in other.parameters]
 
 
-def _of_values(what: str, then: Mapping[str, float | None], now: Mapping[str, float | None]) -> Iterator[Change]:
+def _of_values(what: str, then: Mapping[str, object], now: Mapping[str, object]) -> Iterator[Change]:
     for name in dict.fromkeys((*then, *now)):
         if name not in then or name not in now:
             yield Change(what, f"{name} is a {what} {'no more' if name in then else 'only now'}.", name)

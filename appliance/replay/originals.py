@@ -75,7 +75,7 @@ def from_state(state: Path, report: Account) -> tuple[Header, ...]:
 
 def needed(report: Account, headers: Sequence[Header], witness: Witness) -> tuple[Header, ...]:
     """Choose what a report was made of; of several files of one instance, those that are what they were then."""
-    wanted = {*report.slices, report.roi, *witness.instances}
+    wanted = {*report.before, *report.slices, *report.behind, report.roi, *witness.instances}
     if report.other_rois and not witness.instances:
         rois = (h for h in headers if isinstance(h, RoiHeader) and h.study_instance_uid in report.studies)
         wanted |= {header.sop_instance_uid for header in rois}
@@ -88,8 +88,10 @@ def needed(report: Account, headers: Sequence[Header], witness: Witness) -> tupl
 
 def of_inputs(report: Account, headers: Sequence[Header], witness: Witness) -> Iterator[Change]:
     """Name each original that is missing, or is not what it was."""
-    for uid in dict.fromkeys((*report.slices, report.roi, *witness.instances)):
-        kind, what = ("slice", "Slice") if uid in report.slices else ("roi", "Region of interest object")
+    slices = (*report.before, *report.slices, *report.behind)
+    for uid in dict.fromkeys((*slices, report.roi, *witness.instances)):
+        is_slice = uid in slices or witness.instances.get(uid, {}).get("kind") == "CT"
+        kind, what = ("slice", "Slice") if is_slice else ("roi", "Region of interest object")
         found = [header for header in headers if name_of(header) == uid]
         if not found:
             yield Change(f"{kind}_missing", f"{what} {uid} is missing.", uid)

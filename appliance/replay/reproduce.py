@@ -30,7 +30,19 @@ from lungstage.appliance.staging import pipeline
 from lungstage.appliance.staging.covariates import Site
 
 _MOST_ELEMENTS = 20  # that are named of an edited report
-_EFFECTS = frozenset({"answer", "probability", "feature", "contribution", "library_version", "report_file"})
+_EFFECTS = frozenset(
+    {
+        "answer",
+        "probability",
+        "feature",
+        "contribution",
+        "robustness",
+        "variation",
+        "descriptor",
+        "library_version",
+        "report_file",
+    }
+)  # fmt: skip
 _INPUT = Change(
     "input",
     "The report's UID follows from pixels, region and header of the input, and something in them is not as it was, "
@@ -127,7 +139,14 @@ def _stage(then: Account, case: Case, bundle: Bundle, pages: Sequence[DocumentOp
     plan = _plan(then, case, bundle)
     made = [
         pipeline.stage(
-            plan, bundle, created=then.created, site=site, predecessor=then.predecessor, documents=options
+            plan,
+            bundle,
+            created=then.created,
+            site=site,
+            predecessor=then.predecessor,
+            documents=options,
+            robustness=then.options,
+            describes=bool(then.descriptors),
         ).documents
         for options in pages
     ]
@@ -150,6 +169,7 @@ def _plan(then: Account, case: Case, bundle: Bundle) -> pipeline.Plan:
                 roi_name=name,
                 match_by_geometry=then.match_by_geometry,
                 choice=choice,
+                beyond_mm=then.options.reach_mm,
             )
         except Refused as refusal:
             refusals.append(refusal)

@@ -19,6 +19,7 @@ from pydicom.uid import UID
 from lungstage.appliance.contract.case import KnownCovariates, Predecessor
 from lungstage.appliance.contract.evidence import Worth
 from lungstage.appliance.contract.spec import STAGE_GROUP, Endpoint, FeatureVector, StagingResult
+from lungstage.appliance.descriptors.values import Descriptors
 from lungstage.appliance.report.cohort import Cohort
 from lungstage.appliance.report.wording import Wording, wording
 
@@ -169,6 +170,11 @@ class ReportContext:
         Where it lies, likewise.
     others
         (ROI or Segment Number, name) of what else may be a tumour beside it.
+    before, behind
+        Headers of slices beyond the reference volume that perturbed versions could use, each with its number among the
+        frames of an Enhanced CT, or 0.
+    descriptors
+        What a radiologist would say of the tumour; None where nobody asked.
     """
 
     sources: tuple[Dataset, ...]
@@ -190,6 +196,9 @@ class ReportContext:
     finding: Code | None = codes.SCT.Neoplasm
     sites: tuple[Code, ...] = ()
     others: tuple[tuple[int, str], ...] = ()
+    before: tuple[tuple[Dataset, int], ...] = ()
+    behind: tuple[tuple[Dataset, int], ...] = ()
+    descriptors: Descriptors | None = None
 
     @property
     def words(self) -> Wording:

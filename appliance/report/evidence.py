@@ -7,6 +7,7 @@ from typing import Final
 
 from lungstage.appliance.contract.evidence import Answering, Estimate, Worth
 from lungstage.appliance.contract.horizon import Horizon
+from lungstage.appliance.contract.robustness import Robustness
 from lungstage.appliance.report.translation import Translator
 
 _RIVALS: Final = MappingProxyType(
@@ -57,6 +58,28 @@ def chance(answering: Answering | None, cohort: str, classes: tuple[str, str], s
             positive=classes[1],
         )
     return "" if answering.is_known else say("evidence.chance_unknown")
+
+
+def robustness(found: Robustness | None, say: Translator) -> str:
+    """Say how far an answer depends on contour and scan; nothing where it was not tried out, or is not known.
+
+    Parameters
+    ----------
+    found
+        What became of perturbed versions.
+    say
+        The reader's language.
+    """
+    if found is None or found.range is None or found.agreement is None:
+        return ""
+    low, high = found.range
+    return say(
+        "evidence.robustness",
+        versions=found.perturbations,
+        low=say.percent(low),
+        high=say.percent(high),
+        agreeing=round(found.agreement * found.perturbations),
+    )
 
 
 def stage_classes(say: Translator) -> tuple[str, str]:

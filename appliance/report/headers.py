@@ -86,6 +86,17 @@ def source_headers(context: ReportContext) -> list[Dataset]:
     return headers
 
 
+def beyond_headers(context: ReportContext) -> tuple[list[Dataset], list[Dataset]]:
+    """Headers, likewise, of the slices before and behind the reference volume."""
+    before, behind = (
+        [_header(source, _OF_EACH_SLICE) for source, _ in some] for some in (context.before, context.behind)
+    )
+    for header in (*before, *behind):
+        if "Modality" not in header:
+            header.Modality = "CT"
+    return before, behind
+
+
 def copied_header(source: Dataset) -> Dataset:
     """Everything that a derived object takes over from a source."""
     return _header(source, (*_ALWAYS, *_WHERE_PRESENT, *_OF_EACH_SLICE, *_ADDED_LAST))

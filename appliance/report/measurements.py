@@ -22,10 +22,24 @@ PREDICTIVE_VALUE = private("PREDICTIVEVALUE", "Chance that the predicted class i
 NEIGHBOUR_DISTANCE = private("NEIGHBOURDIST", "Distance to nearest training tumours (standard deviations)")
 
 
+PROBABILITY_LOW = private("PROBABILITYLOW", "2.5th percentile of probability, perturbed (research)")
+PROBABILITY_HIGH = private("PROBABILITYHIGH", "97.5th percentile of probability, perturbed (research)")
+AGREEMENT = private("AGREEMENT", "Share of perturbed versions answered alike (research)")
+VERSIONS = private("VERSIONS", "Number of perturbed versions answered (research)")
+VARIATION = private("VARIATION", "Coefficient of variation in perturbed versions")
+
 _DIGITS = 6  # beyond what two scans of one tumour share
 
 
-def measurement(name: Code, value: float, unit: str, derivation: Code | None = None) -> sr.Measurement:
+def measurement(
+    name: Code,
+    value: float,
+    unit: str,
+    derivation: Code | None = None,
+    *,
+    method: Code | None = None,
+    site: Code | None = None,
+) -> sr.Measurement:
     """One measurement; where `value` is not finite, one with the qualifier (114008, DCM, Calculation failure).
 
     Numeric Value, which people read, has six significant digits; Floating Point Value beside it holds `value` exactly.
@@ -34,7 +48,10 @@ def measurement(name: Code, value: float, unit: str, derivation: Code | None = N
         # The zero is for highdicom alone, which builds no measurement without a value: see blank_failures.
         failure = codes.DCM.CalculationFailure
         return sr.Measurement(name=name, value=0.0, unit=unit_code(unit), qualifier=failure, derivation=derivation)
-    item = sr.Measurement(name=name, value=value, unit=unit_code(unit), derivation=derivation)
+    sites = None if site is None else [sr.FindingSite(site)]
+    item = sr.Measurement(
+        name=name, value=value, unit=unit_code(unit), derivation=derivation, method=method, finding_sites=sites
+    )
     item[0].MeasuredValueSequence[0].NumericValue = _rounded(value, _DIGITS)
     return item
 
@@ -87,6 +104,40 @@ def predictive_value_measurements(result: StagingResult) -> list[sr.Measurement]
     chance = measurement(PREDICTIVE_VALUE, 100 * found.chance.value, "%")
     chance[0].MeasuredValueSequence[0].NumericValue = _percent(found.chance.value)
     return [chance]
+
+
+def robustness_measurements(result: StagingResult) -> list[sr.Measurement]:
+    """Say what became of perturbed versions: range of the probability and agreement in %, and how many there were.
+
+    The range is no uncertainty of a measurement (TID 310), but percentiles over versions; CID 7464 has neither of the
+    two, so the concepts are our own. None where robustness is not known.
+    """
+    found = result.robustness
+    if found is None or found.range is None or found.agreement is None:
+        return []
+    shares = {PROBABILITY_LOW: found.range[0], PROBABILITY_HIGH: found.range[1], AGREEMENT: found.agreement}
+    items = []
+    for name, share in shares.items():
+        item = measurement(name, 100 * share, "%")
+        item[0].MeasuredValueSequence[0].NumericValue = _percent(share)
+        items.append(item)
+    return [*items, measurement(VERSIONS, found.perturbations, "1")]
+
+
+def variation_items(result: StagingResult) -> sr.ContentSequence | None:
+    """Coefficient of variation of each feature in %, with the feature's name; none where it is not known."""
+    found = result.robustness
+    known = {} if found is None else {name: cv for name, cv in found.features.items() if cv is not None}
+    return sr.ContentSequence([_variation(name, cv) for name, cv in known.items()]) if known else None
+
+
+def _variation(feature: str, variation: float) -> sr.NumContentItem:
+    item = sr.NumContentItem(VARIATION, 100 * variation, unit_code("%"), None, sr.RelationshipTypeValues.CONTAINS)
+    item.MeasuredValueSequence[0].NumericValue = _rounded(100 * variation, 3)
+    item.ContentSequence = sr.ContentSequence(
+        [sr.TextContentItem(FEATURE, feature, sr.RelationshipTypeValues.HAS_CONCEPT_MOD)]
+    )
+    return item
 
 
 def contributions(result: StagingResult, words: Wording) -> sr.ContentSequence:

@@ -51,12 +51,14 @@ def page_html(page: ResultPage) -> str:
         f'<p class="doubt">{escape(page.doubt)}</p>' if page.doubt else "",
         f"<p>{escape(page.probability)}<br><span class='grey'>{escape(page.certainty)}</span></p>",
         f"<p>{escape(page.chance)}</p>" if page.chance else "",
+        f"<p>{escape(page.robustness)}</p>" if page.robustness else "",
         f'<p class="doubt">{escape(page.worth)}</p>' if page.worth else "",
         _scale(page.scale, say),
         f'<section class="caveats"><h2>{escape(page.words["heading.caveats"])}</h2>',
         _caveats(page),
         f"</section><h2>{escape(page.words['heading.views'])}</h2>",
         _views(page),
+        _descriptors(page),
         f"<h2>{escape(page.words['heading.rows'])}</h2>",
         _table(page),
         f"<h2>{escape(page.words['heading.facts'])}</h2><dl>",
@@ -92,6 +94,9 @@ def _scale(scale: Scale, say: Translator) -> str:
         for start, end, fill, name in parts
         if end > start
     )
+    if scale.range is not None:
+        start, end = (1000 * share for share in scale.range)
+        drawn += f'<rect x="{start:.1f}" y="32" width="{end - start:.1f}" height="4"/>'
     label = escape(say.percent(scale.probability))
     anchor, shift = ("end", -10) if at > 500 else ("start", 10)
     return (
@@ -132,6 +137,14 @@ def _figure(views: KeyViews, view: KeyView, pixels: Pixels, caption: str) -> str
         f'<g fill="#fff" stroke="#111" stroke-width=".8" paint-order="stroke" font-size="4.5" font-weight="bold">'
         f"{letters}{marks}</g></svg><figcaption>{escape(caption)}</figcaption></figure>"
     )
+
+
+def _descriptors(page: ResultPage) -> str:
+    if not page.descriptors:
+        return ""
+    rows = "".join(f"<dt>{escape(one.badge)}</dt><dd>{escape(one.text)}</dd>" for one in page.descriptors)
+    apart = f"<small>{escape(page.words['descriptors.apart'])}</small>"
+    return f"<h2>{escape(page.words['heading.descriptors'])} {apart}</h2><dl>{rows}</dl>"
 
 
 def _table(page: ResultPage) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from lungstage.appliance.report.caveats import Grade
+from lungstage.appliance.report.descriptor_words import Described
 from lungstage.appliance.report.drawing import Drawing
 from lungstage.appliance.report.key_views import KeyViews
 from lungstage.appliance.report.refusal_page import RefusalPage
@@ -21,7 +23,7 @@ _FAINT, _PALE, _MIDDLE = (232, 232, 232), (204, 204, 204), (150, 150, 150)
 _BODY = Style(8.5)
 _SMALL = Style(7, colour=GREY)
 _SECTION = Style(10, bold=True)
-_MOST_CAVEAT_LINES = 8
+_MOST_CAVEAT_LINES, _LEAST_CAVEAT_LINES = 8, 4
 _OUTWARDS: Final[tuple[Align, Align]] = ("right", "left")  # of what stands left and right of an axis
 
 
@@ -31,11 +33,42 @@ def page_pdf(page: ResultPage) -> Drawing:
     say = Translator(page.language)
     y = draw_heading(sheet, page.heading)
     y = _answer(sheet, page, y, say)
-    y = _caveats(sheet, page, y, say)
-    y = _views_and_facts(sheet, page, y)
-    _rows(sheet, page, y, _top_of_foot(sheet, page.not_for))
+    bottom = _top_of_foot(sheet, page.not_for)
+    room = _Room.of(sheet, page, bottom - y)
+    y = _caveats(sheet, page, y, say, room.caveats)
+    below = _height_of_descriptors(sheet, page, room.descriptors) + _height_of_rows(page, _LOW_ROW)
+    y = _views_and_facts(sheet, page, y, bottom - below)
+    y = _descriptors(sheet, page, y, room.descriptors)
+    _rows(sheet, page, y, bottom)
     draw_not_for(sheet, page.words["heading.not_for"], page.not_for)
     return sheet.drawing()
+
+
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """How many lines there is room for where the answer is long: at most of all caveats, and of each descriptor line.
+
+    Attributes
+    ----------
+    caveats, descriptors
+        Lines.
+    """
+
+    caveats: int
+    descriptors: int
+
+    @classmethod
+    def of(cls, sheet: Sheet, page: ResultPage, height: float) -> _Room:
+        """Share `height` mm out: caveats keep their lines the longest, then descriptors."""
+        least = _HEADINGS + len(page.window_names) * (_SMALLEST_VIEW + _GAP) + _height_of_rows(page, _LOWEST_ROW)
+        most = min(_lines_of_caveats(sheet, page), _MOST_CAVEAT_LINES)
+        fewest = min(most, _LEAST_CAVEAT_LINES)
+        for caveats in range(most, fewest - 1, -1):
+            for lines in range(_MOST_LINES, _LEAST_LINES - 1, -1):
+                taken = _FRAME + caveats * _BODY.leading + _height_of_descriptors(sheet, page, lines)
+                if least + taken <= height:
+                    return cls(caveats, lines)
+        return cls(fewest, _LEAST_LINES)
 
 
 def key_slice_pdf(page: ResultPage) -> Drawing:
@@ -116,6 +149,8 @@ def _answer(sheet: Sheet, page: ResultPage, y: float, say: Translator) -> float:
     y = sheet.paragraph(_LEFT, y, page.certainty, Style(8.5, colour=GREY), _RIGHT - _LEFT, most=2)
     if page.chance:
         y = sheet.paragraph(_LEFT, y, page.chance, Style(8.5), _RIGHT - _LEFT, most=3)
+    if page.robustness:
+        y = sheet.paragraph(_LEFT, y, page.robustness, Style(8.5), _RIGHT - _LEFT, most=2)
     if page.worth:
         y = sheet.paragraph(_LEFT, y, page.worth, Style(8.5, bold=True, colour=_ALARM), _RIGHT - _LEFT, most=3)
     return _scale(sheet, page.scale, y + 2.4, say)
@@ -134,6 +169,9 @@ def _scale(sheet: Sheet, scale: Scale, y: float, say: Translator) -> float:
             start, end = (start, scale.probability) if before else (scale.probability, end)
         if sheet.width(name, Style(8)) < (end - start) * length - 3:
             sheet.text(_LEFT + (start + end) / 2 * length, y + 3.1, name, Style(8), "centre")
+    if scale.range is not None:  # along the lower edge
+        start, end = scale.range
+        sheet.box(_LEFT + start * length, y + height - 0.8, (end - start) * length, 0.8, BLACK)
     sheet.frame(_LEFT, y, length, height, BLACK)
     for share in (low, high):
         if 0 < share < 1:
@@ -151,13 +189,22 @@ def _scale(sheet: Sheet, scale: Scale, y: float, say: Translator) -> float:
     return y + height + 3
 
 
-def _caveats(sheet: Sheet, page: ResultPage, y: float, say: Translator) -> float:
+_FRAME: Final = 10.3  # mm around the caveats
+_IN_CAVEATS: Final = _RIGHT - _LEFT - 8
+
+
+def _lines_of_caveats(sheet: Sheet, page: ResultPage) -> int:
+    styles = (Style(8.5, bold=caveat.grade is Grade.MODEL) for caveat in page.caveats)
+    told = zip(page.caveats, styles, strict=True)
+    return sum(min(2, len(sheet.lines(caveat.text, style, _IN_CAVEATS))) for caveat, style in told) or 1
+
+
+def _caveats(sheet: Sheet, page: ResultPage, y: float, say: Translator, room: int) -> float:
     top = y + 3.4
     y = top + 4.6
     sheet.text(_LEFT + 4, y, page.words["heading.caveats"], Style(10, bold=True, colour=_ALARM))
     y += 4.5
-    within = _RIGHT - _LEFT - 8
-    room = _MOST_CAVEAT_LINES
+    within = _IN_CAVEATS
     left = len(page.caveats)
     for caveat in page.caveats:
         style = Style(8.5, bold=caveat.grade is Grade.MODEL)
@@ -176,8 +223,14 @@ def _caveats(sheet: Sheet, page: ResultPage, y: float, say: Translator) -> float
     return bottom
 
 
-def _views_and_facts(sheet: Sheet, page: ResultPage, y: float) -> float:
-    side, gap, margin = 42.6, 1.6, 4.0
+_LARGEST_VIEW, _SMALLEST_VIEW = 42.6, 21.0
+_GAP, _HEADINGS = 1.6, 12.2  # mm between views, and above them
+
+
+def _views_and_facts(sheet: Sheet, page: ResultPage, y: float, bottom: float) -> float:
+    """Draw the views, the larger the more room there is above `bottom`, and the facts beside them."""
+    gap, margin = _GAP, 4.0
+    side = min(max((bottom - y - _HEADINGS) / len(page.window_names) - gap, _SMALLEST_VIEW), _LARGEST_VIEW)
     y += 6.4
     right = _LEFT + margin + 3 * side + 2 * gap
     sheet.text(_LEFT, y, page.words["heading.views"], _SECTION)
@@ -195,6 +248,36 @@ def _views_and_facts(sheet: Sheet, page: ResultPage, y: float) -> float:
         for column in range(len(page.views.views)):
             _view(sheet, page.views, column, row, _LEFT + margin + column * (side + gap), top, side)
     return y + len(page.window_names) * (side + gap)
+
+
+_BADGE: Final = 36.0  # mm that what descriptors are worth takes
+_FINE: Final = Style(7.5)
+_MOST_LINES, _LEAST_LINES = 5, 2
+
+
+def _height_of_descriptors(sheet: Sheet, page: ResultPage, most: int) -> float:
+    lines = sum(_lines_of(sheet, one, most) for one in page.descriptors)
+    return 7.6 + lines * _FINE.leading if lines else 0.0
+
+
+def _lines_of(sheet: Sheet, one: Described, most: int) -> int:
+    badge = len(sheet.lines(one.badge, _SMALL, _BADGE - 3))
+    return max(min(len(sheet.lines(one.text, _FINE, _RIGHT - _LEFT - _BADGE)), most), badge)
+
+
+def _descriptors(sheet: Sheet, page: ResultPage, y: float, most: int) -> float:
+    """Draw what a radiologist would say, each with what it is worth."""
+    if not page.descriptors:
+        return y
+    y += 6.4
+    x = _LEFT + sheet.text(_LEFT, y, page.words["heading.descriptors"], _SECTION) + 3
+    sheet.text(x, y, page.words["descriptors.apart"], _SMALL, within=_RIGHT - x)
+    y += 4.4
+    for one in page.descriptors:
+        sheet.paragraph(_LEFT, y, one.badge, _SMALL, _BADGE - 3)
+        sheet.paragraph(_LEFT + _BADGE, y, one.text, _FINE, _RIGHT - _LEFT - _BADGE, most=most)
+        y += _lines_of(sheet, one, most) * _FINE.leading
+    return y - 3.2
 
 
 def _view(sheet: Sheet, views: KeyViews, column: int, row: int, x: float, y: float, side: float) -> None:
@@ -224,7 +307,11 @@ def _facts(sheet: Sheet, facts: tuple[tuple[str, str], ...], x: float, y: float)
 _VALUE, _STRIP, _STRIP_END, _BARS = 112.0, 126.0, 158.0, 163.0  # where the columns of the table lie
 WORDS: Final = 66.0
 """Room in mm for what an input is in plain words; behind it stands its technical name."""
-_LOWEST_ROW, _HIGHEST_ROW = 3.7, 5.2
+_LOWEST_ROW, _LOW_ROW, _HIGHEST_ROW = 3.4, 3.7, 5.2  # mm: at worst, while the views are large, at best
+
+
+def _height_of_rows(page: ResultPage, step: float) -> float:
+    return 8.2 + len(page.rows) * step + (4.0 if page.rows_note else 1.0)
 
 
 def _rows(sheet: Sheet, page: ResultPage, y: float, bottom: float) -> None:

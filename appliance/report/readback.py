@@ -17,9 +17,11 @@ from pydicom.valuerep import DT
 
 from lungstage.appliance.contract.case import Predecessor
 from lungstage.appliance.contract.errors import ReasonCode, Refused
+from lungstage.appliance.contract.robustness import NO_ROBUSTNESS, NotRobust, RobustnessOptions
 from lungstage.appliance.contract.spec import COVARIATES, Engine
 from lungstage.appliance.dicom.instance import OWN_MODEL_NAME
 from lungstage.appliance.dicom.multiframe import ENHANCED_CT
+from lungstage.appliance.report.descriptor_items import ALGORITHM, NAMES_BY_CODES
 from lungstage.appliance.report.vocabulary import FEATURES_BY_CODES, PRIVATE_SCHEME
 
 Codes = tuple[str, str]
@@ -32,6 +34,14 @@ _PARAMETER: Final = ("111002", "DCM")
 _DERIVATION: Final = ("121401", "DCM")
 _CONTRIBUTIONS: Final = ("CONTRIBUTIONS", PRIVATE_SCHEME)
 _PREDICTIVE_VALUE: Final = ("PREDICTIVEVALUE", PRIVATE_SCHEME)
+_ROBUSTNESS: Final = tuple(
+    (code, PRIVATE_SCHEME) for code in ("PROBABILITYLOW", "PROBABILITYHIGH", "AGREEMENT", "VERSIONS")
+)
+_VARIATION: Final = ("VARIATION", PRIVATE_SCHEME)
+_GROUP: Final = ("125007", "DCM")
+_ALGORITHM_NAME: Final = ("111001", "DCM")
+_SITE: Final = ("363698007", "SCT")
+_BEYOND: Final = re.compile(r"slices_beyond=(\d+)\+(\d+)")
 _NOTICE: Final = ("NOTICE", PRIVATE_SCHEME)
 _WARNING: Final = ("WARNING", PRIVATE_SCHEME)
 _BY_POSITION = "matched to the region of interest by position"
@@ -81,6 +91,15 @@ class Account:
         By PyRadiomics name; None where one could not be computed.
     contributions
         In logit units, of features and covariates.
+    before, behind
+        SOP Instance UIDs of slices beyond the reference volume that perturbed versions could use, as of `slices`.
+    robustness
+        Range, agreement and number of the perturbed versions, by code; empty where the report does not say.
+    variations
+        Coefficient of variation of features in perturbed versions, in %.
+    descriptors
+        What a radiologist would say of the tumour, by name: numbers in the report's units, and Code Meanings of words;
+        empty where the report does not say.
     """
 
     sop_instance_uid: str
@@ -104,6 +123,11 @@ class Account:
     predictive_value: float | None
     features: Mapping[str, float | None]
     contributions: Mapping[str, float | None]
+    before: tuple[str, ...]
+    behind: tuple[str, ...]
+    robustness: Mapping[str, float | None]
+    variations: Mapping[str, float | None]
+    descriptors: Mapping[str, float | str | None]
 
     @property
     def name(self) -> str:
@@ -147,6 +171,15 @@ class Account:
         """Covariates that the model was given."""
         known = {name: value for name, value in self._values.items() if name in COVARIATES}
         return {name: float(value) if name == "age" else value for name, value in known.items()}
+
+    @property
+    def options(self) -> RobustnessOptions:
+        """How it was tried out how far the answer depends on contour and scan."""
+        values = self._values
+        if "perturbations" not in values:
+            return NO_ROBUSTNESS
+        not_robust: NotRobust = "indeterminate" if values["not_robust"] == "indeterminate" else "warn"
+        return RobustnessOptions(int(values["perturbations"]), float(values["contour_mm"]), not_robust)
 
     @property
     def unknown(self) -> tuple[str, ...]:
@@ -216,6 +249,10 @@ def _account(dataset: Dataset) -> Account:
     theirs = next(i for i in dataset.ContributingEquipmentSequence if i.get("ManufacturerModelName") == "highdicom")
     segmentation = _referenced(segment)
     others = [uid for uid in _evidence(dataset) if uid != segmentation]
+    parameters = tuple(_text(item) for item in inside if _concept(item) == _PARAMETER)
+    slices = [_slice(item) for item in _every(library) if item.ValueType == "IMAGE"]
+    beyond = next((_BEYOND.fullmatch(text) for text in parameters if _BEYOND.fullmatch(text)), None)
+    first, last = (int(beyond[1]), len(slices) - int(beyond[2])) if beyond else (0, len(slices))
     return Account(
         sop_instance_uid=str(dataset.SOPInstanceUID),
         study_instance_uid=str(dataset.StudyInstanceUID),
@@ -224,9 +261,9 @@ def _account(dataset: Dataset) -> Account:
         library=str(theirs.SoftwareVersions),
         bundle=str(ours.SoftwareVersions[1]),
         bundle_digest=str(dataset.DeviceSerialNumber),
-        parameters=tuple(_text(item) for item in inside if _concept(item) == _PARAMETER),
+        parameters=parameters,
         studies=tuple(str(study.StudyInstanceUID) for study in _studies(dataset)),
-        slices=tuple(_slice(item) for item in _every(library) if item.ValueType == "IMAGE"),
+        slices=tuple(slices[first:last]),
         roi=others[0] if others else segmentation,
         roi_label=next(_text(item) for item in inside if _concept(item) == _TRACKING).rsplit(": predicted ", 1)[0],
         segmentation=segmentation,
@@ -238,7 +275,24 @@ def _account(dataset: Dataset) -> Account:
         predictive_value=next((_number(item) for item in measured if _concept(item) == _PREDICTIVE_VALUE), None),
         features={name: _number(item) for item in measured if (name := _feature(item))},  # distances, chance: none
         contributions=contributions,
+        before=tuple(slices[:first]),
+        behind=tuple(slices[last:]),
+        robustness={_concept(item)[0]: _number(item) for item in measured if _concept(item) in _ROBUSTNESS},
+        variations={_text(_child(item, 0)): _number(item) for item in every if _concept(item) == _VARIATION},
+        descriptors=dict(_descriptors(every)),
     )
+
+
+def _descriptors(every: tuple[Dataset, ...]) -> Iterator[tuple[str, float | str | None]]:
+    """Give the descriptors of the group whose algorithm they are."""
+    for group in (item for item in every if _concept(item) == _GROUP):
+        inside = tuple(group.ContentSequence)
+        if not any(_concept(item) == _ALGORITHM_NAME and _text(item) == ALGORITHM for item in inside):
+            continue
+        for item in inside:
+            codes = _concept(item)[0], _modifier(item, _DERIVATION), _modifier(item, _SITE)
+            if item.ValueType in ("NUM", "CODE") and (name := NAMES_BY_CODES.get(codes)):
+                yield name, _number(item) if item.ValueType == "NUM" else _meaning(item)
 
 
 def _moment(equipment: Dataset) -> datetime:
@@ -265,9 +319,13 @@ def _concept(item: Dataset) -> Codes:
 
 def _feature(item: Dataset) -> str | None:
     """PyRadiomics' name of what a NUM measures; None where that is no feature."""
-    modifiers = (child for child in item.get("ContentSequence", ()) if _concept(child) == _DERIVATION)
-    derivation = next((str(child.ConceptCodeSequence[0].CodeValue) for child in modifiers), None)
-    return FEATURES_BY_CODES.get((*_concept(item), derivation))
+    return FEATURES_BY_CODES.get((*_concept(item), _modifier(item, _DERIVATION)))
+
+
+def _modifier(item: Dataset, concept: Codes) -> str | None:
+    """Code value of a modifier of an item, if it has it."""
+    modifiers = (child for child in item.get("ContentSequence", ()) if _concept(child) == concept)
+    return next((str(child.ConceptCodeSequence[0].CodeValue) for child in modifiers), None)
 
 
 def _meaning(item: Dataset) -> str:

@@ -26,6 +26,7 @@ from lungstage.appliance.report import evidence, fonts
 from lungstage.appliance.report.caveats import Caveat, Grade, caveats
 from lungstage.appliance.report.cohort import Cohort
 from lungstage.appliance.report.context import BundleIdentity, ReportContext, label
+from lungstage.appliance.report.descriptor_words import Described, described
 from lungstage.appliance.report.headers import copied_header
 from lungstage.appliance.report.key_views import KeyViews, key_views
 from lungstage.appliance.report.plain_words import short_names, technical_name
@@ -90,6 +91,8 @@ class Scale:
         Where the model does not decide.
     negative, open, positive
         What the three parts of the line are called.
+    range
+        Between which the probability lies in perturbed versions; None where that is not known.
     """
 
     probability: float
@@ -97,6 +100,7 @@ class Scale:
     negative: str
     open: str
     positive: str
+    range: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +150,14 @@ class ResultPage:
         How sure, in a sentence, and what that means.
     chance
         How often such an answer is right at the prevalence in force, and whom that is worked out from; may be empty.
+    robustness
+        How far the answer depends on contour and scan; empty where that is not known.
     worth
         That the model is not shown to be worth anything; empty where it is.
     scale
         The same as a picture.
+    descriptors
+        What a radiologist would say of the tumour, by what it is worth; empty where nobody asked.
     caveats
         Why not to trust it, the gravest first.
     views
@@ -180,8 +188,10 @@ class ResultPage:
     probability: str
     certainty: str
     chance: str
+    robustness: str
     worth: str
     scale: Scale
+    descriptors: tuple[Described, ...]
     caveats: tuple[Caveat, ...]
     views: KeyViews
     view_names: tuple[str, ...]
@@ -277,8 +287,17 @@ def result_page(context: PageContext, language: Language) -> ResultPage:
         ),
         certainty=_certainty(report, say),
         chance=evidence.chance(result.answering, names(bundle.cohort), (negative, positive), say),
+        robustness=evidence.robustness(result.robustness, say),
         worth=evidence.worth(bundle.worth, say),
-        scale=Scale(result.probability_advanced, cohort.open_between, negative, say("scale.open"), positive),
+        scale=Scale(
+            result.probability_advanced,
+            cohort.open_between,
+            negative,
+            say("scale.open"),
+            positive,
+            None if result.robustness is None else result.robustness.range,
+        ),
+        descriptors=described(report.descriptors, say),
         caveats=tuple(told),
         views=views,
         view_names=tuple(say(f"view.{view.plane}") for view in views.views),
@@ -309,6 +328,7 @@ def section_words(say: Translator) -> dict[str, str]:
     codes = (
         "heading.caveats", "heading.views", "heading.rows", "heading.facts", "heading.not_for", "column.value",
         "column.cohort", "column.lowest", "column.median", "column.highest", "column.speaks_for", "caveats.none",
+        "heading.descriptors", "descriptors.apart",
     )  # fmt: skip
     return {code: say(code) for code in codes}
 
@@ -371,12 +391,16 @@ def _doubt(told: Sequence[Caveat], report: ReportContext, say: Translator) -> st
     grave = sum(caveat.grade is Grade.MODEL for caveat in told)
     if grave > bool(outside):
         return say("doubt.unlike")
+    if report.result.robustness is not None and report.result.robustness.is_robust is False:
+        return say("doubt.not_robust")
     return say("doubt.outside", count=outside, all=len(report.features.names)) if outside else ""
 
 
 def _certainty(report: ReportContext, say: Translator) -> str:
     answering = report.result.answering
-    is_open = report.result.stage is Stage.INDETERMINATE and not (answering is not None and answering.withheld)
+    robustness = report.result.robustness
+    held_back = (answering is not None and answering.withheld) or (robustness is not None and robustness.withheld)
+    is_open = report.result.stage is Stage.INDETERMINATE and not held_back
     told = [say("certainty.open")] if is_open else []
     number = round(100 * report.result.probability_advanced)
     if 0 < number < 100:

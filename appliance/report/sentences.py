@@ -30,8 +30,11 @@ def answer(context: ReportContext) -> str:
     withheld = result.answering is not None and result.answering.withheld
     unclear = ""
     if result.stage is Stage.INDETERMINATE:
+        found = result.robustness
         why = (
-            f"points to one {words.kind}, which is not shown to hold here"
+            "changes with the contour"
+            if found is not None and found.withheld
+            else f"points to one {words.kind}, which is not shown to hold here"
             if withheld
             else f"does not single out a {words.kind}"
         )
@@ -50,6 +53,11 @@ def chance(context: ReportContext) -> str:
     endpoint = context.bundle.endpoint
     classes = endpoint.negative, endpoint.positive
     return _plain(evidence.chance(context.result.answering, context.bundle.cohort, classes, Translator("en")))
+
+
+def robustness(context: ReportContext) -> str:
+    """Say how far the answer depends on contour and scan; empty where that is not known."""
+    return _plain(evidence.robustness(context.result.robustness, Translator("en")))
 
 
 def worth(context: ReportContext) -> str:
@@ -99,7 +107,8 @@ def notices(context: ReportContext) -> Iterator[str]:
     """Say what a reader must know of model, cohort, inputs and features."""
     bundle, words, result = context.bundle, context.words, context.result
     absent = ", ".join(bundle.stages_absent)
-    if result.stage is Stage.INDETERMINATE and not (result.answering and result.answering.withheld):
+    held_back = (result.answering and result.answering.withheld) or (result.robustness and result.robustness.withheld)
+    if result.stage is Stage.INDETERMINATE and not held_back:
         yield (
             f"Indeterminate: the evidence does not single out a {words.kind} (class-conditional conformal prediction, "
             f"alpha {bundle.alpha:g})."

@@ -3,7 +3,8 @@
 Comprehensive 3D SR, template TID 1500 "Measurement Report" (DICOM PS3.16): first, in words, the result and why not to
 trust it; an Image Library of the slices; one volumetric group (TID 1411) with the segment, every measurement, the
 predicted class and its probability; one planar group (TID 1410) with the outline on the key slice, under the same
-Tracking UID, for viewers that draw no segments; last, in words, what moved the answer and what the model is.
+Tracking UID, for viewers that draw no segments; a volumetric group of the descriptors, with a Tracking UID and an
+algorithm of its own; last, in words, what moved the answer, what the model is, and what the descriptors say.
 """
 
 from __future__ import annotations
@@ -29,9 +30,12 @@ from lungstage.appliance.report.context import (
     device_uid,
     tracking_identifier,
 )
+from lungstage.appliance.report.descriptor_items import DESCRIPTION, DESCRIPTORS, descriptor_group
+from lungstage.appliance.report.descriptor_items import sentences as descriptor_sentences
 from lungstage.appliance.report.headers import (
     MANUFACTURER,
     MODEL_NAME,
+    beyond_headers,
     opening,
     settle,
     source_headers,
@@ -45,6 +49,8 @@ from lungstage.appliance.report.measurements import (
     measurement,
     predictive_value_measurements,
     probability_measurement,
+    robustness_measurements,
+    variation_items,
 )
 from lungstage.appliance.report.segmentation import build_segmentation, key_slice, outer_contour
 from lungstage.appliance.report.vocabulary import PRIVATE_SCHEME, private
@@ -71,6 +77,8 @@ _POSITION = (
 RESULT = private("RESULT", "Result (research use only)")
 ANSWER = private("ANSWER", "Answer of the model (research use only)")
 CHANCE = private("CHANCE", "Chance that the answer is right (research use only)")
+ROBUSTNESS = private("ROBUSTNESS", "Robustness of the answer (research use only)")
+VARIATIONS = private("VARIATIONS", "Variation of the features in perturbed versions")
 REASON = private("REASON", "What moved the answer")
 CONTRIBUTIONS = private("CONTRIBUTIONS", "Contributions of the inputs to the model's logit")
 NOTICE = private("NOTICE", "Notice on the model and its use")
@@ -97,20 +105,28 @@ def build_report(
         Complete, preliminary and unverified; the same bytes for the same arguments.
     """
     headers = headers or source_headers(context)
+    before, behind = beyond_headers(context)
+    used = [*before, *headers, *behind]
     tree = sr.MeasurementReport(
         observation_context=sr.ObservationContext(observer_device_context=_observer(context)),
         procedure_reported=codes.LN.CTUnspecifiedBodyRegion,
-        imaging_measurements=[_volume_group(context, segmentation), _key_slice_group(context, headers)],
+        imaging_measurements=[
+            _volume_group(context, segmentation),
+            _key_slice_group(context, headers),
+            *_descriptor_groups(context, segmentation),
+        ],
         title=codes.DCM.ImagingMeasurementReport,
         referenced_images=with_thickness(headers[:1]),
     )
-    _complete_library(tree[0], headers, context.frames)
+    _complete_library(tree[0], used, _frames(context))
     _put_first(tree[0], _result(context))
-    tree[0].ContentSequence.extend([_evaluations(context), _contributions(context)])
+    tree[0].ContentSequence.extend(
+        [_evaluations(context), *_descriptions(context), _contributions(context), *_variations(context)]
+    )
     _separate(tree[0])
     _hand_over(tree[0])
     report = sr.Comprehensive3DSR(
-        evidence=[*headers, *_evidence(context, segmentation)],
+        evidence=[*headers, *before, *behind, *_evidence(context, segmentation)],
         content=tree[0],
         series_number=9001,
         series_description=f"lungstage predicted {context.words.kind} (research use only)",
@@ -170,6 +186,14 @@ def _complete_library(content: Dataset, headers: list[Dataset], frames: tuple[in
     group.ContentSequence = sr.ContentSequence([*shared, *entries])
 
 
+def _frames(context: ReportContext) -> tuple[int, ...]:
+    """Give each used slice's number among the frames of an Enhanced CT; () where all are images of their own."""
+    if not context.frames:
+        return ()
+    before, behind = ([frame for _, frame in some] for some in (context.before, context.behind))
+    return (*before, *context.frames, *behind)
+
+
 def _is_shared(headers: list[Dataset], keyword: str) -> bool:
     values = {header.get(keyword) for header in headers}
     return len(values) == 1 and None not in values
@@ -194,12 +218,7 @@ def _volume_group(context: ReportContext, segmentation: SegmentReference) -> _Vo
     result, words = context.result, context.words
     return _VolumeGroup(
         tracking_identifier=_tracking(context),
-        referenced_segment=sr.ReferencedSegment(
-            sop_class_uid=segmentation.sop_class_uid,
-            sop_instance_uid=segmentation.sop_instance_uid,
-            segment_number=segmentation.segment_number,
-            source_series=sr.SourceSeriesForSegmentation(context.sources[0].SeriesInstanceUID),
-        ),
+        referenced_segment=_segment(context, segmentation),
         finding_type=context.finding,
         finding_sites=[sr.FindingSite(site) for site in context.sites] or None,
         algorithm_id=_algorithm(context),
@@ -208,9 +227,24 @@ def _volume_group(context: ReportContext, segmentation: SegmentReference) -> _Vo
             *feature_measurements(context.features),
             *domain_measurements(result.domain),
             *predictive_value_measurements(result),
+            *robustness_measurements(result),
         ],
         qualitative_evaluations=[sr.QualitativeEvaluation(words.predicted, words.classes[result.stage])],
     )
+
+
+def _segment(context: ReportContext, segmentation: SegmentReference) -> sr.ReferencedSegment:
+    return sr.ReferencedSegment(
+        sop_class_uid=segmentation.sop_class_uid,
+        sop_instance_uid=segmentation.sop_instance_uid,
+        segment_number=segmentation.segment_number,
+        source_series=sr.SourceSeriesForSegmentation(context.sources[0].SeriesInstanceUID),
+    )
+
+
+def _descriptor_groups(context: ReportContext, segmentation: SegmentReference) -> list[_VolumeGroup]:
+    found = context.descriptors
+    return [] if found is None else [descriptor_group(context, found, _segment(context, segmentation))]
 
 
 def _key_slice_group(context: ReportContext, headers: list[Dataset]) -> _PlanarGroup:
@@ -254,6 +288,7 @@ def _result(context: ReportContext) -> sr.ContainerContentItem:
             (NOTICE, sentences.research_use(context)),
             (ANSWER, sentences.answer(context)),
             *((CHANCE, text) for text in (sentences.chance(context),) if text),
+            *((ROBUSTNESS, text) for text in (sentences.robustness(context),) if text),
             *((NOTICE, text) for text in (sentences.worth(context),) if text),
             *warned,
         ],
@@ -278,6 +313,23 @@ def _contributions(context: ReportContext) -> sr.ContainerContentItem:
     container = sr.ContainerContentItem(name=CONTRIBUTIONS, relationship_type=sr.RelationshipTypeValues.CONTAINS)
     container.ContentSequence = contributions(context.result, context.words)
     return container
+
+
+def _descriptions(context: ReportContext) -> list[sr.ContainerContentItem]:
+    """Say in words what a radiologist would say of the tumour, apart from what moved the answer."""
+    if context.descriptors is None:
+        return []
+    return [_texts(DESCRIPTORS, [(DESCRIPTION, text) for text in descriptor_sentences(context.descriptors)])]
+
+
+def _variations(context: ReportContext) -> list[sr.ContainerContentItem]:
+    """How much each feature varies in perturbed versions, for programs, behind everything that people read."""
+    items = variation_items(context.result)
+    if not items:
+        return []
+    container = sr.ContainerContentItem(name=VARIATIONS, relationship_type=sr.RelationshipTypeValues.CONTAINS)
+    container.ContentSequence = items
+    return [container]
 
 
 def _texts(name: Code | sr.CodedConcept, texts: Sequence[tuple[Code, str]]) -> sr.ContainerContentItem:

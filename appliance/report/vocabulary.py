@@ -32,6 +32,7 @@ UNIT_MEANINGS: Mapping[str, str] = MappingProxyType(
         "/mm": "per millimeter",
         HOUNSFIELD: "Hounsfield unit",
         f"{HOUNSFIELD}2": "square Hounsfield unit",
+        f"{HOUNSFIELD}/mm": "Hounsfield unit per millimeter",
         f"mm3.{HOUNSFIELD}2": "cubic millimeter square Hounsfield unit",
     }
 )

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from datetime import datetime
 
 import numpy as np
+from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from lungstage.appliance import __version__
 from lungstage.appliance.contract.case import KnownCovariates, Predecessor
 from lungstage.appliance.contract.documents import DocumentOptions
+from lungstage.appliance.contract.robustness import NO_ROBUSTNESS, RobustnessOptions
 from lungstage.appliance.contract.spec import StagingResult
+from lungstage.appliance.descriptors.values import Descriptors
 from lungstage.appliance.dicom.coded import SNOMED_RT, Coded, in_snomed_ct
+from lungstage.appliance.dicom.header import ImageHeader
 from lungstage.appliance.dicom.region import Region
+from lungstage.appliance.dicom.series import ReferenceVolume
 from lungstage.appliance.model.answering import AnswerRule
 from lungstage.appliance.model.bundle import Bundle
 from lungstage.appliance.model.manifest import QUANTILES
@@ -27,6 +34,7 @@ from lungstage.appliance.report.headers import copied_header, source_headers
 from lungstage.appliance.report.outbox import Document
 from lungstage.appliance.report.page_documents import page_documents
 from lungstage.appliance.report.result_page import PageContext
+from lungstage.appliance.staging.descriptors import digest
 from lungstage.appliance.staging.measure import Measurement
 
 _USUAL = DocumentOptions()
@@ -42,9 +50,11 @@ def _document_identity(
     covariates: KnownCovariates,
     predecessor: Predecessor | None,
     others: tuple[tuple[int, str], ...],
+    robustness: RobustnessOptions,
+    descriptors: Descriptors | None,
 ) -> str:
     """Digest everything that the documents follow from, so that the same input always makes the same UIDs."""
-    digest = hashlib.sha256()
+    every = hashlib.sha256()
     volume = measurement.voxels.volume
     for part in (
         str(volume.array.dtype).encode(),
@@ -67,9 +77,22 @@ def _document_identity(
         repr(predecessor).encode(),
         *_other_engine(bundle),
         *([repr(others).encode()] if others else []),
+        *_of_robustness(measurement, result, robustness),
+        *(() if descriptors is None else (digest(descriptors),)),
     ):
-        digest.update(len(part).to_bytes(8, "big") + part)
-    return digest.hexdigest()
+        every.update(len(part).to_bytes(8, "big") + part)
+    return every.hexdigest()
+
+
+def _of_robustness(measurement: Measurement, result: StagingResult, options: RobustnessOptions) -> Iterator[bytes]:
+    """Give what documents say of robustness and the slices that were of use besides; nothing where nobody asked."""
+    if result.robustness is None:
+        return
+    found = result.robustness
+    yield repr((options, found.as_dict(), found.slices)).encode()
+    for beyond in (measurement.before, measurement.behind):
+        if beyond is not None:
+            yield "\n".join(str(dataset.SOPInstanceUID) for dataset in beyond.datasets).encode()
 
 
 def _other_engine(bundle: Bundle) -> tuple[bytes, ...]:
@@ -77,13 +100,17 @@ def _other_engine(bundle: Bundle) -> tuple[bytes, ...]:
     return () if bundle.spec.engine == "compiled" else (bundle.spec.engine.encode(),)
 
 
-def _parameters(result: StagingResult, bundle: Bundle, covariates: KnownCovariates) -> tuple[str, ...]:
+def _parameters(
+    result: StagingResult, bundle: Bundle, covariates: KnownCovariates, robustness: RobustnessOptions
+) -> tuple[str, ...]:
     """Write down, to the last digit, everything beside images and bundle that the answer follows from."""
     given: dict[str, object] = {key: bundle.spec.settings[key] for key in sorted(bundle.spec.settings)}
     if bundle.spec.engine != "compiled":
         given["engine"] = bundle.spec.engine
     if result.prevalence is not None:
         given["prevalence"] = result.prevalence
+    if result.robustness is not None:
+        given |= asdict(robustness) | {"slices_beyond": "{}+{}".format(*result.robustness.slices)}
     return tuple(f"{key}={value}" for key, value in (given | dict(covariates.values)).items())
 
 
@@ -139,6 +166,8 @@ def build_documents(
     predecessor: Predecessor | None = None,
     others: tuple[tuple[int, str], ...] = (),
     options: DocumentOptions = _USUAL,
+    robustness: RobustnessOptions = NO_ROBUSTNESS,
+    descriptors: Descriptors | None = None,
 ) -> tuple[Document, ...]:
     """Build the documents of one answer, in order of delivery.
 
@@ -158,6 +187,10 @@ def build_documents(
         (ROI or Segment Number, name) of what else may be a tumour beside the region.
     options
         Which documents are wanted, and in which language.
+    robustness
+        How it was tried out how far the answer depends on contour and scan.
+    descriptors
+        What a radiologist would say of the tumour; None where nobody asked.
 
     Returns
     -------
@@ -180,8 +213,10 @@ def build_documents(
         ),
         features=measurement.features,
         result=result,
-        bundle=bundle_identity(bundle, _parameters(result, bundle, covariates)),
-        identity=_document_identity(measurement, result, bundle, warnings, covariates, predecessor, others),
+        bundle=bundle_identity(bundle, _parameters(result, bundle, covariates, robustness)),
+        identity=_document_identity(
+            measurement, result, bundle, warnings, covariates, predecessor, others, robustness, descriptors
+        ),
         created=created,
         warnings=warnings,
         software_version=__version__,
@@ -192,6 +227,9 @@ def build_documents(
         finding=_finding(measurement.region),
         sites=_sites(measurement.region, bundle),
         others=others,
+        before=_beyond(measurement.before, measurement.slices.before),
+        behind=_beyond(measurement.behind, measurement.slices.behind),
+        descriptors=descriptors,
     )
     headers = source_headers(context)
     volume = measurement.voxels.volume
@@ -202,6 +240,12 @@ def build_documents(
     reference = report.SegmentReference(segmentation.SOPClassUID, segmentation.SOPInstanceUID, 1)
     written = outbox.encode(segmentation)
     return (written, *page, outbox.encode(report.build_report(context, reference, headers)))
+
+
+def _beyond(voxels: ReferenceVolume | None, images: Sequence[ImageHeader]) -> tuple[tuple[Dataset, int], ...]:
+    """Headers of slices beyond the reference volume, as far as they could be read, with their numbers among frames."""
+    frames = (image.frame for image in images)
+    return () if voxels is None else tuple(zip(voxels.datasets, frames, strict=True))
 
 
 def _cohort(bundle: Bundle, result: StagingResult) -> Cohort:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import highdicom as hd
 import numpy as np
 import numpy.typing as npt
 
-from lungstage.appliance.contract.errors import ReasonCode, Refused
+from lungstage.appliance.contract.errors import ReasonCode, Refused, Unavailable
 from lungstage.appliance.contract.spec import ExtractionSpec, FeatureVector
 from lungstage.appliance.dicom.completeness import ReferenceSlices
-from lungstage.appliance.dicom.header import RoiHeader
+from lungstage.appliance.dicom.header import ImageHeader, RoiHeader
 from lungstage.appliance.dicom.names import the_region
 from lungstage.appliance.dicom.raster import rasterise
 from lungstage.appliance.dicom.region import Region
@@ -52,8 +52,12 @@ class Measurement:
         What was measured: (slices, rows, columns) in HU.
     features
         The selected features.
+    roi
+        The region on the grid on which the features were computed.
     hu_range
         Lowest and highest HU inside the region, before and after resampling.
+    before, behind
+        Slices beyond the reference volume, where there are any that can be read.
     warnings
         Plain sentences for the report.
     """
@@ -63,8 +67,11 @@ class Measurement:
     voxels: ReferenceVolume
     mask: Mask
     features: FeatureVector
+    roi: grid.MeasurableRoi
     hu_range: tuple[float, float]
     warnings: tuple[str, ...]
+    before: ReferenceVolume | None = None
+    behind: ReferenceVolume | None = None
 
 
 def _within_reach(mask: Mask, reach: int) -> Mask:
@@ -127,7 +134,18 @@ def measure(
     if any(of_unspecified_unit(dataset) for dataset in voxels.datasets):
         warnings.append("The slices leave the unit of their values open; they were taken for Hounsfield units.")
     warnings += told
-    return Measurement(region, slices, voxels, mask, features, _hu_range(voxels, mask, roi), tuple(warnings))
+    with watch.step("read"):
+        before, behind = (_beyond(slices, images) for images in (slices.before, slices.behind))
+    hu_range = _hu_range(voxels, mask, roi)
+    return Measurement(region, slices, voxels, mask, features, roi, hu_range, tuple(warnings), before, behind)
+
+
+def _beyond(slices: ReferenceSlices, images: tuple[ImageHeader, ...]) -> ReferenceVolume | None:
+    """Read slices that nothing measured depends on: what is the matter with one of them is no fault of the case's."""
+    try:
+        return read_volume(replace(slices, images=images)) if images else None
+    except (Refused, Unavailable, OSError):
+        return None
 
 
 def measure_volume(

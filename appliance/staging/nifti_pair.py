@@ -8,8 +8,10 @@ from typing import Final
 import numpy as np
 
 from lungstage.appliance.contract.spec import ExtractionSpec
+from lungstage.appliance.descriptors.values import Descriptors
 from lungstage.appliance.radiomics.grid import bounds
 from lungstage.appliance.radiomics.nifti import NiftiPair, read_pair
+from lungstage.appliance.staging.descriptors import describe_placed
 from lungstage.appliance.staging.intended_use import LUNG_HU
 from lungstage.appliance.staging.measure import Stopwatch, measure_volume
 from lungstage.appliance.staging.outcome import Outcome, outcome, roi_facts
@@ -21,10 +23,20 @@ NOT_AS_DICOM: Final = (
     "Resampling starts at the first voxel of the file and keeps its pixel type, as PyRadiomics has it. From DICOM it "
     "starts at the slices of the region, in whole HU, so the values of this tumour would be others (docs/nifti.md)."
 )
+NOT_DESCRIBED: Final = (
+    "No descriptors are given: they need Hounsfield units, and an image that says how it lies in the patient."
+)
 
 
 def measure_pair(
-    image: Path, mask: Path, spec: ExtractionSpec, watch: Stopwatch, *, label: int | None, save_volume: Path | None
+    image: Path,
+    mask: Path,
+    spec: ExtractionSpec,
+    watch: Stopwatch,
+    *,
+    label: int | None,
+    save_volume: Path | None,
+    describes: bool = True,
 ) -> Outcome:
     """Measure the voxels of an image that its mask gives a label.
 
@@ -36,6 +48,8 @@ def measure_pair(
         As for :func:`staging.measure.measure`.
     label
         Of the mask; None means 1.
+    describes
+        Whether it is said what a radiologist would say of the region, where the image's place and values allow it.
 
     Raises
     ------
@@ -47,10 +61,23 @@ def measure_pair(
         pair = read_pair(image, mask, label)
     _, features, told = measure_volume(pair.volume, pair.mask, spec, watch, save_volume=save_volume)
     others = [(other, _name(other)) for other in pair.others]
-    return outcome(status="measured", warnings=(*_doubts(pair, spec), *told)) | {
+    descriptors: Descriptors | None = None
+    why: tuple[str, ...] = ()
+    if describes and pair.is_placed and not _is_no_ct(pair):
+        with watch.step("descriptors"):
+            descriptors = describe_placed(pair.volume, pair.mask)
+    elif describes:
+        why = (NOT_DESCRIBED,)
+    warnings = (*_doubts(pair, spec), *why, *told)
+    return outcome(status="measured", warnings=warnings, descriptors=descriptors) | {
         "features": features.as_dict(),
         "roi": roi_facts(_name(label), pair.mask, pair.volume.spacing, others),
     }
+
+
+def _is_no_ct(pair: NiftiPair) -> bool:
+    """Whether no voxel is as thin as lung or air, by the rule by which a model refuses a CT of DICOM."""
+    return bool(pair.volume.array.min() > LUNG_HU[1])
 
 
 def _name(label: int) -> str:
@@ -61,7 +88,7 @@ def _doubts(pair: NiftiPair, spec: ExtractionSpec) -> list[str]:
     """Say what makes the values doubtful, or others than DICOM's."""
     volume, doubts = pair.volume, []
     inside = volume.array[pair.mask]
-    if volume.array.min() > LUNG_HU[1]:  # the rule by which a model refuses a CT of DICOM
+    if _is_no_ct(pair):
         doubts.append(
             "No voxel of the image is as thin as lung or air, so its values may be no Hounsfield units. They were "
             "measured as they are."

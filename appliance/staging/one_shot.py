@@ -18,6 +18,7 @@ from typing import Any
 from lungstage.appliance.config.text import printable
 from lungstage.appliance.contract.documents import DocumentOptions
 from lungstage.appliance.contract.errors import Held, ReasonCode, Refused, Unavailable
+from lungstage.appliance.contract.robustness import RobustnessOptions
 from lungstage.appliance.contract.spec import ExtractionSpec
 from lungstage.appliance.dicom.cases import Case, assemble, the_one_case
 from lungstage.appliance.dicom.files import looks_like_dicom, read_headers
@@ -32,6 +33,7 @@ from lungstage.appliance.report.readback import read_back
 from lungstage.appliance.staging import pipeline
 from lungstage.appliance.staging.choosing import has_its_region
 from lungstage.appliance.staging.covariates import Site
+from lungstage.appliance.staging.descriptors import describe_measured
 from lungstage.appliance.staging.measure import Stopwatch, measure
 from lungstage.appliance.staging.nifti_pair import measure_pair
 from lungstage.appliance.staging.outcome import STEPS, Outcome, outcome
@@ -63,6 +65,10 @@ class Options:
         Which are wanted, and in which language.
     refusal_page
         Whether a refusal is told on a page, too.
+    robustness
+        Whether and how it is tried out how far an answer depends on contour and scan.
+    describes
+        Whether it is said what a radiologist would say of the tumour.
     label
         Of a NIfTI mask, the value that the region's voxels have; None means 1.
     """
@@ -74,6 +80,8 @@ class Options:
     documents: DocumentOptions = field(default_factory=DocumentOptions)
     refusal_page: bool = False
     label: int | None = None
+    robustness: RobustnessOptions = field(default_factory=RobustnessOptions)
+    describes: bool = True
 
 
 @dataclass(frozen=True)
@@ -265,6 +273,7 @@ def stage_paths(paths: Sequence[Path], bundle: Bundle, out: Path | None, options
                 settled=True,
                 roi_name=options.roi_name,
                 match_by_geometry=options.match_by_geometry,
+                beyond_mm=options.robustness.reach_mm,
             )
         made_at = partial(
             pipeline.stage,
@@ -274,6 +283,8 @@ def stage_paths(paths: Sequence[Path], bundle: Bundle, out: Path | None, options
             watch=watch,
             save_volume=options.save_volume,
             documents=options.documents if out is not None else DocumentOptions(("sr",)),
+            robustness=options.robustness,
+            describes=options.describes,
         )
         made = made_at(created=datetime.now().astimezone().replace(microsecond=0))
         delivered: dict[str, str] = {}
@@ -338,7 +349,10 @@ def measure_paths(paths: Sequence[Path], rule: RoiRule, spec: ExtractionSpec, op
         image, mask = _pair_of(paths, options)
         with watch.step("total"):
             try:
-                result = measure_pair(image, mask, spec, watch, label=options.label, save_volume=options.save_volume)
+                result = measure_pair(
+                    image, mask, spec, watch,
+                    label=options.label, save_volume=options.save_volume, describes=options.describes,
+                )  # fmt: skip
             except Refused as error:
                 result = outcome(status="refused", reason=error.in_full())
         return _settle(result, None, watch)
@@ -357,6 +371,14 @@ def measure_paths(paths: Sequence[Path], rule: RoiRule, spec: ExtractionSpec, op
             )
         measurement = measure(plan.regions, spec, watch, save_volume=options.save_volume)
         warnings = plan.warnings + measurement.warnings
-        return outcome(status="measured", measurement=measurement, others=plan.others, warnings=warnings)
+        with watch.step("descriptors"):
+            descriptors = describe_measured(measurement) if options.describes else None
+        return outcome(
+            status="measured",
+            measurement=measurement,
+            others=plan.others,
+            warnings=warnings,
+            descriptors=descriptors,
+        )
 
     return _run(paths, answer, rule, options, watch)

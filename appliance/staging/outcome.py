@@ -12,6 +12,7 @@ import numpy as np
 from lungstage.appliance.contract.errors import Held, Reason, ReasonCode, Refused
 from lungstage.appliance.contract.evidence import Answering, Estimate, Worth
 from lungstage.appliance.contract.spec import STAGE_GROUP, Endpoint, StagingResult
+from lungstage.appliance.descriptors.values import Descriptors
 from lungstage.appliance.report import evidence
 from lungstage.appliance.report.context import BundleIdentity
 from lungstage.appliance.report.translation import Translator
@@ -19,7 +20,7 @@ from lungstage.appliance.staging.measure import Mask, Measurement
 
 Outcome = dict[str, Any]
 
-STEPS: Final = ("scan", "read", "roi", "resample", "radiomics", "infer", "report", "total")
+STEPS: Final = ("scan", "read", "roi", "resample", "radiomics", "infer", "robustness", "descriptors", "report", "total")
 
 
 def outcome(
@@ -33,6 +34,7 @@ def outcome(
     seconds: Mapping[str, float] | None = None,
     endpoint: Endpoint = STAGE_GROUP,
     bundle: BundleIdentity | None = None,
+    descriptors: Descriptors | None = None,
 ) -> Outcome:
     """Write an outcome in the form of the command contract: every key is there, null where unknown.
 
@@ -40,7 +42,7 @@ def outcome(
     ``endpoint`` holds its name, the answer and the probability of its positive class. ``answer`` and ``probability``
     are there whatever the endpoint.
 
-    `others` are :attr:`staging.pipeline.Plan.others`; `bundle` is what answered.
+    `others` are :attr:`staging.pipeline.Plan.others`; `bundle` is what answered; `descriptors` were asked for, or None.
     """
     timing = dict(seconds or {})
     staged = None if endpoint != STAGE_GROUP else result
@@ -65,6 +67,8 @@ def outcome(
         else {"distance": result.domain.distance, "outside": list(result.domain.outside)},
         "decision": None if result is None else _decision(result.answering),
         "predictive_value": None if result is None or bundle is None else _predictive_value(result.answering, bundle),
+        "robustness": None if result is None or result.robustness is None else result.robustness.as_dict(),
+        "descriptors": None if descriptors is None else descriptors.as_json(),
         "worth": None if result is None or bundle is None else _worth(bundle.worth),
         "roi": None
         if measurement is None
@@ -147,6 +151,9 @@ class MeasuredCase:
         Their volume.
     others
         Names of the other regions that could have been meant.
+    descriptors
+        What a radiologist would say of it, under the keys of ``--json`` (``docs/descriptors.md``); None where nobody
+        asked, or where it cannot be said.
     warnings
         Plain sentences.
     seconds
@@ -158,6 +165,7 @@ class MeasuredCase:
     voxels: int
     volume_mm3: float
     others: tuple[str, ...]
+    descriptors: dict[str, Any] | None
     warnings: tuple[str, ...]
     seconds: dict[str, float]
 
@@ -183,6 +191,7 @@ class MeasuredCase:
             "voxels": outcome["roi"]["voxels"],
             "volume_mm3": outcome["roi"]["volume_mm3"],
             "others": tuple(other["name"] for other in outcome["roi"]["others"]),
+            "descriptors": outcome["descriptors"],
             "warnings": tuple(outcome["warnings"]),
             "seconds": {step: seconds for step, seconds in outcome["seconds"].items() if seconds is not None},
         }
@@ -203,6 +212,8 @@ class StagedCase(MeasuredCase):
     predictive_value
         The chance that the answer is right at the prevalence in force, with its interval; None where there is no
         answer, or the bundle does not say how it did on patients that it had not seen.
+    robustness
+        What became of perturbed versions of the case, under the keys of ``--json``; None where nobody asked.
     worth
         That the model is not shown to be better than chance or than a simple model, in a sentence; empty where it is.
     contributions
@@ -221,6 +232,7 @@ class StagedCase(MeasuredCase):
     answer: str
     probability: float
     predictive_value: Estimate | None
+    robustness: dict[str, Any] | None
     worth: str
     contributions: dict[str, float]
     distance: float
@@ -237,6 +249,7 @@ class StagedCase(MeasuredCase):
             "answer": outcome["answer"],
             "probability": outcome["probability"],
             "predictive_value": outcome["predictive_value"] and Estimate.of(outcome["predictive_value"]),
+            "robustness": outcome["robustness"],
             "worth": (outcome["worth"] or {}).get("sentence") or "",
             "contributions": dict(outcome["contributions"]),
             "distance": outcome["domain"]["distance"],

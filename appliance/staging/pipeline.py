@@ -7,6 +7,8 @@ value and goes out as one.
 from __future__ import annotations
 
 import hashlib
+import itertools
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +16,8 @@ from typing import Any
 
 from lungstage.appliance.contract.case import Predecessor, RegionChoice
 from lungstage.appliance.contract.documents import DocumentOptions
+from lungstage.appliance.contract.errors import Unavailable
+from lungstage.appliance.contract.robustness import NO_ROBUSTNESS, RobustnessOptions
 from lungstage.appliance.contract.spec import ExtractionSpec
 from lungstage.appliance.dicom.cases import Case
 from lungstage.appliance.dicom.choice import SelectionRule, other_tumours
@@ -28,6 +32,7 @@ from lungstage.appliance.report.headers import warnings_of_text
 from lungstage.appliance.report.outbox import Document
 from lungstage.appliance.staging.choosing import CHOSEN, approval_warnings, choose_each, newest
 from lungstage.appliance.staging.covariates import Site, known_covariates
+from lungstage.appliance.staging.descriptors import describe_measured
 from lungstage.appliance.staging.documents import build_documents, bundle_identity
 from lungstage.appliance.staging.intended_use import (
     prove_anatomy,
@@ -39,6 +44,8 @@ from lungstage.appliance.staging.intended_use import (
 from lungstage.appliance.staging.measure import PlacedRegion, Stopwatch, measure
 from lungstage.appliance.staging.outcome import outcome
 from lungstage.appliance.staging.parts import prove_linked, prove_parts, prove_study
+from lungstage.appliance.staging.robustness import try_out, withheld
+from lungstage.appliance.staging.robustness import warnings as robustness_warnings
 
 _USUAL = DocumentOptions()
 
@@ -94,6 +101,19 @@ class Plan:
             ),
         )
 
+    @property
+    def beyond(self) -> tuple[str, ...]:
+        """Names of the slices beyond the reference volume that are of use besides, in no part of `fingerprint`."""
+        _, placed = self.regions[0]
+        return tuple(image.name for image in (*placed.before, *placed.behind))
+
+    def with_beyond(self, names: Collection[str]) -> Plan:
+        """Return the plan with no slices beyond the reference volume but these: what came later changes nothing."""
+        (region, placed), *others = self.regions
+        before = tuple(itertools.takewhile(lambda image: image.name in names, reversed(placed.before)))[::-1]
+        behind = tuple(itertools.takewhile(lambda image: image.name in names, placed.behind))
+        return replace(self, regions=((region, replace(placed, before=before, behind=behind)), *others))
+
 
 @dataclass(frozen=True, slots=True)
 class Staged:
@@ -105,7 +125,12 @@ class Staged:
 
 def _sealed(slices: ReferenceSlices) -> ReferenceSlices:
     """Note the digest of each slice's pixels: what is planned is what will be measured."""
-    return replace(slices, images=tuple(with_pixel_digest(image) for image in slices.images))
+    images = tuple(with_pixel_digest(image) for image in slices.images)
+    try:
+        before, behind = (tuple(map(with_pixel_digest, beyond)) for beyond in (slices.before, slices.behind))
+    except (Unavailable, OSError):  # nothing measured depends on them
+        before = behind = ()
+    return replace(slices, images=images, before=before, behind=behind)
 
 
 def _fingerprint(regions: tuple[PlacedRegion, ...]) -> str:
@@ -128,6 +153,7 @@ def plan_measurement(
     match_by_geometry: bool = False,
     strict_frame_of_reference: bool = False,
     choice: RegionChoice | None = None,
+    beyond_mm: float = 0.0,
 ) -> Plan:
     """Decide what to measure, from headers and regions alone; for the other parameters see :func:`prepare`.
 
@@ -162,6 +188,7 @@ def plan_measurement(
                     waited=waited,
                     match_by_geometry=match_by_geometry,
                     strict_frame_of_reference=strict_frame_of_reference,
+                    beyond_mm=beyond_mm,
                 )
             ),
         )
@@ -193,6 +220,7 @@ def prepare(
     match_by_geometry: bool = False,
     strict_frame_of_reference: bool = False,
     choice: RegionChoice | None = None,
+    beyond_mm: float = 0.0,
 ) -> Plan:
     """Decide what to measure, and whether the model may answer at all, from headers and regions alone.
 
@@ -214,6 +242,8 @@ def prepare(
         Refuse a SEG of another Frame of Reference even where all its frames name their slices and lie on them.
     choice
         The region of one of the case's ROI objects that a person chose, which overrides name and rule.
+    beyond_mm
+        How far beyond the region slices are taken besides, where they are there, for perturbed versions alone.
 
     Raises
     ------
@@ -235,6 +265,7 @@ def prepare(
         match_by_geometry=match_by_geometry,
         strict_frame_of_reference=strict_frame_of_reference,
         choice=choice,
+        beyond_mm=beyond_mm,
     )
     for region, slices in plan.regions:
         prove_anatomy(region)
@@ -252,6 +283,8 @@ def stage(
     save_volume: Path | None = None,
     predecessor: Predecessor | None = None,
     documents: DocumentOptions = _USUAL,
+    robustness: RobustnessOptions = NO_ROBUSTNESS,
+    describes: bool = True,
 ) -> Staged:
     """Measure, predict and report.
 
@@ -273,6 +306,10 @@ def stage(
         The report that this one follows, if any.
     documents
         Which are wanted, and in which language.
+    robustness
+        Whether and how it is tried out how far the answer depends on contour and scan.
+    describes
+        Whether it is said what a radiologist would say of the tumour. The model does not see it.
 
     Raises
     ------
@@ -297,12 +334,25 @@ def stage(
             + prove_voxels(measurement, use)
             + covariates.warnings
         )
-        warnings = prove_domain(result, use) + of_input  # the gravest first, wherever they are told
-        result = at_prevalence(result, AnswerRule.of(manifest, site.prevalence))
+        of_domain = prove_domain(result, use)
+        rule = AnswerRule.of(manifest, site.prevalence)
+        result = at_prevalence(result, rule)
+    of_robustness: tuple[str, ...] = ()
+    if robustness.perturbations:
+        with watch.step("robustness"):
+            found = try_out(measurement, result, bundle, rule, covariates.values, robustness)
+            result = withheld(replace(result, robustness=found), robustness)
+            of_robustness = tuple(robustness_warnings(result.robustness or found))
+    warnings = of_domain + of_robustness + of_input  # the gravest first, wherever they are told
+    descriptors = None
+    if describes:
+        with watch.step("descriptors"):
+            descriptors = describe_measured(measurement)
     with watch.step("report"):
         built = build_documents(
-            measurement, result, bundle, created, warnings, covariates, predecessor, plan.others, documents
-        )
+            measurement, result, bundle, created, warnings, covariates, predecessor, plan.others, documents, robustness,
+            descriptors,
+        )  # fmt: skip
     answer = outcome(
         status="staged",
         measurement=measurement,
@@ -312,5 +362,6 @@ def stage(
         seconds=watch.seconds,
         endpoint=manifest.endpoint.endpoint,
         bundle=bundle_identity(bundle, ()),
+        descriptors=descriptors,
     )
     return Staged(answer, built)

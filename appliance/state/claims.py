@@ -71,7 +71,11 @@ class Claims:
             # What it delivered itself, before it was requeued, it did for other content or under another bundle.
             before = _report(job) if job.sr_path is not None else self._older(job) or former(job)
             fixed = (job.fingerprint, job.bundle_digest, created_at, before and json.dumps(astuple(before)))
-            self._db.query("INSERT OR IGNORE INTO reports VALUES (?, ?, ?, ?)", fixed)
+            self._db.query(
+                "INSERT OR IGNORE INTO reports (fingerprint, bundle_digest, created_at, predecessor)"
+                " VALUES (?, ?, ?, ?)",
+                fixed,
+            )
         return job
 
     def predecessor(self, job: Job) -> Predecessor | None:
@@ -80,6 +84,20 @@ class Claims:
         values = (job.fingerprint, job.bundle_digest)
         fixed = self._db.read(lambda row: Predecessor(*json.loads(row[0])), sql, values)
         return fixed[0] if fixed else self._older(job)
+
+    def beyond(self, job: Job, here: tuple[str, ...]) -> tuple[str, ...]:
+        """Fix which slices beside those that a claimed job's report needs it may use: those that were there first.
+
+        Others may have come since, and a report that is made again after a kill must be the same.
+        """
+        sql = (
+            "UPDATE reports SET beyond = coalesce(beyond, ?) WHERE fingerprint = ? AND bundle_digest = ?"
+            " RETURNING beyond"
+        )
+        values = (json.dumps(here), job.fingerprint, job.bundle_digest)
+        with self._db.transaction():
+            fixed = self._db.read(lambda row: tuple(json.loads(row[0])), sql, values)
+        return fixed[0] if fixed else here
 
     def _older(self, job: Job) -> Predecessor | None:
         older = self._ledger.jobs.delivered_before(job)

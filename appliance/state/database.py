@@ -103,6 +103,8 @@ _MIGRATIONS = (
     CREATE INDEX files_by_study ON files
         (iif(json_valid(header), json_extract(header, '$[0].study_instance_uid'), NULL))
     """,
+    # Slices beside those that a report needs, fixed with its date: what comes later must not change it.
+    "ALTER TABLE reports ADD COLUMN beyond TEXT",
 )
 
 # Which release brought the ledger to a version, for an older one to name.

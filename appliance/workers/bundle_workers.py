@@ -55,7 +55,10 @@ class BundleWorkers:
         limits = Limits(settings.work_seconds, settings.work_memory_mb * 1024**2)
         scratch = settings.state / SCRATCH
         scratch.mkdir(exist_ok=True)
-        setting = Setting(files, settings.engine, scratch, identity_key(settings.state), settings.documents)
+        key = identity_key(settings.state)
+        setting = Setting(
+            files, settings.engine, scratch, key, settings.documents, settings.robustness, settings.descriptors
+        )
         self.examiner = WorkerProcess(replace(setting, rehearses=False), limits, started)
         self.stagers: WorkerPool[int, Answer] = WorkerPool(
             lambda: WorkerProcess(setting, limits, started), settings.workers
@@ -185,10 +188,17 @@ class Workers:
         return self._current.stagers.free()
 
     def start(
-        self, ticket: int, plan: SealedPlan, *, created: datetime, site: Site, predecessor: Predecessor | None
+        self,
+        ticket: int,
+        plan: SealedPlan,
+        *,
+        created: datetime,
+        site: Site,
+        predecessor: Predecessor | None,
+        beyond: tuple[str, ...],
     ) -> None:
         """Have a plan staged."""
-        self._current.stagers.ask(ticket, Stage(plan, created, site, predecessor))
+        self._current.stagers.ask(ticket, Stage(plan, created, site, predecessor, beyond))
 
     def finished(self) -> Iterator[tuple[int, Future[Answer]]]:
         """Give each plan that has come to an end; the workers of a former bundle end with their last."""

@@ -21,6 +21,7 @@ from lungstage.appliance.contract.case import Predecessor, RegionChoice
 from lungstage.appliance.contract.documents import DocumentOptions
 from lungstage.appliance.contract.errors import DefectError, Held, ReasonCode, Refused, Unavailable
 from lungstage.appliance.contract.plain import Content, FilePath, Form
+from lungstage.appliance.contract.robustness import NO_ROBUSTNESS, RobustnessOptions
 from lungstage.appliance.contract.spec import Engine
 from lungstage.appliance.dicom.cases import Case
 from lungstage.appliance.dicom.header import Header
@@ -117,6 +118,60 @@ class _PredictiveValue(_Estimate):
     cohort: Text
 
 
+class _Robustness(TypedDict):
+    range: list[Share] | None
+    agreement: Share | None
+    robust: bool | None
+    code: Text | None
+    withheld: bool
+    perturbations: Count
+    asked: Count
+    fewer: Count
+    left_out: dict[Text, Count]
+    unknown: Text | None
+    contour_mm: Finite
+    noise_hu: Finite | None
+    features: dict[Text, Finite | None]
+
+
+class _Agreement(TypedDict):
+    auroc: Share
+    low: Share
+    high: Share
+    lesions: Count
+
+
+class _Descriptors(TypedDict):
+    long_axis_mm: Finite | None
+    short_axis_mm: Finite | None
+    diameter_3d_mm: Finite | None
+    volume_mm3: Finite | None
+    effective_diameter_mm: Finite | None
+    t_size_class: Text | None
+    solid_long_axis_mm: Finite | None
+    mean_hu: Finite | None
+    solid_share: Finite | None
+    radial_spread: Finite | None
+    irregularity: Finite | None
+    margin_sharpness: Finite | None
+    edge_slope_hu_per_mm: Finite | None
+    edge_width_mm: Finite | None
+    edge_offset_mm: Finite | None
+    contact_share: Finite | None
+    cavity_share: Finite | None
+    dense_share: Finite | None
+    air_share: Finite | None
+    components: Count | None
+    words: dict[Text, Text | None]
+    percentiles: dict[Text, Count]
+    badges: dict[Text, Text]
+    agreement: dict[Text, _Agreement]
+    reasons: dict[Text, Text]
+    caveats: dict[Text, list[Text]]
+    outline_unfit: list[Text]
+    source: Text
+
+
 class _Worth(TypedDict):
     shown: bool | None
     sentence: Text | None
@@ -142,6 +197,8 @@ class Outcome(TypedDict):
     domain: _Domain
     decision: _Decision | None
     predictive_value: _PredictiveValue | None
+    robustness: _Robustness | None
+    descriptors: _Descriptors | None
     worth: _Worth | None
     roi: _Roi
     sr: None
@@ -162,11 +219,14 @@ class SealedPlan:
         The plan, encoded and compressed.
     instances
         What it needs, for the audit log: of :class:`staging.pipeline.Plan`.
+    beyond
+        Names of slices beside those: likewise.
     """
 
     fingerprint: Digest
     content: Content
     instances: tuple[Mapping[Annotated[str, Field(pattern="^(kind|uid|digest|pixels)$")], Text], ...]
+    beyond: tuple[Text, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,6 +364,10 @@ class Setting(Request[Confinement]):
         Of the hashes of a patient's identity (:mod:`dicom.identity`).
     documents
         Which documents an answer is given in.
+    robustness
+        Whether and how it is tried out how far an answer depends on contour and scan.
+    describes
+        Whether it is said what a radiologist would say of the tumour.
     rehearses
         Whether the phantom study goes through every step first; one that makes no report need not.
     """
@@ -313,6 +377,8 @@ class Setting(Request[Confinement]):
     scratch: FilePath
     identity_key: Content = b""
     documents: DocumentOptions = field(default_factory=DocumentOptions)
+    robustness: RobustnessOptions = NO_ROBUSTNESS
+    describes: bool = True
     rehearses: bool = True
 
     _answers = Form(Confinement)
@@ -348,12 +414,13 @@ class Prepare(Request[SealedPlan]):
 
 @dataclass(frozen=True, slots=True)
 class Stage(Request[Answer]):
-    """:func:`staging.pipeline.stage`, the documents encoded."""
+    """:func:`staging.pipeline.stage`, the documents encoded; `beyond` are the only slices beyond that are used."""
 
     plan: SealedPlan
     created: datetime
     site: Site
     predecessor: Predecessor | None = None
+    beyond: tuple[Text, ...] = ()
 
     _answers = Form(Answer)
 

@@ -13,6 +13,7 @@ from typing import assert_never, cast
 from lungstage.appliance.contract.documents import DocumentOptions
 from lungstage.appliance.contract.errors import Reason, Refused
 from lungstage.appliance.contract.plain import Form
+from lungstage.appliance.contract.robustness import RobustnessOptions
 from lungstage.appliance.dicom.cases import assemble
 from lungstage.appliance.dicom.files import read_headers
 from lungstage.appliance.model.bundle import Bundle, open_bundle, prove
@@ -45,7 +46,8 @@ _PLANS: Form[pipeline.Plan] = Form(pipeline.Plan)
 
 def seal(plan: pipeline.Plan) -> SealedPlan:
     """Put a plan into the form in which it is kept; most of its masks is zeros."""
-    return SealedPlan(plan.fingerprint, zlib.compress(_PLANS.encode(plan), level=1), plan.instances)
+    content = zlib.compress(_PLANS.encode(plan), level=1)
+    return SealedPlan(plan.fingerprint, content, plan.instances, plan.beyond)
 
 
 def unseal(plan: SealedPlan) -> pipeline.Plan:
@@ -69,14 +71,16 @@ class Worker:
 
     Attributes
     ----------
-    bundle, identity_key, documents
-        The bundle that answers, the key of the hashes of identity, and which documents are wanted: the first request
-        brings them.
+    bundle, identity_key, documents, robustness, describes
+        The bundle that answers, the key of the hashes of identity, which documents are wanted, how robustness is tried
+        out, and whether the tumour is described: the first request brings them.
     """
 
     bundle: Bundle
     identity_key: bytes
     documents: DocumentOptions
+    robustness: RobustnessOptions
+    describes: bool
 
     def __init__(self, confinement: Confinement) -> None:
         self._confinement = confinement
@@ -87,6 +91,7 @@ class Worker:
             case Setting():
                 self.bundle = open_bundle(request.files, engine=request.engine)
                 self.identity_key, self.documents = request.identity_key, request.documents
+                self.robustness, self.describes = request.robustness, request.describes
                 prove(self.bundle)
                 if request.rehearses:
                     self._rehearse(request.scratch)
@@ -129,17 +134,20 @@ class Worker:
             match_by_geometry=request.match_by_geometry,
             strict_frame_of_reference=request.strict_frame_of_reference,
             choice=request.choice,
+            beyond_mm=self.robustness.reach_mm,
         )
         return seal(plan)
 
     def _stage(self, request: Stage) -> Answer:
         staged = pipeline.stage(
-            unseal(request.plan),
+            unseal(request.plan).with_beyond(request.beyond),
             self.bundle,
             created=request.created,
             site=request.site,
             predecessor=request.predecessor,
             documents=self.documents,
+            robustness=self.robustness,
+            describes=self.describes,
         )
         outcome = cast(Outcome, staged.outcome)  # which encoding it will prove
         return Answer(outcome, staged.documents)
@@ -159,7 +167,7 @@ class Worker:
             paths = phantom.write_study(Path(folder))
             (case,) = assemble(header for path in paths for header in read_headers(path))
             plan = self._prepare(Prepare(case, settled=True, roi_name=None, match_by_geometry=False))
-            self._stage(Stage(plan, datetime(2026, 1, 1, tzinfo=UTC), Site()))
+            self._stage(Stage(plan, datetime(2026, 1, 1, tzinfo=UTC), Site(), beyond=plan.beyond))
 
 
 def serve(requests: int, answers: int, confinement: Confinement) -> None:

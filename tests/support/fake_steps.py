@@ -45,6 +45,7 @@ class FakePlan:
     fingerprint: str
     flags: frozenset[str]
     instances: tuple[dict[str, str], ...] = ()
+    beyond: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,9 @@ class FakeSteps:
         instances = tuple({"uid": header.sop_instance_uid, "digest": header.digest} for header in needed)
         return FakePlan(case, fingerprint, flags, instances)
 
-    def stage(self, plan: FakePlan, *, created: datetime, site: Site, predecessor: object) -> FakeAnswer:
+    def stage(
+        self, plan: FakePlan, *, created: datetime, site: Site, predecessor: object, beyond: tuple[str, ...]
+    ) -> FakeAnswer:
         self.calls["stage"] += 1
         self.sites.append(site)
         self.predecessors.append(predecessor)

@@ -31,7 +31,8 @@ from lungstage.training.selection import elimination
 
 KEYS = {
     "status", "reason", "stage", "probability_advanced", "endpoint", "answer", "probability", "contributions",
-    "features", "domain", "decision", "predictive_value", "worth", "roi", "sr", "documents", "warnings", "seconds",
+    "features", "domain", "decision", "predictive_value", "robustness", "descriptors", "worth", "roi", "sr",
+    "documents", "warnings", "seconds",
 }  # fmt: skip
 
 

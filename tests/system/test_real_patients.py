@@ -38,7 +38,8 @@ def lungstage(*arguments: object, status: int) -> dict[str, Any]:
     answer: dict[str, Any] = json.loads(done.stdout)
     assert set(answer) == {
         "status", "reason", "stage", "probability_advanced", "endpoint", "answer", "probability", "contributions",
-        "features", "domain", "decision", "predictive_value", "worth", "roi", "sr", "documents", "warnings", "seconds",
+        "features", "domain", "decision", "predictive_value", "robustness", "descriptors", "worth", "roi", "sr",
+        "documents", "warnings", "seconds",
     }  # fmt: skip
     return answer
 
@@ -56,10 +57,11 @@ def test_stage(patient: str, shared_data: Path, shipped_bundle: Path, tmp_path: 
     assert len(answer["features"]) == len(answer["contributions"]) == 15
     assert answer["stage"] in {"early", "advanced", "indeterminate"}
     report = hd.sr.srread(answer["sr"])
-    (group,) = report.content.get_volumetric_roi_measurement_groups()
+    group, of_descriptors = report.content.get_volumetric_roi_measurement_groups()
     values = [item.value for item in group.get_measurements() if item.value is not None]
     for name, value in answer["features"].items():
         assert any(math.isclose(number, value, rel_tol=1e-12) for number in values), name
+    assert [item.name.value for item in of_descriptors.get_measurements()][:2] == ["103339001", "103340004"]
     segmentation = pydicom.dcmread(next(tmp_path.glob("SEG-*.dcm")))
     assert int((segmentation.pixel_array > 0).sum()) == voxels
 

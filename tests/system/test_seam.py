@@ -70,7 +70,7 @@ def test_from_table_to_report(bundle: Path, tmp_path: Path) -> None:
         appliance.stop()
     report = hd.sr.srread(job["sr"])
     assert report.SOPInstanceUID == job["sr_sop_instance_uid"]
-    (group,) = report.content.get_volumetric_roi_measurement_groups()
+    group, _ = report.content.get_volumetric_roi_measurement_groups()
     values = [item.value for item in group.get_measurements() if item.value is not None]
     measured = job["outcome"]["features"]
     assert tuple(measured) == tuple(e["name"] for e in json.loads((bundle / "manifest.json").read_text())["features"])

@@ -1,3 +1,3 @@
-"""From CT and regions of interest to a feature table, on processes of this machine or a cluster."""
+"""From CT and regions of interest to a feature table, and to a table of how well features repeat."""
 
-__all__ = ["feature_table", "journal", "measure", "subjects"]
+__all__ = ["feature_table", "journal", "measure", "robustness", "subjects"]

@@ -30,7 +30,7 @@ def test_each_warning_is_known_by_its_own_code_with_what_it_quotes() -> None:
         sentence = EN.template(f"caveat.{code}")
         values = {
             name: f"<{name}>"
-            for name in ("number", "names", "name", "levels", "kind", "elements")
+            for name in ("number", "names", "name", "levels", "kind", "elements", "agreeing", "count", "all", "asked")
             if f"{{{name}}}" in sentence
         }
         assert recognise(sentence.format(**values)) == (code, values)

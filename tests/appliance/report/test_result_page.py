@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pydicom
+import pypdfium2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from pydicom.uid import CTImageStorage, EncapsulatedPDFStorage, SecondaryCapture
 from lungstage.appliance.contract.case import KnownCovariates, Predecessor
 from lungstage.appliance.contract.documents import FORMATS, LANGUAGES, DocumentOptions, Language
 from lungstage.appliance.contract.errors import Reason, ReasonCode
+from lungstage.appliance.contract.robustness import Robustness
 from lungstage.appliance.contract.spec import (
     ALL_FEATURES,
     DomainAssessment,
@@ -28,6 +30,7 @@ from lungstage.appliance.contract.spec import (
     Stage,
     StagingResult,
 )
+from lungstage.appliance.descriptors.describe import describe
 from lungstage.appliance.report import fonts, outbox
 from lungstage.appliance.report.page_documents import page_documents, page_names, refusal_documents
 from lungstage.appliance.report.page_objects import drawn_with
@@ -37,6 +40,7 @@ from lungstage.appliance.report.refusal_page import RefusalContext, refusal_page
 from lungstage.appliance.report.result_page import MOST_ROWS, PageContext, ResultPage, result_page
 from lungstage.appliance.report.sheet import Sheet, Style
 from lungstage.appliance.report.translation import Translator
+from tests.appliance.descriptors.shapes import volume_of
 from tests.support.pages import font_with, page_context, pdf_in, pixels_of, text_of
 from tests.support.reports import (
     FEATURES,
@@ -60,6 +64,28 @@ def result(**changes: Any) -> StagingResult:
 
 def bundle(**changes: Any) -> Any:
     return dataclasses.replace(made_up_context(generated_sources()).bundle, **changes)
+
+
+def lumps() -> tuple[Any, Any]:
+    """Two cavities, one at the edge of the image, on thick slices: about which much must be said."""
+    z, y, x = np.indices((24, 64, 64))
+    near, far = (np.hypot(np.hypot((z - c) * 4.0, y - 30), x - d) for c, d in ((8, 12), (18, 50)))
+    mask = (near < 14) | (far < 8)
+    hu = np.where(mask & (near > 11), 30, -860).astype(np.int16)
+    return volume_of(hu, (4.0, 1.0, 1.0)), mask
+
+
+def lines_of(pdf: bytes, text: str) -> list[float]:
+    """How high above the sheet's lower edge, in points, each place lies at which a text begins."""
+    document = pypdfium2.PdfDocument(pdf)
+    try:
+        page = document[0].get_textpage()
+        found, searcher = [], page.search(text)
+        while (at := searcher.get_next()) is not None:
+            found.append(page.get_charbox(at[0])[1])
+        return found
+    finally:
+        document.close()
 
 
 class TestWhatItSays:
@@ -302,6 +328,24 @@ class TestBytes:
         outbox.deliver(page_documents(page_context(), options), tmp_path)
         with pytest.raises(outbox.OutboxConflictError):
             outbox.deliver(page_documents(page_context(generated_sources(PatientID="P-18")), options), tmp_path)
+
+    @pytest.mark.parametrize("language", LANGUAGES)
+    @pytest.mark.parametrize("is_long", [False, True])
+    def test_descriptors_fit_a_long_page_and_a_short_one(self, is_long: bool, language: Language) -> None:
+        """Nothing runs into the foot: the last row stands above the rule that begins it."""
+        long = {
+            "result": result(robustness=Robustness(30, 30, (0.4, 0.9), 0.8)),
+            "warnings": tuple(f"Something unheard of that takes {'a long time to tell ' * 3}, {n}." for n in range(30)),
+        }
+        page = made(language, descriptors=describe(*lumps()), **(long if is_long else {}))
+        pdf = page_pdf(page).pdf
+        text = text_of(pdf)
+        assert page.words["heading.descriptors"] in text
+        for one in page.descriptors:
+            assert one.badge in text
+            assert one.items[0].replace("\u00a0", " ") in text
+        foot = lines_of(pdf, page.words["heading.not_for"])[0]
+        assert all(top > foot + 2 for row in page.rows for top in lines_of(pdf, row.name))
 
     def test_a_page_is_small_and_draws_on_one_sheet_in_grey(self) -> None:
         pdf = page_pdf(made()).pdf

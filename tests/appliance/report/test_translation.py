@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lungstage.appliance.contract.documents import LANGUAGES, Language
+from lungstage.appliance.descriptors.definitions import DEFINITIONS
 from lungstage.appliance.report import translation
 from lungstage.appliance.report.caveats import GRADES
+from lungstage.appliance.report.descriptor_words import SENTENCES, word_code
 from lungstage.appliance.report.fonts import own_face
 from lungstage.appliance.report.plain_words import QUALITIES
 from lungstage.appliance.report.translation import FOLDER, Translator
@@ -57,6 +59,8 @@ def test_codes_that_the_code_uses_are_there_and_no_others() -> None:
         }
     composed = {f"quality.{word}" for one in QUALITIES.values() for word in (one.high, one.low)}
     composed |= {f"caveat.{code}" for code in GRADES}
+    composed |= {f"minded.{code}" for code in SENTENCES} | {f"descriptor.{one.name}" for one in DEFINITIONS}
+    composed |= {f"descriptor_word.{word_code(word)}" for one in DEFINITIONS for word in one.words}
     composed |= {f"survival.{what}_{unit}" for what in ("at", "beyond", "death") for unit in ("days", "years")}
     prefixes = ("degree.", "view.", "window.", "answer.", "covariate.")
     known = CATALOGUES["en"].keys()

@@ -480,6 +480,23 @@ def test_jobs_of_an_older_release_are_found_by_the_patient_that_their_files_name
     assert [job.study_instance_uid for job in jobs.find(patient_key="b")] == ["1.2"]
 
 
+def test_the_slices_beside_a_report_are_those_of_its_first_run(ledger: Ledger) -> None:
+    """Else a daemon that is killed before it notes a delivery would deliver a second report of the same study."""
+    ready(ledger)
+    claims = Claims(ledger)
+    first = claims.claim(LEASE)
+    assert first is not None
+    assert claims.beyond(first, ("1.2.9",)) == ("1.2.9",)
+    claims.release_all()
+    again = claims.claim(LEASE)
+    assert again is not None
+    assert claims.beyond(again, ("1.2.8", "1.2.9")) == ("1.2.9",)
+    other = ready(ledger, "b", "other content")
+    assert Claims(ledger).claim(LEASE) == ledger.jobs.get(other.id)
+    assert claims.beyond(ledger.jobs.get(other.id) or other, ()) == ()
+    assert claims.beyond(ledger.jobs.get(other.id) or other, ("1.2.8",)) == ()
+
+
 def test_a_report_s_predecessor_is_the_last_that_was_delivered_for_the_case(ledger: Ledger) -> None:
     jobs = []
     for number, key in enumerate(("a", "b", "a", "a")):

@@ -23,6 +23,7 @@ from pydicom.uid import CTImageStorage
 from lungstage.appliance.contract.case import Predecessor
 from lungstage.appliance.contract.errors import DefectError, Held, ReasonCode, Refused, Unavailable
 from lungstage.appliance.contract.plain import Bits, Floats, Form
+from lungstage.appliance.descriptors.definitions import BY_NAME
 from lungstage.appliance.dicom.cases import Case, assemble
 from lungstage.appliance.dicom.completeness import ReferenceSlices
 from lungstage.appliance.dicom.files import read_headers
@@ -202,6 +203,18 @@ OUTCOME: Any = {
     "predictive_value": {
         "value": 0.9, "low": 0.8, "high": 0.95, "prevalence": 0.3, "patients": 160, "positives": 98, "negatives": 62,
         "positive": "advanced", "negative": "early", "cohort": "c",
+    },
+    "robustness": {
+        "range": [0.5, 0.75], "agreement": 0.75, "robust": False, "code": "answer_not_robust", "withheld": False,
+        "perturbations": 28, "asked": 30, "fewer": 0, "left_out": {"slices": 2}, "unknown": None, "contour_mm": 2.1,
+        "noise_hu": None, "features": {"a": 0.5, "b": None},
+    },
+    "descriptors": {
+        **dict.fromkeys(BY_NAME, 1.5), "t_size_class": "T1a", "mean_hu": None, "components": 1,
+        "words": {"mean_hu": None, "irregularity": "smooth"}, "percentiles": {"irregularity": 7},
+        "badges": dict.fromkeys(BY_NAME, "b"), "reasons": {"mean_hu": "r"}, "caveats": {"volume_mm3": ["c", "d"]},
+        "agreement": {"irregularity": {"auroc": 0.8, "low": 0.7, "high": 0.9, "lesions": 3}}, "outline_unfit": [],
+        "source": "s",
     },
     "worth": {
         "shown": False, "sentence": "s", "auc": {"value": 0.7, "low": 0.6, "high": 0.8}, "beats_chance": True,

@@ -28,6 +28,7 @@ from lungstage.appliance.contract.errors import (
     Refused,
     Unavailable,
 )
+from lungstage.appliance.contract.robustness import RobustnessOptions
 from lungstage.appliance.dicom.cases import assemble
 from lungstage.appliance.dicom.header import Header
 from lungstage.appliance.model.bundle_files import read_files
@@ -42,7 +43,8 @@ MEGABYTE = 1024**2
 
 @pytest.fixture
 def setting(shipped_bundle: Path, tmp_path: Path) -> Setting:
-    return Setting(read_files(shipped_bundle), "compiled", tmp_path, rehearses=False)
+    few = RobustnessOptions(perturbations=3)
+    return Setting(read_files(shipped_bundle), "compiled", tmp_path, robustness=few, rehearses=False)
 
 
 @pytest.fixture
@@ -67,15 +69,17 @@ def test_a_study_goes_through_a_process_as_it_does_without(
     (case,) = assemble(header for path in paths for header in process.call(ReadHeaders(path)))
     plan = process.call(Prepare(case, settled=True, roi_name=None, match_by_geometry=False))
     created = datetime(2026, 3, 4, tzinfo=UTC)
-    answers = [process.call(Stage(plan, created, Site().of_study(""))) for _ in range(2)]
+    stage = Stage(plan, created, Site().of_study(""), beyond=plan.beyond)
+    answers = [process.call(stage) for _ in range(2)]
     assert answers[0].documents == answers[1].documents
     command = [sys.executable, "-m", "lungstage.appliance.cli.main", "stage", tmp_path / "study", "--json"]
     done = subprocess.run(
-        [*map(str, command), "--bundle", str(shipped_bundle), "--out", str(tmp_path / "out")],
+        [*map(str, command), "--bundle", str(shipped_bundle), "--out", str(tmp_path / "out"), "--perturbations=3"],
         capture_output=True, check=True,
     )  # fmt: skip
     outcome = json.loads(done.stdout)
-    assert outcome["features"] == answers[0].outcome["features"]
+    for what in ("features", "robustness", "descriptors"):
+        assert outcome[what] == answers[0].outcome[what]
     assert {path.name for path in (tmp_path / "out").iterdir()} == {d.name for d in answers[0].documents}
 
 

@@ -16,9 +16,12 @@ from pydicom.uid import EnhancedCTImageStorage, SegmentationStorage
 from lungstage.appliance.contract.case import KnownCovariates, Predecessor
 from lungstage.appliance.contract.evidence import Answering, Estimate, PredictiveValue, Worth
 from lungstage.appliance.contract.spec import Endpoint, Stage
+from lungstage.appliance.descriptors.describe import describe
+from lungstage.appliance.descriptors.values import Descriptor, Descriptors
 from lungstage.appliance.report.context import ReportContext, RoiSource, SegmentReference
 from lungstage.appliance.report.headers import _ADDED_LAST, _ALWAYS, _WHERE_PRESENT
 from lungstage.appliance.report.structured_report import build_report, build_segmentation
+from tests.appliance.descriptors.shapes import ball
 from tests.support.reports import generated_sources, made_up_context, reread
 
 Kind = Literal["SR", "SEG"]
@@ -63,6 +66,20 @@ _BARE_LACKS = (
     "PatientSex", "PatientName", "PatientID", "Manufacturer", "SliceThickness",
 )  # fmt: skip
 
+
+def _otherwise(found: Descriptors) -> Descriptors:
+    """Another value of each descriptor, and another word."""
+
+    def other(one: Descriptor) -> Descriptor:
+        value = "T4" if isinstance(one.value, str) else None if one.value is None else one.value + type(one.value)(1)
+        word = next((word for word in one.definition.words if word != one.word), None)
+        return replace(one, value=value, word=word)
+
+    return replace(found, found=tuple(map(other, found.found)))
+
+
+_DESCRIBED: Final = describe(*ball(12))
+
 _OTHER: Final[dict[str, Any]] = {
     "roi_name": "GTV-2",
     "roi_source": RoiSource(SegmentationStorage, "1.2.3.6.2", "1.2.3.7", "1.2.3.11"),
@@ -74,6 +91,7 @@ _OTHER: Final[dict[str, Any]] = {
     "finding": codes.SCT.NeoplasmPrimary,
     "sites": (codes.SCT.UpperLobeOfLung,),
     "others": ((2, "GTV-2"),),
+    "descriptors": _otherwise(_DESCRIBED),
 }
 
 
@@ -83,6 +101,7 @@ def _rich(sources: tuple[Dataset, ...]) -> ReportContext:
         sources,
         predecessor=Predecessor(str(sources[0].StudyInstanceUID), "1.2.3.99", "1.2.3.99.1"),
         covariates=KnownCovariates({"age": 63.0}, ("sex",), ()),
+        descriptors=_DESCRIBED,
     )
     return replace(made, roi_source=replace(made.roi_source, study_instance_uid="1.2.3.1"))
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from lungstage.appliance.descriptors.definitions import BY_NAME
+from lungstage.appliance.report.descriptor_items import NUMBERS, WORDS
+
 _CLAIMED = "date and time at which the content was first claimed under this bundle"
 _DATE = f"{_CLAIMED}, by Timezone Offset From UTC"
 _DERIVED = "2.25., derived from everything that the document says but the time"
@@ -72,10 +75,10 @@ TREE = {
     "121015": "lungstage and its version",
     "121016": _DIGEST,
     "IMAGE 260753009": "a slice of the reference volume; with Referenced Frame Number where it is a frame",
-    "112039": "ROI name, predicted class, 'research use only'",
-    "112040": "derived; the same in both groups and in the SEG",
+    "112039": "ROI name, predicted class, 'research use only'; of descriptors that they are no inputs of the model",
+    "112040": "derived; the same in both groups of the answer and in the SEG; of descriptors another",
     "111001": "name of the bundle",
-    "111003": "version of the bundle",
+    "111003": "version of the bundle; of descriptors that of lungstage",
     "111002": "SHA-256 of the manifest; extraction settings, prevalence, covariates, engine as key=value",
     "121071": "Segmented Property Type of the SEG; Neoplasm for contours",
     "363698007": "Anatomic Region of the SEG; else Lung, where the bundle's intended use names the lung",
@@ -98,4 +101,8 @@ TREE = {
     "NOTICE": "of research use first; that no warning is there; of worth, cohort, prevalence, covariates, "
     "intended use, licence, and the model's limits",
     "WARNING": "of the appliance: loss, matching by position, other tumours, features outside the range, and so on",
+    "DESCRIPTION": "first that none is an input of the model; then each with its value, word, worth and caveats",
+    "TSIZECLASS": "TSIZE-T1a to TSIZE-T4: of the long axis, of the solid part where the tumour is part-solid",
+    **{one.name.value: f"{BY_NAME[name].title}; docs/descriptors.md" for name, one in NUMBERS.items() if not one.site},
+    **{concept.value: f"word of {BY_NAME[name].title}" for name, (concept, _) in WORDS.items()},
 }  # fmt: skip

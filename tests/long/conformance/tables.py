@@ -12,7 +12,7 @@ from pynetdicom._globals import DEFAULT_TRANSFER_SYNTAXES
 import lungstage.appliance.dicom.files  # noqa: F401  (which makes pydicom decode JPEG lossless)
 from lungstage.appliance.contract.spec import STAGE_GROUP, Endpoint, Stage
 from lungstage.appliance.dicom.series import _MAY_LOSE
-from lungstage.appliance.report import measurements, wording
+from lungstage.appliance.report import descriptor_items, measurements, wording
 from lungstage.appliance.report import structured_report as report
 from lungstage.appliance.report.vocabulary import CONCEPTS, PRIVATE_SCHEME, UNIT_MEANINGS
 from tests.long.conformance import notes, tree
@@ -58,7 +58,10 @@ def private_codes() -> dict[str, str]:
     ]
     codes += [measurements.PREDICTIVE_VALUE, report.RESULT, report.ANSWER, report.CHANCE, report.REASON]
     codes += [report.CONTRIBUTIONS, report.NOTICE, report.WARNING]
+    codes += [measurements.PROBABILITY_LOW, measurements.PROBABILITY_HIGH, measurements.AGREEMENT]
+    codes += [measurements.VERSIONS, measurements.VARIATION, report.ROBUSTNESS, report.VARIATIONS]
     codes += [concept.concept for concept in CONCEPTS.values()]
+    codes += descriptor_items.codes_used()
     return {code.value: code.meaning for code in codes if code.scheme_designator == PRIVATE_SCHEME}
 
 

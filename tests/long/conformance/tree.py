@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from pydicom import Dataset
 from pydicom.uid import UID
 
+from lungstage.appliance.report.descriptor_items import ALGORITHM
 from lungstage.appliance.report.vocabulary import CONCEPTS
 from tests.long.conformance.attributes import code
 from tests.long.conformance.contexts import document
@@ -26,11 +27,23 @@ def signature(item: Dataset) -> Signature:
     """Tell content items apart by what they are, not by what they say; all features are one."""
     names = item.get("ConceptNameCodeSequence") or ()
     name = code(names[0]) if names else ""
-    if item.ValueType == "NUM" and (names[0].CodeValue, names[0].CodingSchemeDesignator) in _FEATURES:
+    children = item.get("ContentSequence") or ()
+    if any(child.ValueType == "TEXT" and child.TextValue == ALGORITHM for child in children):
+        name += ", of descriptors"
+    if _concepts(children) & _METHOD:  # of a descriptor, which says what it is worth
+        name += "".join(f", {code(child.ConceptCodeSequence[0])}" for child in children if _concepts([child]) & _APART)
+    elif item.ValueType == "NUM" and (names[0].CodeValue, names[0].CodingSchemeDesignator) in _FEATURES:
         name = FEATURE
     for template in item.get("ContentTemplateSequence") or ():
         name += f", TID {template.TemplateIdentifier}"
     return item.get("RelationshipType", ""), item.ValueType, name
+
+
+_METHOD, _APART = {"370129005"}, {"121401", "363698007"}
+
+
+def _concepts(items: Sequence[Dataset]) -> set[str]:
+    return {str(item.ConceptNameCodeSequence[0].CodeValue) for item in items if item.get("ConceptNameCodeSequence")}
 
 
 def said(item: Dataset) -> str:

@@ -1,0 +1,76 @@
+"""The tumour's surroundings: what every descriptor looks at, and nothing beyond."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import highdicom as hd
+import numpy as np
+import numpy.typing as npt
+
+from lungstage.appliance.descriptors.outline import Outline, outlines
+from lungstage.appliance.radiomics import grid
+
+Mask = npt.NDArray[np.bool_]
+Hu = npt.NDArray[np.float32]
+Spacing = tuple[float, float, float]
+
+MARGIN_MM: Final = 6.0
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """A tumour, and so much around it as there is of the volume within :data:`MARGIN_MM`.
+
+    Attributes
+    ----------
+    hu, mask
+        (slices, rows, columns).
+    spacing
+        (slices, rows, columns) in mm.
+    box
+        Of the mask in the crop.
+    outlines
+        Of the mask, in mm from the crop's first voxel.
+    at_edge
+        The mask reaches the edge of the slices, where the tumour may go on.
+    """
+
+    hu: Hu
+    mask: Mask
+    spacing: Spacing
+    box: tuple[slice, slice, slice]
+    outlines: tuple[Outline, ...]
+    at_edge: bool
+
+    @property
+    def voxel_mm3(self) -> float:
+        """Volume of a voxel."""
+        return math.prod(self.spacing)
+
+
+def crop(volume: hd.Volume, mask: Mask) -> Crop:
+    """Cut the tumour and its surroundings out of a volume.
+
+    Parameters
+    ----------
+    volume, mask
+        (slices, rows, columns), the volume in HU; the mask is not empty.
+    """
+    _, inside = grid.bounds(mask)
+    z, y, x = volume.spacing
+    spacing = (float(z), float(y), float(x))
+    cut, box = [], []
+    for index, step, length in zip(inside, spacing, mask.shape, strict=True):
+        start = max(0, index.start - math.ceil(MARGIN_MM / step))
+        cut.append(slice(start, min(length, index.stop + math.ceil(MARGIN_MM / step))))
+        box.append(slice(index.start - start, index.stop - start))
+    region = (cut[0], cut[1], cut[2])
+    here = np.ascontiguousarray(mask[region])
+    edges = zip(inside[1:], mask.shape[1:], strict=True)
+    return Crop(
+        volume.array[region].astype(np.float32), here, spacing, (box[0], box[1], box[2]), outlines(here, spacing),
+        any(index.start == 0 or index.stop == length for index, length in edges),
+    )  # fmt: skip

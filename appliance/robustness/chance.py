@@ -1,0 +1,57 @@
+"""Chance that repeats itself: numbers that follow from a case's content alone, on every machine."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+_PARTS = 4  # 16 bits each
+_MEAN = _PARTS * (2**16 - 1) / 2
+_SD = math.sqrt(_PARTS * (2**32 - 1) / 12)
+
+
+class Chance:
+    """A stream of random numbers.
+
+    Parameters
+    ----------
+    *content
+        What they follow from.
+
+    Notes
+    -----
+    NumPy keeps the bits of a bit generator for ever, but not how it makes normal deviates of them; so they are made
+    here, of sums alone, which round alike everywhere. A sum of four uniform numbers is near enough to normal (its
+    kurtosis is 2.7 instead of 3), and ends at 3.5 standard deviations.
+    """
+
+    def __init__(self, *content: bytes) -> None:
+        digest = hashlib.sha256()
+        for part in content:
+            digest.update(len(part).to_bytes(8, "big") + part)
+        self._bits = np.random.Philox(key=int.from_bytes(digest.digest()[:16], "big"))
+
+    def normal(self, *shape: int) -> Floats:
+        """Numbers of mean 0 and standard deviation 1."""
+        raw = np.asarray(self._bits.random_raw(math.prod(shape)), dtype=np.uint64)
+        total = sum((raw >> np.uint64(16 * part)) & np.uint64(0xFFFF) for part in range(_PARTS))
+        return ((np.asarray(total, dtype=np.float64) - _MEAN) / _SD).reshape(shape)
+
+    def shuffled(self, values: Iterable[float]) -> Floats:
+        """Put values in an order by chance."""
+        ordered = np.array(list(values), dtype=np.float64)
+        return ordered[np.argsort(self.normal(len(ordered)), kind="stable")]
+
+    def evenly_normal(self, count: int) -> Floats:
+        """Numbers that lie as evenly as a normal distribution allows, in an order by chance.
+
+        Of thirty drawn singly the extremes would be a matter of luck.
+        """
+        return self.shuffled([NormalDist().inv_cdf((k + 0.5) / count) for k in range(count)])

@@ -1,0 +1,155 @@
+"""How far an answer depends on contour and scan: perturbed versions of the case, measured and answered as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from lungstage.appliance.contract.robustness import LeftOut, Robustness, RobustnessOptions, Unknown
+from lungstage.appliance.contract.spec import Stage, StagingResult
+from lungstage.appliance.model.answering import AnswerRule
+from lungstage.appliance.model.bundle import Bundle
+from lungstage.appliance.robustness.summary import summarise
+from lungstage.appliance.robustness.versions import Surroundings, Versions, perturb
+from lungstage.appliance.staging.measure import Measurement
+
+NOT_ROBUST: Final = (
+    "Only {agreeing} of {count} versions with the contour redrawn and the image perturbed give the same answer: it is "
+    "not robust."
+)
+WITHHELD: Final = (
+    "Only {agreeing} of {count} versions with the contour redrawn and the image perturbed give the same answer, so no "
+    "answer is given."
+)
+FEWER: Final = "The region is so large that robustness was tried on {count} perturbed versions instead of {asked}."
+
+_LEFT_OUT: Final[Mapping[LeftOut, str]] = {
+    LeftOut.SLICES: "Of {all} perturbed versions {count} were left out, as they reach beyond the slices that are "
+    "there.",
+    LeftOut.EDGE: "Of {all} perturbed versions {count} were left out, as they reach beyond the edge of the slices.",
+    LeftOut.UNMEASURED: "Of {all} perturbed versions {count} were left out, as they reach pixels that were not "
+    "measured.",
+    LeftOut.TOO_SMALL: "Of {all} perturbed versions {count} were left out, as too little of the region remains to be "
+    "measured.",
+}
+_UNKNOWN: Final[Mapping[Unknown, str]] = {
+    Unknown.ONE_SLICE: "How robust the answer is, is not known: the region lies on one slice.",
+    Unknown.TOO_SMALL: "How robust the answer is, is not known: the region has too few voxels to be redrawn.",
+    Unknown.FLAT: "How robust the answer is, is not known: all voxels of the region have the same value.",
+    Unknown.TOO_FEW: "How robust the answer is, is not known: most perturbed versions could not be measured.",
+}
+
+
+def try_out(
+    measurement: Measurement,
+    result: StagingResult,
+    bundle: Bundle,
+    rule: AnswerRule,
+    covariates: Mapping[str, float | str],
+    options: RobustnessOptions,
+) -> Robustness:
+    """Perturb, measure and answer.
+
+    Parameters
+    ----------
+    measurement, result
+        Of the case as it is; the answer at the prevalence in force.
+    bundle, rule, covariates
+        What answered, and by which rule; what was known of the patient.
+    options
+        What a site asks for.
+    """
+    around = _surroundings(measurement)
+    versions = perturb(around, measurement.roi, bundle.spec, options)
+    behind = len(around.image) - around.before - len(measurement.mask)
+    probabilities, alike = _answers(versions, result, bundle, rule, covariates)
+    return summarise(
+        versions,
+        bundle.spec.features,
+        result.probability_advanced,
+        probabilities,
+        alike,
+        options.perturbations,
+        (around.before, behind),
+    )
+
+
+def _answers(
+    versions: Versions,
+    result: StagingResult,
+    bundle: Bundle,
+    rule: AnswerRule,
+    covariates: Mapping[str, float | str],
+) -> tuple[npt.NDArray[np.float64], list[bool]]:
+    """Answer all versions at once; one too far from the training cohort has no answer, and so not the same one."""
+    if not len(versions.values):
+        return np.empty(0), []
+    found = bundle.predictor.run_alike(versions.values, covariates)
+    use = bundle.manifest.intended_use
+    near = (found.domain_distance <= use.domain_distance_max) & (found.neighbour_distance <= use.neighbour_distance_max)
+    at_training = found.probability_advanced.tolist()
+    alike = [
+        bool(close) and rule.answer(p)[0] is result.stage for p, close in zip(at_training, near.tolist(), strict=True)
+    ]
+    return np.array([rule.probability(p) for p in at_training]), alike
+
+
+def _surroundings(measurement: Measurement) -> Surroundings:
+    """Put slices beyond the reference volume before and behind it, in its own pixel type."""
+    array, mask, padding = measurement.voxels.volume.array, measurement.mask, measurement.voxels.padding
+    before, behind = measurement.before, measurement.behind
+    # Of the volume that was measured: its spacing may have been rounded (radiomics.grid.single_precision).
+    z, y, x = (float(step) for step in measurement.voxels.volume.spacing)
+    if before is None and behind is None:
+        return Surroundings(array, mask, (z, y, x), unmeasured=padding)
+    parts = [part for part in (before, measurement.voxels, behind) if part is not None]
+    is_own = [part is measurement.voxels for part in parts]
+    shapes = [part.volume.array.shape for part in parts]
+    empty = [np.zeros(shape, dtype=bool) for shape in shapes]
+    unmeasured = np.concatenate(
+        [none if part.padding is None else part.padding for part, none in zip(parts, empty, strict=True)]
+    )
+    return Surroundings(
+        np.concatenate([_as_type(part.volume.array, array.dtype) for part in parts]),
+        np.concatenate([mask if own else none for own, none in zip(is_own, empty, strict=True)]),
+        (z, y, x),
+        0 if before is None else len(before.volume.array),
+        unmeasured if unmeasured.any() else None,
+    )
+
+
+def _as_type(image: npt.NDArray[Any], wanted: np.dtype[Any]) -> npt.NDArray[Any]:
+    if np.issubdtype(wanted, np.integer):
+        limits = np.iinfo(wanted)
+        image = np.clip(image, limits.min, limits.max)
+    return image.astype(wanted, copy=False)
+
+
+def withheld(result: StagingResult, options: RobustnessOptions) -> StagingResult:
+    """Give no answer where it is not robust and the site wants none then; the probability stays."""
+    found = result.robustness
+    if found is None or found.is_robust is not False or options.not_robust == "warn":
+        return result
+    if result.stage is Stage.INDETERMINATE:
+        return result
+    answering = result.answering and replace(result.answering, predictive_value=None)
+    return replace(result, stage=Stage.INDETERMINATE, answering=answering, robustness=replace(found, withheld=True))
+
+
+def warnings(found: Robustness) -> Iterator[str]:
+    """Say what a reader must know of it, for the report."""
+    if found.unknown is not None:
+        yield _UNKNOWN[found.unknown]
+    if found.agreement is not None and not found.is_robust:
+        count = found.perturbations
+        yield (WITHHELD if found.withheld else NOT_ROBUST).format(agreeing=round(found.agreement * count), count=count)
+    made = found.asked - found.fewer
+    if found.fewer:
+        yield FEWER.format(count=made, asked=found.asked)
+    for why in LeftOut:
+        if count := found.left_out.get(why, 0):
+            yield _LEFT_OUT[why].format(all=made, count=count)

@@ -1,0 +1,119 @@
+"""What becomes of words where the region is a planning volume: NSCLC-Radiomics' tumours as crops of 92 mm."""
+
+from __future__ import annotations
+
+import csv
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import highdicom as hd
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from lungstage.appliance.contract.errors import ReasonCode, Refused
+from lungstage.appliance.descriptors.calibration import LEAST_MM, Calibration
+from lungstage.appliance.descriptors.definitions import BY_NAME
+from lungstage.appliance.descriptors.describe import describe
+from lungstage.appliance.descriptors.values import Descriptors
+
+Mask = npt.NDArray[np.bool_]
+
+FILES: Final = ("patients.csv", "lung1_crops_1mm.zip")
+_SIDE = 92
+_TISSUE_HU = -400
+_REASONS = {
+    "air": "air or aerated lung", "bone": "is bone", "parts": "separate parts", "no edge": "HU fall towards lung",
+    "off the edge": "off the steepest fall", "small": "The long axis is", "image's edge": "edge of the image",
+    "one slice": "one slice only",
+}  # fmt: skip
+_WORDS: Final = tuple(name for name, definition in BY_NAME.items() if definition.words)
+
+
+def read(folder: Path) -> Iterator[tuple[str, hd.Volume, Mask]]:
+    """Read the whole tumours of the crops: those that reach the edge of theirs are left out.
+
+    Yields
+    ------
+    tuple
+        Name, volume in HU and mask, both (slices, rows, columns).
+    """
+    import jpeg_ls
+
+    try:
+        rows = list(csv.DictReader((folder / FILES[0]).open(newline="", encoding="utf-8")))
+        with zipfile.ZipFile(folder / FILES[1]) as archive:
+            for row in rows:
+                if row["touches_edge"] not in ("0", "False", "false") or int(row["voxels"]) == 0:
+                    continue
+                name = row["crop"]
+                pixels = jpeg_ls.decode(np.frombuffer(archive.read(f"{name}.jls"), np.uint8))
+                scan = pixels.reshape(_SIDE, _SIDE, _SIDE).astype(np.int16) - 2048
+                bits = np.frombuffer(zlib.decompress(archive.read(f"{name}.mask")), np.uint8)
+                mask = np.unpackbits(bits, count=_SIDE**3).astype(np.bool_).reshape(scan.shape)
+                volume = hd.Volume(
+                    np.ascontiguousarray(scan.transpose(2, 1, 0)), np.diag([1.0, 1.0, 1.0, 1.0])[[2, 1, 0, 3]],
+                    coordinate_system="PATIENT",
+                )  # fmt: skip
+                yield name, volume, np.ascontiguousarray(mask.transpose(2, 1, 0))
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise Refused(
+            ReasonCode.TABLE_INVALID, f"{folder.name} does not hold {' and '.join(FILES)} as they should be ({error})."
+        ) from error
+
+
+def tightened(volume: hd.Volume, mask: Mask) -> Mask:
+    """Keep of a planning volume what is tissue by HU: its largest connected piece, opened by one voxel."""
+    tissue = ndimage.binary_opening(mask & (volume.array > _TISSUE_HU))
+    labels, count = ndimage.label(tissue)
+    if not count:
+        return np.zeros_like(mask)
+    largest: Mask = labels == 1 + int(np.bincount(labels.ravel())[1:].argmax())
+    return largest
+
+
+def words(described: Descriptors, known: Calibration) -> dict[str, str]:
+    """Return the words that would be said if every outline were fit for them."""
+    return {
+        name: BY_NAME[name].words[known.band(name, float(value))]
+        for name in _WORDS
+        if (value := described[name].value) is not None
+    }
+
+
+def study(folder: Path, known: Calibration) -> dict[str, Any]:
+    """Describe every tumour by its planning volume and by HU, and compare the words.
+
+    Parameters
+    ----------
+    folder
+        With the files of :data:`FILES`.
+    known
+        Whose words are compared.
+    """
+    fit, unfit, same, tumours = 0, Counter[str](), Counter[str](), 0
+    for _, volume, mask in read(folder):
+        planned = describe(volume, mask, known=known)
+        tight = tightened(volume, mask)
+        if float(planned["long_axis_mm"].value or 0) < LEAST_MM or not tight.any():
+            continue
+        tumours += 1
+        fit += not planned.unfit
+        unfit.update(name for name, says in _REASONS.items() if any(says in reason for reason in planned.unfit))
+        one, other = words(planned, known), words(describe(volume, tight, known=known), known)
+        alike = [name for name in _WORDS if name in one and one[name] == other.get(name)]
+        same.update(alike)
+        same["unfit" if planned.unfit else "fit"] += len(alike) == len(_WORDS)
+    return {
+        "tumours": tumours, "fit": fit, "unfit": dict(sorted(unfit.items(), key=lambda item: (-item[1], item[0]))),
+        "same_word": {name: same[name] / max(tumours, 1) for name in _WORDS},
+        "all_the_same": {
+            "of all": (same["fit"] + same["unfit"]) / max(tumours, 1),
+            "where it is fit for words": same["fit"] / max(fit, 1),
+            "where it is not": same["unfit"] / max(tumours - fit, 1),
+        },
+    }  # fmt: skip

@@ -1,0 +1,111 @@
+"""Agreement: with readers, between readers, and between outlines of one nodule; each with an interval over patients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import cohen_kappa_score
+
+from lungstage.appliance.contract.errors import ReasonCode, Refused
+from lungstage.training.evaluation import metrics
+
+Array = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+RESAMPLES: Final = 1000
+SEED: Final = 20260101
+
+
+def patient_weights(patients: Sequence[str]) -> Array:
+    """How much each row counts when patients are drawn with replacement; (resamples + 1, rows), the first all ones."""
+    names, which = np.unique(np.array(patients), return_inverse=True)
+    drawn = metrics.resamples(len(names), np.random.SeedSequence(SEED), RESAMPLES)
+    rows: Array = drawn[:, which]
+    return rows
+
+
+def auroc(scores: Array, positive: Bools, patients: Sequence[str]) -> dict[str, float] | None:
+    """Area under the ROC curve with its 95 % bootstrap interval over patients; None without rows of both kinds."""
+    if positive.all() or not positive.any():
+        return None
+    with np.errstate(invalid="ignore"):
+        values = metrics.auc(scores, positive, np.zeros(len(scores), dtype=np.intp), patient_weights(patients))
+    return metrics.interval(values)
+
+
+def prove_both(positive: Bools) -> None:
+    """Refuse rows that are all of one kind.
+
+    Raises
+    ------
+    Refused
+        ``table_invalid``.
+    """
+    if positive.all() or not positive.any():
+        raise Refused(
+            ReasonCode.TABLE_INVALID,
+            "Readers say the same of all lesions, so that nothing can be learned of them. Give the whole of LIDC.",
+        )
+
+
+def youden(scores: Array, positive: Bools) -> float:
+    """Threshold from which on a score counts as positive, so that sensitivity + specificity is greatest.
+
+    Midway between two scores that occur; of several that do as well, the one in the middle.
+
+    Raises
+    ------
+    Refused
+        ``table_invalid`` where all rows are of one kind.
+    """
+    prove_both(positive)
+    places = np.unique(scores)
+    cuts = (places[1:] + places[:-1]) / 2 if len(places) > 1 else places
+    reached = scores[None] >= cuts[:, None]
+    gain = reached[:, positive].mean(axis=1) - reached[:, ~positive].mean(axis=1)
+    best = np.flatnonzero(np.isclose(gain, gain.max()))
+    return float(cuts[best[len(best) // 2]])
+
+
+def balanced_accuracy(said: Bools, positive: Bools) -> float | None:
+    """Mean of sensitivity and specificity; None without rows of both kinds."""
+    if positive.all() or not positive.any():
+        return None
+    return float((said[positive].mean() + (~said[~positive]).mean()) / 2)
+
+
+def icc(groups: Sequence[Array], patients: Sequence[str]) -> dict[str, float]:
+    """Intraclass correlation of one measurement, of nodules that each were outlined by others: ICC(1).
+
+    Parameters
+    ----------
+    groups
+        For each nodule, the values of its outlines, two or more.
+    patients
+        Whose each is.
+
+    Notes
+    -----
+    One-way random effects for groups of unequal size: Shrout PE, Fleiss JL. Psychological Bulletin 86, 1979; the mean
+    size as Donner A. International Statistical Review 54, 1986, has it.
+    """
+    weights = patient_weights(patients)
+    sizes = np.array([len(group) for group in groups], dtype=np.float64)
+    means = np.array([group.mean() for group in groups])
+    within = np.array([((group - group.mean()) ** 2).sum() for group in groups])
+    count, total = weights.sum(axis=1), weights @ sizes
+    grand = (weights @ (sizes * means)) / total
+    between = (weights * sizes * (means - grand[:, None]) ** 2).sum(axis=1) / (count - 1)
+    inside = (weights @ within) / (total - count)
+    mean_size = (total - (weights @ sizes**2) / total) / (count - 1)
+    return metrics.interval((between - inside) / (between + (mean_size - 1) * inside))
+
+
+def weighted_kappa(ratings: Sequence[Sequence[int]]) -> float:
+    """Cohen's κ with quadratic weights over every ordered pair of readers of one nodule."""
+    pairs = [(a, b) for of in ratings for i, a in enumerate(of) for j, b in enumerate(of) if i != j]
+    first, second = np.array(pairs).T
+    return float(cohen_kappa_score(first, second, weights="quadratic", labels=range(1, 7)))
