@@ -38,7 +38,8 @@ def lungstage(*arguments: object, status: int) -> dict[str, Any]:
     answer: dict[str, Any] = json.loads(done.stdout)
     assert set(answer) == {
         "status", "reason", "stage", "probability_advanced", "endpoint", "answer", "probability", "contributions",
-        "features", "domain", "decision", "predictive_value", "worth", "roi", "sr", "documents", "warnings", "seconds",
+        "features", "domain", "decision", "predictive_value", "robustness", "worth", "roi", "sr", "documents",
+        "warnings", "seconds",
     }  # fmt: skip
     return answer
 
