@@ -196,6 +196,10 @@ def robustness(
     contour_mm: Annotated[
         float, typer.Option(min=0.1, max=10, help="How far contours of different hands lie apart (SD, mm).")
     ] = CONTOUR_MM,
+    move_grids: Annotated[
+        bool,
+        typer.Option("--move-grids", help="Shift and turn grids even of images on the measuring grid: smooths them."),
+    ] = False,
 ) -> None:
     """Rate how well features, and a bundle's probability, repeat in simulated versions of contour and image."""
     from lungstage.appliance.model.bundle import load_bundle
@@ -212,7 +216,7 @@ def robustness(
         chosen = ExtractionSpec(chosen.features, loaded.spec.settings)
     options = RobustnessOptions(perturbations, contour_mm)
     with _progress() as report:
-        rated = rating.rate(_counted(rating.read_cases(cases), report), chosen, options)
+        rated = rating.rate(_counted(rating.read_cases(cases), report), chosen, options, move_grids=move_grids)
     if not rated.patients:
         raise Refused(ReasonCode.TABLE_INVALID, "No case could be perturbed and measured often enough.")
     write_whole(out, rating.table(rated))

@@ -108,6 +108,7 @@ def perturb(
     scans: Sequence[Scan] = _SCANS,
     *,
     drawn_anew: bool = True,
+    move_grids: bool = False,
 ) -> Versions:
     """Measure perturbed versions of a case.
 
@@ -124,6 +125,8 @@ def perturb(
         resamples: elsewhere to interpolate would smooth the image, which no other scan does.
     drawn_anew
         Whether contours are perturbed, too.
+    move_grids
+        Move grids all the same where the spec does not resample: what that smooths is then a part of what is found.
     """
     surface = contours.surface_of(around.mask, around.spacing, options.reach_mm)
     unknown = _unknown(around, roi, surface)
@@ -133,7 +136,7 @@ def perturb(
     made = min(made, options.perturbations)
     noise = _noise_level(around, surface)
     content = _content(around, surface, spec, options)
-    maker = _Maker(around, roi, spec, surface, noise)
+    maker = _Maker(around, roi, spec, surface, noise, move_grids=move_grids)
     values, overlaps, left_out = [], [], Counter[LeftOut]()
     of_all = Chance(*content)
     smooth = of_all.shuffled(np.linspace(*contours.SMOOTHNESS, made)).tolist()
@@ -202,11 +205,14 @@ class _Maker:
         spec: ExtractionSpec,
         surface: contours.Surface,
         noise: float | None,
+        *,
+        move_grids: bool,
     ) -> None:
         self._spec, self._new, self._noise = spec, roi.spacing, noise
         self._old = around.spacing
         self._interpolator = str(spec.settings.get("interpolator", "sitkBSpline"))
         self._resamples = not np.allclose(self._old, self._new)
+        self._moves = self._resamples or move_grids
         # Of the slices next to the region resampling takes a part, so that they have to be there.
         edge = 1 if self._resamples and self._interpolator != "sitkNearestNeighbor" else 0
         occupied = np.flatnonzero(around.mask.any(axis=(1, 2)))
@@ -239,7 +245,7 @@ class _Maker:
         if scan is Scan.NOISE and self._noise:
             # Drawn for all of the box, whether or not its outermost slices are there.
             image = images.with_noise(image, self._noise * chance.normal(*self._whole)[self._there])
-        elif scan in (Scan.SHIFT, Scan.TURN) and self._resamples:
+        elif scan in (Scan.SHIFT, Scan.TURN) and self._moves:
             z, y, x, turn = np.clip(chance.normal(4) / 2, -1, 1).tolist()
             if scan is Scan.TURN and self._interpolator != "sitkBSpline":
                 move = moved.Move(turn=float(np.deg2rad(images.TURN * turn)))
@@ -253,7 +259,7 @@ class _Maker:
             return LeftOut.TOO_SMALL
 
     def _on_grid(self, image: npt.NDArray[Any], mask: Mask, move: moved.Move) -> MeasurableRoi:
-        if self._resamples:
+        if self._resamples or move is not moved.STILL:
             return moved.resample(image, mask, self._old, self._new, self._origin, self._interpolator, move)
         (z, y, x) = (np.flatnonzero(mask.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1)))
         box = (slice(z[0], z[-1] + 1), slice(y[0], y[-1] + 1), slice(x[0], x[-1] + 1))

@@ -21,6 +21,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RTStructureSetStorage
 
 from lungstage.appliance.contract.evidence import Answering, Estimate, PredictiveValue, Worth
+from lungstage.appliance.contract.robustness import Robustness
 from lungstage.appliance.contract.spec import DomainAssessment, FeatureVector, Stage, StagingResult
 from lungstage.appliance.report.cohort import Cohort
 from lungstage.appliance.report.structured_report import (
@@ -142,6 +143,7 @@ def made_up_context(sources: tuple[Dataset, ...], **changes: Any) -> ReportConte
             contributions=dict(zip(FEATURES, rng.normal(size=len(FEATURES)).tolist(), strict=True)),
             domain=DomainAssessment(distance=2.345, neighbour_distance=0.789, outside=("original_glcm_Idmn",)),
             answering=ANSWERING,
+            robustness=Robustness(30, 29, (0.7123456789, 0.8923456789), 28 / 29, dict.fromkeys(FEATURES, 0.123456789)),
         ),
         "bundle": BundleIdentity(
             name="lung1-stage",

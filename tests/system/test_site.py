@@ -138,8 +138,8 @@ def test_prevalence_moves_probability_answer_and_chance_and_nothing_else(stage: 
     changed = {key for key in CONTRACT if before[key] != after[key]}
     assert {"probability_advanced", "decision", "sr", "documents", "seconds"} <= changed
     assert changed <= {
-        "stage", "answer", "probability", "probability_advanced", "decision", "predictive_value", "sr", "documents",
-        "seconds",
+        "stage", "answer", "probability", "probability_advanced", "decision", "predictive_value", "robustness",
+        "sr", "documents", "seconds", "warnings",
     }  # fmt: skip
     assert after["decision"]["prevalence_of"] == "site"
     if after["stage"] != "indeterminate":

@@ -93,7 +93,7 @@ def _pair(subject: Subject) -> Surroundings:
     return Surroundings(pair.volume.array, pair.mask, (z, y, x))
 
 
-def rate(cases: Iterable[Case], spec: ExtractionSpec, options: RobustnessOptions) -> Rated:
+def rate(cases: Iterable[Case], spec: ExtractionSpec, options: RobustnessOptions, *, move_grids: bool = False) -> Rated:
     """Measure perturbed versions of each case: of the contour alone, of the image alone, and of both.
 
     Parameters
@@ -102,6 +102,8 @@ def rate(cases: Iterable[Case], spec: ExtractionSpec, options: RobustnessOptions
         Of :func:`read_cases`.
     spec, options
         What is measured; how many versions, and how far contours lie apart.
+    move_grids
+        Of images that lie on the measuring grid already, too: they are then smoothed twice.
     """
     enough = int(np.ceil(_ENOUGH * options.perturbations))
     found: dict[str, list[Array]] = {CONTOUR: [], IMAGE: [], BOTH: []}
@@ -113,13 +115,13 @@ def rate(cases: Iterable[Case], spec: ExtractionSpec, options: RobustnessOptions
         except Refused as refused:
             left_out[patient] = str(refused.reason.code)
             continue
-        moves = not np.allclose(around.spacing, roi.spacing)
+        moves = move_grids or not np.allclose(around.spacing, roi.spacing)
         moved |= moves
         scans = (Scan.NOISE, Scan.SHIFT, Scan.TURN) if moves else (Scan.NOISE,)
         made = {
             CONTOUR: perturb(around, roi, spec, options, (Scan.SAME,)),
-            IMAGE: perturb(around, roi, spec, options, scans, drawn_anew=False),
-            BOTH: perturb(around, roi, spec, options),
+            IMAGE: perturb(around, roi, spec, options, scans, drawn_anew=False, move_grids=move_grids),
+            BOTH: perturb(around, roi, spec, options, move_grids=move_grids),
         }
         fewest = min(made.values(), key=lambda versions: len(versions.values))
         if len(fewest.values) < enough:

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from lungstage.appliance.contract.documents import LANGUAGES, Language
-from lungstage.appliance.page.words import chance_of, worth_of
+from lungstage.appliance.descriptors.describe import describe
+from lungstage.appliance.page.words import chance_of, descriptors_of, worth_of
+from tests.appliance.descriptors.shapes import ball
 
 VALUE = {
     "value": 0.92, "low": 0.87, "high": 0.95, "prevalence": 0.17, "patients": 160, "positives": 98, "negatives": 62,
@@ -59,3 +61,13 @@ def test_a_model_that_is_not_shown_to_be_worth_anything_is_said_to_be_one() -> N
     assert worth_of(job(worth=WORTH | {"beats_rival": True, "shown": True}), "en") == ""
     unknown = dict.fromkeys(WORTH, None)
     assert "does not say" in worth_of(job(worth=unknown), "en")
+
+
+def test_descriptors_are_told_with_what_they_are_worth_and_none_where_nobody_asked() -> None:
+    found = describe(*ball(12)).as_json()
+    exact, readers, computed = descriptors_of(job(descriptors=found), "de")
+    assert exact.badge == "exakt f\u00fcr diese Kontur"
+    assert exact.items[0] == f"lange Achse {found['long_axis_mm']:.1f} mm".replace(".", ",")
+    assert readers.items[0].startswith("Textur: solide (")
+    assert computed.badge == "berechnet, nicht validiert"
+    assert descriptors_of(job(descriptors=None), "en") == descriptors_of(job(), "en") == ()

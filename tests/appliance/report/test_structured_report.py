@@ -26,11 +26,15 @@ from lungstage.appliance.contract.case import KnownCovariates, Predecessor
 from lungstage.appliance.contract.spec import Endpoint, FeatureVector, Stage, StagingResult
 from lungstage.appliance.report.headers import decimal_string
 from lungstage.appliance.report.measurements import (
+    AGREEMENT,
     COVARIATE,
     DOMAIN_DISTANCE,
     FEATURE,
     NEIGHBOUR_DISTANCE,
     PREDICTIVE_VALUE,
+    PROBABILITY_HIGH,
+    PROBABILITY_LOW,
+    VERSIONS,
 )
 from lungstage.appliance.report.structured_report import (
     ANSWER,
@@ -38,6 +42,7 @@ from lungstage.appliance.report.structured_report import (
     NOTICE,
     REASON,
     RESULT,
+    VARIATIONS,
     WARNING,
     BundleIdentity,
     ReportContext,
@@ -87,6 +92,9 @@ def _with_nan() -> FeatureVector:
     return FeatureVector(FEATURES, values)
 
 
+ROBUSTNESS = [code.value for code in (PROBABILITY_LOW, PROBABILITY_HIGH, AGREEMENT, VERSIONS)]
+
+
 class TestContent:
     report = reread(build_report(made_up_context(generated_sources()), SEGMENT))
     context = made_up_context(generated_sources())
@@ -104,7 +112,7 @@ class TestContent:
         measured = [
             item for item in _groups(self.report)["1411"].ContentSequence
             if item.ValueType == "NUM" and item.ConceptNameCodeSequence[0].CodeValue not in (
-                PROBABILITY.value, DOMAIN_DISTANCE.value, NEIGHBOUR_DISTANCE.value, PREDICTIVE_VALUE.value)
+                PROBABILITY.value, DOMAIN_DISTANCE.value, NEIGHBOUR_DISTANCE.value, PREDICTIVE_VALUE.value, *ROBUSTNESS)
         ]  # fmt: skip
         for name, value, item in zip(FEATURES, self.context.features.values, measured, strict=True):
             (number,) = item.MeasuredValueSequence
@@ -209,8 +217,9 @@ class TestContent:
     def test_the_result_stands_first_and_what_the_template_orders_in_its_order(self) -> None:
         contained = [item for item in self.report.ContentSequence if item.RelationshipType == "CONTAINS"]
         order = [item.ConceptNameCodeSequence[0].CodeValue for item in contained]
-        assert order == [RESULT.value, "111028", "126010", "C0034375", CONTRIBUTIONS.value]
-        first, second, chance, worth, *rest = contained[0].ContentSequence
+        assert order == [RESULT.value, "111028", "126010", "C0034375", CONTRIBUTIONS.value, VARIATIONS.value]
+        first, second, chance, robustness, worth, *rest = contained[0].ContentSequence
+        assert "between 71 % and 89 % (95 % range), and 28 of 29 answers are the same" in robustness.TextValue
         assert first.TextValue.startswith("RESEARCH USE ONLY: not for diagnosis or treatment.")
         assert second.TextValue == (
             "Predicted stage: advanced (III). Probability of advanced stage: 81 %, at the training cohort's prevalence "
@@ -316,7 +325,7 @@ def test_covariates_are_stated_with_their_contributions() -> None:
         if _named(item, COVARIATE.value)
     }
     assert told == {"age": 0.5, "sex": 0.0, "histology": -0.25}
-    assert len(_named(report, FEATURE.value)) == 15
+    assert len(_named(report, FEATURE.value)) == 15 + 15, "with a contribution, and with a variation"
     assert "Covariates" not in _notices(reread(build_report(context, SEGMENT)))
 
 
@@ -397,7 +406,7 @@ def test_a_failed_feature_has_a_qualifier_and_no_number() -> None:
     for item in failed:
         assert len(item.MeasuredValueSequence) == 0
         assert item.NumericValueQualifierCodeSequence[0].CodeValue == "114008"
-    assert len([item for item in _groups(report)["1411"].ContentSequence if item.ValueType == "NUM"]) == 19
+    assert len([item for item in _groups(report)["1411"].ContentSequence if item.ValueType == "NUM"]) == 23
 
 
 def test_highdicom_reads_it(tmp_path: Path) -> None:

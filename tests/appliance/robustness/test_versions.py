@@ -175,6 +175,9 @@ class TestScans:
         found, values = self.rows(Scan.SHIFT, NATIVE)
         assert np.allclose(found, values)
 
+        moved, _ = measured(self.around, NATIVE, scans=[Scan.SHIFT], drawn_anew=False, move_grids=True)
+        assert (moved.values[:, 3] != values[3]).all()
+
     def test_with_a_spline_a_turn_is_a_shift(self) -> None:
         spline = replace(RESAMPLED, settings={**RESAMPLED.settings, "interpolator": "sitkBSpline"})
         assert np.array_equal(self.rows(Scan.TURN, spline)[0], self.rows(Scan.SHIFT, spline)[0])

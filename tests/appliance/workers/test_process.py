@@ -73,6 +73,7 @@ def test_a_study_goes_through_a_process_as_it_does_without(
     answers = [process.call(stage) for _ in range(2)]
     assert answers[0].documents == answers[1].documents
     command = [sys.executable, "-m", "lungstage.appliance.cli.main", "stage", tmp_path / "study", "--json"]
+    command += ["--perturbations", 0]  # as the process was set up
     done = subprocess.run(
         [*map(str, command), "--bundle", str(shipped_bundle), "--out", str(tmp_path / "out"), "--perturbations=3"],
         capture_output=True, check=True,

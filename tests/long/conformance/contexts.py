@@ -15,6 +15,7 @@ from pydicom.uid import EnhancedCTImageStorage, SegmentationStorage
 
 from lungstage.appliance.contract.case import KnownCovariates, Predecessor
 from lungstage.appliance.contract.evidence import Answering, Estimate, PredictiveValue, Worth
+from lungstage.appliance.contract.robustness import Robustness
 from lungstage.appliance.contract.spec import Endpoint, Stage
 from lungstage.appliance.descriptors.describe import describe
 from lungstage.appliance.descriptors.values import Descriptor, Descriptors
@@ -113,7 +114,7 @@ def _bare(sources: tuple[Dataset, ...]) -> ReportContext:
     answering = Answering(0.6125, False, 0.5, 0.7, is_known=True)
     result = replace(
         made.result,
-        domain=replace(made.result.domain, outside=()), answering=answering,
+        domain=replace(made.result.domain, outside=()), answering=answering, robustness=None,
     )  # fmt: skip
     shown = Worth(Estimate(0.8, 0.7, 0.9), True, "volume", Estimate(0.6, 0.5, 0.7), True)
     made = replace(made, bundle=replace(made.bundle, worth=shown))
@@ -152,6 +153,7 @@ def _other_circumstances() -> ReportContext:
         answering=Answering(
             0.2, True, 0.4, None, predictive_value=PredictiveValue(Estimate(0.9, 0.8, 0.95), 60, 39), is_known=True
         ),
+        robustness=Robustness(30, 28, (0.05, 0.3), 0.75, dict.fromkeys(rich.features.names, 0.5)),
     )
     bundle = replace(rich.bundle, name="other-stage", version="2", digest="ef" * 32, rows=99, licence="another")
     features = replace(rich.features, values=rich.features.values + 1.0)

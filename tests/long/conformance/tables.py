@@ -56,10 +56,17 @@ def private_codes() -> dict[str, str]:
         measurements.DOMAIN_DISTANCE,
         measurements.NEIGHBOUR_DISTANCE,
     ]
+    codes += [
+        measurements.PROBABILITY_LOW,
+        measurements.PROBABILITY_HIGH,
+        measurements.AGREEMENT,
+        measurements.VERSIONS,
+        measurements.VARIATION,
+        report.ROBUSTNESS,
+        report.VARIATIONS,
+    ]
     codes += [measurements.PREDICTIVE_VALUE, report.RESULT, report.ANSWER, report.CHANCE, report.REASON]
     codes += [report.CONTRIBUTIONS, report.NOTICE, report.WARNING]
-    codes += [measurements.PROBABILITY_LOW, measurements.PROBABILITY_HIGH, measurements.AGREEMENT]
-    codes += [measurements.VERSIONS, measurements.VARIATION, report.ROBUSTNESS, report.VARIATIONS]
     codes += [concept.concept for concept in CONCEPTS.values()]
     codes += descriptor_items.codes_used()
     return {code.value: code.meaning for code in codes if code.scheme_designator == PRIVATE_SCHEME}
