@@ -97,7 +97,7 @@ def test_the_site_is_the_segment_s_own(
     region = _code(*code)
     region.AnatomicRegionModifierSequence = [_code("24028007", "SCT", "Right")]
     report = pydicom.dcmread(staged(_placed(region), tmp_path, bundle)["sr"])
-    assert _coded(report, SITE) == ([] if written is None else [(written, "SCT")] * 2)
+    assert _coded(report, SITE) == ([] if written is None else [(written, "SCT")] * 3)
 
 
 @pytest.mark.parametrize(
@@ -117,16 +117,16 @@ def test_the_finding_is_the_segment_s_own(
     study.rois[0].SegmentSequence[0].SegmentedPropertyTypeCodeSequence = [_code(*code)]
     answer = staged(study, tmp_path, bundle)
     report = pydicom.dcmread(answer["sr"])
-    assert _coded(report, FINDING) == ([] if finding is None else [finding] * 2)
+    assert _coded(report, FINDING) == ([] if finding is None else [finding] * 3)
     assert "Jane Doe" not in str(report)
-    assert _coded(report, SITE) == [("39607008", "SCT")] * 2
+    assert _coded(report, SITE) == [("39607008", "SCT")] * 3
     ct = next(path for path in sorted((tmp_path / "in").iterdir()) if pydicom.dcmread(path).Modality == "CT")
     assert dciodvfy_errors(Path(answer["sr"])) <= dciodvfy_errors(ct)
 
 
 def test_contours_are_no_more_than_a_neoplasm(bundle: Bundle, tmp_path: Path) -> None:
     answer = staged(rtstruct_study(), tmp_path, bundle)
-    assert _coded(pydicom.dcmread(answer["sr"]), FINDING) == [("108369006", "SCT")] * 2
+    assert _coded(pydicom.dcmread(answer["sr"]), FINDING) == [("108369006", "SCT")] * 3
     (path,) = (tmp_path / "out").glob("SEG-*.dcm")
     (segment,) = pydicom.dcmread(path).SegmentSequence
     assert segment.SegmentedPropertyTypeCodeSequence[0].CodeValue == "108369006"
