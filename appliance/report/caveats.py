@@ -33,6 +33,7 @@ GRADES: Final = MappingProxyType(
     {
         "domain_unlike": Grade.MODEL,
         "domain_no_neighbour": Grade.MODEL,
+        "assisted": Grade.MODEL,
         "never_came": Grade.MEASUREMENT,
         "never_came_one": Grade.MEASUREMENT,
         "left_out": Grade.MEASUREMENT,
@@ -51,6 +52,7 @@ GRADES: Final = MappingProxyType(
         "covariate_beyond": Grade.INPUT,
         "body_part": Grade.INPUT,
         "older": Grade.NOTE,
+        "draft_left_out": Grade.NOTE,
         "agree": Grade.NOTE,
         "chosen": Grade.NOTE,
         "rejected": Grade.NOTE,
