@@ -3,6 +3,6 @@
 Research use only; not a medical device.
 """
 
-__all__ = ["__version__", "config", "contract", "model", "radiomics", "report", "staging"]
+__all__ = ["__version__", "config", "contract", "dicom", "model", "radiomics", "report", "staging"]
 
 __version__ = "0.2.0"
