@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from lungstage.appliance import __version__
-from lungstage.appliance.cli import check_report, gateway, history, one_shot, page, service
+from lungstage.appliance.cli import check_report, contour, gateway, history, one_shot, page, service
 from lungstage.appliance.cli.options import (
     BundleOption,
     ConfigOption,
@@ -309,6 +309,7 @@ def commission(
 
 app.command()(one_shot.stage)
 app.command()(one_shot.measure)
+app.command()(contour.contour)
 app.command()(one_shot.demo)
 app.command()(history.replay)
 app.command()(history.show)

@@ -1,7 +1,7 @@
 """From loose DICOM files to a proven series, a region of interest and the slices to measure."""
 
 __all__ = [
-    "cases", "charset", "choice", "coded", "completeness", "files", "geometry", "header", "identity", "instance",
-    "jpeg_lossless", "linking", "multiframe", "names", "pixel_grid", "raster", "region", "roi",
+    "cases", "charset", "choice", "coded", "completeness", "contours", "files", "geometry", "header", "identity",
+    "instance", "jpeg_lossless", "linking", "multiframe", "names", "pixel_grid", "raster", "region", "roi",
     "series", "stack",
 ]  # fmt: skip

@@ -22,7 +22,7 @@ from lungstage.appliance.dicom.linking import POSITION_ALONE, RUN_BY_POSITION, L
 from lungstage.appliance.dicom.names import are_missing, counted, named, the_region
 from lungstage.appliance.dicom.pixel_grid import run_through_centres
 from lungstage.appliance.dicom.placing import Item, Placed, listed_and_here, missing, place, whereabouts
-from lungstage.appliance.dicom.region import Outline, Region, SegmentFrame, named_on
+from lungstage.appliance.dicom.region import Mask, Outline, Region, SegmentFrame, named_on
 from lungstage.appliance.dicom.stack import Stack
 from lungstage.appliance.dicom.structure_set import prove_outlines
 
@@ -413,11 +413,7 @@ def reference_slices(
         raise Refused(
             ReasonCode.ROI_EMPTY, f"{the_region(region.name)} is empty. Draw it, and export again.", (region.name,)
         )
-    link, listed, drawn_on = link_of(case, region), listed_of(case, region), named_by(region)
-    beyond = listed if not listed <= set(region.source.image_references) else frozenset[str]()
-    meant = _not_in_place_of_others(case, drawn_on, beyond, match_by_geometry)
-    kept = of_one_acquisition(meant, drawn_on, beyond)
-    stack = Stack.of(kept, drawn_on)
+    link, listed, meant, kept, stack = _slices_of(case, region, match_by_geometry)
     warnings = _prove_frame_of_reference(case, region, stack, strict_frame_of_reference)
     placed = place(case, region, items, stack, link, settled=settled, match_by_geometry=match_by_geometry)
     occupied = _occupied(placed)
@@ -472,6 +468,41 @@ def reference_slices(
         wanted = int(beyond_mm / step + 0.5) + min(margin, 1) - margin
         before, behind = _beyond(stack, step, span, images, wanted)
     return ReferenceSlices(images, spacing, content, ending, warnings, before, behind)
+
+
+def whole_series(case: Case, region: Region) -> tuple[tuple[ImageHeader, ...], Mask]:
+    """Lay a segment on all slices of its series, whether or not it is one piece; nothing is measured of it yet.
+
+    Returns
+    -------
+    tuple
+        The slices in ascending position along their normal, and the mask (slices, rows, columns) on them.
+
+    Raises
+    ------
+    Held, Refused
+        As :func:`reference_slices`, but for slices that it skips.
+    """
+    link, _, _, _, stack = _slices_of(case, region, match_by_geometry=False)
+    _prove_frame_of_reference(case, region, stack, strict=False)
+    prove_regular(stack.images, stack.normal, stack.depths)
+    placed = place(case, region, region.frames, stack, link, settled=True, match_by_geometry=False)
+    mask = np.zeros((len(stack.images), stack.images[0].rows, stack.images[0].columns), dtype=np.bool_)
+    for one in placed:
+        if isinstance(one.item, SegmentFrame):
+            mask[one.at] |= one.item.pixels
+    return stack.images, mask
+
+
+def _slices_of(
+    case: Case, region: Region, match_by_geometry: bool
+) -> tuple[Link, frozenset[str], tuple[ImageHeader, ...], tuple[ImageHeader, ...], Stack]:
+    """Return what links a region with its series, what its file lists, and the slices: meant, kept and stacked."""
+    link, listed, drawn_on = link_of(case, region), listed_of(case, region), named_by(region)
+    beyond = listed if not listed <= set(region.source.image_references) else frozenset[str]()
+    meant = _not_in_place_of_others(case, drawn_on, beyond, match_by_geometry)
+    kept = of_one_acquisition(meant, drawn_on, beyond)
+    return link, listed, meant, kept, Stack.of(kept, drawn_on)
 
 
 def _why_clipped(

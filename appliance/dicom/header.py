@@ -105,6 +105,11 @@ class RoiHeader:
         Approval Status: APPROVED, UNAPPROVED or REJECTED; empty where the object does not say.
     referenced_studies
         Studies that it says its images belong to, where it says so.
+    confirmation
+        Of a contour that was made here, whether a person confirmed it (:class:`dicom.contours.Confirmation`); empty
+        for an object that was made elsewhere.
+    supersedes
+        (SOP Instance UID, ROI or Segment Number) of the regions in whose place a contour that was made here stands.
     patient_key, name_key, birth_key, study_date
         As of :class:`ImageHeader`.
     """
@@ -126,6 +131,8 @@ class RoiHeader:
     birth_key: str = field(default="", compare=False)
     approval: str = ""
     study_date: str = field(default="", compare=False)
+    confirmation: str = ""
+    supersedes: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

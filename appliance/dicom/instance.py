@@ -21,6 +21,7 @@ from pydicom.uid import (
 
 from lungstage.appliance.contract.errors import ReasonCode, Refused
 from lungstage.appliance.dicom.acquisition import acquisition_of
+from lungstage.appliance.dicom.contours import confirmation, predecessors
 from lungstage.appliance.dicom.header import Header, ImageHeader, PixelData, RoiHeader
 from lungstage.appliance.dicom.identity import patient_keys
 from lungstage.appliance.dicom.multiframe import ENHANCED_CT, single_frames
@@ -162,7 +163,8 @@ def _approval(dataset: Dataset) -> str:
 
 def _bounded(header: RoiHeader) -> RoiHeader:
     """Refuse an object that names more than any study holds."""
-    count = len(header.image_references) + sum(1 + len(instances) for _, instances in header.listed)
+    listed = sum(1 + len(instances) for _, instances in header.listed)
+    count = len(header.image_references) + listed + len(header.supersedes)
     if count > _MOST_REFERENCES:
         raise Refused(
             ReasonCode.LIMITS_EXCEEDED,
@@ -212,12 +214,17 @@ def _structure_set_header(dataset: Dataset, path: Path, key: bytes) -> RoiHeader
 def _segmentation_header(dataset: Dataset, path: Path, pixels: PixelData | None, key: bytes) -> RoiHeader:
     groups = sequence(dataset, "PerFrameFunctionalGroupsSequence")
     named = _unique(as_uid(uid) for group in groups for uid, _ in source_images(group))
+    made_here = confirmation(dataset)  # if so, it lies in the CT's study: what it names of another is a predecessor
+    supersedes = tuple((as_uid(one.sop_instance_uid), one.number) for one in predecessors(dataset))
     # Images of its own study stand at its top level, those of any other in a sequence of studies (PS3.3 C.12.2).
     elsewhere = sequence(dataset, "StudiesContainingOtherReferencedInstancesSequence")
-    listed = tuple(
-        (as_uid(text(item, "SeriesInstanceUID")), _referenced(sequence(item, "ReferencedInstanceSequence")))
-        for holder in (dataset, *elsewhere)
-        for item in sequence(holder, "ReferencedSeriesSequence")
+    listed = _without(
+        {uid for uid, _ in supersedes},
+        (
+            (as_uid(text(item, "SeriesInstanceUID")), _referenced(sequence(item, "ReferencedInstanceSequence")))
+            for holder in (dataset, *elsewhere)
+            for item in sequence(holder, "ReferencedSeriesSequence")
+        ),
     )
     if not (named or listed):
         # Some collections name the images here alone (OHIF/Viewers#2017), and no series.
@@ -229,6 +236,7 @@ def _segmentation_header(dataset: Dataset, path: Path, pixels: PixelData | None,
         [str(item) for item in (*sequence(dataset, "SharedFunctionalGroupsSequence"), *groups)],
         "" if pixels is None else pixels.digest,
         _approval(dataset),
+        *([str(made_here), supersedes] if made_here else []),
     )
     return RoiHeader(
         **_identity(dataset, path, digest, key),
@@ -237,9 +245,21 @@ def _segmentation_header(dataset: Dataset, path: Path, pixels: PixelData | None,
         listed=listed,
         image_references=named,
         drawn_at=moment(dataset, "ContentDate", "ContentTime"),
-        referenced_studies=_unique(as_uid(text(study, "StudyInstanceUID")) for study in elsewhere),
+        referenced_studies=_unique(as_uid(text(study, "StudyInstanceUID")) for study in elsewhere if not made_here),
         approval=_approval(dataset),
+        confirmation=str(made_here or ""),
+        supersedes=supersedes,
     )
+
+
+def _without(
+    instances: set[str], listed: Iterable[tuple[str, tuple[str, ...]]]
+) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Leave out what is listed as a predecessor, for it says nothing about the series that was drawn on."""
+    if not instances:
+        return tuple(listed)
+    kept = ((series, tuple(uid for uid in uids if uid not in instances), bool(uids)) for series, uids in listed)
+    return tuple((series, uids) for series, uids, named in kept if uids or not named)
 
 
 def is_segmentation(dataset: Dataset) -> bool:

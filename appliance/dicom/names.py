@@ -16,7 +16,7 @@ _WORDS = frozenset({
     "tumour", "tumor", "neoplasm", "malignant", "lesion", "mass", "nodule", "node", "nodes", "nodal", "lymph", "met",
     "mets", "metastasis", "satellite", "boost", "bed", "edema", "oedema", "necrosis", "atelectasis", "margin", "shell",
     "ring", "minus", "plus", "avoid", "avoidance", "opt", "plan", "total", "all", "contour", "contours", "segment",
-    "manual", "auto", "ct", "pet", "mr", "mri", "cbct", "mip", "phase", "old", "new", "final", "copy", "test",
+    "manual", "auto", "ct", "pet", "mr", "mri", "cbct", "mip", "phase", "old", "new", "final", "copy", "draft", "test",
     # organs and sides
     "left", "right", "lt", "rt", "both", "bilateral", "upper", "middle", "lower", "lobe", "lung", "lungs",
     "heart", "spinal", "spine", "cord", "canal", "esophagus", "oesophagus", "trachea", "bronchus", "bronchi", "carina",

@@ -118,6 +118,41 @@ def read_pair(image: Path, mask: Path, label: int = 1) -> NiftiPair:
     return NiftiPair(volume, inside, others, is_placed)
 
 
+def read_mask(mask: Path, grid: hd.VolumeGeometry, label: int | None) -> tuple[Mask, int]:
+    """Read the voxels of a mask file that hold a label, on the grid of an image that is no NIfTI file.
+
+    Parameters
+    ----------
+    mask
+        As of :func:`read_pair`.
+    grid
+        Of the image: (slices, rows, columns).
+    label
+        None takes the only one that there is.
+
+    Returns
+    -------
+    tuple
+        The voxels, (slices, rows, columns), and their label.
+
+    Raises
+    ------
+    Refused
+        As :func:`read_pair`; ``roi_ambiguous``: it has several labels, and none was named.
+    """
+    drawn, _ = _read(mask)
+    voxels = _on_grid(_volume(drawn, mask), grid, mask)
+    labels = [int(value) for value in np.unique(voxels) if value == np.rint(value) != 0]
+    if label is None and len(labels) > 1:
+        raise Refused(
+            ReasonCode.ROI_AMBIGUOUS,
+            f"The mask '{mask.name}' has {len(labels)} labels: {', '.join(map(str, labels[:9]))}. Say which of them "
+            "is meant (--label).",
+        )
+    wanted = label if label is not None else (labels or [1])[0]
+    return _labelled(voxels, mask, wanted)[0], wanted
+
+
 def _invalid(path: Path, why: str) -> Refused:
     return Refused(ReasonCode.NIFTI_INVALID, f"'{path.name}' {why}")
 
@@ -220,7 +255,7 @@ def _volume(image: sitk.Image, path: Path) -> hd.Volume:
         raise _invalid(path, _SHEARED) from error
 
 
-def _on_grid(drawn: hd.Volume, volume: hd.Volume, path: Path) -> npt.NDArray[Any]:
+def _on_grid(drawn: hd.Volume, volume: hd.Volume | hd.VolumeGeometry, path: Path) -> npt.NDArray[Any]:
     """Return a mask's voxels in the order of the image's, once both are proven to be the same."""
     turned = drawn.to_patient_orientation(volume.get_closest_patient_orientation())
     if turned.spatial_shape != volume.spatial_shape:

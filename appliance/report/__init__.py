@@ -1,7 +1,7 @@
 """The documents: the structured report, the segmentation and the page beside it, and how they get into the outbox."""
 
 __all__ = [
-    "caveats", "cohort", "context", "descriptor_words", "evidence", "fonts", "headers", "key_views", "outbox",
-    "page_documents", "page_objects", "preflight", "readback", "refusal_page", "result_page", "segmentation",
-    "structured_report", "translation", "vocabulary",
+    "caveats", "cohort", "context", "contour", "descriptor_words", "evidence", "fonts", "headers", "key_views",
+    "outbox", "page_documents", "page_objects", "preflight", "readback", "refusal_page", "result_page",
+    "segmentation", "structured_report", "translation", "vocabulary",
 ]  # fmt: skip

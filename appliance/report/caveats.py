@@ -33,6 +33,7 @@ GRADES: Final = MappingProxyType(
     {
         "domain_unlike": Grade.MODEL,
         "domain_no_neighbour": Grade.MODEL,
+        "assisted": Grade.MODEL,
         "not_robust": Grade.MEASUREMENT,
         "not_robust_withheld": Grade.MEASUREMENT,
         "never_came": Grade.MEASUREMENT,
@@ -62,6 +63,7 @@ GRADES: Final = MappingProxyType(
         "robustness_remains": Grade.NOTE,
         "robustness_fewer": Grade.NOTE,
         "older": Grade.NOTE,
+        "draft_left_out": Grade.NOTE,
         "agree": Grade.NOTE,
         "chosen": Grade.NOTE,
         "rejected": Grade.NOTE,

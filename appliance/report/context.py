@@ -102,16 +102,12 @@ class BundleIdentity:
     coverage: tuple[float, float] | None = None
 
 
-class Made(Protocol):
-    """What every document of ours says of where it comes from: of a report, and of a refusal."""
+class Derived(Protocol):
+    """What every object of ours is derived from: a document of a model's, and a contour."""
 
     @property
     def sources(self) -> tuple[Dataset, ...]:
         """Headers of images of the study."""
-
-    @property
-    def bundle(self) -> BundleIdentity:
-        """The model."""
 
     @property
     def identity(self) -> str:
@@ -120,6 +116,22 @@ class Made(Protocol):
     @property
     def created(self) -> datetime:
         """Content date and time."""
+
+
+class OnFrames(Derived, Protocol):
+    """What is drawn on slices, which may be frames of an Enhanced CT."""
+
+    @property
+    def frames(self) -> tuple[int, ...]:
+        """For each source its number among the frames of an Enhanced CT; () where all are images of their own."""
+
+
+class Made(Derived, Protocol):
+    """What every document of a model's says of where it comes from: of a report, and of a refusal."""
+
+    @property
+    def bundle(self) -> BundleIdentity:
+        """The model."""
 
     @property
     def software_version(self) -> str:

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pydicom import Dataset
 from pydicom.uid import CTImageStorage
 
-from lungstage.appliance.report.context import ReportContext, derive_uid
+from lungstage.appliance.report.context import OnFrames, derive_uid
 
 
-def stand_ins(headers: Sequence[Dataset], context: ReportContext) -> list[Dataset]:
+def stand_ins(headers: Sequence[Dataset], context: OnFrames) -> list[Dataset]:
     """Headers of frames as headers of single-frame images, each with a UID of its own."""
     sources = []
     for k, header in enumerate(headers):
@@ -26,7 +26,7 @@ def stand_ins(headers: Sequence[Dataset], context: ReportContext) -> list[Datase
     return sources
 
 
-def name_frames(segmentation: Dataset, headers: Sequence[Dataset], context: ReportContext) -> None:
+def name_frames(segmentation: Dataset, headers: Sequence[Dataset], context: OnFrames) -> None:
     """Replace in place each reference to a stand-in by one to the frame that it stood for.
 
     Parameters

@@ -19,7 +19,7 @@ from pydicom.valuerep import DA, DT, TM, DSfloat, validate_value
 
 from lungstage.appliance.dicom.charset import is_undecodable
 from lungstage.appliance.dicom.instance import OWN_MODEL_NAME
-from lungstage.appliance.report.context import Made, ReportContext, derive_uid, device_uid
+from lungstage.appliance.report.context import Derived, Made, ReportContext, derive_uid, device_uid
 from lungstage.appliance.report.standard_modules import read_modules_singly
 
 MANUFACTURER = "lungstage"
@@ -63,7 +63,7 @@ _OFFSET = re.compile(r"[+-]\d\d[0-5]\d")
 _MOMENTS = {"DA": DA, "TM": TM, "DT": DT}
 
 
-def source_headers(context: ReportContext) -> list[Dataset]:
+def source_headers(context: Derived) -> list[Dataset]:
     """Copy of each source's header, cut down to what highdicom takes over from it, in Unicode.
 
     Patient, study and equipment are taken from the first slice alone.
@@ -211,7 +211,7 @@ def decimal_string(value: float) -> str:
     return min(fitting, key=lambda text: (abs(float(text) - value), len(text), text))
 
 
-def moment_of(made: Made) -> datetime:
+def moment_of(made: Derived) -> datetime:
     """Moment at which a document was made, by the clock that all its dates and times are told by.
 
     Timezone Offset From UTC (DICOM PS3.3 C.12.1.1) holds for every date and time of an object: for those of the study,
@@ -269,7 +269,7 @@ def equipment(context: Made) -> ContributingEquipment:
     return item
 
 
-def settle(dataset: Dataset, context: Made) -> None:
+def settle(dataset: Dataset, context: Derived) -> None:
     """Set in place what highdicom takes from the clock or from chance, and add what it does not hand on.
 
     Parameters

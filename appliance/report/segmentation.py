@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from highdicom.content import AlgorithmIdentificationSequence
@@ -15,7 +17,7 @@ from highdicom.seg import (
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
 
-from lungstage.appliance.report.context import ReportContext, derive_uid, roi_label, tracking_identifier
+from lungstage.appliance.report.context import OnFrames, ReportContext, derive_uid, roi_label, tracking_identifier
 from lungstage.appliance.report.frames import name_frames, stand_ins
 from lungstage.appliance.report.headers import MANUFACTURER, opening, settle, source_headers, with_thickness
 
@@ -69,17 +71,41 @@ def build_segmentation(context: ReportContext, headers: list[Dataset] | None = N
     segment.SegmentDescription = (
         f"Contours of {context.roi_source.sop_instance_uid} on the grid of the CT; a voxel is in where its centre is."
     )
-    segmentation = Segmentation(
-        source_images=with_thickness(stand_ins(headers, context) if context.frames else headers),
-        pixel_array=np.asarray(context.mask, dtype=np.uint8),
-        segmentation_type=_encoding(context.mask),
-        fractional_type=SegmentationFractionalTypeValues.PROBABILITY,  # of nothing but 0 and 1
+    return segmentation_of(
+        context.mask,
+        headers,
+        context,
         segment_descriptions=[segment],
         series_number=9002,
         series_description="lungstage region of interest (research use only)",
         content_label="LUNGSTAGE_ROI",
         content_description="Region of interest of a radiomics measurement",
         **opening(context, "seg"),
+    )
+
+
+def segmentation_of(
+    mask: npt.NDArray[np.bool_], headers: list[Dataset], context: OnFrames, **attributes: Any
+) -> Segmentation:
+    """Put a mask on slices into a Segmentation of one segment, which holds nothing of clock or chance.
+
+    Parameters
+    ----------
+    mask
+        (slices, rows, columns) bool.
+    headers
+        Of :func:`appliance.report.headers.source_headers`, of the same slices.
+    context
+        What they and the UIDs come from.
+    attributes
+        Whatever else highdicom's Segmentation takes.
+    """
+    segmentation = Segmentation(
+        source_images=with_thickness(stand_ins(headers, context) if context.frames else headers),
+        pixel_array=np.asarray(mask, dtype=np.uint8),
+        segmentation_type=_encoding(mask),
+        fractional_type=SegmentationFractionalTypeValues.PROBABILITY,  # of nothing but 0 and 1
+        **attributes,
     )
     if len(headers) == 1:  # for which highdicom makes a spacing of 1 mm up
         del segmentation.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices

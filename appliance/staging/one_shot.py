@@ -368,6 +368,7 @@ def measure_paths(paths: Sequence[Path], rule: RoiRule, spec: ExtractionSpec, op
                 settled=True,
                 roi_name=options.roi_name,
                 match_by_geometry=options.match_by_geometry,
+                drafts=True,
             )
         measurement = measure(plan.regions, spec, watch, save_volume=options.save_volume)
         warnings = plan.warnings + measurement.warnings

@@ -30,7 +30,14 @@ from lungstage.appliance.model.answering import AnswerRule, at_prevalence
 from lungstage.appliance.model.bundle import Bundle
 from lungstage.appliance.report.headers import warnings_of_text
 from lungstage.appliance.report.outbox import Document
-from lungstage.appliance.staging.choosing import CHOSEN, approval_warnings, choose_each, newest
+from lungstage.appliance.staging.choosing import (
+    CHOSEN,
+    OLDER,
+    approval_warnings,
+    choose_each,
+    contour_warnings,
+    newest,
+)
 from lungstage.appliance.staging.covariates import Site, known_covariates
 from lungstage.appliance.staging.descriptors import describe_measured
 from lungstage.appliance.staging.documents import build_documents, bundle_identity
@@ -154,6 +161,7 @@ def plan_measurement(
     strict_frame_of_reference: bool = False,
     choice: RegionChoice | None = None,
     beyond_mm: float = 0.0,
+    drafts: bool = False,
 ) -> Plan:
     """Decide what to measure, from headers and regions alone; for the other parameters see :func:`prepare`.
 
@@ -161,6 +169,8 @@ def plan_measurement(
     ----------
     rule, spec
         Which region is the tumour, and what is measured of it.
+    drafts
+        Measure a contour that nobody has confirmed where there is no other; never to be answered for.
 
     Raises
     ------
@@ -171,11 +181,12 @@ def plan_measurement(
     """
     prove_parts(case)
     is_known = prove_one_patient(case.headers)
-    chosen = choose_each(case, rule, roi_name, choice)
-    current = newest(chosen)
+    chosen = choose_each(case, rule, roi_name, choice, drafts=drafts)
+    current = newest(chosen.regions)
     for region in current if not is_known else ():
         prove_linked(case, region)
-    notices = [notice for region in current for notice in prove_study(case, region)]
+    notices = [*contour_warnings(current)]
+    notices += [notice for region in current for notice in prove_study(case, region)]
     regions = tuple(
         (
             region,
@@ -198,8 +209,9 @@ def plan_measurement(
         notices.append(CHOSEN.format(choice.number))
     if match_by_geometry:
         notices.append(BY_POSITION)
-    if len(current) < len(chosen):
-        notices.append("An older version of the region of interest is there too, and was left out.")
+    if len(current) < len(chosen.regions):
+        notices.append(OLDER)
+    notices += chosen.notices
     if len(regions) > 1:
         notices.append(f"{len(regions)} ROI objects describe this tumour, and agree.")
     notices += [warning for _, slices in regions for warning in slices.warnings]
@@ -343,7 +355,9 @@ def stage(
             found = try_out(measurement, result, bundle, rule, covariates.values, robustness)
             result = withheld(replace(result, robustness=found), robustness)
             of_robustness = tuple(robustness_warnings(result.robustness or found))
-    warnings = of_domain + of_robustness + of_input  # the gravest first, wherever they are told
+    # The gravest first, wherever they are told; but before all others, what was drawn with help.
+    assisted = contour_warnings([region for region, _ in plan.regions])
+    warnings = tuple(dict.fromkeys((*assisted, *of_domain, *of_robustness, *of_input)))
     descriptors = None
     if describes:
         with watch.step("descriptors"):

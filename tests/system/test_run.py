@@ -30,9 +30,10 @@ from lungstage.appliance.state import chain
 from lungstage.appliance.workers import confinement
 from lungstage.export.bundle import build
 from tests.export.conftest import make_run, without_limits
+from tests.support.contours import contour_seg, region
 from tests.support.enhanced import ORDER, enhanced_rtstruct_study
 from tests.support.seconds import PATIENCE
-from tests.support.studies import contours_of
+from tests.support.studies import contours_of, rtstruct_study, square_mask
 
 RUN = (sys.executable, "-m", "lungstage.appliance.cli.main")
 _OWN_VARIABLES = [k for k in os.environ if k.startswith("LUNGSTAGE_")]
@@ -427,3 +428,41 @@ def test_the_same_frames_under_other_numbers_make_another_report(tmp_path: Path,
         done = lungstage("stage", folder, "--bundle", tolerant_bundle, "--out", tmp_path / "out", "--json")
         reports.add(json.loads(done.stdout)["sr"])
     assert len(reports) == 2
+
+
+@pytest.mark.slow
+def test_a_contour_made_here_is_answered_for_once_a_person_confirmed_it(appliance: Appliance) -> None:
+    """The draft is refused; its confirmation is answered for, and says so first; a correction makes a new report."""
+    study = rtstruct_study()
+
+    def put(name: str, dataset: pydicom.Dataset) -> pydicom.Dataset:
+        dataset.save_as(appliance.inbox / f".{name}", enforce_file_format=True)
+        (appliance.inbox / f".{name}").rename(appliance.inbox / name)
+        return dataset
+
+    for k, slice_ in enumerate(study.slices):
+        put(f"ct-{k}", slice_)
+    draft = put("draft", contour_seg(study.slices, square_mask(), None))
+    appliance.until(lambda: [job["state"] for job in appliance.jobs()] == ["refused"])
+    assert appliance.jobs()[0]["reason"]["code"] == "contour_not_confirmed"
+    assert not appliance.reports()
+    confirmed = put("confirmed", contour_seg(study.slices, square_mask(), "Mustermann^Erika", [region(draft)]))
+    appliance.until(lambda: len(appliance.reports()) == 1)
+    appliance.until(lambda: appliance.jobs()[-1]["state"] == "delivered")
+    (first,) = appliance.reports()
+    told = pydicom.dcmread(first)
+    assert str(confirmed.SOPInstanceUID) in str(told)
+    assert b"drawn semi-automatically and confirmed by a person" in first.read_bytes()
+    corrected = square_mask()
+    corrected[5, 13, 15:20] = False
+    put("corrected", contour_seg(study.slices, corrected, "Doe^John", [region(confirmed)]))
+    appliance.until(lambda: len(appliance.reports()) == 2)
+    appliance.until(lambda: appliance.jobs()[-1]["state"] == "delivered")
+    (second,) = {*appliance.reports()} - {first}
+    assert str(told.SOPInstanceUID) in str(pydicom.dcmread(second).PredecessorDocumentsSequence[0])
+    shown = json.dumps(appliance.jobs())
+    log = appliance.stop()
+    kept = b"".join(path.read_bytes() for path in (appliance.root / "state").rglob("*") if path.is_file())
+    for name in ("Mustermann", "Erika", "Doe^John"):
+        assert name not in shown + log
+        assert name.encode() not in kept

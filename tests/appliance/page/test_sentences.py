@@ -61,6 +61,7 @@ ELSEWHERE = re.compile(
     # of one-shot commands,
     r"None of the files is|The input holds|The mask '|There is no state folder|There is no (audit log|ledger) in|"
     r"There is no file or folder|3 There is no other|3 What can be read|"
+    r"'3' is neither a SEG|The SEG has 3 segments|There is no part 3|"
     # of a daemon or page that does not start,
     r"Another (daemon|page) is|No structured report appeared|The daemon did not start|The certificate|"
     r"There is no inbox|The inbox 3 cannot|The 3 (cannot|is not)|A process could not be set|"

@@ -1,0 +1,261 @@
+"""A contour that was made here, as a DICOM Segmentation: a draft, or confirmed by a person.
+
+What says so in the object, :mod:`dicom.contours` reads; docs/contour.md tells it in words.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from highdicom.base_content import ContributingEquipment
+from highdicom.content import AlgorithmIdentificationSequence
+from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentDescription
+from pydicom import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+from pydicom.uid import RTStructureSetStorage
+
+from lungstage.appliance.contract.errors import LungstageError
+from lungstage.appliance.dicom.contours import MANUFACTURER, MODEL_NAME, SUPERSEDED, Confirmation, RegionReference
+from lungstage.appliance.report.context import derive_uid, label
+from lungstage.appliance.report.headers import CHARACTER_SET, moment_of, source_headers
+from lungstage.appliance.report.segmentation import segmentation_of
+
+_DRAFT_SUFFIX: Final = ", draft"
+_LONGEST_NAME = 64  # characters of a component group of a Person Name (PS3.5, VR PN)
+_SERIES_NUMBER = 9003
+_NO_NAME = re.compile(r"[\\\x00-\x1f\x7f]")
+
+
+class PersonNameError(LungstageError):
+    """What was given as a person's name cannot stand as one in a DICOM object."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """How a contour came about.
+
+    Attributes
+    ----------
+    name, version, source
+        Of the algorithm, and who made it: another tool's as far as its file says.
+    family
+        Of CID 7162.
+    account
+        What it was given, as (key, value): a prompt and its corrections, or the region that was taken over.
+    """
+
+    name: str
+    version: str
+    source: str
+    family: Code = codes.DCM.ArtificialIntelligence
+    account: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Contour:
+    """All that a contour's object is made of; no clock and no disk has a say in it.
+
+    Attributes
+    ----------
+    sources
+        Headers of CT slices, in slice order; pixel data may be gone.
+    mask
+        (slices, rows, columns) bool, on exactly these slices; at least one voxel.
+    name
+        Of the region; for one that supersedes another, that one's name.
+    origin
+        How it came about.
+    created
+        When it was drawn, or confirmed.
+    software_version
+        Of lungstage.
+    confirmed_by
+        Who confirmed it, as a DICOM Person Name (Family^Given) or in plain words; None for a draft.
+    supersedes
+        The regions in whose place it stands.
+    frames
+        For each source its number among the frames of an Enhanced CT; () where all are images of their own.
+    """
+
+    sources: tuple[Dataset, ...]
+    mask: npt.NDArray[np.bool_]
+    name: str
+    origin: Origin
+    created: datetime
+    software_version: str
+    confirmed_by: str | None = None
+    supersedes: tuple[RegionReference, ...] = ()
+    frames: tuple[int, ...] = field(default=())
+
+    @property
+    def confirmation(self) -> Confirmation:
+        """Whether a person confirmed it."""
+        return Confirmation.DRAFT if self.confirmed_by is None else Confirmation.CONFIRMED
+
+    @property
+    def label(self) -> str:
+        """Segment Label: a draft's says that it is one, so that no rule takes a copy that lost all else."""
+        plain = label(label(self.name).removesuffix(_DRAFT_SUFFIX))
+        if self.confirmed_by is not None:
+            return plain
+        return plain[: 64 - len(_DRAFT_SUFFIX)].rstrip() + _DRAFT_SUFFIX
+
+    @cached_property
+    def identity(self) -> str:
+        """Hex SHA-256 of everything but the time: the same contour, confirmed again, is the same object."""
+        digest = hashlib.sha256()
+        for part in (
+            "\n".join(f"{source.SOPInstanceUID} {source.StudyInstanceUID}" for source in self.sources).encode(),
+            repr((self.frames, self.mask.shape, self.label, self.confirmation, self.confirmed_by)).encode(),
+            np.packbits(self.mask).tobytes(),
+            repr((self.origin.name, self.origin.version, self.origin.source, self.origin.account)).encode(),
+            repr(self.supersedes).encode(),
+            self.software_version.encode(),
+        ):
+            digest.update(len(part).to_bytes(8, "big") + part)
+        return digest.hexdigest()
+
+
+def person_name(name: str) -> str:
+    """Prove that a name can stand as one component group of a Person Name (PS3.5 6.2).
+
+    Raises
+    ------
+    PersonNameError
+        It is empty, too long, or holds a sign that parts values or groups.
+    """
+    plain = " ".join(name.split())
+    if not plain.strip("^ ") or len(plain) > _LONGEST_NAME or _NO_NAME.search(name) or "=" in name:
+        raise PersonNameError(
+            f"A person's name has 1 to {_LONGEST_NAME} characters, and no backslash, equals sign or control character: "
+            "Family^Given, or as it is spoken."
+        )
+    return plain
+
+
+def build_contour(contour: Contour) -> Segmentation:
+    """Segmentation (DICOM PS3.3 A.51) of a contour that was made here.
+
+    Returns
+    -------
+    Segmentation
+        One segment, only the frames that hold a part of it; the same bytes for the same `contour`.
+
+    Raises
+    ------
+    PersonNameError
+        `confirmed_by` cannot stand as a Person Name.
+    """
+    by = None if contour.confirmed_by is None else person_name(contour.confirmed_by)
+    origin, moment = contour.origin, moment_of(contour)
+    algorithm = AlgorithmIdentificationSequence(
+        name=label(origin.name),
+        family=origin.family,
+        version=label(origin.version),
+        source=label(origin.source),
+        parameters=dict(origin.account) or None,
+    )
+    segment = SegmentDescription(
+        segment_number=1,
+        segment_label=contour.label,
+        segmented_property_category=codes.cid7150.MorphologicallyAbnormalStructure,
+        segmented_property_type=codes.SCT.Neoplasm,
+        algorithm_type=SegmentAlgorithmTypeValues.SEMIAUTOMATIC,
+        algorithm_identification=algorithm,
+    )
+    segment.SegmentDescription = (
+        "Drawn semi-automatically; not confirmed by a person." if by is None
+        else "Drawn semi-automatically; confirmed by the Content Creator."
+    )  # fmt: skip
+    in_words = "draft, not confirmed" if by is None else "confirmed by a person"
+    segmentation = segmentation_of(
+        contour.mask,
+        source_headers(contour),
+        contour,
+        segment_descriptions=[segment],
+        series_instance_uid=derive_uid(contour.identity, "contour-series"),
+        series_number=_SERIES_NUMBER,
+        series_description=f"lungstage contour, {in_words} (research use only)",
+        series_date=moment.date(),
+        series_time=moment.time(),
+        sop_instance_uid=derive_uid(contour.identity, "contour"),
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=MODEL_NAME,
+        software_versions=contour.software_version,
+        device_serial_number=contour.software_version,
+        content_label=contour.confirmation.value,
+        content_description=f"Contour: {in_words}",
+        content_date=moment.date(),
+        content_time=moment.time(),
+        content_qualification="RESEARCH",
+        contributing_equipment=[_equipment(contour)],
+        specific_character_set=CHARACTER_SET,
+    )
+    segmentation.ContentCreatorName = by  # highdicom would quote one in a warning
+    for one in contour.supersedes:
+        _name_predecessor(segmentation, one)
+    return segmentation
+
+
+def _equipment(contour: Contour) -> ContributingEquipment:
+    return ContributingEquipment(
+        manufacturer=MANUFACTURER,
+        purpose_of_reference=codes.DCM.ProcessingEquipment,
+        manufacturer_model_name=MODEL_NAME,
+        software_versions=contour.software_version,
+        contribution_datetime=contour.created,
+        contribution_description="Contour; research use only",
+    )
+
+
+def _name_predecessor(segmentation: Dataset, region: RegionReference) -> None:
+    """Add a predecessor in place: an RTSTRUCT to the source instances, a SEG to the source images (PS3.3 C.12.4)."""
+    item = _reference(region)
+    if region.sop_class_uid == RTStructureSetStorage:
+        keyword, item.ReferencedROINumber = "SourceInstanceSequence", region.number
+    else:
+        keyword, item.ReferencedSegmentNumber = "SourceImageSequence", region.number
+    purpose = Dataset()
+    purpose.CodeValue, purpose.CodingSchemeDesignator, purpose.CodeMeaning = SUPERSEDED
+    item.PurposeOfReferenceCodeSequence = [purpose]
+    setattr(segmentation, keyword, [*segmentation.get(keyword, []), item])
+    _list_instance(segmentation, region)
+
+
+def _list_instance(segmentation: Dataset, region: RegionReference) -> None:
+    """List an instance where every one that is referred to is listed (Common Instance Reference, PS3.3 C.12.2)."""
+    if not (region.series_instance_uid and region.study_instance_uid):
+        return
+    holder = segmentation
+    if region.study_instance_uid != segmentation.StudyInstanceUID:
+        keyword = "StudiesContainingOtherReferencedInstancesSequence"
+        studies = [*segmentation.get(keyword, [])]
+        found = [study for study in studies if study.StudyInstanceUID == region.study_instance_uid]
+        holder = found[0] if found else Dataset()
+        if not found:
+            holder.StudyInstanceUID, holder.ReferencedSeriesSequence = region.study_instance_uid, []
+            setattr(segmentation, keyword, [*studies, holder])
+    for series in holder.ReferencedSeriesSequence:
+        if series.SeriesInstanceUID == region.series_instance_uid:
+            uids = [instance.ReferencedSOPInstanceUID for instance in series.ReferencedInstanceSequence]
+            if region.sop_instance_uid not in uids:
+                series.ReferencedInstanceSequence.append(_reference(region))
+            return
+    series = Dataset()
+    series.SeriesInstanceUID, series.ReferencedInstanceSequence = region.series_instance_uid, [_reference(region)]
+    holder.ReferencedSeriesSequence.append(series)
+
+
+def _reference(region: RegionReference) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = region.sop_class_uid, region.sop_instance_uid
+    return item

@@ -1,0 +1,288 @@
+"""A contour that another tool drew, taken over as a SEG of lungstage's own: a draft, or confirmed by a person.
+
+For ``lungstage contour --from``. A segment or a mask may hold several nodules; which of them is meant is a person's to
+say.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import highdicom as hd
+import numpy as np
+import numpy.typing as npt
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+
+from lungstage.appliance import __version__
+from lungstage.appliance.contract.errors import Held, Reason, ReasonCode, Refused
+from lungstage.appliance.dicom.cases import Case, assemble, the_one_case
+from lungstage.appliance.dicom.choice import numbered
+from lungstage.appliance.dicom.completeness import whole_series
+from lungstage.appliance.dicom.contours import RegionReference, predecessors
+from lungstage.appliance.dicom.files import read_dataset, read_headers, read_slices, with_pixel_digest
+from lungstage.appliance.dicom.geometry import normal_of, prove_regular
+from lungstage.appliance.dicom.header import ImageHeader, RoiHeader
+from lungstage.appliance.dicom.identity import prove_one_patient
+from lungstage.appliance.dicom.names import listed
+from lungstage.appliance.dicom.region import Region
+from lungstage.appliance.dicom.roi import load_regions
+from lungstage.appliance.dicom.stack import Stack
+from lungstage.appliance.radiomics.components import Component, components
+from lungstage.appliance.radiomics.nifti import is_nifti, read_mask
+from lungstage.appliance.report import outbox
+from lungstage.appliance.report.contour import Contour, Origin, build_contour, person_name
+from lungstage.appliance.staging.one_shot import OptionsError, Scan, scan
+from lungstage.appliance.staging.parts import prove_parts, prove_study
+
+Mask = npt.NDArray[np.bool_]
+
+_TOLD: Final = 20  # parts that a message lists
+_UNKNOWN: Final = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Which part of which source is taken over.
+
+    Attributes
+    ----------
+    source
+        A SEG, or a NIfTI mask on the CT's voxels.
+    segment
+        Segment Number; None where the SEG has but one that is drawn.
+    label
+        Value of the mask's voxels, likewise.
+    component
+        Number of the connected part, the largest being 1; None where there is but one.
+    confirmed_by
+        Who confirms it; None for a draft.
+    """
+
+    source: Path
+    segment: int | None = None
+    label: int | None = None
+    component: int | None = None
+    confirmed_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """What was drawn, on the slices of the series."""
+
+    images: tuple[ImageHeader, ...]
+    mask: Mask
+    name: str
+    origin: Origin
+    supersedes: tuple[RegionReference, ...] = field(default=())
+
+
+class _SeveralPartsError(Refused):
+    def __init__(self, parts: Sequence[Component]) -> None:
+        told = [f"{k}: {_in_words(part)}" for k, part in enumerate(parts[:_TOLD], start=1)]
+        told += [f"and {len(parts) - _TOLD} smaller ones"] if len(parts) > _TOLD else []
+        super().__init__(
+            ReasonCode.ROI_AMBIGUOUS,
+            f"The region consists of {len(parts)} separate parts, and which is meant is not for lungstage to say. "
+            f"Choose one with --component: {'; '.join(told)}.",
+        )
+        self.parts = tuple(parts)
+
+
+def _in_words(part: Component) -> str:
+    x, y, z = part.centre
+    return f"centre ({x:.1f}, {y:.1f}, {z:.1f}) mm, {part.volume / 1000:.2f} ml"
+
+
+def take_over(paths: Sequence[Path], taken: Taken, out: Path) -> dict[str, Any]:
+    """Write a SEG of what another tool drew on the one CT series that `paths` hold.
+
+    Returns
+    -------
+    dict
+        ``status`` (``draft``, ``confirmed``, ``held``, ``refused``), ``reason``, ``seg`` (where it lies), ``roi``
+        (name, voxels, volume_mm3, centre in LPS mm), ``components`` (number, voxels, volume_mm3, centre) of all parts
+        there are; every key always there.
+
+    Raises
+    ------
+    OptionsError
+        An option is not for what the source is.
+    PersonNameError
+        The name of who confirms it cannot stand in a DICOM object.
+    Unavailable, OSError
+        A path does not exist, or `out` cannot be written to.
+    """
+    if taken.confirmed_by is not None:
+        person_name(taken.confirmed_by)
+    of_nifti = is_nifti(taken.source)
+    if of_nifti and taken.segment is not None:
+        raise OptionsError("a NIfTI mask has labels (--label); a SEG has segments")
+    if not of_nifti and taken.label is not None:
+        raise OptionsError("a SEG has segments (--segment); a label is of a NIfTI mask")
+    answer: dict[str, Any] = dict.fromkeys(("status", "reason", "seg", "roi"))
+    answer["components"] = []
+    found: Scan | None = None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's quote what they mind, and that may be a person's name
+        try:
+            found = scan(paths if of_nifti else [*paths, taken.source])  # at once: whose they are is to be compared
+            drawn = (_from_nifti if of_nifti else _from_seg)(found, taken)
+            return answer | _write(drawn, taken, out)
+        except (Refused, Held) as error:
+            status = "refused" if isinstance(error, Refused) else "held"
+            parts = error.parts if isinstance(error, _SeveralPartsError) else ()
+            return answer | {
+                "status": status, "reason": _reason(error.in_full(), found), "components": _facts(parts),
+            }  # fmt: skip
+
+
+def _reason(reason: Reason, found: Scan | None) -> dict[str, str]:
+    return {"code": reason.code.value, "message": reason.message if found is None else found.by_file(reason.message)}
+
+
+def _facts(parts: Sequence[Component]) -> list[dict[str, Any]]:
+    return [
+        {"number": k, "voxels": part.voxels, "volume_mm3": part.volume, "centre": list(part.centre)}
+        for k, part in enumerate(parts, start=1)
+    ]
+
+
+def _images(found: Scan) -> list[ImageHeader]:
+    images = [header for header in found.headers if isinstance(header, ImageHeader)]
+    if not images and found.unreadable:
+        raise Refused(ReasonCode.DICOM_UNREADABLE, f"{found.in_words()} There is no other DICOM file.")
+    return images
+
+
+def _from_seg(found: Scan, taken: Taken) -> _Drawn:
+    roi = _seg_header(found, taken.source)
+    case: Case = the_one_case(assemble([*_images(found), roi]), lambda one: bool(one.images) and roi in one.rois)
+    prove_parts(case)
+    prove_one_patient(case.headers)
+    region = _the_segment(load_regions(roi), taken.segment)
+    prove_study(case, region)
+    images, mask = whole_series(case, region)
+    dataset = read_dataset(taken.source, with_pixels=False)
+    own = RegionReference(
+        roi.sop_class_uid, roi.sop_instance_uid, roi.series_instance_uid, roi.study_instance_uid, region.number
+    )
+    # What a draft names, it can supersede only once it is confirmed: so its confirmation names it as well.
+    return _Drawn(images, mask, region.name, _origin(dataset, region), (own, *predecessors(dataset)))
+
+
+def _seg_header(found: Scan, source: Path) -> RoiHeader:
+    for header in found.headers:
+        if isinstance(header, RoiHeader) and header.kind == "SEG" and header.path == source.resolve():
+            return header
+    read_headers(source.resolve(), hash_pixels=False)  # which says so itself where the file is at fault
+    raise Refused(
+        ReasonCode.NO_ROI,
+        f"'{source.name}' is neither a SEG that another tool or lungstage contour wrote nor a NIfTI mask. Give one "
+        "with --from.",
+    )
+
+
+def _the_segment(regions: Sequence[Region], number: int | None) -> Region:
+    if number is not None:
+        return numbered(regions, number)
+    drawn = [region for region in regions if region.is_drawn]
+    if len(drawn) == 1 or not drawn:
+        return numbered(regions, (drawn or [*regions])[0].number if regions else 1)
+    numbers = ", ".join(str(region.number) for region in drawn)
+    names = tuple(region.name for region in drawn)
+    raise Refused(
+        ReasonCode.ROI_AMBIGUOUS,
+        f"The SEG has {len(drawn)} segments, of the numbers {numbers}: {listed(names)}. Choose one with --segment.",
+        names,
+    )
+
+
+def _origin(dataset: Dataset, region: Region) -> Origin:
+    """Say what drew a segment, as far as its file does; a contour of our own keeps what it says of itself."""
+    segment = next(item for item in dataset.SegmentSequence if item.SegmentNumber == region.number)
+    (algorithm, *_) = segment.get("SegmentationAlgorithmIdentificationSequence") or (Dataset(),)
+    is_manual = segment.get("SegmentAlgorithmType") == "MANUAL"
+    name = algorithm.get("AlgorithmName") or segment.get("SegmentAlgorithmName")
+    return Origin(
+        name=str(name or ("drawn by hand" if is_manual else _UNKNOWN)),
+        version=str(algorithm.get("AlgorithmVersion") or dataset.get("SoftwareVersions") or _UNKNOWN),
+        source=str(algorithm.get("AlgorithmSource") or dataset.get("Manufacturer") or _UNKNOWN),
+        family=codes.DCM.ManualProcessing if is_manual else codes.DCM.ArtificialIntelligence,
+        account=(("from", region.source.sop_instance_uid), ("segment", str(region.number))),
+    )
+
+
+def _from_nifti(found: Scan, taken: Taken) -> _Drawn:
+    images = _images(found)
+    case = the_one_case(assemble(images), lambda one: True)
+    prove_one_patient(case.headers)
+    stack = Stack.of(case.images)
+    spacing = prove_regular(stack.images, stack.normal, stack.depths)
+    first = stack.images[0]
+    grid = hd.VolumeGeometry(_affine(first, spacing), (len(stack.images), first.rows, first.columns), "PATIENT")
+    mask, label = read_mask(taken.source, grid, taken.label)
+    origin = Origin("mask of another tool", _UNKNOWN, _UNKNOWN, account=(("from", "NIfTI"), ("label", str(label))))
+    return _Drawn(stack.images, mask, "Tumour", origin)
+
+
+def _affine(first: ImageHeader, spacing: tuple[float, float, float]) -> npt.NDArray[np.float64]:
+    """From voxel (slice, row, column) to LPS mm."""
+    affine = np.eye(4)
+    affine[:3, 0] = normal_of(first) * spacing[0]
+    affine[:3, 1] = np.array(first.orientation[3:]) * spacing[1]
+    affine[:3, 2] = np.array(first.orientation[:3]) * spacing[2]
+    affine[:3, 3] = first.position
+    return affine
+
+
+def _write(drawn: _Drawn, taken: Taken, out: Path) -> dict[str, Any]:
+    occupied = np.flatnonzero(drawn.mask.any(axis=(1, 2)))
+    if not occupied.size:
+        raise Refused(ReasonCode.ROI_EMPTY, "The region is empty. Choose another.")
+    stack = Stack.of(drawn.images)
+    spacing = prove_regular(stack.images, stack.normal, stack.depths)
+    parts, numbers = components(drawn.mask, _affine(drawn.images[0], spacing))
+    if taken.component is None and len(parts) > 1:
+        raise _SeveralPartsError(parts)
+    number = 1 if taken.component is None else taken.component
+    if not 1 <= number <= len(parts):
+        raise Refused(
+            ReasonCode.ROI_NOT_FOUND,
+            f"There is no part {number}: the region has {len(parts)}. Choose one of them with --component.",
+        )
+    account = (*drawn.origin.account, *([("component", str(number))] if len(parts) > 1 else []))
+    sources = []
+    for dataset in read_slices([with_pixel_digest(image) for image in drawn.images]):
+        if "PixelData" in dataset:
+            del dataset.PixelData
+        sources.append(dataset)
+    frames = tuple(image.frame for image in drawn.images)
+    contour = Contour(
+        sources=tuple(sources),
+        mask=numbers == number,
+        name=drawn.name,
+        origin=Origin(drawn.origin.name, drawn.origin.version, drawn.origin.source, drawn.origin.family, account),
+        created=datetime.now().astimezone().replace(microsecond=0),
+        software_version=__version__,
+        confirmed_by=taken.confirmed_by,
+        supersedes=drawn.supersedes,
+        frames=frames if any(frames) else (),
+    )
+    document = outbox.encode(build_contour(contour))
+    out.mkdir(parents=True, exist_ok=True)
+    (path,) = outbox.deliver([document], out)
+    part = parts[number - 1]
+    return {
+        "status": contour.confirmation.lower(),
+        "seg": str(path),
+        "roi": {
+            "name": contour.label, "voxels": part.voxels, "volume_mm3": part.volume, "centre": list(part.centre),
+        },
+        "components": _facts(parts),
+    }  # fmt: skip
