@@ -21,10 +21,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from lungstage.appliance.config.extras import needing
+from lungstage.appliance.config.offline import without_requests
 from lungstage.appliance.config.shipped import bundle_folder
 from lungstage.appliance.contract.errors import ExitStatus, LungstageError, ReasonCode, Refused, Unavailable
 from lungstage.appliance.contract.robustness import CONTOUR_MM, PERTURBATIONS, RobustnessOptions
-from lungstage.appliance.contract.spec import ExtractionSpec
 from lungstage.training.options import (
     CohortOption,
     ConfigOption,
@@ -213,6 +213,8 @@ def robustness(
     loaded = None if bundle is None else load_bundle(bundle_folder(bundle))
     chosen = parameters.read(spec)
     if loaded is not None and dict(loaded.spec.settings) != dict(chosen.settings):
+        from lungstage.appliance.contract.spec import ExtractionSpec
+
         chosen = ExtractionSpec(chosen.features, loaded.spec.settings)
     options = RobustnessOptions(perturbations, contour_mm)
     with _progress() as report:
@@ -519,6 +521,7 @@ def compare_selectors(
 
 def main() -> None:
     """Run the command line; exit with :class:`ExitStatus`."""
+    without_requests()
     try:
         with needing("training"):
             app()

@@ -331,8 +331,10 @@ def main() -> NoReturn:
     import gc
 
     from lungstage.appliance.config.logs import defect
+    from lungstage.appliance.config.offline import without_requests
     from lungstage.appliance.contract.errors import LungstageError
 
+    without_requests()
     # Imports make a hundred thousand objects that stay; looking through them again and again for cycles is a third of
     # a short command's time. The daemon turns it on again once it has started.
     gc.disable()

@@ -287,6 +287,20 @@ def _front(file: BinaryIO) -> tuple[Dataset, PixelSpan | None, BinaryIO]:
     return dataset, pixels, stream
 
 
+def prove_whole(content: bytes) -> None:
+    """Prove bytes to be all of a DICOM file with preamble, in Explicit VR Little Endian, as lungstage writes them.
+
+    Raises
+    ------
+    Refused
+        ``dicom_unreadable``.
+    """
+    stream = io.BytesIO(content)
+    stream.seek(132)
+    read_meta(stream, len(content))
+    read_elements(stream, len(content), Encoding(implicit=False, little=True))
+
+
 def _syntax(file: BinaryIO, meta: FileMetaDataset) -> UID:
     """Tell how the elements from here on are written; where the meta information does not say, let it say so."""
     at = file.tell()

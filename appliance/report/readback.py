@@ -19,6 +19,7 @@ from lungstage.appliance.contract.case import Predecessor
 from lungstage.appliance.contract.errors import ReasonCode, Refused
 from lungstage.appliance.contract.robustness import NO_ROBUSTNESS, NotRobust, RobustnessOptions
 from lungstage.appliance.contract.spec import COVARIATES, Engine
+from lungstage.appliance.dicom.files import prove_whole
 from lungstage.appliance.dicom.instance import OWN_MODEL_NAME
 from lungstage.appliance.dicom.multiframe import ENHANCED_CT
 from lungstage.appliance.report.descriptor_items import ALGORITHM, NAMES_BY_CODES
@@ -226,6 +227,7 @@ def read_back(path: Path, content: bytes | None = None) -> Report:
     """
     content = path.read_bytes() if content is None else content
     try:
+        prove_whole(content)
         dataset = pydicom.dcmread(io.BytesIO(content))
         if dataset.SOPClassUID == Comprehensive3DSRStorage and dataset.ManufacturerModelName == OWN_MODEL_NAME:
             return Report(path, content, dataset, _account(dataset))

@@ -12,6 +12,7 @@ import sys
 import warnings
 from pathlib import Path
 
+from lungstage.appliance.config.offline import without_requests
 from lungstage.appliance.workers.confinement import confine
 
 _PR_SET_PDEATHSIG = 1
@@ -22,6 +23,7 @@ def main() -> None:
     """Serve the pipes of these numbers; then come memory and size of a file in bytes, and the folder to write to."""
     requests, answers, memory, file_size = map(int, sys.argv[1:5])
     _limit(memory, file_size)
+    without_requests()
     silence = os.open(os.devnull, os.O_WRONLY)
     confinement = confine([Path(sys.argv[5])])
     from lungstage.appliance.workers.worker import serve

@@ -35,6 +35,7 @@ NIIVUE = "lungstage/appliance/page/static/niivue.js"  # made by `make viewer`; h
 DATA = {
     "lungstage/py.typed",
     "lungstage/appliance/radiomics/_kernels.pyi",
+    "lungstage/appliance/descriptors/lidc.json",
     *(
         f"lungstage/appliance/{room}/languages/{language}.po"
         for room in ("page", "report")

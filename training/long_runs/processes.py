@@ -20,6 +20,7 @@ from multiprocessing.connection import wait
 from queue import SimpleQueue
 from typing import Any, Final, TypeVar, cast
 
+from lungstage.appliance.config.offline import without_requests
 from lungstage.appliance.contract.errors import Unavailable
 
 Item = TypeVar("Item")
@@ -168,6 +169,7 @@ class _Process:
 
 def serve() -> None:
     """Be such a process: take a function and its items from stdin, and write its results to stdout."""
+    without_requests()
     results = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever a library prints must not come between results
     logging.getLogger().handlers = [logging.NullHandler()]  # libraries' messages quote the files they read

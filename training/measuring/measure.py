@@ -144,7 +144,9 @@ def measure_study(task: Task) -> Entry:
             return Entry(files, _UNCHANGED)
         spec = parameters.parse(method.spec, order=method.order)
         options = (
-            Options(task.roi or None, method.match_by_geometry) if task.mask is None else Options(label=task.label)
+            Options(task.roi or None, method.match_by_geometry, describes=False)
+            if task.mask is None
+            else Options(label=task.label, describes=False)
         )
         answer = measure_paths(paths, ROI_RULE, spec, options)
     except (LungstageError, OSError, MemoryError) as error:

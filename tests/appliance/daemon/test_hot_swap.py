@@ -459,7 +459,10 @@ class Stagers:
 
     def ask(self, ticket: int, request: Any) -> None:
         assert isinstance(request, Stage)
-        known = {"created": request.created, "site": request.site, "predecessor": request.predecessor}
+        known = {
+            "created": request.created, "site": request.site, "predecessor": request.predecessor,
+            "beyond": request.beyond,
+        }  # fmt: skip
         self.in_hand[ticket] = partial(self._steps.stage, cast(FakePlan, request.plan), **known)
 
     def finished(self) -> list[tuple[int, Future[Any]]]:

@@ -456,10 +456,7 @@ def test_a_ledger_of_another_release_is_told_and_not_migrated(
     path = settings.state / "ledger.sqlite"
     with Database(path) as database:
         if offset < 0:  # what the last migration added is not there yet
-            database.query("DROP TABLE requests")
-            database.query("DROP INDEX files_by_study")
-            for column in ("region_roi", "region_number"):
-                database.query(f"ALTER TABLE jobs DROP COLUMN {column}")
+            database.query("ALTER TABLE reports DROP COLUMN beyond")
         database.query(f"PRAGMA user_version = {SCHEMA_VERSION + offset}")
     assert verdicts(daemon.ledger, settings) == [verdict]
     with sqlite3.connect(path) as connection:

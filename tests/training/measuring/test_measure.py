@@ -332,6 +332,8 @@ def test_local_processes_open_no_socket(cohort: Path, tmp_path: Path) -> None:
     strace = ["strace", "-f", "--seccomp-bpf", "-o", trace, "-e", "trace=socket,socketpair,connect,bind,execve", "--"]
     program = f"""
 from pathlib import Path
+from lungstage.appliance.config.offline import without_requests
+without_requests()  # as the command does
 from lungstage.appliance.radiomics import parameters
 from lungstage.training.long_runs import processes
 from lungstage.training.measuring import measure
