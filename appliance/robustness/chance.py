@@ -33,10 +33,19 @@ class Chance:
     """
 
     def __init__(self, *content: bytes) -> None:
-        digest = hashlib.sha256()
+        self._begin(hashlib.sha256(), content)
+
+    def _begin(self, digest: hashlib._Hash, content: Iterable[bytes]) -> None:
         for part in content:
             digest.update(len(part).to_bytes(8, "big") + part)
+        self._digest = digest
         self._bits = np.random.Philox(key=int.from_bytes(digest.digest()[:16], "big"))
+
+    def branch(self, part: bytes) -> Chance:
+        """Return the stream that follows from this one's content and one more part."""
+        other = object.__new__(Chance)
+        other._begin(self._digest.copy(), [part])
+        return other
 
     def normal(self, *shape: int) -> Floats:
         """Numbers of mean 0 and standard deviation 1."""

@@ -135,13 +135,12 @@ def perturb(
     made = max(min(options.perturbations, MOST_VOXELS // max(int(roi.mask.sum()), surface.voxels)), FEWEST)
     made = min(made, options.perturbations)
     noise = _noise_level(around, surface)
-    content = _content(around, surface, spec, options)
+    of_all = _chance(around, surface, spec, options)
     maker = _Maker(around, roi, spec, surface, noise, move_grids=move_grids)
     values, overlaps, left_out = [], [], Counter[LeftOut]()
-    of_all = Chance(*content)
     smooth = of_all.shuffled(np.linspace(*contours.SMOOTHNESS, made)).tolist()
     for number, generous in enumerate(of_all.evenly_normal(made).tolist()):
-        chance = Chance(*content, number.to_bytes(4, "big"))  # its own, whatever became of those before
+        chance = of_all.branch(number.to_bytes(4, "big"))  # its own, whatever became of those before
         mask = contours.redrawn(surface, chance, generous, smooth[number]) if drawn_anew else surface.distance < 0
         found = maker.measured(mask, scans[number % len(scans)], chance)
         if isinstance(found, LeftOut):
@@ -169,10 +168,10 @@ def _unknown(around: Surroundings, roi: MeasurableRoi, surface: contours.Surface
     return Unknown.TOO_SMALL if surface.voxels < contours.FEWEST_VOXELS else None
 
 
-def _content(
+def _chance(
     around: Surroundings, surface: contours.Surface, spec: ExtractionSpec, options: RobustnessOptions
-) -> tuple[bytes, ...]:
-    """Give what a case's random numbers follow from: the same region in the same voxels always has the same ones.
+) -> Chance:
+    """Begin a case's random numbers: the same region in the same voxels always has the same ones.
 
     Without slices that the region does not lie on, which may have come or not.
     """
@@ -182,7 +181,7 @@ def _content(
     )
     image, mask = around.image[own, rows, columns], around.mask[own, rows, columns]
     asked = (image.shape, around.spacing, sorted(spec.settings.items()), options.contour_mm)
-    return image.tobytes(), np.packbits(mask).tobytes(), repr(asked).encode()
+    return Chance(image.tobytes(), np.packbits(mask).tobytes(), repr(asked).encode())
 
 
 def _noise_level(around: Surroundings, surface: contours.Surface) -> float | None:

@@ -102,6 +102,7 @@ class TestChance:
     def test_follows_from_all_of_the_content(self) -> None:
         streams = [Chance(b"a", b"b"), Chance(b"ab"), Chance(b"a", b"c"), Chance()]
         assert len({stream.normal(1).item() for stream in streams}) == 4
+        assert Chance(b"a").branch(b"b").normal(3).tolist() == PINNED
 
     def test_is_near_enough_to_normal(self) -> None:
         values = Chance(b"x").normal(200_000)
