@@ -105,7 +105,7 @@ def read_dataset(path: Path, *, with_pixels: bool = True) -> Dataset:
         The disk does not give the file up for the moment; its content is not to blame.
     """
     with _blaming(path) as file:
-        dataset, found, stream = _front(file)
+        dataset, found, stream = _front(file, os.fstat(file.fileno()).st_size)
         if found is not None and with_pixels:
             dataset.add_new("PixelData", found.vr, read_span(stream, found.whole))
             dataset["PixelData"].is_undefined_length = found.fragments is not None
@@ -240,7 +240,7 @@ class _Pixels:
 def _opened(path: Path) -> Iterator[tuple[Dataset, _Pixels]]:
     """Read what stands before the pixels, and find these; what fails meanwhile is blamed on the file."""
     with _blaming(path) as file:
-        dataset, found, stream = _front(file)
+        dataset, found, stream = _front(file, os.fstat(file.fileno()).st_size)
         if found is None:
             yield dataset, _Pixels(stream)
         elif not is_enhanced_ct(dataset):
@@ -266,12 +266,12 @@ def _frames(dataset: Dataset, stream: BinaryIO, found: PixelSpan) -> _Pixels:
     return _Pixels(stream, native_frames(dataset, count, start), found.vr)
 
 
-def _front(file: BinaryIO) -> tuple[Dataset, PixelSpan | None, BinaryIO]:
+def _front(file: BinaryIO, size: int) -> tuple[Dataset, PixelSpan | None, BinaryIO]:
     """Prove a file to be whole; return what stands before the pixels, where these are, and in what: it may be inflated.
 
     pydicom alone would hand out what there is of a file, without a word.
     """
-    size, stream = os.fstat(file.fileno()).st_size, file
+    stream = file
     file.seek(0)
     file.seek(_beginning(file.read(_HEAD)) or 0)
     meta = read_meta(file, size)
@@ -288,17 +288,14 @@ def _front(file: BinaryIO) -> tuple[Dataset, PixelSpan | None, BinaryIO]:
 
 
 def prove_whole(content: bytes) -> None:
-    """Prove bytes to be all of a DICOM file with preamble, in Explicit VR Little Endian, as lungstage writes them.
+    """Prove bytes to be all of a DICOM file.
 
     Raises
     ------
     Refused
         ``dicom_unreadable``.
     """
-    stream = io.BytesIO(content)
-    stream.seek(132)
-    read_meta(stream, len(content))
-    read_elements(stream, len(content), Encoding(implicit=False, little=True))
+    _front(io.BytesIO(content), len(content))
 
 
 def _syntax(file: BinaryIO, meta: FileMetaDataset) -> UID:
