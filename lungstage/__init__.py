@@ -219,15 +219,17 @@ def stage(
     ('SR-', ['pdf', 'sr'])
     """
     from lungstage.appliance.contract.documents import DocumentOptions, formats_of, language_of
-    from lungstage.appliance.contract.robustness import RobustnessOptions
+    from lungstage.appliance.contract.robustness import MOST_CONTOUR_MM, MOST_PERTURBATIONS, RobustnessOptions
     from lungstage.appliance.staging.covariates import Site
     from lungstage.appliance.staging.one_shot import Options, stage_paths
     from lungstage.appliance.staging.outcome import StagedCase
 
     if prevalence is not None and not 0 < prevalence < 1:
         raise ValueError(f"a prevalence lies strictly between 0 and 1, and {prevalence} does not")
-    if not (0 <= perturbations <= 1000 and 0 < contour_mm <= 10):
-        raise ValueError("perturbations lie between 0 and 1000, and contour_mm between 0 and 10")
+    if not (0 <= perturbations <= MOST_PERTURBATIONS and 0 < contour_mm <= MOST_CONTOUR_MM):
+        raise ValueError(
+            f"perturbations lie between 0 and {MOST_PERTURBATIONS}, and contour_mm between 0 and {MOST_CONTOUR_MM}"
+        )
     loaded = load_bundle(bundle) if isinstance(bundle, str | os.PathLike) else bundle
     documents = DocumentOptions(formats_of(formats), language_of(language))
     site = Site.read(prevalence, _path(covariates))

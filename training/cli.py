@@ -24,7 +24,13 @@ from lungstage.appliance.config.extras import needing
 from lungstage.appliance.config.offline import without_requests
 from lungstage.appliance.config.shipped import bundle_folder
 from lungstage.appliance.contract.errors import ExitStatus, LungstageError, ReasonCode, Refused, Unavailable
-from lungstage.appliance.contract.robustness import CONTOUR_MM, PERTURBATIONS, RobustnessOptions
+from lungstage.appliance.contract.robustness import (
+    CONTOUR_MM,
+    MOST_CONTOUR_MM,
+    MOST_PERTURBATIONS,
+    PERTURBATIONS,
+    RobustnessOptions,
+)
 from lungstage.training.options import (
     CohortOption,
     ConfigOption,
@@ -191,10 +197,11 @@ def robustness(
         ),
     ] = None,
     perturbations: Annotated[
-        int, typer.Option(min=6, max=1000, help="Perturbed versions of each case.")
+        int, typer.Option(min=6, max=MOST_PERTURBATIONS, help="Perturbed versions of each case.")
     ] = PERTURBATIONS,
     contour_mm: Annotated[
-        float, typer.Option(min=0.1, max=10, help="How far contours of different hands lie apart (SD, mm).")
+        float,
+        typer.Option(min=0.1, max=MOST_CONTOUR_MM, help="How far contours of different hands lie apart (SD, mm)."),
     ] = CONTOUR_MM,
     move_grids: Annotated[
         bool,

@@ -15,7 +15,13 @@ import typer
 from lungstage.appliance.cli.options import JsonOption, RequiredBundleOption, TrustedOption
 from lungstage.appliance.contract.documents import DocumentOptions, formats_of
 from lungstage.appliance.contract.errors import ExitStatus, Refused
-from lungstage.appliance.contract.robustness import CONTOUR_MM, PERTURBATIONS, RobustnessOptions
+from lungstage.appliance.contract.robustness import (
+    CONTOUR_MM,
+    MOST_CONTOUR_MM,
+    MOST_PERTURBATIONS,
+    PERTURBATIONS,
+    RobustnessOptions,
+)
 
 if TYPE_CHECKING:
     from lungstage.appliance.model.bundle import Bundle
@@ -75,10 +81,11 @@ def stage(
         bool, typer.Option("--refusal-page", help="Write a page that says why, where the study is refused.")
     ] = False,
     perturbations: Annotated[
-        int, typer.Option(min=0, max=1000, help="Perturbed versions to try the answer out on; 0: none.")
+        int, typer.Option(min=0, max=MOST_PERTURBATIONS, help="Perturbed versions to try the answer out on; 0: none.")
     ] = PERTURBATIONS,
     contour_mm: Annotated[
-        float, typer.Option(min=0.1, max=10, help="How far contours of different hands lie apart (SD, mm).")
+        float,
+        typer.Option(min=0.1, max=MOST_CONTOUR_MM, help="How far contours of different hands lie apart (SD, mm)."),
     ] = CONTOUR_MM,
     answer_not_robust: Annotated[
         Literal["warn", "indeterminate"], typer.Option(help="What becomes of an answer that the versions do not share.")

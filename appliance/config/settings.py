@@ -17,7 +17,14 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from lungstage.appliance.config.shipped import bundle_folder, shipped_bundles
 from lungstage.appliance.contract.documents import DocumentOptions, Format, Language, formats_of
 from lungstage.appliance.contract.errors import LungstageError
-from lungstage.appliance.contract.robustness import CONTOUR_MM, PERTURBATIONS, NotRobust, RobustnessOptions
+from lungstage.appliance.contract.robustness import (
+    CONTOUR_MM,
+    MOST_CONTOUR_MM,
+    MOST_PERTURBATIONS,
+    PERTURBATIONS,
+    NotRobust,
+    RobustnessOptions,
+)
 
 ENVIRONMENT_PREFIX = "LUNGSTAGE_"
 
@@ -111,11 +118,12 @@ class Settings(BaseModel):
     )
     perturbations: int = Field(
         PERTURBATIONS,
-        ge=0, le=1000, description="Perturbed versions of contour and image that an answer is tried out on; 0: none.",
+        ge=0, le=MOST_PERTURBATIONS,
+        description="Perturbed versions of contour and image that an answer is tried out on; 0: none.",
     )  # fmt: skip
     contour_mm: Annotated[float, Unit("mm")] = Field(
         CONTOUR_MM,
-        gt=0, le=10, allow_inf_nan=False,
+        gt=0, le=MOST_CONTOUR_MM, allow_inf_nan=False,
         description="How far contours of different hands lie apart, as a standard deviation in mm.",
     )  # fmt: skip
     answer_not_robust: NotRobust = Field(

@@ -13,6 +13,8 @@ from lungstage.appliance.contract.errors import ReasonCode
 PERTURBATIONS: Final = 30
 """How many perturbed versions of a case are made, unless a site says otherwise."""
 
+MOST_PERTURBATIONS: Final = 1000
+
 CONTOUR_MM: Final = 2.1
 """How far contours of different hands lie apart, as a standard deviation in mm.
 
@@ -21,6 +23,8 @@ deviation across the median surface, and 1.2 and 1.8 mm within institutes (Peule
 doi:10.1016/j.radonc.2015.02.011). Seven on ten primary tumours of any place: 2.6 to 3.3 mm (Mercieca et al., Radiother
 Oncol 126, 2018).
 """
+
+MOST_CONTOUR_MM: Final = 10
 
 AGREEING: Final = 0.9
 """Share of the versions that must be answered alike for an answer to be called robust."""

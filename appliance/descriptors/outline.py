@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -49,6 +49,11 @@ class Outline:
     def perimeter(self) -> float:
         """Length of the smooth line in mm."""
         return length(self.smooth)
+
+
+def outer(outlines: Iterable[Outline]) -> list[Outline]:
+    """Leave out the lines around holes."""
+    return [outline for outline in outlines if not outline.is_hole]
 
 
 def length(points: Floats) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lungstage.appliance.descriptors.outline import Outline, hull, length
+from lungstage.appliance.descriptors.outline import Outline, hull, length, outer
 
 
 def radial_spread(outlines: Sequence[Outline]) -> float:
@@ -29,9 +29,7 @@ def radial_spread(outlines: Sequence[Outline]) -> float:
     lesions using computerized image analysis. IEEE Transactions on Medical Imaging 12, 1993.
     """
     spreads, areas = [], []
-    for outline in outlines:
-        if outline.is_hole:
-            continue
+    for outline in outer(outlines):
         start, end = outline.smooth, np.roll(outline.smooth, -1, axis=0)
         cross = start[:, 0] * end[:, 1] - end[:, 0] * start[:, 1]
         centre = ((start + end) * cross[:, None]).sum(axis=0) / (3 * cross.sum())
@@ -61,6 +59,6 @@ def irregularity(outlines: Sequence[Outline]) -> float:
     One minus the convexity of Zunic J and Rosin PL. A new convexity measure for polygons. IEEE Transactions on Pattern
     Analysis and Machine Intelligence 26, 2004, by perimeters.
     """
-    outer = [outline for outline in outlines if not outline.is_hole]
-    convexity = [min(1.0, length(hull(outline.smooth)) / outline.perimeter) for outline in outer]
-    return 1 - float(np.average(convexity, weights=[outline.area for outline in outer]))
+    those = outer(outlines)
+    convexity = [min(1.0, length(hull(outline.smooth)) / outline.perimeter) for outline in those]
+    return 1 - float(np.average(convexity, weights=[outline.area for outline in those]))

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from lungstage.appliance.descriptors.outline import Outline, hull
+from lungstage.appliance.descriptors.outline import Outline, hull, outer
 
 Floats = npt.NDArray[np.float64]
 
@@ -62,9 +62,7 @@ def axes(outlines: Sequence[Outline]) -> Axes:
     """
     best, where = 0.0, outlines[0]
     ends = np.zeros((2, 2))
-    for outline in outlines:
-        if outline.is_hole:
-            continue
+    for outline in outer(outlines):
         # No two points of a line are further apart than the diagonal of its box.
         if float(np.hypot(*np.ptp(outline.smooth, axis=0))) <= best:
             continue

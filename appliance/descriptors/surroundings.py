@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lungstage.appliance.descriptors.crop import Crop
-from lungstage.appliance.descriptors.outline import Outline
+from lungstage.appliance.descriptors.outline import Outline, outer
 
 Floats = npt.NDArray[np.float64]
 
@@ -46,12 +46,12 @@ class Edge:
 
 def _profile_points(outlines: tuple[Outline, ...]) -> tuple[Floats, Floats]:
     """Points (n, 3) of outer outlines as slice, row and column, and outward normals (n, 2); mm within the slice."""
-    outer = [outline for outline in outlines if not outline.is_hole]
+    those = outer(outlines)
     # Towards the poles a slice cuts the surface at a slant, and every edge looks wide.
-    largest = max(sum(one.area for one in outer if one.slice == z) for z in {one.slice for one in outer})
-    broad = {z for z in {one.slice for one in outer} if 2 * sum(o.area for o in outer if o.slice == z) >= largest}
+    largest = max(sum(one.area for one in those if one.slice == z) for z in {one.slice for one in those})
+    broad = {z for z in {one.slice for one in those} if 2 * sum(o.area for o in those if o.slice == z) >= largest}
     points, normals = [], []
-    for outline in outer:
+    for outline in those:
         if outline.slice not in broad:
             continue
         tangent = np.roll(outline.smooth, -_TANGENT, axis=0) - np.roll(outline.smooth, _TANGENT, axis=0)

@@ -123,7 +123,7 @@ def _span(stack: Stack, step: float, placed: Sequence[Placed], margin: int, list
     gaps: list[float] = []
     alone: list[int] = []
     for place_ in range(-margin, int(places[-1]) + margin + 1):
-        hits = np.flatnonzero(np.abs(stack.depths - (first + place_ * step)) <= reach).tolist()
+        hits = stack.within(reach, first + place_ * step)
         is_within = 0 <= place_ <= places[-1]
         if hits:
             span.append(_the_one(stack, hits, placed, listed))
@@ -150,7 +150,7 @@ def _prove_of_one_set(
         return images[k].acquisition, images[k].sop_instance_uid in listed
 
     for at in _occupied(placed):
-        beside = np.flatnonzero(np.abs(stack.depths - stack.depths[at]) <= reach).tolist()
+        beside = stack.within(reach, stack.depths[at])
         others = [k for k in beside if k != at and kind(k) == kind(neighbour)]
         if others and with_pixel_digest(images[others[0]]).pixel_digest != with_pixel_digest(images[at]).pixel_digest:
             raise Refused(
@@ -353,10 +353,10 @@ def _beyond(
     reach = slack(step, stack.depths[list(span)])
     for end, at, way in ((0, span[0], -1), (1, span[-1], 1)):
         for far in range(1, wanted + 1):
-            hits = np.flatnonzero(np.abs(stack.depths - (stack.depths[at] + way * far * step)) <= reach)
+            hits = stack.within(reach, stack.depths[at] + way * far * step)
             if len(hits) != 1:  # of two in one place nobody says which is meant
                 break
-            found[end].append(stack.images[int(hits[0])])
+            found[end].append(stack.images[hits[0]])
     before, behind = tuple(reversed(found[0])), tuple(found[1])
     try:
         prove_regular((*before, *images, *behind), stack.normal, stack.depths)
@@ -470,13 +470,14 @@ def reference_slices(
     return ReferenceSlices(images, spacing, content, ending, warnings, before, behind)
 
 
-def whole_series(case: Case, region: Region) -> tuple[tuple[ImageHeader, ...], Mask]:
+def whole_series(case: Case, region: Region) -> tuple[tuple[ImageHeader, ...], tuple[float, float, float], Mask]:
     """Lay a segment on all slices of its series, whether or not it is one piece; nothing is measured of it yet.
 
     Returns
     -------
     tuple
-        The slices in ascending position along their normal, and the mask (slices, rows, columns) on them.
+        The slices in ascending position along their normal, their spacing (slice, row, column) in mm, and the mask
+        (slices, rows, columns) on them.
 
     Raises
     ------
@@ -485,13 +486,13 @@ def whole_series(case: Case, region: Region) -> tuple[tuple[ImageHeader, ...], M
     """
     link, _, _, _, stack = _slices_of(case, region, match_by_geometry=False)
     _prove_frame_of_reference(case, region, stack, strict=False)
-    prove_regular(stack.images, stack.normal, stack.depths)
+    spacing = prove_regular(stack.images, stack.normal, stack.depths)
     placed = place(case, region, region.frames, stack, link, settled=True, match_by_geometry=False)
     mask = np.zeros((len(stack.images), stack.images[0].rows, stack.images[0].columns), dtype=np.bool_)
     for one in placed:
         if isinstance(one.item, SegmentFrame):
             mask[one.at] |= one.item.pixels
-    return stack.images, mask
+    return stack.images, spacing, mask
 
 
 def _slices_of(

@@ -55,6 +55,10 @@ class Stack:
         """Index of the slice next to a depth."""
         return int(np.abs(self.depths - depth).argmin())
 
+    def within(self, reach: float, depth: float) -> list[int]:
+        """Return the indices of the slices that lie no further than `reach` (mm) from a depth."""
+        return [int(k) for k in np.flatnonzero(np.abs(self.depths - depth) <= reach)]
+
     def step(self) -> float:
         """Return the commonest distance between neighbouring positions in mm; 0 for a single slice."""
         gaps = np.round(np.diff(self.depths), 2)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -73,9 +73,10 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class _Drawn:
-    """What was drawn, on the slices of the series."""
+    """What was drawn, on the slices of the series; the affine goes from voxel (slice, row, column) to LPS mm."""
 
     images: tuple[ImageHeader, ...]
+    affine: npt.NDArray[np.float64]
     mask: Mask
     name: str
     origin: Origin
@@ -167,13 +168,15 @@ def _from_seg(found: Scan, taken: Taken) -> _Drawn:
     prove_one_patient(case.headers)
     region = _the_segment(load_regions(roi), taken.segment)
     prove_study(case, region)
-    images, mask = whole_series(case, region)
+    images, spacing, mask = whole_series(case, region)
     dataset = read_dataset(taken.source, with_pixels=False)
     own = RegionReference(
         roi.sop_class_uid, roi.sop_instance_uid, roi.series_instance_uid, roi.study_instance_uid, region.number
     )
     # What a draft names, it can supersede only once it is confirmed: so its confirmation names it as well.
-    return _Drawn(images, mask, region.name, _origin(dataset, region), (own, *predecessors(dataset)))
+    return _Drawn(
+        images, _affine(images[0], spacing), mask, region.name, _origin(dataset, region), (own, *predecessors(dataset))
+    )
 
 
 def _seg_header(found: Scan, source: Path) -> RoiHeader:
@@ -225,10 +228,11 @@ def _from_nifti(found: Scan, taken: Taken) -> _Drawn:
     stack = Stack.of(case.images)
     spacing = prove_regular(stack.images, stack.normal, stack.depths)
     first = stack.images[0]
-    grid = hd.VolumeGeometry(_affine(first, spacing), (len(stack.images), first.rows, first.columns), "PATIENT")
+    affine = _affine(first, spacing)
+    grid = hd.VolumeGeometry(affine, (len(stack.images), first.rows, first.columns), "PATIENT")
     mask, label = read_mask(taken.source, grid, taken.label)
     origin = Origin("mask of another tool", _UNKNOWN, _UNKNOWN, account=(("from", "NIfTI"), ("label", str(label))))
-    return _Drawn(stack.images, mask, "Tumour", origin)
+    return _Drawn(stack.images, affine, mask, "Tumour", origin)
 
 
 def _affine(first: ImageHeader, spacing: tuple[float, float, float]) -> npt.NDArray[np.float64]:
@@ -245,9 +249,7 @@ def _write(drawn: _Drawn, taken: Taken, out: Path) -> dict[str, Any]:
     occupied = np.flatnonzero(drawn.mask.any(axis=(1, 2)))
     if not occupied.size:
         raise Refused(ReasonCode.ROI_EMPTY, "The region is empty. Choose another.")
-    stack = Stack.of(drawn.images)
-    spacing = prove_regular(stack.images, stack.normal, stack.depths)
-    parts, numbers = components(drawn.mask, _affine(drawn.images[0], spacing))
+    parts, numbers = components(drawn.mask, drawn.affine)
     if taken.component is None and len(parts) > 1:
         raise _SeveralPartsError(parts)
     number = 1 if taken.component is None else taken.component
@@ -267,7 +269,7 @@ def _write(drawn: _Drawn, taken: Taken, out: Path) -> dict[str, Any]:
         sources=tuple(sources),
         mask=numbers == number,
         name=drawn.name,
-        origin=Origin(drawn.origin.name, drawn.origin.version, drawn.origin.source, drawn.origin.family, account),
+        origin=replace(drawn.origin, account=account),
         created=datetime.now().astimezone().replace(microsecond=0),
         software_version=__version__,
         confirmed_by=taken.confirmed_by,

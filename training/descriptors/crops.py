@@ -20,11 +20,11 @@ from lungstage.appliance.descriptors.calibration import LEAST_MM, Calibration
 from lungstage.appliance.descriptors.definitions import BY_NAME
 from lungstage.appliance.descriptors.describe import describe
 from lungstage.appliance.descriptors.values import Descriptors
+from lungstage.training.cohorts.crops import read_crop
 
 Mask = npt.NDArray[np.bool_]
 
 FILES: Final = ("patients.csv", "lung1_crops_1mm.zip")
-_SIDE = 92
 _TISSUE_HU = -400
 _REASONS = {
     "air": "air or aerated lung", "bone": "is bone", "parts": "separate parts", "no edge": "HU fall towards lung",
@@ -42,24 +42,15 @@ def read(folder: Path) -> Iterator[tuple[str, hd.Volume, Mask]]:
     tuple
         Name, volume in HU and mask, both (slices, rows, columns).
     """
-    import jpeg_ls
-
     try:
         rows = list(csv.DictReader((folder / FILES[0]).open(newline="", encoding="utf-8")))
         with zipfile.ZipFile(folder / FILES[1]) as archive:
             for row in rows:
                 if row["touches_edge"] not in ("0", "False", "false") or int(row["voxels"]) == 0:
                     continue
-                name = row["crop"]
-                pixels = jpeg_ls.decode(np.frombuffer(archive.read(f"{name}.jls"), np.uint8))
-                scan = pixels.reshape(_SIDE, _SIDE, _SIDE).astype(np.int16) - 2048
-                bits = np.frombuffer(zlib.decompress(archive.read(f"{name}.mask")), np.uint8)
-                mask = np.unpackbits(bits, count=_SIDE**3).astype(np.bool_).reshape(scan.shape)
-                volume = hd.Volume(
-                    np.ascontiguousarray(scan.transpose(2, 1, 0)), np.diag([1.0, 1.0, 1.0, 1.0])[[2, 1, 0, 3]],
-                    coordinate_system="PATIENT",
-                )  # fmt: skip
-                yield name, volume, np.ascontiguousarray(mask.transpose(2, 1, 0))
+                hu, mask = read_crop(archive, row["crop"])
+                volume = hd.Volume(hu, np.diag([1.0, 1.0, 1.0, 1.0])[[2, 1, 0, 3]], coordinate_system="PATIENT")
+                yield row["crop"], volume, mask
     except (OSError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise Refused(
             ReasonCode.TABLE_INVALID, f"{folder.name} does not hold {' and '.join(FILES)} as they should be ({error})."
