@@ -412,9 +412,10 @@ class Fuzzer:
         volume = facts.voxels * facts.spacing[0] * facts.spacing[1] * facts.spacing[2]
         if roi["voxels"] != facts.voxels or abs(roi["volume_mm3"] - volume) > 1e-9 * volume:
             return f"{roi['voxels']} voxels, {roi['volume_mm3']} mm3, but {facts.voxels} and {volume}"
+        extraction = self._bundle / "extraction.yaml"
         if facts.digest not in self._stock:
-            self._stock[facts.digest] = oracle.stock_features(facts, self._bundle / "extraction.yaml")
-        if wrong := oracle.agree(answer.outcome["features"], self._stock[facts.digest], facts):
+            self._stock[facts.digest] = oracle.stock_features(facts, extraction)
+        if wrong := oracle.agree(answer.outcome["features"], self._stock[facts.digest], facts, extraction):
             return f"features that are not stock PyRadiomics': {wrong}"
         numbers = _numbers(_content(answer, "sr"))
         missing = [v for v in answer.outcome["features"].values() if v is not None and not _among(v, numbers)]
