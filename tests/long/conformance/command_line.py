@@ -20,12 +20,14 @@ PROGRAMS: Final = {"lungstage": lungstage, "lungstage-train": lungstage_train, "
 HEAD: Final = """\
 # Command line
 
-Research use only; not a medical device. This page lists every command and every option of the three programs. It has the
-same texts as `--help`. `make command-line` writes it from the code, so do not edit it.
+Research use only; not a medical device. This page lists every command and every option of the three programs, with the
+texts of `--help`. `make command-line` writes it from the code, so do not edit it.
 
-- `lungstage` is for hospitals: it measures, answers, runs the daemon and looks after it.
-- `lungstage-train` is for researchers: it measures cohorts, trains and evaluates. It needs `lungstage[training]`.
-- `lungstage-export` packs a trained model into a bundle. It needs `lungstage[training]`.
+- `lungstage` is for hospitals: it measures, answers, runs the daemon and maintains it.
+- `lungstage-train` is for researchers: it measures cohorts, trains and evaluates. It needs the extra `training`.
+- `lungstage-export` packs a trained model into a bundle. It needs the extra `training`.
+
+`lungstage page` needs the extra `page`, and `lungstage gateway` the extra `gateway`: `pip install 'lungstage[page]'`.
 
 Every command ends with one of these exit statuses:
 
@@ -79,8 +81,9 @@ def _prose(text: str) -> str:
 
 
 def _cell(text: str) -> str:
-    """Return a text for a cell of a table."""
-    return " ".join(text.split()).replace("|", "\\|").replace("  [", " [")
+    """Return a text for a cell of a table. An option's type is shown without ``list`` and ``range``."""
+    text = re.sub(r"<(?:list\[)?([^\[\]>]*?)(?: range)?\]?>", lambda kind: f"<{kind[1].lower()}>", text)
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 if __name__ == "__main__":
