@@ -17,6 +17,8 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 OUTSIDE: Final = {
     "README.md": "index.md",
     "CHANGELOG.md": "CHANGELOG.md",
+    "CONTRIBUTING.md": "CONTRIBUTING.md",
+    "SECURITY.md": "SECURITY.md",
     "models/lung1-stage/MODEL_CARD.md": "models/lung1-stage/MODEL_CARD.md",
     "models/lung1-survival/MODEL_CARD.md": "models/lung1-survival/MODEL_CARD.md",
     "docs/site/site.css": "site.css",

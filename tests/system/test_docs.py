@@ -118,8 +118,9 @@ def documented(text: str) -> set[str]:
     return {word for cell in cells for word in re.findall(r"`(\w+)`", cell)}
 
 
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-OURS = "appliance|training|export|tests|docs|models|lungstage"
+OUTSIDE = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md")
+PAGES = [*(ROOT / name for name in OUTSIDE), *sorted((ROOT / "docs").glob("*.md"))]
+OURS = "appliance|training|export|tests|docs|models|lungstage|examples"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -81,9 +81,17 @@ def _prose(text: str) -> str:
 
 
 def _cell(text: str) -> str:
-    """Return a text for a cell of a table. An option's type is shown without ``list`` and ``range``."""
+    """Return a text for a cell of a table: types without ``list`` and ``range``, choices without a bar.
+
+    A bar within code is shown with its escape in one of GitHub and the site.
+    """
     text = re.sub(r"<(?:list\[)?([^\[\]>]*?)(?: range)?\]?>", lambda kind: f"<{kind[1].lower()}>", text)
+    text = re.sub(r"[^\s|<>]+(?:\|[^\s|<>]+)+", lambda choices: _either(choices[0].split("|")), text)
     return " ".join(text.split()).replace("|", "\\|")
+
+
+def _either(choices: list[str]) -> str:
+    return f"{', '.join(choices[:-1])} or {choices[-1]}"
 
 
 if __name__ == "__main__":
