@@ -21,8 +21,8 @@ HEAD: Final = """\
 # Command line
 
 Research use only; not a medical device. This page lists every command and every option of the three programs, with the
-texts of `--help`. `make command-line` writes it from the code, so do not edit it. `<int>` or `FILE` after an option is the
-kind of value that it takes.
+texts of `--help`. `make command-line` writes it from the code, so do not edit it. `<int>` or `FILE` after an option is
+the kind of value that it takes.
 
 - `lungstage` is for hospitals: it measures, answers, runs the daemon and maintains it.
 - `lungstage-train` is for researchers: it measures cohorts, trains and evaluates. It needs the extra `training`.
