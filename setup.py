@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: the licences follow from what is packed, the shipped bundle and the page's viewer."""
+"""Set the licences, which depend on what is packed: the shipped bundles and the viewer of the page."""
 
 from pathlib import Path
 
