@@ -188,14 +188,14 @@ def _rows(path: Path, required: Sequence[str], optional: Sequence[str]) -> list[
         reader = csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""), strict=True)
         head, *lines = [[cell.strip() for cell in row] for row in reader if row] or [[]]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise _invalid(path, "it is not a CSV file in UTF-8") from error
+        raise _invalid(path, "it is not CSV in UTF-8") from error
     if not set(required) <= set(head) <= {*required, *optional} or len(set(head)) < len(head):
         raise _invalid(path, f"it must have the columns {', '.join(required)}, and may have {', '.join(optional)}")
     rows = []
     for number, cells in enumerate(lines, start=1):
         row = dict.fromkeys(optional, "") | dict(zip(head, cells, strict=False))
         if len(cells) != len(head) or not all(row[name] for name in required):
-            raise _invalid(path, f"row {number} has a cell too many, or a cell is missing")
+            raise _invalid(path, f"in data row {number}, a cell is missing or there is one too many")
         rows.append(row)
     if len({row[required[0]] for row in rows}) < len(rows):
         raise _invalid(path, f"a {required[0]} is in it twice")

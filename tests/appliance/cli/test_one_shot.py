@@ -49,4 +49,4 @@ def test_the_chance_of_being_right_and_what_the_model_is_worth_follow_the_probab
     unknown = in_words(staged | {"predictive_value": None})
     assert "prevalence of 17 %: not known, because the bundle does not contain it" in unknown
     held_back = staged | {"stage": "indeterminate", "predictive_value": None, "decision": decision | {"withheld": True}}
-    assert "which is not shown to hold at this site's prevalence of 17 %" in in_words(held_back)
+    assert "is not shown to be right often enough at this site's prevalence of 17 %" in in_words(held_back)

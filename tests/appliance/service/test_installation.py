@@ -218,7 +218,7 @@ class TestHost:
     def test_without_systemd(self, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Path, "is_dir", lambda self: False)
         done = call(command)
-        assert "systemd does not run this machine" in str(done.exception)
+        assert "systemd is not running on this machine" in str(done.exception)
 
     def test_without_root(self, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Path, "is_dir", lambda self: True)
