@@ -312,13 +312,13 @@ def health(state: StateOption = None, config: ConfigOption = None) -> None:
     if (folder / "ledger.sqlite").exists():
         DatabaseReader(folder / "ledger.sqlite").close()
     try:
-        alive = prove_alive(folder)
+        beat = prove_alive(folder)
     except Unavailable as error:
         raise Unavailable(
             f"{error} Run `lungstage doctor`: it checks the whole machine and says what to do."
         ) from error
     typer.echo(
-        f"alive at {alive.at.isoformat(timespec='seconds')}; {alive.files} files, {alive.in_hand} jobs being processed"
+        f"last heartbeat {beat.at.isoformat(timespec='seconds')}; {beat.files} files, {beat.in_hand} jobs being processed"
     )
 
 
