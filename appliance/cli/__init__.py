@@ -1,3 +1,3 @@
-"""The command line: what a person types, and what is printed in answer."""
+"""The command line: the commands, their options and what they print."""
 
 __all__: list[str] = []

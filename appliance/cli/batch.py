@@ -1,4 +1,4 @@
-"""``lungstage stage --batch``: a progress bar while it goes on, a line for each study in results.csv, a summary."""
+"""``lungstage stage --batch``: a progress bar, a line for each study in results.csv, and a summary."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ _COLUMNS = (
 def run_batch(
     paths: Sequence[Path], bundle: Bundle, out: Path, options: Options, *, as_json: bool, files: bool
 ) -> ExitStatus:
-    """Stage every study below some paths.
+    """Answer every study below some paths.
 
     Parameters
     ----------
     paths, bundle, out, options
         As for :func:`staging.batch.stage_each`.
     as_json
-        Print a line of JSON for each study, and nothing else to stdout.
+        Print one line of JSON for each study, and nothing else, to stdout.
     files
-        Name the files that could not be read.
+        List the files that could not be read.
 
     Returns
     -------
     ExitStatus
-        Done; refused where any study was refused or held; a defect where one was of ours.
+        Done; refused if any study was refused or held; a defect if any study had an internal error.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -56,7 +56,7 @@ def run_batch(
         Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
         open(results, "w", encoding="utf-8", newline="") as file,
     ):
-        bar = progress.add_task("looking at files", total=None)
+        bar = progress.add_task("reading files", total=None)
         found = find_studies(paths)
         progress.update(bar, description="studies", total=len(found.files))
         features = bundle.manifest.feature_names
@@ -64,7 +64,7 @@ def run_batch(
         table.writerow([*_COLUMNS, *features])
         for study, answer in stage_each(found, bundle, out, options):
             table.writerow(map(cell, (*_cells(study, answer), *_values(answer, features))))
-            file.flush()  # what is known stays known, whatever becomes of the rest
+            file.flush()  # so that the results so far are kept if the process ends
             counts[_kind(answer)] += 1
             if as_json:
                 typer.echo(json.dumps({"study_instance_uid": study} | answer, allow_nan=False))
@@ -80,7 +80,7 @@ def run_batch(
 
 
 def _kind(answer: Mapping[str, Any]) -> tuple[str, str]:
-    """Say what a study counts as: its status, with its answer or the code of its reason."""
+    """Return what a study is counted under: its status, and its answer or reason code."""
     reason = answer["reason"]
     told = reason["code"] if reason else answer["answer"]
     return answer["status"], str(told)
@@ -100,7 +100,7 @@ def _values(answer: Mapping[str, Any], features: Sequence[str]) -> Iterator[obje
 
 
 def _summary(counts: Counter[tuple[str, str]], found: Studies, results: Path) -> None:
-    """Print how many studies came to what, and where the lines of each are."""
+    """Print the number of studies for each result, and where the table is."""
     from rich.console import Console
     from rich.table import Table
 
@@ -108,8 +108,8 @@ def _summary(counts: Counter[tuple[str, str]], found: Studies, results: Path) ->
     for (status, told), count in sorted(counts.items(), key=lambda item: (item[0][0] != "staged", -item[1], item[0])):
         table.add_row(str(count), status, printable(told))
     Console(highlight=False).print(table)
-    typer.echo(f"{counts.total()} studies; a line for each in {results}.")
+    typer.echo(f"{counts.total()} studies; one line for each in {results}.")
     if found.ignored:
         typer.echo(ignored_in_words(found.ignored))
     if found.unreadable:
-        typer.echo(f"{counted(len(found.unreadable), 'DICOM file')} could not be read; --files names them.")
+        typer.echo(f"{counted(len(found.unreadable), 'DICOM file')} could not be read; --files lists them.")

@@ -1,4 +1,4 @@
-"""The command that holds a structured report to the rules, ``lungstage check-report``."""
+"""``lungstage check-report``: check a structured report against the rules."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from lungstage.appliance.contract.errors import ExitStatus
 
 
 def check_report(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A structured report.", readable=False)],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Structured report (SR), a DICOM file.", readable=False)],
     as_json: JsonOption = False,
 ) -> None:
-    """Hold a structured report to TID 1500 and IHE's AI Results; exit 3 where it breaks a rule."""
+    """Check a structured report against the rules of TID 1500 and IHE AI Results.
+
+    Exit status 3 if the report breaks a rule.
+    """
     from lungstage.appliance.report.preflight import RULES, faults_in
 
     faults = faults_in(file.read_bytes())
@@ -25,7 +28,9 @@ def check_report(
         typer.echo(json.dumps({"rules": len(RULES), "faults": [asdict(fault) for fault in faults]}, indent=2))
     else:
         for fault in faults:
-            typer.echo(f"{fault.rule}: {fault.sentence} Broken by: {fault.where}")
-        typer.echo(f"{len(faults)} faults, {len(RULES)} rules." if faults else f"All {len(RULES)} rules hold.")
+            typer.echo(f"{fault.rule}: {fault.sentence} Found at: {fault.where}")
+        typer.echo(
+            f"{len(faults)} faults, {len(RULES)} rules checked." if faults else f"All {len(RULES)} rules are met."
+        )
     if faults:
         raise typer.Exit(ExitStatus.REFUSED)

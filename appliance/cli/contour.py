@@ -1,4 +1,4 @@
-"""``lungstage contour``: a contour of another tool as a draft, or as one that a person confirmed."""
+"""``lungstage contour``: convert a contour of another tool to a SEG, as a draft or confirmed by a person."""
 
 from __future__ import annotations
 
@@ -16,31 +16,40 @@ from lungstage.appliance.contract.errors import ExitStatus
 def contour(
     paths: PathsArgument,
     source: Annotated[
-        Path, typer.Option("--from", metavar="SEG|NIFTI", help="What another tool drew: a SEG, or a NIfTI mask.")
+        Path, typer.Option("--from", metavar="SEG|NIFTI", help="File of the other tool: a DICOM SEG or a NIfTI mask.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the SEG.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the new SEG.")],
     segment: Annotated[
-        int | None, typer.Option(help="Of a SEG: number of the segment, where it has several.", show_default=False)
+        int | None,
+        typer.Option(metavar="N", help="Number of the segment, if the SEG has several.", show_default=False),
     ] = None,
     label: Annotated[
-        int | None, typer.Option(help="Of a NIfTI mask: value of the region's voxels.", show_default=False)
+        int | None,
+        typer.Option(metavar="N", help="Value of the region's voxels in a NIfTI mask.", show_default=False),
     ] = None,
     component: Annotated[
         int | None,
-        typer.Option(help="Which separate part, where there are several; the largest is 1.", show_default=False),
+        typer.Option(
+            metavar="N",
+            help="Number of the part, if the region has separate parts; the largest is 1.",
+            show_default=False,
+        ),
     ] = None,
     confirmed_by: Annotated[
         str | None,
         typer.Option(
             "--confirmed-by",
             metavar="NAME",
-            help="Who looked at it and confirms it; else it is a draft.",
+            help="Person who checked the contour and confirms it. Without this option it is a draft.",
             show_default=False,
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a SEG of a contour that another tool drew: a draft, or confirmed by a person. Research use only."""
+    """Convert a contour of another tool to a DICOM SEG that lungstage can use. Research use only.
+
+    Without --confirmed-by the contour is a draft: "lungstage stage" and the daemon refuse it.
+    """
     from lungstage.appliance.report.contour import PersonNameError
     from lungstage.appliance.staging.contouring import Taken, take_over
     from lungstage.appliance.staging.one_shot import OptionsError
@@ -67,8 +76,8 @@ def _in_words(answer: dict[str, Any]) -> str:
         ]
     else:
         what = {
-            "draft": "draft: no person has confirmed it; lungstage stage and the daemon refuse it (research use only)",
-            "confirmed": "confirmed: lungstage stage and the daemon take it (research use only)",
+            "draft": "draft: not confirmed by a person; lungstage stage and the daemon refuse it (research use only)",
+            "confirmed": "confirmed: lungstage stage and the daemon accept it (research use only)",
         }
         x, y, z = roi["centre"]
         lines = [

@@ -1,4 +1,4 @@
-"""The command that serves the DICOM network, ``lungstage gateway``, and those that ask how its queue stands."""
+"""``lungstage gateway``, which serves the DICOM network, and the commands for its queue."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from lungstage.appliance.gateway.settings import GatewaySettings
 
 gateway = typer.Typer(
-    help="The DICOM network: receives studies into the inbox, and sends what lies in the outbox.",
+    help="Receive studies from the DICOM network into the inbox, and send reports from the outbox.\n\n"
+    'It prints "ready" when it has started. docs/gateway.md explains the settings.\n'
+    "The commands below need the same settings: lungstage gateway --config FILE queue",
     invoke_without_command=True,
 )
 
@@ -25,16 +27,18 @@ def serve(
     context: typer.Context,
     config: Annotated[
         Path | None,
-        typer.Option("--config", readable=False, help="TOML file of the gateway's settings.", show_default=False),
+        typer.Option(
+            "--config", metavar="FILE", readable=False, help="Settings file of the gateway (TOML).", show_default=False
+        ),
     ] = None,
 ) -> None:
-    """Serve the DICOM network. Prints "ready" when it does. docs/gateway.md lists the settings."""
+    """Start the gateway, unless a subcommand is given."""
     from lungstage.appliance.config.settings import SettingsError
     from lungstage.appliance.gateway.settings import load_gateway
 
     if config is None:
         raise SettingsError(
-            "Which gateway is meant? Name its settings file: lungstage gateway --config /etc/lungstage/gateway.toml. "
+            "Give the gateway's settings file: lungstage gateway --config /etc/lungstage/gateway.toml. "
             "docs/gateway.md has an example."
         )
     context.obj = settings = load_gateway(config)
@@ -48,7 +52,7 @@ def serve_network(settings: GatewaySettings, config: Path) -> None:
     from lungstage.appliance.config.extras import needing
 
     logs.configure(settings.log_format)
-    signals: list[int] = []  # a list, because an Event is not safe to set in a handler
+    signals: list[int] = []  # a list, because setting an Event is not safe in a signal handler
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: signals.append(number))
     with needing("gateway"):
@@ -58,7 +62,7 @@ def serve_network(settings: GatewaySettings, config: Path) -> None:
 
 @gateway.command()
 def queue(context: typer.Context, as_json: JsonOption = False) -> None:
-    """List what has not arrived yet, and how much has."""
+    """List the documents that are not sent yet, and count all by destination and state."""
     from lungstage.appliance.config.extras import needing
 
     with needing("gateway"):
@@ -78,9 +82,9 @@ def queue(context: typer.Context, as_json: JsonOption = False) -> None:
 @gateway.command()
 def retry(
     context: typer.Context,
-    number: Annotated[int, typer.Argument(metavar="ID", help="Number of the delivery, as queue lists it.")],
+    number: Annotated[int, typer.Argument(metavar="ID", help="Number of the delivery, from lungstage gateway queue.")],
 ) -> None:
-    """Try a delivery again at once."""
+    """Send one document again now."""
     from lungstage.appliance.config.extras import needing
 
     with needing("gateway"):
@@ -92,9 +96,11 @@ def retry(
 @gateway.command()
 def test(
     context: typer.Context,
-    destination: Annotated[str, typer.Argument(metavar="DEST", help="Name or address of a route's destination.")],
+    destination: Annotated[
+        str, typer.Argument(metavar="DEST", help="Name or address of a destination in the settings file.")
+    ],
 ) -> None:
-    """Try whether a destination can be reached; nothing is stored there."""
+    """Check that a destination can be reached. Nothing is stored there."""
     from lungstage.appliance.config.extras import needing
 
     with needing("gateway"):

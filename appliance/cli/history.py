@@ -1,4 +1,4 @@
-"""The commands that look back: ``lungstage audit``, ``lungstage show`` and ``lungstage replay``."""
+"""The commands about the past: ``lungstage audit``, ``lungstage show`` and ``lungstage replay``."""
 
 from __future__ import annotations
 
@@ -22,13 +22,15 @@ if TYPE_CHECKING:
     from lungstage.appliance.state.job import Job
 
 ACCESS_LOG = "page"
-"""Folder of the page's access log, below the state folder (:data:`page.settings.FOLDER`)."""
+"""Folder of the page's access log in the state folder (:data:`page.settings.FOLDER`)."""
 
-audit = typer.Typer(help="The audit log: what came, which bytes, which bundle, which answer.", no_args_is_help=True)
+audit = typer.Typer(
+    help="Check or print the audit log: the record of every job's files, bundle and answer.", no_args_is_help=True
+)
 
 
 class NoSuchJobError(LungstageError):
-    """The job that was asked for does not exist."""
+    """There is no job with this number."""
 
 
 @audit.command()
@@ -36,19 +38,28 @@ def verify(
     state: StateOption = None,
     config: ConfigOption = None,
     expect: Annotated[
-        str | None, typer.Option(help="Hash that an earlier verification ended with.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="HASH",
+            help="Last hash that an earlier check printed. The log must still contain it.",
+            show_default=False,
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Walk the audit log's chain of hashes: whole, or the first entry that does not fit (exit status 3).
+    """Check that the audit log is complete and unchanged.
 
-    Where a page is served, its access log is a second chain, and walked as well.
+    Every entry contains the hash of the entry before.
+    If an entry does not fit, the command shows the first one. Exit status 3.
+    The access log of the page is checked too, if there is one.
     """
     from lungstage.appliance.state.audit import numbered
     from lungstage.appliance.state.chain import verify as walk
 
     folder = state_folder(state, config)
-    jobs = _jobs(folder) if (folder / "ledger.sqlite").is_file() else None  # before the log, which is told first
+    jobs = (
+        _jobs(folder) if (folder / "ledger.sqlite").is_file() else None
+    )  # read before the log, because the daemon writes the log first
     verdict = walk(folder, jobs, expected=expect)
     own = folder / ACCESS_LOG
     access = walk(own) if own.is_dir() and numbered(own) else None
@@ -66,9 +77,9 @@ def verify(
 def dump(
     state: StateOption = None,
     config: ConfigOption = None,
-    access: Annotated[bool, typer.Option("--access", help="The access log of the page instead.")] = False,
+    access: Annotated[bool, typer.Option("--access", help="Print the access log of the page instead.")] = False,
 ) -> None:
-    """Print every entry as a line of JSON, whatever file it lies in."""
+    """Print every entry of the audit log as one line of JSON."""
     from lungstage.appliance.state.chain import entries
 
     folder = state_folder(state, config)
@@ -77,13 +88,17 @@ def dump(
 
 
 def show(
-    job_id: Annotated[int, typer.Argument(metavar="ID", help="Number of the job.")],
+    job_id: Annotated[int, typer.Argument(metavar="ID", help="Number of the job, from lungstage jobs.")],
     state: StateOption = None,
     config: ConfigOption = None,
-    full: Annotated[bool, typer.Option("--full", help="Tell UIDs, hashes and paths, too.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Also show UIDs, hashes and paths.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell one job's answer and warnings, then its history: every state and why, which instances, which documents."""
+    """Show one job: its answer and warnings, then its history.
+
+    The history lists every state with its reason,
+    the number of instances that were used, and the documents that were written.
+    """
     from lungstage.appliance.cli import jobs as job_tables
     from lungstage.appliance.cli import story
     from lungstage.appliance.config.settings import alert_age
@@ -93,7 +108,7 @@ def show(
     folder = state_folder(state, config)
     job = next((job for job in _jobs(folder) if job.id == job_id), None)
     if job is None:
-        raise NoSuchJobError(f"There is no job {job_id}.")
+        raise NoSuchJobError(f"There is no job {job_id}. `lungstage jobs` lists all jobs.")
     history = job_history(job, folder)
     if not as_json:
         story.show(history, full=full)
@@ -108,21 +123,29 @@ def show(
 
 
 def replay(
-    report: Annotated[Path, typer.Argument(metavar="SR", help="A structured report that lungstage wrote.")],
+    report: Annotated[Path, typer.Argument(metavar="SR", help="Structured report (SR) that lungstage wrote.")],
     inputs: Annotated[
         list[Path] | None,
-        typer.Option(help="File or folder of originals; may be repeated. By default those of the state folder."),
+        typer.Option(
+            metavar="PATH",
+            help="File or folder with the original CT and region. May be repeated. "
+            "By default, the files that the state folder lists.",
+            show_default=False,
+        ),
     ] = None,
     bundle: BundleOption = None,
     state: StateOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a report again from its originals: bit for bit, or say what has changed (exit status 3)."""
+    """Make a report again from its original files, and list every difference.
+
+    Exit status 3 if the new report is not identical to the old one, bit for bit.
+    """
     import warnings
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom's quote what they mind, and that may be a person's name
+        warnings.simplefilter("ignore")  # warnings of pydicom quote values, and a value may be a person's name
         try:
             answer = _replay(report, inputs, bundle, state, config)
         except Refused as error:  # the report or the bundle
@@ -149,7 +172,7 @@ def _replay(
     report = read_back(path)
     model = bundle or setting_of("bundle", config)
     if model is None:
-        raise SettingsError("Which bundle? Name its folder with --bundle, or its settings with --config.")
+        raise SettingsError("Give the bundle with --bundle, or the daemon's settings file with --config.")
     try:
         folder = state_folder(state, config)
     except SettingsError:
@@ -157,13 +180,17 @@ def _replay(
             raise
         folder = None
     has_log = folder is not None and folder.is_dir()
-    with held(folder, shared=True) if folder is not None and has_log else nullcontext():  # no original goes meanwhile
+    with (
+        held(folder, shared=True) if folder is not None and has_log else nullcontext()
+    ):  # so that no original is deleted in the meantime
         witness = Witness.of(folder, report.account) if folder is not None and has_log else Witness()
         headers = _originals(inputs, folder, report.account)
         result = replay(report, headers, load_bundle(bundle_folder(model), engine=report.account.engine), witness)
     notes = [*result.notes]
     if result.changes and not witness.documents:
-        notes.append("No audit log knows this report; the content of its originals could not be compared one by one.")
+        notes.append(
+            "This report is in no audit log. The content of its original files could not be compared one by one."
+        )
     changes = [asdict(change) for change in result.changes]
     return _answer("changed" if changes else "reproduced", report.account.sop_instance_uid, changes, notes)
 
@@ -175,7 +202,7 @@ def _originals(inputs: list[Path] | None, folder: Path | None, account: Account)
     if inputs is not None:
         return scan(inputs).headers
     if folder is None or not (folder / "ledger.sqlite").is_file():
-        raise Unavailable(f"There is no ledger in {folder}; name the originals with --inputs.")
+        raise Unavailable(f"There is no ledger in {folder}. Give the original files with --inputs.")
     return from_state(folder, account)
 
 
@@ -202,22 +229,25 @@ def _jobs(folder: Path) -> tuple[Job, ...]:
     from lungstage.appliance.state.jobs import Jobs
 
     if not (folder / "ledger.sqlite").is_file():
-        raise Unavailable(f"There is no ledger in {folder}; --state names the state folder of the daemon.")
+        raise Unavailable(f"There is no ledger in {folder}. Give the daemon's state folder with --state.")
     with DatabaseReader(folder / "ledger.sqlite") as database:
         return Jobs(database).find()
 
 
 def _verdict_in_words(verdict: Verdict) -> str:
-    lines = [f"entry {seq} closes over {size} bytes that a crash had torn" for seq, size in verdict.recovered]
+    lines = [
+        f"entry {seq} was written after a crash had left {size} bytes of an incomplete line"
+        for seq, size in verdict.recovered
+    ]
     if verdict.torn:
-        lines.append(f"{verdict.torn} bytes at the end are torn; the next start closes over them")
+        lines.append(f"the last {verdict.torn} bytes are an incomplete line; the next start of the daemon repairs this")
     if verdict.first > 1:
-        lines.append(f"entries 1 to {verdict.first - 1} are not here; they may lie in an archive")
+        lines.append(f"entries 1 to {verdict.first - 1} are not in this folder; they may be in an archive")
     if verdict.fault is not None:
         fault = verdict.fault
-        return "\n".join([*lines, f"not whole: {fault.file}, line {fault.line}: {fault.why}"])
+        return "\n".join([*lines, f"not complete or changed: {fault.file}, line {fault.line}: {fault.why}"])
     files = counted(verdict.files, "file")
-    lines.append(f"whole: {verdict.entries} entries in {files}, to number {verdict.last}")
+    lines.append(f"complete and unchanged: {verdict.entries} entries in {files}, up to number {verdict.last}")
     if verdict.jobs is not None:
-        lines.append(f"every one of the ledger's {verdict.jobs} delivered jobs since the first entry is among them")
+        lines.append(f"they contain all {verdict.jobs} jobs that the ledger lists as delivered since the first entry")
     return "\n".join([*lines, f"last hash: {verdict.sha256}"])

@@ -1,4 +1,4 @@
-"""How jobs are put for a person or a script: what ``lungstage jobs`` prints."""
+"""Output of ``lungstage jobs``, for a person or a script."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lungstage.appliance.state.file_table import FileRecord
 
 _AGE = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d|w)")
-_CLOCK_TOLERANCE = timedelta(minutes=1)  # which a clock that is kept by the network may be corrected by
+_CLOCK_TOLERANCE = timedelta(minutes=1)  # a time service may correct the clock by this much
 _UNITS = {"s": "seconds", "m": "minutes", "min": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -29,20 +29,20 @@ def moment(text: str, now: datetime) -> datetime:
     Parameters
     ----------
     text
-        As a person wrote it; a date without a time zone is a local one.
+        As a person wrote it. A date without a time zone is a local one.
     now
-        The present moment, with its time zone.
+        The present time, with its time zone.
 
     Raises
     ------
     ValueError
-        When it is neither.
+        When the text is none of these.
     """
     if (age := _AGE.fullmatch(text.strip())) is not None:
         try:
             return now - timedelta(**{_UNITS[age[2]]: float(age[1])})
         except OverflowError as error:
-            raise ValueError(f"{text!r} is too long ago") from error
+            raise ValueError(f"{text!r} is too long ago; give a later date or a shorter age") from error
     try:
         return datetime.fromisoformat(text.strip()).astimezone()
     except (ValueError, OverflowError) as error:
@@ -50,7 +50,7 @@ def moment(text: str, now: datetime) -> datetime:
 
 
 def row(job: Job, *, late: bool) -> dict[str, Any]:
-    """Return what a script reads of a job; the keys never change."""
+    """Return a job for a script; the keys never change."""
     return {
         "id": job.id,
         "state": job.state,
@@ -78,9 +78,9 @@ def show(jobs: Iterable[Job], late: Container[int]) -> None:
     Parameters
     ----------
     jobs
-        In the order of the table.
+        The jobs, in the order of the table.
     late
-        Numbers of those that wait for too long; they bear a mark.
+        Numbers of the jobs that wait for too long; they are marked.
     """
     from rich.console import Console
     from rich.table import Table
@@ -90,7 +90,7 @@ def show(jobs: Iterable[Job], late: Container[int]) -> None:
     for name in _COLUMNS:
         table.add_column(name, no_wrap=name != _FOLDED, overflow="fold")
     for job in jobs:
-        # Text: a ROI's name is no markup
+        # Text, because the name of a ROI is not markup
         cells = (Text(printable(text)) for text in _cells(job, late=job.id in late))
         table.add_row(*cells, style="bold" if job.id in late else None)
     Console(highlight=False).print(table)
@@ -111,7 +111,7 @@ def _cells(job: Job, *, late: bool) -> Iterator[str]:
 
 
 def as_csv(jobs: Iterable[Job]) -> str:
-    """List jobs for a table: moments in UTC, and the UIDs that the table for people leaves out."""
+    """Write jobs as CSV: times in UTC, and also the UIDs."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(
@@ -137,31 +137,30 @@ def as_csv(jobs: Iterable[Job]) -> str:
 
 
 def clock_note(jobs: Iterable[Job], now: datetime) -> str:
-    """Say that the clock was set back, where jobs bear moments that have not come yet; nothing where none does."""
+    """Say that the clock was set back if jobs have times in the future; empty if none has."""
     ahead = [job.id for job in jobs if max(job.opened_at, job.updated_at) > now + _CLOCK_TOLERANCE]
     if not ahead:
         return ""
-    which = f"Job {ahead[0]} bears a time" if len(ahead) == 1 else f"{len(ahead)} jobs bear times"
-    return (
-        f"{which} later than now, {site_time(now)}: the clock was set back since. Their order is that of the numbers."
-    )
+    which = f"Job {ahead[0]} has a time" if len(ahead) == 1 else f"{len(ahead)} jobs have times"
+    order = "The jobs are listed in the order of their numbers."
+    return f"{which} later than now ({site_time(now)}): the clock was set back. {order}"
 
 
 def summary(counts: Mapping[JobState, int], shown: int, oldest: Job | None, now: datetime, age: timedelta) -> str:
-    """Say in one line how the whole ledger stands.
+    """Summarise the whole ledger in one line.
 
     Parameters
     ----------
     counts
-        How many jobs there are in each state.
+        Number of jobs in each state.
     shown
-        How many of them the table above shows.
+        Number of jobs in the table above.
     oldest
-        The job that has waited longest, if any waits.
+        The job that has waited longest, if any job waits.
     now
-        The present moment.
+        The present time.
     age
-        The wait that is too long.
+        The age at which a job waits for too long.
     """
     total = sum(counts.values())
     parts = [f"{counts[state]} {state}" for state in JobState if counts.get(state)]
@@ -173,7 +172,7 @@ def summary(counts: Mapping[JobState, int], shown: int, oldest: Job | None, now:
 
 
 def files_listed(records: Iterable[FileRecord], *, as_json: bool, paths: bool) -> str:
-    """List files that could not be read, by hashes of their paths; with `paths` by these, which may name patients."""
+    """List files that could not be read, by the hash of the path; with `paths` by the path, which may name patients."""
     if as_json:
         rows = [
             {"file": path_hash(record.path), "reason": record.reason and asdict(record.reason)}

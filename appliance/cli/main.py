@@ -1,6 +1,6 @@
-"""The command line, ``lungstage``: parses, calls one use case, and ends with an exit status that scripts can trust.
+"""The command line ``lungstage``: it parses the options, runs one use case and sets the exit status.
 
-0 done, 1 a defect of ours, 2 usage, 3 the data or the bundle was refused or held, 4 something was unavailable.
+0 done, 1 internal error, 2 wrong usage, 3 data or bundle refused or held, 4 a disk, folder or port was unavailable.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import typer
 from lungstage.appliance import __version__
 from lungstage.appliance.cli import check_report, contour, gateway, history, one_shot, page, service
 from lungstage.appliance.cli.options import (
+    ADVANCED,
+    SETTINGS,
     BundleOption,
     ConfigOption,
     InboxOption,
@@ -32,10 +34,13 @@ from lungstage.appliance.state.job import JobState
 
 app = typer.Typer(
     name="lungstage",
-    help="From CT and a region of interest to a structured report. Research use only; not a medical device.",
+    help="Read CT and a tumour contour (DICOM), and write a report with a model's answer. "
+    "Research use only; not a medical device.\n\n"
+    'First steps: "lungstage demo" shows an example, "lungstage stage" answers one study, '
+    '"lungstage run" watches a folder.',
     no_args_is_help=True,
     add_completion=False,
-    # typer's own tracebacks print local variables, which hold patient data.
+    # The tracebacks of typer print local variables, and these contain patient data.
     pretty_exceptions_enable=False,
 )
 
@@ -51,13 +56,25 @@ def _print_version(wanted: bool) -> None:
 def _root(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Print version and licences, and exit."),
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print version and licences, and end."),
     ] = False,
 ) -> None:
     pass
 
 
-@app.command()
+_WHICH, _OUTPUT = "Which jobs", "Output"
+_DAEMON, _JOBS, _CHECKS = "Run the daemon", "See and repeat its jobs", "Check results and software"
+_STUDIES, _NETWORK = "Try it, and answer single studies", "Connect to the DICOM network"
+
+
+# The help lists the panels in the order of their first commands.
+app.command(rich_help_panel=_STUDIES)(one_shot.demo)
+app.command(rich_help_panel=_STUDIES)(one_shot.stage)
+app.command(rich_help_panel=_STUDIES)(one_shot.measure)
+app.command(rich_help_panel=_STUDIES)(contour.contour)
+
+
+@app.command(rich_help_panel=_DAEMON)
 def run(
     inbox: InboxOption = None,
     outbox: OutboxOption = None,
@@ -66,32 +83,62 @@ def run(
     config: ConfigOption = None,
     trusted_key: TrustedOption = None,
     roi: Annotated[
-        str | None, typer.Option(help="ROI to use instead of the bundle's rule.", show_default=False)
+        str | None,
+        typer.Option(
+            help="Name of the region of interest (ROI) to measure, instead of the bundle's own rule.",
+            show_default=False,
+            rich_help_panel=SETTINGS,
+        ),
     ] = None,
-    log_format: Annotated[str | None, typer.Option(help="text or json.", show_default=False)] = None,
-    create: Annotated[bool, typer.Option("--create", help="Make the inbox where it is not there.")] = False,
+    log_format: Annotated[
+        str | None,
+        typer.Option(
+            metavar="text|json",
+            help="Format of the log lines on stderr.",
+            show_default=False,
+            rich_help_panel=ADVANCED,
+        ),
+    ] = None,
+    create: Annotated[
+        bool,
+        typer.Option("--create", help="Create the inbox folder if it does not exist.", rich_help_panel=ADVANCED),
+    ] = False,
 ) -> None:
-    """Watch a folder and write a structured report for each study that is complete.
+    """Watch the inbox folder, and write a report for each complete study (daemon).
 
-    Prints "ready" when it watches. SIGTERM or SIGINT ends it after the job in hand.
+    Give --inbox, --outbox and --bundle, or a settings file with --config.
+    An option takes precedence over the file.
+    "lungstage settings" lists all other settings.
+
+    The daemon prints "ready" when it has started.
+    SIGTERM or SIGINT stops it after the current job.
     """
     from lungstage.appliance.config import logs
-    from lungstage.appliance.config.settings import load_settings
+    from lungstage.appliance.config.settings import SettingsError, given_settings, load_settings
     from lungstage.appliance.intake.watch import Wake
 
     given: dict[str, Any] = {"inbox": inbox, "outbox": outbox, "bundle": bundle, "state": state}
     given |= {"trusted_keys": trusted_key or None, "roi_name": roi, "log_format": log_format}
+    if (
+        config is None
+        and not any((inbox, outbox, bundle))
+        and not given_settings().keys() & {"inbox", "outbox", "bundle"}
+    ):
+        raise SettingsError(
+            "Give --inbox, --outbox and --bundle, or a settings file with --config. "
+            "For example: lungstage run --inbox DIR --outbox DIR --bundle lung1-stage"
+        )
     settings = load_settings(config, given)
     logs.configure(settings.log_format, settings.log_level)
     wake = Wake()
 
     def stop(number: int, _frame: object) -> None:
-        signal.signal(number, signal.SIG_DFL)  # a second signal is meant
+        signal.signal(number, signal.SIG_DFL)  # a second signal ends the process at once
         wake.stop()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    # Only now: loading the runtime takes a second in which a signal must already be heeded.
+    # Import this only now: it takes a second, and a signal in that time must already stop the daemon.
     from lungstage.appliance.daemon.start import serve
 
     serve(settings, wake, lambda: print("ready", flush=True), create=create)  # noqa: T201
@@ -100,32 +147,75 @@ def run(
 def _ledger_of(state: Path | None, config: Path | None) -> Path:
     path = state_folder(state, config) / "ledger.sqlite"
     if not path.is_file():
-        raise Unavailable(f"There is no ledger in {path.parent}; --state names the state folder of the daemon.")
+        raise Unavailable(f"There is no ledger in {path.parent}. Give the daemon's state folder with --state.")
     return path
 
 
-@app.command()
+@app.command(rich_help_panel=_JOBS)
 def jobs(
     state: StateOption = None,
     config: ConfigOption = None,
     only: Annotated[
-        list[JobState] | None, typer.Option(help="Only jobs in this state; may be repeated.", show_default=False)
+        list[JobState] | None,
+        typer.Option(
+            metavar="STATE",
+            help=f"Only jobs in this state: {', '.join(JobState)}. May be repeated.",
+            show_default=False,
+            rich_help_panel=_WHICH,
+        ),
     ] = None,
-    study: Annotated[str | None, typer.Option(help="Only jobs of this Study Instance UID.", show_default=False)] = None,
+    study: Annotated[
+        str | None,
+        typer.Option(
+            metavar="UID",
+            help="Only jobs of the study with this Study Instance UID.",
+            show_default=False,
+            rich_help_panel=_WHICH,
+        ),
+    ] = None,
     since: Annotated[
         str | None,
-        typer.Option(help="Only jobs that changed since a date (2026-11-01) or age (2h).", show_default=False),
+        typer.Option(
+            metavar="TIME",
+            help="Only jobs that changed since this date (2026-11-01) or in this time (90min, 2h, 7d).",
+            show_default=False,
+            rich_help_panel=_WHICH,
+        ),
     ] = None,
     patient: Annotated[
-        str | None, typer.Option(help="Only jobs of the patient with this Patient ID.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="ID",
+            help="Only jobs of the patient with this Patient ID.",
+            show_default=False,
+            rich_help_panel=_WHICH,
+        ),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the newest so many.", show_default=False)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print a table of comma-separated values.")] = False,
-    files: Annotated[bool, typer.Option("--files", help="List the files that could not be read instead.")] = False,
-    paths: Annotated[bool, typer.Option("--paths", help="With --files: their paths, which may name patients.")] = False,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Only the N newest jobs.", show_default=False, rich_help_panel=_WHICH),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.", rich_help_panel=_OUTPUT)] = False,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="Print a table of comma-separated values (CSV).", rich_help_panel=_OUTPUT)
+    ] = False,
+    files: Annotated[
+        bool,
+        typer.Option("--files", help="List the files that could not be read, not the jobs.", rich_help_panel=_OUTPUT),
+    ] = False,
+    paths: Annotated[
+        bool,
+        typer.Option(
+            "--paths",
+            help="With --files: show their paths. Paths may contain names of patients.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = False,
 ) -> None:
-    """List the jobs: which studies came, what became of each, and which wait for too long (!)."""
+    """List the jobs of the daemon: one line for each case, with state and answer or reason.
+
+    A job that waits for too long (setting alert_after_seconds) is marked with !.
+    """
     from lungstage.appliance.cli import jobs as job_tables
     from lungstage.appliance.config.settings import alert_age
     from lungstage.appliance.state.database import DatabaseReader
@@ -133,7 +223,7 @@ def jobs(
     from lungstage.appliance.state.jobs import Jobs, utc_now
 
     if as_csv and (as_json or files):
-        raise typer.BadParameter("choose one form", param_hint="--csv")
+        raise typer.BadParameter("use it without --json and --files", param_hint="--csv")
     ledger = _ledger_of(state, config)
     database = DatabaseReader(ledger)
     if files:
@@ -162,37 +252,45 @@ def jobs(
 
 
 def _key_of(patient: str, state: Path) -> str:
-    """Hash a Patient ID as the state folder's files are; the ledger does not know the ID itself."""
+    """Hash a Patient ID with the state folder's key, because the ledger does not contain the ID itself."""
     from lungstage.appliance.dicom.identity import patient_key
     from lungstage.appliance.state.secret import identity_key
 
     wanted = patient.strip()
     if not wanted:
-        raise typer.BadParameter("which patient? A Patient ID is wanted", param_hint="--patient")
+        raise typer.BadParameter("the Patient ID is empty; give one", param_hint="--patient")
     return patient_key(wanted, identity_key(state, make=False))
 
 
-@app.command()
+@app.command(rich_help_panel=_JOBS)
 def requeue(
-    job_id: Annotated[int, typer.Argument(metavar="ID", help="Number of the job.")],
+    job_id: Annotated[int, typer.Argument(metavar="ID", help="Number of the job, from lungstage jobs.")],
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Have a delivered, refused or held job's case examined afresh by the running daemon, or by the next."""
+    """Process a delivered, refused or held job again.
+
+    The running daemon does this. If no daemon is running, the next one does it after its start.
+    """
     from lungstage.appliance.state.database import Database
     from lungstage.appliance.state.ledger import Ledger
 
     job = Ledger(Database(_ledger_of(state, config))).requeue(job_id)
-    typer.echo(f"Job {job.id} will be examined afresh.")
+    typer.echo(f"Job {job.id} will be processed again.")
 
 
-@app.command()
+@app.command(rich_help_panel=_DAEMON)
 def backup(
-    to: Annotated[Path, typer.Option("--to", help="The archive to write, say lungstage-2025-01-31.tar.")],
+    to: Annotated[
+        Path, typer.Option("--to", metavar="FILE", help="Archive to write, for example lungstage-2025-01-31.tar.")
+    ],
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Copy ledger and audit log into one archive, while the daemon works; docs/maintenance.md says how to restore."""
+    """Copy ledger and audit log into one archive. The daemon can keep running.
+
+    docs/maintenance.md explains how to restore the archive.
+    """
     from lungstage.appliance.state.backup import back_up
 
     kept = back_up(state_folder(state, config), to)
@@ -200,9 +298,13 @@ def backup(
     typer.echo(f"{kept.path}: {kept.jobs} jobs; {sizes}")
 
 
-@app.command()
+@app.command(rich_help_panel=_DAEMON)
 def health(state: StateOption = None, config: ConfigOption = None) -> None:
-    """Exit 0 while the ledger is sound, the daemon goes round its loop and its canaries come through; else 4."""
+    """Check that the daemon works: exit status 0 if it does, 4 if not.
+
+    It checks ledger, heartbeat, overdue jobs and the last canary (test study).
+    "lungstage doctor" checks the whole machine.
+    """
     from lungstage.appliance.state.database import DatabaseReader
     from lungstage.appliance.state.heartbeat import prove_alive
 
@@ -210,29 +312,41 @@ def health(state: StateOption = None, config: ConfigOption = None) -> None:
     if (folder / "ledger.sqlite").exists():
         DatabaseReader(folder / "ledger.sqlite").close()
     try:
-        alive = prove_alive(folder)
+        beat = prove_alive(folder)
     except Unavailable as error:
-        raise Unavailable(f"{error} `lungstage doctor` looks at the whole machine, and says what helps.") from error
-    typer.echo(f"alive at {alive.at.isoformat(timespec='seconds')}; {alive.files} files, {alive.in_hand} in hand")
+        raise Unavailable(
+            f"{error} Run `lungstage doctor`: it checks the whole machine and says what to do."
+        ) from error
+    typer.echo(
+        f"last heartbeat {beat.at.isoformat(timespec='seconds')}; {beat.files} files, {beat.in_hand} jobs being processed"
+    )
 
 
-@app.command()
+@app.command(rich_help_panel=_CHECKS)
 def verify(
     bundle: Annotated[
-        Path, typer.Argument(parser=bundle_folder, metavar="BUNDLE", help="Its folder, or the name of a shipped one.")
+        Path,
+        typer.Argument(
+            parser=bundle_folder, metavar="BUNDLE", help="Folder of the bundle, or the name of a shipped one."
+        ),
     ],
     trusted_key: TrustedOption = None,
 ) -> None:
-    """Hold a bundle's bytes to their hashes and its signature, and let it prove itself on this machine."""
+    """Check a model bundle: hashes, signature, and self-test on this machine.
+
+    The self-test computes a generated phantom (golden case) and compares it.
+    Exit status 3 if a check fails.
+    """
     from lungstage.appliance.model.bundle import load_bundle
     from lungstage.appliance.model.signature import read_public_keys
 
-    proven = load_bundle(bundle, trusted=read_public_keys(trusted_key or ()))
-    typer.echo(f"{proven.manifest.name} {proven.manifest.version} is whole and gives its golden case: {proven.digest}")
-    typer.echo(f"It is signed by {proven.signer}." if proven.signer else "It is not signed.")
+    verified = load_bundle(bundle, trusted=read_public_keys(trusted_key or ()))
+    name = f"{verified.manifest.name} {verified.manifest.version}"
+    typer.echo(f"{name} is complete and passes its self-test: {verified.digest}")
+    typer.echo(f"It is signed by {verified.signer}." if verified.signer else "It is not signed.")
 
 
-@app.command()
+@app.command(rich_help_panel=_DAEMON)
 def doctor(
     inbox: InboxOption = None,
     outbox: OutboxOption = None,
@@ -242,7 +356,11 @@ def doctor(
     trusted_key: TrustedOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Look at all that a daemon with these settings needs; one line each, with the remedy. Ends with 3 on a problem."""
+    """Check everything that the daemon needs, and say how to solve each problem.
+
+    Give the same options or settings file as for "lungstage run".
+    It prints one line for each check. Exit status 3 if there is a problem.
+    """
     from lungstage.appliance.doctor import examination
     from lungstage.appliance.doctor.finding import Verdict
 
@@ -254,20 +372,20 @@ def doctor(
         raise typer.Exit(ExitStatus.REFUSED)
 
 
-@app.command()
+@app.command(rich_help_panel=_DAEMON)
 def settings(
     config: ConfigOption = None,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="Explain every setting; this is also what happens without an option.")
+    explain: Annotated[bool, typer.Option("--explain", help="Explain every setting. This is the default.")] = False,
+    template: Annotated[
+        bool, typer.Option("--template", help="Print a settings file with all settings and comments instead.")
     ] = False,
-    template: Annotated[bool, typer.Option("--template", help="Print a settings file to begin with instead.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:
-    """Say which settings are in force, where each comes from, its default and what it means."""
+    """Show every setting: its value, where the value comes from, its default and its meaning."""
     from lungstage.appliance.config import explain as explaining
 
     if template and (explain or as_json or config):
-        raise typer.BadParameter("a template comes alone", param_hint="--template")
+        raise typer.BadParameter("use it without any other option", param_hint="--template")
     if template:
         typer.echo(explaining.template())
         return
@@ -275,19 +393,29 @@ def settings(
     typer.echo(explaining.as_json(explained) if as_json else explaining.in_words(explained))
 
 
-@app.command()
+@app.command(rich_help_panel=_CHECKS)
 def commission(
-    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="TOML file of the plan, or the folder of a plan.toml.")],
+    plan: Annotated[
+        Path, typer.Argument(metavar="PLAN", help="TOML file of the plan, or a folder that contains plan.toml.")
+    ],
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for the report; by default 'reports' beside the plan.", show_default=False),
+        typer.Option(help="Folder for the sheet; by default 'reports' beside the plan.", show_default=False),
     ] = None,
     record: Annotated[
-        bool, typer.Option("--record", help="Record the reference cases anew, in place of what was expected of them.")
+        bool,
+        typer.Option(
+            "--record", help="Record the results of the reference cases again. They replace the expected results."
+        ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Accept the appliance at a site, and check that it stays what it was; exit 3 where a check fails."""
+    """Run a site's acceptance checks by a plan, and write a sheet to sign.
+
+    Run it before the first use, and again after every change.
+    Exit status 3 if a check fails.
+    docs/commissioning.md explains the plan and the checks.
+    """
     import warnings
     from datetime import datetime
 
@@ -295,7 +423,7 @@ def commission(
     from lungstage.appliance.commissioning.verdict import Verdict
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom's quote what they mind, and that may be a person's name
+        warnings.simplefilter("ignore")  # warnings of pydicom quote values, and a value may be a person's name
         report = protocol.commission(plan, datetime.now().astimezone(), record=record)
     beside = plan if plan.is_dir() else plan.parent
     paths = sheet.write_sheets(report, out or beside / "reports")
@@ -307,18 +435,14 @@ def commission(
         raise typer.Exit(ExitStatus.REFUSED)
 
 
-app.command()(one_shot.stage)
-app.command()(one_shot.measure)
-app.command()(contour.contour)
-app.command()(one_shot.demo)
-app.command()(history.replay)
-app.command()(history.show)
-app.add_typer(history.audit, name="audit")
-app.add_typer(page.page, name="page")
-app.add_typer(gateway.gateway, name="gateway")
-app.command("check-report")(check_report.check_report)
-app.command()(service.install_service)
-app.command()(service.uninstall_service)
+app.command(rich_help_panel=_CHECKS)(history.replay)
+app.command(rich_help_panel=_JOBS)(history.show)
+app.add_typer(history.audit, name="audit", rich_help_panel=_CHECKS)
+app.add_typer(page.page, name="page", rich_help_panel=_JOBS)
+app.add_typer(gateway.gateway, name="gateway", rich_help_panel=_NETWORK)
+app.command("check-report", rich_help_panel=_CHECKS)(check_report.check_report)
+app.command(rich_help_panel=_DAEMON)(service.install_service)
+app.command(rich_help_panel=_DAEMON)(service.uninstall_service)
 
 
 def _fail(status: ExitStatus, sentence: str) -> NoReturn:
@@ -335,8 +459,8 @@ def main() -> NoReturn:
     from lungstage.appliance.contract.errors import LungstageError
 
     without_requests()
-    # Imports make a hundred thousand objects that stay; looking through them again and again for cycles is a third of
-    # a short command's time. The daemon turns it on again once it has started.
+    # Imports make a hundred thousand objects that stay. Searching them for cycles again and again takes a third of a
+    # short command's time. The daemon turns the collector on again after its start.
     gc.disable()
     try:
         sys.exit(app(standalone_mode=True))
@@ -344,7 +468,7 @@ def main() -> NoReturn:
         _fail(ExitStatus.REFUSED, f"{error} [{error.reason.code}]")
     except Unavailable as error:
         _fail(ExitStatus.UNAVAILABLE, str(error))
-    except LungstageError as error:  # settings, requeue: what was asked for cannot be done
+    except LungstageError as error:  # settings, requeue: the request cannot be fulfilled
         _fail(ExitStatus.USAGE, str(error))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -352,9 +476,9 @@ def main() -> NoReturn:
     except OSError as error:
         _fail(ExitStatus.UNAVAILABLE, f"{error.strerror or type(error).__name__}: {error.filename or ''}".rstrip(": "))
     except Exception as error:
-        # The message is left out: it may quote what a file says of a person.
-        told = defect(error)
-        _fail(ExitStatus.DEFECT, f"a defect of ours: {told['error']} at {told['frames']}")
+        # The message is left out, because it may quote a person's data from a file.
+        about = defect(error)
+        _fail(ExitStatus.DEFECT, f"internal error (please report it): {about['error']} at {about['frames']}")
 
 
 if __name__ == "__main__":

@@ -5,46 +5,60 @@ from __future__ import annotations
 import os
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from lungstage.appliance.config.shipped import bundle_folder
 from lungstage.appliance.contract.errors import Unavailable
 
-# Not readable=True, which is the default: what cannot be read is said by whoever reads it, with what helps.
-_path = partial(typer.Option, readable=False, show_default=False)
+SETTINGS: Final = "Folders and settings"
+"""Title in the help above the options that say which daemon is meant, or how it runs."""
 
-InboxOption = Annotated[Path | None, _path("--inbox", help="Folder that studies are copied into.")]
-OutboxOption = Annotated[Path | None, _path("--outbox", help="Folder that reports appear in.")]
-_BUNDLE = _path(
+ADVANCED: Final = "Advanced"
+"""Title in the help above the options that most sites do not need."""
+
+# readable=True would be the default. With False, the code that reads the file gives the error, and says what to do.
+_path = partial(typer.Option, readable=False, show_default=False, rich_help_panel=SETTINGS)
+
+InboxOption = Annotated[Path | None, _path("--inbox", metavar="DIR", help="Folder that studies are copied into.")]
+OutboxOption = Annotated[Path | None, _path("--outbox", metavar="DIR", help="Folder that reports are written to.")]
+_bundle = partial(
+    typer.Option,
     "--bundle",
+    readable=False,
+    show_default=False,
     parser=bundle_folder,
     metavar="NAME|DIR",
-    help="The model bundle: its folder, or the name of one that lungstage ships.",
+    help="Model bundle: its folder, or the name of one that lungstage ships, for example lung1-stage.",
 )
-BundleOption = Annotated[Path | None, _BUNDLE]
-RequiredBundleOption = Annotated[Path, _BUNDLE]
+BundleOption = Annotated[Path | None, _bundle(rich_help_panel=SETTINGS)]
+RequiredBundleOption = Annotated[Path, _bundle()]
 StateOption = Annotated[
-    Path | None, _path("--state", help="State folder; by default .lungstage-NAME beside the outbox NAME.")
+    Path | None,
+    _path("--state", metavar="DIR", help="The daemon's state folder; by default .lungstage-NAME beside outbox NAME."),
 ]
-ConfigOption = Annotated[Path | None, _path("--config", help="TOML file of settings.")]
+ConfigOption = Annotated[Path | None, _path("--config", metavar="FILE", help="Settings file of the daemon (TOML).")]
 TrustedOption = Annotated[
     list[Path] | None,
-    _path("--trusted-key", help="Public key that the bundle must be signed with; may be repeated."),
+    _path(
+        "--trusted-key",
+        metavar="FILE",
+        help="Public key (PEM). The bundle must be signed with this key, or with one of them if repeated.",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def state_folder(state: Path | None, config: Path | None) -> Path:
-    """Return the state folder that is meant, by its option or by the daemon's settings.
+    """Return the state folder from its option or from the daemon's settings.
 
     Raises
     ------
     SettingsError
-        When nothing says which daemon is meant.
+        When neither the option nor the settings give it.
     Unavailable
-        When this user may not look into it.
+        When this user may not read it.
     """
     from lungstage.appliance.config.settings import state_of
 
@@ -53,10 +67,12 @@ def state_folder(state: Path | None, config: Path | None) -> Path:
         (folder / "ledger.sqlite").exists()
         os.scandir(folder).close()
     except FileNotFoundError:
-        pass  # whoever looks for something in it says what is missing
+        pass  # the code that needs a file of it says what is missing
     except PermissionError as error:
-        remedy = "Run this as the daemon's user, for instance with sudo -u lungstage."
-        raise Unavailable(f"This user may not look into the state folder {folder}. {remedy}") from error
+        remedy = "Run the command as the daemon's user, for example with sudo -u lungstage."
+        raise Unavailable(f"This user may not read the state folder {folder}. {remedy}") from error
     except OSError as error:
-        raise Unavailable(f"The state folder {folder} cannot be looked into: {error.strerror}.") from error
+        raise Unavailable(
+            f"The state folder {folder} cannot be read: {error.strerror}. Check its path and its disk."
+        ) from error
     return folder

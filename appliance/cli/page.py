@@ -1,4 +1,4 @@
-"""The command that serves the worklist, ``lungstage page``, and those that say who may log in."""
+"""``lungstage page``, which serves the worklist, and the commands for its users."""
 
 from __future__ import annotations
 
@@ -15,33 +15,42 @@ if TYPE_CHECKING:
     from lungstage.appliance.page.settings import Site
 
 page = typer.Typer(
-    help="The worklist in a browser: serves it, and says who may log in (lungstage page users).",
+    help="Show the worklist in a browser (web server), and manage its users (lungstage page users).\n\n"
+    "Give --state, or the daemon's settings file with --config.\n"
+    'The command prints the address to open on stderr, and then "ready".\n'
+    "While there are no users, the address contains a token to log in.\n"
+    "The token is shown only once. docs/page.md explains the page.",
     invoke_without_command=True,
 )
-users = typer.Typer(help="Who may log in to the page.", no_args_is_help=True)
+users = typer.Typer(help="List, add, change or remove the users of the page.", no_args_is_help=True)
 page.add_typer(users, name="users")
 
-RoleOption = Annotated[Literal["view", "operate"] | None, typer.Option("--role", help="What the user may do.")]
+RoleOption = Annotated[
+    Literal["view", "operate"] | None,
+    typer.Option(
+        "--role",
+        help="view: look at studies. operate: also process them again and choose regions. A new user gets view.",
+        show_default=False,
+    ),
+]
 
 
 @page.callback()
 def serve(
     context: typer.Context,
     bind: Annotated[
-        str | None, typer.Option(help="HOST:PORT to listen on; by default 127.0.0.1:8042.", show_default=False)
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Address to listen on; by default 127.0.0.1:8042.", show_default=False),
     ] = None,
     state: StateOption = None,
     inbox: InboxOption = None,
     outbox: OutboxOption = None,
     config: ConfigOption = None,
     new_token: Annotated[
-        bool, typer.Option("--new-token", help="Make a new token, in the place of the one there is.")
+        bool, typer.Option("--new-token", help="Make a new token. The old one is no longer valid.")
     ] = False,
 ) -> None:
-    """Serve the worklist to browsers. Prints "ready" when it does.
-
-    The address to open is told on stderr. While there are no users it bears the token, which is told this once.
-    """
+    """Start the web server of the page, unless a subcommand is given."""
     if context.invoked_subcommand is not None:
         return
     from lungstage.appliance.page.settings import load_site
@@ -50,7 +59,7 @@ def serve(
 
 
 def serve_site(site: Site, *, new_token: bool) -> None:
-    """Serve the page of a state folder, and tell where to open it."""
+    """Serve the page of a state folder, and print its address."""
     from lungstage.appliance.config import logs
     from lungstage.appliance.config.extras import needing
     from lungstage.appliance.config.settings import setting_of
@@ -68,7 +77,7 @@ def serve_site(site: Site, *, new_token: bool) -> None:
 
 @users.command("list")
 def list_users(state: StateOption = None, config: ConfigOption = None) -> None:
-    """List the users and what each may do."""
+    """List the users and their roles."""
     for account in _users(state, config).all().values():
         typer.echo(f"{account.user}  {account.role}s")
 
@@ -79,9 +88,13 @@ def set_user(
     role: RoleOption = None,
     state: StateOption = None,
     config: ConfigOption = None,
-    keep_password: Annotated[bool, typer.Option("--keep-password", help="Change the role alone.")] = False,
+    keep_password: Annotated[bool, typer.Option("--keep-password", help="Change the role only.")] = False,
 ) -> None:
-    """Add a user, or change one; the password is asked for, or read from stdin where that is no terminal."""
+    """Add a user, or change the password or role of one.
+
+    The command asks for the password.
+    If stdin is no terminal, it reads the password from there.
+    """
     password = None
     if not keep_password:
         password = typer.prompt("Password", hide_input=True, confirmation_prompt=True) if sys.stdin.isatty() else None
@@ -96,7 +109,7 @@ def remove_user(
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Remove a user; the last one who operates stays."""
+    """Remove a user. The last user with the role operate cannot be removed."""
     _users(state, config).remove(name)
 
 

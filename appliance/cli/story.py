@@ -1,4 +1,4 @@
-"""What ``lungstage show`` prints: one job's answer and warnings first, then its history; UIDs where they are wanted."""
+"""Output of ``lungstage show``: a job's answer and warnings, then its history; UIDs only if asked for."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def show(history: JobHistory, *, full: bool) -> None:
     Parameters
     ----------
     history
-        Of the job.
+        History of the job.
     full
-        Whether UIDs, hashes and paths are told, too.
+        Whether to show UIDs, hashes and paths.
     """
     from rich.console import Console
 
@@ -50,7 +50,7 @@ def show(history: JobHistory, *, full: bool) -> None:
         console.print(_identifiers(history.job))
     console.print(_course(history, full=full))
     if not history.entries:
-        console.print("The audit log here says nothing of this job.")
+        console.print("The audit log in this folder has no entry for this job.")
     for table in _contents(history) if full else ():
         console.print(table)
     if not full:
@@ -74,8 +74,8 @@ def _head(job: Job) -> Iterator[str]:
 
 def _in_short(history: JobHistory) -> str:
     kinds = ", ".join(sorted(name.partition("-")[0] for name in history.documents)) or "none"
-    needed = f"what it needed: {len(history.instances)} instances; what was delivered: {kinds}"
-    return f"{needed}. UIDs, hashes and paths: --full."
+    needed = f"used: {len(history.instances)} instances; delivered: {kinds}"
+    return f"{needed}. --full also shows UIDs, hashes and paths."
 
 
 def _identifiers(job: Job) -> Table:
@@ -87,7 +87,7 @@ def _identifiers(job: Job) -> Table:
         "attempts": job.attempts,
         "report": job.sr_path,
     }
-    table = _table(title="what it is of", show_header=False)
+    table = _table(title="identifiers", show_header=False)
     for name, value in known.items():
         if value is not None:
             _add(table, name, value)
@@ -95,7 +95,7 @@ def _identifiers(job: Job) -> Table:
 
 
 def _course(history: JobHistory, *, full: bool) -> Table:
-    table = _table("entry", "time", "event", "what", title="what happened")
+    table = _table("entry", "time", "event", "what", title="history")
     for entry in history.entries:
         when = site_time(datetime.fromisoformat(entry.time))
         _add(table, entry.seq, when, entry.event.removeprefix("job_"), happened(entry, full=full))
@@ -103,11 +103,11 @@ def _course(history: JobHistory, *, full: bool) -> Table:
 
 
 def _contents(history: JobHistory) -> Iterator[Table]:
-    needed = _table("kind", "SOP Instance UID", "content", title="what it needed")
+    needed = _table("kind", "SOP Instance UID", "content", title="instances used")
     for one in history.instances:
         content = " ".join(filter(None, (one.get("digest", ""), one.get("pixels", ""))))
         _add(needed, one.get("kind", ""), one.get("uid", ""), content)
-    written = _table("document", "SHA-256", title="what was delivered")
+    written = _table("document", "SHA-256", title="documents delivered")
     for name, digest in history.documents.items():
         _add(written, name, digest)
     return (table for table in (needed, written) if table.row_count)
@@ -122,12 +122,12 @@ def _table(*columns: str, title: str, show_header: bool = True) -> Table:
 def _add(table: Table, *cells: object) -> None:
     from rich.text import Text
 
-    # Text: a ROI's name is no markup. Folded: a UID that is cut short could not be looked for.
+    # Text, because the name of a ROI is not markup. Folded, because a shortened UID could not be searched for.
     table.add_row(*(Text(printable(str(cell)), overflow="fold") for cell in cells))
 
 
 def happened(entry: Entry, *, full: bool) -> str:
-    """Say in a line what an entry adds to its event's name."""
+    """Return the details of an entry in one line."""
     fields = entry.fields
     parts = []
     if reason := fields.get("reason"):
@@ -141,5 +141,5 @@ def happened(entry: Entry, *, full: bool) -> str:
         parts += sorted(fields.get("documents", {}))
         parts += [f"{key} {value}" for key, value in fields.items() if key not in _TOLD_ELSEWHERE]
     if entry.repeats is not None:
-        parts.append(f"the same as entry {entry.repeats}")
+        parts.append(f"same as entry {entry.repeats}")
     return "; ".join(part for part in parts if part)

@@ -1,3 +1,3 @@
-"""What a hospital does before it lets the appliance answer, and again at intervals: ``docs/commissioning.md``."""
+"""A site's acceptance checks before the first use and after changes: ``docs/commissioning.md``."""
 
 __all__ = ["protocol", "sheet", "statistics", "verdict"]

@@ -1,4 +1,4 @@
-"""The acceptance set: whether this machine gives the numbers that the bundle was released with."""
+"""The acceptance set: check that this machine computes the numbers that the bundle was released with."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lungstage.appliance.model.bundle import FEATURE_TOLERANCE, PROBABILITY_TOLE
 
 
 def check_bundle(folder: Path) -> tuple[Check, Bundle | None]:
-    """Hold the bundle to its hashes and have it give its golden case; None where it does not."""
+    """Check the bundle's hashes and its self-test; the bundle is None if a check fails."""
     try:
         bundle = load_bundle(folder)
     except Refused as refused:
@@ -23,13 +23,13 @@ def check_bundle(folder: Path) -> tuple[Check, Bundle | None]:
     return Check(
         "bundle",
         Verdict.PASS,
-        f"Every byte is what was packed, and the golden case comes out: features to {FEATURE_TOLERANCE:g} relative, "
-        f"probability to {PROBABILITY_TOLERANCE:g}.",
+        f"All files are unchanged, and the golden case gives the released result: features within "
+        f"{FEATURE_TOLERANCE:g} relative, probability within {PROBABILITY_TOLERANCE:g}.",
     ), bundle  # fmt: skip
 
 
 def check_phantom(folder: Path, bundle: Bundle) -> Check:
-    """Send the phantom study through a daemon of its own: inbox, every step, outbox, and read the report back."""
+    """Send the phantom study through a separate daemon, from inbox to outbox, and read the report back."""
     try:
         with tempfile.TemporaryDirectory(prefix="lungstage-commission-") as place:
             result = run_demo(folder, Path(place))
@@ -43,20 +43,20 @@ def check_phantom(folder: Path, bundle: Bundle) -> Check:
     return Check(
         "phantom",
         verdict,
-        f"The daemon answered it and its report ('{result.title}') was read back; its features differ from the golden "
-        f"case by {largest:.1e} relative at most.",
+        f"The daemon answered the phantom, and its report ('{result.title}') was read back. Its features differ from "
+        f"the golden case by at most {largest:.1e} relative.",
     )
 
 
 def largest_difference(expected: Mapping[str, float | None], found: Mapping[str, float | None] | None) -> float:
-    """Largest relative difference between features; infinite where one is missing on one side only."""
+    """Return the largest relative difference between features; infinite if a feature is missing on one side only."""
     if found is None or expected.keys() != found.keys():
         return math.inf
     return max((relative_difference(value, found[name]) for name, value in expected.items()), default=0.0)
 
 
 def relative_difference(expected: Any, found: Any) -> float:
-    """Relative difference of two numbers, either of which may be missing."""
+    """Return the relative difference of two numbers; each may be missing."""
     if expected is None or found is None:
         return 0.0 if expected is found else math.inf
     if expected == found:

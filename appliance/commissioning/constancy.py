@@ -1,4 +1,4 @@
-"""The site's reference cases: the first run records what they give, and every later one must give it again."""
+"""The site's reference cases: the first run records their results, and every later run must give the same."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ def check_reference_cases(
     *,
     record: bool,
 ) -> Check:
-    """Hold reference cases to what they gave before.
+    """Compare the results of reference cases with the recorded ones.
 
     Parameters
     ----------
     cases
-        To be refused or staged.
+        Studies that are expected to be refused or answered.
     instrument
-        What answers now.
+        The appliance that gives the answers now.
     expected
-        What answered before, and what it said; written where it is not there.
+        File of the recorded results and of the software that gave them. It is written if it does not exist.
     thresholds
-        How far numbers may differ.
+        How much numbers may differ.
     now
-        Of the record.
+        Time of the record.
     record
-        Write down what is found in place of what was expected.
+        Replace the recorded results by the new ones.
 
     Raises
     ------
     PlanError
-        What was recorded cannot be read.
+        The recorded results cannot be read.
     """
     found = {case.study.name: answer_of(instrument.stage(case.study)) for case in cases}
     missed = [
@@ -60,16 +60,19 @@ def check_reference_cases(
         if missed:
             return Check("reference cases", Verdict.FAIL, " ".join([*_sentence(missed), "Nothing was recorded."]), rows)
         _write(expected, found, about, now)
-        finding = f"{len(found)} cases were recorded, for later runs to be held against."
+        finding = f"{len(found)} cases were recorded. Later runs are compared with these results."
         return Check("reference cases", Verdict.NOTE, finding, rows)
     verdicts, rows = zip(*(_row(n, before["cases"].get(n), a, thresholds) for n, a in found.items()), strict=True)
     gone = sorted(before["cases"].keys() - found.keys())
     told = [
-        f"{sum(v is Verdict.PASS for v in verdicts)} of {len(found)} cases give what was recorded on "
+        f"{sum(v is Verdict.PASS for v in verdicts)} of {len(found)} cases give the result that was recorded on "
         f"{before['recorded'][:10]} by lungstage {before['environment']['lungstage']}."
     ]
     if before["environment"]["bundle digest"] != about["bundle digest"]:
-        told.append("That was with another bundle, so other answers are no surprise: accept it, then record anew.")
+        told.append(
+            "The record was made with another bundle, so different answers are expected. "
+            "Accept the new bundle, then run the command with --record."
+        )
     if gone:
         told.append(f"No longer in the list: {', '.join(gone)}.")
     told += _sentence(missed)
@@ -88,7 +91,7 @@ def _word(answer: Mapping[str, Any]) -> str:
 def _row(
     name: str, before: Mapping[str, Any] | None, now: Mapping[str, Any], thresholds: Thresholds
 ) -> tuple[Verdict, Mapping[str, Cell]]:
-    """Judge one case, and write its line."""
+    """Compare one case with its record, and return its verdict and its row."""
     if before is None:
         verdict, what = Verdict.NOTE, "nothing expected"
     else:
@@ -102,7 +105,7 @@ def _compare(before: Mapping[str, Any], now: Mapping[str, Any], thresholds: Thre
         if before[key] != now[key]:
             return Verdict.FAIL, f"{key} was {before[key]}, is {now[key]}"
     if before == now:
-        return Verdict.PASS, "the same to the last bit"
+        return Verdict.PASS, "identical to the last bit"
     features = largest_difference(before["features"] or {}, now["features"] or {})
     distance = relative_difference(before["distance"], now["distance"])
     probability = abs((now["probability"] or 0.0) - (before["probability"] or 0.0))
@@ -120,7 +123,10 @@ def _read(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise PlanError(f"What was recorded in {path.name} cannot be read ({type(error).__name__}).") from error
+        raise PlanError(
+            f"The recorded results in {path.name} cannot be read ({type(error).__name__}). Restore the file, or remove "
+            "it to record the results again."
+        ) from error
     return recorded
 
 

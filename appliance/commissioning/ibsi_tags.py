@@ -1,4 +1,4 @@
-"""Which of the 106 features IBSI defines, and how its reference set calls them."""
+"""The features that IBSI defines, of the 106, and their names in its reference set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The appliance as it is being commissioned: one bundle, the site's settings, and every step from files to report."""
+"""The appliance under test: one bundle, the site's settings, and every step from files to report."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _PROCESSORS = Path("/proc/cpuinfo")
 
 
 class Instrument:
-    """What answers during a commissioning.
+    """The appliance that answers during a commissioning.
 
     Parameters
     ----------
     bundle
-        Proven.
+        The bundle, after its self-test.
     plan
-        Says how slices are matched, and what the site knows of prevalence and covariates.
+        Gives the matching of slices, the prevalence and the covariates.
     """
 
     def __init__(self, bundle: Bundle, plan: Plan) -> None:
@@ -37,12 +37,12 @@ class Instrument:
         self._site = Site.read(plan.prevalence, plan.covariates)
 
     def stage(self, study: Study) -> Outcome:
-        """Send a study through every step; its documents, which name the patient, are written and thrown away."""
+        """Send a study through every step. Its documents contain the patient's name, so they are deleted again."""
         with tempfile.TemporaryDirectory(prefix="lungstage-commission-") as out:
             return stage_paths([study.path], self.bundle, Path(out), self._options(study))
 
     def measure(self, study: Study) -> Outcome:
-        """Send a study through every step; where the model may not answer, measure it all the same."""
+        """Send a study through every step. If the model may not answer, measure the features without it."""
         outcome = self.stage(study)
         reason = outcome["reason"]
         if reason is None or reason["code"] != ReasonCode.OUTSIDE_INTENDED_USE:
@@ -55,7 +55,7 @@ class Instrument:
 
 
 def answer_of(outcome: Outcome) -> dict[str, Any]:
-    """Take from an outcome what must not change: status, reason code, answer, and every number that it rests on."""
+    """Return the part of an outcome that must not change: status, reason code, answer and its numbers."""
     reason, endpoint = outcome["reason"] or {}, outcome.get("endpoint")
     return {
         "status": outcome["status"],
@@ -69,7 +69,7 @@ def answer_of(outcome: Outcome) -> dict[str, Any]:
 
 
 def environment(bundle: Bundle | None) -> dict[str, str]:
-    """Say what answers: software, bundle, libraries and machine."""
+    """Return the versions of software, bundle, libraries and machine."""
     about = {"lungstage": __version__}
     if bundle is not None:
         about |= {"bundle": f"{bundle.manifest.name} {bundle.manifest.version}", "bundle digest": bundle.digest}
@@ -79,7 +79,7 @@ def environment(bundle: Bundle | None) -> dict[str, str]:
 
 
 def _processor() -> str:
-    """Name the processor's model, by which instruction sets differ and with them the last bits."""
+    """Return the model of the processor. Other instruction sets can change the last bits of a result."""
     try:
         lines = _PROCESSORS.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""The plan of a commissioning: one TOML file and the lists that it names, all beside it."""
+"""The plan of a commissioning: one TOML file, and the lists that it refers to."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class PlanError(LungstageError):
-    """The plan cannot be used as it is."""
+    """The plan cannot be used. The message says what is wrong."""
 
 
 class _Frozen(BaseModel):
@@ -29,21 +29,37 @@ class _Frozen(BaseModel):
 
 
 class Thresholds(_Frozen):
-    """Where a warning begins, and where a failure does. What each rests on stands in docs/commissioning.md."""
+    """The limits for warnings and failures. docs/commissioning.md gives the source of each."""
 
-    feature_tolerance: float = Field(1e-9, ge=0, description="relative difference of a feature from what is expected")
-    probability_tolerance: float = Field(1e-6, ge=0, description="difference of the probability from what is expected")
-    pairs: int = Field(30, ge=3, description="fewest test–retest pairs that are taken for enough")
-    icc_good: Share = Field(0.75, description="warning where the lower limit of a feature's ICC(A,1) is below")
-    icc_poor: Share = Field(0.5, description="failure where a feature's ICC(A,1) itself is below")
-    probability_sd_warn: Positive = Field(0.05, description="warning above this within-subject SD of the probability")
-    probability_sd_fail: Positive = Field(0.10, description="failure above it")
-    changed_warn: Share = Field(0.10, description="warning above this share of pairs with two different answers")
-    changed_fail: Share = Field(0.20, description="failure above it")
-    patients: int = Field(30, ge=1, description="fewest patients that say anything of a skew")
-    outside_warn: Share = Field(0.10, description="warning above this share of patients outside a feature's range")
-    outside_fail: Share = Field(0.25, description="failure above it")
-    chance: Share = Field(0.05, description="family-wise error rate of the skew's warning")
+    feature_tolerance: float = Field(
+        1e-9, ge=0, description="largest allowed relative difference of a feature from the expected value"
+    )
+    probability_tolerance: float = Field(
+        1e-6, ge=0, description="largest allowed difference of the probability from the expected value"
+    )
+    pairs: int = Field(30, ge=3, description="smallest number of test–retest pairs that is enough")
+    icc_good: Share = Field(0.75, description="warning if the lower limit of a feature's ICC(A,1) is below this")
+    icc_poor: Share = Field(0.5, description="failure if the ICC(A,1) of a feature is below this")
+    probability_sd_warn: Positive = Field(
+        0.05, description="warning if the within-subject SD of the probability is above this"
+    )
+    probability_sd_fail: Positive = Field(
+        0.10, description="failure if the within-subject SD of the probability is above this"
+    )
+    changed_warn: Share = Field(
+        0.10, description="warning if the share of pairs with two different answers is above this"
+    )
+    changed_fail: Share = Field(
+        0.20, description="failure if the share of pairs with two different answers is above this"
+    )
+    patients: int = Field(30, ge=1, description="smallest number of patients that is enough to show a skew")
+    outside_warn: Share = Field(
+        0.10, description="warning if the share of patients outside a feature's range is above this"
+    )
+    outside_fail: Share = Field(
+        0.25, description="failure if the share of patients outside a feature's range is above this"
+    )
+    chance: Share = Field(0.05, description="family-wise error rate of the warnings about skew")
 
     @model_validator(mode="after")
     def _fail_follows_warn(self) -> Self:
@@ -65,7 +81,7 @@ class IbsiFiles(_Frozen):
 
 
 class Plan(_Frozen):
-    """What is to be done. Paths are relative to the plan's folder."""
+    """The checks to make. Paths are relative to the plan's folder."""
 
     bundle: Path
     title: str = ""
@@ -80,7 +96,7 @@ class Plan(_Frozen):
     thresholds: Thresholds = Field(default_factory=lambda: Thresholds.model_validate({}))
 
     def located(self, folder: Path) -> Plan:
-        """Return the plan with its paths seen from the current folder."""
+        """Return the plan with its paths relative to the current folder."""
         seen = {name: folder / value for name, value in self if isinstance(value, Path)}
         ibsi = self.ibsi and IbsiFiles(**{name: folder / value for name, value in self.ibsi})
         return self.model_copy(update={**seen, "ibsi": ibsi})
@@ -88,7 +104,7 @@ class Plan(_Frozen):
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """One study of a list: its name for the sheet, its file or folder, and the region where the rule cannot tell."""
+    """One study of a list: its name on the sheet, its file or folder, and its region if the rule cannot choose."""
 
     name: str
     path: Path
@@ -97,7 +113,7 @@ class Study:
 
 @dataclass(frozen=True, slots=True)
 class ReferenceCase:
-    """A study whose answer is to stay what it is; `expect`, where given, is ``staged`` or a reason code."""
+    """A study whose answer must not change. `expect`, if given, is ``staged`` or a reason code."""
 
     study: Study
     expect: str | None
@@ -105,7 +121,7 @@ class ReferenceCase:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two studies of one patient between which nothing happened to the tumour."""
+    """Two studies of one patient between which the tumour did not change."""
 
     test: Study
     retest: Study
@@ -117,12 +133,12 @@ def read_plan(path: Path) -> Plan:
     Parameters
     ----------
     path
-        A TOML file, or a folder that holds one named ``plan.toml``.
+        A TOML file, or a folder that contains a file ``plan.toml``.
 
     Raises
     ------
     PlanError
-        Naming every fault.
+        The message lists every fault.
     """
     file = path / PLAN_NAME if path.is_dir() else path
     try:
@@ -138,13 +154,13 @@ def read_plan(path: Path) -> Plan:
 
 
 def read_studies(path: Path) -> tuple[Study, ...]:
-    """Read a list of patients: columns ``case``, ``path`` and, if need be, ``roi``."""
+    """Read a list of patients: columns ``case``, ``path`` and, optionally, ``roi``."""
     rows = _rows(path, ("case", "path"), ("roi",))
     return tuple(_study(row["case"], row["path"], row["roi"], path.parent) for row in rows)
 
 
 def read_reference_cases(path: Path) -> tuple[ReferenceCase, ...]:
-    """Read the list of reference cases: columns ``case``, ``path`` and, if need be, ``roi`` and ``expect``."""
+    """Read the list of reference cases: columns ``case``, ``path`` and, optionally, ``roi`` and ``expect``."""
     cases = []
     for row in _rows(path, ("case", "path"), ("roi", "expect")):
         if row["expect"] and row["expect"] not in ("staged", *ReasonCode):
@@ -154,7 +170,7 @@ def read_reference_cases(path: Path) -> tuple[ReferenceCase, ...]:
 
 
 def read_pairs(path: Path) -> tuple[Pair, ...]:
-    """Read the list of pairs: columns ``patient``, ``path1``, ``path2`` and, if need be, ``roi`` and ``roi2``."""
+    """Read the list of pairs: columns ``patient``, ``path1``, ``path2`` and, optionally, ``roi`` and ``roi2``."""
     pairs = []
     for row in _rows(path, ("patient", "path1", "path2"), ("roi", "roi2")):
         test = _study(row["patient"], row["path1"], row["roi"], path.parent)
@@ -167,22 +183,22 @@ def _study(name: str, path: str, roi: str, folder: Path) -> Study:
 
 
 def _rows(path: Path, required: Sequence[str], optional: Sequence[str]) -> list[dict[str, str]]:
-    """Read a CSV file strictly: known columns, no cell too few or too many, the first one never twice."""
+    """Read a CSV file strictly: only known columns, the right number of cells, and no name twice."""
     try:
         reader = csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""), strict=True)
         head, *lines = [[cell.strip() for cell in row] for row in reader if row] or [[]]
     except (UnicodeDecodeError, csv.Error) as error:
         raise _invalid(path, "it is not CSV in UTF-8") from error
     if not set(required) <= set(head) <= {*required, *optional} or len(set(head)) < len(head):
-        raise _invalid(path, f"its columns must be {', '.join(required)}, and may be {', '.join(optional)}")
+        raise _invalid(path, f"it must have the columns {', '.join(required)}, and may have {', '.join(optional)}")
     rows = []
     for number, cells in enumerate(lines, start=1):
         row = dict.fromkeys(optional, "") | dict(zip(head, cells, strict=False))
         if len(cells) != len(head) or not all(row[name] for name in required):
-            raise _invalid(path, f"entry {number} lacks a cell, or has one too many")
+            raise _invalid(path, f"in data row {number}, a cell is missing or there is one too many")
         rows.append(row)
     if len({row[required[0]] for row in rows}) < len(rows):
-        raise _invalid(path, f"a {required[0]} stands in it twice")
+        raise _invalid(path, f"a {required[0]} is in it twice")
     if not rows:
         raise _invalid(path, "it is empty")
     return rows

@@ -1,4 +1,4 @@
-"""A commissioning from its plan to its report: every check that the plan asks for, in order, on this machine."""
+"""Run a commissioning: make every check of the plan, in order, on this machine, and return the report."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ from lungstage.appliance.model.bundle import Bundle
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a commissioning found.
+    """The result of a commissioning.
 
     Attributes
     ----------
     title
-        Of the plan.
+        Title of the plan.
     at
-        When it began.
+        Time of the start.
     checks
-        In the order in which they were made.
+        The checks in their order.
     environment
         Software, bundle, libraries and machine.
     thresholds
-        By which the checks were judged.
+        The limits that were used.
     files
-        SHA-256 of the plan, of its lists and of what was expected, by name.
+        SHA-256 of the plan, its lists and the expected results, by name.
     """
 
     title: str
@@ -59,14 +59,14 @@ class Report:
 
     @property
     def verdict(self) -> Verdict:
-        """The worst of the checks; that some were not in the plan is no blemish."""
+        """The worst verdict of the checks. Checks that are not in the plan do not count."""
         found = worst(check.verdict for check in self.checks)
         return Verdict.PASS if found is Verdict.NOTE else found
 
 
 @dataclass(frozen=True, slots=True)
 class _Lists:
-    """The plan's lists; empty where it has none."""
+    """The plan's lists; empty if it has none."""
 
     cases: tuple[ReferenceCase, ...]
     pairs: tuple[Pair, ...]
@@ -82,30 +82,30 @@ class _Lists:
 
 
 def commission(path: Path, now: datetime, *, record: bool = False) -> Report:
-    """Do what a plan says.
+    """Make the checks of a plan.
 
     Parameters
     ----------
     path
         The plan's file, or its folder.
     now
-        When.
+        Time of the start.
     record
-        Record the reference cases' answers anew, in place of those that were expected.
+        Record the answers of the reference cases again; they replace the expected answers.
 
     Raises
     ------
     PlanError
         The plan cannot be used.
     Refused
-        ``table_invalid``: a list of it is not well-formed.
+        ``table_invalid``: a list is not well-formed.
     Unavailable
-        A study that it names is not there.
+        A study of a list does not exist.
     """
     plan = read_plan(path)
-    lists = _Lists.read(plan)  # what is wrong with one is said before anything has taken its time
-    proof, bundle = check_bundle(plan.bundle)
-    checks = [proof]
+    lists = _Lists.read(plan)  # read first, so that a faulty list is reported before the long checks
+    bundle_check, bundle = check_bundle(plan.bundle)
+    checks = [bundle_check]
     if bundle is not None:
         checks += _checks(plan, lists, bundle, now, record)
     files = {"plan": path / PLAN_NAME if path.is_dir() else path, "cases": plan.cases, "pairs": plan.pairs}

@@ -1,4 +1,4 @@
-"""The site's own test–retest: how far features, probability and answer move when nothing about the patient has."""
+"""The site's test–retest: how much features, probability and answer change without a change of the tumour."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _GRADES = ((0.5, "poor"), (0.75, "moderate"), (0.9, "good"))
 
 
 def check_pairs(pairs: Sequence[Pair], instrument: Instrument, thresholds: Thresholds) -> tuple[Check, ...]:
-    """Stage both studies of every pair and compare them."""
+    """Answer both studies of every pair, and compare the answers."""
     answers = {
         pair.test.name: tuple(answer_of(instrument.stage(study)) for study in (pair.test, pair.retest))
         for pair in pairs
@@ -50,22 +50,22 @@ def _check_number(listed: int, answered: int, split: int, thresholds: Thresholds
     told.append(f"{split} only once" if split else "none only once")
     enough = answered >= thresholds.pairs
     if not enough:
-        told.append(f"{thresholds.pairs} are wanted, so the figures below are loose")
+        told.append(f"at least {thresholds.pairs} are needed, so the numbers below are imprecise")
     verdict = Verdict.PASS if enough and not split else Verdict.WARN
     return Check("test–retest pairs", verdict if answered else Verdict.FAIL, f"{'; '.join(told)}.")
 
 
 def check_features(values: Mapping[str, Array], entries: Sequence[FeatureEntry], thresholds: Thresholds) -> Check:
-    """Judge the features by their ICC(A,1).
+    """Grade the features by their ICC(A,1).
 
     Parameters
     ----------
     values
-        (n, 2) of each feature, NaN where it could not be computed.
+        (n, 2) for each feature; NaN if it could not be computed.
     entries
-        Units, and what training saw.
+        Units and training quantiles.
     thresholds
-        Below ``icc_poor`` a feature fails; where its lower limit is below ``icc_good``, it is warned of.
+        A feature fails below ``icc_poor``. There is a warning if its lower limit is below ``icc_good``.
     """
     rows, verdicts, grades = [], [], []
     for entry in entries:
@@ -87,7 +87,7 @@ def _judge(figures: Repeatability, thresholds: Thresholds) -> Verdict:
 
 
 def _grade(figures: Repeatability) -> str:
-    """Word of Koo & Li (J Chiropr Med 15(2), 2016), who go by the interval: what is at least shown."""
+    """Return the word of Koo & Li (J Chiropr Med 15(2), 2016) for the lower limit of the interval."""
     low = figures.interval[0]
     if np.isnan(low):
         return "not defined"
@@ -114,7 +114,7 @@ def _feature_row(entry: FeatureEntry, figures: Repeatability, grade: str, verdic
 
 
 def check_probability(probabilities: Array, thresholds: Thresholds) -> Check:
-    """Judge the probability (n, 2) by its within-subject SD."""
+    """Grade the probability (n, 2) by its within-subject SD."""
     figures = repeatability(probabilities)
     verdict = graded(
         figures.within_sd, warn=thresholds.probability_sd_warn, fail=thresholds.probability_sd_fail
@@ -130,7 +130,7 @@ def check_probability(probabilities: Array, thresholds: Thresholds) -> Check:
 
 
 def check_answers(said: Mapping[str, tuple[str, ...]], probabilities: Array, thresholds: Thresholds) -> Check:
-    """Judge how many pairs got two different answers; one that went from class to class is warned of anyhow.
+    """Grade the share of pairs with two different answers. A change from one class to the other is always a warning.
 
     Parameters
     ----------
@@ -139,7 +139,7 @@ def check_answers(said: Mapping[str, tuple[str, ...]], probabilities: Array, thr
     probabilities
         (n, 2), in the same order.
     thresholds
-        For the share of pairs with two answers.
+        Limits for the share of pairs with two different answers.
     """
     rows: list[dict[str, Cell]] = [
         {"patient": name, "test": a, "retest": b, "probability": float(p), "and then": float(q)}
@@ -150,8 +150,8 @@ def check_answers(said: Mapping[str, tuple[str, ...]], probabilities: Array, thr
     share = len(rows) / len(said)
     verdict = graded(share, warn=thresholds.changed_warn, fail=thresholds.changed_fail)
     finding = (
-        f"{len(rows)} of {len(said)} pairs ({100 * share:.0f} %) got another answer the second time, "
-        f"{opposite} of them the opposite one."
+        f"{len(rows)} of {len(said)} pairs ({100 * share:.0f} %) had another answer the second time, "
+        f"{opposite} of them the opposite answer."
     )
     return Check(
         "repeatability of the answer", worst([verdict, Verdict.WARN if opposite else verdict]), finding, tuple(rows)

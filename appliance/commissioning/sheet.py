@@ -1,4 +1,4 @@
-"""The report of a commissioning on paper: JSON for machines, Markdown and one HTML page to print and sign."""
+"""The sheet of a commissioning: JSON for programs, Markdown, and one HTML page to print and sign."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lungstage.appliance.commissioning.plan import Thresholds
 from lungstage.appliance.commissioning.protocol import Report
 from lungstage.appliance.commissioning.verdict import Cell, Check
 
-_NOTICE = "Research use only. Not a medical device. The names of cases are those of the site's own lists."
+_NOTICE = "Research use only. Not a medical device. The names of cases come from the site's lists."
 _SIGNATURES = ("done by", "checked by", "accepted for research use by")
 _STYLE = (
     "@page{size:A4 landscape;margin:12mm}body{font:10pt sans-serif;margin:1em}table{border-collapse:collapse;"
@@ -39,12 +39,12 @@ _Block = _Heading | _Table | str
 
 
 def write_sheets(report: Report, folder: Path) -> tuple[Path, ...]:
-    """Write the report in its three forms under names that carry the time; returns JSON, Markdown and HTML.
+    """Write the sheet as JSON, Markdown and HTML, with the time in the file names; return the paths in this order.
 
     Raises
     ------
     OSError
-        When the folder cannot be written to, or such a report lies there already.
+        When the folder cannot be written to, or contains a sheet of this time already.
     """
     folder.mkdir(parents=True, exist_ok=True)
     stem = f"commissioning-{report.at:%Y%m%dT%H%M%S}"
@@ -93,7 +93,7 @@ def _block_in_markdown(block: _Block) -> str:
 
 
 def as_html(report: Report) -> str:
-    """Write the sheet as one page without a script, that loads nothing."""
+    """Write the sheet as one HTML page without scripts. It loads nothing."""
     body = "\n".join(_block_in_html(block) for block in _blocks(report))
     policy = "default-src 'none'; style-src 'unsafe-inline'"
     return (
@@ -131,11 +131,11 @@ def _blocks(report: Report) -> Iterator[_Block]:
         if check.rows:
             yield _Heading(f"{check.name[0].upper()}{check.name[1:]}", 2)
             yield _rows(check)
-    yield _Heading("What answered", 2)
+    yield _Heading("Versions", 2)
     yield _Table(("", "version"), tuple(report.environment.items()))
-    yield _Heading("By which thresholds", 2)
+    yield _Heading("Thresholds", 2)
     yield _Table(("threshold", "value", "meaning"), tuple(_thresholds(report.thresholds)))
-    yield _Heading("On which files", 2)
+    yield _Heading("Files", 2)
     yield _Table(("file", "SHA-256"), tuple(report.files.items()))
 
 
@@ -149,7 +149,7 @@ def _thresholds(thresholds: Thresholds) -> Iterator[tuple[str, str, str]]:
 
 
 def number(value: Cell) -> str:
-    """Write a value to four digits, a count in full, and a dash for what is not defined."""
+    """Write a value with four digits, a count in full, and a dash for a value that is not defined."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "–"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""The site's patients beside the training cohort: a scanner or a protocol that shifts the features shows here first."""
+"""Compare the site's patients with the training cohort, to find a shift by scanner or protocol."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LEVELS = [float(level) for level in QUANTILES]
 
 
 def check_patients(studies: Sequence[Study], instrument: Instrument, thresholds: Thresholds) -> tuple[Check, ...]:
-    """Measure consecutive patients, those whom the model refuses to answer for as well, and compare their features."""
+    """Measure consecutive patients, also those that the model refuses, and compare their features."""
     outcomes = [instrument.measure(study) for study in studies]
     measured = [outcome for outcome in outcomes if outcome["features"] is not None]
     checks = [_check_number(outcomes, len(measured), thresholds)]
@@ -46,7 +46,7 @@ def _check_number(outcomes: Sequence[Mapping[str, object]], measured: int, thres
     beyond = reasons[ReasonCode.OUTSIDE_INTENDED_USE] / len(outcomes)
     verdict = graded(beyond, warn=thresholds.outside_warn, fail=thresholds.outside_fail)
     if measured < thresholds.patients:
-        told.append(f"{thresholds.patients} are wanted, so the shares below are loose")
+        told.append(f"at least {thresholds.patients} are needed, so the shares below are imprecise")
         verdict = worst([verdict, Verdict.WARN])
     return Check("the site's patients", verdict, f"{'; '.join(told)}.")
 
@@ -57,12 +57,12 @@ def check_skew(values: Mapping[str, Array], entries: Sequence[FeatureEntry], thr
     Parameters
     ----------
     values
-        (n,) of each feature, NaN where it could not be computed.
+        (n,) for each feature; NaN if it could not be computed.
     entries
-        What training saw of each.
+        Training quantiles of each feature.
     thresholds
-        For the share of patients outside a feature's whole range, and for how many may lie outside its middle 90 % by
-        chance: more than that, at ``chance`` divided by the number of features (Bonferroni), is warned of.
+        Limits for the share of patients outside a feature's whole range. ``chance``, divided by the number of features
+        (Bonferroni), is the limit for the number of patients outside its middle 90 %: beyond it, there is a warning.
     """
     rows, verdicts = [], []
     for entry in entries:
@@ -71,9 +71,9 @@ def check_skew(values: Mapping[str, Array], entries: Sequence[FeatureEntry], thr
         verdicts.append(verdict)
     unlike = [str(row["feature"]) for row, v in zip(rows, verdicts, strict=True) if v in (Verdict.WARN, Verdict.FAIL)]
     finding = (
-        f"Elsewhere than in the training cohort: {len(unlike)} of {len(entries)} features ({', '.join(unlike)})."
+        f"Different from the training cohort: {len(unlike)} of {len(entries)} features ({', '.join(unlike)})."
         if unlike
-        else f"As far as so many patients show, all {len(entries)} features lie where they do in the training cohort."
+        else f"With this number of patients, all {len(entries)} features are like those of the training cohort."
     )
     return Check("features beside the training cohort", worst(verdicts), finding, tuple(rows))
 

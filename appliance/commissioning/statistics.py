@@ -1,4 +1,4 @@
-"""How well repeated measurements agree: intraclass correlations, within-subject SD and repeatability coefficient."""
+"""Agreement of repeated measurements: intraclass correlations, within-subject SD, repeatability coefficient."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float64]
 
 REPEATABILITY_FACTOR: Final = 1.96 * math.sqrt(2.0)
-"""Of the within-subject SD: 95 % of the differences between two measurements of a subject are smaller."""
+"""Factor for the within-subject SD: 95 % of the differences between two measurements of a subject are smaller."""
 
 
 @dataclass(frozen=True, slots=True)
 class Repeatability:
-    """How well one quantity repeats.
+    """Repeatability of one quantity.
 
     Attributes
     ----------
     subjects
-        That have a value both times.
+        Number of subjects with a value both times.
     agreement, interval
         ICC(A,1): two-way, absolute agreement, single measurement; and its 95 % interval.
     consistency
-        ICC(3,1): the same, of which a shift between the repetitions takes nothing away.
+        ICC(3,1): the same, but a constant shift between the repetitions does not reduce it.
     within_sd
         Within-subject standard deviation, in the quantity's unit.
     """
@@ -44,7 +44,7 @@ class Repeatability:
 
 
 def intraclass_correlations(table: Array) -> tuple[Array, Array]:
-    """Agreement ICC(A,1) and consistency ICC(3,1).
+    """Compute agreement ICC(A,1) and consistency ICC(3,1).
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def intraclass_correlations(table: Array) -> tuple[Array, Array]:
     Returns
     -------
     agreement, consistency
-        (...) each; NaN where there is no variance at all.
+        (...) each; NaN if there is no variance at all.
 
     Notes
     -----
@@ -79,7 +79,7 @@ def intraclass_correlations(table: Array) -> tuple[Array, Array]:
 
 
 def within_subject_sd(table: Array) -> float:
-    """Root of the mean variance within a subject, of (n, k) measurements.
+    """Return the root of the mean variance within a subject, of (n, k) measurements.
 
     Bland & Altman, BMJ 312, 1996, p. 1654; Raunig et al., Stat Methods Med Res 24(1), 2015.
     """
@@ -87,17 +87,17 @@ def within_subject_sd(table: Array) -> float:
 
 
 def repeatability(pairs: Array) -> Repeatability:
-    """Judge pairs of measurements of one quantity.
+    """Compute the repeatability of one quantity from pairs of measurements.
 
     Parameters
     ----------
     pairs
-        (n, 2): test and retest of n subjects; those that lack a value are left out.
+        (n, 2): test and retest of n subjects. Pairs with a missing value are left out.
 
     Returns
     -------
     Repeatability
-        NaN throughout where fewer than three subjects are left.
+        All values are NaN if fewer than three subjects are left.
     """
     complete = pairs[np.isfinite(pairs).all(axis=1)]
     n = len(complete)
@@ -108,16 +108,16 @@ def repeatability(pairs: Array) -> Repeatability:
 
 
 def _interval(icc: float, n: int) -> tuple[float, float]:
-    """95 % interval of the ICC of n pairs: Fisher's z has a standard error of 1 / sqrt(n - 3/2).
+    """Return the 95 % interval of the ICC of n pairs. Fisher's z has a standard error of 1 / sqrt(n - 3/2).
 
     Fisher, Statistical Methods for Research Workers, 1925, section 39.
     """
-    if not abs(icc) < 1:  # of pairs that agree to the last bit, or of no variance at all
+    if not abs(icc) < 1:  # for identical pairs, or without any variance
         return icc, icc
     half = 1.96 / math.sqrt(n - 1.5)
     return math.tanh(math.atanh(icc) - half), math.tanh(math.atanh(icc) + half)
 
 
 def more_than_chance(count: int, of: int, share: float) -> float:
-    """Probability that at least `count` of `of` cases fall where each falls with probability `share` (binomial)."""
+    """Return the probability of at least `count` events in `of` cases, if each has probability `share` (binomial)."""
     return sum(math.comb(of, i) * share**i * (1.0 - share) ** (of - i) for i in range(count, of + 1))

@@ -1,4 +1,4 @@
-"""What one check of a commissioning found, and how it is judged."""
+"""The result of one check of a commissioning, and its verdict."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ Cell = str | float | int | None
 
 
 class Verdict(StrEnum):
-    """How a check came out, from the best to the worst."""
+    """The verdict of a check, from the best to the worst."""
 
     PASS = "pass"  # noqa: S105
-    NOTE = "note"  # nothing was judged: not in the plan, or recorded for the next time
-    WARN = "warn"  # a person has to look at it and say why it may stand
+    NOTE = "note"  # no verdict: not in the plan, or recorded for the next time
+    WARN = "warn"  # a person must look at it, and write down why it is acceptable
     FAIL = "fail"
 
 
@@ -22,12 +22,12 @@ _ORDER = tuple(Verdict)
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
-    """Return the worst of several verdicts; of none, a pass."""
+    """Return the worst of several verdicts; PASS if there is none."""
     return max(verdicts, key=_ORDER.index, default=Verdict.PASS)
 
 
 def graded(value: float, *, warn: float, fail: float) -> Verdict:
-    """Judge a value of which more is worse, and of which NaN says nothing."""
+    """Return the verdict for a value that is worse when larger; NOTE for NaN."""
     if value > fail:
         return Verdict.FAIL
     if value > warn:
@@ -44,11 +44,11 @@ class Check:
     name
         What was checked.
     verdict
-        How it came out.
+        Its verdict.
     finding
-        What was found, in a sentence that names no patient.
+        The result, in a sentence without data of patients.
     rows
-        The figures behind it; all rows have the same keys, which are the table's head.
+        The numbers behind it. All rows have the same keys, which are the head of the table.
     """
 
     name: str

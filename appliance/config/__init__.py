@@ -1,3 +1,3 @@
-"""Settings, and how values are put into logs and sentences."""
+"""Settings, and how values are written into logs and sentences."""
 
 __all__ = ["boot", "disks", "explain", "extras", "logs", "offline", "settings", "shipped", "text"]

@@ -1,4 +1,4 @@
-"""A clock that nobody sets, and which start of the machine it counts from."""
+"""A clock that nobody can set, and the name of the machine's boot that it counts from."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def boot_id() -> str:
-    """Return the name of this start of the machine; empty where the system has none."""
+    """Return the identifier of this boot of the machine; empty when the system has none."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
@@ -15,5 +15,5 @@ def boot_id() -> str:
 
 
 def boot_seconds() -> float:
-    """Return the seconds since the machine was started, sleep included; the same for every process."""
+    """Return the seconds since the machine was booted, suspend included; the same for every process."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)

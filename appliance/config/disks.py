@@ -1,4 +1,4 @@
-"""What the system says of the disk that a folder lies on."""
+"""Facts about the disk that a folder is on, and safe ways to write to it."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-# Changes made by another machine ring no event here.
+# Changes that another machine makes on these file systems cause no file event here.
 _NETWORKED = re.compile(r"nfs4?|cifs|smb3?|smbfs|9p|virtiofs|vboxsf|prl_fs|afs|ceph|lustre|glusterfs|fuse(\..*)?")
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Which folder it is that lies at a path.
+    """The identity of the folder at a path.
 
     Attributes
     ----------
     device, inode
-        As stat(2) has them.
+        From stat(2).
     kind, source
-        Type and source of its file system, as in ``/proc/self/mountinfo`` (proc(5)); empty where they are not known.
+        Type and source of its file system, as in ``/proc/self/mountinfo`` (proc(5)); empty when not known.
     inside
-        Its path within that file system: ``/`` where that is mounted at the folder itself.
+        Its path within that file system; ``/`` when the file system is mounted at the folder itself.
     """
 
     device: int
@@ -38,32 +38,32 @@ class Place:
     inside: str
 
     def is_same(self, other: Place) -> bool:
-        """Whether both are one folder; on the network, where a new mount changes the numbers, one share."""
+        """Whether both are the same folder. On a network: the same share, because a new mount changes the numbers."""
         if is_networked(self.kind):
             return (self.kind, self.source) == (other.kind, other.source)
         return (self.device, self.inode) == (other.device, other.inode)
 
     def is_unmounted_at(self, now: Place) -> bool:
-        """Whether this was a share, or a disk of its own, and what lies there now is a part of another disk."""
+        """Whether a share or a separate disk was mounted here before, and is not mounted now."""
         was_mounted = self.inside == "/" or is_networked(self.kind)
         is_mounted = now.inside == "/" or is_networked(now.kind)
         return was_mounted and not is_mounted and not self.is_same(now)
 
 
 def place_of(folder: Path, known: Place | None = None) -> Place:
-    """Return which folder lies at a path; it is opened, so that one that is mounted on demand is mounted.
+    """Return the identity of the folder at a path. A folder that is mounted on demand is mounted by this.
 
     Parameters
     ----------
     folder
         The path.
     known
-        What is returned, without looking through all mounts, where device and inode are its.
+        Returned as it is when device and inode are the same; the list of mounts is not read then.
 
     Raises
     ------
     OSError
-        When it cannot be opened.
+        When the folder cannot be opened.
     """
     with _opened(folder) as descriptor:
         status = os.fstat(descriptor)
@@ -79,23 +79,23 @@ def place_of(folder: Path, known: Place | None = None) -> Place:
 
 
 def is_networked(kind: str) -> bool:
-    """Whether a file system of that type lies on the network, or in another program's hands (FUSE)."""
+    """Whether a file system of this type is on the network, or is served by another program (FUSE)."""
     return _NETWORKED.fullmatch(kind) is not None
 
 
 def file_system(path: Path) -> str:
-    """Name of the type of the file system that holds a path, e.g. ``ext4`` or ``nfs4``; empty where it is not known."""
+    """Return the type of the file system that a path is on, e.g. ``ext4`` or ``nfs4``; empty when not known."""
     place, best, found = os.path.realpath(path), -1, ""
     with contextlib.suppress(OSError):
         for _, _, point, kind, _ in _mounts():
             inside = place == point or place.startswith(point.rstrip("/") + "/")
-            if inside and len(point) >= best:  # of two at the same point, the later covers the earlier
+            if inside and len(point) >= best:  # the later of two mounts at one point hides the earlier
                 best, found = len(point), kind
     return found
 
 
 def _mounts() -> Iterator[tuple[int, str, str, str, str]]:
-    """Give number, root within the file system, mount point, type and source of every mount."""
+    """Yield number, root within the file system, mount point, type and source of every mount."""
     text = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
     for line in text.splitlines():
         first, _, rest = line.partition(" - ")
@@ -109,36 +109,36 @@ def _unescaped(path: str) -> str:
 
 
 def free_mb(folder: Path) -> int | None:
-    """Return the space that this user may still fill on a folder's disk, in MB; None where that cannot be told."""
+    """Return the free space of a folder's disk for this user, in MB; None when it is not known."""
     try:
         status = os.statvfs(folder)
-    except OSError:  # it is away, which whoever writes to it will say
+    except OSError:  # the disk is not there; the code that writes to it reports that
         return None
     return status.f_bavail * status.f_frsize // 1024**2
 
 
 @contextlib.contextmanager
 def held(folder: Path, *, shared: bool) -> Iterator[bool]:
-    """Hold a folder as long as the block lasts: together with others who read by it, or alone.
+    """Lock a folder while the block runs: shared with other readers, or exclusively.
 
-    Nothing is written for it, so that who may only read can hold it, too.
+    Nothing is written to the folder. A user who may only read it can lock it too.
 
     Parameters
     ----------
     folder
         The folder.
     shared
-        Whether others may hold it as well.
+        Whether others may lock it at the same time.
 
     Yields
     ------
     bool
-        Whether it is held; False where others hold it otherwise, or the file system knows no locks.
+        Whether it is locked; False when another lock excludes this one, or the file system has no locks.
 
     Raises
     ------
     OSError
-        When it cannot be opened.
+        When the folder cannot be opened.
     """
     with _opened(folder) as descriptor:
         is_held = True
@@ -150,12 +150,12 @@ def held(folder: Path, *, shared: bool) -> Iterator[bool]:
 
 
 def flush(path: Path) -> None:
-    """Flush a file or a folder to the disk; network file systems know no flush of folders.
+    """Flush a file or a folder to the disk. Network file systems cannot flush folders; that is no error here.
 
     Raises
     ------
     OSError
-        When that cannot be done.
+        When it cannot be flushed.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -168,12 +168,12 @@ def flush(path: Path) -> None:
 
 
 def prove_writable(folder: Path) -> None:
-    """Write a file in a folder and flush it to the disk; it is gone again even where this process is killed.
+    """Write a file in a folder and flush it to the disk. The file is removed again, even if this process is killed.
 
     Raises
     ------
     OSError
-        When that cannot be done.
+        When the file cannot be written.
     """
     with tempfile.TemporaryFile(prefix=".lungstage-", dir=folder) as file:
         file.write(bytes(4096))
@@ -182,37 +182,41 @@ def prove_writable(folder: Path) -> None:
 
 
 def give_to_owner(descriptor: int, owned: Path) -> None:
-    """Let what root makes, by a command, belong to whom something else belongs to: the daemon must go on using it.
+    """Give a file that root makes to the owner of another file, because the daemon must be able to use it.
 
     Parameters
     ----------
     descriptor
-        Of what was made.
+        Of the new file or folder.
     owned
-        Of whose owner it becomes.
+        The file or folder whose owner it gets.
     """
     if os.geteuid() == 0:
         owner = owned.stat()
-        with contextlib.suppress(PermissionError):  # a root without capabilities, who is the daemon itself
+        with contextlib.suppress(
+            PermissionError
+        ):  # root without capabilities, as in a container; then root is the daemon's user
             os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def write_private(path: Path, content: bytes, *, keep: bool = False) -> None:
-    """Write a file that nobody else may read, whole or not at all; owned as the one before, or the folder, is.
+    """Write a file that only its owner can read, completely or not at all.
+
+    The owner is that of the file before or, for a new file, that of the folder.
 
     Parameters
     ----------
     path
         The file.
     content
-        What it is to hold.
+        The content.
     keep
-        Whether one that is there already, made by somebody else meanwhile, stays.
+        Whether to keep a file that another process has written in the meantime.
 
     Raises
     ------
     OSError
-        When it cannot be written.
+        When the file cannot be written.
     """
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -233,12 +237,12 @@ def write_private(path: Path, content: bytes, *, keep: bool = False) -> None:
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder that nobody else may look into, where it is not there; it belongs to whom the one above does.
+    """Make a folder that only its owner can open, if it does not exist. Its owner is that of the folder above.
 
     Raises
     ------
     OSError
-        When it cannot be made.
+        When the folder cannot be made.
     """
     try:
         folder.mkdir(mode=0o700)

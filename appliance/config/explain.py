@@ -1,4 +1,4 @@
-"""The settings, explained: what is in force and where it comes from, and a file to begin with."""
+"""Explain the settings: the values in use, their sources, and a template of the settings file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lungstage.appliance.config.settings import Settings, Unit, given_settings, load_settings
+from lungstage.appliance.config.settings import GROUPS, Settings, given_settings, load_settings
 
 _EXAMPLES = {
     **{name: field.examples[0] for name, field in Settings.model_fields.items() if field.examples},
@@ -21,7 +21,7 @@ _EXAMPLES = {
     "canary_seconds": 3600.0,
     "metrics_port": 9477,
 }
-"""Values for the template where a setting has no default that a file could say."""
+"""Example values for settings whose default cannot be written into a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +33,13 @@ class Explained:
     name
         Key in the file.
     value
-        The value in force, in JSON's terms; None where there is none.
+        The value in use, as JSON; None if there is none.
     source
-        ``default``, ``unset`` (required, and given nowhere), the file or the environment variable.
+        ``default``, ``unset`` (required, but not given), the file or the environment variable.
     default
-        The default in words, as docs/settings.md has it.
+        The default in words, as in docs/settings.md.
     meaning
-        What it is for.
+        What the setting does.
     """
 
     name: str
@@ -50,18 +50,18 @@ class Explained:
 
 
 def explain(config: Path | None, environment: Mapping[str, str] | None = None) -> tuple[Explained, ...]:
-    """Explain every setting as a daemon started with this file and environment would have it.
+    """Explain every setting with the value that a daemon with this file and environment uses.
 
     Raises
     ------
     SettingsError
-        When what is given cannot be used; that a folder is not given yet is no fault here.
+        When a given value cannot be used. A folder that is not given yet is no error here.
     """
     given = given_settings(config, environment)
     sources = {name: source for name, (_, source) in given.items()}
     unset = {name for name, field in Settings.model_fields.items() if field.is_required()} - given.keys()
     if "outbox" in given:
-        unset -= {"state"}  # it follows from the outbox
+        unset -= {"state"}  # its default follows from the outbox
     stand_ins = {name: Path("/unset", name) for name in unset}
     in_force = load_settings(config, stand_ins, environment).model_dump(mode="json")
     return tuple(
@@ -77,10 +77,10 @@ def explain(config: Path | None, environment: Mapping[str, str] | None = None) -
 
 
 def default_in_words(name: str) -> str:
-    """Return a setting's default as a person reads it."""
+    """Return the default of a setting in words."""
     field = Settings.model_fields[name]
-    _, told, words = str(field.description).partition("default: ")
-    if told:  # it depends on something else, so the description has it
+    _, found, words = str(field.description).partition("default: ")
+    if found:  # the default depends on something else, so the description names it
         return words.rstrip(".")
     if field.is_required():
         return "required"
@@ -90,40 +90,52 @@ def default_in_words(name: str) -> str:
 
 
 def in_words(explained: tuple[Explained, ...]) -> str:
-    """Put the settings into lines for a person."""
-    lines = []
-    for one in explained:
-        value = "none" if one.value is None else _toml(one.value)
-        where = {"default": "default", "unset": "required, and not set"}.get(
-            one.source, f"{one.source}; default: {one.default}"
-        )
-        lines.append(f"{one.name} = {value}    [{where}]\n    {one.meaning}")
-    return "\n".join(lines)
+    """Write the settings for a person, in groups."""
+    by_name = {one.name: one for one in explained}
+    return "\n\n".join(
+        "\n".join([title, *(_lines_of(by_name[name]) for name in names)]) for title, names in GROUPS.items()
+    )
+
+
+def _lines_of(one: Explained) -> str:
+    value = "none" if one.value is None else _toml(one.value)
+    where = {"default": "default", "unset": "required, and not set"}.get(
+        one.source, f"{one.source}; default: {one.default}"
+    )
+    return f"{one.name} = {value}    [{where}]\n    {one.meaning}"
 
 
 def as_json(explained: tuple[Explained, ...]) -> str:
-    """Put the settings into a JSON list."""
+    """Write the settings as a JSON list."""
     return json.dumps([asdict(one) for one in explained], indent=2)
 
 
 def template() -> str:
     """Return a settings file with every setting, its meaning, its unit and its default.
 
-    The folders are set, to the places of ``lungstage install-service``; all else is a comment, so that a later
-    release's defaults take effect.
+    The folders are set as ``lungstage install-service`` makes them. All other settings are comments, so that the
+    defaults of a later release take effect.
     """
-    parts = ["# Settings of lungstage; docs/settings.md says more. What is commented out stands at its default."]
-    for name, field in Settings.model_fields.items():
-        value = _EXAMPLES.get(name, field.default)
-        mark = "" if field.is_required() else "# "
-        notes = [f"In {unit.name}." for unit in field.metadata if isinstance(unit, Unit)]
-        notes += ["None by default; what follows is an example."] if field.default is None else []
-        told = " ".join([str(field.description), *notes])
-        comment = textwrap.wrap(told, 100, initial_indent="# ", subsequent_indent="# ")
-        parts.append("\n".join([*comment, f"{mark}{name} = {_toml(value)}"]))
+    parts = [
+        "# Settings of lungstage. docs/settings.md explains them.\n"
+        "# A line that begins with # is not used: the setting has its default. Remove the # to change it."
+    ]
+    for title, names in GROUPS.items():
+        parts.append(f"# ---- {title} ----")
+        parts += [_entry(name) for name in names]
     return "\n\n".join(parts)
 
 
+def _entry(name: str) -> str:
+    """Return the lines of one setting: what it does as a comment, and its value."""
+    field = Settings.model_fields[name]
+    value = _EXAMPLES.get(name, field.default)
+    mark = "" if field.is_required() else "# "
+    note = " No default; the next line is an example." if field.default is None else ""
+    comment = textwrap.wrap(f"{field.description}{note}", 100, initial_indent="# ", subsequent_indent="# ")
+    return "\n".join([*comment, f"{mark}{name} = {_toml(value)}"])
+
+
 def _toml(value: Any) -> str:
-    """Write a value as TOML: for text, numbers, truth values and lists of these, JSON is the same."""
+    """Write a value as TOML. For text, numbers, truth values and lists of these, TOML is the same as JSON."""
     return json.dumps(value, default=str)

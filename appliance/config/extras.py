@@ -1,4 +1,4 @@
-"""What is installed only on demand: a library that is missing is named with the extra that brings it."""
+"""Libraries that are optional: an error message names the extra of the package that installs them."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from lungstage.appliance.contract.errors import LungstageError
 
 
 class NotInstalledError(LungstageError):
-    """A library that an extra of the package brings is not installed."""
+    """A library of one of the package's extras is not installed."""
 
 
 @contextmanager
 def needing(extra: str) -> Iterator[None]:
-    """Say what to install where a library cannot be found in what follows.
+    """Say what to install when a library is missing in the block.
 
     Raises
     ------
     NotInstalledError
-        In place of ModuleNotFoundError, unless it is a module of our own that is missing.
+        Instead of ModuleNotFoundError, unless a module of lungstage itself is missing.
     """
     try:
         yield
@@ -27,5 +27,5 @@ def needing(extra: str) -> Iterator[None]:
         if error.name is None or error.name.partition(".")[0] == "lungstage":
             raise
         raise NotInstalledError(
-            f"{error.name} is not installed; this brings it: pip install 'lungstage[{extra}]'"
+            f"{error.name} is not installed. Install it with: pip install 'lungstage[{extra}]'"
         ) from error

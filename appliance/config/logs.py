@@ -1,7 +1,7 @@
-"""Log lines that carry UIDs, job numbers and codes, and nothing that a DICOM file or its name may say of a person.
+"""Log lines with UIDs, job numbers and codes, and without anything about a person from a DICOM file or its name.
 
-Only lungstage's own logger writes. Other libraries' messages and warnings quote values out of the files they read,
-so they are dropped; an exception is logged by its type and its frames, without its message.
+Only lungstage's own logger writes. Messages and warnings of other libraries are dropped, because they quote values from
+the files that they read. An exception is logged with its type and its frames, without its message.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _quoted(value: str) -> str:
 
 
 def configure(style: Literal["text", "json"], level: str = "INFO") -> None:
-    """Send lungstage's log to stderr and silence everyone else's."""
+    """Send lungstage's log to stderr and silence the logs of all libraries."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter(style))
     logger.handlers = [handler]
@@ -48,14 +48,14 @@ def configure(style: Literal["text", "json"], level: str = "INFO") -> None:
     logger.propagate = False
     logging.getLogger().handlers = [logging.NullHandler()]
     logging.captureWarnings(True)
-    # Where a line cannot be written, logging would print the exception in hand instead, message and all.
+    # If a line cannot be written, logging would print the current exception instead, with its message.
     logging.raiseExceptions = False
 
 
 def defect(error: BaseException) -> dict[str, str]:
-    """Type and frames of an exception, innermost last; its message stays out, for it may quote the data.
+    """Return type and frames of an exception, innermost last. The message is left out, because it may quote the data.
 
-    One that happened in another process brings them along.
+    An exception from another process already contains them.
     """
     if isinstance(error, DefectError):
         return error.defect

@@ -1,4 +1,4 @@
-"""Nothing that is not needed opens a socket."""
+"""Keep libraries from opening sockets that lungstage does not need."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import sys
 
 
 def without_requests() -> None:
-    """Keep ``requests`` out of a process of ours, before pydicom is loaded.
+    """Keep this process from loading ``requests``. Call it before pydicom is loaded.
 
-    pydicom loads it where it is installed, only to be able to fetch test files, and urllib3 below it opens a socket at
-    once, to see whether there is IPv6.
+    pydicom loads ``requests`` if it is installed, only to be able to fetch test files. Its library
+    urllib3 then opens a socket at once, to see whether there is IPv6.
     """
-    sys.modules.setdefault("requests", None)  # type: ignore[arg-type]  # which makes an import fail, as if it were not there
+    sys.modules.setdefault("requests", None)  # type: ignore[arg-type]  # an import then fails as if it were not installed

@@ -1,4 +1,4 @@
-"""Settings of the daemon: defaults, one TOML file, environment, command line; the later outranks the earlier."""
+"""Settings of the daemon from defaults, one TOML file, environment and command line. The later takes precedence."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import hashlib
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Final, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -29,161 +28,226 @@ from lungstage.appliance.contract.robustness import (
 ENVIRONMENT_PREFIX = "LUNGSTAGE_"
 
 OTHER_TABLES = ("page", "notify")
-"""Tables of the daemon's file that are other processes' settings."""
+"""Tables of the daemon's settings file that belong to other processes."""
 
 WALL_FACTOR = 4.0
-"""How many times as long as it may compute a request may take by the clock: a busy machine is no study's fault."""
+"""A request may take this many times its processor time by the clock, because the machine may be busy."""
 
 _LEAST_LEASE = 600.0  # seconds
-_BESIDE_WORK = 120.0  # seconds that a job may be in hand beyond its request: to start a process, to deliver
-
-
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """What a number of a setting counts."""
-
-    name: str
+_BESIDE_WORK = 120.0  # seconds that a job may take beyond its request: to start a process, to deliver
 
 
 _absolute = AfterValidator(lambda path: Path(os.path.abspath(path)))
 Location = Annotated[Path, _absolute]
 BundleLocation = Annotated[Path, AfterValidator(bundle_folder), _absolute]
-Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False), Unit("seconds")]
-Megabytes = Annotated[int, Unit("MB")]
+Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
+
+
+GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
+    "Main settings": (
+        "inbox", "outbox", "bundle", "state", "trusted_keys", "roi_name", "prevalence", "covariates", "formats",
+        "language", "workers", "metrics_port",
+    ),
+    "Advanced: bundle, region and features": (
+        "watch_bundle", "match_by_geometry", "strict_frame_of_reference", "engine",
+    ),
+    "Advanced: content of the report": (
+        "refusal_page", "perturbations", "contour_mm", "answer_not_robust", "descriptors",
+    ),
+    "Advanced: waiting for files": (
+        "settle_seconds", "case_settle_seconds", "missing_neighbour_wait", "report_after_seconds",
+        "alert_after_seconds", "poll_seconds", "watch", "scan_seconds",
+    ),
+    "Advanced: limits and retries": (
+        "work_seconds", "work_memory_mb", "min_free_mb", "lease_seconds", "max_attempts", "retry_seconds",
+        "retry_max_seconds",
+    ),
+    "Advanced: monitoring and log": (
+        "heartbeat_seconds", "canary_seconds", "canary_patience_seconds", "log_format", "log_level",
+    ),
+}  # fmt: skip
+"""The settings in the order in which people read them. Most sites need the first group only."""
 
 
 class SettingsError(LungstageError):
-    """The settings cannot be used as they are given."""
+    """The settings cannot be used. The message says which setting is wrong and what to do."""
 
 
 def _listed(value: Any) -> Any:
-    """Part what the environment has in one text; a name that is empty would be one slip away from trusting nobody."""
+    """Split the environment's text into names. An empty name is refused: it could switch off the signature check."""
     names = value.split(os.pathsep) if isinstance(value, str) else value
     if isinstance(names, (list, tuple)) and "" in names:
-        raise ValueError("the name of a file is empty")
+        raise ValueError("the name of a file is empty; give at least one file, or leave the setting out")
     return names
 
 
 def _formats(value: Any) -> Any:
-    """Part what environment and command line have in one text, and put the formats in order."""
+    """Split the text of environment or command line into formats, and sort them."""
     names = value.split(",") if isinstance(value, str) else value
     return formats_of(names) if isinstance(names, (list, tuple)) else names
 
 
 class Settings(BaseModel):
-    """How one daemon runs. Every field is a TOML key, and in capitals after ``LUNGSTAGE_`` an environment variable."""
+    """The settings of one daemon.
+
+    Every field is a key of the TOML file. ``LUNGSTAGE_`` and the name in capitals is its environment variable.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     inbox: Location = Field(
-        description="Folder that studies are copied into; read, never written.", examples=["/srv/lungstage/inbox"]
+        description="Folder that studies are copied into. lungstage only reads it.", examples=["/srv/lungstage/inbox"]
     )
-    outbox: Location = Field(description="Folder that reports appear in.", examples=["/srv/lungstage/outbox"])
+    outbox: Location = Field(description="Folder that lungstage writes reports to.", examples=["/srv/lungstage/outbox"])
     bundle: BundleLocation = Field(
-        description="Folder of the model bundle, or the name of one that lungstage ships.",
+        description="Folder of the model bundle, or the name of a bundle that lungstage ships.",
         examples=[*shipped_bundles(), "/srv/lungstage/bundle"],
     )
     trusted_keys: Annotated[tuple[Location, ...], BeforeValidator(_listed)] = Field(
-        (), description="Public keys, one of which must have signed the bundle; none: it need not be signed."
+        (),
+        description="Files of public keys in PEM. One of these keys must have signed the bundle. "
+        "With an empty list, the bundle need not be signed.",
     )
     watch_bundle: bool = Field(
-        True, description="Whether a bundle placed while the daemon runs is taken, once it has proven itself."
+        True, description="Use a new bundle that is copied into place while the daemon runs, after its self-test."
     )
     state: Location = Field(
-        description="Folder of the ledger, on a local disk; default: .lungstage-NAME beside outbox NAME.",
+        description="Folder of ledger and audit log, on a local disk; default: .lungstage-NAME beside outbox NAME.",
         examples=["/var/lib/lungstage"],
     )
-    roi_name: str | None = Field(None, description="ROI to use, instead of the bundle's rule.")
-    match_by_geometry: bool = Field(False, description="Go by a ROI's position, and not by the images that it names.")
+    roi_name: str | None = Field(
+        None, description="Name of the region of interest (ROI) to measure, instead of the bundle's own rule."
+    )
+    match_by_geometry: bool = Field(
+        False, description="Match a region to CT slices by its position, and ignore the images that its file names."
+    )
     strict_frame_of_reference: bool = Field(
         False,
-        description="Refuse a SEG of another Frame of Reference even where all its frames name slices and lie on them.",
+        description="Refuse a SEG with another Frame of Reference than the CT, "
+        "even if all its frames name slices and lie on them.",
     )
     prevalence: float | None = Field(
-        None, gt=0, lt=1, description="Share of the model's positive class among the site's patients; corrects to it."
+        None,
+        gt=0,
+        lt=1,
+        description="Share of the model's positive class among the site's patients, between 0 and 1. "
+        "lungstage corrects the probability to this share.",
     )
     covariates: Location | None = Field(
-        None, description="CSV of study_instance_uid and age, sex or histology, which outranks the header."
+        None,
+        description="CSV file with study_instance_uid and age, sex or histology. "
+        "It takes precedence over the DICOM header.",
     )
     engine: Literal["compiled", "reference"] = Field(
-        "compiled", description="What computes the features: compiled, or reference (PyRadiomics itself, slower)."
+        "compiled", description="Code that computes the features: compiled, or reference (PyRadiomics itself, slower)."
     )
     formats: Annotated[tuple[Format, ...], BeforeValidator(_formats)] = Field(
         ("sr", "pdf"),
-        description="Documents of an answer: sr (always), pdf, sc (pictures of the page), html.",
+        description="Documents that are written for an answer: sr (always), pdf, sc (pictures of the page), html.",
     )
-    language: Language = Field("en", description="Language of the page: en, de or fr; codes and SR stay as they are.")
+    language: Language = Field(
+        "en", description="Language of the page: en, de or fr. The SR and all codes stay the same."
+    )
     refusal_page: bool = Field(
-        False, description="Whether a page that says why a study was refused is put into the outbox, as PDF or picture."
+        False, description="Write a page to the outbox, as PDF or picture, that says why a study was refused."
     )
     perturbations: int = Field(
         PERTURBATIONS,
         ge=0, le=MOST_PERTURBATIONS,
-        description="Perturbed versions of contour and image that an answer is tried out on; 0: none.",
+        description="Number of perturbed versions of contour and image that test how robust an answer is; 0: no test.",
     )  # fmt: skip
-    contour_mm: Annotated[float, Unit("mm")] = Field(
+    contour_mm: float = Field(
         CONTOUR_MM,
         gt=0, le=MOST_CONTOUR_MM, allow_inf_nan=False,
-        description="How far contours of different hands lie apart, as a standard deviation in mm.",
+        description="Typical distance between contours that different people draw, as a standard deviation in mm.",
     )  # fmt: skip
     answer_not_robust: NotRobust = Field(
         "warn",
-        description="What becomes of an answer that fewer than 90 % of the versions share: warn, or indeterminate.",
+        description="What to do if fewer than 90 % of the perturbed versions give the same answer: "
+        "warn, or indeterminate.",
     )
     descriptors: bool = Field(
-        True, description="Whether it is said what a radiologist would say of the tumour; the model does not see it."
+        True,
+        description="Describe the tumour in the report in a radiologist's words. "
+        "The model does not use this description.",
     )
-    settle_seconds: Seconds = Field(0.2, description="How long a file must rest before it is read.")
-    case_settle_seconds: Seconds = Field(2.0, description="How long a case must rest before an end counts as an end.")
+    settle_seconds: Seconds = Field(
+        0.2, description="The daemon reads a file when it is unchanged for this long, in seconds."
+    )
+    case_settle_seconds: Seconds = Field(
+        2.0,
+        description="The outermost slices received count as the ends of the series when the case is unchanged "
+        "for this long, in seconds.",
+    )
     missing_neighbour_wait: Seconds = Field(
         600.0,
-        description="How long a case must rest before slices next to the region that may still come count as missing.",
+        description="Slices next to the region that may still come count as missing when the case is unchanged "
+        "for this long, in seconds.",
     )
-    report_after_seconds: Seconds = Field(5.0, description="How long a case waits before it is reported as held.")
-    alert_after_seconds: Annotated[float, Unit("seconds")] = Field(
+    report_after_seconds: Seconds = Field(
+        5.0, description="An incomplete case is reported as held after this long, in seconds."
+    )
+    alert_after_seconds: float = Field(
         3600.0, gt=0, le=31 * 86400, allow_inf_nan=False,
-        description="How long a case waits or is held before the log raises an alert, once.",
+        description="The log gives one alert when a case waits or is held for this long, in seconds.",
     )  # fmt: skip
-    poll_seconds: Seconds = Field(0.05, description="Shortest time between two looks at the inbox.")
+    poll_seconds: Seconds = Field(0.05, description="Shortest time between two checks of the inbox, in seconds.")
     watch: Literal["auto", "events", "poll"] = Field(
-        "auto", description="How new files are noticed: events, poll, or auto (poll on file systems of the network)."
+        "auto", description="How new files are noticed: events, poll, or auto (poll on network file systems)."
     )
     scan_seconds: Seconds = Field(
-        1.0, description="Longest time between two looks at an inbox in which nothing happens."
+        1.0, description="Longest time between two checks of the inbox, even if no file event comes, in seconds."
     )
     workers: int = Field(
         default_factory=lambda: min(os.cpu_count() or 1, 4),
-        ge=1, le=64, description="Cases staged at the same time; default: one per processor, at most 4.",
+        ge=1, le=64,
+        description="Number of cases that are answered at the same time; default: one per processor, at most 4.",
     )  # fmt: skip
     work_seconds: Seconds = Field(
         120.0,
-        description="Most processor time of reading a file or staging a case; by the clock, four times as much.",
+        description="Limit of processor time for reading a file or answering a case, in seconds. "
+        "The limit by the clock is four times as long.",
     )
-    work_memory_mb: Megabytes = Field(4096, ge=512, description="Memory that one process at work may take, in MB.")
-    min_free_mb: Megabytes = Field(
+    work_memory_mb: int = Field(4096, ge=512, description="Limit of memory for one worker process, in MB.")
+    min_free_mb: int = Field(
         500,
         ge=0,
-        description="Free space of the outbox's and the state folder's disk below which the log warns, in MB.",
+        description="The log warns when the disk of outbox or state folder has less free space than this, in MB.",
     )
-    lease_seconds: Annotated[float, Unit("seconds")] = Field(
+    lease_seconds: float = Field(
         default_factory=lambda data: max(_LEAST_LEASE, WALL_FACTOR * data.get("work_seconds", 0.0) + _BESIDE_WORK),
         gt=0, le=7 * 86400, allow_inf_nan=False,
-        description="How long a job may be in hand before health fails; "
-        "default: 600.0, and where work_seconds is longer than its default, four times that and 120.",
+        description="lungstage health fails when a job is being processed for longer than this, in seconds; "
+        "default: 600.0, or four times work_seconds plus 120 if that is more.",
     )  # fmt: skip
-    max_attempts: int = Field(3, ge=1, le=100, description="Attempts before a job that fails by our defect is refused.")
-    retry_seconds: Seconds = Field(0.5, description="First pause after a disk or folder was unavailable; then doubled.")
-    retry_max_seconds: Seconds = Field(60.0, description="Longest such pause.")
-    heartbeat_seconds: Seconds = Field(2.0, description="How often the daemon gives a sign of life.")
-    canary_seconds: Annotated[Seconds | None, Unit("seconds")] = Field(
-        None, description="How often a synthetic study is sent through every step, never to the outbox; none: never."
+    max_attempts: int = Field(
+        3, ge=1, le=100, description="Attempts before a job that fails with an internal error is refused."
     )
-    canary_patience_seconds: Seconds = Field(120.0, description="How long a canary may take before an alarm is raised.")
+    retry_seconds: Seconds = Field(
+        0.5,
+        description="First pause before a retry when a disk or folder is unavailable, in seconds. "
+        "Each further pause is twice as long.",
+    )
+    retry_max_seconds: Seconds = Field(60.0, description="Longest pause before a retry, in seconds.")
+    heartbeat_seconds: Seconds = Field(2.0, description="Time between two heartbeats of the daemon, in seconds.")
+    canary_seconds: Seconds | None = Field(
+        None,
+        description="Time between two canaries, in seconds. A canary is a synthetic study that tests every step. "
+        "It never reaches the outbox. Without this setting there are no canaries.",
+    )
+    canary_patience_seconds: Seconds = Field(
+        120.0, description="The daemon raises an alarm when a canary takes longer than this, in seconds."
+    )
     metrics_port: int | None = Field(
-        None, ge=1, le=65535, description="Port of 127.0.0.1 on which Prometheus may read metrics; none opens no port."
+        None,
+        ge=1,
+        le=65535,
+        description="Port on 127.0.0.1 where Prometheus can read metrics. Without this setting no port is opened.",
     )
-    log_format: Literal["text", "json"] = Field("text", description="Form of the log lines on stderr.")
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
+    log_format: Literal["text", "json"] = Field("text", description="Format of the log lines on stderr: text or json.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Lowest level that is logged: DEBUG, INFO, WARNING or ERROR."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -197,35 +261,37 @@ class Settings(BaseModel):
         folders = {name: Path(os.path.realpath(getattr(self, name))) for name in ("inbox", "outbox", "state")}
         for outer, inner in (("inbox", "outbox"), ("outbox", "inbox"), ("inbox", "state"), ("outbox", "state")):
             if folders[inner].is_relative_to(folders[outer]):
-                raise ValueError(f"{inner} must not lie in {outer}")
+                raise ValueError(
+                    f"the folder of {inner} must not lie in the folder of {outer}; choose separate folders"
+                )
         return self
 
     @model_validator(mode="after")
     def _outlasts_work(self) -> Self:
         if self.lease_seconds <= self.wall_seconds:
             raise ValueError(
-                f"lease_seconds must be more than the {self.wall_seconds:g} s that a case may take by the clock, "
-                f"which are {WALL_FACTOR:g} times work_seconds"
+                f"lease_seconds must be more than the {self.wall_seconds:g} s that a case may take by the clock "
+                f"({WALL_FACTOR:g} times work_seconds)"
             )
         return self
 
     @property
     def wall_seconds(self) -> float:
-        """Most time by the clock that reading a file or staging a case may take."""
+        """Limit of clock time for reading a file or answering a case, in seconds."""
         return WALL_FACTOR * self.work_seconds
 
     @property
     def documents(self) -> DocumentOptions:
-        """Which documents an answer is given in."""
+        """The documents that are written for an answer."""
         return DocumentOptions(self.formats, self.language)
 
     @property
     def robustness(self) -> RobustnessOptions:
-        """Whether and how it is tried out how far an answer depends on contour and scan."""
+        """Whether and how to test the dependence of an answer on contour and scan."""
         return RobustnessOptions(self.perturbations, self.contour_mm, self.answer_not_robust)
 
     def for_audit(self) -> dict[str, Any]:
-        """Return the digest of all settings, and those that an answer depends on in plain."""
+        """Return the digest of all settings, and the values of those that an answer depends on."""
         digest = hashlib.sha256(self.model_dump_json().encode()).hexdigest()
         answering = {
             "roi_name",
@@ -244,7 +310,7 @@ class Settings(BaseModel):
 
 
 def default_state(outbox: Path) -> Path:
-    """Return the state folder of an outbox for which none is named: beside it, so that each has its own."""
+    """Return the default state folder of an outbox: a folder beside it, so that each outbox has its own."""
     absolute = Path(os.path.abspath(outbox))
     return absolute.parent / f".lungstage-{absolute.name}"
 
@@ -254,21 +320,21 @@ def load_settings(
     overrides: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Settings:
-    """Put the settings together.
+    """Combine the settings of all sources.
 
     Parameters
     ----------
     config
-        TOML file of settings, at its top level.
+        TOML file with the settings at its top level.
     overrides
         Settings of the command line; None means not given.
     environment
-        Environment variables; the process's own by default.
+        Environment variables; by default those of this process.
 
     Raises
     ------
     SettingsError
-        Naming every fault: an unknown key with the nearest known one, a value that does not fit, a missing setting.
+        The message lists every fault: an unknown key with the nearest known one, a wrong value, a missing setting.
     """
     values = {key: value for key, (value, _) in given_settings(config, environment).items()}
     values |= {key: value for key, value in (overrides or {}).items() if value is not None}
@@ -279,36 +345,40 @@ def load_settings(
 
 
 def faults_of(error: ValidationError, model: type[BaseModel]) -> str:
-    """Tell every fault of some settings in one sentence."""
+    """List every fault of some settings in one sentence."""
     items = error.errors()
     lacking = {item["loc"] for item in items if item["type"] == "missing"}
     faults = [
         _fault(".".join(str(part) for part in item["loc"]), item["type"], item["msg"], model)
         for item in items
-        if item["type"] != "default_factory_not_called"  # for another fault, which is told
-        and not (model is Settings and item["loc"] == ("state",) and ("outbox",) in lacking)  # it follows from that
+        if item["type"] != "default_factory_not_called"  # only follows from another fault, which is listed
+        and not (
+            model is Settings and item["loc"] == ("state",) and ("outbox",) in lacking
+        )  # state has a default if outbox is given
     ]
     return "; ".join(faults) + "."
 
 
 def table_of(name: str, config: Path | None) -> dict[str, Any]:
-    """Return another process's table of a settings file, unchecked; empty where it has none.
+    """Return the table of another process from a settings file, unchecked; empty if there is none.
 
     Raises
     ------
     SettingsError
-        The file cannot be read, or has something else under that name.
+        The file cannot be read, or the name is not that of a table.
     """
     table = tables_of(config).get(name, {})
     if not isinstance(table, dict):
-        raise SettingsError(f"[{name}] in the settings file {config} is no table.")
+        raise SettingsError(
+            f"[{name}] in the settings file {config} is not a table. Write [{name}] on a line above its keys."
+        )
     return dict(table)
 
 
 def given_settings(
     config: Path | None = None, environment: Mapping[str, str] | None = None
 ) -> dict[str, tuple[Any, str]]:
-    """Return what file and environment say, each with the file or the variable that says it; nothing is checked yet."""
+    """Return the values of file and environment, each with its source; nothing is checked yet."""
     from_file = {key: (value, f"file {config}") for key, value in _from_file(config).items()}
     variables = _from_environment(os.environ if environment is None else environment)
     return from_file | {
@@ -317,31 +387,31 @@ def given_settings(
 
 
 def state_of(state: Path | None, config: Path | None, environment: Mapping[str, str] | None = None) -> Path:
-    """Return the state folder that the same settings would give a daemon.
+    """Return the state folder of the daemon with these settings.
 
     Raises
     ------
     SettingsError
-        When nothing says which daemon is meant.
+        When neither a state folder nor an outbox is given.
     """
     values = {key: value for key, (value, _) in given_settings(config, environment).items()}
     named = state or values.get("state")
     if named is None and values.get("outbox") is None:
         raise SettingsError(
-            "Which daemon is meant? Name its state folder with --state, or its settings with --config. A daemon "
-            "that was given none has it beside its outbox: that of /srv/outbox is /srv/.lungstage-outbox."
+            "Give the daemon's state folder with --state, or its settings file with --config. By default the state "
+            "folder is beside the outbox: for /srv/outbox it is /srv/.lungstage-outbox."
         )
     return default_state(Path(values["outbox"])) if named is None else Path(named)
 
 
 def alert_age(config: Path | None, environment: Mapping[str, str] | None = None) -> timedelta:
-    """Return the age from which on the same settings would have a daemon raise an alert."""
+    """Return the age of a waiting job at which a daemon with these settings gives an alert."""
     folders = {name: Path("/nowhere", name) for name in ("inbox", "outbox", "bundle", "state")}
     return timedelta(seconds=load_settings(config, folders, environment).alert_after_seconds)
 
 
 def setting_of(name: str, config: Path | None, environment: Mapping[str, str] | None = None) -> Any:
-    """Return one setting as file and environment give it, unchecked; None where they do not."""
+    """Return one setting of file or environment, unchecked; None if neither has it."""
     return {**_from_file(config), **_from_environment(os.environ if environment is None else environment)}.get(name)
 
 
@@ -350,7 +420,7 @@ def _from_file(config: Path | None) -> dict[str, Any]:
 
 
 def tables_of(config: Path | None) -> dict[str, Any]:
-    """Return everything that a settings file says, unchecked.
+    """Return the whole content of a settings file, unchecked.
 
     Raises
     ------
@@ -373,7 +443,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
         for name, value in environment.items()
         if name.startswith(ENVIRONMENT_PREFIX)
     }
-    # Other tools may use the prefix too, so only what looks like a slip of the pen is refused.
+    # Other tools may use the prefix too, so only a name that looks like a typing error is refused.
     for key in given:
         if key not in Settings.model_fields and difflib.get_close_matches(key, Settings.model_fields, 1, cutoff=0.8):
             raise SettingsError(_fault(key, "extra_forbidden", "") + f" (from {ENVIRONMENT_PREFIX}{key.upper()}).")
@@ -381,7 +451,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _how_to_give(key: str, model: type[BaseModel]) -> str:
-    """Say what a missing setting is for, with an example: as an option, where it has one, and as a line of the file."""
+    """Say what a missing setting is for and how to give it: as an option, if there is one, or as a line of the file."""
     *tables, name = (part for part in key.split(".") if not part.isdigit())
     holder: type[BaseModel] | None = model
     for table in tables:
@@ -391,7 +461,7 @@ def _how_to_give(key: str, model: type[BaseModel]) -> str:
     field = holder.model_fields.get(name) if holder else None
     if field is None or not field.description:
         return ""
-    meaning = f" ({field.description.rstrip('.')})"
+    meaning = f" ({field.description.partition('. ')[0].rstrip('.')})"
     if not field.examples:
         return meaning
     line = f'{name} = "{field.examples[0]}" in the settings file'

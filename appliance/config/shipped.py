@@ -1,4 +1,4 @@
-"""Where a bundle is that was named: in a folder, or in the package, which ships some."""
+"""Find a bundle by its name: a folder, or one of the bundles that the package ships."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ SHIPPED: Final = Path(__file__).parents[2] / "models"
 
 
 def shipped_bundles() -> tuple[str, ...]:
-    """Return the names of the bundles that this installation ships; a wheel may be made without any."""
+    """Return the names of the bundles that this installation ships; a wheel may contain none."""
     return tuple(sorted(manifest.parent.name for manifest in SHIPPED.glob("*/manifest.json")))
 
 
 def shipped_licences() -> tuple[str, ...]:
-    """Return each shipped bundle's licence, as ``CC BY-NC 3.0 (bundle lung1-stage)``."""
+    """Return the licence of each shipped bundle, as ``CC BY-NC 3.0 (bundle lung1-stage)``."""
     manifests = {name: json.loads((SHIPPED / name / "manifest.json").read_bytes()) for name in shipped_bundles()}
     return tuple(f"{manifest['provenance']['licence']} (bundle {name})" for name, manifest in manifests.items())
 
@@ -27,8 +27,8 @@ def bundle_folder(name_or_dir: str | os.PathLike[str]) -> Path:
     Parameters
     ----------
     name_or_dir
-        The folder, or the bare name of a bundle that the package ships, e.g. ``lung1-stage``. A folder of that name
-        comes first; what is neither is returned as it is, for its reader to refuse.
+        The folder, or the name of a bundle that the package ships, e.g. ``lung1-stage``. A folder with that name takes
+        precedence. A name that is neither is returned unchanged; the code that loads the bundle refuses it.
     """
     given = Path(name_or_dir)
     shipped = SHIPPED / given.name

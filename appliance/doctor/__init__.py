@@ -1,3 +1,3 @@
-"""``lungstage doctor``: looks at everything that a daemon needs, and says what is wrong and what helps."""
+"""``lungstage doctor``: check everything that the daemon needs, and say what is wrong and what to do."""
 
 __all__ = ["examination", "finding"]

@@ -1,4 +1,4 @@
-"""A running daemon: whether there is one, whether it is alive, and how its ledger stands."""
+"""Checks of a running daemon: its heartbeat, its ledger, its messages and its port for metrics."""
 
 from __future__ import annotations
 
@@ -20,15 +20,18 @@ from lungstage.appliance.state.jobs import Jobs
 
 
 def daemon(settings: Settings) -> Iterator[Finding]:
-    """Whether a daemon is at work, and showed a sign of life lately."""
+    """Check that a daemon is running and has a recent heartbeat."""
     locked = is_locked(settings.state / "lock")
     if locked is None:
-        yield warning("daemon", "This user may not see whether a daemon is at work.", "Run it as the daemon's user.")
+        yield warning(
+            "daemon", "This user may not check whether a daemon is running.",
+            "Run lungstage doctor as the daemon's user.",
+        )  # fmt: skip
         return
     if not locked:
         yield warning(
-            "daemon", f"No daemon is at work on {settings.state}.",
-            "systemctl start lungstage, or lungstage run.",
+            "daemon", f"No daemon is running with the state folder {settings.state}.",
+            "Start it: systemctl start lungstage, or lungstage run.",
         )  # fmt: skip
         return
     try:
@@ -36,70 +39,71 @@ def daemon(settings: Settings) -> Iterator[Finding]:
     except Unavailable as error:
         yield problem(
             "daemon",
-            f"A daemon is there, but not well: {error}",
-            "If it has just been started, wait a little; else its log says more.",
+            f"A daemon is running, but it does not work. {error}",
+            "If it has just been started, wait a minute and check again. Otherwise look in its log.",
         )
         return
     if beat.outbox_replaced:
         yield problem(
-            "daemon", "A daemon is there, and delivers nothing: its outbox is not the folder that it was.",
-            "Mount its disk or share again; docs/operating.md says what to do where another folder is meant.",
+            "daemon", "A daemon is running, but it delivers nothing: another folder is now at the path of its outbox.",
+            "Mount the disk or share again. If the new folder is correct, docs/operating.md says what to do.",
         )  # fmt: skip
     else:
         yield ok(
-            "daemon", f"A daemon is at work, by {'file events' if beat.watch == 'events' else 'polling'};"
-            f" {beat.files} files in the inbox, {beat.in_hand} studies in hand.",
+            "daemon", f"A daemon is running with {'file events' if beat.watch == 'events' else 'polling'}:"
+            f" {beat.files} files in the inbox, {beat.in_hand} studies being processed.",
         )  # fmt: skip
 
 
 def ledger(settings: Settings) -> Iterator[Finding]:
-    """Whether the ledger can be read, is whole, and tells of nothing that a person should see to."""
+    """Check that the ledger can be read, is not damaged, and has no job that waits for too long."""
     path = settings.state / "ledger.sqlite"
     if not path.exists():
-        yield ok("ledger", "There is no ledger yet; a daemon makes it.")
+        yield ok("ledger", "There is no ledger yet; the daemon makes it at its first start.")
         return
     try:
         with DatabaseReader(path) as database:
             jobs = Jobs(database)
             total, oldest, newest = sum(jobs.counts().values()), jobs.oldest_waiting(), jobs.newest_change()
     except Damaged as error:
-        yield problem("ledger", str(error), "Where there is no backup, docs/maintenance.md says what is lost.")
+        yield problem("ledger", str(error), "If there is no backup, docs/maintenance.md says what is lost.")
         return
     except Unavailable as error:
-        yield problem("ledger", str(error), "Give it to the daemon's user, or look at its disk.")
+        yield problem("ledger", str(error), "Make the daemon's user its owner, or check its disk.")
         return
     now, age = datetime.now(UTC), timedelta(seconds=settings.alert_after_seconds)
     if newest is not None and newest > now + timedelta(minutes=1):
         yield problem(
-            "ledger", f"The ledger's last change lies {in_words(newest - now)} ahead: the clock was set back.",
-            "Set the clock right.",
+            "ledger",
+            f"The last change of the ledger is {in_words(newest - now)} in the future: the clock was set back.",
+            "Correct the clock of this machine.",
         )  # fmt: skip
     elif oldest is not None and oldest.waits_longer_than(age, now):
         yield warning(
             "ledger", f"Jobs: {total}; job {oldest.id} waits for more than {in_words(age)}.",
-            f"lungstage jobs --state {settings.state} --only waiting --only held",
+            f"List the waiting jobs: lungstage jobs --state {settings.state} --only waiting --only held",
         )  # fmt: skip
     else:
         yield ok("ledger", f"Jobs: {total}; none waits for too long.")
 
 
 def messages(settings: Settings, config: Path | None) -> Iterator[Finding]:
-    """Whether the messages that are configured are sent by somebody."""
+    """Check that a process sends the messages that are configured."""
     try:
         wanted = load_notify(config)
     except SettingsError as error:
-        yield problem("notify", str(error), "docs/notify.md lists what there is.")
+        yield problem("notify", str(error), "docs/notify.md lists the settings of messages.")
         return
     if wanted is None:
         return
     if not is_locked(settings.state / FOLDER / LEASE):
-        yield warning("notify", "Messages are configured, and nobody sends them.", "Start lungstage page.")
+        yield warning("notify", "Messages are configured, but no process sends them.", "Start lungstage page.")
         return
     yield ok("notify", f"Messages are sent: {', '.join(wanted.channels)}.")
 
 
 def metrics(settings: Settings) -> Iterator[Finding]:
-    """Whether a daemon could open the port for metrics."""
+    """Check that the daemon can open the port for metrics."""
     if settings.metrics_port is None or is_locked(settings.state / "lock"):
         return
     try:
@@ -109,7 +113,7 @@ def metrics(settings: Settings) -> Iterator[Finding]:
     except OSError as error:
         yield problem(
             "metrics", f"Port {settings.metrics_port} of 127.0.0.1 cannot be opened: {error.strerror}.",
-            "Set metrics_port to a free one.",
+            "Set metrics_port to a free port.",
         )  # fmt: skip
     else:
         yield ok("metrics", f"Port {settings.metrics_port} of 127.0.0.1 is free.")

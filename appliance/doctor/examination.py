@@ -1,4 +1,4 @@
-"""All checks in their order, and what is printed of them."""
+"""All checks in their order, and their output."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CHECKS: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (
 
 
 def examine(config: Path | None, overrides: Mapping[str, Any]) -> tuple[Finding, ...]:
-    """Make every check over the settings that a daemon would get; one that cannot be made does not stop the others.
+    """Make every check with the settings that the daemon would have. A check that fails does not stop the others.
 
     Parameters
     ----------
@@ -32,29 +32,29 @@ def examine(config: Path | None, overrides: Mapping[str, Any]) -> tuple[Finding,
     try:
         settings = load_settings(config, overrides)
     except SettingsError as error:
-        return (problem("settings", str(error), "lungstage settings --explain tells what there is."),)
-    found = [ok("settings", "They can be used.")]
+        return (problem("settings", str(error), "lungstage settings lists all settings."),)
+    found = [ok("settings", "The settings can be used.")]
     checks: tuple[Callable[[Settings], Iterator[Finding]], ...] = (*_CHECKS, partial(daemon.messages, config=config))
     for check in checks:
         try:
             found += check(settings)
         except OSError as error:
             where = f" at {error.filename}" if error.filename else ""
-            remedy = "Look at the disk and mount."
+            remedy = "Check the disk and the mount."
             if isinstance(error, PermissionError):
-                remedy = "Run this as the daemon's user, or let that user pass through all folders above."
+                remedy = "Run lungstage doctor as the daemon's user, or give that user access to all folders above."
             name = getattr(check, "__name__", "notify")
-            found.append(problem(name, f"It could not be looked at: {error.strerror}{where}.", remedy))
+            found.append(problem(name, f"This could not be checked: {error.strerror}{where}.", remedy))
     return tuple(found)
 
 
 def worst(findings: tuple[Finding, ...]) -> Verdict:
-    """Return the gravest verdict."""
+    """Return the most serious verdict."""
     return max((finding.verdict for finding in findings), key=list(Verdict).index)
 
 
 def in_words(findings: tuple[Finding, ...]) -> str:
-    """Put the findings into one line each."""
+    """Write the findings, one line each."""
     return "\n".join(
         f"{one.verdict:<8} {one.check:<10} {one.sentence}" + (f" {one.remedy}" if one.remedy else "")
         for one in findings
@@ -62,5 +62,5 @@ def in_words(findings: tuple[Finding, ...]) -> str:
 
 
 def as_json(findings: tuple[Finding, ...]) -> str:
-    """Put the findings into one JSON object."""
+    """Write the findings as one JSON object."""
     return json.dumps({"verdict": worst(findings), "findings": [asdict(one) for one in findings]}, indent=2)

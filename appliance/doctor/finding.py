@@ -1,4 +1,4 @@
-"""What one check found."""
+"""The result of one check."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from enum import StrEnum
 
 
 class Verdict(StrEnum):
-    """How grave a finding is."""
+    """How serious a finding is."""
 
     OK = "ok"
-    WARNING = "warning"  # it works, but an operator should know
-    PROBLEM = "problem"  # a daemon would not start, or would not do its work
+    WARNING = "warning"  # the daemon works, but an operator should know this
+    PROBLEM = "problem"  # the daemon would not start, or would not work
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found.
+    """The result of one check.
 
     Attributes
     ----------
     check
-        One word for what was looked at.
+        One word for what was checked.
     verdict
-        How grave it is.
+        How serious it is.
     sentence
         What was found.
     remedy
-        What helps; None where nothing need be done.
+        What to do; None if nothing needs to be done.
     """
 
     check: str
@@ -37,15 +37,15 @@ class Finding:
 
 
 def ok(check: str, sentence: str) -> Finding:
-    """Return a finding that is well."""
+    """Return a finding without a problem."""
     return Finding(check, Verdict.OK, sentence)
 
 
 def warning(check: str, sentence: str, remedy: str) -> Finding:
-    """Return a finding that an operator should know of."""
+    """Return a finding that an operator should know."""
     return Finding(check, Verdict.WARNING, sentence, remedy)
 
 
 def problem(check: str, sentence: str, remedy: str) -> Finding:
-    """Return a finding that keeps the appliance from its work."""
+    """Return a finding because of which the appliance does not work."""
     return Finding(check, Verdict.PROBLEM, sentence, remedy)

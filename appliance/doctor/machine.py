@@ -1,4 +1,4 @@
-"""Facts about the machine and its folders, as the system tells them; judged by :mod:`doctor`."""
+"""Facts about the machine and its folders, from the system; :mod:`doctor` checks them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _STA_UNSYNC = 0x0040  # <linux/timex.h>
 
 
 def memory_limit(groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int:
-    """Return the bytes that this process and its like may take: the least of the machine's and its cgroups' (v2)."""
+    """Return the memory in bytes for lungstage's processes: the least of the machine's and its cgroups' (v2)."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     with contextlib.suppress(OSError):
         for line in groups.read_text(encoding="utf-8").splitlines():
@@ -27,7 +27,7 @@ def memory_limit(groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/s
 
 
 class _Timex(ctypes.Structure):
-    """``struct timex`` of adjtimex(2), up to what is read here, and room for the rest."""
+    """``struct timex`` of adjtimex(2), up to the last field that is read here, and space for the rest."""
 
     _fields_ = [
         ("modes", ctypes.c_uint), ("offset", ctypes.c_long), ("freq", ctypes.c_long), ("maxerror", ctypes.c_long),
@@ -36,10 +36,10 @@ class _Timex(ctypes.Structure):
 
 
 def clock_is_synchronised() -> bool | None:
-    """Whether the kernel's clock is kept right by NTP or the like (adjtimex(2)); None where that cannot be told."""
+    """Whether NTP or another service keeps the kernel's clock correct (adjtimex(2)); None if that is not known."""
     state = _Timex()
     try:
-        answer = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(state))  # no modes: only looked at
+        answer = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(state))  # without modes it only reads
     except (OSError, AttributeError):
         return None
     return None if answer < 0 else not state.status & _STA_UNSYNC
@@ -48,16 +48,16 @@ def clock_is_synchronised() -> bool | None:
 def time_zone_is_known(
     zone: str | None, default: Path = Path("/etc/localtime"), zones: Path = Path("/usr/share/zoneinfo")
 ) -> bool:
-    """Whether the C library knows the local time zone: where it does not, it takes UTC in silence.
+    """Whether the C library knows the local time zone. If not, it uses UTC without a message.
 
     Parameters
     ----------
     zone
         Value of the environment variable ``TZ``.
     default
-        What counts where it is not set.
+        The file that is used if TZ is not set.
     zones
-        Where the zones lie that it may name.
+        Folder of the time zones.
     """
     if zone is None:
         return default.exists()
@@ -67,7 +67,7 @@ def time_zone_is_known(
 
 
 def is_locked(lock: Path) -> bool | None:
-    """Whether a daemon holds a state folder's lock; None where this user may not look."""
+    """Whether a daemon has locked a state folder; None if this user may not check."""
     try:
         with lock.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

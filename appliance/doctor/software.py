@@ -1,4 +1,4 @@
-"""What computes: the bundle, the site's table, and what decodes pixels."""
+"""Checks of the software: the bundle, the site's table of covariates, fonts and decoders."""
 
 from __future__ import annotations
 
@@ -21,68 +21,70 @@ _COMPRESSED = {
     "RLE": RLELossless, "JPEG-LS": JPEGLSLossless, "JPEG 2000": JPEG2000Lossless, "HTJ2K": HTJ2KLossless,
     "JPEG Lossless": JPEGLosslessSV1,
 }  # fmt: skip
-"""The lossless compressions that archives send CT in; what is not compressed needs no decoder."""
+"""The lossless compressions in which archives send CT."""
 
 
 def bundle(settings: Settings) -> Iterator[Finding]:
-    """Whether the bundle is whole, is signed as it must be, and proves itself on this machine."""
+    """Check the bundle's hashes, its signature, and its self-test on this machine."""
     try:
         trusted = read_public_keys(settings.trusted_keys)
-        proven = load_bundle(settings.bundle, engine=settings.engine, trusted=trusted)
+        verified = load_bundle(settings.bundle, engine=settings.engine, trusted=trusted)
     except Refused as refused:
-        remedy = "Copy the bundle anew from where it was published; docs/reason-codes.md explains the code."
+        remedy = "Copy the bundle again from its source. docs/reason-codes.md explains the code."
         yield problem("bundle", f"{refused} [{refused.reason.code}]", remedy)
     except KeyFileError as error:
         yield problem("bundle", str(error), "Set trusted_keys to files of public keys in PEM.")
     else:
-        manifest, signer = proven.manifest, f"signed by {proven.signer}" if proven.signer else "not signed"
-        told = f"{manifest.name} {manifest.version} is whole, {signer}, and gives its golden case"
-        yield ok("bundle", f"{told} ({proven.digest[:12]}).")
+        manifest, signer = verified.manifest, f"signed by {verified.signer}" if verified.signer else "not signed"
+        told = f"{manifest.name} {manifest.version} is complete and passes its self-test; it is {signer}"
+        yield ok("bundle", f"{told} ({verified.digest[:12]}).")
 
 
 def covariates(settings: Settings) -> Iterator[Finding]:
-    """Whether the site's table of covariates can be used."""
+    """Check that the site's table of covariates can be used."""
     if settings.covariates is None:
         return
     try:
         Site.read(settings.prevalence, settings.covariates)
     except Refused as refused:
-        yield problem("covariates", str(refused), "Mend the table; docs/settings.md says what it must look like.")
+        yield problem("covariates", str(refused), "Correct the table. docs/settings.md describes its format.")
     except OSError as error:
         told = f"{settings.covariates} cannot be read: {error.strerror}."
-        yield problem("covariates", told, "Put the table there, and let the daemon's user read it.")
+        yield problem("covariates", told, "Put the table there, with read permission for the daemon's user.")
     else:
         yield ok("covariates", f"{settings.covariates} can be used.")
 
 
 def fonts(settings: Settings) -> Iterator[Finding]:
-    """Whether the page can be drawn, and names in the scripts that only the system's fonts have."""
+    """Check that the page can be drawn, and names in scripts for which the system's fonts are needed."""
     if settings.documents.formats == ("sr",):
         return
     try:
         own_face()
     except PackageNotFoundError as error:
-        yield problem("fonts", f"The page cannot be drawn: {error}.", "Install lungstage anew, with all it depends on.")
+        yield problem(
+            "fonts", f"The page cannot be drawn: {error}.", "Install lungstage again, with all its dependencies."
+        )
         return
     missing = [script for script, name in SAMPLES.items() if runs(name) is None]
     left_out = ""
-    if missing:  # where no patient bears such a name, nothing is amiss
+    if missing:  # this is no problem if no patient has such a name
         left_out = (
-            f" Those in {', '.join(missing)} are left out, for no font here has them: install one, for instance "
-            "Debian's fonts-noto-cjk, where patients bear such names."
+            f" Names in {', '.join(missing)} are left out, because no font on this machine has them. "
+            "If patients have such names, install a font, for example Debian's fonts-noto-cjk."
         )
     written = ", ".join(["Latin", "Cyrillic", *(script for script in SAMPLES if script not in missing)])
     yield ok("fonts", f"The page can be drawn, with names in {written} letters.{left_out}")
 
 
 def decoders(_: Settings) -> Iterator[Finding]:
-    """Whether compressed pixels can be decoded."""
+    """Check that compressed pixels can be decoded."""
     jpeg_lossless.register()
     missing = [name for name, uid in _COMPRESSED.items() if not get_decoder(uid).is_available]
     if missing:
         yield warning(
-            "decoders", f"There is no decoder for {', '.join(missing)}: slices so compressed are refused.",
-            "Have the archive send CT uncompressed, or compressed in another way.",
+            "decoders", f"There is no decoder for {', '.join(missing)}: slices with this compression are refused.",
+            "Let the archive send CT uncompressed, or with another compression.",
         )  # fmt: skip
     else:
         yield ok("decoders", f"There are decoders for {', '.join(_COMPRESSED)}.")

@@ -1,3 +1,3 @@
-"""A report made again from its originals, bit for bit, or what has changed since."""
+"""Make a report again from its original files, and list what differs."""
 
 __all__ = ["originals", "reproduce"]

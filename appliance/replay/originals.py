@@ -1,4 +1,4 @@
-"""The originals of a report: where they are, which of them were needed, and whether they are what they were."""
+"""The original files of a report: where they are, which were used, and whether they are unchanged."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from lungstage.appliance.state.file_table import FileRecords
 
 @dataclass(frozen=True, slots=True)
 class Witness:
-    """What an audit log knows of a report; nothing, where there is none.
+    """The entries of an audit log about a report; empty if there is no log.
 
     Attributes
     ----------
     documents
-        SHA-256 of every file that was delivered under a name.
+        SHA-256 of every file that was delivered, by file name.
     instances
-        What it says of each instance that was needed (:attr:`staging.pipeline.Plan.instances`), by SOP Instance UID.
+        Its record of each instance that was used (:attr:`staging.pipeline.Plan.instances`), by SOP Instance UID.
     """
 
     documents: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
@@ -34,7 +34,7 @@ class Witness:
 
     @classmethod
     def of(cls, state: Path, report: Account) -> Witness:
-        """Look a report up in the audit log of a state folder."""
+        """Find a report in the audit log of a state folder."""
         documents: dict[str, frozenset[str]] = {}
         fingerprint = None
         for entry in chain.entries(state, f'"sr":"{report.sop_instance_uid}"'):
@@ -48,11 +48,11 @@ class Witness:
         return cls(documents, needed)
 
     def knows(self, header: Header) -> bool:
-        """Whether an instance has the content that was needed then."""
+        """Whether an instance has the same content as when the report was made."""
         return not any(self.unlike(header))
 
     def unlike(self, header: Header) -> tuple[bool, bool]:
-        """Whether the content of an instance's header, and that of its pixels, differ from that of then."""
+        """Whether the header, and the pixels, of an instance differ from those when the report was made."""
         known = self.instances.get(name_of(header))
         if known is None:
             return False, False
@@ -61,12 +61,12 @@ class Witness:
 
 
 def name_of(header: Header) -> str:
-    """SOP Instance UID of a ROI object or image, with the number of its frame where it is one of several."""
+    """Return the SOP Instance UID of a ROI object or image; with the number of its frame if there are several."""
     return header.name if isinstance(header, ImageHeader) else header.sop_instance_uid
 
 
 def from_state(state: Path, report: Account) -> tuple[Header, ...]:
-    """Read the files of a report's study that the ledger's file table knows and that are still there."""
+    """Read the files of a report's study that the ledger lists and that still exist."""
     with DatabaseReader(state / "ledger.sqlite") as database:
         files = FileRecords(database)
         paths = [Path(path) for study in report.studies for path in files.of_study(study)]
@@ -74,7 +74,7 @@ def from_state(state: Path, report: Account) -> tuple[Header, ...]:
 
 
 def needed(report: Account, headers: Sequence[Header], witness: Witness) -> tuple[Header, ...]:
-    """Choose what a report was made of; of several files of one instance, those that are what they were then."""
+    """Choose the files that a report was made from. If an instance has several files, choose the unchanged ones."""
     wanted = {*report.before, *report.slices, *report.behind, report.roi, *witness.instances}
     if report.other_rois and not witness.instances:
         rois = (h for h in headers if isinstance(h, RoiHeader) and h.study_instance_uid in report.studies)
@@ -87,7 +87,7 @@ def needed(report: Account, headers: Sequence[Header], witness: Witness) -> tupl
 
 
 def of_inputs(report: Account, headers: Sequence[Header], witness: Witness) -> Iterator[Change]:
-    """Name each original that is missing, or is not what it was."""
+    """List each original file that is missing or changed."""
     slices = (*report.before, *report.slices, *report.behind)
     for uid in dict.fromkeys((*slices, report.roi, *witness.instances)):
         is_slice = uid in slices or witness.instances.get(uid, {}).get("kind") == "CT"
@@ -100,8 +100,8 @@ def of_inputs(report: Account, headers: Sequence[Header], witness: Witness) -> I
             continue
         header, pixels = witness.unlike(found[0])
         if header and kind == "roi":
-            yield Change("roi_content", f"{what} {uid} has other content.", uid)
+            yield Change("roi_content", f"{what} {uid} has changed content.", uid)
         elif header:
-            yield Change("slice_header", f"{what} {uid} has another geometry or pixel encoding.", uid)
+            yield Change("slice_header", f"{what} {uid} has changed geometry or pixel encoding.", uid)
         if pixels:
-            yield Change("slice_pixels", f"{what} {uid} has other pixels.", uid)
+            yield Change("slice_pixels", f"{what} {uid} has changed pixels.", uid)

@@ -1,4 +1,4 @@
-"""A report made again from its originals, byte for byte; or what has changed since, by name."""
+"""Make a report again from its original files, and compare it byte for byte with the old one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from lungstage.appliance.report.readback import Account, Report, read_back
 from lungstage.appliance.staging import pipeline
 from lungstage.appliance.staging.covariates import Site
 
-_MOST_ELEMENTS = 20  # that are named of an edited report
+_MOST_ELEMENTS = 20  # listed at most for an edited report
 _EFFECTS = frozenset(
     {
         "answer",
@@ -45,21 +45,21 @@ _EFFECTS = frozenset(
 )  # fmt: skip
 _INPUT = Change(
     "input",
-    "The report's UID follows from pixels, region and header of the input, and something in them is not as it was, "
-    "or the UID was edited; only the audit log of then could say what.",
+    "The report's UID is computed from pixels, region and header of the input. One of these has changed, or the UID "
+    "was edited. Only the audit log from the time of the report shows which.",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What came of a replay.
+    """The result of a replay.
 
     Attributes
     ----------
     changes
-        What is not as it was; empty where every document came out bit for bit.
+        All differences; empty if every document is identical, bit for bit.
     notes
-        What could not be known or compared, in sentences.
+        What was not known or could not be compared, in sentences.
     """
 
     changes: tuple[Change, ...]
@@ -72,16 +72,16 @@ def replay(report: Report, originals: Sequence[Header], bundle: Bundle, witness:
     Parameters
     ----------
     report
-        An SR that lungstage wrote; the SEG that was written with it is looked for beside it.
+        A structured report of lungstage. Its SEG is searched for beside it.
     originals
-        Headers of everything that may be an original; more than is needed does no harm.
+        Headers of all files that may be originals; more than necessary is no problem.
     bundle
-        The model, over the engine that the report names.
+        The model, with the engine that the report names.
     witness
-        What the audit log says of the report.
+        The entries of the audit log about the report.
     """
     then = report.account
-    notes = [f"The report does not say {what} exactly; it was made again without." for what in then.unknown]
+    notes = [f"The report does not contain {what} exactly. It was made again without it." for what in then.unknown]
     noticed = [*_of_making(then, bundle), *_of_file(report, witness), *of_inputs(then, originals, witness)]
     needful = {*then.slices, then.roi}
     if any(change.what in ("slice_missing", "roi_missing") and change.subject in needful for change in noticed):
@@ -90,10 +90,10 @@ def replay(report: Report, originals: Sequence[Header], bundle: Bundle, witness:
         case = the_one_case(assemble(needed(then, originals, witness)))
         documents = _stage(then, case, bundle, _pages(report, witness))
     except (Refused, Held) as error:
-        noticed.append(Change("refused", f"It cannot be made again. {error}", str(error.reason.code)))
+        noticed.append(Change("refused", f"The report cannot be made again. {error}", str(error.reason.code)))
         return Replay(tuple(noticed), tuple(notes))
     if documents[-1].content == report.content:
-        # Whatever else was noticed has not changed a bit of it.
+        # The report is identical, so these changes had no effect on it.
         notes += [change.message for change in noticed]
         found = [*_of_others(report, documents, witness, notes)]
         return Replay(tuple(found), tuple(notes))
@@ -116,12 +116,12 @@ def _of_file(report: Report, witness: Witness) -> Iterator[Change]:
     known = witness.documents.get(report.account.name)
     digest = hashlib.sha256(report.content).hexdigest()
     if known and digest not in known:
-        message = "This file is not what was delivered under its UID: it was edited, or made at another time."
+        message = "This file is not the one that was delivered under its UID. It was edited, or made at another time."
         yield Change("report_file", message, report.account.name, sorted(known)[0], digest)
 
 
 def _pages(report: Report, witness: Witness) -> tuple[DocumentOptions, ...]:
-    """Find out in which formats and languages a page was made with the report: what lies beside it or was delivered."""
+    """Find the formats and languages of the report's pages: those beside it and those that were delivered."""
     found = []
     for language in LANGUAGES:
         names = page_names(report.account.sop_instance_uid, language)
@@ -134,7 +134,7 @@ def _pages(report: Report, witness: Witness) -> tuple[DocumentOptions, ...]:
 
 
 def _stage(then: Account, case: Case, bundle: Bundle, pages: Sequence[DocumentOptions]) -> tuple[Document, ...]:
-    """Make the documents again: the page in each language that it was made in, all else once, the SR last."""
+    """Make the documents again: the page in each of its languages, everything else once, and the SR last."""
     site = Site(then.prevalence, {case.study_instance_uid: then.covariates})
     plan = _plan(then, case, bundle)
     made = [
@@ -155,7 +155,7 @@ def _stage(then: Account, case: Case, bundle: Bundle, pages: Sequence[DocumentOp
 
 
 def _plan(then: Account, case: Case, bundle: Bundle) -> pipeline.Plan:
-    """Plan for the region of then: as a person chose it, or by the bundle's rule, or else by a name that was given."""
+    """Make the plan with the same region: a person's choice, or the bundle's rule, or else a name that was given."""
     named = {region.name for roi in case.rois for region in load_regions(roi) if label(region.name) == then.roi_label}
     choice = None if then.chosen_number is None else RegionChoice(then.roi, then.chosen_number)
     plans: list[pipeline.Plan] = []
@@ -174,7 +174,7 @@ def _plan(then: Account, case: Case, bundle: Bundle) -> pipeline.Plan:
         except Refused as refusal:
             refusals.append(refusal)
             continue
-        # What had come is not among the originals of the report; that is what it says.
+        # Files that were received but not used are not among the originals, so the report's own text is taken.
         plan = replace(plan, ending=then.ending)
         region = plan.regions[0][0]
         if (region.source.sop_instance_uid, label(region.name)) == (then.roi, then.roi_label):
@@ -186,7 +186,7 @@ def _plan(then: Account, case: Case, bundle: Bundle) -> pipeline.Plan:
 
 
 def _of_report(report: Report, now: Report, documents: Sequence[Document]) -> Iterator[Change]:
-    """Explain why a report comes out with other bytes."""
+    """Explain why the bytes of a report are different now."""
     then = report.account
     yield from differences.of_accounts(then, now.account)
     if then.sop_instance_uid != now.account.sop_instance_uid:
@@ -196,13 +196,13 @@ def _of_report(report: Report, now: Report, documents: Sequence[Document]) -> It
     elements = [*differences.of_elements(report.dataset, now.dataset)]
     yield from elements[:_MOST_ELEMENTS]
     if len(elements) > _MOST_ELEMENTS:
-        yield Change("element", f"{len(elements) - _MOST_ELEMENTS} other elements differ, too.")
+        yield Change("element", f"{len(elements) - _MOST_ELEMENTS} more elements differ.")
     if not elements:
-        yield Change("encoding", "Every element is the same, but the file is encoded otherwise.")
+        yield Change("encoding", "Every element is the same, but the encoding of the file differs.")
 
 
 def _of_masks(report: Report, documents: Sequence[Document]) -> Iterator[Change]:
-    """Compare the segmentation beside a report with the one that comes out now, where each has one of its own."""
+    """Compare the SEG beside a report with the SEG that is made now, if both exist."""
     path = report.path.parent / f"SEG-{report.account.segmentation}.dcm"
     made = [document for document in documents if document.kind == "seg"]
     if not made or not path.is_file():
@@ -210,22 +210,22 @@ def _of_masks(report: Report, documents: Sequence[Document]) -> Iterator[Change]
     try:
         before, after = (pydicom.dcmread(source) for source in (path, io.BytesIO(made[0].content)))
         yield from differences.of_masks(before, after)
-    except Exception:  # hostile bytes: whatever the parser raises, the file is at fault
+    except Exception:  # the file may contain anything, so every error of the parser means that it cannot be read
         yield Change("segmentation", f"{path.name} cannot be read.", path.name)
 
 
 def _of_page(path: Path, document: Document) -> Iterator[Change]:
-    """Say why a page comes out otherwise: what it was drawn with is another now, or it was edited."""
+    """Explain why a page differs: a library or font has changed, or the page was edited."""
     then, now = (drawn_with(source) for source in (path, io.BytesIO(document.content)))
     for name in dict.fromkeys((*then, *now)) if then else ():
         if then.get(name) != now.get(name):
             yield changed("drawing", name, then.get(name, "not used"), now.get(name, "not used"), document.name)
     if then == now or not then:
-        yield Change("page", f"{document.name} is not what comes out now.", document.name)
+        yield Change("page", f"{document.name} differs from the document that is made now.", document.name)
 
 
 def _of_others(report: Report, documents: Sequence[Document], witness: Witness, notes: list[str]) -> Iterator[Change]:
-    """Compare what was written with a report that came out bit for bit, by its file or, failing that, by its hash."""
+    """Compare the other documents of an identical report: by their files or, if these are missing, by their hashes."""
     for document in documents[:-1]:
         path = report.path.parent / document.name
         known = witness.documents.get(document.name, frozenset())
@@ -233,9 +233,11 @@ def _of_others(report: Report, documents: Sequence[Document], witness: Witness, 
             digests = {hashlib.sha256(path.read_bytes()).hexdigest()} if path.is_file() else known
             if document.sha256 not in digests:
                 if document.kind == "seg":
-                    yield Change("segmentation", f"{document.name} is not what comes out now.", document.name)
+                    yield Change(
+                        "segmentation", f"{document.name} differs from the document that is made now.", document.name
+                    )
                     yield from _of_masks(report, documents)
                 else:
                     yield from _of_page(path, document)
         else:
-            notes.append(f"{document.name} is not beside the report; it was not compared.")
+            notes.append(f"{document.name} is not beside the report, so it was not compared.")

@@ -1,3 +1,3 @@
-"""The daemon as a systemd service of this installation."""
+"""Install lungstage as systemd services."""
 
 __all__ = ["installation"]

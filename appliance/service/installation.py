@@ -1,7 +1,7 @@
-"""Install daemon, page and gateway as systemd services, and take them away again.
+"""Install daemon, page and gateway as systemd services, and remove them again.
 
-What is patients' or the site's is left alone. An installation is a list of steps, so that it can be shown before it is
-done.
+Data of patients and the site's settings are never removed. An installation is a list of steps, so it can be shown
+before it is done.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ HOST: Final = Path("/")
 
 @dataclass(frozen=True, slots=True)
 class WriteFile:
-    """Write a file whole, readable by everybody."""
+    """Write a complete file that everybody can read."""
 
     path: Path
     text: str
@@ -52,7 +52,7 @@ class RemoveFile:
 
 @dataclass(frozen=True, slots=True)
 class MakeFolder:
-    """Make a folder that is not there, for user and group of one name; a folder that is there is left as it is."""
+    """Make a folder for a user and the group of the same name. A folder that exists is not changed."""
 
     path: Path
     owner: str
@@ -64,7 +64,7 @@ class MakeFolder:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Run a command of the system, which the host itself needs and a folder does not."""
+    """Run a command of the system. It is needed on the host itself, not in an image."""
 
     words: tuple[str, ...]
 
@@ -76,26 +76,28 @@ Step = WriteFile | RemoveFile | MakeFolder | Run
 
 
 def this_installation() -> tuple[Path, Path]:
-    """Return the command ``lungstage`` that is installed beside this package, and the interpreter that runs it.
+    """Return the path of the command ``lungstage`` of this installation, and of its Python interpreter.
 
     Raises
     ------
     Unavailable
-        When there is no such command, as in a checkout that was not installed.
+        When there is no such command, for example in a checkout that is not installed.
     """
     program = Path(sysconfig.get_path("scripts"), "lungstage")
     if not program.is_file():
-        raise Unavailable(f"There is no command {program}: lungstage is not installed in {sys.prefix}.")
+        raise Unavailable(
+            f"There is no command {program}: lungstage is not installed in {sys.prefix}. Install it there with pip."
+        )
     return program, Path(sys.executable).resolve()
 
 
 def places(program: Path, python: Path, config: Path, user: str, root: Path = HOST) -> Places:
-    """Return what the unit of an installation names, by its settings: those of `config`, or of the template.
+    """Return the paths for the units of an installation, from the settings in `config` or in the template.
 
     Raises
     ------
     SettingsError
-        When the settings that are there cannot be used.
+        When the settings in `config` cannot be used.
     """
     given = _under(root, config)
     with tempfile.TemporaryDirectory() as folder:
@@ -107,27 +109,29 @@ def places(program: Path, python: Path, config: Path, user: str, root: Path = HO
 
 
 def to_install(named: Places, root: Path = HOST, *, page: bool = False, gateway: bool = False) -> list[Step]:
-    """Return the steps that install the service; those that are done already are left out.
+    """Return the steps that install the service. Steps that are done already are left out.
 
     Parameters
     ----------
     named
-        What the units name.
+        The paths in the units.
     root
-        Stands in for /.
+        Folder to use instead of /.
     page, gateway
-        Whether that becomes a service, too; where it is one, it stays one.
+        Whether to install it as a service too. If it is one already, it stays one.
 
     Raises
     ------
     ServiceError
-        When a unit of the name is there that is not ours, or the unit could not work (:func:`unit.render`).
+        When a unit of this name exists that lungstage did not write, or the unit would not work (:func:`unit.render`).
     """
     beside = ((unit.PAGE, page), (unit.GATEWAY, gateway))
     names = [unit.NAME, *(name for name, wanted in beside if wanted or _is_there(root, name))]
     for name in names:
         if _is_there(root, name) and not unit.is_ours(_read(_under(root, UNITS / name))):
-            raise ServiceError(f"{UNITS / name} is there and is not of lungstage's making. Move it away first.")
+            raise ServiceError(
+                f"{UNITS / name} exists, but lungstage did not write it. Move it to another place first."
+            )
     units = [WriteFile(UNITS / name, unit.render(named, name)) for name in names]
     steps: list[Step] = []
     if root == HOST and not _known(named.user):
@@ -144,46 +148,49 @@ def to_install(named: Places, root: Path = HOST, *, page: bool = False, gateway:
 
 
 def to_uninstall(root: Path = HOST) -> list[Step]:
-    """Return the steps that stop the services and take their units away; none where there is no unit.
+    """Return the steps that stop the services and remove their units; empty if there is no unit.
 
     Raises
     ------
     ServiceError
-        When a unit is not ours.
+        When lungstage did not write a unit.
     """
     steps: list[Step] = []
     for name in (unit.GATEWAY, unit.PAGE, unit.NAME):
         if not _is_there(root, name):
             continue
         if not unit.is_ours(_read(_under(root, UNITS / name))):
-            raise ServiceError(f"{UNITS / name} is not of lungstage's making, and is left as it is.")
+            raise ServiceError(
+                f"lungstage did not write {UNITS / name}, so it is not removed. "
+                "Remove it yourself if you do not need it."
+            )
         steps += [*_on_host(root, "disable", "--now", name), RemoveFile(UNITS / name)]
     return [*steps, *_on_host(root, "daemon-reload")] if steps else []
 
 
 def check_host() -> None:
-    """Make sure that this process may change the host's services.
+    """Check that this process may change the host's services.
 
     Raises
     ------
     Unavailable
-        When it is not root's, or there is no systemd.
+        When it does not run as root, or there is no systemd.
     """
     if not Path("/run/systemd/system").is_dir():
         raise Unavailable(
-            "systemd does not run this machine, so there is nothing to install a service in. The container needs none."
+            "systemd is not running on this machine, so no service can be installed. A container needs no service."
         )
     if os.geteuid() != 0:
-        raise Unavailable("Only root may change the services of this machine: try it with sudo, or with --dry-run.")
+        raise Unavailable("Only root may change the services of this machine. Use sudo, or --dry-run to see the steps.")
 
 
 def perform(steps: Iterable[Step], root: Path = HOST) -> None:
-    """Do the steps, in their order, below `root`.
+    """Do the steps in their order, in the folder `root`.
 
     Raises
     ------
     Unavailable
-        When a command fails; what was done before stays done, and the same call goes on from there.
+        When a command fails. The steps before stay done, and the same call continues from there.
     OSError
         When a file or a folder cannot be made.
     """
@@ -193,7 +200,10 @@ def perform(steps: Iterable[Step], root: Path = HOST) -> None:
                 try:
                     subprocess.run(words, check=True)  # noqa: S603
                 except (OSError, subprocess.CalledProcessError) as error:
-                    raise Unavailable(f"`{step}` did not succeed ({error}).") from error
+                    raise Unavailable(
+                        f"The command `{step}` failed ({error}). "
+                        "Solve the problem, and run the same command of lungstage again; it continues from there."
+                    ) from error
             case WriteFile(path, text):
                 _write(_under(root, path), text)
             case RemoveFile(path):
@@ -203,7 +213,7 @@ def perform(steps: Iterable[Step], root: Path = HOST) -> None:
                 folder.mkdir(parents=True)
                 if root == HOST:
                     shutil.chown(folder, owner, owner)
-                folder.chmod(mode)  # last, because a change of owner may clear the group's bit
+                folder.chmod(mode)  # last, because a change of owner may clear the setgid bit
 
 
 def _write(path: Path, text: str) -> None:

@@ -1,4 +1,4 @@
-"""The systemd units: the templates beside this file, with one installation's program, settings, folders and user."""
+"""Write the systemd units from the templates in this folder, with the paths and the user of an installation."""
 
 from __future__ import annotations
 
@@ -10,48 +10,48 @@ from typing import Final
 from lungstage.appliance.contract.errors import LungstageError
 
 NAME: Final = "lungstage.service"
-"""Of the daemon's unit."""
+"""Name of the daemon's unit."""
 
 PAGE: Final = "lungstage-page.service"
-"""Of the unit that serves the worklist to browsers."""
+"""Name of the page's unit."""
 
 GATEWAY: Final = "lungstage-gateway.service"
-"""Of the unit that serves the DICOM network."""
+"""Name of the gateway's unit."""
 
 GATEWAY_CONFIG: Final = "gateway.toml"
-"""Its settings, beside the daemon's."""
+"""Name of the gateway's settings file, beside the daemon's."""
 
 STATE: Final = Path("/var/lib/lungstage")
-"""What the unit's StateDirectory is."""
+"""StateDirectory of the daemon's unit."""
 
 GATEWAY_STATE: Final = Path("/var/lib/lungstage-gateway")
-"""What the StateDirectory of the gateway's unit is."""
+"""StateDirectory of the gateway's unit."""
 
 _HIDDEN: Final = {
     "ProtectHome": ("/home", "/root", "/run/user"),
     "PrivateTmp": ("/tmp", "/var/tmp"),  # noqa: S108
 }
-"""What a daemon under the unit does not see, by the key that hides it."""
+"""Folders that a service cannot see, by the key of the unit that hides them."""
 
 
 class ServiceError(LungstageError):
-    """A service cannot be made of what is here; the sentence says what helps."""
+    """The service cannot be installed like this. The message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """What the unit names.
+    """The paths and the user in a unit.
 
     Attributes
     ----------
     program
         The command ``lungstage`` of this installation.
     python
-        The interpreter that runs it, links resolved.
+        The Python interpreter, with links resolved.
     config
-        The file of settings.
+        The settings file.
     inbox, outbox, state
-        The folders that the settings name.
+        The folders in the settings.
     user
         User and group that the daemon, the page and the gateway run as.
     """
@@ -66,25 +66,25 @@ class Places:
 
 
 def render(places: Places, name: str = NAME) -> str:
-    """Return a unit's text.
+    """Return the text of a unit.
 
     Parameters
     ----------
     places
-        What it names.
+        Its paths and its user.
     name
         :data:`NAME`, :data:`PAGE` or :data:`GATEWAY`.
 
     Raises
     ------
     ServiceError
-        When a place lies where the unit could not see it, or its name cannot stand in a unit.
+        When the service could not see a path, or a path cannot be written in a unit.
     """
     _check(places)
     config, inbox, outbox, state = map(_word, (places.config, places.inbox, places.outbox, places.state))
     program = _word(places.program)
     values = {"User": places.user, "Group": places.user}
-    if name == PAGE:  # it reads inbox and outbox, and waits for neither
+    if name == PAGE:  # it reads inbox and outbox, but also starts without them
         values |= {"ExecStart": f"{program} page --config {config}", "ReadWritePaths": state}
     elif name == GATEWAY:
         values |= {
@@ -106,8 +106,8 @@ def render(places: Places, name: str = NAME) -> str:
 
 
 def gateway_template(places: Places) -> str:
-    """Return settings of a gateway to begin with, in the same folders as the daemon's."""
-    return f"""# Settings of the gateway: docs/gateway.md. Research use only; not a medical device.
+    """Return a first settings file of the gateway, with the same folders as the daemon's."""
+    return f"""# Settings of the gateway; docs/gateway.md explains them. Research use only; not a medical device.
 inbox = "{places.inbox}"
 outbox = "{places.outbox}"
 state = "{GATEWAY_STATE}"
@@ -116,8 +116,8 @@ log_format = "json"
 
 [receive]
 ae_title = "LUNGSTAGE"
-bind = "127.0.0.1:11112"     # the address of this machine that scanners send to
-# calling = ["CT1"]          # who may send
+bind = "127.0.0.1:11112"     # address of this machine to which scanners send
+# calling = ["CT1"]          # AE titles that may send
 # addresses = ["10.1.0.0/16"]
 
 # [[route]]
@@ -127,26 +127,30 @@ bind = "127.0.0.1:11112"     # the address of this machine that scanners send to
 
 
 def is_ours(text: str) -> bool:
-    """Whether a unit was written by :func:`render`, of this release or another."""
+    """Whether :func:`render` of this or another release wrote a unit."""
     return text.startswith("# lungstage as a systemd service")
 
 
 def _check(places: Places) -> None:
     if not re.fullmatch(r"[a-z_][a-z0-9_-]{0,30}", places.user):
-        raise ServiceError(f"{places.user!r} is no name of a system user: small letters, digits, - and _ only.")
-    # A virtual environment's python is a link, and what it points to must be seen as well.
+        raise ServiceError(
+            f"{places.user!r} is not a valid name of a system user. Use only small letters, digits, - and _."
+        )
+    # The python of a virtual environment is a link. The service must also see the target of the link.
     for path in (places.program, places.python, places.config, places.inbox, places.outbox, places.state):
         for key, folders in _HIDDEN.items():
             if any(path.is_relative_to(folder) for folder in folders):
                 raise ServiceError(
-                    f"{path} lies where the service cannot see it ({key} in its unit). "
-                    "Put it elsewhere, for instance into /opt or /srv."
+                    f"The service cannot see {path} ({key} in its unit). "
+                    "Move it to another place, for example /opt or /srv."
                 )
 
 
 def _word(path: Path) -> str:
-    """Write a path as one word of a unit."""
+    """Write a path for a unit, with quotation marks if necessary."""
     text = str(path)
     if not text.isprintable() or set(text) & set("\"'\\$%"):
-        raise ServiceError(f"{text!r} cannot stand in a systemd unit: rename it to letters, digits, spaces, - and _.")
+        raise ServiceError(
+            f"The path {text!r} cannot be written in a systemd unit. Rename it: use letters, digits, spaces, - and _."
+        )
     return f'"{text}"' if " " in text else text

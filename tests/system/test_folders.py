@@ -95,8 +95,8 @@ def test_a_state_folder_that_is_closed_is_said_in_a_sentence(place: Path, comman
         done = as_nobody(*command.split(), "--state", folder)
         assert (done.returncode, done.stdout) == (4, ""), done.stderr
         assert done.stderr == (
-            f"lungstage: This user may not look into the state folder {folder}."
-            " Run this as the daemon's user, for instance with sudo -u lungstage.\n"
+            f"lungstage: This user may not read the state folder {folder}."
+            " Run the command as the daemon's user, for example with sudo -u lungstage.\n"
         )
 
 

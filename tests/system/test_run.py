@@ -363,6 +363,9 @@ def test_where_a_key_is_trusted_every_command_asks_for_its_signature(tmp_path: P
 
 def test_usage_is_told_from_data(tmp_path: Path) -> None:
     assert lungstage("run", "--colour").returncode == 2
+    bare = lungstage("run")
+    assert (bare.returncode, bare.stdout) == (2, "")
+    assert bare.stderr.startswith("lungstage: Give --inbox, --outbox and --bundle, or a settings file with --config. ")
     missing = lungstage("run", "--inbox", tmp_path / "i")
     assert missing.returncode == 2
     assert "'outbox' is missing" in missing.stderr
@@ -377,6 +380,11 @@ def test_every_command_has_help(command: str) -> None:
     done = lungstage(command, "--help")
     assert done.returncode == 0
     assert len(done.stdout) > 200
+
+
+def test_the_help_of_run_has_groups() -> None:
+    shown = lungstage("run", "--help").stdout
+    assert [title for title in ("Options", "Folders and settings", "Advanced") if f"─ {title} ─" not in shown] == []
 
 
 def test_jobs_is_readable_for_people_too(tmp_path: Path) -> None:

@@ -84,9 +84,9 @@ def test_the_same_as_each_study_alone(inbox: Path, tmp_path: Path) -> None:
 def test_people_get_one_table_and_the_names_of_refused_files_on_demand(inbox: Path, tmp_path: Path) -> None:
     shown = stage(inbox, tmp_path).stdout
     assert "research use only" in shown
-    assert "3 studies; a line for each in" in shown
+    assert "3 studies; one line for each in" in shown
     assert "1 file is not DICOM" in shown
-    assert "1 DICOM file could not be read; --files names them." in shown
+    assert "1 DICOM file could not be read; --files lists them." in shown
     assert "broken.dcm" not in shown
     assert str(inbox / "one" / "broken.dcm") in stage(inbox, tmp_path, "--files").stdout
     alone = CliRunner().invoke(app, ["stage", str(inbox), "--bundle", "lung1-stage", "--out", str(tmp_path), "--files"])

@@ -42,11 +42,11 @@ def test_the_chance_of_being_right_and_what_the_model_is_worth_follow_the_probab
     }  # fmt: skip
     lines = in_words(staged).splitlines()
     assert (
-        "chance that this answer is right, at this site's prevalence of 17 %: 92 % (87 to 95 %), worked out from 160 "
+        "probability that this answer is right, at this site's prevalence of 17 %: 92 % (87 to 95 %), computed from 160 "
         "patients of LUNG1 (62 early, 98 advanced), each answered by models that had not seen them"
     ) in lines
     assert "This model is not shown to be better than chance." in lines
     unknown = in_words(staged | {"predictive_value": None})
-    assert "prevalence of 17 %: not known, the bundle does not say" in unknown
+    assert "prevalence of 17 %: not known, because the bundle does not contain it" in unknown
     held_back = staged | {"stage": "indeterminate", "predictive_value": None, "decision": decision | {"withheld": True}}
-    assert "which is not shown to hold at this site's prevalence of 17 %" in in_words(held_back)
+    assert "is not shown to be right often enough at this site's prevalence of 17 %" in in_words(held_back)

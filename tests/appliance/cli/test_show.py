@@ -59,7 +59,7 @@ def test_uids_hashes_and_paths_are_for_those_who_ask(state: Path) -> None:
     joined = "".join(part.strip(" │") for part in full.splitlines())
     assert [one for one in secrets if one in short] == []
     assert [one for one in secrets if one not in joined] == []
-    assert "what it needed: 1 instances; what was delivered: SR" in short
+    assert "used: 1 instances; delivered: SR" in short
     assert show(state, "1", "--json") == show(state, "1", "--json", "--full")
 
 

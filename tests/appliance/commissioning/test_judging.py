@@ -84,7 +84,7 @@ def test_first_recorded_then_held_against_bit_for_bit(tmp_path: Path) -> None:
     assert constancy(BEFORE, expected).verdict is Verdict.NOTE
     again = constancy(BEFORE, expected)
     assert again.verdict is Verdict.PASS
-    assert [row["why"] for row in again.rows] == ["the same to the last bit"] * 2
+    assert [row["why"] for row in again.rows] == ["identical to the last bit"] * 2
     assert "2025-03-04" in again.finding
 
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from lungstage.appliance.cli.main import app
 from lungstage.appliance.config import explain
-from lungstage.appliance.config.settings import Settings, SettingsError, load_settings
+from lungstage.appliance.config.settings import GROUPS, Settings, SettingsError, load_settings
 from tests.conftest import ROOT
 
 FOLDERS = {"LUNGSTAGE_INBOX": "/i", "LUNGSTAGE_OUTBOX": "/o", "LUNGSTAGE_BUNDLE": "/b"}
@@ -60,8 +60,15 @@ def test_what_cannot_be_used_is_refused_as_a_daemon_would(tmp_path: Path) -> Non
 def test_the_page_of_the_settings_says_the_same_of_defaults_and_meaning() -> None:
     text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \|$", text, flags=re.MULTILINE)
-    told = [(one.name, one.default, one.meaning) for one in explain.explain(None, {})]
-    assert [(name, default.replace("`", ""), meaning) for name, default, meaning in rows] == told
+    told = {one.name: (one.name, one.default, one.meaning) for one in explain.explain(None, {})}
+    assert [(name, default.replace("`", ""), meaning) for name, default, meaning in rows] == [
+        told[name] for names in GROUPS.values() for name in names
+    ]
+    assert re.findall(r"^### ((?:Main|Advanced).*)$", text, flags=re.MULTILINE) == list(GROUPS)
+
+
+def test_every_setting_is_in_one_group() -> None:
+    assert sorted(name for names in GROUPS.values() for name in names) == sorted(Settings.model_fields)
 
 
 def test_the_template_loads_as_it_is_and_with_every_comment_taken_away(tmp_path: Path) -> None:
@@ -86,7 +93,7 @@ def test_the_template_says_what_every_number_counts() -> None:
     told = dict(re.findall(r"((?:^# .*\n)+)(?:# )?(\w+) = ", explain.template(), flags=re.MULTILINE))
     notes = {name: " ".join(lines.replace("# ", "").split()) for lines, name in told.items()}
     assert set(notes) == set(Settings.model_fields)
-    counted = {name for name, note in notes.items() if re.search(r"In (seconds|MB|mm)\.", note)}
+    counted = {name for name, note in notes.items() if re.search(r"\bin (seconds|MB|mm)\b", note)}
     numbers = {
         name
         for name, value in Settings.model_fields.items()

@@ -16,7 +16,7 @@ WITHOUT = ("torch", "sklearn", "pandas", "scipy", "onnx", "distributed", "dask",
 
 
 def test_the_library_and_its_extra_are_named() -> None:
-    told = r"^no_such is not installed; .* pip install 'lungstage\[training\]'$"
+    told = r"^no_such is not installed\. .* pip install 'lungstage\[training\]'$"
     with pytest.raises(NotInstalledError, match=told), needing("training"):
         importlib.import_module("no_such")
 

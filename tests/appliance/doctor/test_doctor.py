@@ -258,7 +258,7 @@ def test_watcher(
 ) -> None:
     monkeypatch.setattr(host, "file_system", lambda _: kind)
     ((answer, sentence),) = found(host.watcher, made(place, watch=watch))
-    assert (answer, "are told of" in sentence, "every 1 s" in sentence) == (verdict, told, True)
+    assert (answer, "give an event," in sentence, "every 1 s" in sentence) == (verdict, told, True)
 
 
 def test_confinement(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -408,13 +408,13 @@ def test_a_daemon_at_work_and_none(settings: Settings) -> None:
 @pytest.mark.parametrize(
     ("seconds", "fields", "verdict", "words"),
     [
-        (1, {}, OK, "by file events; 12 files"),
-        (170, {"watch": "poll"}, OK, "by polling; 12 files"),
+        (1, {}, OK, "with file events: 12 files"),
+        (170, {"watch": "poll"}, OK, "with polling: 12 files"),
         (190, {}, PROBLEM, "190 s old"),
         (1, {"overdue": 2}, PROBLEM, "(lease_seconds): 2."),
         (1, {"canary": False}, PROBLEM, "canary"),
         (1, {"outbox_replaced": True}, PROBLEM, "delivers nothing"),
-        (1, {"canary": True}, OK, "1 studies in hand"),
+        (1, {"canary": True}, OK, "1 studies being processed"),
     ],
 )
 def test_a_daemon_is_as_well_as_its_heartbeat(
@@ -446,7 +446,7 @@ def test_ledgers(settings: Settings) -> None:
         ago = datetime.now(UTC) + timedelta(seconds=70)
         jobs.open_job("3", "1.2", None, "1")
         ((verdict, sentence),) = found(daemon.ledger, settings)
-        assert (verdict, "ahead" in sentence) == (PROBLEM, True)
+        assert (verdict, "in the future" in sentence) == (PROBLEM, True)
 
 
 @pytest.mark.parametrize(("offset", "verdict"), [(-1, OK), (1, PROBLEM)])

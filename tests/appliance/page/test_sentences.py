@@ -39,7 +39,7 @@ HELPERS = {
 NAMES = {
     "advice": "Send the CT series that it was drawn on.",
     "error": "It took longer than 80 s.",
-    "every": "it is looked at every 3 s",
+    "every": "it is checked every 3 s",
     "known": " (3)",
     "lacking": "3 slices within the region are missing, at z = 3 mm.",
     "left_out": "",
@@ -70,7 +70,7 @@ ELSEWHERE = re.compile(
     r"they differ in 3|Job 3 is 3|Region 'GTV-1' has 3 slices 3,|The ledger 3 cannot be used|There is no 3 plane|"
     r"The series holds names|Two contours of the region overlap on at|.*\.\.$|3 Nothing need be done|"
     r"3 By name|(\W|3)*$|.*\[3\]$|"
-    r"A daemon is there, but not well: It|3 slices? that .* missing, at z = 3 mm\.$"
+    r"3 slices? that .* missing, at z = 3 mm\.$"
 )
 
 

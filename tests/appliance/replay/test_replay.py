@@ -194,7 +194,7 @@ def test_it_needs_no_audit_log_and_the_settings_may_name_the_rest(
     monkeypatch.delenv("LUNGSTAGE_STATE")
     assert lungstage("replay", alone).status == 2, "no originals"
     note = lungstage("replay", alone, "--inputs", served.inbox, "--json").answer["notes"]
-    assert note == [f"{served.segmentation.name} is not beside the report; it was not compared."], "and of no page"
+    assert note == [f"{served.segmentation.name} is not beside the report, so it was not compared."], "and of no page"
     monkeypatch.delenv("LUNGSTAGE_BUNDLE")
     assert lungstage("replay", alone, "--inputs", served.inbox).status == 2, "no bundle"
 
@@ -317,9 +317,9 @@ def test_what_the_site_knew_then_stands_in_the_report(
     edit(Path(report), forget)
     done = lungstage(*ask)
     assert done.status == 3
-    assert [note for note in done.answer["notes"] if "does not say" in note] == [
-        "The report does not say the site's prevalence exactly; it was made again without.",
-        "The report does not say the patient's covariates exactly; it was made again without.",
+    assert [note for note in done.answer["notes"] if "does not contain" in note] == [
+        "The report does not contain the site's prevalence exactly. It was made again without it.",
+        "The report does not contain the patient's covariates exactly. It was made again without it.",
     ]
 
 
@@ -452,7 +452,7 @@ class TestWhatHasChanged:
         assert str(feature["then"]) in feature["message"]
         blind = lungstage("replay", house.report, "--inputs", house.inbox, "--bundle", bundles["plain"], "--json")
         assert "input" in blind.kinds, "without the log, no slice can be named"
-        assert any("No audit log" in note for note in blind.answer["notes"])
+        assert any("in no audit log" in note for note in blind.answer["notes"])
 
     def test_a_position(self, house: House, again: Callable[..., Done]) -> None:
         uid = needed_slice(house)
@@ -623,7 +623,7 @@ def test_show_tells_the_whole_story(served: House, lungstage: Command) -> None:
     assert sorted(story["documents"]) == [served.page.name, served.segmentation.name, served.report.name]
     people = lungstage("show", "1", "--state", served.state).out
     joined = "".join(part.strip(" │") for part in people.splitlines())
-    for word in ("delivered", "what it needed", "research use only"):
+    for word in ("delivered", "used: ", "research use only"):
         assert word in people
     assert story["job"]["outcome"]["stage"] in joined
     assert lungstage("show", "7", "--state", served.state).status == 2

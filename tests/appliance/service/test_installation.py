@@ -93,12 +93,12 @@ def test_a_name_stands_in_the_unit_as_one_word_or_is_refused(name: str) -> None:
     ],
 )  # fmt: skip
 def test_what_the_service_could_not_see_is_refused(field: str, path: str) -> None:
-    with pytest.raises(ServiceError, match=f"^{path} lies where the service cannot see it"):
+    with pytest.raises(ServiceError, match=f"^The service cannot see {path}"):
         unit.render(replace(PLACES, **{field: Path(path)}))
 
 
 def test_a_user_by_another_name_is_refused() -> None:
-    with pytest.raises(ServiceError, match="no name of a system user"):
+    with pytest.raises(ServiceError, match="not a valid name of a system user"):
         unit.render(replace(PLACES, user="ct\nUser=root"))
 
 
@@ -218,7 +218,7 @@ class TestHost:
     def test_without_systemd(self, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Path, "is_dir", lambda self: False)
         done = call(command)
-        assert "systemd does not run this machine" in str(done.exception)
+        assert "systemd is not running on this machine" in str(done.exception)
 
     def test_without_root(self, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Path, "is_dir", lambda self: True)
@@ -236,7 +236,7 @@ def test_uninstalled_it_leaves_all_but_the_unit(tmp_path: Path) -> None:
     done = call("uninstall-service", "--root", tmp_path)
     assert done.exit_code == 0
     assert before - set(tmp_path.rglob("*")) == {tmp_path / UNIT}
-    assert call("uninstall-service", "--root", tmp_path).stdout == "There is no such service.\n"
+    assert call("uninstall-service", "--root", tmp_path).stdout == "There is no service of lungstage to remove.\n"
 
 
 @pytest.mark.parametrize("command", ["install-service", "uninstall-service"])
@@ -245,7 +245,7 @@ def test_a_unit_of_somebody_elses_is_left(command: str, tmp_path: Path) -> None:
     (tmp_path / UNIT).symlink_to("/dev/null")  # as systemctl mask leaves it
     done = call(command, "--root", tmp_path)
     assert isinstance(done.exception, ServiceError)
-    assert "not of lungstage's making" in str(done.exception)
+    assert "lungstage did not write" in str(done.exception)
     assert os.readlink(tmp_path / UNIT) == "/dev/null"
 
 
