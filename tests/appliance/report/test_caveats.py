@@ -88,7 +88,7 @@ def test_an_unknown_warning_is_shown_as_it_is_and_taken_seriously() -> None:
 
 def test_they_are_said_in_the_reader_s_language() -> None:
     (told,) = caveats([NEVER_CAME.format(7)], [], [], DE)
-    assert told.text.startswith("7 aufgeführte Schichten kamen nie")
+    assert told.text.startswith("7 aufgeführte Schichten wurden nicht empfangen")
 
 
 def test_braces_in_what_a_warning_quotes_are_text() -> None:

@@ -29,10 +29,10 @@ _RIGHT = {
 _INTRODUCTION = """\
 # Field cases
 
-Files as people really have them: each case rebuilds what a public report describes, on a phantom whose true mask and HU
-are known. `make field` makes every study, has `lungstage measure` answer, holds the answer to the truth and writes this
-page (the cases lie with the data that `LUNGSTAGE_DATA` names, and are no part of this repository). Some are written by
-the tools themselves: dcmqi, rt-utils, pydicom-seg and plastimatch, which the target installs.
+Faulty or unusual files from practice. Each case rebuilds the file of a public report, on a phantom with known true mask and
+HU. `make field` creates every study and runs `lungstage measure` on it. It compares the answer with the truth, and writes
+this page. The cases are in the data folder (`LUNGSTAGE_DATA`), and are not part of this repository. Some files are written
+by the tools themselves: dcmqi, rt-utils, pydicom-seg and plastimatch. `make field` installs these tools.
 """
 
 
@@ -71,8 +71,8 @@ def kind(script: Path) -> str:
 def page(cases: Path, index: dict[str, dict[str, str]], verdicts: list[Verdict], pairs: Pairs) -> str:
     """Write the table: what each case is, where it was reported, what is right, what lungstage said; and the pairs."""
     wrong = sum(not verdict.is_right for verdict in verdicts)
-    lines = [_INTRODUCTION, f"{len(verdicts)} cases, {wrong} not right.", ""]
-    lines += ["| case | what it is | reported in | right is | lungstage | |", "|---|---|---|---|---|---|"]
+    lines = [_INTRODUCTION, f"{len(verdicts)} cases, {wrong} wrong.", ""]
+    lines += ["| case | what it is | reported in | expected | lungstage | |", "|---|---|---|---|---|---|"]
     for verdict in verdicts:
         about = index[verdict.name]
         cells = (verdict.name, kind(cases / "cases" / f"{verdict.name}.py"), about["source"], _RIGHT[about["right"]])

@@ -44,15 +44,15 @@ class Pairs:
         return [
             "## Pairs",
             "",
-            f"Two of {len(EVERY)} transformations (`tests/support/transformations/`), which do to a generated "
-            "study what the cases above and their like do to a patient's: scanners, archives, de-identifiers, planning "
-            "systems, viewers. Files arrive in random order with pauses, some longer than the daemon waits, and are "
-            "read, linked and measured as the daemon does it, in simulated time; each answer is held against the mask "
-            "and the HU that were drawn.",
+            f"A pair is two of {len(EVERY)} transformations (`tests/support/transformations/`) of one generated "
+            "study. A transformation makes a change that scanners, archives, de-identifiers, planning systems or "
+            "viewers make to a patient's study, as in the cases above. The files arrive in random order with pauses, "
+            "and some pauses are longer than the daemon waits. They are read, linked and measured as in the daemon, in "
+            "simulated time. Each answer is compared with the true mask and HU.",
             "",
             f"{self.tried} pairs, a sample of {len(list(every()))}: "
             f"{self.said['measured']} measured as the truth, {refused.total()} refused or held, "
-            f"{self.said['wrong']} wrong. Another {self.said['unfit']} cannot be put on one study.",
+            f"{self.said['wrong']} wrong. Another {self.said['unfit']} pairs cannot be applied to one study.",
             "",
             f"Refused or held: {codes}.",
         ]
