@@ -1,9 +1,9 @@
-"""A study that is still being sent: the mark by which whoever receives it says so to the daemon.
+"""Marks of studies that are still being received. The receiver writes them, and the daemon reads them.
 
-A mark is a small file in a folder of the inbox that the daemon does not look into for studies. It names the folder that
-the study's files are put into, and is renewed as long as an association is open. It means nothing once it is old or was
-written before the machine was started anew, so a receiver that was killed keeps no study waiting. Ages are told by a
-clock that nobody sets.
+A mark is a small file in one folder of the inbox. The daemon does not search this folder for studies. The mark names
+the folder that receives the study's files, and is renewed as long as an association is open. A mark is no longer valid
+if it is old, or if it was written before the machine was last started. So a receiver that was killed does not make a
+study wait. Ages are measured by a clock that cannot be set.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ from dataclasses import asdict, dataclass
 from typing import Final
 
 FOLDER: Final = ".arriving"
-"""In the inbox, where marks lie, and files that are not whole yet."""
+"""Folder in the inbox for marks and for files that are not complete yet."""
 
 SUFFIX: Final = ".mark"
-"""Of a mark's name."""
+"""Suffix of a mark's file name."""
 
 RENEWED_SECONDS: Final = 5.0
-"""How often a mark is renewed."""
+"""Interval at which a mark is renewed."""
 
 VOID_SECONDS: Final = 30.0
-"""Age from which on a mark means nothing."""
+"""Age from which a mark is no longer valid."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What a mark says.
+    """The content of a mark.
 
     Attributes
     ----------
     folder
-        Name of the folder of the inbox that files are being put into.
+        Name of the folder of the inbox that receives the files.
     boot
-        Of the machine, when the mark was written.
+        Identifier of the machine's boot during which the mark was written.
     at
-        When, in seconds since that boot.
+        Time of writing, in seconds since that boot.
     """
 
     folder: str
@@ -44,16 +44,16 @@ class Mark:
     at: float
 
     def holds(self, boot: str, now: float) -> bool:
-        """Whether it still means something, in this boot and so many seconds after it."""
+        """Whether the mark is still valid in this boot, `now` seconds after the boot."""
         return self.boot == boot and 0.0 <= now - self.at <= VOID_SECONDS
 
     def as_text(self) -> str:
-        """Write it down."""
+        """Return the mark as text."""
         return json.dumps(asdict(self))
 
     @classmethod
     def read(cls, text: str) -> Mark | None:
-        """Read one; None where it is none."""
+        """Read a mark; None if the text is not a mark."""
         try:
             said = json.loads(text)
             folder, boot, at = said["folder"], said["boot"], said["at"]

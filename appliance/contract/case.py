@@ -1,4 +1,4 @@
-"""What is known of a case beside its images: clinical covariates, the region that a person chose, the report before."""
+"""What is known about a case besides its images: covariates, the region that a person chose, the previous report."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 Values = Mapping[str, float | str]
-"""The covariates that are known, by name: age in years, sex as M, F or O (other), histology as a word."""
+"""Known covariates by name: age in years, sex as M, F or O (other), histology as a word."""
 
 
 @dataclass(frozen=True, slots=True)
 class KnownCovariates:
-    """What is known of a case's covariates, as far as the model takes them.
+    """The covariates of a case that the model uses.
 
     Attributes
     ----------
     values
         The known ones, in the model's order.
     missing
-        The others, which the graph imputes.
+        The others; the graph imputes them.
     warnings
-        Plain sentences for the reader, without a value in them.
+        Plain sentences for the reader. They contain no values.
     """
 
     values: Values = field(default_factory=lambda: MappingProxyType({}))
@@ -29,7 +29,7 @@ class KnownCovariates:
     warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """Say what was used, for the report."""
+        """Describe for the report which covariates were used."""
         said = (f"{v:.4g} a" if isinstance(v, float) else v for v in self.values.values())
         used = ", ".join(map(" ".join, zip(self.values, said, strict=True))) or "none"
         missing = f"; missing, with the training median in place: {', '.join(self.missing)}" if self.missing else ""
@@ -38,7 +38,7 @@ class KnownCovariates:
 
 @dataclass(frozen=True, slots=True)
 class Predecessor:
-    """A report that another one follows: of the same series, before its region, slices or model were replaced."""
+    """The previous report of the same series, from before its region, slices or model were replaced."""
 
     study_instance_uid: str
     series_instance_uid: str
@@ -47,12 +47,12 @@ class Predecessor:
 
 @dataclass(frozen=True, slots=True)
 class RegionChoice:
-    """The region that a person chose where no rule could.
+    """The region that a person chose because no rule could choose one.
 
     Attributes
     ----------
     roi
-        SOP Instance UID of the RTSTRUCT or SEG that it is in.
+        SOP Instance UID of its RTSTRUCT or SEG.
     number
         Its ROI Number or Segment Number there.
     """

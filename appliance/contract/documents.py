@@ -1,4 +1,4 @@
-"""Which documents an answer is given in, and in which language those that people read."""
+"""The documents that an answer is written in, and the language of those that people read."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
 Format = Literal["sr", "pdf", "sc", "html"]
-"""A structured report; one page as Encapsulated PDF, as Secondary Capture, as HTML."""
+"""A structured report; and one page as Encapsulated PDF, as Secondary Capture, or as HTML."""
 
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
 
 Language = Literal["en", "de", "fr"]
-"""A language of the page. The structured report is in codes, its texts in English."""
+"""A language of the page. The structured report consists of codes, and its texts are in English."""
 
 LANGUAGES: Final[tuple[Language, ...]] = get_args(Language)
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentOptions:
-    """What a site wants.
+    """The documents that a site wants.
 
     Attributes
     ----------
     formats
-        Out of :data:`FORMATS`, in that order; the structured report is always among them.
+        Some of :data:`FORMATS`, in that order; the structured report is always one of them.
     language
-        Of the page.
+        Language of the page.
     """
 
     formats: tuple[Format, ...] = ("sr", "pdf")
@@ -34,33 +34,33 @@ class DocumentOptions:
 
     @property
     def has_page(self) -> bool:
-        """Whether there is a page to be drawn."""
+        """Whether a page must be drawn."""
         return any(name != "sr" for name in self.formats)
 
 
 def language_of(name: str) -> Language:
-    """Prove that a language is one of :data:`LANGUAGES`.
+    """Return the language of that name.
 
     Raises
     ------
     ValueError
-        It is not.
+        It is not one of :data:`LANGUAGES`.
     """
     for language in LANGUAGES:
         if name == language:
             return language
-    raise ValueError(f"there is no language {name}; there are {', '.join(LANGUAGES)}")
+    raise ValueError(f"unknown language {name}; use one of {', '.join(LANGUAGES)}")
 
 
 def formats_of(names: Iterable[object]) -> tuple[Format, ...]:
-    """Order formats by their names; the structured report joins them where it is not named.
+    """Return formats by their names, in the order of :data:`FORMATS`; the structured report is added if not named.
 
     Raises
     ------
     ValueError
-        One is not known.
+        A format is unknown.
     """
     wanted = {"sr", *(str(name).strip().lower() for name in names)}
     if unknown := wanted - {*FORMATS}:
-        raise ValueError(f"there is no format {', '.join(sorted(unknown))}; there are {', '.join(FORMATS)}")
+        raise ValueError(f"unknown format {', '.join(sorted(unknown))}; use one or more of {', '.join(FORMATS)}")
     return tuple(name for name in FORMATS if name in wanted)

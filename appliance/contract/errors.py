@@ -1,12 +1,12 @@
-"""What can go wrong, sorted by whose fault it is.
+"""Errors and reason codes, sorted by cause.
 
-* :class:`Refused`: the data (or the bundle) is at fault. Never retried as it stands.
-* :class:`Held`: the data may still become right, because something is missing that can arrive, or is in the way.
-* :class:`Unavailable`: a disk or a destination is not there for the moment. Retried with backoff.
-* :class:`Damaged`: what lungstage itself remembers cannot be relied on. The daemon ends.
+* :class:`Refused`: the data or the bundle is wrong. The same data is not tried again.
+* :class:`Held`: something is missing that can still arrive, or something is in the way. The case continues by itself.
+* :class:`Unavailable`: a disk or a destination does not answer at the moment. It is tried again, at growing intervals.
+* :class:`Damaged`: the data that lungstage itself stored is damaged. The daemon ends.
 
-Any other exception is a defect of ours and is kept loud. The reason codes are a stable table,
-explained in ``docs/reason-codes.md``.
+Any other exception is an internal error of lungstage, and is never hidden. The reason codes are stable;
+``docs/reason-codes.md`` explains them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from enum import IntEnum, StrEnum
 
 
 class ReasonCode(StrEnum):
-    """Machine-readable causes of a refusal, a hold or a withheld answer; stable across releases."""
+    """Machine-readable causes of a refusal, a hold or a withheld answer. They are stable across releases."""
 
     # Nothing to work on, or too much of it
     NO_DICOM = "no_dicom"
@@ -64,19 +64,19 @@ class ReasonCode(StrEnum):
     SEG_FRACTIONAL = "seg_fractional"
     MASK_MISMATCH = "mask_mismatch"
     PADDING_IN_ROI = "padding_in_roi"
-    # The model's licence to answer
+    # Limits within which the model may answer
     OUTSIDE_INTENDED_USE = "outside_intended_use"
     ANSWER_NOT_ROBUST = "answer_not_robust"
     # Settings and specifications
     SPEC_UNSUPPORTED = "spec_unsupported"
     # Feature tables
     TABLE_INVALID = "table_invalid"
-    # The daemon's own
+    # The daemon
     LIMITS_EXCEEDED = "limits_exceeded"
     SUPERSEDED = "superseded"
     OUTBOX_OCCUPIED = "outbox_occupied"
     INTERNAL_ERROR = "internal_error"
-    # Reports that are to be repeated
+    # Replay of reports
     NOT_A_REPORT = "not_a_report"
     # Bundles
     BUNDLE_UNREADABLE = "bundle_unreadable"
@@ -97,15 +97,15 @@ class Reason:
     code
         Machine-readable cause.
     message
-        One plain sentence for a person; carries UIDs, counts and such names of regions as
-        :mod:`dicom.names` lets through, never a patient's identity.
+        Plain sentences for a person. They may contain UIDs, counts, and the names of regions that
+        :mod:`dicom.names` allows; they never contain a patient's identity.
     """
 
     code: ReasonCode
     message: str
 
 
-_LONGEST = 80  # characters of a name in a message; a name may have thousands
+_LONGEST = 80  # characters of a name in a message; a name can have thousands
 
 
 class LungstageError(Exception):
@@ -113,49 +113,51 @@ class LungstageError(Exception):
 
 
 class _WithReason(LungstageError):
-    """Carries a reason, and the names of the regions it is about, of which the reason may not tell all."""
+    """An error with a reason, and the names of the regions it is about; the reason may not show all of these names."""
 
     def __init__(self, code: ReasonCode, message: str, regions: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.reason = Reason(code, message)
         self.regions = regions
 
-    def __reduce__(self) -> tuple[type, tuple[ReasonCode, str, tuple[str, ...]]]:  # passes from process to process
+    def __reduce__(self) -> tuple[type, tuple[ReasonCode, str, tuple[str, ...]]]:  # for sending between processes
         return type(self), (self.reason.code, self.reason.message, self.regions)
 
     def in_full(self) -> Reason:
-        """Tell the reason to whoever owns the data, with every name."""
-        untold = sorted(name for name in self.regions if f"'{name}'" not in self.reason.message)
-        names = ", ".join(f"'{name[:_LONGEST]}{'…' if len(name) > _LONGEST else ''}'" for name in untold)
-        return Reason(self.reason.code, f"{self.reason.message} By name: {names}.") if untold else self.reason
+        """Return the reason with the names of all regions, for the owner of the data."""
+        hidden = sorted(name for name in self.regions if f"'{name}'" not in self.reason.message)
+        names = ", ".join(f"'{name[:_LONGEST]}{'…' if len(name) > _LONGEST else ''}'" for name in hidden)
+        return (
+            Reason(self.reason.code, f"{self.reason.message} Names of the regions: {names}.") if hidden else self.reason
+        )
 
 
 class Refused(_WithReason):
-    """The data or the bundle is at fault; the same bytes will be refused again."""
+    """The data or the bundle is wrong; the same bytes will be refused again."""
 
 
 class Held(_WithReason):
-    """Something that is needed has not arrived; the case goes on by itself once it has."""
+    """Something needed has not arrived; the case continues by itself when it arrives."""
 
 
 class Unavailable(LungstageError):
-    """A disk or a destination does not answer; the same job is tried again later."""
+    """A disk or a destination does not answer at the moment; the same job is tried again later."""
 
 
 class Damaged(Unavailable):
-    """What lungstage itself has written down is damaged; to try again is of no use before somebody has restored it."""
+    """Data that lungstage itself stored is damaged; a new attempt can succeed only after a person has restored it."""
 
 
 class ExhaustedError(LungstageError):
-    """A process was ended over what it was given to do: it took too much memory or time, or died of it."""
+    """A process was ended by its task: the task took too much memory or time, or crashed the process."""
 
 
 class KilledError(ExhaustedError):
-    """A process was ended by SIGKILL: by somebody, or by a kernel short of memory, so maybe not over what it did."""
+    """A process was ended by SIGKILL, by a person or by a kernel short of memory; so its task may not be the cause."""
 
 
 class DefectError(Exception):
-    """A defect of ours in another process; :attr:`defect` is what :func:`config.logs.defect` says of it there."""
+    """An internal error in another process; :attr:`defect` holds what :func:`config.logs.defect` reports there."""
 
     def __init__(self, defect: Mapping[str, str]) -> None:
         super().__init__(defect["error"])
@@ -163,7 +165,7 @@ class DefectError(Exception):
 
 
 class ExitStatus(IntEnum):
-    """What every command of the three ends with."""
+    """Exit status of every command of the three packages."""
 
     DONE = 0
     DEFECT = 1

@@ -1,4 +1,4 @@
-"""What is known of how well a model does: on patients it had not seen, against simpler models, at one prevalence."""
+"""The measured performance of a model: on patients not used for training, against simpler models, at one prevalence."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from typing import Any, Self
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A figure with its 95 % interval."""
+    """A number with its 95 % interval."""
 
     value: float
     low: float
     high: float
 
     def as_dict(self) -> dict[str, float]:
-        """Write it as plain data."""
+        """Return it as plain data."""
         return {"value": self.value, "low": self.low, "high": self.high}
 
     @classmethod
     def of(cls, entry: Mapping[str, Any]) -> Self:
-        """Read what :meth:`as_dict` wrote."""
+        """Read the output of :meth:`as_dict`."""
         return cls(float(entry["value"]), float(entry["low"]), float(entry["high"]))
 
 
 @dataclass(frozen=True, slots=True)
 class PredictiveValue:
-    """The chance that an answer is right: of the patients who would be given it, the share whose class it names.
+    """The probability that an answer is right: among patients who get this answer, the share who have its class.
 
     Attributes
     ----------
     chance
-        At the prevalence in force.
+        The probability at the prevalence in force.
     positives, negatives
-        Patients of either class whom it is worked out from, each answered by models that had not seen them.
+        Number of patients of each class behind this value. Each was answered by models that had not seen the patient.
     """
 
     chance: Estimate
@@ -49,19 +49,19 @@ class Answering:
     Attributes
     ----------
     prevalence
-        In force: share of the positive class, strictly between 0 and 1.
+        Prevalence in force: share of the positive class, strictly between 0 and 1.
     is_site
-        Whether the site stated it; otherwise it is the training cohort's.
+        Whether the site stated the prevalence; otherwise it is that of the training cohort.
     negative_up_to, positive_from
-        Probabilities of the positive class, at that prevalence, up to and from which the negative and the positive
-        class are answered; None where a class is never.
+        Thresholds of the probability of the positive class at that prevalence. The negative class is answered up to the
+        first, the positive class from the second on. None if a class is never answered.
     withheld
-        Whether the conformal set names one class and it is not answered: it would be the less likely one, or be wrong
-        in more than half of such patients, or too few patients were so answered to tell.
+        Whether the conformal set contains one class but no answer is given. The reasons: this class would be the less
+        likely one, or wrong in more than half of such patients, or too few patients had this answer to know.
     predictive_value
-        Of the answer; None where there is none, or the bundle does not say how it did.
+        Predictive value of the answer; None without an answer, or if the bundle does not contain its performance.
     is_known
-        Whether the bundle says how it did on patients that it had not seen.
+        Whether the bundle contains its performance on patients not used for training.
     """
 
     prevalence: float
@@ -75,20 +75,20 @@ class Answering:
 
 @dataclass(frozen=True, slots=True)
 class Worth:
-    """Whether a model is shown to beat chance and the best of the simple models, on patients that it had not seen.
+    """Whether a model is shown to beat chance and the best simple model, on patients not used for training.
 
     Attributes
     ----------
     auc
-        Of the model's procedure, out of fold.
+        AUC of the model's procedure, out of fold.
     beats_chance
-        Whether the AUC's interval lies above 0.5.
+        Whether the interval of the AUC lies above 0.5.
     rival
-        Code of the best model of two features at most (``rival.…`` in the catalogues); None where there was none.
+        Code of the best model with at most two features (``rival.…`` in the catalogues); None if there was none.
     rival_auc
-        Its AUC, on the same folds.
+        AUC of that model, on the same folds.
     beats_rival
-        Whether the model is shown to be better than it.
+        Whether the model is shown to be better than that model.
     """
 
     auc: Estimate
@@ -99,5 +99,5 @@ class Worth:
 
     @property
     def is_shown(self) -> bool:
-        """Whether the model is shown to be worth more than chance and than the simple model."""
+        """Whether the model is shown to be better than chance and better than the simple model."""
         return self.beats_chance and self.beats_rival

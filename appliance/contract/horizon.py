@@ -1,4 +1,4 @@
-"""Survival at a time: the one endpoint beside the stage that has words and codes of its own."""
+"""Survival at a given time: besides the stage, the only endpoint with its own words and codes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Horizon:
     Attributes
     ----------
     count, unit
-        How many of what; a year has 365 days.
+        Number and unit of time; a year has 365 days.
     """
 
     count: int
@@ -27,27 +27,27 @@ class Horizon:
 
     @classmethod
     def of_days(cls, days: float) -> Horizon | None:
-        """Whole years where it is such, else days; None of a part of a day."""
+        """Return whole years if possible, else days; None if the number of days is not whole."""
         if days % 365 == 0:
             return cls(int(days // 365), "year")
         return cls(int(days), "day") if days % 1 == 0 else None
 
     @classmethod
     def of(cls, endpoint: Endpoint) -> Horizon | None:
-        """Read the horizon off an endpoint; None where this is not survival in the words of :attr:`endpoint`."""
+        """Read the horizon of an endpoint; None if it is not survival in the words of :attr:`endpoint`."""
         horizon = cls.of_name(endpoint.name)
         return horizon if horizon is not None and horizon.endpoint == endpoint else None
 
     @classmethod
     def of_name(cls, name: str) -> Horizon | None:
-        """Read the horizon off an endpoint's name."""
+        """Read the horizon from an endpoint's name."""
         found = _NAME.fullmatch(name)
         horizon = found and cls(int(found[1]), cast(Literal["day", "year"], found[2]))
         return horizon if horizon and horizon.endpoint.name == name else None
 
     @property
     def days(self) -> int:
-        """In days."""
+        """The horizon in days."""
         return self.count * _DAYS[self.unit]
 
     @property
@@ -57,7 +57,7 @@ class Horizon:
 
     @property
     def code(self) -> str:
-        """The horizon within a code value, e.g. ``2Y``."""
+        """The horizon as part of a code value, e.g. ``2Y``."""
         return f"{self.count}{self.unit[0].upper()}"
 
     def __str__(self) -> str:

@@ -1,7 +1,7 @@
-"""Plain data: what passes from one process to another, as JSON and the bytes that it refers to, and never as a pickle.
+"""Plain data for messages between processes: JSON and the bytes that it refers to, never a pickle.
 
-A type says how it is written. Whatever is read is checked against the type it should be of, without any conversion, and
-nothing is made of it but such values; so bytes from a process that a hostile file has taken over can be read, too.
+The type defines how a value is written. On reading, values are checked against the expected type without conversion,
+and no other objects are created. So bytes from a process that a hostile file has taken over are also safe to read.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from pydantic import ConfigDict, PlainSerializer, PlainValidator, SerializationI
 T = TypeVar("T")
 
 _STRICT = ConfigDict(strict=True, extra="forbid", ser_json_inf_nan="constants")
-_LENGTH = 8  # bytes that say how many follow
+_LENGTH = 8  # bytes of the number that gives the length of a part
 _MOST_ROWS = 2**31
 
 
 class _Parts:
-    """The byte strings that a JSON text refers to by their numbers; one that is referred to twice is there once."""
+    """The byte strings that a JSON text refers to by number; each is stored once, even if it is used twice."""
 
     def __init__(self) -> None:
         self.contents: list[bytes] = []
         self._numbers: dict[int, int] = {}
 
     def add(self, value: bytes | npt.NDArray[Any]) -> int:
-        """Return the number of a value that lives as long as this does."""
+        """Return the number of a value; the value must exist as long as this object."""
         number = self._numbers.get(id(value))
         if number is None:
             number = self._numbers[id(value)] = len(self.contents)
@@ -57,7 +57,7 @@ def _write_array(array: npt.NDArray[Any], info: SerializationInfo[_Parts]) -> li
 
 def _read_bytes(value: object, info: ValidationInfo[list[bytes]]) -> bytes:
     if type(value) is not int or not 0 <= value < len(info.context):
-        raise ValueError("no byte string bears this number")
+        raise ValueError("no byte string has this number")
     return info.context[value]
 
 
@@ -66,7 +66,7 @@ def _read_array(value: object, info: ValidationInfo[list[bytes]]) -> tuple[bytes
         raise ValueError("an array is written as numbers")
     number, *shape = value
     if not all(type(length) is int and 0 <= length < _MOST_ROWS for length in shape):
-        raise ValueError("an array has no such shape")
+        raise ValueError("the shape of an array is invalid")
     return _read_bytes(number, info), shape
 
 
@@ -79,12 +79,12 @@ def _read_bits(value: object, info: ValidationInfo[list[bytes]]) -> npt.NDArray[
     content, shape = _read_array(value, info)
     count = math.prod(shape)
     if len(content) != -(-count // 8):
-        raise ValueError("an array's bits are more or fewer than its shape says")
+        raise ValueError("the number of an array's bits does not match its shape")
     return np.unpackbits(np.frombuffer(content, np.uint8), count=count).view(np.bool_).reshape(shape)
 
 
 def _write_path(path: Path) -> str:
-    return os.fsencode(path).decode("latin-1")  # a file's name need not be UTF-8, but JSON must be
+    return os.fsencode(path).decode("latin-1")  # a file name may not be valid UTF-8, but JSON must be
 
 
 def _read_path(value: object) -> Path:
@@ -100,16 +100,16 @@ FilePath = Annotated[Path, PlainValidator(_read_path), PlainSerializer(_write_pa
 
 
 class Form(Generic[T]):
-    """The written form of the values of a type: strict, without conversion, and without a key that is not known.
+    """Writes and reads values of one type: strictly, without conversion, and without unknown keys.
 
     Parameters
     ----------
     of
-        The type, of which and of whose parts pydantic must know.
+        The type; pydantic must know it and its parts.
     """
 
     def __init__(self, of: Any) -> None:
-        # Dataclasses inside of another type follow its configuration; on their own they would have none.
+        # A dataclass inside another type uses the configuration of that type; alone, it would have none.
         alone: Any = GenericAlias(tuple, (of,))
         self._adapter: TypeAdapter[tuple[T]] = TypeAdapter(alone, config=_STRICT)
 
@@ -119,7 +119,7 @@ class Form(Generic[T]):
         Raises
         ------
         ValueError, TypeError
-            It is not of the type, or cannot be written.
+            The value is not of the type, or cannot be written.
         """
         parts = _Parts()
         text = self._adapter.dump_json((value,), context=parts, warnings="error")
@@ -131,7 +131,7 @@ class Form(Generic[T]):
         Raises
         ------
         ValueError
-            These bytes are none of the type.
+            The bytes are not a value of the type.
         """
         parts = []
         at = 0
@@ -140,5 +140,5 @@ class Form(Generic[T]):
             at = start + int.from_bytes(content[at:start], "big")
             parts.append(content[start:at])
         if not parts or at != len(content):
-            raise ValueError("a byte string is longer or shorter than it says")
+            raise ValueError("a byte string does not have its stated length")
         return self._adapter.validate_json(parts[0], context=parts[1:])[0]

@@ -1,4 +1,4 @@
-"""How far an answer depends on the hand that drew the contour: what a site asks for, and what was found."""
+"""How far an answer depends on who drew the contour: the options of a site, and the result."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ from typing import Any, Final, Literal
 from lungstage.appliance.contract.errors import ReasonCode
 
 PERTURBATIONS: Final = 30
-"""How many perturbed versions of a case are made, unless a site says otherwise."""
+"""Number of perturbed versions of a case, if a site does not set another number."""
 
 MOST_PERTURBATIONS: Final = 1000
 
 CONTOUR_MM: Final = 2.1
-"""How far contours of different hands lie apart, as a standard deviation in mm.
+"""Distance between contours of different people, as a standard deviation in mm.
 
-Eleven radiation oncologists on sixteen peripheral lung tumours: 2.1 mm, root mean square of the local standard
-deviation across the median surface, and 1.2 and 1.8 mm within institutes (Peulen et al., Radiother Oncol 114, 2015,
-doi:10.1016/j.radonc.2015.02.011). Seven on ten primary tumours of any place: 2.6 to 3.3 mm (Mercieca et al., Radiother
-Oncol 126, 2018).
+Eleven radiation oncologists and sixteen peripheral lung tumours: 2.1 mm, the root mean square of the local standard
+deviation over the median surface; within institutes 1.2 and 1.8 mm (Peulen et al., Radiother Oncol 114, 2015,
+doi:10.1016/j.radonc.2015.02.011). Seven observers and ten primary tumours at any site: 2.6 to 3.3 mm (Mercieca et al.,
+Radiother Oncol 126, 2018).
 """
 
 MOST_CONTOUR_MM: Final = 10
 
 AGREEING: Final = 0.9
-"""Share of the versions that must be answered alike for an answer to be called robust."""
+"""Share of the versions that must have the same answer if the answer is called robust."""
 
 NotRobust = Literal["warn", "indeterminate"]
-"""What an answer becomes that is not robust: one with a warning, or none."""
+"""What happens to an answer that is not robust: a warning is added, or no answer is given."""
 
 
 @dataclass(frozen=True, slots=True)
 class RobustnessOptions:
-    """What a site wants to know of it.
+    """The robustness options of a site.
 
     Attributes
     ----------
     perturbations
-        How many perturbed versions are made; 0 asks for none, and nothing is said of robustness.
+        Number of perturbed versions; with 0 there are none, and robustness is not reported.
     contour_mm
-        Standard deviation (mm) of the distances between contours of different hands.
+        Standard deviation (mm) of the distances between contours of different people.
     not_robust
-        What an answer becomes that is not robust.
+        What happens to an answer that is not robust.
     """
 
     perturbations: int = PERTURBATIONS
@@ -53,7 +53,7 @@ class RobustnessOptions:
 
     @property
     def reach_mm(self) -> float:
-        """How far at most a contour is moved: two standard deviations; 0 where nothing is asked."""
+        """Largest distance that a contour is moved: two standard deviations; 0 without perturbed versions."""
         return 2.0 * self.contour_mm if self.perturbations else 0.0
 
 
@@ -63,53 +63,53 @@ NO_ROBUSTNESS: Final = RobustnessOptions(perturbations=0)
 class LeftOut(StrEnum):
     """Why a version was not measured."""
 
-    SLICES = "slices"  # it reaches beyond the slices that are there
-    EDGE = "edge"  # it reaches beyond the edge of the slices
-    UNMEASURED = "unmeasured"  # it reaches pixels that the scanner filled in
-    TOO_SMALL = "too_small"  # what is left of the region cannot be measured
+    SLICES = "slices"  # it extends beyond the available slices
+    EDGE = "edge"  # it extends beyond the edge of the slices
+    UNMEASURED = "unmeasured"  # it contains pixels that the scanner filled in
+    TOO_SMALL = "too_small"  # the remaining region is too small to measure
 
 
 class Unknown(StrEnum):
-    """Why nothing can be said of robustness."""
+    """Why robustness is not known."""
 
     ONE_SLICE = "one_slice"  # the region lies on one slice
-    TOO_SMALL = "too_small"  # a step of one voxel is more than contours of different hands lie apart
-    FLAT = "flat"  # all of its voxels have one value
+    TOO_SMALL = "too_small"  # one voxel is larger than the distance between contours of different people
+    FLAT = "flat"  # all of its voxels have the same value
     TOO_FEW = "too_few"  # most versions could not be measured
 
 
 @dataclass(frozen=True, slots=True)
 class Robustness:
-    """What became of the answer in perturbed versions of the case.
+    """The answers for the perturbed versions of a case.
 
     Attributes
     ----------
     asked
-        Versions that were asked for.
+        Number of requested versions.
     perturbations
-        Versions that were measured and answered.
+        Number of versions that were measured and answered.
     range
-        2.5th and 97.5th percentile of their probabilities of the positive class, at the prevalence in force, widened to
-        hold the unperturbed one; None where it is not known.
+        2.5th and 97.5th percentile of their probabilities of the positive class, at the prevalence in force. The range
+        is widened to include the probability of the unperturbed case. None if it is not known.
     agreement
-        Share of them with the unperturbed answer, in [0, 1]; None where it is not known.
+        Share of them with the same answer as the unperturbed case, in [0, 1]; None if it is not known.
     features
-        Coefficient of variation of each feature: standard deviation over the mean's magnitude; None where the mean
-        may be zero, or the feature could not be computed of most versions.
+        Coefficient of variation of each feature: standard deviation divided by the absolute mean. None if the mean may
+        be zero, or if the feature could not be computed for most versions.
     left_out
-        How many versions were not measured, by the reason.
+        Number of versions that were not measured, by reason.
     fewer
-        Versions that were not made because the region is so large that they would take too long.
+        Number of versions that were not made because the region is large and they would take too long.
     contour_mm
-        Standard deviation (mm) by which contours were moved: that asked for, or less for a small tumour.
+        Standard deviation (mm) by which contours were moved: the requested value, or less for a small tumour.
     noise_hu
-        Noise that was measured in the image and added to some versions; None where it could not be measured.
+        Noise that was measured in the image and added to some versions; None if it could not be measured.
     unknown
-        Why nothing can be said; None where it can.
+        Why robustness is not known; None if it is known.
     slices
-        How many slices before and behind the reference volume the versions could use.
+        Number of slices before and behind the reference volume that the versions could use.
     withheld
-        Whether an answer was withheld for it.
+        Whether the answer was withheld because it is not robust.
     """
 
     asked: int
@@ -127,11 +127,11 @@ class Robustness:
 
     @property
     def is_robust(self) -> bool | None:
-        """Whether enough versions are answered alike; None where that is not known."""
+        """Whether enough versions have the same answer; None if that is not known."""
         return None if self.agreement is None else self.agreement >= AGREEING
 
     def as_dict(self) -> dict[str, Any]:
-        """Write it as plain data; every key is there, null where unknown."""
+        """Return it as plain data with all keys; unknown values are null."""
         return {
             "range": None if self.range is None else list(self.range),
             "agreement": self.agreement,

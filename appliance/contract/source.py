@@ -1,4 +1,4 @@
-"""What the daemon waits for: one way to say when there is something to do, and what wakes the daemon sooner."""
+"""Sources of work that the daemon waits for: when the next work is due, and what wakes the daemon earlier."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import Protocol
 
 
 class Source(Protocol):
-    """Something that the daemon waits for; who has no due time, or no file descriptor, inherits that."""
+    """A source of work for the daemon. The defaults are: no due time, and no file descriptor."""
 
     def next_due(self) -> float | None:
-        """When it next has something to do, on the daemon's monotonic clock; None: not before something happens."""
+        """Time of its next work on the daemon's monotonic clock; None if it only waits for events."""
         return None
 
     def descriptors(self) -> Sequence[int]:
-        """File descriptors that become readable when it has something to do."""
+        """File descriptors that become readable when it has work."""
         return ()
 
 
 def next_due(sources: Iterable[Source]) -> float | None:
-    """When the first of them has something to do; None where none says so."""
+    """Earliest due time of all sources; None if no source has one."""
     return min((due for source in sources if (due := source.next_due()) is not None), default=None)
 
 
 def descriptors(sources: Iterable[Source]) -> list[int]:
-    """File descriptors of all of them."""
+    """File descriptors of all sources."""
     return [descriptor for source in sources for descriptor in source.descriptors()]

@@ -1,7 +1,7 @@
-"""The contract between the three packages: what is measured, and what an answer is.
+"""Types that the three packages share: what is measured, and what an answer is.
 
-Everything here is a frozen value without behaviour that touches a disk, so training, export and the
-appliance can share it and none of them can drift.
+All types here are frozen values, and nothing here reads or writes a disk. Training, export and the appliance use the
+same types, so they cannot disagree.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ FEATURE_NAMES_BY_CLASS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "ngtdm": ("Busyness", "Coarseness", "Complexity", "Contrast", "Strength"),
     }
 )  # fmt: skip
-"""PyRadiomics 3.0.1's default features, less ``shape_VoxelVolume``, which MeshVolume says again."""
+"""The default features of PyRadiomics 3.0.1 without ``shape_VoxelVolume``, which repeats MeshVolume."""
 
 ALL_FEATURES: tuple[str, ...] = tuple(
     f"original_{group}_{name}" for group, names in FEATURE_NAMES_BY_CLASS.items() for name in names
@@ -71,40 +71,40 @@ ALL_FEATURES: tuple[str, ...] = tuple(
 SUPPORTED_INTERPOLATORS = ("sitkNearestNeighbor", "sitkLinear", "sitkBSpline")
 _DEFAULT_INTERPOLATOR = "sitkBSpline"  # PyRadiomics' own
 
-# B-spline coefficients are the answer of a recursive filter over the whole line of voxels, so a slice far
-# from the ROI still has a say; 16 slices leave no difference that a double can hold (docs/decisions.md).
+# B-spline coefficients come from a recursive filter over the whole line of voxels. So a slice far from the ROI
+# still has an influence; beyond 16 slices it is smaller than the precision of a double (docs/decisions.md).
 _MARGIN_SLICES = {"sitkNearestNeighbor": 1, "sitkLinear": 1, "sitkBSpline": 16}
 
 Engine = Literal["compiled", "reference"]
-"""What computes the features: our kernels, or PyRadiomics' own classes. The same numbers, to 1e-9 relative."""
+"""What computes the features: lungstage's kernels, or PyRadiomics' classes. The results agree to 1e-9 relative."""
 
 Grid = Literal["pyradiomics", "ibsi"]
-"""How images are processed before features are computed: as PyRadiomics does it, or as IBSI's manual has it."""
+"""How images are processed before features are computed: as in PyRadiomics, or as in the manual of IBSI."""
 
 DEFAULT_SETTINGS: Mapping[str, Any] = MappingProxyType({"binWidth": 25.0})
 
 
 @dataclass(frozen=True, slots=True)
 class ExtractionSpec:
-    """Which features to measure, and the PyRadiomics settings to measure them with.
+    """The features to measure, and the PyRadiomics settings for them.
 
     Attributes
     ----------
     features
-        Names out of :data:`ALL_FEATURES`, in the order in which values are reported.
+        Names from :data:`ALL_FEATURES`, in the order in which values are reported.
     settings
-        PyRadiomics settings under PyRadiomics' own keys; only those that lungstage supports
+        PyRadiomics settings under PyRadiomics' keys; only those that lungstage supports
         (see :func:`radiomics.parameters.parse`).
     engine
-        What computes them; no part of a parameter file, since it changes no number.
+        What computes the features. It is not part of a parameter file, because it does not change the numbers.
     grid
-        ``pyradiomics``, or ``ibsi`` (:mod:`radiomics.ibsi`) for comparisons with IBSI's own values. No part
-        of a parameter file, since PyRadiomics knows no such grid; so never a bundle's.
+        ``pyradiomics``, or ``ibsi`` (:mod:`radiomics.ibsi`) for comparisons with IBSI's values. It is not part of a
+        parameter file, because PyRadiomics has no such setting. So a bundle never has it.
 
     Raises
     ------
     Refused
-        ``spec_unsupported``: an unknown feature or one named twice, or a setting that the grid does not have.
+        ``spec_unsupported``: a feature is unknown or named twice, or the grid does not support a setting.
     """
 
     features: tuple[str, ...]
@@ -117,46 +117,49 @@ class ExtractionSpec:
         if unknown:
             raise Refused(
                 ReasonCode.SPEC_UNSUPPORTED,
-                f"The extraction spec names unknown features: {unknown}. Write them as PyRadiomics does, "
+                f"The extraction spec contains unknown features: {unknown}. Use the names of PyRadiomics, "
                 "for example original_firstorder_Mean.",
             )
         if not self.features or len(set(self.features)) != len(self.features):
             raise Refused(
                 ReasonCode.SPEC_UNSUPPORTED,
-                "The extraction spec must name at least one feature, and each exactly once. Add or delete features.",
+                "The extraction spec must contain at least one feature, and each feature only once. Add or delete "
+                "features.",
             )
         object.__setattr__(self, "settings", MappingProxyType(dict(self.settings)))
         if misfit := self._misfit():
             raise Refused(ReasonCode.SPEC_UNSUPPORTED, f"The extraction spec's {misfit}.")
 
     def _misfit(self) -> str | None:
-        """Name the setting that the grid cannot honour, and say why; None where it can honour all."""
+        """Name the setting that the grid does not support, and why; None if it supports all."""
         resegmented = self.resegmentation is not None
         if self.grid == "pyradiomics":
-            # PyRadiomics cuts the shape to the box of what re-segmentation leaves (test_ibsi_grid.py).
-            return "setting 'resegmentRange' is supported on the IBSI grid only" if resegmented else None
+            # PyRadiomics cuts the shape to the box of what remains after re-segmentation (test_ibsi_grid.py).
+            return "setting 'resegmentRange' is supported on the IBSI grid only (--grid ibsi)" if resegmented else None
         interpolator = self.settings.get("interpolator", _DEFAULT_INTERPOLATOR)
         if self.resampled_spacing is not None and interpolator != "sitkLinear":
-            return f"interpolator is {interpolator}, but the IBSI grid is supported with sitkLinear only"
+            return f"interpolator is {interpolator}, but the IBSI grid supports sitkLinear only"
         if resegmented and "binCount" not in self.settings and self.engine == "reference":
-            return "setting 'resegmentRange' is where IBSI's bins start, which needs 'binCount' in the reference engine"
+            return (
+                "setting 'resegmentRange' needs 'binCount' in the reference engine: on the IBSI grid, bins start there"
+            )
         return None
 
     @property
     def resampled_spacing(self) -> tuple[float, float, float] | None:
-        """Target voxel spacing (x, y, z) in mm, or None where nothing is resampled."""
+        """Target voxel spacing (x, y, z) in mm, or None without resampling."""
         spacing = self.settings.get("resampledPixelSpacing")
         return None if spacing is None else (float(spacing[0]), float(spacing[1]), float(spacing[2]))
 
     @property
     def resegmentation(self) -> tuple[float, float] | None:
-        """Lowest and highest HU that count for every feature but shape, or None where all do."""
+        """Lowest and highest HU that are used for all features except shape, or None if all HU are used."""
         limits = self.settings.get("resegmentRange")
         return None if limits is None else (float(min(limits)), float(max(limits)))
 
     @property
     def margin_slices(self) -> int:
-        """Slices beyond the ROI, at either end, that the resampler needs."""
+        """Number of slices beyond each end of the ROI that the resampler needs."""
         if self.resampled_spacing is None:
             return 0
         return _MARGIN_SLICES[self.settings.get("interpolator", _DEFAULT_INTERPOLATOR)]
@@ -171,7 +174,7 @@ class FeatureVector:
     names
         PyRadiomics names.
     values
-        (n,) float64; NaN where a feature could not be computed.
+        (n,) float64; NaN if a feature could not be computed.
     """
 
     names: tuple[str, ...]
@@ -187,12 +190,12 @@ class FeatureVector:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """What a model tells apart: two classes, of which the model states the probability of the second.
+    """What a model predicts: one of two classes. The model gives the probability of the second.
 
     Attributes
     ----------
     name
-        Of what is predicted, e.g. ``stage``.
+        Name of what is predicted, e.g. ``stage``.
     negative, positive
         Names of the two classes, e.g. ``early`` and ``advanced``.
     """
@@ -202,24 +205,24 @@ class Endpoint:
     positive: str
 
     def answer(self, stage: Stage) -> str:
-        """Name of the class that an answer stands for, or ``indeterminate``."""
+        """Name of the class of an answer, or ``indeterminate``."""
         return {Stage.EARLY: self.negative, Stage.ADVANCED: self.positive}.get(stage, str(stage))
 
 
 STAGE_GROUP = Endpoint("stage", "early", "advanced")
-"""The endpoint that lungstage is made for; every other one is named by its bundle."""
+"""The main endpoint of lungstage; a bundle names any other endpoint."""
 
 
 @dataclass(frozen=True, slots=True)
 class Covariate:
-    """A clinical input of a model beside the radiomic features.
+    """A clinical input of a model in addition to the radiomic features.
 
     Attributes
     ----------
     name
         ``age`` (years), ``sex`` or ``histology``.
     levels
-        Of a category, the levels in order, the first being the reference; empty for a number.
+        Levels of a category in order, the first is the reference; empty for a number.
     """
 
     name: str
@@ -227,11 +230,11 @@ class Covariate:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of the network's inputs that stand for it: one for a number, one per level but the first."""
+        """Names of its inputs of the network: one for a number, else one for each level except the first."""
         return tuple(f"{self.name}={level}" for level in self.levels[1:]) if self.levels else (self.name,)
 
     def encode(self, value: float | str | None) -> tuple[float, ...]:
-        """Encode one value into :attr:`columns`; NaN throughout where it is missing or of no known level."""
+        """Encode one value into :attr:`columns`; all NaN if it is missing or its level is unknown."""
         if not self.levels:
             return (float("nan") if value is None else float(value),)
         if value not in self.levels:
@@ -240,14 +243,14 @@ class Covariate:
 
 
 COVARIATES = ("age", "sex", "histology")
-"""The covariates that a model may take; T, N and M are never among them, because they are the stage."""
+"""The covariates that a model may use. T, N and M are not allowed, because they define the stage."""
 
 
 class Stage(StrEnum):
-    """The predicted stage group; ``indeterminate`` where the evidence does not single one out.
+    """The predicted stage group; ``indeterminate`` if the evidence does not support a single one.
 
-    A model of another endpoint answers in the same three values: ``early`` stands for its negative class and
-    ``advanced`` for its positive one, and :meth:`Endpoint.answer` says what they are called.
+    A model of another endpoint uses the same three values: ``early`` means its negative class and ``advanced`` its
+    positive class. :meth:`Endpoint.answer` gives their names.
     """
 
     EARLY = "early"
@@ -266,7 +269,7 @@ class DomainAssessment:
     neighbour_distance
         Distance to the nearest training tumours (:mod:`training.model.domain`), in standard deviations per feature.
     outside
-        Features whose value lies outside the range seen in training.
+        Features with a value outside the range of the training cohort.
     """
 
     distance: float
@@ -285,16 +288,16 @@ class StagingResult:
     probability_advanced
         Calibrated probability of advanced stage, in [0, 1], at :attr:`prevalence`.
     contributions
-        Signed contribution of each feature, and of each covariate where the model takes any, in logit units; their
-        sum is the logit, at the training prevalence, minus the logit of the training median.
+        Signed contribution of each feature, and of each covariate if the model uses any, in logit units. Their sum is
+        the logit at the training prevalence minus the logit of the training median.
     domain
         Distance to the training cohort.
     prevalence
-        The site's prevalence that the probability was corrected to; None where it holds at the training prevalence.
+        The site's prevalence to which the probability was corrected; None if it holds at the training prevalence.
     answering
-        What is answered at the prevalence in force, and how often that is right; None where nobody asked.
+        What is answered at the prevalence in force, and how often that is right; None if it was not requested.
     robustness
-        How far the answer depends on contour and scan; None where nobody asked.
+        How far the answer depends on contour and scan; None if it was not requested.
     """
 
     stage: Stage

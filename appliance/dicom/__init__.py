@@ -1,4 +1,4 @@
-"""From loose DICOM files to a proven series, a region of interest and the slices to measure."""
+"""From DICOM files to a checked series, a region of interest, and the slices to measure."""
 
 __all__ = [
     "cases", "charset", "choice", "coded", "completeness", "contours", "files", "geometry", "header", "identity",

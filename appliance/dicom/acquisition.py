@@ -1,6 +1,6 @@
-"""What tells one acquisition or reconstruction from another that lies in the same series.
+"""Elements that distinguish acquisitions or reconstructions in the same series.
 
-Some scanners and archives put two of them under one Series Instance UID: the same places, other voxels.
+Some scanners and archives store two of them under one Series Instance UID: the same positions, but other voxels.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ TELLING = (
     ("TemporalPositionIdentifier", "Temporal Position Identifier (0020,0100)"),
     ("AcquisitionNumber", "Acquisition Number (0020,0012)"),
 )
-"""Keywords of the elements that tell, and what a message calls them."""
+"""Keywords of these elements, and their names in a message."""
 
-_OF_THE_WHOLE = len(TELLING) - 1  # a step-and-shoot scan numbers each slice as an acquisition of its own
+_OF_THE_WHOLE = len(TELLING) - 1  # a step-and-shoot scan gives each slice its own Acquisition Number
 
 
 def acquisition_of(dataset: Dataset) -> tuple[str, ...]:
-    """Hash the elements of :data:`TELLING`; empty where absent. What they say is a vendor's free text."""
+    """Hash the elements of :data:`TELLING`; empty if absent. Their values are a vendor's free text."""
     return tuple(_hash(dataset, keyword) for keyword, _ in TELLING)
 
 
 def _hash(dataset: Dataset, keyword: str) -> str:
     try:
         value = text(dataset, keyword)
-    except ValueError:  # of another Value Representation: no reason to refuse the file
+    except ValueError:  # a wrong Value Representation is no reason to refuse the file
         return ""
     with suppress(ValueError):
         value = str(float(value))  # 120 and 120.0 are one tube voltage
     return _digest(value) if value else ""
 
 
-@functools.lru_cache(maxsize=1024)  # the slices of a series say the same
+@functools.lru_cache(maxsize=1024)  # the slices of a series have the same values
 def _digest(value: str) -> str:
     return hashlib.blake2b(value.encode(errors="replace"), digest_size=4).hexdigest()
 
@@ -51,22 +51,22 @@ def _digest(value: str) -> str:
 def of_one_acquisition(
     images: Sequence[ImageHeader], drawn_on: frozenset[str], listed: frozenset[str]
 ) -> tuple[ImageHeader, ...]:
-    """Leave out images that belong to another acquisition than those that a region was drawn on.
+    """Leave out images of another acquisition than the images that a region was drawn on.
 
     Parameters
     ----------
     images
-        Of one series.
+        Images of one series.
     drawn_on
-        SOP Instance UIDs of the images that the region names; empty where it names none of them.
+        SOP Instance UIDs of the images that the region refers to; empty if there are none.
     listed
-        Of those that its object lists.
+        SOP Instance UIDs of the images that its object lists.
 
     Returns
     -------
     tuple of ImageHeader
-        Without those that differ, in what a reconstruction has in common, from all that the region names; and without
-        those that the object does not list although it lists others, where they differ in anything.
+        Left out are images that differ from all images of the region in the elements that a reconstruction has in
+        common. If the object lists images, unlisted images that differ in any of the elements are left out too.
     """
     known = {image.acquisition for image in images if image.sop_instance_uid in (drawn_on or listed)}
     if not known or len({image.acquisition for image in images}) == 1:
@@ -82,11 +82,11 @@ def of_one_acquisition(
 
 
 def _says_no_other(one: Sequence[str], known: Sequence[str]) -> bool:
-    """Whether an image says nothing else than a known one; what it leaves out tells nothing."""
+    """Whether the values of an image agree with those of a known one; missing values are ignored."""
     return all(not said or said == of_known for said, of_known in zip(one, known, strict=True))
 
 
 def telling_apart(images: Iterable[ImageHeader]) -> str:
-    """Name the elements in which images differ, for a message; empty where none of :data:`TELLING` does."""
+    """Name the elements of :data:`TELLING` in which images differ, for a message; empty if they do not differ."""
     columns = zip(*(image.acquisition for image in images), strict=True)
     return " and ".join(name for (_, name), values in zip(TELLING, columns, strict=False) if len(set(values)) > 1)

@@ -13,33 +13,33 @@ from lungstage.appliance.dicom.header import Header, ImageHeader, RoiHeader
 from lungstage.appliance.dicom.identity import count_patients
 from lungstage.appliance.dicom.names import counted
 
-_TOLD = 4  # series that a message describes
+_TOLD = 4  # series described in a message
 
 HeaderT = TypeVar("HeaderT", ImageHeader, RoiHeader)
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A series, the ROI objects that point at it, or whichever of the two has arrived so far.
+    """A series and the ROI objects that refer to it, as far as they have arrived.
 
     Attributes
     ----------
     key
-        Stable name: the Series Instance UID where it is known, else the ROI object's SOP Instance UID.
+        Stable name: the Series Instance UID if it is known, else the SOP Instance UID of the ROI object.
     study_instance_uid, series_instance_uid
-        Of the images; the series is None while it is unknown.
+        UIDs of the images' study and series; the series is None while it is unknown.
     images
         In order of SOP Instance UID and frame; identical copies are dropped, conflicting ones are kept.
     rois
         In order of SOP Instance UID.
     candidates
-        Series that the ROI could belong to, where nothing but the Frame of Reference speaks for one of them and
-        there are several; such a case is ambiguous.
+        Several series that the ROI object could belong to because of its Frame of Reference only; such a case is
+        ambiguous.
     neighbours
         Other CT series in the Frames of Reference of its ROI objects.
     elsewhere
-        Instances of these and of any other CT series that its ROI objects name or list. An object that names several
-        series is held by the case of each; whose the chosen region is, :mod:`dicom.linking` says.
+        Instances of other CT series that its ROI objects refer to or list. An object that refers to several series is
+        in the case of each; :mod:`dicom.linking` decides to which series the chosen region belongs.
     """
 
     key: str
@@ -53,7 +53,7 @@ class Case:
 
     @property
     def headers(self) -> tuple[Header, ...]:
-        """Everything that it holds, the ROI objects first."""
+        """All headers of the case, the ROI objects first."""
         return (*self.rois, *self.images)
 
     @property
@@ -63,7 +63,7 @@ class Case:
 
 
 def _distinct(headers: Iterable[HeaderT]) -> tuple[HeaderT, ...]:
-    """Drop copies that are equal in content; keep, of each, the one with the first path."""
+    """Drop copies with equal content; of each, keep the one with the first path."""
     alike: dict[tuple[str, int, str], list[HeaderT]] = defaultdict(list)
     for header in sorted(headers, key=lambda h: str(h.path)):
         frame = header.frame if isinstance(header, ImageHeader) else 0
@@ -72,7 +72,7 @@ def _distinct(headers: Iterable[HeaderT]) -> tuple[HeaderT, ...]:
 
 
 def _unlike(headers: list[HeaderT]) -> tuple[HeaderT, ...]:
-    """Tell images apart by their pixels, which only files that claim to be copies need to be read for."""
+    """Drop copies with equal pixels; pixels are read only if several files have the same header."""
     if len(headers) == 1 or isinstance(headers[0], RoiHeader):
         return (headers[0],)
     kept: dict[str, HeaderT] = {}
@@ -82,7 +82,7 @@ def _unlike(headers: list[HeaderT]) -> tuple[HeaderT, ...]:
 
 
 class _Series:
-    """All image series seen, with the look-ups that linking needs."""
+    """All image series, with the look-ups that linking needs."""
 
     def __init__(self, images: Iterable[ImageHeader]) -> None:
         self.images: dict[str, list[ImageHeader]] = defaultdict(list)
@@ -95,7 +95,7 @@ class _Series:
                 self.of_frame[image.frame_of_reference_uid].add(image.series_instance_uid)
 
     def named_by(self, roi: RoiHeader) -> tuple[str, ...]:
-        """Series that `roi` names: by instances of contours or frames, else by those that it lists, else by series."""
+        """Series that `roi` refers to: by instances of contours or frames, else by listed instances, else by series."""
         for references in (roi.image_references, _listed(roi)):
             named = self._holding(references)
             if named:
@@ -111,7 +111,7 @@ class _Series:
         return tuple(sorted(set().union(*frames)))
 
     def case(self, uid: str, rois: tuple[RoiHeader, ...]) -> Case:
-        """Case of a series, seen or expected, with the objects that are linked with it."""
+        """Case of a present or expected series, with the ROI objects linked to it."""
         images = _distinct(self.images.get(uid, ()))
         study = images[0].study_instance_uid if images else rois[0].study_instance_uid
         neighbours = {other for roi in rois for other in self.sharing_frame(roi)} - {uid}
@@ -126,13 +126,13 @@ def _listed(roi: RoiHeader) -> list[str]:
 
 
 def assemble(headers: Iterable[Header]) -> tuple[Case, ...]:
-    """Group everything that has been seen into cases.
+    """Group all headers into cases.
 
-    A ROI object is linked with every series that its contours or frames name, else with every one that it lists, else
-    with the one CT series in its Frame of Reference (where it names other images, only if no other object claims that
-    series). To which of several series the region belongs that will be chosen, only its own contours or frames can say.
-    Patient and study are *not* compared here, so that a ROI which names another patient's images is found out by
-    :func:`staging.pipeline.prepare` and not overlooked.
+    A ROI object is linked to every series that its contours or frames refer to, else to every series that it lists,
+    else to the only CT series in its Frame of Reference. If it refers to other images, the last rule applies only if no
+    other object is linked to that series. With several series, the contours or frames of the region that is chosen
+    later decide. Patient and study are *not* compared here. So :func:`staging.pipeline.prepare` can detect a ROI object
+    that refers to another patient's images.
 
     Returns
     -------
@@ -154,14 +154,14 @@ def assemble(headers: Iterable[Header]) -> tuple[Case, ...]:
     for roi in unnamed:
         candidates = series.sharing_frame(roi)
         if roi.listed or roi.image_references:
-            # It names images that are not there. It may be held beside others of its Frame of Reference, but it must
-            # not stand in the way of a series that has a region of its own.
+            # It refers to images that are missing. It may be held with another series of its Frame of Reference, but
+            # not with a series that already has its own region.
             candidates = tuple(uid for uid in candidates if uid not in spoken_for)
             candidates = candidates if len(candidates) == 1 else ()
         if len(candidates) == 1:
             linked[candidates[0]].append(roi)
             continue
-        # One listed series that has not come yet names the case, so that the case keeps its name when it comes.
+        # A single listed series gives the case its key before it arrives, so the key stays the same.
         expected = roi.listed[0][0] if len(roi.listed) == 1 and not candidates else None
         if expected:
             linked[expected].append(roi)
@@ -172,34 +172,34 @@ def assemble(headers: Iterable[Header]) -> tuple[Case, ...]:
 
 
 def ct_missing(rois: Iterable[RoiHeader]) -> Held:
-    """Say that a region has come without its CT, and which series that is, where its file lists one alone."""
+    """Return the hold for a region without its CT; it names the series if the region's file lists only one."""
     series = {uid for roi in rois for uid, _ in roi.listed if uid}
     uid = min(series) if len(series) == 1 else ""
     return Held(
         ReasonCode.CT_MISSING,
-        f"The CT that the region was drawn on is not there{f' (Series Instance UID {uid})' if uid else ''}. Send that "
-        "CT series from the PACS.",
+        f"The CT series that the region was drawn on is missing{f' (Series Instance UID {uid})' if uid else ''}. Send "
+        "that CT series from the PACS.",
     )
 
 
 def undecided(rois: Sequence[RoiHeader], series: Iterable[Sequence[ImageHeader]]) -> str:
-    """Say that nothing tells on which of several series the region was drawn, and what would."""
+    """Say that it is not clear on which of several series the region was drawn, with the next step."""
     kinds = " or ".join(sorted({roi.kind for roi in rois}))
     series = [images for images in series if images]
     if len(series) > _TOLD and all(len(images) == 1 for images in series):
         return (
-            f"The {kinds} names {len(series)} CT series of one slice each. If an anonymiser or archive has split one "
-            "series, send it with one Series Instance UID (0020,000E) for all of its slices."
+            f"The {kinds} refers to {len(series)} CT series of one slice each. If an anonymiser or archive has split "
+            "one series, send it with one Series Instance UID (0020,000E) for all of its slices."
         )
     return (
-        f"Nothing in the {kinds} says on which CT series the region was drawn: {_described(series)}. Export the "
-        f"{kinds} again from the series on which it was drawn, so that it names that series' images and no others; to "
-        "leave a series out is not enough."
+        f"The {kinds} does not show on which CT series the region was drawn: {_described(series)}. Export the {kinds} "
+        "again from the series on which it was drawn. It must refer to the images of that series only; sending fewer "
+        "series is not enough."
     )
 
 
 def _described(series: Iterable[Sequence[ImageHeader]]) -> str:
-    """Tell series apart by what is nobody's name."""
+    """Describe series without any names of people."""
     every = [_description(images) for images in series if images]
     more = len(every) - _TOLD
     return ", ".join(every[:_TOLD]) + (f" and {more} more" if more > 0 else "")
@@ -213,20 +213,20 @@ def _description(images: Sequence[ImageHeader]) -> str:
 
 
 def the_one_case(cases: Iterable[Case], has_its_region: Callable[[Case], bool] = lambda _: True) -> Case:
-    """Return the single case that a one-shot command can mean.
+    """Return the single case for a one-shot command.
 
     Parameters
     ----------
     cases
-        Of all that was given.
+        All cases of the input.
     has_its_region
-        Tells, where several series are linked with ROI objects, on which of them the region was drawn.
+        Whether the region was drawn on the series of a case; used if several series are linked with ROI objects.
 
     Raises
     ------
     Refused
-        ``no_dicom``, ``not_ct`` or ``ambiguous_input`` (several patients, or several studies or series that each
-        have a ROI, or none of several has one).
+        ``no_dicom``, ``not_ct`` or ``ambiguous_input`` (several patients; or several studies or series with a ROI
+        object; or several without one).
     Held
         ``no_roi`` or ``ct_missing``.
     """
@@ -234,21 +234,20 @@ def the_one_case(cases: Iterable[Case], has_its_region: Callable[[Case], bool] =
     if not every:
         raise Refused(
             ReasonCode.NO_DICOM,
-            "None of the files is a DICOM image, RTSTRUCT or SEG. Name the folder of the CT and its RTSTRUCT or SEG; "
-            "unpack it first if it is an archive (.zip, .gz).",
+            "None of the files is a DICOM image, RTSTRUCT or SEG. Give the folder of the CT and its RTSTRUCT or SEG. "
+            "Unpack an archive (.zip, .gz) first.",
         )
     ct = [case for case in every if any(image.is_ct_slice for image in case.images)]
     patients = count_patients(image for case in ct for image in case.images)
     if patients > 1:
         raise Refused(
             ReasonCode.AMBIGUOUS_INPUT,
-            f"The input holds CT of {patients} patients. Put one patient's study into a folder of its own, and name "
-            "that.",
+            f"The input holds CT of {patients} patients. Give a folder that contains the study of one patient only.",
         )
     wanted = [case for case in every if case.rois and (case.images or case.candidates)]
     meant = [case for case in wanted if has_its_region(case)] if len(wanted) > 1 else wanted
     if not meant and len({case.rois for case in wanted}) == 1:
-        meant = wanted[:1]  # one file, which is at fault whatever it was drawn on
+        meant = wanted[:1]  # one file that is faulty for every series
     if len(meant) == 1:
         return meant[0]
     if len(meant) > 1 and len({case.rois for case in meant}) == 1:
@@ -272,6 +271,6 @@ def the_one_case(cases: Iterable[Case], has_its_region: Callable[[Case], bool] =
         raise Refused(
             ReasonCode.AMBIGUOUS_INPUT,
             f"The input holds {len(ct)} CT series and no RTSTRUCT or SEG: {_described(case.images for case in ct)}. "
-            "Give one, with the RTSTRUCT or SEG that was drawn on it.",
+            "Give one series, with the RTSTRUCT or SEG that was drawn on it.",
         )
     return ct[0]

@@ -1,4 +1,4 @@
-"""Whether text is what its file says of its characters; pydicom replaces or guesses what is not, and only warns."""
+"""Check that text is in the character set of its file; pydicom replaces or guesses characters, and only warns."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydicom.valuerep import PN_DELIMS, TEXT_VR_DELIMS
 from lungstage.appliance.dicom.values import definition
 
 UNREADABLE = "\N{REPLACEMENT CHARACTER}"
-"""What stands for a character that cannot be told."""
+"""Replacement for a character that cannot be decoded."""
 
 _ESCAPE = b"\x1b"
 _WITH_CHARACTER_SETS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
@@ -22,14 +22,14 @@ _LATIN = frozenset({"latin_1", "iso8859_2", "iso8859_3", "iso8859_4"})
 
 
 def text_of(dataset: Dataset, keyword: str, root: Dataset) -> str:
-    """Return an element's text; where that cannot be decoded, what of it is ASCII, and :data:`UNREADABLE` for the rest.
+    """Return an element's text; if it cannot be decoded, its ASCII characters and :data:`UNREADABLE` for the others.
 
     Parameters
     ----------
     dataset, keyword
-        An item of a sequence, and which of its elements.
+        An item of a sequence, and the keyword of its element.
     root
-        The dataset that the sequence is in, which names the character set.
+        The dataset that contains the sequence and states the character set.
     """
     if not is_undecodable(dataset, keyword, root):
         return str(dataset.get(keyword) or "").strip()
@@ -41,18 +41,18 @@ def text_of(dataset: Dataset, keyword: str, root: Dataset) -> str:
 def is_undecodable(dataset: Dataset, keyword: str, root: Dataset | None = None) -> bool:
     """Whether an element's text is not in the Specific Character Set of its dataset (PS3.3 C.12.1.1.2).
 
-    Of an item of a sequence that is the set of the dataset that it is in, its `root`; pydicom does not heed another
-    that the item may name.
+    For an item of a sequence, the character set is that of the dataset that contains the sequence (`root`). pydicom
+    ignores a different set that the item may state.
 
-    So it is where bytes beyond ASCII stand in a file that names no set, or none that DICOM has; where they are no text
-    of the set that is named; and where they become control or replacement characters. UTF-8 under the name of a Latin
-    set is told by its form: "Ã¼" is no name.
+    Text is undecodable in these cases: it has bytes beyond ASCII, but the file states no character set or an unknown
+    one; its bytes are not valid in the stated set; or they become control or replacement characters. UTF-8 text under
+    a Latin set is detected by its form: "Ã¼" is not a name.
     """
     tag, vr = definition(keyword)
     if vr not in _WITH_CHARACTER_SETS or tag not in dataset:
         return False
     value = dataset.get_item(tag).value
-    if isinstance(value, MultiValue):  # decoded already, and of several values, where only one is allowed too
+    if isinstance(value, MultiValue):  # already decoded, with several values, even if only one is allowed
         value = "\\".join(map(str, value))
     original = getattr(value, "original_string", value)  # a name that was decoded keeps its bytes
     if not original or (original.isascii() and (isinstance(original, str) or _ESCAPE not in original)):
@@ -69,7 +69,7 @@ def is_undecodable(dataset: Dataset, keyword: str, root: Dataset | None = None) 
 
 
 def _is_suspect(text: str, sets: Sequence[str]) -> bool:
-    """Whether text that pydicom has decoded may be another than the file's."""
+    """Whether text that pydicom has decoded may differ from the text in the file."""
     return not all(one in python_encoding for one in sets) or _NONE_NAMED.issuperset(sets) or not _is_clean(text)
 
 
@@ -81,7 +81,7 @@ def _is_text(value: bytes, sets: Sequence[str], delimiters: set[int]) -> bool:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         encodings = convert_encodings(list(sets))
-        # pydicom takes Latin-1 where none is named.
+        # Without a stated character set, pydicom uses Latin-1.
         encodings = ["ascii" if one in _NONE_NAMED else code for one, code in zip(sets, encodings, strict=False)]
         try:
             text = decode_bytes(value, encodings, delimiters) if _ESCAPE in value else value.decode(encodings[0])

@@ -1,6 +1,7 @@
-"""Which region of a file is the tumour: by the user's word, else by a bundle's rule, else not at all.
+"""Choice of the tumour among the regions of a file: by the user's name, else by the bundle's rule.
 
-What no rule settles is refused with the names there are, never guessed. docs/regions.md says so in words.
+If no rule decides, the case is refused and the regions are listed; nothing is guessed. docs/regions.md explains the
+rule.
 """
 
 from __future__ import annotations
@@ -17,19 +18,20 @@ from lungstage.appliance.dicom.region import Region
 from lungstage.appliance.dicom.tumour_names import Reading, names_gtv, plain, reading, speaks_against
 
 _ASK = "with --roi NAME (daemon: roi_name in the settings)"
-_RENAME = "Give each its own name in the contouring software, and export again."
+_NO_AREA = "it has no contour that encloses an area, and no voxel"
+_RENAME = "Give each region its own name in the contouring software, and export again."
 
-# Segmented Property Categories and Types (DICOM PS3.16, CIDs 7150 and 7159) that speak against a name.
+# Segmented Property Categories and Types (DICOM PS3.16, CIDs 7150 and 7159) that take precedence over a name.
 _ANATOMICAL_STRUCTURE = ("123037004", "SCT")
 _NO_PRIMARY = frozenset({("14799000", "SCT"), ("59441001", "SCT")})  # neoplasm, secondary; lymph node
 
 
 class SelectionRule(Protocol):
-    """The part of a bundle's manifest that says which region is the tumour."""
+    """The part of a bundle's manifest that defines which region is the tumour."""
 
     @property
     def name_patterns(self) -> tuple[str, ...]:
-        """Regular expressions for names, most telling first."""
+        """Regular expressions for names, the most specific first."""
 
     @property
     def excluded_patterns(self) -> tuple[str, ...]:
@@ -43,24 +45,23 @@ class SelectionRule(Protocol):
 def choose(regions: Sequence[Region], rule: SelectionRule, name: str | None) -> Region:
     """Choose the one region to measure.
 
-    Regions that nothing is drawn for, as planning systems make from templates, are passed over.
+    Empty regions are ignored; planning systems create them from templates.
 
     Parameters
     ----------
     regions
-        What one RTSTRUCT or SEG offers.
+        The regions of one RTSTRUCT or SEG.
     rule
-        The bundle's rule. What :mod:`dicom.tumour_names` says against a name outweighs it.
+        The bundle's rule. A name that :mod:`dicom.tumour_names` excludes is never chosen by it.
     name
-        A name given by the user, which overrides the rule and all that speaks against the name; case and outer blanks
-        are ignored.
+        A name given by the user. It takes precedence over the rule and over all exclusions. Case and outer blanks are
+        ignored.
 
     Raises
     ------
     Refused
-        ``roi_not_found`` where no region fits and ``roi_ambiguous`` where several do, or one whose name leaves it
-        open, with the names there are; ``roi_empty`` where nothing is drawn for the one that fits;
-        ``roi_unreadable`` where it is faulty.
+        ``roi_not_found`` if no region fits; ``roi_ambiguous`` if several fit, or one whose name is not clear. Both list
+        the regions. ``roi_empty`` if the fitting region is empty; ``roi_unreadable`` if it is faulty.
     """
 
     def find(among: Sequence[Region]) -> Region:
@@ -77,41 +78,41 @@ def _sound(region: Region) -> Region:
 
 
 def numbered(regions: Sequence[Region], number: int) -> Region:
-    """Return the region that a person chose by its number, which overrides every rule.
+    """Return the region that a person chose by its number; this takes precedence over every rule.
 
     Raises
     ------
     Refused
-        ``roi_not_found`` where none, or more than one, bears the number; ``roi_empty`` where nothing is drawn for it;
-        ``roi_unreadable`` where it is faulty.
+        ``roi_not_found`` if no region or several regions have the number; ``roi_empty`` if the region is empty;
+        ``roi_unreadable`` if it is faulty.
     """
     found = [region for region in regions if region.number == number]
     if len(found) != 1:
         raise Refused(
             ReasonCode.ROI_NOT_FOUND,
-            f"Number {number} was chosen, and {len(found) or 'no'} regions bear it. Choose one of these: "
+            f"Number {number} was chosen, but {len(found) or 'no'} regions have it. Choose one of these: "
             f"{_listed(regions)}",
             _names(regions),
         )
     (region,) = found
     if not region.is_drawn:
-        message = f"{the_region(region.name)} is empty: nothing that encloses an area is drawn for it. Choose another."
+        message = f"{the_region(region.name)} is empty: {_NO_AREA}. Choose another region."
         raise Refused(ReasonCode.ROI_EMPTY, message, (region.name,))
     return _sound(region)
 
 
 def other_tumours(regions: Sequence[Region], chosen: Region) -> tuple[Region, ...]:
-    """Return what else of a file may be a tumour, which whoever reads the answer must know of.
+    """Return the other regions of a file that may be a tumour; readers of the answer must know about them.
 
-    Those are drawn regions that are called a gross tumour volume, of whatever, or may be the primary tumour: of nodes,
-    too, but not of organs.
+    These are regions with content whose name says gross tumour volume, also of nodes, or that may be the primary
+    tumour. Organs are not included.
     """
     others = (region for region in regions if region.is_drawn and region.number != chosen.number)
     return tuple(other for other in others if _may_be_tumour(other))
 
 
 def _find_drawn(regions: Sequence[Region], find: Callable[[Sequence[Region]], Region]) -> Region:
-    """Find a region among those that have content; say so where the one that is wanted has none."""
+    """Find a region among those that have content; refuse with ``roi_empty`` if the wanted region has none."""
     drawn = [region for region in regions if region.is_drawn]
     try:
         return find(drawn)
@@ -123,8 +124,8 @@ def _find_drawn(regions: Sequence[Region], find: Callable[[Sequence[Region]], Re
             raise
         raise Refused(
             ReasonCode.ROI_EMPTY,
-            f"{the_region(empty.name)} is empty: nothing that encloses an area is drawn for it. Draw it, or choose "
-            f"another {_ASK}. Drawn are: {_listed(drawn)}",
+            f"{the_region(empty.name)} is empty: {_NO_AREA}. Draw it, or choose another region {_ASK}. "
+            f"These regions are drawn: {_listed(drawn)}",
             (empty.name, *_names(drawn)),
         ) from refused
 
@@ -137,15 +138,15 @@ def _or_none(find: Callable[[Sequence[Region]], Region], among: Sequence[Region]
 
 
 def _listed(regions: Sequence[Region]) -> str:
-    """List the regions there are, and say how many names cannot be read."""
+    """List the regions, and say how many names cannot be read."""
     names = _names(regions)
     garbled = sum(UNREADABLE in name for name in names)
     if not garbled:
         return f"{listed(names)}."
     what = "1 name is" if garbled == 1 else f"{garbled} names are"
     return (
-        f"{listed(names)}. {what} not in the character set that the file names (Specific Character Set, (0008,0005)); "
-        "export it again with the right one."
+        f"{listed(names)}. {what} not readable in the file's character set (Specific Character Set, 0008,0005). "
+        "Export the file again with the correct character set."
     )
 
 
@@ -159,21 +160,21 @@ def _matches(pattern: str, region: Region) -> bool:
 
 def _choose_by_name(regions: Sequence[Region], name: str) -> Region:
     alike = [region for region in regions if region.name.casefold() == name.strip().casefold()]
-    # Names may differ in nothing but case; then they are told apart by it.
+    # Names may differ only in case; then case matters.
     wanted = [region for region in alike if region.name == name.strip()] or alike
     if len(wanted) == 1:
         return wanted[0]
     code = ReasonCode.ROI_AMBIGUOUS if wanted else ReasonCode.ROI_NOT_FOUND
     names = _names(regions)
     if wanted:
-        message = f"{len(wanted)} regions have the name that was asked for. {_RENAME}"
+        message = f"{len(wanted)} regions have the requested name. {_RENAME}"
     else:
-        message = f"No region has the name that was asked for. Choose one of these {_ASK}: {_listed(regions)}"
+        message = f"No region has the requested name. Choose one of these {_ASK}: {_listed(regions)}"
     raise Refused(code, message, names)
 
 
 def _reading(region: Region) -> Reading:
-    """Say what name, types and codes of a region say together."""
+    """Interpret the name, types and codes of a region together."""
     if in_snomed_ct(region.property_type)[:2] in _NO_PRIMARY:
         return Reading.OTHER
     is_anatomy = in_snomed_ct(region.property_category)[:2] == _ANATOMICAL_STRUCTURE
@@ -186,7 +187,7 @@ def _may_be_tumour(region: Region) -> bool:
 
 def _choose_by_rule(regions: Sequence[Region], rule: SelectionRule) -> Region:
     allowed = [r for r in regions if not any(_matches(pattern, r) for pattern in rule.excluded_patterns)]
-    # What a segment's code says need not be in its label as well; but the label may say that it is something else.
+    # The code of a segment is enough. But its label can exclude it.
     by_code = [
         r
         for r in allowed
@@ -201,11 +202,11 @@ def _choose_by_rule(regions: Sequence[Region], rule: SelectionRule) -> Region:
                 return found[0]
             raise Refused(
                 ReasonCode.ROI_AMBIGUOUS,
-                f"{the_region(found[0].name)} may be the primary tumour, but its name does not say so plainly. If it "
-                f"is, choose it {_ASK}; else choose another of these: {_listed(regions)}",
+                f"{the_region(found[0].name)} may be the primary tumour, but its name does not clearly say so. If it "
+                f"is, choose it {_ASK}. Otherwise choose another of these: {_listed(regions)}",
                 names,
             )
-        # Two segments may both be coded as neoplasm, primary and node; the names may still tell them apart.
+        # A primary tumour and a node may both be coded as neoplasm; their names may still differ.
         if len(found) > 1 and found is not by_code:
             break
     possible = _names(next((found for found in rounds if found), ()))
@@ -220,6 +221,7 @@ def _choose_by_rule(regions: Sequence[Region], rule: SelectionRule) -> Region:
         )
     raise Refused(
         ReasonCode.ROI_NOT_FOUND,
-        f"By its name, no region is the primary tumour. If one is, choose it {_ASK}: {_listed(regions)}",
+        f"No region has the name of a primary tumour. If one of these is the primary tumour, choose it {_ASK}: "
+        f"{_listed(regions)}",
         names,
     )

@@ -1,4 +1,4 @@
-"""Coded terms of a file, and what SNOMED RT's retired codes are called today."""
+"""Coded terms of a file, and the SNOMED CT codes that replace the retired codes of SNOMED RT."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pydicom.dataset import Dataset
 from pydicom.sr._snomed_dict import mapping
 
 Coded = tuple[str, ...]
-"""(code value, coding scheme, meaning) as the file has them; () where it has none. The meaning is free text."""
+"""(code value, coding scheme, meaning) from the file; () if it has none. The meaning is free text."""
 
 _VALUES = ("CodeValue", "LongCodeValue", "URNCodeValue")
 SNOMED_RT = frozenset({"SRT", "SNM3", "99SDM"})
-"""The designators that SNOMED RT has had in DICOM."""
+"""All designators of SNOMED RT in DICOM."""
 
 
 def coded(items: Iterable[Dataset] | None) -> tuple[Coded, ...]:
@@ -28,7 +28,7 @@ def coded(items: Iterable[Dataset] | None) -> tuple[Coded, ...]:
 
 
 def in_snomed_ct(code: Coded) -> Coded:
-    """Return a SNOMED RT code as the SNOMED CT code that DICOM PS3.16 gives for it, and any other as it is."""
+    """Replace a SNOMED RT code by the SNOMED CT code of DICOM PS3.16; return any other code unchanged."""
     if code and code[1] in SNOMED_RT:
         current = mapping["SRT"].get(code[0])
         return (current, "SCT", *code[2:]) if current else code

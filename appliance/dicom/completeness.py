@@ -1,6 +1,6 @@
-"""Which slices must be there before a region may be measured.
+"""Which slices are needed before a region can be measured.
 
-The region of interest says what is needed: its own slices, and a margin at either end for the resampler. Nothing
+The region of interest defines what is needed: its own slices, and a margin at either end for the resampler. Nothing
 here depends on which other slices have arrived.
 """
 
@@ -26,21 +26,21 @@ from lungstage.appliance.dicom.region import Mask, Outline, Region, SegmentFrame
 from lungstage.appliance.dicom.stack import Stack
 from lungstage.appliance.dicom.structure_set import prove_outlines
 
-# A SEG's own step (mm) that differs by more from that of the slices was drawn on others.
+# If the spacing of a SEG differs by more from that of the slices, it was drawn on other slices.
 _STEP_SHARE = 0.02
-_ONE_STEP = 1.5  # times a step or a thickness: what is more, leaves out a slice
+_ONE_STEP = 1.5  # times a step or a thickness: in a larger gap, a slice is missing
 
 LEFT_OUT = (
     "A slice next to the region of interest differs in {} from those that it was drawn on, and was left out; the "
     "outermost voxels are extrapolated."
 )
 NEVER_CAME = (
-    "{} listed slices never came; the region of interest lies at the end of those that did, and its outermost voxels "
-    "are extrapolated."
+    "{} listed slices were not received; the region of interest lies at the end of the received slices, and its "
+    "outermost voxels are extrapolated."
 )
 ONE_NEVER_CAME = (
-    "1 listed slice never came; the region of interest lies at the end of those that did, and its outermost voxels "
-    "are extrapolated."
+    "1 listed slice was not received; the region of interest lies at the end of the received slices, and its outermost "
+    "voxels are extrapolated."
 )
 SERIES_ENDS = "The series ends at the region of interest; its outermost voxels are extrapolated."
 """Warnings of a report that was made without the slices next to the region."""
@@ -48,7 +48,7 @@ SERIES_ENDS = "The series ends at the region of interest; its outermost voxels a
 
 @dataclass(frozen=True, slots=True)
 class ReferenceSlices:
-    """The slices of the reference volume, proven to be a regular grid.
+    """The slices of the reference volume, checked to be a regular grid.
 
     Attributes
     ----------
@@ -57,14 +57,14 @@ class ReferenceSlices:
     spacing
         (slice, row, column) in mm.
     content
-        For each image, the outlines or segment frames that lie on it, frames on its pixels; empty in the margin.
+        For each image, the contours or segment frames on it, frames on its pixels; empty in the margin.
     ending
-        Why the slices end before the margin does, as a sentence for the report; empty where they do not.
+        Why the slices end before the margin does, as a sentence for the report; empty if they do not.
     warnings
         Other sentences for the report.
     before, behind
-        Slices beyond the first and the last of `images`, as far as they were asked for and are there; likewise
-        ascending. What is measured of the region never depends on them.
+        Slices before the first and behind the last of `images`, if requested and present; also ascending. The
+        measurement of the region does not depend on them.
     """
 
     images: tuple[ImageHeader, ...]
@@ -77,22 +77,22 @@ class ReferenceSlices:
 
 
 def more_may_come(message: str) -> Held:
-    """Say that what is there would do, but that more may come which would change the answer: time ends this."""
+    """Return the hold for a case that could be measured, while slices may still arrive that would change the answer."""
     return Held(ReasonCode.MORE_MAY_COME, message)
 
 
 def _proven_step(case: Case, region: Region, stack: Stack, occupied: list[int]) -> float:
-    """Distance between neighbouring slices around the region, in mm; proven not to be a gap that something fills."""
+    """Distance between neighbouring slices around the region (mm), checked not to be a gap of missing slices."""
     places_there = np.flatnonzero(
         np.diff(stack.depths, prepend=-np.inf) > POSITION_TOLERANCE
-    )  # of two in one, the first
+    )  # the first of two at the same position
     first, last = np.searchsorted(places_there, [occupied[0], occupied[-1]], side="right") - 1
     around = places_there[max(first - 1, 0) : last + 2].tolist()
     depths = stack.depths[around]
     step = 0.0
     if len(around) > 1:
         gaps = np.diff(depths)
-        # Where positions are rounded, the least gap is less than the step.
+        # If positions are rounded, the smallest gap is less than the step.
         unit = float(np.median(gaps[gaps < _ONE_STEP * gaps.min()]))
         places = np.concatenate([[0], np.cumsum(np.rint(gaps / unit))]).astype(np.int64)
         step = even_step(depths, places, [stack.images[k] for k in around], stack.depths)
@@ -100,20 +100,20 @@ def _proven_step(case: Case, region: Region, stack: Stack, occupied: list[int]) 
     listed = listed_of(case, region)
     if min(thickness) <= 0 and listed and not listed <= case.instances:
         raise missing(
-            f"Slices that the region's {region.source.kind} lists are not there, and whether the region needs them "
-            "cannot be told: the slices do not say how thick they are (Slice Thickness, 0018,0050)."
+            f"Slices that the region's {region.source.kind} lists are missing. The region may need them, but this "
+            "cannot be checked: the slices have no Slice Thickness (0018,0050)."
         )
     if min(thickness) > 0 and step > _ONE_STEP * max(thickness):
         raise missing(
-            f"The slices at {named(region.name)} lie {step:g} mm apart but are only {max(thickness):g} mm thick; those "
-            "between are missing.",
+            f"The slices at {named(region.name)} are {step:g} mm apart, but only {max(thickness):g} mm thick. The "
+            "slices between them are missing.",
             region.name,
         )
     return step
 
 
 def _span(stack: Stack, step: float, placed: Sequence[Placed], margin: int, listed: frozenset[str]) -> list[int]:
-    """Find the stack's slices from the first to the last occupied one and `margin` further, with none left out."""
+    """Find the stack's slices from the first to the last occupied one plus `margin` at either end, without gaps."""
     occupied = _occupied(placed)
     depths = stack.depths[occupied]
     places = np.rint((depths - depths[0]) / step)
@@ -143,7 +143,7 @@ def _span(stack: Stack, step: float, placed: Sequence[Placed], margin: int, list
 def _prove_of_one_set(
     stack: Stack, neighbour: int, placed: Sequence[Placed], listed: frozenset[str], reach: float
 ) -> None:
-    """Refuse a slice alone in its place that may be of another image set than those which the region lies on."""
+    """Refuse a neighbouring slice that may belong to another image set than the slices of the region."""
     images = stack.images
 
     def kind(k: int) -> tuple[object, ...]:
@@ -156,8 +156,8 @@ def _prove_of_one_set(
             raise Refused(
                 ReasonCode.DUPLICATE_POSITION,
                 f"The series holds two image sets: {images[at].name} and {images[others[0]].name} lie at the same "
-                f"position. Of the slice next to the region, {images[neighbour].name}, nothing says to which of them "
-                "it belongs. Send only the reconstruction that the region was drawn on.",
+                f"position. The slice next to the region, {images[neighbour].name}, may belong to either of them. "
+                "Send only the reconstruction that the region was drawn on.",
             )
 
 
@@ -166,15 +166,18 @@ def _occupied(placed: Sequence[Placed]) -> list[int]:
 
 
 def _the_one(stack: Stack, hits: list[int], placed: Sequence[Placed], listed: frozenset[str]) -> int:
-    """Choose, of slices in one place, that which the region names, else that which its file lists, else its like."""
+    """Choose one of several slices at the same position.
+
+    The order is: a slice that the region refers to, a slice that its file lists, a slice of the same acquisition.
+    """
     if len(hits) == 1:
         return hits[0]
     images = stack.images
     if len({images[k].name for k in hits}) < len(hits):
         raise Refused(
             ReasonCode.CONFLICTING_INSTANCES,
-            f"Two different files bear one SOP Instance UID: {images[hits[0]].sop_instance_uid}. Keep only the right "
-            "one, or send the series again from the PACS.",
+            f"Two different files have the same SOP Instance UID (0008,0018): {images[hits[0]].sop_instance_uid}. Keep "
+            "only the correct one, or send the series again from the PACS.",
         )
     named = {one.at for one in placed if one.by_name}
     known = {images[k].acquisition for k in named}
@@ -187,18 +190,18 @@ def _the_one(stack: Stack, hits: list[int], placed: Sequence[Placed], listed: fr
     sealed = [with_pixel_digest(images[k]) for k in hits]
     if len({(image.digest, image.pixel_digest) for image in sealed}) > 1:
         telling = telling_apart(sealed)
-        told = f"they differ in {telling}" if telling else "nothing in their headers tells them apart"
+        told = f"They differ in {telling}" if telling else "Their headers do not show which one was drawn on"
         raise Refused(
             ReasonCode.DUPLICATE_POSITION,
             f"{len(hits)} different slices of the series lie {whereabouts([stack.depths[hits[0]]], stack.normal)}, "
-            f"among them {images[hits[0]].name} and {images[hits[1]].name}; {told}. Send only the reconstruction "
+            f"for example {images[hits[0]].name} and {images[hits[1]].name}. {told}. Send only the reconstruction "
             "that the region was drawn on.",
         )
     return hits[0]
 
 
 def _moved(stack: Stack, span: list[int], placed: Sequence[Placed]) -> tuple[Placed, ...]:
-    """Put what lies on a slice that was left out on the one in its place, which has the same geometry."""
+    """Move contours and frames from slices that were left out to the slice at the same position."""
     chosen = set(span)
     moved = []
     for one in placed:
@@ -217,9 +220,9 @@ def _moved(stack: Stack, span: list[int], placed: Sequence[Placed]) -> tuple[Pla
 
 
 def _prove_unskipped(region: Region, stack: Stack, step: float, span: list[int], occupied: list[int]) -> None:
-    """Refuse a region that leaves out slices, as one does that was drawn on thicker ones.
+    """Refuse a region that skips slices; it was probably drawn on thicker slices.
 
-    A segmentation may come in parts; then some of its slices are neighbours.
+    A segmentation may consist of separate parts; then some of its slices are neighbours.
     """
     skipped = [k for k in span if occupied[0] < k < occupied[-1] and k not in occupied]
     if region.source.kind == "RTSTRUCT":
@@ -227,8 +230,8 @@ def _prove_unskipped(region: Region, stack: Stack, step: float, span: list[int],
             raise Refused(
                 ReasonCode.CONTOURS_SKIP_SLICES,
                 f"{the_region(region.name)} has no contour on {counted(len(skipped), 'slice')} between its first and "
-                f"its last, {whereabouts(stack.depths[skipped], stack.normal)}. Draw it there (interpolate in the "
-                "contouring software), or send the CT series that it was drawn on, if its slices are thicker.",
+                f"its last, {whereabouts(stack.depths[skipped], stack.normal)}. Draw it there, or interpolate in the "
+                "contouring software. If it was drawn on thicker slices, send that CT series.",
                 (region.name,),
             )
         return
@@ -245,15 +248,15 @@ def _prove_unskipped(region: Region, stack: Stack, step: float, span: list[int],
     if len(occupied) > 1 and np.diff(places).min() > 1:
         raise Refused(
             ReasonCode.CONTOURS_SKIP_SLICES,
-            f"{the_region(region.name)} leaves out {counted(len(skipped), 'slice')} between its first and its last, "
-            "and no two of those that it has are neighbours: it was drawn on thicker slices. Send the CT series that "
-            "it was drawn on.",
+            f"{the_region(region.name)} skips {counted(len(skipped), 'slice')} between its first and its last, and no "
+            "two of its slices are neighbours. It was drawn on thicker slices. Send the CT series that it was drawn "
+            "on.",
             (region.name,),
         )
 
 
 def _drawn_step(region: Region, step: float, images: Sequence[ImageHeader]) -> float:
-    """Return what a segmentation says of its own slices where that is not what the CT's are; 0 where it is."""
+    """Return the slice spacing or thickness of a segmentation if it differs from the CT's; 0 if it does not."""
     declared = {abs(image.spacing_between_slices or 0.0) for image in images}
     own = region.slice_spacing
     if own and abs(own - step) > max(_STEP_SHARE * step, POSITION_TOLERANCE) and own not in declared:
@@ -266,16 +269,16 @@ def _drawn_step(region: Region, step: float, images: Sequence[ImageHeader]) -> f
 def _not_in_place_of_others(
     case: Case, named: frozenset[str], listed: frozenset[str], match_by_geometry: bool
 ) -> tuple[ImageHeader, ...]:
-    """Leave out images that the region's file does not list, as long as some that it lists are not there.
+    """Leave out images that the region's file does not list, as long as listed images are missing.
 
-    A second image set under the same Series Instance UID has slices in the same places. Where it comes first, its
-    slices are not those that the region was drawn on, and nothing but the list says so. Where none is there that is
-    listed or named, and matching by position was asked for, the instances were renamed and the list says nothing.
+    A second image set under the same Series Instance UID has slices at the same positions. If it arrives first, only
+    the list shows that the region was not drawn on it. If no listed or named image is present, and matching by position
+    was requested, the UIDs were changed, and the list is not used.
 
     Raises
     ------
     Held
-        ``slices_missing``: no other is there.
+        ``slices_missing``: no listed or named image is present.
     """
     here = case.instances
     if listed <= here:
@@ -286,22 +289,22 @@ def _not_in_place_of_others(
     if match_by_geometry:
         return case.images
     none_there = (
-        f"None of the slices that the region's file lists (such as {min(listed)}) is there; the slices of the series "
-        "that are there have other SOP Instance UIDs."
+        f"All slices that the region's file lists are missing (for example {min(listed)}). The slices of this series "
+        "have other SOP Instance UIDs (0008,0018)."
     )
     if case.neighbours:
         raise missing(none_there)
     raise Held(
         ReasonCode.SLICES_MISSING,
-        f"{none_there} Send those that are listed from the PACS. Or, if an anonymiser or archive gave these other "
-        f"UIDs, and the region sits on the tumour over them, {RUN_BY_POSITION}.",
+        f"{none_there} Send the listed slices from the PACS. Or an anonymiser or archive has changed the UIDs. "
+        f"Then, if the region lies on the tumour over these slices, {RUN_BY_POSITION}.",
     )
 
 
 def _prove_frame_of_reference(case: Case, region: Region, stack: Stack, strict: bool) -> tuple[str, ...]:
-    """Refuse a region of another Frame of Reference, unless it is a SEG of which every frame names its slice.
+    """Refuse a region in another Frame of Reference, unless it is a SEG and each of its frames names its slice.
 
-    That each frame also lies on the slice, is proven when it is placed.
+    The later placement checks that each frame also lies on its slice.
 
     Returns
     -------
@@ -316,11 +319,11 @@ def _prove_frame_of_reference(case: Case, region: Region, stack: Stack, strict: 
     if not vouched or strict:
         raise Refused(
             ReasonCode.FRAME_OF_REFERENCE_MISMATCH,
-            f"{the_region(region.name)} lies in another Frame of Reference (coordinate system) than the CT"
+            f"{the_region(region.name)} lies in another Frame of Reference (coordinate system) than the CT. "
             + (
-                "; its frames name their slices, but strict_frame_of_reference in the settings forbids to trust that. "
+                "Its frames name their slices, but the setting strict_frame_of_reference does not allow this. "
                 if vouched
-                else ". "
+                else ""
             )
             + f"Send the CT series that it was drawn on, or export the {region.source.kind} again with that CT's Frame "
             "of Reference UID (0020,0052).",
@@ -330,7 +333,7 @@ def _prove_frame_of_reference(case: Case, region: Region, stack: Stack, strict: 
 
 
 def _content(region: Region, placed: Sequence[Placed], span: Sequence[int]) -> tuple[tuple[Item, ...], ...]:
-    """Return what lies on each slice; two frames of a segment on one slice must be the same."""
+    """Return the contours or frames on each slice; two frames of a segment on one slice must be equal."""
     content: list[tuple[Item, ...]] = []
     for k in span:
         items = [one.item for one in placed if one.at == k]
@@ -348,13 +351,13 @@ def _content(region: Region, placed: Sequence[Placed], span: Sequence[int]) -> t
 def _beyond(
     stack: Stack, step: float, span: Sequence[int], images: tuple[ImageHeader, ...], wanted: int
 ) -> tuple[tuple[ImageHeader, ...], tuple[ImageHeader, ...]]:
-    """Find up to `wanted` slices beyond either end of a span that goes on as regularly; what does not is left alone."""
+    """Find up to `wanted` slices beyond either end of a span; they must continue its regular spacing."""
     found: list[list[ImageHeader]] = [[], []]
     reach = slack(step, stack.depths[list(span)])
     for end, at, way in ((0, span[0], -1), (1, span[-1], 1)):
         for far in range(1, wanted + 1):
             hits = stack.within(reach, stack.depths[at] + way * far * step)
-            if len(hits) != 1:  # of two in one place nobody says which is meant
+            if len(hits) != 1:  # nothing shows which of two at the same position is meant
                 break
             found[end].append(stack.images[hits[0]])
     before, behind = tuple(reversed(found[0])), tuple(found[1])
@@ -376,7 +379,7 @@ def reference_slices(
     strict_frame_of_reference: bool = False,
     beyond_mm: float = 0.0,
 ) -> ReferenceSlices:
-    """Find and prove the slices of the reference volume.
+    """Find and check the slices of the reference volume.
 
     Parameters
     ----------
@@ -385,25 +388,25 @@ def reference_slices(
     region
         The region to measure.
     margin
-        Slices wanted beyond the region at either end. Where the series provably ends (what the ROI object lists is
-        all there), or nothing more came for as long as is `waited` for neighbours, the margin ends with it. The
-        region's own slices are waited for without end.
+        Number of slices wanted beyond the region at either end. The margin may be shorter in two cases: the series ends
+        there (all images that the ROI object lists are present), or no more slices arrived within the waiting time
+        (`waited`). There is no time limit for the region's own slices.
     settled
-        Nothing has been added to the case for the settle time.
+        Whether the case has been unchanged for the settle time.
     waited
-        Nothing has been added for the time that missing neighbours are waited for; None: as `settled`.
+        Whether the case has been unchanged for the waiting time of missing neighbours; None: same as `settled`.
     match_by_geometry
-        Accept images by position in the Frame of Reference although the region refers to others.
+        Accept images by position in the Frame of Reference although the region refers to other images.
     strict_frame_of_reference
-        Refuse a SEG of another Frame of Reference even where all its frames name their slices.
+        Refuse a SEG in another Frame of Reference even if all its frames name their slices.
     beyond_mm
-        How far beyond the region, in mm, slices and their margin are of use besides. They are taken where they are
-        there and never waited for.
+        Distance beyond the region, in mm, up to which additional slices are used if they are present. The case does
+        not wait for them.
 
     Raises
     ------
     Held
-        ``slices_missing``, ``references_unresolved``, or ``more_may_come``, which `waited` ends.
+        ``slices_missing``, ``references_unresolved``, or ``more_may_come``; the last only as long as not `waited`.
     Refused
         ``ambiguous_input``, or one of the geometry or region codes.
     """
@@ -429,8 +432,9 @@ def reference_slices(
     if clipped and stack.others:
         raise Refused(
             ReasonCode.GEOMETRY_MISSING,
-            f"A slice that may be next to {named(region.name)} does not say where it lies (Image Position, 0020,0032; "
-            "Image Orientation, 0020,0037; Pixel Spacing, 0028,0030). Send the original CT series from the PACS.",
+            f"A slice that may be next to {named(region.name)} has no usable position, orientation or pixel spacing "
+            "(Image Position, 0020,0032; Image Orientation, 0020,0037; Pixel Spacing, 0028,0030). Send the original CT "
+            "series from the PACS.",
             (region.name,),
         )
     images = tuple(stack.images[k] for k in span)
@@ -439,8 +443,8 @@ def reference_slices(
     if region.outlines and (not common or as_uid(common) != common):
         raise Refused(
             ReasonCode.FRAME_OF_REFERENCE_MISMATCH,
-            "The slices name no Frame of Reference (0020,0052), so the contours' coordinates may not be theirs. Send "
-            "the original CT series from the PACS.",
+            "The slices have no Frame of Reference UID (0020,0052). The contours' coordinates may not belong to them. "
+            "Send the original CT series from the PACS.",
         )
     content = _content(region, placed, span)
     _prove_rest(case, region, link, clipped, settled if waited is None else waited, match_by_geometry)
@@ -464,14 +468,14 @@ def reference_slices(
     before: tuple[ImageHeader, ...] = ()
     behind: tuple[ImageHeader, ...] = ()
     if step and beyond_mm:
-        # Half a slice of each belongs to it, and a region that is resampled needs one more on either side.
+        # A slice covers half its spacing on either side, and a resampled region needs one more at either end.
         wanted = int(beyond_mm / step + 0.5) + min(margin, 1) - margin
         before, behind = _beyond(stack, step, span, images, wanted)
     return ReferenceSlices(images, spacing, content, ending, warnings, before, behind)
 
 
 def whole_series(case: Case, region: Region) -> tuple[tuple[ImageHeader, ...], tuple[float, float, float], Mask]:
-    """Lay a segment on all slices of its series, whether or not it is one piece; nothing is measured of it yet.
+    """Place a segment on all slices of its series; it may consist of several parts. Nothing is measured yet.
 
     Returns
     -------
@@ -482,7 +486,7 @@ def whole_series(case: Case, region: Region) -> tuple[tuple[ImageHeader, ...], t
     Raises
     ------
     Held, Refused
-        As :func:`reference_slices`, but for slices that it skips.
+        As :func:`reference_slices`, but skipped slices are allowed.
     """
     link, _, _, _, stack = _slices_of(case, region, match_by_geometry=False)
     _prove_frame_of_reference(case, region, stack, strict=False)
@@ -498,7 +502,7 @@ def whole_series(case: Case, region: Region) -> tuple[tuple[ImageHeader, ...], t
 def _slices_of(
     case: Case, region: Region, match_by_geometry: bool
 ) -> tuple[Link, frozenset[str], tuple[ImageHeader, ...], tuple[ImageHeader, ...], Stack]:
-    """Return what links a region with its series, what its file lists, and the slices: meant, kept and stacked."""
+    """Return the link between region and series, the listed images, and the slices: possible, kept and stacked."""
     link, listed, drawn_on = link_of(case, region), listed_of(case, region), named_by(region)
     beyond = listed if not listed <= set(region.source.image_references) else frozenset[str]()
     meant = _not_in_place_of_others(case, drawn_on, beyond, match_by_geometry)
@@ -509,7 +513,7 @@ def _slices_of(
 def _why_clipped(
     stack: Stack, occupied: Sequence[int], reach: float, left_out: frozenset[ImageHeader], never_came: int
 ) -> str:
-    """Say why slices are not there that lie within `reach` (mm) of the region: never in silence."""
+    """Say why slices within `reach` (mm) of the region are missing."""
     ends = stack.depths[[occupied[0], occupied[-1]]] + [-reach - POSITION_TOLERANCE, reach + POSITION_TOLERANCE]
     beside = [
         image
@@ -524,10 +528,10 @@ def _why_clipped(
 
 
 def _prove_rest(case: Case, region: Region, link: Link, clipped: bool, waited: bool, match_by_geometry: bool) -> None:
-    """Hold a case as long as something may still come that would change the answer."""
+    """Hold a case as long as images may still arrive that would change the answer."""
     if waited:
         return
     if clipped and not listed_and_here(case, region):
-        raise more_may_come("The slices next to the region may still come.")
+        raise more_may_come("Slices next to the region may still arrive.")
     if link is Link.POSITION or (link is Link.UNRESOLVED and match_by_geometry):
-        raise more_may_come("The region is matched by its position alone; another series that it fits may still come.")
+        raise more_may_come("The region is matched by its position only. Another matching series may still arrive.")

@@ -1,8 +1,7 @@
-"""Contours that are made here: how a SEG says so, whether a person confirmed it, and which region it replaces.
+"""Contours made by lungstage: how a SEG marks them, whether a person confirmed them, and which region they replace.
 
-A SEG is one of these where Manufacturer and Manufacturer's Model Name are :data:`MANUFACTURER` and :data:`MODEL_NAME`;
-of any other, nothing here is read, whatever its Content Label or its references say. Why these attributes and no others
-stands in docs/contour.md.
+A SEG is one of these if Manufacturer is :data:`MANUFACTURER` and Manufacturer's Model Name is :data:`MODEL_NAME`. In
+other SEGs, Content Label and references are not interpreted here. docs/contour.md explains the choice of attributes.
 """
 
 from __future__ import annotations
@@ -18,19 +17,19 @@ from lungstage.appliance.dicom.values import sequence, text, whole
 
 MANUFACTURER: Final = "lungstage"
 MODEL_NAME: Final = "lungstage contour"
-"""Another than that of reports, which are never taken for input."""
+"""It differs from the model name of reports, which are never read as input."""
 
 SUPERSEDED: Final = ("superseded-roi", "99LUNGSTAGE", "Region that this one supersedes")
-"""Purpose of Reference of a predecessor: value, scheme and meaning; CIDs 7013 and 7202 may be extended."""
+"""Purpose of Reference of a predecessor: code value, scheme and meaning; CIDs 7013 and 7202 are extensible."""
 
 
 class Confirmation(StrEnum):
-    """What the Content Label of a contour made here says of it."""
+    """State of a contour made by lungstage, in its Content Label."""
 
     DRAFT = "DRAFT"
-    """Nobody has confirmed it."""
+    """No person has confirmed it."""
     CONFIRMED = "CONFIRMED"
-    """A person has: the Content Creator, at the content's date and time."""
+    """A person has confirmed it: the Content Creator, at the content's date and time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +39,7 @@ class RegionReference:
     Attributes
     ----------
     sop_class_uid, sop_instance_uid, series_instance_uid, study_instance_uid
-        Of the object; series and study empty where they are not said.
+        UIDs of the object; series and study are empty if they are not given.
     number
         ROI Number or Segment Number.
     """
@@ -53,10 +52,10 @@ class RegionReference:
 
 
 def confirmation(dataset: Dataset) -> Confirmation | None:
-    """Say whether a contour that was made here is confirmed; None of an object that was made elsewhere.
+    """Return whether a contour made by lungstage is confirmed; None for an object of other software.
 
-    Whatever does not say wholly that it is confirmed, by whom, is a draft. The name alone may be missing where the file
-    says that it was de-identified.
+    A contour is confirmed only if it is marked so and names the person. The name may be missing only if the file is
+    marked as de-identified. Any other contour is a draft.
     """
     if text(dataset, "ManufacturerModelName") != MODEL_NAME or text(dataset, "Manufacturer") != MANUFACTURER:
         return None
@@ -68,7 +67,7 @@ def confirmation(dataset: Dataset) -> Confirmation | None:
 
 
 def predecessors(dataset: Dataset) -> tuple[RegionReference, ...]:
-    """Return the regions that a contour made here names as those that it supersedes; () of any other object."""
+    """Return the regions that a contour made by lungstage replaces; () for any other object."""
     if confirmation(dataset) is None:
         return ()
     places = dict(_places(dataset))
@@ -88,7 +87,7 @@ def predecessors(dataset: Dataset) -> tuple[RegionReference, ...]:
 
 
 def _places(dataset: Dataset) -> Iterator[tuple[str, tuple[str, str]]]:
-    """Series and study of every instance that the Common Instance Reference module lists."""
+    """Series and study of every instance in the Common Instance Reference module."""
     own = text(dataset, "StudyInstanceUID")
     others = sequence(dataset, "StudiesContainingOtherReferencedInstancesSequence")
     for holder, study in ((dataset, own), *((item, text(item, "StudyInstanceUID")) for item in others)):

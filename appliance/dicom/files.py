@@ -1,4 +1,4 @@
-"""One DICOM file at a time: read whole or in part, proven whole either way, its pixels known by their digest."""
+"""Reading of one DICOM file, completely or in part; both check that the file is complete and digest its pixels."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ from lungstage.appliance.dicom.pixeldata import (
     damaged,
     digest_of_span,
     encapsulated_frames,
+    file_changed,
     native_frames,
     pixel_fault,
     read_span,
@@ -46,8 +47,12 @@ from lungstage.appliance.dicom.wellformed import Encoding, read_elements, read_m
 jpeg_lossless.register()
 
 NOT_DICOM = "This file is not DICOM."
-"""Why a file is refused that does not even begin like one."""
+"""Message for a file that does not begin like a DICOM file."""
 
+_NOT_REGULAR = (
+    "This is not a regular file, but a link, a pipe or a device.",
+    "Copy the file itself to this place.",
+)
 _MAX_INFLATED = 512 * 1024 * 1024  # bytes
 _HEAD = 140  # bytes: preamble, prefix, and the first element's tag and representation
 _STANDARD_SYNTAX = "1.2.840.10008.1.2"
@@ -55,15 +60,15 @@ _FIRST_LITTLE = frozenset(bytes((element, 0)) for element in range(0x20))
 
 
 def looks_like_dicom(path: Path) -> bool:
-    """Whether the file starts like a DICOM file, or like the elements of one."""
+    """Whether the file begins like a DICOM file, or like the elements of one."""
     with path.open("rb") as file:
         return _beginning(file.read(_HEAD)) is not None
 
 
 def _beginning(head: bytes) -> int | None:
-    """Return where the first element is: behind preamble and ``DICM`` (PS3.10, 7.1), or where some of that is missing.
+    """Return the offset of the first element: after preamble and ``DICM`` (PS3.10, 7.1), or earlier without them.
 
-    Planning systems write bare data sets, and others the meta information without the preamble.
+    Planning systems write data sets without any header, and others the meta information without the preamble.
     """
     if head[128:132] == b"DICM":
         return 132
@@ -74,7 +79,7 @@ def _beginning(head: bytes) -> int | None:
 
 
 def _bare_syntax(head: bytes) -> UID | None:
-    """Tell from its first element how a data set is written; None where that is not one of those before (0008,0020)."""
+    """Detect the encoding of a data set from its first element; None if that does not come before (0008,0020)."""
     if head[:2] == b"\x08\0" and head[2:4] in _FIRST_LITTLE:
         if _is_named(head):
             return ExplicitVRLittleEndian
@@ -88,21 +93,21 @@ def _is_named(head: bytes) -> bool:
 
 
 def read_dataset(path: Path, *, with_pixels: bool = True) -> Dataset:
-    """Read a whole DICOM file but its private elements, and prove that none of it is missing.
+    """Read a whole DICOM file except its private elements, and check that it is complete.
 
     Parameters
     ----------
     path
         The file.
     with_pixels
-        Whether its pixels are wanted, too.
+        Whether to read the pixels too.
 
     Raises
     ------
     Refused
-        ``dicom_unreadable``: not a regular file, not DICOM, cut short, or not parseable.
+        ``dicom_unreadable``: not a regular file, not DICOM, incomplete, or not parseable.
     OSError
-        The disk does not give the file up for the moment; its content is not to blame.
+        The disk cannot be read at the moment; the content of the file is not the cause.
     """
     with _blaming(path) as file:
         dataset, found, stream = _front(file, os.fstat(file.fileno()).st_size)
@@ -113,29 +118,30 @@ def read_dataset(path: Path, *, with_pixels: bool = True) -> Dataset:
 
 
 def read_headers(path: Path, *, hash_pixels: bool = True, key: bytes = b"") -> tuple[Header, ...]:
-    """Read what lungstage must know of a file.
+    """Read the headers of a file.
 
     Parameters
     ----------
     path
         The file.
     hash_pixels
-        Whether an image's pixels are read too, for their digest; otherwise only what stands before them is.
+        Whether to read an image's pixels too, for their digest; otherwise only the elements before them are read.
     key
-        Of the hashes of the patient's identity (:mod:`dicom.identity`): headers read with one key can be compared.
+        Key of the hashes of the patient's identity (:mod:`dicom.identity`). Only headers read with the same key can be
+        compared.
 
     Returns
     -------
     tuple of ImageHeader or RoiHeader
-        One for each frame of an Enhanced CT, else a single one. None for DICOM of no interest here: neither an image
-        nor a ROI, or an object that lungstage itself wrote.
+        One per frame of an Enhanced CT, else one. None if the object is neither an image nor a ROI object, or if
+        lungstage wrote it.
 
     Raises
     ------
     Refused
         ``dicom_unreadable``.
     OSError
-        The disk does not give the file up for the moment.
+        The disk cannot be read at the moment.
     """
     with _opened(path) as (dataset, pixels):
         wanted = hash_pixels or pixels.inflated or is_segmentation(dataset)
@@ -147,12 +153,12 @@ def read_headers(path: Path, *, hash_pixels: bool = True, key: bytes = b"") -> t
 
 
 def with_pixel_digest(image: ImageHeader) -> ImageHeader:
-    """Return a header that bears the digest of the image's pixels, which are read where they were not yet.
+    """Return the header with the digest of the image's pixels; the pixels are read if they were not read before.
 
     Raises
     ------
     Unavailable
-        The file is shorter than it was when its header was read.
+        The file is shorter than when its header was read.
     """
     if image.pixel_digest or not image.pixel_span:
         return image
@@ -161,35 +167,34 @@ def with_pixel_digest(image: ImageHeader) -> ImageHeader:
 
 
 def read_unchanged(header: Header) -> Dataset:
-    """Read the file of a ROI or of an image of its own again, whole.
+    """Read the whole file of a ROI object or of a single-frame image again.
 
     Raises
     ------
     Unavailable
-        It is not what it was when the header was read, or an image's pixels when their digest was; whoever plans
-        must look again.
+        Its header or its pixels have changed since they were read; the case must be planned again.
     """
     dataset = read_dataset(header.path)
     element = dataset.get_item("PixelData")
     value = element.value if element is not None and isinstance(element.value, bytes) else b""
     pixels = () if element is None else (PixelData(hashlib.sha256(value).hexdigest(), ()),)
     if headers_of(dataset, header.path, pixels) != (header,):
-        raise _changed()
+        raise file_changed()
     return dataset
 
 
 def read_slices(images: Sequence[ImageHeader]) -> Iterator[Dataset]:
-    """Read slices again, with their pixels; of an Enhanced CT only the frames wanted, each as an image of its own.
+    """Read slices again with their pixels; for an Enhanced CT only the requested frames, each as a single-frame image.
 
     Yields
     ------
     Dataset
-        One for each, in their order.
+        One per slice, in their order.
 
     Raises
     ------
     Unavailable
-        As of :func:`read_unchanged`.
+        As in :func:`read_unchanged`.
     """
     for path, group in itertools.groupby(images, key=lambda image: image.path if image.frame else None):
         if path is None:
@@ -201,12 +206,12 @@ def read_slices(images: Sequence[ImageHeader]) -> Iterator[Dataset]:
 def _read_frames(path: Path, images: Sequence[ImageHeader]) -> Iterator[Dataset]:
     with _opened(path) as (dataset, pixels):
         if max(image.frame for image in images) > len(pixels.spans):
-            raise _changed()
+            raise file_changed()
         for image, frame in zip(images, single_frames(dataset, [image.frame for image in images]), strict=True):
             value = read_span(pixels.stream, pixels.spans[image.frame - 1])
             known = PixelData(hashlib.sha256(value).hexdigest(), ())
             if image_header(frame, path, known, image.frame) != image:
-                raise _changed()
+                raise file_changed()
             if pixels.encapsulated:
                 frame.add_new("PixelData", "OB", EMPTY_OFFSET_TABLE + value)
                 frame["PixelData"].is_undefined_length = True
@@ -215,16 +220,9 @@ def _read_frames(path: Path, images: Sequence[ImageHeader]) -> Iterator[Dataset]
             yield frame
 
 
-def _changed() -> Unavailable:
-    return Unavailable(
-        "A file changed while it was read. Once it is copied whole, it is read again; a one-shot command is to be "
-        "repeated."
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class _Pixels:
-    """Where a file's pixels lie, frame by frame: in the file itself, or in what was inflated of it."""
+    """The places of a file's pixels, frame by frame, in the file itself or in its inflated content."""
 
     stream: BinaryIO
     spans: tuple[Span, ...] = ()
@@ -238,7 +236,7 @@ class _Pixels:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[tuple[Dataset, _Pixels]]:
-    """Read what stands before the pixels, and find these; what fails meanwhile is blamed on the file."""
+    """Read the elements before the pixels, and find the pixels; errors meanwhile are errors of the file."""
     with _blaming(path) as file:
         dataset, found, stream = _front(file, os.fstat(file.fileno()).st_size)
         if found is None:
@@ -267,9 +265,9 @@ def _frames(dataset: Dataset, stream: BinaryIO, found: PixelSpan) -> _Pixels:
 
 
 def _front(file: BinaryIO, size: int) -> tuple[Dataset, PixelSpan | None, BinaryIO]:
-    """Prove a file to be whole; return what stands before the pixels, where these are, and in what: it may be inflated.
+    """Check that a file is complete; return the elements before the pixels, the pixels' place, and their stream.
 
-    pydicom alone would hand out what there is of a file, without a word.
+    The stream is the file or its inflated content. pydicom alone would read an incomplete file without an error.
     """
     stream = file
     file.seek(0)
@@ -282,13 +280,13 @@ def _front(file: BinaryIO, size: int) -> tuple[Dataset, PixelSpan | None, Binary
     encoding = Encoding(implicit=syntax == ImplicitVRLittleEndian, little=syntax != ExplicitVRBigEndian)
     dataset, pixels = read_elements(stream, size, encoding)
     if not len(dataset) and pixels is None:
-        raise damaged("This DICOM file holds nothing that tells what it is; it may be cut short.")
+        raise damaged("This DICOM file contains no elements that can be read. It may be incomplete.")
     dataset.file_meta = meta
     return dataset, pixels, stream
 
 
 def prove_whole(content: bytes) -> None:
-    """Prove bytes to be all of a DICOM file.
+    """Check that bytes are a complete DICOM file.
 
     Raises
     ------
@@ -299,7 +297,7 @@ def prove_whole(content: bytes) -> None:
 
 
 def _syntax(file: BinaryIO, meta: FileMetaDataset) -> UID:
-    """Tell how the elements from here on are written; where the meta information does not say, let it say so."""
+    """Return the transfer syntax of the elements from here on; add it to the meta information if it is missing."""
     at = file.tell()
     seen = _bare_syntax(file.read(8))
     file.seek(at)
@@ -308,20 +306,18 @@ def _syntax(file: BinaryIO, meta: FileMetaDataset) -> UID:
         return seen
     if not said:
         if seen is None:
-            raise damaged(
-                "This DICOM file does not say how it is encoded (Transfer Syntax UID, (0002,0010)).", UNCOMPRESSED
-            )
+            raise damaged("This DICOM file has no Transfer Syntax UID (0002,0010).", UNCOMPRESSED)
         meta.TransferSyntaxUID = seen
         return seen
     if not (isinstance(said, UID) and said.is_valid and said.startswith(_STANDARD_SYNTAX)):
         raise damaged(
-            "This DICOM file is written in a transfer syntax (0002,0010) that is none of DICOM's.", UNCOMPRESSED
+            "The Transfer Syntax UID (0002,0010) of this DICOM file is not one of the DICOM standard.", UNCOMPRESSED
         )
     as_said = said if said in (ImplicitVRLittleEndian, ExplicitVRBigEndian) else ExplicitVRLittleEndian
     if seen not in (None, as_said) and said != DeflatedExplicitVRLittleEndian:
         raise damaged(
-            f"This DICOM file's Transfer Syntax UID (0002,0010) says that it is written in {as_said.name}, "
-            f"but it is written in {seen.name}.",
+            f"The Transfer Syntax UID (0002,0010) of this DICOM file means {as_said.name}, but the file is encoded in "
+            f"{seen.name}.",
             UNCOMPRESSED,
         )
     return said
@@ -329,18 +325,18 @@ def _syntax(file: BinaryIO, meta: FileMetaDataset) -> UID:
 
 @contextlib.contextmanager
 def _regular(path: Path) -> Iterator[BinaryIO]:
-    """Open a file, and nothing that took its place since it was seen: no link to elsewhere, no pipe that never ends."""
-    if not stat.S_ISREG(path.lstat().st_mode):  # opening a device may set it going
-        raise damaged("This is not a regular file.", "Copy the file itself to its place, no link and no pipe.")
+    """Open a regular file only: not a link to another place, and not a pipe that never ends."""
+    if not stat.S_ISREG(path.lstat().st_mode):  # opening a device may start it
+        raise damaged(*_NOT_REGULAR)
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise damaged("This is not a regular file.", "Copy the file itself to its place, no link and no pipe.")
+            raise damaged(*_NOT_REGULAR)
         yield file
 
 
 @contextlib.contextmanager
 def _blaming(path: Path) -> Iterator[BinaryIO]:
-    """Open a file, and blame it for whatever the parser raises over it: it meets hostile bytes. The disk does not."""
+    """Open a file, and turn any error of the parser into a refusal of the file; errors of the disk stay as they are."""
     with _regular(path) as file:
         if _beginning(file.read(_HEAD)) is None:
             raise damaged(NOT_DICOM, "")
@@ -355,16 +351,16 @@ def _blaming(path: Path) -> Iterator[BinaryIO]:
 
 
 def is_of_the_disk(error: Exception) -> bool:
-    """Whether an exception is the system's word about the disk; pydicom raises OSError over a file's bytes, too."""
+    """Whether an exception is the system's error about the disk; pydicom also raises OSError for a file's bytes."""
     return isinstance(error, OSError) and error.errno is not None
 
 
 def _inflate(deflated: bytes) -> bytes:
-    """Inflate a file's elements (PS3.5, A.5), but no more of them than any image has."""
+    """Inflate a file's elements (PS3.5, A.5), up to a size that no image has."""
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     inflated = inflater.decompress(deflated, _MAX_INFLATED)
     if len(inflated) == _MAX_INFLATED:
-        raise damaged("This deflated DICOM file is larger than any image.")
+        raise damaged("The inflated content of this DICOM file has 512 MB or more; no image is that large.")
     if not inflater.eof:
         raise cut_short()
     return inflated

@@ -1,4 +1,4 @@
-"""The proof that slices form one regular, untilted grid, and how far real positions may stray from it."""
+"""The check that slices form one regular grid without tilt, and the tolerances for real positions."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ Places = npt.NDArray[np.int64]
 
 _ORIGINAL = "Send one original CT reconstruction from the PACS, with the region drawn on it."
 
-# Slice positions may stray from an even spacing by what rounding to 0.01 mm explains, or by 2 %.
+# Slice positions may deviate from an even spacing by the effect of rounding to 0.01 mm, or by 2 %.
 POSITION_TOLERANCE = 0.02
 _SPACING_SHARE = 0.02
-# A declared spacing is taken for the measured one when they agree to this; that is, to 0.3 micrometres at 3 mm.
-# Positions are rounded to single precision or to a few decimals by many writers, so the mean of a few steps is noise in
-# the eighth digit that would change with the region's length.
+# The declared spacing replaces the measured one if they agree to this; that is 0.3 micrometres at 3 mm. Many writers
+# round positions to single precision or to a few decimals. So the mean of a few steps has noise in the eighth digit,
+# which would change with the region's length.
 _NOMINAL_SHARE = 1e-4
-# Scanners round positions to these (mm). Slices that lie less than four times as far apart could lie anywhere.
+# Scanners round positions to these (mm). For slices less than four times as far apart, rounding could explain anything.
 _ROUNDINGS = (0.1, 0.01)
 _FINEST = 4
 _ROUNDED = 1e-4
-# So many slices beyond the region's, at either end, tell whether its positions are rounded ones.
+# This many slices beyond either end of the region show whether its positions are rounded.
 _RUN = 100
 # 1 in 1000 is a tilt of 0.06 degrees.
 _SHEAR_SHARE = 1e-3
-_TILT_TOLERANCE = 0.05  # degrees; what scanners write for "none"
+_TILT_TOLERANCE = 0.05  # degrees; scanners write values up to this for "no tilt"
 
 
 def normal_of(image: ImageHeader) -> Floats:
@@ -39,17 +39,17 @@ def normal_of(image: ImageHeader) -> Floats:
 
 
 def allowed(step: float) -> float:
-    """How far, in mm, a slice may lie from its place in an even spacing of `step`."""
+    """Largest allowed distance (mm) of a slice from its place in an even spacing of `step`."""
     return max(POSITION_TOLERANCE, _SPACING_SHARE * step)
 
 
 def rounding(depths: Floats) -> float:
-    """Return what positions were rounded to, in mm: 0.1 or 0.01 where all are multiples of it; 0 where they are not."""
+    """Return the unit that positions were rounded to: 0.1 or 0.01 mm if all are multiples of it, else 0."""
     return next((q for q in _ROUNDINGS if np.abs(depths / q - np.rint(depths / q)).max() < _ROUNDED), 0.0)
 
 
 def slack(step: float, depths: Floats) -> float:
-    """How far, in mm, slices at these depths may lie from their places in an even spacing of `step`."""
+    """Largest allowed distance (mm) of slices at these depths from their places in an even spacing of `step`."""
     quantum = rounding(depths)
     return max(allowed(step), quantum / 2 + _ROUNDED) if step >= _FINEST * quantum else allowed(step)
 
@@ -59,9 +59,9 @@ def _is_multiple(value: float, quantum: float) -> bool:
 
 
 def _is_explained_by_rounding(depths: Floats, places: Places, quantum: float) -> bool:
-    """Whether one even step gives these depths when it is rounded to `quantum`.
+    """Whether an even step, rounded to `quantum`, gives these depths.
 
-    A step that is a multiple of what was rounded to gives no uneven depths, so alone it explains none.
+    A step that is a multiple of `quantum` gives even depths after rounding. So it cannot explain uneven depths.
     """
     i, j = np.triu_indices(len(depths), 1)
     lengths, counts = depths[j] - depths[i], places[j] - places[i]
@@ -72,8 +72,8 @@ def _is_explained_by_rounding(depths: Floats, places: Places, quantum: float) ->
 
 
 def _run(series: Floats, depths: Floats, places: Places, step: float) -> tuple[Floats, Places]:
-    """Add to a region's slices those of the series that go on at either end, as far as they do."""
-    reach = 0.3 * step  # wider than any rounding: a quarter of a step at most, and half of that at either slice
+    """Add the slices of the series that continue the region's slices at either end."""
+    reach = 0.3 * step  # more than any rounding: at most a quarter of a step, and half of that at either slice
     found = dict(zip(places.tolist(), depths.tolist(), strict=True))
     for way, place in ((-1, int(places[0])), (1, int(places[-1]))):
         for _ in range(_RUN):
@@ -86,18 +86,18 @@ def _run(series: Floats, depths: Floats, places: Places, step: float) -> tuple[F
 
 
 def even_step(depths: Floats, places: Places, images: Sequence[ImageHeader], series: Floats | None = None) -> float:
-    """Prove positions to be evenly spaced, but for noise or rounding; return their spacing in mm.
+    """Check that positions are evenly spaced except for noise or rounding; return their spacing in mm.
 
     Parameters
     ----------
     depths
         In ascending order, in mm along the slice normal.
     places
-        Of each, counted in slices; where some are missing, they leave numbers out.
+        Place of each depth, counted in slices; missing slices leave gaps in the numbers.
     images
-        The slices, for what they declare.
+        The slices, for their declared spacing and thickness.
     series
-        Depths of all slices of the series: a few slices can be explained as rounded where more of them cannot.
+        Depths of all slices of the series. Rounding may explain a few slices, but not more of them.
 
     Raises
     ------
@@ -114,7 +114,7 @@ def even_step(depths: Floats, places: Places, images: Sequence[ImageHeader], ser
         run, counted = (depths, places) if series is None else _run(series, depths, places, step)
         coarse = min(quantum, rounding(run))
         if not (coarse and _is_explained_by_rounding(run, counted, coarse)):
-            gaps = np.diff(depths) / np.maximum(np.diff(places), 1)  # two may lie closer than one step
+            gaps = np.diff(depths) / np.maximum(np.diff(places), 1)  # two slices may be closer than one step
             raise Refused(
                 ReasonCode.SPACING_NOT_UNIFORM,
                 f"The slices of the series are not evenly spaced: neighbours lie {gaps.min():.4g} to {gaps.max():.4g} "
@@ -123,8 +123,8 @@ def even_step(depths: Floats, places: Places, images: Sequence[ImageHeader], ser
     for declared in (*spacings, *thicknesses):
         if abs(declared - step) <= _NOMINAL_SHARE * step:
             return declared
-    # A spacing that rounding has hidden: a mean over few slices would change with the region's length. Where positions
-    # show no rounding, a thickness that merely is near is no spacing.
+    # Rounding can hide the true spacing, and a mean over few slices would change with the region's length. If positions
+    # show no rounding, a thickness that is only similar is not used as the spacing.
     is_uneven = np.ptp(depths - places * step) > _ROUNDED
     hidden = [*spacings, *(thicknesses if is_uneven else [])] if quantum else []
     for declared in hidden:
@@ -136,7 +136,7 @@ def even_step(depths: Floats, places: Places, images: Sequence[ImageHeader], ser
 def _prove_alike(
     images: Sequence[ImageHeader], code: ReasonCode, what: str, is_like: Callable[[ImageHeader, ImageHeader], bool]
 ) -> None:
-    """Refuse slices that differ, and name the first and one unlike it; `what` is the element in which they do."""
+    """Refuse slices that differ, and name the first and one that differs from it; `what` is the element."""
     first = images[0]
     other = next((image for image in images if not is_like(image, first)), None)
     if other is not None:
@@ -146,9 +146,9 @@ def _prove_alike(
 def prove_regular(
     images: Sequence[ImageHeader], normal: Floats, series: Floats | None = None
 ) -> tuple[float, float, float]:
-    """Prove that `images` are one regular, untilted grid; return its spacing (slice, row, column) in mm.
+    """Check that `images` form one regular grid without tilt; return its spacing (slice, row, column) in mm.
 
-    `series` holds the depths of all slices that they are among, as in `even_step`.
+    `series` holds the depths of all slices of the series, as in `even_step`.
     """
     first = images[0]
     _prove_alike(
@@ -196,8 +196,8 @@ def prove_regular(
     if len(first.rescale) != 2 or first.rescale[0] <= 0:
         raise Refused(
             ReasonCode.RESCALE_VARIES,
-            "The slices state no Rescale Intercept (0028,1052) and Rescale Slope (0028,1053) that lead to HU. "
-            f"{_ORIGINAL}",
+            "The slices have no usable Rescale Intercept (0028,1052) and Rescale Slope (0028,1053), which are needed "
+            f"for HU. {_ORIGINAL}",
         )
     positions = np.array([image.position for image in images])
     offsets = positions - positions[0]
@@ -206,24 +206,23 @@ def prove_regular(
     if any(abs(image.gantry_tilt or 0.0) > _TILT_TOLERANCE for image in images):
         raise Refused(
             ReasonCode.GANTRY_TILT,
-            "The series was acquired with a tilted gantry (Gantry/Detector Tilt, 0018,1120), so its slices are not "
-            "stacked squarely. Send a series without tilt, with the region drawn on it.",
+            "The series was acquired with a tilted gantry (Gantry/Detector Tilt, 0018,1120), so its slices are shifted "
+            "sideways. Send a series without tilt, with the region drawn on it.",
         )
     if (shear > POSITION_TOLERANCE + _SHEAR_SHARE * np.abs(depths)).any():
         raise Refused(
             ReasonCode.GANTRY_TILT,
-            f"The slices of the series are not stacked squarely: they are shifted sideways by up to {shear.max():.3g} "
-            "mm, as with a tilted gantry or where a reconstruction was recentred midway. Send a series that is not, "
-            "with the region drawn on it.",
+            f"The slices of the series are shifted sideways by up to {shear.max():.3g} mm. Possible causes are a "
+            "tilted gantry, or a reconstruction centre that was changed within the series. Send a series without this "
+            "shift, with the region drawn on it.",
         )
     if len(images) == 1:
         if not first.slice_thickness or first.slice_thickness <= 0:
             raise Refused(
                 ReasonCode.GEOMETRY_MISSING,
-                "The region lies on a single slice, which does not say how thick it is (Slice Thickness, 0018,0050). "
-                f"{_ORIGINAL}",
+                f"The region lies on a single slice, and this slice has no Slice Thickness (0018,0050). {_ORIGINAL}",
             )
         return (first.slice_thickness, first.pixel_spacing[0], first.pixel_spacing[1])
-    depths = positions @ normal  # and not from the first on: what they were rounded to shows in themselves
+    depths = positions @ normal  # absolute, not relative to the first: only absolute positions show the rounding
     step = even_step(depths, np.arange(len(images)), images, series)
     return (step, first.pixel_spacing[0], first.pixel_spacing[1])

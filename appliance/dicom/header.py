@@ -1,4 +1,4 @@
-"""What lungstage remembers of a file: frozen headers, and how the ledger's file table keeps them."""
+"""Headers: what lungstage stores about a file, as frozen values, and their form in the ledger's file table."""
 
 from __future__ import annotations
 
@@ -17,32 +17,33 @@ from lungstage.appliance.dicom.values import Vector
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
-    """What is needed of an image to place it in a series. Lengths in mm, positions in LPS.
+    """The data of an image that are needed to place it in a series. Lengths in mm, positions in LPS.
 
     Attributes
     ----------
     path
-        Where the file lies.
+        Path of the file.
     digest
-        Hex digest of geometry and pixel encoding: equal for two copies of the same image, whatever else they say.
+        Hex digest of geometry and pixel encoding. It is equal for copies of the same image, even if they differ in
+        other elements.
     pixel_digest
-        Hex digest of the pixel data as they are encoded; empty where they were not read yet.
+        Hex digest of the encoded pixel data; empty if they were not read yet.
     pixel_span
-        Where in the file the pixel data lie: offset and length in bytes; () where they cannot be read on their own.
+        Offset and length of the pixel data in the file, in bytes; () if they cannot be read separately.
     patient_key, name_key, birth_key
-        Keyed hashes of the Patient ID, of each component group of the Patient's Name and of the birth date, as of
-        :mod:`dicom.identity`; empty where absent. The identity itself is not kept.
+        Keyed hashes of the Patient ID, of each component group of the Patient's Name, and of the birth date
+        (:mod:`dicom.identity`); empty if absent. The identity itself is not stored.
     frame
-        Number of the frame of an Enhanced CT that this is, counted from 1; 0 for an image of its own.
+        Frame number in an Enhanced CT, counted from 1; 0 for a single-frame image.
     frames
-        Number of Frames of an image of its own.
+        Number of Frames of a single-frame image.
     position, orientation, pixel_spacing
-        Image Position (3), Image Orientation (6), Pixel Spacing (row, column), each () where absent or not finite.
+        Image Position (3), Image Orientation (6), Pixel Spacing (row, column); () if absent or not finite.
     acquisition
-        Hashes of the elements that tell one acquisition or reconstruction of a series from another, as of
-        :data:`dicom.acquisition.TELLING`; empty where absent.
+        Hashes of the elements that distinguish acquisitions or reconstructions in a series
+        (:data:`dicom.acquisition.TELLING`); empty if absent.
     study_date
-        Study Date as YYYY-MM-DD, for a person to find the study by; empty where it is no date.
+        Study Date as YYYY-MM-DD, so a person can find the study; empty if it is not a date.
     """
 
     path: FilePath
@@ -76,42 +77,41 @@ class ImageHeader:
 
     @property
     def is_ct_slice(self) -> bool:
-        """Whether this is a single-frame CT image or a frame of an Enhanced CT, says nothing else, and is no scout."""
+        """Whether this is a CT slice: a single-frame CT image or a frame of an Enhanced CT, and not a scout."""
         is_ct = self.sop_class_uid == CTImageStorage or self.sop_class_uid in ENHANCED_CT
         return is_ct and self.modality in ("", "CT") and "LOCALIZER" not in self.image_type and self.frames == 1
 
     @property
     def name(self) -> str:
-        """SOP Instance UID, and the number of the frame where it is one of several: what tells slices apart."""
+        """Unique name of a slice: the SOP Instance UID, and the frame number in an Enhanced CT."""
         return f"{self.sop_instance_uid} frame {self.frame}" if self.frame else self.sop_instance_uid
 
 
 @dataclass(frozen=True, slots=True)
 class RoiHeader:
-    """What is needed of an RTSTRUCT or SEG to find the series that it belongs to.
+    """The data of an RTSTRUCT or SEG that are needed to find its series.
 
     Attributes
     ----------
     listed
-        (series, instances) of the lists that name whole series; they never say which slices are *needed*.
+        (series, instances) of the lists of whole series; they do not show which slices are *needed*.
     image_references
         Instances that single contours or frames refer to.
     drawn_at
-        Date and time of the structure set or of the segmentation's content, as YYYYMMDDHHMMSS.FFFFFF; empty where it
-        does not say.
+        Date and time of the structure set or of the segmentation's content, as YYYYMMDDHHMMSS.FFFFFF; empty if missing.
     frames_of_reference
-        Those in which the regions are defined.
+        Frames of Reference of the regions.
     approval
-        Approval Status: APPROVED, UNAPPROVED or REJECTED; empty where the object does not say.
+        Approval Status: APPROVED, UNAPPROVED or REJECTED; empty if missing.
     referenced_studies
-        Studies that it says its images belong to, where it says so.
+        Studies of its images, if the object gives them.
     confirmation
-        Of a contour that was made here, whether a person confirmed it (:class:`dicom.contours.Confirmation`); empty
-        for an object that was made elsewhere.
+        For a contour made by lungstage: whether a person confirmed it (:class:`dicom.contours.Confirmation`). Empty for
+        objects of other software.
     supersedes
-        (SOP Instance UID, ROI or Segment Number) of the regions in whose place a contour that was made here stands.
+        For a contour made by lungstage: (SOP Instance UID, ROI or Segment Number) of the regions that it replaces.
     patient_key, name_key, birth_key, study_date
-        As of :class:`ImageHeader`.
+        As in :class:`ImageHeader`.
     """
 
     path: FilePath
@@ -137,14 +137,14 @@ class RoiHeader:
 
 @dataclass(frozen=True, slots=True)
 class PixelData:
-    """What is known of an instance's Pixel Data.
+    """Digest and place of an instance's Pixel Data.
 
     Attributes
     ----------
     digest
-        Hex digest of the value as it is encoded; empty where it was not read yet.
+        Hex digest of the encoded value; empty if it was not read yet.
     span
-        Offset and length of the value in the file, in bytes; () where it cannot be read on its own.
+        Offset and length of the value in the file, in bytes; () if it cannot be read separately.
     """
 
     digest: str
@@ -155,7 +155,7 @@ Header = ImageHeader | RoiHeader
 
 
 def headers_to_json(headers: Iterable[Header]) -> str:
-    """Serialise a file's headers, e.g. for the file table; the path is left out, it is the table's key."""
+    """Serialise a file's headers, e.g. for the file table; without the path, which is the table's key."""
     every = []
     for header in headers:
         fields = asdict(header)
@@ -169,12 +169,12 @@ def _frozen(value: Any) -> Any:
 
 
 def headers_from_json(remembered: str, path: Path) -> tuple[Header, ...]:
-    """Read back what :func:`headers_to_json` wrote.
+    """Read the output of :func:`headers_to_json`.
 
     Raises
     ------
     KeyError, TypeError, ValueError
-        Other code wrote it.
+        Another version of the code wrote it.
     """
     headers: list[Header] = []
     for item in json.loads(remembered):

@@ -1,7 +1,7 @@
-"""Whether files are one patient's, told by keyed hashes: the identity itself is never kept.
+"""Check by keyed hashes that files belong to one patient; the identity itself is never stored.
 
-Without the key nobody can try names and numbers against what a ledger holds. Equality is all that the hashes are for,
-so any key does as long as everything that is compared was read with the same one.
+Without the key, a person cannot test names and numbers against the hashes in a ledger. The hashes are only compared for
+equality. So any key is suitable, as long as all compared files were read with the same one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _Patient = tuple[str, tuple[str, ...], str]
 
 
 def patient_keys(dataset: Dataset, key: bytes) -> dict[str, Any]:
-    """Hash who a dataset says that it is of: ``patient_key``, ``name_key`` and ``birth_key`` of a header.
+    """Hash the patient's identity in a dataset: ``patient_key``, ``name_key`` and ``birth_key`` of a header.
 
     Parameters
     ----------
@@ -35,31 +35,31 @@ def patient_keys(dataset: Dataset, key: bytes) -> dict[str, Any]:
     birth = "".join(filter(str.isdigit, _said(dataset, "PatientBirthDate")))
     return {
         "patient_key": patient_key(text(dataset, "PatientID"), key),
-        # Ideographic and phonetic groups may be left out, so each is compared with its like.
+        # Ideographic and phonetic groups may be missing, so each group is compared with the same group.
         "name_key": tuple(_hash(f"name {k}", group, key) for k, group in enumerate(groups)) if any(groups) else (),
         "birth_key": _hash("birth", birth if len(birth) == 8 else "", key),
     }  # fmt: skip
 
 
 def patient_key(patient_id: str, key: bytes) -> str:
-    """Hash a Patient ID as :func:`patient_keys` does; empty where there is none."""
+    """Hash a Patient ID as :func:`patient_keys` does; empty if there is none."""
     return _hash("id", patient_id, key)
 
 
 def _said(dataset: Dataset, keyword: str) -> str:
-    """Return what a dataset says; a name or date that cannot be read is no reason to refuse the file."""
+    """Return the text of an element; a name or date that cannot be read is no reason to refuse the file."""
     element = dataset.get_item(keyword)
     value = element.value if isinstance(element, RawDataElement) else None
     if isinstance(value, bytes) and value.isascii() and b"\x1b" not in value:  # the same in all character sets
         return value.decode("ascii").strip(" \0")
     try:
         return str(dataset.get(keyword) or "").strip()
-    except Exception:  # whatever a library raises at what it cannot decode
+    except Exception:  # a library may raise any error for bytes that it cannot decode
         return ""
 
 
 def _plain(name: str) -> str:
-    """Let two spellings of a name be equal that differ in case, blanks, form of the letters or empty components."""
+    """Normalise a name: case, blanks, form of the letters and empty components do not matter."""
     components = unicodedata.normalize("NFKC", name).casefold().split("^")
     return "^".join(" ".join(component.split()) for component in components).rstrip("^")
 
@@ -85,9 +85,9 @@ def _names_agree(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
 
 
 def _may_be_one(one: _Patient, other: _Patient) -> bool:
-    """Whether two may be the same patient: by the ID where both have one, else by name and birth date.
+    """Whether two may be the same patient: by the ID if both have one, else by name and birth date.
 
-    An ID that two people share is contradicted by both, for either may have been corrected.
+    Two people with the same ID differ in name and in birth date; one difference alone may be a correction.
     """
     if one[0] and other[0]:
         births_contradict = bool(one[2] and other[2]) and one[2] != other[2]
@@ -96,7 +96,7 @@ def _may_be_one(one: _Patient, other: _Patient) -> bool:
 
 
 def count_patients(headers: Iterable[Header]) -> int:
-    """Count the patients that the files say they are of."""
+    """Count the patients of the files."""
     found: list[_Patient] = []
     for patient in sorted({_patient(header) for header in headers}):
         if not any(_may_be_one(patient, other) for other in found):
@@ -105,7 +105,7 @@ def count_patients(headers: Iterable[Header]) -> int:
 
 
 def prove_one_patient(headers: Iterable[Header]) -> bool:
-    """Refuse files of several patients; return whether they say at all whose they are.
+    """Refuse files of several patients; return whether the files contain any patient identity.
 
     Raises
     ------
@@ -126,32 +126,33 @@ def prove_one_patient(headers: Iterable[Header]) -> bool:
 
 
 def _between(some: set[str], others: set[str]) -> str:
-    """Name the one kind of files that two patients share, or else the two kinds."""
+    """Name the kind of files that two patients have in common, or else the two kinds."""
     if both := some & others:
         return f"files of the {min(both)}"
     return " and ".join(f"the {kind}" for kind in sorted({min(some), min(others)}))
 
 
 def _mismatch(one: _Patient, other: _Patient, files: str) -> str:
-    """Say in which elements two patients differ, and what that means; what they hold is nobody's business here."""
+    """Say in which elements two patients differ, and what that means, without the values."""
     name, birth = _names_contradict(one[1], other[1]), bool(one[2] and other[2] and one[2] != other[2])
     if not (one[0] and other[0]):
         return (
-            f"A Patient ID is missing, and name and birth date do not agree between {files}. Make sure that "
-            "both are one patient's, and export them again with the Patient ID."
+            f"A Patient ID (0010,0020) is missing, and name and birth date do not agree between {files}. Make sure "
+            "that they belong to one patient, and export them again with the Patient ID."
         )
     if one[0] == other[0]:
         return (
-            f"Name and birth date differ between {files}, although the Patient ID is the same: one may be another "
-            "patient's. Find out whose each is, correct it, and export again."
+            f"Name and birth date differ between {files}, although the Patient ID (0010,0020) is the same. They may "
+            "belong to different patients. Find out to which patient each file belongs, correct it, and export it "
+            "again."
         )
     if name and birth:
         return (
-            f"Patient ID, name and birth date all differ between {files}: this is probably another patient's. Do not "
-            "use it; export the right one."
+            f"Patient ID (0010,0020), name and birth date all differ between {files}. They probably belong to "
+            "different patients. Do not use them together; export the files of one patient."
         )
-    too = " The name differs, too." if name else " The birth date differs, too." if birth else ""
+    too = " The name also differs." if name else " The birth date also differs." if birth else ""
     return (
-        f"The Patient ID differs between {files}.{too} Find out whose each is. If both are one patient's, correct the "
-        "Patient ID (an anonymiser may have set it), and export again."
+        f"The Patient ID (0010,0020) differs between {files}.{too} Find out to which patient each file belongs. If all "
+        "belong to one patient, correct the Patient ID (an anonymiser may have changed it), and export again."
     )

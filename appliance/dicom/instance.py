@@ -1,4 +1,4 @@
-"""What lungstage must know of one DICOM instance, taken from its dataset."""
+"""Headers of DICOM instances: what lungstage needs of one instance, read from its dataset."""
 
 from __future__ import annotations
 
@@ -41,17 +41,20 @@ from lungstage.appliance.dicom.values import (
 )
 
 LABEL_MAP_SEGMENTATION_STORAGE = UID("1.2.840.10008.5.1.4.1.1.66.7")
-"""Label Map Segmentation Storage (DICOM 2024c), which pydicom 3.0 does not name yet."""
+"""Label Map Segmentation Storage (DICOM 2024c); pydicom 3.0 has no name for it yet."""
 
-_UID = re.compile(r"[0-9.]{1,128}")  # longer than the standard's 64 occurs, letters must not
+_UID = re.compile(r"[0-9.]{1,128}")  # more than the standard's 64 characters occur; letters are not accepted
 
 _DATE = re.compile(r"[0-9]{8}")
 
 _MOST_REFERENCES = 20_000
-"""Series and images that a ROI object may name; ten phases of a whole body are some 5,000. The index keeps each."""
+"""Largest number of series and images that a ROI object may refer to; the index keeps all of them.
+
+Ten phases of a whole body have about 5,000.
+"""
 
 OWN_MODEL_NAME = "lungstage"
-"""Manufacturer's Model Name of what lungstage writes, so that it never takes its own output for input."""
+"""Manufacturer's Model Name of lungstage's documents. So lungstage never reads its own output as input."""
 
 
 def _identity(dataset: Dataset, path: Path, digest: Any, key: bytes) -> dict[str, Any]:
@@ -75,20 +78,22 @@ def _identity(dataset: Dataset, path: Path, digest: Any, key: bytes) -> dict[str
 def _why_no_uid(text: str) -> str:
     if not text:
         return "is missing"
-    return "is far longer than a UID" if re.fullmatch("[0-9.]+", text) else "is no UID: only digits and points make one"
+    return (
+        "is too long for a UID" if re.fullmatch("[0-9.]+", text) else "is not a UID: a UID has only digits and points"
+    )
 
 
 def _date(dataset: Dataset, keyword: str) -> str:
-    """Return a Date (DA) as YYYY-MM-DD; nothing where it is none, for it could be free text."""
+    """Return a Date (DA) as YYYY-MM-DD; empty if it is not a date, because it could be free text."""
     try:
         value = text(dataset, keyword)
         return datetime.strptime(value, "%Y%m%d").date().isoformat() if _DATE.fullmatch(value) else ""
-    except Exception:  # whatever a library raises at what it cannot decode: no reason to refuse the file
+    except Exception:  # a library may raise any error for bytes that it cannot decode; the file is still usable
         return ""
 
 
 def _digest(*parts: Any) -> Any:
-    """Digest content, and not the file around it: a PACS writes the same object with other bytes."""
+    """Digest the content, not the file: a PACS may write the same object with other bytes."""
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         digest.update(part if isinstance(part, bytes) else repr(part).encode())
@@ -97,7 +102,7 @@ def _digest(*parts: Any) -> Any:
 
 
 def contour_data(contour: Dataset) -> bytes:
-    """Return a contour's coordinates as the bytes of their decimal strings, whatever the file's encoding."""
+    """Return a contour's coordinates as the bytes of their decimal strings, for any encoding of the file."""
     element = contour.get_item("ContourData")
     if isinstance(element, RawDataElement):
         return bytes(element.value or b"").rstrip(b" \0")
@@ -105,7 +110,7 @@ def contour_data(contour: Dataset) -> bytes:
 
 
 def image_header(dataset: Dataset, path: Path, pixels: PixelData, frame: int = 0, *, key: bytes = b"") -> ImageHeader:
-    """Take from an image what places it in a series; `frame` is the number that it has in an Enhanced CT."""
+    """Read the header of an image; `frame` is its number in an Enhanced CT."""
     geometry: dict[str, Any] = {
         "rows": whole(dataset, "Rows") or 0,
         "columns": whole(dataset, "Columns") or 0,
@@ -141,10 +146,10 @@ def _unique(values: Iterable[str]) -> tuple[str, ...]:
 
 
 def as_uid(reference: str) -> str:
-    """Return a UID as it is, and for anything else that stands in its place, one that belongs to nothing.
+    """Return a UID unchanged; replace any other text by a derived UID that no object has.
 
-    What a reference holds becomes a case's name in log and ledger, and free text could be a patient's. It must not
-    be dropped either: what names something else is not the same as what names nothing.
+    A reference can become a case's name in the log and the ledger, and free text could identify a patient. The
+    reference must not be dropped either: a reference to something unknown differs from no reference.
     """
     if not reference or _UID.fullmatch(reference):
         return reference
@@ -162,14 +167,14 @@ def _approval(dataset: Dataset) -> str:
 
 
 def _bounded(header: RoiHeader) -> RoiHeader:
-    """Refuse an object that names more than any study holds."""
+    """Refuse an object with more references than any study has images."""
     listed = sum(1 + len(instances) for _, instances in header.listed)
     count = len(header.image_references) + listed + len(header.supersedes)
     if count > _MOST_REFERENCES:
         raise Refused(
             ReasonCode.LIMITS_EXCEEDED,
-            f"This {header.kind} refers to {count} images and series; no more than {_MOST_REFERENCES} are read. "
-            "Export it with the images of its own series alone.",
+            f"This {header.kind} refers to {count} images and series; at most {_MOST_REFERENCES} can be read. "
+            "Export it with references to the images of its own series only.",
         )
     return header
 
@@ -214,9 +219,9 @@ def _structure_set_header(dataset: Dataset, path: Path, key: bytes) -> RoiHeader
 def _segmentation_header(dataset: Dataset, path: Path, pixels: PixelData | None, key: bytes) -> RoiHeader:
     groups = sequence(dataset, "PerFrameFunctionalGroupsSequence")
     named = _unique(as_uid(uid) for group in groups for uid, _ in source_images(group))
-    made_here = confirmation(dataset)  # if so, it lies in the CT's study: what it names of another is a predecessor
+    made_here = confirmation(dataset)  # if so, it is in the CT's study; objects of other studies are predecessors
     supersedes = tuple((as_uid(one.sop_instance_uid), one.number) for one in predecessors(dataset))
-    # Images of its own study stand at its top level, those of any other in a sequence of studies (PS3.3 C.12.2).
+    # Images of its own study are listed at the top level, those of other studies in a sequence (PS3.3 C.12.2).
     elsewhere = sequence(dataset, "StudiesContainingOtherReferencedInstancesSequence")
     listed = _without(
         {uid for uid, _ in supersedes},
@@ -227,7 +232,7 @@ def _segmentation_header(dataset: Dataset, path: Path, pixels: PixelData | None,
         ),
     )
     if not (named or listed):
-        # Some collections name the images here alone (OHIF/Viewers#2017), and no series.
+        # Some collections list the images only here, and no series (OHIF/Viewers#2017).
         sources = _referenced(sequence(dataset, "SourceImageSequence"))
         listed = (("", sources),) if sources else ()
     digest = _digest(
@@ -255,7 +260,7 @@ def _segmentation_header(dataset: Dataset, path: Path, pixels: PixelData | None,
 def _without(
     instances: set[str], listed: Iterable[tuple[str, tuple[str, ...]]]
 ) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Leave out what is listed as a predecessor, for it says nothing about the series that was drawn on."""
+    """Leave out listed predecessors; they do not show on which series the contour was drawn."""
     if not instances:
         return tuple(listed)
     kept = ((series, tuple(uid for uid in uids if uid not in instances), bool(uids)) for series, uids in listed)
@@ -263,39 +268,39 @@ def _without(
 
 
 def is_segmentation(dataset: Dataset) -> bool:
-    """Whether this is a Segmentation, binary, fractional or a label map."""
+    """Whether this is a Segmentation: binary, fractional or a label map."""
     return text(dataset, "SOPClassUID") in (SegmentationStorage, LABEL_MAP_SEGMENTATION_STORAGE)
 
 
 def headers_of(dataset: Dataset, path: Path, pixels: tuple[PixelData, ...], *, key: bytes = b"") -> tuple[Header, ...]:
-    """Take from a dataset what lungstage must know of it.
+    """Read the headers of an instance from its dataset.
 
     Parameters
     ----------
     dataset
-        The instance; its Pixel Data need not be in it.
+        The instance, with or without its Pixel Data.
     path
-        Where its file lies.
+        Path of its file.
     pixels
-        What is known of its Pixel Data, of an Enhanced CT frame by frame; () where it has none.
+        Its Pixel Data: one item, or one per frame of an Enhanced CT; () if it has none.
     key
-        Of the hashes of the patient's identity.
+        Key of the hashes of the patient's identity.
 
     Returns
     -------
     tuple of ImageHeader or RoiHeader
-        One for each frame of an Enhanced CT. None for an object of no interest here: neither an image nor a ROI, or
-        one that lungstage itself wrote.
+        One per frame of an Enhanced CT, else one. None if the object is neither an image nor a ROI object, or if
+        lungstage wrote it.
 
     Raises
     ------
     Refused
-        ``dicom_unreadable``: elements that cannot be parsed, or that every instance must have and this one lacks.
+        ``dicom_unreadable``: elements cannot be parsed, or a required element is missing.
     """
     try:
         sop_class = text(dataset, "SOPClassUID")
         is_ct = sop_class == CTImageStorage or sop_class in ENHANCED_CT
-        if not is_ct and text(dataset, "ManufacturerModelName") == OWN_MODEL_NAME:  # a CT is never lungstage's own
+        if not is_ct and text(dataset, "ManufacturerModelName") == OWN_MODEL_NAME:  # lungstage never writes a CT
             return ()
         if sop_class == RTStructureSetStorage:
             return (_bounded(_structure_set_header(dataset, path, key)),)
@@ -307,14 +312,14 @@ def headers_of(dataset: Dataset, path: Path, pixels: tuple[PixelData, ...], *, k
         if pixels:
             return (image_header(dataset, path, pixels[0], key=key),)
         if is_ct:
-            raise damaged("This CT image holds no pixel data; it may be cut short.")
+            raise damaged("This CT image has no Pixel Data (7FE0,0010). It may be incomplete.")
         directory = dataset.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
         if not sop_class and not directory:
-            raise damaged("This DICOM file does not say what it is; it may be cut short.")
+            raise damaged("This DICOM file has no SOP Class UID (0008,0016). It may be incomplete.")
     except Refused:
         raise
     except ElementError as error:
         raise damaged(str(error), CORRECT_WRITER) from error
-    except Exception as error:  # lazily parsed elements: still the file's fault
+    except Exception as error:  # from elements that are parsed late; the file is the cause
         raise damaged("This DICOM file cannot be parsed.") from error
     return ()

@@ -1,7 +1,7 @@
-"""JPEG lossless (ITU-T T.81, process 14) for pydicom, decoded by the GDCM that SimpleITK brings along.
+"""JPEG lossless (ITU-T T.81, process 14) for pydicom, decoded by the GDCM that SimpleITK contains.
 
-Of pydicom's own plugins for it, pylibjpeg-libjpeg is under the GPL, and python-gdcm would be loaded by every import of
-pydicom. SimpleITK is here already, and is imported only when a slice needs it.
+pydicom has two plugins for it. But pylibjpeg-libjpeg has the GPL licence, and every import of pydicom would load
+python-gdcm. SimpleITK is installed anyway, and is imported only when a slice needs it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def register() -> None:
 
 
 def is_available(uid: str) -> bool:
-    """Whether pixels in this transfer syntax can be decoded."""
+    """Whether this plugin can decode pixels in this transfer syntax."""
     return uid in DECODER_DEPENDENCIES
 
 
@@ -41,27 +41,27 @@ def decode_frame(source: bytes, runner: DecodeRunner) -> bytes:
     source
         The codestream.
     runner
-        What the dataset says of its pixels.
+        The properties of the pixels in the dataset.
 
     Returns
     -------
     bytes
-        Pixels as they were stored, little endian, row by row.
+        Stored pixel values, little endian, row by row.
 
     Raises
     ------
     ValueError
-        The codestream is cut short, holds no grey image, or values that Bits Stored has no room for.
+        The codestream is incomplete, is not a grey image, or contains values too large for Bits Stored.
     RuntimeError
         GDCM cannot decode it.
     """
-    import SimpleITK as sitk  # deferred: a third of the process's memory, and seldom needed
+    import SimpleITK as sitk  # deferred: it takes a third of the process's memory, and is rarely needed
 
-    if not source.rstrip(b"\0\xff").endswith(_END_OF_IMAGE):  # padding aside; libjpeg would make up what is missing
-        raise ValueError("the codestream is cut short")
+    if not source.rstrip(b"\0\xff").endswith(_END_OF_IMAGE):  # without padding; libjpeg would invent missing data
+        raise ValueError("the codestream is incomplete")
     if runner.samples_per_pixel != 1:
         raise ValueError("only grey images are decoded")
-    with os.fdopen(os.memfd_create("frame"), "wb") as file:  # SimpleITK reads files alone; this one is on no disk
+    with os.fdopen(os.memfd_create("frame"), "wb") as file:  # SimpleITK reads only files; this one is in memory
         _as_instance(source, runner).save_as(file, enforce_file_format=True)
         file.flush()
         reader = sitk.ImageFileReader()
@@ -69,12 +69,12 @@ def decode_frame(source: bytes, runner: DecodeRunner) -> bytes:
         reader.SetFileName(f"/proc/self/fd/{file.fileno()}")
         pixels = sitk.GetArrayFromImage(reader.Execute())
     if runner.pixel_representation == 0 and pixels.max() >> runner.bits_stored:
-        raise ValueError("the codestream holds more bits than Bits Stored says")
+        raise ValueError("the codestream has more bits than Bits Stored")
     return bytes(pixels.astype(runner.pixel_dtype, casting="safe").tobytes())
 
 
 def _precision(source: bytes) -> int:
-    """Bits of a sample, as the frame's header says (SOF3; ITU-T T.81, B.2.2); 0 where there is none."""
+    """Bits of a sample according to the frame header (SOF3; ITU-T T.81, B.2.2); 0 if there is none."""
     at = 2
     while source[at : at + 1] == b"\xff" and at + 4 < len(source):
         if source[at + 1] == _FRAME_LOSSLESS:
@@ -84,14 +84,14 @@ def _precision(source: bytes) -> int:
 
 
 def _as_instance(source: bytes, runner: DecodeRunner) -> Dataset:
-    """Wrap a frame in the smallest image that GDCM reads; it has no rescale, so the values come out as stored."""
+    """Wrap a frame in the smallest image that GDCM reads; without rescale, so the values are the stored ones."""
     image = Dataset()
     image.file_meta = FileMetaDataset()
     image.file_meta.TransferSyntaxUID = runner.transfer_syntax
     image.SOPClassUID, image.SOPInstanceUID = SecondaryCaptureImageStorage, "2.25.1"
     image.SamplesPerPixel, image.PhotometricInterpretation = 1, runner.photometric_interpretation
     image.Rows, image.Columns = runner.rows, runner.columns
-    # GDCM cuts off what Bits Stored has no room for; here it is to be seen, and refused.
+    # GDCM cuts off bits beyond Bits Stored. Here they must stay visible, so such a frame is refused.
     stored = runner.bits_stored if runner.pixel_representation else max(runner.bits_stored, _precision(source))
     image.BitsAllocated, image.BitsStored = runner.bits_allocated, stored
     image.HighBit, image.PixelRepresentation = stored - 1, runner.pixel_representation

@@ -1,6 +1,6 @@
-"""Which series the chosen region was drawn on: what its own contours or frames say, then what its file lists.
+"""The series that the chosen region was drawn on: first from its own contours or frames, then from its file's lists.
 
-What other regions of the same file refer to says nothing about it: organs may have been drawn on another series.
+The references of other regions in the same file are not used: organs may have been drawn on another series.
 """
 
 from __future__ import annotations
@@ -10,35 +10,37 @@ from enum import Enum
 from lungstage.appliance.contract.errors import Held, ReasonCode, Refused
 from lungstage.appliance.dicom.cases import Case
 from lungstage.appliance.dicom.instance import as_uid
-from lungstage.appliance.dicom.names import counted, named, the_region
+from lungstage.appliance.dicom.names import are_missing, counted, named, the_region
 from lungstage.appliance.dicom.region import Outline, Region, SegmentFrame
 
 POSITION_ALONE = "The region of interest names no image; the slices were matched to it by its position alone."
 BY_POSITION = "The slices were matched to the region of interest by position, not by its references."
-"""Warnings of a report that another series would have made doubtful, had it come in time."""
+"""Warnings of a report. It would have been doubtful if another series had arrived in time."""
+
+_NOT_CLEAR = "It is not clear on which one it was drawn."
 
 RUN_BY_POSITION = "run again with --match-by-geometry (daemon: match_by_geometry in the settings)"
-"""What helps where a region's references lead nowhere, though it sits on the tumour."""
+"""What to do if a region's references cannot be resolved, although it lies on the tumour."""
 
 
 class Link(Enum):
-    """What links a region with the series of a case."""
+    """The link between a region and the series of a case."""
 
-    NAMED = "its contours or frames name images of the series, come or still to come"
-    LISTED = "it names no image, and its file lists this series only"
-    POSITION = "it names no image, and its file lists none"
-    UNRESOLVED = "it names images, or its file lists a series, that are not there"
-    ELSEWHERE = "it was drawn on another series, which is there too"
+    NAMED = "its contours or frames refer to images of the series, received or still missing"
+    LISTED = "it refers to no image, and its file lists this series only"
+    POSITION = "it refers to no image, and its file lists none"
+    UNRESOLVED = "it refers to images, or its file lists a series, that are missing"
+    ELSEWHERE = "it was drawn on another series, which is present as well"
 
 
 def named_by(region: Region) -> frozenset[str]:
-    """SOP Instance UIDs that a region's own contours or frames name."""
+    """SOP Instance UIDs that a region's own contours or frames refer to."""
     items: tuple[Outline | SegmentFrame, ...] = (*region.outlines, *region.frames)
     return frozenset(uid for item in items for uid, _ in item.images)
 
 
 def listed_of(case: Case, region: Region) -> frozenset[str]:
-    """Every instance of the case's series that the region's file lists: more than are needed, no more than exist."""
+    """Every instance of the case's series that the region's file lists; usually more than the region needs."""
     here = case.instances
     return frozenset(
         instance
@@ -49,12 +51,12 @@ def listed_of(case: Case, region: Region) -> frozenset[str]:
 
 
 def link_of(case: Case, region: Region) -> Link:
-    """Say what links the chosen region with the case's series.
+    """Return the link between the chosen region and the case's series.
 
     Raises
     ------
     Refused
-        ``ambiguous_input``: nothing says on which of several series it was drawn.
+        ``ambiguous_input``: it is not clear on which of several series it was drawn.
     """
     here = case.instances
     elsewhere = set(case.elsewhere)
@@ -62,7 +64,7 @@ def link_of(case: Case, region: Region) -> Link:
     if images & (here | listed_of(case, region)):
         if images & elsewhere:
             raise _ambiguous(
-                region, f"{the_region(region.name)} names images of several CT series. {_export_again(region)}"
+                region, f"{the_region(region.name)} refers to images of several CT series. {_export_again(region)}"
             )
         return Link.NAMED
     if images:
@@ -71,17 +73,17 @@ def link_of(case: Case, region: Region) -> Link:
         if case.neighbours:
             raise _ambiguous(
                 region,
-                f"{the_region(region.name)} names no image, and {len(case.neighbours) + 1} CT series lie in its Frame "
-                "of Reference: nothing says on which it was drawn. Send only that one, or export the "
-                f"{region.source.kind} again from it, so that it names that series' images.",
+                f"{the_region(region.name)} refers to no image, and {len(case.neighbours) + 1} CT series lie in its "
+                f"Frame of Reference. {_NOT_CLEAR} Send only that series, or export the {region.source.kind} again "
+                "with references to its images.",
             )
         return Link.POSITION
     ours, others = _listed_here(case, region), _listed_elsewhere(case, region)
     if ours and others:
         raise _ambiguous(
             region,
-            f"{the_region(region.name)} names no image, and its {region.source.kind} lists {len(others) + 1} series: "
-            f"nothing says on which it was drawn. {_export_again(region)}",
+            f"{the_region(region.name)} refers to no image, and its {region.source.kind} lists {len(others) + 1} "
+            f"series. {_NOT_CLEAR} {_export_again(region)}",
         )
     if ours:
         return Link.LISTED
@@ -94,7 +96,7 @@ def _listed_here(case: Case, region: Region) -> bool:
 
 
 def _listed_elsewhere(case: Case, region: Region) -> dict[str, tuple[str, ...]]:
-    """Series that the region's file lists beside the case's own, with their instances."""
+    """Other series that the region's file lists, with their instances."""
     here, elsewhere = case.instances, set(case.elsewhere)
     return {
         uid: names
@@ -104,21 +106,21 @@ def _listed_elsewhere(case: Case, region: Region) -> dict[str, tuple[str, ...]]:
 
 
 def prove_position_tells(case: Case, region: Region) -> None:
-    """Prove that matching by position cannot take another series for the one that an unresolved region was drawn on.
+    """Check that matching by position cannot choose a wrong series for a region with unresolved references.
 
     Raises
     ------
     Refused
         ``ambiguous_input``: several CT series lie in its Frame of Reference.
     Held
-        ``references_unresolved``: its file knows this series, and says that the region was drawn on another.
+        ``references_unresolved``: its file lists this series, but the region was drawn on another.
     """
     if case.neighbours:
         raise _ambiguous(
             region,
-            f"The images that {named(region.name)} names (such as {_an_image_of(region)}) are not there, and "
-            f"{len(case.neighbours) + 1} CT series lie in its Frame of Reference: position cannot tell on which it was "
-            "drawn. Send the images that it names.",
+            f"The images that {named(region.name)} refers to are missing (for example {_an_image_of(region)}), and "
+            f"{len(case.neighbours) + 1} CT series lie in its Frame of Reference. {_NOT_CLEAR} Send the images that it "
+            "refers to.",
         )
     if _is_told_apart(case, region):
         raise unresolved(case, region)
@@ -132,23 +134,21 @@ def _is_told_apart(case: Case, region: Region) -> bool:
 
 
 def unresolved(case: Case, region: Region) -> Held:
-    """Say that nothing of what a region refers to is there, and what to do."""
+    """Return the hold for a region whose references cannot be resolved, with the next step."""
     count = len(named_by(region))
-    what = (
-        f"names {counted(count, 'image')}, none of which is" if count else "was drawn on another series, which is not"
-    )
-    drawn_on = _drawn_on(case, region)
-    advice = f"Send the CT series that it was drawn on{drawn_on}."
+    what = f"refers to {counted(count, 'image')}, which" if count else "was drawn on another series, which"
+    advice = f"Send the CT series that it was drawn on{_drawn_on(case, region)}."
     if not case.neighbours and not _is_told_apart(case, region):
         advice = (
-            "Others in its Frame of Reference (coordinate system) are. Send the CT series that it was drawn on"
-            f"{drawn_on}; or, if it sits on the tumour over these, {RUN_BY_POSITION}."
+            f"Other images lie in its Frame of Reference (coordinate system). {advice} Or, if it lies on the tumour "
+            f"over these images, {RUN_BY_POSITION}."
         )
-    return Held(ReasonCode.REFERENCES_UNRESOLVED, f"{the_region(region.name)} {what} there. {advice}", (region.name,))
+    message = f"{the_region(region.name)} {what} {are_missing(count or 1)}. {advice}"
+    return Held(ReasonCode.REFERENCES_UNRESOLVED, message, (region.name,))
 
 
 def _drawn_on(case: Case, region: Region) -> str:
-    """Name the series that a region was drawn on, where its file lists one other alone; else an image that it names."""
+    """Name the series that a region was drawn on if its file lists only one other; else an image that it refers to."""
     series = {uid for uid, _ in region.source.listed if uid}
     if len(series) == 1 and case.series_instance_uid not in series:
         return f" (Series Instance UID {min(series)})"
@@ -156,14 +156,14 @@ def _drawn_on(case: Case, region: Region) -> str:
 
 
 def _an_image_of(region: Region) -> str:
-    """Name one image that a region names; free text in a reference's place is told as a UID that is nobody's."""
+    """Return one image that a region refers to; free text in place of a UID is replaced by a derived UID."""
     return as_uid(min(named_by(region)))
 
 
 def _export_again(region: Region) -> str:
     return (
-        f"Export the {region.source.kind} again from the series on which it was drawn, so that it names that series' "
-        "images and no others; to leave a series out is not enough."
+        f"Export the {region.source.kind} again from the series on which it was drawn. It must refer to the images of "
+        "that series only; sending fewer series is not enough."
     )
 
 

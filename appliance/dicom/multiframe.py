@@ -1,4 +1,4 @@
-"""Enhanced CT: one file of many slices, taken apart into what single-frame CT images would say of each.
+"""Enhanced CT: one file with many slices, split into the datasets of single-frame CT images.
 
 PS3.3 A.38 (Enhanced CT), A.70 (Legacy Converted Enhanced CT) and C.7.6.16 (functional groups).
 """
@@ -17,7 +17,7 @@ ENHANCED_CT = frozenset({EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageS
 
 _SHARED_GROUPS = 0x52009229  # the first element of the functional groups
 
-# Of each functional group, the elements that a single-frame image bears itself.
+# For each functional group: the elements that a single-frame image has at its top level.
 _MACROS = {
     "PixelMeasuresSequence": ("PixelSpacing", "SliceThickness", "SpacingBetweenSlices"),
     "PlanePositionSequence": ("ImagePositionPatient",),
@@ -34,7 +34,7 @@ def is_enhanced_ct(dataset: Dataset) -> bool:
 
 
 def frame_count(dataset: Dataset) -> int:
-    """Return the Number of Frames, proven to be that of their descriptions.
+    """Return the Number of Frames, checked against the number of frame descriptions.
 
     Raises
     ------
@@ -43,24 +43,28 @@ def frame_count(dataset: Dataset) -> int:
     """
     count = whole(dataset, "NumberOfFrames") or 0
     if count < 1 or count != len(dataset.get("PerFrameFunctionalGroupsSequence") or ()):
-        raise damaged("This DICOM file does not hold as many frames as it describes.", REWRITE)
+        raise damaged(
+            "The Number of Frames (0028,0008) of this DICOM file differs from the number of frames that it describes "
+            "(Per-Frame Functional Groups Sequence, 5200,9230).",
+            REWRITE,
+        )
     return count
 
 
 def single_frames(dataset: Dataset, numbers: Iterable[int]) -> Iterator[Dataset]:
-    """Make frames of an Enhanced CT datasets of their own, as those of single-frame images would be.
+    """Make a separate dataset of each requested frame of an Enhanced CT, like that of a single-frame image.
 
     Parameters
     ----------
     dataset
-        The Enhanced CT; its Pixel Data need not be in it.
+        The Enhanced CT, with or without its Pixel Data.
     numbers
-        Of the frames wanted, counted from 1.
+        Numbers of the requested frames, counted from 1.
 
     Yields
     ------
     Dataset
-        One for each, without pixels; it bears the SOP Class and Instance UID of the whole.
+        One per frame, without pixels; it has the SOP Class and Instance UID of the Enhanced CT.
     """
     common = dataset[:_SHARED_GROUPS]
     del common.NumberOfFrames
@@ -73,7 +77,7 @@ def single_frames(dataset: Dataset, numbers: Iterable[int]) -> Iterator[Dataset]
 
 
 def _take_over(frame: Dataset, groups: Iterable[Dataset]) -> None:
-    """Add what functional groups say; they outrank what is there."""
+    """Add the elements of functional groups; they take precedence over elements at the top level."""
     for group in groups:
         for macro, keywords in _MACROS.items():
             for item in group.get(macro) or ():

@@ -1,8 +1,8 @@
-"""Names of regions: which of them may be told to whoever may read the ledger, for a name is free text.
+"""Names of regions in messages. A name is free text, so some names must not appear in ledger and logs.
 
-"GTV-1" says nothing of a person; "GTV Smith" does. Told are names that are made of the trade's own words and of numbers
-of at most two digits; of others it is told how many there are. Whoever owns the data is told all of them: a one-shot
-command's own output, and the report.
+"GTV-1" does not identify a person; "GTV Smith" does. A message shows names that contain only usual words of
+radiotherapy and radiology and numbers of at most two digits. It counts the others. The output of one-shot commands and
+the report show all names, because they go to the owner of the data.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _SIGNS = frozenset(" _.,:;+&/()[]^~*#=-")
 
 
 def may_be_told(name: str) -> bool:
-    """Whether a region's name is made of nothing but known words, short numbers and signs.
+    """Whether a region's name may be shown: it contains only known words, short numbers and signs.
 
-    Two single letters could be somebody's initials, and three numbers a date.
+    Two single letters could be a person's initials, and three numbers a date.
     """
     if len(name) > _LONGEST:
         return False
@@ -53,37 +53,37 @@ def may_be_told(name: str) -> bool:
 
 
 def _is_known(word: str) -> bool:
-    """Whether it is a word of the trade, or two of them written as one: SpinalCord, GTVp."""
+    """Whether it is a known word, or two known words written together: SpinalCord, GTVp."""
     return word in _WORDS or any(
         word[:cut] in _WORDS and (word[cut:] in _WORDS or word[cut:] in _LETTERS) for cut in range(3, len(word))
     )
 
 
 def the_region(name: str) -> str:
-    """Begin a sentence about one region, with its name where that may be told."""
+    """Subject of a sentence about one region, with its name if that may be shown."""
     return f"Region '{name}'" if may_be_told(name) else "The region"
 
 
 def named(name: str) -> str:
-    """Name a region within a sentence, likewise."""
+    """Name of a region within a sentence, if it may be shown."""
     return f"'{name}'" if may_be_told(name) else "the region"
 
 
 def listed(names: Iterable[str]) -> str:
-    """List the regions there are: those whose names may be told by name, and how many there are besides."""
+    """List regions: the names that may be shown, and the number of the others."""
     every = sorted(names)
-    told = [f"'{name}'" for name in every if may_be_told(name)]
-    others = len(every) - len(told)
+    shown = [f"'{name}'" for name in every if may_be_told(name)]
+    others = len(every) - len(shown)
     if others:
-        told.append(f"{others} whose {'name is' if others == 1 else 'names are'} not told here")
-    return ", ".join(told) or "none"
+        shown.append(f"{counted(others, 'region')} ({'name' if others == 1 else 'names'} hidden for privacy)")
+    return ", ".join(shown) or "none"
 
 
 def are_missing(count: int) -> str:
-    """Say of a number of things that they are not there."""
+    """Predicate for a number of missing things: is missing, are missing."""
     return f"{'is' if count == 1 else 'are'} missing"
 
 
 def counted(count: int, what: str) -> str:
-    """Write a number of things: 1 slice, 2 slices."""
+    """Write a number of things with the noun in singular or plural: 1 slice, 2 slices."""
     return f"{count} {what}{'' if count == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""Contours and segmentation frames in the pixels of the image that they lie on."""
+"""Contours and segmentation frames in pixel coordinates of their image."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Floats = npt.NDArray[np.float64]
 
 _COSINE_TOLERANCE = 1e-4
 _SPACING_SHARE = 1e-4
-_POSITION_TOLERANCE = 0.01  # mm in the plane; what decimal strings of 16 characters may round away, and no more
+_POSITION_TOLERANCE = 0.01  # mm in the plane; the rounding of decimal strings of 16 characters
 _CENTRE_TOLERANCE = 1e-3  # pixels
 _CENTRE_SHARE = 0.99
 
 
 def corners_in_pixels(outline: Outline, image: ImageHeader) -> Floats:
-    """Return an outline's corners (n, 2) as (row, column); the centre of the first pixel is (0, 0)."""
+    """Return a contour's corners (n, 2) as (row, column); the centre of the first pixel is (0, 0)."""
     offset = outline.points - np.array(image.position)
     column = offset @ np.array(image.orientation[:3]) / image.pixel_spacing[1]
     row = offset @ np.array(image.orientation[3:]) / image.pixel_spacing[0]
@@ -29,9 +29,9 @@ def corners_in_pixels(outline: Outline, image: ImageHeader) -> Floats:
 
 
 def run_through_centres(outlines: Iterable[tuple[Outline, ImageHeader]]) -> bool:
-    """Whether contours run from pixel centre to pixel centre, as software draws them that follows a mask's rim.
+    """Whether contours run from pixel centre to pixel centre; software that follows a mask's rim draws such contours.
 
-    Half of each pixel at the rim is then outside. A planning system's corners lie anywhere, or between pixels.
+    Then half of each pixel at the rim is outside. Corners from a planning system lie anywhere, or between pixels.
     """
     corners = [corners_in_pixels(outline, image) for outline, image in outlines]
     if not corners:
@@ -41,27 +41,27 @@ def run_through_centres(outlines: Iterable[tuple[Outline, ImageHeader]]) -> bool
 
 
 def laid_on(image: ImageHeader, region: Region, frame: SegmentFrame, tolerance: float) -> SegmentFrame | None:
-    """Lay a frame on the pixels of an image: exactly, or not at all.
+    """Map a frame to the pixels of an image, if its grid matches exactly.
 
-    Writers store frames flipped, transposed or cropped: the same voxels in another order. Nothing is resampled here.
+    Writers may store frames flipped, transposed or cropped: the same voxels in another order. Nothing is resampled.
 
     Parameters
     ----------
     image
-        It has a place.
+        An image with a position.
     region, frame
-        A SEG's region, and the frame of it.
+        A region of a SEG, and one of its frames.
     tolerance
-        How far off the image's plane, in mm, the frame may lie.
+        Largest allowed distance (mm) of the frame from the image's plane.
 
     Returns
     -------
     SegmentFrame or None
-        With pixels of shape (rows, columns) of the image; None where the frame's voxels are not the image's, or where
-        it holds some beyond the image.
+        With pixels of the image's shape (rows, columns); None if the frame's voxels do not match the image's, or some
+        lie outside the image.
     """
     axes, own = np.reshape(image.orientation, (2, 3)), np.reshape(region.orientation, (2, 3))
-    turn = own @ axes.T  # [axis of the frame, axis of the image], each first along a row and then along a column
+    turn = own @ axes.T  # [axis of the frame, axis of the image]; each first along a row, then along a column
     turned = np.rint(turn)
     spacing, own_spacing = np.array(image.pixel_spacing[::-1]), np.array(region.pixel_spacing[::-1])
     if (
@@ -72,7 +72,7 @@ def laid_on(image: ImageHeader, region: Region, frame: SegmentFrame, tolerance: 
     ):
         return None
     rows, columns = frame.pixels.shape
-    # The far corners, too, must lie on the grid: an error of the spacing or of a cosine adds up.
+    # The far corners must also lie on the grid: errors of the spacing or of a cosine add up.
     corners = np.array([[0, 0], [columns - 1, 0], [0, rows - 1]]) * own_spacing @ own
     offsets = frame.position + corners - image.position
     depths = offsets @ np.cross(*axes)

@@ -1,4 +1,4 @@
-"""Where in a file the Pixel Data lie, and the proof that they are what the header says (PS3.5, 7.1, 8.1.1 and A.4)."""
+"""The place of the Pixel Data in a file, and the check that they match the header (PS3.5, 7.1, 8.1.1 and A.4)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from pydicom.datadict import dictionary_description
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -23,13 +24,13 @@ Span = tuple[int, int]
 NATIVE = frozenset(
     {ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian}
 )
-"""Transfer syntaxes whose pixels stand in one value, and not in fragments."""
+"""Transfer syntaxes that store the pixels in one value, without fragments."""
 
 _BLOCK = 1024 * 1024  # bytes
-_TAIL = 16  # bytes of a fragment in which its codestream must end, padding included
+_TAIL = 16  # the last bytes of a fragment; its codestream must end within them, padding included
 _END_OF_IMAGE = b"\xff\xd9"
 EMPTY_OFFSET_TABLE = b"\xfe\xff\x00\xe0" + bytes(4)
-"""The first item of encapsulated pixels, where it tells nothing."""
+"""The first item of encapsulated pixels if the offset table is empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +40,11 @@ class PixelSpan:
     Attributes
     ----------
     whole
-        Offset and length in bytes; of encapsulated pixels without the sequence's end.
+        Offset and length in bytes; for encapsulated pixels without the end of the sequence.
     vr
-        Value Representation that the file gives them.
+        Value Representation in the file.
     fragments
-        Offset and length of each fragment with its item's tag; None where the pixels are native.
+        Offset and length of each fragment, including its item tag; None for native pixels.
     """
 
     whole: Span
@@ -51,26 +52,36 @@ class PixelSpan:
     fragments: tuple[Span, ...] | None = None
 
 
-_SEND_AGAIN = "Send it again; if it comes the same, the software that wrote it is at fault: export it by another."
-REWRITE = "To export it the same way makes the same file: use another software or format."
+_SEND_AGAIN = "Send it again. If the error stays, export it with other software."
+REWRITE = "Export it with other software or in another format. The same export gives the same file."
 _SYNTAX = "Transfer Syntax UID, 0002,0010"
-UNCOMPRESSED = "Export again, uncompressed (Explicit VR Little Endian)."
-CORRECT_WRITER = "An anonymiser or converter may have done it: correct its setting, and export the whole study again."
+UNCOMPRESSED = "Export it again without compression (Explicit VR Little Endian)."
+CORRECT_WRITER = (
+    "An anonymiser or converter may have caused this. Correct its settings, and export the whole study again."
+)
 
 
 def damaged(message: str, remedy: str = _SEND_AGAIN) -> Refused:
-    """Return the refusal of a file that is cut short or contradicts itself."""
+    """Return the refusal of a file that is incomplete or inconsistent."""
     return Refused(ReasonCode.DICOM_UNREADABLE, f"{message} {remedy}".strip())
 
 
 def cut_short(tag: int | None = None) -> Refused:
-    """Return the refusal of a file that ends too soon; `tag` is the element in which it does, where that is known."""
-    return damaged("This DICOM file is cut short" + (f" within element {in_brackets(tag)}." if tag else "."))
+    """Return the refusal of a file that ends too early; `tag` is the element in which it ends, if known."""
+    return damaged("This DICOM file is incomplete" + (f": it ends within element {element_name(tag)}." if tag else "."))
 
 
 def in_brackets(tag: int) -> str:
-    """Write a tag as everybody does: (gggg,eeee)."""
+    """Write a tag in the usual form: (gggg,eeee)."""
     return f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
+
+
+def element_name(tag: int) -> str:
+    """Write the DICOM name of an element and its tag; only the tag if the element is unknown."""
+    try:
+        return f"{dictionary_description(tag)} {in_brackets(tag)}"
+    except KeyError:
+        return in_brackets(tag)
 
 
 def _cells(dataset: Dataset) -> int:
@@ -87,12 +98,12 @@ def pixel_fault(
     tail: Callable[[int], bytes],
     rewrite: str = REWRITE,
 ) -> str:
-    """Say in what Pixel Data are not what their header and transfer syntax say they are.
+    """Describe how Pixel Data differ from their header and transfer syntax.
 
-    Native pixels are as many as the header says, and no more than a byte that makes their length even (PS3.5, 8.1.1).
-    "Applications should be prepared to accept" more than that: zeros are, as long as they are fewer than one row and
-    one column take. Rows or Columns that are too small leave at least so many, and so does a frame too few. Where the
-    excess could as well be a pad behind every frame, none is accepted.
+    Native pixels must have the length that the header gives, plus at most one byte to make it even (PS3.5, 8.1.1).
+    "Applications should be prepared to accept" more: here, zeros are accepted if they are fewer than one row and one
+    column take. If Rows or Columns are too small, or a frame is missing in the count, the excess is at least that long.
+    No excess is accepted if it could also be padding after every frame.
 
     Parameters
     ----------
@@ -103,22 +114,22 @@ def pixel_fault(
     encapsulated
         Whether the pixels are in fragments.
     length
-        Of their value, in bytes.
+        Length of their value, in bytes.
     tail
-        Gives the value from an offset on.
+        Returns the value from an offset on.
     rewrite
-        What to do where whoever wrote the file is at fault.
+        What to do if the software that wrote the file is the cause.
 
     Returns
     -------
     str
-        How a sentence goes on that begins with "The pixel data", and what to do; empty where nothing is wrong.
+        The rest of a sentence that begins with "The pixel data", and what to do; empty if nothing is wrong.
     """
     native = dataset.file_meta.TransferSyntaxUID in NATIVE
     if native and encapsulated:
-        return f"are labelled uncompressed ({_SYNTAX}), but stored in fragments, as if compressed. {UNCOMPRESSED}"
+        return f"are declared uncompressed ({_SYNTAX}), but stored in fragments like compressed data. {UNCOMPRESSED}"
     if not native and not encapsulated:
-        return f"are labelled compressed ({_SYNTAX}), but stored uncompressed, not in fragments. {UNCOMPRESSED}"
+        return f"are declared compressed ({_SYNTAX}), but stored without fragments. {UNCOMPRESSED}"
     if not native:
         return ""
     allocated = int(dataset.BitsAllocated)
@@ -130,13 +141,13 @@ def pixel_fault(
         return f"are {counted(-excess, 'byte')} too short for {expected}. {_SEND_AGAIN}"
     if excess <= size % 2:
         return ""
-    rounding = 7 if allocated % 8 else 0  # bits by which sizes in bytes make a difference look smaller
+    rounding = 7 if allocated % 8 else 0  # bits that rounding to bytes can hide
     least = min(int(dataset.Rows), int(dataset.Columns)) * allocated
     if excess * 8 + rounding < least and (count == 1 or bits % 32 == 0):
-        return "" if not any(tail(size)) else f"are followed by {counted(excess, 'byte')} of something else. {rewrite}"
+        return "" if not any(tail(size)) else f"are followed by {counted(excess, 'byte')} of other data. {rewrite}"
     padded = -(-bits // 8) * count
-    why = ", as if its software padded each frame to a whole byte" if length - padded in (0, padded % 2) else ""
-    return f"are {counted(excess, 'byte')} too long for {expected}{why}. {rewrite}"
+    why = " The software may have padded each frame to a whole byte." if length - padded in (0, padded % 2) else ""
+    return f"are {counted(excess, 'byte')} too long for {expected}.{why} {rewrite}"
 
 
 def fault_of(dataset: Dataset, count: int, *, rewrite: str = REWRITE) -> str:
@@ -154,7 +165,7 @@ def fault_of(dataset: Dataset, count: int, *, rewrite: str = REWRITE) -> str:
 
 
 def native_frames(dataset: Dataset, count: int, start: int) -> tuple[Span, ...]:
-    """Divide native pixels, proven to be as many as the header says, into frames; `start` is where they begin.
+    """Divide native pixels into frames, after their length was checked; `start` is the offset of the first.
 
     Raises
     ------
@@ -163,20 +174,20 @@ def native_frames(dataset: Dataset, count: int, start: int) -> tuple[Span, ...]:
     """
     bits = _cells(dataset) * int(dataset.BitsAllocated)
     if bits % 8:
-        raise damaged("This DICOM file's frames do not end with a byte.", REWRITE)
+        raise damaged("The frames of this DICOM file do not end at the end of a byte.", REWRITE)
     return tuple((start + k * bits // 8, bits // 8) for k in range(count))
 
 
 def encapsulated_frames(file: BinaryIO, count: int, fragments: tuple[Span, ...]) -> tuple[Span, ...]:
-    """Divide encapsulated pixels into frames: one for each fragment, else where a codestream ends.
+    """Divide encapsulated pixels into frames: one frame per fragment, or else at the end of each codestream.
 
-    No table of offsets is needed for this: every JPEG family's codestream ends with the one marker that cannot occur
-    within it, and run lengths are one fragment a frame.
+    This needs no offset table. A codestream of the JPEG family ends with a marker that cannot occur within it, and RLE
+    has one fragment per frame.
 
     Raises
     ------
     Refused
-        ``dicom_unreadable``: they are fewer or more than the header says.
+        ``dicom_unreadable``: the number of frames differs from the header.
     """
     if len(fragments) == count:
         return fragments
@@ -189,36 +200,40 @@ def encapsulated_frames(file: BinaryIO, count: int, fragments: tuple[Span, ...])
             frames.append((begin, start + length - begin))
             begin = start + length
     if len(frames) != count or begin != sum(fragments[-1]):
-        raise damaged(f"This DICOM file's pixels are not those of {count} frames.")
+        raise damaged(f"The pixel data of this DICOM file do not contain {count} frames (Number of Frames, 0028,0008).")
     return tuple(frames)
 
 
+def file_changed() -> Unavailable:
+    """Return the error for a file that changed during reading."""
+    return Unavailable(
+        "A file changed while it was read. The daemon reads it again when it is complete; repeat a one-shot command."
+    )
+
+
 def read_span(file: BinaryIO, span: tuple[int, ...]) -> bytes:
-    """Read a piece of a file.
+    """Read a part of a file.
 
     Raises
     ------
     Unavailable
-        The file is shorter than it was.
+        The file is now shorter than before.
     """
     start, length = span
     file.seek(start)
     content = file.read(length)
     if len(content) < length:
-        raise Unavailable(
-            "A file changed while it was read. Once it is copied whole, it is read again; a one-shot command is to "
-            "be repeated."
-        )
+        raise file_changed()
     return content
 
 
 def digest_of_span(file: BinaryIO, span: tuple[int, ...]) -> str:
-    """Hex SHA-256 of a piece of a file.
+    """Hex SHA-256 of a part of a file.
 
     Raises
     ------
     Unavailable
-        The file is shorter than it was.
+        The file is now shorter than before.
     """
     start, length = span
     digest = hashlib.sha256()

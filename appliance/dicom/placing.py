@@ -1,4 +1,4 @@
-"""On which slice each contour or frame of a region lies: the one that it names, else that in whose plane it is."""
+"""The slice of each contour or frame of a region: the slice that it names, else the slice in the same plane."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from lungstage.appliance.contract.errors import Held, ReasonCode, Refused
 from lungstage.appliance.dicom.cases import Case
-from lungstage.appliance.dicom.linking import Link, listed_of, prove_position_tells, unresolved
+from lungstage.appliance.dicom.linking import RUN_BY_POSITION, Link, listed_of, prove_position_tells, unresolved
 from lungstage.appliance.dicom.names import are_missing, counted, named, the_region
 from lungstage.appliance.dicom.pixel_grid import laid_on
 from lungstage.appliance.dicom.region import Outline, Region, SegmentFrame, named_on
@@ -18,8 +18,8 @@ from lungstage.appliance.dicom.stack import Floats, Stack
 
 Item = Outline | SegmentFrame
 
-_DRAWN_ON_OTHERS = "It was drawn on other slices: send the CT series that it was drawn on."
-_AXIAL = 0.9999  # of the slice normal, what lies along the patient's: position is then what everybody calls z
+_DRAWN_ON_OTHERS = "It was drawn on other slices. Send the CT series that it was drawn on."
+_AXIAL = 0.9999  # the slice normal's component along the patient's axis; the position is then called z
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +29,11 @@ class Placed:
     Attributes
     ----------
     item
-        A frame's pixels are those of the slice.
+        The contour or frame; the pixels of a frame are those of the slice.
     at
         Index of the slice in the stack.
     by_name
-        Whether it names the slice.
+        Whether it refers to the slice by its UID.
     """
 
     item: Item
@@ -42,12 +42,12 @@ class Placed:
 
 
 def missing(message: str, *regions: str) -> Held:
-    """Say that slices are missing that nothing can be measured without."""
+    """Return the hold for missing slices that the measurement needs."""
     return Held(ReasonCode.SLICES_MISSING, f"{message} Send the whole CT series again from the PACS.", regions)
 
 
 def whereabouts(depths: Iterable[float], normal: Floats) -> str:
-    """Say where along the slice normal something lies: at z = 12 mm, or at z = 12 to 24 mm."""
+    """Describe a position along the slice normal: at z = 12 mm, or at z = 12 to 24 mm."""
     is_axial = abs(normal[2]) > _AXIAL
     ends = sorted(round(depth * (np.sign(normal[2]) if is_axial else 1), 1) for depth in depths)
     span = f"{ends[0]:g}" if ends[0] == ends[-1] else f"{ends[0]:g} to {ends[-1]:g}"
@@ -55,9 +55,9 @@ def whereabouts(depths: Iterable[float], normal: Floats) -> str:
 
 
 def listed_and_here(case: Case, region: Region) -> bool:
-    """Whether everything is there that the region's file lists of the series, and the list shows where the series ends.
+    """Whether all listed images of the series are present, and the list shows where the series ends.
 
-    A list of nothing but the images that the contours name does not show that.
+    A list that contains only the images named by the contours does not show the end.
     """
     listed = listed_of(case, region)
     here = case.instances
@@ -74,20 +74,20 @@ def place(
     settled: bool,
     match_by_geometry: bool,
 ) -> tuple[Placed, ...]:
-    """Place each contour or frame on a slice, and prove that it lies in its plane, or on its grid.
+    """Place each contour or frame on a slice, and check that it lies in the slice's plane and on its grid.
 
     Parameters
     ----------
     case, region
-        The series, and the region whose contours or frames `items` are.
+        The series, and the region of the contours or frames in `items`.
     stack
-        Of the case's images.
+        Stack of the case's images.
     link
-        What links the two.
+        The link between region and series.
     settled
-        Nothing has been added to the case for the settle time.
+        Whether the case has been unchanged for the settle time.
     match_by_geometry
-        Go by position, whatever the region names.
+        Use positions only, and ignore the images that the region names.
 
     Raises
     ------
@@ -100,7 +100,7 @@ def place(
         if not match_by_geometry:
             raise unresolved(case, region)
         prove_position_tells(case, region)
-    # An Enhanced CT named as a whole is as good as not named.
+    # A reference to a whole Enhanced CT does not say on which frame the item lies.
     multiframe = {image.sop_instance_uid for image in case.images if image.frame}
     by_its_name = [
         not match_by_geometry and bool(uid) and (frame > 0 or uid not in multiframe)
@@ -119,25 +119,25 @@ def place(
 
 
 def _by_reference(case: Case, region: Region, items: Sequence[Item], stack: Stack) -> list[int]:
-    """Place each item on the image that it names."""
+    """Place each item on the image that it refers to."""
     index = {(image.sop_instance_uid, image.frame): k for k, image in enumerate(stack.images)}
     present = {(image.sop_instance_uid, image.frame) for image in case.images}
-    # Some writers number the one frame of an image that has no frames.
+    # Some writers give a frame number for an image that has only one frame.
     wanted = [(uid, 0) if (uid, 0) in present else (uid, frame) for uid, frame in map(named_on, items)]
     needed = set(wanted)
     if needed & present - index.keys():
         raise Refused(
             ReasonCode.ORIENTATION_VARIES,
-            f"The slices that {named(region.name)} was drawn on do not all face the same way (Image Orientation, "
-            "0020,0037): some lie across the others, or are stored mirrored. Draw the region on one axial series whose "
-            "slices are stored alike.",
+            f"The slices that {named(region.name)} was drawn on differ in orientation (Image Orientation, 0020,0037). "
+            "Some are at an angle to the others, or are stored mirrored. Draw the region on one axial series with the "
+            "same orientation in all slices.",
             (region.name,),
         )
     if {uid for uid, _ in needed - present} & {uid for uid, _ in present}:
         raise Refused(
             ReasonCode.ROI_UNREADABLE,
-            f"{the_region(region.name)} names frames that its image does not have. Send the image that it was drawn "
-            f"on, or export the {region.source.kind} again from that image.",
+            f"{the_region(region.name)} refers to frames that its image does not have. Send the image that it was "
+            f"drawn on, or export the {region.source.kind} again from that image.",
             (region.name,),
         )
     if lacking := needed - index.keys():
@@ -158,7 +158,7 @@ def _depth(item: Item, normal: Floats) -> float:
 
 
 def _by_geometry(case: Case, region: Region, items: Sequence[Item], stack: Stack, settled: bool) -> list[int]:
-    """Place each item on the image whose plane it lies in."""
+    """Place each item on the image in the same plane."""
     step, tolerance = stack.step(), stack.tolerance()
     depths = [_depth(item, stack.normal) for item in items]
     placed = [stack.nearest(depth) for depth in depths]
@@ -187,15 +187,15 @@ def _by_geometry(case: Case, region: Region, items: Sequence[Item], stack: Stack
     if complete:
         raise Refused(
             ReasonCode.ROI_OUTSIDE_SERIES,
-            f"{the_region(region.name)} reaches {counted(planes, 'slice')} beyond the CT series, {where}. Send the "
-            "series that it was drawn on, or draw it within this one.",
+            f"{the_region(region.name)} extends {counted(planes, 'slice')} beyond the CT series, {where}. Send the "
+            "series that it was drawn on, or draw it within this series.",
             (region.name,),
         )
     raise missing(lacking, region.name)
 
 
 def _prove_in_plane(region: Region, placed: Sequence[tuple[Item, int, bool]], stack: Stack) -> None:
-    """Refuse contours and frames that do not lie in the plane of the slice that they were placed on."""
+    """Refuse contours and frames that do not lie in the plane of their slice."""
     tolerance = stack.tolerance()
     far: dict[bool, list[float]] = {True: [], False: []}
     for item, k, is_named in placed:
@@ -214,15 +214,14 @@ def _prove_in_plane(region: Region, placed: Sequence[tuple[Item, int, bool]], st
         raise Refused(
             kind,
             f"{the_region(region.name)} has {counted(len(by_name), part)} up to {max(by_name):.3g} mm away from the CT "
-            f"slice that the {region.source.kind} names there. Look at the region over the CT: if it sits on the "
-            "tumour, run again with --match-by-geometry (daemon: match_by_geometry in the settings), which goes by "
-            f"position. If not, export the {region.source.kind} again.",
+            f"slice that the {region.source.kind} names. Look at the region over the CT. If it lies on the tumour, "
+            f"{RUN_BY_POSITION}: it uses positions only. If not, export the {region.source.kind} again.",
             (region.name,),
         )
     raise Refused(
         kind,
-        f"{the_region(region.name)} has {counted(len(far[False]), part)} across the CT's slices, or up to "
-        f"{max(far[False]):.3g} mm off them. {_DRAWN_ON_OTHERS}",
+        f"{the_region(region.name)} has {counted(len(far[False]), part)} at an angle to the CT's slices, or up to "
+        f"{max(far[False]):.3g} mm away from them. {_DRAWN_ON_OTHERS}",
         (region.name,),
     )
 
@@ -232,8 +231,8 @@ def _on_grid(region: Region, frame: SegmentFrame, stack: Stack, k: int) -> Segme
     if laid is None:
         raise Refused(
             ReasonCode.SEG_GRID_MISMATCH,
-            f"The voxels of {named(region.name)} in the SEG are not those of the CT slices (other axes, spacing or "
-            "place), or lie beyond them. Send the CT series that it was drawn on, or resample the SEG to this one.",
+            f"The voxels of {named(region.name)} in the SEG do not match the CT slices in axes, spacing or position, "
+            "or lie outside them. Send the CT series that it was drawn on, or resample the SEG to this CT.",
             (region.name,),
         )
     return laid

@@ -1,4 +1,4 @@
-"""From contours or segment frames to voxels: a voxel is inside when its centre is, by the even–odd rule."""
+"""Conversion of contours or segment frames to voxels: a voxel is inside if its centre is inside (even–odd rule)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Points = npt.NDArray[np.float64]
 
 
 def fill(points: Points, shape: tuple[int, int]) -> Mask:
-    """Fill a polygon: a pixel is inside when its centre is, by the even–odd rule.
+    """Fill a polygon: a pixel is inside if its centre is inside (even–odd rule).
 
     Parameters
     ----------
@@ -34,14 +34,14 @@ def fill(points: Points, shape: tuple[int, int]) -> Mask:
 
     Notes
     -----
-    A contour that runs around its hole in the direction of its rim is no fault: keyholes of the IBSI CT do, and its
-    reference mask has the hole. So a contour that overlaps itself cannot be told from one, and is filled alike.
+    A contour may run around its hole in the same direction as around its rim. The keyhole contours of the IBSI CT do,
+    and its reference mask has the hole. A contour that overlaps itself looks the same, so it is filled the same way.
     """
     rows, columns = shape
     start, end = points, np.roll(points, -1, axis=0)
     inside = np.zeros(shape, dtype=np.bool_)
     low, high = np.minimum(start[:, 0], end[:, 0]), np.maximum(start[:, 0], end[:, 0])
-    # Half-open in the row direction, so that a corner exactly on a row of centres counts once.
+    # Half-open in the row direction: a corner exactly on a row of centres counts once.
     first = np.clip(np.ceil(low), 0, rows).astype(np.int64)
     last = np.clip(np.ceil(high), 0, rows).astype(np.int64)
     counts = last - first
@@ -52,7 +52,7 @@ def fill(points: Points, shape: tuple[int, int]) -> Mask:
     place = np.clip(np.ceil(column), 0, columns).astype(np.int64)
     if not place.size:
         return inside
-    # Only the polygon's own box is counted through: beyond it, every row has crossed an even number of edges.
+    # Only the bounding box of the polygon is counted: outside it, every row crosses an even number of edges.
     top, left = int(row.min()), int(place.min())
     height, width = int(row.max()) - top + 1, int(place.max()) - left
     cell = (row - top) * (width + 1) + place - left
@@ -67,14 +67,14 @@ def combine(polygons: Sequence[Mask], *, where: str = "a slice") -> Mask:
     Parameters
     ----------
     polygons
-        Each filled.
+        The filled contours.
     where
         Name of the slice, for a message.
 
     Raises
     ------
     Refused
-        ``contours_overlap``: two contours cross, or one is there twice, so that even–odd would cut false holes.
+        ``contours_overlap``: two contours cross, or one exists twice; the even–odd rule would cut false holes.
     """
     for i, first in enumerate(polygons):
         for second in polygons[i + 1 :]:
@@ -85,8 +85,8 @@ def combine(polygons: Sequence[Mask], *, where: str = "a slice") -> Mask:
             if not nested:
                 raise Refused(
                     ReasonCode.CONTOURS_OVERLAP,
-                    f"Two contours of the region overlap on {where}. Draw them as one, or delete the one that is there "
-                    "twice, and export again.",
+                    f"Two contours of the region overlap on {where}. Draw them as one contour, or delete the "
+                    "duplicate, and export again.",
                 )
     total: Mask = np.logical_xor.reduce(polygons)
     return total
@@ -97,19 +97,19 @@ def _outline_mask(outlines: tuple[Outline, ...], image: ImageHeader) -> Mask:
     for outline in outlines:
         corners = corners_in_pixels(outline, image)
         row, column = corners.T
-        # Half a pixel beyond the outermost centres is where the image ends.
+        # The image ends half a pixel beyond the outermost centres.
         if min(row.min(), column.min()) < -0.5 or row.max() > image.rows - 0.5 or column.max() > image.columns - 0.5:
             raise Refused(
                 ReasonCode.ROI_OUTSIDE_SERIES,
-                f"The region reaches beyond the pixels of slice {image.name}. Draw "
-                "it within the CT, or send the CT series that it was drawn on.",
+                f"The region extends beyond the pixels of slice {image.name}. Draw it within the CT, or send the CT "
+                "series that it was drawn on.",
             )
         polygons.append(fill(corners, (image.rows, image.columns)))
     return combine(polygons, where=f"slice {image.name}")
 
 
 def rasterise(slices: ReferenceSlices) -> Mask:
-    """Turn the region into voxels.
+    """Convert the region to voxels.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Which image, or which frame of it, a ROI object says that a part of it was drawn on."""
+"""References of a ROI object to the images, or frames of images, that its parts were drawn on."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from pydicom.dataset import Dataset
 
 Reference = tuple[str, int]
-"""SOP Instance UID of an image and the number of one of its frames; 0 names none, and an empty UID no image."""
+"""SOP Instance UID of an image and the number of one of its frames; 0 means no frame, and an empty UID no image."""
 
 
 def frame_numbers(image: Dataset) -> tuple[int, ...]:
-    """Return the Referenced Frame Numbers of a reference to an image; () where it means all frames, or has none."""
+    """Return the Referenced Frame Numbers of a reference to an image; () if it means all frames, or has none."""
     value = image.get("ReferencedFrameNumber")
     if value is None or isinstance(value, str):
         return ()
@@ -19,7 +19,7 @@ def frame_numbers(image: Dataset) -> tuple[int, ...]:
 
 
 def image_references(images: Iterable[Dataset]) -> tuple[Reference, ...]:
-    """Return the images, or the frames of them, that a sequence of references names, each once."""
+    """Return the images, or frames of them, in a sequence of references, each once."""
     return tuple(dict.fromkeys(reference for image in images if (reference := _reference(image))[0]))
 
 
@@ -30,9 +30,9 @@ def _reference(image: Dataset) -> Reference:
 
 
 def source_images(frame: Dataset) -> tuple[Reference, ...]:
-    """Return the images that a SEG frame's functional groups say it was derived from.
+    """Return the images that a SEG frame was derived from, according to its functional groups.
 
-    Early pydicom-seg wrote them into the frame's item itself (pydicom-seg#20).
+    Early versions of pydicom-seg wrote them into the frame's item itself (pydicom-seg#20).
     """
     holders = (*(frame.get("DerivationImageSequence") or ()), frame)
     return image_references(source for item in holders for source in item.get("SourceImageSequence") or ())

@@ -1,4 +1,4 @@
-"""A region of interest as its file offers it, before anything was decided about it."""
+"""A region of interest as it is in its file, before any choice or placement."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from lungstage.appliance.dicom.references import Reference
 Mask = Bits
 Points = Floats
 
-_POSITION_TOLERANCE = 0.01  # mm; what decimal strings of 16 characters may round away, and no more
+_POSITION_TOLERANCE = 0.01  # mm; the rounding of decimal strings of 16 characters
 
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """One contour of an RTSTRUCT: corners (n, 3) in LPS mm, its type, and the images it names, if any."""
+    """One contour of an RTSTRUCT: corners (n, 3) in LPS mm, its type, and the images that it refers to, if any."""
 
     points: Points
     geometric_type: str
@@ -28,7 +28,7 @@ class Outline:
 
 @dataclass(frozen=True, slots=True)
 class SegmentFrame:
-    """One non-empty frame of a segment: where it lies, the images it names, if any, and its pixels."""
+    """One non-empty frame of a segment: its position, the images that it refers to, if any, and its pixels."""
 
     position: Points
     images: tuple[Reference, ...]
@@ -36,40 +36,41 @@ class SegmentFrame:
 
 
 def named_on(item: Outline | SegmentFrame) -> Reference:
-    """Return the one image, or frame of it, that a contour or a frame says it lies on; several do not say it."""
+    """Return the only image, or frame of it, that a contour or a frame refers to; ("", 0) if there are several."""
     return item.images[0] if len(item.images) == 1 else ("", 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A region of interest as its file offers it.
+    """A region of interest as it is in its file.
 
     Attributes
     ----------
     source
-        The RTSTRUCT or SEG that it comes from.
+        Its RTSTRUCT or SEG.
     number
         ROI Number or Segment Number.
     name
-        ROI Name or Segment Label; with :data:`dicom.charset.UNREADABLE` for what cannot be decoded.
+        ROI Name or Segment Label; characters that cannot be decoded are :data:`dicom.charset.UNREADABLE`.
     property_type
         Segmented Property Type, as in :mod:`dicom.coded`; () for an RTSTRUCT.
     frame_of_reference_uid
-        In which it is defined; empty where the file does not say.
+        Its Frame of Reference UID; empty if the file has none.
     outlines, frames
-        Its content: outlines of an RTSTRUCT, or frames of a SEG; contours that enclose nothing are left out.
+        Its content: contours of an RTSTRUCT, or frames of a SEG. Contours that enclose no area are left out.
     fault
-        Why its content cannot be trusted; empty where it can.
+        Why its content cannot be used; empty if it can.
     orientation, pixel_spacing
-        Of a SEG's frames, in the units of :class:`appliance.dicom.header.ImageHeader`; () for an RTSTRUCT.
+        Orientation and spacing of a SEG's frames, in the units of :class:`appliance.dicom.header.ImageHeader`; () for
+        an RTSTRUCT.
     slice_spacing, slice_thickness
-        That a SEG says it was drawn with, in mm; 0 where it does not say, or not the same of all frames.
+        Spacing and thickness (mm) that a SEG gives for its slices; 0 if they are missing, or differ between frames.
     interpreted_types
-        RT ROI Interpreted Type of each observation of it, in capitals; of a SEG none.
+        RT ROI Interpreted Type of each of its observations, in capitals; empty for a SEG.
     property_category
-        Segmented Property Category of a segment, likewise.
+        Segmented Property Category of a segment, in the same form as `property_type`.
     anatomy
-        Anatomic Regions and Primary Anatomic Structures of a segment, likewise.
+        Anatomic Regions and Primary Anatomic Structures of a segment, in the same form.
     """
 
     source: RoiHeader
@@ -90,10 +91,10 @@ class Region:
 
     @property
     def is_drawn(self) -> bool:
-        """Whether it has any content; one whose content cannot be trusted has."""
+        """Whether it has any content, also if this content cannot be used."""
         return bool(self.outlines or self.frames or self.fault)
 
 
 def same_place(position: Points, other: Points) -> bool:
-    """Whether a SEG's frame starts where the image does (0.01 mm)."""
+    """Whether two positions agree within 0.01 mm."""
     return bool(np.abs(position - other).max() <= _POSITION_TOLERANCE)

@@ -1,8 +1,8 @@
-"""Elements under another Value Representation than their own, made again what they are where nothing is lost.
+"""Conversion of elements with a wrong Value Representation to their defined one, if no information is lost.
 
-Research writers name any: Slice Thickness as FD, Rows as UL, Body Part Examined as LO. What is text stays the same
-bytes; a number is written as its own representation has it. Anything else is left as it stands, and whoever needs the
-element is told (:mod:`dicom.values`).
+Research software writes Slice Thickness as FD, Rows as UL, or Body Part Examined as LO. Text keeps its bytes, and
+numbers are written again in the defined representation. Anything else is left unchanged; :mod:`dicom.values` then
+reports an error if the element is needed.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ Numbers = Sequence[int | float]
 
 @functools.lru_cache(maxsize=10_000)
 def known(tag: int) -> tuple[BaseTag, str]:
-    """Return a tag, as the same object to all, and the Value Representation that DICOM gives it; empty for an unknown.
+    """Return a tag and its Value Representation in DICOM; the latter is empty for an unknown tag.
 
-    Who looks an element up by the very object that it is kept under spares pydicom's comparison of tags, which is
-    written in Python and takes a tenth of the time that a header does.
+    Every call returns the same tag object. Looking up an element by the object that it is stored under avoids pydicom's
+    comparison of tags. That comparison is written in Python and takes a tenth of the time of a header.
     """
     try:
         return BaseTag(tag), dictionary_VR(tag)
@@ -40,23 +40,23 @@ def known(tag: int) -> tuple[BaseTag, str]:
 
 
 def in_its_own(expected: str, vr: str, value: bytes, *, little: bool) -> tuple[str, bytes]:
-    """Write a value in its own representation.
+    """Write a value in its defined representation.
 
     Parameters
     ----------
     expected
-        What DICOM gives the element; several are parted by " or ".
+        Value Representation of the element in DICOM; several are separated by " or ".
     vr
-        What the file gives it.
+        Value Representation in the file.
     value
-        As it stands in the file.
+        Bytes of the value in the file.
     little
         Whether numbers are little endian, before and after.
 
     Returns
     -------
     str, bytes
-        Representation and value; those of the file where it is one of the element's own, or does not fit into any.
+        Representation and value. They are unchanged if the representation is a defined one, or the value fits none.
     """
     own = expected.split(" or ")
     if vr in own:
@@ -84,7 +84,7 @@ def _numbers(vr: str, value: bytes, little: bool) -> Numbers | None:
 
 
 def _written(vr: str, numbers: Numbers, little: bool) -> bytes | None:
-    """Write numbers; None where the representation does not hold them exactly."""
+    """Write numbers; None if the representation cannot hold them exactly."""
     if vr == "DS":
         return "\\".join(repr(number).removesuffix(".0") for number in numbers).encode()
     if vr not in ("IS", *_BINARY):

@@ -1,4 +1,4 @@
-"""Regions of interest: read from RTSTRUCT or SEG. Which of them is measured is :mod:`dicom.choice`'s to say."""
+"""Regions of interest, read from an RTSTRUCT or SEG. :mod:`dicom.choice` chooses the one to measure."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from lungstage.appliance.dicom.segments import segmentation_regions
 from lungstage.appliance.dicom.structure_set import structure_set_regions
 
 
-# A case is planned again whenever one of its slices arrives; its RTSTRUCT, which stays the same, may hold a million
-# coordinates. The header bears a digest of the content, so a file that changed is another entry.
+# A case is planned again each time one of its slices arrives, while its RTSTRUCT stays the same and may hold a million
+# coordinates. The header contains a digest of the content, so a changed file is a new entry.
 @lru_cache(maxsize=4)
 def load_regions(source: RoiHeader) -> tuple[Region, ...]:
-    """Read every region that an RTSTRUCT or SEG holds.
+    """Read all regions of an RTSTRUCT or SEG.
 
     Raises
     ------
@@ -29,7 +29,7 @@ def load_regions(source: RoiHeader) -> tuple[Region, ...]:
         return read(dataset, source)
     except (Refused, Unavailable):
         raise
-    except Exception as error:  # hostile bytes: whatever the decoder raises, the file is at fault
+    except Exception as error:  # hostile bytes: any error of the decoder is an error of the file
         if is_of_the_disk(error):
             raise
         raise Refused(

@@ -15,11 +15,11 @@ from lungstage.appliance.dicom.instance import LABEL_MAP_SEGMENTATION_STORAGE
 from lungstage.appliance.dicom.pixeldata import NATIVE, UNCOMPRESSED, fault_of
 from lungstage.appliance.dicom.values import sequence, whole
 
-OTHERWISE = "To export it the same way makes the same file: send an RTSTRUCT, or a SEG from other software."
-"""What helps where whoever wrote the SEG is at fault."""
+OTHERWISE = "Send an RTSTRUCT, or a SEG from other software. The same export gives the same file."
+"""What to do if the software that wrote the SEG is the cause."""
 
-_FEW_EDGES = 8  # that could be chance
-_UNITS = (8, 16, 32)  # bits to which writers have padded what PS3.5, 8.1.1 wants packed without a gap
+_FEW_EDGES = 8  # fewer could occur by chance
+_UNITS = (8, 16, 32)  # bits; some writers pad to these, although PS3.5, 8.1.1 requires packing without gaps
 
 
 def segment_pixels(dataset: Dataset) -> npt.NDArray[np.unsignedinteger]:
@@ -28,7 +28,7 @@ def segment_pixels(dataset: Dataset) -> npt.NDArray[np.unsignedinteger]:
     Returns
     -------
     ndarray
-        (frames, rows, columns): 0 and 1, or the numbers of a label map's segments.
+        (frames, rows, columns): 0 and 1, or the segment numbers of a label map.
 
     Raises
     ------
@@ -37,7 +37,10 @@ def segment_pixels(dataset: Dataset) -> npt.NDArray[np.unsignedinteger]:
     """
     count = whole(dataset, "NumberOfFrames") or 0
     if count != len(sequence(dataset, "PerFrameFunctionalGroupsSequence")):
-        raise _unreadable(f"{the_seg(dataset)} does not hold as many frames as it describes. {OTHERWISE}")
+        raise _unreadable(
+            f"{the_seg(dataset)} describes another number of frames (Per-Frame Functional Groups Sequence, 5200,9230) "
+            f"than its Number of Frames (0028,0008). {OTHERWISE}"
+        )
     if fault := fault_of(dataset, count, rewrite=OTHERWISE):
         raise _unreadable(f"The pixel data of {the_seg(dataset)} {fault}")
     if int(dataset.BitsAllocated) == 1:
@@ -46,7 +49,7 @@ def segment_pixels(dataset: Dataset) -> npt.NDArray[np.unsignedinteger]:
     frames = frames[None] if frames.ndim == 2 else frames
     if len(frames) != count:
         raise _unreadable(
-            f"{the_seg(dataset)} does not hold as many frames as it says (Number of Frames, 0028,0008). {OTHERWISE}"
+            f"{the_seg(dataset)} holds another number of frames than its Number of Frames (0028,0008). {OTHERWISE}"
         )
     if dataset.get("SOPClassUID") == LABEL_MAP_SEGMENTATION_STORAGE:
         return frames
@@ -54,47 +57,43 @@ def segment_pixels(dataset: Dataset) -> npt.NDArray[np.unsignedinteger]:
     if dataset.get("SegmentationType") == "FRACTIONAL":
         full = whole(dataset, "MaximumFractionalValue") or 0
         if full < 1:
-            raise _unreadable(
-                f"{the_seg(dataset)} does not say what the full value of a voxel is (Maximum Fractional Value, "
-                f"0062,000E). {OTHERWISE}"
-            )
+            raise _unreadable(f"{the_seg(dataset)} has no usable Maximum Fractional Value (0062,000E). {OTHERWISE}")
         if not np.isin(frames, (0, full)).all():
             raise Refused(
                 ReasonCode.SEG_FRACTIONAL,
-                f"{the_seg(dataset)} holds fractions (Segmentation Type, 0062,0001), so where the tumour ends "
-                "would be a guess. Export a "
-                "binary SEG, or an RTSTRUCT.",
+                f"{the_seg(dataset)} holds fractions (Segmentation Type, 0062,0001), so the edge of the tumour is not "
+                "defined. Export a binary SEG, or an RTSTRUCT.",
             )
     elif frames.max(initial=0) > 1:
         raise _unreadable(
-            f"{the_seg(dataset)} says that it is binary (Segmentation Type, 0062,0001), but holds other values "
-            f"than 0 and 1. {OTHERWISE}"
+            f"{the_seg(dataset)} is declared binary (Segmentation Type, 0062,0001), but holds values other than 0 and "
+            f"1. {OTHERWISE}"
         )
     return frames // full
 
 
 def _prove_order_of_bits(dataset: Dataset) -> None:
-    """Refuse packed bits of which no one can be sure in what order they are."""
+    """Refuse packed bits if their order is uncertain."""
     syntax = dataset.file_meta.TransferSyntaxUID
-    # Their bytes should be swapped in pairs (PS3.5, A.3), which not all who write or read such do.
+    # The bytes should be swapped in pairs (PS3.5, A.3), but not all software does so.
     if syntax == ExplicitVRBigEndian and dataset["PixelData"].VR == "OW":
         raise _unreadable(
-            f"{the_seg(dataset)} holds its bits in words of Explicit VR Big Endian, which not all software writes in "
-            f"the same order. {UNCOMPRESSED}"
+            f"{the_seg(dataset)} stores its bits in words of Explicit VR Big Endian. Not all software uses the same "
+            f"order for them. {UNCOMPRESSED}"
         )
     if syntax in NATIVE and are_bits_reversed(dataset.PixelData):
         raise _unreadable(
-            f"The bits of {the_seg(dataset)} seem to be stored in the wrong order within each byte: its outlines break "
-            f"at every eighth voxel. {OTHERWISE}"
+            f"The bits of {the_seg(dataset)} are probably stored in the wrong order within each byte: its contours "
+            f"break at every eighth voxel. {OTHERWISE}"
         )
 
 
 def are_bits_reversed(packed: bytes) -> bool:
-    """Whether each byte's bits look to be the other way round, as ``numpy.packbits`` has them unless told otherwise.
+    """Whether the bits of each byte are probably in reverse order, which is the default of ``numpy.packbits``.
 
-    Read in either direction, a byte has as many edges within it; but where bytes meet, a sound mask has an edge only if
-    its outline happens to pass there, and the same mask with its bits reversed has two for every outline that passes
-    anywhere else. So edges that would go if each byte were read the other way say that it should be.
+    The number of edges within a byte does not depend on the direction of reading. But at a border between bytes, a
+    correct mask has an edge only if the outline passes there. With reversed bits, it has two edges there for every
+    outline that passes elsewhere. So if reading in the other direction removes these edges, the bits are reversed.
     """
     octets = np.frombuffer(packed, np.uint8)
     first, last = octets & 1, octets >> 7
@@ -103,11 +102,11 @@ def are_bits_reversed(packed: bytes) -> bool:
 
 
 def certain_frames(dataset: Dataset) -> int:
-    """Count the frames from the first on whose place is certain, although frames may not end with a byte.
+    """Count the first frames with a certain position in the data, if frames do not end at the end of a byte.
 
-    Some writers pad every frame, others the frames that one segment has in a row. What follows the first gap is then
-    shifted by some voxels, and still looks like a tumour. The length tells, unless such a file has the one of a sound
-    file: then nothing is known of the frames behind the first place where there may be a gap.
+    Some writers pad every frame; others pad the frames that one segment has in a row. Frames after the first padding
+    are then shifted by some voxels, and still look like a tumour. Usually the length of the data shows the padding. If
+    the padded length equals the correct one, the frames after the first possible padding are uncertain.
     """
     groups = sequence(dataset, "PerFrameFunctionalGroupsSequence")
     count, bits = len(groups), int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated)
@@ -127,7 +126,7 @@ def _segment_number(dataset: Dataset, group: Dataset) -> int | None:
 
 
 def _padded(bits: int, parts: Iterable[int], unit: int) -> int:
-    """Bytes of parts of so many frames, each part padded to a unit."""
+    """Return the number of bytes of parts with these numbers of frames, each part padded to a unit."""
     return sum(-(-bits * frames // unit) * unit // 8 for frames in parts)
 
 
@@ -136,7 +135,7 @@ def _even(length: int) -> int:
 
 
 def the_seg(dataset: Dataset) -> str:
-    """Name a whole SEG within a sentence: by its UID, as others may lie beside it."""
+    """Name of a SEG within a sentence: its UID, because there may be several."""
     return f"SEG {dataset.SOPInstanceUID}"
 
 

@@ -8,8 +8,8 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
-from pydicom.datadict import dictionary_description
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 
 from lungstage.appliance.contract.errors import ReasonCode, Refused
 from lungstage.appliance.dicom.charset import text_of
@@ -17,6 +17,7 @@ from lungstage.appliance.dicom.coded import Coded, coded
 from lungstage.appliance.dicom.header import RoiHeader
 from lungstage.appliance.dicom.instance import LABEL_MAP_SEGMENTATION_STORAGE
 from lungstage.appliance.dicom.names import listed
+from lungstage.appliance.dicom.pixeldata import element_name
 from lungstage.appliance.dicom.references import source_images
 from lungstage.appliance.dicom.region import Region, SegmentFrame, same_place
 from lungstage.appliance.dicom.segment_pixels import OTHERWISE, certain_frames, segment_pixels, the_seg
@@ -25,15 +26,15 @@ from lungstage.appliance.dicom.values import directions, vector, whole
 _ANATOMY = ("AnatomicRegionSequence", "PrimaryAnatomicStructureSequence")
 
 _IN_DOUBT = (
-    "Its frames do not fill whole bytes, and nothing tells whether the software that wrote the SEG padded those before "
-    "them. Export it as an RTSTRUCT instead."
+    "Its frames do not fill whole bytes, and earlier frames may have been padded by the software that wrote the SEG. "
+    "Export it as an RTSTRUCT instead."
 )
 
 Pixels = npt.NDArray[np.unsignedinteger]
 
 
 def segmentation_regions(dataset: Dataset, source: RoiHeader) -> tuple[Region, ...]:
-    """Read every segment of a SEG; what is wrong with one of them alone is its :attr:`Region.fault`.
+    """Read every segment of a SEG; an error in one segment only becomes its :attr:`Region.fault`.
 
     Raises
     ------
@@ -52,7 +53,7 @@ def segmentation_regions(dataset: Dataset, source: RoiHeader) -> tuple[Region, .
     if len(orientations) != 1 or len(spacings) != 1:
         raise Refused(
             ReasonCode.SEG_GRID_MISMATCH,
-            f"The frames of {the_seg(dataset)} differ in orientation (0020,0037) or pixel spacing (0028,0030). "
+            f"The frames of {the_seg(dataset)} differ in Image Orientation (0020,0037) or Pixel Spacing (0028,0030). "
             f"{OTHERWISE}",
         )
     certain = certain_frames(dataset)
@@ -101,9 +102,9 @@ def _segment_numbers(dataset: Dataset) -> tuple[int, ...]:
         names = [text_of(one, "SegmentLabel", dataset) for one, number in segments if number == twice[0]]
         raise Refused(
             ReasonCode.ROI_UNREADABLE,
-            f"Segments of {the_seg(dataset)} share the number {twice[0]} (Segment Number, 0062,0004), so which "
-            "frames are whose cannot be told: "
-            f"{listed(names)}. Give each its own number, or export the tumour's alone.",
+            f"Several segments of {the_seg(dataset)} have the number {twice[0]} (Segment Number, 0062,0004), so their "
+            f"frames cannot be assigned: {listed(names)}. Give each segment its own number, or export only the "
+            "tumour's segment.",
             tuple(names),
         )
     if None in numbers:
@@ -112,33 +113,33 @@ def _segment_numbers(dataset: Dataset) -> tuple[int, ...]:
 
 
 def _segment_of(dataset: Dataset, group: Dataset) -> int | None:
-    """Segment that a frame belongs to; None where it does not name exactly one."""
+    """Segment that a frame belongs to; None if it does not refer to exactly one."""
     item = _shared_or_own(dataset, group, "SegmentIdentificationSequence", only=True)
     return whole(item, "ReferencedSegmentNumber")
 
 
 def _labels(dataset: Dataset, pixels: Pixels) -> set[int | None]:
-    """Segment numbers that the pixels of a label map name; 0 and the padding value are its background."""
+    """Segment numbers in the pixels of a label map; 0 and the padding value are background."""
     named: set[int | None] = {int(label) for frame in pixels for label in np.flatnonzero(np.bincount(frame.ravel()))}
     return named - {0, whole(dataset, "PixelPaddingValue")}
 
 
 def _prove_declared(dataset: Dataset, numbers: Sequence[int], named: set[int | None]) -> None:
-    """Refuse frames of segments that the Segment Sequence does not describe, for nobody knows whose they are."""
+    """Refuse frames of segments that the Segment Sequence does not describe; it is unknown what they are."""
     if not named <= set(numbers):
         stray = sorted(str(number) for number in named - set(numbers))[0]
         raise _unreadable(
-            f"{the_seg(dataset)} has pixels of a segment number {stray}, which its Segment Sequence (0062,0002) does "
-            f"not describe. {OTHERWISE}"
+            f"{the_seg(dataset)} has pixels of segment number {stray}, but its Segment Sequence (0062,0002) does not "
+            f"describe this segment. {OTHERWISE}"
         )
 
 
 def _fault(frames: Sequence[SegmentFrame]) -> str:
-    """Say so where two frames of a segment lie at one place and differ: which of them is meant cannot be told."""
+    """Describe the fault if two frames of a segment at the same position differ; otherwise empty."""
     at = sorted(frames, key=lambda frame: tuple(np.round(frame.position, 1)))
     for first, second in pairwise(at):
         if same_place(first.position, second.position) and not np.array_equal(first.pixels, second.pixels):
-            return "Two of its frames lie at the same place, and differ. Export it as an RTSTRUCT instead."
+            return "Two of its frames lie at the same position, but differ. Export it as an RTSTRUCT instead."
     return ""
 
 
@@ -147,22 +148,23 @@ def _first(segment: Dataset, keyword: str) -> Coded:
 
 
 def _shared_or_own(dataset: Dataset, frame: Dataset, keyword: str, *, only: bool = False) -> Dataset:
-    """Return a functional group's item, from the frame itself or from what all frames share."""
+    """Return a functional group's item, from the frame itself or from the groups that all frames share."""
     shared = dataset.get("SharedFunctionalGroupsSequence") or (Dataset(),)
     for group in (frame, shared[0]):
         items = group.get(keyword)
         if items:
             if only and len(items) > 1:
                 raise _unreadable(
-                    f"A frame of {the_seg(dataset)} says that it belongs to several segments. {OTHERWISE}"
+                    f"A frame of {the_seg(dataset)} refers to several segments (Segment Identification Sequence, "
+                    f"0062,000A). {OTHERWISE}"
                 )
             item: Dataset = items[0]
             return item
-    raise _unreadable(f"{the_seg(dataset)} lacks its {dictionary_description(keyword)}. {OTHERWISE}")
+    raise _unreadable(f"{the_seg(dataset)} has no {element_name(Tag(keyword))}. {OTHERWISE}")
 
 
 def _measure(measures: Sequence[Dataset], keyword: str) -> float:
-    """Return what all frames' Pixel Measures say alike, in mm; 0 where they do not, or say nothing."""
+    """Return the value (mm) that the Pixel Measures of all frames agree on; 0 if they differ or have none."""
     stated = {vector(item, keyword, 1) for item in measures}
     return abs(sum(stated.pop())) if len(stated) == 1 else 0.0
 
@@ -174,5 +176,5 @@ def _directions(item: Dataset) -> tuple[float, ...]:
 def _numbers(item: Dataset, keyword: str, length: int) -> tuple[float, ...]:
     numbers = vector(item, keyword, length)
     if not numbers:
-        raise _unreadable(f"The SEG's {dictionary_description(keyword)} is not {length} numbers. {OTHERWISE}")
+        raise _unreadable(f"The SEG's {element_name(Tag(keyword))} does not hold {length} numbers. {OTHERWISE}")
     return numbers

@@ -20,20 +20,20 @@ from lungstage.appliance.dicom.values import FARTHEST, number
 
 _DECIMALS = re.compile(rb"[-+0-9.eE \\]*")  # numpy, too, would read "1_0" as ten
 _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
-# What a message may quote: the terms of PS3.3 C.8.8.6.3, and one that MIM writes; others could be free text.
+# Terms that a message may quote: those of PS3.3 C.8.8.6.3, and one that MIM writes; others could be free text.
 _WHAT = {
     "POINT": "marked as points (POINT)",
     "OPEN_PLANAR": "marked as open (OPEN_PLANAR)",
     "OPEN_NONPLANAR": "marked as open (OPEN_NONPLANAR)",
     "INTERPOLATED_PLANAR": "marked as interpolated (INTERPOLATED_PLANAR)",
 }
-_ALONE = "Export it alone, in an RTSTRUCT of its own."
+_ALONE = "Export this region alone, in a separate RTSTRUCT."
 _ANOTHER = "Draw it again, or export the RTSTRUCT from other software."
-_THIN = 1e-6  # mm; a contour whose corners are nowhere further off one line than this encloses nothing
+_THIN = 1e-6  # mm; a contour with all corners this near to one line encloses no area
 
 
 def structure_set_regions(dataset: Dataset, source: RoiHeader) -> tuple[Region, ...]:
-    """Read every region of an RTSTRUCT; what is wrong with one of them is its :attr:`Region.fault`."""
+    """Read every region of an RTSTRUCT; an error in one region becomes its :attr:`Region.fault`."""
     contours: dict[int, list[Dataset]] = defaultdict(list)
     for item in dataset.get("ROIContourSequence") or ():
         if item.get("ReferencedROINumber") is not None:
@@ -47,16 +47,16 @@ def structure_set_regions(dataset: Dataset, source: RoiHeader) -> tuple[Region, 
     regions = []
     for roi in numbered:
         of = int(roi.ROINumber)
-        fault = f"Several regions of the RTSTRUCT bear its number. {_ALONE}" if times[of] > 1 else ""
+        fault = f"Several regions of the RTSTRUCT have its ROI Number (3006,0022). {_ALONE}" if times[of] > 1 else ""
         if len(contours[of]) > 1 and not all(contours[other] for other in times):
-            fault = f"Contours of another region may stand under its number. {_ALONE}"
+            fault = f"Contours of another region may be stored under its ROI Number (3006,0084). {_ALONE}"
         outlines: tuple[Outline, ...] = ()
         try:
             outlines = _outlines(contours[of])
-        # Another region's contours are no reason to refuse this one's; see `choose`.
+        # An error in one region is no reason to refuse the others; see `choose`.
         except Refused as refused:
             fault = str(refused)
-        except (TypeError, ValueError):  # whose own words would quote the file
+        except (TypeError, ValueError):  # their text could quote the file
             fault = f"Its contours cannot be read. {_ANOTHER}"
         regions.append(
             Region(
@@ -74,7 +74,7 @@ def structure_set_regions(dataset: Dataset, source: RoiHeader) -> tuple[Region, 
 
 
 def _outlines(items: Sequence[Dataset]) -> tuple[Outline, ...]:
-    """Read a region's contours; those that enclose nothing say nothing of where it lies, and are left out."""
+    """Read a region's contours; those that enclose no area are left out."""
     every = (_outline(contour) for item in items for contour in item.get("ContourSequence") or ())
     return tuple(outline for outline in every if not _encloses_nothing(outline.points))
 
@@ -84,20 +84,20 @@ def _outline(contour: Dataset) -> Outline:
     if not _DECIMALS.fullmatch(text):
         raise Refused(
             ReasonCode.ROI_UNREADABLE,
-            "A contour's coordinates (Contour Data, 3006,0050) are not all numbers like -12.5, with a decimal "
-            f"point. {_ANOTHER}",
+            f"A contour's coordinates (Contour Data, 3006,0050) are not all decimal numbers such as -12.5. {_ANOTHER}",
         )
     data = np.array(text.split(b"\\") if text else [], dtype=np.float64)
     if data.size % 3 or not (np.abs(data) < FARTHEST).all():
         raise Refused(
             ReasonCode.ROI_UNREADABLE,
-            f"A contour's coordinates (Contour Data, 3006,0050) are not triplets x, y, z of plausible size. {_ANOTHER}",
+            "A contour's coordinates (Contour Data, 3006,0050) are not groups of x, y and z in a plausible range. "
+            f"{_ANOTHER}",
         )
     stated = number(contour, "NumberOfContourPoints")
     if stated is not None and stated != data.size // 3:
         raise Refused(
             ReasonCode.ROI_UNREADABLE,
-            f"A contour has more or fewer points than it says (Number of Contour Points, 3006,0046). {_ANOTHER}",
+            f"The number of points of a contour differs from its Number of Contour Points (3006,0046). {_ANOTHER}",
         )
     _prove_no_offset(contour)
     return Outline(
@@ -108,7 +108,7 @@ def _outline(contour: Dataset) -> Outline:
 
 
 def _prove_no_offset(contour: Dataset) -> None:
-    """Refuse a Contour Offset Vector (retired, PS3.3-2009 C.8.8.6): by it the contour lies elsewhere than it says."""
+    """Refuse a Contour Offset Vector (retired, PS3.3-2009 C.8.8.6): it moves the contour from its coordinates."""
     offset = contour.get("ContourOffsetVector")
     if offset is None or offset == "":
         return
@@ -116,13 +116,13 @@ def _prove_no_offset(contour: Dataset) -> None:
     if len(values) != 3 or any(float(value) != 0 for value in values):
         raise Refused(
             ReasonCode.ROI_UNREADABLE,
-            "Its contours carry a shift (Contour Offset Vector, 3006,0045), which lungstage does not apply. Apply the "
+            "Its contours have a shift (Contour Offset Vector, 3006,0045) that lungstage does not apply. Apply the "
             "shift in the contouring software, and export the RTSTRUCT again.",
         )
 
 
 def _encloses_nothing(points: Points) -> bool:
-    """Whether it is a point or a line: mask-to-contour tools write such."""
+    """Whether it is a point or a line; tools that convert masks to contours write them."""
     if len(points) < 3:
         return True
     arms = points - points[0]
@@ -132,7 +132,7 @@ def _encloses_nothing(points: Points) -> bool:
 
 
 def prove_outlines(region: Region) -> None:
-    """Refuse contours that do not bound an area.
+    """Refuse contours that do not enclose an area.
 
     Raises
     ------
@@ -146,8 +146,8 @@ def prove_outlines(region: Region) -> None:
         count = sum(outline.geometric_type == others[0] for outline in region.outlines)
         raise Refused(
             ReasonCode.CONTOUR_NOT_CLOSED,
-            f"{the_region(region.name)} has {counted(count, 'contour')} {_WHAT.get(kind, f'of {kind}')}, so what "
-            "lies inside is not certain. In the contouring software, draw ordinary closed contours instead, then "
-            "export the RTSTRUCT again.",
+            f"{the_region(region.name)} has {counted(count, 'contour')} {_WHAT.get(kind, f'of {kind}')} instead of "
+            "closed (Contour Geometric Type, 3006,0042). In the contouring software, draw closed contours instead, "
+            "and export the RTSTRUCT again.",
             (region.name,),
         )

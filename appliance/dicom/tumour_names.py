@@ -1,8 +1,8 @@
-"""What a region's name says of it: whether it is the primary tumour, in whole words.
+"""Interpretation of a region's name by whole words: whether it means the primary tumour.
 
-A name is judged by all that stands in it. What it takes to be chosen is few words, each of them known; one word that
-says otherwise (a node, an organ, a margin, "old", "not") outweighs every other; and one that is not known leaves it
-open, so that a person is asked. The rule stands in words, with examples, in docs/regions.md.
+All words of a name count. A name is accepted only if all of its words are known. One excluding word (a node, an organ,
+a margin, "old", "not") takes precedence over all others. An unknown word leaves the name open, and a person is asked.
+docs/regions.md explains the rule with examples.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from itertools import pairwise
 
-# Words that a name may be made of, and still be the primary tumour's.
+# Words that the name of a primary tumour may contain.
 _NOUNS = frozenset({"tumor", "tumour", "neoplasm", "lesion", "nodule", "mass"})
 _SIDES = frozenset({"l", "r", "lt", "rt", "left", "right"})
 _PRIMARY = frozenset({"p", "prim", "primary"})
@@ -23,7 +23,7 @@ _BESIDE = """
 """
 _KNOWN = frozenset({*_BESIDE.split(), *_NOUNS, *_SIDES, *_PRIMARY})
 
-# Words of which a single one says that it is something else.
+# Excluding words: a single one means that the region is something else.
 _NODES = """
     n ln lns lnn nd nds node nodes nodal lymph lymphnode lymphnodes lymphatic ganglion ganglia adenopathy
     lymphadenopathy station hilar hilum hilus hila mediastinal mediastinum paratracheal subcarinal infracarinal
@@ -62,35 +62,35 @@ _NEVER = frozenset(
         "BRACHY_CHNL_SHLD", "DOSE_REGION", "CONTROL", "DOSE_MEASUREMENT",
     }
 )  # fmt: skip
-_SILENT = frozenset({"", "GTV", "NONE", "UNDEFINED", "UNKNOWN"})  # types that say nothing against a tumour
-_JOINING = frozenset(" _-.,:()[]/^")  # signs that part words and say nothing
+_SILENT = frozenset({"", "GTV", "NONE", "UNDEFINED", "UNKNOWN"})  # types that do not exclude a tumour
+_JOINING = frozenset(" _-.,:()[]/^")  # signs that separate words and have no meaning
 _TOGETHER = frozenset("+&")
 
-_BEFORE_A_CAPITAL = re.compile(r"(?<=[a-z])(?=[A-Z])(?!GTV)")  # iGTV is another thing than GTV
+_BEFORE_A_CAPITAL = re.compile(r"(?<=[a-z])(?=[A-Z])(?!GTV)")  # iGTV differs from GTV
 _BEHIND_GTV = re.compile(r"(?i)(?<![a-z])(gtv)(?=[a-z])")
 _PARTS = re.compile(r"[^\W\d_]+|\d+|[\W_]")
 
 
 class Reading(StrEnum):
-    """What a name says."""
+    """The meaning of a name."""
 
     PRIMARY = "primary"
     """It may be the primary tumour."""
     OPEN = "open"
-    """It is a tumour's name, but does not say plainly that it is the primary's."""
+    """It means a tumour, but does not clearly mean the primary one."""
     OTHER = "other"
-    """It is no tumour's, or says that it is not the primary's."""
+    """It does not mean a tumour, or it excludes the primary tumour."""
 
 
 def plain(name: str) -> str:
-    """Write a name with one kind of blank, hyphen and letter, whichever its font or keyboard has."""
+    """Normalise the blanks, hyphens and letters of a name, which depend on font and keyboard."""
     folded = unicodedata.normalize("NFKC", name)
     signs = {"Pd": "-", "Zs": " ", "Cf": "", "Cc": " "}
     return " ".join("".join(signs.get(unicodedata.category(sign), sign) for sign in folded).split())
 
 
 def _words(name: str) -> list[str]:
-    """Part a name into words, numbers and signs: where a capital follows a small letter, and behind "GTV", too."""
+    """Split a name into words, numbers and signs, also before a capital after a small letter, and after "GTV"."""
     return _PARTS.findall(_BEHIND_GTV.sub(r"\1 ", _BEFORE_A_CAPITAL.sub(" ", plain(name))).lower())
 
 
@@ -99,7 +99,7 @@ def _value(number: str) -> int:
 
 
 def speaks_against(name: str) -> bool:
-    """Whether a word or sign of the name says that it is something else than the primary tumour."""
+    """Whether a word or sign of the name excludes the primary tumour."""
     parts = _words(name)
     words = [part for part in parts if part not in _JOINING]
     return bool(
@@ -112,19 +112,19 @@ def speaks_against(name: str) -> bool:
 
 
 def _names_station(parts: Sequence[str]) -> bool:
-    """Whether it names a nodal station, "4R" or "10L"."""
+    """Whether it names a nodal station, such as "4R" or "10L"."""
     return any(
         number.isdecimal() and 2 <= _value(number) <= 14 and side in ("l", "r") for number, side in pairwise(parts)
     )
 
 
 def _is_numbered_node(words: Sequence[str]) -> bool:
-    """Whether it is GTV-2 or any later: of NSCLC-Radiomics and many others, GTV-1 is the primary."""
+    """Whether it is GTV-2 or a higher number: in NSCLC-Radiomics and many other data sets, GTV-1 is the primary."""
     return words[:1] == ["gtv"] and len(words) > 1 and words[1].isdecimal() and _value(words[1]) > 1
 
 
 def _is_lung_less_something(parts: Sequence[str]) -> bool:
-    """Whether it is the organ without the tumour, "Lungs-GTV" or "Lung L - tumour"."""
+    """Whether it is the lung without the tumour, such as "Lungs-GTV" or "Lung L - tumour"."""
     if "-" not in parts:
         return False
     before = parts[: parts.index("-")]
@@ -132,21 +132,21 @@ def _is_lung_less_something(parts: Sequence[str]) -> bool:
 
 
 def names_gtv(name: str) -> bool:
-    """Whether it is expressly a gross tumour volume, of whatever: GTV-1, GTVn, gross tumour volume."""
+    """Whether it explicitly names a gross tumour volume of any kind: GTV-1, GTVn, gross tumour volume."""
     words = [part for part in _words(name) if part not in _JOINING]
     return words[:1] == ["gtv"] or (words[:1] == ["gross"] and bool(_NOUNS & {*words[1:2]}))
 
 
 def reading(name: str, interpreted_types: Sequence[str] = ()) -> Reading:
-    """Say what a name means, together with the RT ROI Interpreted Types that stand beside it.
+    """Interpret a name together with the RT ROI Interpreted Types of the region.
 
     Parameters
     ----------
     name
         ROI Name or Segment Label.
     interpreted_types
-        In capitals; several where the region is described several times. Types of organs and of what is to be avoided
-        are common beside tumours, as planning systems set them by themselves, so an express GTV outweighs them.
+        In capitals; several if the region has several observations. Planning systems often set types of organs and of
+        structures to avoid for tumours too, so an explicit GTV in the name takes precedence over them.
     """
     types = {*interpreted_types}
     if types & _NEVER or (types - _SILENT and not names_gtv(name)) or speaks_against(name):
@@ -161,9 +161,9 @@ def reading(name: str, interpreted_types: Sequence[str] = ()) -> Reading:
 
 
 def _is_plainly_numbered(words: Sequence[str]) -> bool:
-    """Whether its number, if any, is that of the first tumour, or counts primaries (GTVp2).
+    """Whether its number, if any, is 1 or counts primaries (GTVp2).
 
-    Behind another letter it is something else: T10 and L3 are vertebrae, T50 a phase of breathing.
+    After another letter, a number has another meaning: T10 and L3 are vertebrae, T50 is a phase of breathing.
     """
     places = [place for place, word in enumerate(words) if word.isdecimal()]
     if not places:
@@ -176,7 +176,7 @@ def _is_plainly_numbered(words: Sequence[str]) -> bool:
 
 
 def _may_be_difference(parts: Sequence[str]) -> bool:
-    """Whether lung and tumour stand so that one may be taken from the other: "GTV-Lung", "Lung GTV"."""
+    """Whether the order of lung and tumour can mean a subtraction: "GTV-Lung", "Lung GTV"."""
     lung, gtv = (parts.index(word) if word in parts else len(parts) for word in ("lung", "gtv"))
     tumour = min([gtv, *(k for k, part in enumerate(parts) if part in _NOUNS)])
     return (lung < gtv < len(parts)) or (tumour < lung < len(parts) and "-" in parts[tumour:lung])

@@ -1,6 +1,6 @@
-"""What an element says, as a plain value: read as it stands in the file where that is safe, else by pydicom.
+"""Values of elements as plain Python values: read directly from the file if that is safe, else by pydicom.
 
-pydicom's own conversion, with all that it provides for, is most of the time that reading a header takes.
+The conversion by pydicom covers all cases and takes most of the time that reading a header needs.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ from lungstage.appliance.dicom.representation import known
 Vector = tuple[float, ...]
 
 FARTHEST = 1e9
-"""What no number of a geometry reaches (mm)."""
+"""Limit for every number of a geometry (mm)."""
 
 _PLAIN = frozenset({"CS", "DS", "IS", "UI"})  # Value Representations without character sets
-_TEXT = frozenset({"LO", "SH"})  # those with one
+_TEXT = frozenset({"LO", "SH"})  # Value Representations with a character set
 _SAME_IN_ALL_SETS = re.compile(rb"[0-9A-Za-z .,_+-]*")
 _MOMENT = re.compile(r"[0-9]{14}(\.[0-9]{1,6})?")
 _DECIMALS = re.compile(r"[-+0-9.eE \\]*")  # PS3.5, table 6.2-1: float() alone would read "1_0" as ten
-_SNAP = 1e-4  # of a direction cosine; what writers of few decimals, or of noise in many, are off
+_SNAP = 1e-4  # of a direction cosine; the error of writers with few decimals, or with noise in many
 
 
 class ElementError(ValueError):
-    """An element does not hold what it should; the message names it, and quotes nothing of it."""
+    """An element has an invalid value; the message names the element but does not quote its value."""
 
 
 def unfit(keyword: str | BaseTag, why: str) -> ElementError:
-    """Say of an element of this file that it cannot be used, and why."""
+    """Return the error for an element of this file that cannot be used, with the reason."""
     tag = Tag(keyword)
     return ElementError(f"{dictionary_description(tag)} {in_brackets(tag)} of this file {why}.")
 
 
 def text(dataset: Dataset, keyword: str) -> str:
-    """Return an element's text without padding; empty where it is absent.
+    """Return an element's text without padding; empty if it is absent.
 
     Raises
     ------
     ElementError
-        It has not the Value Representation that DICOM gives it, so what it says cannot be handed on.
+        It does not have the Value Representation that DICOM defines for it, so its value cannot be copied.
     """
     plain = _undecoded(dataset, keyword)
     if plain is not None:
@@ -59,7 +59,7 @@ def text(dataset: Dataset, keyword: str) -> str:
 
 
 def texts(dataset: Dataset, keyword: str) -> tuple[str, ...]:
-    """Return an element's texts, as of :func:`text`."""
+    """Return the texts of an element with several values, as in :func:`text`."""
     plain = _undecoded(dataset, keyword)
     if plain is not None:
         return tuple(part.strip() for part in plain.split("\\")) if plain else ()
@@ -68,12 +68,12 @@ def texts(dataset: Dataset, keyword: str) -> tuple[str, ...]:
 
 
 def vector(dataset: Dataset, keyword: str, length: int) -> Vector:
-    """Return the numbers of an element; () where they are not `length` finite ones.
+    """Return the numbers of an element; () if they are not `length` finite numbers.
 
     Raises
     ------
     ElementError
-        It holds something else than decimal strings.
+        Its value is not decimal strings.
     """
     decimals = _undecoded(dataset, keyword)
     if decimals is None:
@@ -85,16 +85,16 @@ def vector(dataset: Dataset, keyword: str, length: int) -> Vector:
             raise ValueError
         items = tuple(float(v) for v in decimals.split("\\")) if decimals else ()
     except ValueError:
-        raise unfit(keyword, "is not made of decimal numbers") from None
+        raise unfit(keyword, "does not contain decimal numbers") from None
     return items if len(items) == length and all(abs(v) < FARTHEST for v in items) else ()
 
 
 def directions(dataset: Dataset) -> Vector:
-    """Return the Image Orientation as of :func:`vector`, free of noise.
+    """Return the Image Orientation as in :func:`vector`, without noise.
 
-    Two directions that are within 1e-4 of the patient's axes are these axes: on a grid of 1 mm one mask voxel in three
-    ties where voxels are 0.75 mm apart, and 1e-10 then decides to which side it falls. Others that are at right angles
-    and of unit length to as much are made so exactly.
+    Two directions within 1e-4 of the patient's axes are replaced by these axes. Otherwise noise of 1e-10 would matter:
+    on a grid of 1 mm with voxels 0.75 mm apart, one mask voxel in three lies exactly on a boundary. Other directions
+    that are orthogonal and of unit length within 1e-4 are made exactly so.
     """
     given = vector(dataset, "ImageOrientationPatient", 6)
     return _without_noise(given) if given else ()
@@ -104,7 +104,7 @@ def directions(dataset: Dataset) -> Vector:
 def _without_noise(given: Vector) -> Vector:
     axes = np.reshape(given, (2, 3))
     if np.abs(axes @ axes.T - np.eye(2)).max() > _SNAP:
-        return given  # what is no pair of directions is refused further on
+        return given  # directions that are not orthogonal are refused later
     clean = np.rint(axes)
     if np.abs(axes - clean).max() > _SNAP:
         along = axes[0] / np.linalg.norm(axes[0])
@@ -114,18 +114,18 @@ def _without_noise(given: Vector) -> Vector:
 
 
 def number(dataset: Dataset, keyword: str) -> float | None:
-    """Return the one number of an element, as of :func:`vector`; None where there is not one."""
+    """Return the single number of an element, as in :func:`vector`; None if there is not exactly one."""
     values = vector(dataset, keyword, 1)
     return values[0] if values else None
 
 
 def whole(dataset: Dataset, keyword: str) -> int | None:
-    """Return the whole number of an element; None where it is absent or empty.
+    """Return the whole number of an element; None if it is absent or empty.
 
     Raises
     ------
     ElementError
-        It holds something else, or several, or has not the Value Representation that DICOM gives it.
+        Its value is not a single whole number, or it does not have the Value Representation that DICOM defines for it.
     """
     tag, vr = definition(keyword)
     element = _proven(dataset, tag, vr)
@@ -145,18 +145,18 @@ def whole(dataset: Dataset, keyword: str) -> int | None:
 
 
 def moment(dataset: Dataset, date: str, time: str) -> str:
-    """Return two elements' date and time as YYYYMMDDHHMMSS.FFFFFF; empty where they do not say."""
+    """Return the date and time of two elements as YYYYMMDDHHMMSS.FFFFFF; empty if they are missing or invalid."""
     both = text(dataset, date) + text(dataset, time)
     return both if _MOMENT.fullmatch(both) else ""
 
 
 def sequence(dataset: Dataset, keyword: str) -> tuple[Dataset, ...]:
-    """Return the items of a sequence; none where it is absent."""
+    """Return the items of a sequence; empty if it is absent."""
     return tuple(dataset.get(keyword) or ())
 
 
 def _undecoded(dataset: Dataset, keyword: str) -> str | None:
-    """Value of an element of plain characters as it stands in the file; None where it takes more to read it."""
+    """Value of an element with plain characters directly from the file; None if it needs full decoding."""
     tag, vr = definition(keyword)
     element = _proven(dataset, tag, vr)
     if element is None:
@@ -170,7 +170,7 @@ def _undecoded(dataset: Dataset, keyword: str) -> str | None:
 
 
 def _decoded(dataset: Dataset, keyword: str) -> Any:
-    """Value of an element that is there, which is left undecoded in the dataset: the report must see its bytes."""
+    """Value of a present element; the dataset keeps it undecoded, because the report needs its bytes."""
     element = dataset.get_item(keyword)
     if isinstance(element, RawDataElement):
         element = convert_raw_data_element(
@@ -180,15 +180,15 @@ def _decoded(dataset: Dataset, keyword: str) -> Any:
 
 
 def _proven(dataset: Dataset, tag: BaseTag, vr: str) -> DataElement | RawDataElement | None:
-    """Find an element, and prove that it has its own Value Representation, or that it names none."""
+    """Find an element, and check that it has its defined Value Representation, or states none."""
     element = dataset.get_item(tag)
-    # An implicit file names none.
+    # An implicit file states no Value Representation.
     if element is not None and element.VR not in (vr, None, "UN") and element.VR not in vr.split(" or "):
-        raise unfit(tag, f"is written as {element.VR}, and should be {vr}")
+        raise unfit(tag, f"has Value Representation {element.VR}, but must have {vr}")
     return element
 
 
 @functools.cache
 def definition(keyword: str) -> tuple[BaseTag, str]:
-    """Return tag and Value Representation of an element."""
+    """Return the tag and the Value Representation of an element."""
     return known(Tag(keyword))

@@ -1,16 +1,16 @@
-"""A file's elements, proven to hold together before anybody relies on what a lenient parser makes of them.
+"""Structural check of a file's elements, before a lenient parser reads them.
 
-Where a length, a tag or an item has been damaged, pydicom goes on with whatever it finds next: contours vanish from a
-sequence, the second of two values under one tag replaces the first, and nothing is said. So every value, item and
-sequence must end where it says, within what holds it, and no tag may be there twice (PS3.5, 7.1, 7.5, A.4).
+If a length, a tag or an item is damaged, pydicom continues with the next bytes without an error. Contours can disappear
+from a sequence, or the second of two values under one tag replaces the first. So every value, item and sequence must
+have its stated length and lie within its parent, and no tag may occur twice (PS3.5, 7.1, 7.5, A.4).
 
-What writers get wrong and what cannot be taken for anything else is read: tags that do not ascend, delimiters that
-have a length or stand behind the last element, elements of the file's meta group among the others, private elements of
-no known Value Representation, sequences whose items are written implicitly.
+Some errors of writers are accepted because their meaning is clear: tags that do not ascend, delimiters with a length or
+after the last element, elements of the meta group among the others, private elements without a known Value
+Representation, and sequences with implicitly encoded items.
 
-Whoever walks a file for that proof has its elements in hand. They are kept as they are encoded, which is what pydicom's
-Dataset is made of, and pydicom decodes whichever is asked for. Private elements are proven but not kept: nothing here
-reads them.
+The check passes over all elements, and keeps them in their encoded form. This is the form that pydicom's Dataset uses,
+and pydicom decodes an element when it is requested. Private elements are checked but not kept, because lungstage does
+not use them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pydicom.tag import BaseTag
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_16, EXPLICIT_VR_LENGTH_32
 
 from lungstage.appliance.contract.errors import Refused
-from lungstage.appliance.dicom.pixeldata import PixelSpan, Span, cut_short, damaged, in_brackets
+from lungstage.appliance.dicom.pixeldata import PixelSpan, Span, cut_short, damaged, element_name
 from lungstage.appliance.dicom.representation import in_its_own, known
 
 _UNDEFINED = 0xFFFFFFFF
@@ -37,8 +37,8 @@ _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _CHARACTER_SET = BaseTag(0x00080005)
 _FLOAT_PIXELS, _PIXEL_DATA = 0x7FE00008, 0x7FE00010  # the first and the last element that may hold pixels
 _META_GROUP, _DELIMITER_GROUP = 0x0002, 0xFFFE
-_DEEPEST = 64  # sequences within each other; a structured report has a dozen
-_PIXEL_VRS = ("OB", "OW")  # pixels are bytes, whatever other Value Representation a file gives them
+_DEEPEST = 64  # nested sequences; a structured report has about a dozen
+_PIXEL_VRS = ("OB", "OW")  # pixels are bytes, even if a file gives another Value Representation
 _SHORT_LENGTH = {str(vr).encode(): str(vr) for vr in EXPLICIT_VR_LENGTH_16}
 _LONG_LENGTH = {str(vr).encode(): str(vr) for vr in EXPLICIT_VR_LENGTH_32}
 _BLANK = frozenset({b"\0\0", b"  ", b"??", b"--"})
@@ -48,14 +48,14 @@ _Elements = dict[BaseTag, DataElement | RawDataElement]
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How the elements after the meta information are written."""
+    """Encoding of the elements after the meta information."""
 
     implicit: bool
     little: bool
 
 
 def read_meta(file: BinaryIO, size: int) -> FileMetaDataset:
-    """Read a file's meta information (PS3.10, 7.1) from where the file stands, and leave it behind that.
+    """Read a file's meta information (PS3.10, 7.1) from the current position, and stop after it.
 
     Raises
     ------
@@ -67,33 +67,33 @@ def read_meta(file: BinaryIO, size: int) -> FileMetaDataset:
 
 
 def read_elements(file: BinaryIO, size: int, encoding: Encoding) -> tuple[Dataset, PixelSpan | None]:
-    """Prove that every element from here on is whole, and nowhere twice.
+    """Read the elements from here on; check that each is complete and occurs only once.
 
     Parameters
     ----------
     file
-        What holds the elements, standing before the first.
+        The file, positioned before the first element.
     size
-        Where they end, in bytes from the file's beginning. Zeros after the last element are no fault.
+        End of the elements, in bytes from the start of the file. Zeros after the last element are allowed.
     encoding
-        How they are written.
+        Encoding of the elements.
 
     Returns
     -------
     Dataset
-        The public elements before the pixels, none of them decoded yet.
+        The public elements before the pixels, not decoded yet.
     PixelSpan or None
-        Where the Pixel Data are.
+        The place of the Pixel Data.
 
     Raises
     ------
     Refused
-        ``dicom_unreadable``, with the element at fault.
+        ``dicom_unreadable``, with the faulty element.
     """
     walk = _Walk(file, size, encoding)
     elements = walk.elements(size, depth=0, implicit=encoding.implicit)
     while (first := next(iter(elements), _FLOAT_PIXELS)) >> 16 == _META_GROUP:
-        del elements[BaseTag(first)]  # its place is in the meta information, and nothing in it is believed here
+        del elements[BaseTag(first)]  # it belongs to the meta information, and is ignored here
     dataset = Dataset(elements)
     names = elements.get(_CHARACTER_SET)
     character_set: Any = default_encoding
@@ -106,7 +106,7 @@ def read_elements(file: BinaryIO, size: int, encoding: Encoding) -> tuple[Datase
 
 
 class _Walk:
-    """One way through the elements: where it stands, and what it has met."""
+    """One pass over the elements: its position, and what it has found."""
 
     def __init__(self, file: BinaryIO, size: int, encoding: Encoding) -> None:
         self.pixels: PixelSpan | None = None
@@ -117,20 +117,20 @@ class _Walk:
             struct.Struct(order + form).unpack for form in ("HH4s", "2sH", "I")
         )
         self._at = file.tell()
-        self._tag = self._former = 0  # of the element in which it stands, and of the one before
-        self._keeps = True  # elements, or only steps over them
+        self._tag = self._former = 0  # tags of the current element and of the previous one
+        self._keeps = True  # whether elements are kept, or only checked
 
     def elements(
         self, end: int, *, depth: int, implicit: bool, delimited: bool = False, meta: bool = False
     ) -> _Elements:
-        """Walk to `end`; where they are `delimited`, to the end of their item; of `meta` information, to its end."""
+        """Pass to `end`, or to the end of a `delimited` item, or to the end of the `meta` information."""
         if depth > _DEEPEST:
-            raise damaged("This DICOM file's sequences are nested too deeply.")
+            raise damaged(f"The sequences of this DICOM file are nested more than {_DEEPEST} levels deep.")
         kept: _Elements = {}
         seen: set[int] = set()
         last, ascending, closed = -1, True, False
         while self._at < end:
-            self._at += 8  # what _read() does, without a call for each of a hundred elements
+            self._at += 8  # like _read(), but without a call for each element
             head = self._file.read(8) if self._at <= end else b""
             if len(head) < 8:
                 raise cut_short(self._tag)
@@ -144,7 +144,7 @@ class _Walk:
                     return _sorted(kept, ascending)
                 if not depth and self._is_a_tail(tag, rest, end, closed):
                     break
-                raise damaged(f"This DICOM file holds {in_brackets(tag)} where neither an item nor a sequence ends.")
+                raise damaged(f"This DICOM file has {element_name(tag)} at a place where no item or sequence ends.")
             if tag > last:
                 last = tag
             else:
@@ -163,19 +163,19 @@ class _Walk:
 
     @staticmethod
     def _prove_out_of_order(tag: int, last: int, again: bool, depth: int) -> None:
-        """Refuse an element that is there again, stands behind the pixels, or whose tag was rather damaged."""
+        """Refuse an element that occurs twice, is stored after the pixels, or probably has a damaged tag."""
         if again:
-            raise damaged(f"Element {in_brackets(tag)} of this DICOM file is there twice.")
+            raise damaged(f"Element {element_name(tag)} of this DICOM file exists twice.")
         if not depth and last >= _FLOAT_PIXELS > tag:
-            raise damaged(f"Element {in_brackets(tag)} of this DICOM file stands behind its pixels.")
+            raise damaged(f"Element {element_name(tag)} of this DICOM file is stored after the pixel data.")
         if not (tag >> 16 & 1 or known(tag)[1] or not tag & 0xFFFF):
-            raise damaged(f"Element {in_brackets(tag)} of this DICOM file is out of order, and unknown.")
+            raise damaged(f"Element {element_name(tag)} of this DICOM file is unknown and out of order.")
 
     def _is_a_tail(self, tag: int, rest: bytes, end: int, closed: bool) -> bool:
-        """Whether nothing but padding is left, once a delimiter that closes what was never opened is stepped over.
+        """Whether only padding is left after a delimiter that closes nothing.
 
-        CTP writes one behind native pixels that end a file. Elsewhere it could as well be the end of a sequence that
-        was torn further up, so it is taken behind a sequence that was `closed` by its length alone.
+        CTP writes such a delimiter after native pixels at the end of a file. Elsewhere it could be the end of a damaged
+        sequence. So it is accepted only after pixels, or after a sequence that was `closed` by its length.
         """
         if tag and not (self.pixels or (closed and tag == _SEQUENCE_END)):
             return False
@@ -190,12 +190,12 @@ class _Walk:
     def _value(
         self, tag: int, rest: bytes, end: int, depth: int, implicit: bool
     ) -> DataElement | RawDataElement | None:
-        """Step over a value, or into it where it is a sequence; `rest` is what followed the tag.
+        """Pass over a value, or enter it if it is a sequence; `rest` is the bytes after the tag.
 
         Returns
         -------
         DataElement, RawDataElement or None
-            What is to be kept of it.
+            The element to keep.
         """
         vr: str | None
         if implicit:
@@ -240,16 +240,16 @@ class _Walk:
         return RawDataElement(key, vr, len(value), content, start, implicit, self._little)
 
     def _guessed(self, tag: int, code: bytes, rest: bytes, end: int) -> tuple[str, int]:
-        """Find the length of an element of no known Value Representation, and stand before its value.
+        """Find the length of an element without a known Value Representation, and stop before its value.
 
-        Its length may be of two bytes, of four behind two that are reserved, or of four at once as in implicit files:
-        it is the one behind which another element begins, or what holds it ends. A public element must have a blank
-        representation for that, and is what the dictionary says.
+        The length may have two bytes, four bytes after two reserved ones, or four bytes directly as in implicit files.
+        The correct one is followed by another element, or by the end of the parent. This is tried for private elements,
+        and for public elements with a blank Value Representation; these get the one of the dictionary.
 
         Raises
         ------
         Refused
-            ``dicom_unreadable``: none of these fits, or they contradict each other.
+            ``dicom_unreadable``: no length fits, or several different lengths fit.
         """
         start = self._at
         _, own = known(tag)
@@ -262,15 +262,15 @@ class _Walk:
                 lengths.append((start + 4, self._long(after)[0]))
             fitting = {(at, length) for at, length in lengths if self._goes_on(tag, at + length, end)}
         if not own and not tag >> 16 & 1:
-            raise damaged(f"No element begins where element {in_brackets(self._former)} of this DICOM file ends.")
+            raise damaged(f"No element begins at the end of element {element_name(self._former)} of this DICOM file.")
         if len({at + length for at, length in fitting}) != 1:
-            raise damaged(f"Element {in_brackets(tag)} of this DICOM file has no known Value Representation.")
+            raise damaged(f"Element {element_name(tag)} of this DICOM file has no known Value Representation.")
         at, length = min(fitting)
         self._seek(at)
         return own.partition(" or ")[0] or "UN", length
 
     def _goes_on(self, tag: int, at: int, end: int) -> bool:
-        """Whether an element that follows `tag` begins there, or what holds them ends."""
+        """Whether an element that can follow `tag` begins there, or the parent ends there."""
         if at >= end:
             return at == end
         self._file.seek(at)
@@ -288,11 +288,11 @@ class _Walk:
     def _items_either_way(
         self, tag: int, end: int, length: int, depth: int, implicit: bool, vr: str | None
     ) -> Sequence:
-        """Walk a sequence, and where its items are not written as they should be, as the other way has it.
+        """Pass over a sequence; if its items do not have the expected encoding, try the other one.
 
-        Those of a sequence that is called UN are implicit, however the rest of the file is written (PS3.5, 6.2.2);
-        some writers do not know that, and some write the items of their own sequences implicitly in explicit files.
-        Within what is implicit everything is.
+        Items of a sequence with Value Representation UN are implicit in every file (PS3.5, 6.2.2). Some writers ignore
+        this rule, and some write the items of private sequences implicitly in explicit files. Everything within an
+        implicit item is implicit too.
         """
         start, met = self._at, len(self.items)
         stop = end if length == _UNDEFINED else start + length
@@ -327,20 +327,20 @@ class _Walk:
             raise self._torn()
 
     def _fragments(self, end: int, vr: str) -> PixelSpan:
-        """Step over encapsulated pixels."""
+        """Pass over encapsulated pixels."""
         start, items = self._at, list[Span]()
         while True:
             at = self._at
             tag, size = self._item(end)
             if tag == _SEQUENCE_END and size != _UNDEFINED:
-                return PixelSpan((start, at - start), vr, tuple(items[1:]))  # the first is the table of offsets
+                return PixelSpan((start, at - start), vr, tuple(items[1:]))  # the first item is the offset table
             if tag != _ITEM or self._at + size > end:
                 raise self._torn()
             self._seek(self._at + size)
             items.append((at, self._at - at))
 
     def _item(self, end: int) -> tuple[int, int]:
-        """Tag and length of an item, or of what ends a sequence."""
+        """Tag and length of an item, or of a sequence delimiter."""
         group, element, rest = self._head(self._read(8, end))
         return group << 16 | element, self._long(rest)[0]
 
@@ -358,7 +358,7 @@ class _Walk:
         return content
 
     def _torn(self) -> Refused:
-        return damaged(f"Element {in_brackets(self._tag)} of this DICOM file does not end where it says.")
+        return damaged(f"Element {element_name(self._tag)} of this DICOM file does not have its stated length.")
 
 
 def _sorted(elements: _Elements, ascending: bool) -> _Elements:

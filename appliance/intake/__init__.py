@@ -1,3 +1,3 @@
-"""The inbox: files noticed, read and grouped into studies."""
+"""The inbox: finds files, reads them and groups them into studies."""
 
 __all__ = ["inbox", "scanner", "study_index", "watch"]

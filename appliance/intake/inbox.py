@@ -1,7 +1,7 @@
-"""The inbox: which files lie in it now. The periodic scan is the truth; file events only say when to look.
+"""The inbox: the files that are in it now. The periodic scan decides; file events only start a scan earlier.
 
-File events are lost on network file systems and on overflow, and they fire in mid-copy, so nothing here depends
-on them (docs/decisions.md). Nothing in the inbox is moved, changed or followed by symbolic link.
+File events can get lost on network file systems or when a queue overflows, and they occur during copying. So nothing
+here depends on them (docs/decisions.md). Nothing in the inbox is moved or changed, and no symbolic link is followed.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from lungstage.appliance.state.file_table import FileRecord, FileTable
 
 READ_BUDGET_SECONDS = 0.5
 RETRY_SECONDS = 5.0
-MAX_KILLS = 3  # of the process that reads, over one file, before that file is given up
+MAX_KILLS = 3  # times that the reading process is killed on one file before the file is given up
 _LONGEST_MARK = 4096  # bytes
 
 
 def _stamp(status: os.stat_result) -> int:
-    """Change with the file's times, that of its inode included: another file may bear the same size and date."""
+    """Value that changes with the file's times, including that of the inode: another file may have the same date."""
     return status.st_mtime_ns + status.st_ctime_ns
 
 
@@ -40,25 +40,25 @@ def _stamp(status: os.stat_result) -> int:
 class _Entry:
     size: int
     stamp: int
-    seen: float  # when these bytes were first seen, on the monotonic clock
-    resting: bool = False  # read, or known from before
+    seen: float  # time on the monotonic clock when these bytes were first seen
+    resting: bool = False  # whether it was read, or is known from before
     on_index: bool = False
-    kills: int = 0  # of the process that was reading it
+    kills: int = 0  # times that the reading process was killed on it
 
 
 class Inbox(Source):
-    """The files that lie in a folder; those that have come to rest are read, recorded and put in the index.
+    """The files in a folder. Files that no longer change are read, recorded and added to the index.
 
     Parameters
     ----------
     root
-        The folder, watched with all its subfolders.
+        The folder; all its subfolders are included.
     files
-        Records of what was read before.
+        Records of files that were read before.
     index
-        Where those go that hold headers.
+        Index for files with headers.
     settle_seconds
-        How long size and time of modification must stay the same before a file is read.
+        Time for which size and modification time must be unchanged before a file is read.
     read, clock
         Reader of one file's headers, and a monotonic clock; replaced in tests.
     """
@@ -80,44 +80,44 @@ class Inbox(Source):
         self._clock = clock
         self._entries: dict[str, _Entry] = {}
         self._closed_folders: frozenset[str] = frozenset()
-        self._in_step = False  # whether the records say which files are there
+        self._in_step = False  # whether the records match the files in the folder
         self._marks: tuple[arrival.Mark, ...] = ()
         self.scan_cost = 0.0
-        """Seconds that the last scan took, without the reading."""
+        """Duration of the last scan in seconds, without reading of files."""
         self.found = False
-        """Whether the last scan found files that were new or had changed."""
+        """Whether the last scan found new or changed files."""
 
     def __len__(self) -> int:
-        """Files that the last scan found."""
+        """Return the number of files that the last scan found."""
         return len(self._entries)
 
     def unsettled_since(self) -> float | None:
-        """Return when the longest waiting of the files that are not read yet was first seen; None when all are read."""
+        """Return when the first of the files not read yet was seen; None if all are read."""
         return min((e.seen for e in self._entries.values() if not e.resting), default=None)
 
     def next_due(self) -> float | None:
-        """Return when the next file can be read."""
+        """Return the time when the next file can be read."""
         oldest = self.unsettled_since()
         return None if oldest is None else oldest + self._settle
 
     def arriving(self) -> frozenset[str]:
-        """Return the folders that something is still being sent to, as whoever receives it has marked them."""
+        """Return the folders that are still receiving files, according to the marks of the receivers."""
         if not self._marks:
             return frozenset()
         boot, now = boot_id(), boot_seconds()
         return frozenset(os.path.join(self._root, mark.folder) for mark in self._marks if mark.holds(boot, now))
 
     def look(self) -> bool:
-        """Scan the folder once and read what has come to rest; True when what lies in the index has changed.
+        """Scan the folder once and read files that no longer change; True if the index has changed.
 
         Raises
         ------
         Unavailable
-            When the folder itself cannot be listed; what is known of it stays known. Or when the records cannot be
-            used; the next look mends them.
+            The folder itself cannot be listed; the known files are kept. Or the records cannot be used; the next scan
+            repairs them.
         """
         started = self._clock()
-        self._marks = self._read_marks()  # before the files: where a mark is gone, all that it stood for is there
+        self._marks = self._read_marks()  # before the files: when a mark is gone, all its files are present
         found, closed = self._scan()
         now = self._clock()
         self.scan_cost = now - started
@@ -137,7 +137,7 @@ class Inbox(Source):
             if self._recall(path, fresh):
                 came_back.append(path)
                 changed |= fresh.on_index
-        if not was_in_step:  # at the start, or something went wrong before it was recorded
+        if not was_in_step:  # at the start, or after an error before the last scan was recorded
             gone = _unless_closed((path for path in self._files.present(self._root) if path not in found), closed)
             came_back = [path for path, entry in self._entries.items() if entry.resting]
         read = self._read_resting(now)
@@ -166,7 +166,7 @@ class Inbox(Source):
             return False
         try:
             headers = () if record.headers is None else headers_from_json(record.headers, Path(path))
-        except (KeyError, TypeError, ValueError):  # recorded by other code: read it again
+        except (KeyError, TypeError, ValueError):  # recorded by another version of the code: read it again
             return False
         self._settle_in(record, entry, headers)
         return True
@@ -199,8 +199,8 @@ class Inbox(Source):
             reason, after = (
                 Reason(
                     ReasonCode.LIMITS_EXCEEDED,
-                    f"This file was given up unread. {error} Allow more (work_seconds, work_memory_mb in the "
-                    "settings), and send it again.",
+                    f"This file could not be read within the limits. {error} Increase work_seconds or work_memory_mb "
+                    "in the settings, and send the file again.",
                 ),
                 None,
             )
@@ -212,18 +212,18 @@ class Inbox(Source):
             reason, after = (
                 Reason(
                     ReasonCode.INTERNAL_ERROR,
-                    "lungstage failed to read this file; the log says where. Send that line of the log to whoever "
-                    "maintains lungstage.",
+                    "This file could not be read because of an internal error in lungstage. Please report it: send the "
+                    "line file_defect of the log to the maintainers.",
                 ),
                 None,
             )
         if after is not None and (after.st_size, _stamp(after)) != (entry.size, entry.stamp):
-            return None  # it changed while it was read; the next look starts it anew
+            return None  # it changed while it was read; the next scan starts again
         text = headers_to_json(headers) if headers else None
         return FileRecord(path, entry.size, entry.stamp, text, reason), headers
 
     def _put_off(self, path: str, entry: _Entry, error: Exception) -> None:
-        """Read the file later: not its bytes but the way to them is at fault, so nothing is recorded against it."""
+        """Read the file later: the disk is the cause, not the file, so no refusal is recorded."""
         logger.warning("file_unavailable", extra={"file": path_hash(path), "error": type(error).__name__})
         entry.seen = self._clock() + RETRY_SECONDS - self._settle
 
@@ -257,12 +257,15 @@ class Inbox(Source):
             except FileNotFoundError as error:
                 if folder == self._root:
                     raise Unavailable(
-                        "The inbox is not there. It is waited for: mount its disk or share again."
+                        "The inbox folder is missing. Mount its disk or network share again; the daemon waits for it."
                     ) from error
             except OSError as error:
                 if folder == self._root:
-                    raise Unavailable(f"The inbox cannot be listed ({type(error).__name__}).") from error
-                closed.add(folder + os.sep)  # unknown is not gone: what was found in it before stays
+                    raise Unavailable(
+                        f"The inbox folder cannot be listed ({type(error).__name__}). Check its disk and permissions; "
+                        "the daemon tries again by itself."
+                    ) from error
+                closed.add(folder + os.sep)  # its files are unknown, not deleted: the known ones stay
         for folder in closed - self._closed_folders:
             logger.warning("folder_unavailable", extra={"folder": path_hash(folder)})
         self._closed_folders = frozenset(closed)
@@ -270,6 +273,6 @@ class Inbox(Source):
 
 
 def _unless_closed(paths: Iterable[str], closed: Iterable[str]) -> list[str]:
-    """Leave out what lies in folders that cannot be listed: unknown is not gone."""
+    """Leave out files in folders that cannot be listed: they may still exist."""
     folders = tuple(closed)
     return [path for path in paths if not path.startswith(folders)]

@@ -1,4 +1,4 @@
-"""When the inboxes are looked at: soon after a file event or a file's rest, and neither too often nor too seldom."""
+"""When the inboxes are scanned: soon after a file event or when a file can be read, within limits of frequency."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from lungstage.appliance.contract.source import Source, next_due
 from lungstage.appliance.intake.inbox import Inbox
 from lungstage.appliance.intake.watch import Watcher
 
-# A look may take at most this share of the time, so that a huge inbox does not keep the machine busy.
+# Scans may take at most this share of the time, so a very large inbox does not use the machine all the time.
 _BUSY_SHARE, _IDLE_SHARE = 0.3, 0.05
 
 
 class Scanner(Source):
-    """Looks at inboxes.
+    """Scans inboxes.
 
     Parameters
     ----------
     inboxes
-        The folders; the watcher watches the first alone.
+        The folders; the watcher watches only the first.
     watcher
-        Tells of file events; None where the scan does all the work.
+        Source of file events; None if there are only scans.
     settings
-        How often to look.
+        Settings with the intervals of the scans.
     clock
         A monotonic clock.
     """
@@ -39,15 +39,15 @@ class Scanner(Source):
         self._looked_at = float("-inf")
 
     def events_come(self) -> bool:
-        """Whether a change in the first inbox rings."""
+        """Whether a change in the first inbox causes an event."""
         return self._watcher is not None and self._watcher.events_come()
 
     def earliest(self) -> float:
-        """When the next look may be taken, whatever happens."""
+        """Earliest time of the next scan."""
         return self._after(_BUSY_SHARE)
 
     def next_due(self) -> float:
-        """When the next look is to be taken, although nothing happens."""
+        """Time of the next scan if no event occurs."""
         latest = self._after(_IDLE_SHARE)
         if self.events_come():
             latest = max(latest, self._looked_at + self._settings.scan_seconds)
@@ -55,12 +55,12 @@ class Scanner(Source):
         return latest if rested is None else min(latest, rested)
 
     def look(self) -> bool:
-        """Look at every inbox; True when what lies in the index has changed.
+        """Scan every inbox; True if the index has changed.
 
         Raises
         ------
         Unavailable
-            As :meth:`intake.inbox.Inbox.look`.
+            As in :meth:`intake.inbox.Inbox.look`.
         """
         changed = [inbox.look() for inbox in self._inboxes]
         self._looked_at = self._clock()
@@ -69,11 +69,11 @@ class Scanner(Source):
         return any(changed)
 
     def arriving(self) -> frozenset[str]:
-        """Return the folders of the inboxes that something is still being sent to."""
+        """Return the folders of the inboxes that are still receiving files."""
         return frozenset().union(*(inbox.arriving() for inbox in self._inboxes))
 
     def unsettled_since(self) -> float | None:
-        """When the longest waiting of the files that are not read yet was first seen; None when all are read."""
+        """Time when the first of the files not read yet was seen; None if all are read."""
         moments = [inbox.unsettled_since() for inbox in self._inboxes]
         return min((moment for moment in moments if moment is not None), default=None)
 

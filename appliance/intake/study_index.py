@@ -1,10 +1,10 @@
-"""Which files of the inboxes may belong together, and the cases that they make up.
+"""Index of the files of the inboxes: which files may belong together, and the cases that they form.
 
-An inbox keeps every study that was ever answered. So little is kept in memory of each file, and a file that comes or
-goes has only those looked at that it may belong to. Files that share a UID, directly or through other files, form a
-group; files of different groups have nothing to do with each other. A Frame of Reference joins files only through a
-region in it, because some software gives the same one to every study. Headers stay in the file table, and are read
-from there, a group at a time, when something about the group has changed.
+An inbox keeps all studies, also those already answered. So the index stores little per file in memory, and a new or
+removed file affects only files that may belong to it. Files that share a UID, directly or through other files, form a
+group; files of different groups are independent. A Frame of Reference connects files only through a region in it,
+because some software gives the same one to every study. The headers stay in the file table. They are read from there,
+one group at a time, when the group has changed.
 """
 
 from __future__ import annotations
@@ -17,30 +17,32 @@ from datetime import datetime
 from lungstage.appliance.contract.errors import Reason
 from lungstage.appliance.dicom.cases import Case
 from lungstage.appliance.dicom.header import Header, ImageHeader, RoiHeader
+from lungstage.appliance.dicom.names import counted
 from lungstage.appliance.state.file_table import FileTable
 
-_BESIDE = " Beside its files "
+_IN_ITS_FOLDERS = " In the folders of this case, "
+_FORMERLY = " Beside its files "  # the same in messages of lungstage 0.2 and earlier, which ledgers still hold
 
 
 @dataclass(slots=True, eq=False)
 class _Group:
-    paths: list[str] = field(default_factory=list)  # also of files that have left, while it is not whole
+    paths: list[str] = field(default_factory=list)  # may include removed files as long as is_whole is False
     links: list[int] = field(default_factory=list)
     series: set[tuple[int, int]] = field(default_factory=set)  # Frame of Reference and series of its images
-    keys: tuple[str, ...] = ()  # of its cases, as they were last put together
+    keys: tuple[str, ...] = ()  # keys of its cases at the last assembly
     is_whole: bool = True
 
 
 class StudyIndex:
-    """The images and regions in one or several inboxes, grouped.
+    """The images and regions in one or several inboxes, in groups.
 
     Parameters
     ----------
     files
-        Table that holds the headers of every file that was read.
+        Table with the headers of every file that was read.
     assemble
-        The step that puts headers together into cases. Of a group's headers it must make the cases that it would make
-        of them among those of all groups: :func:`dicom.cases.assemble`.
+        Function that forms cases from headers: :func:`dicom.cases.assemble`. From the headers of one group, it must
+        form the same cases as from the headers of all groups together.
     """
 
     def __init__(self, files: FileTable, assemble: Callable[[Iterable[Header]], tuple[Case, ...]]) -> None:
@@ -49,11 +51,11 @@ class StudyIndex:
         self._group_at: dict[int, _Group] = {}  # by link
         self._series_in: dict[int, set[int]] = {}  # links of series, by Frame of Reference
         self._group_with: dict[str, _Group] = {}  # by key of a case
-        self._changed: dict[_Group, None] = {}  # in the order in which they came
+        self._changed: dict[_Group, None] = {}  # in the order of the changes
         self._unreadable: dict[str, set[str]] = {}  # paths, by folder
 
     def __contains__(self, case_key: str) -> bool:
-        """Whether there is a case of that key."""
+        """Whether there is a case with that key."""
         return case_key in self._group_with
 
     def paths(self) -> list[str]:
@@ -90,26 +92,26 @@ class StudyIndex:
         self._changed[group] = None
 
     def put_unreadable(self, path: str) -> None:
-        """Take note of a DICOM file that cannot be read."""
+        """Register a DICOM file that cannot be read."""
         self._unreadable.setdefault(os.path.dirname(path), set()).add(path)
 
     def with_unreadable(self, reason: Reason, case: Case) -> Reason:
-        """Add to why a case waits that files which cannot be read lie in its folders: what is missing may be these.
+        """Add to the reason of a waiting case how many files in its folders cannot be read: these may be missing ones.
 
-        What the reason says of that already is brought up to date.
+        A number that the reason already contains is replaced.
         """
-        message = reason.message.partition(_BESIDE)[0]
+        message = reason.message.partition(_IN_ITS_FOLDERS)[0].partition(_FORMERLY)[0]
         folders = {os.path.dirname(header.path) for header in case.headers}
         count = sum(len(self._unreadable.get(folder, ())) for folder in folders)
         if count:
             message += (
-                f"{_BESIDE}{'1 DICOM file lies' if count == 1 else f'{count} DICOM files lie'} that cannot be read; "
-                "lungstage jobs --files --paths says which and why."
+                f"{_IN_ITS_FOLDERS}{counted(count, 'DICOM file')} cannot be read. "
+                "The command lungstage jobs --files --paths lists them with the reasons."
             )
         return Reason(reason.code, message)
 
     def drop(self, path: str) -> None:
-        """Remove a file that has left or changed."""
+        """Remove a file that was deleted or has changed."""
         folder = os.path.dirname(path)
         if path in self._unreadable.get(folder, ()):
             self._unreadable[folder].discard(path)
@@ -121,7 +123,7 @@ class StudyIndex:
             self._changed[group] = None
 
     def changed(self) -> Iterator[tuple[Case, ...]]:
-        """Yield the cases of each group that has changed; who stops in between gets the last one again."""
+        """Yield the cases of each changed group; if the caller stops early, the last group is yielded again."""
         for group in [group for group in self._changed if not group.is_whole]:
             self._regroup(group)
         while self._changed:
@@ -132,17 +134,17 @@ class StudyIndex:
             del self._changed[group]
 
     def case(self, key: str) -> Case | None:
-        """Return the case of that key; None where its files or their records are gone."""
+        """Return the case with that key; None if its files or their records are gone."""
         group = self._group_with.get(key)
         return None if group is None else next((case for case in self._cases(group) if case.key == key), None)
 
     def folders(self, key: str) -> frozenset[str]:
-        """Return the folders that hold the files of a case, and of what may belong to it."""
+        """Return the folders of the files of a case, and of files that may belong to it."""
         group = self._group_with.get(key)
         return frozenset() if group is None else frozenset(os.path.dirname(path) for path in group.paths)
 
     def homes(self, sop_instance_uid: str) -> tuple[str, ...]:
-        """Return the keys of the cases that hold an instance: several where a region's file lists several series."""
+        """Return the keys of the cases that contain an instance: several if a region's file lists several series."""
         group = self._group_at.get(hash(sop_instance_uid))
         return tuple(
             case.key
@@ -151,12 +153,12 @@ class StudyIndex:
         )
 
     def came_after(self, case: Case, moment: datetime) -> bool:
-        """Whether a file of a case was read after that moment: it is new, or has changed since."""
+        """Whether a file of a case was read after that time: it is new, or has changed since."""
         read = (self._files.read_at(str(path)) for path in {header.path for header in case.headers})
         return any(at is None or at > moment for at in read)
 
     def newest(self, case: Case) -> datetime | None:
-        """Return when the last of a case's files came as it is now, whichever process has read it."""
+        """Return when the last of a case's files was read in its current form, by any process."""
         read = (self._files.read_at(str(path)) for path in {header.path for header in case.headers})
         return max((at for at in read if at is not None), default=None)
 
@@ -167,10 +169,10 @@ class StudyIndex:
 
     def _cases(self, group: _Group) -> tuple[Case, ...]:
         cases = self._assemble(header for path in sorted(self._left(group)) for header in self._files.headers(path))
-        return tuple({case.key: case for case in cases}.values())  # a series may bear the UID of a region
+        return tuple({case.key: case for case in cases}.values())  # a series and a region may have the same UID
 
     def _left(self, group: _Group) -> list[str]:
-        """Return the paths of a group's files without those that have left."""
+        """Return the paths of a group's files without removed ones."""
         return [path for path in dict.fromkeys(group.paths) if self._group_of.get(path) is group]
 
     def _set_keys(self, group: _Group, keys: tuple[str, ...]) -> None:
@@ -190,7 +192,7 @@ class StudyIndex:
         self._changed.pop(other, None)
 
     def _regroup(self, group: _Group) -> None:
-        """Group the files anew of a group that some have left: only those may have held it together."""
+        """Form new groups from a group after files were removed: the removed files may have connected the others."""
         left = [(path, self._files.headers(path)) for path in self._left(group)]
         del self._changed[group]
         self._set_keys(group, ())
@@ -210,7 +212,7 @@ def _frame(uid: str) -> int:
 
 
 def _uids(header: Header) -> Iterator[str]:
-    """All UIDs by which :func:`dicom.cases.assemble` links a header, but its Frame of Reference."""
+    """All UIDs that :func:`dicom.cases.assemble` uses to link a header, except its Frame of Reference."""
     yield header.sop_instance_uid
     if isinstance(header, ImageHeader):
         yield header.series_instance_uid

@@ -1,4 +1,4 @@
-"""What ends a sleep of the daemon: file events, due times and the wish to stop."""
+"""What ends a wait of the daemon: file events, due times, and requests to stop."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lungstage.appliance.config.logs import logger
 
 
 class Wake:
-    """An alarm that threads and signal handlers may ring: a pipe, because an Event is not safe to set in a handler."""
+    """A wake-up call for threads and signal handlers. It uses a pipe, because an Event is not safe in a handler."""
 
     def __init__(self) -> None:
         self.stopping = False
@@ -29,51 +29,51 @@ class Wake:
 
     def ring(self) -> None:
         """End the current or the next :meth:`wait`."""
-        with contextlib.suppress(BlockingIOError, OSError):  # a full pipe rings already; a closed one needs not
+        with contextlib.suppress(BlockingIOError, OSError):  # a full pipe is already ringing; a closed one need not
             os.write(self._writer, b"!")
 
     def wait(self, seconds: float, others: Sequence[int] = ()) -> bool:
-        """Wait for the alarm, or until another file descriptor is readable; True when it rang."""
+        """Wait for :meth:`ring`, or until another file descriptor is readable; True after a ring."""
         rang = self._reader in connection.wait([self._reader, *others], max(seconds, 0.0))
         if rang:
             os.read(self._reader, 65536)
         return rang
 
     def stop(self) -> None:
-        """Ask for the end; fit to be called by a signal handler."""
+        """Request the end; a signal handler may call this."""
         self.stopping = True
         self.ring()
 
     def pause(self, seconds: float) -> None:
-        """Wait for that long whatever rings, unless it is the end."""
+        """Wait for that time, even if :meth:`ring` is called; only :meth:`stop` ends it earlier."""
         until = time.monotonic() + seconds
         while not self.stopping and (left := until - time.monotonic()) > 0:
             self.wait(left)
 
     def close(self) -> None:
-        """Give the pipe back."""
+        """Close the pipe."""
         os.close(self._reader)
         os.close(self._writer)
 
 
-_DEAF_AFTER = 3  # looks in a row that found something of which no event had told
+_DEAF_AFTER = 3  # consecutive scans that found changes without an event
 
 
 class Watcher:
-    """Rings on file events below a folder, as long as they can be relied on; the scan finds what it does not tell.
+    """Wakes the daemon on file events in a folder, as long as they are reliable; scans find the other changes.
 
-    Events fail silently: a network file system has none, a queue overflows, a folder that was mounted anew is another
-    one. So what the scan finds is held against what was told, and a watcher that has gone deaf is made anew once, and
-    then given up for polling.
+    Events can fail without an error: a network file system has none, a queue overflows, or the folder was mounted
+    again. So the results of scans are compared with the events. A watcher that misses changes is started again once.
+    If it fails again, only polling is used.
 
     Parameters
     ----------
     root
         The folder.
     wake
-        The alarm.
+        The wake-up call.
     mode
-        ``events``, ``poll``, or ``auto``: events unless the folder lies on a file system of the network.
+        ``events``, ``poll``, or ``auto``: events unless the folder lies on a network file system.
     clock
         A monotonic clock.
     """
@@ -95,29 +95,29 @@ class Watcher:
         self._was_restarted = False
 
     def events_come(self) -> bool:
-        """Whether a change would ring."""
+        """Whether a change causes an event."""
         return self._observer is not None and self._observer.is_alive()
 
     def start(self) -> None:
-        """Begin to watch; where the system refuses, say so in the log and leave all to the scan."""
+        """Begin to watch; if the system does not allow it, write this to the log and use scans only."""
         if self._by_events:
             self._observe()
         logger.info("watching", extra={"by": "events" if self.events_come() else "poll", "file_system": self._kind})
 
     def stop(self) -> None:
-        """End watching."""
+        """Stop watching."""
         observer, self._observer = self._observer, None
         if observer is not None:
             observer.stop()
             observer.join(timeout=5)
 
     def looked(self, *, found: bool) -> None:
-        """Take note of a look at the folder, and mend what it shows to be broken.
+        """Record a scan of the folder, and restart the watcher if the scan shows that it fails.
 
         Parameters
         ----------
         found
-            Whether it found files that were new or had changed.
+            Whether the scan found new or changed files.
         """
         was_told, self._looked_at = self._told_at >= self._looked_at, self._clock()
         if not self._by_events:
@@ -132,7 +132,7 @@ class Watcher:
                 self._mend("watcher_deaf")
 
     def _mend(self, why: str) -> None:
-        """Watch anew; a watcher that goes deaf or dies again at once is given up."""
+        """Watch again; a watcher that fails again without any event in between is given up."""
         self.stop()
         self._deaf_looks = 0
         if why != "folder_replaced" and self._was_restarted:
@@ -149,16 +149,16 @@ class Watcher:
             self._identity = _identity(self._root)
             observer.schedule(_Ringer(self), os.fspath(self._root), recursive=True)
             observer.start()
-        except OSError as error:  # no more watches, or the folder is away: the next look tries again
+        except OSError as error:  # no more watches, or the folder is missing: the next scan tries again
             logger.warning("no_file_events", extra={"error": type(error).__name__, "errno": error.errno})
             self._identity = None
         else:
             self._observer = observer
 
     def told(self) -> None:
-        """Ring; called by the observer's thread."""
+        """Wake the daemon; called by the observer's thread."""
         self._told_at = self._clock()
-        self._was_restarted = False  # it hears again
+        self._was_restarted = False  # events arrive again
         self._wake.ring()
 
 
@@ -167,7 +167,7 @@ class _Ringer(FileSystemEventHandler):
         self._watcher = watcher
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        if event.event_type in ("created", "modified", "moved", "deleted", "closed"):  # not our own opening to read
+        if event.event_type in ("created", "modified", "moved", "deleted", "closed"):  # not "opened": reading does that
             self._watcher.told()
 
 

@@ -73,6 +73,16 @@ GRADES: Final = MappingProxyType(
 )
 """The warnings that are known, by their codes (``caveat.…`` in the catalogues)."""
 
+_FORMER: Final = MappingProxyType(
+    {
+        "never_came": "{number} listed slices never came; the region of interest lies at the end of those that did, "
+        "and its outermost voxels are extrapolated.",
+        "never_came_one": "1 listed slice never came; the region of interest lies at the end of those that did, and "
+        "its outermost voxels are extrapolated.",
+    }
+)
+"""Earlier sentences of warnings, which reports and ledgers of earlier releases contain."""
+
 
 @dataclass(frozen=True, slots=True)
 class Caveat:
@@ -141,15 +151,16 @@ def _of_warnings(warnings: Sequence[str], say: Translator) -> Iterator[Caveat]:
 
 def recognise(warning: str) -> tuple[str | None, dict[str, str]]:
     """Find the code of a warning, and what stands in its place-holders; None for one that is not known."""
-    for code, pattern in _patterns().items():
+    for code, pattern in _patterns():
         if found := pattern.fullmatch(warning):
             return code, found.groupdict()
     return None, {}
 
 
 @cache
-def _patterns() -> dict[str, re.Pattern[str]]:
-    return {code: _pattern(Translator("en").template(f"caveat.{code}")) for code in GRADES}
+def _patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
+    templates = [(code, Translator("en").template(f"caveat.{code}")) for code in GRADES]
+    return tuple((code, _pattern(template)) for code, template in (*templates, *_FORMER.items()))
 
 
 def _pattern(template: str) -> re.Pattern[str]:

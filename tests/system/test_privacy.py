@@ -335,8 +335,8 @@ def test_no_date_of_birth_is_found(left: Left) -> None:
 
 def test_names_of_regions_of_the_trade_are_told(left: Left) -> None:
     reasons = [row["reason"]["message"] for row in json.loads(left.texts["jobs --json"]) if row["reason"]]
-    assert any("'Heart', 1 whose name is not told here" in message for message in reasons)
-    assert any("2 whose names are not told here" in message for message in reasons)
+    assert any("'Heart', 1 region (name hidden for privacy)" in message for message in reasons)
+    assert any("2 regions (names hidden for privacy)" in message for message in reasons)
 
 
 # --- system calls --------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What is waited for, how long, and what is said where it never came; and which positions are evenly spaced."""
+"""What a case waits for, how long, and the message if it was not received; and which positions are evenly spaced."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _kept(study: Study, kept: Iterable[int]) -> Study:
 def test_listed_neighbours_are_waited_for_and_then_said_to_be_missing(kept: range, tmp_path: Path) -> None:
     _kept(rtstruct_study(), kept).write(tmp_path)
     assert _code(tmp_path, waited=False) == "more_may_come"
-    warning = f"{12 - len(kept)} listed slices never came"
+    warning = f"{12 - len(kept)} listed slices were not received"
     assert any(warning in said for said in _planned(tmp_path, waited=True).warnings)
     assert any(warning in said for said in measured(tmp_path, RESAMPLED)["warnings"])
 
@@ -82,7 +82,7 @@ def test_a_neighbour_of_another_acquisition_is_named_as_left_out(
     assert plan.ending == LEFT_OUT.format(told[1]) in plan.warnings
     _kept(study, (k for k in range(12) if k != side)).write(tmp_path / "without")
     without = _planned(tmp_path / "without", waited=True)
-    assert "1 listed slice never came" in without.ending
+    assert "1 listed slice was not received" in without.ending
     assert plan.fingerprint == without.fingerprint
 
 

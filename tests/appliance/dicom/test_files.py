@@ -182,8 +182,8 @@ def test_one_shot_names_file_and_element_and_counts_the_others(tmp_path: Path) -
     assert (outcome["status"], outcome["reason"]["code"]) == ("refused", "dicom_unreadable")
     sentence = outcome["reason"]["message"]
     assert sentence.startswith(
-        "'0003\N{REPLACEMENT CHARACTER}[2J' and 2 more files with the same fault cannot be read. Element (0028,1052) "
-        "of this DICOM file has no known Value Representation. Send it again; "
+        "'0003\N{REPLACEMENT CHARACTER}[2J' and 2 more files with the same fault cannot be read. Element Rescale "
+        "Intercept (0028,1052) of this DICOM file has no known Value Representation. Send it again. "
     )
     assert " 1 file cannot be read for other reasons. " in sentence
     assert " needs are missing, at z = " in sentence
@@ -195,7 +195,10 @@ def test_one_shot_says_so_where_there_is_nothing_else(tmp_path: Path) -> None:
     for path in folder.iterdir():
         path.write_bytes(path.read_bytes()[:-9])
     sentence = measured(folder)["reason"]["message"]
-    assert sentence.startswith("'0000' cannot be read. This DICOM file is cut short within element (3006,0080).")
+    assert sentence.startswith(
+        "'0000' cannot be read. This DICOM file is incomplete: it ends within element RT ROI Observations Sequence "
+        "(3006,0080)."
+    )
     assert sentence.endswith("There is no other DICOM file.")
 
 

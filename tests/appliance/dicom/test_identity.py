@@ -81,19 +81,19 @@ def test_two_patients_are_refused(who: tuple[dict, dict], tmp_path: Path) -> Non
     [
         (
             _who("8", "Doe^Ann", "19600304"),
-            "Patient ID, name and birth date all differ between the CT and the RTSTRUCT",
+            "Patient ID (0010,0020), name and birth date all differ between the CT and the RTSTRUCT",
         ),
-        (_who("8", "Doe^Jane", "19500102"), "The Patient ID differs between the CT and the RTSTRUCT. Find"),
-        (_who("8", "Doe^Ann", "19500102"), "between the CT and the RTSTRUCT. The name differs, too."),
-        (_who("8", "Doe^Jane", "19600304"), "between the CT and the RTSTRUCT. The birth date differs, too."),
-        (_who("7", "Doe^Ann", "19600304"), "although the Patient ID is the same"),
-        (_who("", "Doe^Ann", "19500102"), "A Patient ID is missing"),
+        (_who("8", "Doe^Jane", "19500102"), "The Patient ID (0010,0020) differs between the CT and the RTSTRUCT. Find"),
+        (_who("8", "Doe^Ann", "19500102"), "between the CT and the RTSTRUCT. The name also differs."),
+        (_who("8", "Doe^Jane", "19600304"), "between the CT and the RTSTRUCT. The birth date also differs."),
+        (_who("7", "Doe^Ann", "19600304"), "although the Patient ID (0010,0020) is the same"),
+        (_who("", "Doe^Ann", "19500102"), "A Patient ID (0010,0020) is missing"),
     ],
 )
 def test_it_is_said_what_differs_but_not_how(other: dict[str, str | None], told: str, tmp_path: Path) -> None:
     sentence = measured(_study(JANE, other).write(tmp_path))["reason"]["message"]
     assert told in sentence
-    assert ("another patient's. Do not use it" in sentence) == ("all differ" in told)
+    assert ("different patients. Do not use them" in sentence) == ("all differ" in told)
     assert not any(value in sentence for value in ("Doe", "Ann", "Jane", "1950", "1960", "19"))
 
 
@@ -101,7 +101,7 @@ def test_slices_of_two_patients_are_files_of_the_ct(tmp_path: Path) -> None:
     study = _study(JANE, JANE)
     _say(study.slices[3], _who("8", "Doe^Jane", "19500102"))
     folder = study.write(tmp_path)
-    with pytest.raises(Refused, match="The Patient ID differs between files of the CT"):
+    with pytest.raises(Refused, match=r"The Patient ID \(0010,0020\) differs between files of the CT"):
         prove_one_patient(header for path in sorted(folder.iterdir()) for header in read_headers(path, key=b"a"))
 
 

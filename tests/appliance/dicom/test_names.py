@@ -51,8 +51,8 @@ def test_no_name_takes_long() -> None:
 
 
 def test_others_are_counted() -> None:
-    assert listed(["Jane Doe", "GTV-2", "Lung"]) == "'GTV-2', 'Lung', 1 whose name is not told here"
-    assert listed(["Jane", "Joe"]) == "2 whose names are not told here"
+    assert listed(["Jane Doe", "GTV-2", "Lung"]) == "'GTV-2', 'Lung', 1 region (name hidden for privacy)"
+    assert listed(["Jane", "Joe"]) == "2 regions (names hidden for privacy)"
     assert listed([]) == "none"
 
 
@@ -60,14 +60,15 @@ def test_the_owner_of_the_data_is_told_all(tmp_path: Path) -> None:
     outcome = measured(rtstruct_study(names=("Heart", "Organ of Smith")).write(tmp_path))
     assert outcome["reason"]["code"] == "roi_not_found"
     assert "'Heart'" in outcome["reason"]["message"]
-    assert outcome["reason"]["message"].endswith("By name: 'Organ of Smith'.")
+    assert outcome["reason"]["message"].endswith("Names of the regions: 'Organ of Smith'.")
 
 
 def test_names_pass_from_process_to_process() -> None:
     error = pickle.loads(pickle.dumps(Refused(ReasonCode.ROI_EMPTY, "It is empty.", ("Smith",))))
-    assert (error.reason.message, error.in_full().message) == ("It is empty.", "It is empty. By name: 'Smith'.")
+    in_full = "It is empty. Names of the regions: 'Smith'."
+    assert (error.reason.message, error.in_full().message) == ("It is empty.", in_full)
 
 
 def test_a_name_of_thousands_of_characters_is_cut_short() -> None:
     told = Refused(ReasonCode.ROI_EMPTY, "It is empty.", ("x" * 4000, "y" * 80)).in_full().message
-    assert told == f"It is empty. By name: '{'x' * 80}…', '{'y' * 80}'."
+    assert told == f"It is empty. Names of the regions: '{'x' * 80}…', '{'y' * 80}'."

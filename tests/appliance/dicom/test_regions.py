@@ -111,7 +111,7 @@ def test_another_type_of_contour_is_named(kind: str, named: str, tmp_path: Path)
     _contours(study)[1].ContourGeometricType = kind
     code, message = reason(study, tmp_path)
     assert code == "contour_not_closed"
-    assert f"'GTV-1' has 1 contour {named}, so what lies inside is not certain." in message
+    assert f"'GTV-1' has 1 contour {named} instead of closed (Contour Geometric Type, 3006,0042)." in message
     assert "JANE" not in message
 
 
@@ -156,7 +156,7 @@ def test_an_empty_tumour_is_said_to_be_empty(roi_name: str | None, tmp_path: Pat
     code, message = reason(study_of(("GTV-1", []), ("Heart", _drawn())), tmp_path, roi_name=roi_name)
     assert code == "roi_empty"
     assert "'GTV-1' is empty" in message
-    assert "--roi NAME (daemon: roi_name in the settings). Drawn are: 'Heart'." in message
+    assert "--roi NAME (daemon: roi_name in the settings). These regions are drawn: 'Heart'." in message
 
 
 def test_an_empty_object_does_not_stand_in_the_way_of_another(tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ def test_two_frames_at_one_place_must_be_alike(alike: bool, tmp_path: Path) -> N
     if alike:
         assert answer["roi"]["voxels"] == WHOLE * 5 / 6
     else:
-        assert "Two of its frames lie at the same place, and differ" in answer["reason"]["message"]
+        assert "Two of its frames lie at the same position, but differ" in answer["reason"]["message"]
 
 
 @pytest.mark.parametrize(

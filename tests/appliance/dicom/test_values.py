@@ -108,7 +108,7 @@ def test_the_sentence_names_the_element(keyword: str, vr: str, value: object, re
 
 
 @pytest.mark.parametrize("keyword", ["SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"])
-@pytest.mark.parametrize(("value", "why"), [("ANON.1.2.3", "is no UID"), ("", "is missing")])
+@pytest.mark.parametrize(("value", "why"), [("ANON.1.2.3", "is not a UID"), ("", "is missing")])
 def test_a_uid_that_is_none_is_named_and_not_quoted(keyword: str, value: str, why: str, tmp_path: Path) -> None:
     dataset = rtstruct_study().slices[4]
     dataset.add(DataElement(keyword, "UI", value, already_converted=True))

@@ -169,13 +169,13 @@ def test_real_files_are_well_formed(shared_data: Path) -> None:
                 except Refused as refused:
                     sentence = str(refused)
                     words = (
-                        "where it says",
+                        "stated length",
                         "twice",
-                        "behind its pixels",
+                        "after the pixel data",
                         "no known",
                         "nested",
-                        "neither",
-                        "written in",
+                        "no item or sequence",
+                        "encoded in",
                     )
                     if any(word in sentence for word in words):
                         torn.add(path.name)
@@ -225,7 +225,7 @@ def test_a_file_that_is_not_encoded_as_it_says_is_refused(true: UID, said: UID, 
     uid = said.encode() + bytes(len(said) % 2)
     content = _said_to_be(true, b"\2\0\x10\0UI" + len(uid).to_bytes(2, "little") + uid)
     assert _verdict(content, tmp_path) == "dicom_unreadable"
-    with pytest.raises(Refused, match=r"\(0002,0010\) says that it is|a transfer syntax \(0002,0010\) that is none"):
+    with pytest.raises(Refused, match=r"\(0002,0010\) of this DICOM file (means .* encoded in|is not one of)"):
         read_headers(tmp_path / "file")
 
 

@@ -71,13 +71,15 @@ def test_why_a_case_waits_is_kept_up_to_date(scene: Scene) -> None:
     for name in ("2", "3", "3"):
         scene.index.put_unreadable(f"/inbox/a/{name}")
     told = scene.index.with_unreadable(plain, case)
-    assert told.message.startswith("It waits. Beside its files 2 DICOM files lie that cannot be read;")
+    assert told.message.startswith("It waits. In the folders of this case, 2 DICOM files cannot be read. ")
     scene.index.drop("/inbox/a/2")
     once = scene.index.with_unreadable(told, case)
-    assert once.message.startswith("It waits. Beside its files 1 DICOM file lies that cannot be read;")
-    assert once.message.count("Beside") == 1
+    assert once.message.startswith("It waits. In the folders of this case, 1 DICOM file cannot be read. ")
+    assert once.message.count("In the folders") == 1
     scene.index.drop("/inbox/a/3")
     assert scene.index.with_unreadable(once, case) == plain
+    earlier = replace(plain, message="It waits. Beside its files 2 DICOM files lie that cannot be read; see there.")
+    assert scene.index.with_unreadable(earlier, case) == plain
 
 
 def ct(path: str, series: str, number: int, frame: str = "", uid: str | None = None) -> Header:

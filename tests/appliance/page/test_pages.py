@@ -558,7 +558,7 @@ class TestLanguages:
                 2,
                 "2 of the 5 slices that 'GTV-1' needs are missing, at z = 3 mm. Send that CT series from the PACS.",
             ),
-            (3, "2 regions could be the primary tumour: 'GTV-1', 1 whose name is not told here. Choose another."),
+            (3, "2 regions could be the primary tumour: 'GTV-1', 1 region (name hidden for privacy). Choose another."),
         ):
             busy.house.database.query("UPDATE jobs SET reason_message = ? WHERE id = ?", (message, number))
         words = {code: texts[0] for code, texts in catalogue(language).items()}

@@ -19,7 +19,9 @@ from lungstage.appliance.page.sentences import FOLDER, in_language
 from tests.conftest import ROOT
 
 LANGUAGES: tuple[Any, ...] = ("de", "fr")
-ROOMS = ("config", "contract", "daemon", "dicom", "doctor", "page", "radiomics", "staging", "state", "workers")
+ROOMS = (
+    "config", "contract", "daemon", "dicom", "doctor", "intake", "page", "radiomics", "staging", "state", "workers",
+)  # fmt: skip
 
 SAYING = {"Refused": 1, "Held": 1, "Reason": 1, "missing": 0, "more_may_come": 0, "_outside": 0, "_ambiguous": 1,
           "Unavailable": 0, "ok": 1, "warning": 1, "problem": 1, "RequeueError": 0, "ExhaustedError": 0,
@@ -27,11 +29,11 @@ SAYING = {"Refused": 1, "Held": 1, "Reason": 1, "missing": 0, "more_may_come": 0
 """What makes a reason or a finding, and which of its arguments is the message."""
 
 HELPERS = {
-    "the_region": "Region 'GTV-1'", "named": "'GTV-1'", "listed": "'GTV-1', 2 whose names are not told here",
+    "the_region": "Region 'GTV-1'", "named": "'GTV-1'", "listed": "'GTV-1', 2 regions (names hidden for privacy)",
     "_listed": "'GTV-1'.", "whereabouts": "at z = -12.5 to 24 mm", "the_seg": "SEG 1.2.3", "are_missing": "are missing",
     "_described": "series 1.2.3 (12 slices of 3 mm)", "counted": "3 slices", "_export_again": (
-        "Export the RTSTRUCT again from the series on which it was drawn, so that it names that series' images and no "
-        "others; to leave a series out is not enough."
+        "Export the RTSTRUCT again from the series on which it was drawn. It must refer to the images of that series "
+        "only; sending fewer series is not enough."
     ), "_takes": "and the model takes 0.5 to 5 mm", "str": "It took longer than 80 s.",
 }  # fmt: skip
 """What functions say that are called within a message."""
@@ -46,8 +48,8 @@ NAMES = {
     "local": "It is 3 here",
     "message": "No region is there for this CT series.",
     "none_there": "No region is there for this CT series.",
-    "told": "they differ in 3",
-    "what": "names 3 images, none of which is",
+    "told": "They differ in 3",
+    "what": "refers to 3 images, which",
     "when": " after resampling",
     "where": "at z = 3 mm",
     "which": "RTSTRUCT 1.2.3 and SEG 1.2.4",
@@ -57,7 +59,7 @@ NAMES = {
 ELSEWHERE = re.compile(
     # What no study waits for, and no doctor says: of bundles, specifications, tables and single files,
     r"The bundle|This version cannot make|The extraction spec|The covariates table|The reference engine|This file|"
-    r"This DICOM file|The pixel data of|The key |.* is no key of|"
+    r"This DICOM file|3?The pixel data of|The key |.* is no key of|"
     # of one-shot commands,
     r"None of the files is|The input holds|The mask '|There is no state folder|There is no (audit log|ledger) in|"
     r"There is no file or folder|3 There is no other|3 What can be read|"
@@ -67,9 +69,9 @@ ELSEWHERE = re.compile(
     r"There is no inbox|The inbox 3 cannot|The 3 (cannot|is not)|A process could not be set|"
     r".*cannot be opened for metrics|.*cannot be written: |.*Run the page as the daemon's user|.*names it\.$|"
     # and what is put together elsewhere, or of words that are listed (see below).
-    r"they differ in 3|Job 3 is 3|Region 'GTV-1' has 3 slices 3,|The ledger 3 cannot be used|There is no 3 plane|"
-    r"The series holds names|Two contours of the region overlap on at|.*\.\.$|3 Nothing need be done|"
-    r"3 By name|(\W|3)*$|.*\[3\]$|"
+    r"[Tt]hey differ in 3|Job 3 is 3|Region 'GTV-1' has 3 slices 3( instead|,)|The ledger 3 cannot be used|"
+    r"There is no 3 plane|The series holds (refers|names)|Two contours of the region overlap on at|.*\.\.$|"
+    r"3 Nothing need be done|3 Names of the regions|(\W|3)*$|.*\[3\]$|"
     r"3 slices? that .* missing, at z = 3 mm\.$"
 )
 
@@ -175,14 +177,14 @@ def test_all_languages_know_the_same() -> None:
             " Die ganze CT-Serie noch einmal aus dem PACS senden.",
         ),
         (
-            "Choose one of these: 'GTV 1.5', 'CTV', 1 whose name is not told here.",
-            "Eine von diesen wählen: 'GTV 1.5', 'CTV', 1, deren Name hier nicht genannt wird.",
+            "Choose one of these: 'GTV 1.5', 'CTV', 1 region (name hidden for privacy).",
+            "Eine von diesen wählen: 'GTV 1.5', 'CTV', 1 Region (Name aus Datenschutz nicht gezeigt).",
         ),
         ("/srv/in box/v1.2 can be read.", "/srv/in box/v1.2 ist lesbar."),
         (
-            "The slices next to the region may still come. Nothing need be done: the case goes on by itself, at the"
+            "Slices next to the region may still arrive. Nothing need be done: the case goes on by itself, at the"
             " latest at 2026-11-30 05:00:00+01:00.",
-            "Die Schichten neben der Region können noch kommen. Es ist nichts zu tun: der Fall geht von selbst weiter,"
+            "Schichten neben der Region können noch kommen. Es ist nichts zu tun: der Fall geht von selbst weiter,"
             " spätestens um 2026-11-30 05:00:00+01:00.",
         ),
         (
@@ -196,8 +198,10 @@ def test_all_languages_know_the_same() -> None:
             "Das Auftragsbuch /srv/state/ledger.sqlite ist im Moment nicht verwendbar: sein Datenträger ist voll.",
         ),
         (
-            "Region 'GTV-1' has 1 contour marked as points (POINT), so what lies inside is not certain.",
-            "Region 'GTV-1' hat 1 Kontur, als Punkte gekennzeichnet (POINT); was innen liegt, ist nicht sicher.",
+            "Region 'GTV-1' has 1 contour marked as points (POINT) instead of closed (Contour Geometric Type,"
+            " 3006,0042).",
+            "Region 'GTV-1' hat 1 Kontur, als Punkte gekennzeichnet (POINT) statt geschlossen (Contour Geometric Type,"
+            " 3006,0042).",
         ),
         (
             "Two contours of the region overlap on slice 1.2.3. Draw it, and export again.",

@@ -388,7 +388,7 @@ def test_slices_that_never_came_are_counted_again(tmp_path: Path, bundles: dict[
     Study([study.slices[k] for k in (0, *range(3, 9))], study.rois).write(tmp_path / "part")
     stage = ("stage", tmp_path / "part", "--bundle", bundles["plain"], "--out", tmp_path / "out", "--json")
     answer = lungstage(*stage).answer
-    assert any("5 listed slices never came" in warning for warning in answer["warnings"])
+    assert any("5 listed slices were not received" in warning for warning in answer["warnings"])
     study.write(tmp_path / "whole")
     for folder in ("part", "whole"):
         done = lungstage("replay", answer["sr"], "--inputs", tmp_path / folder, "--bundle", bundles["plain"], "--json")

@@ -97,13 +97,13 @@ def test_what_is_to_be_sent_is_named(tmp_path: Path) -> None:
     series = study.slices[0].SeriesInstanceUID
     study.slices.clear()
     told = measured(study.write(tmp_path / "no CT"))["reason"]["message"]
-    assert told.startswith(f"The CT that the region was drawn on is not there (Series Instance UID {series}). Send ")
+    assert told.startswith(f"The CT series that the region was drawn on is missing (Series Instance UID {series}). ")
     study = rtstruct_study(reference=False)
     for dataset in study.slices:
         dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
         dataset.SeriesInstanceUID = f"{series}.1"
     told = measured(study.write(tmp_path / "another CT"))["reason"]["message"]
-    assert f"Send the CT series that it was drawn on (Series Instance UID {series}); or, " in told
+    assert f"Send the CT series that it was drawn on (Series Instance UID {series}). Or, " in told
     study = rtstruct_study()
     study.rois[0].ReferencedFrameOfReferenceSequence[0].RTReferencedStudySequence[0].RTReferencedSeriesSequence.clear()
     for item in study.rois[0].ROIContourSequence[0].ContourSequence:

@@ -16,7 +16,7 @@ from tests.long.conformance.contexts import Kind, document
 
 Path = tuple[str, ...]
 
-_ELSEWHERE = {"ContentSequence"}  # the content tree has a table of its own
+_ELSEWHERE = {"ContentSequence"}  # the content tree has a separate table
 _CODE = {"CodeValue", "CodingSchemeDesignator", "CodingSchemeVersion", "CodeMeaning"}
 _PRESENCE = ("rich", "bare", "single", "enhanced")
 _OTHERWISE = ("other circumstances", "other endpoint")
@@ -29,7 +29,7 @@ def code(item: Dataset) -> str:
 
 
 def flatten(dataset: Dataset, above: Path = ()) -> Iterator[tuple[Path, str | None]]:
-    """Give every element by its path, with its value as text; None for a sequence whose items follow."""
+    """Yield every element by its path, with its value as text; None for a sequence whose items follow."""
     for element in dataset:
         path = (*above, element.keyword or str(element.tag))
         if element.VR == "SQ" and element.value and set(element.value[0].dir()) <= _CODE:
@@ -49,7 +49,7 @@ def flatten(dataset: Dataset, above: Path = ()) -> Iterator[tuple[Path, str | No
 
 @cache
 def values(kind: Kind, name: str) -> dict[Path, tuple[str | None, ...]]:
-    """Every value of each path, over all items of the sequences that it leads through."""
+    """All values of each path, over all items of the sequences in the path."""
     found: dict[Path, list[str | None]] = defaultdict(list)
     for path, value in flatten(document(kind, name)):
         found[path].append(value)
@@ -57,7 +57,7 @@ def values(kind: Kind, name: str) -> dict[Path, tuple[str | None, ...]]:
 
 
 def presence(kind: Kind, path: Path) -> str:
-    """PS3.2's word: ALWAYS with a value, VNAP where the value, ANAP where the attribute may be absent; or EMPTY."""
+    """Presence as in PS3.2: ALWAYS with a value, VNAP if the value or ANAP if the attribute can be absent; EMPTY."""
     found = [values(kind, name).get(path) for name in _PRESENCE]
     every = {value for one in found for value in one or ()}
     if None in found:
@@ -68,7 +68,7 @@ def presence(kind: Kind, path: Path) -> str:
 
 
 def source(kind: Kind, path: Path) -> str:
-    """Where a value comes from: COPY of the CT, AUTO by the appliance, FIXED; nothing where there is none."""
+    """Source of a value: COPY of the CT, AUTO by the appliance, FIXED; empty if there is no value."""
     said = _said(kind, "rich", path)
     if any(_said(kind, other, path) != said for other in _OTHERWISE):
         return "AUTO"
@@ -78,17 +78,17 @@ def source(kind: Kind, path: Path) -> str:
 
 
 def _said(kind: Kind, name: str, path: Path) -> set[str]:
-    """What an attribute says, wherever in a document it stands and however often."""
+    """Values of an attribute at all its places in a document."""
     return {value for value in values(kind, name).get(path, ()) if value}
 
 
 def fixed_value(kind: Kind, path: Path) -> str:
-    """The value of what is always the same."""
+    """Value of an attribute that is always the same."""
     return ", ".join(dict.fromkeys(value for value in values(kind, "rich")[path] if value))
 
 
 def modules(kind: Kind) -> dict[str, str]:
-    """Name of the module that each top-level attribute belongs to, by its keyword, the IOD's modules in order."""
+    """Module of each top-level attribute by its keyword; the modules are in the order of the IOD."""
     every = get_module_attribute_map()
     owner: dict[str, str] = {}
     for module in get_iod_module_map()[get_sop_class_iod_map()[document(kind, "rich").SOPClassUID]]:
@@ -99,14 +99,14 @@ def modules(kind: Kind) -> dict[str, str]:
 
 
 def rows(kind: Kind, notes: Mapping[str, str]) -> list[list[str]]:
-    """One line for each attribute, in order of the tags, what is below a sequence indented under it.
+    """One line per attribute, in order of the tags; elements of a sequence are indented under it.
 
     Parameters
     ----------
     kind
-        Of the document.
+        Kind of the document.
     notes
-        What is to be said of a value, by the path's keywords joined with dots.
+        Notes on values, by the keywords of the path joined with dots.
     """
     owner = modules(kind)
     paths = sorted(
@@ -125,6 +125,6 @@ def rows(kind: Kind, notes: Mapping[str, str]) -> list[list[str]]:
 
 
 def made_up_values(kind: Kind) -> set[str]:
-    """Paths whose value the appliance makes: what a table must say more of than that."""
+    """Paths with values that the appliance makes; the table needs a note on each."""
     every = set().union(*(values(kind, name) for name in _PRESENCE))
     return {".".join(path) for path in every if source(kind, path) == "AUTO"}

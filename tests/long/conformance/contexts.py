@@ -1,4 +1,4 @@
-"""Documents from sources and circumstances that differ in one respect each: what changes says where it comes from."""
+"""Documents from sources and conditions that differ in one respect each; the changes show where values come from."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _PARTICULAR: Final[dict[str, tuple[Any, Any]]] = {
 
 
 def _values(which: int) -> dict[str, Any]:
-    """Give every element that a document may take over of patient, study and device a value; which of two."""
+    """Give a value to every element of patient, study and device that a document may copy; `which` of two values."""
     values: dict[str, Any] = {}
     for keyword in (*_ALWAYS, *_WHERE_PRESENT, *_ADDED_LAST):
         probe = Dataset()
@@ -51,7 +51,7 @@ def _values(which: int) -> dict[str, Any]:
             values[keyword] = [code]
         else:
             values[keyword] = _PARTICULAR.get(keyword, _BY_VR[vr])[which]
-    # Loss and where a slice was acquired are of the image; both are told in the document.
+    # Loss and acquisition time belong to the image; the document contains both.
     values |= {"LossyImageCompression": "01", "LossyImageCompressionRatio": ("10", "20")[which]}
     values |= {"LossyImageCompressionMethod": ("ISO_15444_1", "ISO_14495_1")[which]}
     values |= {"AcquisitionDate": ("20200102", "20200103")[which], "AcquisitionTime": ("030405", "030406")[which]}
@@ -69,7 +69,7 @@ _BARE_LACKS = (
 
 
 def _otherwise(found: Descriptors) -> Descriptors:
-    """Another value of each descriptor, and another word."""
+    """Give each descriptor another value and another word."""
 
     def other(one: Descriptor) -> Descriptor:
         value = "T4" if isinstance(one.value, str) else None if one.value is None else one.value + type(one.value)(1)
@@ -97,7 +97,7 @@ _OTHER: Final[dict[str, Any]] = {
 
 
 def _rich(sources: tuple[Dataset, ...]) -> ReportContext:
-    """Everything that a source may say, and everything that a report may have to tell."""
+    """Everything that a source and a report can contain."""
     made = made_up_context(
         sources,
         predecessor=Predecessor(str(sources[0].StudyInstanceUID), "1.2.3.99", "1.2.3.99.1"),
@@ -108,9 +108,9 @@ def _rich(sources: tuple[Dataset, ...]) -> ReportContext:
 
 
 def _bare(sources: tuple[Dataset, ...]) -> ReportContext:
-    """Nothing that need not be there: a region from a SEG, and no warning."""
+    """Only what is required: a region from a SEG, and no warning."""
     made = made_up_context(sources, warnings=(), segmentation=SegmentReference(SegmentationStorage, "1.2.3.6.1", 2))
-    # Of a bundle that is shown to be worth something, and an answer whose chance is not told.
+    # A bundle that is shown to be better than chance, and an answer without a predictive value.
     answering = Answering(0.6125, False, 0.5, 0.7, is_known=True)
     result = replace(
         made.result,
@@ -125,7 +125,7 @@ def _bare(sources: tuple[Dataset, ...]) -> ReportContext:
 
 
 def _other_source() -> tuple[Dataset, ...]:
-    """Another CT altogether."""
+    """A completely different CT."""
     sources = generated_sources(8, **_values(1))
     for k, source in enumerate(sources):
         source.SOPInstanceUID, source.Rows, source.Columns = f"1.2.33.4.{k}", 26, 30
@@ -142,7 +142,7 @@ def _enhanced() -> ReportContext:
 
 
 def _other_circumstances() -> ReportContext:
-    """The same CT on another day: another region, model, release and answer."""
+    """The same CT on another day, with another region, model, release and answer."""
     rich = _rich(generated_sources(**_values(0)))
     result = replace(
         rich.result,
@@ -163,7 +163,7 @@ def _other_circumstances() -> ReportContext:
 
 
 def _other_endpoint() -> ReportContext:
-    """The same CT, and a model of something else than stage."""
+    """The same CT, and a model of another endpoint than stage."""
     rich = _rich(generated_sources(**_values(0)))
     return replace(rich, bundle=replace(rich.bundle, endpoint=Endpoint("two-year survival", "alive", "dead")))
 
@@ -181,9 +181,9 @@ _MAKERS: Final[dict[str, Callable[[], ReportContext]]] = {
 
 @cache
 def document(kind: Kind, name: str) -> Dataset:
-    """A document of one of the contexts, as every other reader gets it."""
+    """A document of one of the contexts, read back from its file."""
     made = _MAKERS[name]()
-    if kind == "SEG":  # written for contours alone, which do not say what they are of or where
+    if kind == "SEG":  # a SEG is written for contours only, which contain no finding and no site
         contours = replace(made, finding=codes.SCT.Neoplasm, sites=made.sites and (codes.SCT.Lung,))
         return reread(build_segmentation(contours))
     reference = made.segmentation

@@ -1,4 +1,4 @@
-"""What is proven of the geometry, to which tolerance; each with a study that is just inside, and one just outside."""
+"""The checks of the geometry with their tolerances; each with a study just inside, and one just outside."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from tests.support.studies import ROI_SLICES, SQUARE, Study, contour, rtstruct_s
 
 @dataclass(frozen=True)
 class Proof:
-    """One thing that must hold.
+    """One check.
 
     Attributes
     ----------
     what, tolerance, code
-        In words, and what becomes of a study in which it does not.
+        The requirement and its tolerance in words, and the reason code of a study that does not fulfil it.
     study
-        Makes one that is off by so much.
+        Makes a study with a deviation of that size.
     inside, outside
-        How much may be, and how much may not.
+        A deviation that is accepted, and one that is not.
     """
 
     what: str
@@ -118,27 +118,27 @@ def _widen_frames(seg: Dataset, by: float) -> None:
 
 PROOFS: Final = (
     Proof("slices have one orientation", "1e-4 of each cosine", "orientation_varies", _slice_five(_turn), 5e-5, 5e-4),
-    Proof("rows and columns are at right angles", "1e-4", "geometry_missing", _every_slice(_slant), 5e-5, 5e-4),
+    Proof("rows and columns are orthogonal", "1e-4", "geometry_missing", _every_slice(_slant), 5e-5, 5e-4),
     Proof("slices have one pixel spacing", "1e-5 relative", "grid_varies", _slice_five(_widen), 5e-6, 5e-5),
     Proof(
         "slices are evenly spaced",
-        "0.02 mm, or 2 % of the spacing where that is more",
+        "0.02 mm, or 2 % of the spacing if that is more",
         "spacing_not_uniform",
         _slice_five(_move(2)),
         0.05,
         0.08,
     ),
     Proof(
-        "slices are stacked squarely",
-        "0.02 mm and 1 in 1000 of the distance",
+        "slices are not shifted sideways",
+        "0.02 mm plus 1/1000 of the distance",
         "gantry_tilt",
         _every_slice(_shear),
         5e-4,
         2.5e-3,
     ),
-    Proof("Gantry/Detector Tilt is none", "0.05 degrees", "gantry_tilt", _every_slice(_tilt), 0.04, 0.06),
+    Proof("Gantry/Detector Tilt is zero", "0.05 degrees", "gantry_tilt", _every_slice(_tilt), 0.04, 0.06),
     Proof(
-        "no slice is missing between two (a spacing beyond 1.5 times the slice thickness is a gap)",
+        "no slice is missing between two slices (a spacing above 1.5 times the slice thickness is a gap)",
         "1.5",
         "slices_missing",
         _every_slice(_thin),
@@ -147,22 +147,29 @@ PROOFS: Final = (
     ),
     Proof(
         "a contour lies in the plane of its slice",
-        "0.1 mm, or a fifth of the spacing where that is less",
+        "0.1 mm, or a fifth of the spacing if that is less",
         "contour_off_slice",
         _lift,
         0.09,
         0.11,
     ),
     Proof(
-        "a SEG's frame starts where its slice does", "0.01 mm", "seg_grid_mismatch", _seg(_move_frames), 0.008, 0.012
+        "a SEG frame lies on the pixels of its slice", "0.01 mm", "seg_grid_mismatch", _seg(_move_frames), 0.008, 0.012
     ),
     Proof(
-        "a SEG's rows and columns run along its slices'",
+        "rows and columns of a SEG are parallel to those of the slices",
         "1e-4 of each cosine",
         "seg_grid_mismatch",
         _seg(_turn_frames),
         5e-5,
         5e-4,
     ),
-    Proof("a SEG has the slices' pixel spacing", "1e-4 relative", "seg_grid_mismatch", _seg(_widen_frames), 5e-5, 5e-4),
+    Proof(
+        "a SEG has the pixel spacing of the slices",
+        "1e-4 relative",
+        "seg_grid_mismatch",
+        _seg(_widen_frames),
+        5e-5,
+        5e-4,
+    ),
 )

@@ -40,12 +40,12 @@ def features() -> str:
 
 
 def units() -> str:
-    """The UCUM units with their meanings."""
+    """UCUM units with their meanings."""
     return table(["UCUM", "meaning"], [[f"`{unit}`", meaning] for unit, meaning in UNIT_MEANINGS.items()])
 
 
 def private_codes() -> dict[str, str]:
-    """Every concept of our own scheme with a fixed code value: meaning by value."""
+    """All concepts of the private scheme with a fixed code value: meaning by code value."""
     stage = [wording.wording(STAGE_GROUP, absent) for absent in ((), ("IV",))]
     codes = [
         code for one in stage for code in (one.predicted, one.probability, one.contribution, *one.classes.values())
@@ -73,7 +73,7 @@ def private_codes() -> dict[str, str]:
 
 
 def private() -> str:
-    """Concepts of the private scheme, and how those of another endpoint are made."""
+    """Concepts of the private scheme, and the form of those for another endpoint."""
     other = wording.wording(Endpoint("ENDPOINT", "NEGATIVE", "POSITIVE"))
     named = [
         other.predicted,
@@ -88,9 +88,9 @@ def private() -> str:
 
 
 def transfer_syntaxes() -> str:
-    """Every transfer syntax that pixels are decoded from."""
+    """All transfer syntaxes that lungstage decodes pixels from."""
     lines = [
-        [uid, uid.name, "may lose: a warning" if uid in _MAY_LOSE else "lossless"]
+        [uid, uid.name, "may be lossy: a warning" if uid in _MAY_LOSE else "lossless"]
         for uid in AllTransferSyntaxes
         if can_decode(uid)
     ]
@@ -98,7 +98,7 @@ def transfer_syntaxes() -> str:
 
 
 def can_decode(uid: UID) -> bool:
-    """Whether pydicom has what it takes."""
+    """Whether pydicom has a decoder for it."""
     try:
         return bool(get_decoder(uid).is_available)
     except NotImplementedError:
@@ -106,8 +106,8 @@ def can_decode(uid: UID) -> bool:
 
 
 def proofs() -> str:
-    """Geometry: what is proven, to which tolerance, and what becomes of what does not hold."""
-    return table(["what must hold", "tolerance", "else"], [[p.what, p.tolerance, f"`{p.code}`"] for p in PROOFS])
+    """Geometry: the requirements, their tolerances, and the reason codes."""
+    return table(["requirement", "tolerance", "reason code"], [[p.what, p.tolerance, f"`{p.code}`"] for p in PROOFS])
 
 
 def contexts_in() -> str:
@@ -141,14 +141,14 @@ def contexts_out() -> str:
 def _syntaxes(uids: Sequence[UID]) -> str:
     from lungstage.appliance.gateway import contexts
 
-    return "every one of [the table](#transfer-syntaxes)" if set(uids) == set(contexts.PIXELS) else ", ".join(uids)
+    return "all in [the table](#transfer-syntaxes)" if set(uids) == set(contexts.PIXELS) else ", ".join(uids)
 
 
 def report_rules() -> str:
-    """What a report is held to before it is sent."""
+    """The rules that a report is checked by before it is sent."""
     from lungstage.appliance.report.preflight import RULES
 
-    return table(["rule", "of", "what it asks for"], [[f"`{r.name}`", r.source, r.sentence] for r in RULES])
+    return table(["rule", "source", "requirement"], [[f"`{r.name}`", r.source, r.sentence] for r in RULES])
 
 
 _ATTRIBUTES = ["attribute", "module", "presence", "source", "value"]

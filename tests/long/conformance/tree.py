@@ -1,4 +1,4 @@
-"""The content tree of the report as a table: every content item that occurs, made from reports of every kind."""
+"""The content tree of the report as a table: all content items that occur in reports of every kind."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _FEATURES = {(concept.concept.value, concept.concept.scheme_designator) for conc
 
 
 def signature(item: Dataset) -> Signature:
-    """Tell content items apart by what they are, not by what they say; all features are one."""
+    """Identify a content item by its kind, not by its value; all features have the same signature."""
     names = item.get("ConceptNameCodeSequence") or ()
     name = code(names[0]) if names else ""
     children = item.get("ContentSequence") or ()
     if any(child.ValueType == "TEXT" and child.TextValue == ALGORITHM for child in children):
         name += ", of descriptors"
-    if _concepts(children) & _METHOD:  # of a descriptor, which says what it is worth
+    if _concepts(children) & _METHOD:  # a descriptor, which gives its evidence
         name += "".join(f", {code(child.ConceptCodeSequence[0])}" for child in children if _concepts([child]) & _APART)
     elif item.ValueType == "NUM" and (names[0].CodeValue, names[0].CodingSchemeDesignator) in _FEATURES:
         name = FEATURE
@@ -67,7 +67,7 @@ def unit(item: Dataset) -> str:
 
 
 def walk(item: Dataset, above: Path = ()) -> Iterator[tuple[Path, Dataset]]:
-    """Give every content item by the signatures that lead to it."""
+    """Yield every content item with the signatures of its path."""
     path = (*above, signature(item))
     yield path, item
     for child in item.get("ContentSequence") or ():
@@ -75,13 +75,13 @@ def walk(item: Dataset, above: Path = ()) -> Iterator[tuple[Path, Dataset]]:
 
 
 def rows(notes: Mapping[str, str]) -> list[list[str]]:
-    """One line for each kind of content item: depth, how often it stands below its parent, and what it says.
+    """One line per kind of content item: depth, number below its parent, and value.
 
     Parameters
     ----------
     notes
-        What is to be said of a value that varies, by the concept's code value, or by ``VALUETYPE value`` where two
-        items of one concept differ.
+        Notes on values that vary, by the code value of the concept, or by ``VALUETYPE value`` if two items of one
+        concept differ.
     """
     order: dict[Path, None] = {}
     items: dict[Path, list[Dataset]] = defaultdict(list)
@@ -115,12 +115,12 @@ def _row(path: Path, items: list[Dataset], counts: list[int], notes: Mapping[str
 def _often(counts: list[int]) -> str:
     low, high = (min(counts), max(counts)) if counts else (1, 1)
     if high == len(FEATURES):
-        return "one for each input"
+        return "one per input"
     return str(low) if low == high else f"{low}-{high if high == 1 else 'n'}"
 
 
 def _says(kind: str, concept: str, items: list[Dataset], notes: Mapping[str, str]) -> str:
-    """What is always said, and of what varies the unit and the note."""
+    """The value if it is always the same; otherwise the note and the unit."""
     if len(every := {said(item) for item in items}) == 1:
         return every.pop()
     key = concept.removeprefix("(").partition(",")[0]
@@ -132,7 +132,7 @@ def _says(kind: str, concept: str, items: list[Dataset], notes: Mapping[str, str
 
 
 def varying() -> set[str]:
-    """Keys of the notes that are needed: of what varies and is no number of the image's own geometry."""
+    """Keys of the required notes: for values that vary and are not part of the image's geometry."""
     found: dict[Path, list[Dataset]] = defaultdict(list)
     for name in _REPORTS:
         for path, item in walk(document("SR", name)):

@@ -1,4 +1,4 @@
-"""Write the generated parts of ``docs/conformance.md`` anew: ``make conformance``."""
+"""Write the generated parts of ``docs/conformance.md`` again: ``make conformance``."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _PART = re.compile(r"(?P<begin><!-- generated: (?P<name>[a-z-]+) -->\n).*?(?P<en
 
 
 def filled(page: str) -> str:
-    """Return the page with every part as the code has it now."""
+    """Return the page with all generated parts as the current code makes them."""
     return _PART.sub(lambda part: part["begin"] + TABLES[part["name"]]() + part["end"], page)
 
 
 def parts(page: str) -> list[str]:
-    """Names of the parts, in order."""
+    """Names of the generated parts, in order."""
     return [part["name"] for part in _PART.finditer(page)]
 
 

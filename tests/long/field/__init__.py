@@ -1,1 +1,1 @@
-"""``make field``: the files that people reported elsewhere, rebuilt, and what lungstage says of each."""
+"""``make field``: files from public reports, rebuilt, and the result of lungstage for each."""

@@ -1,7 +1,7 @@
-"""``make field``: judges lungstage on every field case and on pairs of transformations; writes docs/field-cases.md.
+"""``make field``: tests lungstage on every field case and on pairs of transformations; writes docs/field-cases.md.
 
-The cases and their judge lie with the data (``$LUNGSTAGE_DATA/field-cases``). Exit status 0 only where every case was
-judged, and no case and no pair is wrong.
+The cases and the script that checks them are in the data folder (``$LUNGSTAGE_DATA/field-cases``). The exit status is 0
+only if every case was checked, and no case and no pair is wrong.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _RIGHT = {
 _INTRODUCTION = """\
 # Field cases
 
-Files as people really have them: each case rebuilds what a public report describes, on a phantom whose true mask and HU
-are known. `make field` makes every study, has `lungstage measure` answer, holds the answer to the truth and writes this
-page (the cases lie with the data that `LUNGSTAGE_DATA` names, and are no part of this repository). Some are written by
-the tools themselves: dcmqi, rt-utils, pydicom-seg and plastimatch, which the target installs.
+Faulty or unusual files from practice. Each case rebuilds the file of a public report, on a phantom with known true mask
+and HU. `make field` creates every study and runs `lungstage measure` on it. It compares the answer with the truth, and
+writes this page. The cases are in the data folder (`LUNGSTAGE_DATA`), and are not part of this repository. Some files
+are written by the tools themselves: dcmqi, rt-utils, pydicom-seg and plastimatch. `make field` installs these tools.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What came out of one case."""
+    """The result of one case."""
 
     name: str
     is_right: bool
@@ -46,15 +46,15 @@ class Verdict:
 
 
 def folder() -> Path:
-    """Return where the cases lie; ends the program in words where they do not."""
+    """Return the folder of the cases; exit with a message if they are missing."""
     found = Path(os.environ.get("LUNGSTAGE_DATA", ROOT.parent / "shared" / "data")) / "field-cases"
     if not (found / "check.py").is_file():
-        sys.exit(f"There are no field cases in {found}; set LUNGSTAGE_DATA to the folder of the data.")
+        sys.exit(f"There are no field cases in {found}. Set LUNGSTAGE_DATA to the data folder.")
     return found
 
 
 def judge(cases: Path, name: str, environment: dict[str, str]) -> Verdict:
-    """Have one case judged; one that was not judged counts as wrong."""
+    """Check one case; a case that could not be checked counts as wrong."""
     command = [sys.executable, str(cases / "check.py"), name]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
     line = next((line for line in done.stdout.splitlines() if f"{name} |" in line), "")
@@ -63,16 +63,16 @@ def judge(cases: Path, name: str, environment: dict[str, str]) -> Verdict:
 
 
 def kind(script: Path) -> str:
-    """Return what a case says of itself."""
+    """Return the description of a case, from its docstring."""
     text = ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or ""
     return " ".join(text.partition("Kind:")[2].partition("\nRight:")[0].split())
 
 
 def page(cases: Path, index: dict[str, dict[str, str]], verdicts: list[Verdict], pairs: Pairs) -> str:
-    """Write the table: what each case is, where it was reported, what is right, what lungstage said; and the pairs."""
+    """Write the table: each case, where it was reported, the expected result, and lungstage's result; and the pairs."""
     wrong = sum(not verdict.is_right for verdict in verdicts)
-    lines = [_INTRODUCTION, f"{len(verdicts)} cases, {wrong} not right.", ""]
-    lines += ["| case | what it is | reported in | right is | lungstage | |", "|---|---|---|---|---|---|"]
+    lines = [_INTRODUCTION, f"{len(verdicts)} cases, {wrong} wrong.", ""]
+    lines += ["| case | what it is | reported in | expected | lungstage | |", "|---|---|---|---|---|---|"]
     for verdict in verdicts:
         about = index[verdict.name]
         cells = (verdict.name, kind(cases / "cases" / f"{verdict.name}.py"), about["source"], _RIGHT[about["right"]])
@@ -88,7 +88,7 @@ def _cell(text: str) -> str:
 
 
 def main() -> None:
-    """Judge all, or those that are named."""
+    """Check all cases, or those that are named."""
     cases = folder()
     index = json.loads((cases / "cases.json").read_text(encoding="utf-8"))
     names = sys.argv[1:] or sorted(index)

@@ -1,7 +1,7 @@
-"""Every pair of transformations on one study, in an order and with pauses of its own, held against the truth.
+"""Pairs of transformations on one study, each in its own order and with its own pauses, compared with the truth.
 
-``python -m tests.long.field.pairs`` tries all of them, which takes an hour; ``make field`` tries a sample and publishes
-what was said.
+``python -m tests.long.field.pairs`` tries all pairs, which takes an hour. ``make field`` tries a sample and publishes
+the results.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SAMPLE = 2400
 
 @dataclass
 class Pairs:
-    """What was said of pairs."""
+    """Results of the pairs."""
 
     said: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
@@ -33,7 +33,7 @@ class Pairs:
 
     @property
     def tried(self) -> int:
-        """How many there were, without those that cannot be put on one study."""
+        """Number of pairs, without those that cannot be applied to one study."""
         return sum(self.said.values()) - self.said["unfit"]
 
     @property
@@ -44,34 +44,34 @@ class Pairs:
         return [
             "## Pairs",
             "",
-            f"Two of {len(EVERY)} transformations (`tests/support/transformations/`), which do to a generated "
-            "study what the cases above and their like do to a patient's: scanners, archives, de-identifiers, planning "
-            "systems, viewers. Files arrive in random order with pauses, some longer than the daemon waits, and are "
-            "read, linked and measured as the daemon does it, in simulated time; each answer is held against the mask "
-            "and the HU that were drawn.",
+            f"A pair is two of {len(EVERY)} transformations (`tests/support/transformations/`) of one generated "
+            "study. A transformation makes a change that scanners, archives, de-identifiers, planning systems or "
+            "viewers make to a patient's study, as in the cases above. The files arrive in random order with pauses, "
+            "and some pauses are longer than the daemon waits. They are read, linked and measured as in the daemon, in "
+            "simulated time. Each answer is compared with the true mask and HU.",
             "",
             f"{self.tried} pairs, a sample of {len(list(every()))}: "
             f"{self.said['measured']} measured as the truth, {refused.total()} refused or held, "
-            f"{self.said['wrong']} wrong. Another {self.said['unfit']} cannot be put on one study.",
+            f"{self.said['wrong']} wrong. Another {self.said['unfit']} pairs cannot be applied to one study.",
             "",
             f"Refused or held: {codes}.",
         ]
 
 
 def every() -> Iterator[tuple[Transformation, Transformation]]:
-    """All pairs but those of two habits of bytes, which ``tests/appliance/dicom/test_habits.py`` pairs."""
+    """All pairs except two transformations of bytes, which ``tests/appliance/dicom/test_habits.py`` pairs."""
     for one, other in combinations(EVERY.values(), 2):
         if one.on != "files" or other.on != "files":
             yield one, other
 
 
 def said_of(pair: Sequence[Transformation]) -> str:
-    """Send one pair; order and pauses follow from its names.
+    """Send one pair; its names determine order and pauses.
 
     Raises
     ------
     ThirdThing
-        Neither the truth nor a refusal.
+        The result is neither the truth nor a refusal.
     """
     chance = random.Random(repr(pair))
     chosen = chance.sample(list(pair), len(pair))
@@ -92,7 +92,7 @@ def said_of(pair: Sequence[Transformation]) -> str:
 
 
 def sample() -> list[tuple[Transformation, Transformation]]:
-    """As many as take some minutes; which, follows from how many there are."""
+    """A sample that takes some minutes; the number of pairs determines which."""
     pairs = list(every())
     return random.Random(len(pairs)).sample(pairs, _SAMPLE)
 

@@ -1,4 +1,4 @@
-"""The other tools that some of the field cases are written by, each in an environment of its own."""
+"""The other tools that write some of the field cases, each in a separate environment."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ FOLDER = ROOT / ".peers"
 
 ENVIRONMENTS = {
     "V1": ("field-dcmqi", ("dcmqi==1.5.7", "rt-utils==1.2.7", "pydicom>=3,<4")),
-    # Of pydicom-seg's own requirements, pydicom<3 is not stated.
+    # pydicom-seg needs pydicom<3, but its requirements do not state it.
     "V2": ("field-pydicom-seg", ("pydicom-seg==0.4.1", "pydicom<3", "numpy<2", "SimpleITK<3")),
 }
-"""The variable that names each environment to the cases, its folder, and what is installed in it."""
+"""For each environment: the variable that passes it to the cases, its folder, and the packages in it."""
 
 
 def environment(name: str, requirements: tuple[str, ...]) -> Path:
-    """Return an environment that holds just these requirements, made where it is not there."""
+    """Return an environment with exactly these requirements; create it if it is missing."""
     folder = FOLDER / name
     mark = folder / "ready"
     wanted = "\n".join(requirements)
@@ -35,7 +35,7 @@ def environment(name: str, requirements: tuple[str, ...]) -> Path:
 
 
 def prove_plastimatch() -> None:
-    """Install Debian's plastimatch where it is not there; ends the program in words where that cannot be done."""
+    """Install Debian's plastimatch if it is missing; exit with a message if that is not possible."""
     if shutil.which("plastimatch"):
         return
     if os.geteuid() == 0 and shutil.which("apt-get"):
@@ -44,12 +44,10 @@ def prove_plastimatch() -> None:
         install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "plastimatch"]
         subprocess.run(install, check=True, env=quiet, stdout=subprocess.DEVNULL)
     if not shutil.which("plastimatch"):
-        sys.exit(
-            "plastimatch is not here; install it (Debian: apt-get install plastimatch), then run make field again."
-        )
+        sys.exit("plastimatch is missing. Install it (Debian: apt-get install plastimatch), then run make field again.")
 
 
 def variables() -> dict[str, str]:
-    """Return the environment variables that name the tools to the cases, all of them there."""
+    """Return the environment variables that pass the tools to the cases; install missing tools."""
     prove_plastimatch()
     return {variable: str(environment(*place)) for variable, place in ENVIRONMENTS.items()}
