@@ -68,7 +68,7 @@ ELSEWHERE = re.compile(
     r".*cannot be opened for metrics|.*cannot be written: |.*Run the page as the daemon's user|.*names it\.$|"
     # and what is put together elsewhere, or of words that are listed (see below).
     r"they differ in 3|Job 3 is 3|Region 'GTV-1' has 3 slices 3,|The ledger 3 cannot be used|There is no 3 plane|"
-    r"The series holds names|Two contours of the region overlap on at|.*\.\.$|3 Nothing need be done|"
+    r"The series holds names|Two contours of the region overlap on at|.*\.\.$|3 You need not do anything|"
     r"3 By name|(\W|3)*$|.*\[3\]$|"
     r"A daemon is there, but not well: It|3 slices? that .* missing, at z = 3 mm\.$"
 )
@@ -180,13 +180,13 @@ def test_all_languages_know_the_same() -> None:
         ),
         ("/srv/in box/v1.2 can be read.", "/srv/in box/v1.2 ist lesbar."),
         (
-            "The slices next to the region may still come. Nothing need be done: the case goes on by itself, at the"
+            "The slices next to the region may still come. You need not do anything: the case continues by itself, at the"
             " latest at 2026-11-30 05:00:00+01:00.",
             "Die Schichten neben der Region können noch kommen. Es ist nichts zu tun: der Fall geht von selbst weiter,"
             " spätestens um 2026-11-30 05:00:00+01:00.",
         ),
         (
-            "Job 3 is claimed; only delivered, refused and held jobs are requeued.",
+            "Job 3 is claimed; only delivered, refused and held jobs can be requeued.",
             "Auftrag 3 ist in Arbeit; noch einmal verarbeitet wird nur, was zugestellt, abgelehnt oder zurückgehalten"
             " ist.",
         ),
