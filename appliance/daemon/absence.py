@@ -9,7 +9,8 @@ from lungstage.appliance.intake.study_index import StudyIndex
 from lungstage.appliance.state.ledger import Ledger
 
 _GONE = Reason(
-    ReasonCode.NO_DICOM, "The files of this case are no longer in the inbox. To have it processed, send the study again."
+    ReasonCode.NO_DICOM,
+    "The files of this case are no longer in the inbox. To have it processed, send the study again.",
 )
 
 

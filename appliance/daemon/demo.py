@@ -79,11 +79,17 @@ def run_demo(bundle: Path, folder: Path) -> DemoResult:
             start = time.monotonic()
             while (job := _finished(state)) is None:
                 if process.poll() is not None or time.monotonic() - start > _TIMEOUT:
-                    raise Unavailable(f"No structured report appeared. Run `lungstage jobs --state {state}` to see why.")
+                    raise Unavailable(
+                        f"No structured report appeared. Run `lungstage jobs --state {state}` to see why."
+                    )
                 time.sleep(0.05)
             seconds = time.monotonic() - start
     if job.sr_path is None or job.outcome is None:
-        raise Refused(job.reason.code, job.reason.message) if job.reason else Unavailable("No structured report appeared.")
+        raise (
+            Refused(job.reason.code, job.reason.message)
+            if job.reason
+            else Unavailable("No structured report appeared.")
+        )
     report = hd.sr.srread(job.sr_path)
     delivered = {path.name.partition("-")[0].lower(): str(path) for path in sorted(Path(job.sr_path).parent.iterdir())}
     told = dict(job.outcome) | {"sr": job.sr_path, "documents": delivered | {"sr": job.sr_path}}

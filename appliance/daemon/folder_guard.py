@@ -60,9 +60,9 @@ class FolderGuard:
                 logger.info("outbox_back", extra=about)
         if self._is_other:
             raise Unavailable(
-                f"The {self._name} is not the same folder as before. Check that its disk or share is mounted; the daemon "
-                f"then continues. If you want to use the new folder, stop the daemon, delete {_file_of(self._name)} in "
-                "the state folder, and start the daemon."
+                f"The {self._name} is not the same folder as before. Mount its disk or share again: the daemon then "
+                f"continues. To use the new folder instead, stop the daemon, delete {_file_of(self._name)} in the "
+                "state folder, and start the daemon."
             )
         if now != self._known or not self._was_seen:
             self._known, self._was_seen = now, True

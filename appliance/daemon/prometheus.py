@@ -68,9 +68,7 @@ class PrometheusMeter(Meter):
             "lungstage_processes_started", "Processes started to read or stage, including the first.", registry=registry
         )
         self._files = Gauge("lungstage_inbox_files", "Files in the inbox at the last scan.", registry=registry)
-        self._scan = Gauge(
-            "lungstage_inbox_scan_seconds", "Duration of the last scan of the inbox.", registry=registry
-        )
+        self._scan = Gauge("lungstage_inbox_scan_seconds", "Duration of the last scan of the inbox.", registry=registry)
         self._bundle = Info("lungstage_bundle", "The bundle in use.", registry=registry)
         Info("lungstage_build", "The software version.", registry=registry).info({"version": __version__})
         registry.register(_StateCollector(state))
@@ -114,7 +112,11 @@ class _StateCollector(Collector):
     def _heartbeat(self) -> Iterable[Metric]:
         if (beat := heartbeat.read(self._state)) is not None:
             yield _gauge("lungstage_heartbeat_timestamp_seconds", "Time of the last heartbeat.", beat.at.timestamp())
-            yield _gauge("lungstage_outbox_replaced", "Whether another folder is in the place of the outbox.", beat.outbox_replaced)
+            yield _gauge(
+                "lungstage_outbox_replaced",
+                "Whether another folder is in the place of the outbox.",
+                beat.outbox_replaced,
+            )
             if beat.canary is not None:
                 yield _gauge("lungstage_canary_well", "Whether the last canary was delivered in time.", beat.canary)
 
@@ -182,8 +184,8 @@ def serving(registry: CollectorRegistry, port: int) -> Iterator[None]:
         server = make_server(ADDRESS, port, make_wsgi_app(registry), _Server, _Handler)
     except OSError as error:
         raise Unavailable(
-            f"Port {port} of {ADDRESS} cannot be opened for metrics: {error.strerror}. Stop the program that uses it, or "
-            "set another metrics_port."
+            f"Port {port} of {ADDRESS} cannot be opened for metrics: {error.strerror}. Stop the program that uses it, "
+            "or set another metrics_port."
         ) from error
     thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
     thread.start()

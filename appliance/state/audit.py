@@ -194,7 +194,9 @@ class Audit:
 
     def _read_on(self, end: _End, path: Path) -> None:
         size = path.stat().st_size
-        if size <= end.size:  # if the file was cut, the chain continues from the cut entries, and a check shows the fault
+        if (
+            size <= end.size
+        ):  # if the file was cut, the chain continues from the cut entries, and a check shows the fault
             end.size = size
             return
         with path.open("rb") as file:

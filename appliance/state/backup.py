@@ -49,8 +49,8 @@ class Backup:
 def back_up(state: Path, to: Path) -> Backup:
     """Write a complete backup of a state folder, or nothing.
 
-    First SQLite copies the ledger in its state at one time, and the copy is checked. Then the audit log is copied. Every
-    change is written to the audit log before the ledger, so the log contains at least the changes of the ledger.
+    First SQLite copies the ledger in its state at one time, and the copy is checked. Then the audit log is copied.
+    Every change is written to the audit log before the ledger, so the log contains at least the ledger's changes.
 
     Parameters
     ----------

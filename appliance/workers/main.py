@@ -1,4 +1,4 @@
-"""The program of a worker process: it first drops all rights that no step needs, then loads the code that reads files."""
+"""The program of a worker process: it first drops all rights that no step needs, then loads code that reads files."""
 
 from __future__ import annotations
 

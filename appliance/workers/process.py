@@ -133,7 +133,9 @@ class WorkerProcess:
             The process cannot be set up; the request is not the cause.
         """
         self._come_up()
-        if frames.is_ready(self._answers.descriptor, select.POLLIN, 0):  # it has died, or has sent data without a request
+        if frames.is_ready(
+            self._answers.descriptor, select.POLLIN, 0
+        ):  # it has died, or has sent data without a request
             self.end()
             self._come_up()
         try:

@@ -180,8 +180,8 @@ def test_all_languages_know_the_same() -> None:
         ),
         ("/srv/in box/v1.2 can be read.", "/srv/in box/v1.2 ist lesbar."),
         (
-            "The slices next to the region may still come. You need not do anything: the case continues by itself, at the"
-            " latest at 2026-11-30 05:00:00+01:00.",
+            "The slices next to the region may still come. You need not do anything: the case continues by itself, at"
+            " the latest at 2026-11-30 05:00:00+01:00.",
             "Die Schichten neben der Region können noch kommen. Es ist nichts zu tun: der Fall geht von selbst weiter,"
             " spätestens um 2026-11-30 05:00:00+01:00.",
         ),
