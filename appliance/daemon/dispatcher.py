@@ -233,7 +233,7 @@ class Dispatcher(Source):
         return True
 
     def _meet(self, job: Job, obstacle: outbox.OutboxConflictError) -> None:
-        """Let a job wait until its name in the outbox is free; its answer is dropped: it can be made again unchanged."""
+        """Let a job wait until its name in the outbox is free; its answer is dropped and can be made again."""
         case = self._cases[job.case_key]
         case.in_hand = case.plan = None
         self._claims.release(job.id, counted=False)
