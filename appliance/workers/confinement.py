@@ -12,13 +12,13 @@ uses three mechanisms of Linux:
   oldest Landlock confines as much.
 
 The filter lists the denied calls. A list of allowed calls would be stricter. But it would have to contain every call
-of every release of glibc, numpy, ITK and onnxruntime, and a missing one would end a worker at a site. Instead, the
+of every release of glibc, numpy, ITK and onnxruntime. A missing call would end a worker at a site. Instead, the
 filter answers every call newer than the list as an older kernel does (ENOSYS), which all libraries expect. So calls
 that Linux adds later are not open. Threads and executable memory stay allowed because the libraries need them.
 ``memfd_create`` also stays allowed: frames in JPEG lossless are decoded through a file in memory.
 
-This module assembles the filter itself. libseccomp is not always installed (Debian's images contain it only for apt),
-Debian 12's version does not know the newest of these calls, and its binding for ctypes has had no release since 2021.
+This module assembles the filter itself. libseccomp is not always installed (Debian's images contain it only for apt).
+Its version in Debian 12 does not know the newest of these calls. Its binding for ctypes has had no release since 2021.
 It would replace only the short :func:`_program`. The numbers of system calls never change.
 """
 
