@@ -1,6 +1,6 @@
 # The lungstage appliance. Research use only; not a medical device. How to build, run and check it: docs/container.md.
 
-# Any Debian 12 image will do, with Python 3.11 or without; pin it by digest for a build that can be repeated.
+# Any Debian 12 image, with or without Python 3.11; pin it by digest for a reproducible build.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
 FROM ${BASE_IMAGE} AS python
@@ -11,18 +11,18 @@ RUN command -v python3.11 \
          && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/log/apt /var/log/dpkg.log; }
 
 
-# The wheel, whose kernels are compiled here. `--build-context wheel=dist` takes one that was made and tried before.
+# The wheel with its compiled kernels. `--build-context wheel=dist` uses a wheel that was built and tested before.
 FROM python AS compiler
-# A python image brings its own headers and venv; Debian keeps them in packages.
+# A python image contains headers and venv; Debian has them in packages.
 RUN apt-get update \
     && if [ "$(command -v python3.11)" = /usr/bin/python3.11 ]; then set -- python3.11-dev python3.11-venv; fi \
     && apt-get install --yes --no-install-recommends gcc libc6-dev "$@" \
     && rm -rf /var/lib/apt/lists/*
-# For a mirror without credentials. One with credentials belongs into the secret pip_conf (a pip.conf), its certificate
-# authority into the secret ca_bundle, which that pip.conf names as `cert = /run/secrets/ca_bundle`: no layer keeps either.
+# For a mirror without credentials. For a mirror with credentials, use the secret pip_conf (a pip.conf). Its certificate
+# authority is the secret ca_bundle; that pip.conf names it: `cert = /run/secrets/ca_bundle`. No layer contains secrets.
 ARG PIP_INDEX_URL
-# The same for npm, which the page's viewer is fetched by where the checkout does not hold it (make viewer). One with
-# credentials belongs into the secret npmrc.
+# The same for npm, which fetches the page's viewer if the checkout does not contain it (make viewer). For a registry
+# with credentials, use the secret npmrc.
 ARG NPM_CONFIG_REGISTRY
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_CONSTRAINT=/src/constraints.txt
 WORKDIR /src
@@ -57,8 +57,8 @@ ARG PIP_INDEX_URL
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_CONSTRAINT=/src/constraints.txt
 COPY constraints.txt /src/
 COPY --from=wheel /*.whl /wheel/
-# The appliance gets a venv of its own, without pip and without the code of training and export, whose libraries are not
-# here either. What it holds is written down in it.
+# The appliance gets a separate venv without pip, without the code of training and export, and without their libraries.
+# Its content is listed in sbom.cdx.json.
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf --mount=type=secret,id=ca_bundle \
     python3.11 -m venv /build \
     && /build/bin/pip install cyclonedx-bom \
@@ -70,7 +70,7 @@ RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf --mount=type=secret,id=
     && rm -r /opt/lungstage/bin/lungstage-* /opt/lungstage/lib/python3.11/site-packages/lungstage/training \
         /opt/lungstage/lib/python3.11/site-packages/lungstage/export \
     && ln -s lib/python3.11/site-packages/lungstage/models /opt/lungstage/models
-# A checkout under a strict umask would otherwise be unreadable to the appliance's user.
+# With a strict umask of the checkout, the appliance's user could not read the files.
 RUN chmod -R u=rwX,go=rX /opt/lungstage
 
 
@@ -87,24 +87,24 @@ LABEL org.opencontainers.image.title="lungstage" \
       org.opencontainers.image.base.name="${BASE_IMAGE}" \
       org.opencontainers.image.licenses="Apache-2.0 AND CC-BY-NC-3.0 AND BSD-2-Clause AND ISC AND MIT"
 
-# The number is fixed, so that a host folder can be given to it before the first start.
+# The user's number is fixed, so that a host folder can belong to it before the first start.
 RUN groupadd --gid 10001 lungstage \
     && useradd --uid 10001 --gid 10001 --no-log-init --no-create-home --home-dir /nonexistent \
                --shell /usr/sbin/nologin lungstage \
     && install --directory --owner=10001 --group=10001 --mode=0750 /inbox /outbox /state /gateway
 COPY --from=builder /opt/lungstage /opt/lungstage
 
-# With a read-only root, /tmp (a tmpfs) is the one place besides the volumes that anything may write to.
+# With a read-only root, only /tmp (a tmpfs) and the volumes can be written.
 ENV PATH=/opt/lungstage/bin:$PATH \
     HOME=/tmp XDG_CACHE_HOME=/tmp/.cache XDG_CONFIG_HOME=/tmp/.config TMPDIR=/tmp \
     LANG=C.UTF-8 PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PYTHONSAFEPATH=1 \
     ORT_DISABLE_TELEMETRY=1
 VOLUME ["/inbox", "/outbox", "/state"]
-# So that `models/lung1-stage` is a shipped bundle.
+# In this folder, `models/lung1-stage` is the path of a shipped bundle.
 WORKDIR /opt/lungstage
 USER 10001:10001
 
-# The daemon went round its loop not long ago, and its last canary, where there are any, came through.
+# Healthy: the daemon's heartbeat is recent, and its last canary, if there is one, was delivered in time.
 HEALTHCHECK --interval=30s --timeout=10s --start-period=60s --retries=3 CMD ["lungstage", "health", "--state", "/state"]
 
 STOPSIGNAL SIGTERM

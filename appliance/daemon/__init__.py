@@ -1,3 +1,3 @@
-"""The daemon: decides what happens when, from a study that arrives to its report in the outbox."""
+"""The daemon: decides when each step runs, from the arrival of a study to its report in the outbox."""
 
 __all__ = ["demo", "folder_guard", "start"]

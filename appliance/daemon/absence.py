@@ -1,4 +1,4 @@
-"""Jobs whose case is no longer in the inbox under its key: held, or closed for the one that took their place."""
+"""Jobs whose case is no longer in the inbox under its key: held, or closed in favour of a successor."""
 
 from __future__ import annotations
 
@@ -9,40 +9,41 @@ from lungstage.appliance.intake.study_index import StudyIndex
 from lungstage.appliance.state.ledger import Ledger
 
 _GONE = Reason(
-    ReasonCode.NO_DICOM, "The files of this case are no longer in the inbox. Send the study again to have it examined."
+    ReasonCode.NO_DICOM,
+    "The files of this case are no longer in the inbox. To have it processed, send the study again.",
 )
 
 
 class Absence:
-    """Settles the jobs of cases that are not there.
+    """Closes or holds the jobs of missing cases.
 
     Parameters
     ----------
     ledger, cases, index
-        Where the jobs are kept, what is kept of their cases, and what is there.
+        The jobs, the open cases, and the cases in the inbox.
 
     Attributes
     ----------
     is_open
-        Whether a job waits for the one that takes its place, or for what was there at the start.
+        Whether a job still waits for its successor, or for the files that were there at the start to be read.
     """
 
     def __init__(self, ledger: Ledger, cases: OpenCases, index: StudyIndex) -> None:
         self._ledger, self._cases, self._index = ledger, cases, index
         self._held: set[int] = set()
-        self._began: float | None = None  # when what was there at the start had been seen
+        self._began: float | None = None  # when the files that were there at the start had been listed
         self.is_open = False
 
     def forget(self) -> None:
-        """Begin anew."""
+        """Start from the beginning."""
         self._held.clear()
         self._began = None
 
     def settle(self, now: float, unread_since: float | None) -> None:
         """Close or hold the jobs whose case is no longer there under its old key.
 
-        Nothing is absent as long as files that were there at the start are still to be read: all of them are, where
-        another release must read them anew.
+        No case counts as missing before all files that were there at the start have been read. After an upgrade, the
+        new release reads all of them again.
         """
         self._began = now if self._began is None else self._began
         self.is_open = unread_since is not None and unread_since <= self._began
@@ -59,7 +60,7 @@ class Absence:
                 self.is_open = True
                 continue
             self._cases.pop(key, None)
-            if successors:  # of several, one that has an answer: the region was drawn on its series
+            if successors:  # if several: the one with an answer, because the region was drawn on its series
                 successor = next((job for job in successors if job.fingerprint is not None), successors[0])
                 self._ledger.supersede(job_id, successor.id)
                 continue

@@ -1,7 +1,7 @@
-"""The canary: a synthetic study that travels the real path at an interval, and an alarm when it does not come through.
+"""The canary: a synthetic study that goes through all steps at an interval; an alarm if it is not delivered in time.
 
-Its folders lie in the state folder: it is scanned, read, planned, staged and delivered as any study is, but into an
-outbox of its own, which nothing is sent from.
+It is scanned, read, planned, staged and delivered like any study. Its inbox and outbox are in the state folder, and
+nothing is sent from that outbox.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ class Canary(Source):
     Parameters
     ----------
     folder
-        Where they live: ``inbox`` and ``outbox`` below it.
+        Contains their folders ``inbox`` and ``outbox``.
     write
-        Writes the phantom study under UIDs that follow from a name, and returns its Study Instance UID.
+        Writes the phantom study with UIDs made from a name, and returns its Study Instance UID.
     jobs
-        Says what became of them.
+        The jobs of the ledger.
     forget
-        Drops what is remembered of the files of a folder.
+        Deletes the records of the files of a folder.
     every, patience
-        Seconds from one to the next, and until the alarm.
+        Seconds from one canary to the next, and until the alarm.
     clock
         A monotonic clock.
     tell
-        Told of each alarm.
+        Called at each alarm.
 
     Attributes
     ----------
     well
-        Whether the last one came through; None while none did.
+        Whether the last canary was delivered in time; None before the first result.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Canary(Source):
         self._clear()
 
     def is_one(self, case: Case) -> bool:
-        """Whether a case is a canary: all its files lie in the canaries' inbox."""
+        """Whether a case is a canary: all its files are in the canaries' inbox."""
         return bool(case.headers) and all(header.path.is_relative_to(self.inbox) for header in case.headers)
 
     def next_due(self) -> float:
@@ -76,7 +76,7 @@ class Canary(Source):
         return self._sent_at + (self._every if self._study is None else self._patience)
 
     def tick(self) -> None:
-        """Send one that is due, or see what became of the one that is under way."""
+        """Send a canary if one is due, or check the one that is being processed."""
         if self._study is not None:
             self._look_after(self._study)
         elif self._clock() >= self.next_due():
@@ -104,5 +104,5 @@ class Canary(Source):
 
 
 def _is_not_meant(job: Job) -> bool:
-    """Whether the model, which may be of another part of the body, said of the phantom just that."""
+    """Whether the model refused the phantom as outside its intended use, for example as another body part."""
     return job.state is JobState.REFUSED and job.reason is not None and job.reason.code is OUTSIDE

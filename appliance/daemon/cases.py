@@ -1,7 +1,7 @@
-"""The cases of an inbox: which of them is examined when.
+"""The cases of an inbox, and when each is examined.
 
-Nothing is examined twice as long as it has not changed. :mod:`daemon.examination` says what an examination concludes,
-:mod:`daemon.absence` what becomes of a case that is no longer there.
+An unchanged case is not examined twice. :mod:`daemon.examination` contains the examination itself, and
+:mod:`daemon.absence` the treatment of cases that are no longer in the inbox.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from lungstage.appliance.state.job import JobState
 from lungstage.appliance.state.ledger import Ledger
 
 EXAMINATION_BUDGET_SECONDS = 0.5
-"""After so long a round of examinations makes room for other work."""
+"""After this time a round of examinations makes room for other work."""
 
-_ARRIVING_SECONDS = 0.5  # after which a case that is still being sent is looked at again
+_ARRIVING_SECONDS = 0.5  # until the next look at a case that is still being sent
 
 
 class Cases(Source):
@@ -32,22 +32,22 @@ class Cases(Source):
     Parameters
     ----------
     ledger, bundle_digest, settings
-        What the jobs are kept in, answered by and timed by.
+        The record of the jobs, the digest of the bundle in use, and the waiting times.
     index
-        Where the cases are found.
+        The index of the cases in the inbox.
     prepare
-        The step that says what a case needs.
+        The step that makes the plan of a case.
     clock
         A monotonic clock.
     is_canary
-        Tells the daemon's own studies from those that came.
+        Says whether a case is a canary.
 
     Attributes
     ----------
     open
-        What is kept of those that are not closed.
+        The open cases.
     behind
-        Whether cases are due that :meth:`tick` had no time for: what is ready is not kept waiting for all others.
+        Whether :meth:`tick` had no time for all due cases, so that ready jobs do not wait for them.
     """
 
     def __init__(
@@ -67,17 +67,17 @@ class Cases(Source):
         self.behind = False
 
     def answer_by(self, bundle_digest: str) -> None:
-        """Go over to another bundle: every case that is not closed is examined again by :meth:`tick`.
+        """Change to another bundle: :meth:`tick` then examines every open case again.
 
-        What is needed and where the region is follow from the bundle, so plans made with the former one are dropped;
-        their jobs are not claimed until they have been planned anew.
+        The bundle decides which region and which slices are measured. So plans of the former bundle are dropped, and
+        their jobs are not claimed before they have a new plan.
         """
         self.open.bundle_digest = bundle_digest
         for entry in self.open.values():
             entry.plan, entry.due, entry.waits_until = None, self._clock(), None
 
     def forget(self) -> None:
-        """Begin anew: every case that is not closed is examined again by :meth:`tick`; no answer in hand is heeded."""
+        """Start again: :meth:`tick` examines every open case again, and answers being computed are ignored."""
         self._ledger.unready()
         keys = self.open.keys() | {key for _, key, _ in self._ledger.jobs.unanswered()}
         now = self._clock()
@@ -86,16 +86,16 @@ class Cases(Source):
         self._absence.forget()
 
     def next_due(self) -> float | None:
-        """When :meth:`tick` next has something to do."""
+        """When :meth:`tick` has the next thing to do."""
         return min((t for e in self.open.values() for t in (e.due, e.report_at) if t is not None), default=None)
 
     def update(self, unread_since: float | None) -> bool:
-        """Examine what has changed in the index, or have the next :meth:`tick` do it; True when a job became ready.
+        """Examine the changed cases of the index, now or in the next :meth:`tick`; True if a job became ready.
 
         Parameters
         ----------
         unread_since
-            As of :meth:`tick`.
+            As for :meth:`tick`.
         """
         now = self._clock()
         became_ready = False
@@ -111,22 +111,22 @@ class Cases(Source):
         return became_ready
 
     def requeue(self) -> bool:
-        """Examine the cases that somebody requeued; True when a job became ready."""
+        """Examine the cases that a person requeued; True if a job became ready."""
         wanted = [self.open.wake(key) for key in self._ledger.jobs.requeued() if key in self._index]
         became_ready = [self._examiner.examine(entry, settled=False) for entry in wanted]
         self._absence.is_open = True
         return any(became_ready)
 
     def tick(self, unread_since: float | None, arriving: frozenset[str] = frozenset()) -> bool:
-        """Do what is due; True when a job became ready.
+        """Examine the cases that are due; True if a job became ready.
 
         Parameters
         ----------
         unread_since
-            When the longest unread file of the inbox was first seen; it may belong to any case, so none is settled
-            that would still have waited for it.
+            When the oldest unread file of the inbox was first seen. It may belong to any case, so no case counts as
+            complete that would have waited for it.
         arriving
-            Folders that something is still being sent to: a case with a file in one of them has not come to rest.
+            Folders to which files are still being sent. A case with a file in such a folder does not count as complete.
         """
         became_ready = self.behind = False
         now = self._clock()
@@ -150,7 +150,7 @@ class Cases(Source):
                     entry.report_at = now + _ARRIVING_SECONDS
                 else:
                     self._report(entry)
-            entry.case = None  # in the index again
+            entry.case = None  # the index still has it
         if self._absence.is_open:
             self._absence.settle(now, unread_since)
         return became_ready
@@ -159,7 +159,7 @@ class Cases(Source):
         return bool(arriving) and not arriving.isdisjoint(self._index.folders(entry.key))
 
     def _meet(self, case: Case, until: float) -> bool:
-        """Take in a case that is new or has changed, and examine it at once where that is not put off."""
+        """Register a new or changed case, and examine it at once unless that is delayed."""
         now = self._clock()
         entry = self.open.setdefault(case.key, OpenCase(case.key, now))
         former = entry.content
@@ -171,7 +171,7 @@ class Cases(Source):
             del self.open[case.key]
             return False
         if now < entry.examined_at + entry.cost:
-            # A case that is slow to examine must not be examined for each slice that arrives.
+            # A case with a slow examination must not be examined again for each slice that arrives.
             entry.due = entry.examined_at + entry.cost
             return False
         entry.report_at, entry.examined_at, entry.cost = None, float("-inf"), 0.0
@@ -184,7 +184,7 @@ class Cases(Source):
         entry.report_at = None
         job = self._ledger.jobs.of_case(entry.key)
         if job is not None and job.state is JobState.WAITING and job.reason is not None:
-            case = self._index.case(entry.key)  # what cannot be read may have come after it was examined
+            case = self._index.case(entry.key)  # unreadable files may have arrived after the examination
             reason = job.reason if case is None else self._index.with_unreadable(job.reason, case)
             self._ledger.hold(job.id, reason, content=job.content)
             logger.warning("held", extra=job.uids | {"code": job.reason.code})

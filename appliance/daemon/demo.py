@@ -1,4 +1,4 @@
-"""One run of the real daemon over the phantom study: ``lungstage demo``."""
+"""``lungstage demo``: one run of the real daemon on the phantom study."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TIMEOUT = 60.0  # seconds; the daemon needs about two
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
-    """What the ledger says became of the study, the title of the report as it was read back, and the time it took."""
+    """The study's result in the ledger, the title of the report after reading it back, and the duration."""
 
     outcome: dict[str, Any]
     title: str
@@ -37,14 +37,14 @@ class DemoResult:
 
 @contextmanager
 def _daemon(inbox: Path, outbox: Path, state: Path, bundle: Path) -> Iterator[subprocess.Popen[str]]:
-    """Run ``lungstage run`` until the block ends, from its ``ready`` on."""
+    """Run ``lungstage run`` until the block ends; return when it has printed ``ready``."""
     command = [sys.executable, "-P", "-m", "lungstage.appliance.cli.main", "run"]
     command += ["--inbox", str(inbox), "--outbox", str(outbox), "--state", str(state), "--bundle", str(bundle)]
     quiet = os.environ | {"LUNGSTAGE_LOG_LEVEL": "WARNING"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=quiet) as process:  # noqa: S603  (our own command)
         try:
             if process.stdout is None or process.stdout.readline().strip() != "ready":
-                raise Unavailable("The daemon did not start.")
+                raise Unavailable("The daemon did not start. Its messages above say why.")
             yield process
         finally:
             process.send_signal(signal.SIGTERM)
@@ -59,14 +59,14 @@ def run_demo(bundle: Path, folder: Path) -> DemoResult:
     bundle
         The model bundle.
     folder
-        Holds ``inbox``, ``outbox`` and ``state`` afterwards.
+        Afterwards it contains ``inbox``, ``outbox`` and ``state``.
 
     Raises
     ------
     Unavailable
         The daemon does not start, or no report appears.
     Refused
-        The study was refused; the reason says why.
+        The study was refused, for the reason given.
     """
     inbox, outbox, state = (folder / name for name in ("inbox", "outbox", "state"))
     for path in (inbox, outbox, state):
@@ -79,11 +79,17 @@ def run_demo(bundle: Path, folder: Path) -> DemoResult:
             start = time.monotonic()
             while (job := _finished(state)) is None:
                 if process.poll() is not None or time.monotonic() - start > _TIMEOUT:
-                    raise Unavailable("No structured report appeared; `lungstage jobs` on the state folder says why.")
+                    raise Unavailable(
+                        f"No structured report appeared. Run `lungstage jobs --state {state}` to see why."
+                    )
                 time.sleep(0.05)
             seconds = time.monotonic() - start
     if job.sr_path is None or job.outcome is None:
-        raise Refused(job.reason.code, job.reason.message) if job.reason else Unavailable("The report is not there.")
+        raise (
+            Refused(job.reason.code, job.reason.message)
+            if job.reason
+            else Unavailable("No structured report appeared.")
+        )
     report = hd.sr.srread(job.sr_path)
     delivered = {path.name.partition("-")[0].lower(): str(path) for path in sorted(Path(job.sr_path).parent.iterdir())}
     told = dict(job.outcome) | {"sr": job.sr_path, "documents": delivered | {"sr": job.sr_path}}
@@ -91,7 +97,7 @@ def run_demo(bundle: Path, folder: Path) -> DemoResult:
 
 
 def _finished(state: Path) -> Job | None:
-    """Return the phantom's job once it is delivered or refused."""
+    """Return the phantom's job when it is delivered or refused."""
     with DatabaseReader(state / "ledger.sqlite") as database:
         jobs = Jobs(database).find()
     return next((job for job in jobs if job.state in (JobState.DELIVERED, JobState.REFUSED)), None)

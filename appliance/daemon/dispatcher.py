@@ -1,4 +1,4 @@
-"""The dispatcher: ready jobs to the processes that stage them, their answers to ledger and outbox."""
+"""The dispatcher: gives ready jobs to the processes that stage them, and delivers the answers."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _NONE = FormerReports()
 
 
 class Stagers(Source, Protocol):
-    """Where plans are staged, several at a time: :class:`workers.bundle_workers.Workers`."""
+    """The processes that stage plans, several at a time: :class:`workers.bundle_workers.Workers`."""
 
     def free(self) -> bool:
-        """Whether another plan can be taken."""
+        """Whether another plan can be started now."""
 
     def start(
         self,
@@ -45,10 +45,10 @@ class Stagers(Source, Protocol):
         predecessor: Predecessor | None,
         beyond: tuple[str, ...],
     ) -> None:
-        """Take a plan."""
+        """Start to stage a plan."""
 
     def finished(self) -> Iterable[tuple[int, Future[Answer]]]:
-        """Give each plan that has come to an end: its ticket, and what became of it."""
+        """Give each finished plan: its ticket and its result."""
 
 
 class Dispatcher(Source):
@@ -57,19 +57,19 @@ class Dispatcher(Source):
     Parameters
     ----------
     ledger, cases
-        Where jobs come from and what becomes of them, and what is kept of their cases: plans, and jobs in hand.
+        The record of the jobs, and the open cases with their plans and the jobs being processed.
     settings
-        Where to deliver, and how patiently.
+        Where to deliver, and how long to wait before a retry.
     stagers
-        What stages them.
+        The processes that stage the plans.
     clock
         A monotonic clock.
     canary_outbox
-        Where the reports of canaries go.
+        Folder for the reports of canaries.
     prove_outbox
-        Raises Unavailable where the outbox is not the folder that it was.
+        Raises Unavailable if the outbox is no longer the same folder.
     former
-        Reports that an older ledger knew.
+        Reports of an older ledger.
     """
 
     def __init__(
@@ -94,31 +94,31 @@ class Dispatcher(Source):
         self._resume_at = -1e9  # after something was unavailable
 
     def next_due(self) -> float | None:
-        """When to go on after a pause, when the first plan in hand has taken too long, or to look at an obstacle."""
+        """When a pause ends, a plan has taken too long, or an obstacle is checked again: the earliest of these."""
         due = next_due((self._stagers, self._obstacles))
         if self._clock() >= self._resume_at:
             return due
         return self._resume_at if due is None else min(due, self._resume_at)
 
     def descriptors(self) -> Sequence[int]:
-        """File descriptors that become readable when a plan was staged."""
+        """File descriptors that become readable when a plan has been staged."""
         return self._stagers.descriptors()
 
     def encourage(self) -> None:
-        """End the pause: a new job is not made to wait because an older one met a disk that was away."""
+        """End the pause, so that a new job does not wait for the retry of an older one."""
         self._resume_at = -1e9
 
     def in_hand(self) -> int:
-        """Jobs that are being staged."""
+        """Return the number of jobs that are being staged."""
         return sum(one.answer is None for one in self._cases.in_hand())
 
     def work(self, *, claim: bool = True) -> bool:
-        """Take in what was answered, deliver, and hand out what is ready; False where there was nothing to do.
+        """Collect answers, deliver reports and start ready jobs; False if there was nothing to do.
 
         Parameters
         ----------
         claim
-            Whether new jobs are handed out.
+            Whether to start new jobs.
         """
         progress = False
         self._obstacles.tick()
@@ -150,7 +150,7 @@ class Dispatcher(Source):
     def _hand_out(self, job: Job) -> None:
         case = self._cases[job.case_key]
         if job.created_at is None or case.plan is None:
-            raise RuntimeError("a claimed job bears no date, or has no plan")
+            raise RuntimeError("a claimed job has no date or no plan")
         self._tickets += 1
         predecessor = self._claims.predecessor(job)
         try:
@@ -168,7 +168,7 @@ class Dispatcher(Source):
             case.in_hand = InHand(job, self._tickets)
 
     def _site(self, job: Job) -> Site:
-        """Read the covariates anew, because rows join while the daemon runs; a file in disorder is no study's fault."""
+        """Read the covariates again, because rows are added while the daemon runs; a bad file refuses no study."""
         try:
             site = Site.read(self._settings.prevalence, self._settings.covariates)
         except Refused as refused:
@@ -208,16 +208,16 @@ class Dispatcher(Source):
         self._cases[job.case_key].report_at = self._clock() + self._settings.report_after_seconds
 
     def _deliver(self, job: Job, answer: Answer) -> bool:
-        """Deliver an answer; False where that has to be tried again."""
+        """Deliver an answer; False if delivery has to be tried again."""
         try:
             folder = self._canary_outbox if job.canary else self._settings.outbox
             if not job.canary:
                 self._prove_outbox()
             paths = outbox.deliver(answer.documents, folder)
-            if not job.canary:  # it may have gone in between; to deliver again does no harm
+            if not job.canary:  # the outbox may have changed during delivery; a second delivery does no harm
                 self._prove_outbox()
         except (Unavailable, OSError) as error:
-            self._back_off(job, error)  # its report stays ready, with its documents in hand
+            self._back_off(job, error)  # the report stays ready and keeps its documents
             return False
         except outbox.OutboxConflictError as error:
             self._meet(job, error)
@@ -233,7 +233,7 @@ class Dispatcher(Source):
         return True
 
     def _meet(self, job: Job, obstacle: outbox.OutboxConflictError) -> None:
-        """Let a job wait for its name in the outbox; its answer is dropped, for it can be made again as it was."""
+        """Let a job wait until its name in the outbox is free; its answer is dropped and can be made again."""
         case = self._cases[job.case_key]
         case.in_hand = case.plan = None
         self._claims.release(job.id, counted=False)
@@ -261,7 +261,7 @@ class Dispatcher(Source):
 
 
 def _discreet(outcome: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Leave out the region's name where it could be a person's, and those of the others; the report bears them."""
+    """Leave out a region name that may be a person's name, and all other regions' names; the report contains them."""
     roi = outcome.get("roi")
     if not roi:
         return outcome
@@ -270,12 +270,12 @@ def _discreet(outcome: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def pause_after(failures: int, settings: Settings) -> float:
-    """Return how long to pause after so many failures in a row, in seconds."""
+    """Return the pause after a number of failures in a row, in seconds."""
     return float(min(settings.retry_seconds * 2 ** min(failures - 1, 30), settings.retry_max_seconds))
 
 
 def told(error: BaseException) -> str | None:
-    """Return what may be logged of an error: our own sentence, or the system's word for its number."""
+    """Return the part of an error that may be logged: lungstage's own message, or the system's text for its number."""
     if isinstance(error, LungstageError):
         return str(error)
     return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else None

@@ -1,6 +1,6 @@
-"""The examination of a case, and what follows for its job: waiting, held, refused, or ready with a plan to be staged.
+"""The examination of a case and its result for the job: waiting, held, refused, or ready with a plan.
 
-A refusal is pronounced only on a case that has come to rest.
+A case is refused only after its files have been unchanged for a time (``case_settle_seconds``).
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from lungstage.appliance.workers.messages import SealedPlan
 
 _DOUBTFUL = Reason(
     ReasonCode.AMBIGUOUS_INPUT,
-    "The region of this report was matched by its position, and other CT slices that it fits as well came later: "
-    "nothing says on which it was drawn. Export the region again from the series on which it was drawn, so that it "
-    "names that series' images.",
+    "The region of this report was matched by position alone. CT slices of another series that fit it equally well "
+    "arrived later, so it is not certain on which series it was drawn. Export the region again from the series on "
+    "which it was drawn, so that it names that series' images.",
 )
 
 
 class Prepare(Protocol):
-    """Shape of :func:`staging.pipeline.prepare`, over the bundle in use, and its plan sealed."""
+    """Signature of :func:`staging.pipeline.prepare` for the bundle in use; it returns the plan sealed."""
 
     def __call__(  # noqa: D102
         self,
@@ -55,7 +55,7 @@ class Prepare(Protocol):
 
 
 class Examiner:
-    """Examines the cases of one index, one at a time; for its parameters see :class:`daemon.cases.Cases`."""
+    """Examines the cases of one index, one at a time. Parameters: see :class:`daemon.cases.Cases`."""
 
     def __init__(
         self,
@@ -78,9 +78,9 @@ class Examiner:
         entry
             The case.
         settled
-            Nothing has come for so long that an end counts as an end.
+            No file has arrived for so long that the case counts as complete.
         waited
-            And for so long that what may still come counts as missing.
+            The wait for slices that may still arrive is over as well: they count as missing.
         """
         now = self._clock()
         job = self._ledger.jobs.of_case(entry.key)
@@ -89,7 +89,7 @@ class Examiner:
             return False
         if entry.case is None:
             case = self._index.case(entry.key)
-            if case is None:  # the next look will find it gone
+            if case is None:  # the next look finds that it is gone
                 entry.due = None
                 return False
             entry.take(case)
@@ -125,9 +125,9 @@ class Examiner:
         return False
 
     def _wait(self, entry: OpenCase, error: Held | Refused, settled: bool) -> Held | Refused:
-        """Come back by itself once the wait is over, and say when: such a case hangs on nothing.
+        """Schedule the examination after the wait, and add its time to the message: no person has to act.
 
-        Since when nothing came is taken from the records, so that a wait goes on where a former process began it.
+        The wait counts from the newest file on record, so a restart of the daemon does not begin it again.
         """
         now, newest = self._ledger.now(), self._index.newest(entry.at_hand)
         rested = timedelta() if newest is None else max(now - newest, timedelta())
@@ -137,14 +137,14 @@ class Examiner:
             entry.due = entry.waits_until = self._clock() + left.total_seconds()
         return Held(
             error.reason.code,
-            f"{error.reason.message} Nothing need be done: the case goes on by itself, at the latest at {until}.",
+            f"{error.reason.message} You need not do anything: the case continues by itself, at the latest at {until}.",
         )
 
     def is_answered(self, entry: OpenCase, job: Job | None) -> bool:
-        """Whether the last word about a case was about what it holds now.
+        """Whether the last result of a case still applies to its present content.
 
-        Another release may read the same files otherwise, and so have another digest for them. What it answered stands
-        all the same, as long as nothing has come since.
+        Another release may read the same files differently and compute another digest. Its result stays valid if no
+        file has arrived since.
         """
         if job is None or not job.closed:
             return False
@@ -154,7 +154,7 @@ class Examiner:
         return moment is not None and not self._index.came_after(entry.at_hand, moment)
 
     def _open(self, entry: OpenCase, job: Job | None) -> Job:
-        """Return the case's job, a new one where there is none or it is closed."""
+        """Return the case's job; make a new one if there is none or it is closed."""
         case = entry.at_hand
         if job is None or job.closed:
             anchor = case.headers[0].sop_instance_uid
@@ -162,7 +162,7 @@ class Examiner:
                 case.key, case.study_instance_uid, case.series_instance_uid, anchor,
                 canary=self._is_canary(case), choice=_choice(entry, job),
             )  # fmt: skip
-        elif job.study_instance_uid != case.study_instance_uid:  # a region came first, under a study UID of its own
+        elif job.study_instance_uid != case.study_instance_uid:  # a region arrived first, under another study UID
             self._ledger.correct_study(job.id, case.study_instance_uid)
         date, patient = _known_by(case)
         if (date and date != job.study_date) or (patient and patient != job.patient_key):
@@ -195,9 +195,9 @@ class Examiner:
         return True
 
     def _succeed(self, entry: OpenCase, job: Job) -> None:
-        """Have a job name this one as its successor that was opened by a region alone, before any series came.
+        """Make this job the successor of a job that was opened by the region alone, before any series arrived.
 
-        Where the region's file lists several series, another one's job may have taken its place first.
+        If the region's file lists several series, the job of another series may already be the successor.
         """
         for roi in entry.at_hand.rois:
             first = self._ledger.jobs.of_case(roi.sop_instance_uid)
@@ -208,7 +208,7 @@ class Examiner:
         if job is not None and not settled:
             answered = job.state is JobState.REFUSED and job.content == entry.content
             if job.closed or answered:
-                return  # what was said stands until the case has come to rest
+                return  # the earlier result stays until the case's files are unchanged for long enough
         job = self._open(entry, job)
         entry.plan = None
         if settled:
@@ -225,9 +225,9 @@ class Examiner:
             entry.report_at = None if may_come else entry.changed_at + self._settings.report_after_seconds
 
     def _question_earlier(self, case: Case, reason: Reason) -> None:
-        """Say so of a report that was matched by position, where other slices came that its region fits as well."""
+        """Question a report that was matched by position if other slices arrived that its region fits equally well."""
         rivals = {*case.candidates, *case.neighbours}
-        if case.images:  # other slices in the same places, under the series' own UID
+        if case.images:  # other slices at the same positions, under the UID of the series itself
             own = case.images[0].series_instance_uid
             rivals = {own} if reason.code is ReasonCode.DUPLICATE_POSITION else set()
         for series in rivals:
@@ -259,30 +259,30 @@ class Examiner:
 
 
 def given_up(attempts: int, error: BaseException) -> Reason:
-    """Why a job is given up that never came to an answer: over its limits, or by a defect of ours."""
+    """Return why a job is given up without an answer: it exceeds its limits, or lungstage has an internal error."""
     if isinstance(error, ExhaustedError):
         return Reason(
             ReasonCode.LIMITS_EXCEEDED,
-            f"This case was given up after {attempts} attempts. {error} Allow more (work_seconds, work_memory_mb "
-            "in the settings), then have it processed again (lungstage requeue).",
+            f"lungstage gave this case up after {attempts} attempts. {error} Raise the limits in the settings "
+            "(work_seconds, work_memory_mb). Then process the job again (lungstage requeue).",
         )
     name = error.defect["error"] if isinstance(error, DefectError) else type(error).__name__
     return Reason(
         ReasonCode.INTERNAL_ERROR,
-        f"lungstage failed {attempts} times over this case ({name}); the log says where. Send that line of the log to "
-        "whoever maintains lungstage.",
+        f"lungstage failed {attempts} times on this case ({name}): an internal error. Please report it, with the "
+        "line of the log that names this job or study.",
     )
 
 
 def _known_by(case: Case) -> tuple[str, str]:
-    """Study date and keyed hash of the patient: those of the images, or else of whatever is there."""
+    """Return study date and keyed hash of the patient: from the images, or else from the region objects."""
     headers: tuple[Header, ...] = (*case.images, *case.rois)
     date = next((header.study_date for header in headers if header.study_date), "")
     return date, next((header.patient_key for header in headers if header.patient_key), "")
 
 
 def _choice(entry: OpenCase, job: Job | None) -> RegionChoice | None:
-    """Return what a person chose for a case, as long as the ROI object is there that it was chosen in."""
+    """Return the region that a person chose for a case, if its ROI object is still there."""
     choice = None if job is None else job.choice
     uids = {roi.sop_instance_uid for roi in entry.at_hand.rois}
     return choice if choice is not None and choice.roi in uids else None

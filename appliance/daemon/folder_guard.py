@@ -1,7 +1,7 @@
-"""Whether inbox and outbox are still the folders that they were.
+"""Check that inbox and outbox are still the same folders.
 
-A share that is not mounted leaves an empty folder at its mount point. Reports that are written there are delivered to
-nobody, and studies that lay in it are not gone.
+If a share is not mounted, an empty folder remains at its mount point. Reports written there would reach nobody, and the
+share's studies would seem to be deleted.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from lungstage.appliance.contract.errors import Unavailable
 
 
 class FolderGuard:
-    """Knows one folder again, within a run and, by a file in the state folder, over a restart.
+    """Recognises one folder, during a run and, by a file in the state folder, after a restart.
 
-    Over a restart numbers of devices may change, and an operator may have put another folder there, so a folder is
-    taken for another only where a share or disk of its own is no longer mounted.
+    During a restart device numbers may change, and an operator may have chosen another folder. So after a restart a
+    folder counts as another only if the share or disk that was mounted there no longer is.
 
     Parameters
     ----------
     name, folder
-        ``inbox`` or ``outbox``, and where it lies.
+        ``inbox`` or ``outbox``, and its path.
     state
         The state folder.
     strict
-        Whether, within a run, every other folder is refused; else only one where nothing is mounted any more.
+        Whether to refuse every other folder during a run. If not, only an unmounted one is refused.
     """
 
     def __init__(self, name: str, folder: Path, state: Path, *, strict: bool) -> None:
@@ -40,19 +40,19 @@ class FolderGuard:
         self._is_other = False
 
     def prove(self) -> None:
-        """Return where it is the folder that it was.
+        """Return if the folder is still the same.
 
         Raises
         ------
         Unavailable
-            When it is another, or cannot be opened.
+            It is another folder, or cannot be opened.
         """
         try:
             now = place_of(self._folder, self._known if self._was_seen else None)
         except OSError as error:
             raise Unavailable(f"The {self._name} cannot be opened: {error.strerror}.") from error
         was_other, self._is_other = self._is_other, self._is_another(now)
-        if self._strict and self._is_other != was_other:  # of the inbox, whoever waits for it says so
+        if self._strict and self._is_other != was_other:  # for the inbox, the loop logs the error below
             about = {"file_system": now.kind, "known": self._known and self._known.kind}
             if self._is_other:
                 logger.warning("outbox_replaced", extra=about)
@@ -60,16 +60,17 @@ class FolderGuard:
                 logger.info("outbox_back", extra=about)
         if self._is_other:
             raise Unavailable(
-                f"The {self._name} is not the folder that it was; is its disk or share mounted? It is waited for. "
-                f"If another one is meant, remove {_file_of(self._name)} from the state folder and restart the daemon."
+                f"The {self._name} is not the same folder as before. Mount its disk or share again: the daemon then "
+                f"continues. To use the new folder instead, stop the daemon, delete {_file_of(self._name)} in the "
+                "state folder, and start the daemon."
             )
         if now != self._known or not self._was_seen:
             self._known, self._was_seen = now, True
-            with contextlib.suppress(OSError):  # it is needed at the next start at the soonest
+            with contextlib.suppress(OSError):  # only the next start needs this file
                 _remember(self._name, self._folder, self._state, now)
 
     def is_replaced(self) -> bool:
-        """Whether it is another folder now; one that cannot be opened is not."""
+        """Whether another folder is in its place now; a folder that cannot be opened does not count."""
         with contextlib.suppress(Unavailable):
             self.prove()
         return self._is_other
@@ -83,7 +84,7 @@ class FolderGuard:
 
 
 def remembered(name: str, folder: Path, state: Path) -> Place | None:
-    """Return which folder a daemon last knew as that; None where there was none, or it lay at another path."""
+    """Return the folder that a daemon last used under this name; None if there was none, or it had another path."""
     try:
         known = json.loads((state / _file_of(name)).read_text(encoding="utf-8"))
         return Place(**known["place"]) if known["folder"] == str(folder) else None

@@ -1,4 +1,4 @@
-"""Reports in the outbox that the ledger never knew, because the one that did was lost: which report each follows."""
+"""Reports in the outbox from before a lost ledger: they show which predecessor a report names."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ _FOLLOWS = bytes.fromhex("400060a3") + b"SQ"  # Predecessor Documents Sequence, 
 
 
 class FormerReports:
-    """What is in the outbox from before the ledger, of those that name a predecessor; no other's bytes depend on it."""
+    """Reports in the outbox that are older than the ledger and name a predecessor; only their bytes depend on it."""
 
     def __init__(self) -> None:
         self._accounts: list[Account] = []
 
     def read(self, folder: Path, before: datetime) -> None:
-        """Read those that were written to a folder before a moment."""
+        """Read the reports that were written to a folder before a time."""
         for path, content in outbox.reports(folder, before):
             if _FOLLOWS in content:
                 try:
                     self._accounts.append(read_back(path, content).account)
-                except Refused:  # not ours, or damaged
+                except Refused:  # of another software, or damaged
                     continue
         self._accounts.sort(key=lambda account: account.created.timestamp(), reverse=True)
 
     def predecessor(self, instances: Iterable[Mapping[str, str]], bundle_digest: str | None) -> Predecessor | None:
-        """Return what the newest report of the same region and slices, by the same model and software, follows."""
+        """Return the predecessor that the newest report of the same region, slices, model and software names."""
         uids = {instance["uid"] for instance in instances}
         for account in self._accounts:
             is_same = (account.bundle_digest, account.software) == (bundle_digest, __version__)

@@ -1,9 +1,9 @@
-"""The hot swap: a new bundle that is placed while the daemon runs is verified, proven and taken, or refused.
+"""The hot swap: verifies a new bundle that is copied into the folder while the daemon runs, and takes or refuses it.
 
-A folder that is being copied into looks like a broken bundle, so nothing is read before its files rest, and a refusal
-is pronounced only once they have rested for longer. What is read is judged in two steps: who signed it is judged here;
-all else, its golden case included, in processes of its own, which can do nothing but fail. Until those are set up the
-bundle in use goes on, and so it does where the new one is refused.
+During a copy the folder looks like a broken bundle. So the daemon reads the files only after they have been unchanged
+for a time, and announces a refusal only after a longer time. A bundle is checked in two steps. The signature is
+checked here. Everything else, also the golden case, is checked in separate processes, where a failure does no harm.
+The bundle in use continues until these processes are ready, and also if the new bundle is refused.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ _Stamp = tuple[tuple[int, ...] | None, ...]
 
 @dataclass(frozen=True, slots=True)
 class BundleEvent:
-    """What became of a bundle that was placed while the daemon ran.
+    """The result of the check of a new bundle while the daemon runs.
 
     Attributes
     ----------
     digest
-        Of the bundle; None where there was no manifest to name it by.
+        Digest of the bundle; None if it has no manifest.
     in_use
-        Digest of the bundle that answered until then, and goes on where this one was refused.
+        Digest of the bundle in use until then; it stays in use if the new one is refused.
     signer
-        Fingerprint of the key that it is signed with, or says it is; None without a signature that could be read.
+        Fingerprint of the key that the signature is from, or claims to be from; None without a readable signature.
     code
-        Why it was refused; None where it was taken.
+        Why the bundle was refused; None if it was taken.
     """
 
     digest: str | None
@@ -49,10 +49,10 @@ class BundleEvent:
 
 
 def tell(event: BundleEvent, audit: Audit) -> None:
-    """Tell the audit log, then the log, what becomes of a bundle.
+    """Write the result for a bundle to the audit log, then to the log.
 
-    Codes and digests only: `lungstage verify` on the folder says the rest, and a file that does not belong there may
-    bear anybody's name.
+    Only codes and digests are written: a foreign file in the folder may contain a person's name. `lungstage verify`
+    on the folder gives the details.
 
     Raises
     ------
@@ -71,42 +71,42 @@ def tell(event: BundleEvent, audit: Audit) -> None:
 
 
 class Candidate(Source, Protocol):
-    """Processes that try a bundle: :class:`workers.bundle_workers.BundleWorkers`."""
+    """The processes that check a bundle: :class:`workers.bundle_workers.BundleWorkers`."""
 
     def is_set_up(self) -> bool:
-        """Whether they are ready to answer by it; raises where they will never be."""
+        """Whether they are ready to answer with the bundle; raises an error if they cannot become ready."""
 
 
 class Candidates(Protocol):
-    """Where such processes come from: :class:`workers.bundle_workers.Workers`."""
+    """Starts and ends such processes: :class:`workers.bundle_workers.Workers`."""
 
     def start_candidate(self, files: BundleFiles) -> Candidate:
-        """Start them."""
+        """Start the processes of a new bundle."""
 
     def drop_candidate(self) -> None:
-        """End them."""
+        """End these processes."""
 
     def switch_over(self) -> None:
-        """Let them answer from now on."""
+        """Answer with the new bundle from now on."""
 
 
 class HotSwap(Source):
-    """Looks after the bundle's folder of one daemon.
+    """Watches the bundle's folder of one daemon.
 
     Parameters
     ----------
     settings
-        Which folder, and how patiently.
+        The folder, and the waiting times.
     files
         The bundle in use.
     trusted
-        Keys one of which must have signed a new one; none where it need not be signed.
+        Trusted keys: one of them must have signed a new bundle. If empty, no signature is needed.
     workers
-        Tries a bundle, and answers by it.
+        The processes that check a bundle and answer with it.
     clock
         A monotonic clock.
     tell
-        Is told what becomes of a bundle before it does, and again where it raises: the one place for logs and audit.
+        Called with each result before it takes effect, and again if it raises. It writes log and audit log.
     """
 
     def __init__(
@@ -122,14 +122,14 @@ class HotSwap(Source):
         self._workers, self._clock, self._tell = workers, clock, tell
         self._stamp: _Stamp = ()
         self._looked_at = self._changed_at = float("-inf")
-        self._due: float | None = None  # when to read what lies there, or to pronounce what was found
+        self._due: float | None = None  # when to read the folder, or to announce the refusal
         self._trial: tuple[BundleFiles, Candidate, BundleEvent] | None = None
         self._verdict: BundleEvent | None = None
         self._failures = 0
-        self._differs = False  # whether what lies there was refused
+        self._differs = False  # whether the bundle in the folder was refused
 
     def look(self) -> str | None:
-        """Do what is due, without waiting for anything; return the digest of a bundle that has just been taken."""
+        """Do the next step without waiting; return the digest of a bundle that was taken just now."""
         now = self._clock()
         is_due = self._due is not None and self._due <= now
         if is_due or now >= self._looked_at + self._settings.scan_seconds:
@@ -145,11 +145,11 @@ class HotSwap(Source):
         return None
 
     def descriptors(self) -> Sequence[int]:
-        """File descriptors that become readable when the processes that try a bundle are set up."""
+        """File descriptors that become readable when the processes for a new bundle are ready."""
         return () if self._trial is None else self._trial[1].descriptors()
 
     def next_due(self) -> float | None:
-        """When :meth:`look` next has something to do; None while the folder is merely looked at now and then."""
+        """When :meth:`look` has something to do; None while only the regular check of the folder is due."""
         return self._due if self._trial is None else self._trial[1].next_due()
 
     def _notice(self, now: float) -> None:
@@ -163,7 +163,7 @@ class HotSwap(Source):
         self._due = now + self._settings.case_settle_seconds
 
     def _read(self) -> None:
-        """Read what lies in the folder, and have it tried unless it is the bundle in use."""
+        """Read the folder, and start the check of its bundle unless it is the one in use."""
         event = BundleEvent(None, digest_of(self._in_use))
         try:
             files = read_files(self._settings.bundle)
@@ -172,13 +172,13 @@ class HotSwap(Source):
         except Refused as refused:
             self._refuse(replace(event, code=refused.reason.code))
             return
-        if _stamp(self._settings.bundle) != self._stamp:  # it changed meanwhile; the next look notices
+        if _stamp(self._settings.bundle) != self._stamp:  # it changed during the reading; the next look sees that
             self._due = self._clock()
             return
         event = replace(event, signer=None if signer is None else signer.fingerprint)
         if _signed_part(files) == _signed_part(self._in_use):
             if self._differs:
-                self._due = self._clock()  # should it not be told
+                self._due = self._clock()  # try again if `tell` raises
                 self._take(event)
             self._in_use, self._due = files, None
             return
@@ -207,7 +207,7 @@ class HotSwap(Source):
         return None
 
     def _failed(self, error: Exception, event: BundleEvent) -> None:
-        """Try again later; a bundle that is too much for its processes again and again is refused."""
+        """Try again later; refuse a bundle that makes its processes fail too often."""
         self._failures += 1
         if isinstance(error, DefectError):
             logger.error("bundle_defect", extra={"bundle": event.digest, **defect(error)})
@@ -245,7 +245,7 @@ def _signed_part(files: BundleFiles) -> dict[str, bytes]:
 
 
 def _stamp(folder: Path) -> _Stamp:
-    """Return what changes when a file of a bundle is written, replaced, added or removed, or the folder is another."""
+    """Return values that change if a bundle's file is written, replaced, added or removed, or the folder replaced."""
     return tuple(_of_file(folder / name) for name in (".", *sorted(BUNDLE_FILES), SIGNATURE_FILE))
 
 

@@ -1,6 +1,6 @@
-"""The daemon: looks at the inbox, has cases examined, stages one job at a time and delivers its report.
+"""The daemon's loop: reads the inbox, examines cases, has jobs staged and delivers their reports.
 
-It is the only place that catches every exception: whatever a study does to us, the next one is served.
+Only this module catches every exception: after an error in one study, the next study is processed.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ from lungstage.appliance.state.ledger import Ledger
 from lungstage.appliance.state.secret import identity_key, reader_of
 from lungstage.appliance.workers.messages import SCRATCH
 
-_HANGING_SECONDS = 30.0  # without a sign of life, beyond what a request may take
-_LAST_SECONDS = 8.0  # before a job in hand is given back at the end; container engines wait for ten
+_HANGING_SECONDS = 30.0  # without a heartbeat, beyond the time that a request may take
+_LAST_SECONDS = 8.0  # for jobs being processed when the daemon stops; container engines wait ten seconds
 _UNMETERED = Meter()
 
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """The steps that the daemon drives; other ones in its tests."""
+    """The steps that the daemon runs; tests use others."""
 
     read_headers: Callable[[Path], tuple[Header, ...]]
     assemble: Callable[[Iterable[Header]], tuple[Case, ...]]
@@ -70,21 +70,21 @@ class Daemon:
     Parameters
     ----------
     settings, bundle_digest
-        How to run, and which bundle it is that `steps` answer by at first.
+        The daemon's settings, and the digest of the bundle that `steps` use at first.
     steps
         The steps from file to report.
     database
         The state folder's database.
     wake
-        Alarm that ends a sleep, and says when to stop.
+        Ends a pause of the loop, and says when to stop.
     watcher
-        What rings `wake` on file events; None where the scan does all the work.
+        Calls `wake` on file events; None if only scans find new files.
     clock
-        A monotonic clock, so that setting the time of day disturbs nothing.
+        A monotonic clock; a change of the time of day has no effect.
     meter
-        What it tells of itself.
+        Counts for monitoring.
     swap
-        What exchanges the bundle; None where it is never exchanged.
+        Exchanges the bundle; None if it is never exchanged.
     """
 
     def __init__(
@@ -153,12 +153,12 @@ class Daemon:
         )  # fmt: skip
 
     def run(self, announce: Callable[[], None] = lambda: None) -> None:
-        """Serve until told to stop; jobs in hand are finished, or given back where that is not done soon.
+        """Run until told to stop. Then finish the jobs being processed; a job that needs too long starts again later.
 
         Raises
         ------
         Damaged
-            The ledger is, so that nothing can be relied on, and no waiting helps.
+            The ledger is damaged; waiting does not help.
         """
         try:
             self._serve(announce)
@@ -200,7 +200,7 @@ class Daemon:
         logger.info("stopped")
 
     def _finish(self) -> None:
-        """Wait a little for what is being staged, and deliver it."""
+        """Wait a short time for the jobs that are being staged, and deliver their reports."""
         until = self._clock() + _LAST_SECONDS
         try:
             while self._dispatcher.in_hand() and self._clock() < until:
@@ -212,7 +212,7 @@ class Daemon:
             _warn_of(error)
 
     def step(self) -> None:
-        """Do all that is due, from file to report; then sleep until something happens or is due."""
+        """Do all steps that are due, from file to report; then wait for an event or the next step."""
         self._heartbeat.tick()
         if self._canary is not None:
             self._canary.tick()
@@ -220,7 +220,7 @@ class Daemon:
         became_ready = self._look()
         self._requests.tick()
         version = self._database.data_version()
-        if self._requests.granted or version != self._data_version:  # or another process wrote to the ledger
+        if self._requests.granted or version != self._data_version:  # the second: another process wrote to the ledger
             self._data_version = version
             became_ready |= self._cases.requeue()
         became_ready |= self._cases.tick(self._scanner.unsettled_since(), self._scanner.arriving())
@@ -239,7 +239,7 @@ class Daemon:
             self._cases.answer_by(digest)
 
     def _look(self) -> bool:
-        """Look at the inboxes where it is time to; True when a job became ready."""
+        """Look at the inboxes if it is time; True if a job became ready."""
         if not self._begin_anew and self._clock() < self._scanner.earliest():
             return False
         self._inbox_guard.prove()
@@ -253,15 +253,15 @@ class Daemon:
         return became_ready
 
     def _sleep(self) -> None:
-        """Wait until a source is due or wakes; what it has to do is done no sooner than the next look may be taken."""
+        """Wait until a source is due or gives an event, but at least until the next look at the inbox is allowed."""
         due, earliest = next_due(self._sources), self._scanner.earliest()
         until = earliest if due is None else max(due, earliest)
         if self._wake.wait(until - self._clock(), descriptors(self._sources)):
             self._wake.pause(earliest - self._clock())
 
     def _beat(self) -> None:
-        overdue = self._ledger.jobs.overdue()  # and where the ledger does not answer, there is no sign of life
-        with contextlib.suppress(OSError):  # its absence is told by whoever looks for it
+        overdue = self._ledger.jobs.overdue()  # if the ledger does not answer, no heartbeat is written
+        with contextlib.suppress(OSError):  # `lungstage health` reports a missing heartbeat
             heartbeat.write(
                 self._settings.state,
                 Heartbeat(

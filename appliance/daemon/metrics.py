@@ -1,4 +1,4 @@
-"""What the daemon tells of itself while it runs, for whoever counts: by default nobody."""
+"""The daemon's counters for monitoring. By default nothing is counted."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from lungstage.appliance.state.job import Job
 
 
 class Meter:
-    """Takes note of nothing; :class:`daemon.prometheus.PrometheusMeter` does."""
+    """Counts nothing; :class:`daemon.prometheus.PrometheusMeter` counts."""
 
     def moved(self, job: Job) -> None:
-        """Take note of a job that has come into another state."""
+        """Count a job that has changed its state."""
 
     def looked(self, seconds: float, files: int) -> None:
-        """Take note of a look at the inbox: how long its scan took, and how many files lie there."""
+        """Note the duration of a scan of the inbox, and the number of its files."""
 
     def process_started(self) -> None:
-        """Take note of a process that was started to read or stage."""
+        """Count a process that was started to read or stage."""
 
     def answers_by(self, bundle_digest: str) -> None:
-        """Take note of the bundle that answers from now on."""
+        """Note the bundle that answers from now on."""

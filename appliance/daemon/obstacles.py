@@ -1,4 +1,4 @@
-"""What bears a document's name in the outbox and is none of ours: the case goes on once that is gone or has changed."""
+"""Foreign files that block a document's name in the outbox. A blocked case continues when the file goes or changes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _Seen = tuple[int, int, int, bool]
 
 
 class Obstacles(Source):
-    """The obstacles that deliveries have met.
+    """The files that block deliveries.
 
     Parameters
     ----------
     cases
-        Where a case is made due again.
+        The open cases; a case whose obstacle is gone becomes due again.
     clock
         A monotonic clock.
     """
@@ -31,17 +31,17 @@ class Obstacles(Source):
         self._due = 0.0
 
     def next_due(self) -> float | None:
-        """When to look at them again; None where there are none."""
+        """When to check the obstacles again; None if there are none."""
         return self._due if self._met else None
 
     def met(self, case_key: str, path: Path) -> None:
-        """Remember what keeps a case's report from being delivered."""
+        """Remember the file that blocks the delivery of a case's report."""
         if not self._met:
             self._due = self._clock() + _EVERY_SECONDS
         self._met[case_key] = path, _look_at(path)
 
     def tick(self) -> None:
-        """Have the cases examined whose obstacle is gone, or is no longer what it was, where it is time to look."""
+        """If it is time to check: make the cases due whose obstacle is gone or has changed."""
         now = self._clock()
         if not self._met or now < self._due:
             return
@@ -55,7 +55,7 @@ class Obstacles(Source):
 
 
 def _look_at(path: Path) -> _Seen | None:
-    """Return what changes when something is replaced, written to, or made readable; None where nothing is there."""
+    """Return values that change if the file is replaced, written to or made readable; None if there is no file."""
     try:
         at = path.lstat()
     except OSError:

@@ -1,6 +1,6 @@
-"""The open cases: all that is kept in memory of a study's life, from its first file to the end of its job.
+"""The open cases: the data about a case that the daemon keeps in memory, from its first file to the end of its job.
 
-The ledger keeps the rest, and all of this can be made again from it and the inbox. A closed case leaves nothing here.
+The ledger keeps the rest. All data here can be made again from the ledger and the inbox. A closed case is removed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from lungstage.appliance.workers.messages import Answer, SealedPlan
 
 
 def content_digest(case: Case) -> str:
-    """Digest of everything known of a case's instances but where they lie; equal for any number of copies."""
+    """Return the digest of a case's headers without file paths; any number of copies gives the same digest."""
     parts = {
         "\0".join(
             repr(getattr(header, field.name)) for field in fields(header) if field.name not in ("path", "pixel_span")
@@ -26,7 +26,7 @@ def content_digest(case: Case) -> str:
 
 @dataclass(frozen=True, slots=True)
 class InHand:
-    """A claimed job: its number at the processes that stage it, then the answer that waits to be delivered."""
+    """A claimed job: its number at the processes that stage it, then the answer that waits for delivery."""
 
     job: Job
     ticket: int
@@ -35,41 +35,41 @@ class InHand:
 
 @dataclass(slots=True)
 class OpenCase:
-    """A case whose job has not come to an end; moments are the daemon's monotonic clock's."""
+    """A case whose job has not ended; times are those of the daemon's monotonic clock."""
 
     key: str
     changed_at: float
-    version: int | None = None  # of the case as it was met, with the places of its files
+    version: int | None = None  # of the case when it was last read, with the paths of its files
     content: str = ""
-    case: Case | None = None  # while it is worked on: a hundred cases that wait are many headers
-    due: float | None = None  # when to examine it again although nothing came
+    case: Case | None = None  # only during an examination: the headers of a hundred waiting cases need much memory
+    due: float | None = None  # when to examine it again even if no file arrived
     report_at: float | None = None  # when to report that it waits
-    waits_until: float | None = None  # when what may still come counts as missing
+    waits_until: float | None = None  # when slices that may still arrive count as missing
     examined_at: float = float("-inf")
     cost: float = 0.0  # seconds that the last examination took
-    failures: int = 0  # of examinations, by a defect of ours
-    plan: SealedPlan | None = None  # what its ready job needs to be staged
+    failures: int = 0  # examinations that ended with an internal error
+    plan: SealedPlan | None = None  # the plan by which its ready job is staged
     in_hand: InHand | None = None
 
     @property
     def at_hand(self) -> Case:
-        """What it holds, while it is worked on."""
+        """The case during an examination."""
         if self.case is None:
-            raise RuntimeError("a case was not fetched")
+            raise RuntimeError("the case has not been fetched")
         return self.case
 
     def take(self, case: Case) -> None:
-        """Work on it as it is now."""
+        """Use this version of the case from now on."""
         self.case, self.version, self.content = case, hash(case), content_digest(case)
 
 
 class OpenCases(dict[str, OpenCase]):
-    """The open cases by their keys.
+    """The open cases by key.
 
     Attributes
     ----------
     bundle_digest
-        Of the bundle that they are examined and answered by.
+        Digest of the bundle that examines and answers the cases.
     """
 
     def __init__(self, bundle_digest: str) -> None:
@@ -77,15 +77,15 @@ class OpenCases(dict[str, OpenCase]):
         self.bundle_digest = bundle_digest
 
     def wake(self, key: str) -> OpenCase:
-        """Return a case, which has rested for long where it is not here."""
+        """Return a case; one that is not open counts as unchanged for a long time."""
         return self.setdefault(key, OpenCase(key, float("-inf")))
 
     def in_hand(self) -> list[InHand]:
-        """Return the jobs in hand, in the order in which they were claimed."""
+        """Return the jobs being processed, in the order in which they were claimed."""
         return sorted((case.in_hand for case in self.values() if case.in_hand), key=lambda one: one.ticket)
 
     def close(self, job: Job) -> None:
-        """Drop what is kept of a job that has come to its end, and its case where nothing more is to be done."""
+        """Drop the data of a finished job, and its case if nothing is left to do."""
         case = self[job.case_key]
         case.plan = case.in_hand = None
         if case.due is None and case.report_at is None and case.content == job.content:

@@ -1,4 +1,4 @@
-"""What the daemon does again and again."""
+"""Actions that the daemon repeats at an interval."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from lungstage.appliance.contract.source import Source
 
 
 class Periodic(Source):
-    """Something that is done every so often, for the first time at once.
+    """An action that is repeated at an interval; the first time is at once.
 
     Parameters
     ----------
     every
-        Seconds from one time to the next, whether or not it raises.
+        Interval in seconds, also after an error.
     do
-        What is done.
+        The action.
     clock
         A monotonic clock.
     """
@@ -25,11 +25,11 @@ class Periodic(Source):
         self._due = float("-inf")
 
     def next_due(self) -> float:
-        """When it is due."""
+        """When the action is due."""
         return self._due
 
     def tick(self) -> None:
-        """Do it where it is due."""
+        """Do the action if it is due."""
         if self._clock() >= self._due:
             self._due = self._clock() + self._every
             self._do()

@@ -1,6 +1,6 @@
-"""Metrics in Prometheus' text format, on the loopback interface alone.
+"""Metrics in Prometheus' text format, on the loopback interface only.
 
-Labels are states, steps, reason codes and the digest of the bundle: never a UID, and nothing that a file says.
+Labels are states, steps, reason codes and the digest of the bundle. No label contains a UID or text from a file.
 """
 
 from __future__ import annotations
@@ -40,43 +40,41 @@ _COUNTED_STATES = (JobState.DELIVERED, JobState.REFUSED, JobState.HELD)
 
 
 class PrometheusMeter(Meter):
-    """Counts for Prometheus, in a registry of its own.
+    """Counts for Prometheus, in a separate registry.
 
     Parameters
     ----------
     state
-        The state folder: each scrape looks at its ledger and its heartbeat.
+        The state folder; each scrape reads its ledger and its heartbeat.
 
     Attributes
     ----------
     registry
-        What a scrape reads.
+        The registry that a scrape reads.
     """
 
     def __init__(self, state: Path) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # when a counter began says nothing that its resets do not
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a reset of a counter shows its start as well
         self.registry = registry = CollectorRegistry()
         self._studies = Counter(
-            "lungstage_studies", "Jobs that came into a state, by reason.", ["state", "reason"], registry=registry
+            "lungstage_studies", "Jobs delivered, refused or held, by reason.", ["state", "reason"], registry=registry
         )
         self._studies.labels(JobState.DELIVERED, "")
         self._seconds = Histogram(
-            "lungstage_step_seconds", "Time of each step of the jobs delivered.", ["step"],
+            "lungstage_step_seconds", "Time of each step, for delivered jobs.", ["step"],
             buckets=_SECONDS, registry=registry,
         )  # fmt: skip
         self._processes = Counter(
-            "lungstage_processes_started", "Processes started to read or stage, the first included.", registry=registry
+            "lungstage_processes_started", "Processes started to read or stage, including the first.", registry=registry
         )
-        self._files = Gauge("lungstage_inbox_files", "Files in the inbox at the last look.", registry=registry)
-        self._scan = Gauge(
-            "lungstage_inbox_scan_seconds", "Time that the last scan of the inbox took.", registry=registry
-        )
-        self._bundle = Info("lungstage_bundle", "The bundle that answers.", registry=registry)
-        Info("lungstage_build", "The software.", registry=registry).info({"version": __version__})
+        self._files = Gauge("lungstage_inbox_files", "Files in the inbox at the last scan.", registry=registry)
+        self._scan = Gauge("lungstage_inbox_scan_seconds", "Duration of the last scan of the inbox.", registry=registry)
+        self._bundle = Info("lungstage_bundle", "The bundle in use.", registry=registry)
+        Info("lungstage_build", "The software version.", registry=registry).info({"version": __version__})
         registry.register(_StateCollector(state))
 
     def moved(self, job: Job) -> None:
-        """Count a job that came to an answer, a refusal or a hold."""
+        """Count a job that was delivered, refused or held."""
         if job.canary or job.state not in _COUNTED_STATES:
             return
         self._studies.labels(job.state, "" if job.reason is None else job.reason.code).inc()
@@ -86,7 +84,7 @@ class PrometheusMeter(Meter):
                     self._seconds.labels(step).observe(seconds)
 
     def looked(self, seconds: float, files: int) -> None:
-        """Take note of a look at the inbox."""
+        """Note duration and number of files of a scan of the inbox."""
         self._scan.set(seconds)
         self._files.set(files)
 
@@ -95,12 +93,12 @@ class PrometheusMeter(Meter):
         self._processes.inc()
 
     def answers_by(self, bundle_digest: str) -> None:
-        """Take note of the bundle."""
+        """Note the bundle in use."""
         self._bundle.info({"digest": bundle_digest})
 
 
 class _StateCollector(Collector):
-    """What the state folder says at the moment of the scrape, whatever the daemon is at."""
+    """Reads ledger and heartbeat at the time of each scrape, independent of the daemon's loop."""
 
     def __init__(self, state: Path) -> None:
         self._state = state
@@ -113,10 +111,14 @@ class _StateCollector(Collector):
 
     def _heartbeat(self) -> Iterable[Metric]:
         if (beat := heartbeat.read(self._state)) is not None:
-            yield _gauge("lungstage_heartbeat_timestamp_seconds", "Last sign of life.", beat.at.timestamp())
-            yield _gauge("lungstage_outbox_replaced", "Whether the outbox is another folder.", beat.outbox_replaced)
+            yield _gauge("lungstage_heartbeat_timestamp_seconds", "Time of the last heartbeat.", beat.at.timestamp())
+            yield _gauge(
+                "lungstage_outbox_replaced",
+                "Whether another folder is in the place of the outbox.",
+                beat.outbox_replaced,
+            )
             if beat.canary is not None:
-                yield _gauge("lungstage_canary_well", "Whether the last canary came through.", beat.canary)
+                yield _gauge("lungstage_canary_well", "Whether the last canary was delivered in time.", beat.canary)
 
     def _jobs(self) -> Iterable[Metric]:
         with DatabaseReader(self._state / "ledger.sqlite") as database:
@@ -128,11 +130,11 @@ class _StateCollector(Collector):
         yield jobs
         since = None if oldest is None else oldest.waiting_since
         age = 0.0 if since is None else max((utc_now() - since).total_seconds(), 0.0)
-        yield _gauge("lungstage_oldest_waiting_seconds", "How long the longest wait lasts; 0: none waits.", age)
+        yield _gauge("lungstage_oldest_waiting_seconds", "Longest wait of a job; 0: no job waits.", age)
 
 
 def _read(part: Callable[[], Iterable[Metric]]) -> list[Metric] | None:
-    """Return what can be read now, None where it cannot; what was raised the server would print, message and all."""
+    """Return the metrics that can be read now, or None; the server would print an exception with its message."""
     try:
         return list(part())
     except Damaged as error:
@@ -150,23 +152,23 @@ def _gauge(name: str, documentation: str, value: float) -> Metric:
 
 
 class _Server(ThreadingWSGIServer):
-    """prometheus-client's own server, as it stands behind ``start_http_server``, but for two habits of its base."""
+    """The server of prometheus-client's ``start_http_server``, without two behaviours of its base class."""
 
     def server_bind(self) -> None:
-        """Bind without looking this host's name up, as HTTPServer does: a name server is none of our business."""
+        """Bind without a look-up of the host's name, so that no name server is asked (HTTPServer would ask one)."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = ADDRESS, self.server_address[1]
         self.setup_environ()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Let a client go that hung up or said nothing, without printing a traceback."""
+        """Ignore a client that closed the connection or sent nothing; print no traceback."""
 
 
 class _Handler(WSGIRequestHandler):
-    timeout = 5.0  # so that clients that say nothing do not keep threads
+    timeout = 5.0  # a client that sends nothing must not keep a thread
 
     def log_message(self, *_: object) -> None:
-        """Log no request."""
+        """Do not log requests."""
 
 
 @contextlib.contextmanager
@@ -176,12 +178,15 @@ def serving(registry: CollectorRegistry, port: int) -> Iterator[None]:
     Raises
     ------
     Unavailable
-        When the port cannot be opened: monitoring that was asked for must not be missing in silence.
+        The port cannot be opened. The daemon then does not start, because the site asked for monitoring.
     """
     try:
         server = make_server(ADDRESS, port, make_wsgi_app(registry), _Server, _Handler)
     except OSError as error:
-        raise Unavailable(f"Port {port} of {ADDRESS} cannot be opened for metrics: {error.strerror}.") from error
+        raise Unavailable(
+            f"Port {port} of {ADDRESS} cannot be opened for metrics: {error.strerror}. Stop the program that uses it, "
+            "or set another metrics_port."
+        ) from error
     thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
     thread.start()
     try:

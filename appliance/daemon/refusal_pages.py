@@ -1,7 +1,7 @@
-"""Pages about refused studies, for a site that wants them: the reader who waits for an answer is told that none comes.
+"""Pages about refused studies (an option): they tell the reader who waits for an answer why there is none.
 
-The refusal itself stands in ledger and audit log before. A page is a courtesy on top of it: where the outbox is away it
-is tried again; where something bears the page's name there, or a stop or a crash comes in between, there is none.
+Ledger and audit log contain the refusal before the page is made. The page is an extra. If the outbox is not available,
+delivery is tried again. If its file name is taken, or the daemon stops before delivery, there is no page.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from lungstage.appliance.state.job import Job, JobState
 from lungstage.appliance.state.ledger import Ledger
 
 Explain = Callable[[Case, Reason, datetime], tuple[Document, ...]]
-"""Shape of :func:`staging.refusal.explain`, over the bundle in use and the documents that are wanted."""
+"""Signature of :func:`staging.refusal.explain` for the bundle in use and the chosen documents."""
 
 
 class RefusalPages(Source):
-    """Has the pages made and delivers them.
+    """Makes and delivers the pages.
 
     Parameters
     ----------
     ledger
-        Whose audit log is told of a page before it is in the outbox.
+        Its audit log gets an entry before a page appears in the outbox.
     find
-        Finds the case of a key; None where its files are gone.
+        Returns the case of a key; None if its files are gone.
     explain
         Makes a page.
     folder
         The outbox.
     prove_outbox
-        Raises Unavailable where the outbox is not the folder that it was.
+        Raises Unavailable if the outbox is no longer the same folder.
     retry_seconds
-        How long to pause where it is not there.
+        Pause before the next attempt if the outbox is not available, in seconds.
     clock
         A monotonic clock.
     """
@@ -60,7 +60,7 @@ class RefusalPages(Source):
         self._resume_at = float("-inf")
 
     def note(self, job: Job) -> None:
-        """Remember a job that was refused; forget one that goes on."""
+        """Note a job that was refused; drop one that continues."""
         self._due.pop(job.id, None)
         if job.state is JobState.REFUSED and not job.superseded and not job.canary:
             self._due[job.id] = job
@@ -70,7 +70,7 @@ class RefusalPages(Source):
         return self._resume_at if self._due else None
 
     def tick(self) -> None:
-        """Make and deliver what is due."""
+        """Make and deliver the pages that are due."""
         if self._clock() < self._resume_at:
             return
         for job in list(self._due.values()):
@@ -80,9 +80,9 @@ class RefusalPages(Source):
                 logger.warning("refusal_page_waits", extra=job.uids | {"error": type(error).__name__})
                 self._resume_at = self._clock() + self._retry_seconds
                 return
-            except OutboxConflictError as error:  # the page's name is taken: nobody's answer waits for it
+            except OutboxConflictError as error:  # the file name is taken; no report depends on this page
                 logger.warning("no_refusal_page", extra=job.uids | {"code": error.reason.code, "why": str(error)})
-            except Exception as error:  # the files may be just what nothing can read
+            except Exception as error:  # the study's files may be unreadable
                 logger.warning("no_refusal_page", extra=job.uids | defect(error))
             self._due.pop(job.id, None)
 

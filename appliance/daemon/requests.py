@@ -1,7 +1,7 @@
-"""Takes what people ask for on the page: a case processed again, or a region chosen where no rule could.
+"""Executes the requests of page users: process a case again, or measure the region that a person chose.
 
-Of two who ask for the same job, whoever was first is served. What is done, what the audit log is told and that a
-request was taken are one transaction of the ledger; its file is removed after that.
+If two people ask for the same job, the first request counts. The change, its audit entry and the note that the request
+was taken are one transaction of the ledger. The request's file is removed after that.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from lungstage.appliance.state.job import Job
 from lungstage.appliance.state.ledger import Ledger
 from lungstage.appliance.state.requests import Request
 
-_EVERY_SECONDS = 1.0  # where no event can tell
+_EVERY_SECONDS = 1.0  # if the system gives no file events
 
 _IN_MOVED_TO = 0x80  # inotify(7): a request appears by being renamed
 
-_UNREADABLE = "This is no request, or one of another release."
+_UNREADABLE = "The file is not a valid request, or another release wrote it."
 
 
 class Requests(Source):
-    """Looks for requests whenever the daemon is awake, and is woken by them.
+    """Looks for requests in each round of the daemon; a new request wakes the daemon.
 
     Parameters
     ----------
     ledger, settings
-        What is asked about, and where the requests lie.
+        The jobs, and the state folder that contains the requests.
     clock
         A monotonic clock.
 
     Attributes
     ----------
     granted
-        Whether the last look found one that was granted, so that a case waits to be examined.
+        Whether the last look granted a request, so that a case must be examined.
     """
 
     def __init__(self, ledger: Ledger, settings: Settings, clock: Callable[[], float]) -> None:
@@ -50,28 +50,28 @@ class Requests(Source):
         self._looked_at = float("-inf")
         self.granted = False
         folder = settings.state / requests.FOLDER
-        with contextlib.suppress(OSError):  # of a disk that is full, which is told of elsewhere
+        with contextlib.suppress(OSError):  # a full disk is reported elsewhere
             folder.mkdir(mode=0o700, exist_ok=True)
         self._descriptor = _events_of(folder)
         if self._descriptor is not None:
             self._give_back = weakref.finalize(self, os.close, self._descriptor)
 
     def close(self) -> None:
-        """Give the descriptor back; requests wait from then on."""
+        """Close the descriptor; later requests wait for the next daemon."""
         if self._descriptor is not None:
             self._give_back()
             self._descriptor = None
 
     def next_due(self) -> float | None:
-        """When to look, where no event tells."""
+        """When to look again, if the system gives no file events."""
         return None if self._descriptor is not None else self._looked_at + _EVERY_SECONDS
 
     def descriptors(self) -> tuple[int, ...]:
-        """Return what becomes readable when a request appears."""
+        """Return the descriptor that becomes readable when a request appears."""
         return () if self._descriptor is None else (self._descriptor,)
 
     def tick(self) -> None:
-        """Take what is there."""
+        """Execute the requests that are there."""
         self.granted = False
         self._looked_at = self._clock()
         if self._descriptor is not None:
@@ -90,30 +90,30 @@ class Requests(Source):
             request = requests.read(self._state, name)
         except FileNotFoundError:
             return
-        except (OSError, ValueError):  # whose words would quote the file
+        except (OSError, ValueError):  # their messages would quote the file
             self._ledger.audit.write("request_unreadable", request=name, why=_UNREADABLE)
             logger.warning("request_unreadable", extra={"request": name})
         else:
             self.granted |= self._ledger.take_request(name, request, self._why_not)
         try:
             path.unlink(missing_ok=True)
-        except OSError:  # a folder, say: told of once
+        except OSError:  # for example a folder; it is reported once
             self._stuck.add(name)
 
     @staticmethod
     def _why_not(request: Request, job: Job | None) -> str | None:
-        """Say why a request is not granted, in a sentence; None where it is."""
+        """Return the sentence why a request is refused; None if it is granted."""
         if job is None or job.canary:
             return f"There is no job {request.job}."
         if job.updated_at != request.seen:
-            return f"Job {job.id} has changed since it was looked at. Look at it again, and ask again if need be."
+            return f"Job {job.id} has changed since it was shown. Open it again, and repeat the request if needed."
         if request.choice is not None and not job.region_is_open:
-            return f"In job {job.id} there is no region to be chosen."
+            return f"Job {job.id} does not need a choice of region."
         return None
 
 
 def _events_of(folder: Path) -> int | None:
-    """Return a descriptor that becomes readable when a file appears in a folder; None where the system gives none."""
+    """Return a descriptor that becomes readable when a file appears in a folder; None if the system has none."""
     libc = ctypes.CDLL(None, use_errno=True)
     descriptor = int(libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
     if descriptor < 0:

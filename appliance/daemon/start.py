@@ -1,4 +1,4 @@
-"""The daemon's start: its folders, its bundle, its processes and its ledger, put together for the loop."""
+"""The daemon's start: prepares folders, bundle, processes and ledger, and runs the loop."""
 
 from __future__ import annotations
 
@@ -46,28 +46,29 @@ def sole_daemon(state: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise Unavailable(
-                f"Another daemon is at work on the state folder {state}. Stop it first, or name another --state."
+                f"Another daemon is running on the state folder {state}. Stop that daemon first, or give this one "
+                "another state folder (--state)."
             ) from error
         yield
 
 
 def _prove_folders(settings: Settings, *, create: bool) -> None:
-    """See to it that studies can be found and reports be written, before anything is promised."""
+    """Check that the inbox can be read and the outbox can be written, before the daemon says that it is ready."""
     if create:
         settings.inbox.mkdir(parents=True, exist_ok=True)
     try:
         os.scandir(settings.inbox).close()
     except FileNotFoundError as error:
-        remedy = "Correct the path, mount what lies there, or let --create make it."
+        remedy = "Correct the path, mount its disk or share, or start with --create to make the folder."
         raise Unavailable(f"There is no inbox {settings.inbox}. {remedy}") from error
     except OSError as error:
-        remedy = "Name a folder that the daemon's user may read and search."
+        remedy = "Give the daemon's user the right to read and enter this folder (chmod or setfacl)."
         raise Unavailable(f"The inbox {settings.inbox} cannot be read: {error.strerror}. {remedy}") from error
     try:
         settings.outbox.mkdir(parents=True, exist_ok=True)
         prove_writable(settings.outbox)
     except OSError as error:
-        remedy = "Give it to the daemon's user (chown, chmod or setfacl), or look at its mount and its disk."
+        remedy = "Give the daemon's user the right to write there (chown, chmod or setfacl), and check mount and disk."
         told = f"No report can be written to the outbox {settings.outbox}: {error.strerror}."
         raise Unavailable(f"{told} {remedy}") from error
 
@@ -78,36 +79,35 @@ def serve(settings: Settings, wake: Wake, announce: Callable[[], None], *, creat
     Parameters
     ----------
     settings
-        How to run.
+        The daemon's settings.
     wake
-        Alarm that file events ring and signal handlers stop.
+        Wakes the loop on file events, and stops it on a signal.
     announce
-        Called once the inbox is watched.
+        Called when the daemon is ready and watches the inbox.
     create
-        Whether an inbox that is not there is made; else it is taken for a mistyped one.
+        Whether to make a missing inbox; if not, its path counts as mistyped.
 
     Raises
     ------
     Refused
-        When the bundle is not signed as it must be or does not prove itself, or the table of covariates is not
-        well-formed.
+        The bundle lacks a needed signature or fails its self-test, or the covariates table is not well-formed.
     KeyFileError
-        When a trusted key cannot be used.
+        A trusted key cannot be used.
     Unavailable
-        When inbox, outbox or state folder cannot be used, the state folder is in use, or the port for metrics cannot
+        Inbox, outbox or state folder cannot be used, another daemon uses the state folder, or the metrics port cannot
         be opened.
     Damaged
-        When the ledger is.
+        The ledger is damaged.
     """
     _prove_folders(settings, create=create)
     settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     with sole_daemon(settings.state), _metering(settings) as meter:
-        heartbeat.end(settings.state)  # of one that was killed: nothing here is alive yet
+        heartbeat.end(settings.state)  # a killed daemon may have left its heartbeat
         shutil.rmtree(settings.state / SCRATCH, ignore_errors=True)
         files = read_files(settings.bundle)
         trusted = read_public_keys(settings.trusted_keys)
         find_signer(files, trusted)
-        Site.read(settings.prevalence, settings.covariates)  # read for each study; what is wrong with it is said now
+        Site.read(settings.prevalence, settings.covariates)  # it is read again for each study; errors show here first
         with (
             at_work(settings, files, meter.process_started) as workers,
             Database(settings.state / "ledger.sqlite") as database,
@@ -115,7 +115,7 @@ def serve(settings: Settings, wake: Wake, announce: Callable[[], None], *, creat
             database.prove_writable()
             for gap in workers.confinement.gaps:
                 logger.warning("not_confined", extra={"why": gap})
-            gc.freeze()  # what was made at start-up stays: no collection need look at it again
+            gc.freeze()  # objects made at the start stay for ever, so garbage collection need not visit them
             gc.enable()
             watcher = Watcher(settings.inbox, wake, settings.watch)
             watcher.start()
@@ -133,7 +133,7 @@ def serve(settings: Settings, wake: Wake, announce: Callable[[], None], *, creat
 
 @contextlib.contextmanager
 def _metering(settings: Settings) -> Iterator[Meter]:
-    """Count for Prometheus until the block ends, where the settings name a port; else nothing of it is even loaded."""
+    """Provide metrics until the block ends if the settings name a port; otherwise load no code for them."""
     if settings.metrics_port is None:
         yield Meter()
         return

@@ -1,4 +1,4 @@
-"""What an operator hears of without asking: jobs that wait too long, and disks that fill up."""
+"""Warnings to the operator: jobs that wait too long, and disks that are nearly full."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _EVERY_SECONDS = 10.0
 
 
 class Upkeep(Periodic):
-    """Looks after the ledger and the disks, now and then.
+    """Checks the ledger and the disks at an interval.
 
     Parameters
     ----------
     ledger, settings
-        What it looks at, and from when on it speaks.
+        The jobs, and the limits for a warning.
     clock
         A monotonic clock.
     """

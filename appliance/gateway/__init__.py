@@ -1,3 +1,3 @@
-"""The DICOM network: a process of its own that fills the inbox and sends what lies in the outbox."""
+"""The DICOM network: a separate process that fills the inbox and sends the documents of the outbox."""
 
 __all__ = ["administration", "server", "settings"]

@@ -1,4 +1,4 @@
-"""What people ask of the gateway from beside it: how the queue stands, to try again, whether a destination answers."""
+"""The gateway's commands for people: show the queue, try a delivery again, test a destination."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from lungstage.appliance.gateway.queue import Delivery, Queue
 from lungstage.appliance.gateway.settings import GatewaySettings
 
 QUEUE = "queue.sqlite"
-"""In the gateway's state folder."""
+"""File of the queue, in the gateway's state folder."""
 
 
 class NoSuchDestinationError(LungstageError):
-    """No route leads there."""
+    """No route has this destination."""
 
 
 def queue_of(settings: GatewaySettings) -> Queue:
@@ -25,16 +25,16 @@ def queue_of(settings: GatewaySettings) -> Queue:
     Raises
     ------
     Unavailable
-        There is none.
+        There is no queue.
     """
     path = settings.state / QUEUE
     if not path.is_file():
-        raise Unavailable(f"There is no queue in {settings.state}; the gateway makes it when it starts.")
+        raise Unavailable(f"There is no queue in {settings.state}. Start the gateway once: it makes the queue.")
     return Queue(path)
 
 
 def row(delivery: Delivery) -> dict[str, Any]:
-    """Tell a delivery under its keys; the document's UIDs and no name."""
+    """Return the fields of a delivery: the document's UIDs, but no names of persons."""
     document = delivery.document
     return {
         "id": delivery.id, "state": delivery.state, "kind": document.kind, "to": delivery.destination,
@@ -44,27 +44,28 @@ def row(delivery: Delivery) -> dict[str, Any]:
 
 
 def prove(settings: GatewaySettings, name: str) -> str:
-    """Try whether a destination can be reached.
+    """Test whether a destination can be reached.
 
     Parameters
     ----------
     settings
-        The gateway's.
+        The gateway's settings.
     name
-        Its name or address.
+        Name or address of the destination.
 
     Raises
     ------
     NoSuchDestinationError
-        No route leads there.
+        No route has this destination.
     Unavailable
         It cannot be reached.
     """
     route = next((route for route in settings.route if name in (route.name, route.to)), None)
     if route is None:
-        known = ", ".join(dict.fromkeys(route.label for route in settings.route)) or "none"
-        raise NoSuchDestinationError(f"There is no destination {name!r}; the routes lead to: {known}.")
+        labels = ", ".join(dict.fromkeys(route.label for route in settings.route))
+        known = f"Name one of these: {labels}." if labels else "The settings file contains no [[route]]."
+        raise NoSuchDestinationError(f"There is no destination {name!r}. {known}")
     try:
         return destination_of(route, settings).prove()
     except AwayError as error:
-        raise Unavailable(f"{route.label} cannot be used: {error}.") from error
+        raise Unavailable(f"The destination {route.label} cannot be used: {str(error).rstrip('.')}.") from error

@@ -1,4 +1,4 @@
-"""Received objects on their way into the inbox: whole and on the disk before anybody is told that they were taken."""
+"""Received objects: each is complete in the inbox and flushed to the disk before its sender gets success."""
 
 from __future__ import annotations
 
@@ -21,40 +21,41 @@ from lungstage.appliance.gateway.queue import Queue
 
 
 class Arrivals:
-    """The way into one inbox; for all doors, and in all their threads.
+    """Writes received objects into one inbox, for DIMSE and STOW-RS, in all their threads.
 
     Parameters
     ----------
     inbox
         The folder.
     queue
-        Where it is noted whom a study came from.
+        Records the sender of each study.
     min_free_mb
-        Space below which nothing more is accepted.
+        Least free disk space in MB; with less, nothing is accepted.
 
     Raises
     ------
     Unavailable
-        The inbox cannot be written to, or another gateway receives into it.
+        The inbox cannot be written, or another gateway receives into it.
     """
 
     def __init__(self, inbox: Path, queue: Queue, min_free_mb: int) -> None:
         self._inbox, self._queue, self._min_free_mb = inbox, queue, min_free_mb
         self.folder = inbox / FOLDER
-        """Where files lie that are not whole yet."""
+        """Folder for incomplete files."""
         self._lock = threading.Lock()
         self._known: set[tuple[str, str]] = set()
         try:
             self.folder.mkdir(exist_ok=True)
             self._alone = (self.folder / "lock").open("ab")
-            with contextlib.suppress(OSError):  # some file systems know no locks
+            with contextlib.suppress(OSError):  # some file systems have no locks
                 self._take_alone(self._alone)
             for leftover in self.folder.iterdir():
-                if leftover.name != "lock":  # of a gateway that was killed: nobody was told that it was taken
+                if leftover.name != "lock":  # of a killed gateway: its sender got no success
                     leftover.unlink()
         except OSError as error:
             raise Unavailable(
-                f"The inbox {inbox} cannot be written to: {error.strerror}. Make it, or give it to the gateway's user."
+                f"The inbox {inbox} cannot be written to: {error.strerror}. Make the folder, or give the gateway's "
+                "user the right to write there."
             ) from error
         self.marks = Marks(self.folder)
         os.umask(mask := os.umask(0o077))
@@ -66,41 +67,41 @@ class Arrivals:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise Unavailable(
-                "Another gateway receives into this inbox. Stop it first, or name another inbox."
+                "Another gateway receives into this inbox. Stop that gateway first, or set another inbox."
             ) from error
 
     def has_room(self) -> bool:
-        """Whether the inbox's disk has as much space as is wanted."""
+        """Whether the inbox's disk has enough free space."""
         free = free_mb(self._inbox)
         return free is not None and free >= self._min_free_mb
 
     def draft(self) -> Path:
-        """Return a name for a file that is not whole yet."""
+        """Return a name for an incomplete file."""
         return self.folder / f"{secrets.token_hex(12)}.part"
 
     def take(self, part: Path, sender: int, calling: str, study: str | None = None) -> Head:
-        """Put a file into its study's folder, flushed to the disk; `part` is gone afterwards, whatever happens.
+        """Move a file into its study's folder and flush it to the disk; `part` is gone afterwards, also on an error.
 
         Parameters
         ----------
         part
-            The file, below :attr:`folder`.
+            The file, in :attr:`folder`.
         sender
-            Whoever sends, whose marks stay until :meth:`Marks.close`.
+            Identifies the sender; its marks stay until :meth:`Marks.close`.
         calling
-            What the sender calls itself.
+            AE title of the sender.
         study
-            The study that it must be of; None: any.
+            Study that the object must belong to; None for any.
 
         Raises
         ------
         NotTakenError
-            With the status for whoever sent it.
+            Contains the status for the sender.
         """
         try:
             head = read_head(part)
             if study not in (None, head.study_instance_uid):
-                raise NotTakenError(CONTRADICTS, "it is of another study")
+                raise NotTakenError(CONTRADICTS, "its Study Instance UID differs from that of the request")
             self.marks.open(sender, head.study_instance_uid)
             self._place(part, head)
             self._note(head.study_instance_uid, calling)
@@ -115,19 +116,19 @@ class Arrivals:
         return head
 
     def _place(self, part: Path, head: Head) -> None:
-        part.chmod(self._mode)  # a temporary file is its writer's alone
+        part.chmod(self._mode)  # only its writer may read a temporary file
         flush(part)
         folder = self._inbox / head.study_instance_uid
         if not folder.is_dir():
             folder.mkdir(exist_ok=True)
             flush(self._inbox)
-        with self._lock:  # of two who send the same, the second must meet what the first has put there
+        with self._lock:  # if two senders send the same object, the second must see the first one's file
             target = folder / f"{head.sop_instance_uid}.dcm"
             if os.path.lexists(target):
                 own = digest(part, head.begins)
                 if _is_same(target, head, own):
                     return
-                # Another content under the same UID is kept beside the first, and the appliance says so.
+                # Another content with the same UID is kept as a second file, and the appliance refuses the study.
                 target = folder / f"{head.sop_instance_uid}-{own[:16]}.dcm"
             part.rename(target)
         flush(folder)

@@ -1,4 +1,4 @@
-"""What is accepted and what is sent: SOP Classes and transfer syntaxes, as presentation contexts name them."""
+"""The SOP Classes and transfer syntaxes that are accepted and sent, for presentation contexts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _COMPRESSED: Final = tuple(
     for rest in ("4.50", "4.51", "4.57", "4.70", "4.80", "4.81", "4.90", "4.91", "4.201", "4.202", "4.203", "5")
 )
 PIXELS: Final = (*_NATIVE, *_COMPRESSED)
-"""Transfer syntaxes that the appliance reads pixels in."""
+"""Transfer syntaxes whose pixels the appliance can read."""
 
 RECEIVED: Final[Mapping[UID, tuple[UID, ...]]] = MappingProxyType(
     {
@@ -46,7 +46,7 @@ RECEIVED: Final[Mapping[UID, tuple[UID, ...]]] = MappingProxyType(
         RTStructureSetStorage: _NATIVE,
     }
 )
-"""What is of use to the appliance: transfer syntaxes by SOP Class."""
+"""Accepted objects: transfer syntaxes by SOP Class."""
 
 SENT: Final[Mapping[str, UID]] = MappingProxyType(
     {
@@ -56,9 +56,9 @@ SENT: Final[Mapping[str, UID]] = MappingProxyType(
         "sc": SecondaryCaptureImageStorage,
     }
 )
-"""SOP Classes of what is sent, all in Explicit VR Little Endian, as it lies in the outbox."""
+"""SOP Classes of sent documents, all in Explicit VR Little Endian as in the outbox."""
 
 
 def is_taken(sop_class_uid: str, transfer_syntax_uid: str) -> bool:
-    """Whether an object of that kind is of use."""
+    """Whether an object of this kind is accepted."""
     return UID(transfer_syntax_uid) in RECEIVED.get(UID(sop_class_uid), ())

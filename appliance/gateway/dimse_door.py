@@ -1,7 +1,7 @@
-"""The DIMSE door: C-STORE and C-ECHO, and the reports of archives on storage commitment.
+"""Reception by DIMSE: C-STORE and C-ECHO, and reports of archives on storage commitment.
 
-pynetdicom speaks the protocol; what it leaves open is closed here: who may connect, how long a handshake and how large
-one PDU and one object may be, and what is done with a data set that was never finished.
+pynetdicom implements the protocol. This module adds limits that it lacks: who may connect, how long a handshake may
+take, how large a PDU and an object may be. It also deletes incomplete data sets.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from lungstage.appliance.gateway.head import CANNOT_UNDERSTAND, NotTakenError
 from lungstage.appliance.gateway.settings import Network, Receive, host_and_port
 from lungstage.appliance.gateway.tls import server_context
 
-_PDU: Final = 131072  # bytes, which storescu and most toolkits take; a larger one than is offered ends the association
-_LONGEST_PDU: Final = 1024 * 1024  # an A-ASSOCIATE-RQ has no limit of its own
+_PDU: Final = 131072  # bytes, accepted by storescu and most toolkits; a PDU above the offer ends the association
+_LONGEST_PDU: Final = 1024 * 1024  # the standard has no limit for an A-ASSOCIATE-RQ
 _HANDSHAKE_SECONDS: Final = 10.0
 _BACKLOG: Final = 128
 _TEMPORARILY_CONGESTED: Final = (0x02, 0x03, 0x01)  # transient, by the service provider (PS3.8, 9.3.4)
@@ -47,11 +47,11 @@ class DimseDoor:
     Parameters
     ----------
     settings
-        Where, and for whom.
+        Port, and who may send.
     arrivals
-        The way into the inbox.
+        Writes objects into the inbox.
     answered
-        Told what archives say on storage commitment.
+        Called with the answers of archives on storage commitment.
 
     Raises
     ------
@@ -60,7 +60,7 @@ class DimseDoor:
     """
 
     def __init__(self, settings: Receive, arrivals: Arrivals, answered: Callable[[Commitment], None]) -> None:
-        # For the whole process: data sets go to the disk as they come, in the inbox's own file system.
+        # For the whole process: data sets are written to the disk as they arrive, in the file system of the inbox.
         _config.STORE_RECV_CHUNKED_DATASET = True
         tempfile.tempdir = str(arrivals.folder)
         entity = _Entity(settings.ae_title)
@@ -91,7 +91,8 @@ class DimseDoor:
             )  # fmt: skip
         except OSError as error:
             raise Unavailable(
-                f"Port {port} of {host} cannot be opened: {error.strerror}. bind in [receive] names it."
+                f"Port {port} of {host} cannot be opened: {error.strerror}. Correct bind in [receive], or stop the "
+                "program that uses this port."
             ) from error
         self._server = cast(_Server, server)
         self._server.addresses, self._server.arrivals = settings.addresses, arrivals
@@ -102,11 +103,11 @@ class DimseDoor:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port on which it listens."""
         return int(self._server.server_address[1])
 
     def close(self) -> None:
-        """Take no more associations, and end those that there are."""
+        """Accept no more associations, and end the existing ones."""
         with contextlib.suppress(OSError, ValueError):
             self._entity.shutdown()
 
@@ -127,12 +128,12 @@ class DimseDoor:
 class _Entity(AE):
     @property
     def servers(self) -> list[ThreadedAssociationServer]:
-        """Those that :meth:`shutdown` ends."""
+        """The servers that :meth:`shutdown` ends."""
         return self._servers
 
 
 class _Server(ThreadedAssociationServer):
-    """Accepts connections: by address, and with a handshake that holds up nobody else."""
+    """Accepts connections by address; a slow handshake does not delay other connections."""
 
     daemon_threads = True
     request_queue_size = _BACKLOG
@@ -146,7 +147,7 @@ class _Server(ThreadedAssociationServer):
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         if len(self.active_associations) >= self.ae.maximum_associations + _BACKLOG:
-            return False  # so many that not even rejecting them is of use
+            return False  # too many connections even to reject them
         if not self.addresses:
             return True
         client = ipaddress.ip_address(str(client_address[0]).partition("%")[0])
@@ -171,20 +172,20 @@ class _Server(ThreadedAssociationServer):
         super().process_request_thread(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
-        """Close a connection, but none that an association goes on with: that does so itself."""
+        """Close a connection; an association closes its own connection."""
         with contextlib.suppress(OSError):
             request.close()
 
 
 class _Handler(RequestHandler):
-    """Makes an association whose parts know our limits."""
+    """Makes an association with the limits of this module."""
 
     server: _Server
 
     def _create_association(self) -> Association:
         association = _Association(self.ae, "acceptor")
         association._server = self.server
-        association.name = f"AcceptorThread@{id(association)}"  # by which pynetdicom counts them
+        association.name = f"AcceptorThread@{id(association)}"  # pynetdicom counts associations by this name
         association.acse = _Negotiation(association)
         association.dimse = _Messages(association)
         association.set_socket(_Socket(association, client_socket=self.request))
@@ -206,12 +207,12 @@ class _Handler(RequestHandler):
 
 
 class _Association(Association):
-    """Lets studies come to rest once it is over, whatever ended it, and removes what was never finished."""
+    """At its end, in every case, closes the marks of its studies and deletes an incomplete object."""
 
     def run_reactor(self) -> None:
         try:
             super().run_reactor()
-        finally:  # in the thread that stores, so nothing comes any more
+        finally:  # in the thread that stores objects, so no more objects can arrive
             message = self.dimse.message
             if message is not None and message._data_set_path is not None:
                 logger.warning("object_cut_short")
@@ -224,7 +225,7 @@ class _Association(Association):
 
 
 class _Negotiation(ACSE):
-    """Rejects an association while the inbox's disk is nearly full, and lets one that is accepted take its time."""
+    """Rejects an association while the inbox's disk is nearly full; gives an accepted one the longer idle time."""
 
     def _negotiate_as_acceptor(self) -> None:
         if cast(_Server, self.assoc._server).arrivals.has_room():
@@ -240,7 +241,7 @@ class _Negotiation(ACSE):
 
 
 class _Messages(DIMSEServiceProvider):
-    """Ends an association over an object that is larger than it may be."""
+    """Aborts an association if an object exceeds the size limit."""
 
     _received = 0
 
@@ -256,11 +257,11 @@ class _Messages(DIMSEServiceProvider):
 
 
 class _Socket(AssociationSocket):
-    """Reads in large pieces, and no PDU that is longer than any of ours."""
+    """Reads in large pieces, and refuses a PDU above the limit."""
 
     def recv(self, nr_bytes: int) -> bytearray:
         if nr_bytes > _LONGEST_PDU:
-            raise OSError("a PDU is longer than was agreed on")
+            raise OSError("a PDU is longer than the limit")
         content = bytearray(nr_bytes)
         view, at = memoryview(content), 0
         assert self.socket is not None

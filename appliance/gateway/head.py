@@ -1,4 +1,4 @@
-"""What a received file says it is: the elements at its front by which it is named and placed."""
+"""The first elements of a received file: they give its type, its name and its study."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from lungstage.appliance.gateway.contexts import is_taken
 
 _UID: Final = re.compile(r"[0-9]+(\.[0-9]+)*")
 _LONGEST_UID: Final = 64
-_STUDY: Final = 0x0020000D  # the last element that is looked at
-_FRONT: Final = 1024 * 1024  # bytes in which it must stand where they are deflated
+_STUDY: Final = 0x0020000D  # the last element that is read
+_FRONT: Final = 1024 * 1024  # bytes that must contain it in a deflated data set
 _BLOCK: Final = 1024 * 1024
 
 CANNOT_UNDERSTAND: Final = 0xC000
@@ -31,7 +31,7 @@ NO_SPACE: Final = 0xA700
 
 
 class NotTakenError(Exception):
-    """An object is not taken; `status` is that of C-STORE (PS3.4 B.2.3), `why` says nothing of what the object says."""
+    """An object is not accepted; `status` is that of C-STORE (PS3.4 B.2.3), `why` quotes nothing from the object."""
 
     def __init__(self, status: int, why: str) -> None:
         super().__init__(why)
@@ -40,14 +40,14 @@ class NotTakenError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Who an object is.
+    """The identity of an object.
 
     Attributes
     ----------
     sop_class_uid, sop_instance_uid, study_instance_uid, transfer_syntax_uid
-        All of digits and points alone.
+        UIDs that contain only digits and points.
     begins
-        Where the data set begins in the file, in bytes.
+        Start of the data set in the file, in bytes.
     """
 
     sop_class_uid: str
@@ -58,18 +58,18 @@ class Head:
 
 
 def read_head(path: Path) -> Head:
-    """Read a file's front.
+    """Read the first elements of a file.
 
     Raises
     ------
     NotTakenError
-        It is not whole so far, a UID is none, meta information and data set contradict each other, or what it is of is
-        of no use here.
+        They are incomplete, a UID is not valid, meta information and data set contradict each other, or the SOP Class
+        or transfer syntax is not accepted.
     OSError
         The file cannot be read.
     """
     with path.open("rb") as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom's quote what they mind
+        warnings.simplefilter("ignore")  # pydicom's warnings quote values of the file
         try:
             read_preamble(file, False)
             meta = read_dataset(file, False, True, stop_when=_behind_meta)
@@ -78,21 +78,21 @@ def read_head(path: Path) -> Head:
             front = _front(file, syntax)
         except OSError:
             raise
-        except Exception as error:  # hostile bytes: whatever the parser raises, the file is at fault
-            raise NotTakenError(CANNOT_UNDERSTAND, "its front is no DICOM data set") from error
+        except Exception as error:  # any exception of the parser means that the file is faulty
+            raise NotTakenError(CANNOT_UNDERSTAND, "it does not begin with a DICOM data set") from error
     names = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID")
     sop_class, instance, study = (_text(front, name) for name in names)
     if not all(is_uid(uid) for uid in (sop_class, instance, study)):
-        raise NotTakenError(CONTRADICTS, "a UID is missing or is none")
+        raise NotTakenError(CONTRADICTS, "a UID is missing or not valid")
     if (sop_class, instance) != (_text(meta, "MediaStorageSOPClassUID"), _text(meta, "MediaStorageSOPInstanceUID")):
-        raise NotTakenError(CONTRADICTS, "its UIDs are not those that it was announced by")
+        raise NotTakenError(CONTRADICTS, "its UIDs differ from those in the command or the file meta information")
     if not is_taken(sop_class, str(syntax)):
-        raise NotTakenError(NO_SUCH_CLASS, "its SOP Class or transfer syntax is of no use here")
+        raise NotTakenError(NO_SUCH_CLASS, "its SOP Class or transfer syntax is not accepted")
     return Head(sop_class, instance, study, str(syntax), begins)
 
 
 def digest(path: Path, begins: int) -> str:
-    """SHA-256 of a file's data set, which does not change with whose meta information stands before it."""
+    """Return the SHA-256 of a file's data set, without its file meta information."""
     found = hashlib.sha256()
     with path.open("rb") as file:
         file.seek(begins)
@@ -102,7 +102,7 @@ def digest(path: Path, begins: int) -> str:
 
 
 def is_uid(text: str) -> bool:
-    """Whether a text may be a UID, and so is fit to name a file."""
+    """Whether a text has the form of a UID, and so can be used as a file name."""
     return len(text) <= _LONGEST_UID and _UID.fullmatch(text) is not None
 
 
@@ -116,7 +116,7 @@ def _behind_study(tag: BaseTag, vr: str | None, length: int) -> bool:
 
 def _front(file: BinaryIO, syntax: UID) -> Dataset:
     source: Any = file
-    if syntax == DeflatedExplicitVRLittleEndian:  # never more of it than a front, however much it would grow to
+    if syntax == DeflatedExplicitVRLittleEndian:  # inflate at most _FRONT bytes
         source = io.BytesIO(zlib.decompressobj(-zlib.MAX_WBITS).decompress(file.read(_FRONT), _FRONT))
     return read_dataset(source, syntax.is_implicit_VR, syntax.is_little_endian, stop_when=_behind_study)
 

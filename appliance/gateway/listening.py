@@ -1,4 +1,4 @@
-"""A port that is opened, or a sentence on why it cannot be."""
+"""Opening a port, with a clear message if that fails."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from lungstage.appliance.contract.errors import Unavailable
 
 
 def listen(host: str, port: int, named_by: str) -> socket.socket:
-    """Bind a port.
+    """Open a port; `named_by` is the setting that gives it.
 
     Raises
     ------
     Unavailable
-        It cannot be.
+        It cannot be opened.
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -21,5 +21,8 @@ def listen(host: str, port: int, named_by: str) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
     except OSError as error:
-        raise Unavailable(f"Port {port} of {host} cannot be opened: {error.strerror}. {named_by} names it.") from error
+        raise Unavailable(
+            f"Port {port} of {host} cannot be opened: {error.strerror}. Correct {named_by}, or stop the program that "
+            "uses this port."
+        ) from error
     return listening

@@ -1,4 +1,4 @@
-"""Marks by which the daemon knows that a study is still being sent (:mod:`contract.arrival`)."""
+"""Marks that tell the daemon that a study is still being sent (:mod:`contract.arrival`)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from lungstage.appliance.contract.arrival import SUFFIX, Mark
 
 
 class Marks:
-    """The marks of one inbox; each stays as long as anybody sends to its folder.
+    """The marks of one inbox; each stays while a sender sends to its folder.
 
     Parameters
     ----------
     folder
-        Where they lie.
+        Folder of the marks.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -26,12 +26,12 @@ class Marks:
         self._lock = threading.Lock()
 
     def open(self, sender: int, study_folder: str) -> None:
-        """Mark a folder; `sender` is whoever sends to it, an association or a request.
+        """Mark a folder; `sender` identifies the association or request that sends to it.
 
         Raises
         ------
         OSError
-            The mark cannot be written, so nothing may be put into the folder.
+            The mark cannot be written, so no file may be moved into the folder.
         """
         with self._lock:
             if study_folder not in self._senders:
@@ -39,24 +39,24 @@ class Marks:
             self._senders.setdefault(study_folder, set()).add(sender)
 
     def close(self, sender: int) -> None:
-        """Take the marks back of a sender that is done, where nobody else sends to the same folder."""
+        """Delete the marks of a sender that has finished, unless another one sends to the same folder."""
         with self._lock:
             for folder in [folder for folder, senders in self._senders.items() if sender in senders]:
                 self._senders[folder].discard(sender)
                 if not self._senders[folder]:
                     del self._senders[folder]
-                    with contextlib.suppress(OSError):  # it is void soon
+                    with contextlib.suppress(OSError):  # it becomes invalid soon
                         self._path(folder).unlink()
 
     def renew(self) -> None:
-        """Write every mark anew; one that cannot be written is tried again the next time."""
+        """Write every mark again; a mark that cannot be written is tried again the next time."""
         with self._lock:
             for folder in self._senders:
                 with contextlib.suppress(OSError):
                     self._write(folder)
 
     def is_open(self, study_folder: str) -> bool:
-        """Whether anybody sends to a folder."""
+        """Whether a sender sends to a folder."""
         with self._lock:
             return study_folder in self._senders
 

@@ -1,4 +1,4 @@
-"""The parts of a ``multipart/related`` body as they come in, without any of them being held (RFC 2387, RFC 2046)."""
+"""The parts of a ``multipart/related`` body as they arrive, without keeping them in memory (RFC 2387, RFC 2046)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LONGEST_BOUNDARY: Final = 70
 
 
 class MultipartError(ValueError):
-    """The body is no multipart body; says in a sentence why."""
+    """The body is no valid multipart body; the message says why in a sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,19 +31,19 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The part is whole."""
+    """The part is complete."""
 
 
 Piece = Begin | Data | End
 
 
 def boundary_of(content_type: str) -> str:
-    """Read what parts are separated by.
+    """Return the boundary between the parts.
 
     Raises
     ------
     MultipartError
-        It is no ``multipart/related`` with DICOM in it.
+        The type is not ``multipart/related`` with DICOM parts.
     """
     header = Message()
     header["Content-Type"] = content_type
@@ -54,33 +54,33 @@ def boundary_of(content_type: str) -> str:
         raise MultipartError('The type of the parts must be "application/dicom".')
     boundary = header.get_param("boundary")
     if not isinstance(boundary, str) or not 0 < len(boundary) <= _LONGEST_BOUNDARY:
-        raise MultipartError("The content type names no boundary.")
+        raise MultipartError("The content type contains no valid boundary.")
     return boundary
 
 
 class Parts:
-    """Cuts a body into its parts.
+    """Splits a body into its parts.
 
     Parameters
     ----------
     boundary
-        What they are separated by.
+        The text between the parts.
     """
 
     def __init__(self, boundary: str) -> None:
         self._mark = b"\r\n--" + boundary.encode("latin-1")
-        self._left = b"\r\n"  # the first boundary may stand at the very beginning
+        self._left = b"\r\n"  # the body may begin with the first boundary
         self._state = "preamble"
         self.is_closed = False
-        """Whether the last boundary was met."""
+        """Whether the last boundary has been read."""
 
     def feed(self, chunk: bytes) -> Iterator[Piece]:
-        """Take in the next bytes; what they complete is given.
+        """Read the next bytes; give the pieces that are complete.
 
         Raises
         ------
         MultipartError
-            A part's head is none, or too long.
+            The header of a part is not valid, or too long.
         """
         self._left += chunk
         while True:
@@ -105,7 +105,7 @@ class Parts:
                     self._prove_short()
                     return
                 elif line.strip(b" \t"):
-                    raise MultipartError("Something stands behind a boundary.")
+                    raise MultipartError("There is text after a boundary.")
                 else:
                     self._left, self._state = b"\r\n" + rest, "head"
             elif self._state == "head":
@@ -121,7 +121,7 @@ class Parts:
 
     def _prove_short(self) -> None:
         if len(self._left) > _LONGEST_HEAD:
-            raise MultipartError("The head of a part is too long.")
+            raise MultipartError("The header of a part is too long.")
 
 
 def _kind(head: bytes) -> str:

@@ -1,4 +1,4 @@
-"""The outbox as the gateway sees it: documents that appear are looked at once, and queued for where they go."""
+"""The outbox for the gateway: each new document is read once, and queued for its destinations."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from lungstage.appliance.gateway.queue import Document, Queue
 from lungstage.appliance.gateway.settings import Route
 
 _NAME: Final = re.compile(r"(SR|SEG|PDF|SC)-([0-9.]{1,64})\.dcm")
-_LONGEST: Final = 2**28  # bytes; a SEG of 400 slices is a sixteenth of it
+_LONGEST: Final = 2**28  # bytes; a SEG of 400 slices has a sixteenth of this
 _SCHEME: Final = "99LUNGSTAGE"
-_LOOKS: Final = 4  # at a folder whose date rests, because a date may stand still for some milliseconds
+_LOOKS: Final = 4  # at a folder with an unchanged date, because a date may not change for some milliseconds
 
 
 class UnreadableError(Exception):
-    """A file in the outbox is no document that can be sent."""
+    """A file in the outbox is not a document that can be sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """A document, and what says where it goes."""
+    """A document, and the data that decide on its destinations."""
 
     document: Document
     report: str | None  # UID of the SR that it belongs to
-    refers_to: frozenset[str]  # of an SR: the objects that it rests on
-    outcome: tuple[str, ...]  # of an SR: code values and meanings of its answer
+    refers_to: frozenset[str]  # for an SR: the objects that it refers to
+    outcome: tuple[str, ...]  # for an SR: code values and meanings of its answer
 
 
 class Outbox:
@@ -48,23 +48,23 @@ class Outbox:
     Parameters
     ----------
     folder
-        Where documents appear.
+        Folder of the outbox.
     routes
-        Where they go.
+        Routes of the documents.
     queue
-        Where they are put.
+        Queue of the deliveries.
     """
 
     def __init__(self, folder: Path, routes: Sequence[Route], queue: Queue) -> None:
         self._folder, self._routes, self._queue = folder, routes, queue
         self._known = set(queue.known())
-        self._outcomes: dict[str, tuple[str, ...]] = {}  # by UID of a report, and of the SEG that it refers to
+        self._outcomes: dict[str, tuple[str, ...]] = {}  # by UID of a report, and of the SEGs that it refers to
         self._by_outcome = any(route.when.outcome for route in routes)
         self._waiting: dict[str, _Seen] = {}
         self._stamp, self._looks = 0, 0
 
     def look(self) -> int:
-        """Queue what has appeared since the last look; returns how many documents that were.
+        """Queue the documents that are new since the last look; return their number.
 
         Raises
         ------
@@ -80,7 +80,7 @@ class Outbox:
             return 0
         new = self._new()
         if any(name.startswith("SR-") for name in new):
-            new = self._new()  # what a report refers to was there before it, though not when it was listed
+            new = self._new()  # a report's SEG is written before the report, but maybe after the first listing
         count = 0
         for name in sorted(new, key=lambda name: (not name.startswith("SR-"), name)):
             if (seen := self._read(name)) is not None:
@@ -106,7 +106,7 @@ class Outbox:
         except FileNotFoundError:
             return None
         except UnreadableError:
-            self._known.add(name)  # it is looked at again when the gateway starts
+            self._known.add(name)  # the next start of the gateway reads it again
             logger.warning("document_unreadable", extra={"file": path_hash(str(path))})
             return None
         if seen.document.kind == "sr" and self._by_outcome:
@@ -115,7 +115,7 @@ class Outbox:
         return seen
 
     def _destinations(self, seen: _Seen) -> list[str] | None:
-        """Return where a document goes; None while that cannot be told, for want of its report."""
+        """Return the destinations of a document; None while they are unknown because its report is missing."""
         document = seen.document
         routes = [route for route in self._routes if document.kind in route.what]
         outcome: tuple[str, ...] | None = ()
@@ -140,25 +140,25 @@ class Outbox:
         if document.kind == "sr":
             return seen.outcome
         if document.kind in ("pdf", "sc") and seen.report is None:
-            return ("refused",)  # a page that says why there is no report
+            return ("refused",)  # a page about a refusal, without a report
         return self._outcomes.get(seen.report or document.sop_instance_uid)
 
 
 def _fits(wanted: Sequence[str], outcome: Sequence[str]) -> bool:
-    """Whether an answer is one of those that a route is for: by its code, its meaning or the first word of either."""
+    """Whether an answer is one of a route's: by its code, its meaning, or the first word of either."""
     said = {word for text in outcome for word in (text.casefold(), re.split(r"[\s(-]", text.casefold())[0])}
     return any(word.casefold() in said for word in wanted)
 
 
 def read_document(path: Path) -> bytes:
-    """Read a document of the outbox; no link is followed and no pipe waited for.
+    """Read a document of the outbox; follow no link, and wait for no pipe.
 
     Raises
     ------
     UnreadableError
-        It is no file, or far larger than any document.
+        It is not a file, or far larger than any document.
     FileNotFoundError
-        It is not there.
+        It is missing.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -180,9 +180,9 @@ def _look_at(path: Path) -> _Seen:
     content = read_document(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydicom's quote what they mind
+            warnings.simplefilter("ignore")  # pydicom's warnings quote values of the file
             return _seen(path.name, dcmread(io.BytesIO(content), stop_before_pixels=True))
-    except Exception as error:  # whatever the parser raises, the file is at fault
+    except Exception as error:  # any exception of the parser means that the file is faulty
         raise UnreadableError from error
 
 
@@ -208,7 +208,7 @@ def _evidence(dataset: Dataset) -> Iterator[Dataset]:
 
 
 def _answer(dataset: Dataset) -> tuple[str, ...]:
-    """Return code values and meanings of what our own scheme says in a report."""
+    """Return code values and meanings of lungstage's own coding scheme in a report."""
     found: list[str] = []
     waiting = [dataset]
     while waiting:

@@ -1,8 +1,8 @@
-"""What is to be sent and what became of it: a file of SQLite of the gateway's own, which outlives every crash.
+"""The queue of documents to send and their results: an SQLite file of the gateway that survives every crash.
 
-A delivery is one document on its way to one destination. Its state is written before and after whatever the other side
-is told, so that after a crash it is known what is not known: such a delivery is *unsure*, and the destination is asked
-whether it has the document before it is sent again.
+A delivery is the sending of one document to one destination. Its state is written before and after each message to the
+destination. So after a crash the gateway knows which deliveries are *unsure*. It asks the destination whether it has
+such a document before it sends the document again.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ CREATE TABLE IF NOT EXISTS rests (
 """
 
 LONGEST_PAUSE: Final = 86400.0
-"""Seconds beyond which a due time can only come of a clock that was set back."""
+"""Longest pause in seconds; a later due time means that the clock was set back."""
 
 _NEXT: Final = """
 SELECT deliveries.*, documents.kind, documents.sop_class_uid, documents.sop_instance_uid
@@ -73,21 +73,21 @@ ORDER BY id LIMIT 1
 
 
 class NoSuchDeliveryError(LungstageError):
-    """There is no delivery of that number."""
+    """There is no delivery with this number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A document as it lies in the outbox.
+    """A document in the outbox.
 
     Attributes
     ----------
     name
-        Of its file.
+        Name of its file.
     kind
         ``sr``, ``seg``, ``pdf`` or ``sc``.
     sop_class_uid, sop_instance_uid, study_instance_uid
-        Its own.
+        UIDs of the document.
     """
 
     name: str
@@ -99,29 +99,29 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A document on its way to a destination.
+    """The sending of one document to one destination.
 
     Attributes
     ----------
     id
-        Its number.
+        Number of the delivery.
     destination
-        Address of where it goes.
+        Address of the destination.
     document
-        What goes.
+        The document.
     state
-        ``waiting``; ``stored``, where the other side took it and has not committed itself yet; ``delivered``;
-        ``refused``, where the other side does not want it, which is tried again now and then.
+        ``waiting``; ``stored``: the destination took it, but has not confirmed the storage; ``delivered``;
+        ``refused``: the destination refused it; the gateway tries again at an interval.
     unsure
-        Whether an attempt came to no known end, so that the other side may have it.
+        Whether the result of an attempt is unknown, so that the destination may have the document.
     attempts
-        How often it was tried.
+        Number of attempts.
     why
-        What stood in the way, or what the other side remarked.
+        Why it was not delivered, or a remark of the destination.
     changed_at
-        When that was, in seconds since 1970.
+        Time of the last change, in seconds since 1970.
     committed
-        Whether the other side said that it keeps it.
+        Whether the destination confirmed that it keeps the document.
     """
 
     id: int
@@ -136,7 +136,7 @@ class Delivery:
 
 
 class Queue:
-    """The queue of one gateway; for all its threads.
+    """The queue of one gateway, for all its threads.
 
     Parameters
     ----------
@@ -148,7 +148,7 @@ class Queue:
     Raises
     ------
     Unavailable
-        It cannot be used. So do all methods.
+        It cannot be used. All methods may raise this.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
@@ -169,7 +169,10 @@ class Queue:
         except sqlite3.IntegrityError:
             raise
         except sqlite3.Error as error:
-            raise Unavailable(f"The gateway's queue {self._path} cannot be used ({type(error).__name__}).") from error
+            raise Unavailable(
+                f"The gateway's queue {self._path} cannot be used ({type(error).__name__}). Check its disk and its "
+                "permissions."
+            ) from error
 
     def _run(self, sql: str, values: Any = ()) -> list[sqlite3.Row]:
         with self._lock, self._in_own_words():
@@ -195,20 +198,20 @@ class Queue:
     # Received studies
 
     def received(self, study: str, calling: str) -> None:
-        """Note whom a study came from."""
+        """Record a sender of a study."""
         self._run("INSERT OR IGNORE INTO studies VALUES (?, ?)", (study, calling))
 
     def senders(self, study: str) -> frozenset[str]:
-        """Return whom a study came from."""
+        """Return the senders of a study."""
         rows = self._run("SELECT calling FROM studies WHERE study_instance_uid = ?", (study,))
         return frozenset(row[0] for row in rows)
 
     def studies(self) -> frozenset[str]:
-        """Return every study that came and is kept."""
+        """Return every received study that is still kept."""
         return frozenset(row[0] for row in self._run("SELECT DISTINCT study_instance_uid FROM studies"))
 
     def rested(self, study: str, seconds: float) -> float:
-        """Add to how long a study has been done with, and return that; nothing else counts it, so no clock is set."""
+        """Add to the time since a study was finished, and return it; changes of the clock have no effect on it."""
         sql = (
             "INSERT INTO rests VALUES (?, ?) ON CONFLICT DO UPDATE SET seconds = seconds + excluded.seconds"
             " RETURNING seconds"
@@ -216,11 +219,11 @@ class Queue:
         return float(self._run(sql, (study, seconds))[0][0])
 
     def not_at_rest(self, study: str) -> None:
-        """Begin to count anew."""
+        """Start counting this time again from zero."""
         self._run("DELETE FROM rests WHERE study_instance_uid = ?", (study,))
 
     def forget(self, study: str) -> None:
-        """Forget a study whose files are gone."""
+        """Delete the records of a study whose files are gone."""
         with self._transaction():
             self._run("DELETE FROM rests WHERE study_instance_uid = ?", (study,))
             self._run("DELETE FROM studies WHERE study_instance_uid = ?", (study,))
@@ -228,11 +231,11 @@ class Queue:
     # Documents and their deliveries
 
     def known(self) -> frozenset[str]:
-        """Return the names of the documents that were seen."""
+        """Return the names of all documents that were ever queued."""
         return frozenset(row[0] for row in self._run("SELECT name FROM documents"))
 
     def put(self, document: Document, destinations: Iterable[str]) -> None:
-        """Take a document in, and queue it for every destination: all of it or nothing."""
+        """Queue a document for all destinations, in one transaction."""
         now = self._clock()
         with self._transaction():
             values = (document.name, document.kind, document.sop_class_uid, document.sop_instance_uid)
@@ -245,45 +248,47 @@ class Queue:
                 )
 
     def next(self, destination: str) -> Delivery | None:
-        """Return what is to be sent next: in the order in which it came, an SR after the SEGs of its study."""
+        """Return the next delivery: in order of arrival, but an SR after the SEGs of its study."""
         values = {"destination": destination, "now": self._clock(), "longest": LONGEST_PAUSE}
         return next(map(_delivery, self._run(_NEXT, values)), None)
 
     def begin(self, delivery: Delivery) -> None:
-        """Note that a document is being sent: from now on the other side may have it."""
+        """Record that sending begins: from now on the destination may have the document."""
         self._set(delivery, "unsure = 1, attempts = attempts + 1")
 
     def stored(self, delivery: Delivery, why: str = "") -> None:
-        """Note that the other side took it, and is to be asked for its commitment."""
+        """Record that the destination took the document; its storage commitment is asked for later."""
         self._set(delivery, "state = 'stored', unsure = 0, commitment = NULL, due_at = 0, why = ?", why)
 
     def delivered(self, delivery: Delivery, *, committed: bool, why: str = "") -> None:
-        """Note that it arrived."""
+        """Record that the document was delivered."""
         self._set(delivery, "state = 'delivered', unsure = 0, committed = ?, why = ?", committed, why)
 
     def waits(self, delivery: Delivery, seconds: float, why: str, *, unsure: bool) -> None:
-        """Note that it did not go out, and is to be tried again after so many seconds."""
+        """Record that the document was not sent, and the pause in seconds until the next attempt."""
         due = self._clock() + seconds
         self._set(delivery, "state = 'waiting', unsure = ?, due_at = ?, why = ?", unsure, due, why)
 
     def refused(self, delivery: Delivery, seconds: float, why: str) -> None:
-        """Note that the other side does not want it; what else goes there waits for it no longer."""
+        """Record that the destination refused the document; other documents no longer wait for it."""
         self._set(delivery, "state = 'refused', unsure = 0, due_at = ?, why = ?", self._clock() + seconds, why)
 
     def retry(self, number: int) -> None:
-        """Have a delivery tried at once.
+        """Let a delivery be tried at once.
 
         Raises
         ------
         NoSuchDeliveryError
-            There is none of that number, or it has been delivered.
+            There is no delivery with this number, or it has been delivered.
         """
         sql = (
             "UPDATE deliveries SET state = 'waiting', unsure = 1, due_at = 0, commitment = NULL, changed_at = ?"
             " WHERE id = ? AND state != 'delivered' RETURNING id"
         )
         if not self._run(sql, (self._clock(), number)):
-            raise NoSuchDeliveryError(f"There is no delivery {number} that waits; lungstage gateway queue lists them.")
+            raise NoSuchDeliveryError(
+                f"There is no open delivery {number}. The command lungstage gateway queue lists the open deliveries."
+            )
 
     def _set(self, delivery: Delivery, sets: str, *values: object) -> None:
         sql = f"UPDATE deliveries SET {sets}, changed_at = ? WHERE id = ?"  # noqa: S608
@@ -292,7 +297,7 @@ class Queue:
     # Storage commitment
 
     def to_commit(self, destination: str, patience: float) -> tuple[Delivery, ...]:
-        """Return what was stored and nobody has committed to: not asked yet, or so long ago that no answer comes."""
+        """Return the stored deliveries without commitment that were not asked about, or whose answer is overdue."""
         sql = (
             "SELECT deliveries.*, documents.kind, documents.sop_class_uid, documents.sop_instance_uid"
             " FROM deliveries JOIN documents USING (name) WHERE destination = ? AND state = 'stored'"
@@ -302,28 +307,29 @@ class Queue:
         return tuple(map(_delivery, self._run(sql, (destination, now, now + LONGEST_PAUSE + patience))))
 
     def asked(self, deliveries: Sequence[Delivery], transaction: str, patience: float) -> None:
-        """Note, before it is asked, under which transaction a commitment is asked for."""
+        """Record the transaction of a commitment request before it is sent."""
         due = self._clock() + patience
         with self._transaction():
             for delivery in deliveries:
                 self._set(delivery, "commitment = ?, due_at = ?", transaction, due)
 
     def committed(self, transaction: str, kept: Iterable[str], lost: Iterable[str], pause: float) -> int:
-        """Take an answer on a commitment in; returns how many deliveries it was about.
+        """Record an answer on storage commitment; return the number of its deliveries.
 
         Parameters
         ----------
         transaction
             Its Transaction UID.
         kept, lost
-            SOP Instance UIDs that the other side keeps, and those that it does not: they are sent again.
+            SOP Instance UIDs that the destination keeps, and those that it does not keep; these are sent again.
         pause
-            After so many seconds.
+            Pause in seconds before they are sent again.
         """
         now, count = self._clock(), 0
         sets = {
             "kept": "state = 'delivered', unsure = 0, committed = 1, why = ''",
-            "lost": f"state = 'waiting', unsure = 0, due_at = {now + pause}, why = 'the other side did not keep it'",
+            "lost": f"state = 'waiting', unsure = 0, due_at = {now + pause},"
+            " why = 'the destination did not confirm the storage'",
         }
         with self._transaction():
             for fate, uids in (("kept", kept), ("lost", lost)):
@@ -336,10 +342,10 @@ class Queue:
                     count += len(self._run(sql, (now, transaction, uid)))
         return count
 
-    # For whoever asks how things stand
+    # For reports to people
 
     def open_deliveries(self) -> tuple[Delivery, ...]:
-        """Return every delivery that has not come to its end, in their order."""
+        """Return every delivery that is not finished, in order."""
         return tuple(map(_delivery, self._run(_LISTED.format("state != 'delivered'"))))
 
     def deliveries_of(self, name: str) -> tuple[Delivery, ...]:
@@ -347,7 +353,7 @@ class Queue:
         return tuple(map(_delivery, self._run(_LISTED.format("name = ?"), (name,))))
 
     def counts(self) -> dict[tuple[str, str], int]:
-        """Return how many deliveries are in each state, by destination and state."""
+        """Return the number of deliveries by destination and state."""
         sql = "SELECT destination, state, count(*) FROM deliveries GROUP BY destination, state ORDER BY 1, 2"
         return {(row[0], row[1]): row[2] for row in self._run(sql)}
 

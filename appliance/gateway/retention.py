@@ -1,4 +1,4 @@
-"""When received files go: days after the committed delivery of their report, and only when every daemon is done."""
+"""Deletion of received files: days after confirmed delivery of the report, and only if every daemon has finished."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ _DAY: Final = 86400.0
 
 
 class Retention:
-    """Removes what need not be kept any longer.
+    """Deletes received files when their time is over.
 
-    Days are counted while the gateway runs, by a clock that nobody sets: a wrong date removes nothing too soon.
+    Days are counted while the gateway runs, with a monotonic clock: a wrong date deletes nothing too soon.
 
     Parameters
     ----------
     inbox
-        Where received files lie.
+        Folder of the received files.
     daemons
-        State folders of every daemon that reads it.
+        State folders of all daemons that read the inbox.
     days
-        How long files are kept after they are done with.
+        How many days files are kept after they are finished.
     queue
-        What was received, and what was delivered.
+        Received studies and deliveries.
     marks
-        What is still being sent.
+        Marks of the studies that are still being sent.
     """
 
     def __init__(self, inbox: Path, daemons: Sequence[Path], days: float, queue: Queue, marks: Marks) -> None:
         self._inbox, self._daemons, self._days, self._queue, self._marks = inbox, daemons, days, queue, marks
 
     def step(self, passed: float) -> int:
-        """Remove what is due; returns how many studies that were.
+        """Delete the files that are due; return the number of studies.
 
         Parameters
         ----------
@@ -59,7 +59,7 @@ class Retention:
             try:
                 ledgers = [stack.enter_context(DatabaseReader(state / "ledger.sqlite")) for state in self._daemons]
             except Unavailable:
-                return 0  # nothing is known, so nothing is done with
+                return 0  # the state of the studies is unknown, so nothing is deleted
             for study in sorted(self._queue.studies()):
                 if self._marks.is_open(study) or not self._is_done(study, [Jobs(ledger) for ledger in ledgers]):
                     self._queue.not_at_rest(study)
@@ -68,7 +68,7 @@ class Retention:
         return removed
 
     def _is_done(self, study: str, ledgers: Sequence[Jobs]) -> bool:
-        """Whether every daemon has come to an end with a study, and each report that there is was delivered."""
+        """Whether every daemon has finished with a study, and all its reports were delivered."""
         reports: list[Job] = []
         for jobs in ledgers:
             found = [job for job in jobs.find(study=study) if not job.superseded]
@@ -82,7 +82,7 @@ class Retention:
         return any(one.committed for one in deliveries) and all(one.state == "delivered" for one in deliveries)
 
     def _remove(self, study: str) -> bool:
-        """Remove a study's files, where no replay reads and no request waits."""
+        """Delete a study's files if no replay reads them and no request waits."""
         assert is_uid(study)
         with contextlib.ExitStack() as stack:
             for state in self._daemons:
@@ -96,7 +96,7 @@ class Retention:
                 for name in names:
                     if _OURS.fullmatch(name):
                         (folder / name).unlink()
-                with contextlib.suppress(OSError):  # somebody else's files are left
+                with contextlib.suppress(OSError):  # foreign files stay, and so does their folder
                     folder.rmdir()
             except FileNotFoundError:
                 pass

@@ -1,4 +1,4 @@
-"""Secrets stand in files or in the environment, and are read when they are used: never in settings, never in a log."""
+"""Secrets: stored in files or environment variables, and read when they are used. Never in settings or logs."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _LONGEST = 4096  # bytes
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """Where a secret is: ``file:/etc/lungstage/token`` or ``env:LUNGSTAGE_TOKEN``."""
+    """The place of a secret: ``file:/etc/lungstage/token`` or ``env:LUNGSTAGE_TOKEN``."""
 
     place: str
 
     def read(self) -> str:
-        """Return it; white space around it is none of it.
+        """Return the secret without white space around it.
 
         Raises
         ------
         Unavailable
-            It is not there, or empty.
+            It is missing or empty.
         """
         kind, _, where = self.place.partition(":")
         try:
@@ -33,17 +33,21 @@ class Secret:
                 with Path(where).open("rb") as file:
                     text = file.read(_LONGEST).decode()
         except (OSError, UnicodeDecodeError) as error:
-            raise Unavailable(f"The secret {self.place} cannot be read ({type(error).__name__}).") from error
+            raise Unavailable(
+                f"The secret {self.place} cannot be read ({type(error).__name__}). Check its path, and give the "
+                "gateway's user the right to read it."
+            ) from error
         if not text.strip():
-            raise Unavailable(f"The secret {self.place} is empty or not there.")
+            raise Unavailable(f"The secret {self.place} is empty or missing. Write the secret there.")
         return text.strip()
 
 
 def secret_of(text: str) -> Secret:
-    """Read where a secret is; one that stands there itself is refused."""
+    """Read the place of a secret; a secret itself is refused."""
     kind, colon, where = text.partition(":")
     if not colon or not where or kind not in ("file", "env") or (kind == "file" and not Path(where).is_absolute()):
         raise ValueError(
-            "a secret is named, not written here: file:/absolute/path, or env:NAME for a variable of the environment"
+            "write where the secret is stored, not the secret itself: file:/absolute/path, or env:NAME for an"
+            " environment variable"
         )
     return Secret(text)

@@ -1,4 +1,4 @@
-"""Sends what is queued for one destination, in a thread of its own, so that none waits for another."""
+"""Sends the queued documents of one destination. Each destination has its own thread, so none waits for another."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from lungstage.appliance.gateway.settings import GatewaySettings
 from lungstage.appliance.report.preflight import faults_in
 
 _LOOK_SECONDS: Final = 1.0
-_REFUSED_SECONDS: Final = 3600.0  # after which what was not wanted is offered again
+_REFUSED_SECONDS: Final = 3600.0  # until a refused document is offered again
 
 
 class Sender:
-    """Empties the queue of one destination until it is stopped.
+    """Sends the documents of one destination until it is stopped.
 
     Parameters
     ----------
     destination
-        Where it goes.
+        The destination.
     queue
-        What goes there.
+        The queue of deliveries.
     outbox
-        The folder that documents lie in.
+        Folder of the documents.
     settings
-        The gateway's.
+        The gateway's settings.
     """
 
     def __init__(
@@ -54,20 +54,20 @@ class Sender:
         self._thread = threading.Thread(target=self._run, name=f"send {destination.route.label}", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def ring(self) -> None:
-        """Say that there may be something to send; a pause after a failure goes on."""
+        """Signal that there may be a document to send; this does not shorten a pause after a failure."""
         self._bell.set()
 
     def stop(self) -> None:
-        """End after the document in hand."""
+        """Stop after the present document."""
         self._stopping.set()
         self._bell.set()
 
     def join(self, seconds: float) -> None:
-        """Wait for the end."""
+        """Wait until the thread ends."""
         self._thread.join(seconds)
 
     def _run(self) -> None:
@@ -80,7 +80,7 @@ class Sender:
                 self._fail(type(error).__name__)
             except Exception as error:
                 logger.error("gateway_defect", extra=defect(error))
-                self._fail("a defect of ours")
+                self._fail("internal error; please report it")
             else:
                 self._failures = 0
                 self._bell.wait(_LOOK_SECONDS)
@@ -96,7 +96,7 @@ class Sender:
         return min(self._settings.retry_seconds * 2.0 ** min(failures, 30), self._settings.retry_max_seconds)
 
     def work(self) -> None:
-        """Send all that is due, in one conversation, and ask for what is to be committed.
+        """Send all documents that are due over one connection, and ask for storage commitment.
 
         Raises
         ------
@@ -121,16 +121,18 @@ class Sender:
         try:
             content = read_document(path)
         except (OSError, UnreadableError):
-            self._queue.waits(delivery, later, "the file cannot be read in the outbox", unsure=delivery.unsure)
+            self._queue.waits(
+                delivery, later, "the file is missing in the outbox, or cannot be read", unsure=delivery.unsure
+            )
             logger.error("document_missing", extra={"delivery": delivery.id, "document": document.sop_instance_uid})
             return
         if document.kind == "sr" and (faults := faults_in(content)):
-            why = f"the report breaks {faults[0].rule}; lungstage check-report says more"
+            why = f"the report breaks the rule {faults[0].rule}; lungstage check-report shows details"
             self._queue.refused(delivery, _REFUSED_SECONDS, why)
             logger.error("report_not_sent", extra={"delivery": delivery.id, "rule": faults[0].rule})
             return
         if delivery.unsure and session.has(document):
-            self._took(session, delivery, committed=False, why="it had it already")
+            self._took(session, delivery, committed=False, why="it had the document already")
             return
         self._queue.begin(delivery)
         try:
@@ -156,13 +158,13 @@ class Sender:
         logger.info("document_delivered", extra={**told, "to": self._destination.route.label})
 
     def _ask(self, session: Session, patience: float) -> None:
-        """Ask for the commitment to all that was taken and nobody has answered for."""
+        """Ask for storage commitment of all documents that were taken without an answer on it."""
         deliveries = self._queue.to_commit(self._to, patience)
         if not deliveries:
             return
-        if not session.offers_commitment:  # any more
+        if not session.offers_commitment:  # it did when the documents were sent
             for delivery in deliveries:
-                self._queue.delivered(delivery, committed=False, why="it offers no storage commitment any more")
+                self._queue.delivered(delivery, committed=False, why="it no longer offers storage commitment")
             return
         transaction = f"2.25.{uuid.uuid4().int}"  # PS3.5, B.2
         self._queue.asked(deliveries, transaction, patience)
@@ -176,7 +178,7 @@ class Sender:
 
 
 def take_commitment(queue: Queue, commitment: Commitment, pause: float) -> None:
-    """Take an answer on storage commitment in, whichever way it came."""
+    """Record an answer on storage commitment, from any connection."""
     count = queue.committed(commitment.transaction, commitment.kept, commitment.lost, pause)
     level = logger.warning if commitment.lost else logger.info
     level("commitment", extra={"kept": len(commitment.kept), "lost": len(commitment.lost), "deliveries": count})

@@ -1,4 +1,4 @@
-"""The gateway's process: its doors, its senders and what it does now and then, put together."""
+"""The gateway's process: reception, senders and regular tasks."""
 
 from __future__ import annotations
 
@@ -45,20 +45,20 @@ def serve(settings: GatewaySettings, config: Path, stopping: Callable[[], bool],
     Parameters
     ----------
     settings
-        How to run.
+        The gateway's settings.
     config
         Their file, for ``[notify]``.
     stopping
-        Whether it is to end; asked several times a second.
+        Returns whether to stop; called several times a second.
     announce
-        Called once its doors are open.
+        Called when the ports are open.
 
     Raises
     ------
     SettingsError
         ``[notify]`` cannot be used here.
     Unavailable
-        Inbox, outbox, queue, port or certificate cannot be used, or another gateway has this state folder.
+        Inbox, outbox, queue, port or certificate cannot be used, or another gateway uses this state folder.
     """
     notify = _notify_settings(settings, config)
     _prove_folders(settings)
@@ -93,21 +93,27 @@ def serve(settings: GatewaySettings, config: Path, stopping: Callable[[], bool],
 def _notify_settings(settings: GatewaySettings, config: Path) -> NotifySettings | None:
     notify = load_notify(config)
     if notify is not None and notify.patient:
-        raise SettingsError("[notify] patient: the gateway opens no study, so it cannot name patients; the page can.")
+        raise SettingsError(
+            "[notify] patient: the gateway opens no study, so it cannot name patients. Delete this setting, or let the "
+            "page send the messages."
+        )
     if notify is not None and not settings.daemons:
-        raise SettingsError("[notify] tells of what daemons do, and daemons names none.")
+        raise SettingsError("[notify] needs the setting daemons: the state folders of the daemons to report on.")
     return notify
 
 
 def _prove_folders(settings: GatewaySettings) -> None:
     for name, folder in (("inbox", settings.inbox), ("outbox", settings.outbox)):
         if not folder.is_dir():
-            raise Unavailable(f"There is no {name} {folder}. Correct the path, or mount what lies there.")
+            raise Unavailable(f"There is no {name} {folder}. Correct the path, or mount its disk or share.")
     try:
         settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
         prove_writable(settings.state)
     except OSError as error:
-        raise Unavailable(f"The gateway's state folder {settings.state} cannot be used: {error.strerror}.") from error
+        raise Unavailable(
+            f"The gateway's state folder {settings.state} cannot be used: {error.strerror}. Give the gateway's user "
+            "the right to write there."
+        ) from error
 
 
 @contextlib.contextmanager
@@ -117,14 +123,14 @@ def _sole_gateway(state: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise Unavailable(
-                "Another gateway is at work on this state folder. Stop it first, or name another one as state in "
-                "its file."
+                f"Another gateway is running on the state folder {state}. Stop that gateway first, or set another "
+                "state in the settings file."
             ) from error
         yield
 
 
 def _senders(settings: GatewaySettings, queue: Queue) -> list[Sender]:
-    """Make a sender for each destination; of several routes to one, the first says how it is reached."""
+    """Make a sender for each destination; the first route to a destination gives its access data."""
     routes = {route.to: route for route in reversed(settings.route)}
     return [Sender(destination_of(route, settings), queue, settings.outbox, settings) for route in routes.values()]
 
@@ -167,7 +173,7 @@ def _look(outbox: Outbox, senders: list[Sender], stopping: Callable[[], bool]) -
 
 @contextlib.contextmanager
 def _renewing(marks: Marks) -> Iterator[None]:
-    """Renew the marks in a thread of its own: nothing else that is slow may let them become void."""
+    """Renew the marks in a separate thread, so that slow work elsewhere does not make them invalid."""
     with _every(RENEWED_SECONDS, marks.renew, "marks"):
         yield
 

@@ -1,4 +1,4 @@
-"""Settings of the gateway: one TOML file of its own."""
+"""Settings of the gateway, in a separate TOML file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _AE_TITLE: Final = re.compile(r"[\x21-\x5b\x5d-\x7e]([\x20-\x5b\x5d-\x7e]{0,14}[
 
 def _ae_title(text: str) -> str:
     if not _AE_TITLE.fullmatch(text):
-        raise ValueError("an AE title has 1 to 16 characters of ASCII, no backslash, and no space at its ends")
+        raise ValueError("an AE title has 1 to 16 ASCII characters, no backslash, and no space at its start or end")
     return text
 
 
@@ -41,16 +41,16 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def host_and_port(text: str) -> tuple[str, int]:
-    """Read HOST:PORT; an IPv6 address stands in brackets."""
+    """Read HOST:PORT; an IPv6 address is in brackets."""
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ValueError("it is written HOST:PORT, say 127.0.0.1:11112")
+        raise ValueError("write it as HOST:PORT, for example 127.0.0.1:11112")
     return host, int(port)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether nobody but this machine is meant; a name that is not localhost may be anybody's."""
+    """Whether a host is this machine only; of the names, only localhost counts."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -62,87 +62,120 @@ class _Table(BaseModel):
 
 
 class ServerTls(_Table):
-    """``tls`` of a door: how it shows who it is, and whom it asks to do so."""
+    """``tls`` of a listening port: its certificate, and whether it asks senders for theirs."""
 
-    certificate: Location = Field(description="Certificate chain in PEM.")
-    key: Location = Field(description="Its private key in PEM.")
+    certificate: Location = Field(description="File with the certificate chain, in PEM.")
+    key: Location = Field(description="File with the private key of the certificate, in PEM.")
     clients: Location | None = Field(
-        None, description="Certificate authorities in PEM, one of which must have signed who connects (mutual TLS)."
+        None,
+        description="File with the authorities of client certificates, in PEM. If set, every sender needs such a "
+        "certificate (mutual TLS).",
     )
 
 
 class ClientTls(_Table):
-    """``tls`` of a route: whom it believes, and how it shows who it is."""
+    """``tls`` of a route: the trusted authorities, and the gateway's own certificate."""
 
-    ca: Location | None = Field(None, description="Certificate authorities in PEM; none: those of the system.")
-    certificate: Location | None = Field(None, description="Certificate chain in PEM, where the other side asks.")
-    key: Location | None = Field(None, description="Its private key in PEM.")
+    ca: Location | None = Field(
+        None, description="File with the trusted certificate authorities, in PEM. Not set: those of the system."
+    )
+    certificate: Location | None = Field(
+        None, description="File with the gateway's certificate chain, in PEM, if the destination asks for one."
+    )
+    key: Location | None = Field(None, description="File with the private key of the certificate, in PEM.")
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
         if (self.certificate is None) != (self.key is None):
-            raise ValueError("certificate and key belong together")
+            raise ValueError("certificate and key must be set together")
         return self
 
 
 class Stow(_Table):
-    """``[receive.stow]``: the DICOMweb door."""
+    """``[receive.stow]``: reception by DICOMweb."""
 
-    bind: Bind = Field(description="Where it listens, as HOST:PORT; off loopback only with tls and token.")
-    tls: ServerTls | None = Field(None, description="Its certificate and key, and whose it asks for.")
-    token: SecretPlace | None = Field(None, description="Where the token is that a sender must bear: file:… or env:….")
+    bind: Bind = Field(
+        description="Address and port to listen on, as HOST:PORT. An address other than loopback needs tls and token."
+    )
+    tls: ServerTls | None = Field(None, description="Certificate and key for TLS, and the client authorities.")
+    token: SecretPlace | None = Field(
+        None, description="Where the bearer token of the senders is stored: file:PATH or env:NAME."
+    )
 
     @model_validator(mode="after")
     def _closed(self) -> Self:
         if not is_loopback(host_and_port(self.bind)[0]) and (self.tls is None or self.token is None):
             raise ValueError(
-                f"bind {self.bind} is not this machine alone, so both tls and token are needed. Set them, or bind to"
-                " 127.0.0.1"
+                f"bind {self.bind} can be reached from other machines, so both tls and token are needed. Set them, or"
+                " bind to 127.0.0.1"
             )
         return self
 
 
 class Receive(_Table):
-    """``[receive]``: the DIMSE door."""
+    """``[receive]``: reception by DIMSE."""
 
-    ae_title: AeTitle = Field("LUNGSTAGE", description="What it is called; a sender must call it so.")
-    bind: Bind = Field("127.0.0.1:11112", description="Where it listens, as HOST:PORT.")
-    calling: tuple[AeTitle, ...] = Field((), description="AE titles that may send; none: any.")
-    addresses: tuple[Network, ...] = Field((), description="Addresses or networks that may connect; none: any.")
-    tls: ServerTls | None = Field(None, description="Its certificate and key, and whose it asks for; none: no TLS.")
-    max_associations: int = Field(20, ge=1, le=500, description="Associations at once; more are rejected.")
-    max_object_mb: int = Field(2048, ge=1, le=65536, description="Size of one object; a larger one is aborted.")
-    min_free_mb: int = Field(2048, ge=1, description="Free space of the inbox's disk below which nothing is accepted.")
-    idle_seconds: float = Field(60.0, gt=0, le=3600, description="After how long an association that rests is ended.")
+    ae_title: AeTitle = Field(
+        "LUNGSTAGE", description="AE title of the gateway. A sender must use it as called AE title."
+    )
+    bind: Bind = Field("127.0.0.1:11112", description="Address and port to listen on, as HOST:PORT.")
+    calling: tuple[AeTitle, ...] = Field((), description="AE titles that may send. Empty: all may send.")
+    addresses: tuple[Network, ...] = Field(
+        (), description="IP addresses or networks that may connect. Empty: all may connect."
+    )
+    tls: ServerTls | None = Field(
+        None, description="Certificate and key for TLS, and the client authorities. Not set: no TLS."
+    )
+    max_associations: int = Field(
+        20, ge=1, le=500, description="Most associations at the same time. Further ones are rejected."
+    )
+    max_object_mb: int = Field(
+        2048, ge=1, le=65536, description="Largest object, in MB. The association of a larger object is aborted."
+    )
+    min_free_mb: int = Field(
+        2048, ge=1, description="Least free space on the inbox's disk, in MB. With less, the gateway accepts nothing."
+    )
+    idle_seconds: float = Field(
+        60.0, gt=0, le=3600, description="The gateway ends an association after this time without data, in seconds."
+    )
     stow: Stow | None = None
 
 
 class When(_Table):
-    """``when`` of a route: what must hold for a document to take it."""
+    """``when`` of a route: the conditions for its documents."""
 
     outcome: tuple[str, ...] = Field(
-        (), description="Answers, e.g. early, advanced, indeterminate, refused; none: any."
+        (), description="Answers, for example early, advanced, indeterminate, refused. Empty: all."
     )
     received_from: tuple[AeTitle, ...] = Field(
-        (), alias="from", description="AE titles that the study came from; none: any."
+        (), alias="from", description="AE titles that sent the study. Empty: all."
     )
 
 
 class Route(_Table):
-    """``[[route]]``: which documents go where."""
+    """``[[route]]``: which documents are sent to which destination."""
 
-    what: tuple[Kind, ...] = Field(min_length=1, description="Kinds of documents: sr, seg, pdf, sc.")
-    to: str = Field(description="dicom://AET@HOST:PORT, https://HOST/…/studies, or file:///FOLDER.")
+    what: tuple[Kind, ...] = Field(min_length=1, description="Kinds of documents to send: sr, seg, pdf, sc.")
+    to: str = Field(description="Destination: dicom://AET@HOST:PORT, https://HOST/…/studies, or file:///FOLDER.")
     name: str | None = Field(
-        None, description="What the destination is called in commands and logs; none: its address."
+        None, description="Name of the destination in commands and logs. Not set: its address is shown."
     )
     when: When = Field(
-        default_factory=lambda: When.model_validate({}), description="What must hold for a document to take this route."
+        default_factory=lambda: When.model_validate({}),
+        description="Conditions: only documents that meet them are sent on this route.",
     )
-    ae_title: AeTitle | None = Field(None, description="What we are called there; none: ae_title of [receive].")
-    tls: ClientTls | None = Field(None, description="TLS over DIMSE, or other authorities than the system's.")
-    token: SecretPlace | None = Field(None, description="Where the token for https is: file:… or env:….")
-    commitment: bool = Field(True, description="Whether storage commitment is asked for, where it is offered.")
+    ae_title: AeTitle | None = Field(
+        None, description="AE title of the gateway for this destination. Not set: ae_title of [receive]."
+    )
+    tls: ClientTls | None = Field(
+        None, description="TLS for dicom://; for https://, other authorities than those of the system."
+    )
+    token: SecretPlace | None = Field(
+        None, description="Where the bearer token for https:// is stored: file:PATH or env:NAME."
+    )
+    commitment: bool = Field(
+        True, description="Whether to ask the destination for storage commitment, if it offers that."
+    )
 
     @model_validator(mode="after")
     def _can_be_reached(self) -> Self:
@@ -150,56 +183,64 @@ class Route(_Table):
         if parts.scheme == "dicom":
             _ae_title(parts.username or "")
             if not parts.hostname or parts.port is None or parts.path not in ("", "/") or parts.password:
-                raise ValueError("to is written dicom://AET@HOST:PORT")
+                raise ValueError("to must have the form dicom://AET@HOST:PORT")
         elif parts.scheme in ("https", "http"):
             if not parts.hostname or parts.username or parts.password or not parts.path.endswith("/studies"):
-                raise ValueError("to is written https://HOST/…/studies, without a password in it")
+                raise ValueError("to must have the form https://HOST/…/studies, without a password in it")
             if parts.scheme == "http" and not is_loopback(parts.hostname):
-                raise ValueError("to has no TLS, which is for this machine alone; write https")
+                raise ValueError("to uses http, which is allowed only for this machine; write https")
             if parts.scheme == "http" and self.tls is not None:
-                raise ValueError("to has no TLS, but tls is set; write https")
+                raise ValueError("to uses http, but tls is set; write https")
         elif parts.scheme == "file":
             if parts.netloc or not Path(parts.path).is_absolute():
-                raise ValueError("to is written file:///FOLDER")
+                raise ValueError("to must have the form file:///FOLDER")
         else:
-            raise ValueError("to begins with dicom://, https:// or file:///")
+            raise ValueError("to must begin with dicom://, https:// or file:///")
         if self.token is not None and parts.scheme != "https" and not is_loopback(parts.hostname or ""):
-            raise ValueError("a token is for https")
+            raise ValueError("token is allowed only for https")
         return self
 
     @property
     def label(self) -> str:
-        """What it is called."""
+        """Name or address of the destination."""
         return self.name or self.to
 
     @property
     def vouches(self) -> bool:
-        """Whether the other side says in so many words that it keeps what it took."""
+        """Whether the destination confirms that it keeps a document."""
         return self.commitment or urlsplit(self.to).scheme != "dicom"
 
 
 class GatewaySettings(_Table):
-    """How one gateway runs. Every field is a key of its file."""
+    """The settings of one gateway. Every field is a key of its file."""
 
-    inbox: Location = Field(description="Folder that received studies are put into.", examples=["/srv/lungstage/inbox"])
+    inbox: Location = Field(
+        description="Folder for received studies: the daemon's inbox.", examples=["/srv/lungstage/inbox"]
+    )
     outbox: Location = Field(
-        description="Folder whose documents are sent; read, never written.", examples=["/srv/lungstage/outbox"]
+        description="Folder with the documents to send: the daemon's outbox. The gateway only reads it.",
+        examples=["/srv/lungstage/outbox"],
     )
     state: Location = Field(
-        description="The gateway's own folder: its queue; on a local disk.", examples=["/var/lib/lungstage-gateway"]
+        description="Folder for the gateway's queue, on a local disk; not a daemon's state folder.",
+        examples=["/var/lib/lungstage-gateway"],
     )
     daemons: tuple[Location, ...] = Field(
-        (), description="State folders of the daemons that read the inbox; for keep_received and messages."
+        (), description="State folders of all daemons that read the inbox; needed for keep_received and [notify]."
     )
     keep_received: float | None = Field(
-        None, gt=0, le=36500, description="Days that received files stay after their report's delivery; none: always."
+        None, gt=0, le=36500,
+        description="Days to keep received files after delivery of the report. Not set: they are always kept.",
     )  # fmt: skip
     commitment_seconds: float = Field(
-        600.0, ge=1, le=7 * 86400, description="How long an answer on storage commitment is waited for."
+        600.0, ge=1, le=7 * 86400,
+        description="How long to wait for an answer on storage commitment before asking again, in seconds.",
     )  # fmt: skip
-    retry_seconds: float = Field(5.0, gt=0, le=3600, description="First pause after a failure; then doubled.")
-    retry_max_seconds: float = Field(600.0, gt=0, le=86400, description="Longest such pause.")
-    log_format: Literal["text", "json"] = Field("text", description="Form of the log lines on stderr.")
+    retry_seconds: float = Field(
+        5.0, gt=0, le=3600, description="First pause after a failure, in seconds. It doubles with each further failure."
+    )
+    retry_max_seconds: float = Field(600.0, gt=0, le=86400, description="Longest pause after a failure, in seconds.")
+    log_format: Literal["text", "json"] = Field("text", description="Format of the log lines on stderr.")
     receive: Receive | None = None
     route: tuple[Route, ...] = ()
 
@@ -209,15 +250,15 @@ class GatewaySettings(_Table):
         for outer in folders:
             for inner in folders:
                 if outer != inner and folders[inner].is_relative_to(folders[outer]):
-                    raise ValueError(f"{inner} must not lie in {outer}")
+                    raise ValueError(f"{inner} must not be inside {outer}")
         same: dict[str, Route] = {}
         for route in self.route:
             first = same.setdefault(route.to, route)
             alone = {"what", "when"}
             if first.model_dump(exclude=alone) != route.model_dump(exclude=alone):
-                raise ValueError(f"two routes to {route.to} differ in more than what and when")
+                raise ValueError(f"two routes to {route.to} may differ only in what and when")
         if len({route.label for route in same.values()}) < len(same):
-            raise ValueError("two destinations have one name")
+            raise ValueError("two different destinations have the same name")
         return self
 
     @model_validator(mode="after")
@@ -226,32 +267,51 @@ class GatewaySettings(_Table):
             return self
         if not self.daemons:
             raise ValueError(
-                "keep_received removes files only when every daemon is done with them, and daemons names none. Name the"
-                " state folder of every daemon that reads this inbox"
+                "keep_received needs the setting daemons: files are deleted only when every daemon has finished with"
+                " them. Set daemons to the state folders of all daemons that read this inbox"
             )
         if not any("sr" in route.what and route.vouches for route in self.route):
             raise ValueError(
-                "keep_received counts from the committed delivery of the report, and no route sends sr to a destination"
-                " that commits itself"
+                "keep_received needs a route that sends sr to a destination that confirms storage: dicom:// with"
+                " commitment, https:// or file://. Add such a route, or delete keep_received"
             )
         return self
 
     @property
     def ae_title(self) -> str:
-        """What we are called."""
+        """AE title of the gateway."""
         return self.receive.ae_title if self.receive is not None else "LUNGSTAGE"
 
 
 def load_gateway(config: Path) -> GatewaySettings:
-    """Read the file.
+    """Read the settings file.
 
     Raises
     ------
     SettingsError
-        Naming every fault.
+        Its message names every fault.
     """
     values = {key: value for key, value in tables_of(config).items() if key != "notify"}
     try:
         return GatewaySettings.model_validate(values)
     except ValidationError as error:
-        raise SettingsError(f"{config}: {faults_of(error, GatewaySettings)}") from error
+        faults = _counted_from_one(faults_of(error, GatewaySettings), values.get("route"))
+        raise SettingsError(f"{config}: {faults}") from error
+
+
+_OF_A_ROUTE: Final = re.compile(r"(['\"]?)\broute\.(\d+)((?:\.[A-Za-z_]\w*)*)(?:\.\d+)*\1")
+_ORDINALS: Final = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+
+
+def _counted_from_one(faults: str, routes: object) -> str:
+    """Name each route as a person counts and names it: ``route.0.to`` becomes ``to in the first [[route]]``."""
+
+    def named(found: re.Match[str]) -> str:
+        quote, number, key = found[1], int(found[2]), found[3].removeprefix(".")
+        which = _ORDINALS[number] if number < len(_ORDINALS) else f"{number + 1}th"
+        table = routes[number] if isinstance(routes, list) and number < len(routes) else None
+        name = table.get("name") if isinstance(table, dict) else None
+        where = f"the {which} [[route]]" + (f" ({name})" if isinstance(name, str) else "")
+        return f"{quote}{key}{quote} in {where}" if key else where
+
+    return _OF_A_ROUTE.sub(named, faults)

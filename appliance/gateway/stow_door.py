@@ -1,4 +1,4 @@
-"""The DICOMweb door: STOW-RS (PS3.18, 10.5), each object written to the disk as it comes."""
+"""Reception by DICOMweb: STOW-RS (PS3.18, 10.5); each object is written to the disk as it arrives."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class StowDoor:
     Parameters
     ----------
     settings
-        Where, and for whom; and the limits that hold for both doors.
+        Port, and who may send; and the limits for both protocols.
     arrivals
-        The way into the inbox.
+        Writes objects into the inbox.
 
     Raises
     ------
@@ -62,7 +62,7 @@ class StowDoor:
         )  # fmt: skip
         config.load()
         if stow.tls is not None:
-            config.ssl = server_context(stow.tls)  # and not uvicorn's own, which would accept less
+            config.ssl = server_context(stow.tls)  # not uvicorn's own context, which would accept weaker settings
         self._socket = listen(host, port, "bind in [receive.stow]")
         self._server = _Server(config)
         self._thread = threading.Thread(
@@ -70,15 +70,17 @@ class StowDoor:
         )
         self._thread.start()
         if not self._server.began.wait(_SECONDS_TO_START):
-            raise Unavailable("The STOW-RS door does not open.")
+            raise Unavailable(
+                f"The STOW-RS server did not start within {_SECONDS_TO_START:g} s. Start the gateway again."
+            )
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port on which it listens."""
         return int(self._socket.getsockname()[1])
 
     def close(self) -> None:
-        """Finish what is in hand, and stop."""
+        """Finish the present requests, and stop."""
         self._server.should_exit = True
         self._thread.join(_SECONDS_TO_STOP + 1)
 
@@ -90,7 +92,7 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals to the process."""
+        """Leave signals to the gateway's process."""
         yield
 
     async def startup(self, sockets: Any = None) -> None:
@@ -100,7 +102,7 @@ class _Server(uvicorn.Server):
 
 @dataclass(slots=True)
 class _Outcome:
-    """What became of the objects of one request."""
+    """The stored and failed objects of one request."""
 
     stored: list[tuple[str, str]] = field(default_factory=list)
     failed: list[int] = field(default_factory=list)
@@ -125,12 +127,12 @@ class _Receiver:
         self._arrivals, self._token, self._longest = arrivals, token, longest
 
     async def store(self, request: Request) -> Response:
-        """Take the objects of one request."""
+        """Store the objects of one request."""
         if not self._may(request):
-            return _say(401, "A bearer token is needed.", {"WWW-Authenticate": "Bearer"})
+            return _say(401, "A valid bearer token is needed.", {"WWW-Authenticate": "Bearer"})
         if not self._arrivals.has_room():
             logger.error("no_room")
-            return _say(503, "There is no room at the moment.", {"Retry-After": "60"})
+            return _say(503, "The disk of the inbox is nearly full. Try again later.", {"Retry-After": "60"})
         try:
             parts = Parts(boundary_of(request.headers.get("content-type", "")))
         except MultipartError as error:
@@ -142,17 +144,17 @@ class _Receiver:
             return _say(400, str(error))
         except ClientDisconnect:
             logger.warning("object_cut_short")
-            return _say(400, "The request was cut short.")
+            return _say(400, "The request ended before its body was complete. Send it again.")
         except OSError as error:
             logger.error("not_stored", extra={"why": type(error).__name__})
-            return _say(503, "It could not be written.", {"Retry-After": "60"})
+            return _say(503, "The objects could not be written to the disk. Try again later.", {"Retry-After": "60"})
         except Exception as error:
             logger.error("gateway_defect", extra=defect(error))
-            return _say(500, "A defect of ours; the log says where.")
+            return _say(500, "Internal error. Please report it, with the line of the gateway's log.")
         finally:
             self._arrivals.marks.close(sender)
         if not outcome.stored and not outcome.failed:
-            return _say(400, "There is no object in the body.")
+            return _say(400, "The body contains no object.")
         return outcome.response()
 
     def _may(self, request: Request) -> bool:
@@ -193,7 +195,7 @@ class _Receiver:
 
 
 class _Draft:
-    """One object while it comes in."""
+    """One object during its reception."""
 
     def __init__(self, path: Path, longest: int) -> None:
         self.path, self._left = path, longest
@@ -202,13 +204,13 @@ class _Draft:
 
     def open(self, *, of_dicom: bool) -> None:
         if not of_dicom:
-            self.fault = NotTakenError(CANNOT_UNDERSTAND, "a part is no application/dicom")
+            self.fault = NotTakenError(CANNOT_UNDERSTAND, "the type of a part is not application/dicom")
         self._file = self.path.open("xb")
 
     def write(self, content: bytes) -> None:
         self._left -= len(content)
         if self._left < 0 and self.fault is None:
-            self.fault = NotTakenError(NO_SPACE, "an object is larger than it may be")
+            self.fault = NotTakenError(NO_SPACE, "an object is larger than max_object_mb")
         if self.fault is None and self._file is not None:
             self._file.write(content)
 

@@ -1,4 +1,4 @@
-"""TLS in both directions: what is offered, whose certificates are believed. Nothing falls back to less."""
+"""TLS in both directions: offered versions and trusted certificates. There is no fallback to weaker settings."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from lungstage.appliance.gateway.settings import ClientTls, ServerTls
 
 
 def server_context(tls: ServerTls) -> ssl.SSLContext:
-    """Make the context of a door.
+    """Make the TLS context of a listening port.
 
     Raises
     ------
     Unavailable
-        Certificate, key or authorities cannot be used.
+        Certificate, key or certificate authorities cannot be used.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -23,20 +23,21 @@ def server_context(tls: ServerTls) -> ssl.SSLContext:
         if tls.clients is not None:
             context.load_verify_locations(tls.clients)
             context.verify_mode = ssl.CERT_REQUIRED
-    except OSError as error:  # ssl.SSLError is one
+    except OSError as error:  # includes ssl.SSLError
         raise Unavailable(
-            f"The certificate {tls.certificate}, its key or the authorities cannot be used: {_why(error)}."
+            f"The certificate {tls.certificate}, its key {tls.key} or the file of client authorities cannot be used: "
+            f"{_why(error)}. Check these files in tls of the settings."
         ) from error
     return context
 
 
 def client_context(tls: ClientTls) -> ssl.SSLContext:
-    """Make the context of a route: the other side's certificate and name are checked, always.
+    """Make the TLS context of a route: certificate and name of the other side are always checked.
 
     Raises
     ------
     Unavailable
-        As :func:`server_context`.
+        As for :func:`server_context`.
     """
     try:
         context = ssl.create_default_context(cafile=None if tls.ca is None else str(tls.ca))
@@ -44,7 +45,9 @@ def client_context(tls: ClientTls) -> ssl.SSLContext:
         if tls.certificate is not None and tls.key is not None:
             context.load_cert_chain(tls.certificate, tls.key)
     except OSError as error:
-        raise Unavailable(f"The certificates of a route cannot be used: {_why(error)}.") from error
+        raise Unavailable(
+            f"the certificate, key or ca file of this route cannot be used: {_why(error)}; check tls of the route"
+        ) from error
     return context
 
 

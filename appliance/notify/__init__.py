@@ -1,3 +1,3 @@
-"""Who is told of a case that waits, was refused or answered, and how: e-mail and webhook, over a queue that lasts."""
+"""Notifications about cases by e-mail and webhook, with a queue that survives restarts."""
 
 __all__ = ["notifier", "runner", "settings"]

@@ -1,4 +1,4 @@
-"""The ways out: e-mail by SMTP, and a webhook. Each sends one message, or raises."""
+"""The channels: e-mail by SMTP, and a webhook. Each sends one message, or raises."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TIMESTAMP: Final = "X-Lungstage-Timestamp"
 
 
 class NotSentError(Exception):
-    """A message did not go out; says in a word why, without anything that the other side said."""
+    """A message was not sent; says briefly why, without text from the other side."""
 
 
 def send_email(settings: Email, batch: str, events: Sequence[Event]) -> None:
@@ -38,11 +38,11 @@ def send_email(settings: Email, batch: str, events: Sequence[Event]) -> None:
     Raises
     ------
     NotSentError
-        The server was not reached, or took it for none of the recipients.
+        The server was not reached, or refused all recipients.
     """
     message = EmailMessage()
     message["From"], message["To"] = settings.sender, ", ".join(settings.to)
-    message["Message-ID"] = f"<{batch}@{settings.sender.rpartition('@')[2]}>"  # the same if it is tried again
+    message["Message-ID"] = f"<{batch}@{settings.sender.rpartition('@')[2]}>"  # the same in each attempt
     message["Auto-Submitted"] = "auto-generated"
     message["Subject"] = f"lungstage: {_subject(events)}"
     lines = ["Research use only; not a medical device.", "", *(line for event in events for line in _lines(event))]
@@ -60,19 +60,19 @@ def send_email(settings: Email, batch: str, events: Sequence[Event]) -> None:
             refused = server.send_message(message)
     except (OSError, smtplib.SMTPException, ValueError) as error:
         raise NotSentError(type(error).__name__) from error
-    if refused:  # to send it again would reach the others twice
+    if refused:  # sending it again would reach the other recipients twice
         logger.warning("recipient_refused", extra={"count": len(refused)})
 
 
 def send_webhook(settings: Webhook, batch: str, events: Sequence[Event]) -> None:
     """Post events as signed JSON.
 
-    The signature is the HMAC-SHA-256, by the secret, of the timestamp's text, a full stop and the body.
+    The signature is the HMAC-SHA-256, with the secret as key, of the timestamp's text, a full stop and the body.
 
     Raises
     ------
     NotSentError
-        It was not reached, or answered with anything but success; a redirection is none.
+        The address was not reached, or did not answer with success; a redirection is not success.
     """
     body = json.dumps({"id": batch, "software": f"lungstage {__version__}", "events": list(events)}).encode()
     parts = urlsplit(settings.url)
@@ -100,22 +100,22 @@ def send_webhook(settings: Webhook, batch: str, events: Sequence[Event]) -> None
 
 
 def sign(secret: str, moment: str, body: bytes) -> str:
-    """Sign a body as a webhook's receiver checks it."""
+    """Sign a body; the receiver of the webhook computes the same signature."""
     return "sha256=" + hmac.new(secret.encode(), moment.encode() + b"." + body, hashlib.sha256).hexdigest()
 
 
 def secret_of(path: Path) -> str:
-    """Read a secret; a line's end after it is none of it.
+    """Read a secret, without the line break after it.
 
     Raises
     ------
     OSError, ValueError
-        It cannot be read, or there is nothing in it.
+        It cannot be read, or the file is empty.
     """
     with path.open("rb") as file:
         secret = file.read(_LONGEST_SECRET).decode().strip()
     if not secret:
-        raise ValueError("an empty secret keeps nothing")
+        raise ValueError("the secret is empty")
     return secret
 
 

@@ -1,4 +1,4 @@
-"""Tells people and programs of what the audit log says, by whichever process holds the lease in the state folder."""
+"""Sends notifications about events of the audit log; only the process that holds the state folder's lease sends."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _KINDS: Final[Mapping[str, Kind]] = {
     "job_delivered": "delivered",
     "canary_alarm": "canary_alarm",
 }
-"""Events of the audit log, and what they are called in the settings."""
+"""Events of the audit log, and their names in the settings."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 10.0, 3600.0  # seconds before a message is tried again
-_GIVE_UP = 7 * 86400.0  # seconds after which a message is old news
+_GIVE_UP = 7 * 86400.0  # seconds after which an unsent message is dropped
 _MOST_TOGETHER = 100
 _HOUR = 3600.0
 
@@ -35,40 +35,40 @@ class Entry(Protocol):
 
     @property
     def event(self) -> str:
-        """What happened."""
+        """Name of the event."""
 
     @property
     def time(self) -> str:
-        """When."""
+        """Time of the event."""
 
     @property
     def repeats(self) -> int | None:
-        """Which entry it repeats."""
+        """Number of the entry that it repeats."""
 
     @property
     def fields(self) -> Mapping[str, Any]:
-        """What is told of it."""
+        """Details of the event."""
 
 
 class News(Protocol):
-    """Reads the audit log from a place on, or from its end (:func:`state.chain.entries_from`)."""
+    """Reads the audit log from a position, or from its end (:func:`state.chain.entries_from`)."""
 
     def __call__(self, place: Place | None) -> Iterable[tuple[Entry | None, Place]]: ...  # noqa: D102
 
 
 class Notifier:
-    """Reads what happened, and sends what is due; one step at a time.
+    """Reads new events and sends the messages that are due, one step at a time.
 
     Parameters
     ----------
     state
         The state folder.
     settings
-        What is told, and how.
+        The settings of notifications.
     news
-        The audit log.
+        Reads the audit log.
     patient_of
-        Names the patient of a job; asked only where the settings want that, and when a message is sent.
+        Returns the patient of a job; called only if the settings ask for it, when a message is sent.
     clock
         The time of day in seconds.
     """
@@ -87,7 +87,7 @@ class Notifier:
         self._queue: Queue | None = None
 
     def step(self) -> bool:
-        """Do what is due; False where another process holds the lease.
+        """Read and send; False if another process holds the lease.
 
         Raises
         ------
@@ -106,7 +106,7 @@ class Notifier:
         return True
 
     def close(self) -> None:
-        """Give the lease back."""
+        """Release the lease."""
         if self._queue is not None:
             self._queue.close()
         if self._lease is not None:
@@ -148,13 +148,13 @@ class Notifier:
         yield told
 
     def _named(self, event: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Add whose study it is, where that is wanted: it is read when it is sent, and never stands in the queue."""
+        """Add the patient if the settings ask for it: the name is read at sending and is never in the queue."""
         if not self._settings.patient or event["job"] is None:
             return event
         return {**event, "patient": self._patient_of(event["job"])}
 
     def _send(self, queue: Queue, channel: str) -> None:
-        """Send what is due over one channel: one by one, or together where that is wanted or too many are due."""
+        """Send the due messages of a channel, one by one; together if the settings say so or too many are due."""
         waiting, now = queue.waiting(channel, _MOST_TOGETHER), self._clock()
         old = [message for message in waiting if now - message.queued_at > _GIVE_UP]
         if old:

@@ -1,7 +1,7 @@
-"""What is to be told and has not been: a file of SQLite of its own, so that neither a restart nor a fault loses any.
+"""The queue of unsent notifications: an SQLite file, so that no restart and no error loses a message.
 
-How far the audit log was read is kept in the same transaction as what was found there: each entry becomes a message
-once.
+The read position in the audit log is stored in the same transaction as the new messages. So each entry becomes a
+message exactly once.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ CREATE INDEX IF NOT EXISTS messages_unsent ON messages (channel, id) WHERE sent_
 _UNSENT = "channel = ? AND sent_at IS NULL AND dropped_at IS NULL"
 
 Place = tuple[int, int]
-"""How far the audit log was read: number of the file, bytes of it."""
+"""The read position in the audit log: number of the file, bytes of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """One message that waits; moments are seconds since 1970.
+    """One waiting message; times are seconds since 1970.
 
     Attributes
     ----------
     batch
-        Under which name it was last tried, alone or with others; None where it never was.
+        Identifier of its last attempt, alone or with others; None before the first attempt.
     """
 
     id: int
@@ -56,7 +56,7 @@ class Queued:
 
     @property
     def is_begun(self) -> bool:
-        """Whether it may have gone out before a crash: with the same ones under the same name, who has it can tell."""
+        """Whether it may have been sent before a crash; sent again with the same `batch`, the receiver can see that."""
         return self.batch is not None and self.attempts == 0
 
 
@@ -71,7 +71,7 @@ class Queue:
     Raises
     ------
     Unavailable
-        It cannot be used. So do all methods.
+        It cannot be used. All methods may raise this.
     """
 
     def __init__(self, path: Path) -> None:
@@ -86,7 +86,10 @@ class Queue:
             raise self._away(error) from error
 
     def _away(self, error: sqlite3.Error) -> Unavailable:
-        return Unavailable(f"The queue of messages {self._path} cannot be used ({type(error).__name__}).")
+        return Unavailable(
+            f"The queue of notifications {self._path} cannot be used ({type(error).__name__}). Check its disk and its "
+            "permissions."
+        )
 
     def _run(self, sql: str, values: Iterable[object] = ()) -> list[sqlite3.Row]:
         try:
@@ -95,12 +98,12 @@ class Queue:
             raise self._away(error) from error
 
     def place(self) -> Place | None:
-        """Return how far the audit log was read; None where it never was."""
+        """Return the read position in the audit log; None before the first reading."""
         found = self._run("SELECT file, at FROM place")
         return (int(found[0]["file"]), int(found[0]["at"])) if found else None
 
     def put(self, events: Iterable[Mapping[str, Any]], channels: Iterable[str], place: Place, now: float) -> None:
-        """Queue events for every channel, and note how far the audit log was read: all of it or nothing."""
+        """Queue events for every channel, and store the read position, in one transaction."""
         channels = tuple(channels)
         self._run("BEGIN IMMEDIATE")
         try:
@@ -116,7 +119,7 @@ class Queue:
             raise
 
     def waiting(self, channel: str, most: int) -> tuple[Queued, ...]:
-        """Return what waits for a channel, the oldest first."""
+        """Return the waiting messages of a channel, oldest first."""
         rows = self._run(f"SELECT * FROM messages WHERE {_UNSENT} ORDER BY id LIMIT ?", (channel, most))  # noqa: S608
         return tuple(
             Queued(
@@ -126,26 +129,26 @@ class Queue:
         )  # fmt: skip
 
     def batch_of(self, messages: Sequence[Queued]) -> str:
-        """Return the name under which messages are sent together; the same ones, tried again, keep it."""
+        """Return the identifier for messages that are sent together; the same messages keep it when tried again."""
         known = {message.batch for message in messages}
         if len(known) == 1 and (name := known.pop()) is not None:
             all_of_it = self._run("SELECT count(*) FROM messages WHERE batch = ?", (name,))[0][0]
-            if all_of_it == len(messages):  # a part of it alone would be taken for the whole
+            if all_of_it == len(messages):  # the receiver would take a part for the complete batch
                 return name
         name = uuid.uuid4().hex
         self._mark("batch = ?", (name,), messages)
         return name
 
     def sent(self, messages: Iterable[Queued], now: float) -> None:
-        """Note that messages went out."""
+        """Record that messages were sent."""
         self._mark("sent_at = ?", (now,), messages)
 
     def failed(self, messages: Iterable[Queued], due_at: float) -> None:
-        """Note that messages did not go out, and when they are tried again."""
+        """Record that messages were not sent, and when they are tried again."""
         self._mark("attempts = attempts + 1, due_at = ?", (due_at,), messages)
 
     def dropped(self, messages: Iterable[Queued], now: float) -> None:
-        """Note that messages are given up."""
+        """Record that messages are dropped."""
         self._mark("dropped_at = ?", (now,), messages)
 
     def _mark(self, sets: str, values: tuple[object, ...], messages: Iterable[Queued]) -> None:
@@ -154,11 +157,11 @@ class Queue:
         self._run(f"UPDATE messages SET {sets} WHERE id IN ({marks})", (*values, *ids))  # noqa: S608
 
     def forget(self, moment: float) -> None:
-        """Remove what was sent or given up before a moment."""
+        """Delete messages that were sent or dropped before a time."""
         self._run("DELETE FROM messages WHERE coalesce(sent_at, dropped_at) < ?", (moment,))
 
     def sent_since(self, channel: str, moment: float) -> int:
-        """Count what was sent over a channel since a moment, as it was sent: many together are one."""
+        """Count the messages sent over a channel since a time; events sent together count as one."""
         sql = "SELECT count(DISTINCT batch) FROM messages WHERE channel = ? AND sent_at >= ?"
         return int(self._run(sql, (channel, moment))[0][0])
 

@@ -1,4 +1,4 @@
-"""Sends the messages in a thread of its own, as long as no other process does."""
+"""Sends notifications in a separate thread, while no other process does so."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Runner:
     Parameters
     ----------
     notifier
-        What sends; None where there is nothing to send.
+        The notifier; None if there is nothing to send.
     """
 
     def __init__(self, notifier: Notifier | None) -> None:

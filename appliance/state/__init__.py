@@ -1,4 +1,4 @@
-"""What is remembered: ledger, records of files, audit log, sign of life."""
+"""The data in the state folder: ledger, records of files, audit log, heartbeat."""
 
 __all__ = [
     "audit", "backup", "chain", "claims", "database", "file_table", "heartbeat", "job", "job_history", "jobs",

@@ -1,7 +1,7 @@
-"""The audit log: one line of JSON for everything that happens to a job or a daemon, appended and hash-chained.
+"""The audit log: one line of JSON for each event of a job or a daemon, appended and chained by hashes.
 
-It says what came, which bytes, which bundle and which answer, in UIDs and digests alone. Format, verification and
-retention are explained in ``docs/audit.md``; :mod:`state.chain` reads it.
+It records which data arrived, which bundle was used and which answer was given, only as UIDs and digests.
+``docs/audit.md`` describes format, verification and retention; :mod:`state.chain` reads the log.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from lungstage.appliance.config.logs import logger
 from lungstage.appliance.contract.errors import Unavailable
 
 GENESIS: Final = "0" * 64
-"""What stands for the previous hash in the first entry of all."""
+"""The previous hash in the first entry of the log."""
 
 ROTATE_BYTES: Final = 8 * 1024**2
 LOCK: Final = "audit.lock"
 RECOVERED: Final = "recovered"
 
-_REMEMBERED = 4096  # jobs' events, and once more as many; some 350 bytes each
+_REMEMBERED = 4096  # events of jobs, kept twice; about 350 bytes each
 
 _NAME = re.compile(r"audit-(\d{6,})\.jsonl")
 _LINE = re.compile(rb'(.+),"sha256":"([0-9a-f]{64})"\}', re.DOTALL)
@@ -48,11 +48,11 @@ class Entry:
     time
         When it was written: ISO 8601, UTC.
     event
-        What happened, in a word.
+        Name of the event.
     fields
-        What is told of it.
+        Details of the event.
     repeats
-        Number of the entry that said the same of the same job before; None where this says something new.
+        Number of an earlier entry with the same content about the same job; None if the content is new.
     previous
         Hash of the entry before.
     sha256
@@ -68,16 +68,16 @@ class Entry:
     sha256: str
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what the line says, in its order."""
+        """Return the members of the line, in their order."""
         own = {"seq": self.seq, "time": self.time} | ({} if self.repeats is None else {"repeats": self.repeats})
         return {**own, "event": self.event, **self.fields, "previous": self.previous, "sha256": self.sha256}
 
 
 def seal(seq: int, event: str, fields: Mapping[str, Any], repeats: int | None, previous: str) -> tuple[Entry, bytes]:
-    """Make an entry, and the line that it is, without the end of the line.
+    """Make an entry and its line, without the line break.
 
-    The hash is the SHA-256 of the line as it stands without its last member, ``sha256``: who verifies it has bytes to
-    hash, and need not know how numbers were written.
+    The hash is the SHA-256 of the line without its last member, ``sha256``. A verifier hashes these bytes and need not
+    know how numbers are written.
     """
     entry = Entry(seq, datetime.now(UTC).isoformat(), event, fields, repeats, previous, "")
     text, _, _ = _json(entry.as_dict()).rpartition(b',"sha256":')
@@ -90,7 +90,7 @@ def _json(content: Mapping[str, Any]) -> bytes:
 
 
 def unseal(line: bytes) -> Entry | None:
-    """Read a line; None where it is no entry, or not the bytes that were sealed."""
+    """Read a line; None if it is not an entry, or its bytes were changed."""
     found = _LINE.fullmatch(line)
     if found is None or hashlib.sha256(found[1] + b"}").hexdigest().encode("ascii") != found[2]:
         return None
@@ -98,7 +98,7 @@ def unseal(line: bytes) -> Entry | None:
         content = json.loads(found[1] + b"}")
         seq, time, event, previous = (content.pop(name) for name in ("seq", "time", "event", "previous"))
         repeats = content.pop("repeats", None)
-    except (AttributeError, KeyError, TypeError, ValueError):  # sealed, but by something else
+    except (AttributeError, KeyError, TypeError, ValueError):  # a valid hash, but from another program
         return None
     return Entry(int(seq), time, event, MappingProxyType(content), repeats, previous, found[2].decode("ascii"))
 
@@ -111,7 +111,7 @@ def numbered(folder: Path) -> tuple[tuple[int, Path], ...]:
 
 @dataclass(slots=True)
 class _End:
-    """Where the log ends: file, its size in bytes, last entry, and the bytes behind it that are no whole entry."""
+    """The end of the log: file, its size in bytes, last entry, and the bytes of an incomplete entry after it."""
 
     number: int = 1
     size: int = 0
@@ -121,41 +121,41 @@ class _End:
 
 
 class Audit:
-    """The audit log of a state folder. Several processes may write to it: each takes up the end that it finds.
+    """The audit log of a state folder. Several processes may write to it; each continues at the present end.
 
     Parameters
     ----------
     folder
-        The state folder, which is there.
+        The state folder, which must exist.
     rotate_bytes
-        Size from which on a file is left as it is, and the chain goes on in the next one.
+        File size at which the chain continues in a new file.
     """
 
     def __init__(self, folder: Path, *, rotate_bytes: int = ROTATE_BYTES) -> None:
         self._folder, self._rotate_bytes = folder, rotate_bytes
         self._end: _End | None = None
-        # What the last entry of an event said of a job, as (its number, digest): of the latest so many alone. What was
-        # forgotten is told again without being marked as a repeat.
+        # For each job and event, number and digest of the last entry; only the latest ones are kept. A repeat of a
+        # dropped one is written without the mark `repeats`.
         self._said: dict[tuple[object, str], tuple[int, bytes]] = {}
         self._said_before: dict[tuple[object, str], tuple[int, bytes]] = {}
 
     def write(self, event: str, **fields: Any) -> None:
-        """Append an entry; it is on the disk once this returns.
+        """Append an entry; it is on the disk when this returns.
 
         Parameters
         ----------
         event
-            What happened, in a word.
+            Name of the event.
         **fields
-            Plain data of JSON: UIDs, digests, numbers and our own sentences, never anything that names a patient.
+            Plain JSON data: UIDs, digests, numbers and lungstage's own sentences; nothing that names a patient.
 
         Raises
         ------
         Unavailable
-            It cannot be written at the moment; whatever it tells of must not happen before it can.
+            It cannot be written at the moment. The event must not happen before its entry is written.
         """
         if taken := fields.keys() & _OWN:
-            raise ValueError(f"an audit entry has its own {', '.join(sorted(taken))}")
+            raise ValueError(f"an audit entry sets {', '.join(sorted(taken))} itself")
         try:
             with self._alone():
                 end = self._catch_up()
@@ -168,7 +168,8 @@ class Audit:
                 self._append(end, event, fields)
         except OSError as error:
             raise Unavailable(
-                f"The audit log cannot be written at the moment: {os.strerror(error.errno or 0)}."
+                f"The audit log cannot be written at the moment: {os.strerror(error.errno or 0)}. "
+                "Check the disk and the permissions of the state folder."
             ) from error
 
     @contextlib.contextmanager
@@ -179,7 +180,7 @@ class Audit:
             yield
 
     def _catch_up(self) -> _End:
-        """Read what was written since this process wrote last; at first, the last two files."""
+        """Read the entries written since this process last wrote; the first time, read the last two files."""
         files = numbered(self._folder)
         if self._end is None:
             files = files[-2:]
@@ -193,7 +194,9 @@ class Audit:
 
     def _read_on(self, end: _End, path: Path) -> None:
         size = path.stat().st_size
-        if size <= end.size:  # where someone cut it, the chain goes on from what was written, and does not fit
+        if (
+            size <= end.size
+        ):  # if the file was cut, the chain continues from the cut entries, and a check shows the fault
             end.size = size
             return
         with path.open("rb") as file:
@@ -227,7 +230,7 @@ class Audit:
 
 
 def _statement(line: bytes) -> bytes:
-    """Digest what a line says, whenever it says so."""
+    """Return the digest of a line's content without its time."""
     text = line[line.find(b'"event":') : line.rfind(b',"previous":')]
     return hashlib.blake2b(text, digest_size=16).digest()
 

@@ -1,4 +1,4 @@
-"""What the audit log is told of a job: identifiers, digests and answers, and nothing that names a patient."""
+"""The fields of a job in the audit log: identifiers, digests and answers; no field names a patient."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _ANSWER: Final = (
     "predictive_value",
     "warnings",
 )
-"""What is repeated of an outcome: nothing that differs when the same is answered again, and no free text of a ROI."""
+"""The fields of an outcome for the log: only those that are equal when an answer is repeated, and no ROI text."""
 
 
 def is_news(before: Job, after: Job) -> bool:
-    """Whether a change is worth an entry; that a case waits for fewer slices than before is not."""
+    """Whether a change gets an entry; a case that waits for fewer slices than before gets none."""
     codes = [job.reason and job.reason.code for job in (before, after)]
     same = before.state is after.state and codes[0] == codes[1] and before.fingerprint == after.fingerprint
     return not same or (after.state is not JobState.WAITING and before.content != after.content)
 
 
 def about(job: Job) -> dict[str, Any]:
-    """Return what every entry says of its job, as far as it is known."""
+    """Return the known fields of a job for every entry about it."""
     known: dict[str, Any] = {
         "job": job.id,
         "study": job.study_instance_uid,
@@ -45,5 +45,5 @@ def about(job: Job) -> dict[str, Any]:
 
 
 def answer(outcome: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what an entry says of an outcome."""
+    """Return the fields of an outcome for an entry."""
     return {key: outcome[key] for key in _ANSWER if key in outcome}

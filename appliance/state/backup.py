@@ -1,7 +1,7 @@
-"""A backup of the state folder, taken while the daemon works: the ledger, and the audit log beside it.
+"""A backup of the state folder while the daemon is running: the ledger and the audit log.
 
-It is a plain tar archive with a list of checksums in it, so that restoring it takes nothing of ours. The rest of the
-state folder (lock, heartbeat, scratch) is made anew by the next start. How to restore is in ``docs/maintenance.md``.
+It is a plain tar archive with a list of checksums, so lungstage is not needed to restore it. The next start makes the
+rest of the state folder (lock, heartbeat, scratch) again. ``docs/maintenance.md`` describes how to restore.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ _BUSY_MILLISECONDS = 30_000
 _BLOCK = 1024 * 1024  # bytes
 
 Part = tuple[str, Path, int]
-"""A member of the archive: its name, where it lies, and how many of its bytes belong to the backup."""
+"""A member of the archive: its name, its path, and how many of its bytes belong to the backup."""
 
 
 class BackupError(LungstageError):
-    """The backup that was asked for would overwrite something."""
+    """The backup would overwrite a file, or would be inside the state folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """What was kept: the archive, its members with their sizes in bytes, and how many jobs the ledger holds."""
+    """A finished backup: the archive, its members with their sizes in bytes, and the number of jobs in the ledger."""
 
     path: Path
     members: tuple[tuple[str, int], ...]
@@ -47,31 +47,33 @@ class Backup:
 
 
 def back_up(state: Path, to: Path) -> Backup:
-    """Write a backup of a state folder, whole or not at all.
+    """Write a complete backup of a state folder, or nothing.
 
-    The ledger is copied first, at one moment, by SQLite itself, and proven to be sound; then the audit log, which is
-    told of everything before the ledger is and so knows at least as much.
+    First SQLite copies the ledger in its state at one time, and the copy is checked. Then the audit log is copied.
+    Every change is written to the audit log before the ledger, so the log contains at least the ledger's changes.
 
     Parameters
     ----------
     state
-        The state folder; its daemon may be at work.
+        The state folder; its daemon may be running.
     to
-        The archive; it holds paths and UIDs of studies, so only its owner may read it.
+        The archive. It contains paths and UIDs of studies, so only its owner may read it.
 
     Raises
     ------
     BackupError
-        `to` is there already, or would lie in the state folder.
+        `to` exists already, or would be inside the state folder.
     Unavailable
         There is no ledger, it cannot be read, or it is damaged.
     OSError
         `to` cannot be written.
     """
     if to.resolve().is_relative_to(state.resolve()):
-        raise BackupError("A backup within the state folder would be lost with it.")
+        raise BackupError(
+            "The backup must not be inside the state folder: it would be lost with it. Choose another place with --to."
+        )
     _prove_free(to)
-    # Beside the archive, where there must be room for it anyway; a container's /tmp is small.
+    # The archive's folder needs room for it anyway; a container's /tmp is small.
     with tempfile.TemporaryDirectory(prefix=".lungstage-backup-", dir=to.parent) as scratch:
         unfinished = Path(scratch) / to.name
         copy, jobs = _copy_ledger(state, Path(scratch))
@@ -87,7 +89,7 @@ def back_up(state: Path, to: Path) -> Backup:
 
 def _prove_free(to: Path) -> None:
     if to.exists():
-        raise BackupError(f"{to} is there already; a backup never takes another's place.")
+        raise BackupError(f"The file {to} exists already. A backup overwrites no file: choose another name with --to.")
 
 
 def _write(parts: Sequence[Part], file: BinaryIO) -> None:
@@ -117,18 +119,18 @@ def _sha256(source: BinaryIO, size: int) -> str:
 
 
 def _copy_ledger(state: Path, folder: Path) -> tuple[Path, int]:
-    """Copy the ledger as it is at one moment, its schema as it is; return the copy's path and the number of jobs."""
+    """Copy the ledger in its state at one time, without migration; return the copy's path and the number of jobs."""
     ledger, copy = state / LEDGER, folder / LEDGER
     if not ledger.is_file():
-        raise Unavailable(f"There is no ledger in {state}; --state names the state folder of the daemon.")
+        raise Unavailable(f"There is no ledger in {state}. Give the daemon's state folder with --state.")
     with (
         in_own_words(ledger),
         contextlib.closing(sqlite3.connect(f"{ledger.resolve().as_uri()}?mode=rw", uri=True)) as source,
         contextlib.closing(sqlite3.connect(copy)) as target,
     ):
         source.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
-        source.backup(target)  # all pages in one step: one moment, and the daemon need not wait
-        target.execute("PRAGMA journal_mode = DELETE")  # one file, without a log beside it
+        source.backup(target)  # all pages in one step: a state at one time, and the daemon does not have to wait
+        target.execute("PRAGMA journal_mode = DELETE")  # one file, without a second file for the log
         sound = target.execute("PRAGMA integrity_check").fetchone()[0]
         jobs = target.execute("SELECT count(*) FROM jobs").fetchone()[0]
     if sound != "ok":

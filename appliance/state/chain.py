@@ -1,4 +1,4 @@
-"""The audit log as it is read: its entries one by one, and whether its chain of hashes is whole."""
+"""Reading of the audit log: its entries, and the check of its chain of hashes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from lungstage.appliance.contract.errors import Unavailable
 from lungstage.appliance.state.audit import GENESIS, LOCK, RECOVERED, Entry, numbered, unseal
 from lungstage.appliance.state.job import Job, JobState
 
-_NO_ENTRY = "this is no entry, or not as it was written"
+_NO_ENTRY = "this line is not an entry, or it was changed after it was written"
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of the log: its file, its number in it, its bytes, and whether its end is there."""
+    """One line of the log: its file, its number, its bytes, and whether it ends with a line break."""
 
     path: Path
     number: int
@@ -29,7 +29,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """The first place that does not fit: file, line in it, and why, in a sentence."""
+    """The first fault of the chain: file, line number, and the reason as a sentence."""
 
     file: str
     line: int
@@ -38,24 +38,24 @@ class Fault:
 
 @dataclass(slots=True)
 class Verdict:
-    """What walking the chain found.
+    """The result of the check of the chain.
 
     Attributes
     ----------
     files, entries
-        How many there are.
+        Number of files and of entries.
     first, last
-        Numbers of the first and of the last entry; what was before the first may lie in an archive.
+        Numbers of the first and of the last entry; earlier entries may be in an archive.
     sha256
-        Hash of the last entry: noted elsewhere, it later proves that nothing before it was changed.
+        Hash of the last entry. If you note it elsewhere, a later check shows that no entry up to it was changed.
     recovered
-        For each place that a crash had torn: the number of the entry that closes over it, and the torn bytes.
+        For each incomplete line that a crash left: number of the `recovered` entry after it, and its bytes.
     torn
-        Bytes at the end that no entry has closed over yet: the next start does.
+        Bytes of an incomplete last line without a `recovered` entry; the next start writes one.
     jobs
-        Delivered jobs of the ledger that were looked up; None where there is no ledger.
+        Number of delivered jobs of the ledger that were checked; None without a ledger.
     fault
-        What does not fit; None where the chain is whole.
+        The first fault; None if the chain is complete.
     """
 
     files: int = 0
@@ -70,9 +70,9 @@ class Verdict:
 
 
 def snapshot(folder: Path) -> tuple[tuple[int, Path, int], ...]:
-    """Return the log's files with their sizes at a moment at which nobody writes."""
+    """Return the log's files with their sizes at a time when no process writes."""
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(FileNotFoundError):  # a copy, to which nobody writes
+        with contextlib.suppress(FileNotFoundError):  # a copy of the log; no process writes to it
             fcntl.flock(stack.enter_context((folder / LOCK).open("rb")), fcntl.LOCK_SH)
         return tuple((number, path, path.stat().st_size) for number, path in numbered(folder))
 
@@ -91,11 +91,11 @@ def _files_of(folder: Path) -> tuple[tuple[int, Path, int], ...]:
     try:
         return snapshot(folder)
     except FileNotFoundError as error:
-        raise Unavailable(f"There is no state folder {folder}. Correct --state.") from error
+        raise Unavailable(f"There is no state folder {folder}. Give the daemon's state folder with --state.") from error
 
 
 def entries(folder: Path, having: str = "") -> Iterator[Entry]:
-    """Give every line that is an entry and holds the text `having`, oldest first, whether or not the chain is whole.
+    """Give every entry whose line contains the text `having`, oldest first, also if the chain has a fault.
 
     Raises
     ------
@@ -111,14 +111,14 @@ def entries(folder: Path, having: str = "") -> Iterator[Entry]:
 
 
 Place = tuple[int, int]
-"""Where in the log somebody reads on: number of the file, bytes of it."""
+"""A position in the log: number of the file, bytes of it."""
 
 
 def entries_from(folder: Path, place: Place | None) -> Iterator[tuple[Entry | None, Place]]:
-    """Give the entries behind a place, each with the place behind it; from nowhere, the log's end alone.
+    """Give the entries after a position, each with the position after it; without a position, only the log's end.
 
-    A line that is not ended is left for the next time. Where the log has become shorter, as when a backup was restored,
-    reading begins at its end.
+    An incomplete line is left for the next call. If the log has become shorter, for example after a restore, reading
+    starts at its end.
 
     Raises
     ------
@@ -142,16 +142,16 @@ def entries_from(folder: Path, place: Place | None) -> Iterator[tuple[Entry | No
 
 
 def verify(folder: Path, jobs: Iterable[Job] | None = None, *, expected: str | None = None) -> Verdict:
-    """Walk the chain from its first entry that is here to its last.
+    """Check the chain from the first available entry to the last.
 
     Parameters
     ----------
     folder
-        The state folder, or any other that holds the log's files.
+        The state folder, or another folder with the log's files.
     jobs
-        The ledger's jobs, read before: what it says was delivered since the first entry must have been told.
+        The ledger's jobs, read before the log. Each job delivered since the first entry must have its entry.
     expected
-        Hash of an entry that must be among them.
+        Hash of an entry that must be in the log.
 
     Raises
     ------
@@ -160,11 +160,11 @@ def verify(folder: Path, jobs: Iterable[Job] | None = None, *, expected: str | N
     """
     files = snapshot(folder) if folder.is_dir() else ()
     if not files:
-        raise Unavailable(f"There is no audit log in {folder}; --state names the state folder of the daemon.")
+        raise Unavailable(f"There is no audit log in {folder}. Give the daemon's state folder with --state.")
     walk = _Walk(expected)
     for (number, path, size), before in zip(files, (None, *files), strict=False):
         if before is not None and number != before[0] + 1:
-            walk.stop(Line(path, 1, b""), f"the file before it is {before[1].name}: one is missing")
+            walk.stop(Line(path, 1, b""), f"the file before it is {before[1].name}: a file between them is missing")
         for line in _lines(path, size):
             if walk.verdict.fault is not None:
                 break
@@ -175,13 +175,13 @@ def verify(folder: Path, jobs: Iterable[Job] | None = None, *, expected: str | N
 
 
 class _Walk:
-    """The state of a walk along the chain."""
+    """The state of a check of the chain."""
 
     def __init__(self, expected: str | None) -> None:
         self.verdict = Verdict()
         self._expected = expected
         self._torn: list[Line] = []
-        self._told: set[tuple[int, str]] = set()  # what was delivered: job, UID of the report
+        self._told: set[tuple[int, str]] = set()  # delivered according to the log: job, UID of the report
         self._since: datetime | None = None
 
     def stop(self, line: Line, why: str) -> None:
@@ -199,19 +199,19 @@ class _Walk:
             self._take(entry)
 
     def _misfit(self, entry: Entry) -> str | None:
-        """Say why an entry cannot follow what stands before it; None where it can."""
+        """Return why an entry cannot follow the lines before it; None if it can."""
         verdict = self.verdict
         if (self._torn or entry.event == RECOVERED) and not self._closes_over(entry):
-            return _NO_ENTRY if self._torn else "it closes over what is not here"
+            return _NO_ENTRY if self._torn else "the incomplete line that this entry names is missing"
         if not verdict.entries:
             if entry.seq == 1 and entry.previous != GENESIS:
-                return "the first entry names one before it"
+                return "the first entry names an entry before it, and that entry is missing"
         elif entry.previous != verdict.sha256 or entry.seq != verdict.last + 1:
             return f"entry {entry.seq} does not follow entry {verdict.last}: entries were changed, removed or added"
         return None
 
     def _closes_over(self, entry: Entry) -> bool:
-        """Whether an entry names the bytes of the torn lines before it; who closed them may have ended the last."""
+        """Whether an entry names the bytes of the incomplete lines before it, with or without a last line break."""
         torn = b"".join(line.content + b"\n" for line in self._torn)
         ways = {hashlib.sha256(bytes_).hexdigest(): len(bytes_) for bytes_ in (torn, torn.removesuffix(b"\n"))}
         digest = str(entry.fields.get("torn_sha256"))
@@ -234,7 +234,7 @@ class _Walk:
         verdict = self.verdict
         if verdict.fault is not None:
             return
-        if self._torn and self._torn[-1].is_ended:  # a crash leaves half a line
+        if self._torn and self._torn[-1].is_ended:  # a crash would leave a line without an end
             self.stop(self._torn[0], _NO_ENTRY)
         verdict.torn = sum(len(line.content) for line in self._torn)
         last = Line(Path("audit"), 0, b"")
@@ -243,6 +243,6 @@ class _Walk:
             verdict.jobs = len(delivered)
             for job in delivered:
                 if (job.id, job.sr_sop_instance_uid) not in self._told:
-                    self.stop(last, f"the ledger says that job {job.id} was delivered, and no entry does")
+                    self.stop(last, f"job {job.id} is delivered in the ledger, but the log has no entry about that")
         if self._expected is not None:
-            self.stop(last, f"no entry bears the hash {self._expected}")
+            self.stop(last, f"no entry has the expected hash {self._expected}")

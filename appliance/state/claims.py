@@ -1,7 +1,7 @@
-"""Jobs in hand: claimed under a lease, answered, delivered or given back; and what is fixed when one is claimed.
+"""Jobs being processed: claimed with a lease, answered, delivered or released.
 
-A report's date, and the report that it names as the one before it, are fixed by content and bundle when these are
-first claimed, so that a report that is made again is the same, byte for byte.
+The first claim of a content with a bundle fixes the report's date and its predecessor. So a report that is made again
+is the same, byte for byte.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lungstage.appliance.state.ledger import Ledger
 
 
 class Claims:
-    """The jobs in hand of one ledger."""
+    """The jobs of one ledger that are being processed."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger, self._db = ledger, ledger.database
@@ -34,16 +34,16 @@ class Claims:
         bundle_digest: str | None = None,
         former: Callable[[Job], Predecessor | None] = lambda _: None,
     ) -> Job | None:
-        """Take the ready job that was tried least recently, or None.
+        """Claim the ready job whose last attempt is the oldest; None if there is no ready job.
 
         Parameters
         ----------
         lease
-            How long it belongs to whoever takes it.
+            How long the job may be processed.
         bundle_digest
-            The bundle that it must have been planned for; None where that does not matter.
+            The bundle for which the job must have been planned; None for any.
         former
-            Tells what its report follows where this ledger knows of none before it; an older ledger may have.
+            Returns the predecessor of its report from an older ledger, if this ledger knows none.
         """
         now = self._ledger.now()
         sql = (
@@ -59,7 +59,7 @@ class Claims:
             "ready": JobState.READY,
             "bundle": bundle_digest,
             "now": now.isoformat(),
-            # A DICOM date is a local one; kept with its offset, it stays the same when the zone changes.
+            # A DICOM date is local; stored with its offset, it stays the same when the time zone changes.
             "here": now.astimezone().isoformat(),
             "until": (now + lease).isoformat(),
         }
@@ -68,7 +68,7 @@ class Claims:
             if not claimed:
                 return None
             ((job, created_at),) = claimed
-            # What it delivered itself, before it was requeued, it did for other content or under another bundle.
+            # If the job itself delivered a report before it was requeued, content or bundle were different then.
             before = _report(job) if job.sr_path is not None else self._older(job) or former(job)
             fixed = (job.fingerprint, job.bundle_digest, created_at, before and json.dumps(astuple(before)))
             self._db.query(
@@ -79,16 +79,16 @@ class Claims:
         return job
 
     def predecessor(self, job: Job) -> Predecessor | None:
-        """Return the report that a claimed job's report follows, the same whenever it is made again."""
+        """Return the predecessor of a claimed job's report; it is the same each time the report is made."""
         sql = "SELECT predecessor FROM reports WHERE fingerprint = ? AND bundle_digest = ? AND predecessor IS NOT NULL"
         values = (job.fingerprint, job.bundle_digest)
         fixed = self._db.read(lambda row: Predecessor(*json.loads(row[0])), sql, values)
         return fixed[0] if fixed else self._older(job)
 
     def beyond(self, job: Job, here: tuple[str, ...]) -> tuple[str, ...]:
-        """Fix which slices beside those that a claimed job's report needs it may use: those that were there first.
+        """Fix the further slices that a claimed job's report may use: those that were there at the first claim.
 
-        Others may have come since, and a report that is made again after a kill must be the same.
+        More slices may have arrived since, but a report that is made again after a kill must be the same.
         """
         sql = (
             "UPDATE reports SET beyond = coalesce(beyond, ?) WHERE fingerprint = ? AND bundle_digest = ?"
@@ -111,7 +111,7 @@ class Claims:
         sr_series_instance_uid: str,
         documents: Mapping[str, str] = MappingProxyType({}),
     ) -> Job:
-        """Keep the answer; its documents, SHA-256 by name, are about to be delivered."""
+        """Store the answer, and the SHA-256 of each document by name, before delivery."""
         before = self._ledger.jobs.get(job_id)
         columns = {
             "outcome": json.dumps(outcome, allow_nan=False),
@@ -123,19 +123,19 @@ class Claims:
         return self._ledger.move(job_id, JobState.REPORT_READY, columns, answer=answer, documents=dict(documents))
 
     def delivered(self, job_id: int, sr_path: Path, documents: Mapping[str, str] = MappingProxyType({})) -> Job:
-        """Record that the report lies in the outbox, with the SHA-256 of each document by name."""
+        """Record that the report is in the outbox, with the SHA-256 of each document by name."""
         columns = {"sr_path": os.fspath(sr_path), "attempts": 0}
         return self._ledger.move(job_id, JobState.DELIVERED, columns, documents=dict(documents))
 
     def release(self, job_id: int, *, counted: bool) -> Job:
-        """Give a job in hand back; ``counted`` where the attempt failed by a defect of ours."""
+        """Make a claimed job ready again; set ``counted`` if the attempt failed with an internal error."""
         with self._db.transaction():
             if not counted:
                 self._db.query("UPDATE jobs SET attempts = max(attempts - 1, 0) WHERE id = ?", (job_id,))
             return self._ledger.move(job_id, JobState.READY, {}, "released", counted=counted)
 
     def release_all(self) -> int:
-        """Give back every job in hand, uncounted: whoever held them is gone, and that is no job's doing; count them."""
+        """Make all claimed jobs ready again, uncounted, because their process is gone; return their number."""
         sql = f"SELECT id FROM jobs WHERE {among(IN_HAND_STATES)} ORDER BY id"  # noqa: S608
         return len([self.release(row[0], counted=False) for row in self._db.query(sql)])
 

@@ -1,6 +1,6 @@
-"""The state folder's SQLite file: its schema, its migrations, and what a full or missing disk or damage means.
+"""The state folder's SQLite file: its schema, its migrations, and its errors (full or missing disk, damage).
 
-SQLite's own words are never told: they may quote what a row says.
+SQLite's own messages are never shown: they may quote the content of a row.
 """
 
 from __future__ import annotations
@@ -59,24 +59,24 @@ CREATE TABLE files (
 )
 """
 
-# What leads from each version of the schema to the next; none is ever changed once it was released.
+# The migrations from each version of the schema to the next; a released one is never changed.
 _MIGRATIONS = (
     _FIRST_SCHEMA,
-    # A report that follows another names it, by series too.
+    # A report names its predecessor, also by series.
     "ALTER TABLE jobs ADD COLUMN sr_series_instance_uid TEXT",
-    # Synthetic studies by which the daemon tries itself.
+    # Synthetic studies by which the daemon tests itself.
     "ALTER TABLE jobs ADD COLUMN canary INTEGER NOT NULL DEFAULT 0",
-    # Since when a job waits, which no other column says once it was examined again; and whether that was told of.
+    # Since when a job waits (other columns change with each examination), and when its alert was raised.
     "ALTER TABLE jobs ADD COLUMN waiting_since TEXT; ALTER TABLE jobs ADD COLUMN alerted_at TEXT",
-    # Which code content and fingerprint follow from: another's are no other study.
+    # Version of the code that made content and fingerprint: a different value by another version is no new study.
     "ALTER TABLE jobs ADD COLUMN reader TEXT",
-    # What a report names as the one before it, fixed with its date.
+    # The predecessor of a report, fixed with its date.
     "ALTER TABLE reports ADD COLUMN predecessor TEXT",
-    # A canary under way is looked for by its study, and often before there is a job.
+    # A canary is looked up by its study, often before it has a job.
     "CREATE INDEX jobs_by_study ON jobs (study_instance_uid)",
-    # A stage is a cancer's.
+    # "Stage" means only the stage of a cancer.
     "UPDATE jobs SET state = 'report_ready' WHERE state = 'staged'",
-    # By what a person knows a study. The patient stands under a keyed hash, which the files have had for long.
+    # Study date and patient, by which a person finds a study. The patient is stored as the keyed hash of the files.
     """
     ALTER TABLE jobs ADD COLUMN study_date TEXT;
     ALTER TABLE jobs ADD COLUMN patient_key TEXT;
@@ -87,7 +87,7 @@ _MIGRATIONS = (
     ) AS known WHERE known.study = jobs.study_instance_uid;
     CREATE INDEX jobs_by_patient ON jobs (patient_key)
     """,
-    # What a person asked for on the page, and the region that was chosen there. A study's files are looked up for it.
+    # Requests of page users and their chosen regions. The page looks up a study's files.
     """
     ALTER TABLE jobs ADD COLUMN region_roi TEXT;
     ALTER TABLE jobs ADD COLUMN region_number INTEGER;
@@ -103,11 +103,11 @@ _MIGRATIONS = (
     CREATE INDEX files_by_study ON files
         (iif(json_valid(header), json_extract(header, '$[0].study_instance_uid'), NULL))
     """,
-    # Slices beside those that a report needs, fixed with its date: what comes later must not change it.
+    # Further slices that a report uses, fixed with its date: slices that arrive later must not change it.
     "ALTER TABLE reports ADD COLUMN beyond TEXT",
 )
 
-# Which release brought the ledger to a version, for an older one to name.
+# The release that migrated the ledger to a version; an older release names it in its error.
 _WRITERS = "CREATE TABLE IF NOT EXISTS migrations (schema_version INTEGER PRIMARY KEY, software TEXT NOT NULL)"
 
 SCHEMA_VERSION = len(_MIGRATIONS)
@@ -116,21 +116,21 @@ T = TypeVar("T")
 
 _PASSING = {
     sqlite3.SQLITE_FULL: "its disk is full",
-    sqlite3.SQLITE_READONLY: "it can be read only",
-    sqlite3.SQLITE_PERM: "it may not be opened",
+    sqlite3.SQLITE_READONLY: "the file is read-only",
+    sqlite3.SQLITE_PERM: "this user has no permission to open it",
     sqlite3.SQLITE_CANTOPEN: "it cannot be opened",
     sqlite3.SQLITE_BUSY: "another process keeps it locked",
     sqlite3.SQLITE_LOCKED: "another process keeps it locked",
     sqlite3.SQLITE_PROTOCOL: "another process keeps it locked",
-    sqlite3.SQLITE_IOERR: "its disk does not read or write",
-    sqlite3.SQLITE_NOLFS: "its disk takes no file of that size",
+    sqlite3.SQLITE_IOERR: "its disk cannot be read or written",
+    sqlite3.SQLITE_NOLFS: "its disk cannot store a file of that size",
 }
 
 
 class DatabaseReader:
-    """The state folder's SQLite file, looked at from beside the daemon: never made, migrated or written to.
+    """Read-only access to the state folder's SQLite file by other processes: it is never made, migrated or written.
 
-    A file that an older release made is looked at in memory, as this release's daemon would migrate it.
+    A file of an older release is copied to memory and migrated there.
 
     Parameters
     ----------
@@ -140,13 +140,13 @@ class DatabaseReader:
     Raises
     ------
     Unavailable
-        When the file is not there, cannot be read, or was written by a newer release.
+        The file is missing, cannot be read, or was written by a newer release.
     Damaged
-        When the file is not what was written. So do all methods.
+        The file is damaged. All methods may raise this too.
     """
 
     is_copy = False
-    """Whether what is looked at is a copy, which does not change with the file."""
+    """Whether the data are a copy in memory, which does not change with the file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -167,7 +167,7 @@ class DatabaseReader:
         connection.row_factory = sqlite3.Row
 
     def _prove_sound(self) -> None:
-        """Hold each page and index to the others; 0.1 s of a core for 100 MB."""
+        """Check that all pages and indexes agree; this takes 0.1 s of a core for 100 MB."""
         version = self.query("PRAGMA user_version")[0][0]
         was_emptied = version == 0 and any(self._path.parent.glob("audit-*.jsonl"))
         if was_emptied or version < 0 or self.query("PRAGMA integrity_check(1)")[0][0] != "ok":
@@ -179,13 +179,13 @@ class DatabaseReader:
             writers = self.read(
                 lambda row: str(row[0]), "SELECT software FROM migrations WHERE schema_version = ?", (version,)
             )
-            if not writers:  # every release writes down itself
+            if not writers:  # every release writes its own name
                 raise damaged(self._path)
             (software,) = writers
             raise Unavailable(
-                f"The ledger has schema version {version}, of release {software}; this one, {__version__}, knows"
-                f" {SCHEMA_VERSION}. Install release {software} again, or restore the backup that was taken before it"
-                " was installed: docs/maintenance.md, Roll back."
+                f"The ledger has schema version {version} of release {software}, but this release, {__version__}, knows"
+                f" only version {SCHEMA_VERSION}. Install release {software} again, or restore the backup from before"
+                " its installation (docs/maintenance.md, Roll back)."
             )
         return version
 
@@ -194,21 +194,21 @@ class DatabaseReader:
         for migration in _MIGRATIONS[version:]:
             for statement in migration.split(";"):
                 self.query(statement)
-        if version < SCHEMA_VERSION:  # to look writes nothing
+        if version < SCHEMA_VERSION:  # an up-to-date file is not written
             self.query(_WRITERS)
             self.query("INSERT OR REPLACE INTO migrations VALUES (?, ?)", (SCHEMA_VERSION, __version__))
             self.query(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def query(self, sql: str, values: Iterable[object] | Mapping[str, object] = ()) -> list[sqlite3.Row]:
-        """Run one statement; committed on return unless a transaction is open."""
-        # fetchall: a statement with RETURNING commits only once it has been stepped to its end.
+        """Run one statement; it is committed on return unless a transaction is open."""
+        # fetchall: a statement with RETURNING commits only after its last row has been read.
         with in_own_words(self._path):
             return self._connection.execute(sql, values if isinstance(values, Mapping) else tuple(values)).fetchall()
 
     def read(
         self, make: Callable[[sqlite3.Row], T], sql: str, values: Iterable[object] | Mapping[str, object] = ()
     ) -> list[T]:
-        """Run one statement and make something of each row; one that nothing can be made of was damaged."""
+        """Run one statement and convert each row; a row that cannot be converted is damaged."""
         rows = self.query(sql, values)
         try:
             return [make(row) for row in rows]
@@ -231,17 +231,17 @@ class DatabaseReader:
 
 
 class Database(DatabaseReader):
-    """The same file to write to: made when absent, and migrated.
+    """The same file with write access: it is made if missing, and migrated.
 
     Commits survive a power cut (write-ahead log, ``synchronous=FULL``), and readers never block the writer.
 
     Raises
     ------
     Unavailable
-        When the file cannot be opened, or was written by a newer release. So do all methods while the disk is full,
+        The file cannot be opened, or was written by a newer release. All methods raise this while the disk is full,
         read-only or gone.
     Damaged
-        When the file is not what was written, or is empty beside an audit log. So do all methods.
+        The file is damaged, or it is empty although there is an audit log. All methods may raise this too.
     """
 
     def __init__(self, path: Path) -> None:
@@ -256,21 +256,21 @@ class Database(DatabaseReader):
             self._migrate()
 
     def prove_writable(self) -> None:
-        """Write something that changes nothing.
+        """Check that the file can be written, by a write that changes nothing.
 
-        Where SQLite may not write to the file, it opens it to read, without a word; such a connection would stay of no
-        use when the fault is long gone.
+        If SQLite may not write to a file, it opens it read-only without an error. Such a connection would stay unusable
+        after the fault is corrected.
 
         Raises
         ------
         Unavailable
-            The file was opened to read only, or the disk takes nothing.
+            The file was opened read-only, or the disk cannot be written.
         """
         self.query(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """All statements of the block, or none; within another transaction, a part of that."""
+        """Commit all statements of the block, or none; within another transaction, the block is a part of it."""
         if self._connection.in_transaction:
             yield
             return
@@ -285,31 +285,31 @@ class Database(DatabaseReader):
 
 
 def damaged(path: Path) -> Damaged:
-    """Say that the ledger is damaged, wherever that is met."""
+    """Return the error for a damaged ledger."""
     return Damaged(
-        f"The ledger {path} is damaged. Stop the daemon, and restore the state folder from its last backup:"
-        " docs/maintenance.md, Restore."
+        f"The ledger {path} is damaged. Stop the daemon, and restore the state folder from its last backup"
+        " (docs/maintenance.md, Restore)."
     )
 
 
 @contextlib.contextmanager
 def in_own_words(path: Path) -> Iterator[None]:
-    """Tell what SQLite raises over the ledger in sentences of ours.
+    """Replace SQLite's errors by lungstage's own messages.
 
     Raises
     ------
     Unavailable
-        What may pass: a disk that is full, a file that is locked.
+        A temporary cause: a full disk, a locked file.
     Damaged
-        All else but a breach of a constraint or a wrong call, which are defects of ours: our statements are right, so
-        it is the file that does not bear them out.
+        All other errors, because the statements are correct and so the file is the cause. A violated constraint or a
+        wrong call is an internal error and is raised unchanged.
     """
     try:
         yield
     except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
         raise
     except (sqlite3.Error, UnicodeDecodeError) as error:
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)  # none: text that is no UTF-8
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)  # without a code: text that is not UTF-8
         why = _PASSING.get(code & 0xFF)
         if why is None:
             raise damaged(path) from error

@@ -1,6 +1,6 @@
-"""The daemon's sign of life: a small file in the state folder that says when it last went round its loop.
+"""The daemon's heartbeat: a small file in the state folder with the time of the last round of its loop.
 
-A process that hangs, over a dead network share for instance, is still there for a supervisor; its heartbeat is not.
+For a supervisor, a process that hangs (for example on a dead network share) still runs; but its heartbeat gets old.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ NAME = "heartbeat.json"
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """What the daemon says of itself.
+    """The daemon's status.
 
     Attributes
     ----------
     at
-        When (UTC).
+        Time of the heartbeat (UTC).
     patience
-        Seconds after which a daemon that says nothing more is to be taken for stuck.
+        Age in seconds above which the daemon counts as stuck.
     version, bundle_digest
-        Of what answers.
+        Software version and bundle in use.
     watch
-        How it learns of new files.
+        How the daemon finds new files.
     files
-        Files in the inbox when it last looked.
+        Files in the inbox at the last look.
     in_hand, overdue
-        Jobs that are being staged, and how many in hand have been for longer than their lease.
+        Number of jobs being staged, and of jobs being processed longer than their lease.
     canary
-        Whether the last canary came through; None while none did.
+        Whether the last canary was delivered in time; None before the first result.
     outbox_replaced
-        Whether another folder lies in the place of the outbox, so that nothing is delivered.
+        Whether another folder is in the place of the outbox, so that nothing is delivered.
     """
 
     at: datetime
@@ -54,12 +54,12 @@ class Heartbeat:
 
 
 def write(state: Path, heartbeat: Heartbeat) -> None:
-    """Write the sign of life, whole or not at all.
+    """Write the complete heartbeat, or nothing.
 
     Raises
     ------
     OSError
-        When the state folder cannot be written to.
+        The state folder cannot be written.
     """
     temporary = state / f".{NAME}.part"
     temporary.write_text(json.dumps(asdict(heartbeat) | {"at": heartbeat.at.isoformat()}), encoding="utf-8")
@@ -67,38 +67,49 @@ def write(state: Path, heartbeat: Heartbeat) -> None:
 
 
 def end(state: Path) -> None:
-    """Take the sign of life back: the daemon has ended as it should."""
+    """Delete the heartbeat: the daemon has ended normally."""
     (state / NAME).unlink(missing_ok=True)
 
 
 def read(state: Path) -> Heartbeat | None:
-    """Return the last sign of life; None where there never was one."""
+    """Return the last heartbeat; None if there is none."""
     try:
         fields = json.loads((state / NAME).read_text(encoding="utf-8"))
         return Heartbeat(**fields | {"at": datetime.fromisoformat(fields["at"])})
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise Unavailable(f"The daemon's heartbeat cannot be read ({type(error).__name__}).") from error
+        raise Unavailable(
+            f"The daemon's heartbeat cannot be read ({type(error).__name__}). Run the command as the daemon's user."
+        ) from error
 
 
 def prove_alive(state: Path, now: datetime | None = None) -> Heartbeat:
-    """Return the sign of life of a daemon that is well.
+    """Return the heartbeat of a daemon that works normally.
 
     Raises
     ------
     Unavailable
-        When there is none, when it is too old, when a job has been in hand for too long, or when the last canary
-        did not come through.
+        There is no heartbeat, it is too old, a job is being processed too long, or the last canary was not delivered
+        in time.
     """
     heartbeat = read(state)
     if heartbeat is None:
-        raise Unavailable("No daemon has given a sign of life in this state folder.")
+        raise Unavailable(
+            "There is no heartbeat of a daemon in this state folder. Start the daemon, or correct the state folder."
+        )
     age = (now or datetime.now(UTC)) - heartbeat.at
     if not timedelta(seconds=-heartbeat.patience) <= age <= timedelta(seconds=heartbeat.patience):
-        raise Unavailable(f"The daemon's last sign of life is {age.total_seconds():.0f} s old.")
+        raise Unavailable(
+            f"The daemon's last heartbeat is {age.total_seconds():.0f} s old. Read the daemon's log, then restart it."
+        )
     if heartbeat.overdue:
-        raise Unavailable(f"Jobs in hand for longer than their lease (lease_seconds): {heartbeat.overdue}.")
+        raise Unavailable(
+            f"Jobs being processed for longer than lease_seconds: {heartbeat.overdue}. "
+            "Read the daemon's log, then restart it."
+        )
     if heartbeat.canary is False:
-        raise Unavailable("The daemon's last canary study did not come through.")
+        raise Unavailable(
+            "The daemon's last canary study was not delivered in time. Read the errors in the daemon's log."
+        )
     return heartbeat

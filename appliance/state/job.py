@@ -1,4 +1,4 @@
-"""A job: one case on its way to one report, and the states it may pass through."""
+"""A job: the processing of one case to one report, and its possible states."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from lungstage.appliance.contract.errors import Reason, ReasonCode
 
 
 class JobState(StrEnum):
-    """Where a job stands."""
+    """State of a job."""
 
     WAITING = "waiting"  # something needed has not arrived
     READY = "ready"  # everything needed is there
-    CLAIMED = "claimed"  # being worked on, under a lease
+    CLAIMED = "claimed"  # being processed, with a lease
     REPORT_READY = "report_ready"  # answered; the documents are not in the outbox yet
     DELIVERED = "delivered"  # the report is in the outbox
-    HELD = "held"  # waiting for so long that a person should know; goes on by itself
-    REFUSED = "refused"  # the data is at fault
+    HELD = "held"  # waiting so long that a person should know; it continues by itself
+    REFUSED = "refused"  # the data are the cause
 
 
 _S = JobState
@@ -38,13 +38,13 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = MappingProxyType(
         _S.REFUSED: frozenset({_S.REFUSED, _S.WAITING, _S.READY, _S.HELD}),
     }
 )
-"""What may follow what. A delivered job moves only when it is requeued, a refused one then or by new data."""
+"""The states that may follow each state. A delivered job changes only by a requeue; a refused job also by new data."""
 
 OPEN_STATES = (JobState.WAITING, JobState.READY, JobState.HELD)
-"""States in which the next step depends on what lies in the inbox."""
+"""States in which the next step depends on the files in the inbox."""
 
 IN_HAND_STATES = (JobState.CLAIMED, JobState.REPORT_READY)
-"""States that only a living process may leave a job in."""
+"""States in which a running process is responsible for the job."""
 
 WAITING_STATES = (JobState.WAITING, JobState.HELD)
 """States in which a job depends on something that has not arrived."""
@@ -65,42 +65,42 @@ class Job:
     id
         Job number, ascending.
     case_key
-        Which case of the inbox the job is about.
+        Key of the job's case in the inbox.
     study_instance_uid, series_instance_uid
         The case's study and CT series; the series is None while only the ROI is known.
     anchor
-        SOP Instance UID by which the case is found again after its key has changed.
+        SOP Instance UID by which the case is found after its key has changed.
     content
-        Digest of everything the case held when it was last examined; None asks for a fresh examination.
+        Digest of the case's content at the last examination; None requests a new examination.
     fingerprint
-        Digest of the needed content; None while it is not all there.
+        Digest of the needed content; None while it is incomplete.
     reader
-        Version of the code that content and fingerprint follow from; None where an early release made them.
+        Version of the code that made content and fingerprint; None for an early release.
     bundle_digest
         Digest of the bundle that answers or answered.
     state
-        Where the job stands.
+        The state of the job.
     reason
         Why it waits, is held or was refused.
     attempts
-        How often this content has been claimed without coming to an end.
+        How often this content has been claimed without a result.
     opened_at, updated_at
         First and last change of the row (UTC).
     waiting_since
-        Since when it lacks something, waiting or held (UTC); None while it does not.
+        Since when it is waiting or held (UTC); None in other states.
     created_at
         Content date and time of the report (local, with its offset), fixed when this content is first claimed under
         this bundle.
     sr_path, sr_sop_instance_uid, sr_series_instance_uid
-        The report, once there is one.
+        The report, if there is one.
     outcome
-        The answer, under the keys of the command contract.
+        The answer, with the keys of the command contract.
     canary
-        Whether the daemon made the study itself, to try itself.
+        Whether the study is a canary.
     study_date
-        Date of the study as YYYY-MM-DD, as far as its files say it.
+        Date of the study as YYYY-MM-DD, if its files contain one.
     patient_key
-        Keyed hash of the Patient ID (:mod:`dicom.identity`), as far as the files bear one.
+        Keyed hash of the Patient ID (:mod:`dicom.identity`), if the files contain one.
     choice
         The region that a person chose for the case.
     """
@@ -132,24 +132,24 @@ class Job:
 
     @property
     def superseded(self) -> bool:
-        """Whether another job answers in this one's place."""
+        """Whether another job has replaced this one."""
         return self.reason is not None and self.reason.code is ReasonCode.SUPERSEDED
 
     @property
     def region_is_open(self) -> bool:
-        """Whether it is for a person to choose the region: no rule could, or a person did before."""
+        """Whether a person may choose the region: no rule could choose it, or a person has chosen before."""
         return self.choice is not None or (self.reason is not None and self.reason.code in _LEFT_OPEN)
 
     @property
     def closed(self) -> bool:
-        """Whether the job is the last word about a definite content, so that new content makes a new job."""
+        """Whether the job is the final result for its content, so that new content makes a new job."""
         if self.state is JobState.REFUSED:
             return self.superseded or self.fingerprint is not None
         return self.state is JobState.DELIVERED
 
     @property
     def uids(self) -> dict[str, object]:
-        """By what a log line names the job."""
+        """Number and UIDs of the job for a log line."""
         return {"job": self.id, "study": self.study_instance_uid, "series": self.series_instance_uid}
 
     def waits_longer_than(self, age: timedelta, now: datetime) -> bool:

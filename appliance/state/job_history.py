@@ -1,4 +1,4 @@
-"""The history of one job: what the audit log was told of it, in order, and where it stands."""
+"""The history of one job: its entries in the audit log in order, and its present state."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from lungstage.appliance.state.job import Job
 
 @dataclass(frozen=True, slots=True)
 class JobHistory:
-    """One job with everything that is known of it.
+    """One job with all its records.
 
     Attributes
     ----------
     job
         Its row in the ledger.
     entries
-        What the audit log says of it, oldest first; what lies in an archive is not among it.
+        Its entries in the audit log, oldest first, without archived files of the log.
     instances
-        What it needed when it was last ready.
+        The instances that it needed when it was last ready.
     documents
-        SHA-256 by name of what was delivered last.
+        SHA-256 of the documents delivered last, by name.
     """
 
     job: Job
@@ -38,7 +38,7 @@ def job_history(job: Job, state: Path) -> JobHistory:
     told: list[Entry] = []
     for entry in chain.entries(state, f'"job":{job.id},'):
         if entry.fields.get("job") != job.id or entry.fields.get("study") != job.study_instance_uid:
-            continue  # a job of the same number in a ledger that was lost
+            continue  # a job with the same number in an earlier, lost ledger
         if entry.event == "job_opened":
             told.clear()
         told.append(entry)

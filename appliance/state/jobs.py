@@ -1,4 +1,4 @@
-"""The ledger as it is looked at: which jobs there are, and where each stands."""
+"""Reading of the ledger: its jobs and their states."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from lungstage.appliance.state.job import IN_HAND_STATES, OPEN_STATES, WAITING_S
 
 
 def utc_now() -> datetime:
-    """Return the present moment, with its time zone."""
+    """Return the present time, with its time zone."""
     return datetime.now(UTC)
 
 
 WAITS_SINCE = "coalesce(waiting_since, opened_at)"
-"""SQL for since when a job waits: the column may be younger than the job."""
+"""SQL for the time since which a job waits: a job may be older than the column."""
 
 _FIELDS = frozenset(field.name for field in fields(Job))
 _NEVER_EMPTY = ("case_key", "study_instance_uid", "anchor")
 
 
 def among(states: Iterable[JobState]) -> str:
-    """Return SQL for being in one of some states."""
+    """Return the SQL condition that a job is in one of some states."""
     return "state IN ({})".format(", ".join(f"'{state}'" for state in states))
 
 
-# What was taken away again will not arrive; nobody need be told of it for ever.
+# The files of such a job were deleted and will not arrive, so it raises no alert.
 _MAY_ARRIVE = f"NOT canary AND {among(WAITING_STATES)} AND reason_code IS NOT '{ReasonCode.NO_DICOM}'"
 
 
 class Jobs:
-    """The jobs of one state folder, to be looked at.
+    """The jobs of one state folder, for reading.
 
     Parameters
     ----------
     database
-        Where they are kept.
+        The database that contains them.
     now
         Source of the time of day.
     """
@@ -50,7 +50,7 @@ class Jobs:
     def __init__(self, database: DatabaseReader, now: Callable[[], datetime] = utc_now) -> None:
         self._db, self._now = database, now
 
-    # For whoever asks how things stand
+    # For reports to people
 
     def get(self, job_id: int) -> Job | None:
         """Return the job of that number."""
@@ -66,22 +66,22 @@ class Jobs:
         before: int | None = None,
         limit: int | None = None,
     ) -> tuple[Job, ...]:
-        """Return jobs but the daemon's own canaries, oldest first.
+        """Return jobs except canaries, oldest first.
 
         Parameters
         ----------
         states
-            Only those in one of them; all where none is named.
+            Only jobs in one of these states; if empty, jobs in all states.
         study
-            Only those of this Study Instance UID.
+            Only jobs of this Study Instance UID.
         patient_key
-            Only those of the patient with this keyed hash (:attr:`state.job.Job.patient_key`).
+            Only jobs of the patient with this keyed hash (:attr:`state.job.Job.patient_key`).
         since
-            Only those that have changed since then; with its time zone.
+            Only jobs that have changed since this time, which has a time zone.
         before
-            Only those with a lower number.
+            Only jobs with a lower number.
         limit
-            The newest so many of these.
+            Only this number of jobs, the newest ones.
         """
         where = ["NOT canary"]
         values: list[object] = []
@@ -108,57 +108,57 @@ class Jobs:
         return self._first("study_instance_uid = ? ORDER BY id DESC", study_instance_uid)
 
     def counts(self) -> dict[JobState, int]:
-        """Return how many jobs there are in each state that any is in."""
+        """Return the number of jobs in each state that occurs."""
         sql = "SELECT state, count(*) FROM jobs WHERE NOT canary GROUP BY state"
         return dict(self._db.read(lambda row: (JobState(row[0]), int(row[1])), sql))
 
     def began(self) -> datetime:
-        """Return when the first job was opened; now where there is none yet."""
+        """Return when the first job was opened; the present time if there is none."""
         sql = "SELECT opened_at FROM jobs ORDER BY id LIMIT 1"
         return next(filter(None, self._db.read(lambda row: _moment(row[0]), sql)), self._now())
 
     def newest_change(self) -> datetime | None:
-        """Return when a job changed last."""
+        """Return the time of the last change of any job."""
         return self._db.read(lambda row: _moment(row[0]), "SELECT max(updated_at) FROM jobs")[0]
 
     def oldest_waiting(self) -> Job | None:
-        """Return the job that has waited longest for something that may still arrive."""
+        """Return the job that has waited longest for files that may still arrive."""
         return self._first(f"{_MAY_ARRIVE} ORDER BY {WAITS_SINCE}, id")
 
     def long_waiting(self, age: timedelta) -> tuple[Job, ...]:
-        """Return the jobs that have waited for longer than `age` without being told of."""
+        """Return the jobs that have waited longer than `age` and have raised no alert yet."""
         before = (self._now() - age).isoformat()
         return self._all(f"{_MAY_ARRIVE} AND alerted_at IS NULL AND {WAITS_SINCE} < ? ORDER BY id", before)
 
     def waiting_longer_than(self, age: timedelta) -> tuple[Job, ...]:
-        """Return the jobs that have waited for longer than `age`, whether or not that was told of."""
+        """Return the jobs that have waited longer than `age`, with or without an alert."""
         before = (self._now() - age).isoformat()
         return self._all(f"{_MAY_ARRIVE} AND {WAITS_SINCE} < ? ORDER BY id", before)
 
     def overdue(self) -> int:
-        """Count the jobs that have been in hand for longer than their lease."""
+        """Count the jobs that are being processed longer than their lease."""
         sql = f"SELECT count(*) FROM jobs WHERE {among(IN_HAND_STATES)} AND lease_until < ?"  # noqa: S608
         return int(self._db.query(sql, (self._now().isoformat(),))[0][0])
 
-    # For whoever decides what happens next
+    # For the daemon's decisions
 
     def of_case(self, case_key: str) -> Job | None:
         """Return the newest job of a case."""
         return self._first("case_key = ? ORDER BY id DESC", case_key)
 
     def answering(self, fingerprint: str, *, other_than: int | None = None) -> Job | None:
-        """Return the job that has answered a content, or is about to."""
+        """Return the job that has answered a content, or will answer it."""
         states = (JobState.DELIVERED, JobState.REFUSED, JobState.READY, *IN_HAND_STATES)
         found = self._all(f"fingerprint = ? AND id IS NOT ? AND {among(states)} ORDER BY id", fingerprint, other_than)
         return next((job for job in found if not job.superseded), None)
 
     def unanswered(self) -> tuple[tuple[int, str, str], ...]:
-        """Return number, case key and anchor of every job that depends on what lies in the inbox."""
+        """Return number, case key and anchor of every job that depends on files in the inbox."""
         sql = f"SELECT id, case_key, anchor FROM jobs WHERE {among(OPEN_STATES)} ORDER BY id"  # noqa: S608
         return tuple((row[0], row[1], row[2]) for row in self._db.query(sql))
 
     def requeued(self) -> frozenset[str]:
-        """Return the keys of the cases that somebody asked to have examined afresh."""
+        """Return the keys of the cases that a person requeued."""
         sql = "SELECT case_key FROM jobs WHERE content IS NULL AND state = ?"
         return frozenset(row[0] for row in self._db.query(sql, (JobState.WAITING,)))
 
@@ -167,8 +167,8 @@ class Jobs:
         return bool(self._db.query("SELECT EXISTS (SELECT 1 FROM jobs WHERE state = ?)", (JobState.READY,))[0][0])
 
     def delivered_before(self, job: Job) -> Job | None:
-        """Return the case's last job before this one that delivered a report."""
-        # The plus keeps SQLite from going through all that were ever delivered instead of the case's own.
+        """Return the last job of the case before this one that delivered a report."""
+        # Because of the plus, SQLite reads only the jobs of the case, and not all delivered jobs.
         where = "case_key = ? AND id < ? AND +state = ? AND sr_series_instance_uid IS NOT NULL ORDER BY id DESC"
         return self._first(where, job.case_key, job.id, JobState.DELIVERED)
 
@@ -180,7 +180,7 @@ class Jobs:
 
 
 def job_of(row: sqlite3.Row) -> Job:
-    """Read a row of the table of jobs; ValueError or TypeError where it holds what was never written."""
+    """Make a job of a row; ValueError or TypeError if the row contains values that lungstage never writes."""
     state, code, outcome = JobState(row["state"]), row["reason_code"], row["outcome"]
     since = (row["waiting_since"] or row["opened_at"]) if state in WAITING_STATES else None
     read: dict[str, Any] = {
@@ -193,7 +193,7 @@ def job_of(row: sqlite3.Row) -> Job:
         "choice": _choice(row),
     }
     if not isinstance(read["outcome"], dict | None):
-        raise TypeError("an outcome is an object of JSON")
+        raise TypeError("an outcome must be a JSON object")
     plain: dict[str, Any] = {name: _plain(name, row[name]) for name in _FIELDS - read.keys()}
     return Job(**plain, **read)
 
@@ -203,15 +203,15 @@ def _choice(row: sqlite3.Row) -> RegionChoice | None:
     if roi is None:
         return None
     if not isinstance(roi, str) or not isinstance(number, int):
-        raise TypeError("a choice is a UID and a number")
+        raise TypeError("a choice must be a UID and a number")
     return RegionChoice(roi, number)
 
 
 def _plain(name: str, value: object) -> object:
-    """Hold a value to its column: SQLite keeps any in any."""
+    """Check the type of a value: SQLite stores any type in any column."""
     kind = int if name in ("id", "attempts") else str if name in _NEVER_EMPTY else str | None
     if not isinstance(value, kind):
-        raise TypeError(f"{name} is of another kind")
+        raise TypeError(f"{name} has another type")
     return value
 
 
@@ -220,5 +220,5 @@ def _moment(text: str | None) -> datetime | None:
         return None
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
-        raise ValueError("a moment without its zone")
+        raise ValueError("a time without its zone")
     return moment

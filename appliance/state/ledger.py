@@ -1,8 +1,8 @@
-"""The ledger: which cases came, and what became of each. No row is ever deleted.
+"""The ledger: the record of all cases and their states. No row is ever deleted.
 
-Every change of state is a single statement that names the states it may start from, so a crash between two
-statements leaves a state that start-up knows how to go on from. It is told to the audit log within its transaction,
-before that is committed: what the ledger says, the log has said.
+Every change of state is one statement that names the allowed earlier states. So the daemon can continue after a crash
+between two statements. Each change is written to the audit log within its transaction, before the commit. So the log
+contains every change that is in the ledger.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ from lungstage.appliance.state.requests import Request
 
 
 class IllegalTransitionError(Exception):
-    """A job was moved between states that do not follow each other: a defect of ours."""
+    """A job was moved between states that do not follow each other: an internal error."""
 
 
 class RequeueError(LungstageError):
-    """The job that was to be requeued does not exist or is not at rest."""
+    """The job to be requeued does not exist, or is in a state from which it cannot be requeued."""
 
 
 class Ledger:
-    """The jobs of one state folder, to be moved from state to state; :mod:`state.claims` moves those in hand.
+    """Changes the states of the jobs of one state folder; :mod:`state.claims` does so for jobs being processed.
 
     Parameters
     ----------
     database
-        Where they are kept.
+        The database that contains the jobs.
     now
         Source of the time of day.
     moved
-        Told of each job that has come into another state.
+        Called for each job that has changed its state.
 
     Attributes
     ----------
     database, now
         As given.
     jobs
-        The same jobs, to be looked at.
+        The same jobs, for reading.
     audit
-        The audit log of the same state folder, which every change of state is told to first.
+        The audit log of the same state folder; every change of state is written there first.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Ledger:
         canary: bool = False,
         choice: RegionChoice | None = None,
     ) -> Job:
-        """Make a new job, waiting to be examined; `choice` is what a person chose for its case before."""
+        """Make a new job that waits for its examination; `choice` is the region that a person chose earlier."""
         now = self.now().isoformat()
         sql = (
             "INSERT INTO jobs (case_key, study_instance_uid, series_instance_uid, anchor, state, opened_at, updated_at,"
@@ -86,7 +86,7 @@ class Ledger:
         return job
 
     def note_study(self, job_id: int, study_date: str, patient_key: str) -> None:
-        """Remember by what a person knows a job's study; what is empty changes nothing."""
+        """Note the study date and patient of a job; an empty value changes nothing."""
         sql = (
             "UPDATE jobs SET study_date = coalesce(nullif(?, ''), study_date),"
             " patient_key = coalesce(nullif(?, ''), patient_key) WHERE id = ?"
@@ -94,11 +94,11 @@ class Ledger:
         self.database.query(sql, (study_date, patient_key, job_id))
 
     def wait(self, job_id: int, reason: Reason, *, content: str | None) -> Job:
-        """Something needed has not arrived."""
+        """Let a job wait: something needed has not arrived."""
         return self.move(job_id, JobState.WAITING, {**_reason(reason), "content": content, "fingerprint": None})
 
     def hold(self, job_id: int, reason: Reason, *, content: str | None) -> Job:
-        """Something needed has not arrived for so long that a person should know."""
+        """Hold a job: something needed has been missing so long that a person should know."""
         return self.move(job_id, JobState.HELD, {**_reason(reason), "content": content, "fingerprint": None})
 
     def ready(
@@ -111,22 +111,22 @@ class Ledger:
         reader: str | None = None,
         instances: Sequence[Mapping[str, str]] = (),
     ) -> Job:
-        """Everything needed is there: `instances`, as :attr:`staging.pipeline.Plan.instances` has them."""
+        """Make a job ready: everything needed is there. `instances`: see :attr:`staging.pipeline.Plan.instances`."""
         columns = {"content": content, "fingerprint": fingerprint, "reader": reader, "bundle_digest": bundle_digest}
         columns |= _reason(None)
         return self.move(job_id, JobState.READY, columns, instances=list(instances))
 
     def refuse(self, job_id: int, reason: Reason, *, content: str | None, fingerprint: str | None = None) -> Job:
-        """Refuse the data as it stands; ``fingerprint`` where it is the complete needed content that is refused."""
+        """Refuse the present data; give ``fingerprint`` if the complete needed content is refused."""
         return self.move(job_id, JobState.REFUSED, {**_reason(reason), "content": content, "fingerprint": fingerprint})
 
     def supersede(self, job_id: int, successor: int) -> Job:
-        """Close a job whose case is answered by another job."""
+        """Close a job because another job answers for its case."""
         columns = _reason(superseded_by(successor))
         return self.move(job_id, JobState.REFUSED, columns, "superseded", successor=successor)
 
     def question(self, job_id: int, reason: Reason) -> None:
-        """Say of a delivered report what has come since that makes it doubtful; it stays as it was delivered."""
+        """Note why later data make a delivered report doubtful; the report itself is not changed."""
         values = (reason.code, reason.message, self.now().isoformat(), job_id, JobState.DELIVERED, reason.code)
         sql = (
             "UPDATE jobs SET reason_code = ?, reason_message = ?, updated_at = ?"
@@ -137,35 +137,35 @@ class Ledger:
                 self._tell("questioned", job_of(row))
 
     def correct_study(self, job_id: int, study: str) -> None:
-        """Correct the study of a job that was opened before its images came."""
+        """Correct the study of a job that was opened before its images arrived."""
         self.database.query("UPDATE jobs SET study_instance_uid = ? WHERE id = ?", (study, job_id))
 
     def note_content(self, job_id: int, content: str) -> None:
-        """Remember that a closed job's case was examined again and needs nothing new."""
+        """Note the content of a closed job's case that was examined again without a new result."""
         self.database.query("UPDATE jobs SET content = ? WHERE id = ?", (content, job_id))
 
     def alerted(self, job_id: int) -> None:
-        """Remember that a job was told of as waiting too long, so that it is told of once for as long as it waits."""
+        """Note that a job has raised its alert, so that each wait raises only one."""
         sql = "UPDATE jobs SET alerted_at = ? WHERE id = ? RETURNING *"
         with self.database.transaction():
             for job in self.database.read(job_of, sql, (self.now().isoformat(), job_id)):
                 self._tell("alerted", job)
 
     def unready(self) -> None:
-        """Have every ready job examined again: a plan does not outlive the process that made it."""
+        """Let every ready job be examined again: its plan was lost with the process that made it."""
         now = self.now().isoformat()
         sql = "UPDATE jobs SET state = ?, updated_at = ?, waiting_since = ? WHERE state = ?"
         self.database.query(sql, (JobState.WAITING, now, now, JobState.READY))
 
     def requeue(self, job_id: int, choice: RegionChoice | None = None) -> Job:
-        """Have the case of a delivered, refused or held job examined afresh, and keep what a person chose for it.
+        """Let the case of a delivered, refused or held job be processed again; a chosen region is kept.
 
-        The same content under the same bundle gives the same documents again, byte for byte, so nothing is doubled.
+        The same content with the same bundle gives the same documents, byte for byte, so there is no second report.
 
         Raises
         ------
         RequeueError
-            When there is no such job, it is not at rest, or another job has taken its place.
+            There is no such job, its state does not allow this, or another job has replaced it.
         """
         self._prove_at_rest(job_id)
         columns: dict[str, object] = {"content": None, "fingerprint": None, "claimed_at": None, **_reason(None)}
@@ -179,22 +179,25 @@ class Ledger:
         if job is None:
             raise RequeueError(f"There is no job {job_id}.")
         if job.state not in RESTING_STATES:
-            raise RequeueError(f"Job {job_id} is {job.state}; only delivered, refused and held jobs are requeued.")
+            raise RequeueError(f"Job {job_id} is {job.state}; only delivered, refused and held jobs can be requeued.")
         newest = self.jobs.of_case(job.case_key)
         if job.superseded or (newest is not None and newest.id != job_id):
-            raise RequeueError(f"Another job has taken the place of job {job_id}; requeue that one.")
+            raise RequeueError(
+                f"Another job has replaced job {job_id}. Requeue that job instead; "
+                f"lungstage jobs --study {job.study_instance_uid} shows its number."
+            )
 
     def take_request(self, name: str, request: Request, why_not: Callable[[Request, Job | None], str | None]) -> bool:
-        """Do what a request asks for, or note why not; once, however often it is found. True where it was done.
+        """Execute a request, or note why it is refused; only once for each file. True if it was executed.
 
         Parameters
         ----------
         name
-            Of the request's file.
+            Name of the request's file.
         request
-            What is asked for.
+            The request.
         why_not
-            Says why it is not granted, given its job, in a sentence.
+            Returns why it is refused, given its job, as a sentence.
         """
         with self.database.transaction():
             if self.database.query("SELECT 1 FROM requests WHERE id = ?", (name,)):
@@ -219,12 +222,12 @@ class Ledger:
     def move(
         self, job_id: int, to: JobState, columns: Mapping[str, object], event: str | None = None, **told: object
     ) -> Job:
-        """Move a job, whose `columns` change with it, and tell the audit log of `event`, by default the new state.
+        """Change a job's state and `columns`, and write `event` (default: the new state) to the audit log.
 
         Raises
         ------
         IllegalTransitionError
-            There is no such job, or the state does not follow the one that it is in.
+            There is no such job, or the new state does not follow the present one.
         """
         sources = [state for state, targets in TRANSITIONS.items() if to in targets]
         columns = {"state": to, "updated_at": self.now().isoformat(), **columns}
@@ -233,7 +236,7 @@ class Ledger:
             sets.append("lease_until = NULL")
         if to not in WAITING_STATES:
             sets.append("waiting_since = NULL, alerted_at = NULL")
-        else:  # from waiting to held and back it is the same wait
+        else:  # waiting and held belong to the same wait
             sets.append(f"waiting_since = CASE WHEN {among(WAITING_STATES)} THEN {WAITS_SINCE} ELSE :updated_at END")
         if "content" in columns:  # other content has not been tried yet
             sets.append("attempts = CASE WHEN content IS :content THEN attempts ELSE 0 END")
@@ -252,7 +255,7 @@ class Ledger:
         return job
 
     def _tell(self, event: str, job: Job, **told: object) -> None:
-        if job.canary:  # the daemon's own, and many
+        if job.canary:  # canaries are too many for the audit log
             return
         if event == "released":
             told["attempts"] = job.attempts
@@ -260,7 +263,7 @@ class Ledger:
 
 
 def superseded_by(successor: int) -> Reason:
-    """Why a job is closed that another one has taken the place of."""
+    """Return the reason of a job that another job has replaced."""
     return Reason(ReasonCode.SUPERSEDED, f"Job {successor} answers for this case.")
 
 

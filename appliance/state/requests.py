@@ -1,7 +1,7 @@
-"""What a person asks of the daemon from beside it: one small file a request, which the daemon takes once.
+"""Requests of people to the daemon: one small file each, which the daemon executes once.
 
-A request is whole or not there: it is written under another name, flushed to the disk and renamed. Whether it was taken
-stands in the ledger, under the name of its file, so that a crash between taking and removing it has nothing done twice.
+A request file appears complete: it is written under another name, flushed to the disk and renamed. The ledger notes
+each executed request under its file name. So a crash between execution and deletion does not execute it twice.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from lungstage.appliance.contract.errors import Unavailable
 from lungstage.appliance.state.database import DatabaseReader
 
 FOLDER: Final = "requests"
-"""Of the requests, below the state folder."""
+"""Folder of the requests, in the state folder."""
 
 MOST_WAITING: Final = 200
-"""Requests that may wait at the same time; more than that, nobody is taking them."""
+"""Most requests that may wait at the same time; if more wait, no daemon takes them."""
 
 _MOST_BYTES = 4096
 _NAME = re.compile(r"[0-9]{19}-[0-9a-f]{16}\.json")
@@ -38,7 +38,7 @@ _Uid = Annotated[str, Field(pattern=r"^[0-9.]{1,64}$")]
 
 def _aware(moment: datetime) -> datetime:
     if moment.tzinfo is None:
-        raise ValueError("a moment without its zone")
+        raise ValueError("a time without its zone")
     return moment
 
 
@@ -47,20 +47,20 @@ _Moment = Annotated[datetime, AfterValidator(_aware)]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What somebody asks for.
+    """A request of a person.
 
     Attributes
     ----------
     kind
-        ``process_again``: have the case examined afresh; ``choose_region``: and measure this region of it.
+        ``process_again``: process the case again; ``choose_region``: also measure the given region.
     job
         Number of the job.
     seen
-        When the job had changed last, as whoever asks saw it: what has changed since then was another's doing.
+        The job's last change that the user has seen; a later change was not made by this user.
     user
-        Who asks.
+        Name of the user.
     roi, number
-        The region, where one is chosen: SOP Instance UID of its RTSTRUCT or SEG, and its number there.
+        The chosen region, if any: SOP Instance UID of its RTSTRUCT or SEG, and its number there.
     """
 
     __pydantic_config__: ClassVar = ConfigDict(strict=True, extra="forbid")
@@ -74,7 +74,7 @@ class Request:
 
     @property
     def choice(self) -> RegionChoice | None:
-        """The region that is chosen."""
+        """The chosen region."""
         return None if self.roi is None or self.number is None else RegionChoice(self.roi, self.number)
 
 
@@ -83,18 +83,18 @@ _REQUESTS: TypeAdapter[Request] = TypeAdapter(Request)
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What became of a request.
+    """The result of a request.
 
     Attributes
     ----------
     id
         The name of its file.
     kind, user
-        As of the request.
+        As in the request.
     at
         When the daemon took it (UTC).
     refusal
-        Why it was not done, in a sentence; None where it was.
+        Why it was refused, as a sentence; None if it was executed.
     """
 
     id: str
@@ -105,27 +105,29 @@ class Taken:
 
 
 def put(state: Path, request: Request) -> str:
-    """Put a request before the daemon of a state folder; return its name.
+    """Write a request for the daemon of a state folder; return its name.
 
     Raises
     ------
     Unavailable
-        It cannot be written, or too many wait already.
+        It cannot be written, or too many requests wait already.
     """
     folder = state / FOLDER
     name = f"{time.time_ns():019}-{secrets.token_hex(8)}.json"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         if len(waiting(state)) >= MOST_WAITING:
-            raise Unavailable(f"{MOST_WAITING} requests wait already. Is a daemon at work?")
+            raise Unavailable(f"{MOST_WAITING} requests wait already. Check that the daemon is running.")
         write_private(folder / name, _REQUESTS.dump_json(request))
     except OSError as error:
-        raise Unavailable(f"The request cannot be written to {folder}: {error.strerror}.") from error
+        raise Unavailable(
+            f"The request cannot be written to {folder}: {error.strerror}. Check the disk and the folder's permissions."
+        ) from error
     return name
 
 
 def waiting(state: Path) -> tuple[str, ...]:
-    """Return the names of the requests that wait, the oldest first."""
+    """Return the names of the waiting requests, oldest first."""
     try:
         return tuple(sorted(name for name in os.listdir(state / FOLDER) if _NAME.fullmatch(name)))
     except FileNotFoundError:
@@ -138,37 +140,37 @@ def read(state: Path, name: str) -> Request:
     Raises
     ------
     ValueError
-        It is none.
+        The file is no valid request.
     OSError
         It cannot be read.
     """
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with open(os.open(state / FOLDER / name, flags), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise ValueError("a request is a file")
+            raise ValueError("the request is not a file")
         content = file.read(_MOST_BYTES + 1)
     if len(content) > _MOST_BYTES:
-        raise ValueError("a request is small")
+        raise ValueError("the request is too large")
     request = _REQUESTS.validate_json(content)
     if (request.kind == "choose_region") != (request.choice is not None):
-        raise ValueError("a region belongs to a choice, and to nothing else")
+        raise ValueError("only choose_region has a region")
     return request
 
 
 def about(request: Request) -> dict[str, object]:
-    """Return what the audit log is told of a request."""
+    """Return the fields of a request for the audit log."""
     told = asdict(request) | {"seen": request.seen.astimezone(UTC).isoformat()}
     return {name: value for name, value in told.items() if value is not None}
 
 
 class TakenRequests:
-    """The requests that were taken, to be looked at; newest first."""
+    """The executed and refused requests, newest first."""
 
     def __init__(self, database: DatabaseReader) -> None:
         self._db = database
 
     def of_job(self, job: int, most: int = 20) -> tuple[Taken, ...]:
-        """Return what became of the latest requests about a job."""
+        """Return the results of the latest requests about a job."""
         sql = "SELECT * FROM requests WHERE job = ? ORDER BY id DESC LIMIT ?"
         return tuple(
             self._db.read(

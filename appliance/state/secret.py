@@ -1,4 +1,4 @@
-"""The state folder's secret: the key of the hashes that stand in its records for a patient's identity."""
+"""The state folder's secret: the key of the hashes that replace a patient's identity in its records."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def identity_key(state: Path, *, make: bool = True) -> bytes:
     state
         The folder.
     make
-        Whether it is made where there is none; whoever only looks makes nothing.
+        Whether to make a missing key; commands that only read make none.
 
     Raises
     ------
     Unavailable
-        It is not what was made, or cannot be read or made.
+        The key is not valid, or cannot be read or made.
     """
     path = state / _NAME
     try:
@@ -37,14 +37,18 @@ def identity_key(state: Path, *, make: bool = True) -> bytes:
         with open(descriptor, "rb") as file:
             key = file.read(_LENGTH + 1)
     except OSError as error:
-        raise Unavailable(f"The key {path} cannot be read or made: {error.strerror}.") from error
+        raise Unavailable(
+            f"The key {path} cannot be read or made: {error.strerror}. Run this as the daemon's user, and check the "
+            "state folder's permissions and disk."
+        ) from error
     if len(key) != _LENGTH:
         raise Unavailable(
-            f"{path} is no key of {_LENGTH} bytes. Restore it, or remove it: every file is then read anew."
+            f"{path} is no key of {_LENGTH} bytes. Restore the file from a copy, or delete it: the daemon then reads "
+            "every file again."
         )
     return key
 
 
 def reader_of(version: str, key: bytes) -> str:
-    """Name what reads the files: code of a version, with a key. What another has recorded must be read anew."""
+    """Return a name for version and key; files that were recorded under another name must be read again."""
     return f"{version} {hashlib.blake2b(key, digest_size=4, person=b'reader').hexdigest()}"

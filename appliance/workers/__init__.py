@@ -1,3 +1,3 @@
-"""Confined processes that meet the files in the daemon's place."""
+"""Confined processes that read the files for the daemon."""
 
 __all__ = ["bundle_workers", "messages", "process"]

@@ -1,4 +1,4 @@
-"""The processes at work over the bundle in use, and how those of another bundle take their place."""
+"""The worker processes of the bundle in use, and their exchange for those of another bundle."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ from lungstage.appliance.workers.process import Limits, WorkerProcess
 
 
 class BundleWorkers:
-    """Processes that take the steps over one bundle.
+    """The processes that carry out the steps with one bundle.
 
-    One reads and plans, which is short work that the daemon waits for; the others stage.
+    One process reads and plans: short work that the daemon waits for. The others stage.
 
     Parameters
     ----------
     settings
-        How many they are, and what each may take.
+        Number of processes, and their limits.
     files
         The bundle's files.
     started
-        Told of each process that is started.
+        Called for each process that is started.
     """
 
     def __init__(self, settings: Settings, files: BundleFiles, started: Callable[[], None] = lambda: None) -> None:
@@ -76,11 +76,11 @@ class BundleWorkers:
         Raises
         ------
         Refused
-            When the bundle does not prove itself.
+            The bundle fails its self-test.
         ExhaustedError
-            When a process died of it, or took too long.
+            A process died with this bundle, or took too long.
         DefectError
-            When it met a defect of ours.
+            An internal error.
         """
         self._awaited = [process for process in self._awaited if not process.is_set_up()]
         return not self._awaited
@@ -90,11 +90,11 @@ class BundleWorkers:
         return [descriptor for process in self._awaited if (descriptor := process.descriptor) is not None]
 
     def next_due(self) -> float | None:
-        """When the first has taken too long to be set up."""
+        """When the set-up of the first process exceeds its time."""
         return min((process.due for process in self._awaited), default=None)
 
     def end_idle(self) -> None:
-        """End the processes that have nothing in hand."""
+        """End the processes without a request."""
         self.examiner.end()
         self.stagers.end_idle()
 
@@ -105,16 +105,16 @@ class BundleWorkers:
 
 
 class Workers:
-    """The workers of the bundle in use; of a candidate that may take its place; and of former ones until they are done.
+    """The workers of the bundle in use, of a candidate to replace it, and of former bundles until they have finished.
 
-    It takes the daemon's short steps, which it waits for, and is its stagers (:class:`daemon.dispatcher.Stagers`).
+    It carries out the daemon's short steps, and is its stagers (:class:`daemon.dispatcher.Stagers`).
 
     Parameters
     ----------
     make
         Makes the workers of a bundle, not started.
     files
-        The bundle to begin with.
+        The first bundle.
     """
 
     def __init__(self, make: Callable[[BundleFiles], BundleWorkers], files: BundleFiles) -> None:
@@ -130,7 +130,7 @@ class Workers:
         self._current.stagers.first.set_up()
 
     def start_candidate(self, files: BundleFiles) -> BundleWorkers:
-        """Start the workers of another bundle, in the place of any other candidate's."""
+        """Start the workers of another bundle; they replace those of an earlier candidate."""
         self.drop_candidate()
         self._candidate = self._make(files)
         self._candidate.start()
@@ -143,7 +143,7 @@ class Workers:
             self._candidate = None
 
     def switch_over(self) -> None:
-        """Give all new work to the candidate's workers; what the others have in hand is finished by them."""
+        """Give all new work to the candidate's workers; the former ones finish their present requests."""
         if self._candidate is None:
             raise RuntimeError("there is no candidate")
         self._current.end_idle()
@@ -156,7 +156,7 @@ class Workers:
         return self._current.examiner.confinement
 
     def read_headers(self, path: Path) -> tuple[Header, ...]:
-        """Have a file read; raises what :meth:`WorkerProcess.answer` does."""
+        """Have a file read; raises the same errors as :meth:`WorkerProcess.answer`."""
         return self._current.examiner.call(ReadHeaders(path))
 
     def prepare(
@@ -170,17 +170,17 @@ class Workers:
         strict_frame_of_reference: bool,
         choice: RegionChoice | None,
     ) -> SealedPlan:
-        """Have a case planned; raises what :meth:`WorkerProcess.answer` does."""
+        """Have a case planned; raises the same errors as :meth:`WorkerProcess.answer`."""
         return self._current.examiner.call(
             Prepare(case, settled, roi_name, match_by_geometry, waited, strict_frame_of_reference, choice)
         )
 
     def explain(self, case: Case, reason: Reason, created: datetime) -> tuple[Document, ...]:
-        """Have the page of a refusal made; raises what :meth:`WorkerProcess.answer` does."""
+        """Have the page of a refusal made; raises the same errors as :meth:`WorkerProcess.answer`."""
         return self._current.examiner.call(Explain(case, reason.code, reason.message, created))
 
     def write_phantom(self, folder: Path, study: str) -> str:
-        """Have a phantom study written; raises what :meth:`WorkerProcess.answer` does."""
+        """Have a phantom study written; raises the same errors as :meth:`WorkerProcess.answer`."""
         return self._current.examiner.call(WritePhantom(folder, study))
 
     def free(self) -> bool:
@@ -201,7 +201,7 @@ class Workers:
         self._current.stagers.ask(ticket, Stage(plan, created, site, predecessor, beyond))
 
     def finished(self) -> Iterator[tuple[int, Future[Answer]]]:
-        """Give each plan that has come to an end; the workers of a former bundle end with their last."""
+        """Give each finished plan; end the workers of a former bundle after their last one."""
         for workers in (self._current, *self._former):
             yield from workers.stagers.finished()
         for workers in [workers for workers in self._former if not workers.stagers.keys]:
@@ -209,18 +209,18 @@ class Workers:
             self._former.remove(workers)
 
     def descriptors(self) -> list[int]:
-        """File descriptors that become readable when a plan was staged."""
+        """File descriptors that become readable when a plan has been staged."""
         return descriptors(self._pools())
 
     def next_due(self) -> float | None:
-        """When the first plan in hand has taken too long."""
+        """When the first plan being staged exceeds its time."""
         return next_due(self._pools())
 
     def _pools(self) -> list[Source]:
         return [workers.stagers for workers in (self._current, *self._former)]
 
     def end(self) -> None:
-        """End all sets."""
+        """End the processes of all bundles."""
         self.drop_candidate()
         for workers in (self._current, *self._former):
             workers.end()
@@ -228,14 +228,14 @@ class Workers:
 
 @contextlib.contextmanager
 def at_work(settings: Settings, files: BundleFiles, started: Callable[[], None]) -> Iterator[Workers]:
-    """Set up processes that take the steps over a bundle, until the block ends.
+    """Set up the worker processes of a bundle, and end them when the block ends.
 
     Raises
     ------
     Refused
-        When the bundle does not prove itself.
+        The bundle fails its self-test.
     Unavailable
-        When no process comes up.
+        No process can be started.
     """
     workers = Workers(partial(BundleWorkers, settings, started=started), files)
     try:

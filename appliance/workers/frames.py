@@ -1,4 +1,4 @@
-"""Frames: how a message lies in a pipe, as eight bytes of length and that many of content."""
+"""Frames: the format of a message in a pipe, as eight bytes of length and the content."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import select
 import time
 
 MOST_BYTES = 256 * 1024**2
-"""Of one frame. The largest are a segmentation, of 32 kB for a slice of the tumour, and a bundle, of at most 43 MB."""
+"""Largest frame. Segmentations (32 kB for each slice of the tumour) and bundles (at most 43 MB) are the largest."""
 
 _LENGTH = 8
 _CHUNK = 1024**2
 
 
 class FrameTooLargeError(Exception):
-    """A frame says that it is larger than any may be."""
+    """A frame gives a length above the limit."""
 
 
 class FrameReader:
-    """Takes one frame after another from a pipe, as it comes; nothing is set aside for what has not come.
+    """Reads frames from a pipe one after the other; it uses memory only for bytes that have arrived.
 
     Parameters
     ----------
     descriptor
-        The pipe's end. Where it does not block, neither does :meth:`advance`.
+        The pipe's end. If it does not block, :meth:`advance` does not block.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -31,7 +31,7 @@ class FrameReader:
         self._received = bytearray()
 
     def advance(self) -> bool:
-        """Read what has come of a frame, and no more; True once it is there whole.
+        """Read the bytes of the present frame that have arrived; True when the frame is complete.
 
         Raises
         ------
@@ -59,7 +59,7 @@ class FrameReader:
         return _LENGTH + size - len(self._received)
 
     def take(self) -> bytes:
-        """Return the content of a frame that is there whole, and go on to the next."""
+        """Return the content of a complete frame, and begin the next frame."""
         content = bytes(memoryview(self._received)[_LENGTH:])
         self._received = bytearray()
         return content
@@ -73,14 +73,14 @@ def write(descriptor: int, content: bytes, until: float | None = None) -> bool:
     descriptor
         The pipe's end.
     content
-        What the frame holds.
+        Content of the frame.
     until
-        How long to wait for the other side to read, on the monotonic clock, where the descriptor does not block.
+        Time limit on the monotonic clock for the other side to read, if the descriptor does not block.
 
     Returns
     -------
     bool
-        Whether all of it was written by then.
+        Whether all bytes were written in time.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def write(descriptor: int, content: bytes, until: float | None = None) -> bool:
 
 
 def is_ready(descriptor: int, event: int, until: float) -> bool:
-    """Wait until a pipe's end is ready for an event of :func:`select.poll`; False where it is not in time."""
+    """Wait until a pipe's end is ready for an event of :func:`select.poll`; False if it is not ready in time."""
     poll = select.poll()
     poll.register(descriptor, event)
     return bool(poll.poll(1000 * max(0.0, until - time.monotonic())))

@@ -1,4 +1,4 @@
-"""What a worker process runs: it gives up all that no step needs, and only then loads what meets files."""
+"""The program of a worker process: it first drops all rights that no step needs, then loads code that reads files."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from lungstage.appliance.config.offline import without_requests
 from lungstage.appliance.workers.confinement import confine
 
 _PR_SET_PDEATHSIG = 1
-_OOM_SCORE = "500"  # the daemon has 0 unless somebody set another; 1000 would be the first of the whole machine
+_OOM_SCORE = "500"  # the daemon has 0 unless set otherwise; 1000 would be ended first of all programs of the machine
 
 
 def main() -> None:
-    """Serve the pipes of these numbers; then come memory and size of a file in bytes, and the folder to write to."""
+    """Run the worker; arguments: numbers of the two pipes, memory and file size in bytes, the folder to write to."""
     requests, answers, memory, file_size = map(int, sys.argv[1:5])
     _limit(memory, file_size)
     without_requests()
@@ -28,12 +28,12 @@ def main() -> None:
     confinement = confine([Path(sys.argv[5])])
     from lungstage.appliance.workers.worker import serve
 
-    os.dup2(silence, sys.stderr.fileno())  # the daemon's log, which no library's message may enter
+    os.dup2(silence, sys.stderr.fileno())  # stderr is the daemon's log: no library may write to it
     serve(requests, answers, confinement)
 
 
 def _limit(memory: int, file_size: int) -> None:
-    """Give this process its limits, leave signals and output to the daemon, and have it end when the daemon does."""
+    """Set the limits of this process, leave signals and output to the daemon, and end when the daemon ends."""
     for limit, most in (
         (resource.RLIMIT_DATA, memory), (resource.RLIMIT_FSIZE, file_size),
         (resource.RLIMIT_CORE, 0),  # a core file would hold patients' data
@@ -41,9 +41,9 @@ def _limit(memory: int, file_size: int) -> None:
         resource.setrlimit(limit, (most, most))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    with contextlib.suppress(OSError):  # a kernel short of memory shall take this process, and not the daemon
+    with contextlib.suppress(OSError):  # if memory runs out, the kernel shall end this process and not the daemon
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE, encoding="ascii")
-    with contextlib.suppress(OSError, AttributeError):  # Linux; elsewhere the end of the pipe alone tells
+    with contextlib.suppress(OSError, AttributeError):  # Linux only; elsewhere the process ends with its pipe
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     # Libraries' messages quote what they read; see lungstage.appliance.config.logs.
     logging.disable()

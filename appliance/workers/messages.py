@@ -1,7 +1,7 @@
-"""What the daemon and the processes that work for it say to each other: requests, their answers, and what went wrong.
+"""The messages between the daemon and its worker processes: requests, answers and errors.
 
-All of it is plain data (:mod:`contract.plain`). An answer comes from a process that has met hostile files, so it is
-believed only as far as its type, and what is said of it here, goes.
+All messages are plain data (:mod:`contract.plain`). An answer comes from a process that may have read hostile files.
+So only the types and checks in this module decide what the daemon accepts.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from lungstage.appliance.staging.viewing import Packed, Patient, Picture, Scene
 from lungstage.appliance.workers.confinement import Confinement
 
 SCRATCH = "scratch"
-"""Folder below the state folder, the only one that a worker process may write to: for phantom studies."""
+"""Folder in the state folder for phantom studies; the only folder that a worker process may write to."""
 
 AnswerT = TypeVar("AnswerT")
 
-_LONGEST = 100_000  # characters; no element of a file that a text quotes has more than 65,534
+_LONGEST = 100_000  # characters; a text may quote an element of a file, which has at most 65,534
 _UID = "[0-9.]{1,64}"
 _DOCUMENT = re.compile(rf"(?:(?:SR|SEG|PDF|SC)-({_UID})\.dcm|HTML-({_UID})\.html)")
 
@@ -49,7 +49,7 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 def _named(documents: tuple[Document, ...]) -> tuple[Document, ...]:
-    """Have documents lie in the outbox under their own names, and nowhere else."""
+    """Check that documents use only their own file names in the outbox."""
     for document in documents:
         found = _DOCUMENT.fullmatch(document.name)
         if (
@@ -57,17 +57,17 @@ def _named(documents: tuple[Document, ...]) -> tuple[Document, ...]:
             or (found[1] or found[2]) != document.sop_instance_uid
             or not re.fullmatch(_UID, document.series_instance_uid or "0" * (found[2] is not None))
         ):
-            raise ValueError("a document does not bear its own name")
+            raise ValueError("a document has the name of another one")
     if len({document.name for document in documents}) < len(documents):
-        raise ValueError("two documents bear one name")
+        raise ValueError("two documents have the same name")
     return documents
 
 
 def _proven(documents: tuple[Document, ...]) -> tuple[Document, ...]:
-    """Have the SR be the last."""
+    """Check that the SR is the last document."""
     names = [document.name for document in documents]
     if not names or not names[-1].startswith("SR-"):
-        raise ValueError("the documents are not a report and what it refers to")
+        raise ValueError("the last document is not a report")
     return documents
 
 
@@ -183,7 +183,7 @@ class _Worth(TypedDict):
 
 
 class Outcome(TypedDict):
-    """Of :func:`staging.outcome.outcome`, for a case that was answered."""
+    """The outcome of :func:`staging.outcome.outcome` for a case with an answer."""
 
     status: Literal["staged"]
     reason: None
@@ -209,18 +209,18 @@ class Outcome(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class SealedPlan:
-    """A plan in the form in which the daemon keeps it until it is staged: unopened and small.
+    """A plan in the small, encoded form in which the daemon keeps it until it is staged. The daemon does not open it.
 
     Attributes
     ----------
     fingerprint
-        Of :class:`staging.pipeline.Plan`.
+        As in :class:`staging.pipeline.Plan`.
     content
         The plan, encoded and compressed.
     instances
-        What it needs, for the audit log: of :class:`staging.pipeline.Plan`.
+        The needed instances, for the audit log; as in :class:`staging.pipeline.Plan`.
     beyond
-        Names of slices beside those: likewise.
+        Names of further slices; as in :class:`staging.pipeline.Plan`.
     """
 
     fingerprint: Digest
@@ -231,12 +231,12 @@ class SealedPlan:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of a plan that was staged.
+    """The result of a staged plan.
 
     Attributes
     ----------
     outcome
-        Under the keys of the command contract.
+        The result, with the keys of the command contract.
     documents
         In order of delivery, the SR last.
     """
@@ -247,18 +247,18 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An exception on its way to whoever asked.
+    """An exception of a worker process, encoded for the daemon.
 
     Attributes
     ----------
     kind
-        Which it was.
+        Kind of exception.
     message, code, regions
-        Of a reason, or the message of :class:`Unavailable`.
+        Parts of a reason; or the message of :class:`Unavailable`.
     errno
-        The system's number of an ``OSError``, which is all that may be told of one.
+        The system's number of an ``OSError``; nothing else of it may be passed on.
     defect
-        What :func:`config.logs.defect` says of any other.
+        The output of :func:`config.logs.defect` for any other exception.
     """
 
     kind: Literal["refused", "held", "unavailable", "system", "memory", "defect"]
@@ -270,7 +270,7 @@ class Failure:
 
     @classmethod
     def of(cls, error: Exception) -> Failure:
-        """Put down what may be told of an exception."""
+        """Encode the parts of an exception that may be passed on."""
         if isinstance(error, (Refused, Held)):
             kind: Literal["refused", "held"] = "refused" if isinstance(error, Refused) else "held"
             message, regions = error.reason.message[:_LONGEST], tuple(name[:_LONGEST] for name in error.regions)
@@ -291,7 +291,7 @@ class Failure:
         Raises
         ------
         ValueError
-            It is none.
+            The content is no valid exception.
         """
         match self:
             case Failure("refused", message, ReasonCode() as code, regions):
@@ -306,7 +306,7 @@ class Failure:
                 return MemoryError()
             case Failure("defect", defect={"error": error, "frames": frames}):
                 return DefectError({"error": error, "frames": frames})
-        raise ValueError("a failure lacks what belongs to it")
+        raise ValueError("a failure is incomplete")
 
 
 _DONE, _FAILED = b"+", b"-"  # what an answer begins with
@@ -314,62 +314,62 @@ _FAILURES: Form[Failure] = Form(Failure)
 
 
 class Request(Generic[AnswerT]):
-    """Something that a process is asked to do; its type says what is answered."""
+    """A request to a process; its type gives the type of the answer."""
 
     __slots__ = ()
     _answers: ClassVar[Form[Any]]
 
     def answered(self, answer: AnswerT) -> bytes:
-        """Write its answer down."""
+        """Encode an answer."""
         return _DONE + self._answers.encode(answer)
 
     @staticmethod
     def failed(error: Exception) -> bytes:
-        """Write down why there is none."""
+        """Encode the error that occurred instead of an answer."""
         return _FAILED + _FAILURES.encode(Failure.of(error))
 
     def read(self, content: bytes) -> AnswerT | Exception:
-        """Read its answer, or why there is none.
+        """Decode an answer, or the error that occurred instead.
 
         Raises
         ------
         ValueError
-            This is no answer to it.
+            The content is no answer to this request.
         """
         if content[:1] == _FAILED:
             return _FAILURES.decode(content[1:]).error()
         if content[:1] != _DONE:
-            raise ValueError("an answer does not say whether it is one")
+            raise ValueError("an answer has no valid first byte")
         answer: AnswerT = self._answers.decode(content[1:])
         self._prove(answer)
         return answer
 
     def _prove(self, answer: AnswerT) -> None:
-        """Raise ValueError for what no process can have found out by this request."""
+        """Raise ValueError if the answer cannot belong to this request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setting(Request[Confinement]):
-    """What a process is set up with: the first request to it.
+    """The first request to a process: its set-up.
 
     Attributes
     ----------
     files
         The bundle's files, each read once.
     engine
-        What computes the features.
+        The engine that computes the features.
     scratch
-        The one folder that the process may write to.
+        The only folder that the process may write to.
     identity_key
-        Of the hashes of a patient's identity (:mod:`dicom.identity`).
+        Key of the hashes of a patient's identity (:mod:`dicom.identity`).
     documents
-        Which documents an answer is given in.
+        The documents to make for an answer.
     robustness
-        Whether and how it is tried out how far an answer depends on contour and scan.
+        Whether and how to test how much an answer depends on contour and scan.
     describes
-        Whether it is said what a radiologist would say of the tumour.
+        Whether to describe the tumour as a radiologist would.
     rehearses
-        Whether the phantom study goes through every step first; one that makes no report need not.
+        Whether to process the phantom study first; not needed by a process that makes no report.
     """
 
     files: Mapping[str, Content]
@@ -394,12 +394,12 @@ class ReadHeaders(Request[tuple[Header, ...]]):
 
     def _prove(self, answer: tuple[Header, ...]) -> None:
         if any(header.path != self.path for header in answer):
-            raise ValueError("a header is another file's")
+            raise ValueError("a header belongs to another file")
 
 
 @dataclass(frozen=True, slots=True)
 class Prepare(Request[SealedPlan]):
-    """:func:`staging.pipeline.prepare`, the plan sealed."""
+    """:func:`staging.pipeline.prepare`; the answer is the sealed plan."""
 
     case: Case
     settled: bool
@@ -414,7 +414,7 @@ class Prepare(Request[SealedPlan]):
 
 @dataclass(frozen=True, slots=True)
 class Stage(Request[Answer]):
-    """:func:`staging.pipeline.stage`, the documents encoded; `beyond` are the only slices beyond that are used."""
+    """:func:`staging.pipeline.stage`, with encoded documents; `beyond` names the only further slices that are used."""
 
     plan: SealedPlan
     created: datetime
@@ -449,7 +449,7 @@ class WritePhantom(Request[str]):
 
 @dataclass(frozen=True, slots=True)
 class ViewerSetting(Request[Confinement]):
-    """What a process is set up with that only shows studies: it has no bundle."""
+    """The set-up of a process that only shows studies: it has no bundle."""
 
     scratch: FilePath
     shows: Literal["studies"] = "studies"
@@ -509,22 +509,22 @@ class Pack(Request[Packed]):
 
 AnyRequest = (
     Setting | ReadHeaders | Prepare | Stage | Explain | WritePhantom | ViewerSetting | ReadPatients | Look | Draw | Pack
-)  # no two of which have the same fields
+)  # no two of them have the same fields
 _REQUESTS: Form[Any] = Form(Annotated[AnyRequest, Field(union_mode="left_to_right")])
 
 
 def write_request(request: Request[Any]) -> bytes:
-    """Write a request down."""
+    """Encode a request."""
     return _REQUESTS.encode(request)
 
 
 def read_request(content: bytes) -> AnyRequest:
-    """Read a request that was encoded.
+    """Decode a request.
 
     Raises
     ------
     ValueError
-        It is none.
+        The content is no request.
     """
     request: AnyRequest = _REQUESTS.decode(content)
     return request

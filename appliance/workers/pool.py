@@ -1,4 +1,4 @@
-"""Several processes for requests that take long."""
+"""A pool of processes for long requests."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ AnswerT = TypeVar("AnswerT")
 
 
 class WorkerPool(Generic[Key, AnswerT]):
-    """Several processes for requests that take long; each bears a key, and answers in its own time.
+    """Several processes for long requests; each request has a key, and they may finish in any order.
 
     Parameters
     ----------
     make
-        Makes one that is not started.
+        Makes a process that is not started.
     count
-        How many there are; the second and later ones are started when they are first needed.
+        Number of processes; the second and later ones start when they are first needed.
     """
 
     def __init__(self, make: Callable[[], WorkerProcess], count: int) -> None:
@@ -31,16 +31,16 @@ class WorkerPool(Generic[Key, AnswerT]):
 
     @property
     def keys(self) -> frozenset[Key]:
-        """Keys of the requests in hand."""
+        """Keys of the requests being processed."""
         return frozenset(self._busy)
 
     @property
     def first(self) -> WorkerProcess:
-        """The one that is asked first; none of them may be busy."""
+        """The process that gets the first request; only while no process is busy."""
         return self._idle[-1]
 
     def free(self) -> bool:
-        """Whether a request can be taken at once; where none can, one more process is started meanwhile."""
+        """Whether a request can be started at once; if not, start one more process for the next time."""
         up = next((process for process in reversed(self._idle) if process.is_up()), None)
         if up is not None:
             self._idle.remove(up)
@@ -48,17 +48,17 @@ class WorkerPool(Generic[Key, AnswerT]):
         elif self._idle:
             try:
                 self._idle[-1].start()
-            except (ExhaustedError, OSError):  # told to whoever asks
+            except (ExhaustedError, OSError):  # the next `ask` raises it
                 return True
         return up is not None
 
     def ask(self, key: Key, request: Request[AnswerT]) -> None:
-        """Hand over a request, as :meth:`WorkerProcess.ask` does."""
+        """Start a request, as :meth:`WorkerProcess.ask` does."""
         self._idle[-1].ask(request)
         self._busy[key] = self._idle.pop(), request
 
     def finished(self) -> Iterator[tuple[Key, Future[AnswerT]]]:
-        """Give each request that has come to an end: its key, and what became of it."""
+        """Give each finished request: its key and its result."""
         for key, (process, request) in list(self._busy.items()):
             if process.has_answered():
                 yield key, self._take(key, process, request)
@@ -74,20 +74,20 @@ class WorkerPool(Generic[Key, AnswerT]):
         return became
 
     def _awaited(self) -> list[WorkerProcess]:
-        """Those that something will come from."""
+        """Return the processes from which something will come."""
         busy = (process for process, _ in self._busy.values())
         return [*busy, *(process for process in self._idle if process.is_coming_up())]
 
     def descriptors(self) -> list[int]:
-        """File descriptors that become readable when an answer comes, or another process is set up."""
+        """File descriptors that become readable when an answer arrives, or a process is ready."""
         return [d for process in self._awaited() if (d := process.descriptor) is not None]
 
     def next_due(self) -> float | None:
-        """When the first of them has taken too long."""
+        """When the first request exceeds its time."""
         return min((process.due for process in self._awaited()), default=None)
 
     def end_idle(self) -> None:
-        """End the processes that have nothing in hand."""
+        """End the processes without a request."""
         for process in self._idle:
             process.end()
 

@@ -1,8 +1,8 @@
-"""A process that meets files in the daemon's place: whatever a file does to it, the daemon lives on.
+"""A process that reads files for the daemon: a file may end this process, but not the daemon.
 
-It runs :mod:`workers.main`, confined in what it may do (:mod:`workers.confinement`), in memory, file size and time, and
-is tied to the daemon by two pipes: it ends when the daemon does. What it answers is read as plain data, in its time and
-to its limits, and the daemon never waits for it longer than a request may take.
+It runs :mod:`workers.main`, with limits on its rights (:mod:`workers.confinement`), memory, file size and time. Two
+pipes connect it to the daemon, and it ends when the daemon ends. Its answers are read as plain data, within limits of
+size and time. The daemon never waits longer than the time limit of a request.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ AnswerT = TypeVar("AnswerT")
 PROGRAM = "from lungstage.appliance.workers.main import main; main()"
 _START_SECONDS = 60.0
 _END_SECONDS = 5.0
-_PIPE_BYTES = 1024**2  # what Linux lets anyone have
+_PIPE_BYTES = 1024**2  # the most that Linux allows every user
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one process may take.
+    """The limits of one process.
 
     Attributes
     ----------
     seconds
-        Of processor time, for one request; :data:`config.settings.WALL_FACTOR` times as many by the clock.
+        Processor time for one request; the limit by the clock is :data:`config.settings.WALL_FACTOR` times as long.
     memory
         Bytes of data (RLIMIT_DATA).
     file_size
-        Bytes of any file that it writes: the phantom study's, and a compressed frame, in memory.
+        Largest file that it may write, in bytes: files of the phantom study, and a compressed frame in memory.
     """
 
     seconds: float = 120.0
@@ -53,16 +53,16 @@ class Limits:
 
 
 class WorkerProcess:
-    """One process at work: takes one request at a time, and is made anew after it was ended.
+    """One worker process: it answers one request at a time, and is started again after it has ended.
 
     Parameters
     ----------
     setting
-        What the process is set up with before the first request.
+        The first request, by which the process is set up.
     limits
-        What it may take.
+        Its limits.
     started
-        Told of each process that is started.
+        Called for each process that is started.
     """
 
     def __init__(
@@ -71,28 +71,28 @@ class WorkerProcess:
         self._setting, self._limits, self._started = setting, limits, started
         self._process: subprocess.Popen[bytes] | None = None
         self._requests, self._answers = -1, frames.FrameReader(-1)
-        self._seconds, self._until = 0.0, 0.0  # what the request in hand may compute, and when it has to be over
+        self._seconds, self._until = 0.0, 0.0  # processor time of the present request, and its deadline
         self._is_set_up = False
         self.confinement = Confinement()
-        """How the process is confined, once it is set up."""
+        """How the process is confined; known after set-up."""
 
     @property
     def pid(self) -> int | None:
-        """Number of the process, while there is one."""
+        """Number of the process; None if there is none."""
         return None if self._process is None else self._process.pid
 
     @property
     def descriptor(self) -> int | None:
-        """File descriptor that becomes readable when the answer is there, while one is awaited."""
+        """File descriptor that becomes readable when the answer arrives; None without a process."""
         return self._answers.descriptor if self._process is not None else None
 
     @property
     def due(self) -> float:
-        """When the request in hand has taken too long, on the monotonic clock."""
+        """Deadline of the present request, on the monotonic clock."""
         return self._until
 
     def start(self) -> None:
-        """Start the process, where none is alive, without waiting until it is set up."""
+        """Start the process if none is running, without waiting until it is set up."""
         if self._process is not None and self._process.poll() is None:
             return
         self.end()
@@ -112,12 +112,12 @@ class WorkerProcess:
                 pass_fds=(theirs_in, theirs_out),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},  # there are several of them, for as many processors
+                env={**os.environ, "OMP_NUM_THREADS": "1"},  # several processes share the processors
             )
             ours.pop_all()
         for descriptor in (ours_out, ours_in):
             os.set_blocking(descriptor, False)
-            with contextlib.suppress(OSError):  # so that no message has to wait until it is read; else it waits
+            with contextlib.suppress(OSError):  # a larger pipe takes a message at once; a smaller one makes it wait
                 fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._requests, self._answers = ours_out, frames.FrameReader(ours_in)
         self._started()
@@ -125,40 +125,42 @@ class WorkerProcess:
         self._send(self._setting, _START_SECONDS)
 
     def ask(self, request: Request[Any]) -> None:
-        """Hand over a request; :meth:`answer` gives what became of it.
+        """Start a request; :meth:`answer` returns its result.
 
         Raises
         ------
         Unavailable, OSError
-            The process cannot be set up, which no request is to blame for.
+            The process cannot be set up; the request is not the cause.
         """
         self._come_up()
-        if frames.is_ready(self._answers.descriptor, select.POLLIN, 0):  # it has died, or spoken unasked
+        if frames.is_ready(
+            self._answers.descriptor, select.POLLIN, 0
+        ):  # it has died, or has sent data without a request
             self.end()
             self._come_up()
         try:
             self._send(request, self._limits.seconds)
-        except ExhaustedError:  # over something else, before
+        except ExhaustedError:  # it died before this request
             self._come_up()
             self._send(request, self._limits.seconds)
 
     def has_answered(self) -> bool:
-        """Whether :meth:`answer` would return, or raise, at once."""
+        """Whether :meth:`answer` would return or raise at once."""
         with contextlib.suppress(OSError, EOFError, frames.FrameTooLargeError):
             return self._answers.advance() or time.monotonic() >= self._until
         return True
 
     def answer(self, request: Request[AnswerT]) -> AnswerT:
-        """Wait for the answer to the request in hand, and return it.
+        """Wait for the answer to the present request, and return it.
 
         Raises
         ------
         ExhaustedError
-            The process died, or was ended because it took too long or answered too much.
+            The process died, or was ended because it exceeded its limit of time or of answer size.
         DefectError
-            A defect of ours; or what the process said is no answer, and it was ended.
+            An internal error; or the process sent no valid answer and was ended.
         Exception
-            Whatever else the step raised.
+            Another exception of the step.
         """
         try:
             while not self._answers.advance():
@@ -175,7 +177,7 @@ class WorkerProcess:
         except ValueError:
             self.end()
             about = {"error": "MalformedAnswer", "frames": type(request).__name__}
-            raise DefectError(about) from None  # its own words would quote the answer
+            raise DefectError(about) from None  # the error's message would quote the answer
         if isinstance(answer, MemoryError):
             self.end()
             raise ExhaustedError(f"It took more than {self._limits.memory // 1024**2} MB of memory.")
@@ -184,19 +186,19 @@ class WorkerProcess:
         return answer
 
     def call(self, request: Request[AnswerT]) -> AnswerT:
-        """Hand over a request and wait for its answer."""
+        """Start a request and wait for its answer."""
         self.ask(request)
         return self.answer(request)
 
     def set_up(self) -> None:
-        """Wait until the process is set up, where it is not.
+        """Start the process if needed, and wait until it is set up.
 
         Raises
         ------
         Unavailable
-            It did not come up.
+            The process did not start.
         Exception
-            Whatever setting it up raised.
+            Another exception of the set-up.
         """
         try:
             self.start()
@@ -204,14 +206,14 @@ class WorkerProcess:
                 return
             self.confinement = self.answer(self._setting)
         except ExhaustedError as error:
-            raise Unavailable(f"A process could not be set up. {error}") from error
+            raise Unavailable(f"A process could not be set up to read and compute. {error}") from error
         except Exception:
-            self.end()  # it would wait for another setting, and whoever asks next for its answer
+            self.end()  # otherwise it would wait for another setting, and the next request for an answer
             raise
         self._is_set_up = True
 
     def is_up(self) -> bool:
-        """Whether a request would be taken at once, if only to be told why it cannot be."""
+        """Whether a request would get its result or its error at once."""
         if self._process is None:
             return False
         return self._process.poll() is None if self._is_set_up else self.has_answered()
@@ -225,8 +227,8 @@ class WorkerProcess:
             self.set_up()
         except (Unavailable, OSError):
             raise
-        except Exception as error:  # the bundle has proven itself before, so it is this machine, or this moment
-            raise Unavailable("A process could not be set up.") from error
+        except Exception as error:  # the bundle passed its self-test before, so the machine is the cause
+            raise Unavailable("A process could not be set up to read and compute.") from error
 
     def is_set_up(self) -> bool:
         """Whether the process that was started is set up, without waiting.
@@ -234,7 +236,7 @@ class WorkerProcess:
         Raises
         ------
         Exception
-            Whatever setting it up raised; it is then not tried again.
+            An exception of the set-up; it is then not tried again.
         """
         if not self._is_set_up and self.has_answered():
             self.confinement = self.answer(self._setting)
@@ -242,7 +244,7 @@ class WorkerProcess:
         return self._is_set_up
 
     def end(self) -> None:
-        """End the process now, whatever it is at."""
+        """End the process now, even during a request."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -254,7 +256,7 @@ class WorkerProcess:
 
     def _send(self, request: Request[Any], seconds: float) -> None:
         self._seconds, self._until = seconds, time.monotonic() + WALL_FACTOR * seconds
-        with contextlib.suppress(OSError):  # it has just died, which the pipe will say
+        with contextlib.suppress(OSError):  # it has just died; the write below finds that out
             if self._process is not None and self._process.poll() is None:
                 processor_time.allow(self._process.pid, seconds)
         try:

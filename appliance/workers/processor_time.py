@@ -1,4 +1,4 @@
-"""How much processor time another process has used, and a limit to it that the kernel keeps."""
+"""Processor time of another process, and a limit on it that the kernel enforces."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _SCHEDULED = 2  # linux/posix-timers.h: the precise one of a process's three clo
 
 
 def used(pid: int) -> float:
-    """Return the processor seconds of a process, of all its threads together; a zombie's count until it is reaped.
+    """Return the processor seconds of a process with all its threads; also for a zombie that has not been reaped.
 
     Raises
     ------
@@ -21,12 +21,12 @@ def used(pid: int) -> float:
 
 
 def allow(pid: int, seconds: float) -> None:
-    """Have the kernel end a process (SIGXCPU) once it has used `seconds` more; it counts in whole seconds, rounded up.
+    """Let the kernel end a process (SIGXCPU) when it has used `seconds` more, rounded up to whole seconds.
 
     Raises
     ------
     OSError
-        There is no such process, or it is another user's.
+        There is no such process, or it belongs to another user.
     """
     _, hard = resource.prlimit(pid, resource.RLIMIT_CPU)
     most = math.ceil(used(pid) + seconds)

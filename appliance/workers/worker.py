@@ -1,4 +1,4 @@
-"""The other side of :mod:`workers.process`: a process that reads, plans and stages as it is told, within limits."""
+"""The worker's side of :mod:`workers.process`: reads, plans and stages on request, within limits."""
 
 from __future__ import annotations
 
@@ -45,35 +45,35 @@ _PLANS: Form[pipeline.Plan] = Form(pipeline.Plan)
 
 
 def seal(plan: pipeline.Plan) -> SealedPlan:
-    """Put a plan into the form in which it is kept; most of its masks is zeros."""
+    """Encode and compress a plan for storage; its masks are mostly zeros."""
     content = zlib.compress(_PLANS.encode(plan), level=1)
     return SealedPlan(plan.fingerprint, content, plan.instances, plan.beyond)
 
 
 def unseal(plan: SealedPlan) -> pipeline.Plan:
-    """Open a plan that another process has sealed, which may have met a hostile file.
+    """Decode a plan that another process has sealed; that process may have read a hostile file.
 
     Raises
     ------
     ValueError, zlib.error
-        There is none in it.
+        The content is not a plan.
     """
     return _PLANS.decode(zlib.decompress(plan.content))
 
 
 class Worker:
-    """Takes the steps that are asked for.
+    """Carries out the requested steps.
 
     Parameters
     ----------
     confinement
-        How this process is confined, which whoever sets it up is told.
+        How this process is confined; the answer to the first request contains it.
 
     Attributes
     ----------
     bundle, identity_key, documents, robustness, describes
-        The bundle that answers, the key of the hashes of identity, which documents are wanted, how robustness is tried
-        out, and whether the tumour is described: the first request brings them.
+        Set by the first request: the bundle, the key of the identity hashes, the chosen documents, the options of
+        robustness, and whether the tumour is described.
     """
 
     bundle: Bundle
@@ -86,7 +86,7 @@ class Worker:
         self._confinement = confinement
 
     def take(self, request: AnyRequest) -> object:
-        """Do what is asked, and return what a request of this type is answered."""
+        """Carry out a request, and return the answer for its type."""
         match request:
             case Setting():
                 self.bundle = open_bundle(request.files, engine=request.engine)
@@ -149,19 +149,19 @@ class Worker:
             robustness=self.robustness,
             describes=self.describes,
         )
-        outcome = cast(Outcome, staged.outcome)  # which encoding it will prove
+        outcome = cast(Outcome, staged.outcome)  # the encoding checks this
         return Answer(outcome, staged.documents)
 
     def _rehearse(self, scratch: Path) -> None:
-        """Send the phantom study through every step.
+        """Process the phantom study in every step.
 
-        The first study of a day then meets warm libraries, and a machine on which no report can be made says so at
-        once. That the phantom lies outside a bundle's intended use is no fault.
+        The libraries are then loaded before the first study, and a machine that cannot make a report fails at once.
+        It is no error if the phantom is outside the bundle's intended use.
 
         Parameters
         ----------
         scratch
-            Folder for the phantom study, which is removed again.
+            Folder for the phantom study, which is deleted afterwards.
         """
         with tempfile.TemporaryDirectory(dir=scratch) as folder, contextlib.suppress(Refused):
             paths = phantom.write_study(Path(folder))
@@ -171,14 +171,14 @@ class Worker:
 
 
 def serve(requests: int, answers: int, confinement: Confinement) -> None:
-    """Answer requests, the first of which is the :class:`Setting`, until the other side is gone.
+    """Answer requests until the daemon ends; the first request is the :class:`Setting`.
 
     Parameters
     ----------
     requests, answers
         Descriptors of the pipes.
     confinement
-        As of :class:`Worker`.
+        As for :class:`Worker`.
     """
     worker = Worker(confinement)
     reader = frames.FrameReader(requests)
@@ -189,7 +189,7 @@ def serve(requests: int, answers: int, confinement: Confinement) -> None:
             return
         try:
             request = read_request(reader.take())
-            answer = request.answered(worker.take(request))  # type: ignore[arg-type]  # of the type that it asks for
-        except Exception as error:  # whose it is stays the daemon's to say
+            answer = request.answered(worker.take(request))  # type: ignore[arg-type]  # the type belongs to the request
+        except Exception as error:  # the daemon decides what it means
             answer = Request.failed(error)
         frames.write(answers, answer)

@@ -56,7 +56,7 @@ def test_a_mistyped_inbox_is_refused_and_nothing_is_made(place: Path, shipped_bu
     assert (done.returncode, done.stdout) == (4, "")
     assert done.stderr == (
         f"lungstage: There is no inbox {place / 'imbox'}."
-        " Correct the path, mount what lies there, or let --create make it.\n"
+        " Correct the path, mount its disk or share, or start with --create to make the folder.\n"
     )
     assert sorted(path.name for path in place.iterdir()) == ["inbox", "state"]
     command = [*RUN, "run", "--create", *map(str, mistyped)]
@@ -79,14 +79,14 @@ def test_an_outbox_that_takes_nothing_is_said_before_ready(place: Path, shipped_
     outbox.parent.touch()
     done = lungstage("run", *options(place, "inbox"), f"--outbox={outbox}", "--bundle", shipped_bundle)
     assert (done.returncode, done.stdout) == (4, "")
-    assert f"No report can be written to the outbox {outbox}: Not a directory. Give it" in done.stderr
+    assert f"No report can be written to the outbox {outbox}: Not a directory. Give the" in done.stderr
     (place / "outbox").mkdir()
     done = as_nobody("run", *options(place), "--bundle", shipped_bundle)
     assert (done.returncode, done.stdout) == (4, "")
-    assert f"No report can be written to the outbox {place / 'outbox'}: Permission denied. Give it" in done.stderr
+    assert f"No report can be written to the outbox {place / 'outbox'}: Permission denied. Give the" in done.stderr
     (place / "inbox").chmod(0o700)
     done = as_nobody("run", *options(place), "--bundle", shipped_bundle)
-    assert f"The inbox {place / 'inbox'} cannot be read: Permission denied. Name" in done.stderr
+    assert f"The inbox {place / 'inbox'} cannot be read: Permission denied. Give the" in done.stderr
 
 
 @pytest.mark.parametrize("command", ["health", "jobs", "requeue 1", "show 1", "audit verify", "backup --to /tmp/never"])

@@ -229,7 +229,7 @@ def test_a_second_daemon_on_the_same_state_is_turned_away(appliance: Appliance, 
         "run", "--inbox", root / "inbox", "--outbox", root / "o", "--state", root / "state", "--bundle", tolerant_bundle
     )
     assert done.returncode == 4
-    assert done.stderr.startswith("lungstage: Another daemon is at work on the state folder ")
+    assert done.stderr.startswith("lungstage: Another daemon is running on the state folder ")
     assert done.stdout == ""
     appliance.stop()
 

@@ -1,4 +1,4 @@
-"""The kinds of destinations, each found by the scheme of its address: a class that opens sessions, and no more."""
+"""The kinds of destinations: one class for each scheme of an address; it opens sessions."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ KINDS: dict[str, type[Destination]] = {"dicom": Archive, "https": Web, "http": W
 
 
 def destination_of(route: Route, settings: GatewaySettings) -> Destination:
-    """Make the destination that a route leads to."""
+    """Make the destination of a route."""
     return KINDS[urlsplit(route.to).scheme](route, settings)

@@ -1,4 +1,4 @@
-"""An archive by DIMSE: C-STORE to store, C-FIND to ask, storage commitment to be sure (PS3.4, B, C and J)."""
+"""An archive by DIMSE: C-STORE to store, C-FIND to query, storage commitment to confirm (PS3.4, B, C and J)."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ FIND: Final = "1.2.840.10008.5.1.4.1.2.2.1"
 """Study Root Query/Retrieve Information Model - FIND."""
 
 _SECONDS: Final = 30.0
-_ANSWER_SECONDS: Final = 1.0  # that an association stays open for a report on what was asked over it
+_ANSWER_SECONDS: Final = 1.0  # an association stays open this long for the answer on storage commitment
 _DUPLICATE: Final = 0x0111
 _FULL: Final = range(0xA700, 0xA800)
 _PENDING: Final = (0xFF00, 0xFF01)
 
-# For the whole process: files are sent as they lie, without being decoded, and nothing is logged per PDU.
+# For the whole process: files are sent without decoding, and no PDU is logged.
 _config.STORE_SEND_CHUNKED_DATASET = True
 _config.LOG_HANDLER_LEVEL = "none"
 
 
 class Archive(Destination):
-    """``dicom://AET@HOST:PORT``; over TLS where the route has a table ``tls``."""
+    """``dicom://AET@HOST:PORT``; with TLS if the route has a table ``tls``."""
 
     @contextlib.contextmanager
     def session(self, answered: Callable[[Commitment], None]) -> Iterator[Session]:
-        """Open an association; it is released at the end, or aborted where something went wrong."""
+        """Open an association; it is released at the end, or aborted after an error."""
         came = threading.Event()
 
         def take(commitment: Commitment) -> None:
@@ -63,7 +63,7 @@ class Archive(Destination):
         association.release()
 
     def prove(self) -> str:
-        """Send a C-ECHO, and say what would be accepted."""
+        """Send a C-ECHO, and return what the archive accepts."""
         association = self._associate([*SENT.values()], lambda _: None)
         try:
             status = association.send_c_echo() if _accepts(association, VERIFICATION) else Dataset()
@@ -73,8 +73,8 @@ class Archive(Destination):
         finally:
             association.release()
         if status.get("Status") != 0:
-            raise AwayError("it lets us in, and does not answer a C-ECHO")
-        kinds = ", ".join(accepted) or "nothing"
+            raise AwayError("it accepts the association, but does not answer C-ECHO")
+        kinds = ", ".join(accepted) or "no kind of document"
         return f"It answers. It accepts {kinds}, {commitment} storage commitment, and {find} be queried."
 
     def _associate(self, classes: Sequence[str], answered: Callable[[Commitment], None]) -> Association:
@@ -97,7 +97,10 @@ class Archive(Destination):
             evt_handlers=[(evt.EVT_N_EVENT_REPORT, lambda event: take_report(event, answered))],
         )  # fmt: skip
         if not association.is_established:
-            why = "it rejects us" if association.is_rejected else "it cannot be reached, or TLS fails"
+            rejected = "it rejects the association; check both AE titles, and that it knows the gateway"
+            why = (
+                rejected if association.is_rejected else "it cannot be reached, or TLS fails; check host, port and tls"
+            )
             raise AwayError(why)
         return association
 
@@ -124,7 +127,7 @@ class _Association(Session):
             for status, item in self._association.send_c_find(query, FIND, msg_id=self._next_number()):
                 code = status.get("Status")
                 if code is None:
-                    raise AwayError("it broke off")
+                    raise AwayError("it ended the connection")
                 if code in _PENDING:
                     found |= item is not None and item.get("SOPInstanceUID") == document.sop_instance_uid
                 elif code != 0:
@@ -137,14 +140,14 @@ class _Association(Session):
         with _breaking_off():
             status = self._association.send_c_store(path, msg_id=self._next_number()).get("Status")
         if status is None:
-            raise AwayError("it broke off")
+            raise AwayError("it ended the connection")
         if status in _FULL:
-            raise AwayError(f"it has no room (status {status:04X})")
+            raise AwayError(f"its storage is full (status {status:04X})")
         if status == _DUPLICATE:
-            return Answer(committed=False, remark="it has it already")
+            return Answer(committed=False, remark="it has the document already")
         if status and not 0xB000 <= status <= 0xBFFF and status != 0x0001:
-            raise DoesNotWantError(f"status {status:04X}")
-        return Answer(committed=False, remark=f"warning: status {status:04X}" if status else "")
+            raise DoesNotWantError(f"it answers with status {status:04X}")
+        return Answer(committed=False, remark=f"it answers with warning status {status:04X}" if status else "")
 
     def ask_commitment(self, transaction: str, documents: Sequence[Document]) -> None:
         about = Dataset()
@@ -159,31 +162,31 @@ class _Association(Session):
                 about, 1, COMMITMENT, COMMITMENT_INSTANCE, msg_id=self._next_number()
             )
         if status.get("Status") is None:
-            raise AwayError("it broke off")
+            raise AwayError("it ended the connection")
         if status.Status != 0:
-            raise DoesNotWantError(f"status {status.Status:04X} to a storage commitment")
+            raise DoesNotWantError(f"it answers a storage commitment request with status {status.Status:04X}")
         self._came.wait(_ANSWER_SECONDS)
 
 
 def take_report(event: Event, answered: Callable[[Commitment], None]) -> tuple[int, None]:
-    """Take an N-EVENT-REPORT on a storage commitment, from whichever association it comes."""
+    """Read an N-EVENT-REPORT on storage commitment, from any association."""
     try:
         report = event.event_information
         kept = tuple(str(item.ReferencedSOPInstanceUID) for item in report.get("ReferencedSOPSequence", ()))
         lost = tuple(str(item.ReferencedSOPInstanceUID) for item in report.get("FailedSOPSequence", ()))
         answered(Commitment(str(report.TransactionUID), kept, lost))
-    except Exception:  # hostile bytes, or a queue that is away: it is asked again
+    except Exception:  # bad data, or the queue is not available: the gateway asks again later
         return 0x0110, None
     return 0x0000, None
 
 
 @contextlib.contextmanager
 def _breaking_off() -> Iterator[None]:
-    """Take pynetdicom's errors over an association that has ended for what they are."""
+    """Convert pynetdicom's errors about an ended association."""
     try:
         yield
     except (RuntimeError, OSError) as error:
-        raise AwayError("it broke off") from error
+        raise AwayError("it ended the connection") from error
 
 
 def _accepts(association: Association, uid: str) -> bool:

@@ -1,4 +1,4 @@
-"""What every destination can do."""
+"""The interface of every destination."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from lungstage.appliance.gateway.settings import GatewaySettings, Route
 
 
 class AwayError(Exception):
-    """The destination does not answer, is full or broke off: everything that goes there waits. Says why in a word."""
+    """The destination does not answer, is full or ended the connection: all its documents wait. Says briefly why."""
 
 
 class DoesNotWantError(Exception):
-    """The destination does not want this document; others may still be welcome. Says why in a word."""
+    """The destination refuses this document; it may accept others. Says briefly why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a destination said of a document that it took.
+    """The answer of a destination for a document that it took.
 
     Attributes
     ----------
     committed
-        Whether it keeps it, in so many words.
+        Whether it confirmed that it keeps the document.
     remark
-        What it did with it beside that.
+        A remark, for example a warning status.
     """
 
     committed: bool
@@ -46,19 +46,19 @@ class Commitment:
 
 
 class Session(ABC):
-    """One conversation with a destination."""
+    """One connection to a destination."""
 
     offers_commitment = False
-    """Whether it can be asked to commit itself to what it took."""
+    """Whether it can be asked for storage commitment."""
 
     @abstractmethod
     def has(self, document: Document) -> bool | None:
-        """Whether it has a document already; None where it cannot be asked.
+        """Whether it has a document already; None if it cannot be asked.
 
         Raises
         ------
         AwayError
-            It broke off. So do all methods.
+            It ended the connection. All methods may raise this.
         """
 
     @abstractmethod
@@ -68,23 +68,23 @@ class Session(ABC):
         Raises
         ------
         DoesNotWantError
-            It does not want this one.
+            It refuses this document.
         """
 
     def ask_commitment(self, transaction: str, documents: Sequence[Document]) -> None:
-        """Ask it to commit itself; the answer comes by the function that :meth:`Destination.session` was given."""
+        """Ask for storage commitment; the answer is given to the `answered` of :meth:`Destination.session`."""
         raise NotImplementedError
 
 
 class Destination(ABC):
-    """Where documents go.
+    """A destination of documents.
 
     Parameters
     ----------
     route
-        Its address, and what is needed to be let in.
+        Its address and access data.
     settings
-        The gateway's.
+        The gateway's settings.
     """
 
     def __init__(self, route: Route, settings: GatewaySettings) -> None:
@@ -92,20 +92,20 @@ class Destination(ABC):
 
     @abstractmethod
     def session(self, answered: Callable[[Commitment], None]) -> AbstractContextManager[Session]:
-        """Begin a conversation; `answered` is called with what is said on commitments while it lasts.
+        """Open a connection; `answered` is called for each answer on storage commitment during the connection.
 
         Raises
         ------
         AwayError
-            It cannot be reached, or does not let us in.
+            It cannot be reached, or refuses the connection.
         """
 
     @abstractmethod
     def prove(self) -> str:
-        """Try whether it can be reached, without sending anything; a sentence on what it said.
+        """Test whether it can be reached, without sending a document; return its answer as a sentence.
 
         Raises
         ------
         AwayError
-            It cannot.
+            It cannot be reached.
         """

@@ -1,4 +1,4 @@
-"""A folder, local or mounted, that documents are copied to."""
+"""A local or mounted folder as destination: documents are copied to it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lungstage.appliance.gateway.queue import Document
 
 
 class Folder(Destination):
-    """``file:///FOLDER``. A document appears in it whole or not at all, under its name in the outbox."""
+    """``file:///FOLDER``. A document appears there only complete, with its name of the outbox."""
 
     @property
     def _folder(self) -> Path:
@@ -30,18 +30,18 @@ class Folder(Destination):
 
     @contextlib.contextmanager
     def session(self, answered: Callable[[Commitment], None]) -> Iterator[Session]:
-        """Copy; the folder is never made, because one that is not mounted is not the folder that is meant."""
+        """Copy documents. A missing folder is never made, because it may be a share that is not mounted."""
         if not self._folder.is_dir():
-            raise AwayError("there is no such folder")
+            raise AwayError("the folder is missing; check its path and its mount")
         yield _Copying(self._folder)
 
     def prove(self) -> str:
-        """Write a file and remove it."""
+        """Write a file and delete it."""
         try:
             prove_writable(self._folder)
         except OSError as error:
             raise AwayError(str(error.strerror)) from error
-        return f"{self._folder} can be written to."
+        return f"The folder {self._folder} can be written to."
 
 
 class _Copying(Session):
@@ -49,7 +49,7 @@ class _Copying(Session):
         self._folder = folder
 
     def has(self, document: Document) -> bool | None:
-        """Leave it to :meth:`send`, which compares."""
+        """Return None: :meth:`send` compares the files."""
         return None
 
     def send(self, document: Document, path: Path) -> Answer:
@@ -58,8 +58,8 @@ class _Copying(Session):
         try:
             if os.path.lexists(target):
                 if target.is_symlink() or not target.is_file() or target.read_bytes() != content:
-                    raise DoesNotWantError("another file is there under its name")
-                return Answer(committed=True, remark="it was there already")
+                    raise DoesNotWantError("another file with the same name is there")
+                return Answer(committed=True, remark="the document was there already")
             with open(draft, "xb") as file:
                 file.write(content)
                 file.flush()

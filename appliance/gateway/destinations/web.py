@@ -1,4 +1,4 @@
-"""A DICOMweb server: STOW-RS to store, QIDO-RS to ask (PS3.18, 10.5 and 10.6)."""
+"""A DICOMweb server: STOW-RS to store, QIDO-RS to query (PS3.18, 10.5 and 10.6)."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ _SECONDS: Final = 60.0
 _LONGEST_ANSWER: Final = 2**20  # bytes
 _JSON: Final = "application/dicom+json"
 _STORED, _FAILED, _INSTANCE = "00081199", "00081198", "00081155"
-_LATER: Final = frozenset({401, 403, 404, 408, 413, 429})  # of our settings or its state, and not of the document
+_LATER: Final = frozenset({401, 403, 404, 408, 413, 429})  # the cause is in settings or server, not in the document
 
 
 class Web(Destination):
-    """``https://HOST/…/studies``, with a bearer token where one is set."""
+    """``https://HOST/…/studies``, with a bearer token if one is set."""
 
     @contextlib.contextmanager
     def session(self, answered: Callable[[Commitment], None]) -> Iterator[Session]:
-        """Connect; a redirection is followed nowhere."""
+        """Connect; redirections are not followed."""
         parts = urlsplit(self.route.to)
         try:
             connection: http.client.HTTPConnection
@@ -56,13 +56,13 @@ class Web(Destination):
             connection.close()
 
     def prove(self) -> str:
-        """Ask for one study."""
+        """Query one study."""
         with self.session(lambda _: None) as session:
             assert isinstance(session, _Requests)
             status = session.ask("GET", "?limit=1", {"Accept": _JSON})[0]
         if status >= 300:
             raise AwayError(f"it answers with status {status}")
-        return f"It answers, with status {status}."
+        return f"It answers with status {status}."
 
 
 class _Requests(Session):
@@ -71,13 +71,13 @@ class _Requests(Session):
         self._own = {} if token is None else {"Authorization": f"Bearer {token}"}
 
     def ask(self, method: str, rest: str, headers: dict[str, str], body: bytes | None = None) -> tuple[int, bytes]:
-        """Make one request; status and body of the answer."""
+        """Make one request; return status and body of the answer."""
         try:
             self._connection.request(method, self._path + rest, body, {**headers, **self._own})
             response = self._connection.getresponse()
             return response.status, response.read(_LONGEST_ANSWER)
         except ssl.SSLError as error:
-            raise AwayError(f"its certificate or TLS is not accepted ({error.reason})") from error
+            raise AwayError(f"its certificate or TLS version is not accepted ({error.reason})") from error
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
             raise AwayError(type(error).__name__) from error

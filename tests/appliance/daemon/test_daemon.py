@@ -988,6 +988,6 @@ def test_another_key_has_every_file_read_anew_and_changes_no_answer(house: House
 
 def test_a_case_given_up_for_a_defect_says_what_to_do_to_the_end() -> None:
     assert given_up(3, ValueError("who it was")).message == (
-        "lungstage failed 3 times over this case (ValueError); the log says where. Send that line of the log to "
-        "whoever maintains lungstage."
+        "lungstage failed 3 times on this case (ValueError): an internal error. Please report it, with the line of the "
+        "log that names this job or study."
     )

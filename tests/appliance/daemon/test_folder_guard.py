@@ -98,7 +98,7 @@ def test_within_a_run_another_folder_is_refused_until_the_first_is_back(
     for other in (replace(LOCAL, inode=501), SHARE, DISK):
         scene.now = other
         for _ in range(2):
-            with pytest.raises(Unavailable, match="not the folder that it was"):
+            with pytest.raises(Unavailable, match="not the same folder as before"):
                 scene.guard.prove()
         assert scene.guard.is_replaced()
         scene.now = LOCAL

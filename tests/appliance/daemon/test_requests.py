@@ -132,7 +132,7 @@ class TestARegion:
         ask(house, house.job(), roi=ROI, number=2)
         house.run(2)
         ((_, told),) = verdicts(house)
-        assert told == "In job 1 there is no region to be chosen."
+        assert told == "Job 1 does not need a choice of region."
         assert events(house, "job_requeued") == []
 
 

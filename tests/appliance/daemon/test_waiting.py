@@ -40,7 +40,7 @@ def test_a_pause_at_the_edge_of_the_tumour_makes_no_report(house: House) -> None
     assert house.states() == ["waiting"]  # and not held: nobody need do anything
     assert job.reason is not None
     assert job.reason.code is ReasonCode.MORE_MAY_COME
-    assert "goes on by itself, at the latest at" in job.reason.message
+    assert "continues by itself, at the latest at" in job.reason.message
     examined = house.steps.calls["prepare"]
     house.run(WAIT - 15)
     assert house.states() == ["waiting"]

@@ -152,7 +152,7 @@ class TestArchive:
         with peer(offers_commitment=False) as one:
             scene = Scene(tmp_path, archive(one))
             one.status[scene.documents["seg"].sop_instance_uid] = 0xA700
-            with pytest.raises(AwayError, match="no room"):
+            with pytest.raises(AwayError, match="storage is full"):
                 scene.sender.work()
             assert set(scene.states().values()) == {"waiting"}
             one.status.clear()
@@ -220,7 +220,7 @@ class TestFolder:
 
     def test_one_that_is_not_mounted_is_not_made(self, tmp_path: Path) -> None:
         scene = Scene(tmp_path, (tmp_path / "share").as_uri(), "sr")
-        with pytest.raises(AwayError, match="no such folder"):
+        with pytest.raises(AwayError, match="folder is missing"):
             scene.sender.work()
         assert not (tmp_path / "share").exists()
 

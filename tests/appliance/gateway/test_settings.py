@@ -66,26 +66,27 @@ events = ["held"]
     ("text", "said"),
     [
         ("keep_recieved = 3", "did you mean 'keep_received'"),
-        (f"keep_received = 3\n{ROUTE}", "daemons names none"),
-        ('keep_received = 3\ndaemons = ["/d"]', "no route sends sr"),
-        (f'keep_received = 3\ndaemons = ["/d"]\n{ROUTE}commitment = false', "no route sends sr"),
+        (f"keep_received = 3\n{ROUTE}", "needs the setting daemons"),
+        ('keep_received = 3\ndaemons = ["/d"]', "needs a route that sends sr"),
+        (f'keep_received = 3\ndaemons = ["/d"]\n{ROUTE}commitment = false', "needs a route that sends sr"),
         ('[receive.stow]\nbind = "0.0.0.0:8080"', "both tls and token are needed"),
         ('[receive.stow]\nbind = "0.0.0.0:8080"\ntoken = "env:T"', "both tls and token are needed"),
         ('[receive.stow]\nbind = "h:1"\ntls = {certificate = "/c", key = "/k"}', "both tls and token are needed"),
-        ('[receive.stow]\nbind = "127.0.0.1:1"\ntoken = "hunter2"', "a secret is named, not written here"),
+        ('[receive.stow]\nbind = "127.0.0.1:1"\ntoken = "hunter2"', "write where the secret is stored"),
         ('[receive]\nae_title = "A TITLE THAT IS TOO LONG"', "an AE title has 1 to 16"),
         ('[receive]\nae_title = "A\\\\B"', "an AE title has 1 to 16"),
-        ('[receive]\nbind = "11112"', "it is written HOST:PORT"),
+        ('[receive]\nbind = "11112"', "write it as HOST:PORT"),
         ('[[route]]\nwhat = ["sr"]\nto = "http://pacs/studies"', "write https"),
         ('[[route]]\nwhat = ["sr"]\nto = "https://u:p@pacs/studies"', "without a password"),
         ('[[route]]\nwhat = ["sr"]\nto = "https://pacs/dicom-web"', "/studies"),
         ('[[route]]\nwhat = ["sr"]\nto = "dicom://pacs:104"', "an AE title"),
         ('[[route]]\nwhat = ["sr"]\nto = "dicom://PACS@pacs"', "dicom://AET@HOST:PORT"),
-        ('[[route]]\nwhat = ["sr"]', "'route.0.to' is missing (dicom://AET@HOST:PORT, "),
-        ('[[route]]\nwhat = ["sr"]\nto = "ftp://pacs/"', "begins with dicom://"),
+        ('[[route]]\nwhat = ["sr"]', "'to' in the first [[route]] is missing (Destination: dicom://AET@HOST:PORT, "),
+        ('[[route]]\nwhat = ["sr"]\nto = "ftp://pacs/"', "must begin with dicom://"),
+        (f'{ROUTE}[[route]]\nname = "web"\nwhat = ["x"]\nto = "file:///b"', "what in the second [[route]] (web): "),
         ('[[route]]\nwhat = ["xml"]\nto = "file:///a"', "what"),
         ('[[route]]\nwhat = []\nto = "file:///a"', "what"),
-        (f"{ROUTE}{ROUTE}commitment = false", "differ in more than what and when"),
+        (f"{ROUTE}{ROUTE}commitment = false", "may differ only in what and when"),
         ("outbox = 1", "is not TOML"),
     ],
 )
@@ -99,7 +100,7 @@ def test_what_cannot_be_used_is_said(tmp_path: Path, text: str, said: str) -> No
 def test_folders_lie_apart(tmp_path: Path) -> None:
     path = tmp_path / "g.toml"
     path.write_text('inbox = "/srv/i"\noutbox = "/srv/i/o"\nstate = "/var/g"\n')
-    with pytest.raises(SettingsError, match="outbox must not lie in inbox"):
+    with pytest.raises(SettingsError, match="outbox must not be inside inbox"):
         load_gateway(path)
 
 

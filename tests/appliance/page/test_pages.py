@@ -377,7 +377,7 @@ class TestRequests:
         busy.house.run(3)
         other.post("/study/1/process-again", data={"csrf": hidden(old, "csrf"), "seen": hidden(old, "seen")})
         busy.house.run(3)
-        assert "has changed since it was looked at" in other.get("/study/1").text
+        assert "has changed since it was shown" in other.get("/study/1").text
         assert len([entry for entry in chain.entries(busy.house.state) if entry.event == "job_requeued"]) == 1
 
     def test_a_region_is_chosen_and_answered(self, site: Site) -> None:

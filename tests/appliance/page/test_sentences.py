@@ -71,7 +71,7 @@ ELSEWHERE = re.compile(
     # and what is put together elsewhere, or of words that are listed (see below).
     r"[Tt]hey differ in 3|Job 3 is 3|Region 'GTV-1' has 3 slices 3( instead|,)|The ledger 3 cannot be used|"
     r"There is no 3 plane|The series holds (refers|names)|Two contours of the region overlap on at|.*\.\.$|"
-    r"3 Nothing need be done|3 Names of the regions|(\W|3)*$|.*\[3\]$|"
+    r"3 You need not do anything|3 Names of the regions|(\W|3)*$|.*\[3\]$|"
     r"3 slices? that .* missing, at z = 3 mm\.$"
 )
 
@@ -182,13 +182,13 @@ def test_all_languages_know_the_same() -> None:
         ),
         ("/srv/in box/v1.2 can be read.", "/srv/in box/v1.2 ist lesbar."),
         (
-            "Slices next to the region may still arrive. Nothing need be done: the case goes on by itself, at the"
+            "Slices next to the region may still arrive. You need not do anything: the case continues by itself, at the"
             " latest at 2026-11-30 05:00:00+01:00.",
             "Schichten neben der Region können noch kommen. Es ist nichts zu tun: der Fall geht von selbst weiter,"
             " spätestens um 2026-11-30 05:00:00+01:00.",
         ),
         (
-            "Job 3 is claimed; only delivered, refused and held jobs are requeued.",
+            "Job 3 is claimed; only delivered, refused and held jobs can be requeued.",
             "Auftrag 3 ist in Arbeit; noch einmal verarbeitet wird nur, was zugestellt, abgelehnt oder zurückgehalten"
             " ist.",
         ),

@@ -229,10 +229,10 @@ def test_a_newer_ledger_is_refused_by_an_older_release(state: Path) -> None:
 
 def test_a_backup_takes_nobody_s_place(state: Path, tmp_path: Path) -> None:
     (tmp_path / "b.tar").write_text("older")
-    with pytest.raises(BackupError, match="there already"):
+    with pytest.raises(BackupError, match="exists already"):
         back_up(state, tmp_path / "b.tar")
     assert (tmp_path / "b.tar").read_text() == "older"
-    with pytest.raises(BackupError, match="within the state folder"):
+    with pytest.raises(BackupError, match="inside the state folder"):
         back_up(state, state / "b.tar")
     done = lungstage("backup", "--state", state, "--to", tmp_path / "b.tar")
     assert done.returncode == 2

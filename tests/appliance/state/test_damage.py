@@ -95,7 +95,7 @@ def test_whatever_bytes_change_the_jobs_are_right_or_the_ledger_is_said_to_be_da
             assert _sure(path, open_it) == jobs
         except Unavailable as error:
             told = str(error)
-        locked = f"The ledger {path} cannot be used at the moment: it can be read only."  # a format to come
+        locked = f"The ledger {path} cannot be used at the moment: the file is read-only."  # a format to come
         assert told in (None, str(damaged(path)), locked)
 
 

@@ -580,7 +580,7 @@ def test_a_ledger_that_could_be_opened_to_read_only_is_found_out(
         return connect(f"file:{where}?mode=ro", uri=True, **options)
 
     monkeypatch.setattr(sqlite3, "connect", to_read)
-    with pytest.raises(Unavailable, match="read only"):
+    with pytest.raises(Unavailable, match="read-only"):
         Database(path).prove_writable()
 
 
@@ -605,7 +605,7 @@ def test_a_reader_makes_and_changes_nothing(tmp_path: Path) -> None:
     with Database(path) as database, DatabaseReader(path) as reader:
         Ledger(database).open_job("a", "1.2", None, "1.2.3")
         assert len(Jobs(reader).find()) == 1
-        with pytest.raises(Unavailable, match="read only"):
+        with pytest.raises(Unavailable, match="read-only"):
             reader.query("UPDATE jobs SET state = 'waiting'")
         database.query("INSERT INTO migrations VALUES (?, '9.9.9')", (SCHEMA_VERSION + 1,))
         database.query(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
