@@ -293,7 +293,7 @@ class Fuzzer:
         headers = self._read_damaged(one)
         try:
             if not any(headers.values()):
-                return "nothing of interest, or refused"
+                return "nothing usable, or refused"
             for case in assemble(itertools.chain(*headers.values())):
                 content_digest(case)
                 with suppress(Refused, Held):
@@ -322,7 +322,7 @@ class Fuzzer:
             try:
                 facts = oracle.facts(oracle.sound([one.files[name] for name in headers]), answer.outcome["roi"]["name"])
             except Contradiction:
-                self.tally.bases["staged; the second reader cannot tell"] += 1
+                self.tally.bases["staged; the second reader cannot verify it"] += 1
             else:
                 if wrong := self._compare(answer, facts):
                     raise WrongError(f"before any damage: {wrong}")
@@ -352,10 +352,18 @@ class Fuzzer:
                         stopped = reason
                 else:
                     verdicts.append(self._judge(clean, fingerprint, answer, contents))
-            if one.kind == "study, habits" and verdicts != ["staged, as if sound"] and len(one.mutators) == 1:
+            if (
+                one.kind == "study, habits"
+                and verdicts != ["staged, same answer as the sound study"]
+                and len(one.mutators) == 1
+            ):
                 raise WrongError(f"a habit is not read as the sound study: {verdicts or stopped}")
             all_read = headers.keys() >= one.changes.keys()  # two habits together may be too much for a file
-            if one.kind == "study, habits" and all_read and any(v != "staged, as if sound" for v in verdicts):
+            if (
+                one.kind == "study, habits"
+                and all_read
+                and any(v != "staged, same answer as the sound study" for v in verdicts)
+            ):
                 raise WrongError(f"habits give a third thing: {verdicts}")
             if verdicts:
                 return verdicts[0]
@@ -388,23 +396,23 @@ class Fuzzer:
             facts = oracle.facts(sound, answer.outcome["roi"]["name"])
         except Contradiction as why:
             if same:
-                return "staged, as if sound"
+                return "staged, same answer as the sound study"
             if clean.facts is None or isinstance(why, oracle.Untold):
-                return "staged; the second reader cannot tell"
+                return "staged; the second reader cannot verify it"
             raise WrongError(f"another answer although {why}") from why
         if clean.facts is not None and facts.digest == clean.facts.digest and not same:
             raise WrongError("another answer from the same content")
         if wrong := self._compare(answer, facts):
             if same and len(sound) < len(every):  # a file that this reader gives up, and that holds what it should
-                return "staged, as if sound"
+                return "staged, same answer as the sound study"
             raise WrongError(wrong)
         if same:
-            return "staged, as if sound"
+            return "staged, same answer as the sound study"
         if facts.clipped:
             if not any("extrapolated" in warning for warning in answer.outcome["warnings"]):
                 raise WrongError("a margin that is not there, and no warning")
             return "staged without a neighbouring slice, with a warning"
-        return "staged, other content, right numbers"
+        return "staged, other content, correct numbers"
 
     def _compare(self, answer: Answer, facts: oracle.Facts) -> str:
         """Say in what an answer and its documents differ from what the files undoubtedly say; nothing if in nothing."""
@@ -504,18 +512,18 @@ def parts(tally: Tally, seed: str, minutes: float) -> list[str]:
     kinds = ", ".join(f"{kind} {number}" for kind, number in tally.kinds.most_common())
     return [
         f"{count} inputs of seed {seed} in {minutes:.0f} minutes: {kinds}. {page.machine()}",
-        f"Processes of ours that died, requests that failed in the parent: {tally.died}. Unclassified errors: "
-        f"{tally.unclassified}. Answers that are not what the files undoubtedly say: {tally.untrue}. Slowest request "
-        f"{tally.slowest_request:.1f} s, of at most {Limits().seconds:g}, and slowest input, of several requests, "
-        f"{tally.slowest:.1f} s; largest resident set of a confined process "
-        f"{tally.peak / 1024:.0f} MB, of at most {Limits().memory // 2**20}; of the parent, with the second "
-        f"reader in it, {tally.parent / 1024:.0f} MB.",
-        page.counts(("what became of it", "inputs"), tally.verdicts),
-        f"Of {sum(tally.bases.values())} studies that transformations were put on, before they were damaged, "
-        f"{tally.bases['staged']} were staged with the numbers that the second reader gives them, and of "
-        f"{tally.bases['staged; the second reader cannot tell']} it cannot tell: there the number of voxels alone was "
-        "held to what was drawn, and what became of them is right only where it is their own answer. All others were "
-        "refused or held.",
+        f"Worker processes that died, or requests that failed in the parent: {tally.died}. Unclassified errors: "
+        f"{tally.unclassified}. Answers that contradict the files: {tally.untrue}. Slowest request: "
+        f"{tally.slowest_request:.1f} s (limit {Limits().seconds:g} s). Slowest input, with several requests: "
+        f"{tally.slowest:.1f} s. Largest resident set of a confined process: "
+        f"{tally.peak / 1024:.0f} MB (limit {Limits().memory // 2**20} MB); of the parent, which includes the second "
+        f"reader: {tally.parent / 1024:.0f} MB.",
+        page.counts(("result", "inputs"), tally.verdicts),
+        f"{sum(tally.bases.values())} studies were transformed before they were damaged. Before the damage, "
+        f"{tally.bases['staged']} were staged with the second reader's numbers. For "
+        f"{tally.bases['staged; the second reader cannot verify it']} the second reader has no numbers: only the "
+        "number of voxels was compared with the drawn region, and after the damage only the same answer counts as "
+        "correct. All others were refused or held.",
         page.counts(("code, of a file or of a study", "times"), tally.codes),
     ]
 
