@@ -1,12 +1,12 @@
 """A second reader of DICOM, which shares no code with the first and refuses every contradiction.
 
-It reads a file strictly by PS3.5: no tag is there twice, every length is that of its content, and numbers contain only
-the characters that their Value Representation allows. It refuses what a library reads leniently. So an answer of the
-appliance about a damaged file can be compared with the file's unambiguous content.
+It reads a file strictly by PS3.5: no tag is there twice, every length is that of its content, and numbers contain
+only the characters that their Value Representation allows. It refuses what a library reads leniently. So an answer of
+the appliance about a damaged file can be compared with the file's unambiguous content.
 
-It also reads these harmless habits: no preamble or no meta information, unsorted tags, delimiters with a length or after
-the last element, private elements of unknown representation, implicit items in explicit files, text under another
-representation of text, and numbers under another of numbers.
+It also reads these harmless habits: no preamble or no meta information, unsorted tags, delimiters with a length or
+after the last element, private elements of unknown representation, implicit items in explicit files, text under
+another representation of text, and numbers under another of numbers.
 """
 
 from __future__ import annotations
