@@ -1,10 +1,10 @@
 """From CT and a region of interest to radiomic features and a structured report. Research use only.
 
-What a script calls: :func:`measure`, :func:`stage` and :func:`load_bundle`, and for training :class:`GradientLossRFE`.
-What they raise: :class:`Refused` where the data or the bundle is at fault, :class:`Held` where something that is needed
-is not there, :class:`Unavailable` where a path cannot be read.
+Functions for scripts: :func:`measure`, :func:`stage` and :func:`load_bundle`; for training :class:`GradientLossRFE`.
+They raise :class:`Refused` if the data or the bundle is at fault, :class:`Held` if something needed is missing, and
+:class:`Unavailable` if a path cannot be read.
 
-Importing this module loads nothing else; each name brings what it needs when it is first used.
+Importing this module loads nothing else. Each name loads what it needs when it is first used.
 """
 
 from __future__ import annotations
@@ -74,25 +74,25 @@ def measure(
     save_volume: StrPath | None = None,
     descriptors: bool = True,
 ) -> MeasuredCase:
-    """Measure the features of one region of interest, without a model; ``lungstage measure`` does the same.
+    """Measure the features of one region of interest, without a model, as ``lungstage measure`` does.
 
     Parameters
     ----------
     paths
-        DICOM files or folders of them, one or several, that hold one CT series and its RTSTRUCT or SEG; or two NIfTI
-        files, the image and then its mask (``docs/nifti.md``).
+        One or several DICOM files or folders with one CT series and its RTSTRUCT or SEG; or two NIfTI files, the image
+        and then its mask (``docs/nifti.md``).
     spec
         A PyRadiomics parameter file, or ``"all"`` for 106 features at PyRadiomics' default settings.
     roi
-        Name of the region; None leaves the choice to the rule (``docs/regions.md``).
+        Name of the region; with None the rule selects it (``docs/regions.md``).
     label
-        Of a NIfTI mask, the value that the region's voxels have; None means 1.
+        Value of the region's voxels in a NIfTI mask; None means 1.
     match_by_geometry
-        Accept slices by position where the region refers to others.
+        Match the region to slices by position if it refers to other images.
     save_volume
-        A folder to write the measured volume and its mask to, as NIfTI.
+        Folder for the measured volume and its mask, as NIfTI.
     descriptors
-        Whether it is said, too, what a radiologist would say of the region (``docs/descriptors.md``).
+        Whether to compute descriptors, a radiologist's words for the region (``docs/descriptors.md``).
 
     Returns
     -------
@@ -104,17 +104,17 @@ def measure(
     Refused
         The data cannot be measured; ``error.reason`` has code and sentence.
     Held
-        Something that is needed is not there; ``error.reason`` has code and sentence.
+        Something needed is missing; ``error.reason`` has code and sentence.
     Unavailable
         A path does not exist.
     OSError
         A path cannot be read.
     ValueError
-        One NIfTI file, or more than two; or an option that is not for what is there.
+        One NIfTI file, or more than two; or an option that does not apply to these files.
 
     Examples
     --------
-    A generated phantom stands in for a patient:
+    With a generated phantom in place of a patient:
 
     >>> from pathlib import Path
     >>> import lungstage
@@ -153,58 +153,58 @@ def stage(
     answer_not_robust: Literal["warn", "indeterminate"] = "warn",
     descriptors: bool = True,
 ) -> StagedCase:
-    """Ask a bundle about one region of interest; ``lungstage stage`` does the same. Research use only.
+    """Answer with a bundle for one region of interest, as ``lungstage stage`` does. Research use only.
 
     Parameters
     ----------
     paths
-        DICOM files or folders of them, one or several, that hold one CT series and its RTSTRUCT or SEG.
+        One or several DICOM files or folders with one CT series and its RTSTRUCT or SEG.
     bundle
-        What :func:`load_bundle` returned, or what it takes. Whoever asks often loads it once.
+        A bundle from :func:`load_bundle`, or its folder or name. For many calls, load it once.
     out
-        A folder for the structured report, its segmentation and the page, made where it is not there; None writes none.
+        Folder for the structured report, its segmentation and the page, created if it is missing; None writes nothing.
     roi
-        Name of the region; None leaves the choice to the bundle's rule (``docs/regions.md``).
+        Name of the region; with None the bundle's rule selects it (``docs/regions.md``).
     match_by_geometry
-        Accept slices by position where the region refers to others.
+        Match the region to slices by position if it refers to other images.
     save_volume
-        A folder to write the measured volume and its mask to, as NIfTI.
+        Folder for the measured volume and its mask, as NIfTI.
     prevalence
-        Share of the positive class among the site's patients, in (0, 1), that probability and answer are stated at.
+        Share of the positive class among the site's patients, in (0, 1). Probability and answer are for this share.
     covariates
-        A CSV of ``study_instance_uid`` and age, sex or histology, which outranks the header.
+        CSV with ``study_instance_uid`` and age, sex or histology. It takes precedence over the header.
     formats
-        Out of ``sr`` (always written) and, for the page that people read, ``pdf``, ``sc`` and ``html``.
+        ``sr`` (always written), and ``pdf``, ``sc`` or ``html`` for the page that people read.
     language
-        Of the page: ``en``, ``de`` or ``fr``.
+        Language of the page: ``en``, ``de`` or ``fr``.
     perturbations
-        Perturbed versions of contour and image that the answer is tried out on; 0 for none.
+        Number of perturbed versions of contour and image that the answer is tested on; 0 for none.
     contour_mm
-        How far contours of different hands lie apart, as a standard deviation in mm.
+        Distance between contours of different people, as a standard deviation in mm.
     answer_not_robust
-        What becomes of an answer that fewer than 90 % of the versions share: ``warn`` or ``indeterminate``.
+        What to do with an answer that fewer than 90 % of the versions share: ``warn`` or ``indeterminate``.
     descriptors
-        Whether the descriptors of a tumour of the lung are found, too (``docs/descriptors.md``).
+        Whether to compute the descriptors of a lung tumour (``docs/descriptors.md``).
 
     Returns
     -------
     StagedCase
-        The answer with its features, and where report and page lie.
+        The answer with its features, and the paths of report and page.
 
     Raises
     ------
     Refused
-        The bundle does not prove itself, or the data do not fit what it is meant for; ``error.reason`` has code and
+        The bundle fails its self-test, or the data are outside its intended use; ``error.reason`` has code and
         sentence.
     Held
-        Something that is needed is not there; ``error.reason`` has code and sentence.
+        Something needed is missing; ``error.reason`` has code and sentence.
     Unavailable
         A path does not exist.
     OSError
         A path cannot be read or written to.
     ValueError
-        `prevalence` does not lie between 0 and 1, `perturbations` or `contour_mm` is out of range, there is no such
-        format or language, or a path names a NIfTI file.
+        `prevalence` is not between 0 and 1, `perturbations` or `contour_mm` is out of range, the format or language
+        does not exist, or a path is a NIfTI file.
 
     Examples
     --------
@@ -225,10 +225,10 @@ def stage(
     from lungstage.appliance.staging.outcome import StagedCase
 
     if prevalence is not None and not 0 < prevalence < 1:
-        raise ValueError(f"a prevalence lies strictly between 0 and 1, and {prevalence} does not")
+        raise ValueError(f"prevalence must be above 0 and below 1; {prevalence} is not")
     if not (0 <= perturbations <= MOST_PERTURBATIONS and 0 < contour_mm <= MOST_CONTOUR_MM):
         raise ValueError(
-            f"perturbations lie between 0 and {MOST_PERTURBATIONS}, and contour_mm between 0 and {MOST_CONTOUR_MM}"
+            f"perturbations must be 0 to {MOST_PERTURBATIONS}, and contour_mm above 0 and at most {MOST_CONTOUR_MM}"
         )
     loaded = load_bundle(bundle) if isinstance(bundle, str | os.PathLike) else bundle
     documents = DocumentOptions(formats_of(formats), language_of(language))
@@ -241,22 +241,22 @@ def stage(
 
 
 def load_bundle(name_or_dir: StrPath) -> Bundle:
-    """Load a model bundle and let it prove itself on this machine.
+    """Load a model bundle and run its self-test on this machine.
 
     Parameters
     ----------
     name_or_dir
-        The bundle's folder, or the name of one that lungstage ships.
+        The bundle's folder, or the name of a shipped bundle.
 
     Returns
     -------
     Bundle
-        For :func:`stage`; its ``spec`` is one for :func:`measure`.
+        The bundle for :func:`stage`; its ``spec`` can be given to :func:`measure`.
 
     Raises
     ------
     Refused
-        It cannot be read, is not what was packed, or its golden case comes out differently here.
+        The bundle cannot be read, has changed since it was packed, or gives another result for its golden case here.
 
     Examples
     --------

@@ -1,5 +1,5 @@
-/* A page that is opened from a folder may start no Worker. The search then runs in a hidden frame, which its script
-   knows by window.IFrameWorker of the page around it. */
+/* A page opened from a folder may not start a Worker. The search then runs in a hidden frame; its script finds the frame
+   as window.IFrameWorker of the page around it. */
 if (location.protocol === "file:") {
   window.IFrameWorker = class extends EventTarget {
     constructor(address) {

@@ -1,4 +1,4 @@
-"""Hooks of ``mkdocs.yml``: pages that lie outside ``docs/``, links that lead there, and what a site must not load."""
+"""Hooks of ``mkdocs.yml``: pages from outside ``docs/``, links to them, and a check that the site loads only itself."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OUTSIDE: Final = {
     "docs/site/site.css": "site.css",
     "docs/site/iframe-worker.js": "iframe-worker.js",
 }
-"""Files of the repository that the site has elsewhere than where they lie in ``docs/``."""
+"""Files of the repository and their paths in the site, where these differ from the path in ``docs/``."""
 
 _LINK = re.compile(r"\[([^]\n]*)\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)\s]*)?\)")
 _FENCE = re.compile(r"^( *```.*?^ *```$)", re.MULTILINE | re.DOTALL)
@@ -34,14 +34,14 @@ _IN_STYLE = re.compile(r"(?:url\(|@import)\s*[\"']?\s*(?:https?:)?//[^\"')]*")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add what lies outside ``docs/``."""
+    """Add the files from outside ``docs/``."""
     for source, uri in OUTSIDE.items():
         files.append(File.generated(config, uri, abs_src_path=str(ROOT / source)))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Lead links to where the site has things; what it does not have is named by its path in the sources."""
+    """Change links to the site's paths; a file that the site does not contain is named by its path in the sources."""
     uri = page.file.src_uri
     source = {there: here for here, there in OUTSIDE.items()}.get(uri, f"docs/{uri}")
 
@@ -49,25 +49,25 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         title, target, anchor = link[1], link[2], link[3] or ""
         path = (ROOT / source).parent.joinpath(target).resolve()
         if not path.exists() or not path.is_relative_to(ROOT):
-            return link[0]  # mkdocs says that it is broken
+            return link[0]  # mkdocs reports it as broken
         named = path.relative_to(ROOT).as_posix()
         there = OUTSIDE.get(named, named.removeprefix("docs/"))
         if (there != named or named in OUTSIDE) and files.get_file_from_path(there):
             return f"[{title}]({relpath(there, str(Path(uri).parent))}{anchor})"
         return f"`{named}`" if Path(title).name == path.name else f"{title} (`{named}`)"
 
-    parts = _FENCE.split(markdown)  # every other one is a block of code
+    parts = _FENCE.split(markdown)  # every second part is a block of code
     parts[::2] = [re.sub(r"(-->)\n\|", r"\1\n\n|", _LINK.sub(lead, part)) for part in parts[::2]]
     return "".join(parts)
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Leave out the roles of docstrings, which Sphinx would read."""
+    """Remove the docstrings' roles, which are for Sphinx."""
     return _ROLE.sub("", html)
 
 
 def on_post_build(config: MkDocsConfig) -> None:
-    """Refuse a site that has a browser load anything from elsewhere: hospitals have no internet."""
+    """Refuse a site that makes a browser load anything from another host: hospitals have no internet."""
     foreign = []
     for path in sorted(Path(config.site_dir).rglob("*")):
         if path.suffix == ".html":
@@ -78,11 +78,11 @@ def on_post_build(config: MkDocsConfig) -> None:
             continue
         foreign += [f"{path.relative_to(config.site_dir)}: {what}" for what in found]
     if foreign:
-        raise PluginError("The site loads what is not its own:\n" + "\n".join(foreign))
+        raise PluginError("The site loads from other hosts:\n" + "\n".join(foreign))
 
 
 class _Loaded(HTMLParser):
-    """What a page has the browser fetch by itself from another host."""
+    """Everything that a page makes the browser load from another host."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class _Loaded(HTMLParser):
             for name in ("src", "srcset", "poster", "data"):
                 self._look(tag, given.get(name, ""))
         if "mermaid" in given.get("class", "").split():
-            self.foreign.append("a diagram, for which the theme fetches mermaid")
+            self.foreign.append("a diagram: the theme loads mermaid for it")
 
     def _look(self, tag: str, address: str) -> None:
         if _FOREIGN.match(address):

@@ -1,6 +1,6 @@
-"""The site of the documentation: what it holds, where its links lead, and that it loads nothing from elsewhere.
+"""The site of the documentation: its pages, its links, and that it loads nothing from other hosts.
 
-``make site`` builds it and fails over a broken link; here nothing is built.
+``make site`` builds it and fails on a broken link; these tests build nothing.
 """
 
 from __future__ import annotations

@@ -111,8 +111,8 @@ class Run:
 
 
 def verdict(run: Run, samples: list[Sample]) -> dict[str, list[str]]:
-    """Hold archive, outbox and inbox to what must have become of the studies."""
-    found: dict[str, list[str]] = {"lost": [], "doubled": [], "torn": [], "left over": []}
+    """Compare archive, outbox and inbox with the expected results of the studies."""
+    found: dict[str, list[str]] = {"lost": [], "twice": [], "damaged": [], "left over": []}
     made, there = run.site.documents(), of_orthanc(run.orthanc)
     answered = run.site.house.answered()
     for sample in samples:
@@ -120,15 +120,15 @@ def verdict(run: Run, samples: list[Sample]) -> dict[str, list[str]]:
             found["lost"].append(f"{sample.folder.name}: {answered.get(sample.series_instance_uid)}")
         sent = {path.name for path in (run.site.house.inbox / sample.study_instance_uid).glob("*.dcm")}
         if len(sent) != len(sample.files):
-            found["lost" if len(sent) < len(sample.files) else "doubled"].append(f"{sample.folder.name}: {len(sent)}")
+            found["lost" if len(sent) < len(sample.files) else "twice"].append(f"{sample.folder.name}: {len(sent)}")
     found["lost"] += sorted(set(made) - set(there))
-    found["doubled"] += sorted(set(there) - set(made))
-    found["torn"] += [uid for uid in sorted(set(made) & set(there)) if data_set(made[uid]) != data_set(there[uid])]
+    found["twice"] += sorted(set(there) - set(made))
+    found["damaged"] += [uid for uid in sorted(set(made) & set(there)) if data_set(made[uid]) != data_set(there[uid])]
     stored = Counter(run.orthanc.changes())
-    found["doubled"] += [f"{name} was stored {count} times" for name, count in stored.items() if count > 1]
+    found["twice"] += [f"{name} was stored {count} times" for name, count in stored.items() if count > 1]
     reports = [uid for uid in made if (run.site.house.outbox / f"SR-{uid}.dcm").exists()]
     if len(reports) != sum(sample.end is None for sample in samples):
-        found["doubled"].append(f"{len(reports)} reports")
+        found["twice"].append(f"{len(reports)} reports")
     found["left over"] += [
         path.name for path in (run.site.house.inbox / FOLDER).iterdir() if path.name != "lock"
     ]  # fmt: skip
@@ -136,7 +136,7 @@ def verdict(run: Run, samples: list[Sample]) -> dict[str, list[str]]:
 
 
 def main() -> None:
-    """Print what was done and what became of it; ends with status 1 where a promise was broken."""
+    """Print what was done and the results; end with status 1 if a promise was broken."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--studies", type=int, default=300)
     parser.add_argument("--kills", type=int, default=200)
@@ -175,7 +175,7 @@ def main() -> None:
         assert until(lambda: not sender.left(), END_SECONDS), f"{sender.left()} studies were not taken"
         assert until(lambda: len(run.site.house.answered()) >= len(samples), END_SECONDS), "not all were answered"
         until(lambda: set(run.site.counts()) == {"delivered"}, END_SECONDS)
-        time.sleep(REST_SECONDS)  # long enough for whatever would come twice
+        time.sleep(REST_SECONDS)  # long enough for a second copy to appear
         counts, seconds = run.site.counts(), time.monotonic() - started
         orthanc_says = verdict(run, samples)
         statuses = run.end()
@@ -190,7 +190,7 @@ def main() -> None:
         f"because an association died under them: {sender.again}. Most memory of the gateway: "
         f"{run.most_memory / 1024**2:.0f} MB.",
         page.counts(["killed", "times"], run.kills),
-        f"Deliveries committed: {counts.get('delivered', 0)}. What became of them: {told}.",
+        f"Deliveries committed: {counts.get('delivered', 0)}. Results: {told}.",
     ]
     print("\n\n".join(parts))
     if any(orthanc_says.values()):

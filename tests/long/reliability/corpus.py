@@ -1,4 +1,4 @@
-"""What is damaged: real files of $LUNGSTAGE_DATA, real studies, and small generated ones of every kind that is read."""
+"""Inputs to damage: real files of $LUNGSTAGE_DATA, real studies, and small generated studies of every kind."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.support.studies import AROUND, ROI_SLICES, SQUARE, Study, contour, se
 
 Files = dict[str, bytes]
 
-_LARGEST = 1_000_000  # bytes; of larger files there are enough
+_LARGEST = 1_000_000  # bytes; larger files are left out
 _REAL_STUDIES = ("dicom/lung1-001-slab", "ibsi/ct_phantom/dicom")
 
 
 def data_folder() -> Path | None:
-    """Real data, where they are."""
+    """Return the folder of real data, if there is one."""
     folder = Path(os.environ.get("LUNGSTAGE_DATA", ROOT.parent / "shared" / "data"))
     return folder if folder.is_dir() else None
 
@@ -39,7 +39,7 @@ def _files(study: Study) -> Files:
 
 
 def _contoured(*, reference: bool = True, rotation: np.ndarray | None = None) -> Study:
-    """A tumour and, around it, an organ that must not be taken for it."""
+    """Make a study with a tumour and, around it, an organ that must not be mistaken for it."""
     slices = ct_datasets(volume(rotation=rotation), "fuzzed study")
     rois = {
         name: [contour(slices[k], polygon, reference=reference) for k in ROI_SLICES]
@@ -58,7 +58,7 @@ def _in_syntax(study: Study, syntax: pydicom.uid.UID) -> Study:
 
 
 def generated_studies() -> dict[str, Files]:
-    """Small studies of which every one is staged."""
+    """Make small studies; each of them is staged."""
     angle = np.deg2rad(8)
     tilt = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
     return {
@@ -74,7 +74,7 @@ def generated_studies() -> dict[str, Files]:
 
 
 def real_studies() -> dict[str, Files]:
-    """Real patients that are staged; none where the data are absent."""
+    """Return real patients that are staged; none if the data are absent."""
     folder = data_folder()
     studies: dict[str, Files] = {}
     for name in _REAL_STUDIES if folder else ():
@@ -88,7 +88,7 @@ def real_studies() -> dict[str, Files]:
 
 
 def real_files() -> list[bytes]:
-    """Every real DICOM file of a moderate size: hostile, compressed, SR, SEG, CT, RTSTRUCT."""
+    """Return every real DICOM file of moderate size: hostile, compressed, SR, SEG, CT, RTSTRUCT."""
     folder = data_folder()
     found = []
     for part in ("hostile", "sr", "dicom", "ibsi") if folder else ():

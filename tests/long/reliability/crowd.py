@@ -1,4 +1,4 @@
-"""A hundred thousand files that lead to no report: what gathers in an inbox that nobody looks after."""
+"""A hundred thousand files that give no report, as in an inbox that is never cleared."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SLICES, PER_FOLDER = 100, 1000
 
 
 def fill_crowd(folder: Path, count: int) -> None:
-    """Write CT series of :data:`SLICES` tiny slices, as one half of `count` files, and notes as the other."""
+    """Write `count` files: half are CT series of :data:`SLICES` tiny slices, half are notes."""
     volume = hd.Volume(
         np.zeros((1, 4, 4), dtype=np.int16), np.eye(4), coordinate_system="PATIENT",
         frame_of_reference_uid=generate_uid(entropy_srcs=["crowd"]),

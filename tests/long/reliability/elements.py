@@ -1,7 +1,7 @@
-"""Damage to the elements of a study that is sound as files: values, counts, references and identities that lie.
+"""Damage to the elements of a study whose files are intact: wrong values, counts, references and identities.
 
-A study is a mapping from names to files. Every mutator takes one and a source of chance, and gives the files that it
-changed or added; None stands for one that it removed.
+A study is a mapping from names to files. Every mutator takes a study and a random source, and returns the files that it
+changed or added; None means a removed file.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def load(content: bytes) -> Dataset:
 
 
 def save(dataset: Dataset) -> bytes:
-    """Write whatever a dataset has become."""
+    """Write a changed dataset."""
     buffer = io.BytesIO()
     with _anything_goes():
         dataset.save_as(buffer, enforce_file_format=True)
@@ -94,7 +94,7 @@ def save(dataset: Dataset) -> bytes:
 
 
 def write_as(dataset: Dataset, keyword: str, vr: str, value: Any) -> None:
-    """Set an element to a value that nothing has checked."""
+    """Set an element to an unchecked value."""
     with _anything_goes():
         dataset.add(DataElement(keyword, vr, value, already_converted=True))
 
@@ -128,7 +128,7 @@ def _some(files: Files, chance: Chance) -> list[str]:
 
 
 def _holders(dataset: Dataset, keyword: str) -> list[Dataset]:
-    """Return the datasets, at every depth, that hold an element."""
+    """Return the datasets, at every depth, that contain an element."""
     inner = [item for element in dataset if element.VR == "SQ" for item in element.value]
     return [d for d in (dataset,) if keyword in d] + [d for item in inner for d in _holders(item, keyword)]
 
@@ -158,13 +158,13 @@ def _odd_decimals(whole: Dataset, keyword: str, chance: Chance) -> None:
 
 
 def decimals(files: Files, chance: Chance) -> Changes:
-    """A number of the geometry or of the rescale that is odd, in one slice or alike in all."""
+    """Change a number of geometry or rescale, in one slice or equally in all."""
     keyword, seed = chance.choice(_GEOMETRY), chance.random()
     return edited(files, _some(files, chance), lambda d: _odd_decimals(d, keyword, Chance(seed)))
 
 
 def counts(files: Files, chance: Chance) -> Changes:
-    """Rows, columns, bits, samples and padding that the pixels do not have."""
+    """Set rows, columns, bits, samples or padding that do not fit the pixels."""
     keyword, value = chance.choice(_ENCODING), chance.choice(ODD_COUNTS)
     vr = chance.choice(("US", "US", "US", "SS"))
     value = min(value, 32767) if vr == "SS" else value
@@ -172,7 +172,7 @@ def counts(files: Files, chance: Chance) -> Changes:
 
 
 def transposed(files: Files, chance: Chance) -> Changes:
-    """As many pixels in another matrix."""
+    """Set another matrix with as many pixels."""
 
     def edit(dataset: Dataset) -> None:
         rows, columns = dataset.Rows, dataset.Columns
@@ -183,7 +183,7 @@ def transposed(files: Files, chance: Chance) -> Changes:
 
 
 def bits(files: Files, chance: Chance) -> Changes:
-    """Bits that agree with each other and not with the pixels."""
+    """Set bits that agree with each other and not with the pixels."""
     stored, signed = chance.choice((8, 10, 12, 16)), chance.choice((0, 1))
 
     def edit(dataset: Dataset) -> None:
@@ -193,13 +193,13 @@ def bits(files: Files, chance: Chance) -> Changes:
 
 
 def frames(files: Files, chance: Chance) -> Changes:
-    """A Number of Frames that is none."""
+    """Set an invalid Number of Frames."""
     value = chance.choice(("0", "1", "2", "-1", "1000000", "1\\1", "", "2147483648", "1_", "one"))
     return edited(files, [chance.choice(list(files))], lambda d: write_as(d, "NumberOfFrames", "IS", value))
 
 
 def terms(files: Files, chance: Chance) -> Changes:
-    """Words that decide something: modality, image type, unit, body part, patient."""
+    """Change a decisive word: modality, image type, unit, body part, patient."""
     keyword = chance.choice(list(_TERMS))
     value = chance.choice(_TERMS[keyword])
     names = _some(files, chance) if chance.random() < 0.8 else [roi_of(files)]
@@ -208,7 +208,7 @@ def terms(files: Files, chance: Chance) -> Changes:
 
 
 def texts(files: Files, chance: Chance) -> Changes:
-    """Any text, replaced by one that breaks something elsewhere."""
+    """Replace a text by one that causes errors elsewhere."""
 
     def edit(dataset: Dataset) -> None:
         candidates = [e for e in dataset.iterall() if isinstance(e.value, str) and e.VR not in ("DS", "IS")]
@@ -219,7 +219,7 @@ def texts(files: Files, chance: Chance) -> Changes:
 
 
 def lost_element(files: Files, chance: Chance) -> Changes:
-    """An element that is not there, at any depth."""
+    """Remove an element, at any depth."""
 
     def edit(dataset: Dataset) -> None:
         holder = dataset
@@ -235,7 +235,7 @@ def lost_element(files: Files, chance: Chance) -> Changes:
 
 
 def other_vr(files: Files, chance: Chance) -> Changes:
-    """A sound value under another Value Representation."""
+    """Give a valid value another Value Representation."""
 
     def edit(dataset: Dataset) -> None:
         element = chance.choice([e for e in dataset if e.VR not in ("SQ", "OW", "OB")])
@@ -246,7 +246,7 @@ def other_vr(files: Files, chance: Chance) -> Changes:
 
 
 def pixels(files: Files, chance: Chance) -> Changes:
-    """Other pixels: some, all, too few, too many."""
+    """Change pixels: some, all, too few, too many."""
 
     def edit(dataset: Dataset) -> None:
         value = bytearray(dataset.PixelData)
@@ -272,7 +272,7 @@ def pixels(files: Files, chance: Chance) -> Changes:
 
 
 def private(files: Files, chance: Chance) -> Changes:
-    """A private element of a size that nobody expects."""
+    """Add a private element of unusual size."""
     size = chance.choice((10, 70_000, 1_000_000, 20_000_000))
     vr = chance.choice(("OB", "UN", "LT", "OW", "UT"))
 
@@ -285,7 +285,7 @@ def private(files: Files, chance: Chance) -> Changes:
 
 
 def recoded(files: Files, chance: Chance) -> Changes:
-    """Slices in another transfer syntax, rightly."""
+    """Convert slices correctly to another transfer syntax."""
     syntax = chance.choice((pydicom.uid.RLELossless, pydicom.uid.JPEGLSLossless, pydicom.uid.ImplicitVRLittleEndian))
 
     def edit(dataset: Dataset) -> None:
@@ -301,7 +301,7 @@ def recoded(files: Files, chance: Chance) -> Changes:
 
 
 def uid_clash(files: Files, chance: Chance) -> Changes:
-    """A UID that belongs to another object, or to nothing."""
+    """Set a UID of another object, or of none."""
     name, other = chance.sample(list(files), 2)
     keyword, source = chance.choice(_UIDS), chance.choice(_UIDS)
     fresh = chance.choice((True, False, False))
@@ -316,7 +316,7 @@ def uid_clash(files: Files, chance: Chance) -> Changes:
 
 
 def swapped(files: Files, chance: Chance) -> Changes:
-    """Two slices that exchange one thing: their place, their name or their pixels."""
+    """Exchange position, UID or pixels of two slices."""
     first, second = chance.sample(slices_of(files), 2)
     keyword = chance.choice(("ImagePositionPatient", "SOPInstanceUID", "PixelData", "PixelSpacing"))
     a, b = load(files[first]), load(files[second])
@@ -326,12 +326,12 @@ def swapped(files: Files, chance: Chance) -> Changes:
 
 
 def dropped(files: Files, chance: Chance) -> Changes:
-    """A file less."""
+    """Remove a file."""
     return {chance.choice(list(files)): None}
 
 
 def doubled(files: Files, chance: Chance) -> Changes:
-    """A file twice: alike, under another UID, or changed under the same."""
+    """Add a second copy of a file: equal, under another UID, or changed under the same UID."""
     name = chance.choice(list(files))
     kind = chance.randrange(4)
     if kind == 0:
@@ -475,7 +475,7 @@ def _edit_segmentation(dataset: Dataset, chance: Chance) -> None:
 
 
 def region(files: Files, chance: Chance) -> Changes:
-    """Contours, numbers and references of a structure set, or frames of a segmentation."""
+    """Change contours, numbers and references of a structure set, or frames of a segmentation."""
 
     def edit(dataset: Dataset) -> None:
         if dataset.SOPClassUID == RTStructureSetStorage:
@@ -493,11 +493,11 @@ STUDY_MUTATORS: tuple[StudyMutator, ...] = (
 )  # fmt: skip
 
 
-# --- large ones, of which a few do -----------------------------------------------------------------------------------
+# --- large ones; a few are enough -----------------------------------------------------------------------------------
 
 
 def many_points(files: Files, chance: Chance) -> Changes:
-    """A contour of up to a million points."""
+    """Make a contour of up to a million points."""
     count = chance.choice((10_000, 100_000, 1_000_000))
 
     def edit(dataset: Dataset) -> None:
@@ -513,7 +513,7 @@ def many_points(files: Files, chance: Chance) -> Changes:
 
 
 def many_contours(files: Files, chance: Chance) -> Changes:
-    """Up to a hundred thousand contours."""
+    """Make up to a hundred thousand contours."""
     count = chance.choice((1_000, 10_000, 100_000))
 
     def edit(dataset: Dataset) -> None:
@@ -526,7 +526,7 @@ def many_contours(files: Files, chance: Chance) -> Changes:
 
 
 def many_frames(files: Files, chance: Chance) -> Changes:
-    """A SEG of up to twenty thousand frames."""
+    """Make a SEG of up to twenty thousand frames."""
     count = chance.choice((1_000, 20_000))
 
     def edit(dataset: Dataset) -> None:
@@ -539,7 +539,7 @@ def many_frames(files: Files, chance: Chance) -> Changes:
 
 
 def bomb(files: Files, chance: Chance) -> Changes:
-    """A deflated file of a megabyte that inflates to a gigabyte."""
+    """Make a deflated file of a megabyte that inflates to a gigabyte."""
     import zlib
 
     name = chance.choice(list(files))

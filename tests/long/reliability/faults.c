@@ -1,8 +1,8 @@
-/* Disk faults for a process and its children, one chosen call at a time: preloaded, and steered through a shared page.
+/* Preloaded library that makes chosen disk calls of a process and its children fail. A shared page controls it.
  *
- * Counts the calls that change files below two folders, by function and by kind of file, and fails the one that is
- * armed (or all from then on) with the errno that is asked for. ENOSPC comes as a real disk brings it: half of the
- * write succeeds, the rest fails. FAULTS_PAGE names the file that holds the page; injector.py is its other side. */
+ * It counts the calls that change files in two folders, by function and by kind of file. The armed call (or all calls
+ * from then on) fails with the errno in the page. ENOSPC works as on a real disk: half of the write succeeds, the rest
+ * fails. FAULTS_PAGE names the file with the page; injector.py writes it. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -23,9 +23,9 @@ enum place { PART, DOCUMENT, OUTBOX, LEDGER, WAL, SHM, LOCK, AUDIT, REHEARSAL, H
 struct page {
     char outbox[512], state[512];
     atomic_uint calls[FUNCTIONS][PLACES];
-    atomic_uint functions, places; /* bits: what is armed; 0 for nothing */
-    atomic_uint number;            /* the call that fails, counted from the arming */
-    atomic_uint lasting;           /* all later ones as well */
+    atomic_uint functions, places; /* bits of the armed functions and places; 0 for none */
+    atomic_uint number;            /* the call that fails, counted from when it was armed */
+    atomic_uint lasting;           /* whether all later calls fail too */
     atomic_uint error;
     atomic_uint seen, failed;
 };
@@ -95,7 +95,7 @@ static enum place place_at(int folder, const char *name)
     if (*name == '/')
         return place_of(name);
     if (folder == AT_FDCWD)
-        return NOWHERE; /* all that we look at has absolute names */
+        return NOWHERE; /* all watched files have absolute names */
     snprintf(link, sizeof link, "/proc/self/fd/%d", folder);
     ssize_t n = readlink(link, path, sizeof path - 1);
     if (n < 0 || (size_t)n + strlen(name) + 2 > sizeof path)
@@ -105,7 +105,7 @@ static enum place place_at(int folder, const char *name)
     return place_of(path);
 }
 
-/* The errno that this call must fail with; 0 where it may go through. */
+/* Return the errno for this call to fail with; 0 if it may succeed. */
 static int fault(enum function function, enum place place)
 {
     if (place == NOWHERE)
@@ -149,7 +149,7 @@ OPENER(open64, (const char *path, int flags, ...), AT_FDCWD, path)
 OPENER(openat, (int folder, const char *path, int flags, ...), folder, folder, path)
 OPENER(openat64, (int folder, const char *path, int flags, ...), folder, folder, path)
 
-/* A full disk takes what still fits: half of this write, and nothing of the next one to the same file. */
+/* A full disk accepts half of this write, and nothing of the next write to the same file. */
 #define WRITER(name, parameters, ...) \
     ssize_t name parameters \
     { \

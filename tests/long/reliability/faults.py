@@ -1,8 +1,8 @@
 """``make faults``: every write, fsync, rename and the like of the daemon fails once, with each of three errnos.
 
-The real daemon runs with :file:`faults.c` preloaded. Its calls are counted once over a handful of studies; then, for
-each of them, a fault is armed, a handful of studies is sent, and all must be answered as if nothing had happened: by
-the same daemon, or by the next where it ended. Then the disk is full, or the outbox closed, for five seconds.
+The real daemon runs with :file:`faults.c` preloaded. Its calls are counted once over a handful of studies. Then, for
+each call, a fault is armed and a handful of studies is sent. All must be answered as without the fault: by the same
+daemon, or by the next one if it ended. At the end the disk is full, or the outbox closed, for five seconds.
 Writes its section of ``docs/reliability.md``.
 """
 
@@ -41,18 +41,18 @@ ANSWER_SECONDS, QUIET_SECONDS, OUTAGE_SECONDS = 300.0, 2.0, 5.0
 
 
 class Trial:
-    """One house, and the handfuls of studies that it is sent while faults befall it.
+    """One daemon, and the handfuls of studies that it gets while faults occur.
 
     Attributes
     ----------
     samples
         All studies that were sent.
     struck
-        Injected faults that the daemon met, by function and place.
+        Injected faults that took effect, by function and place.
     ended
-        Daemons that ended over one, by exit status.
+        Daemons that ended because of a fault, by exit status.
     broken
-        Promises that were.
+        Promises that were broken.
     """
 
     def __init__(self, root: Path, bundle: Path, faults: Faults, environment: Mapping[str, str]) -> None:
@@ -81,7 +81,7 @@ class Trial:
         return len(self.house.answered()) == len(self.samples)
 
     def settle(self, what: str) -> None:
-        """Wait until everything is answered, by another daemon where this one has ended."""
+        """Wait until everything is answered, by a new daemon if this one has ended."""
         deadline = time.monotonic() + ANSWER_SECONDS
         while not self.all_answered():
             if self.house.ended() is not None:
@@ -96,7 +96,7 @@ class Trial:
             time.sleep(0.02)
 
     def note_end(self, what: str) -> None:
-        """Take note of a daemon's end, or bring it about: nothing but done and unavailable is an honest end."""
+        """Stop the daemon and note its exit status. Only 0 (done) and 4 (unavailable) keep the promise."""
         status = self.house.stop()
         self.ended[status] += status != 0
         if status not in (0, 4):
@@ -126,7 +126,7 @@ class Trial:
             self.note_end(what)
         hit = self.faults.disarm()
         self.struck[site.function, site.place] += hit
-        print(f"{what}: {'struck' if hit else 'not reached'}", flush=True)
+        print(f"{what}: {'took effect' if hit else 'not reached'}", flush=True)
 
 
 LEDGER = bits("ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm")
@@ -141,7 +141,7 @@ OUTAGES = {
 
 
 def outages(trial: Trial) -> list[list[str]]:
-    """Let a fault last for five seconds; a row of the table for each."""
+    """Let each fault last for five seconds; return a row of the table for each."""
     house, faults = trial.house, trial.faults
     trial.start()
     trial.send()
@@ -153,21 +153,21 @@ def outages(trial: Trial) -> list[list[str]]:
         trial.send()
         time.sleep(OUTAGE_SECONDS)
         if trial.all_answered():
-            trial.broken.append(f"{name}: and yet everything was answered")
+            trial.broken.append(f"{name}: everything was answered in spite of it")
         failed, over = faults.disarm(), time.monotonic()
         trial.settle(name)
         rows.append([name, str(failed), f"{time.monotonic() - over:.1f}"])
         if house.pid != pid:
-            trial.broken.append(f"{name}: the daemon ended over it")
+            trial.broken.append(f"{name}: the daemon ended")
         if "unavailable" not in house.said()[said:]:
-            trial.broken.append(f"{name}: the log says nothing of it")
+            trial.broken.append(f"{name}: the log has no event for it")
         print(*rows[-1], flush=True)
     trial.note_end("the last end")
     return rows
 
 
 def main() -> None:
-    """Print what was done and what became of it; ends with status 1 where a promise was broken."""
+    """Print what was done and the results; end with status 1 if a promise was broken."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--most", type=int, default=24, help="sites of one function in one place, while serving")
     parser.add_argument("--most-starting", type=int, default=3, help="the same, while starting and stopping")
@@ -209,10 +209,11 @@ def main() -> None:
         f"each site), {len(fast.samples) + len(usual.samples)} studies, in {(time.monotonic() - began) / 60:.0f} "
         f"minutes. {page.machine()}",
         *(_sites(phase, calls[phase], chosen[phase], struck[phase]) for phase in calls),
-        f"Daemons that ended over a fault, and were started again: {ended or 'none'}.",
-        f"Faults that lasted {OUTAGE_SECONDS:g} s, at the usual settings. No daemon ended, and the log tells of each:",
-        table(["what lasted", "calls that failed", "seconds from its end to the last of three answers"], rows),
-        f"What became of the studies: {verdicts[0]}\n{verdicts[1]}",
+        f"Daemons that ended because of a fault and were started again: {ended or 'none'}.",
+        f"Faults that lasted {OUTAGE_SECONDS:g} s, at the usual settings. No daemon ended, and the log has an event "
+        "for each:",
+        table(["fault", "calls that failed", "seconds from the end of the fault to the last of three answers"], rows),
+        f"Results of the studies: {verdicts[0]}\n{verdicts[1]}",
         f"Events in the log: {', '.join(f'{event} {count}' for event, count in sorted(said.items()))}.",
     ]
     print("\n\n".join([*parts, *broken]))
@@ -222,13 +223,13 @@ def main() -> None:
 
 
 def _sites(phase: str, calls: Calls, chosen: list[Site], struck: Counter[tuple[int, int]]) -> str:
-    """A table of what was called, and what of it was made to fail."""
+    """Make a table of the calls and of those that were made to fail."""
     tried = Counter((site.function, site.place) for site in chosen)
     rows = [
         [f"`{FUNCTIONS[f]}`", PLACES[p], str(count), str(tried[f, p]), str(struck[f, p])]
         for (f, p), count in calls.items()
     ]
-    return table([f"while {phase}", "on", "calls", "sites tried", "faults that struck"], rows)
+    return table([f"while {phase}", "on", "calls", "sites tested", "faults that took effect"], rows)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Damaged studies through the folder of a real daemon: it lives, and answers a sound study afterwards.
+"""Damaged studies in the inbox of a real daemon: it continues, and answers a sound study afterwards.
 
 ``python -m tests.long.reliability.folder`` drops 300 of them (part of ``make fuzz``).
 """
@@ -28,7 +28,7 @@ _STUDY = re.compile(rb"\x20\x00\x0d\x00UI..([0-9.]+)", re.DOTALL)
 
 
 def _anew(content: bytes, name: str) -> bytes:
-    """The file under UIDs of its own, each as long as it was, so that nothing else changes."""
+    """Return the file with new UIDs of the same length, so that nothing else changes."""
 
     def rename(match: re.Match[bytes]) -> bytes:
         old = match.group()
@@ -40,7 +40,7 @@ def _anew(content: bytes, name: str) -> bytes:
 
 
 def drop(inbox: Path, seed: str, numbers: Iterable[int], *, damaged: bool = True) -> list[str]:
-    """Write one study for each number into a folder of its own; return their Study Instance UIDs."""
+    """Write one study for each number into a separate folder; return their Study Instance UIDs."""
     studies = generated_studies()
     uids = []
     for number in numbers:
@@ -77,7 +77,7 @@ def main() -> None:
         build(without_limits(make_run()), root / "bundle")
         with running(root, root / "bundle") as one:
             log: list[str] = []
-            # What is not read meanwhile fills the pipe, and then the daemon waits.
+            # If the pipe is not read, it fills, and the daemon waits.
             reader = threading.Thread(target=lambda: log.extend(one.process.stderr or ()))
             reader.start()
             started = time.monotonic()
@@ -95,10 +95,10 @@ def main() -> None:
     ends = Counter(f"{j['state']}{' ' + j['reason']['code'] if j['reason'] else ''}" for j in jobs)
     defects = len(re.findall(r"event=\w*defect", "".join(log)))
     told = [
-        f"{given.count} damaged studies of seed {given.seed} in the inbox of a running daemon, and a sound one behind "
-        f"them, which was answered {answered:.0f} s after the first file. The daemon ended when it was told to; "
-        f"defects in its log: {defects}. {page.machine()}",
-        page.counts(("end of a job", "jobs"), ends),
+        f"{given.count} damaged studies of seed {given.seed} in the inbox of a running daemon, and a sound one after "
+        f"them, which was answered {answered:.0f} s after the first file. The daemon stopped on request; "
+        f"internal errors in its log: {defects}. {page.machine()}",
+        page.counts(("result of a job", "jobs"), ends),
     ]
     print(*told, sep="\n")
     page.write("fuzz-folder", told)

@@ -1,8 +1,8 @@
-"""Damaged DICOM through the appliance's real path: nothing dies, nothing is unclassified, no number is wrong.
+"""Damaged DICOM through the appliance's real path: no process dies, no error is unclassified, no number is wrong.
 
-``python -m tests.long.reliability.fuzz`` (``make fuzz``). Every input follows from the seed and its number alone, and
-is met as the daemon meets it: confined processes read each header and plan and stage the study, the parent assembles.
-Each answer is held against :mod:`long.reliability.oracle`, which shares no code with the appliance.
+``python -m tests.long.reliability.fuzz`` (``make fuzz``). Every input follows from the seed and its number alone. It is
+processed as by the daemon: confined processes read each header, and plan and stage the study; the parent assembles.
+Each answer is compared with :mod:`long.reliability.oracle`, which shares no code with the appliance.
 """
 
 from __future__ import annotations
@@ -49,34 +49,34 @@ KINDS = {
     "real study": 1.9, "large": 0.1,
 }  # fmt: skip
 _NOT_PLAIN = ("contours, implicit", "contours, JPEG-LS")  # which habits.parts cannot take apart
-_PARENT_BYTES = 2 * 1024**3  # of this process, that stands for the daemon; what is beyond is a claim that did not hold
+_PARENT_BYTES = 2 * 1024**3  # of this process, in the role of the daemon; more breaks a promise
 _CREATED = datetime(2026, 1, 1, tzinfo=UTC)
 _NUMERIC_VALUE, _FLOATING_VALUE, _CONTENT, _MEASURED = 0x0040A30A, 0x0040A161, 0x0040A730, 0x0040A300
 
 
 class WrongError(Exception):
-    """A claim that did not hold."""
+    """A promise that was broken."""
 
 
 EVERY_PAGE = 4
-"""Of so many inputs one is answered with a page too, which takes as long as all else."""
+"""One in this many inputs is answered with a page too, which takes as long as everything else."""
 
 
 @dataclass(frozen=True)
 class Input:
-    """One damaged thing: a study with its changes, or a file of which nothing is known."""
+    """One damaged input: a study with its changes, or a single file."""
 
     number: int
     kind: str
     study: str  # "" for a single file
     mutators: tuple[str, ...]
     changes: Changes
-    base: Base | None = None  # a study of its own, where it is none of those that are sound
+    base: Base | None = None  # the transformed study, if it is not one of the sound ones
 
 
 @dataclass(frozen=True)
 class Clean:
-    """What a sound study gives; of one that is refused, or that the second reader cannot tell of, there is less."""
+    """The result of a sound study; incomplete if it is refused or the second reader cannot verify it."""
 
     files: Files
     headers: Mapping[str, tuple[Header, ...]]
@@ -87,7 +87,7 @@ class Clean:
 
 @dataclass
 class Tally:
-    """What became of the inputs."""
+    """Results of the inputs."""
 
     verdicts: Counter[str] = field(default_factory=Counter)
     codes: Counter[str] = field(default_factory=Counter)
@@ -115,7 +115,7 @@ class Source:
         chance = Chance(f"{self._seed}:{number}")
         kind = chance.choices(list(KINDS), list(KINDS.values()))[0]
         while True:
-            with suppress(Exception):  # a mutator that does not fit: draw again
+            with suppress(Exception):  # if a mutator does not fit, draw again
                 return Input(number, kind, *self._make(kind, chance))
 
     def _make(self, kind: str, chance: Chance) -> tuple[Any, ...]:
@@ -157,7 +157,7 @@ class Source:
         return drawn.transformations + told, changes
 
     def _habits(self, files: Files, chance: Chance) -> tuple[tuple[str, ...], Changes]:
-        """Every file of a study, or one, with one habit of its writer's, or two."""
+        """Apply one or two habits of other writers to every file of a study, or to one."""
         chosen = chance.sample(habits.HABITS, chance.choice((1, 1, 2)))
         changes: Changes = {}
         for name in files if chance.random() < 0.5 else [chance.choice(list(files))]:
@@ -182,7 +182,7 @@ class Source:
 
 
 class Fuzzer:
-    """Sends inputs through a process and judges what comes back."""
+    """Sends inputs through a process and checks the results."""
 
     def __init__(self, folder: Path, limits: Limits) -> None:
         self._folder = folder
@@ -208,7 +208,7 @@ class Fuzzer:
             process.end()
 
     def meet(self, studies: Mapping[str, Files]) -> None:
-        """Stage the sound studies, and hold them against the oracle too."""
+        """Stage the sound studies, and compare them with the oracle too."""
         for name, files in studies.items():
             folder = self._folder / f"clean-{len(self.clean)}"
             headers = {file: self._read(folder / file, content) for file, content in files.items()}
@@ -220,7 +220,7 @@ class Fuzzer:
             self.clean[name] = Clean(files, headers, _said(answer), facts, _drawn(answer))
 
     def send(self, one: Input) -> str:
-        """Send one input; return its verdict, which begins with ``WRONG`` where a claim did not hold."""
+        """Send one input; return its verdict, which begins with ``WRONG`` if a promise was broken."""
         started = time.perf_counter()
         self._has_page = one.number % EVERY_PAGE == 0
         try:
@@ -230,7 +230,7 @@ class Fuzzer:
             verdict = "refused" if isinstance(reason, Refused) else "held"
         except ExhaustedError as error:
             verdict = f"over its limits, {str(error)[:-1].lower()}"
-        except Unavailable as error:  # for which the daemon would look again, for ever: no file changes here
+        except Unavailable as error:  # the daemon would try again for ever: no file changes here
             self.tally.unclassified += 1
             verdict = f"WRONG: unavailable: {error}"
         except DefectError as defect:
@@ -293,7 +293,7 @@ class Fuzzer:
         headers = self._read_damaged(one)
         try:
             if not any(headers.values()):
-                return "nothing of interest, or refused"
+                return "nothing usable, or refused"
             for case in assemble(itertools.chain(*headers.values())):
                 content_digest(case)
                 with suppress(Refused, Held):
@@ -303,7 +303,7 @@ class Fuzzer:
             self._clear(one)
 
     def _clean_of(self, one: Base, number: int) -> Clean:
-        """Meet a transformed study before it is damaged: it gives the true region, or nothing."""
+        """Process a transformed study before it is damaged: it must give the true region, or nothing."""
         headers = {}
         for name, content in one.files.items():
             with suppress(Refused):
@@ -322,7 +322,7 @@ class Fuzzer:
             try:
                 facts = oracle.facts(oracle.sound([one.files[name] for name in headers]), answer.outcome["roi"]["name"])
             except Contradiction:
-                self.tally.bases["staged; the second reader cannot tell"] += 1
+                self.tally.bases["staged; the second reader cannot verify it"] += 1
             else:
                 if wrong := self._compare(answer, facts):
                     raise WrongError(f"before any damage: {wrong}")
@@ -339,7 +339,7 @@ class Fuzzer:
             for name in one.changes:
                 headers.pop(name, None)
             headers |= self._read_damaged(one)
-            # A file that was refused is one that never came, even where the second reader finds nothing wrong with it.
+            # A refused file counts as not received, even if the second reader finds nothing wrong in it.
             contents = {k: v for k, v in (clean.files | one.changes).items() if v is not None and k in headers}
             verdicts: list[str] = []
             stopped: Refused | Held | None = None
@@ -352,10 +352,18 @@ class Fuzzer:
                         stopped = reason
                 else:
                     verdicts.append(self._judge(clean, fingerprint, answer, contents))
-            if one.kind == "study, habits" and verdicts != ["staged, as if sound"] and len(one.mutators) == 1:
+            if (
+                one.kind == "study, habits"
+                and verdicts != ["staged, same answer as the sound study"]
+                and len(one.mutators) == 1
+            ):
                 raise WrongError(f"a habit is not read as the sound study: {verdicts or stopped}")
-            all_read = headers.keys() >= one.changes.keys()  # two habits together may be too much for a file
-            if one.kind == "study, habits" and all_read and any(v != "staged, as if sound" for v in verdicts):
+            all_read = headers.keys() >= one.changes.keys()  # a file may be unreadable with two habits together
+            if (
+                one.kind == "study, habits"
+                and all_read
+                and any(v != "staged, same answer as the sound study" for v in verdicts)
+            ):
                 raise WrongError(f"habits give a third thing: {verdicts}")
             if verdicts:
                 return verdicts[0]
@@ -378,7 +386,7 @@ class Fuzzer:
 
     def _judge(self, clean: Clean, fingerprint: str, answer: Answer, contents: Mapping[str, bytes]) -> str:
         said = _said(answer)
-        # One fingerprint is answered once, so it must stand for one answer.
+        # A fingerprint is answered once, so it must give one answer.
         if self._answers.setdefault(fingerprint, said) != said:
             raise WrongError("one fingerprint, two answers")
         same = said == clean.answer and (not clean.drawn or _drawn(answer) == clean.drawn)
@@ -388,26 +396,26 @@ class Fuzzer:
             facts = oracle.facts(sound, answer.outcome["roi"]["name"])
         except Contradiction as why:
             if same:
-                return "staged, as if sound"
+                return "staged, same answer as the sound study"
             if clean.facts is None or isinstance(why, oracle.Untold):
-                return "staged; the second reader cannot tell"
+                return "staged; the second reader cannot verify it"
             raise WrongError(f"another answer although {why}") from why
         if clean.facts is not None and facts.digest == clean.facts.digest and not same:
             raise WrongError("another answer from the same content")
         if wrong := self._compare(answer, facts):
-            if same and len(sound) < len(every):  # a file that this reader gives up, and that holds what it should
-                return "staged, as if sound"
+            if same and len(sound) < len(every):  # a file that the second reader refuses, and whose content is right
+                return "staged, same answer as the sound study"
             raise WrongError(wrong)
         if same:
-            return "staged, as if sound"
+            return "staged, same answer as the sound study"
         if facts.clipped:
             if not any("extrapolated" in warning for warning in answer.outcome["warnings"]):
-                raise WrongError("a margin that is not there, and no warning")
+                raise WrongError("the margin is missing, and there is no warning")
             return "staged without a neighbouring slice, with a warning"
-        return "staged, other content, right numbers"
+        return "staged, other content, correct numbers"
 
     def _compare(self, answer: Answer, facts: oracle.Facts) -> str:
-        """Say in what an answer and its documents differ from what the files undoubtedly say; nothing if in nothing."""
+        """Return how an answer and its documents differ from the files; empty if they agree."""
         roi = answer.outcome["roi"]
         volume = facts.voxels * facts.spacing[0] * facts.spacing[1] * facts.spacing[2]
         if roi["voxels"] != facts.voxels or abs(roi["volume_mm3"] - volume) > 1e-9 * volume:
@@ -420,10 +428,10 @@ class Fuzzer:
         numbers = _numbers(_content(answer, "sr"))
         missing = [v for v in answer.outcome["features"].values() if v is not None and not _among(v, numbers)]
         if missing:
-            return f"the report lacks {missing}"
+            return f"the report does not contain {missing}"
         segmentation = _content(answer, "seg")
         if segmentation and not facts.is_drawn_at(oracle.drawn_voxels(segmentation)):
-            return "the segmentation that is written is another one"
+            return "the written segmentation is another one"
         return ""
 
 
@@ -442,7 +450,7 @@ def _drawn(answer: Answer) -> bytes:
 
 
 def _content(answer: Answer, kind: str) -> bytes:
-    """Return the one document of that kind; nothing where there is none."""
+    """Return the document of this kind; empty if there is none."""
     return b"".join(document.content for document in answer.documents if document.kind == kind)
 
 
@@ -464,7 +472,7 @@ def _among(value: float, numbers: Sequence[float]) -> bool:
 
 
 def run(seed: str, numbers: Sequence[int], keep: Path, limits: Limits, *, loud: bool = False) -> Tally:
-    """Send inputs; those that show a claim to be wrong are kept below `keep`."""
+    """Send inputs; those that break a promise are kept in `keep`."""
     former = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (_PARENT_BYTES, former[1]))
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
@@ -504,18 +512,18 @@ def parts(tally: Tally, seed: str, minutes: float) -> list[str]:
     kinds = ", ".join(f"{kind} {number}" for kind, number in tally.kinds.most_common())
     return [
         f"{count} inputs of seed {seed} in {minutes:.0f} minutes: {kinds}. {page.machine()}",
-        f"Processes of ours that died, requests that failed in the parent: {tally.died}. Unclassified errors: "
-        f"{tally.unclassified}. Answers that are not what the files undoubtedly say: {tally.untrue}. Slowest request "
-        f"{tally.slowest_request:.1f} s, of at most {Limits().seconds:g}, and slowest input, of several requests, "
-        f"{tally.slowest:.1f} s; largest resident set of a confined process "
-        f"{tally.peak / 1024:.0f} MB, of at most {Limits().memory // 2**20}; of the parent, with the second "
-        f"reader in it, {tally.parent / 1024:.0f} MB.",
-        page.counts(("what became of it", "inputs"), tally.verdicts),
-        f"Of {sum(tally.bases.values())} studies that transformations were put on, before they were damaged, "
-        f"{tally.bases['staged']} were staged with the numbers that the second reader gives them, and of "
-        f"{tally.bases['staged; the second reader cannot tell']} it cannot tell: there the number of voxels alone was "
-        "held to what was drawn, and what became of them is right only where it is their own answer. All others were "
-        "refused or held.",
+        f"Worker processes that died, or requests that failed in the parent: {tally.died}. Unclassified errors: "
+        f"{tally.unclassified}. Answers that contradict the files: {tally.untrue}. Slowest request: "
+        f"{tally.slowest_request:.1f} s (limit {Limits().seconds:g} s). Slowest input, with several requests: "
+        f"{tally.slowest:.1f} s. Largest resident set of a confined process: "
+        f"{tally.peak / 1024:.0f} MB (limit {Limits().memory // 2**20} MB); of the parent, which includes the second "
+        f"reader: {tally.parent / 1024:.0f} MB.",
+        page.counts(("result", "inputs"), tally.verdicts),
+        f"{sum(tally.bases.values())} studies were transformed before they were damaged. Before the damage, "
+        f"{tally.bases['staged']} were staged with the second reader's numbers. For "
+        f"{tally.bases['staged; the second reader cannot verify it']} the second reader has no numbers: only the "
+        "number of voxels was compared with the drawn region, and after the damage only the same answer counts as "
+        "correct. All others were refused or held.",
         page.counts(("code, of a file or of a study", "times"), tally.codes),
     ]
 
@@ -524,7 +532,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", default="1")
     parser.add_argument("--count", type=int, default=20_000)
-    parser.add_argument("--only", type=int, nargs="*", help="numbers of single inputs; nothing is published")
+    parser.add_argument("--only", type=int, nargs="*", help="numbers of single inputs; the page is not written")
     parser.add_argument("--keep", type=Path, default=ROOT / "runs" / "fuzz", help="folder for inputs that failed")
     given = parser.parse_args()
     started = time.monotonic()

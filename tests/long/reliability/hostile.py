@@ -1,8 +1,7 @@
-"""What the appliance says of every hostile file at hand, and of studies that only look like a lung CT.
+"""The result for every hostile test file, and for studies that only look like a lung CT.
 
-``python -m tests.long.reliability.hostile`` (``make hostile``) writes its table into
-docs/reliability.md; a test holds it.
-Each file is a study of its own; beside what it is, as pydicom tells it, stands the verdict of ``lungstage stage``.
+``python -m tests.long.reliability.hostile`` (``make hostile``) writes its table into docs/reliability.md; a test checks
+it. Each file is one study. The table shows what it is, as read by pydicom, and the result of ``lungstage stage``.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pydicom
-import pynetdicom  # noqa: F401 - it teaches pydicom the names of further UIDs, for whatever runs in this process
+import pynetdicom  # noqa: F401 - it adds names of further UIDs to pydicom, for this process
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, generate_uid
 
@@ -29,11 +28,11 @@ from tests.long.reliability.corpus import data_folder
 from tests.support.enhanced import enhanced_rtstruct_study
 from tests.support.studies import ROI_SLICES, SQUARE, Study, contour, rtstruct_study, seg_study, structure_set
 
-_MANY = 4  # of more files in a folder that are alike in kind and verdict, one line tells
+_MANY = 4  # more files of a folder with the same kind and result share one line
 Verdict = tuple[str, str]
 
 
-# --- studies of our own --------------------------------------------------------------------------------------------
+# --- generated studies --------------------------------------------------------------------------------------------
 
 
 def _each(study: Study, **elements: object) -> Study:
@@ -45,14 +44,14 @@ def _each(study: Study, **elements: object) -> Study:
 
 
 def _drawn_anew(study: Study) -> Study:
-    """The region follows the slices, so that nothing else is at fault."""
+    """Draw the region on the changed slices, so that nothing else is wrong."""
     study.rois = [structure_set(study.slices, {"GTV-1": [contour(study.slices[k], SQUARE) for k in ROI_SLICES]},
                                 study.slices)]  # fmt: skip
     return study
 
 
 def _tilted() -> Study:
-    """Slices that a gantry of 14 degrees leaves behind: each shifted against the last."""
+    """Slices of a gantry tilted by 14 degrees: each is shifted against the one before."""
     study = _each(rtstruct_study(), GantryDetectorTilt="14")
     for k, dataset in enumerate(study.slices):
         x, y, z = (float(v) for v in dataset.ImagePositionPatient)
@@ -68,7 +67,7 @@ def _tilted_unsaid() -> Study:
 
 
 def _mr_values() -> Study:
-    """An MR under the full name of a CT: only its values can tell."""
+    """An MR labelled completely as CT: only its values show it."""
     study = rtstruct_study()
     for dataset in study.slices:
         dataset.RescaleIntercept = 0
@@ -118,7 +117,7 @@ def _derived() -> Study:
 
 
 def _no_lung() -> Study:
-    """A study that does not say what it shows, and shows no lung next to the region."""
+    """A study without a body part and without lung next to the region."""
     study = _each(rtstruct_study(), BodyPartExamined="")
     for dataset in study.slices:
         pixels = dataset.pixel_array.copy()
@@ -137,7 +136,7 @@ OWN: dict[str, tuple[Callable[[], Study], Verdict]] = {
     "sound: Enhanced CT": (enhanced_rtstruct_study, ("staged", "")),
     "MR Image Storage with Modality CT": (_mr_class, ("refused", "not_ct")),
     "CT Image Storage with Modality MR": (lambda: _each(rtstruct_study(), Modality="MR"), ("refused", "not_ct")),
-    "MR values in a CT by all its names": (_mr_values, ("refused", "outside_intended_use")),
+    "MR values in a study labelled as CT": (_mr_values, ("refused", "outside_intended_use")),
     "PET": (_pet, ("refused", "not_ct")),
     "Secondary Capture with Modality CT": (_secondary_capture, ("refused", "not_ct")),
     "scout alone": (lambda: _each(rtstruct_study(), ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]),
@@ -147,7 +146,7 @@ OWN: dict[str, tuple[Callable[[], Study], Verdict]] = {
     "tilted gantry": (_tilted, ("refused", "gantry_tilt")),
     "tilted gantry, not declared": (_tilted_unsaid, ("refused", "gantry_tilt")),
     "two slice thicknesses": (lambda: _each(rtstruct_study(), SliceThickness=["3", "3"]), ("staged", "")),
-    "a study date that is none": (lambda: _each(seg_study(), StudyDate="20269999"), ("staged", "")),
+    "invalid study date": (lambda: _each(seg_study(), StudyDate="20269999"), ("staged", "")),
     "thigh": (_thigh, ("refused", "outside_intended_use")),
     "derived, reformatted": (_derived, ("refused", "outside_intended_use")),
     "no lung, body part unknown": (_no_lung, ("refused", "outside_intended_use")),
@@ -159,7 +158,7 @@ OWN: dict[str, tuple[Callable[[], Study], Verdict]] = {
 
 
 def verdict(path: Path, bundle: Bundle, out: Path) -> tuple[str, str, str]:
-    """Status, code and sentence of one shot over a path."""
+    """Return status, code and sentence for a path."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         outcome = stage_paths([path], bundle, out, Options())
@@ -168,7 +167,7 @@ def verdict(path: Path, bundle: Bundle, out: Path) -> tuple[str, str, str]:
 
 
 def what_it_is(path: Path) -> str:
-    """SOP Class and transfer syntax, as far as pydicom can tell; no value that could be somebody's."""
+    """SOP Class and transfer syntax, as far as pydicom can tell; no value that could identify a person."""
     has_preamble = path.open("rb").read(132)[128:] == b"DICM"
     try:
         with warnings.catch_warnings():
@@ -221,15 +220,15 @@ def parts(bundle: Bundle, folder: Path | None) -> list[str]:
     """The section of docs/reliability.md."""
     own = [[name, status, _code(code), message] for name, (status, code, message) in own_verdicts(bundle).items()]
     told = [
-        "Studies of our own, each a generated chest with a contour that is spoilt in one thing:",
+        "Generated studies. Each is a chest with a contour; beside the sound ones, one property is changed in each:",
         table(["study", "status", "code", "sentence"], own),
     ]
     if folder is not None:
         rows = hostile_verdicts(bundle, folder)
         lines = [[f"`{name}`", what, status, _code(code)] for name, what, status, code in gathered(rows)]
         told += [
-            f"The {len(rows)} files of the test collections of pydicom, rt-utils, dcmjs and pynetdicom, each on its "
-            "own. An object that is neither an image nor a region is of no interest: `no_dicom`.",
+            f"The {len(rows)} files of the test collections of pydicom, rt-utils, dcmjs and pynetdicom, each "
+            "alone. An object that is neither an image nor a region gives `no_dicom`.",
             table(["file", "what it is", "status", "code"], lines),
         ]
     return told

@@ -1,4 +1,4 @@
-"""The real daemon as a process with its folders: started, watched, killed, and asked what it was at."""
+"""The real daemon as a process with its folders: start, watch and kill it, and find what it was doing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _QUIET = {k: v for k, v in os.environ.items() if not k.startswith("LUNGSTAGE_")}
 
 
 def make_bundle(folder: Path) -> Path:
-    """A bundle of random weights that answers however far a study lies from any training cohort."""
+    """Make a bundle of random weights that answers for any study, without limits of distance."""
     build(without_limits(make_run()), folder)
     return folder
 
@@ -71,22 +71,22 @@ class House:
             )  # fmt: skip
 
     def ready(self, seconds: float) -> bool:
-        """Wait for ``ready``; False where it does not come within so many seconds, or the daemon ends."""
+        """Wait for ``ready``; False if it is not printed within the seconds given, or if the daemon ends."""
         assert self._process is not None
         assert self._process.stdout is not None
         readable, _, _ = select.select([self._process.stdout], [], [], max(seconds, 0.0))
         return bool(readable) and self._process.stdout.readline() == b"ready\n"
 
     def ended(self) -> int | None:
-        """Exit status, once the daemon has ended of itself."""
+        """Exit status if the daemon has ended without a signal."""
         return None if self._process is None else self._process.poll()
 
     def kill(self) -> None:
-        """SIGKILL, as a power cut or an out-of-memory killer would."""
+        """Send SIGKILL, like an out-of-memory killer."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> int:
-        """SIGTERM; returns the exit status."""
+        """Send SIGTERM; return the exit status."""
         return self._end(signal.SIGTERM)
 
     def _end(self, number: int) -> int:
@@ -99,13 +99,13 @@ class House:
         return status
 
     def workers(self) -> list[psutil.Process]:
-        """The processes that work for the daemon."""
+        """Return the daemon's worker processes."""
         with contextlib.suppress(psutil.NoSuchProcess):
             return psutil.Process(self.pid).children()
         return []
 
     def said(self, *, ever: bool = False) -> list[str]:
-        """What this life of the daemon has logged, or all of them: the events, in order."""
+        """Return the events that this run of the daemon has logged, or all runs, in order."""
         with self.log.open("rb") as log:
             log.seek(0 if ever else self._log_from)
             return re.findall(r"^time=\S+ level=\w+ event=(\w+)", log.read().decode(errors="replace"), re.MULTILINE)
@@ -115,12 +115,12 @@ class House:
         return Counter(dict(self._ask("SELECT state, count(*) FROM jobs GROUP BY state")))
 
     def answered(self) -> dict[str, str]:
-        """State of the newest job of each series that has come to an end."""
+        """Return the state of the newest finished job of each series."""
         over = "state = 'delivered' OR state = 'refused' AND reason_code != 'superseded'"
         return dict(self._ask(f"SELECT case_key, state FROM jobs WHERE {over} ORDER BY id"))
 
     def files_read(self) -> int:
-        """Count the files that are on record."""
+        """Count the files in the ledger."""
         return sum(row[0] for row in self._ask("SELECT count(*) FROM files WHERE present"))
 
     def _ask(self, sql: str) -> list[tuple]:
@@ -131,12 +131,12 @@ class House:
         return []
 
     def autopsy(self) -> str:
-        """What a daemon that was killed was doing, by its log, its ledger and its outbox."""
+        """Return what a killed daemon was doing, by its log, its ledger and its outbox."""
         if "started" not in self.said():
-            return "starting up"
+            return "starting"
         if any(path.name.endswith(".part") for path in self.outbox.iterdir()):
-            return "delivering (a file half-written)"
-        with tempfile.TemporaryDirectory() as name:  # a copy: the next daemon must find the ledger as it was left
+            return "delivering (a file partly written)"
+        with tempfile.TemporaryDirectory() as name:  # a copy, so that the next daemon finds the ledger unchanged
             for path in self.state.glob("ledger.sqlite*"):
                 shutil.copy(path, name)
             with contextlib.closing(sqlite3.connect(Path(name) / "ledger.sqlite")) as connection:
@@ -153,7 +153,7 @@ class House:
 
 
 def until(condition: object, seconds: float, poll: float = 0.2) -> bool:
-    """Wait until a condition holds; False where it does not within so many seconds."""
+    """Wait until a condition is true; False if it is not within the seconds given."""
     assert callable(condition)
     deadline = time.monotonic() + seconds
     while not condition():

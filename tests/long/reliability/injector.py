@@ -1,4 +1,4 @@
-"""Faults for the daemon's calls to the disk, one chosen call at a time: the other side of :file:`faults.c`."""
+"""Control of :file:`faults.c`, which makes one chosen disk call of the daemon fail."""
 
 from __future__ import annotations
 
@@ -59,34 +59,34 @@ class Faults:
         self.environment = {"LD_PRELOAD": str(library), "FAULTS_PAGE": str(shared)}
 
     def watch(self, house: House) -> None:
-        """Say which folders count."""
+        """Set the folders whose calls are counted."""
         self._page.outbox, self._page.state = (os.fsencode(folder) for folder in (house.outbox, house.state))
 
     def arm(self, functions: int, places: int, number: int, error: int, *, lasting: bool = False) -> None:
-        """Let the call of that number fail, counted from now; `functions` and `places` are sets of bits."""
+        """Make the call with this number fail, counted from now; `functions` and `places` are sets of bits."""
         shared = self._page
         shared.functions = shared.seen = shared.failed = 0
         shared.number, shared.error, shared.lasting, shared.places = number, error, lasting, places
         shared.functions = functions
 
     def disarm(self) -> int:
-        """End all faults; returns how many calls failed."""
+        """End all faults; return the number of failed calls."""
         self._page.functions = 0
         return int(self._page.failed)
 
     def calls(self) -> Calls:
-        """All calls so far."""
+        """Return all calls so far."""
         every = itertools.product(range(len(FUNCTIONS)), range(len(PLACES)))
         return {(f, p): int(self._page.calls[f][p]) for f, p in every if self._page.calls[f][p]}
 
 
 def between(before: Calls, after: Calls) -> Calls:
-    """Calls that came between two counts."""
+    """Return the calls between two counts."""
     return {key: after[key] - before.get(key, 0) for key in sorted(after) if after[key] > before.get(key, 0)}
 
 
 def sites(calls: Calls, most: int) -> list[Site]:
-    """Every call, or `most` evenly spread ones where one function makes more in one place."""
+    """Return every call, or `most` evenly spread ones if a function has more in one place."""
 
     def chosen(count: int) -> Iterator[int]:
         few = min(count, most)
@@ -96,6 +96,6 @@ def sites(calls: Calls, most: int) -> list[Site]:
 
 
 def bits(*names: str) -> int:
-    """The set of these functions or places."""
+    """Return the set of these functions or places as bits."""
     every = FUNCTIONS if names[0] in FUNCTIONS else PLACES
     return sum(1 << every.index(name) for name in names)

@@ -1,7 +1,7 @@
-"""Damage to the bytes of a DICOM file: what disks, networks and writers of odd software do, and what an enemy would.
+"""Damage to the bytes of a DICOM file, as by disks, networks, faulty software or an attacker.
 
-Every mutator takes a file and a source of chance, and gives another file. Where elements lie is found by
-:func:`landmarks`, so that length fields, tags and values are hit as often as pixels, of which there are many more.
+Every mutator takes a file and a random source, and returns another file. :func:`landmarks` finds the elements, so that
+length fields, tags and values are hit as often as the much more frequent pixels.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LENGTHS = (0, 1, 2, 7, 0x7F, 0xFF, 0x8000, 0xFFFE, 0xFFFF, 0x7FFFFFFF, 0x800000
 
 @dataclass(frozen=True)
 class Landmark:
-    """Where an element in explicit little endian begins, how wide its length field is, and how long its value."""
+    """Start of an element in explicit little endian, width of its length field, length of its value."""
 
     at: int
     width: int
@@ -41,7 +41,7 @@ class Landmark:
 
 
 def landmarks(content: bytes) -> list[Landmark]:
-    """Find what looks like elements, at every depth; of pixels that look like some, few."""
+    """Find what looks like elements, at every depth, and few in pixels that look like elements."""
     found = []
     for match in _VR.finditer(content, 136):
         at, vr = match.start() - 4, match.group().decode()
@@ -61,13 +61,13 @@ def _replace(content: bytes, at: int, new: bytes, old: int | None = None) -> byt
 
 
 def _anywhere(content: bytes, chance: Chance) -> int:
-    """Return a place in the header mostly, for there it matters."""
+    """Return a place, mostly in the header, where damage matters most."""
     front = min(len(content), 4096)
     return chance.randrange(132, front) if front > 132 and chance.random() < 0.7 else chance.randrange(len(content))
 
 
 def flip_bits(content: bytes, chance: Chance, _: Sequence[bytes]) -> bytes:
-    """One to eight bits."""
+    """Flip one to eight bits."""
     changed = bytearray(content)
     for _n in range(chance.choice((1, 1, 1, 2, 4, 8))):
         changed[_anywhere(content, chance)] ^= 1 << chance.randrange(8)
@@ -75,7 +75,7 @@ def flip_bits(content: bytes, chance: Chance, _: Sequence[bytes]) -> bytes:
 
 
 def change_bytes(content: bytes, chance: Chance, _: Sequence[bytes]) -> bytes:
-    """One to sixteen bytes in a row, by chance or all alike."""
+    """Replace one to sixteen bytes in a row, by random or equal bytes."""
     at, count = _anywhere(content, chance), chance.choice((1, 1, 2, 4, 16))
     new = (
         chance.choice((b"\0", b"\xff", b" ", b"\\", b"_")) * count if chance.random() < 0.4 else chance.randbytes(count)
@@ -84,17 +84,17 @@ def change_bytes(content: bytes, chance: Chance, _: Sequence[bytes]) -> bytes:
 
 
 def cut(content: bytes, chance: Chance, _: Sequence[bytes]) -> bytes:
-    """Cut the end off, anywhere."""
+    """Cut the file anywhere."""
     return content[: chance.choice((chance.randrange(len(content)), _anywhere(content, chance), len(content) - 1))]
 
 
 def append(content: bytes, chance: Chance, corpus: Sequence[bytes]) -> bytes:
-    """Go on after the end: with nothing, chance, or another file."""
+    """Append zeros, random bytes or another file."""
     return content + chance.choice((b"\0" * 2, chance.randbytes(64), chance.choice(corpus)[:100_000]))
 
 
 def splice(content: bytes, chance: Chance, corpus: Sequence[bytes]) -> bytes:
-    """Overwrite with, or insert, a piece of another file."""
+    """Overwrite with a piece of another file, or insert one."""
     other = chance.choice(corpus)
     size = chance.choice((4, 8, 32, 128, 1024))
     start = _anywhere(other, chance) if len(other) > 140 else 0
@@ -104,7 +104,7 @@ def splice(content: bytes, chance: Chance, corpus: Sequence[bytes]) -> bytes:
 
 
 def drop_piece(content: bytes, chance: Chance, _: Sequence[bytes]) -> bytes:
-    """Leave a piece out."""
+    """Remove a piece."""
     return _replace(content, _anywhere(content, chance), b"", chance.choice((1, 2, 4, 8, 16, 128, 1024)))
 
 
@@ -125,7 +125,7 @@ def lie_about_length(content: bytes, chance: Chance, _: Sequence[bytes]) -> byte
 
 
 def change_value(content: bytes, chance: Chance, _: Sequence[bytes]) -> bytes:
-    """Change one byte of one element's value, whatever its size."""
+    """Change one byte of an element's value of any size."""
     marks = [m for m in landmarks(content) if 0 < m.length < 0xFFFF and m.value_at + m.length <= len(content)]
     if not marks:
         return flip_bits(content, chance, ())
@@ -136,7 +136,7 @@ def change_value(content: bytes, chance: Chance, _: Sequence[bytes]) -> bytes:
 
 
 def change_vr(content: bytes, chance: Chance, _: Sequence[bytes]) -> bytes:
-    """Give an element another Value Representation, or one that is none."""
+    """Give an element another Value Representation, or an invalid one."""
     marks = landmarks(content)
     if not marks:
         return flip_bits(content, chance, ())
@@ -145,7 +145,7 @@ def change_vr(content: bytes, chance: Chance, _: Sequence[bytes]) -> bytes:
 
 
 def double_element(content: bytes, chance: Chance, corpus: Sequence[bytes]) -> bytes:
-    """Repeat an element, changed, right behind itself or elsewhere: two values under one tag."""
+    """Repeat an element with a change, directly after it or elsewhere: two values under one tag."""
     marks = [m for m in landmarks(content) if m.length < 0xFFFF]
     if not marks:
         return flip_bits(content, chance, ())
@@ -159,7 +159,7 @@ def double_element(content: bytes, chance: Chance, corpus: Sequence[bytes]) -> b
 
 
 def swap_elements(content: bytes, chance: Chance, _: Sequence[bytes]) -> bytes:
-    """Exchange two elements, or the tags of two."""
+    """Exchange two elements, or their tags."""
     marks = sorted((m for m in landmarks(content) if m.length < 0xFFFF), key=lambda m: m.at)
     if len(marks) < 2:
         return flip_bits(content, chance, ())
@@ -174,7 +174,7 @@ def swap_elements(content: bytes, chance: Chance, _: Sequence[bytes]) -> bytes:
 
 
 def break_items(content: bytes, chance: Chance, _: Sequence[bytes]) -> bytes:
-    """End a sequence or an item where none ends, or let it go on where it ends."""
+    """End a sequence or an item in a wrong place, or remove its end."""
     marks = [m.start() for m in re.finditer(re.escape(_ITEM[:2]), content)]
     if not marks:
         return change_value(content, chance, ())
@@ -184,7 +184,7 @@ def break_items(content: bytes, chance: Chance, _: Sequence[bytes]) -> bytes:
 
 
 def nest(content: bytes, chance: Chance, _: Sequence[bytes]) -> bytes:
-    """Sequences in sequences, up to thousands deep, that end or do not; what they hold may be the file itself."""
+    """Nest sequences up to thousands deep, with or without ends; they may contain the file itself."""
     marks = landmarks(content)
     at = chance.choice(marks).at if marks else len(content)
     depth = chance.choice((2, 30, 300, 3000))
@@ -196,7 +196,7 @@ def nest(content: bytes, chance: Chance, _: Sequence[bytes]) -> bytes:
 
 
 def lie_about_syntax(content: bytes, chance: Chance, _: Sequence[bytes]) -> bytes:
-    """Name another transfer syntax than the file is written in."""
+    """Name another transfer syntax than that of the file."""
     match = re.search(rb"\x02\x00\x10\x00UI(..)([0-9.]+\x00?)", content[:1024], re.DOTALL)
     if match is None:
         return flip_bits(content, chance, ())
@@ -216,7 +216,7 @@ def lie_about_syntax(content: bytes, chance: Chance, _: Sequence[bytes]) -> byte
 
 
 def deflate(content: bytes, chance: Chance, _: Sequence[bytes]) -> bytes:
-    """A deflated file, cut, damaged or sound."""
+    """Make a deflated file: cut, damaged or sound."""
     body = lie_about_syntax(content, _Always("1.2.840.10008.1.2.1.99"), ())
     group = re.search(rb"\x02\x00\x00\x00UL\x04\x00(....)", body[:256], re.DOTALL)
     if group is None:
@@ -230,7 +230,7 @@ def deflate(content: bytes, chance: Chance, _: Sequence[bytes]) -> bytes:
 
 
 class _Always(random.Random):
-    """A source of chance that chooses what it was told to."""
+    """A random source with a fixed choice."""
 
     def __init__(self, chosen: str) -> None:
         super().__init__(0)
@@ -241,7 +241,7 @@ class _Always(random.Random):
 
 
 def take_a_habit(content: bytes, chance: Chance, _: Sequence[bytes]) -> bytes:
-    """What writers do that can still be read for sure, before or after some damage."""
+    """Apply a readable habit of other writers, before or after some damage."""
     return chance.choice(HABITS)(parts(content)).joined()
 
 

@@ -1,7 +1,7 @@
-"""What a study's files undoubtedly say, and the numbers that follow from it by the stock path.
+"""The unambiguous content of a study's files, and the numbers that stock software computes from it.
 
-Nothing of the appliance is used: files are read by :mod:`long.reliability.strict`, compressed pixels by GDCM, contours
-are filled by counting crossings, and features are stock PyRadiomics'. An answer is right when it is what this gives.
+No code of the appliance is used: :mod:`long.reliability.strict` reads files, GDCM decodes compressed pixels, contours
+are filled by counting crossings, and stock PyRadiomics computes features. An answer is right if it equals this result.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ radiomics.setVerbosity(60)
 
 
 class Untold(Contradiction):
-    """What is right follows from rules that this reader does not have, so it cannot tell."""
+    """The right answer follows from rules that this reader does not have, so it cannot verify it."""
 
 
 @dataclass(frozen=True)
 class Slice:
-    """One CT slice by the letter; lengths in mm."""
+    """One CT slice, read strictly; lengths in mm."""
 
     uid: str
     series: str
@@ -52,14 +52,14 @@ class Slice:
     position: Floats
     orientation: Floats
     spacing: tuple[float, float]
-    declared: tuple[float, ...]  # spacings that the header names
-    terms: tuple[str, ...]  # what tells acquisitions apart
+    declared: tuple[float, ...]  # spacings in the header
+    terms: tuple[str, ...]  # terms that distinguish acquisitions
     hu: npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is to be measured: the region's slices and one to either side, as voxels."""
+    """What is measured: the region's slices and one to either side, as voxels."""
 
     hu: npt.NDArray[Any]
     mask: npt.NDArray[np.bool_]
@@ -67,12 +67,12 @@ class Facts:
     origin: tuple[float, ...]
     direction: tuple[float, ...]
     positions: tuple[tuple[float, ...], ...]
-    clipped: bool  # there is no slice to one side
-    patients: frozenset[tuple[str, str, str]]  # that slices name; they may all be one
+    clipped: bool  # a slice to one side is missing
+    patients: frozenset[tuple[str, str, str]]  # named by the slices; they may all be equal
 
     @property
     def digest(self) -> str:
-        """Of everything that a number depends on."""
+        """Return the digest of everything that a number depends on."""
         parts = (self.hu.tobytes(), str(self.hu.dtype), self.mask.tobytes(), self.spacing, self.origin, self.direction)
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
@@ -81,7 +81,7 @@ class Facts:
         return int(self.mask.sum())
 
     def drawn(self) -> Floats:
-        """Places (voxels, 3) in mm of the region's voxels, each from its own slice's position."""
+        """Return the positions (voxels, 3) in mm of the region's voxels, each from its own slice's position."""
         row, column = np.reshape(self.direction, (3, 3)).T[:2]
         places = []
         for plane, position in zip(self.mask, self.positions, strict=True):
@@ -90,7 +90,7 @@ class Facts:
         return np.concatenate(places)
 
     def is_drawn_at(self, places: Floats) -> bool:
-        """Whether the region's voxels lie at these places in mm, each once, within 0.01 mm.
+        """Whether the region's voxels are at these positions in mm, each once, within 0.01 mm.
 
         What is written has the directions of the slices as they are; those that are clean differ from them by up to
         1e-4 (conformance.md), so the further a place lies from the first pixel, the more it may be off.
@@ -102,7 +102,7 @@ class Facts:
 
 
 def _pixels(syntax: str, dataset: Dataset) -> npt.NDArray[Any]:
-    """Stored values (rows, columns) of one frame."""
+    """Return the stored values (rows, columns) of one frame."""
     rows, columns = dataset.integer(0x00280010), dataset.integer(0x00280011)
     allocated, stored, high = (dataset.integer(0x00280100 + k) for k in range(3))
     signed = dataset.integer(0x00280103)
@@ -130,13 +130,13 @@ def _pixels(syntax: str, dataset: Dataset) -> npt.NDArray[Any]:
 
 
 def _is_all(value: bytes, size: int, limit: int) -> bool:
-    """Whether pixels are all there, and followed by a pad or by fewer zeros than one row and one column take."""
+    """Whether pixels are complete, and followed by a pad or by fewer zeros than one row and one column take."""
     excess = len(value) - size
     return 0 <= excess <= size % 2 or (0 < excess < limit and not any(value[size:]))
 
 
 def _by_gdcm(syntax: str, stream: bytes, encoding: tuple[int, ...]) -> npt.NDArray[Any]:
-    """Stored values of one compressed frame, from a file that says what is needed to decode it and nothing else."""
+    """Decode one compressed frame, from a file with only the elements needed for it."""
 
     def element(tag: int, vr: str, value: bytes) -> bytes:
         value += b"\0" * (len(value) % 2)
@@ -144,7 +144,7 @@ def _by_gdcm(syntax: str, stream: bytes, encoding: tuple[int, ...]) -> npt.NDArr
 
     meta = element(0x00020002, "UI", _CT.encode()) + element(0x00020010, "UI", syntax.encode())
     head = element(0x00080016, "UI", _CT.encode()) + element(0x00280002, "US", b"\1\0")
-    head += element(0x00280004, "CS", b"MONOCHROME2 ")  # the other one is about display, and ITK would invert it
+    head += element(0x00280004, "CS", b"MONOCHROME2 ")  # the other one is for display, and ITK would invert it
     tags = (0x00280010, 0x00280011, 0x00280100, 0x00280101, 0x00280102, 0x00280103)
     head += b"".join(element(tag, "US", struct.pack("<H", n)) for tag, n in zip(tags, encoding, strict=True))
     stream += b"\0" * (len(stream) % 2)
@@ -190,7 +190,7 @@ def _slice(syntax: str, dataset: Dataset) -> Slice:
 
 
 def _term(dataset: Dataset, tag: int) -> str:
-    """A term by the letter, numbers by their value; one under a representation that is no text's tells nothing."""
+    """Read a term strictly, numbers by their value; a representation that is not text gives nothing."""
     try:
         value = dataset.text(tag)
     except Contradiction:
@@ -201,7 +201,7 @@ def _term(dataset: Dataset, tag: int) -> str:
 
 
 def _clean(cosines: Sequence[float]) -> Floats:
-    """Directions without the noise of their last digits: the patient's axes, or else a rotation's columns."""
+    """Remove the noise of the directions' last digits: return the patient's axes, or a rotation's columns."""
     axes = np.array(cosines).reshape(2, 3)
     if not np.allclose(axes @ axes.T, np.eye(2), rtol=0, atol=1e-4):
         return axes
@@ -212,7 +212,7 @@ def _clean(cosines: Sequence[float]) -> Floats:
 
 
 def _tilt(dataset: Dataset) -> list[float]:
-    """Gantry tilt, where it is one number: position and orientation tell it as well."""
+    """Return the gantry tilt if it is one number; position and orientation also give it."""
     try:
         return _optional(dataset, 0x00181120)
     except Contradiction:
@@ -224,13 +224,13 @@ def _optional(dataset: Dataset, tag: int) -> list[float]:
 
 
 def _declared(dataset: Dataset) -> list[float]:
-    """Spacing Between Slices and Slice Thickness; of several numbers none is the one."""
+    """Return Spacing Between Slices and Slice Thickness; several numbers count as none."""
     told = [dataset.decimals(tag) for tag in (0x00180088, 0x00180050) if dataset.raw(tag).strip(b" \0")]
     return [numbers[0] for numbers in told if len(numbers) == 1]
 
 
 def _frames(syntax: str, whole: Dataset) -> list[Slice]:
-    """Slices of an Enhanced CT: what functional groups say of a frame outranks what stands outside (PS3.3 C.7.6.16)."""
+    """Return the slices of an Enhanced CT; functional groups take precedence (PS3.3 C.7.6.16)."""
     groups, count = whole.items(0x52009230), whole.integer(0x00280008)
     pixels = _by_frame(syntax, whole, count)
     if not len(groups) == count == len(pixels):
@@ -253,7 +253,7 @@ def _frames(syntax: str, whole: Dataset) -> list[Slice]:
 
 
 def _by_frame(syntax: str, whole: Dataset, count: int) -> list[Element]:
-    """Pixels of each of `count` frames; of compressed ones, those that are a fragment each."""
+    """Return the pixels of `count` frames; compressed frames must be one fragment each."""
     if syntax not in _NATIVE:
         fragments = whole[PIXEL_DATA].fragments if PIXEL_DATA in whole else []
         return [Element("OB", fragments=[fragment]) for fragment in fragments]
@@ -268,7 +268,7 @@ def _by_frame(syntax: str, whole: Dataset, count: int) -> list[Element]:
 
 @lru_cache(maxsize=512)
 def _read(content: bytes) -> Slice | list[Slice] | tuple[str, Dataset, bytes] | None:
-    """One file: a CT slice, several, a region's object (its class, elements and file), or nothing of these."""
+    """Read one file: CT slices, a region object (its class, elements and file), or nothing of these."""
     syntax, dataset = read(content)
     sop_class = dataset.uid(0x00080016)
     if sop_class == _ENHANCED_CT:
@@ -286,10 +286,10 @@ def _read(content: bytes) -> Slice | list[Slice] | tuple[str, Dataset, bytes] | 
 
 
 class _Stack:
-    """The slices of one series, in order along their normal."""
+    """The slices of one series, sorted along their normal."""
 
     def __init__(self, slices: Sequence[Slice], *meant: set[str]) -> None:
-        """Of slices in one place, those are taken that are among the first `meant` that any of them is among."""
+        """Where slices share a position, keep those in the first set of `meant` that contains one of them."""
         self.meant = meant
         ((common, _),) = Counter(tuple(s.orientation.ravel().round(3)) for s in slices).most_common(1)
         facing = [s for s in slices if np.allclose(s.orientation.ravel(), common, atol=2e-3)]
@@ -313,7 +313,7 @@ class _Stack:
         return int(hits[0])
 
     def at(self, depth: float) -> int:
-        """Slice in whose plane something lies that is no further off than 0.1 mm, or a fifth of the step."""
+        """Return the slice whose plane is at most 0.1 mm, or a fifth of the step, away."""
         found = self.find(depth, min(0.1, 0.2 * self.step))
         if found is None:
             raise Contradiction("no slice lies there")
@@ -321,7 +321,7 @@ class _Stack:
 
 
 def _crossings(points: Floats, rows: int, columns: int) -> npt.NDArray[np.bool_]:
-    """Which pixel centres have an odd number of edges to their right: (row, column) corners."""
+    """Return which pixel centres have an odd number of edges to their right; corners are (row, column)."""
     inside = np.zeros((rows, columns), dtype=bool)
     top, left = np.floor(points.min(axis=0)).clip(0).astype(int)
     bottom, right = np.ceil(points.max(axis=0)).astype(int) + 1
@@ -336,7 +336,7 @@ def _crossings(points: Floats, rows: int, columns: int) -> npt.NDArray[np.bool_]
 
 
 def _contours(dataset: Dataset, name: str) -> list[tuple[Floats, str]]:
-    """Corners and referenced instance of each contour of the one region of that name."""
+    """Return corners and referenced instance of each contour of the only region with this name."""
     numbers = [roi.integer(0x30060022) for roi in dataset.items(0x30060020)]
     named = [roi.integer(0x30060022) for roi in dataset.items(0x30060020) if roi.text(0x30060026) == name]
     if len(named) != 1 or numbers.count(named[0]) != 1:
@@ -357,7 +357,7 @@ def _contours(dataset: Dataset, name: str) -> list[tuple[Floats, str]]:
 
 
 def _name(reference: Dataset) -> str:
-    """What a contour's reference names; one without a UID names nothing."""
+    """Return what a contour's reference names; one without a UID names nothing."""
     if not reference.text(0x00081155):
         return ""
     uid = reference.uid(0x00081155)
@@ -426,7 +426,7 @@ def _from_segment(content: bytes, dataset: Dataset, name: str, stack: _Stack) ->
         image = stack.slices[k]
         axes = _clean(_group(dataset, group, 0x00209116).decimals(0x00200037, 6))
         step = _group(dataset, group, 0x00289110).decimals(0x00280030, 2)
-        # A frame may be cropped, turned or set off by whole pixels: the places of its own voxels say where it lies.
+        # A frame may be cropped, turned or shifted by whole pixels: the positions of its voxels give its place.
         row, column = np.nonzero(drawn)
         off = position + np.outer(column * step[1], axes[0]) + np.outer(row * step[0], axes[1]) - image.position
         at = off @ image.orientation[::-1].T / image.spacing
@@ -450,7 +450,7 @@ def _from_segment(content: bytes, dataset: Dataset, name: str, stack: _Stack) ->
 
 
 def sound(contents: Sequence[bytes]) -> list[bytes]:
-    """Return the files that contradict themselves in nothing."""
+    """Return the files without contradictions."""
     kept = []
     for content in contents:
         with suppress(Contradiction):
@@ -477,7 +477,7 @@ def facts(contents: Sequence[bytes], name: str) -> Facts:
     every = [_read(content) for content in contents]
     slices = [one for one in every if isinstance(one, Slice)]
     slices += itertools.chain(*(one for one in every if isinstance(one, list)))
-    # A structure set without a region says nothing.
+    # A structure set without a region is ignored.
     objects = [one for one in every if isinstance(one, tuple) and (one[0] != _RTSTRUCT or one[1].items(0x30060020))]
     if not slices or not objects:
         raise Contradiction("there are no slices, or no region")
@@ -500,12 +500,12 @@ def facts(contents: Sequence[bytes], name: str) -> Facts:
         planes.keys() != held[0].keys() or any((planes[k] != held[0][k]).any() for k in planes) for planes in held
     ):
         raise Contradiction("the region is empty, or drawn differently")
-    # A contour that encloses no voxel centre is drawn all the same: its slice is one of the region's.
+    # A contour that encloses no voxel centre still counts: its slice belongs to the region.
     facts = _reference(stack, drawn[0])
     here = {one.uid.partition(" ")[0] for one in stack.slices}
     for sop_class, dataset, _ in objects:
         own = {uid.partition(" ")[0] for uid in _named(sop_class, dataset, name)} or _listed(dataset, of_series)
-        is_vouched_for = bool(own) and own <= here  # an object may be filed under a study of its own
+        is_vouched_for = bool(own) and own <= here  # a region object may be in a separate study
         if not all(_may_be_one(_patient(dataset), patient) for patient in facts.patients) or (
             dataset.uid(0x0020000D) != _study(stack) and not is_vouched_for
         ):
@@ -519,12 +519,12 @@ def _patient(dataset: Dataset) -> tuple[str, str, str]:
 
 
 def _may_be_one(one: tuple[str, str, str], other: tuple[str, str, str]) -> bool:
-    """Whether two are one patient: by the ID, or, where not both bear one, by name and birth date (conformance.md)."""
+    """Whether two are one patient: by ID, or, unless both have one, by name and birth date (conformance.md)."""
     return one[0] == other[0] if one[0] and other[0] else one[1:] == other[1:]
 
 
 def _named(sop_class: str, dataset: Dataset, name: str) -> list[str]:
-    """Instances that the region's own contours or frames name."""
+    """Return the instances that the region's own contours or frames name."""
     if sop_class == _RTSTRUCT:
         return [uid for _, uid in _contours(dataset, name) if uid]
     sources = [
@@ -537,7 +537,7 @@ def _named(sop_class: str, dataset: Dataset, name: str) -> list[str]:
 
 
 def _drawn_on(slices: Sequence[Slice], named: set[str], objects: Sequence[Dataset]) -> str:
-    """Series that a region was drawn on: what it names, or its file lists, else the one of most slices."""
+    """Return the region's series: the one that it names or its file lists, else the one with most slices."""
     known = {uid.partition(" ")[0] for uid in named}
     ((first, count), *others) = Counter(one.series for one in slices).most_common()
     if not others:
@@ -555,7 +555,7 @@ def _drawn_on(slices: Sequence[Slice], named: set[str], objects: Sequence[Datase
 def _vouched_for(
     slices: Sequence[Slice], named: set[str], objects: Sequence[tuple[str, Dataset, bytes]]
 ) -> Sequence[Slice]:
-    """Leave out slices that a region's file does not list, while some that it lists are missing (conformance.md)."""
+    """Leave out slices that a region's file does not list, if some that it lists are missing (conformance.md)."""
     here = {one.uid.partition(" ")[0] for one in slices}
     for sop_class, dataset, _ in objects:
         listed = _listed(dataset, slices)
@@ -568,7 +568,7 @@ def _vouched_for(
 
 
 def _of_one_acquisition(slices: Sequence[Slice], named: set[str], listed: set[str]) -> Sequence[Slice]:
-    """Leave out slices of another acquisition than those that were drawn on (conformance.md); absent terms tell none.
+    """Leave out slices of an acquisition other than the drawn one (conformance.md); absent terms do not count.
 
     Acquisition Number, the last of the terms, tells only of a slice that is not listed while others are, and lists
     that hold nothing but what is named are none.
@@ -586,7 +586,7 @@ def _of_one_acquisition(slices: Sequence[Slice], named: set[str], listed: set[st
 
 
 def _listed(dataset: Dataset, slices: Sequence[Slice]) -> set[str]:
-    """Instances that a region's file lists of the series; also what is no UID: it names something else.
+    """Return the instances of the series that a region's file lists; invalid UIDs too, as other instances.
 
     An item without a UID names nothing.
     """
@@ -596,12 +596,12 @@ def _listed(dataset: Dataset, slices: Sequence[Slice]) -> set[str]:
         instances = {image.text(0x00081155) for image in (*item.items(0x30060016), *item.items(0x0008114A))}
         if item.text(0x0020000E) == slices[0].series or instances & here:
             found |= instances - {""}
-    sources = {image.text(0x00081155) for image in dataset.items(0x00082112)}  # of a segmentation, with no series told
+    sources = {image.text(0x00081155) for image in dataset.items(0x00082112)}  # of a segmentation, without a series
     return found | (sources - {""} if sources & here else set())
 
 
 def _every_name(sop_class: str, dataset: Dataset) -> Iterator[str]:
-    """Instances that any contour or frame of a file names."""
+    """Return the instances that any contour or frame of a file names."""
     if sop_class != _RTSTRUCT:
         yield from _named(sop_class, dataset, "")
         return
@@ -679,7 +679,7 @@ def pixels_of(content: bytes) -> bytes:
 
 
 def drawn_voxels(content: bytes) -> Floats:
-    """Places (voxels, 3) in mm of the voxels that a SEG of one segment draws, in bits or in bytes of nothing or all."""
+    """Return the positions (voxels, 3) in mm of the voxels of a one-segment SEG, in bits or full-range bytes."""
     _, dataset = read(content)
     rows, columns, count = (dataset.integer(tag) for tag in (0x00280010, 0x00280011, 0x00280008))
     bits = np.frombuffer(dataset.raw(PIXEL_DATA), dtype=np.uint8)
@@ -701,7 +701,7 @@ def drawn_voxels(content: bytes) -> Floats:
 def stock_features(
     facts: Facts, parameters: Path, *, direction: type[np.floating[Any]] = np.float64
 ) -> dict[str, float]:
-    """Features by stock PyRadiomics, on the geometry in single precision as a NIfTI file would hold it.
+    """Compute features by stock PyRadiomics, with the geometry in single precision as in a NIfTI file.
 
     `direction` is the precision of the directions, which such a file derives from a quaternion.
     """
@@ -720,7 +720,7 @@ def stock_features(
 
 
 def agree(answer: Mapping[str, float | None], stock: Mapping[str, float], facts: Facts, parameters: Path) -> list[str]:
-    """Names of the features in which an answer differs from the stock path.
+    """Return the names of the features in which an answer differs from the stock path.
 
     Across axes that are not the patient's, the last bit of a direction decides to which side an interpolated HU on the
     edge of two is cut, so there a few voxels may differ by one HU. That is 1 % of a feature at most, or, of one that

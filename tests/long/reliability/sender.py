@@ -1,4 +1,4 @@
-"""Sends studies into an inbox in every way that a hospital does: whole, file by file, late, twice, with junk beside."""
+"""Send studies to an inbox as hospitals do: as folders, file by file, late, twice, and with junk files."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ Errand = Callable[[], None]
 
 
 class Sender(threading.Thread):
-    """Works through its errands while the daemon lives and dies; a file can be seen before it is whole.
+    """Sends its studies while the daemon runs and is killed; a file is visible before it is complete.
 
     Parameters
     ----------
     inbox
-        To send to.
+        Folder to send to.
     samples
-        What to send, in this order.
+        Studies to send, in this order.
     chance
-        Decides what is sent how; its own thread's alone.
+        Random source for the way of sending; used by this thread alone.
     """
 
     def __init__(self, inbox: Path, samples: Sequence[Sample], chance: random.Random) -> None:
@@ -41,13 +41,13 @@ class Sender(threading.Thread):
         self.ways = dict.fromkeys(("whole", "file by file", "incomplete at first", "sent twice", "junk"), 0)
 
     def release_up_to(self, share: float) -> None:
-        """Let that share of all studies be sent, and half of what was held back before."""
+        """Send studies up to this share of all, and half of the files that were delayed before."""
         count = round(share * self._total) - self._allowed
         self._allowed += count
         self._release(count)
 
     def release_all(self) -> None:
-        """Let all be sent that is left."""
+        """Send all remaining studies."""
         self._release(self._total - self._allowed)
         self._release(0)
 
@@ -56,7 +56,7 @@ class Sender(threading.Thread):
         self._bell.release()
 
     def idle(self) -> bool:
-        """Whether all that was released has been sent."""
+        """Whether everything released so far has been sent."""
         return not self._released
 
     def run(self) -> None:
@@ -90,7 +90,7 @@ class Sender(threading.Thread):
         return [*errands, *(partial(self._copy, path, f"{name}-{path.name}") for path in files)]
 
     def _move_in(self, files: Sequence[Path], name: str) -> None:
-        """A folder that is there at once."""
+        """Move a complete folder into the inbox."""
         aside = self._inbox.with_name("aside") / name
         aside.mkdir(parents=True)
         for path in files:
@@ -101,7 +101,7 @@ class Sender(threading.Thread):
         self._write(path.read_bytes(), name)
 
     def _write(self, content: bytes, name: str) -> None:
-        """A file that grows in two steps."""
+        """Write a file in two steps."""
         target = self._inbox / name
         target.parent.mkdir(parents=True, exist_ok=True)
         cut = self._chance.randrange(len(content) + 1)

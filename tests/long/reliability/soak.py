@@ -1,8 +1,8 @@
 """``make soak``: thousands of studies at full rate, and an inbox of 100,000 files: what grows, and how fast.
 
-Answered studies stay in the inbox, since originals are never touched; so what the daemon knows grows with them.
-Whether anything else grows, like the time for a study with the length of the ledger, is seen where a site takes them
-away, as the second part does.
+Answered studies stay in the inbox, because originals are never changed, so the daemon's memory grows with them. The
+second part removes them, as a site would. It shows whether anything else grows, for instance the time for a study with
+the length of the ledger.
 Writes its section of ``docs/reliability.md``.
 """
 
@@ -41,7 +41,7 @@ WARM_UP = 0.25  # of a part, before slopes are fitted
 MEGABYTE = 1024**2
 MOST_GROWTH = 5.0  # MB, or descriptors, over all that comes after the warm-up, that count as flat
 # The same for all three processes together, in MB: each one's heap rises and falls by some without growing.
-# One alone went up by 3.6 early in 5,500 studies, once down by 1.8, and stood still to the page for the last 3,500.
+# In 5,500 studies one alone grew by 3.6 early, once shrank by 1.8, and did not change by a page in the last 3,500.
 MOST_OF_PROCESSES = 10.0
 MOST_PER_FILE = 2.0  # kB of the daemon's memory for a file that stays in the inbox
 MOST_EXPONENT = 1.25  # of the daemon's own time for a study, over the files that stay in the inbox: 1 is linear
@@ -50,7 +50,7 @@ MOST_MILLISECONDS = 0.75  # that its own time for a study grows by in 1000 studi
 
 @dataclass(frozen=True)
 class Reading:
-    """What can be seen of a running daemon at one moment."""
+    """Values of a running daemon at one time."""
 
     seconds: float
     answered: int
@@ -64,17 +64,17 @@ class Reading:
 
 
 def scan_seconds(folder: Path) -> float:
-    """How long the daemon's own scan takes, in a process that does nothing else."""
+    """Measure the daemon's own scan, in a process that does nothing else."""
     with tempfile.TemporaryDirectory() as name, Database(Path(name) / "ledger.sqlite") as database:
         files = FileTable(database, "")
         inbox = Inbox(folder, files, StudyIndex(files, assemble), 1e9)
-        inbox.look()  # nothing has rested, so nothing is read
+        inbox.look()  # no file is unchanged for long enough, so nothing is read
         inbox.look()
         return inbox.scan_cost
 
 
 def read(house: House, started: float, *, scan: bool = False) -> Reading:
-    """Take one reading; of the time of a scan only where it is asked for."""
+    """Take one reading; measure the time of a scan only with `scan`."""
     daemon = psutil.Process(house.pid)
     times = daemon.cpu_times()
     return Reading(
@@ -91,7 +91,7 @@ def read(house: House, started: float, *, scan: bool = False) -> Reading:
 
 
 def pour(house: House, samples: Sequence[Sample], *, take_away: bool) -> list[Reading]:
-    """Send studies as fast as they are answered; returns readings at the windows' ends, and some between."""
+    """Send studies as fast as they are answered; return readings at the end of each window, and some between."""
     started, waiting, lying = time.monotonic(), list(reversed(samples)), []
     readings, marks = [read(house, started, scan=True)], 1
     while readings[-1].answered < len(samples):
@@ -162,7 +162,7 @@ def windows_table(parts: Sequence[tuple[Reading, Reading]]) -> str:
 
 
 def stream(root: Path, bundle: Path, count: int, *, take_away: bool) -> tuple[list[str], list[str]]:
-    """Pour studies through a new house; returns paragraphs for the page, and what was broken."""
+    """Send studies to a new daemon; return paragraphs for the page, and broken promises."""
     samples = make_many(root / ("store-tidy" if take_away else "store"), count, 0.0, random.Random(1))
     house = House(root / ("tidy" if take_away else "house"), bundle)
     house.start()
@@ -179,10 +179,10 @@ def stream(root: Path, bundle: Path, count: int, *, take_away: bool) -> tuple[li
         grows += f", {per_file:.1f} kB for each file that stays in the inbox"
     paragraphs = [
         f"{count} studies in {last.seconds / 60:.0f} minutes, **{count / last.seconds:.1f} studies/s**; "
-        + ("each is taken out of the inbox once it is answered:" if take_away else "all stay in the inbox:"),
+        + ("each is removed from the inbox when it is answered:" if take_away else "all stay in the inbox:"),
         windows_table(parts),
-        f"{grows}; its processes' by {workers:.1f} MB, its open descriptors by {descriptors:.2f}, all fitted after the "
-        f"first quarter. {verdict}",
+        f"{grows}; that of its processes by {workers:.1f} MB, the number of its open descriptors by {descriptors:.2f}, "
+        f"all fitted after the first quarter. {verdict}",
     ]
     broken = [str(verdict)] if verdict.faults else []
     broken += [f"{per_file:.1f} kB for each file"] if per_file > MOST_PER_FILE else []
@@ -199,7 +199,7 @@ def stream(root: Path, bundle: Path, count: int, *, take_away: bool) -> tuple[li
         power = exponent(parts)
         paragraphs.append(
             f"The daemon's own time for a study grows with the files in the inbox to the power of {power:.2f} over the "
-            "later half: each look scans all of them."
+            "later half, because each scan covers all of them."
         )
         broken += [f"time for a study grows with power {power:.2f}"] if power > MOST_EXPONENT else []
     broken += [
@@ -212,7 +212,7 @@ def stream(root: Path, bundle: Path, count: int, *, take_away: bool) -> tuple[li
 
 
 def crowd(root: Path, bundle: Path, count: int) -> tuple[list[str], list[str]]:
-    """Start over an inbox full of files that lead to nothing, then send studies; returns as :func:`stream` does."""
+    """Start with an inbox full of files that give no report, then send studies; return as :func:`stream` does."""
     house = House(root / "crowd", bundle)
     fill_crowd(house.inbox, count)
     started = time.monotonic()
@@ -248,19 +248,19 @@ def crowd(root: Path, bundle: Path, count: int) -> tuple[list[str], list[str]]:
     ]
     per_file = (rest[1].daemon - readings[0].daemon) * 1024 / count
     paragraphs = [
-        f"{count:,} files lie in the inbox when the daemon starts: one half CT slices without a region of interest, "
-        "the other no DICOM at all.",
+        f"{count:,} files are in the inbox when the daemon starts: half are CT slices without a region of interest, "
+        "half are not DICOM.",
         table(["files read", "after, s", "daemon, MB", "its processes, MB"], rows),
-        f"{per_file:.1f} kB of the daemon's memory for each file; ledger {rest[1].ledger:.0f} MB. At rest one scan "
-        f"takes **{rest[1].scan:.2f} s**, and the daemon {100 * busy:.0f} % of one core. A study that comes then has "
-        f"its report after {', '.join(f'{wait:.1f}' for wait in waits)} s; one that lies there at a new start, "
-        f"{again:.0f} s after that.",
+        f"{per_file:.1f} kB of the daemon's memory for each file; ledger {rest[1].ledger:.0f} MB. Without work one "
+        f"scan takes **{rest[1].scan:.2f} s**, and the daemon {100 * busy:.0f} % of one core. A study that arrives "
+        f"then has its report after {', '.join(f'{wait:.1f}' for wait in waits)} s. A study that is in the inbox at "
+        f"a new start has its report {again:.0f} s after the start.",
     ]
     return paragraphs, [f"{per_file:.1f} kB for each file"] if per_file > MOST_PER_FILE else []
 
 
 def main() -> None:
-    """Print what was measured; ends with status 1 where something grows that must not."""
+    """Print what was measured; end with status 1 if something grows that must not."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--studies", type=int, default=2000)
     parser.add_argument("--taken-away", type=int, default=4000)

@@ -1,12 +1,12 @@
-"""A second reader of DICOM, which shares no code with the first: it believes nothing that contradicts itself.
+"""A second reader of DICOM, which shares no code with the first and refuses every contradiction.
 
-It takes a file by the letter of PS3.5: no tag is there twice, every length is that of what it counts, numbers hold only
-the characters that their Value Representation allows. What a library reads leniently, this one refuses, so whatever the
-appliance says of a damaged file can be held against what the file undoubtedly says.
+It reads a file strictly by PS3.5: no tag is there twice, every length is that of its content, and numbers contain
+only the characters that their Value Representation allows. It refuses what a library reads leniently. So an answer of
+the appliance about a damaged file can be compared with the file's unambiguous content.
 
-The habits that can be taken for nothing else it reads: no preamble or no meta information, unsorted tags, delimiters
-with a length or behind the last element, private elements of no known representation, implicit items in explicit files,
-text under another representation of text and numbers under another of numbers.
+It also reads these harmless habits: no preamble or no meta information, unsorted tags, delimiters with a length or
+after the last element, private elements of unknown representation, implicit items in explicit files, text under
+another representation of text, and numbers under another of numbers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pydicom.datadict import dictionary_VR  # a table of the standard, and nothing else of pydicom
+from pydicom.datadict import dictionary_VR  # a table of the standard; nothing else of pydicom is used
 
 LONG = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
 SHORT = frozenset({"AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "LT"}) | {
@@ -38,12 +38,12 @@ DEFLATED = "1.2.840.10008.1.2.1.99"
 
 
 class Contradiction(Exception):
-    """The file, or the study, says two things at once, or nothing that can be relied on."""
+    """The file or the study contradicts itself, or has no reliable content."""
 
 
 @dataclass
 class Element:
-    """A value as it is encoded: bytes, or the items of a sequence, or the fragments of encapsulated pixels."""
+    """An encoded value: bytes, the items of a sequence, or the fragments of encapsulated pixels."""
 
     vr: str
     value: bytes = b""
@@ -52,7 +52,7 @@ class Element:
 
 
 class Dataset(dict[int, Element]):
-    """Elements by tag, with their values read by the letter."""
+    """Elements by tag, with their values read strictly."""
 
     order = "<"
 
@@ -65,7 +65,7 @@ class Dataset(dict[int, Element]):
         return element.value
 
     def characters(self, tag: int) -> bytes:
-        """Value of an element that must be text."""
+        """Return the value of an element that must be text."""
         if tag in self and self[tag].vr not in TEXT and self[tag].value:
             raise Contradiction(f"{tag:08x} has the VR {self[tag].vr}")
         return self.raw(tag)
@@ -80,7 +80,7 @@ class Dataset(dict[int, Element]):
         return value.rstrip(b"\0").decode()
 
     def decimals(self, tag: int, count: int | None = None) -> list[float]:
-        """Numbers of a DS; `count` of them, where that is given."""
+        """Return the numbers of a DS; `count` of them, if given."""
         if tag not in self:
             raise Contradiction(f"{tag:08x} is missing")
         if self[tag].vr in _NUMBERS:
@@ -95,12 +95,12 @@ class Dataset(dict[int, Element]):
         return [float(part) for part in parts]
 
     def doubles(self, tag: int) -> list[float]:
-        """Numbers of an FD."""
+        """Return the numbers of an FD."""
         self._expect(tag, "FD")
         return list(struct.unpack(f"{self.order}{len(self[tag].value) // 8}d", self[tag].value))
 
     def integer(self, tag: int) -> int:
-        """The one number of an IS or US."""
+        """Return the single number of an IS or US."""
         element = self.get(tag)
         if element is None:
             raise Contradiction(f"{tag:08x} is missing")
@@ -143,12 +143,12 @@ class _Reader:
         self.content, self.implicit, self.order = content, implicit, order
 
     def dataset(self, at: int, end: int, *, depth: int, open_ended: bool = False) -> tuple[Dataset, int]:
-        """Read elements up to `end`, or to an item's end where it is `open_ended`."""
+        """Read elements up to `end`, or to an item's end if it is `open_ended`."""
         if depth > 100:
             raise Contradiction("sequences in sequences without end")
         found = Dataset()
         found.order = self.order
-        closed = False  # whether the last element was a sequence that its length ended
+        closed = False  # whether the last element was a sequence with a length
         while at < end:
             tag = self._tag(at, end)
             if open_ended and tag == _ITEM_END and self._length(at + 4, end) != _UNDEFINED:
@@ -175,7 +175,7 @@ class _Reader:
         return tag in (_ITEM_END, _SEQUENCE_END) and (PIXEL_DATA in found or (tag == _SEQUENCE_END and closed))
 
     def _is_over(self, tag: int, at: int) -> bool:
-        """Whether a delimiter without a length, or nothing, is followed by padding alone."""
+        """Whether only padding follows, after a delimiter without a length or directly."""
         if any(self.content[at + 4 : at + 8]):
             return False
         rest = self.content[at + 8 :]
@@ -207,7 +207,7 @@ class _Reader:
         if vr == "SQ":
             items, at = self._either_way(at, end, length, depth, implicit_first=self.implicit)
             return Element(vr, items=items), at
-        if vr == "UN" and (length == _UNDEFINED or self._vr(tag) == "SQ"):  # written as implicit files are (6.2.2)
+        if vr == "UN" and (length == _UNDEFINED or self._vr(tag) == "SQ"):  # encoded as in implicit files (6.2.2)
             items, at = self._either_way(at, end, length, depth, implicit_first=True)
             return Element(self._vr(tag), items=items), at
         if length == _UNDEFINED:
@@ -217,12 +217,12 @@ class _Reader:
             return Element(vr, fragments=fragments), at
         if at + length > end:
             raise Contradiction("a value is longer than what holds it")
-        if vr == "UN" and not tag >> 16 & 1:  # in explicit files, what is too long for its own VR (PS3.5, 6.2.2)
+        if vr == "UN" and not tag >> 16 & 1:  # in explicit files, a value too long for its VR (PS3.5, 6.2.2)
             vr = self._vr(tag)
         return Element(vr, self.content[at : at + length]), at + length
 
     def _of_no_known_vr(self, tag: int, vr: str, at: int, end: int) -> tuple[str, int, int]:
-        """What its length must be, of two bytes or four, for another element to begin behind a private one."""
+        """Return the length, of two or four bytes, with which another element follows a private one."""
         if not tag >> 16 & 1 and (vr not in ("\0\0", "  ", "??", "--") or not self._is_known(tag) or tag >= 0x7FE00008):
             raise Contradiction(f"no VR is {vr!r}")
         if at + 4 > end:
@@ -251,7 +251,7 @@ class _Reader:
     def _either_way(
         self, at: int, end: int, length: int, depth: int, *, implicit_first: bool
     ) -> tuple[list[Dataset], int]:
-        """Read items as they should be written, and if they are not, as the other way has it."""
+        """Read items in the regular encoding, or else in the other one."""
         if self.implicit:
             return self._sequence(at, end, length, depth)
         ways = [_Reader(self.content, implicit=True, order=self.order), self]
@@ -293,7 +293,7 @@ class _Reader:
             tag, size = self._tag(at, end), self._length(at + 4, end)
             at += 8
             if tag == _SEQUENCE_END and size != _UNDEFINED:
-                return fragments[1:], at  # the first is the table of offsets
+                return fragments[1:], at  # the first fragment is the offset table
             if tag != _ITEM or at + size > end:
                 raise Contradiction("encapsulated pixels do not hold together")
             fragments.append(self.content[at : at + size])
@@ -331,7 +331,7 @@ def read(content: bytes) -> tuple[str, Dataset]:
     if not begin and not (content[:2] == b"\2\0" or _guess(content)):
         raise Contradiction("not DICOM")
     meta, end = _Reader(content, implicit=False, order="<"), begin
-    while content[end : end + 2] == b"\x02\0":  # group 0002 alone is read so
+    while content[end : end + 2] == b"\x02\0":  # only group 0002 is read in this way
         _, end = meta._element(meta._tag(end, len(content)), end + 4, len(content), 0)
     header, at = meta.dataset(begin, end, depth=0)
     body = content[at:]
@@ -348,13 +348,13 @@ def read(content: bytes) -> tuple[str, Dataset]:
             raise Contradiction("does not inflate") from error
     order = ">" if syntax == BIG else "<"
     dataset, _ = _Reader(body, syntax == IMPLICIT, order).dataset(0, len(body), depth=0)
-    for tag in [tag for tag in dataset if tag >> 16 == 2]:  # it belongs elsewhere
+    for tag in [tag for tag in dataset if tag >> 16 == 2]:  # it does not belong in the data set
         del dataset[tag]
     return syntax, dataset
 
 
 def _guess(body: bytes) -> str:
-    """How elements are written that begin with group 0008; empty where they do not."""
+    """Return the encoding of elements that begin with group 0008; empty if they do not."""
     named = re.fullmatch(rb"[A-Z]{2}", body[4:6]) is not None
     if re.match(rb"\x08\0[\0-\x1f]\0", body):
         return EXPLICIT if named else IMPLICIT if body[6:8] == b"\0\0" else ""

@@ -1,4 +1,4 @@
-"""Tiny generated studies of every sort that a hospital sends, each with the end that it must come to."""
+"""Tiny generated studies of every kind that a hospital sends, each with its expected result."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from lungstage.appliance.contract.errors import ReasonCode
 from lungstage.appliance.staging.phantom import ct_datasets, segmentation
 from tests.support.studies import Polygon, Study, contour, structure_set
 
-SIDE, SLICES, ROI = 16, 6, range(1, 5)  # one slice of margin at either end, which the resampler takes
+SIDE, SLICES, ROI = 16, 6, range(1, 5)  # one slice of margin at either end for the resampler
 CENTRE, REACH = SIDE // 2, SIDE // 4
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One study on disk, and what must become of it.
+    """One study on disk, and its expected result.
 
     Attributes
     ----------
     folder
-        Where its files lie: ``0000`` is the ROI, the slices follow in order.
+        Folder of its files: ``0000`` is the ROI, the slices follow in order.
     study_instance_uid, series_instance_uid
-        Of the CT.
+        UIDs of the CT.
     end
-        Code of the refusal; None where a report must come.
+        Code of the expected refusal; None if a report is expected.
     """
 
     folder: Path
@@ -73,7 +73,7 @@ BAD = {
 
 
 def _volume(name: str) -> hd.Volume:
-    """A ball of tissue in lung, whose texture is the study's own."""
+    """Make a ball of tissue in lung, with a texture that differs between studies."""
     texture = np.random.default_rng(list(name.encode()))
     hu = texture.integers(-850, -750, size=(SLICES, SIDE, SIDE)).astype(np.int16)
     y, x = np.ogrid[:SIDE, :SIDE]
@@ -90,13 +90,13 @@ def make(folder: Path, name: str, *, end: ReasonCode | None = None, roi: int = 0
     Parameters
     ----------
     folder
-        To write it to.
+        Folder to write it to.
     name
-        All its UIDs and voxels follow from it.
+        Source of all its UIDs and voxels.
     end
-        Why it must be refused; None for a good one.
+        Expected refusal; None for a good study.
     roi
-        Which sort of ROI object a good one has.
+        Kind of ROI object of a good study.
     """
     slices = ct_datasets(_volume(name), name)
     draw = GOOD[roi % len(GOOD)] if end is None else BAD[end]
@@ -105,13 +105,13 @@ def make(folder: Path, name: str, *, end: ReasonCode | None = None, roi: int = 0
 
 
 def make_many(folder: Path, count: int, share_refused: float, chance: random.Random) -> list[Sample]:
-    """Write `count` studies, of which about `share_refused` must be refused."""
+    """Write `count` studies; about `share_refused` of them must be refused."""
     ends = [chance.choice(sorted(BAD)) if chance.random() < share_refused else None for _ in range(count)]
     return [make(folder / f"{n:05}", f"{folder.name}-{n}", end=end, roi=n) for n, end in enumerate(ends)]
 
 
 def junk(chance: random.Random, example: Path) -> bytes:
-    """What lies in inboxes beside studies: nothing, text, noise behind a DICOM preamble, a slice cut short."""
+    """Return a junk file: empty, text, noise after a DICOM preamble, or a slice cut short."""
     return chance.choice(
         (
             b"",

@@ -1,6 +1,6 @@
-"""``make torture``: hundreds of studies through the real daemon, which is killed again and again at random moments.
+"""``make torture``: hundreds of studies through the real daemon, which is killed repeatedly at random times.
 
-Every study must end in one report or one refusal, as if nothing had happened: see :mod:`long.reliability.verdict`.
+Every study must end in one report or one refusal, as without the kills: see :mod:`long.reliability.verdict`.
 Writes its section of ``docs/reliability.md``.
 """
 
@@ -26,7 +26,10 @@ from tests.long.reliability.studies import make_many
 from tests.long.reliability.verdict import judge
 
 SHARE_REFUSED = 0.1
-WORKER_ROUNDS, WORKER_KILLS = 0.3, 3  # share of the lives in which processes at work are killed too, and most of them
+WORKER_ROUNDS, WORKER_KILLS = (
+    0.3,
+    3,
+)  # share of runs in which worker processes are killed too; the largest number of them
 END_SECONDS, REST_SECONDS = 900.0, 8.0
 
 
@@ -36,13 +39,13 @@ class Torturer:
     Parameters
     ----------
     house
-        Whose daemon.
+        The daemon and its folders.
     arrive
         Sends some more studies.
     chance
-        Decides when.
+        Source of the random times.
     startup
-        Seconds that it takes to start.
+        Seconds that a start takes.
     """
 
     def __init__(self, house: House, arrive: Callable[[], None], chance: random.Random, startup: float) -> None:
@@ -76,10 +79,10 @@ class Torturer:
             return
         self.kills += 1
         self.was_at[house.autopsy()] += 1
-        self.last_said[(house.said() or ["nothing yet"])[-1]] += 1
+        self.last_said[(house.said() or ["none yet"])[-1]] += 1
 
     def _await_changes(self, path: Path, count: int) -> None:
-        """Wait until a file or folder has changed so often, as long as something happens at all."""
+        """Wait until a file or folder has changed `count` times, while the daemon runs, at most one start's time."""
         deadline, last = time.monotonic() + self._startup, _stamp(path)
         while count and time.monotonic() < deadline and self._house.ended() is None:
             time.sleep(0.0005)
@@ -124,7 +127,7 @@ def _stamp(path: Path) -> int | None:
 
 
 def main() -> None:
-    """Print what was done and what became of it; ends with status 1 where a promise was broken."""
+    """Print what was done and the results; end with status 1 if a promise was broken."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--studies", type=int, default=500)
     parser.add_argument("--kills", type=int, default=200)
@@ -157,7 +160,7 @@ def main() -> None:
         sender.release_all()
         assert until(sender.idle, 60), "not all was sent"
         until(lambda: len(house.answered()) >= len(samples), END_SECONDS)
-        time.sleep(REST_SECONDS)  # long enough for whatever would come twice
+        time.sleep(REST_SECONDS)  # long enough for a second report to appear
         status = house.stop()
         seconds = time.monotonic() - started
         verdict = judge(house.root, samples, load_bundle(bundle), sender.ways["junk"])
@@ -167,14 +170,14 @@ def main() -> None:
     ended = ", ".join(f"{count} with status {code}" for code, count in sorted(torturer.ended_unkilled.items()))
     parts = [
         f"{len(samples)} studies, {torturer.kills} kills of the daemon, {torturer.workers_killed} kills of single "
-        f"processes at work, in {seconds / 60:.0f} minutes; seed {given.seed}. {page.machine()} A start took "
-        f"{startup:.1f} s. Daemons that ended by themselves, because a process was killed while they started: "
+        f"worker processes, in {seconds / 60:.0f} minutes; seed {given.seed}. {page.machine()} A start took "
+        f"{startup:.1f} s. Daemons that ended without a kill, because a process was killed during their start: "
         f"{ended or 'none'}.",
         "How the studies were sent: " + ", ".join(f"{way} {count}" for way, count in sender.ways.items()) + ".",
-        page.counts(["when it was killed, the daemon was", "kills"], torturer.was_at),
-        page.counts(["the last thing it had logged in that life", "kills"], torturer.last_said),
-        f"What became of them: {verdict}",
-        f"Events over all lives: {', '.join(f'{event} {count}' for event, count in sorted(said.items()))}.",
+        page.counts(["activity when killed", "kills"], torturer.was_at),
+        page.counts(["last event in the log of that run", "kills"], torturer.last_said),
+        f"Results: {verdict}",
+        f"Events in all logs: {', '.join(f'{event} {count}' for event, count in sorted(said.items()))}.",
     ]
     print("\n\n".join(parts))
     if verdict.faults:

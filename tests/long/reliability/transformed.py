@@ -1,4 +1,4 @@
-"""Studies that one or two transformations were put on, before anything damages them."""
+"""Studies with one or two transformations, before they are damaged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KINDS: tuple[Literal["contours", "segment"], ...] = ("contours", "segment")
 
 @dataclass(frozen=True)
 class Base:
-    """A study, and of how many voxels its region is in truth; None where no number is right."""
+    """A study and the true number of voxels of its region; None if no number is right."""
 
     transformations: tuple[str, ...]
     files: Mapping[str, bytes]
@@ -22,16 +22,16 @@ class Base:
 
 
 def base(chance: Chance) -> Base:
-    """Draw one.
+    """Draw a transformed study at random.
 
     Raises
     ------
     Unfit
-        What was drawn cannot be put on one study.
+        The transformations drawn do not fit one study.
     """
     chosen = chance.sample(list(EVERY.values()), chance.choice((1, 1, 2)))
     files, truth = transformed(chosen, chance.choice(KINDS))
-    # Named by what they are, as the mutators expect it.
+    # Name the files by kind, as the mutators expect.
     slices = [content for name, content in sorted(files.items()) if name.startswith("ct-")]
     others = [content for name, content in sorted(files.items()) if not name.startswith("ct-")]
     named = {f"ct-{k:02}": content for k, content in enumerate(slices)}

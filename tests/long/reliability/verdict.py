@@ -1,4 +1,4 @@
-"""What must hold when all is over: each study one whole report that an undisturbed run makes too, or one refusal."""
+"""Checks at the end of a run: each study has one complete report, as in an undisturbed run, or one refusal."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.long.reliability.studies import Sample
 
 @dataclass
 class Verdict:
-    """Counts of what came out, and every fault in a sentence."""
+    """Counts of the results, and every fault in a sentence."""
 
     reports: int = 0
     refusals: Counter[str] = field(default_factory=Counter)
@@ -39,14 +39,14 @@ class Verdict:
         refused = ", ".join(f"{code} {count}" for code, count in sorted(self.refusals.items()))
         lines = [
             f"{self.reports} reports; refused: {refused or 'none'}; unreadable files on record: {self.unreadable}; "
-            f"places of the audit log that a crash tore and the next start closed: {self.recovered}"
+            f"audit log entries torn by a crash and closed at the next start: {self.recovered}"
         ]
         lines += [f"{sort}: {len(which)}: {'; '.join(which[:5])}" for sort, which in sorted(self.faults.items())]
-        return "\n".join(lines if self.faults else [*lines, "lost 0, doubled 0, torn 0, wrong 0, left over 0"])
+        return "\n".join(lines if self.faults else [*lines, "lost 0, twice 0, damaged 0, wrong 0, left over 0"])
 
 
 def documents_of(sample: Sample, bundle: Bundle, job: Job) -> dict[str, bytes]:
-    """The documents that an undisturbed run makes of a study at the moment that its job bears."""
+    """Return the documents that an undisturbed run makes of a study at the time of its job."""
     (case,) = assemble(header for path in sample.files for header in read_headers(path))
     plan = pipeline.prepare(case, bundle, settled=True)
     assert job.created_at is not None
@@ -55,7 +55,7 @@ def documents_of(sample: Sample, bundle: Bundle, job: Job) -> dict[str, bytes]:
 
 
 def judge(root: Path, samples: Sequence[Sample], bundle: Bundle, junk: int) -> Verdict:
-    """Hold ledger and outbox to what must have become of the studies, after the daemon has stopped.
+    """Compare ledger and outbox with the expected results of the studies, after the daemon has stopped.
 
     Parameters
     ----------
@@ -64,9 +64,9 @@ def judge(root: Path, samples: Sequence[Sample], bundle: Bundle, junk: int) -> V
     samples
         Every study that was sent.
     bundle
-        That answered.
+        The bundle that answered.
     junk
-        How many files were sent that nobody can read.
+        Number of unreadable files that were sent.
     """
     verdict = Verdict()
     with Database(root / "state" / "ledger.sqlite") as database:
@@ -75,7 +75,7 @@ def judge(root: Path, samples: Sequence[Sample], bundle: Bundle, junk: int) -> V
             0
         ]
     if verdict.unreadable != junk:
-        verdict.faults["wrong"].append(f"{verdict.unreadable} files are on record as unreadable, {junk} were sent")
+        verdict.faults["wrong"].append(f"{verdict.unreadable} files are recorded as unreadable, {junk} were sent")
     audit = chain.verify(root / "state", every)
     verdict.recovered = len(audit.recovered)
     if audit.fault or audit.torn:
@@ -87,29 +87,29 @@ def judge(root: Path, samples: Sequence[Sample], bundle: Bundle, junk: int) -> V
     sources = {pydicom.dcmread(sample.files[0], stop_before_pixels=True).SOPInstanceUID for sample in samples}
     expected: set[str] = set()
     for sample in samples:
-        expected |= _judge_one(sample, by_series.pop(sample.series_instance_uid, []), bundle, there, verdict)
+        expected |= _check_one(sample, by_series.pop(sample.series_instance_uid, []), bundle, there, verdict)
     verdict.faults["wrong"] += [f"job {job.id} is about no study" for left in by_series.values() for job in left]
     objects = {*there, *(f"SEG-{uid}.dcm" for uid in sources)}
     for name in sorted(there):
         if name.endswith(".part"):
             verdict.faults["left over"].append(name)
         elif name not in expected:
-            verdict.faults["doubled"].append(f"{name} is nobody's")
+            verdict.faults["twice"].append(f"{name} belongs to no study")
         else:
-            _prove_whole(root / "outbox" / name, objects, verdict)
+            _check_complete(root / "outbox" / name, objects, verdict)
     verdict.faults = defaultdict(list, {sort: which for sort, which in verdict.faults.items() if which})
     return verdict
 
 
-def _judge_one(sample: Sample, jobs: list[Job], bundle: Bundle, there: dict[str, bytes], verdict: Verdict) -> set[str]:
-    """Judge one study; returns the names of the documents that are rightly its own."""
+def _check_one(sample: Sample, jobs: list[Job], bundle: Bundle, there: dict[str, bytes], verdict: Verdict) -> set[str]:
+    """Check one study; return the names of its expected documents."""
     name = sample.folder.name
     ended = [job for job in jobs if job.state in (JobState.DELIVERED, JobState.REFUSED)]
     if not ended:
         verdict.faults["lost"].append(f"{name}: {[(job.state, job.reason and job.reason.code) for job in jobs]}")
         return set()
     if len(jobs) > 1:
-        verdict.faults["doubled"].append(f"{name}: {[(job.id, str(job.state)) for job in jobs]}")
+        verdict.faults["twice"].append(f"{name}: {[(job.id, str(job.state)) for job in jobs]}")
     (job, *_) = ended
     if job.state is JobState.REFUSED:
         assert job.reason is not None
@@ -126,12 +126,12 @@ def _judge_one(sample: Sample, jobs: list[Job], bundle: Bundle, there: dict[str,
         if document not in there:
             verdict.faults["lost"].append(f"{name}: {document}")
         elif there[document] != content:
-            verdict.faults["torn"].append(f"{name}: {document} is not what an undisturbed run makes")
+            verdict.faults["damaged"].append(f"{name}: {document} is not what an undisturbed run makes")
     return set(documents)
 
 
-def _prove_whole(path: Path, objects: set[str], verdict: Verdict) -> None:
-    """Prove that a document parses whole, bears its own name, and that what an SR refers to is there."""
+def _check_complete(path: Path, objects: set[str], verdict: Verdict) -> None:
+    """Check that a document parses completely, has its own name, and that an SR's references are present."""
     try:
         dataset = read_dataset(path)
         list(dataset.iterall())
@@ -139,14 +139,14 @@ def _prove_whole(path: Path, objects: set[str], verdict: Verdict) -> None:
             hd.sr.srread(path)
             assert not faults_in(path.read_bytes()), faults_in(path.read_bytes())
     except Exception as error:
-        verdict.faults["torn"].append(f"{path.name}: {error!r}")
+        verdict.faults["damaged"].append(f"{path.name}: {error!r}")
         return
     is_page = dataset.SOPClassUID == EncapsulatedPDFStorage
     kind = "PDF" if is_page else dataset.Modality
     if is_page and not re.fullmatch(rb"%PDF-.*%%EOF\s*\0?", dataset.EncapsulatedDocument, re.DOTALL):
-        verdict.faults["torn"].append(f"{path.name}: its page is not whole")
+        verdict.faults["damaged"].append(f"{path.name}: its page is not complete")
     if path.name != f"{kind}-{dataset.SOPInstanceUID}.dcm":
-        verdict.faults["torn"].append(f"{path.name}: is of another name")
+        verdict.faults["damaged"].append(f"{path.name}: has another name")
     if dataset.Modality == "SR":
         evidence = [
             (item.ReferencedSOPClassUID.name, item.ReferencedSOPInstanceUID)
