@@ -107,7 +107,7 @@ def outlines(mask: Mask, spacing: Spacing) -> tuple[Outline, ...]:
     plane = padded.shape[1] * across
     # The number of a side is twice the number of its first voxel, plus one if the side runs down the rows.
     sides = np.array([0, 2 + 1, 2 * across, 1])
-    # The number of a square is that of its first voxel in the padded slices. No square starts in the last row or column.
+    # The number of a square is that of its first voxel in the padded slices. None starts in the last row or column.
     places = np.flatnonzero((kinds > 0) & (kinds < 15))
     kind_of = kinds.reshape(-1)[places]
     z, place = np.divmod(places, kinds.shape[1] * kinds.shape[2])

@@ -1,4 +1,4 @@
-"""Measure the surroundings of a tumour: place and steepness of its edge, and its contact with other tissue than lung."""
+"""Measure the surroundings of a tumour: place and steepness of its edge, and contact with other tissue than lung."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Edge:
 
 
 def _profile_points(outlines: tuple[Outline, ...]) -> tuple[Floats, Floats]:
-    """Return points (n, 3) of outer outlines (slice, row, column) and outward normals (n, 2), in mm within the slice."""
+    """Return points (n, 3) of outer outlines (slice, row, column) and outward normals (n, 2); mm within the slice."""
     those = outer(outlines)
     # Near the poles a slice cuts the surface obliquely, and every edge looks wide. So small slices are left out.
     largest = max(sum(one.area for one in those if one.slice == z) for z in {one.slice for one in those})

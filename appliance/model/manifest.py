@@ -159,7 +159,9 @@ class IntendedUse(_Frozen):
                 raise ValueError(f"{name} must ascend")
         for name in ("domain_distance", "neighbour_distance"):
             if not 0 < getattr(self, f"{name}_warn") <= getattr(self, f"{name}_max"):
-                raise ValueError(f"limits of {name} must be positive, and the warning limit must not exceed the maximum")
+                raise ValueError(
+                    f"limits of {name} must be positive, and the warning limit must not exceed the maximum"
+                )
         return self
 
 

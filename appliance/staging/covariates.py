@@ -133,7 +133,7 @@ def plausible_age(years: float) -> float | None:
 
 
 def _age_string(text: str) -> float | None:
-    """Read an Age String. A missing leading zero is accepted; a missing unit is not, because the age is then unclear."""
+    """Read an Age String. A leading zero may be missing, but not the unit: without it the age is unclear."""
     found = re.fullmatch(r"(\d{1,3})([DWMY])", text.upper(), re.ASCII)
     return plausible_age(int(found[1]) * _DAYS_PER_UNIT[found[2]] / _DAYS_PER_YEAR) if found else None
 

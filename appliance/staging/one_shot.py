@@ -290,7 +290,7 @@ def stage_paths(paths: Sequence[Path], bundle: Bundle, out: Path | None, options
         delivered: dict[str, str] = {}
         if out is not None:
             if (earlier := _moment_of(out / made.documents[-1].name)) is not None:
-                made = made_at(created=earlier)  # further documents get the report's time, so that replay reproduces both
+                made = made_at(created=earlier)  # new documents get the report's time, so that replay reproduces all
             with watch.step("report"):
                 delivered = _deliver(made.documents, out)
         unused = bool(options.site.covariates) and not bundle.manifest.covariates

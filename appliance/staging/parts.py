@@ -31,7 +31,9 @@ def prove_parts(case: Case) -> None:
             "drawn on.",
         )
     if not case.rois:
-        raise Held(ReasonCode.NO_ROI, "No region was received for this CT series. Send the RTSTRUCT or SEG drawn on it.")
+        raise Held(
+            ReasonCode.NO_ROI, "No region was received for this CT series. Send the RTSTRUCT or SEG drawn on it."
+        )
 
 
 def prove_study(case: Case, region: Region) -> tuple[str, ...]:
