@@ -15,6 +15,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import Final
 
+from lungstage.appliance.report import former
 from lungstage.appliance.report.translation import Translator
 
 _NAMED = 3  # names in one sentence; the structured report has all
@@ -141,7 +142,7 @@ def _of_warnings(warnings: Sequence[str], say: Translator) -> Iterator[Caveat]:
 
 def recognise(warning: str) -> tuple[str | None, dict[str, str]]:
     """Find the code of a warning, and what stands in its place-holders; None for one that is not known."""
-    for code, pattern in _patterns().items():
+    for code, pattern in (*_patterns().items(), *_former_patterns()):
         if found := pattern.fullmatch(warning):
             return code, found.groupdict()
     return None, {}
@@ -150,6 +151,11 @@ def recognise(warning: str) -> tuple[str | None, dict[str, str]]:
 @cache
 def _patterns() -> dict[str, re.Pattern[str]]:
     return {code: _pattern(Translator("en").template(f"caveat.{code}")) for code in GRADES}
+
+
+@cache
+def _former_patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
+    return tuple((code, _pattern(template)) for code, template in former.WARNINGS)
 
 
 def _pattern(template: str) -> re.Pattern[str]:

@@ -59,7 +59,7 @@ class Chance:
         return ordered[np.argsort(self.normal(len(ordered)), kind="stable")]
 
     def evenly_normal(self, count: int) -> Floats:
-        """Normally distributed numbers at equal steps of probability, in random order.
+        """Return normally distributed numbers at equal steps of probability, in random order.
 
         With thirty independent numbers, the extremes would be left to chance.
         """
