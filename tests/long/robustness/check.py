@@ -193,8 +193,8 @@ def main() -> None:
         [
             "| what | asked for | measured |",
             "|---|---|---|",
-            f"| answers from other contours that are within the range ({len(cases)} patients × {HANDS}) | at least 90 % "
-            f"| {100 * covered:.1f} % |",
+            f"| answers from other contours that are within the range ({len(cases)} patients × {HANDS}) | at least 90 "
+            f"% | {100 * covered:.1f} % |",
             f"| median width of the range, divided by the median 95 % spread of those answers | at most 1.5 | "
             f"{ratio:.2f} ({100 * np.median(widths):.1f} and {100 * np.median(spreads):.1f} percentage points) |",
             "",
