@@ -1,4 +1,4 @@
-"""The appliance: from DICOM files to a structured report, without torch.
+"""The appliance: makes a structured report from DICOM files. It does not need torch.
 
 Research use only; not a medical device.
 """

@@ -1,6 +1,6 @@
-"""What was learned from readers: percentiles, the thresholds of words, the model of the margin. Read from one file.
+"""Read the calibration on readers' ratings: percentiles, thresholds of words, and the model of the margin.
 
-The file is written by ``lungstage-train descriptors`` and never by hand.
+``lungstage-train descriptors`` writes the file. It is never edited by hand.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ import numpy as np
 
 FILE: Final = "lidc.json"
 LEAST_MM: Final = 10.0
-"""Long axis of the smallest lesion that a word is said of."""
+"""Long axis of the smallest lesion that gets a word."""
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How well a descriptor agrees with readers on lesions that nothing was fixed on.
+    """Agreement of a descriptor with readers, on lesions that were not used to set thresholds or models.
 
     Attributes
     ----------
     auroc, low, high
         Area under the ROC curve and its 95 % interval over patients.
     lesions
-        That it is of.
+        Number of lesions.
     """
 
     auroc: float
@@ -56,7 +56,7 @@ class MarginModel:
     def __call__(
         self, mean_hu: float, effective_diameter_mm: float, irregularity: float, radial_spread: float
     ) -> float:
-        """Probability that readers call the margin sharp, of an outline with these values."""
+        """Probability that readers call the margin of an outline with these values sharp."""
         logit = (
             self.intercept
             + self.mean_hu * mean_hu
@@ -69,14 +69,14 @@ class MarginModel:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What is known of LIDC's readers.
+    """The calibration on LIDC's readers.
 
     Attributes
     ----------
     source
-        What it was learned from, with the attribution that its licence asks for.
+        The data, with the attribution that their licence requires.
     thresholds
-        By the name of the descriptor, ascending: where the next word begins.
+        By the name of the descriptor, ascending: the value from which the next word holds.
     quantiles
         By the name of the descriptor, its values at 0, 5 … 100 % of the lesions of at least :data:`LEAST_MM`.
     agreement
@@ -93,7 +93,7 @@ class Calibration:
 
     @classmethod
     def of(cls, record: dict[str, Any]) -> Calibration:
-        """Make it of the file's content."""
+        """Make it from the file's content."""
         return cls(
             record["source"],
             {name: tuple(values) for name, values in record["thresholds"].items()},
@@ -103,19 +103,19 @@ class Calibration:
         )
 
     def percentile(self, name: str, value: float) -> int | None:
-        """Return how many per cent of LIDC's lesions have less than `value`; None where that is not known."""
+        """Return the percentage of LIDC's lesions with a value below `value`; None if not known."""
         if name not in self.quantiles:
             return None
         values = self.quantiles[name]
         return round(float(np.interp(value, values, np.linspace(0, 100, len(values)))))
 
     def band(self, name: str, value: float) -> int:
-        """Return how many of the descriptor's thresholds `value` reaches."""
+        """Return the number of the descriptor's thresholds that `value` reaches."""
         return sum(value >= threshold for threshold in self.thresholds[name])
 
 
 @lru_cache(maxsize=1)
 def calibration() -> Calibration:
-    """Read the file that lies beside this module."""
+    """Read the file in this module's folder."""
     content = resources.files("lungstage.appliance.descriptors").joinpath(FILE).read_text(encoding="utf-8")
     return Calibration.of(json.loads(content))

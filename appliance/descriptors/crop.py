@@ -1,4 +1,4 @@
-"""The tumour's surroundings: what every descriptor looks at, and nothing beyond."""
+"""Cut out the tumour and its surroundings: all descriptors use this part of the volume and no more."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MARGIN_MM: Final = 6.0
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """A tumour, and so much around it as there is of the volume within :data:`MARGIN_MM`.
+    """A tumour and the volume around it, up to :data:`MARGIN_MM` as far as available.
 
     Attributes
     ----------
@@ -31,11 +31,11 @@ class Crop:
     spacing
         (slices, rows, columns) in mm.
     box
-        Of the mask in the crop.
+        Bounding box of the mask in the crop.
     outlines
-        Of the mask, in mm from the crop's first voxel.
+        Outlines of the mask, in mm from the crop's first voxel.
     at_edge
-        The mask reaches the edge of the slices, where the tumour may go on.
+        Whether the mask reaches the edge of the slices: the tumour may continue beyond it.
     """
 
     hu: Hu
@@ -57,7 +57,7 @@ def crop(volume: hd.Volume, mask: Mask) -> Crop:
     Parameters
     ----------
     volume, mask
-        (slices, rows, columns), the volume in HU; the mask is not empty.
+        (slices, rows, columns), the volume in HU; the mask must not be empty.
     """
     _, inside = grid.bounds(mask)
     z, y, x = volume.spacing

@@ -1,4 +1,4 @@
-"""Every descriptor: its unit, its formula, where that comes from, and what is known of its worth."""
+"""All descriptors with unit, formula, source of the formula, and what is known of their validity."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 
 
 class Worth(StrEnum):
-    """What is known of a descriptor."""
+    """What is known of a descriptor's validity."""
 
     READERS = "agrees with readers"
     EXACT = "exact for this outline"
@@ -17,22 +17,22 @@ class Worth(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """What a descriptor is.
+    """The definition of a descriptor.
 
     Attributes
     ----------
     name
-        Its key in JSON, with its unit where it has one.
+        Its key in JSON, with its unit if it has one.
     title
-        What people call it.
+        Its usual name.
     unit
-        As UCUM writes it; "1" for a share or ratio, "" for a class.
+        In UCUM; "1" for a share or ratio, "" for a class.
     formula, source
-        In words; paper, DICOM part or IBSI code.
+        Formula in words; paper, DICOM part or IBSI code.
     worth
-        What stands behind it.
+        What is known of its validity.
     words
-        From the lowest values to the highest; none where it is a number alone.
+        From the lowest values to the highest; empty if there is only a number.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What a tumour consists of, by HU: solid, gas, calcified, or what does not belong to it."""
+"""Divide a tumour's voxels by HU: solid tissue, gas, calcification, and bone that is not part of it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Mask = npt.NDArray[np.bool_]
 Hu = npt.NDArray[np.float32]
 
 SOLID_HU: Final = -300
-"""Voxels from here on are solid: Scholten ET et al. European Radiology 25, 2015."""
+"""Voxels at or above this value are solid: Scholten ET et al. European Radiology 25, 2015."""
 AIR_HU: Final = -800
-"""Below it, averaged over 3 × 3 voxels of a slice, lies aerated lung or gas, and no ground glass."""
+"""A mean over 3 × 3 voxels of a slice below this value is aerated lung or gas, and not ground glass."""
 GAS_EDGE_HU: Final = -500
-"""Halfway between gas and tissue: where the wall of a cavity begins."""
+"""Halfway between gas and tissue: the wall of a cavity starts here."""
 DENSE_HU: Final = 200
-"""Above it is calcification, bone, metal or contrast medium: Khan AN et al. Insights into Imaging 1, 2010."""
+"""Voxels above are calcification, bone, metal or contrast medium: Khan AN et al. Insights into Imaging 1, 2010."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,20 +32,21 @@ class Density:
     Attributes
     ----------
     mean_hu
-        Of the tissue: without cavities and the voxels beside them, which mix gas with wall, and without bone. None
-        where no voxel is left.
+        Mean HU of the tissue: without bone, cavities and the voxels next to them, which mix gas and wall. None if no
+        voxel is left.
     solid_share
-        Of the tissue, the share that is solid (:data:`SOLID_HU`); None likewise.
+        Share of the tissue that is solid (:data:`SOLID_HU`); None if no voxel is left.
     air_share
-        Of the mask, the share that is aerated lung or gas outside of a cavity.
+        Share of the mask that is aerated lung, or gas outside of a cavity.
     cavity_share
-        Of the region within the outer outline, the share that is enclosed gas.
+        Share of the region within the outer outline that is enclosed gas.
     dense_share
-        Of the mask without bone, the share above :data:`DENSE_HU`.
+        Share of the mask without bone that is above :data:`DENSE_HU`.
     bone_share
-        Of the mask, the share above :data:`DENSE_HU` that goes on beyond the tumour's surroundings: a rib, or a vessel.
+        Share of the mask above :data:`DENSE_HU` that continues to the edge of the tumour's surroundings: a rib, or a
+        vessel.
     solid_outlines
-        Of the solid part.
+        Outlines of the solid part.
     """
 
     mean_hu: float | None
@@ -58,7 +59,7 @@ class Density:
 
 
 def _averaged(hu: Hu) -> Hu:
-    """Mean over 3 × 3 voxels of a slice; at the edge, the voxels beyond it are taken for those of the edge."""
+    """Mean over 3 × 3 voxels of a slice; beyond the edge of the slice, the values of the edge are used."""
     for axis in (1, 2):
         ends = [(0, 0)] * 3
         ends[axis] = (1, 1)
@@ -69,7 +70,7 @@ def _averaged(hu: Hu) -> Hu:
 
 
 def _cavities(hu: Hu, smooth: Hu, whole: Mask) -> Mask:
-    """Gas that the tumour encloses; `whole` has an empty voxel on every side."""
+    """Find gas that the tumour encloses; `whole` has an empty voxel on every side."""
     gas = (smooth < AIR_HU) & whole
     if not gas.any():
         return gas
@@ -80,11 +81,11 @@ def _cavities(hu: Hu, smooth: Hu, whole: Mask) -> Mask:
 
 
 def _bone(hu: Hu, mask: Mask) -> Mask:
-    """Find what is dense in the mask and goes on to the edge of the crop."""
+    """Find dense voxels in the mask that are connected with the edge of the crop."""
     dense = hu > DENSE_HU
     edge = np.ones_like(mask)
     edge[:, 1:-1, 1:-1] = False
-    # The first and last slice say so only where they lie beyond the tumour.
+    # The first and last slice are edges only if they are beyond the tumour.
     for end in (0, -1):
         edge[end] |= not mask[end].any()
     if not (dense & mask).any() or not (dense & edge).any():
@@ -93,12 +94,12 @@ def _bone(hu: Hu, mask: Mask) -> Mask:
 
 
 def density(crop: Crop) -> Density:
-    """Sort the voxels of a tumour by HU.
+    """Divide the voxels of a tumour by HU.
 
     Notes
     -----
-    A cavity is gas that reaches no voxel of the outermost layer; so aerated lung that was drawn into the outline is
-    not one. Whether the mask takes in the cavity, or leaves it out as a ring does, is the same.
+    A cavity is gas that is not connected with the outermost layer of voxels. So aerated lung within the outline is not
+    a cavity. The result is the same if the mask includes the cavity or leaves it out as a ring does.
     """
     whole = filled(crop.mask) if any(outline.is_hole for outline in crop.outlines) else crop.mask
     smooth = _averaged(crop.hu)

@@ -1,4 +1,4 @@
-"""A volume and a mask in, what a radiologist would say of the tumour out."""
+"""Describe a tumour in a radiologist's words, from a volume and a mask."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ MOST_AIR: Final = 0.10
 MOST_BONE: Final = 0.10
 LEAST_VISIBLE: Final = 0.25
 THICKEST_MM: Final = 3.0
-"""The thickest slices of all but one in a hundred of the scans that LIDC's readers saw."""
+"""Largest distance of slices in 99 of 100 scans that LIDC's readers saw."""
 _LEAST_LOOKED_AT = 0.75
 
 
 @dataclass
 class _Findings:
-    """What is put together for one tumour: values, why some are missing, and what to mind."""
+    """Collects the results for one tumour: values, reasons for missing ones, and caveats."""
 
     values: dict[str, Value] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
@@ -48,39 +48,38 @@ def _share(value: float) -> str:
 
 
 def _unfit(tumour: Crop, axes: size.Axes, edge: surroundings.Edge, inside: Density, parts: int) -> Iterator[str]:
-    """Say why the outline bears no words."""
+    """Say why no words are given for the outline."""
     if axes.long < LEAST_MM:
-        yield f"The long axis is {axes.long:.1f} mm, and words are said of {LEAST_MM:.0f} mm and more."
+        yield f"The long axis is {axes.long:.1f} mm; words are given only for at least {LEAST_MM:.0f} mm."
     if tumour.box[0].stop - tumour.box[0].start == 1:
-        yield "The outline is there on one slice only."
+        yield "The outline is on one slice only."
     if parts > 1:
-        yield f"The outline is in {parts} separate parts."
+        yield f"The outline has {parts} separate parts."
     if tumour.spacing[0] > THICKEST_MM:
         yield (
-            f"The slices are {tumour.spacing[0]:.1f} mm apart, and readers were asked on slices of at most "
-            f"{THICKEST_MM:.0f} mm."
+            f"The slices are {tumour.spacing[0]:.1f} mm apart; the readers had slices of at most {THICKEST_MM:.0f} mm."
         )
     if tumour.at_edge:
-        yield "The outline reaches the edge of the image, where the tumour may go on."
+        yield "The outline reaches the edge of the image; the tumour may continue beyond it."
     if inside.air_share > MOST_AIR:
         yield (
             f"{_share(inside.air_share)} of the region is air or aerated lung (at most {_share(MOST_AIR)} in an "
-            "outline of the tumour itself). A planning volume is drawn so."
+            "outline of the tumour itself). A planning volume looks like this."
         )
     if inside.bone_share > MOST_BONE:
         yield (
-            f"{_share(inside.bone_share)} of the region is bone, or something else that is as dense and goes on beyond "
-            "it."
+            f"{_share(inside.bone_share)} of the region is bone or another dense structure that continues beyond the "
+            "region."
         )
     if edge.visible < LEAST_VISIBLE or edge.offset_mm is None:
         yield (
-            f"At {_share(edge.visible)} of the outline HU fall towards lung (at least {_share(LEAST_VISIBLE)} are "
-            "needed to tell whether it follows the tumour)."
+            f"HU fall towards lung along {_share(edge.visible)} of the outline (at least {_share(LEAST_VISIBLE)} are "
+            "needed to check that it follows the tumour)."
         )
     elif edge.offset_mm > MOST_OFFSET_MM:
         yield (
-            f"The outline lies {edge.offset_mm:.2f} mm (median) off the steepest fall of HU (at most "
-            f"{MOST_OFFSET_MM:.0f} mm in an outline of the tumour itself). A planning volume is drawn so."
+            f"The outline is {edge.offset_mm:.2f} mm (median) away from the steepest fall of HU (at most "
+            f"{MOST_OFFSET_MM:.0f} mm in an outline of the tumour itself). A planning volume looks like this."
         )
 
 
@@ -98,12 +97,13 @@ def _sizes(found: _Findings, tumour: Crop, axes: size.Axes, parts: int) -> None:
     }
     if parts > 1:
         found.mind(
-            f"The outline is in {parts} separate parts; the axes are of the one with the longest, the rest is of all.",
+            f"The outline has {parts} separate parts. The axes are those of the part with the longest axis; all other "
+            "values are of all parts.",
             "long_axis_mm", "short_axis_mm", "diameter_3d_mm", "volume_mm3", "effective_diameter_mm",
         )  # fmt: skip
     if tumour.box[0].stop - tumour.box[0].start == 1:
         found.mind(
-            "The outline is there on one slice only, so its extent across slices is that slice's.",
+            "The outline is on one slice only, so its extent across slices is that of this slice.",
             "diameter_3d_mm", "volume_mm3", "effective_diameter_mm",
         )  # fmt: skip
     if tumour.spacing[0] > THICKEST_MM:
@@ -113,40 +113,42 @@ def _sizes(found: _Findings, tumour: Crop, axes: size.Axes, parts: int) -> None:
         )  # fmt: skip
     if tumour.at_edge:
         found.mind(
-            "The outline reaches the edge of the image, where the tumour may go on.",
+            "The outline reaches the edge of the image; the tumour may continue beyond it.",
             "long_axis_mm", "short_axis_mm", "diameter_3d_mm", "volume_mm3", "effective_diameter_mm",
         )  # fmt: skip
 
 
 def _size_class(found: _Findings, inside: Density, texture: str | None, voxel_mm: float) -> None:
-    """Class by the long axis; of the solid part where the tumour is part-solid; withheld where it is ground glass."""
+    """Find the size class: by the long axis, in a part-solid tumour by its solid part; none for ground glass."""
     long_axis, diameter = float(found.values["long_axis_mm"]), float(found.values["diameter_3d_mm"])
     whole, name = size.t_size_class(long_axis), "t_size_class"
-    found.reasons["solid_long_axis_mm"] = "It is measured where the tumour is part-solid."
+    found.reasons["solid_long_axis_mm"] = "It is measured only in a part-solid tumour."
     if texture == "ground glass":
         found.reasons[name] = (
-            "Ground glass is classed by its solid part, and none was found. By all of it the size class would be "
-            f"{whole}."
+            "Ground glass is classed by its solid part, but none was found. By the whole tumour the size class would "
+            f"be {whole}."
         )
         return
     measured = long_axis
     if texture == "part-solid":
         if not inside.solid_outlines:
-            reason = "The tumour is part-solid, and its solid part is too small to be measured."
+            reason = "The tumour is part-solid, but its solid part is too small to be measured."
             found.reasons |= dict.fromkeys((name, "solid_long_axis_mm"), reason)
             return
         del found.reasons["solid_long_axis_mm"]
         measured = found.values["solid_long_axis_mm"] = size.axes(inside.solid_outlines).long
         found.mind(
-            f"Of the solid part ({measured:.0f} mm), because the tumour is part-solid; of all of it {whole}.", name
+            f"The class is that of the solid part ({measured:.0f} mm), because the tumour is part-solid; by the whole "
+            f"tumour it would be {whole}.",
+            name,
         )
     found.values[name] = own = size.t_size_class(measured)
     for other in {size.t_size_class(measured - voxel_mm), size.t_size_class(measured + voxel_mm)} - {own}:
-        found.mind(f"It is within a voxel ({voxel_mm:.1f} mm) of {other}.", name)
+        found.mind(f"The size is within one voxel ({voxel_mm:.1f} mm) of {other}.", name)
     if texture is None:
-        found.mind("Holds for a solid tumour; whether it is solid cannot be said here.", name)
+        found.mind("This holds for a solid tumour; it is not known whether this tumour is solid.", name)
     if texture != "part-solid" and (by_3d := size.t_size_class(diameter)) != own:
-        found.mind(f"By the 3D diameter ({diameter:.0f} mm) it is {by_3d}.", name)
+        found.mind(f"By the 3D diameter ({diameter:.0f} mm) it would be {by_3d}.", name)
 
 
 def _tissue(found: _Findings, inside: Density, contrast: bool | None) -> None:
@@ -154,27 +156,27 @@ def _tissue(found: _Findings, inside: Density, contrast: bool | None) -> None:
         "cavity_share": inside.cavity_share, "dense_share": inside.dense_share, "air_share": inside.air_share,
     }  # fmt: skip
     if inside.mean_hu is None or inside.solid_share is None:
-        reason = "No tissue is left within the outline without bone, cavity and its walls."
+        reason = "Without bone, cavity and cavity walls, no tissue is left within the outline."
         found.reasons |= dict.fromkeys(("mean_hu", "solid_share", "margin_sharpness"), reason)
     else:
         found.values |= {"mean_hu": inside.mean_hu, "solid_share": inside.solid_share}
     if inside.bone_share:
         found.mind(
-            f"{_share(inside.bone_share)} of the region is bone, or something else that is as dense and goes on beyond "
-            "it; it is left out.",
+            f"{_share(inside.bone_share)} of the region is bone or another dense structure that continues beyond the "
+            "region; it is left out.",
             "mean_hu", "solid_share", "dense_share",
         )  # fmt: skip
     if inside.cavity_share:
-        found.mind("The cavity and the voxels beside it are left out.", "mean_hu", "solid_share")
+        found.mind("The cavity and the voxels next to it are left out.", "mean_hu", "solid_share")
     if contrast:
         found.mind("Contrast medium was given, which raises HU.", "mean_hu", "solid_share", "dense_share")
     elif contrast is None and inside.dense_share:
-        found.mind("Whether contrast medium was given is not known; it would raise HU.", "dense_share")
+        found.mind("It is not known whether contrast medium was given; it would raise HU.", "dense_share")
 
 
 def _surroundings(found: _Findings, tumour: Crop, edge: surroundings.Edge) -> None:
     if edge.offset_mm is None or edge.slope_hu_per_mm is None or edge.width_mm is None:
-        reason = "Nowhere along the outline do HU fall towards lung."
+        reason = "HU do not fall towards lung anywhere along the outline."
         found.reasons |= dict.fromkeys(("edge_slope_hu_per_mm", "edge_width_mm", "edge_offset_mm"), reason)
     else:
         found.values |= {
@@ -183,13 +185,13 @@ def _surroundings(found: _Findings, tumour: Crop, edge: surroundings.Edge) -> No
         }  # fmt: skip
         if edge.visible < LEAST_VISIBLE:
             found.mind(
-                f"Of the {_share(edge.visible)} of the outline where HU fall towards lung.",
+                f"This was measured along the {_share(edge.visible)} of the outline where HU fall towards lung.",
                 "edge_slope_hu_per_mm", "edge_width_mm", "edge_offset_mm",
             )  # fmt: skip
     touching = surroundings.contact(tumour)
     if touching.share is None or touching.looked_at < _LEAST_LOOKED_AT:
         found.reasons["contact_share"] = (
-            f"Only beside {_share(touching.looked_at)} of the surface is there volume enough to tell "
+            f"The images show the surroundings of only {_share(touching.looked_at)} of the surface "
             f"(at least {_share(_LEAST_LOOKED_AT)} are needed)."
         )
     else:
@@ -226,27 +228,27 @@ def describe(
     Parameters
     ----------
     volume
-        (slices, rows, columns) in HU, slices axial. What lies within 6 mm of the mask is looked at, as far as there is.
+        (slices, rows, columns) in HU, with axial slices. The 6 mm around the mask are used, as far as available.
     mask
         (slices, rows, columns).
     contrast
-        Whether contrast medium was given; None where that is not known.
+        Whether contrast medium was given; None if not known.
     known
-        What was learned from readers; what is shipped, unless given.
+        The calibration on readers' ratings; by default the shipped one.
 
     Returns
     -------
     Descriptors
-        Every descriptor, with its value or why there is none. Words and percentiles are said only where the outline is
+        Every descriptor with its value, or why there is none. Words and percentiles are given only if the outline is
         fit for them: a planning volume is not an outline of the tumour.
 
     Raises
     ------
     Refused
-        ``roi_empty`` where the mask holds no voxel.
+        ``roi_empty`` if the mask contains no voxel.
     """
     if not mask.any():
-        raise Refused(ReasonCode.ROI_EMPTY, "The region holds no voxel. Draw it larger, and export again.")
+        raise Refused(ReasonCode.ROI_EMPTY, "The region contains no voxel. Draw it larger, and export again.")
     known = known or calibration()
     tumour = crop(volume, mask)
     parts, axes = compiled.components(tumour.mask), size.axes(tumour.outlines)

@@ -1,4 +1,4 @@
-"""The outline of a mask in each axial slice, as closed polygons in mm."""
+"""Find the outlines of a mask in each axial slice, as closed polygons in mm."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 Spacing = tuple[float, float, float]
 
-# The corners of a square of four voxel centres in turn, and the voxel that each is, (row, column) from the first.
+# The four voxel centres of a square, in order around it, as (row, column) from the first.
 _CORNERS = ((0, 0), (0, 1), (1, 1), (1, 0))
 
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """One closed line around a piece of the mask, or around a hole in it, in one axial slice.
+    """One closed line around a part of the mask, or around a hole in it, in one axial slice.
 
     Attributes
     ----------
     slice
         Index of the slice.
     points
-        (n, 2) corners (row, column) in mm from the centre of the first voxel, in turn; the last joins the first. Each
-        lies midway between the centres of a voxel inside and one outside.
+        (n, 2) corners (row, column) in mm from the centre of the first voxel, in order; the last is joined to the
+        first. Each corner is midway between the centres of a voxel inside and a voxel outside.
     area
-        Of the polygon, in mm²; negative around a hole, because the mask lies to the same side of every line.
+        Area of the polygon in mm²; negative around a hole, because the mask is on the same side of every line.
     smooth
-        (n, 2) the points midway between neighbouring corners: the line without the steps of the voxels, which lengthen
-        a circle by a twentieth and would make a smooth outline look notched.
+        (n, 2) points midway between neighbouring corners. They give the line without the voxel steps. These steps make
+        a circle longer by a twentieth, and a smooth outline irregular.
     """
 
     slice: int
@@ -64,10 +64,10 @@ def length(points: Floats) -> float:
 
 @lru_cache(maxsize=1)
 def _turns() -> tuple[tuple[tuple[int, int], ...], ...]:
-    """For each of the 16 kinds of square, which of its sides the outline enters by and leaves by.
+    """For each of the 16 kinds of square, return the sides at which the outline enters and leaves.
 
-    Side k lies between corners k and k + 1; corner k is inside where bit k of the kind is set. A run of corners inside
-    has a line of its own, so that two that touch across the diagonal stay apart.
+    Side k is between corners k and k + 1. Corner k is inside if bit k of the kind is set. Each run of inside corners
+    has a separate line, so two runs that touch across the diagonal stay separate.
     """
     kinds = []
     for kind in range(16):
@@ -94,7 +94,7 @@ def outlines(mask: Mask, spacing: Spacing) -> tuple[Outline, ...]:
     Returns
     -------
     tuple of Outline
-        Slice by slice; pieces and holes as lines of their own.
+        Slice by slice; each part and each hole is a separate line.
 
     Notes
     -----
@@ -105,9 +105,9 @@ def outlines(mask: Mask, spacing: Spacing) -> tuple[Outline, ...]:
     kinds = sum((corner.astype(np.uint8) << bit for bit, corner in enumerate(corners)), np.uint8(0))
     across = padded.shape[2]
     plane = padded.shape[1] * across
-    # A side is known by the number of its first voxel, twice, and one more where it runs down the rows.
+    # The number of a side is twice the number of its first voxel, plus one if the side runs down the rows.
     sides = np.array([0, 2 + 1, 2 * across, 1])
-    # Number each square by its first voxel of the padded slices; the last row and column of those begin none.
+    # The number of a square is that of its first voxel in the padded slices. None starts in the last row or column.
     places = np.flatnonzero((kinds > 0) & (kinds < 15))
     kind_of = kinds.reshape(-1)[places]
     z, place = np.divmod(places, kinds.shape[1] * kinds.shape[2])
@@ -143,7 +143,7 @@ def _outline(loop: list[int], plane: int, across: int, spacing: Spacing) -> Outl
 
 
 def area(points: Floats) -> float:
-    """Area in mm² of the closed line through `points` (n, 2), negative where it runs the other way round."""
+    """Area in mm² of the closed line through `points` (n, 2); negative in the opposite direction of rotation."""
     row, column = points.T
     return float((row * np.roll(column, -1) - np.roll(row, -1) * column).sum() / 2)
 
@@ -152,7 +152,7 @@ _DIRECTIONS = np.array([[np.sin(a), np.cos(a)] for a in np.linspace(0, 2 * np.pi
 
 
 def _candidates(points: Floats) -> Floats:
-    """Leave out points that lie well within the polygon of those furthest in 16 directions (Akl and Toussaint 1978)."""
+    """Leave out points well inside the polygon of the furthest points in 16 directions (Akl and Toussaint 1978)."""
     furthest = (points @ _DIRECTIONS.T).argmax(axis=0)
     corners = points[furthest[furthest != np.roll(furthest, -1)]]
     if len(corners) < 3:
@@ -164,7 +164,7 @@ def _candidates(points: Floats) -> Floats:
 
 
 def hull(points: Floats) -> Floats:
-    """Corners of the convex hull of `points` (n, 2), in turn: Andrew's monotone chain."""
+    """Corners of the convex hull of `points` (n, 2), in order: Andrew's monotone chain."""
     ordered = sorted(set(map(tuple, _candidates(points).tolist())))
 
     def half(chain_of: list[tuple[float, ...]]) -> list[tuple[float, ...]]:

@@ -1,4 +1,4 @@
-"""Which voxels can be reached from others: connected parts of a mask, without labelling all of them."""
+"""Find the voxels that are connected with given voxels, without labelling all parts of a mask."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Mask = npt.NDArray[np.bool_]
 
 
 def _swept(reached: Mask, allowed: Mask, axis: int) -> Mask:
-    """Go on from the reached voxels along an axis, upwards, as far as is allowed."""
+    """Extend the reached voxels upwards along an axis, through allowed voxels."""
     shape = [1] * reached.ndim
     shape[axis] = -1
     place = np.arange(1, reached.shape[axis] + 1, dtype=np.int16).reshape(shape)
@@ -20,14 +20,14 @@ def _swept(reached: Mask, allowed: Mask, axis: int) -> Mask:
 
 
 def reachable(seeds: Mask, allowed: Mask, axes: tuple[int, ...] = (0, 1, 2)) -> Mask:
-    """Find what can be reached from some voxels by steps to a neighbour that shares a face.
+    """Find the allowed voxels that can be reached from the seeds by steps to neighbours that share a face.
 
     Parameters
     ----------
     seeds, allowed
-        (slices, rows, columns); seeds that are not allowed are of no account.
+        (slices, rows, columns); seeds that are not allowed are ignored.
     axes
-        Along which steps are made.
+        Axes of the steps.
 
     Returns
     -------
@@ -45,7 +45,7 @@ def reachable(seeds: Mask, allowed: Mask, axes: tuple[int, ...] = (0, 1, 2)) -> 
 
 
 def filled(mask: Mask) -> Mask:
-    """Fill the holes that a mask has in an axial slice."""
+    """Fill the holes of a mask in each axial slice."""
     outside = np.pad(~mask, ((0, 0), (1, 1), (1, 1)), constant_values=True)
     seeds = np.zeros_like(outside)
     seeds[:, 0] = True
@@ -54,7 +54,7 @@ def filled(mask: Mask) -> Mask:
 
 
 def grown(mask: Mask) -> Mask:
-    """Add the voxels that share a face with the mask, which has an empty voxel on every side."""
+    """Add the voxels that share a face with the mask; the mask must have an empty voxel on every side."""
     more = mask.copy()
     for axis in range(mask.ndim):
         more |= np.roll(mask, 1, axis) | np.roll(mask, -1, axis)

@@ -1,4 +1,4 @@
-"""How round a tumour is, and how irregular its outline, as readers of axial slices see it."""
+"""Roundness of a tumour and irregularity of its outline, as readers of axial slices see them."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from lungstage.appliance.descriptors.outline import Outline, hull, length, outer
 
 
 def radial_spread(outlines: Sequence[Outline]) -> float:
-    """Spread of the radius over its mean: 0 for a circle.
+    """Spread of the radius divided by its mean: 0 for a circle.
 
     Parameters
     ----------
     outlines
-        Of the mask; holes are of no account.
+        Of the mask; holes are ignored.
 
     Returns
     -------
     float
-        Standard deviation of the distance from the outline's centre of area, over its mean, both along the smooth line;
-        averaged over the outlines by their area. An ellipse of axes 2 : 1 has 0.23.
+        Standard deviation divided by mean of the distance from the outline's centre of area, along the smooth line. It
+        is averaged over the outlines by their area. An ellipse with axes 2 : 1 has 0.23.
 
     Notes
     -----
-    Sometimes called the normalised standard deviation of the radial length: Kilday J et al. Classifying mammographic
+    Also called the normalised standard deviation of the radial length: Kilday J et al. Classifying mammographic
     lesions using computerized image analysis. IEEE Transactions on Medical Imaging 12, 1993.
     """
     spreads, areas = [], []
@@ -42,17 +42,17 @@ def radial_spread(outlines: Sequence[Outline]) -> float:
 
 
 def irregularity(outlines: Sequence[Outline]) -> float:
-    """Share of the outline's length that its convex hull does without: 0 for a convex outline.
+    """Share by which the convex hull is shorter than the outline: 0 for a convex outline.
 
     Parameters
     ----------
     outlines
-        Of the mask; holes are of no account.
+        Of the mask; holes are ignored.
 
     Returns
     -------
     float
-        1 − perimeter of the hull / perimeter, both of the smooth line; averaged over the outlines by their area.
+        1 − perimeter of the hull / perimeter, both of the smooth line, averaged over the outlines by their area.
 
     Notes
     -----

@@ -1,4 +1,4 @@
-"""How large a tumour is: axes, diameters, volume, the class of T by size alone, and how fast it grew."""
+"""Size of a tumour: axes, diameters, volume, T class by size only, and growth."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from lungstage.appliance.descriptors.outline import Outline, hull, outer
 Floats = npt.NDArray[np.float64]
 
 T_LIMITS: Final = ((10, "T1a"), (20, "T1b"), (30, "T1c"), (40, "T2a"), (50, "T2b"), (70, "T3"))
-"""Greatest size in mm of each class; larger is T4. TNM, 9th edition, whose sizes are those of the 8th."""
+"""Largest size in mm of each class; larger tumours are T4. TNM, 9th edition; the sizes are those of the 8th."""
 LARGEST: Final = "T4"
 REPEATABILITY: Final = 0.25
-"""A smaller change of volume is within what two measurements of an unchanged nodule differ by."""
+"""Relative change of volume below which two measurements of an unchanged nodule may differ."""
 
 
 @dataclass(frozen=True, slots=True)
 class Axes:
-    """Long and short axis in mm of one piece of the mask, in the axial slice where its long axis is longest.
+    """Long and short axis of one part of the mask, in the axial slice with the longest long axis.
 
     Attributes
     ----------
@@ -45,25 +45,25 @@ def axes(outlines: Sequence[Outline]) -> Axes:
     Parameters
     ----------
     outlines
-        Of the mask; holes are of no account.
+        Of the mask; holes are ignored.
 
     Returns
     -------
     Axes
-        The long axis is the greatest distance between two points of one outline of an axial slice. The short axis is
-        the longest line at right angles to it, from one side of the same outline to the other.
+        The long axis is the largest distance between two points of one outline in an axial slice. The short axis is
+        the longest line perpendicular to it, from one side of the same outline to the other.
 
     Notes
     -----
     Eisenhauer EA et al. New response evaluation criteria in solid tumours: revised RECIST guideline (version 1.1).
-    European Journal of Cancer 45, 2009. Both are exact for the smooth line: the longest line across ends at a corner.
-    On ellipses at random places both are 0.1 to 0.3 mm too long with voxels of 0.6 to 1 mm; between the steps' corners
-    it would be twice that.
+    European Journal of Cancer 45, 2009. Both axes are exact for the smooth line, because the longest line across ends
+    at a corner. On ellipses at random places both are 0.1 to 0.3 mm too long with voxels of 0.6 to 1 mm. Between the
+    corners of the voxel steps the error would be twice as large.
     """
     best, where = 0.0, outlines[0]
     ends = np.zeros((2, 2))
     for outline in outer(outlines):
-        # No two points of a line are further apart than the diagonal of its box.
+        # The diagonal of a line's box is an upper limit for the distance of its points.
         if float(np.hypot(*np.ptp(outline.smooth, axis=0))) <= best:
             continue
         corners = hull(outline.smooth)
@@ -75,12 +75,12 @@ def axes(outlines: Sequence[Outline]) -> Axes:
 
 
 def _across(points: Floats, direction: Floats) -> float:
-    """Longest line at right angles to `direction`, from one side of the closed line `points` (n, 2) to the other."""
+    """Return the length of the longest line perpendicular to `direction` across the closed line `points` (n, 2)."""
     along, across = points @ direction, points @ np.array([-direction[1], direction[0]])
     next_along, next_across = np.roll(along, -1), np.roll(across, -1)
     run = next_along - along
     flat = run == 0
-    # Where each side (columns) lies at the height of each corner (rows), if it reaches there.
+    # Place of each side (columns) at the height of each corner (rows), if the side reaches this height.
     share = (along[:, None] - along) / np.where(flat, 1, run)
     place = across + share * (next_across - across)
     reaches = (share >= 0) & (share <= 1) & ~flat
@@ -90,24 +90,24 @@ def _across(points: Floats, direction: Floats) -> float:
 
 
 def effective_diameter(volume: float) -> float:
-    """Diameter in mm of the ball that has `volume` in mm³."""
+    """Diameter in mm of the ball with the volume `volume` in mm³."""
     return float((6 * volume / math.pi) ** (1 / 3))
 
 
 def t_size_class(millimetres: float) -> str:
-    """Return the class of T that a size alone gives.
+    """Return the T class by size only.
 
     Parameters
     ----------
     millimetres
-        The greatest dimension: of the tumour, or of its solid part where it is part-solid. It is rounded to a whole
-        millimetre first, half upwards, because that is how sizes are reported and staged.
+        The largest dimension: of the tumour, or of the solid part of a part-solid tumour. It is first rounded to a
+        whole millimetre, half upwards, because sizes are reported and staged in whole millimetres.
 
     Notes
     -----
-    TNM classification of lung cancer, 9th edition: Van Schil PE et al., Journal of Thoracic Oncology 19, 2024; the
-    solid part and the whole millimetre: Travis WD et al., Journal of Thoracic Oncology 11, 2016. Invasion, atelectasis
-    and further nodules raise T, and none of them is looked at here.
+    TNM classification of lung cancer, 9th edition: Van Schil PE et al., Journal of Thoracic Oncology 19, 2024. Solid
+    part and whole millimetre: Travis WD et al., Journal of Thoracic Oncology 11, 2016. Invasion, atelectasis and
+    further nodules raise T. They are not considered here.
     """
     whole = math.floor(millimetres + 0.5)
     return next((name for limit, name in T_LIMITS if whole <= limit), LARGEST)
@@ -115,16 +115,16 @@ def t_size_class(millimetres: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """How fast a tumour's volume changed between two examinations.
+    """Change of a tumour's volume between two examinations.
 
     Attributes
     ----------
     doubling_time_days
-        Negative where it shrank (it halves in so many days); None where that cannot be said.
+        Negative if the tumour shrank (it then halves in this number of days); None if it cannot be computed.
     change
-        Of the volume, as a share of the earlier one.
+        Change of the volume, relative to the earlier one.
     reason
-        Why there is no doubling time, in plain words; None where there is one.
+        Why there is no doubling time, in plain words; None if there is one.
     """
 
     doubling_time_days: float | None
@@ -133,7 +133,7 @@ class Growth:
 
 
 def growth(earlier_mm3: float, earlier: datetime.date, later_mm3: float, later: datetime.date) -> Growth:
-    """Work out the volume doubling time of a tumour that was measured twice.
+    """Compute the volume doubling time of a tumour that was measured twice.
 
     Parameters
     ----------
@@ -153,16 +153,16 @@ def growth(earlier_mm3: float, earlier: datetime.date, later_mm3: float, later: 
     of measurement: Callister MEJ et al. British Thoracic Society guidelines for pulmonary nodules. Thorax 70, 2015.
     """
     if not (0 < earlier_mm3 < math.inf and 0 < later_mm3 < math.inf):
-        raise ValueError("a volume is not a positive number of mm³")
+        raise ValueError("the volumes must be positive numbers of mm³")
     days = (later - earlier).days
     if days < 0:
         raise ValueError("the earlier examination is dated after the later one")
     change = later_mm3 / earlier_mm3 - 1
     if days == 0:
-        return Growth(None, change, "Both volumes are of the same day.")
+        return Growth(None, change, "Both examinations are of the same day.")
     if abs(change) < REPEATABILITY:
         return Growth(
             None, change,
-            f"The volume changed by {change:+.0%}, which is less than measurements of one nodule differ by (25 %).",
+            f"The volume changed by {change:+.0%}. A change below 25 % is within the error of measurement.",
         )  # fmt: skip
     return Growth(days * math.log(2) / math.log(later_mm3 / earlier_mm3), change, None)

@@ -1,4 +1,4 @@
-"""What lies around a tumour: where its edge really is, how steep it is, and what is not lung beside it."""
+"""Measure the surroundings of a tumour: place and steepness of its edge, and contact with other tissue than lung."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from lungstage.appliance.descriptors.outline import Outline, outer
 Floats = npt.NDArray[np.float64]
 
 NOT_LUNG_HU: Final = -500
-"""Above it lies something else than aerated lung."""
-_BESIDE_MM = 3.0  # so far out no voxel mixes tumour and surroundings any more
+"""Voxels above this value are not aerated lung."""
+_BESIDE_MM = 3.0  # at this distance no voxel mixes tumour and surroundings
 _REACH_MM, _STEP_MM = 4.0, 0.25
 _FALL_OVER_MM = 1.0
-_ACROSS_MM = 2.0  # half of what an edge is judged over
+_ACROSS_MM = 2.0  # half of the length over which an edge is evaluated
 _LEAST_FALL_HU = 150
 _MOST_POINTS = 1500
-_TANGENT = 3  # points to either side, so that the steps of the voxels do not turn the normal
+_TANGENT = 3  # points to either side, so that the voxel steps do not turn the normal
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +33,9 @@ class Edge:
     visible
         Share of the outline's points where HU fall towards lung.
     offset_mm
-        Median distance between outline and steepest fall, where there is one; None where there is none.
+        Median distance between outline and steepest fall; None if HU fall nowhere.
     slope_hu_per_mm, width_mm
-        Medians of the steepest fall, and of the whole fall over it; None likewise.
+        Medians of the steepest fall, and of the whole fall divided by it; None if HU fall nowhere.
     """
 
     visible: float
@@ -45,9 +45,9 @@ class Edge:
 
 
 def _profile_points(outlines: tuple[Outline, ...]) -> tuple[Floats, Floats]:
-    """Points (n, 3) of outer outlines as slice, row and column, and outward normals (n, 2); mm within the slice."""
+    """Return points (n, 3) of outer outlines (slice, row, column) and outward normals (n, 2); mm within the slice."""
     those = outer(outlines)
-    # Towards the poles a slice cuts the surface at a slant, and every edge looks wide.
+    # Near the poles a slice cuts the surface obliquely, and every edge looks wide. So small slices are left out.
     largest = max(sum(one.area for one in those if one.slice == z) for z in {one.slice for one in those})
     broad = {z for z in {one.slice for one in those} if 2 * sum(o.area for o in those if o.slice == z) >= largest}
     points, normals = [], []
@@ -66,7 +66,7 @@ def _profile_points(outlines: tuple[Outline, ...]) -> tuple[Floats, Floats]:
 
 
 def _sample(crop: Crop, points: Floats, normals: Floats, distances: Floats) -> Floats:
-    """HU (n, d) at so many mm outward of each point, linear within the slice; NaN beyond its edge."""
+    """Return HU (n, d) at these distances (mm) outward of each point, linear within the slice; NaN beyond its edge."""
     place = points[:, None, 1:] + distances[:, None] * normals[:, None, :]
     row, column = np.moveaxis(place / np.array(crop.spacing[1:]), -1, 0)
     rows, columns = crop.hu.shape[1:]
@@ -84,14 +84,14 @@ def _sample(crop: Crop, points: Floats, normals: Floats, distances: Floats) -> F
 
 
 def edge(crop: Crop) -> Edge:
-    """Look across the outline, along its normal in the axial slice, in slices of at least half the largest area.
+    """Measure the edge along the outline's normals in the axial slices with at least half of the largest area.
 
     Returns
     -------
     Edge
-        The steepest fall is looked for within 4 mm to either side, over 1 mm. It counts where HU fall by 150 or more
-        over the 4 mm around it, to less than :data:`NOT_LUNG_HU`; the edge lies where a step would leave as much area
-        under the profile of these 4 mm.
+        The steepest fall over 1 mm is searched within 4 mm on either side. It counts if HU fall by at least 150 over
+        the 4 mm around it, to less than :data:`NOT_LUNG_HU`. The edge is where a step would have the same area under
+        the profile of these 4 mm.
     """
     points, normals = _profile_points(crop.outlines)
     beyond = _REACH_MM + _ACROSS_MM
@@ -109,8 +109,8 @@ def edge(crop: Crop) -> Edge:
     if not seen.any():
         return Edge(0.0, None, None, None)
     slope = searched[row, steepest][seen]
-    # A wide edge is as steep in several places. Where it lies is told by areas: a step there would leave as much of the
-    # profile above the outer HU as there is.
+    # A wide edge is equally steep at several places. So its place is found by areas: a step there would have the same
+    # area above the outer HU as the profile.
     window = hu[row[:, None], centre[:, None] + np.arange(-across, across)][seen]
     above = (window + hu[row[:, None], centre[:, None] + np.arange(1 - across, across + 1)][seen]) / 2 - outer[
         seen, None
@@ -126,14 +126,14 @@ def edge(crop: Crop) -> Edge:
 
 @dataclass(frozen=True, slots=True)
 class Contact:
-    """How much of a tumour's surface does not border on lung.
+    """Share of a tumour's surface that does not border on lung.
 
     Attributes
     ----------
     share
-        By area, of what could be looked at; None where that is nothing.
+        Share by area of the surface that could be evaluated; None if none of it could be.
     looked_at
-        Share of the surface beside which there is volume enough to tell.
+        Share of the surface with enough volume next to it for an evaluation.
     """
 
     share: float | None
@@ -141,13 +141,13 @@ class Contact:
 
 
 def contact(crop: Crop) -> Contact:
-    """Measure the share of the surface in contact with something else than lung.
+    """Measure the share of the surface in contact with other tissue than lung.
 
     Returns
     -------
     Contact
-        The surface is that of the voxels: at each of their outer faces, the HU 3 mm further out (at least one voxel)
-        are held against :data:`NOT_LUNG_HU`. What the mask itself holds there is passed over.
+        The surface is that of the voxels. At each outer face, the HU 3 mm further out (at least one voxel) are compared
+        with :data:`NOT_LUNG_HU`. Places inside the mask are left out.
     """
     z, y, x = crop.spacing
     faces = (y * x, z * x, z * y)
@@ -163,7 +163,7 @@ def contact(crop: Crop) -> Contact:
             following[:-1] = mask[1:]
             face = mask & ~following
             total += area * int(face.sum())
-            # Where the volume ends before that, its last slice will do.
+            # If the volume ends before that, its last slice is used.
             at = np.minimum(np.arange(count) + far, count - 1)
             there = face & ~mask[at]
             looked_at += area * int(there.sum())

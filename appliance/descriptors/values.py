@@ -1,4 +1,4 @@
-"""What was found of a tumour, as frozen values, and as JSON."""
+"""The descriptors of a tumour as frozen values, and as JSON."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ class Descriptor:
     Attributes
     ----------
     definition
-        What it is.
+        Its definition.
     value
-        None where it cannot be said.
+        None if it cannot be computed.
     word
-        What a reader would say; None where there is no word, or none can be said.
+        The word that a reader would use; None if there is no word, or if none can be given.
     percentile
-        How many per cent of LIDC's lesions have less; None where that is not known.
+        Percentage of LIDC's lesions with a smaller value; None if not known.
     badge
-        What its value is worth; always shown with it.
+        What is known of the value's validity; always shown with it.
     reason
-        Why value or word cannot be said, in plain words; None where all is said.
+        Why value or word is missing, in plain words; None if nothing is missing.
     caveats
-        What to mind of the value, in plain sentences.
+        What to consider about the value, in plain sentences.
     agreement
-        How well it agrees with readers; None where it is not held against them.
+        Agreement with readers; None if it was not compared with them.
     """
 
     definition: Definition
@@ -48,16 +48,16 @@ class Descriptor:
 
 @dataclass(frozen=True, slots=True)
 class Descriptors:
-    """All that was found of a tumour.
+    """All descriptors of a tumour.
 
     Attributes
     ----------
     found
         In the order of the definitions.
     unfit
-        Why the outline bears no words, in plain words; empty where it does.
+        Why no words are given for the outline, in plain words; empty if they are given.
     source
-        What percentiles, words and agreement come from.
+        The data behind percentiles, words and agreement.
     """
 
     found: tuple[Descriptor, ...]
@@ -65,12 +65,12 @@ class Descriptors:
     source: str
 
     def __getitem__(self, name: str) -> Descriptor:
-        """Return the descriptor of a name.
+        """Return the descriptor with a name.
 
         Raises
         ------
         KeyError
-            There is none.
+            There is no such descriptor.
         """
         for one in self.found:
             if one.definition.name == name:
@@ -83,7 +83,7 @@ class Descriptors:
         Returns
         -------
         dict
-            The value of each descriptor by its name, null where it cannot be said; then ``words``, ``percentiles``,
+            The value of each descriptor by its name, null if it cannot be computed; then ``words``, ``percentiles``,
             ``badges``, ``agreement``, ``reasons`` and ``caveats`` by the names that have one, ``outline_unfit`` and
             ``source``.
         """
@@ -101,7 +101,7 @@ class Descriptors:
 
     @classmethod
     def of_json(cls, record: Mapping[str, Any]) -> Descriptors:
-        """Read what :meth:`as_json` wrote; a descriptor that another release knew is left out."""
+        """Read the output of :meth:`as_json`; unknown descriptors of other releases are left out."""
         found = []
         for definition in DEFINITIONS:
             name = definition.name

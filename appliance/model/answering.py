@@ -1,7 +1,7 @@
-"""What is answered at the prevalence in force, and how often that is right there.
+"""Compute the answer at the prevalence in force, and how often such an answer is right.
 
-How common a class is at a site changes three things: the probability, which answers it allows, and how often an answer
-is right. All three are worked out here from what the bundle says of itself.
+The prevalence at a site changes three things: the probability, the possible answers, and how often an answer is right.
+All three are computed here from the bundle's own figures.
 """
 
 from __future__ import annotations
@@ -18,19 +18,21 @@ from lungstage.appliance.contract.spec import Stage, StagingResult
 from lungstage.appliance.model.manifest import Decision, Manifest, OutOfFold
 
 FEWEST: Final = 10
-"""Patients so answered, out of fold, from whom a predictive value is told; of fewer its interval spans most of it."""
+"""Fewest out-of-fold patients with the same answer for a predictive value; with fewer, its interval is very wide."""
 
 _Z: Final = 1.959963984540054  # of a 95 % interval
 
 
 def corrected(probability: float, training: float, site: float) -> float:
-    """Correct a probability from one prevalence to another, all strictly between 0 and 1 or, the first, at an end.
+    """Correct a probability from one prevalence to another.
+
+    The prevalences are strictly between 0 and 1. The probability may also be 0 or 1.
 
     Notes
     -----
     ``logit(p') = logit(p) - logit(training) + logit(site)``: Saerens, Latinne & Decaestecker, Neural Computation
-    14(1), 2002, eq. 2.4, written in odds so that a probability of 0 or 1 stays what it is. It assumes that patients
-    of one class look alike at both places.
+    14(1), 2002, eq. 2.4. It is written in odds, so a probability of 0 or 1 does not change. It assumes that patients
+    of the same class look alike at both sites.
     """
     positive = probability * site / training
     negative = (1.0 - probability) * (1.0 - site) / (1.0 - training)
@@ -38,12 +40,11 @@ def corrected(probability: float, training: float, site: float) -> float:
 
 
 def singled_out(probability_advanced: float, decision: Decision) -> Stage:
-    """Name the class that the conformal set singles out.
+    """Return the only class in the conformal set; indeterminate if both or none are in it.
 
-    A class is possible while its probability reaches its conformal threshold; when both or none are possible the
-    evidence does not decide (Vovk, Gammerman & Shafer 2005, label-conditional conformal prediction). Its coverage
-    within a class does not depend on how common the classes are, so it is told by the probability at the training
-    prevalence, whichever is in force.
+    A class is possible if its probability reaches its conformal threshold. If both or none are possible, the evidence
+    does not decide (Vovk, Gammerman & Shafer 2005, label-conditional conformal prediction). The coverage within a
+    class does not depend on the prevalence. So the probability at the training prevalence is used in every case.
     """
     early = 1.0 - probability_advanced >= decision.early_min_probability
     advanced = probability_advanced >= decision.advanced_min_probability
@@ -54,23 +55,27 @@ def singled_out(probability_advanced: float, decision: Decision) -> Stage:
 
 @dataclass(frozen=True, slots=True)
 class AnswerRule:
-    """What a model answers where its positive class is of one prevalence.
+    """The rule by which a model answers at a given prevalence of its positive class.
 
-    A class is answered where the conformal set singles it out, its probability here is at least one half, and, as far
-    as the bundle says how it did on patients that it had not seen, at least :data:`FEWEST` of them were so answered and
-    the answer is right in at least half of such patients here. Everything else is indeterminate, which rules out no
-    class: coverage is at least the conformal set's.
+    A class is the answer under these conditions:
+
+    - It is the only class in the conformal set.
+    - Its probability at the prevalence in force is at least one half.
+    - If the bundle gives its performance on unseen patients: at least :data:`FEWEST` of them got this answer, and it
+      is right in at least half of such patients at this prevalence.
+
+    Otherwise the answer is indeterminate, which excludes no class. So coverage is at least that of the conformal set.
 
     Attributes
     ----------
     decision
         The conformal thresholds, at the training prevalence.
     training
-        Share of the positive class that the model's probabilities hold at.
+        Prevalence of the positive class for which the model's probabilities are valid.
     site
-        The site's, strictly between 0 and 1; None where it is not known, and the training cohort's is in force.
+        The site's prevalence, strictly between 0 and 1; None if not known: then the training cohort's is used.
     out_of_fold
-        How patients did whom the model had not seen; None where the bundle does not say.
+        The model's probabilities for unseen patients; None if the bundle does not contain them.
     """
 
     decision: Decision
@@ -93,7 +98,7 @@ class AnswerRule:
         return at_training if self.site is None else corrected(at_training, self.training, self.site)
 
     def answer(self, at_training: float) -> tuple[Stage, bool]:
-        """Answer a case by its probability at the training prevalence; and say whether an answer was withheld."""
+        """Return the answer for a probability at the training prevalence, and whether an answer was withheld."""
         stage, here = singled_out(at_training, self.decision), self.probability(at_training)
         if stage is Stage.INDETERMINATE:
             return stage, False
@@ -101,7 +106,7 @@ class AnswerRule:
         return (stage, False) if likelier and self.allows(stage) else (Stage.INDETERMINATE, True)
 
     def allows(self, stage: Stage) -> bool:
-        """Whether a class is ever answered, so far as the patients out of fold tell."""
+        """Whether the performance on out-of-fold patients allows this answer at all."""
         if self.out_of_fold is None:
             return True
         value = self.predictive_value(stage)
@@ -109,7 +114,10 @@ class AnswerRule:
 
     @property
     def limits(self) -> tuple[float | None, float | None]:
-        """Probabilities here up to which the negative, and from which the positive class is answered; None: never."""
+        """Highest probability for the negative answer and lowest for the positive one, at the prevalence in force.
+
+        None if this answer is never given.
+        """
         low, high = self._limits_at_training()
         return (
             self.probability(low) if self.allows(Stage.EARLY) else None,
@@ -118,7 +126,7 @@ class AnswerRule:
 
     @property
     def open_between(self) -> tuple[float, float]:
-        """Probabilities here between which nothing is answered."""
+        """Probabilities at the prevalence in force between which the answer is indeterminate."""
         low, high = self.limits
         return 0.0 if low is None else low, 1.0 if high is None else high
 
@@ -128,10 +136,10 @@ class AnswerRule:
         return min(*ends, half), max(*ends, half)
 
     def reached(self, stage: Stage) -> tuple[float, float]:
-        """Shares of the negative and of the positive class, out of fold, to whom a class would be answered here."""
+        """Shares of the negative and of the positive class, out of fold, that would get this answer here."""
         seen = self.out_of_fold
         if seen is None or stage is Stage.INDETERMINATE:
-            raise ValueError("nothing is known of such an answer")
+            raise ValueError("no figures are available for this answer")
         low, high = self._limits_at_training()
         at = high if stage is Stage.ADVANCED else low
         negative, positive = (
@@ -141,13 +149,13 @@ class AnswerRule:
         return (negative, positive) if stage is Stage.ADVANCED else (1.0 - negative, 1.0 - positive)
 
     def predictive_value(self, stage: Stage) -> PredictiveValue | None:
-        """Work out how often an answer is right here; None where there is none, or too few were so answered to tell.
+        """Compute how often an answer is right here; None without an answer, or with too few patients that got it.
 
         Notes
         -----
-        Bayes: the odds of being right are the odds of the class here times the likelihood ratio of the answer, whose
-        interval is that of Simel, Samsa & Matchar, J Clin Epidemiol 44(8), 1991. Half a patient is added to each count,
-        so that nobody answered wrongly is not certainty. The prevalence itself is taken for known.
+        Bayes: the odds of being right are the odds of the class here times the likelihood ratio of the answer. The
+        interval of that ratio: Simel, Samsa & Matchar, J Clin Epidemiol 44(8), 1991. Half a patient is added to each
+        count, so zero wrong answers do not give certainty. The prevalence itself is taken as exact.
         """
         seen = self.out_of_fold
         if seen is None or stage is Stage.INDETERMINATE:
@@ -166,23 +174,23 @@ class AnswerRule:
         return PredictiveValue(Estimate(value, low, high), seen.positives, seen.negatives)
 
     def answering(self, stage: Stage, *, withheld: bool) -> Answering:
-        """Say what is answered here, and how often an answer is right."""
+        """Return prevalence, limits and predictive value of an answer."""
         return Answering(
             self.prevalence, self.site is not None, *self.limits, withheld, self.predictive_value(stage),
             self.out_of_fold is not None,
         )  # fmt: skip
 
     def net_benefit(self, thresholds: Sequence[float]) -> list[tuple[float, float]]:
-        """Net benefit, per patient here, of acting where the probability reaches each threshold, and of acting in all.
+        """Net benefit per patient here: of acting if the probability reaches each threshold, and of acting in all.
 
         Notes
         -----
         Vickers AJ, Elkin EB. Decision curve analysis. Medical Decision Making 26(6), 2006: true positives less false
-        positives at the threshold's odds. Acting in nobody has a benefit of 0.
+        positives at the threshold's odds. Acting in no patient has a benefit of 0.
         """
         seen, p = self.out_of_fold, self.prevalence
         if seen is None:
-            raise ValueError("the bundle does not say how it did")
+            raise ValueError("the bundle gives no performance on unseen patients")
         found = []
         for threshold in thresholds:
             at = threshold if self.site is None else corrected(threshold, self.site, self.training)
@@ -206,7 +214,7 @@ def at_prevalence(result: StagingResult, rule: AnswerRule) -> StagingResult:
 
     Notes
     -----
-    The contributions stay: they add up to the logit at the training prevalence.
+    The contributions do not change: they add up to the logit at the training prevalence.
     """
     stage, withheld = rule.answer(result.probability_advanced)
     return replace(

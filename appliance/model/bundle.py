@@ -1,7 +1,7 @@
-"""Model bundles: read one strictly, hold every byte to its hash, and let it prove itself.
+"""Read a model bundle: check its files against their hashes, and run its self-test.
 
-A bundle is a folder of exactly four files: ``model.onnx``, ``extraction.yaml``, ``manifest.json`` and
-``MODEL_CARD.md``, and ``manifest.sig`` where somebody signed it. What the manifest says is :mod:`model.manifest`.
+A bundle is a folder with exactly four files: ``model.onnx``, ``extraction.yaml``, ``manifest.json`` and
+``MODEL_CARD.md``. A signed bundle also has ``manifest.sig``. The manifest's content is in :mod:`model.manifest`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PROBABILITY_TOLERANCE: Final = 1e-6
 FEATURES_KEY: Final = "features"
 COVARIATES_KEY: Final = "covariates"
 EXTRACTION_KEY: Final = "extraction.yaml"
-"""What ``model.onnx`` carries about its inputs: their names, one a line in order, and the text of the spec."""
+"""Keys of the metadata in ``model.onnx`` about its inputs: their names in order, one per line, and the spec's text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +51,16 @@ class Bundle:
     Attributes
     ----------
     manifest
-        What the bundle is and what it may be used for.
+        Content of ``manifest.json``.
     spec
-        What to measure, features in input order.
+        What to measure, with the features in input order.
     predictor
         The model, ready to answer.
     digest
-        SHA-256 of ``manifest.json`` in hexadecimal; as that file holds the others' hashes, it names the whole bundle.
+        SHA-256 of ``manifest.json`` in hexadecimal. That file contains the other files' hashes, so this digest
+        identifies the whole bundle.
     signer
-        Who signed it; None where nobody did, or nobody looked.
+        Who signed it; None if it is not signed, or if the signature was not read.
     """
 
     manifest: Manifest
@@ -72,26 +73,26 @@ class Bundle:
 def load_bundle(
     folder: Path, *, self_test: bool = True, engine: Engine = "compiled", trusted: tuple[PublicKey, ...] = ()
 ) -> Bundle:
-    """Read, verify and prove a bundle.
+    """Read and verify a bundle, and run its self-test.
 
     Parameters
     ----------
     folder
         The bundle's folder.
     self_test
-        Recompute the golden case through the real steps; leave it out only where it was just done.
+        Recompute the golden case with the real steps. Leave it out only if it was just done.
     engine
-        What is to compute the features, the golden case's as well as every patient's.
+        The engine that computes the features of the golden case and of all patients.
     trusted
-        Keys one of which must have signed the bundle; none where it need not be signed.
+        Trusted keys. If any are given, one of them must have signed the bundle.
 
     Raises
     ------
     Refused
         ``bundle_unreadable`` (a file is missing, too large or cannot be read), ``bundle_unsigned`` or
-        ``bundle_signature_invalid`` (no trusted key signed it), ``bundle_hash_mismatch`` (any byte of any file differs
-        from what was packed), ``bundle_invalid`` (the parts are not well-formed or contradict each other, or there is
-        a file too many), ``bundle_self_test_failed`` (the golden case comes out differently).
+        ``bundle_signature_invalid`` (no trusted key signed it), ``bundle_hash_mismatch`` (a byte of a file differs
+        from the packed file), ``bundle_invalid`` (the parts are not well-formed or contradict each other, or there is
+        an additional file), ``bundle_self_test_failed`` (the golden case gives other results).
     """
     contents = read_files(folder)
     signer = find_signer(contents, trusted)
@@ -102,7 +103,7 @@ def load_bundle(
 
 
 def open_bundle(contents: BundleFiles, *, engine: Engine = "compiled") -> Bundle:
-    """Verify a bundle's files and make it ready to answer; its golden case is left to :func:`prove`.
+    """Verify a bundle's files and make it ready to answer; the self-test is :func:`prove`.
 
     Raises
     ------
@@ -113,7 +114,7 @@ def open_bundle(contents: BundleFiles, *, engine: Engine = "compiled") -> Bundle
     for name, expected in manifest.files.items():
         if sha256(contents[name]) != expected:
             raise Refused(
-                ReasonCode.BUNDLE_HASH_MISMATCH, f"The bundle's {name} is not the file that was packed. {COPY_AGAIN}"
+                ReasonCode.BUNDLE_HASH_MISMATCH, f"The bundle's {name} differs from the packed file. {COPY_AGAIN}"
             )
     spec = replace(_spec(contents["extraction.yaml"], manifest), engine=engine)
     covariates = tuple(entry.covariate for entry in manifest.covariates)
@@ -125,7 +126,7 @@ def open_bundle(contents: BundleFiles, *, engine: Engine = "compiled") -> Bundle
 
 
 def carried_texts(features: tuple[str, ...], covariates: tuple[Covariate, ...], extraction: str) -> dict[str, str]:
-    """Return what ``model.onnx`` must carry about its inputs, by key."""
+    """Return the metadata about its inputs that ``model.onnx`` must contain, by key."""
     texts = {FEATURES_KEY: "\n".join(features), EXTRACTION_KEY: extraction}
     if covariates:
         texts[COVARIATES_KEY] = "\n".join(column for covariate in covariates for column in covariate.columns)
@@ -133,19 +134,19 @@ def carried_texts(features: tuple[str, ...], covariates: tuple[Covariate, ...], 
 
 
 def measure_phantom(name: str, spec: ExtractionSpec) -> FeatureVector:
-    """Measure the generated phantom `name` as a patient would be measured, from volume and mask on."""
+    """Measure the generated phantom `name` like a patient, starting from volume and mask."""
     return extract.extract(*phantom.make(name), spec)
 
 
 def prove(bundle: Bundle) -> None:
-    """Recompute the golden case through the real steps.
+    """Run the bundle's self-test: recompute the golden case with the real steps.
 
     Raises
     ------
     Refused
-        ``bundle_self_test_failed``, naming the first feature that differs by more than 1e-9 relative, or the
-        probability when it differs by more than 1e-6: this machine's libraries would not give the answers that the
-        bundle was evaluated with.
+        ``bundle_self_test_failed``. The message names the first feature that differs by more than 1e-9 relative, or
+        the probability if it differs by more than 1e-6. This machine's libraries would then give other answers than
+        those that the bundle was evaluated with.
     """
     golden = bundle.manifest.golden
     features = measure_phantom(golden.phantom, bundle.spec)
@@ -176,6 +177,6 @@ def _invalid(why: str) -> Refused:
 def _self_test_failed(why: str) -> Refused:
     return Refused(
         ReasonCode.BUNDLE_SELF_TEST_FAILED,
-        f"The bundle's self-test failed: {why}. This machine or its libraries compute otherwise than "
-        "where it was built: install the versions that lungstage names (constraints.txt), or use another bundle.",
+        f"The bundle's self-test failed: {why}. This machine or its libraries give other results than the machine "
+        "where the bundle was built. Install the library versions in constraints.txt, or use another bundle.",
     )

@@ -1,6 +1,6 @@
-"""A bundle's files as they lie on the disk: four, and its signature if it has one; of a bounded size, each read once.
+"""Read a bundle's files from the disk: four files, and the signature if there is one. Each is read once, up to a limit.
 
-What they say is :mod:`model.bundle`, and who signed them :mod:`model.signature`.
+:mod:`model.bundle` verifies their content, and :mod:`model.signature` the signature.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ SIGNATURE_FILE: Final = "manifest.sig"
 
 MAX_MODEL_BYTES: Final = 40 * 1024**2
 MAX_TEXT_BYTES: Final = 1024**2
-"""Of the other files, each. The shipped model takes a quarter of a megabyte, its longest text 22 kB."""
+"""Limit for each of the other files. The shipped model has a quarter of a megabyte, its longest text 22 kB."""
 
 BundleFiles = Mapping[str, bytes]
-"""Content of the files by name, each read once, so that what is verified is what is used."""
+"""Content of the files by name. Each is read once, so exactly the verified content is used."""
 
 
 def read_files(folder: Path) -> BundleFiles:
-    """Read a bundle's four files, and its signature where there is one.
+    """Read a bundle's four files, and its signature if there is one.
 
     Raises
     ------
@@ -39,15 +39,18 @@ def read_files(folder: Path) -> BundleFiles:
         shipped = ", ".join(shipped_bundles()) or "none"
         raise Refused(
             ReasonCode.BUNDLE_UNREADABLE,
-            f"There is no bundle {folder}: no folder that can be read, and none that is shipped. Name the folder of a "
-            f"bundle, or one that is shipped: {shipped}.",
+            f"There is no bundle {folder}. It is neither a readable folder nor a shipped bundle. Give the folder of a "
+            f"bundle, or the name of a shipped one: {shipped}.",
         ) from error
     if missing := sorted(BUNDLE_FILES - present):
-        raise Refused(ReasonCode.BUNDLE_UNREADABLE, f"The bundle lacks {', '.join(missing)}. Copy it again whole.")
+        raise Refused(
+            ReasonCode.BUNDLE_UNREADABLE,
+            f"Files of the bundle are missing: {', '.join(missing)}. Copy the whole bundle again.",
+        )
     if surplus := sorted(present - BUNDLE_FILES - {SIGNATURE_FILE}):
         raise Refused(
             ReasonCode.BUNDLE_INVALID,
-            f"The bundle is not valid: it holds what no manifest vouches for: {', '.join(surplus)}. Remove that.",
+            f"The bundle is not valid: it contains files that do not belong to it: {', '.join(surplus)}. Remove them.",
         )
     return {name: _read_file(folder / name) for name in sorted(present)}
 
@@ -57,27 +60,27 @@ def _read_file(path: Path) -> bytes:
     try:
         if not path.is_file():  # a pipe or a device would never end
             raise Refused(
-                ReasonCode.BUNDLE_UNREADABLE, f"The bundle's {path.name} is not a file. Copy the bundle again whole."
+                ReasonCode.BUNDLE_UNREADABLE, f"The bundle's {path.name} is not a file. Copy the whole bundle again."
             )
         with path.open("rb") as file:
             content = file.read(most + 1)
     except OSError as error:
         raise Refused(
             ReasonCode.BUNDLE_UNREADABLE,
-            f"The bundle's {path.name} cannot be read. Look at its owner and permissions, or copy the bundle again "
-            "whole.",
+            f"The bundle's {path.name} cannot be read. Check its owner and permissions, or copy the whole bundle "
+            "again.",
         ) from error
     if len(content) > most:
         raise Refused(
             ReasonCode.BUNDLE_UNREADABLE,
-            f"The bundle's {path.name} is larger than {most} bytes. Copy the bundle again whole; "
-            "if it comes the same, use another.",
+            f"The bundle's {path.name} is larger than {most} bytes. Copy the whole bundle again. "
+            "If the file is still too large, use another bundle.",
         )
     return content
 
 
 def digest_of(contents: BundleFiles) -> str:
-    """SHA-256 of ``manifest.json`` in hexadecimal, which names the whole bundle."""
+    """SHA-256 of ``manifest.json`` in hexadecimal, which identifies the whole bundle."""
     return sha256(contents["manifest.json"])
 
 

@@ -1,4 +1,4 @@
-"""From features to a probability: the model's graph, run by onnxruntime."""
+"""Run the model's graph with onnxruntime: from features to a probability."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ COVARIATES_INPUT: Final = "covariates"
 
 
 class Outputs(NamedTuple):
-    """What the graph says of n rows, under the names of its outputs.
+    """Outputs of the graph for n rows, under their names in the graph.
 
     Attributes
     ----------
     probability_advanced
-        (n,) of the positive class, whatever it is called, at the training prevalence.
+        (n,) of the positive class, whatever its name, at the training prevalence.
     contributions
         (n, k) in logit units.
     domain_distance
@@ -37,7 +37,7 @@ class Outputs(NamedTuple):
     neighbour_distance
         (n,) to the nearest training tumours, likewise.
     covariate_contributions
-        (n, c) in logit units; None of a model without covariates.
+        (n, c) in logit units; None for a model without covariates.
     """
 
     probability_advanced: Array
@@ -48,14 +48,14 @@ class Outputs(NamedTuple):
 
 
 def _open(model: bytes) -> Any:
-    """Open an onnxruntime session on one thread, on the processor, that reads nothing beyond `model`."""
-    # 1.28 is clean; from 1.29 on this variable is what keeps onnxruntime from contacting a host, and it must be
-    # set before the import, which therefore stands here.
+    """Open an onnxruntime session on the CPU with one thread; it reads nothing but `model`."""
+    # onnxruntime 1.28 contacts no host. From 1.29 on this variable prevents it. It must be set before the import, so
+    # the import is here.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    # One case at a time through a tiny network: threads cost more than they bring, and one thread sums in one order.
+    # For one case and a small network, threads cost more time than they save. One thread also sums in a fixed order.
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
@@ -74,7 +74,7 @@ class Predictor:
     model
         The bytes of ``model.onnx``.
     features
-        The network's inputs in order, with the range that training saw of each.
+        The network's inputs in order, with the range of each in training.
     decision
         The conformal thresholds.
     covariates
@@ -83,8 +83,8 @@ class Predictor:
     Raises
     ------
     Refused
-        ``bundle_invalid`` when `model` is not one plain graph from (n, k) features, and (n, c) covariates where there
-        are any, to the fields of :class:`Outputs`.
+        ``bundle_invalid`` if `model` is not a plain graph from (n, k) features and (n, c) covariates, if any, to the
+        fields of :class:`Outputs`.
     """
 
     def __init__(
@@ -119,13 +119,14 @@ class Predictor:
             taken = " and ".join(f"'{name}' (n, {width})" for name, _, (width,) in wanted)
             raise Refused(
                 ReasonCode.BUNDLE_INVALID,
-                f"The bundle's model.onnx must take {taken} and give {', '.join(self._outputs)}, all float64. "
+                f"The bundle's model.onnx must have the inputs {taken} and the outputs {', '.join(self._outputs)}, all "
+                "float64. "
                 f"{BUILD_AGAIN}",
             )
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """The texts that the model file carries about itself."""
+        """The metadata texts in the model file."""
         return dict(self._session.get_modelmeta().custom_metadata_map)
 
     def run(self, values: Array, covariates: Array | None = None) -> Outputs:
@@ -134,9 +135,9 @@ class Predictor:
         Parameters
         ----------
         values
-            (n, k) raw features; NaN is imputed by the training median inside the graph.
+            (n, k) raw features; the graph replaces NaN by the training median.
         covariates
-            (n, c) encoded covariates, imputed likewise; None takes all of them for missing.
+            (n, c) encoded covariates, with the same treatment of NaN; None means that all are missing.
         """
         inputs = {FEATURES_INPUT: values.astype(np.float64)}
         if self._covariates:
@@ -145,7 +146,7 @@ class Predictor:
         return Outputs(*self._session.run(self._outputs, inputs))
 
     def run_alike(self, values: Array, covariates: Mapping[str, float | str]) -> Outputs:
-        """Run the graph on n versions of one patient's features (n, k), of whom these covariates are known."""
+        """Run the graph on n versions of one patient's features (n, k), with that patient's known covariates."""
         return self.run(values, np.tile(self._encoded(covariates), (len(values), 1)))
 
     def _encoded(self, covariates: Mapping[str, float | str]) -> Array:
@@ -163,22 +164,22 @@ class Predictor:
         features
             The bundle's features, in the bundle's order.
         covariates
-            The value of each covariate of the bundle that is known.
+            The known values of the bundle's covariates.
 
         Returns
         -------
         StagingResult
-            What the conformal set singles out (what is answered is :mod:`model.answering`'s to say), probability at
-            the training prevalence, contributions that sum to logit minus the training
-            median's logit, and the distances to the training cohort.
+            The class that the conformal set singles out (:mod:`model.answering` decides on the answer), the
+            probability at the training prevalence, the contributions, and the distances to the training cohort. The
+            contributions sum to the logit minus the logit of the training median.
 
         Raises
         ------
         ValueError
-            When `features` are not the bundle's.
+            `features` are not the bundle's features.
         """
         if features.names != self._names:
-            raise ValueError("the measured features are not the model's, or not in its order")
+            raise ValueError("the measured features are not those of the model, or not in its order")
         answer = self.run(features.values[np.newaxis], self._encoded(covariates))
         p = float(answer.probability_advanced[0])
         with np.errstate(invalid="ignore"):

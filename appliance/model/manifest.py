@@ -1,8 +1,7 @@
-"""``manifest.json``: what a bundle is, what it may be used for, and how it proves itself.
+"""``manifest.json``: what a bundle is, its intended use, and the expected results of its self-test.
 
-Plain frozen values with strict parsing: unknown keys, NaN, wrong types and entries that contradict each other are
-refused, all of them in one message that names each by its path. Reading and proving a bundle is
-:mod:`model.bundle`.
+Plain frozen values with strict parsing. Unknown keys, NaN, wrong types and contradictory entries are refused in one
+message, which names each of them by its path. :mod:`model.bundle` reads a bundle and runs its self-test.
 """
 
 from __future__ import annotations
@@ -19,22 +18,22 @@ from lungstage.appliance.contract.errors import ReasonCode, Refused
 from lungstage.appliance.contract.evidence import Estimate, Worth
 from lungstage.appliance.contract.spec import ALL_FEATURES, COVARIATES, Covariate, Endpoint
 
-COPY_AGAIN: Final = "Copy the bundle again whole."
-BUILD_AGAIN: Final = "Get the bundle again from whoever built it."
-"""What helps where a bundle was damaged on its way, and where it was never sound."""
+COPY_AGAIN: Final = "Copy the whole bundle again."
+BUILD_AGAIN: Final = "Get the bundle again from its builder."
+"""Next steps for a bundle that was damaged while it was copied, and for one that was built wrongly."""
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Interval = tuple[Finite, Finite]
-# Becomes the meaning of a code in the report: a Long String without backslash or control character (PS3.5 6.2).
+# Used as the meaning of a code in the report: a Long String without backslash or control character (PS3.5 6.2).
 Label = Annotated[str, Field(pattern=r"^[^\s\\\x00-\x1f\x7f]([^\\\x00-\x1f\x7f]{0,62}[^\s\\\x00-\x1f\x7f])?$")]
 
 QUANTILES: Final = ("0", "0.01", "0.05", "0.25", "0.5", "0.75", "0.95", "0.99", "1")
-"""The quantiles of the training rows that a bundle states for each feature."""
+"""The quantiles of the training rows that a bundle contains for each feature."""
 
 HASHED_FILES: Final = ("MODEL_CARD.md", "extraction.yaml", "model.onnx")
-"""The files whose SHA-256 the manifest carries; with ``manifest.json`` they are the whole bundle."""
+"""The files whose SHA-256 the manifest contains; with ``manifest.json`` they are the whole bundle."""
 
 
 class _Frozen(BaseModel):
@@ -42,18 +41,18 @@ class _Frozen(BaseModel):
 
 
 class FeatureEntry(_Frozen):
-    """One input of the network: its name, its unit and what training saw of it."""
+    """One input of the network: its name, its unit and its values in training."""
 
     name: str
     unit: str  # UCUM
-    ibsi: str | None  # IBSI code, None where IBSI does not define the feature
+    ibsi: str | None  # IBSI code, None if IBSI does not define the feature
     training_median: Finite
     training_quantiles: dict[str, Finite]  # keys are QUANTILES
 
     @model_validator(mode="after")
     def _quantiles_ascend(self) -> Self:
         if set(self.training_quantiles) != set(QUANTILES):
-            raise ValueError(f"training_quantiles must hold exactly {', '.join(QUANTILES)}")
+            raise ValueError(f"training_quantiles must contain exactly {', '.join(QUANTILES)}")
         values = [self.training_quantiles[key] for key in QUANTILES]
         if values != sorted(values):
             raise ValueError("training_quantiles must not descend")
@@ -61,31 +60,31 @@ class FeatureEntry(_Frozen):
 
 
 class CovariateColumn(_Frozen):
-    """One input of the network that stands for a covariate, or for one level of it."""
+    """One input of the network for a covariate, or for one level of it."""
 
     name: str
-    training_median: Finite  # which takes the place of a missing value
-    limits: Interval  # to which the graph clips; equal where training saw a single value
+    training_median: Finite  # used for a missing value
+    limits: Interval  # the graph clips to them; equal if training had a single value
 
 
 class CovariateEntry(_Frozen):
-    """A clinical input of the model beside the features."""
+    """A clinical input of the model in addition to the features."""
 
     name: str  # one of COVARIATES
-    levels: tuple[Label, ...]  # of a category, the reference first; empty for a number
+    levels: tuple[Label, ...]  # levels of a category, the reference first; empty for a number
     columns: tuple[CovariateColumn, ...]  # Covariate.columns, in order
 
     @model_validator(mode="after")
     def _columns_follow_from_levels(self) -> Self:
         if self.name not in COVARIATES:
-            raise ValueError(f"a covariate is one of {', '.join(COVARIATES)}")
+            raise ValueError(f"a covariate must be one of {', '.join(COVARIATES)}")
         if (self.name == "age") != (not self.levels) or len(self.levels) == 1:
-            raise ValueError("age is a number without levels, every other covariate has at least two")
-        # Sex comes as Patient's Sex (0010,0040) writes it; a level under another name would never be met.
+            raise ValueError("age must have no levels, and every other covariate must have at least two")
+        # Sex has the values of Patient's Sex (0010,0040); a level with another name would never be used.
         if len({level.casefold() for level in self.levels}) < len(self.levels) or (
             self.name == "sex" and set(self.levels) != {"M", "F"}
         ):
-            raise ValueError("levels must differ, and those of sex are M and F")
+            raise ValueError("levels must differ, and those of sex must be M and F")
         if tuple(column.name for column in self.columns) != self.covariate.columns:
             raise ValueError(f"columns must be exactly {', '.join(self.covariate.columns)}")
         if any(column.limits[0] > column.limits[1] for column in self.columns):
@@ -99,7 +98,7 @@ class CovariateEntry(_Frozen):
 
 
 class EndpointEntry(_Frozen):
-    """What the model tells apart; everything called *early* or *advanced* here is the negative or positive class."""
+    """The model's two classes. *Early* and *advanced* in names here mean the negative and the positive class."""
 
     name: Label
     negative: Label
@@ -108,7 +107,7 @@ class EndpointEntry(_Frozen):
     @model_validator(mode="after")
     def _classes_differ(self) -> Self:
         if len({self.negative, self.positive, "indeterminate"}) < 3:
-            raise ValueError("the classes must differ, and neither may be called indeterminate")
+            raise ValueError("the classes must differ, and none of them may be named indeterminate")
         return self
 
     @property
@@ -118,12 +117,12 @@ class EndpointEntry(_Frozen):
 
 
 class RoiRule(_Frozen):
-    """How the region of interest is chosen among those an RTSTRUCT or SEG offers."""
+    """How to choose the region of interest among those in an RTSTRUCT or SEG."""
 
-    # Case-insensitive regular expressions, full match, tried in order; the first that matches any ROI decides,
-    # and must then match exactly one.
+    # Case-insensitive regular expressions, full match, tried in order. The first that matches any ROI decides, and it
+    # must match exactly one.
     name_patterns: tuple[str, ...]
-    excluded_patterns: tuple[str, ...]  # nodes and organs; never chosen by rule
+    excluded_patterns: tuple[str, ...]  # nodes and organs; the rule never chooses them
     # (code value, coding scheme designator) of Segmented Property Types that mean the primary tumour.
     property_types: tuple[tuple[str, str], ...]
 
@@ -138,15 +137,15 @@ class RoiRule(_Frozen):
 
 
 class IntendedUse(_Frozen):
-    """The limits inside which the model may answer; outside them a case is refused."""
+    """The limits within which the model may answer; outside them a case is refused."""
 
     statement: str
     modality: Literal["CT"]
-    body_parts: tuple[str, ...]  # accepted values of BodyPartExamined; an absent one needs lung in the slices
+    body_parts: tuple[str, ...]  # accepted values of BodyPartExamined; if it is missing, the slices must contain lung
     slice_thickness_mm: Interval
     pixel_spacing_mm: Interval
     hu_range: Interval  # of the voxels inside the ROI
-    # Of the distance to the training cohort and of that to the nearest training tumours, each on its own.
+    # Separate limits for the distance to the training cohort and for that to the nearest training tumours.
     domain_distance_warn: Finite
     domain_distance_max: Finite
     neighbour_distance_warn: Finite
@@ -160,37 +159,39 @@ class IntendedUse(_Frozen):
                 raise ValueError(f"{name} must ascend")
         for name in ("domain_distance", "neighbour_distance"):
             if not 0 < getattr(self, f"{name}_warn") <= getattr(self, f"{name}_max"):
-                raise ValueError(f"limits of {name} must be positive, and the warning must come first")
+                raise ValueError(
+                    f"limits of {name} must be positive, and the warning limit must not exceed the maximum"
+                )
         return self
 
 
 class Decision(_Frozen):
     """Class-conditional conformal thresholds (cross-conformal: from out-of-fold probabilities).
 
-    A class stays possible while its probability is at least its threshold; exactly one possible class is the
-    stage, both or none is ``indeterminate``.
+    A class is possible if its probability is at least its threshold. Exactly one possible class is the stage; both or
+    none give ``indeterminate``.
     """
 
     alpha: Probability
     early_min_probability: Probability
     advanced_min_probability: Probability
-    # Between which the coverage of the one and of the other class lies in new patients like those that the thresholds
-    # rest on (95 %): the fewer they are, the wider. None where the bundle does not say.
+    # 95 % interval of each class's coverage in new patients like those used for the thresholds. With fewer patients it
+    # is wider. None if the bundle does not contain it.
     early_coverage: tuple[Probability, Probability] | None = None
     advanced_coverage: tuple[Probability, Probability] | None = None
 
 
 class OutOfFold(_Frozen):
-    """How often patients of either class reached each probability, predicted by models that had not seen them.
+    """Share of the patients of each class that reached each probability, predicted by models without these patients.
 
-    What an answer is worth at any prevalence follows from it (:mod:`model.answering`). Shares, not patients: no row can
-    be read from it.
+    The predictive value of an answer at any prevalence is computed from it (:mod:`model.answering`). It contains shares
+    only, so no patient's values can be read from it.
     """
 
     positives: Annotated[int, Field(ge=1)]
     negatives: Annotated[int, Field(ge=1)]
     thresholds: tuple[Probability, ...]  # ascending from 0 to 1, at the training prevalence
-    positives_at_least: tuple[Probability, ...]  # share of the positive class whose probability reached each
+    positives_at_least: tuple[Probability, ...]  # share of the positive class whose probability reached each threshold
     negatives_at_least: tuple[Probability, ...]
 
     @model_validator(mode="after")
@@ -226,7 +227,7 @@ RivalName = Literal["sphericity_volume", "volume", "best_single_lr", "covariates
 
 
 class WorthEntry(_Frozen):
-    """Whether the model is shown to beat chance and the best model of two features at most."""
+    """Whether the model is shown to be better than chance and than the best model of at most two features."""
 
     auc: EstimateEntry
     beats_chance: bool
@@ -237,7 +238,7 @@ class WorthEntry(_Frozen):
     @model_validator(mode="after")
     def _names_its_rival(self) -> Self:
         if (self.rival is None) != (self.rival_auc is None) or (self.beats_rival and self.rival is None):
-            raise ValueError("a rival must be named with its AUC, and only then be beaten")
+            raise ValueError("rival and rival_auc must be given together, and beats_rival needs both")
         return self
 
     @property
@@ -248,7 +249,7 @@ class WorthEntry(_Frozen):
 
 
 class Recalibration(_Frozen):
-    """On whom the logits were recalibrated, after training: ``slope * logit + intercept``."""
+    """Cohort and result of a recalibration of the logits after training: ``slope * logit + intercept``."""
 
     cohort: str
     table_sha256: Sha256
@@ -257,15 +258,15 @@ class Recalibration(_Frozen):
     slope: EstimateEntry
     intercept: EstimateEntry  # for a model that states its probabilities at `prevalence`
     of_version: str
-    of_digest: Sha256  # of the bundle that it was
+    of_digest: Sha256  # of the bundle before recalibration
 
 
 class GoldenCase(_Frozen):
-    """What the generated phantom must give, to 1e-9 relative (features) and 1e-6 (probability)."""
+    """Expected results for the generated phantom, to 1e-9 relative (features) and 1e-6 (probability)."""
 
     phantom: str  # name and version of the generator, e.g. "spiculated-1"
     features: dict[str, Finite]
-    covariates: dict[str, Finite | str]  # the value of each covariate; none where the model takes none
+    covariates: dict[str, Finite | str]  # the value of each covariate; empty if the model uses none
     probability_advanced: Probability
 
 
@@ -285,7 +286,7 @@ class Provenance(_Frozen):
 
 
 class Manifest(_Frozen):
-    """``manifest.json``: what the bundle is, what it may be used for and how it proves itself."""
+    """``manifest.json``: what the bundle is, its intended use, and the expected results of its self-test."""
 
     schema_version: Literal[2, 3]  # 2 has none of the entries that may be null
     name: str
@@ -315,12 +316,12 @@ class Manifest(_Frozen):
         if unknown or len(set(names)) != len(names):
             raise ValueError(f"features must be known and named once; unknown: {unknown}")
         if set(self.golden.features) != set(names):
-            raise ValueError("golden.features must hold a value for each feature and nothing else")
+            raise ValueError("golden.features must contain a value for each feature and nothing else")
         covariates = [entry.name for entry in self.covariates]
         if len(set(covariates)) != len(covariates):
             raise ValueError("covariates must be named once")
         if set(self.golden.covariates) != set(covariates):
-            raise ValueError("golden.covariates must hold a value for each covariate and nothing else")
+            raise ValueError("golden.covariates must contain a value for each covariate and nothing else")
         return self
 
     @property
@@ -329,8 +330,8 @@ class Manifest(_Frozen):
         return tuple(entry.name for entry in self.features)
 
 
-# The manifest's own hash, inside it: SHA-256 of the file with these 64 digits zeroed. The other files are held by
-# the hashes in `files`, so one flipped byte anywhere in a bundle shows, and the bundle stays at four files.
+# The manifest contains its own hash: SHA-256 of the file with these 64 digits set to zero. `files` contains the hashes
+# of the other files. So any changed byte in a bundle is detected, and no fifth file is needed.
 _SEAL_FIELD = re.compile(rb'^  "seal": "([0-9a-f]{64})"$', re.MULTILINE)
 _BLANK = b"0" * 64
 
@@ -345,7 +346,7 @@ def render(manifest: Manifest) -> bytes:
     Returns
     -------
     bytes
-        UTF-8 JSON whose last entry, ``seal``, is the SHA-256 of the whole text with the seal's digits zeroed.
+        UTF-8 JSON. Its last entry, ``seal``, is the SHA-256 of the whole text with the seal's digits set to zero.
     """
     document = {**manifest.model_dump(mode="json"), "seal": _BLANK.decode()}
     text = (json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8")
@@ -357,19 +358,19 @@ def _seal_span(text: bytes) -> tuple[int, int]:
     found = list(_SEAL_FIELD.finditer(text))
     if len(found) != 1:
         raise Refused(
-            ReasonCode.BUNDLE_HASH_MISMATCH, f"The bundle's manifest.json does not carry one seal. {COPY_AGAIN}"
+            ReasonCode.BUNDLE_HASH_MISMATCH, f"The bundle's manifest.json must contain exactly one seal. {COPY_AGAIN}"
         )
     return found[0].span(1)
 
 
 def parse(text: bytes) -> Manifest:
-    """Read what :func:`render` wrote.
+    """Read the output of :func:`render`.
 
     Raises
     ------
     Refused
-        ``bundle_hash_mismatch`` when any byte differs from what was sealed; ``bundle_invalid``, naming every
-        offending entry by its path, when the manifest is not what this version understands.
+        ``bundle_hash_mismatch`` if any byte was changed after sealing. ``bundle_invalid`` if this version does not
+        accept the manifest; the message names every wrong entry by its path.
     """
     span = _seal_span(text)
     if text[slice(*span)] != _digest(text, span):

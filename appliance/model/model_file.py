@@ -1,10 +1,9 @@
-"""What a bundle's ONNX file may hold: one graph of known operators with its weights inside, and no more than a little.
+"""Check a bundle's ONNX file: it may contain only one small graph of known operators with its weights inside.
 
-onnxruntime would also read weights from other files (which no hash of ours covers), run operators of other vendors'
-domains, execute subgraphs and local functions, draw random numbers, and take a graph of any size. A bundle needs none
-of that, so the file is read here as the protobuf that it is, against a list of the fields that a plain graph has;
-whatever else stands in it is refused before onnxruntime sees a byte. This needs no ``onnx`` package, which the
-appliance does not carry.
+onnxruntime accepts much more: weights in other files (which the manifest's hashes do not cover), operators of other
+vendors' domains, subgraphs, local functions, random numbers, and a graph of any size. A bundle needs none of them. So
+this module parses the file as protobuf, against a list of the fields of a plain graph. It refuses everything else
+before onnxruntime reads the file. It does not need the ``onnx`` package, which the appliance does not install.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from lungstage.appliance.contract.errors import ReasonCode, Refused
 from lungstage.appliance.model.manifest import BUILD_AGAIN
 
 # Field numbers of onnx.proto (ONNX 1.x, IR version 3 to 13). A value is the message inside the field, ANY for a
-# field whose content is free, EMPTY for one that may only be written as an empty string.
+# field with any content, EMPTY for a field that must be an empty string.
 _Fields = Mapping[int, "_Fields | bool"]
 _ANY: Final = True
 _EMPTY: Final = False
@@ -32,18 +31,18 @@ _MODEL: _Fields = {1: _ANY, 2: _ANY, 3: _ANY, 6: _ANY, 7: _GRAPH, 8: _OPERATOR_S
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 
 OPSET: Final = 18
-"""The operator set that bundles are written in; under another, some operators mean something else."""
+"""The only accepted operator set. In others, some operators have another meaning."""
 
 OPERATORS: Final = frozenset({
     "Add", "Cast", "Concat", "Div", "Equal", "Exp", "Greater", "IsNaN", "Log", "MatMul", "Max", "Min", "Mul", "Neg",
     "ReduceSum", "Relu", "Sigmoid", "Split", "Sqrt", "Sub", "Tanh", "TopK", "Transpose", "Unsqueeze", "Where",
 })  # fmt: skip
-"""What :mod:`export.graph` builds of. None is random, reads or decodes anything, or takes sizes from the data."""
+"""The operators that :mod:`export.graph` uses. None is random, reads or decodes data, or takes sizes from the data."""
 
 MAX_NODES: Final = 4096
 MAX_TENSORS: Final = 4096
 MAX_TENSOR_BYTES: Final = 32 * 1024**2
-"""Of all weights together. The shipped model has 148 nodes, and 82 tensors of 0.26 MB."""
+"""Limit for all weights together. The shipped model has 148 nodes, and 82 tensors of 0.26 MB."""
 
 _MAX_RANK: Final = 8
 
@@ -82,7 +81,7 @@ def _fields(data: memoryview) -> Iterator[tuple[int, memoryview | int]]:
         elif wire in (_FIXED64, _FIXED32):
             size = 8 if wire == _FIXED64 else 4
         else:
-            raise _Malformed("a field is of an unknown kind")
+            raise _Malformed("a field has an unknown type")
         if size > len(data) - at:
             raise _Malformed("a field is longer than the file")
         content = data[at : at + size]
@@ -94,7 +93,7 @@ def _walk(data: memoryview, allowed: _Fields, path: str) -> None:
     for number, content in _fields(data):
         rule = allowed.get(number)
         if rule is None or (rule is _EMPTY and (isinstance(content, int) or len(content) > 0)):
-            raise _Malformed(f"it holds more than a plain graph (field {path}{number})")
+            raise _Malformed(f"it contains a field that is not allowed (field {path}{number})")
         if isinstance(rule, Mapping):
             if isinstance(content, int):
                 raise _Malformed(f"field {path}{number} is not a message")
@@ -102,7 +101,7 @@ def _walk(data: memoryview, allowed: _Fields, path: str) -> None:
 
 
 def _parts(data: memoryview, *path: int) -> Iterator[memoryview]:
-    """Yield the messages, or bytes, that lie under a path of field numbers."""
+    """Yield the messages or bytes at a path of field numbers."""
     number, *below = path
     for found, content in _fields(data):
         if found == number and not isinstance(content, int):
@@ -128,13 +127,13 @@ def _numbers(data: memoryview, number: int) -> list[int]:
 def _require_known(model: memoryview) -> None:
     versions = [_numbers(each, 2) for each in _parts(model, 8)]
     if versions != [[OPSET]]:
-        raise _Malformed(f"its operator set is not the one that bundles are written in ({OPSET})")
+        raise _Malformed(f"its operator set is not {OPSET}")
     for count, node in enumerate(_parts(model, 7, 1), 1):
         if count > MAX_NODES:
             raise _Malformed(f"it has more than {MAX_NODES} nodes")
         names = [bytes(name).decode(errors="replace") for name in _parts(node, 4)]
         if len(names) != 1 or names[0] not in OPERATORS:
-            raise _Malformed(f"it holds an operator that no bundle needs ({', '.join(names)[:80]!r})")
+            raise _Malformed(f"it contains an operator that is not allowed ({', '.join(names)[:80]!r})")
 
 
 def _require_small(model: memoryview) -> None:
@@ -144,18 +143,18 @@ def _require_small(model: memoryview) -> None:
             raise _Malformed(f"it has more than {MAX_TENSORS} tensors")
         kinds, carried = _numbers(tensor, 2), sum(map(len, _parts(tensor, 9)))
         if len(kinds) != 1 or kinds[0] not in _ITEM_BYTES:
-            raise _Malformed("a tensor is neither of double precision nor of 64-bit integers")
-        # Of what a tensor claims to be, memory is set aside before anyone looks at what is there.
+            raise _Malformed("a tensor contains neither double-precision numbers nor 64-bit integers")
+        # onnxruntime allocates the declared size before it reads the content. So both must be equal.
         shape = _numbers(tensor, 1)
         if len(shape) > _MAX_RANK or math.prod(shape) * _ITEM_BYTES[kinds[0]] != carried:
-            raise _Malformed("a tensor is not as large as it says")
+            raise _Malformed("the size of a tensor does not match its declared shape")
         total += carried
         if total > MAX_TENSOR_BYTES:
             raise _Malformed(f"its tensors take more than {MAX_TENSOR_BYTES // 1024**2} MB")
 
 
 def require_plain(model: bytes) -> None:
-    """Refuse an ONNX file that is more than one small graph of known operators with its weights inside.
+    """Refuse an ONNX file that is not one small graph of known operators with its weights inside.
 
     Parameters
     ----------
@@ -165,8 +164,8 @@ def require_plain(model: bytes) -> None:
     Raises
     ------
     Refused
-        ``bundle_invalid``: external or sparse weights, operators that no bundle needs, another operator set,
-        subgraphs, local functions, training information, too many nodes or tensors or too large ones, or bytes that
+        ``bundle_invalid``: external or sparse weights, operators that are not allowed, another operator set,
+        subgraphs, local functions, training information, too many nodes or tensors, too large tensors, or bytes that
         are not an ONNX file.
     """
     content = memoryview(model)

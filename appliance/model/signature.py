@@ -1,8 +1,8 @@
-"""Who signed a bundle: ``manifest.sig``, a detached Ed25519 signature (RFC 8032) over the bytes of ``manifest.json``.
+"""Check who signed a bundle: ``manifest.sig``, a detached Ed25519 signature (RFC 8032) of ``manifest.json``.
 
-The manifest holds the SHA-256 of every other file, so the signature vouches for the whole bundle. Without a trusted key
-nothing can be said of a signature but under which key it claims to have been made; with one, a bundle that none of the
-trusted keys signed is refused. ``cryptography`` is imported where a key or a signature is looked at, and only there.
+The manifest contains the SHA-256 of every other file, so the signature covers the whole bundle. Without a trusted key,
+only the key named in the signature is known, and it is not verified. With trusted keys, a bundle that none of them
+signed is refused. ``cryptography`` is imported only where a key or a signature is used.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lungstage.appliance.model.manifest import Sha256
 MAX_KEY_BYTES: Final = 16 * 1024
 
 _SPKI: Final = bytes.fromhex("302a300506032b6570032100")
-"""What stands before an Ed25519 key's 32 bytes in its SubjectPublicKeyInfo (RFC 8410, section 4)."""
+"""The bytes before an Ed25519 key's 32 bytes in its SubjectPublicKeyInfo (RFC 8410, section 4)."""
 
 
 class KeyFileError(LungstageError):
@@ -31,7 +31,7 @@ class KeyFileError(LungstageError):
 
 
 class Signature(BaseModel):
-    """``manifest.sig``: JSON with these entries, in one form only, so that every byte counts.
+    """``manifest.sig``: JSON with these entries. Only one form is valid, so any changed byte is detected.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class Signature(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """A key that somebody trusts.
+    """A trusted public key.
 
     Attributes
     ----------
@@ -88,14 +88,14 @@ class PublicKey:
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """Who signed a bundle, or claims to have.
+    """The key that signed a bundle, or that the signature names.
 
     Attributes
     ----------
     fingerprint
         Of the key.
     name
-        Name of the trusted key that it is; None where no key is trusted, so that nothing was verified.
+        Name of the trusted key; None if no keys are trusted: then the signature was not verified.
     """
 
     fingerprint: str
@@ -107,12 +107,12 @@ class Signer:
 
 
 def read_public_keys(paths: Iterable[Path]) -> tuple[PublicKey, ...]:
-    """Read public keys, each from a PEM file of its own.
+    """Read public keys from PEM files, one key per file.
 
     Raises
     ------
     KeyFileError
-        A file cannot be read, or holds no public Ed25519 key or more than one.
+        A file cannot be read, or does not contain exactly one public Ed25519 key.
     """
     return tuple(_read_public_key(path) for path in paths)
 
@@ -124,13 +124,13 @@ def _read_public_key(path: Path) -> PublicKey:
 
     content = read_key_file(path)
     if b"PRIVATE KEY" in content:
-        raise KeyFileError(f"{path} holds a private key; it is the public one that is trusted.")
+        raise KeyFileError(f"{path} contains a private key. Give the file of the public key.")
     try:
         key = load_pem_public_key(content)
     except (ValueError, UnsupportedAlgorithm, InternalError) as error:
-        raise KeyFileError(f"{path} holds no public key in PEM.") from error
+        raise KeyFileError(f"{path} does not contain a public key in PEM format.") from error
     if not isinstance(key, Ed25519PublicKey) or content.count(b"-----BEGIN") != 1:
-        raise KeyFileError(f"{path} must hold one key, and an Ed25519 one.")
+        raise KeyFileError(f"{path} must contain exactly one Ed25519 public key.")
     return PublicKey(path.name, key.public_bytes_raw())
 
 
@@ -140,7 +140,7 @@ def read_key_file(path: Path) -> bytes:
     Raises
     ------
     KeyFileError
-        It cannot be read, or is no file, or too large for a key.
+        The path is not a file, cannot be read, or is too large for a key.
     """
     try:
         if not path.is_file():  # a pipe or a device would never end
@@ -155,31 +155,31 @@ def read_key_file(path: Path) -> bytes:
 
 
 def parse(content: bytes) -> Signature:
-    """Read what :meth:`Signature.render` wrote.
+    """Read the output of :meth:`Signature.render`.
 
     Raises
     ------
     Refused
-        ``bundle_signature_invalid``: it is something else.
+        ``bundle_signature_invalid``: the content has another form.
     """
     try:
         signature = Signature.model_validate_json(content)
     except ValidationError as error:
-        raise _invalid(f"{SIGNATURE_FILE} does not hold one") from error
+        raise _invalid(f"{SIGNATURE_FILE} does not contain a signature") from error
     if signature.render() != content:
-        raise _invalid(f"{SIGNATURE_FILE} is not written as one is")
+        raise _invalid(f"{SIGNATURE_FILE} does not have the form that lungstage writes")
     return signature
 
 
 def find_signer(contents: BundleFiles, trusted: tuple[PublicKey, ...]) -> Signer | None:
-    """Say who signed a bundle.
+    """Return who signed a bundle.
 
     Parameters
     ----------
     contents
         The bundle's files.
     trusted
-        The keys one of which must have signed it; none where a signature is not required.
+        Trusted keys. If any are given, one of them must have signed the bundle.
 
     Returns
     -------
@@ -189,16 +189,16 @@ def find_signer(contents: BundleFiles, trusted: tuple[PublicKey, ...]) -> Signer
     Raises
     ------
     Refused
-        ``bundle_unsigned`` or ``bundle_signature_invalid`` where keys are trusted and none of them signed these very
-        bytes; ``bundle_signature_invalid`` in any case where ``manifest.sig`` is no signature.
+        ``bundle_unsigned`` or ``bundle_signature_invalid`` if trusted keys are given and none of them signed exactly
+        these bytes. ``bundle_signature_invalid`` also if ``manifest.sig`` is not a signature.
     """
     content = contents.get(SIGNATURE_FILE)
     if content is None:
         if trusted:
             raise Refused(
                 ReasonCode.BUNDLE_UNSIGNED,
-                "The bundle is not signed, but keys are named that one must be signed with (--trusted-key, or "
-                "trusted_keys in the settings). Ask whoever released the bundle for a signed one.",
+                "The bundle is not signed, but a signature with a trusted key is required (--trusted-key, or "
+                "trusted_keys in the settings). Ask the publisher of the bundle for a signed copy.",
             )
         return None
     signature = parse(content)
@@ -207,7 +207,8 @@ def find_signer(contents: BundleFiles, trusted: tuple[PublicKey, ...]) -> Signer
     key = next((key for key in trusted if key.fingerprint == signature.key), None)
     if key is None:
         raise _invalid(
-            f"it was made with a key that is not trusted ({signature.key}): none of --trusted-key or trusted_keys is it"
+            f"it was made with the key {signature.key}, which is not among the trusted keys (--trusted-key or "
+            "trusted_keys)"
         )
     if not key.verifies(bytes.fromhex(signature.signature), contents["manifest.json"]):
         raise _invalid(f"the key {key.name} did not sign this manifest.json")
@@ -217,5 +218,5 @@ def find_signer(contents: BundleFiles, trusted: tuple[PublicKey, ...]) -> Signer
 def _invalid(why: str) -> Refused:
     return Refused(
         ReasonCode.BUNDLE_SIGNATURE_INVALID,
-        f"The bundle's signature is not valid: {why}. Ask whoever released the bundle for it again.",
+        f"The bundle's signature is not valid: {why}. Ask the publisher of the bundle for a new copy.",
     )

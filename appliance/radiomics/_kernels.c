@@ -1,26 +1,26 @@
 /* The loops over voxels: texture matrices, mesh counts and diameters, linear and B-spline resampling.
  *
- * Every function takes C-contiguous buffers that the caller has allocated, checks their types and sizes before it
- * touches a voxel, and works without the interpreter's lock. Nothing here knows a feature: those are formulas over
- * what is counted here (formulas.py). Definitions follow PyRadiomics 3.0.1; the code is our own.
+ * Every function takes C-contiguous buffers that the caller has allocated. It checks their types and sizes before it
+ * reads a voxel, and it works without the interpreter's lock. The features are computed from these counts in formulas.py.
+ * Definitions follow PyRadiomics 3.0.1; the code was written for this project.
  *
- * A "grey-level volume" is uint16 (z, y, x): 0 outside the region, else 1 + the rank of the voxel's grey level among
- * those present. It is padded with zeros, so that a neighbour is read without asking whether it exists; only voxels
- * further from the border than the longest offset are visited, so no read can leave the buffer.
+ * A "grey-level volume" is uint16 (z, y, x): 0 outside the region, otherwise 1 + the rank of the voxel's grey level among
+ * the present levels. It is padded with zeros, so a neighbour can be read without a check of the border. Only voxels
+ * further from the border than the longest offset are visited, so no read is outside the buffer.
  */
 #define PY_SSIZE_T_CLEAN
-#define Py_LIMITED_API 0x030B0000 /* the stable interface of Python 3.11: one extension serves it and all later ones */
+#define Py_LIMITED_API 0x030B0000 /* stable interface of Python 3.11: the same extension works with all later versions */
 #include <Python.h>
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_OFFSETS 5000 /* half of the neighbours up to a distance of 10, and some */
+#define MAX_OFFSETS 5000 /* a little more than half of the neighbours up to a distance of 10 */
 
 /* --- buffers ------------------------------------------------------------------------------------------------- */
 
-/* Take a C-contiguous buffer of the given struct format, e.g. "i"; -1 with an exception where it is another. */
+/* Take a C-contiguous buffer of the given struct format, e.g. "i"; returns -1 and sets an exception for any other. */
 static int take(PyObject *object, Py_buffer *view, const char *format, int ndim, int writable, const char *name)
 {
     int flags = PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (writable ? PyBUF_WRITABLE : 0);
@@ -35,7 +35,7 @@ static int take(PyObject *object, Py_buffer *view, const char *format, int ndim,
     return 0;
 }
 
-/* A buffer that a function asks for. */
+/* A buffer that a function needs. */
 typedef struct {
     const char *format;
     int ndim, writable;
@@ -48,7 +48,7 @@ static void release_all(Py_buffer *views, int count)
         PyBuffer_Release(&views[k]);
 }
 
-/* Take a function's arguments as the buffers that it asks for; -1 with an exception, and none of them, where one is another. */
+/* Take a function's arguments as buffers. If one does not fit, release all, set an exception and return -1. */
 static int take_all(PyObject *args, const Wanted *wanted, int count, Py_buffer *views)
 {
     if (PyTuple_Size(args) != count) {
@@ -75,7 +75,7 @@ typedef struct {
     Py_ssize_t count;
     Py_ssize_t step[MAX_OFFSETS];
     Py_ssize_t along[MAX_OFFSETS][3];
-    Py_ssize_t reach[3]; /* longest, along each axis */
+    Py_ssize_t reach[3]; /* longest offset along each axis */
 } Offsets;
 
 typedef struct {
@@ -114,7 +114,7 @@ static int take_offsets(PyObject *object, Offsets *offsets, const Levels *levels
     for (Py_ssize_t k = 0; k < offsets->count && fits; k++) {
         const long *offset = (const long *)view.buf + 3 * k;
         for (int axis = 0; axis < 3; axis++) {
-            const Py_ssize_t most = (levels->size[axis] - 1) / 2; /* it is padded on both sides, and holds something */
+            const Py_ssize_t most = (levels->size[axis] - 1) / 2; /* padding on both sides, and at least one voxel */
             fits &= -most <= offset[axis] && offset[axis] <= most;
             const Py_ssize_t length = fits ? labs(offset[axis]) : 0;
             offsets->along[k][axis] = offset[axis];
@@ -131,7 +131,7 @@ static int take_offsets(PyObject *object, Offsets *offsets, const Levels *levels
     return 0;
 }
 
-/* Visit every voxel that all offsets can be applied to; `i` is its index in the buffer. */
+/* Visit every voxel to which all offsets can be applied; `i` is its index in the buffer. */
 #define FOR_EACH_VOXEL(levels, offsets)                                                                       \
     for (Py_ssize_t z = (offsets).reach[0]; z < (levels).size[0] - (offsets).reach[0]; z++)                   \
         for (Py_ssize_t y = (offsets).reach[1]; y < (levels).size[1] - (offsets).reach[1]; y++)               \
@@ -280,7 +280,7 @@ static PyObject *levels(PyObject *self, PyObject *args)
 
 /* --- texture matrices ---------------------------------------------------------------------------------------- */
 
-/* What the matrix functions have in common: levels, offsets, how many grey levels there are, and what to fill. */
+/* Common arguments of the matrix functions: levels, offsets, number of grey levels, and the output. */
 typedef struct {
     Levels levels;
     Offsets offsets;
@@ -342,13 +342,13 @@ static PyObject *glcm(PyObject *self, PyObject *args)
     return close_texture(&t);
 }
 
-/* The voxels' equal neighbours: what run lengths, zones and dependences are all counted from. */
+/* The equal neighbours of each voxel. Runs and zones are counted from them. */
 typedef struct {
     Py_buffer view;
     const uint16_t *bits;
 } Alike;
 
-/* Take what alike() made for these levels and offsets: proven is that no bit leads out of the buffer, not that it is true. */
+/* Take the output of alike() for these levels and offsets. The check only makes sure that no bit leads out of the buffer. */
 static int take_alike(PyObject *object, Alike *alike, const Levels *levels, const Offsets *offsets)
 {
     if (take(object, &alike->view, "H", 3, 0, "alike") < 0)
@@ -358,7 +358,7 @@ static int take_alike(PyObject *object, Alike *alike, const Levels *levels, cons
     for (int axis = 0; axis < 3; axis++)
         fits &= alike->view.shape[axis] == levels->size[axis];
     uint16_t beyond = 0;
-    if (fits) /* a bit on a voxel that an offset leads out of, or for no offset, would lead out of the buffer */
+    if (fits) /* a bit near the border, or a bit without an offset, would lead out of the buffer */
         for (Py_ssize_t z = 0; z < levels->size[0]; z++)
             for (Py_ssize_t y = 0; y < levels->size[1]; y++) {
                 const Py_ssize_t wide = levels->size[2], margin = offsets->reach[2];
@@ -421,7 +421,7 @@ static PyObject *alike(PyObject *self, PyObject *args)
     return close_texture(&t);
 }
 
-/* Whether two voxels of the region share a line along offset k, with a gap between them or without. */
+/* Whether two voxels of the region are on the same line along offset k, with or without a gap between them. */
 static int shares_a_line(const Levels *levels, const Offsets *offsets, Py_ssize_t k)
 {
     const uint16_t *voxel = levels->voxel;
@@ -448,8 +448,9 @@ static int shares_a_line(const Levels *levels, const Offsets *offsets, Py_ssize_
     return 0;
 }
 
-/* Sixteen counters for each grey level, one for each bit: a voxel's bits are added to all at once, in two additions of
- * eight short numbers that the compiler makes one instruction each; before one can overflow they go to long ones. */
+/* Sixteen counters for each grey level, one for each bit. A voxel's bits are added to all counters in two additions of
+ * eight short numbers; the compiler makes one instruction of each. The sums are moved to long numbers before a short
+ * one can overflow. */
 typedef struct {
     uint16_t spread[256][8]; /* bit k of the index in place k */
     long grey, added;
@@ -496,8 +497,8 @@ static void close_tally(Tally *tally)
     PyMem_Free(tally->whole);
 }
 
-/* Count runs into out[level, length - 1, k]: pairs of equal neighbours are tallied, and only runs of three and more are
- * followed one by one. */
+/* Count runs into out[level, length - 1, k]. Pairs of equal neighbours are counted together; only runs of three and more
+ * voxels are followed one by one. */
 static void count_runs(const Texture *t, const Alike *same, Tally *pairs, uint16_t *row)
 {
     const uint16_t *voxel = t->levels.voxel;
@@ -508,7 +509,7 @@ static void count_runs(const Texture *t, const Alike *same, Tally *pairs, uint16
         for (Py_ssize_t y = reach[1]; y < size[1] - reach[1]; y++) {
             Py_ssize_t from = (z * size[1] + y) * size[2] + reach[2];
             const uint16_t *bits = same->bits + from;
-            /* Bit k of row[x]: the two voxels before x have its level. */
+            /* Bit k of row[x] is set if the two voxels before x have the same level. */
             memset(row, 0, (size_t)wide * sizeof *row);
             for (Py_ssize_t k = 0; k < angles; k++) {
                 const uint16_t *before = bits - t->offsets.step[k];
@@ -521,13 +522,13 @@ static void count_runs(const Texture *t, const Alike *same, Tally *pairs, uint16
                 if (!voxel[i])
                     continue;
                 int32_t *line = out + (voxel[i] - 1) * most * angles;
-                line[0]++; /* the level's voxels, for now */
+                line[0]++; /* holds the number of the level's voxels until the end */
                 add_bits(pairs, voxel[i] - 1, bits[x]);
                 for (unsigned longer = row[x]; longer; longer &= longer - 1) {
                     int k = __builtin_ctz(longer);
                     const Py_ssize_t step = t->offsets.step[k];
                     if (same->bits[i + step] >> k & 1)
-                        continue; /* the run goes on; it is counted at its end */
+                        continue; /* the run continues; it is counted at its end */
                     Py_ssize_t length = 3, j = i - 2 * step;
                     while (length < most && same->bits[j] >> k & 1) {
                         length++;
@@ -538,7 +539,7 @@ static void count_runs(const Texture *t, const Alike *same, Tally *pairs, uint16
             }
         }
     sum_up(pairs);
-    /* A run of n voxels has n - 1 pairs: what the longer ones leave are runs of two, what all leave are single. */
+    /* A run of n voxels has n - 1 pairs. Pairs that are not in longer runs are runs of two; all other voxels are single. */
     for (long level = 0; level < t->grey; level++) {
         int32_t *line = out + level * most * angles, voxels = line[0];
         for (Py_ssize_t k = 0; k < angles; k++) {
@@ -596,7 +597,7 @@ static PyObject *glrlm(PyObject *self, PyObject *args)
     return close_texture(&t);
 }
 
-/* The zone that voxel i belongs to: follow parents to the root, halving the path on the way. */
+/* The root of voxel i's zone: follows the parents and halves the path. */
 static int32_t root_of(int32_t *parent, int32_t i)
 {
     while (parent[i] != i) {
@@ -606,8 +607,8 @@ static int32_t root_of(int32_t *parent, int32_t i)
     return i;
 }
 
-/* For each offset, the others whose neighbours touch its own: bit j of beside[k] where offsets j and k are one offset
- * apart. Where both neighbours have the voxel's level they have that of one another, and are of one zone already. */
+/* For each offset k, find the offsets j whose neighbour touches that of k: bit j of beside[k] is set if both are one
+ * offset apart. If both neighbours have the voxel's level, they are already in the same zone. */
 static void find_beside(const Offsets *offsets, uint16_t beside[16])
 {
     for (Py_ssize_t k = 0; k < offsets->count; k++) {
@@ -652,7 +653,7 @@ static PyObject *zones(PyObject *self, PyObject *args)
         PyBuffer_Release(&same.view);
         return PyErr_Occurred() ? NULL : PyErr_NoMemory();
     }
-    /* Zeros, so that a bit that leads out of the region, which the levels do not bear out, leads to voxel 0 and stays. */
+    /* Filled with zeros: a wrong bit that leads out of the region then leads to voxel 0, which is its own root. */
     const uint16_t *voxel = levels.voxel;
     uint16_t beside[16];
     find_beside(&offsets, beside);
@@ -666,7 +667,7 @@ static PyObject *zones(PyObject *self, PyObject *args)
             int k = __builtin_ctz(bits);
             bits &= (bits - 1) & ~(unsigned)beside[k];
             int32_t other = root_of(parent, (int32_t)(i - offsets.step[k]));
-            if (other < root) { /* roots are a zone's first voxel, so every parent lies before its child */
+            if (other < root) { /* the root is a zone's first voxel, so every parent is before its child */
                 parent[root] = other;
                 root = other;
             } else {
@@ -674,8 +675,8 @@ static PyObject *zones(PyObject *self, PyObject *args)
             }
         }
     }
-    /* Parents lie before their children: one pass forward points every voxel at its root, and the same pass can
-     * count, storing -voxels in a root's own place. */
+    /* Parents are before their children. So one forward pass sets every voxel's parent to its root. The same pass
+     * counts: it stores -voxels in the root's own place. */
     FOR_EACH_VOXEL(levels, offsets) {
         if (!voxel[i])
             continue;
@@ -685,7 +686,7 @@ static PyObject *zones(PyObject *self, PyObject *args)
         } else {
             int32_t above = parent[i];
             if (parent[above] >= 0)
-                above = parent[above]; /* it has been pointed at its root already */
+                above = parent[above]; /* its parent is already its root */
             parent[above]--;
             parent[i] = above;
         }
@@ -813,7 +814,7 @@ static PyObject *ngtdm(PyObject *self, PyObject *args)
                         continue;
                     double *line = out + 2 * (here[x] - 1);
                     line[0] += 1;
-                    if (neighbours[x]) /* PyRadiomics counts a voxel without any, too */
+                    if (neighbours[x]) /* a voxel without neighbours counts, too, as in PyRadiomics */
                         line[1] += fabs((double)tone[x] - (double)sum[x] / neighbours[x]);
                 }
             }
@@ -847,7 +848,7 @@ static PyObject *mesh_counts(PyObject *self, PyObject *args)
             for (Py_ssize_t y = 0; y + 1 < mask->shape[1]; y++) {
                 const unsigned char *a = (const unsigned char *)mask->buf + (z * mask->shape[1] + y) * wide, *b = a + wide;
                 const unsigned char *c = a + mask->shape[1] * wide, *d = c + wide;
-                /* The four voxels at x are bits 0, 2, 4, 6; those at x + 1 the bits beside them. */
+                /* The four voxels at x are bits 0, 2, 4, 6; those at x + 1 are bits 1, 3, 5, 7. */
                 unsigned left = wide ? a[0] | b[0] << 2 | c[0] << 4 | d[0] << 6 : 0;
                 for (Py_ssize_t x = 0; x + 1 < wide; x++) {
                     unsigned right = a[x + 1] | b[x + 1] << 2 | c[x + 1] << 4 | d[x + 1] << 6;
@@ -927,7 +928,7 @@ static int append(Vertices *list, Vertex vertex)
 {
     if (list->count == list->room) {
         size_t room = list->room ? 2 * list->room : 1024;
-        Vertex *item = realloc(list->item, room * sizeof *item); /* Python's own needs the interpreter's lock */
+        Vertex *item = realloc(list->item, room * sizeof *item); /* Python's allocator needs the interpreter's lock */
         if (!item)
             return -1;
         list->item = item;
@@ -942,7 +943,7 @@ static double squared(double value)
     return value * value;
 }
 
-/* First and last place at which two lines of n voxels differ; a last before the first means nowhere. */
+/* First and last place where two lines of n voxels differ; last is -1 if they are equal. */
 static void differ(const unsigned char *a, const unsigned char *b, Py_ssize_t step, Py_ssize_t n, Py_ssize_t *first, Py_ssize_t *last)
 {
     Py_ssize_t low = 0, high = n - 1;
@@ -954,7 +955,7 @@ static void differ(const unsigned char *a, const unsigned char *b, Py_ssize_t st
     *last = low < n ? high : -1;
 }
 
-/* Twice the area of the triangle o, a, b, seen from above: positive where the turn is to the left. */
+/* Twice the area of the triangle o, a, b, seen from above; positive if the turn is to the left. */
 static int64_t turn(const int32_t o[2], const int32_t a[2], const int32_t b[2])
 {
     return (int64_t)(a[0] - o[0]) * (b[1] - o[1]) - (int64_t)(a[1] - o[1]) * (b[0] - o[0]);
@@ -973,27 +974,27 @@ static Py_ssize_t hull_of(int32_t (*point)[2], Py_ssize_t n, int32_t (*hull)[2])
             memcpy(hull[corners++], next, sizeof *hull);
         }
         if (corners > base + 1)
-            corners--; /* the last corner of a side is the first of the other */
+            corners--; /* the last corner of one side is the first of the other */
     }
     return corners;
 }
 
-/* The voxels of one plane, and how it lies in the volume. */
+/* The voxels of one plane, and its place in the volume. */
 typedef struct {
     const unsigned char *voxel;
     Py_ssize_t lines, length;   /* of the plane, in voxels */
-    Py_ssize_t line, along;     /* steps through the buffer from line to line, and along one */
+    Py_ssize_t line, along;     /* steps through the buffer from line to line, and along a line */
     Py_ssize_t across;          /* step to the next plane */
 } Plane;
 
-/* The outermost mesh vertices on each line of half-plane `half`, ascending: every hull corner is among them. */
+/* The outermost mesh vertices on each line of half-plane `half`, ascending. They include every corner of the hull. */
 static Py_ssize_t rim_of(const Plane *plane, Py_ssize_t half, int32_t (*point)[2])
 {
     const unsigned char *voxel = plane->voxel + half / 2 * plane->across;
     Py_ssize_t n = 0, first, last;
     for (Py_ssize_t k = 0; k < plane->lines; k++) {
         const unsigned char *line = voxel + k * plane->line;
-        if (half % 2) { /* midway between two layers of voxels: where they differ */
+        if (half % 2) { /* midway between two layers of voxels: vertices are where the layers differ */
             differ(line, line + plane->across, plane->along, plane->length, &first, &last);
             if (last >= 0) {
                 point[n][0] = (int32_t)(2 * k), point[n++][1] = (int32_t)(2 * first);
@@ -1002,7 +1003,7 @@ static Py_ssize_t rim_of(const Plane *plane, Py_ssize_t half, int32_t (*point)[2
             }
             continue;
         }
-        /* Along the line, a vertex before its first voxel and one after its last (the rim of the box is empty). */
+        /* On the line, one vertex before its first voxel and one after its last (the border of the box is empty). */
         for (first = 0; first < plane->length && !line[first * plane->along]; first++)
             ;
         if (first < plane->length) {
@@ -1029,8 +1030,8 @@ static int by_radius(const void *a, const void *b)
     return (left < right) - (left > right);
 }
 
-/* Greatest squared distance. Vertices come in falling order of their distance r from one centre, and no two are
- * further apart than the sum of theirs: so most pairs need no look. */
+/* Largest squared distance. Vertices are in descending order of their distance r from the same centre. The distance of
+ * two vertices is at most the sum of both r, so most pairs need not be computed. */
 static double widest(const Vertices *list, const double half[3])
 {
     double best = 0, length = 0;
@@ -1046,14 +1047,14 @@ static double widest(const Vertices *list, const double half[3])
                        squared((p->at[2] - q->at[2]) * half[2]);
             if (d > best) {
                 best = d;
-                length = sqrt(d) * (1 - 1e-12); /* the bound is rounded, too */
+                length = sqrt(d) * (1 - 1e-12); /* a small tolerance, because the bound is rounded, too */
             }
         }
     }
     return best;
 }
 
-/* Greatest distances within planes across `axis`, in mm; hull corners of all planes are appended to `corners`. */
+/* Largest distance within planes across `axis`, in mm; the hull corners of all planes are appended to `corners`. */
 static double planar(const Py_buffer *mask, int axis, const double half[3], Vertices *corners, int32_t (*work)[2], Py_ssize_t room)
 {
     const Py_ssize_t *n = mask->shape, step[3] = {n[1] * n[2], n[2], 1};
@@ -1102,14 +1103,14 @@ static PyObject *diameters(PyObject *self, PyObject *args)
         half[axis] /= 2;
         longest = mask.shape[axis] > longest ? mask.shape[axis] : longest;
     }
-    /* Two lines, at most two points each, for every voxel along the longest side; half a hull may hold as many. */
+    /* Two lines with at most two points each, for every voxel along the longest side. Half a hull may have as many. */
     Py_ssize_t room = 4 * longest + 4;
     int32_t(*work)[2] = longest < INT32_MAX / 8 ? PyMem_Malloc(3 * (size_t)room * sizeof *work) : NULL;
     Vertices corners = {NULL, 0, 0};
     int failed = !work;
     Py_BEGIN_ALLOW_THREADS
     for (int axis = 0; axis < 3 && !failed; axis++) {
-        int solid = axis == 0 && wanted & 8; /* the hull's corners are corners of their planes' hulls */
+        int solid = axis == 0 && wanted & 8; /* corners of the 3D hull are also corners of the hulls of their planes */
         if (wanted & 1 << axis || solid)
             found[axis] = planar(&mask, axis, half, solid ? &corners : NULL, work, room);
         failed |= found[axis] < 0;
@@ -1127,8 +1128,8 @@ static PyObject *diameters(PyObject *self, PyObject *args)
 
 /* --- resampling ---------------------------------------------------------------------------------------------- */
 
-/* What both interpolations are given: an image, the places of the new grid's planes along each axis, which of its
- * voxels are wanted, and where they go. Image and new voxels are both int16 (`whole`) or both float64. */
+/* Arguments of both interpolations: an image, the places of the new grid's planes along each axis, the mask of needed
+ * voxels, and the output. Image and output are both int16 (`whole`) or both float64. */
 enum { IMAGE, PLACES, MASK = PLACES + 3, OUT, BUFFERS };
 
 typedef struct {
@@ -1136,7 +1137,7 @@ typedef struct {
     int whole;
 } Grid;
 
-/* Take the buffers; -1 with an exception, and none of them, where they do not fit each other. */
+/* Take the buffers. If they do not fit each other, release all, set an exception and return -1. */
 static int open_grid(PyObject *args, Grid *grid)
 {
     Wanted wanted[BUFFERS] = {{"h", 3, 0, "image"}, {"d", 1, 0, "z"}, {"d", 1, 0, "y"}, {"d", 1, 0, "x"}, {"?", 3, 0, "mask"}, {"h", 3, 1, "out"}};
@@ -1185,7 +1186,7 @@ static inline double sample(const Grid *grid, Py_ssize_t i)
     return grid->whole ? ((const int16_t *)image)[i] : ((const double *)image)[i];
 }
 
-/* Store a new voxel; integers are cut towards zero and stop at the ends of their type, as ITK casts them. */
+/* Store a new voxel. Integers are cut towards zero and limited to the range of their type, as in ITK. */
 static inline void put(const Grid *grid, Py_ssize_t i, double value)
 {
     if (!grid->whole)
@@ -1200,13 +1201,13 @@ static inline Py_ssize_t floor_of(double value)
     return cut - ((double)cut > value);
 }
 
-/* Where one output index falls between two input voxels. */
+/* The place of an output index between two input voxels. */
 typedef struct {
     Py_ssize_t below, above;
     double weight;
 } Between;
 
-/* Places along one axis as ITK's LinearInterpolateImageFunction takes them. */
+/* Compute the places along one axis as in ITK's LinearInterpolateImageFunction. */
 static void between(const Py_buffer *places, Py_ssize_t size, Between *found)
 {
     const double *place = places->buf;
@@ -1216,7 +1217,7 @@ static void between(const Py_buffer *places, Py_ssize_t size, Between *found)
         double weight = place[i] - (double)below;
         found[i].below = below;
         found[i].above = below + 1 < size ? below + 1 : below;
-        found[i].weight = weight > 0 ? weight : 0; /* beyond the first voxel's centre its value holds */
+        found[i].weight = weight > 0 ? weight : 0; /* before the first voxel's centre its value is used */
     }
 }
 
@@ -1238,7 +1239,7 @@ static void interpolate_linearly(const Grid *grid, Between *const step[3])
                     const double a = sample(grid, row[corner] + bx->below), b = sample(grid, row[corner] + bx->above);
                     line[corner] = a + (b - a) * bx->weight;
                 }
-                /* x, then y, then z, in this form: another order rounds otherwise, and a cast makes that a whole HU. */
+                /* Keep the order x, y, z and this form: another one rounds differently, and the cast can make 1 HU of that. */
                 double front = line[0] + (line[1] - line[0]) * by->weight, back = line[2] + (line[3] - line[2]) * by->weight;
                 put(grid, i, front + (back - front) * bz->weight);
             }
@@ -1299,7 +1300,7 @@ static PyObject *resample_turned(PyObject *self, PyObject *args)
     if (fits) {
         const double *place[3] = {view[T_Z].buf, view[T_Y].buf, view[T_X].buf};
         const unsigned char *inside = view[T_MASK].buf;
-        Grid grid; /* for sample and put, which look at no other buffer */
+        Grid grid; /* for sample and put, which use only these two buffers */
         grid.view[IMAGE] = view[T_IMAGE], grid.view[OUT] = view[T_OUT], grid.whole = whole;
         const Py_ssize_t plane = n[1] * n[2];
         Py_BEGIN_ALLOW_THREADS
@@ -1311,7 +1312,7 @@ static PyObject *resample_turned(PyObject *self, PyObject *args)
             double weight[3];
             for (int axis = 0; axis < 3; axis++) {
                 const double last = (double)(size[axis] - 1);
-                const double held = at[axis] > 0 ? (at[axis] < last ? at[axis] : last) : 0; /* 0 for what is no number, too */
+                const double held = at[axis] > 0 ? (at[axis] < last ? at[axis] : last) : 0; /* NaN becomes 0 */
                 below[axis] = (Py_ssize_t)held;
                 above[axis] = below[axis] + 1 < size[axis] ? below[axis] + 1 : below[axis];
                 weight[axis] = held - (double)below[axis];
@@ -1339,18 +1340,20 @@ static PyObject *resample_turned(PyObject *self, PyObject *args)
     Py_RETURN_NONE;
 }
 
-/* A cubic B-spline as ITK has it (BSplineDecompositionImageFilter, BSplineInterpolateImageFunction; Unser 1999, Box 2):
- * a recursive filter turns samples into coefficients, once along each axis, and 4 x 4 x 4 of those are weighted. ITK
- * filters the whole volume. What a sample adds to a coefficient falls by the pole, 0.268, with each voxel between, to
- * 1e-16 in 28 voxels; from there on two filters that began apart round alike sooner or later, at odds of 0.268 for each
- * voxel that they have not. So only the box of the region and a margin are filtered: off by 1e-23 of the samples where
- * they begin, and with it the answer is ITK's to the last bit. At the volume's edge the filter begins as ITK's does. */
+/* A cubic B-spline as in ITK (BSplineDecompositionImageFilter, BSplineInterpolateImageFunction; Unser 1999, Box 2). A
+ * recursive filter turns samples into coefficients, once along each axis. Then 4 x 4 x 4 coefficients are weighted.
+ *
+ * ITK filters the whole volume; this code filters only the box of the region and a margin. The contribution of a sample
+ * to a coefficient falls by the pole, 0.268, with each voxel between them: to 1e-16 over 28 voxels. Beyond that, two
+ * filters with different starts soon give equal rounded values; the probability that they still differ falls by 0.268
+ * with each voxel. With this margin the effect of the start is 1e-23 of the samples, and the result is ITK's to the last
+ * bit. At the volume's edge the filter starts as in ITK. */
 #define POLE (1.7320508075688772 - 2.0) /* sqrt(3) - 2 */
 #define GAIN ((1.0 - POLE) * (1.0 - 1.0 / POLE))
-#define HORIZON 18 /* where the pole's power falls below 1e-10 and ITK cuts the sum over the mirrored beginning short */
+#define HORIZON 18 /* here the pole's power falls below 1e-10, and ITK stops its sum over the mirrored start */
 #define MARGIN 40
-#define ROWS 8 /* filtered side by side, as a step of the filter waits for the one before */
-#define LANES 4 /* voxels interpolated side by side */
+#define ROWS 8 /* rows filtered in parallel, because a step of the filter must wait for the step before */
+#define LANES 4 /* voxels interpolated in parallel */
 
 /* The pole's n-th power, rounded once. */
 static double pole_to_the(Py_ssize_t n)
@@ -1361,11 +1364,11 @@ static double pole_to_the(Py_ssize_t n)
     return (double)power;
 }
 
-/* Turn samples into coefficients, in place: `n` of them, `step` apart, on each of `lanes` lines side by side. Those
- * before the `wanted`-th are left half done. */
+/* Turn samples into coefficients in place: `n` samples at distance `step`, on `lanes` lines in parallel. Coefficients
+ * before the `wanted`-th are not finished. */
 static void to_coefficients(double *restrict first, Py_ssize_t n, Py_ssize_t step, Py_ssize_t lanes, Py_ssize_t wanted)
 {
-    /* Before the first sample the line is its own mirror image: what the filter would bring from there. */
+    /* The line is mirrored at its first sample. Add the filter's sum over this mirrored part. */
     double power = POLE;
     for (Py_ssize_t k = 0; k < lanes; k++)
         first[k] *= GAIN;
@@ -1401,8 +1404,8 @@ static void to_coefficients(double *restrict first, Py_ssize_t n, Py_ssize_t ste
     }
 }
 
-/* One axis: the four knots and their weights for each place, in rows of `n` places; which knots are used; which of the
- * image's voxels are filtered for them. */
+/* One axis: the four knots and their weights for each place, in rows of `n` places; the range of used knots (low, high);
+ * the range of the image's voxels to filter (from, to). */
 typedef struct {
     Py_ssize_t n;
     Py_ssize_t *knot;
@@ -1410,13 +1413,13 @@ typedef struct {
     Py_ssize_t low, high, from, to;
 } Spline;
 
-/* Lay out an axis; the buffers hold four rows of `n`, and are 0 beyond the last place. */
+/* Fill in an axis; the buffers have four rows of `n`, and are 0 after the last place. */
 static void lay_out(const Py_buffer *places, Py_ssize_t size, Spline *axis)
 {
     axis->low = size, axis->high = -1;
     for (Py_ssize_t i = 0; i < places->shape[0]; i++) {
         const double place = ((const double *)places->buf)[i];
-        const Py_ssize_t below = floor_of((float)place); /* ITK rounds it to single precision, too */
+        const Py_ssize_t below = floor_of((float)place); /* ITK rounds to single precision here, too */
         const double w = place - (double)below;
         double *weight = axis->weight + i;
         const Py_ssize_t n = axis->n;
@@ -1434,12 +1437,12 @@ static void lay_out(const Py_buffer *places, Py_ssize_t size, Spline *axis)
     }
     axis->from = axis->low > MARGIN ? axis->low - MARGIN : 0;
     axis->to = axis->high + MARGIN < size ? axis->high + MARGIN : size - 1;
-    for (Py_ssize_t j = 0; j < 4; j++) /* from here on within what is kept */
+    for (Py_ssize_t j = 0; j < 4; j++) /* from here on, knots are counted from the first kept one */
         for (Py_ssize_t i = 0; i < places->shape[0]; i++)
             axis->knot[j * axis->n + i] -= axis->low;
 }
 
-/* Filter rows along x, and keep what is used of them: the coefficients are (filtered z, filtered y, used x). */
+/* Filter rows along x, and keep their used part: the coefficients are (filtered z, filtered y, used x). */
 static void filter_rows(const Grid *grid, const Spline axis[3], double *scratch, double *coefficient)
 {
     const Spline *az = &axis[0], *ay = &axis[1], *ax = &axis[2];
@@ -1459,7 +1462,7 @@ static void filter_rows(const Grid *grid, const Spline axis[3], double *scratch,
         }
 }
 
-/* ITK's sum over 64 coefficients for every voxel inside the mask, in ITK's order: x fastest, z slowest. */
+/* ITK's sum over 64 coefficients for every voxel inside the mask, in ITK's order: x is the fastest axis, z the slowest. */
 static void interpolate_splines(const Grid *grid, const Spline axis[3], const double *coefficient, const Py_ssize_t step[2])
 {
     const Spline *az = &axis[0], *ay = &axis[1], *ax = &axis[2];

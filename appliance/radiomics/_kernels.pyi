@@ -1,4 +1,4 @@
-"""The loops over voxels, compiled (_kernels.c); arrays must be C-contiguous, and are filled in place."""
+"""The compiled loops over voxels (_kernels.c). Arrays must be C-contiguous; output arrays are filled in place."""
 
 from typing import Any
 

@@ -1,8 +1,8 @@
-"""The compiled engine: plan the fewest intermediates that the selected features need, make each once, evaluate.
+"""The compiled engine: make only the intermediate results that the selected features need, each once.
 
-One discretisation, one padded grey-level volume, and only those matrices that some selected feature is a formula of;
-a mesh, principal axes and diameters only where they are asked for. The loops over voxels are in ``_kernels.c``, the
-formulas in :mod:`radiomics.formulas`.
+There is one discretisation and one padded grey-level volume. A texture matrix is made only if a selected feature uses
+it; the same holds for mesh, principal axes and diameters. The loops over voxels are in ``_kernels.c``, the formulas in
+:mod:`radiomics.formulas`.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ _MOST_LEVELS = 65535  # of a grey-level volume; PyRadiomics' co-occurrence matri
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What has to be made for a selection of features.
+    """The intermediate results that a selection of features needs.
 
     Attributes
     ----------
     wanted
-        Feature names by class, only of classes of which any is wanted.
+        Feature names by class; only classes with at least one selected feature.
     mesh, axes
         Whether a shape feature needs the surface mesh or the principal axes.
     diameters
-        Bits of the diameters that are wanted, as :func:`radiomics._kernels.diameters` takes them.
+        Bits of the needed diameters, as in :func:`radiomics._kernels.diameters`.
     """
 
     wanted: Mapping[str, tuple[str, ...]]
@@ -67,13 +67,13 @@ class Plan:
 
     @property
     def matrices(self) -> frozenset[str]:
-        """Texture matrices that are made."""
+        """The texture matrices to make."""
         return frozenset(self.wanted) - {"shape", "firstorder"}
 
 
 @lru_cache(maxsize=8)
 def plan_of(features: tuple[str, ...]) -> Plan:
-    """Plan the features of these names; once for all patients."""
+    """Plan the features with these names; the plan is made once for all patients."""
     wanted: dict[str, tuple[str, ...]] = {}
     for group in FEATURE_NAMES_BY_CLASS:
         prefix = f"original_{group}_"
@@ -93,14 +93,14 @@ def directions(size: tuple[int, ...], distances: tuple[int, ...], flat: int | No
     size
         (z, y, x) of the box.
     distances
-        From voxel to neighbour, by the largest of the three steps.
+        From voxel to neighbour, as the largest of the three steps.
     flat
-        An axis along which no step is taken (``force2D``).
+        An axis without steps (``force2D``).
 
     Returns
     -------
     numpy.ndarray
-        (n, 3) steps (z, y, x), one of each opposite pair, in PyRadiomics' order and sense (``generate_angles``).
+        (n, 3) steps (z, y, x), one of each opposite pair, in PyRadiomics' order and direction (``generate_angles``).
     """
     return _steps(_reach(size, distances, flat), distances)
 
@@ -115,15 +115,15 @@ def _steps(reach: tuple[int, ...], distances: tuple[int, ...]) -> Int64:
     every = itertools.product(*(range(n, -n - 1, -1) for n in reach))
     kept = [step for step in every if step > (0, 0, 0) and max(map(abs, step)) in distances]
     steps = np.array(kept, dtype=np.int64).reshape(-1, 3)
-    steps.setflags(write=False)  # shared by all who ask
+    steps.setflags(write=False)  # all callers share this cached array
     return steps
 
 
 @dataclass(frozen=True, slots=True)
 class _Neighbours:
-    """Steps to neighbours at the distances of the spec, and to the adjacent ones, which runs and zones go by.
+    """Steps to neighbours at the spec's distances, and to adjacent neighbours (for runs and zones).
 
-    No step is longer along an axis than `reach`.
+    `reach` is the longest step along each axis.
     """
 
     distant: Int64
@@ -140,30 +140,31 @@ class _Neighbours:
 
 
 def prove_directions(roi: MeasurableRoi, spec: ExtractionSpec) -> None:
-    """Refuse a region that has no neighbours in any direction that a selected texture looks along.
+    """Refuse a region without neighbours in any direction that a selected texture needs.
 
     Raises
     ------
     Refused
-        ``roi_too_small``, where PyRadiomics' C code fails with an error of its own.
+        ``roi_too_small``. PyRadiomics' C code would fail here with its own error.
     """
     plan, neighbours = plan_of(spec.features), _Neighbours.of(roi, spec.settings)
     needs = {"glcm": neighbours.distant, "gldm": neighbours.distant, "ngtdm": neighbours.distant}
     if any(not len(needs.get(matrix, neighbours.adjacent)) for matrix in plan.matrices):
         raise Refused(
             ReasonCode.ROI_TOO_SMALL,
-            "The region is too thin for the texture features: no two of its voxels can be neighbours. Look whether it "
-            "is the whole tumour; if it is, it cannot be measured.",
+            "The region is too thin for the texture features: no two of its voxels can be neighbours. Check that it is "
+            "the whole tumour. If it is, it cannot be measured.",
         )
 
 
 def bin_edges(lowest: Any, highest: Any, settings: Mapping[str, Any]) -> npt.NDArray[Any]:
-    """Return the edges of the grey levels, which follow from the extremes of the region.
+    """Return the edges of the grey levels from the region's lowest and highest value.
 
     Source: PyRadiomics ``imageoperations.getBinEdges``; IBSI fixed bin size (Q3RU), from 0 or, on the IBSI grid, from
-    where the re-segmentation range starts; IBSI fixed bin number (K15C).
-    PyRadiomics computes whole bin widths in int16, which wraps around where the edges span more than that holds. In
-    single precision it rounds edges, which is followed: a voxel at an edge falls into one bin or the other by it.
+    the start of the re-segmentation range; IBSI fixed bin number (K15C).
+    PyRadiomics computes whole bin widths in int16, which overflows if the edges exceed its range; this code does not.
+    For single-precision images PyRadiomics rounds the edges. This code does the same, because rounding decides the bin
+    of a voxel at an edge.
     """
     if lowest.dtype != np.float32:
         lowest, highest = lowest.item(), highest.item()
@@ -186,13 +187,13 @@ class _Discretised:
     Attributes
     ----------
     values, counts
-        (n,) HU ascending, and voxels of each.
+        (n,) HU ascending, and the number of voxels of each.
     grey
-        (k + 1,) grey level of each rank: ``grey[0]`` is 0, outside; the others are those present, ascending.
+        (k + 1,) grey level of each rank: ``grey[0]`` is 0, outside; the others are the present grey levels, ascending.
     grey_counts
-        (k,) voxels of each grey level that is present.
+        (k,) number of voxels of each present grey level.
     levels
-        (z, y, x) ranks, padded; empty where no matrix is wanted.
+        (z, y, x) ranks, padded; empty if no matrix is needed.
     """
 
     values: Floats
@@ -208,7 +209,7 @@ class _Discretised:
 
 
 def _binned(values: npt.NDArray[Any], edges: npt.NDArray[Any]) -> Int64:
-    """Find the bin that each value lies in, from 1 (``numpy.digitize`` without its checks)."""
+    """Find the bin of each value, counted from 1 (``numpy.digitize`` without its checks)."""
     bins: Int64 = edges.searchsorted(values, side="right")
     return bins
 
@@ -221,7 +222,7 @@ def _firsts(ascending: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
 
 
 def _ranked(ascending: Int64, counts: Int64) -> tuple[Int64, Int64, Int64]:
-    """Grey levels present behind a 0, their counts, and the rank from 1 of each entry of `ascending`."""
+    """Return 0 followed by the present grey levels, their counts, and the rank from 1 of each entry of `ascending`."""
     new = _firsts(ascending)
     (starts,) = new.nonzero()
     grey = np.zeros(len(starts) + 1, dtype=np.int64)
@@ -233,24 +234,24 @@ def _prove_levels(grey: Int64) -> None:
     if grey.size - 1 > _MOST_LEVELS:
         raise Refused(
             ReasonCode.LIMITS_EXCEEDED,
-            f"The region has {grey.size - 1} grey levels; texture features can be computed of {_MOST_LEVELS} at most. "
-            "Look for metal in it; or use a wider bin (binWidth) in the extraction spec.",
+            f"The region has {grey.size - 1} grey levels, but texture features can be computed from at most "
+            f"{_MOST_LEVELS}. Check the region for metal, or use a wider bin (binWidth) in the extraction spec.",
         )
 
 
 def _discretise(roi: MeasurableRoi, settings: Mapping[str, Any], pad: Sequence[int] | None) -> _Discretised:
-    """Bin the region once for all features; `pad` is the margin of the grey-level volume, None for no volume.
+    """Bin the region once for all features; `pad` is the margin of the grey-level volume, or None for no volume.
 
     Raises
     ------
     Refused
-        ``limits_exceeded`` for more grey levels than the volume can hold.
+        ``limits_exceeded`` if there are more grey levels than the volume can store.
     """
     image, mask = roi.image, roi.mask
     shape = (0, 0, 0) if pad is None else tuple(n + 2 * margin for n, margin in zip(mask.shape, pad, strict=True))
     levels = np.zeros(shape, dtype=np.uint16)
     if image.dtype == np.int16:
-        # Few distinct values: count each once, and bin those instead of the voxels.
+        # There are few distinct values: count each, and bin the values instead of the voxels.
         lowest, found = _kernels.histogram(image, mask)
         histogram = np.frombuffer(found, dtype=np.int64)
         (occurring,) = histogram.nonzero()
@@ -275,7 +276,7 @@ def _discretise(roi: MeasurableRoi, settings: Mapping[str, Any], pad: Sequence[i
 
 
 def _norms(steps: Int64, spacing: Floats, norm: str) -> Floats:
-    """(n,) length of each step in mm (PyRadiomics' ``weightingNorm``)."""
+    """Return the (n,) length of each step in mm (PyRadiomics' ``weightingNorm``)."""
     lengths = np.abs(steps) * spacing
     if norm == "infinity":
         result: Floats = lengths.max(axis=1)
@@ -287,7 +288,7 @@ def _norms(steps: Int64, spacing: Floats, norm: str) -> Floats:
 
 
 def _without_empty(matrices: Floats) -> Floats:
-    """Leave out directions that hold nothing, as PyRadiomics does where there are several."""
+    """Leave out empty directions, as PyRadiomics does if there are several directions."""
     if matrices.shape[2] < 2:
         return matrices
     filled = matrices.any(axis=(0, 1))
@@ -298,8 +299,8 @@ def _glcm(voxels: _Discretised, steps: Int64, spacing: Floats, settings: Mapping
     k = len(voxels.grey_counts)
     counts = np.zeros((k, k, len(steps)), dtype=np.int32)
     _kernels.glcm(voxels.levels, steps, k, counts)
-    # Columns outermost in memory, as NumPy leaves PyRadiomics' own matrix: sums then round alike, and Imc2, which has
-    # no value where rounding makes it the root of a negative number, has one for the same directions.
+    # Columns are outermost in memory, as in PyRadiomics' own matrix, so sums round in the same way. This matters for
+    # Imc2: it has no value if rounding makes it the root of a negative number.
     p = np.empty(counts.shape).transpose(1, 0, 2)
     p[...] = counts
     if settings.get("symmetricalGLCM", True):
@@ -315,7 +316,7 @@ def _glcm(voxels: _Discretised, steps: Int64, spacing: Floats, settings: Mapping
 
 
 def _alike(voxels: _Discretised, steps: Int64) -> npt.NDArray[np.uint16]:
-    """(z, y, x) bits: bit k where the voxel one step k before has the same level; run lengths and zones go by it."""
+    """Return bits (z, y, x) for run lengths and zones: bit k is set if the voxel one step k before has equal level."""
     same = np.zeros(voxels.levels.shape, dtype=np.uint16)
     _kernels.alike(voxels.levels, steps, len(voxels.grey_counts), same)
     return same
@@ -349,7 +350,7 @@ def _gldm(voxels: _Discretised, steps: Int64, tolerance: int) -> Sizes:
     counts = np.zeros((len(voxels.grey_counts), 2 * len(steps) + 1), dtype=np.int32)
     _kernels.gldm(voxels.levels, steps, voxels.grey, tolerance, counts)
     occurring = np.flatnonzero(counts.any(axis=0))
-    # PyRadiomics counts the voxel itself as its first dependence.
+    # PyRadiomics also counts the voxel itself as a dependence.
     return Sizes(counts[:, occurring, None].astype(np.float64), voxels.grey[1:], occurring + 1)
 
 
@@ -362,7 +363,7 @@ def _ngtdm(voxels: _Discretised, steps: Int64) -> ToneDifferences:
 
 
 def _shape(roi: MeasurableRoi, plan: Plan) -> Shape:
-    # Both the mesh and its diameters look one voxel beyond the region.
+    # The mesh and its diameters need one empty voxel around the region.
     padded = np.zeros(tuple(n + 2 for n in roi.mask.shape), dtype=bool)
     padded[1:-1, 1:-1, 1:-1] = roi.mask
     area, volume = mesh.surface_and_volume(padded, roi.spacing) if plan.mesh else (np.nan, np.nan)
@@ -371,7 +372,7 @@ def _shape(roi: MeasurableRoi, plan: Plan) -> Shape:
 
 
 def components(mask: npt.NDArray[np.bool_]) -> int:
-    """Count the connected components of a mask (z, y, x), diagonal neighbours included: its zones, of one level."""
+    """Count the connected components of a mask (z, y, x), diagonal neighbours included, as zones of one level."""
     part = mask[bounds(mask)[1]]
     steps = directions(part.shape, (1,), None)
     if not len(steps):
@@ -379,16 +380,16 @@ def components(mask: npt.NDArray[np.bool_]) -> int:
     levels = np.pad(part, 1).astype(np.uint16)
     same = np.zeros(levels.shape, dtype=np.uint16)
     _kernels.alike(levels, steps, 1, same)
-    return len(_kernels.zones(levels, steps, 1, same)) // 8  # each is two integers of 32 bits: level and size
+    return len(_kernels.zones(levels, steps, 1, same)) // 8  # each zone is two 32-bit integers: level and size
 
 
 def compute(roi: MeasurableRoi, spec: ExtractionSpec) -> dict[str, float]:
-    """Compute the features that `spec` names, and nothing that they do not need.
+    """Compute the features that `spec` names, and only the intermediate results that they need.
 
     Returns
     -------
     dict
-        Values by PyRadiomics' names; NaN where its formula fails.
+        Values by PyRadiomics' names; NaN if its formula fails.
     """
     plan = plan_of(spec.features)
     settings, spacing = spec.settings, np.array(roi.spacing)

@@ -1,4 +1,4 @@
-"""The separate parts of a mask, of which a person picks one."""
+"""Find the separate parts of a mask, so that a person can choose one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Component:
     Attributes
     ----------
     voxels
-        How many it has.
+        Number of voxels.
     volume
         In mm³.
     centre
@@ -42,8 +42,8 @@ def components(mask: Mask, affine: npt.NDArray[np.float64]) -> tuple[tuple[Compo
     Returns
     -------
     tuple
-        The parts, the largest first, of equal ones the one that comes first; and an array (slices, rows, columns) that
-        holds for each voxel the number of its part, counted from 1, or 0.
+        The parts, the largest first (of equal ones, the first in the array). And an array (slices, rows, columns) with
+        the number of each voxel's part, counted from 1; 0 outside the mask.
     """
     import SimpleITK as sitk  # deferred, as in :mod:`radiomics.grid`
 

@@ -1,4 +1,4 @@
-"""Reference volume, mask and spec in; the selected features out, by the engine that the spec names."""
+"""Compute the selected features from reference volume, mask and spec, with the engine that the spec names."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from lungstage.appliance.radiomics.grid import MeasurableRoi
 
 
 def _prove_measurable(voxels: int, box: grid.Box, spec: ExtractionSpec, when: str) -> None:
-    """Refuse masks that PyRadiomics would refuse, in plainer words."""
+    """Refuse the masks that PyRadiomics would refuse, with a plainer message."""
     if voxels == 0:
-        raise Refused(ReasonCode.ROI_EMPTY, f"The region holds no voxel{when}. Draw it larger, and export again.")
+        raise Refused(ReasonCode.ROI_EMPTY, f"The region contains no voxel{when}. Draw it larger, and export again.")
     extents = sum(index.stop - index.start > 1 for index in box)
     if extents == 0 or extents < spec.settings.get("minimumROIDimensions", 2):
         raise Refused(
             ReasonCode.ROI_TOO_SMALL,
             f"The region is too small to be measured{when}: its number of voxels is {voxels}, and it extends along "
-            f"{extents} of 3 axes. Look whether it is the whole tumour; if it is, it cannot be measured.",
+            f"{extents} of 3 axes. Check that it is the whole tumour. If it is, it cannot be measured.",
         )
     minimum = spec.settings.get("minimumROISize")
     if minimum is not None and voxels <= minimum:
         raise Refused(
             ReasonCode.ROI_TOO_SMALL,
-            f"The region's number of voxels is {voxels}{when}, and the extraction spec (minimumROISize) asks for more "
-            f"than {minimum}. Look whether it is the whole tumour; if it is, it cannot be measured.",
+            f"The region's number of voxels is {voxels}{when}, but the extraction spec (minimumROISize) requires more "
+            f"than {minimum}. Check that it is the whole tumour. If it is, it cannot be measured.",
         )
 
 
 def prove_measurable(roi: MeasurableRoi, spec: ExtractionSpec) -> None:
-    """Refuse a region on its grid that is empty or too small, as :func:`place_on_grid` does."""
+    """Refuse a region that is empty or too small on its grid, as :func:`place_on_grid` does."""
     voxels, box = grid.bounds(roi.mask)
     _prove_measurable(voxels, box, spec, " after resampling")
 
@@ -48,8 +48,7 @@ def place_on_grid(volume: hd.Volume, mask: npt.NDArray[np.bool_], spec: Extracti
     Parameters
     ----------
     volume
-        (slices, rows, columns) in HU; its first voxel is the origin of the resampling grid, or its centre is the centre
-        where the spec's grid is IBSI's.
+        (slices, rows, columns) in HU. The resampling grid starts at its first voxel; IBSI's grid has its centre.
     mask
         (slices, rows, columns).
     spec
@@ -76,7 +75,7 @@ def place_on_grid(volume: hd.Volume, mask: npt.NDArray[np.bool_], spec: Extracti
 
 
 def _by_mask(roi: MeasurableRoi, spec: ExtractionSpec) -> Iterator[tuple[MeasurableRoi, ExtractionSpec]]:
-    """Part the features by the mask that they are measured on, where re-segmentation makes two of the one."""
+    """Split the features by mask: with re-segmentation, shape features and all others have different masks."""
     if spec.resegmentation is None:
         yield roi, spec
         return
@@ -92,7 +91,7 @@ def _by_mask(roi: MeasurableRoi, spec: ExtractionSpec) -> Iterator[tuple[Measura
 
 
 def _reference() -> ModuleType:
-    """Load the engine that PyRadiomics is needed for, and nothing else."""
+    """Load the reference engine, the only part that needs PyRadiomics."""
     try:
         from lungstage.appliance.radiomics import reference
     except ModuleNotFoundError as error:
@@ -100,28 +99,28 @@ def _reference() -> ModuleType:
             raise
         raise Refused(
             ReasonCode.SPEC_UNSUPPORTED,
-            "The reference engine is PyRadiomics, which is not installed: pip install 'lungstage[reference]'.",
+            "The reference engine needs PyRadiomics, which is not installed. Run: pip install 'lungstage[reference]'.",
         ) from error
     return reference
 
 
 def compute(roi: MeasurableRoi, spec: ExtractionSpec) -> FeatureVector:
-    """Compute the features that `spec` names, and nothing that they do not need.
+    """Compute the features that `spec` names, and only the intermediate results that they need.
 
     Returns
     -------
     FeatureVector
-        In the spec's order; NaN where PyRadiomics' formula fails.
+        In the spec's order; NaN if PyRadiomics' formula fails.
 
     Raises
     ------
     Refused
-        ``roi_too_small`` where a selected texture has no neighbours to look at; that or ``roi_empty`` where too little
-        is left after re-segmentation; ``spec_unsupported`` for the reference engine without PyRadiomics.
+        ``roi_too_small`` if the voxels have no neighbours for a selected texture. ``roi_too_small`` or ``roi_empty`` if
+        too little is left after re-segmentation. ``spec_unsupported`` for the reference engine without PyRadiomics.
 
     Notes
     -----
-    Definitions are those of PyRadiomics 3.0.1; where they differ from IBSI is listed in ``tests/appliance/radiomics``.
+    Definitions are those of PyRadiomics 3.0.1. ``tests/appliance/radiomics`` lists the differences from IBSI.
     """
     values: dict[str, float] = {}
     for part, asked in _by_mask(roi, spec):

@@ -1,10 +1,9 @@
-"""PyRadiomics' 106 formulas over shared intermediates, each evaluated only when its feature is asked for.
+"""PyRadiomics' 106 formulas on shared intermediate results; a formula is evaluated only if its feature is selected.
 
 Every formula is that of the feature of the same name in PyRadiomics 3.0.1 (class ``Radiomics...``, method
-``get...FeatureValue``); its IBSI code, where IBSI defines the same quantity, stands in :mod:`report.vocabulary`.
-Sums run over the same axes in the same order as PyRadiomics', because some features (MCC, Imc2) amplify rounding.
-Matrices hold a row only for grey levels that are present, and a last axis over directions; a feature's value is the
-mean over directions.
+``get...FeatureValue``). If IBSI defines the same quantity, its code is in :mod:`report.vocabulary`. Sums use the same
+axes in the same order as PyRadiomics, because some features (MCC, Imc2) amplify rounding. Matrices have rows only for
+grey levels that are present. Their last axis is the direction; a feature's value is the mean over directions.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _EPSILON = float(np.spacing(1))
 
 
 def _mean(values: Floats) -> float:
-    """Mean over directions, of those that have a value (``numpy.nanmean`` without its overhead and warnings)."""
+    """Mean over the directions that have a value (``numpy.nanmean`` without its overhead and warnings)."""
     mean = float(values.sum()) / values.size if values.size else np.nan
     if mean == mean:
         return mean
@@ -33,7 +32,7 @@ def _mean(values: Floats) -> float:
 
 
 def _entropy(p: Floats) -> Floats:
-    """Entropy in bits of each direction's probabilities, (..., directions)."""
+    """Entropy in bits of the probabilities of each direction, (..., directions)."""
     result: Floats = -np.sum(p * np.log2(p + _EPSILON), axis=tuple(range(p.ndim - 1)))
     return result
 
@@ -43,16 +42,16 @@ def _entropy(p: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Intensities:
-    """The voxels of the region, ascending, equal ones counted.
+    """The voxel values of the region, ascending, with the number of equal ones.
 
     Attributes
     ----------
     values
         (n,) ascending, in HU.
     counts
-        (n,) voxels of that value.
+        (n,) number of voxels with each value.
     grey_counts
-        (k,) voxels of each grey level that is present.
+        (k,) number of voxels of each present grey level.
     shift
         ``voxelArrayShift``.
     voxel_volume
@@ -67,7 +66,7 @@ class Intensities:
 
     @cached_property
     def total(self) -> int:
-        """Voxels in the region."""
+        """Number of voxels in the region."""
         return int(self._cumulative[-1])
 
     @cached_property
@@ -90,11 +89,11 @@ class Intensities:
         return self.grey_counts / float(self.total)
 
     def at(self, rank: int) -> float:
-        """Return the value of the voxel of that rank, from 0."""
+        """Return the value of the voxel with this rank, counted from 0."""
         return float(self.values[self._cumulative.searchsorted(rank, side="right")])
 
     def percentile(self, q: float) -> float:
-        """Return ``numpy.percentile`` with its linear interpolation, in its own arithmetic."""
+        """Return the same as ``numpy.percentile`` with linear interpolation, by the same arithmetic."""
         rank = (self.total - 1) * (q / 100)
         below = int(rank)
         t = rank - below
@@ -125,7 +124,7 @@ def _mean_absolute_deviation(values: Floats, counts: Int64) -> float:
 
 def _robust(m: Intensities) -> float:
     kept = (m.values - m.percentile(10) >= 0) & (m.values - m.percentile(90) <= 0)
-    # Of two voxels the percentiles lie between them, and nothing is left.
+    # With two voxels, both percentiles are between them, and no voxel is left.
     return _mean_absolute_deviation(m.values[kept], m.counts[kept]) if kept.any() else np.nan
 
 
@@ -158,14 +157,14 @@ FIRST_ORDER: Mapping[str, Callable[[Intensities], float]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Cooccurrence:
-    """Normalised co-occurrence matrices and what several formulas share of them.
+    """Normalised co-occurrence matrices and the quantities that several formulas share.
 
     Attributes
     ----------
     p
-        (k, k, directions), each direction summing to 1.
+        (k, k, directions); each direction sums to 1.
     levels
-        (k,) grey levels present.
+        (k,) present grey levels.
     highest
         The highest of them; PyRadiomics' :math:`N_g`.
     """
@@ -209,7 +208,7 @@ class Cooccurrence:
         return mean
 
     def _grouped(self, key: Int64) -> tuple[Floats, Floats]:
-        """Sum p over cells of equal key: the keys that occur, (n, 1), and their sums, (n, directions)."""
+        """Sum p over cells with equal key; return the occurring keys (n, 1) and their sums (n, directions)."""
         flat = key.ravel()
         order = np.argsort(flat, kind="stable")
         ascending = flat[order]
@@ -221,12 +220,12 @@ class Cooccurrence:
 
     @cached_property
     def sums(self) -> tuple[Floats, Floats]:
-        """The sums of two grey levels that occur, (n, 1), and their probabilities, (n, directions)."""
+        """The occurring sums of two grey levels, (n, 1), and their probabilities, (n, directions)."""
         return self._grouped(self.levels[:, None] + self.levels[None, :])
 
     @cached_property
     def differences(self) -> tuple[Floats, Floats]:
-        """The absolute differences of two grey levels that occur, (n, 1), and their probabilities."""
+        """The occurring absolute differences of two grey levels, (n, 1), and their probabilities."""
         return self._grouped(np.abs(self.levels[:, None] - self.levels[None, :]))
 
     @cached_property
@@ -239,8 +238,8 @@ class Cooccurrence:
         return _mean(np.sum(self.p * (self.i + self.j - self.ux - self.uy) ** order, axis=(0, 1)))
 
     def expected(self, weight: Floats) -> Floats:
-        """Sum p times a weight, (k, k) and the same for row and column exchanged: (directions,)."""
-        total: Floats = weight.ravel() @ self.p.transpose(1, 0, 2).reshape(weight.size, -1)  # as it lies in memory
+        """Sum p times a symmetric weight (k, k): (directions,)."""
+        total: Floats = weight.ravel() @ self.p.transpose(1, 0, 2).reshape(weight.size, -1)  # in memory order
         return total
 
     @cached_property
@@ -256,7 +255,7 @@ class Cooccurrence:
 
 def _correlation(m: Cooccurrence) -> float:
     px, py, level = m.px[:, 0], m.py[0], m.levels.astype(np.float64)
-    level -= np.rint(level @ px.mean(axis=1))  # from the mean, or the squares would swallow the variance
+    level -= np.rint(level @ px.mean(axis=1))  # relative to the mean; else large squares would hide the variance
     x, y, square = level @ px, level @ py, level * level
     spread = np.sqrt((square @ px - x * x) * (square @ py - y * y))
     together = m.expected(level[:, None] * level) - x * y
@@ -269,7 +268,7 @@ def _difference_variance(m: Cooccurrence) -> float:
 
 
 def _inverse_variance(m: Cooccurrence) -> float:
-    k, p = m.differences  # ascending; the first is 0, since each level present pairs with itself
+    k, p = m.differences  # ascending; the first is 0, because each present level pairs with itself
     return _mean(np.sum(p[1:] / k[1:] ** 2, axis=0))
 
 
@@ -287,7 +286,7 @@ def _imc2(m: Cooccurrence) -> float:
 
 
 def _mcc(m: Cooccurrence) -> float:
-    if not np.isfinite(m.p).all():  # no direction holds a pair, and PyRadiomics' eigenvalues fail
+    if not np.isfinite(m.p).all():  # no direction has a pair, and PyRadiomics' eigenvalues fail
         return np.nan
     if len(m.levels) < 2:
         return 1.0
@@ -334,16 +333,16 @@ GLCM: Mapping[str, Callable[[Cooccurrence], float]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Sizes:
-    """Counts of things by grey level and size: runs by length, zones by voxels, voxels by neighbours alike.
+    """Counts by grey level and size: of runs by length, of zones by voxels, of voxels by equal neighbours.
 
     Attributes
     ----------
     p
         (k, sizes, directions) counts, or weighted sums of them; zones and dependences have one direction.
     levels
-        (k,) grey levels present.
+        (k,) present grey levels.
     sizes
-        (sizes,) that occur.
+        (sizes,) occurring sizes.
     """
 
     p: Floats
@@ -374,7 +373,7 @@ class Sizes:
 
     @cached_property
     def total(self) -> Floats:
-        """(directions,) all counts; NaN where there are none."""
+        """(directions,) sum of all counts; NaN if there are none."""
         total: Floats = self.by_size.sum(axis=0)
         total[total == 0] = np.nan
         return total
@@ -429,7 +428,7 @@ def _named(names: Mapping[str, str]) -> Mapping[str, Callable[[Sizes], float]]:
     return MappingProxyType({name: _SIZES[formula] for name, formula in names.items()})
 
 
-# The three families have one set of formulas under names of their own.
+# The three families use the same formulas under different names.
 GLRLM = _named(
     {
         "GrayLevelNonUniformity": "LevelNonUniformity",
@@ -495,12 +494,12 @@ GLDM = _named(
 
 @dataclass(frozen=True)
 class ToneDifferences:
-    """The neighbouring grey tone difference matrix of the levels present.
+    """The neighbouring grey tone difference matrix of the present levels.
 
     Attributes
     ----------
     counts, s
-        (k,) voxels, and their summed differences from their neighbours' mean.
+        (k,) number of voxels, and the sum of their differences from their neighbours' mean.
     levels
         (k,) grey levels.
     """
@@ -571,7 +570,7 @@ NGTDM: Mapping[str, Callable[[ToneDifferences], float]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Shape:
-    """What the shape formulas start from; what no selected feature needs is NaN.
+    """Inputs of the shape formulas; inputs that no selected feature needs are NaN.
 
     Attributes
     ----------
@@ -580,7 +579,7 @@ class Shape:
     axes
         (3,) eigenvalues of the covariance of voxel centres, ascending, in mm².
     diameters
-        Greatest distances of mesh vertices of equal z, equal y, equal x, and of any, in mm.
+        Largest distances in mm of mesh vertices with equal z, equal y, equal x, and of any vertices.
     """
 
     area: float

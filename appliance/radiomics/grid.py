@@ -1,7 +1,7 @@
-"""The reference volume as SimpleITK images: crop, resample, save.
+"""Crop, resample and save the reference volume, and convert it to SimpleITK images.
 
-The first voxel of the reference volume is the origin of the resampling grid, and the reference volume follows from
-the ROI alone; so the numbers do not depend on which other slices happen to have arrived.
+The resampling grid starts at the first voxel of the reference volume, and the reference volume depends only on the ROI.
+So the numbers do not depend on which other slices have arrived.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _FEWEST_KNOTS = 3
 
 @dataclass(frozen=True, slots=True)
 class MeasurableRoi:
-    """Image and mask on the grid on which features are computed, cropped to the ROI.
+    """Image and mask on the grid of the features, cropped to the ROI.
 
     Attributes
     ----------
@@ -50,10 +50,10 @@ class MeasurableRoi:
 def single_precision(volume: hd.Volume) -> hd.Volume:
     """Round the geometry of `volume` to single precision.
 
-    NIfTI headers hold single precision only. Where voxels are interpolated, a shift in the eighth digit already
-    turns some HU at the rounding edge over, so a resampled measurement could not be repeated from the saved volume.
-    Directions along the patient's axes survive as they are. Oblique ones do not: NIfTI keeps a quaternion of them,
-    which comes back another in the eighth digit each time.
+    NIfTI headers contain single precision only. In interpolation, a shift in the eighth digit already changes some HU
+    that are close to a rounding limit. Then a resampled measurement could not be repeated from the saved volume.
+    Directions along the patient's axes are stored exactly. Oblique directions are not: NIfTI stores a quaternion, and
+    they differ in the eighth digit after reading.
     """
     affine = volume.affine
     spacing = np.array(volume.spacing)
@@ -80,7 +80,7 @@ def to_images(volume: hd.Volume, mask: Mask) -> tuple[sitk.Image, sitk.Image]:
     tuple of SimpleITK.Image
         Image and mask (uint8, label 1) with the same geometry, in LPS millimetres.
     """
-    import SimpleITK as sitk  # deferred, here and below: a third of the process's memory, and seldom needed
+    import SimpleITK as sitk  # imported late, here and below: it takes a third of the memory and is seldom needed
 
     image = sitk.GetImageFromArray(volume.array)
     image.SetSpacing([float(v) for v in volume.spacing[::-1]])
@@ -92,7 +92,7 @@ def to_images(volume: hd.Volume, mask: Mask) -> tuple[sitk.Image, sitk.Image]:
 
 
 def bounds(mask: Mask) -> tuple[int, Box]:
-    """Count the voxels of a mask, and find its bounding box (z, y, x)."""
+    """Return the number of voxels of a mask and its bounding box (z, y, x)."""
     edges = np.zeros((3, 2), dtype=np.int64)
     voxels = _kernels.bounds(np.ascontiguousarray(mask), edges)
     first, last = edges.T.tolist()
@@ -100,7 +100,7 @@ def bounds(mask: Mask) -> tuple[int, Box]:
 
 
 def crop(roi: MeasurableRoi, box: Box) -> MeasurableRoi:
-    """Cut image and mask to the bounding box of the ROI; exact, because no feature looks outside it."""
+    """Crop image and mask to the bounding box of the ROI; exact, because no feature uses voxels outside it."""
     return MeasurableRoi(np.ascontiguousarray(roi.image[box]), np.ascontiguousarray(roi.mask[box]), roi.spacing)
 
 
@@ -110,41 +110,40 @@ def resample(volume: hd.Volume, mask: Mask, box: Box, settings: Mapping[str, Any
     Parameters
     ----------
     volume, mask, box
-        The reference volume, which the grid starts at; its mask, and the mask's bounding box (z, y, x).
+        The reference volume, where the grid starts; its mask, and the mask's bounding box (z, y, x).
     settings
-        ``resampledPixelSpacing``, ``interpolator`` and ``padDistance`` as PyRadiomics has them.
+        ``resampledPixelSpacing``, ``interpolator`` and ``padDistance`` as in PyRadiomics.
 
     Returns
     -------
     MeasurableRoi
-        A box that holds the whole region; image voxels outside the region may be 0.
+        A box that contains the whole region; image voxels outside the region may be 0.
 
     Notes
     -----
-    A volume whose axes are the patient's (either way round) is interpolated here, for the region's voxels only; the
-    values equal ITK's to the last bit. An oblique one, or one of another pixel type than int16 and float64, ITK
-    interpolates itself. The pixel type stays that of the image, as PyRadiomics has it: ITK cuts integer HU towards
-    zero.
+    A volume along the patient's axes (in either direction) is interpolated here, and only the region's voxels. The
+    values are equal to ITK's to the last bit. ITK itself interpolates oblique volumes, and pixel types other than int16
+    and float64. The pixel type of the image does not change, as in PyRadiomics: ITK cuts integer HU towards zero.
 
     Raises
     ------
     Refused
-        ``roi_too_small`` for a B-spline through fewer than three voxels along an axis: of two, ITK's own answer changes
-        from one call to the next.
+        ``roi_too_small`` for a B-spline with fewer than three voxels along an axis. With two voxels, ITK's own result
+        changes from call to call.
     """
     old = tuple(float(v) for v in volume.spacing)
     new = tuple(
-        was if wanted == 0 or inside.stop - inside.start == 1 else float(wanted)  # PyRadiomics keeps a single slice's
+        was if wanted == 0 or inside.stop - inside.start == 1 else float(wanted)  # as PyRadiomics, for a single slice
         for wanted, was, inside in zip(reversed(settings["resampledPixelSpacing"]), old, box, strict=True)
     )
     if all(abs(was - now) <= 1e-8 + 1e-5 * now for was, now in zip(old, new, strict=True)):  # numpy.allclose
-        return MeasurableRoi(volume.array, mask, (old[0], old[1], old[2]))  # PyRadiomics leaves the image as it is, too
+        return MeasurableRoi(volume.array, mask, (old[0], old[1], old[2]))  # as PyRadiomics, the image is unchanged
     interpolator = settings.get("interpolator", "sitkBSpline")
     if interpolator == "sitkBSpline" and (fewest := min(mask.shape)) < _FEWEST_KNOTS:
         raise Refused(
             ReasonCode.ROI_TOO_SMALL,
-            f"The slices around the region are too few: there are only {fewest} voxels along an axis, and resampling "
-            f"by B-spline needs {_FEWEST_KNOTS}. Send more slices of the series; if it has no more, it cannot be "
+            f"There are too few slices around the region: only {fewest} voxels along an axis, but resampling by "
+            f"B-spline needs {_FEWEST_KNOTS}. Send more slices of the series. If it has no more, the region cannot be "
             "measured.",
         )
     pad = settings.get("padDistance", 5)
@@ -169,7 +168,7 @@ def resample(volume: hd.Volume, mask: Mask, box: Box, settings: Mapping[str, Any
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """One axis of the grid to resample to.
+    """One axis of the new grid.
 
     Attributes
     ----------
@@ -188,9 +187,9 @@ class _Line:
 
     @classmethod
     def around(cls, inside: slice, size: int, old: float, new: float, pad: float) -> _Line:
-        """Lay the grid around a region; it begins where the first voxel of the volume does.
+        """Place the grid around a region; it starts at the outer edge of the volume's first voxel.
 
-        Source: PyRadiomics ``imageoperations.resampleImage``, whose order of operations decides ties between voxels.
+        Source: PyRadiomics ``imageoperations.resampleImage``. Its order of operations decides ties between voxels.
         """
         ratio = old / new
         lower = max(math.floor((inside.start - 0.5) * ratio - pad), 0)
@@ -199,10 +198,10 @@ class _Line:
 
 
 def _places(lines: Sequence[_Line], signs: Sequence[float], position: Sequence[float]) -> list[Floats]:
-    """Continuous voxel indices (z, y, x) in the volume of the grid's planes along each axis, as ITK computes them.
+    """Return the continuous voxel indices (z, y, x) of the grid's planes along each axis, computed as in ITK.
 
-    ITK goes from index to point to index, in this order of operations. On axes that are the patient's, either way
-    round (`signs`), the three coordinates do not mix. Along a scan line ITK interpolates between its two ends.
+    ITK converts index to point to index, in this order of operations. On the patient's axes, in either direction
+    (`signs`), the three coordinates do not mix. Along a scan line ITK interpolates between its two ends.
     """
     places = []
     for axis, (line, sign, origin) in enumerate(zip(lines, signs, position, strict=True)):
@@ -216,7 +215,7 @@ def _places(lines: Sequence[_Line], signs: Sequence[float], position: Sequence[f
 
 
 def _pick(array: npt.NDArray[Any], indices: Sequence[Ints]) -> npt.NDArray[Any]:
-    """Return ``array[np.ix_(*indices)]``, ascending, axis by axis within their box, which takes a fifth of the time."""
+    """Return ``array[np.ix_(*indices)]`` for ascending indices, axis by axis in their box: in a fifth of the time."""
     edges = [(int(index[0]), int(index[-1]) + 1) if len(index) else (0, 0) for index in indices]
     picked: npt.NDArray[Any] = array[tuple(slice(*edge) for edge in edges)]
     for axis in (2, 1, 0):
@@ -247,7 +246,7 @@ def save(volume: hd.Volume, mask: Mask, folder: Path) -> tuple[Path, Path]:
     Returns
     -------
     tuple of Path
-        The two files: what stock PyRadiomics needs to give the same numbers.
+        The two files. Stock PyRadiomics gives the same numbers from them.
     """
     import SimpleITK as sitk
 

@@ -1,7 +1,8 @@
 """Surface, volume, principal axes and diameters of a mask, as PyRadiomics defines them.
 
-A marching-cubes mesh is a sum over 2×2×2 neighbourhoods, of which there are only 256 kinds: what each kind adds is
-worked out once, in whole numbers that serve every voxel spacing, and then multiplied by how often the kind occurs.
+A marching-cubes mesh is a sum over 2×2×2 neighbourhoods, and there are only 256 kinds of them. The contribution of each
+kind is computed once, in whole numbers that are valid for every voxel spacing. It is then multiplied by the number of
+such neighbourhoods.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _TURNED = (1, 1, 0)
 
 
 def _face(axis: int, side: int) -> list[Point]:
-    """Corners of a face of the neighbourhood in turn, one way round seen from outside on all six."""
+    """Return the corners of a face in order, with the same direction of rotation on all six, seen from outside."""
     ring: list[Point] = []
     for step in ((0, 0), (1, 0), (1, 1), (0, 1)):
         corner = [side] * 3
@@ -40,15 +41,15 @@ _FACES = tuple(_face(axis, side) for axis in range(3) for side in (0, 1))
 
 
 def _between(a: Point, b: Point) -> Point:
-    """Midpoint of two corners: where the surface cuts the edge between them."""
+    """Return the midpoint of two corners, where the surface cuts the edge between them."""
     return a[0] + b[0], a[1] + b[1], a[2] + b[2]
 
 
 def _loops(inside: frozenset[Point]) -> Iterator[list[Point]]:
     """Follow the surface's lines across the faces of a neighbourhood, from edge to edge, until each loop closes.
 
-    On each face a line goes round each run of corners inside; so two that lie across from each other stay apart. An
-    edge that is cut begins a run on one of its faces, and ends one on the other.
+    On each face a line surrounds each run of inside corners. So two diagonally opposite corners stay separate. A cut
+    edge starts a run on one of its two faces and ends a run on the other.
     """
     after: dict[Point, Point] = {}
     for ring in _FACES:
@@ -72,9 +73,9 @@ def _apart(a: Point, b: Point) -> int:
 def _fan(loop: list[Point]) -> Iterator[tuple[Point, Point, Point]]:
     """Fill a loop with triangles that share one of its points.
 
-    Loops of five and more do not lie in a plane, and which point it is decides on the area. PyRadiomics' triangles are
-    those from an end of the longest diagonal; of seven points, from the one on the loop's axis of symmetry, which is
-    that between the two that lie nearest to each other.
+    A loop of five or more points is not in a plane, so the area depends on the shared point. PyRadiomics uses an end of
+    the longest diagonal. For seven points it uses the point on the loop's axis of symmetry: the one whose two
+    neighbours are nearest to each other.
     """
     places = range(len(loop))
     if len(loop) == 7:
@@ -92,18 +93,18 @@ def triangles(inside: frozenset[Point]) -> Iterator[tuple[Point, Point, Point]]:
     Parameters
     ----------
     inside
-        Its corners that are inside, (z, y, x) of 0 and 1.
+        Its inside corners, (z, y, x) of 0 and 1.
 
     Yields
     ------
     tuple
-        Three points in half voxels; seen from outside the mask, one way round.
+        Three points in half voxels, in the same direction of rotation seen from outside the mask.
 
     Notes
     -----
-    Source: the marching cubes of Lorensen and Cline (SIGGRAPH 1987) with every vertex midway on its edge, as
-    PyRadiomics 3.0.1 has them: a neighbourhood with the corner (1, 1, 0) inside has its opposite's surface, turned.
-    All 256 kinds are held against PyRadiomics' own answers in ``tests/appliance/radiomics/test_mesh.py``.
+    Source: the marching cubes of Lorensen and Cline (SIGGRAPH 1987) with every vertex in the middle of its edge, as in
+    PyRadiomics 3.0.1. A neighbourhood with the corner (1, 1, 0) inside has the surface of its complement, reversed.
+    ``tests/appliance/radiomics/test_mesh.py`` compares all 256 kinds with PyRadiomics.
     """
     if _TURNED in inside:
         for a, b, c in triangles(frozenset(_CORNERS) - inside):
@@ -115,18 +116,18 @@ def triangles(inside: frozenset[Point]) -> Iterator[tuple[Point, Point, Point]]:
 
 @dataclass(frozen=True, slots=True)
 class _Kinds:
-    """What each of the 256 kinds of neighbourhood adds; corner k is inside where bit k of the kind is set.
+    """Contribution of each of the 256 kinds of neighbourhood; corner k is inside if bit k of the kind is set.
 
     Attributes
     ----------
     faces
-        (n, 3) absolute normals (z, y, x) of the triangles that occur, each twice its area long, in half voxels.
+        (n, 3) absolute normals (z, y, x) of the occurring triangles; their length is twice the area, in half voxels.
     counts
-        (256, n) triangles of each.
+        (256, n) number of triangles of each.
     cones
         (256,) six times the signed volume between the surface and the neighbourhood's first corner, in half voxels.
     fluxes
-        (256, 3) by which that grows for each half voxel that the neighbourhood lies off the origin along (z, y, x).
+        (256, 3) increase of `cones` for each half voxel between neighbourhood and origin along (z, y, x).
     """
 
     faces: Int64
@@ -180,7 +181,7 @@ def surface_and_volume(mask: Mask, spacing: Spacing) -> tuple[float, float]:
 
 
 def diameters(mask: Mask, spacing: Spacing, wanted: int = 15) -> tuple[float, float, float, float]:
-    """Measure the greatest distances between mesh vertices, exactly.
+    """Measure the largest distances between mesh vertices, exactly.
 
     Parameters
     ----------
@@ -197,8 +198,9 @@ def diameters(mask: Mask, spacing: Spacing, wanted: int = 15) -> tuple[float, fl
 
     Notes
     -----
-    Two points that are furthest apart are corners of the convex hull, so only the hulls' corners of the planes are
-    compared; in 3D in falling order of their distance from the centre, until no pair left can be further apart.
+    The two points with the largest distance are corners of the convex hull. So only the corners of the planes' hulls
+    are compared. In 3D they are compared in descending order of their distance from the centre, until no remaining pair
+    can be further apart.
     """
     return _kernels.diameters(mask, *spacing, wanted) if wanted else (0.0, 0.0, 0.0, 0.0)
 
@@ -206,8 +208,8 @@ def diameters(mask: Mask, spacing: Spacing, wanted: int = 15) -> tuple[float, fl
 def principal_moments(mask: Mask, spacing: Spacing) -> Floats:
     """Eigenvalues, ascending, of the covariance of voxel centres in mm² (PyRadiomics' principal component analysis).
 
-    The sums are exact integers, so a region that lies in one plane has a moment of exactly, or very nearly, 0; a
-    negative one is rounding, which PyRadiomics sets to 0 as well.
+    The sums are exact integers. So a region in one plane has a moment of exactly, or almost exactly, 0. A negative
+    moment is a rounding error and set to 0, as in PyRadiomics.
     """
     sums = np.zeros(10, dtype=np.int64)
     _kernels.moments(mask, sums)

@@ -1,7 +1,7 @@
-"""A region on a measuring grid that is shifted, or turned within the slices: as another scan might have sampled it.
+"""Sample a region on a shifted grid, or on a grid turned within the slices, as another scan might do.
 
-What is measured of a case lies on the grid that PyRadiomics would use (:mod:`radiomics.grid`), which ITK's arithmetic
-follows to the last bit. Here the grid is any other of the same spacing, and the arithmetic is plain.
+A case itself is measured on the grid that PyRadiomics would use, with the same arithmetic as ITK to the last bit
+(:mod:`radiomics.grid`). Here the grid is another one with the same spacing, and the arithmetic is simple.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Triple = tuple[float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """How a grid lies otherwise.
+    """Movement of a grid.
 
     Attributes
     ----------
@@ -53,20 +53,20 @@ def resample(
     Parameters
     ----------
     image, mask
-        (z, y, x); the mask holds at least one voxel.
+        (z, y, x); the mask has at least one voxel.
     old, new
         Spacing (z, y, x) of the image and of the grid, in mm.
     origin
-        Index (z, y, x) of the voxel whose outer corner the unmoved grid starts at.
+        Index (z, y, x) of the voxel at whose outer corner the unmoved grid starts.
     interpolator
         PyRadiomics' name. With ``sitkBSpline`` the grid is not turned.
     move
-        How the grid lies otherwise.
+        Movement of the grid.
 
     Returns
     -------
     MeasurableRoi
-        Of the image's pixel type; the mask is that of the nearest voxels, and may be empty.
+        With the image's pixel type. The mask is taken from the nearest voxels and may be empty.
     """
     box = bounds(mask)[1]
     middle = [(inside.start + inside.stop - 1) / 2 for inside in box]
@@ -99,7 +99,7 @@ def _nearest(places: Floats) -> npt.NDArray[np.int64]:
 
 
 def _turn(y: Floats, x: Floats, middle: list[float], spacing: Triple, angle: float) -> tuple[Floats, Floats]:
-    """Turn the places (y) and (x) of a grid; return those (y, x) of its points."""
+    """Turn a grid with places (y) and (x); return the places (y, x) of its points."""
     down, across = (y - middle[1])[:, None] * spacing[1], (x - middle[2])[None, :] * spacing[2]
     cosine, sine = math.cos(angle), math.sin(angle)
     return (

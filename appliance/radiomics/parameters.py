@@ -1,4 +1,4 @@
-"""PyRadiomics parameter files: read what we support, refuse the rest by name, write the trimmed spec."""
+"""Read and write PyRadiomics parameter files; an unsupported entry is refused and named."""
 
 from __future__ import annotations
 
@@ -44,20 +44,20 @@ def _limits(value: Any) -> bool:
 
 
 def _distances(value: Any) -> bool:
-    # PyRadiomics counts a distance that is named twice in a way of its own; the kernels hold the offsets up to 10.
+    # PyRadiomics counts a repeated distance in an unusual way, so it is refused. The kernels support distances to 10.
     whole = isinstance(value, list | tuple) and len(value) > 0 and all(_count(v) and v <= 10 for v in value)
     return whole and len(set(value)) == len(value)
 
 
-# What each supported setting must look like. Settings that PyRadiomics has and that are not here (normalisation,
-# filters' own) change the meaning of every feature and are refused rather than half-supported.
+# The check and the description of each supported setting. PyRadiomics' other settings (normalisation, those of filters)
+# change the meaning of every feature, and they are refused.
 _SETTINGS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "binWidth": (_positive, "a positive number"),
     "binCount": (_count, "a positive whole number"),
     "resampledPixelSpacing": (lambda v: v is None or _spacing(v), "three numbers in mm (0 keeps an axis) or null"),
     "interpolator": (lambda v: v in SUPPORTED_INTERPOLATORS, f"one of {', '.join(SUPPORTED_INTERPOLATORS)}"),
     "padDistance": (lambda v: v == 0 or _count(v), "a whole number from 0"),
-    "label": (lambda v: _count(v) and v == 1, "1 (the mask is ours)"),
+    "label": (lambda v: _count(v) and v == 1, "1 (lungstage makes the mask with this label)"),
     "minimumROIDimensions": (lambda v: _count(v) and v <= 3, "1, 2 or 3"),
     "minimumROISize": (lambda v: v is None or _count(v), "a positive whole number or null"),
     "voxelArrayShift": (lambda v: isinstance(v, int | float) and not isinstance(v, bool), "a number"),
@@ -67,16 +67,16 @@ _SETTINGS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         lambda v: v in (None, "manhattan", "euclidean", "infinity", "no_weighting"),
         "manhattan, euclidean, infinity, no_weighting or null",
     ),
-    # PyRadiomics' C code takes no fraction.
+    # PyRadiomics' C code accepts no fraction.
     "gldm_a": (lambda v: _count(v) or (v == 0 and type(v) is int), "a whole number from 0"),
     "force2D": (_boolean, "true or false"),
     "force2Ddimension": (lambda v: v in (0, 1, 2) and type(v) is int, "0, 1 or 2"),
-    # Only on the IBSI grid, and as IBSI has it: absolute HU, and the shape stays whole.
+    # Only on the IBSI grid, and only as IBSI defines it: absolute HU, and shape features use the whole region.
     "resegmentRange": (lambda v: v is None or _limits(v), "the lowest and the highest HU, or null"),
     "resegmentMode": (lambda v: v == "absolute", "absolute"),
     "resegmentShape": (lambda v: v is False, "false"),
-    # These three change nothing here: the mask is made on the image's own grid, crops are exact and no
-    # diagnostics are written.
+    # These three have no effect here: the mask is made on the image's own grid, crops are exact, and no diagnostics
+    # are written.
     "correctMask": (_boolean, "true or false"),
     "preCrop": (_boolean, "true or false"),
     "additionalInfo": (_boolean, "true or false"),
@@ -103,7 +103,7 @@ def _features(feature_class: Mapping[str, Any]) -> tuple[str, ...]:
             raise _refuse(f"The extraction spec names an unsupported feature class: '{group}'.")
         known = FEATURE_NAMES_BY_CLASS[group]
         if wanted is not None and not isinstance(wanted, list):
-            raise _refuse(f"The extraction spec's feature class '{group}' must list feature names or be empty.")
+            raise _refuse(f"The extraction spec's feature class '{group}' must be a list of feature names, or empty.")
         for name in wanted or known:
             if name not in known:
                 raise _refuse(f"The extraction spec names an unknown feature: '{group}: {name}'.")
@@ -119,10 +119,10 @@ def parse(text: str, order: tuple[str, ...] | None = None, grid: Grid = "pyradio
     text
         YAML with at most ``imageType``, ``featureClass`` and ``setting``.
     order
-        Feature names in the order wanted; must be the same set that the file names. A parameter file groups
-        features by class and so cannot hold the order of a network's inputs.
+        Feature names in the wanted order; must be the same set as in the file. A parameter file groups features by
+        class, so it cannot contain the order of a network's inputs.
     grid
-        What the settings are meant for; no parameter file says.
+        The grid that the settings are for; a parameter file does not contain it.
 
     Returns
     -------
@@ -132,7 +132,7 @@ def parse(text: str, order: tuple[str, ...] | None = None, grid: Grid = "pyradio
     Raises
     ------
     Refused
-        ``spec_unsupported``, naming the entry: a filter, setting or feature that lungstage does not support, or
+        ``spec_unsupported``: a filter, setting or feature that lungstage does not support (the message names it), or
         text that is not a parameter file.
     """
     try:
@@ -148,7 +148,9 @@ def parse(text: str, order: tuple[str, ...] | None = None, grid: Grid = "pyradio
         if image_type != "Original":
             raise _refuse(f"The extraction spec asks for an unsupported image filter: '{image_type}'.")
         if options:
-            raise _refuse("The extraction spec gives the original image settings of its own, which is unsupported.")
+            raise _refuse(
+                "The extraction spec gives settings below imageType: Original, which are unsupported. Leave it empty."
+            )
     settings: dict[str, Any] = dict(DEFAULT_SETTINGS)
     for key, value in _mapping(document, "setting").items():
         if key not in _SETTINGS:
@@ -163,29 +165,31 @@ def parse(text: str, order: tuple[str, ...] | None = None, grid: Grid = "pyradio
     features = _features(_mapping(document, "featureClass")) or ALL_FEATURES
     if order is not None:
         if sorted(order) != sorted(features):
-            raise _refuse("The feature order given does not hold the features that the extraction spec names.")
+            raise _refuse("The given feature order does not contain the same features as the extraction spec.")
         features = order
     return ExtractionSpec(features, settings, grid=grid)
 
 
 def read(name: str, grid: Grid = "pyradiomics") -> ExtractionSpec:
-    """Read a spec for a grid by file name, or ``all``: the 106 features at PyRadiomics' defaults.
+    """Read a spec for a grid from a file; ``all`` means the 106 features with PyRadiomics' defaults.
 
     Raises
     ------
     Refused
-        ``spec_unsupported``; also when the file cannot be read.
+        ``spec_unsupported``; also if the file cannot be read.
     """
     if name == "all":
         return ExtractionSpec(ALL_FEATURES, DEFAULT_SETTINGS, grid=grid)
     try:
         return parse(Path(name).read_text(encoding="utf-8"), grid=grid)
     except (OSError, UnicodeDecodeError) as error:
-        raise _refuse("The extraction spec cannot be read.") from error
+        raise _refuse(
+            "The extraction spec cannot be read. Check its path, its permissions and its encoding (UTF-8)."
+        ) from error
 
 
 def render(spec: ExtractionSpec) -> str:
-    """Write `spec` as a parameter file that stock PyRadiomics accepts: the same numbers, without lungstage.
+    """Write `spec` as a parameter file for stock PyRadiomics, which gives the same numbers with it.
 
     Raises
     ------

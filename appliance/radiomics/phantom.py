@@ -1,9 +1,9 @@
 """A generated chest phantom: the golden case of every bundle, and the volume of ``lungstage demo``.
 
-Its numbers must come out the same on every machine, so nothing in it may hang on a rounding: spacings are powers of
-two, HU lie on the lattice 2 + 80 k, and shapes and texture come from exact integer arithmetic. Resampled linearly to
-1 mm, every weight is a sixteenth, so every HU is 2 + 5 j: a whole number, and never on an edge of a bin that is a
-multiple of 5 HU wide.
+Its numbers must be the same on every machine, so nothing in it depends on rounding. Spacings are powers of two, HU have
+the values 2 + 80 k, and shapes and texture come from exact integer arithmetic. In linear resampling to 1 mm, every
+weight is a multiple of a sixteenth. So every HU is 2 + 5 j: a whole number that is never on the edge of a bin, if the
+bin width is a multiple of 5 HU.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _Floats = npt.NDArray[np.float64]
 
 
 def _noise(shape: tuple[int, int, int], seed: int) -> npt.NDArray[np.int32]:
-    """White noise in 0 … 15 from an integer hash of the voxel's index."""
+    """Return white noise in 0 … 15 from an integer hash of the voxel's index."""
     z, y, x = np.indices(shape, dtype=np.uint64, sparse=True)
     key = (
         (z * np.uint64(73856093)) ^ (y * np.uint64(19349663)) ^ (x * np.uint64(83492791)) ^ np.uint64(seed * 2654435761)
@@ -41,7 +41,7 @@ def _noise(shape: tuple[int, int, int], seed: int) -> npt.NDArray[np.int32]:
 
 
 def _smoothed(field: npt.NDArray[np.int32], radius: tuple[int, int, int]) -> npt.NDArray[np.int32]:
-    """Sum of `field` over a box that wraps around; integers, so the order of summation is of no account."""
+    """Sum `field` over a box with wrap-around; with integers, the order of summation does not matter."""
     for axis, reach in enumerate(radius):
         ends = [(0, 0)] * field.ndim
         ends[axis] = (reach + 1, reach)
@@ -60,7 +60,7 @@ def _ranked(field: npt.NDArray[np.int32], cuts: tuple[float, ...]) -> npt.NDArra
 
 
 def _centred(count: int, step: float) -> _Floats:
-    """Places in mm of `count` voxels `step` apart, around 0."""
+    """Return the places in mm of `count` voxels at distance `step`, centred on 0."""
     indices: _Floats = np.arange(count, dtype=np.float64)
     return (indices - (count - 1) / 2) * step
 
@@ -68,11 +68,11 @@ def _centred(count: int, step: float) -> _Floats:
 def _slice(
     relief: _Plane, texture: _Plane, vessels: _Plane, z: float, y: _Floats, x: _Floats
 ) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.bool_]]:
-    """One slice as HU and as tumour mask; a slice at a time, because the whole in doubles would take 100 MB."""
+    """Make one slice as HU and as tumour mask; the whole volume in doubles would take 100 MB."""
     body = (x / 46) ** 2 + (y / 43) ** 2 <= 1
     lung = (x / 40) ** 2 + (y / 37) ** 2 <= 1
-    # Mean radius 16 mm, with lobes and a coarse random relief: multiplications and additions only, which IEEE 754
-    # rounds alike everywhere.
+    # Mean radius 16 mm, with lobes and a coarse random relief. Only multiplications and additions are used: IEEE 754
+    # rounds them in the same way on every machine.
     radius = 16 + (x * y + y * z - x * z) / 90 + (relief - 243 * 243 * 15 / 2) / 9216
     reach = x * x + 1.25 * y * y + 1.5 * z * z
     tumour = reach <= radius * radius
@@ -90,7 +90,7 @@ def make(name: str = NAME) -> tuple[hd.Volume, npt.NDArray[np.bool_]]:
     Parameters
     ----------
     name
-        Generator and version; only :data:`NAME` exists.
+        Generator and version; only :data:`NAME` is accepted.
 
     Returns
     -------
@@ -100,10 +100,14 @@ def make(name: str = NAME) -> tuple[hd.Volume, npt.NDArray[np.bool_]]:
     Raises
     ------
     Refused
-        ``bundle_invalid`` where a bundle names a phantom that this version cannot make.
+        ``bundle_invalid`` if this version cannot make the phantom that a bundle names.
     """
     if name != NAME:
-        raise Refused(ReasonCode.BUNDLE_INVALID, f"This version cannot make the phantom '{name}'.")
+        raise Refused(
+            ReasonCode.BUNDLE_INVALID,
+            f"This version cannot make the phantom '{name}' of the bundle. Install a newer lungstage, or use another "
+            "bundle.",
+        )
     relief = _smoothed(_smoothed(_noise(_SHAPE, 1), (1, 4, 4)), (1, 4, 4))
     texture = _ranked(_smoothed(_smoothed(_noise(_SHAPE, 2), (1, 4, 4)), (1, 4, 4)), (0.04, 0.2, 0.85, 0.99)) - 2
     vessels = _ranked(_smoothed(_noise(_SHAPE, 3), (1, 1, 1)), (0.9, 0.97, 0.99))

@@ -1,4 +1,4 @@
-"""The reference engine: PyRadiomics' own feature classes, untouched; what the compiled engine is held against."""
+"""The reference engine: PyRadiomics' own feature classes, unchanged. The compiled engine is compared with it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from radiomics import firstorder, glcm, gldm, glrlm, glszm, ngtdm, shape
 from lungstage.appliance.contract.spec import FEATURE_NAMES_BY_CLASS, ExtractionSpec
 from lungstage.appliance.radiomics.grid import MeasurableRoi
 
-# A feature that fails is reported as missing, with the case; PyRadiomics' own log lines would only repeat it.
+# A feature that fails is reported as missing in the case's outcome. PyRadiomics' log lines would only repeat this.
 logging.getLogger("radiomics").setLevel(logging.CRITICAL)
 
 _CLASSES = MappingProxyType(
@@ -34,7 +34,7 @@ def compute(roi: MeasurableRoi, spec: ExtractionSpec) -> dict[str, float]:
     Returns
     -------
     dict
-        Values by PyRadiomics' names; NaN where its formula fails.
+        Values by PyRadiomics' names; NaN if its formula fails.
     """
     image, label = sitk.GetImageFromArray(roi.image), sitk.GetImageFromArray(roi.mask.astype(np.uint8))
     for volume in (image, label):

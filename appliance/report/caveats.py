@@ -15,6 +15,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import Final
 
+from lungstage.appliance.report import former
 from lungstage.appliance.report.translation import Translator
 
 _NAMED = 3  # names in one sentence; the structured report has all
@@ -72,17 +73,6 @@ GRADES: Final = MappingProxyType(
     }
 )
 """The warnings that are known, by their codes (``caveat.…`` in the catalogues)."""
-
-_FORMER: Final = MappingProxyType(
-    {
-        "never_came": "{number} listed slices never came; the region of interest lies at the end of those that did, "
-        "and its outermost voxels are extrapolated.",
-        "never_came_one": "1 listed slice never came; the region of interest lies at the end of those that did, and "
-        "its outermost voxels are extrapolated.",
-    }
-)
-"""Earlier sentences of warnings, which reports and ledgers of earlier releases contain."""
-
 
 @dataclass(frozen=True, slots=True)
 class Caveat:
@@ -160,7 +150,7 @@ def recognise(warning: str) -> tuple[str | None, dict[str, str]]:
 @cache
 def _patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
     templates = [(code, Translator("en").template(f"caveat.{code}")) for code in GRADES]
-    return tuple((code, _pattern(template)) for code, template in (*templates, *_FORMER.items()))
+    return tuple((code, _pattern(template)) for code, template in (*templates, *former.WARNINGS))
 
 
 def _pattern(template: str) -> re.Pattern[str]:

@@ -11,6 +11,7 @@ from typing import Final
 
 from lungstage.appliance.descriptors.definitions import Worth
 from lungstage.appliance.descriptors.values import Descriptor, Descriptors
+from lungstage.appliance.report import former
 from lungstage.appliance.report.translation import Translator
 
 SENTENCES: Final = (
@@ -125,7 +126,7 @@ def in_unit(one: Descriptor, say: Translator) -> str:
 
 def in_words(sentence: str, say: Translator) -> str:
     """Say a sentence of :mod:`descriptors.describe` in the reader's language; as it is where it is not known."""
-    for code, pattern in _patterns().items():
+    for code, pattern in (*_patterns().items(), *_former_patterns()):
         if found := pattern.fullmatch(sentence):
             mark = say("number.decimal_mark")
             return say(f"minded.{code}", **{name: text.replace(".", mark) for name, text in found.groupdict().items()})
@@ -135,6 +136,11 @@ def in_words(sentence: str, say: Translator) -> str:
 @cache
 def _patterns() -> dict[str, re.Pattern[str]]:
     return {code: _pattern(Translator("en").template(f"minded.{code}")) for code in SENTENCES}
+
+
+@cache
+def _former_patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
+    return tuple((code, _pattern(template)) for code, template in former.REMARKS)
 
 
 def _pattern(template: str) -> re.Pattern[str]:

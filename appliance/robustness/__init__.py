@@ -1,3 +1,3 @@
-"""Perturbed versions of a region and its image, each measured as the case itself is: volumes in, numbers out."""
+"""Make perturbed versions of a region and its image, and measure each like the case itself: volumes in, numbers out."""
 
 __all__ = ["summary", "versions"]

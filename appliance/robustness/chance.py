@@ -1,4 +1,4 @@
-"""Chance that repeats itself: numbers that follow from a case's content alone, on every machine."""
+"""Reproducible random numbers: they depend only on a case's content and are the same on every machine."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class Chance:
     Parameters
     ----------
     *content
-        What they follow from.
+        The content that determines the numbers.
 
     Notes
     -----
-    NumPy keeps the bits of a bit generator for ever, but not how it makes normal deviates of them; so they are made
-    here, of sums alone, which round alike everywhere. A sum of four uniform numbers is near enough to normal (its
-    kurtosis is 2.7 instead of 3), and ends at 3.5 standard deviations.
+    NumPy guarantees the bits of a bit generator for all versions, but not the normal deviates made from them. So they
+    are made here from sums only, which round in the same way on every machine. A sum of four uniform numbers is close
+    enough to normal (its kurtosis is 2.7 instead of 3), and it never exceeds 3.5 standard deviations.
     """
 
     def __init__(self, *content: bytes) -> None:
@@ -42,7 +42,7 @@ class Chance:
         self._bits = np.random.Philox(key=int.from_bytes(digest.digest()[:16], "big"))
 
     def branch(self, part: bytes) -> Chance:
-        """Return the stream that follows from this one's content and one more part."""
+        """Return the stream for this one's content and one more part."""
         other = object.__new__(Chance)
         other._begin(self._digest.copy(), [part])
         return other
@@ -54,13 +54,13 @@ class Chance:
         return ((np.asarray(total, dtype=np.float64) - _MEAN) / _SD).reshape(shape)
 
     def shuffled(self, values: Iterable[float]) -> Floats:
-        """Put values in an order by chance."""
+        """Return values in random order."""
         ordered = np.array(list(values), dtype=np.float64)
         return ordered[np.argsort(self.normal(len(ordered)), kind="stable")]
 
     def evenly_normal(self, count: int) -> Floats:
-        """Numbers that lie as evenly as a normal distribution allows, in an order by chance.
+        """Return normally distributed numbers at equal steps of probability, in random order.
 
-        Of thirty drawn singly the extremes would be a matter of luck.
+        With thirty independent numbers, the extremes would be left to chance.
         """
         return self.shuffled([NormalDist().inv_cdf((k + 0.5) / count) for k in range(count)])

@@ -1,7 +1,7 @@
-"""Contours that another hand might have drawn: the region grown, shrunk and re-drawn within given distances.
+"""Redraw a contour as another person might: grown, shrunk and changed locally within given distances.
 
-A region's surface is moved along its signed distance map by a smooth random displacement, one part of which is the same
-all over (a hand that draws generously or tightly) and the other varies from place to place.
+A region's surface is moved along its signed distance map by a smooth random displacement. One part of it is constant (a
+person who draws generously or tightly). The other part varies from place to place.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ Mask = npt.NDArray[np.bool_]
 Spacing = tuple[float, float, float]
 
 SMOOTHNESS: Final = (5.0, 15.0)
-"""Least and greatest distance (mm) of the knots between which a displacement changes smoothly.
+"""Smallest and largest distance (mm) of the knots between which a displacement changes smoothly.
 
-How far a difference between two hands extends along the surface nobody has published; so it is varied."""
+No publication gives the length over which contours of two persons differ along the surface. So the length is varied."""
 
 LEAST_DICE: Final = 0.8
-"""Overlap with the region below which a contour is taken for another opinion, and no longer for another hand."""
+"""Smallest overlap with the region. A contour with less overlap is another opinion, not another drawing of the same."""
 
 _DAMPED: Final = 0.85
-_BOTH: Final = math.sqrt(0.5)  # the part that is the same all over and the one that varies have equal variances
+_BOTH: Final = math.sqrt(0.5)  # the constant and the varying part have equal variances
 
 
 FEWEST_VOXELS: Final = 100
-"""Of fewer voxels more than half lie at the surface, and contours of different hands cannot be told from rounding."""
+"""Fewest voxels of a region. With fewer, more than half are at the surface, and rounding hides all other changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +42,15 @@ class Surface:
     Attributes
     ----------
     start
-        Index (z, y, x) in the volume of the map's first voxel; below 0 where the map reaches beyond the volume.
+        Index (z, y, x) of the map's first voxel in the volume; negative if the map extends beyond the volume.
     distance
-        (z, y, x) mm from each voxel's centre to the surface, negative inside, and ± `furthest` where it is further.
+        (z, y, x) distance in mm from each voxel's centre to the surface, negative inside, limited to ± `furthest`.
     spacing
         (z, y, x) in mm.
     furthest
-        mm that the surface is moved at most, inwards or outwards.
+        Largest movement of the surface in mm, inwards or outwards.
     voxels
-        Of the region.
+        Number of the region's voxels.
     """
 
     start: tuple[int, int, int]
@@ -61,7 +61,7 @@ class Surface:
 
 
 def surface_of(mask: Mask, spacing: Spacing, furthest: float) -> Surface:
-    """Map the distances to a region's surface.
+    """Compute the distances to a region's surface.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def surface_of(mask: Mask, spacing: Spacing, furthest: float) -> Surface:
     spacing
         (z, y, x) in mm.
     furthest
-        mm that the surface may be moved at most.
+        Largest movement of the surface in mm.
     """
     voxels, box = bounds(mask)
     reach = [math.ceil(furthest / step) + 1 for step in spacing]
@@ -80,11 +80,11 @@ def surface_of(mask: Mask, spacing: Spacing, furthest: float) -> Surface:
 
 
 def signed_distances(mask: Mask, spacing: Spacing, furthest: float) -> Floats:
-    """Distance in mm of each voxel's centre to the surface between voxels of the mask and others, negative inside.
+    """Return the distance in mm from each voxel's centre to the mask's surface, negative inside.
 
-    A squared distance to a box is a sum over the axes, so that each axis is searched by itself, and no further than
-    `furthest`, which stands for everything beyond. The surface itself runs along the faces of voxels; averaged within
-    the slices over neighbours the distances follow the line that somebody drew, and no voxel changes its side.
+    A squared distance to a box is a sum over the axes. So each axis is searched separately, up to `furthest`, and
+    larger distances are set to it. The surface runs along the faces of voxels. Averaging over neighbours within the
+    slices brings the distances closer to the drawn line; no voxel changes its side.
     """
     distance = np.where(mask, -_to_nearest(~mask, spacing, furthest), _to_nearest(mask, spacing, furthest))
     for axis in (1, 2):
@@ -106,13 +106,13 @@ def _to_nearest(mask: Mask, spacing: Spacing, furthest: float) -> Floats:
 
 
 def displacement(chance: Chance, shape: tuple[int, ...], spacing: Spacing, smoothness: float) -> Floats:
-    """Random field of mean 0 and standard deviation 1 that changes smoothly: a cubic B-spline over random knots.
+    """Return a smooth random field of mean 0 and standard deviation 1: a cubic B-spline over random knots.
 
-    Sums in a given order, and no library's matrix product, so that it is the same everywhere.
+    It sums in a fixed order and uses no library's matrix product, so the result is the same on every machine.
     """
     axes = [_knots(n, step / smoothness) for n, step in zip(shape, spacing, strict=True)]
     field = chance.normal(*(int(first.max()) + 4 for first, _ in axes))
-    for axis in (2, 1, 0):  # the longest last: what comes before is small
+    for axis in (2, 1, 0):  # the longest axis last, so that the arrays before it are small
         first, weights = axes[axis]
         field = sum(
             np.take(field, first + knot, axis=axis) * weights[knot].reshape([-1 if d == axis else 1 for d in range(3)])
@@ -122,7 +122,7 @@ def displacement(chance: Chance, shape: tuple[int, ...], spacing: Spacing, smoot
 
 
 def _knots(count: int, step: float) -> tuple[npt.NDArray[np.int64], Floats]:
-    """First of four knots of each place along an axis, and their weights, whose squares add up to 1."""
+    """Return the first of four knots of each place along an axis, and their weights; the squared weights sum to 1."""
     places = np.arange(count) * step
     first = places.astype(np.int64)
     t = places - first
@@ -131,16 +131,18 @@ def _knots(count: int, step: float) -> tuple[npt.NDArray[np.int64], Floats]:
 
 
 def redrawn(surface: Surface, chance: Chance, generous: float, smoothness: float) -> Mask:
-    """Draw the region as another hand might.
+    """Redraw the region as another person might.
 
     Parameters
     ----------
     surface
-        Of the region as it was drawn.
+        Of the original region.
     chance
-        Decides on the part that varies from place to place.
+        Random numbers for the part that varies from place to place.
     generous
-        The part that is the same all over: standard normal, above 0 outwards.
+        The constant part: standard normal, positive values move outwards.
+    smoothness
+        Distance in mm of the knots of the varying part.
 
     Returns
     -------
@@ -148,7 +150,7 @@ def redrawn(surface: Surface, chance: Chance, generous: float, smoothness: float
         (z, y, x) bool on the map's voxels; its Dice coefficient with the region is at least :data:`LEAST_DICE`.
     """
     field = displacement(chance, surface.distance.shape, surface.spacing, smoothness)
-    most = surface.furthest * (1 - 1e-6)  # what is further than the map tells is never reached
+    most = surface.furthest * (1 - 1e-6)  # stays below the largest distance of the map
     moved = np.clip((field + generous) * (_BOTH * surface.furthest / 2), -most, most)
     original = surface.distance < 0
     while True:
@@ -159,5 +161,5 @@ def redrawn(surface: Surface, chance: Chance, generous: float, smoothness: float
 
 
 def dice(mask: Mask, other: Mask, voxels: int) -> float:
-    """Dice coefficient of two masks, the other one of so many voxels."""
+    """Return the Dice coefficient of two masks; `voxels` is the number of voxels of the second."""
     return 2 * int(np.count_nonzero(mask & other)) / (int(np.count_nonzero(mask)) + voxels)

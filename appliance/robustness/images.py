@@ -1,4 +1,4 @@
-"""Images that another scan might have given: noise as the image has it, on a grid that lies a little otherwise."""
+"""Perturb an image like another scan would: with the image's own noise level, and on a moved grid."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import numpy.typing as npt
 
 _BLOCK: Final = 6  # voxels along each side, within a slice
 _SOFT_TISSUE: Final = (-100.0, 200.0)  # HU
-_FEWEST: Final = 20  # blocks of soft tissue that tell noise from structure
-_LOW: Final = 25  # percentile: what holds an edge or a vessel varies more
+_FEWEST: Final = 20  # blocks of soft tissue needed to separate noise from structure
+_LOW: Final = 25  # percentile: blocks with an edge or a vessel vary more
 
 SHIFT: Final = 0.5
-"""How far at most a grid is shifted along each axis, in its own voxels: the scanner's slices might have lain there."""
+"""Largest shift of a grid along each axis, in its own voxels: another scan could have its slices there."""
 
 TURN: Final = 3.0
-"""How far at most a grid is turned within the slices, in degrees, either way."""
+"""Largest turn of a grid within the slices, in degrees, in either direction."""
 
 
 def noise_level(image: npt.NDArray[Any]) -> float | None:
-    """Measure the noise of a CT where it is homogeneous.
+    """Measure the noise of a CT in homogeneous soft tissue.
 
-    Of the blocks of a slice whose mean is soft tissue's, the standard deviation of the lower quartile: those that show
-    one tissue decide.
+    Each slice is divided into blocks. Of the blocks with a mean in the range of soft tissue, the lower quartile of the
+    standard deviations is taken. So blocks that show only one tissue decide.
 
     Parameters
     ----------
@@ -33,12 +33,12 @@ def noise_level(image: npt.NDArray[Any]) -> float | None:
     Returns
     -------
     float or None
-        In HU; None where too little soft tissue is there.
+        In HU; None if there is too little soft tissue.
 
     Notes
     -----
-    After the global noise level of Christianson et al., AJR 205(1), 2015, doi:10.2214/AJR.14.13613, which takes the
-    mode over all soft tissue; around a tumour there is too little of it for a mode.
+    Based on the global noise level of Christianson et al., AJR 205(1), 2015, doi:10.2214/AJR.14.13613. They take the
+    mode over all soft tissue. Around a tumour there is too little soft tissue for a mode.
     """
     slices, rows, columns = (n // m for n, m in zip(image.shape, (1, _BLOCK, _BLOCK), strict=True))
     blocks = image[:, : rows * _BLOCK, : columns * _BLOCK].astype(np.float64)
@@ -52,7 +52,7 @@ def noise_level(image: npt.NDArray[Any]) -> float | None:
 
 
 def with_noise(image: npt.NDArray[Any], noise: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
-    """Add noise (HU) to an image, in the image's own pixel type."""
+    """Add noise (HU) to an image; the pixel type does not change."""
     noisy = image + noise
     if np.issubdtype(image.dtype, np.integer):
         limits = np.iinfo(image.dtype)

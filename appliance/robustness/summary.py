@@ -1,4 +1,4 @@
-"""What the perturbed versions say of an answer: range, agreement, and how much each feature varies."""
+"""Summarise the answers of the perturbed versions: range, agreement, and variation of each feature."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lungstage.appliance.robustness.versions import Versions
 
 PERCENTILES: Final = (2.5, 97.5)
 
-_LEAST_SHARE: Final = 0.5  # of the versions that were made, or of them a feature
+_LEAST_SHARE: Final = 0.5  # smallest share of measured versions, and of versions with a value of a feature
 
 
 def summarise(
@@ -26,24 +26,24 @@ def summarise(
     asked: int,
     slices: tuple[int, int],
 ) -> Robustness:
-    """Put together what became of an answer.
+    """Compute range, agreement and variations.
 
     Parameters
     ----------
     versions
-        What was measured.
+        The measured versions.
     names
-        Of the features, in the order of the versions' columns.
+        Names of the features, in the order of the versions' columns.
     unperturbed
         Probability of the positive class, at the prevalence in force.
     probabilities
-        (n,) that of each version.
+        (n,) the same of each version.
     alike
-        Whether each version is answered as the case is.
+        Whether each version has the same answer as the case.
     asked
-        Versions that were asked for.
+        Requested number of versions.
     slices
-        Slices before and behind the reference volume that the versions could use.
+        Number of slices before and behind the reference volume that the versions could use.
     """
     made = asked - versions.fewer
     unknown = versions.unknown
@@ -69,13 +69,13 @@ def summarise(
 
 
 def variation(values: Floats) -> float | None:
-    """Coefficient of variation: standard deviation (n - 1) over the mean's magnitude.
+    """Coefficient of variation: standard deviation (n - 1) divided by the mean's magnitude.
 
     Returns
     -------
     float or None
-        None where half of the values or more could not be computed, and where the mean is within two of its standard
-        errors of zero: a ratio to what may be nothing says nothing.
+        None if more than half of the values could not be computed, or if the mean is within two standard errors of
+        zero: a ratio to a mean that may be zero has no meaning.
     """
     found = values[np.isfinite(values)]
     if len(found) < max(2, _LEAST_SHARE * len(values)):

@@ -1,7 +1,8 @@
-"""The perturbed versions of one case, measured in one pass.
+"""Make and measure the perturbed versions of one case in one pass.
 
-Each version is drawn anew, and every other one of them is also scanned anew: with noise, on a shifted grid, or on a
-turned one. What does not change is made once: the distance map, the noise level, the box that all versions lie in.
+Each version has a redrawn contour. Every second version also has a perturbed image: with noise, on a shifted grid, or
+on a turned grid. The parts that do not change are made once: the distance map, the noise level and the box that
+contains all versions.
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ from lungstage.appliance.robustness.chance import Chance, Floats
 from lungstage.appliance.robustness.contours import Spacing
 
 MOST_VOXELS: Final = 20_000_000
-"""Voxels that all versions together may have, so that a huge tumour does not take for ever: fewer are made of it."""
+"""Limit for the voxels of all versions together. Fewer versions are made of a very large tumour, to limit the time."""
 
 FEWEST: Final = 10
-"""Versions that are made of any tumour, however large."""
+"""Fewest versions that are made, even of a very large tumour."""
 
 _NOISE_REACH: Final = 60.0  # mm around the region in which noise is measured
-_SPLINE_MARGIN: Final = 12  # voxels; what lies further adds less than 1e-6 to a coefficient
+_SPLINE_MARGIN: Final = 12  # voxels; voxels further away add less than 1e-6 to a coefficient
 
 
 class Scan(Enum):
-    """What is new about a version's image."""
+    """How a version's image is perturbed."""
 
     SAME = auto()
     NOISE = auto()
@@ -48,20 +49,20 @@ _SCANS: Final = (Scan.SAME, Scan.NOISE, Scan.SAME, Scan.SHIFT, Scan.SAME, Scan.T
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """A region with all of the image that is there around it.
+    """A region with all of the available image around it.
 
     Attributes
     ----------
     image
-        (slices, rows, columns) in HU: the reference volume, and slices before and behind it where there are any.
+        (slices, rows, columns) in HU: the reference volume, and the slices before and behind it, if any.
     mask
-        The region, likewise.
+        The region, with the same shape.
     spacing
         (z, y, x) in mm.
     before
-        Slices before the reference volume, in which the measuring grid starts.
+        Number of slices before the reference volume. The measuring grid starts at the reference volume.
     unmeasured
-        Pixels that the scanner filled in; None where there are none.
+        Pixels that the scanner did not measure (padding); None if there are none.
     """
 
     image: npt.NDArray[Any]
@@ -73,22 +74,22 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True)
 class Versions:
-    """What was measured of the perturbed versions.
+    """The measured values of the perturbed versions.
 
     Attributes
     ----------
     values
-        (n, k) features in the spec's order, one row a version; NaN where one could not be computed.
+        (n, k) features in the spec's order, one row per version; NaN if one could not be computed.
     dice
         (n,) overlap of each version's contour with the region.
     left_out
-        Versions that were not measured, by the reason.
+        Number of versions that were not measured, by reason.
     fewer
-        Versions that were not made because the region is so large.
+        Number of versions that were not made because the region is too large.
     contour_mm, noise_hu
-        By how much contours were moved (standard deviation), and the noise; None where it could not be measured.
+        Standard deviation of the contours' movement, and the noise; None if the noise could not be measured.
     unknown
-        Why there is none, where that was known beforehand.
+        Why no versions were made, if they are of no use for this case.
     """
 
     values: Floats
@@ -115,18 +116,18 @@ def perturb(
     Parameters
     ----------
     around
-        The case and what is around it.
+        The case and the image around it.
     roi
-        The region as it was measured, unperturbed, which says on which spacing.
+        The unperturbed region as it was measured; its spacing is used for all versions.
     spec, options
-        What is measured; how many versions, and how far contours lie apart.
+        What to measure; number of versions, and distance between contours.
     scans
-        What is new about the images of successive versions, over and over. Grids are moved only where the spec
-        resamples: elsewhere to interpolate would smooth the image, which no other scan does.
+        How the images of successive versions are perturbed, repeated as needed. Grids are moved only if the spec
+        resamples. Otherwise interpolation would smooth the image, and another scan does not do that.
     drawn_anew
         Whether contours are perturbed, too.
     move_grids
-        Move grids all the same where the spec does not resample: what that smooths is then a part of what is found.
+        Move grids even if the spec does not resample. The result then includes the effect of smoothing.
     """
     surface = contours.surface_of(around.mask, around.spacing, options.reach_mm)
     unknown = _unknown(around, roi, surface)
@@ -140,7 +141,7 @@ def perturb(
     values, overlaps, left_out = [], [], Counter[LeftOut]()
     smooth = of_all.shuffled(np.linspace(*contours.SMOOTHNESS, made)).tolist()
     for number, generous in enumerate(of_all.evenly_normal(made).tolist()):
-        chance = of_all.branch(number.to_bytes(4, "big"))  # its own, whatever became of those before
+        chance = of_all.branch(number.to_bytes(4, "big"))  # independent of the versions before
         mask = contours.redrawn(surface, chance, generous, smooth[number]) if drawn_anew else surface.distance < 0
         found = maker.measured(mask, scans[number % len(scans)], chance)
         if isinstance(found, LeftOut):
@@ -159,7 +160,7 @@ def perturb(
 
 
 def _unknown(around: Surroundings, roi: MeasurableRoi, surface: contours.Surface) -> Unknown | None:
-    """Say why nothing can be learnt of perturbed versions; None where something can."""
+    """Return why perturbed versions are of no use for this case; None if they are of use."""
     if np.count_nonzero(around.mask.any(axis=(1, 2))) == 1:
         return Unknown.ONE_SLICE
     inside = roi.image[roi.mask]
@@ -171,9 +172,9 @@ def _unknown(around: Surroundings, roi: MeasurableRoi, surface: contours.Surface
 def _chance(
     around: Surroundings, surface: contours.Surface, spec: ExtractionSpec, options: RobustnessOptions
 ) -> Chance:
-    """Begin a case's random numbers: the same region in the same voxels always has the same ones.
+    """Start a case's random numbers: the same region in the same voxels always has the same ones.
 
-    Without slices that the region does not lie on, which may have come or not.
+    Only slices of the region are used, because it is not certain that other slices have arrived.
     """
     own = around.mask.any(axis=(1, 2))
     rows, columns = (
@@ -185,7 +186,7 @@ def _chance(
 
 
 def _noise_level(around: Surroundings, surface: contours.Surface) -> float | None:
-    """Measure the noise of the slices that the region lies on, around it."""
+    """Measure the noise around the region, on the slices of the region."""
     reach = [0, *(int(_NOISE_REACH / step) for step in around.spacing[1:])]
     rows, columns = (
         slice(max(start - far, 0), start + n + far)
@@ -195,7 +196,7 @@ def _noise_level(around: Surroundings, surface: contours.Surface) -> float | Non
 
 
 class _Maker:
-    """Measures a mask on one image after another, all of them cropped to the box that any version may need."""
+    """Measures masks on perturbed images, all cropped to the box that contains every version."""
 
     def __init__(
         self,
@@ -212,7 +213,7 @@ class _Maker:
         self._interpolator = str(spec.settings.get("interpolator", "sitkBSpline"))
         self._resamples = not np.allclose(self._old, self._new)
         self._moves = self._resamples or move_grids
-        # Of the slices next to the region resampling takes a part, so that they have to be there.
+        # Resampling also uses the slices next to the region, so they must be available.
         edge = 1 if self._resamples and self._interpolator != "sitkNearestNeighbor" else 0
         occupied = np.flatnonzero(around.mask.any(axis=(1, 2)))
         slices = len(around.image)
@@ -236,13 +237,13 @@ class _Maker:
         self._shape = around.image.shape
 
     def measured(self, drawn: Mask, scan: Scan, chance: Chance) -> Floats | LeftOut:
-        """Measure one version, or say why it is left out."""
+        """Measure one version, or return why it is left out."""
         placed = self._place(drawn)
         if isinstance(placed, LeftOut):
             return placed
         image, move = self._image, moved.STILL
         if scan is Scan.NOISE and self._noise:
-            # Drawn for all of the box, whether or not its outermost slices are there.
+            # Noise is made for the whole box, even if its outermost slices are not available.
             image = images.with_noise(image, self._noise * chance.normal(*self._whole)[self._there])
         elif scan in (Scan.SHIFT, Scan.TURN) and self._moves:
             z, y, x, turn = np.clip(chance.normal(4) / 2, -1, 1).tolist()
@@ -265,7 +266,7 @@ class _Maker:
         return crop(MeasurableRoi(image, mask, self._new), box)
 
     def _place(self, drawn: Mask) -> Mask | LeftOut:
-        """Put a mask of the distance map's voxels on those of the cropped image."""
+        """Transfer a mask from the voxels of the distance map to those of the cropped image."""
         if not drawn.any():
             return LeftOut.TOO_SMALL
         edges = [np.flatnonzero(drawn.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]

@@ -1,3 +1,3 @@
-"""One case to one report: what is needed, what is measured, what the model says. No clock, no ledger."""
+"""From one case to one report: plan, measure, answer, make the documents. No clock and no ledger in here."""
 
 __all__ = ["batch", "contouring", "covariates", "one_shot", "outcome", "phantom", "pipeline", "refusal", "viewing"]

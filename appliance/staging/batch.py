@@ -1,4 +1,4 @@
-"""Many studies in one go, for ``lungstage stage --batch``: which files are whose, and each study staged on its own."""
+"""Stage many studies one by one, for ``lungstage stage --batch``: sort the files by study, then stage each study."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from lungstage.appliance.staging.outcome import Outcome, outcome
 
 @dataclass(frozen=True, slots=True)
 class Studies:
-    """What lies below some paths.
+    """The studies found in some paths.
 
     Attributes
     ----------
     files
-        By Study Instance UID, in order of appearance: its own, and those of RTSTRUCTs and SEGs that bear a study of
-        their own and name its images.
+        Files by Study Instance UID, in order of appearance. An RTSTRUCT or SEG with another Study Instance UID is
+        included if it names the study's images.
     unreadable
-        DICOM files that cannot be read, and why.
+        DICOM files that cannot be read, with the reason.
     ignored
-        How many files are not DICOM.
+        Number of files that are not DICOM.
     """
 
     files: Mapping[str, tuple[Path, ...]]
@@ -39,7 +39,7 @@ class Studies:
 
 
 class _Index:
-    """Which study each file belongs to. Headers are not kept: those of many studies would fill the memory."""
+    """Index of files by study. Headers are not kept, because those of many studies would fill the memory."""
 
     def __init__(self) -> None:
         self.paths: dict[str, dict[Path, None]] = defaultdict(dict)
@@ -73,12 +73,12 @@ def _named(roi: RoiHeader) -> frozenset[str]:
 
 
 def find_studies(paths: Sequence[Path]) -> Studies:
-    """Look at every file in `paths`, folders included.
+    """Sort the files in `paths` by study, folders included.
 
     Raises
     ------
     Unavailable
-        A path that was named does not exist.
+        A given path does not exist.
     OSError
         A folder cannot be read.
     """
@@ -99,12 +99,12 @@ def find_studies(paths: Sequence[Path]) -> Studies:
 
 
 def stage_each(found: Studies, bundle: Bundle, out: Path | None, options: Options) -> Iterator[tuple[str, Outcome]]:
-    """Stage one study after the other; what goes wrong with one is its outcome, and the next one's turn.
+    """Stage one study after the other; an error in one study becomes its outcome, and the next study follows.
 
     Parameters
     ----------
     found
-        Of :func:`find_studies`. A damaged file counts with each study that has files in its folder.
+        Of :func:`find_studies`. A damaged file is counted for each study that has files in its folder.
     bundle, out, options
         As for :func:`staging.one_shot.stage_paths`; volumes are saved in a folder for each study.
 
@@ -120,7 +120,7 @@ def stage_each(found: Studies, bundle: Bundle, out: Path | None, options: Option
     """
     beside: dict[Path, list[Path]] = defaultdict(list)
     for path, _ in found.unreadable:
-        if os.access(path, os.R_OK):  # damaged, and may be just what a study lacks
+        if os.access(path, os.R_OK):  # a damaged file may be one that a study needs
             beside[path.parent].append(path)
     for study, files in found.files.items():
         damaged = [path for folder in dict.fromkeys(path.parent for path in files) for path in beside[folder]]
@@ -131,9 +131,10 @@ def stage_each(found: Studies, bundle: Bundle, out: Path | None, options: Option
             yield study, stage_paths([*files, *damaged], bundle, out, of_study)
         except (LungstageError, OSError):
             raise
-        except Exception as error:  # a defect of ours: it must not cost the other studies their answers
+        except Exception as error:  # an internal error in one study must not stop the other studies
             told = defect(error)
             sentence = (
-                f"A defect of ours: {told['error']} at {told['frames']}. Send this line to whoever maintains lungstage."
+                f"Internal error: {told['error']} at {told['frames']}. Please report this line to the maintainers of "
+                "lungstage."
             )
             yield study, outcome(status="refused", reason=Reason(ReasonCode.INTERNAL_ERROR, sentence))

@@ -1,7 +1,7 @@
-"""Which regions of a case are measured: of each ROI object that offers a tumour, the newest, unless it was rejected.
+"""Choose the regions of a case to measure: the newest tumour region of each region object that was not rejected.
 
-Of contours that were made here, drafts are never chosen to be answered for, and confirmed ones stand in the place of
-the regions that they name (:mod:`staging.succession`).
+Two rules hold for contours made by lungstage. A model never answers for a draft. A confirmed contour replaces the
+regions that it names (:mod:`staging.succession`).
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from lungstage.appliance.dicom.roi import load_regions
 from lungstage.appliance.staging.succession import Named, is_draft, successors, superseded
 
 CHOSEN = "The region of interest, number {} of its file, was chosen by a person."
-"""Notice of a report on a region that no rule chose."""
+"""Notice of a report whose region was chosen by a person instead of a rule. The report's reader parses this text."""
 
 OLDER = "An older version of the region of interest is there too, and was left out."
 DRAFT = "The region of interest is a draft that was drawn semi-automatically. No person has confirmed it."
-DRAFT_LEFT_OUT = "A draft of a contour is there too. It was left out, for no person has confirmed it."
+DRAFT_LEFT_OUT = "The files also contain a draft contour. It was not used, because no person has confirmed it."
 ASSISTED = (
     "The region of interest was drawn semi-automatically and confirmed by a person. The model is not validated on such "
     "contours."
 )
-"""Warnings of a report on contours that were made here, or that lie beside the one measured."""
+"""Warnings of a report on contours made by lungstage, and on other contours than the measured one."""
 
 _OFFERS_NONE = (
     ReasonCode.ROI_NOT_FOUND,
@@ -43,7 +43,7 @@ _OFFERS_NONE = (
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The regions to measure, of which the first is measured and the others must agree, and notices on what was not."""
+    """The chosen regions, and notices on the others. The first region is measured; the others must agree with it."""
 
     regions: tuple[Region, ...]
     notices: tuple[str, ...] = ()
@@ -57,19 +57,18 @@ def choose_each(
     *,
     drafts: bool = False,
 ) -> Chosen:
-    """Choose a region in each ROI object; an object that offers none does not stand in the way of another.
+    """Choose a region in each region object; an object without a suitable region does not block the others.
 
-    Where a person made a `choice`, that region is the only one, whatever other objects offer or supersede. With
-    `drafts`, a draft is chosen where nothing else is.
+    If a person made a `choice`, only that region is used, and other objects are ignored. With `drafts`, a draft is
+    chosen if there is nothing else.
 
     Raises
     ------
     Held
-        ``no_roi``: those chosen were drawn on other series, which are there too.
+        ``no_roi``: the chosen regions were drawn on other series that were also received.
     Refused
-        ``conflicting_instances``: one UID for an object that offers a region and for another that offers none;
-        ``contour_not_confirmed``: nothing but a draft offers one; ``ambiguous_input``: two contours stand in the place
-        of one region.
+        ``conflicting_instances``: two objects have the same UID, and only one of them contains a suitable region;
+        ``contour_not_confirmed``: only a draft contains one; ``ambiguous_input``: two contours replace the same region.
     """
     gone = frozenset[Named]()
     if choice is None:
@@ -104,7 +103,7 @@ def choose_each(
     for uid in {region.source.sop_instance_uid for region in chosen} & failures.keys():
         raise Refused(
             ReasonCode.CONFLICTING_INSTANCES,
-            f"Two files of one SOP Instance UID, {uid}, differ: one draws the tumour, the other does not. Look at both "
+            f"Two files have the same SOP Instance UID, {uid}, but only one of them contains the tumour. Look at both "
             "and keep only the right one.",
         )
     here = tuple(region for region in chosen if link_of(case, region) is not Link.ELSEWHERE)
@@ -112,8 +111,8 @@ def choose_each(
         name = chosen[0].name
         raise Held(
             ReasonCode.NO_ROI,
-            f"{the_region(name)} was drawn on another series, which is there too, and none on this one. To measure "
-            "this one, send the RTSTRUCT or SEG drawn on it.",
+            f"{the_region(name)} was drawn on another series that was also received. No region was drawn on this "
+            "series. To measure this series, send the RTSTRUCT or SEG drawn on it.",
             (name,),
         )
     return Chosen(here, tuple(dict.fromkeys(notices)))
@@ -122,9 +121,9 @@ def choose_each(
 def _still_chosen(
     regions: Sequence[Region], rule: SelectionRule, roi_name: str | None, gone: frozenset[Named]
 ) -> Region | None:
-    """Choose among the regions of an object; None where another contour stands in the place of what is chosen.
+    """Choose among the regions of an object; None if another contour replaces the chosen region.
 
-    Where the rule cannot choose among all of them, what is superseded no longer stands in the way of the others.
+    If the rule cannot choose among all regions, it chooses among those that are not superseded.
     """
     remaining = [region for region in regions if _name(region) not in gone]
     try:
@@ -141,18 +140,18 @@ def _name(region: Region) -> Named:
 
 
 def _the_draft(roi: RoiHeader, rule: SelectionRule, roi_name: str | None, drafts: bool) -> Region:
-    """Return the region of a draft, whatever its label says.
+    """Return the region of a draft, whatever its label is.
 
     Raises
     ------
     Refused
-        ``contour_not_confirmed`` unless drafts are taken.
+        ``contour_not_confirmed`` unless drafts are allowed.
     """
     if not drafts:
         raise Refused(
             ReasonCode.CONTOUR_NOT_CONFIRMED,
-            f"SEG {roi.sop_instance_uid} is a draft of a contour that lungstage made, and no person has confirmed it. "
-            "Look at it over the CT, correct it, and confirm it (lungstage contour, --confirmed-by NAME); or send a "
+            f"SEG {roi.sop_instance_uid} is a draft contour made by lungstage, and no person has confirmed it. "
+            "Look at it over the CT, correct it, and confirm it (lungstage contour, --confirmed-by NAME). Or send a "
             "contour that a person drew.",
         )
     regions = load_regions(roi)
@@ -162,20 +161,20 @@ def _the_draft(roi: RoiHeader, rule: SelectionRule, roi_name: str | None, drafts
 
 
 def _is_elsewhere(case: Case, roi: RoiHeader) -> bool:
-    """Whether a contour that was made here, and so names its images, was drawn on another series."""
+    """Whether a contour made by lungstage was drawn on another series. Such a contour always names its images."""
     named = {*roi.image_references}
     return not named & case.instances and bool(named & {*case.elsewhere})
 
 
 def contour_warnings(regions: Sequence[Region]) -> tuple[str, ...]:
-    """Say so of regions that were not drawn by a person alone."""
+    """Return warnings for regions that were not drawn by a person alone."""
     made_here = {region.source.confirmation for region in regions}
     drafts, assisted = Confirmation.DRAFT in made_here, Confirmation.CONFIRMED in made_here
     return (*([DRAFT] if drafts else []), *([ASSISTED] if assisted else []))
 
 
 def has_its_region(case: Case, rule: SelectionRule, roi_name: str | None) -> bool:
-    """Whether a region that would be chosen was drawn on the case's series, as far as it says so."""
+    """Whether a region that would be chosen was drawn on the case's series, according to its references."""
     if not any(image.is_ct_slice for image in case.images):
         return False
     try:
@@ -188,10 +187,10 @@ def has_its_region(case: Case, rule: SelectionRule, roi_name: str | None) -> boo
 
 
 def newest(chosen: Sequence[Region]) -> tuple[Region, ...]:
-    """Leave out regions of which a newer version is there.
+    """Leave out regions that have a newer version.
 
-    A version of another is only what says so: of the same kind, in the same series, under the same name, and later.
-    Anything else that differs is two opinions, of which none is ours to choose.
+    A newer version has the same kind, the same series and the same name, and a later time. All other differing
+    regions are two opinions, and lungstage does not choose between them.
     """
 
     def succeeds(new: Region, old: Region) -> bool:
@@ -206,13 +205,13 @@ def newest(chosen: Sequence[Region]) -> tuple[Region, ...]:
 
 
 def approval_warnings(chosen: Sequence[Region], case: Case) -> list[str]:
-    """Say what the Approval Statuses of the ROI objects mean for the answer."""
+    """Return warnings about the Approval Status of the region objects."""
     statuses = {roi.approval for roi in case.rois}
     warnings = []
     if "REJECTED" in statuses:
-        warnings.append("A ROI object that was rejected (Approval Status) is there too, and was left out.")
+        warnings.append("The files also contain a rejected region object (Approval Status). It was not used.")
     if "APPROVED" in statuses and any(region.source.approval == "UNAPPROVED" for region in chosen):
-        warnings.append("The region of interest is not approved (Approval Status), though another ROI object is.")
+        warnings.append("The region of interest is not approved (Approval Status), but another region object is.")
     return warnings
 
 
@@ -220,6 +219,5 @@ def _prove_not_rejected(roi: RoiHeader) -> None:
     if roi.approval == "REJECTED":
         raise Refused(
             ReasonCode.ROI_REJECTED,
-            f"The {roi.kind} was rejected by whoever reviewed it (Approval Status REJECTED). Send one that was "
-            "approved.",
+            f"The {roi.kind} was rejected in its review (Approval Status REJECTED). Send one that was approved.",
         )

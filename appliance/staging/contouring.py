@@ -1,7 +1,6 @@
-"""A contour that another tool drew, taken over as a SEG of lungstage's own: a draft, or confirmed by a person.
+"""Convert another tool's contour into a SEG by lungstage: a draft, or a contour that a person confirmed.
 
-For ``lungstage contour --from``. A segment or a mask may hold several nodules; which of them is meant is a person's to
-say.
+For ``lungstage contour --from``. A segment or a mask may contain several nodules. A person must choose one of them.
 """
 
 from __future__ import annotations
@@ -42,26 +41,26 @@ from lungstage.appliance.staging.parts import prove_parts, prove_study
 
 Mask = npt.NDArray[np.bool_]
 
-_TOLD: Final = 20  # parts that a message lists
+_TOLD: Final = 20  # most parts that a message lists
 _UNKNOWN: Final = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """Which part of which source is taken over.
+    """The source, the part of it to use, and who confirms it.
 
     Attributes
     ----------
     source
         A SEG, or a NIfTI mask on the CT's voxels.
     segment
-        Segment Number; None where the SEG has but one that is drawn.
+        Segment Number; None if only one segment of the SEG has content.
     label
-        Value of the mask's voxels, likewise.
+        Value of the mask's voxels; None if the mask has only one label.
     component
-        Number of the connected part, the largest being 1; None where there is but one.
+        Number of the connected part, where 1 is the largest; None if there is only one.
     confirmed_by
-        Who confirms it; None for a draft.
+        Name of the person who confirms it; None for a draft.
     """
 
     source: Path
@@ -73,7 +72,7 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class _Drawn:
-    """What was drawn, on the slices of the series; the affine goes from voxel (slice, row, column) to LPS mm."""
+    """A contour on the slices of the series; the affine goes from voxel (slice, row, column) to LPS mm."""
 
     images: tuple[ImageHeader, ...]
     affine: npt.NDArray[np.float64]
@@ -89,7 +88,7 @@ class _SeveralPartsError(Refused):
         told += [f"and {len(parts) - _TOLD} smaller ones"] if len(parts) > _TOLD else []
         super().__init__(
             ReasonCode.ROI_AMBIGUOUS,
-            f"The region consists of {len(parts)} separate parts, and which is meant is not for lungstage to say. "
+            f"The region consists of {len(parts)} separate parts, and lungstage does not choose between them. "
             f"Choose one with --component: {'; '.join(told)}.",
         )
         self.parts = tuple(parts)
@@ -101,21 +100,21 @@ def _in_words(part: Component) -> str:
 
 
 def take_over(paths: Sequence[Path], taken: Taken, out: Path) -> dict[str, Any]:
-    """Write a SEG of what another tool drew on the one CT series that `paths` hold.
+    """Write a SEG of another tool's contour on the one CT series in `paths`.
 
     Returns
     -------
     dict
-        ``status`` (``draft``, ``confirmed``, ``held``, ``refused``), ``reason``, ``seg`` (where it lies), ``roi``
-        (name, voxels, volume_mm3, centre in LPS mm), ``components`` (number, voxels, volume_mm3, centre) of all parts
-        there are; every key always there.
+        ``status`` (``draft``, ``confirmed``, ``held``, ``refused``), ``reason``, ``seg`` (path of the SEG), ``roi``
+        (name, voxels, volume_mm3, centre in LPS mm), ``components`` (number, voxels, volume_mm3, centre) of all
+        parts. Every key is always present.
 
     Raises
     ------
     OptionsError
-        An option is not for what the source is.
+        An option does not fit the kind of the source.
     PersonNameError
-        The name of who confirms it cannot stand in a DICOM object.
+        The name of the confirming person cannot be written to a DICOM object.
     Unavailable, OSError
         A path does not exist, or `out` cannot be written to.
     """
@@ -123,16 +122,16 @@ def take_over(paths: Sequence[Path], taken: Taken, out: Path) -> dict[str, Any]:
         person_name(taken.confirmed_by)
     of_nifti = is_nifti(taken.source)
     if of_nifti and taken.segment is not None:
-        raise OptionsError("a NIfTI mask has labels (--label); a SEG has segments")
+        raise OptionsError("--segment is for a SEG only; choose the region of a NIfTI mask with --label")
     if not of_nifti and taken.label is not None:
-        raise OptionsError("a SEG has segments (--segment); a label is of a NIfTI mask")
+        raise OptionsError("--label is for a NIfTI mask only; choose the region of a SEG with --segment")
     answer: dict[str, Any] = dict.fromkeys(("status", "reason", "seg", "roi"))
     answer["components"] = []
     found: Scan | None = None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom's quote what they mind, and that may be a person's name
+        warnings.simplefilter("ignore")  # pydicom's warnings quote values, and these may be a person's name
         try:
-            found = scan(paths if of_nifti else [*paths, taken.source])  # at once: whose they are is to be compared
+            found = scan(paths if of_nifti else [*paths, taken.source])  # in one scan, to compare the patients
             drawn = (_from_nifti if of_nifti else _from_seg)(found, taken)
             return answer | _write(drawn, taken, out)
         except (Refused, Held) as error:
@@ -173,7 +172,7 @@ def _from_seg(found: Scan, taken: Taken) -> _Drawn:
     own = RegionReference(
         roi.sop_class_uid, roi.sop_instance_uid, roi.series_instance_uid, roi.study_instance_uid, region.number
     )
-    # What a draft names, it can supersede only once it is confirmed: so its confirmation names it as well.
+    # A draft supersedes nothing. So the confirmed contour names the draft's predecessors, too.
     return _Drawn(
         images, _affine(images[0], spacing), mask, region.name, _origin(dataset, region), (own, *predecessors(dataset))
     )
@@ -183,11 +182,11 @@ def _seg_header(found: Scan, source: Path) -> RoiHeader:
     for header in found.headers:
         if isinstance(header, RoiHeader) and header.kind == "SEG" and header.path == source.resolve():
             return header
-    read_headers(source.resolve(), hash_pixels=False)  # which says so itself where the file is at fault
+    read_headers(source.resolve(), hash_pixels=False)  # raises its own message if the file is damaged
     raise Refused(
         ReasonCode.NO_ROI,
-        f"'{source.name}' is neither a SEG that another tool or lungstage contour wrote nor a NIfTI mask. Give one "
-        "with --from.",
+        f"'{source.name}' is neither a SEG nor a NIfTI mask. Give with --from a SEG, of another tool or of lungstage "
+        "contour, or a NIfTI mask.",
     )
 
 
@@ -201,13 +200,13 @@ def _the_segment(regions: Sequence[Region], number: int | None) -> Region:
     names = tuple(region.name for region in drawn)
     raise Refused(
         ReasonCode.ROI_AMBIGUOUS,
-        f"The SEG has {len(drawn)} segments, of the numbers {numbers}: {listed(names)}. Choose one with --segment.",
+        f"The SEG has {len(drawn)} segments (numbers {numbers}): {listed(names)}. Choose one with --segment.",
         names,
     )
 
 
 def _origin(dataset: Dataset, region: Region) -> Origin:
-    """Say what drew a segment, as far as its file does; a contour of our own keeps what it says of itself."""
+    """Return the tool that drew a segment, as far as the file names it; a contour by lungstage keeps its entries."""
     segment = next(item for item in dataset.SegmentSequence if item.SegmentNumber == region.number)
     (algorithm, *_) = segment.get("SegmentationAlgorithmIdentificationSequence") or (Dataset(),)
     is_manual = segment.get("SegmentAlgorithmType") == "MANUAL"
@@ -236,7 +235,7 @@ def _from_nifti(found: Scan, taken: Taken) -> _Drawn:
 
 
 def _affine(first: ImageHeader, spacing: tuple[float, float, float]) -> npt.NDArray[np.float64]:
-    """From voxel (slice, row, column) to LPS mm."""
+    """Return the matrix from voxel (slice, row, column) to LPS mm."""
     affine = np.eye(4)
     affine[:3, 0] = normal_of(first) * spacing[0]
     affine[:3, 1] = np.array(first.orientation[3:]) * spacing[1]

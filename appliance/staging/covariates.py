@@ -1,6 +1,7 @@
-"""Clinical covariates of a case: out of the DICOM header, or out of a table of the site that outranks it.
+"""Read the clinical covariates of a case from the DICOM header and from the site's table.
 
-Values of patients pass through here, so no message quotes one: errors name column and line, warnings the covariate.
+The table takes precedence over the header. No message quotes a patient's value: errors name column and line, warnings
+name the covariate.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from lungstage.appliance.contract.spec import COVARIATES
 from lungstage.appliance.model.manifest import CovariateEntry
 
 STUDY_COLUMN: Final = "study_instance_uid"
-MAX_AGE: Final = 120.0  # years; an age of 0 or beyond this is a place-holder
+MAX_AGE: Final = 120.0  # years; an age of 0 or above this is a placeholder
 
 _DAYS_PER_YEAR: Final = 365.25
 _DAYS_PER_UNIT: Final = {"D": 1.0, "W": 7.0, "M": _DAYS_PER_YEAR / 12, "Y": _DAYS_PER_YEAR}  # PS3.5, VR AS
@@ -34,14 +35,14 @@ _MISSING: Final = frozenset({"", "na", "nan"})
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What a site knows that neither the study nor the bundle says.
+    """The site's own knowledge, which neither study nor bundle contains.
 
     Attributes
     ----------
     prevalence
-        Share of the positive class among its patients, strictly between 0 and 1; None where it is not known.
+        Share of the positive class among its patients, strictly between 0 and 1; None if not known.
     covariates
-        Known covariates by Study Instance UID; they outrank the header.
+        Known covariates by Study Instance UID; they take precedence over the header.
     """
 
     prevalence: float | None = None
@@ -49,17 +50,17 @@ class Site:
 
     @classmethod
     def read(cls, prevalence: float | None, table: Path | None) -> Site:
-        """Read the table, where there is one; raises what :func:`read_table` does."""
+        """Read the table, if there is one; raises the same errors as :func:`read_table`."""
         return cls(prevalence) if table is None else cls(prevalence, read_table(table))
 
     def of_study(self, study_instance_uid: str) -> Site:
-        """Return what is known of one study: all that its staging may see, and fit to pass to another process."""
+        """Return what is known of one study. Its staging sees nothing else, and another process can receive it."""
         known = self.covariates.get(study_instance_uid)
         return Site(self.prevalence, {} if known is None else {study_instance_uid: dict(known)})
 
 
 def known_covariates(entries: Sequence[CovariateEntry], header: Dataset, given: Values) -> KnownCovariates:
-    """Gather the covariates that a model takes.
+    """Collect the covariates that a model uses.
 
     Parameters
     ----------
@@ -68,7 +69,7 @@ def known_covariates(entries: Sequence[CovariateEntry], header: Dataset, given: 
     header
         Of one slice of the CT.
     given
-        What the site's table says of the study.
+        The study's values in the site's table.
     """
     found = {**from_header(header), **given}
     values: dict[str, float | str] = {}
@@ -81,22 +82,25 @@ def known_covariates(entries: Sequence[CovariateEntry], header: Dataset, given: 
             values[entry.name] = value
             low, high = entry.columns[0].limits
             if isinstance(value, float) and not low <= value <= high:
-                told.append(f"The patient's {entry.name} is beyond the range that the model uses; its edge was taken.")
+                told.append(
+                    f"The patient's {entry.name} is outside the range that the model uses. The nearest limit of the "
+                    "range was used instead."
+                )
             continue
         missing.append(entry.name)
         what = f"is none of {', '.join(entry.levels)}" if entry.name in found else "is not known"
-        told.append(f"The patient's {entry.name} {what}; it was imputed by the training median.")
+        told.append(f"The patient's {entry.name} {what}. The median of the training cohort was used instead.")
     return KnownCovariates(MappingProxyType(values), tuple(missing), tuple(told))
 
 
 def from_header(header: Dataset) -> dict[str, float | str]:
-    """Read age and sex out of a DICOM header.
+    """Read age and sex from a DICOM header.
 
     Returns
     -------
     dict
-        ``age`` in years from Patient's Age (0010,1010), failing that from Patient's Birth Date (0010,0030) at the
-        Study Date (0008,0020); ``sex`` from Patient's Sex (0010,0040): M, F or O.
+        ``age`` in years from Patient's Age (0010,1010); if it is missing, from Patient's Birth Date (0010,0030) and
+        Study Date (0008,0020). ``sex`` from Patient's Sex (0010,0040): M, F or O.
     """
     found: dict[str, float | str] = {}
     age = _age_string(_text(header, "PatientAge"))
@@ -112,24 +116,24 @@ def from_header(header: Dataset) -> dict[str, float | str]:
 def _text(header: Dataset, keyword: str) -> str:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydicom's would quote the patient's data
+            warnings.simplefilter("ignore")  # pydicom's warnings would quote the patient's data
             return str(header.get(keyword) or "").strip()
-    except Exception:  # hostile bytes: as good as nothing
+    except Exception:  # malformed bytes count as missing
         return ""
 
 
 def as_word(text: str) -> str:
-    """Write a category as training writes its levels: letter case, underscores and spaces make no difference."""
+    """Normalise a category as training does: letter case, underscores and spaces make no difference."""
     return " ".join(text.lower().replace("_", " ").split())
 
 
 def plausible_age(years: float) -> float | None:
-    """Return an age in years, None where it is a place-holder."""
+    """Return an age in years; None if it is a placeholder."""
     return years if 0 < years <= MAX_AGE else None
 
 
 def _age_string(text: str) -> float | None:
-    """Read an Age String; a missing leading zero leaves no doubt, a missing unit does."""
+    """Read an Age String. A leading zero may be missing, but not the unit: without it the age is unclear."""
     found = re.fullmatch(r"(\d{1,3})([DWMY])", text.upper(), re.ASCII)
     return plausible_age(int(found[1]) * _DAYS_PER_UNIT[found[2]] / _DAYS_PER_YEAR) if found else None
 
@@ -151,17 +155,17 @@ def read_table(path: Path) -> Mapping[str, Values]:
     ----------
     path
         CSV in UTF-8 with the column ``study_instance_uid`` and any of ``age`` (years), ``sex`` (M, F or O) and
-        ``histology``. An empty cell says nothing, and leaves the word to the header.
+        ``histology``. For an empty cell the header's value is used.
 
     Returns
     -------
     Mapping
-        What is known, by Study Instance UID.
+        Known values by Study Instance UID.
 
     Raises
     ------
     Refused
-        ``table_invalid``, naming column and line.
+        ``table_invalid``; the message names column and line.
     OSError
         The file cannot be read.
     """
@@ -170,20 +174,22 @@ def read_table(path: Path) -> Mapping[str, Values]:
         names = [name.strip() for name in next(reader, [])]
         rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if row]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise Refused(ReasonCode.TABLE_INVALID, "The covariates table is not CSV in UTF-8.") from error
+        raise Refused(
+            ReasonCode.TABLE_INVALID, "The covariates table is not CSV in UTF-8. Save it as CSV in UTF-8."
+        ) from error
     if STUDY_COLUMN not in names or len(set(names)) < len(names) or not set(names) <= {STUDY_COLUMN, *COVARIATES}:
-        # Unnamed: in a table without a header the first line is a patient's.
-        _refuse(1, f"the columns must be {STUDY_COLUMN}, any of {', '.join(COVARIATES)}, and no other, each once")
+        # The message names no column found: without a header line, the first line holds a patient's values.
+        _refuse(1, f"the columns must be {STUDY_COLUMN} and any of {', '.join(COVARIATES)}, each once, and no others")
     table: dict[str, Values] = {}
     for line, cells in rows:
         if len(cells) != len(names):
-            _refuse(line, f"it has {len(cells)} cells, the header has {len(names)}")
+            _refuse(line, f"it has {len(cells)} cells, but the header has {len(names)}")
         row = dict(zip(names, cells, strict=True))
         study = row.pop(STUDY_COLUMN)
         if not re.fullmatch(r"[0-9.]{1,64}", study, re.ASCII):
-            _refuse(line, f"column {STUDY_COLUMN} holds no UID")
+            _refuse(line, f"column {STUDY_COLUMN} does not contain a UID")
         if study in table:
-            _refuse(line, f"column {STUDY_COLUMN} holds a UID that stands above already")
+            _refuse(line, f"column {STUDY_COLUMN} repeats a UID of an earlier line")
         known = {name: _cell(name, cell, line) for name, cell in row.items() if cell.lower() not in _MISSING}
         table[study] = MappingProxyType(known)
     return MappingProxyType(table)
@@ -196,14 +202,14 @@ def _cell(name: str, cell: str, line: int) -> float | str:
         except ValueError:
             age = None
         if age is None:
-            _refuse(line, f"column age holds no number of years between 0 and {MAX_AGE:g}")
+            _refuse(line, f"column age does not contain a number of years between 0 and {MAX_AGE:g}")
         return age
     if name == "sex":
         if cell.lower() not in _SEXES:
-            _refuse(line, "column sex holds neither M nor F, nor O")
+            _refuse(line, "column sex contains another value than M, F or O")
         return _SEXES[cell.lower()]
     return cell
 
 
 def _refuse(line: int, what: str) -> NoReturn:
-    raise Refused(ReasonCode.TABLE_INVALID, f"The covariates table, line {line}: {what}.")
+    raise Refused(ReasonCode.TABLE_INVALID, f"The covariates table, line {line}: {what}. Correct the table.")

@@ -1,4 +1,4 @@
-"""What a radiologist would say of the region that was measured: on the slices' own voxels, and apart from the model."""
+"""Compute the descriptors of the measured region on the slices' own voxels, independently of the model."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from lungstage.appliance.descriptors.values import Descriptor, Descriptors
 from lungstage.appliance.staging.measure import Mask, Measurement
 
 _NO_AGENT: Final = frozenset({"", "NO", "NONE", "N", "NO CONTRAST", "WITHOUT", "0"})
-_AXIAL: Final = "HPL"  # the directions that slices, rows and columns follow one another in
-_DIGITS: Final = 9  # beyond what two machines share
+_AXIAL: Final = "HPL"  # directions in which slices, rows and columns ascend
+_DIGITS: Final = 9  # significant digits that are equal on all machines
 
 
 def describe_measured(measurement: Measurement) -> Descriptors:
-    """Describe the region of a measurement, on the reference volume as the scanner made it."""
+    """Describe the region of a measurement, on the reference volume before resampling."""
     voxels = measurement.voxels
     return describe_placed(voxels.volume, measurement.mask, contrast=_contrast(voxels.datasets[0]))
 
 
 def describe_placed(volume: hd.Volume, mask: Mask, *, contrast: bool | None = None) -> Descriptors:
-    """Describe a region of a volume whose axes may follow one another in any order.
+    """Describe a region of a volume whose axes may have any order.
 
     Parameters
     ----------
     volume, mask
-        Of one shape; the volume says how it lies in the patient.
+        Of the same shape; the volume's orientation in the patient is known.
     contrast
-        Whether contrast medium was given; None where that is not known.
+        Whether contrast medium was given; None if not known.
     """
     if "".join(way.value for way in volume.get_closest_patient_orientation()) != _AXIAL:
         volume, marked = (
@@ -45,10 +45,10 @@ def describe_placed(volume: hd.Volume, mask: Mask, *, contrast: bool | None = No
 
 
 def _contrast(header: Dataset) -> bool | None:
-    """Whether contrast medium was given (DICOM PS3.3 C.7.6.4); None where the header does not say.
+    """Whether contrast medium was given (DICOM PS3.3 C.7.6.4); None if the header does not say.
 
-    The module is left out where none was given, and by scanners that do not know. Its agent may be empty, and then
-    says nothing.
+    A missing module does not decide: some scanners leave it out because no medium was given, others because they do
+    not know. An empty agent does not decide either.
     """
     agent = str(header.get("ContrastBolusAgent") or "").strip().upper()
     if agent not in _NO_AGENT or header.get("ContrastBolusAgentSequence"):
@@ -57,7 +57,7 @@ def _contrast(header: Dataset) -> bool | None:
 
 
 def digest(found: Descriptors) -> bytes:
-    """Digest what was found and by which definitions, so that other descriptors make other documents."""
+    """Digest the descriptors and their definitions, so that other descriptors give other documents."""
     lines = [repr(DEFINITIONS), found.source, repr(found.unfit), *(repr(_rounded(one)) for one in found.found)]
     return hashlib.sha256("\n".join(lines).encode()).digest()
 

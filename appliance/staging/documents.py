@@ -1,4 +1,4 @@
-"""From a measurement and the model's answer to the documents that carry it, and the identity behind their UIDs."""
+"""Build the documents of a measurement and its answer, and the digest that their UIDs are derived from."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _document_identity(
     robustness: RobustnessOptions,
     descriptors: Descriptors | None,
 ) -> str:
-    """Digest everything that the documents follow from, so that the same input always makes the same UIDs."""
+    """Digest every input of the documents, so that the same input always gives the same UIDs."""
     every = hashlib.sha256()
     volume = measurement.voxels.volume
     for part in (
@@ -67,11 +67,11 @@ def _document_identity(
         "\n".join(warnings).encode(),
         measurement.region.source.series_instance_uid.encode(),
         measurement.region.source.study_instance_uid.encode(),
-        # Whatever the documents take over of patient, study and device: a correction makes a new document.
+        # Everything that the documents copy about patient, study and device: a correction gives a new document.
         str(copied_header(measurement.voxels.datasets[0]).to_json()).encode(),
         np.packbits(measurement.mask).tobytes(),
         bundle.digest.encode(),
-        # What the site said of patient and prevalence.
+        # The site's covariates and prevalence.
         repr((result.prevalence, dict(covariates.values), covariates.missing)).encode(),
         __version__.encode(),
         repr(predecessor).encode(),
@@ -85,7 +85,7 @@ def _document_identity(
 
 
 def _of_robustness(measurement: Measurement, result: StagingResult, options: RobustnessOptions) -> Iterator[bytes]:
-    """Give what documents say of robustness and the slices that were of use besides; nothing where nobody asked."""
+    """Yield the documents' content about robustness and additional slices; nothing if robustness was not tested."""
     if result.robustness is None:
         return
     found = result.robustness
@@ -96,14 +96,14 @@ def _of_robustness(measurement: Measurement, result: StagingResult, options: Rob
 
 
 def _other_engine(bundle: Bundle) -> tuple[bytes, ...]:
-    """Name the engine where it is not the usual one: its numbers may differ in their last digit."""
+    """Name the engine if it is not the default one: its numbers may differ in their last digit."""
     return () if bundle.spec.engine == "compiled" else (bundle.spec.engine.encode(),)
 
 
 def _parameters(
     result: StagingResult, bundle: Bundle, covariates: KnownCovariates, robustness: RobustnessOptions
 ) -> tuple[str, ...]:
-    """Write down, to the last digit, everything beside images and bundle that the answer follows from."""
+    """List, with all digits, every input of the answer other than images and bundle."""
     given: dict[str, object] = {key: bundle.spec.settings[key] for key in sorted(bundle.spec.settings)}
     if bundle.spec.engine != "compiled":
         given["engine"] = bundle.spec.engine
@@ -115,7 +115,7 @@ def _parameters(
 
 
 def bundle_identity(bundle: Bundle, settings: tuple[str, ...]) -> report.BundleIdentity:
-    """Return what documents say of a bundle; `settings` are those that it was used with."""
+    """Return the documents' entries about a bundle; `settings` are those that it was used with."""
     provenance, worth, decision = bundle.manifest.provenance, bundle.manifest.worth, bundle.manifest.decision
     ranges = [one for one in (decision.early_coverage, decision.advanced_coverage) if one is not None]
     return report.BundleIdentity(
@@ -137,19 +137,19 @@ def bundle_identity(bundle: Bundle, settings: tuple[str, ...]) -> report.BundleI
 
 
 def _finding(region: Region) -> Code | None:
-    """Say what the region is: what a SEG's code says, and of contours that somebody drew a tumour, no more."""
+    """Return the finding: the code of a SEG; for the contours of an RTSTRUCT only that it is a tumour."""
     return codes.SCT.Neoplasm if region.source.kind == "RTSTRUCT" else _written(region.property_type)
 
 
 def _sites(region: Region, bundle: Bundle) -> tuple[Code, ...]:
-    """Say where the region lies: where its file says, else where a bundle for lung tumours takes it to be."""
+    """Return the region's site: the code in its file, otherwise the lung if the bundle is for lung tumours."""
     if region.anatomy:
         return tuple(site for code in region.anatomy if (site := _written(code)))
     return (codes.SCT.Lung,) if re.search(r"\blung\b", bundle.manifest.intended_use.statement) else ()
 
 
 def _written(code: Coded) -> Code | None:
-    """Code to be written again; None for one that is malformed, retired, or private and known to its author alone."""
+    """Return a code that may be written again; None if it is malformed, retired or private."""
     value, scheme, meaning = in_snomed_ct(code) or ("", "", "")
     if not _CODE.fullmatch(value) or not _SCHEME.fullmatch(scheme) or scheme in SNOMED_RT or scheme.startswith("99"):
         return None
@@ -174,29 +174,29 @@ def build_documents(
     Parameters
     ----------
     measurement, result, bundle
-        What was measured, what the model said of it, and the model.
+        The measurement, the model's answer, and the bundle.
     created
         Content date and time.
     warnings
         Plain sentences for the reader.
     covariates
-        What was known of the clinical inputs.
+        The known clinical inputs.
     predecessor
         The report that this one follows, if any.
     others
-        (ROI or Segment Number, name) of what else may be a tumour beside the region.
+        (ROI or Segment Number, name) of other possible tumours.
     options
-        Which documents are wanted, and in which language.
+        Which documents to make, and in which language.
     robustness
-        How it was tried out how far the answer depends on contour and scan.
+        How the answer's robustness was tested.
     descriptors
-        What a radiologist would say of the tumour; None where nobody asked.
+        The tumour's descriptors; None if they were not requested.
 
     Returns
     -------
     tuple of Document
-        The SR, last; before it, where the region came from an RTSTRUCT, the SEG that the SR refers to, and the page in
-        the formats that are wanted.
+        For a region from an RTSTRUCT, first the SEG that the SR refers to. Then the page in the requested formats. The
+        SR is last.
     """
     source = measurement.region.source
     reference = None
@@ -243,7 +243,7 @@ def build_documents(
 
 
 def _beyond(voxels: ReferenceVolume | None, images: Sequence[ImageHeader]) -> tuple[tuple[Dataset, int], ...]:
-    """Headers of slices beyond the reference volume, as far as they could be read, with their numbers among frames."""
+    """Return the headers of readable slices beyond the reference volume, with their frame numbers."""
     frames = (image.frame for image in images)
     return () if voxels is None else tuple(zip(voxels.datasets, frames, strict=True))
 

@@ -1,4 +1,4 @@
-"""Whether the model may answer at all: acquisition, voxels and distance to the training cohort against its limits."""
+"""Check whether a model may answer: its limits for acquisition, voxels and distance to the training cohort."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from lungstage.appliance.dicom.region import Region
 from lungstage.appliance.model.manifest import IntendedUse
 from lungstage.appliance.staging.measure import Measurement
 
-# Aerated lung: denser than the air around a patient, thinner than fat. A lung tumour has some of it within reach;
-# a sarcoma of the thigh has muscle and fat there (figures in docs/decisions.md).
+# Aerated lung is denser than the air around a patient and less dense than fat. A lung tumour has some of it nearby.
+# A sarcoma of the thigh has muscle and fat there instead (figures in docs/decisions.md).
 LUNG_HU = (-950, -500)
 _LUNG_REACH = 10.0  # mm
 _LUNG_SHARE = 0.05
 
-# Terms of PS3.16 Annex L that a message may quote; anything else could be somebody's free text.
+# Terms of PS3.16 Annex L. A message may quote only these: any other value could be free text about a patient.
 _OTHER_BODY_PARTS = frozenset(
     {
         "ABDOMEN", "ABDOMENPELVIS", "ANKLE", "ARM", "BLADDER", "BRAIN", "BREAST", "CSPINE", "ELBOW", "EXTREMITY",
@@ -33,7 +33,7 @@ _OTHER_BODY_PARTS = frozenset(
         "PELVIS", "SHOULDER", "SKULL", "SPINE", "THIGH", "TSPINE", "WHOLEBODY", "WRIST",
     }
 )  # fmt: skip
-# Anatomic Regions that a lung tumour may be said to lie in (SNOMED CT; SNOMED RT is translated).
+# Anatomic Regions that are accepted for a lung tumour (SNOMED CT; SNOMED RT is translated).
 _LUNG_OR_CHEST = frozenset(
     {
         "39607008", "3341006", "44029006", "74101002",  # lung; the right, the left, both
@@ -43,9 +43,9 @@ _LUNG_OR_CHEST = frozenset(
         "51185008", "816094009", "43799004",  # thorax, chest, chest cavity
     }
 )  # fmt: skip
-_WITHIN = "Send a reconstruction within that, with the region drawn on it"
-_UNLIKE = "Look whether the region is the whole tumour and nothing else; if it is, no answer can be given"
-_AXIAL_COSINE = 0.9  # an axial slice may be turned by 25 degrees, but no further
+_WITHIN = "Send a reconstruction within these limits, with the region drawn on it"
+_UNLIKE = "Check that the region is the whole tumour and nothing else. If it is, no answer can be given"
+_AXIAL_COSINE = 0.9  # an axial slice may be turned by at most 25 degrees
 
 
 def _outside(message: str, *regions: str) -> Refused:
@@ -61,25 +61,26 @@ def _between(value: float, limits: tuple[float, float]) -> bool:
 
 
 def prove_acquisition(images: Sequence[ImageHeader], use: IntendedUse) -> None:
-    """Refuse images whose headers say that they lie outside the model's intended use.
+    """Refuse images whose headers are outside the model's intended use.
 
     Raises
     ------
     Refused
-        ``outside_intended_use``, for the first image that does.
+        ``outside_intended_use``, for the first such image.
     """
     for image in images:
         if image.body_part and image.body_part not in use.body_parts:
             known = f" ({image.body_part})" if image.body_part in _OTHER_BODY_PARTS else ""
             raise _outside(
-                f"the Body Part Examined (0018,0015) is not the chest{known}. If it is one, correct the element in the "
-                "PACS; if not, nothing helps"
+                f"the Body Part Examined (0018,0015) is not the chest{known}. If the images show the chest, correct "
+                "this element in the PACS. If they do not, no answer can be given"
             )
-        # A frame of an Enhanced CT need not say AXIAL, but, e.g., VOLUME (PS3.3 C.8.16.1.3); its orientation tells.
+        # A frame of an Enhanced CT may have another value than AXIAL, e.g. VOLUME (PS3.3 C.8.16.1.3). Its orientation
+        # is checked below.
         if "ORIGINAL" not in image.image_type[:1] or not (image.frame or "AXIAL" in image.image_type):
             raise _outside(
-                "the images are not original axial CT (Image Type, 0008,0008). Send the axial series that the scanner "
-                "made, with the region drawn on it"
+                "the images are not original axial CT (Image Type, 0008,0008). Send the original axial series of the "
+                "scanner, with the region drawn on it"
             )
         if image.orientation and abs(normal_of(image)[2]) < _AXIAL_COSINE:
             raise _outside(
@@ -99,9 +100,9 @@ def prove_acquisition(images: Sequence[ImageHeader], use: IntendedUse) -> None:
 
 
 def prove_series(slices: Sequence[ImageHeader], use: IntendedUse) -> None:
-    """Refuse at once a series of which no slice is fit, whatever else it lacks.
+    """Refuse a series at once when none of its slices is within the intended use.
 
-    That one slice is unfit is no matter here: it may be one that nobody needs.
+    A single unfit slice is accepted here, because the region may not need it.
     """
     refusals: list[Refused] = []
     for image in slices:
@@ -115,7 +116,7 @@ def prove_series(slices: Sequence[ImageHeader], use: IntendedUse) -> None:
 
 
 def prove_anatomy(region: Region) -> None:
-    """Refuse a segment that its own file places anywhere else than in the lung or the chest.
+    """Refuse a segment whose own file gives another anatomic region than lung or chest.
 
     Raises
     ------
@@ -124,23 +125,24 @@ def prove_anatomy(region: Region) -> None:
     """
     for code in map(in_snomed_ct, region.anatomy):
         if not _is_lung_or_chest(code):
-            # A file's own words could be anything; DICOM's can be told.
+            # The meaning in the file could be any text. Only DICOM's own meanings are quoted.
             meanings = (known.meaning for known in codes.SCT.concepts.values() if code[:2] == (known.value, "SCT"))
             raise _outside(
                 f"the Anatomic Region of {named(region.name)} is neither lung nor chest but "
-                f"{next(meanings, 'something else')}. If it is coded wrongly, correct the SEG",
+                f"{next(meanings, 'something else')}. If this code is wrong, correct it in the SEG. If it is right, no "
+                "answer can be given",
                 region.name,
             )
 
 
 def _is_lung_or_chest(code: Coded) -> bool:
     value, scheme, *_ = code
-    # All of T-28... is lung; DICOM translates but a few of them.
+    # All codes T-28... mean lung. DICOM translates only a few of them.
     return (scheme == "SCT" and value in _LUNG_OR_CHEST) or (scheme in SNOMED_RT and value.startswith("T-28"))
 
 
 def prove_slices(slices: ReferenceSlices, use: IntendedUse) -> None:
-    """Refuse reference slices outside the model's intended use: their headers, and how far they lie apart.
+    """Refuse reference slices outside the model's intended use: their headers and their spacing.
 
     Raises
     ------
@@ -155,32 +157,35 @@ def prove_slices(slices: ReferenceSlices, use: IntendedUse) -> None:
 
 
 def prove_voxels(measurement: Measurement, use: IntendedUse) -> tuple[str, ...]:
-    """Refuse voxels outside the model's intended use; return what is merely worth a warning."""
+    """Refuse voxels outside the model's intended use; return warnings about the others."""
     lowest, highest = measurement.hu_range
     if not (_between(lowest, use.hu_range) and _between(highest, use.hu_range)):
         raise _outside(
-            f"the region holds values from {lowest:g} to {highest:g} HU, {_takes(use.hu_range, 'HU')}. Look for "
-            "metal in the region, and for a wrong Rescale Intercept or Slope (0028,1052; 0028,1053). If it is neither, "
-            "no answer can be given"
+            f"the region contains values from {lowest:g} to {highest:g} HU, {_takes(use.hu_range, 'HU')}. Check the "
+            "region for metal. Check Rescale Intercept and Slope (0028,1052; 0028,1053) for errors. If neither is the "
+            "cause, no answer can be given"
         )
     if measurement.voxels.volume.array.min() > LUNG_HU[1]:
-        # What a header says is a CT of the chest may be an MR, or have lost its rescale intercept.
+        # A file labelled as CT of the chest may be an MR, or may have lost its rescale intercept.
         raise _outside(
-            "no voxel of the slices is as thin as lung or air, so the values cannot be a chest's in HU. Look at "
-            "Rescale Intercept and Slope (0028,1052; 0028,1053), and send the CT as the scanner made it"
+            f"all voxels of the slices are above {LUNG_HU[1]} HU, but lung and air in a chest CT are below. Check "
+            "Rescale Intercept and Slope (0028,1052; 0028,1053), and send the original CT of the scanner"
         )
     if all(image.body_part for image in measurement.slices.images):
         return ()
     if _lung_around(measurement) < _LUNG_SHARE:
         raise _outside(
-            "the images do not say which body part they show, and there is no lung next to the tumour. Look "
-            "at whether region and CT belong together; if they do, set Body Part Examined (0018,0015) in the PACS"
+            "the images give no Body Part Examined (0018,0015), and no lung was found next to the tumour. Check that "
+            "region and CT belong together. If they do, set Body Part Examined (0018,0015) in the PACS"
         )
-    return ("The images do not say which body part they show; lung was found next to the tumour.",)
+    return (
+        "The images give no Body Part Examined (0018,0015). They were taken as chest CT, because lung was found next "
+        "to the tumour.",
+    )
 
 
 def _lung_around(measurement: Measurement) -> float:
-    """Measure which share of the shell around the region, in its own slices, is aerated lung."""
+    """Measure the share of aerated lung in the shell around the region, within its own slices."""
     spacing = measurement.slices.spacing
     reach = [0, *(int(np.ceil(_LUNG_REACH / step)) for step in spacing[1:])]
     box = tuple(
@@ -192,10 +197,9 @@ def _lung_around(measurement: Measurement) -> float:
 
 
 def shell_around(mask: npt.NDArray[np.bool_], spacing: Sequence[float], reach: float) -> npt.NDArray[np.bool_]:
-    """Voxels outside a mask whose centre lies no further than `reach` from that of a voxel inside.
+    """Return the voxels outside a mask whose centre is at most `reach` away from the centre of a voxel inside.
 
-    A squared Euclidean distance is the smallest sum over the axes, so that each axis is searched by itself, and no
-    further than `reach`.
+    A squared Euclidean distance is a sum over the axes. So each axis is searched separately, up to `reach`.
 
     Parameters
     ----------
@@ -207,7 +211,7 @@ def shell_around(mask: npt.NDArray[np.bool_], spacing: Sequence[float], reach: f
         In mm.
     """
     square = np.where(mask, np.float32(0), np.float32(np.inf))
-    for plane in square:  # which fits into the processor's cache
+    for plane in square:  # one plane fits into the processor's cache
         for axis, step in enumerate(spacing[1:]):
             _search_along(np.moveaxis(plane, axis, 0), step, reach)
     _search_along(square, spacing[0], reach)
@@ -215,7 +219,7 @@ def shell_around(mask: npt.NDArray[np.bool_], spacing: Sequence[float], reach: f
 
 
 def _search_along(square: npt.NDArray[np.float32], step: float, reach: float) -> None:
-    """Lower each squared distance in place to what a neighbour on the first axis has, and the way to it, add up to."""
+    """Lower each squared distance in place to that of a neighbour on the first axis plus the squared step to it."""
     before = square.copy()
     for far in range(1, min(int(reach / step + 1e-6), len(before) - 1) + 1):
         added = before + np.float32((far * step) ** 2)
@@ -224,10 +228,10 @@ def _search_along(square: npt.NDArray[np.float32], step: float, reach: float) ->
 
 
 def prove_domain(result: StagingResult, use: IntendedUse) -> tuple[str, ...]:
-    """Refuse a tumour too far from the training cohort, or from every tumour in it; warn of one that is merely unlike.
+    """Refuse a tumour too far from the training cohort, or from every tumour in it; warn at a smaller distance.
 
-    The cohort's ellipsoid does not see a gap inside itself, and the nearest tumours do not see a combination of
-    features that none has: either distance alone refuses.
+    Both distances are needed. The distance to the cohort's ellipsoid misses a gap inside the cohort. The distance to
+    the nearest tumours misses a combination of features that no training tumour has. Either one alone refuses.
 
     Raises
     ------
@@ -237,17 +241,17 @@ def prove_domain(result: StagingResult, use: IntendedUse) -> tuple[str, ...]:
     distance, neighbours = result.domain.distance, result.domain.neighbour_distance
     if not distance <= use.domain_distance_max:
         raise _outside(
-            f"the tumour's measurements lie {distance:.1f} standard deviations from those that it was trained on, and "
-            f"at most {use.domain_distance_max:g} are allowed. {_UNLIKE}"
+            f"the tumour's features are {distance:.1f} standard deviations away from the training cohort, and the "
+            f"limit is {use.domain_distance_max:g}. {_UNLIKE}"
         )
     if not neighbours <= use.neighbour_distance_max:
         raise _outside(
-            f"even the most similar tumours that it was trained on lie {neighbours:.1f} standard deviations away in "
-            f"their measurements, and at most {use.neighbour_distance_max:g} are allowed. {_UNLIKE}"
+            f"the features of even the most similar training tumours are {neighbours:.1f} standard deviations away, "
+            f"and the limit is {use.neighbour_distance_max:g}. {_UNLIKE}"
         )
     warnings = []
     if distance > use.domain_distance_warn:
-        warnings.append("The tumour is unlike almost all tumours that the model was trained on.")
+        warnings.append("The tumour differs from almost all tumours in the training cohort. The answer is doubtful.")
     if neighbours > use.neighbour_distance_warn:
-        warnings.append("Hardly a tumour that the model was trained on resembles this one.")
+        warnings.append("Almost no tumour in the training cohort resembles this one. The answer is doubtful.")
     return tuple(warnings)

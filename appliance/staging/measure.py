@@ -1,4 +1,4 @@
-"""From a region and its proven slices to features, with the time that each step took."""
+"""Compute the features of a region on its verified slices, and time each step."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Measurement:
     Attributes
     ----------
     region, slices, voxels, mask
-        What was measured: (slices, rows, columns) in HU.
+        The measured region, its slices, their voxels in HU and the mask, (slices, rows, columns).
     features
         The selected features.
     roi
@@ -57,7 +57,7 @@ class Measurement:
     hu_range
         Lowest and highest HU inside the region, before and after resampling.
     before, behind
-        Slices beyond the reference volume, where there are any that can be read.
+        Slices beyond the reference volume, if any can be read.
     warnings
         Plain sentences for the report.
     """
@@ -75,7 +75,7 @@ class Measurement:
 
 
 def _within_reach(mask: Mask, reach: int) -> Mask:
-    """Voxels of the mask, and those no further than `reach` voxels along every axis, which interpolation mixes in."""
+    """Return the mask grown by `reach` voxels along every axis: interpolation uses these voxels, too."""
     grown = mask
     for axis in range(3):
         line = grown
@@ -107,7 +107,7 @@ def measure(
     Raises
     ------
     Refused
-        ``roi_disagree``, ``padding_in_roi`` or whatever reading and rasterising raise.
+        ``roi_disagree``, ``padding_in_roi``, or a refusal while reading and rasterising.
     """
     region, slices = regions[0]
     with watch.step("read"):
@@ -121,18 +121,20 @@ def measure(
         if voxels.padding is not None and (voxels.padding & _within_reach(mask, spec.margin_slices)).any():
             raise Refused(
                 ReasonCode.PADDING_IN_ROI,
-                f"{the_region(region.name)} holds pixels that the scanner filled in and did not measure, or lies next "
-                "to some, so that resampling would mix them in. Keep the contour off the edge of the measured field, "
-                "or send a reconstruction with a larger one, with the region drawn on it.",
+                f"{the_region(region.name)} contains or touches padding, that is pixels that the scanner did not "
+                "measure. Resampling would mix them in. Keep the contour away from the edge of the measured field, "
+                "or send a reconstruction with a larger field, with the region drawn on it.",
                 (region.name,),
             )
     volume = voxels.volume if spec.resampled_spacing is None else grid.single_precision(voxels.volume)
     roi, features, told = measure_volume(volume, mask, spec, watch, save_volume=save_volume)
     warnings: list[str] = []
     if any(lost_by_compression(dataset) for dataset in voxels.datasets):
-        warnings.append("Slices were compressed with loss; their values are not those that the scanner made.")
+        warnings.append("Slices were compressed with loss. Their values differ from those of the scanner.")
     if any(of_unspecified_unit(dataset) for dataset in voxels.datasets):
-        warnings.append("The slices leave the unit of their values open; they were taken for Hounsfield units.")
+        warnings.append(
+            "The slices give no unit for their values (Rescale Type, 0028,1054). The values were taken as HU."
+        )
     warnings += told
     with watch.step("read"):
         before, behind = (_beyond(slices, images) for images in (slices.before, slices.behind))
@@ -141,7 +143,7 @@ def measure(
 
 
 def _beyond(slices: ReferenceSlices, images: tuple[ImageHeader, ...]) -> ReferenceVolume | None:
-    """Read slices that nothing measured depends on: what is the matter with one of them is no fault of the case's."""
+    """Read slices that the measurement does not depend on. If one cannot be read, the case is not affected."""
     try:
         return read_volume(replace(slices, images=images)) if images else None
     except (Refused, Unavailable, OSError):
@@ -151,7 +153,7 @@ def _beyond(slices: ReferenceSlices, images: tuple[ImageHeader, ...]) -> Referen
 def measure_volume(
     volume: hd.Volume, mask: Mask, spec: ExtractionSpec, watch: Stopwatch, *, save_volume: Path | None = None
 ) -> tuple[grid.MeasurableRoi, FeatureVector, tuple[str, ...]]:
-    """Compute the features of a volume and its mask, wherever they come from.
+    """Compute the features of a volume and its mask, from DICOM or NIfTI.
 
     Parameters
     ----------
@@ -168,7 +170,7 @@ def measure_volume(
     Raises
     ------
     Refused
-        What :mod:`radiomics.extract` raises.
+        See :mod:`radiomics.extract`.
     """
     with watch.step("roi"):
         pieces = compiled.components(mask)
@@ -190,11 +192,14 @@ def measure_volume(
 def _disagreement(one: RoiHeader, other: RoiHeader) -> Refused:
     if one.sop_instance_uid == other.sop_instance_uid:
         code = ReasonCode.CONFLICTING_INSTANCES
-        which = f"Two files of one SOP Instance UID, {one.sop_instance_uid},"
+        which = f"Two files with the same SOP Instance UID, {one.sop_instance_uid},"
     else:
         code = ReasonCode.ROI_DISAGREE if other.kind != one.kind else ReasonCode.ROI_AMBIGUOUS
         which = f"{one.kind} {one.sop_instance_uid} and {other.kind} {other.sop_instance_uid}"
-    return Refused(code, f"{which} draw the tumour differently. Look at both over the CT, and keep only the right one.")
+    return Refused(
+        code,
+        f"{which} contain different contours of the tumour. Look at both over the CT, and keep only the right one.",
+    )
 
 
 def _hu_range(voxels: ReferenceVolume, mask: Mask, roi: grid.MeasurableRoi) -> tuple[float, float]:

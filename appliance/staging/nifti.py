@@ -1,4 +1,4 @@
-"""A volume as NIfTI-1, in memory: what a viewer in a browser takes (the standard's ``nifti1.h``)."""
+"""Write a volume as NIfTI-1 in memory, for the viewer in the browser (the standard's ``nifti1.h``)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-_HEADER: Final = 352  # bytes, the four of no extension included
+_HEADER: Final = 352  # bytes, including the four that say that there is no extension
 _MILLIMETRES: Final = 2
 _SCANNER: Final = 1
 _CODES: Final = {"uint8": 2, "int16": 4}
 
 
 def nifti(volume: npt.NDArray[Any], steps: tuple[float, float, float]) -> bytes:
-    """Write a volume down.
+    """Return a volume as the bytes of a NIfTI-1 file.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ def nifti(volume: npt.NDArray[Any], steps: tuple[float, float, float]) -> bytes:
     Returns
     -------
     bytes
-        The file. Its origin is the middle of the volume, for it is only looked at.
+        The file. Its origin is the middle of the volume, because the volume is only displayed.
     """
     header = bytearray(_HEADER)
     counts, spacing = volume.shape[::-1], steps[::-1]
@@ -39,7 +39,7 @@ def nifti(volume: npt.NDArray[Any], steps: tuple[float, float, float]) -> bytes:
     struct.pack_into("<B", header, 123, _MILLIMETRES)
     struct.pack_into("<2h", header, 252, 0, _SCANNER)
     for row, (count, step) in enumerate(zip(counts, spacing, strict=True)):
-        # Its axes run to the right, the front and the head: against each of ours.
+        # NIfTI's axes run to the right, the front and the head: opposite to each axis of the volume.
         affine = [0.0, 0.0, 0.0, step * (count - 1) / 2]
         affine[row] = -step
         struct.pack_into("<4f", header, 280 + 16 * row, *affine)

@@ -1,4 +1,4 @@
-"""A NIfTI image and its mask to an outcome: measured as PyRadiomics would, with a word on what a file does not say."""
+"""Measure a NIfTI image and its mask as PyRadiomics does, and warn of what the files do not contain."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from lungstage.appliance.staging.intended_use import LUNG_HU
 from lungstage.appliance.staging.measure import Stopwatch, measure_volume
 from lungstage.appliance.staging.outcome import Outcome, outcome, roi_facts
 
-_HU: Final = (-1024.0, 3071.0)  # what 12 bits hold at the usual rescale intercept
-_AS_DICOM: Final = "HPL"  # the directions that an axial CT's slices, rows and columns follow one another in
+_HU: Final = (-1024.0, 3071.0)  # the range of 12 bits at the usual rescale intercept
+_AS_DICOM: Final = "HPL"  # directions in which slices, rows and columns of an axial CT ascend
 
 NOT_AS_DICOM: Final = (
-    "Resampling starts at the first voxel of the file and keeps its pixel type, as PyRadiomics has it. From DICOM it "
-    "starts at the slices of the region, in whole HU, so the values of this tumour would be others (docs/nifti.md)."
+    "Resampling starts at the first voxel of the file and keeps its pixel type, as in PyRadiomics. With DICOM it "
+    "starts at the slices of the region and uses whole HU. So DICOM would give other values (docs/nifti.md)."
 )
 NOT_DESCRIBED: Final = (
-    "No descriptors are given: they need Hounsfield units, and an image that says how it lies in the patient."
+    "No descriptors are given. They need Hounsfield units, and a header that gives the orientation in the patient."
 )
 
 
@@ -38,7 +38,7 @@ def measure_pair(
     save_volume: Path | None,
     describes: bool = True,
 ) -> Outcome:
-    """Measure the voxels of an image that its mask gives a label.
+    """Measure the voxels of an image whose mask has a given label.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def measure_pair(
     label
         Of the mask; None means 1.
     describes
-        Whether it is said what a radiologist would say of the region, where the image's place and values allow it.
+        Whether to compute descriptors, if the image's orientation and values allow it.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def measure_pair(
 
 
 def _is_no_ct(pair: NiftiPair) -> bool:
-    """Whether no voxel is as thin as lung or air, by the rule by which a model refuses a CT of DICOM."""
+    """Whether no voxel is as low as lung or air. The same rule refuses a DICOM CT for a model."""
     return bool(pair.volume.array.min() > LUNG_HU[1])
 
 
@@ -85,25 +85,25 @@ def _name(label: int) -> str:
 
 
 def _doubts(pair: NiftiPair, spec: ExtractionSpec) -> list[str]:
-    """Say what makes the values doubtful, or others than DICOM's."""
+    """List why the values may be doubtful, or differ from those of DICOM."""
     volume, doubts = pair.volume, []
     inside = volume.array[pair.mask]
     if _is_no_ct(pair):
         doubts.append(
-            "No voxel of the image is as thin as lung or air, so its values may be no Hounsfield units. They were "
-            "measured as they are."
+            f"All voxels of the image are above {LUNG_HU[1]}, but lung and air are below in Hounsfield units. The "
+            "values may have another unit. They were measured unchanged."
         )
     elif inside.min() < _HU[0] or inside.max() > _HU[1]:
         doubts.append(
-            f"The region holds values from {inside.min():g} to {inside.max():g}, and a CT has {_HU[0]:g} to "
-            f"{_HU[1]:g} HU. They were measured as they are."
+            f"The region contains values from {inside.min():g} to {inside.max():g}, but a CT has {_HU[0]:g} to "
+            f"{_HU[1]:g} HU. They were measured unchanged."
         )
     if not pair.is_placed:
-        doubts.append("The image does not say how it lies in the patient; its axes were taken as they are.")
+        doubts.append("The image header does not give the orientation in the patient. The file's axes were used.")
     ways = "".join(way.value for way in volume.get_closest_patient_orientation())
     if not all(way in pairs for way, pairs in zip(ways, ("HF", "AP", "LR"), strict=True)) and _knows_axes(spec):
         doubts.append(
-            "The image is not stored in axial slices. What features call slice, row and column are the file's own axes."
+            "The image is not stored in axial slices. In feature names, slice, row and column mean the file's axes."
         )
     if spec.resampled_spacing is not None:
         _, (slices, _, _) = bounds(pair.mask)
@@ -114,5 +114,5 @@ def _doubts(pair: NiftiPair, spec: ExtractionSpec) -> list[str]:
 
 
 def _knows_axes(spec: ExtractionSpec) -> bool:
-    """Whether any value depends on which axis is which."""
+    """Whether any feature value depends on the order of the axes."""
     return any("Maximum2DDiameter" in name for name in spec.features) or bool(spec.settings.get("force2D"))

@@ -1,4 +1,4 @@
-"""One shot over files or folders, for ``lungstage stage`` and ``lungstage measure``."""
+"""Stage or measure files and folders once, for ``lungstage stage`` and ``lungstage measure``."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from lungstage.appliance.staging.refusal import explain
 
 
 class OptionsError(ValueError):
-    """What was asked for does not fit what it was asked of."""
+    """An option does not fit the given files."""
 
 
 _UID = re.compile(r"[0-9]+(?:\.[0-9]+){3,}")
@@ -49,28 +49,28 @@ _UID = re.compile(r"[0-9]+(?:\.[0-9]+){3,}")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the user may say about the region and the slices.
+    """The user's options for region, slices and documents.
 
     Attributes
     ----------
     roi_name
-        The region's name; None leaves the choice to the rule.
+        The region's name; with None the rule chooses.
     match_by_geometry
         Accept slices by position although the region refers to others.
     save_volume
         A folder to write the reference volume and its mask to.
     site
-        What the site knows of prevalence and covariates.
+        The site's prevalence and covariates.
     documents
-        Which are wanted, and in which language.
+        Which documents to make, and in which language.
     refusal_page
-        Whether a refusal is told on a page, too.
+        Whether to make a page for a refusal.
     robustness
-        Whether and how it is tried out how far an answer depends on contour and scan.
+        Whether and how to test the answer's robustness against changes of contour and scan.
     describes
-        Whether it is said what a radiologist would say of the tumour.
+        Whether to compute the tumour's descriptors.
     label
-        Of a NIfTI mask, the value that the region's voxels have; None means 1.
+        Value of the region's voxels in a NIfTI mask; None means 1.
     """
 
     roi_name: str | None = None
@@ -86,14 +86,14 @@ class Options:
 
 @dataclass(frozen=True)
 class Scan:
-    """What was found: headers, how many files are not DICOM, and which DICOM files cannot be read and why."""
+    """Result of a scan: headers, number of files that are not DICOM, and unreadable DICOM files with the reason."""
 
     headers: tuple[Header, ...]
     ignored: int
     unreadable: tuple[tuple[Path, str], ...]
 
     def in_words(self) -> str:
-        """Say which files cannot be read, and why: of one by its name, which whoever calls is entitled to see."""
+        """Say which files cannot be read, and why. One is named: the caller may see file names."""
         path, why = self.unreadable[0]
         alike = sum(other == why for _, other in self.unreadable) - 1
         others = len(self.unreadable) - 1 - alike
@@ -102,12 +102,12 @@ class Scan:
         return f"'{printable(path.name)}'{more} cannot be read. {why}{rest}"
 
     def by_file(self, message: str) -> str:
-        """Name files where a message names their instances by UID: what whoever calls has before them are files."""
+        """Replace instance UIDs in a message by file names: the caller works with files, not with UIDs."""
         return _UID.sub(lambda found: self._files.get(found[0], found[0]), message)
 
     @cached_property
     def _files(self) -> dict[str, str]:
-        """What a message says for the UID of an instance, and for that of a series: of its first file."""
+        """Text for the UID of each instance, and for each series the text of its first file."""
         paths: dict[str, dict[Path, None]] = {}
         first: dict[str, Path] = {}
         for header in sorted(self.headers, key=lambda header: str(header.path)):
@@ -123,7 +123,7 @@ class Scan:
 
 
 def files_in(paths: Sequence[Path]) -> Iterator[Path]:
-    """Every file; links are followed, for here it is the user who says what to read."""
+    """Yield every file. Links are followed, because the user chose the paths."""
     return (Path(os.path.realpath(path)) for path in _named(paths))
 
 
@@ -149,12 +149,12 @@ def scan(paths: Sequence[Path]) -> Scan:
     Raises
     ------
     Unavailable
-        A path that was named does not exist.
+        A given path does not exist.
     OSError
-        A file or folder cannot be read: what lies in it could be just what is needed.
+        A file or folder cannot be read. It could contain a file that the case needs.
     """
     headers: list[Header] = []
-    key = secrets.token_bytes(32)  # of this run: all that the hashes are for is to be compared with one another
+    key = secrets.token_bytes(32)  # new in each run: the hashes are compared only with one another
     unreadable: list[tuple[Path, str]] = []
     ignored = 0
     for path in files_in(paths):
@@ -175,7 +175,7 @@ def _the_case(found: Scan, rule: RoiRule, options: Options) -> Case:
 
 
 def _blame_unreadable(error: Held, found: Scan) -> Held | Refused:
-    """Name damaged files as the cause, where they may be just what is missing."""
+    """Name damaged files as the cause, if they may be the missing ones."""
     if not found.unreadable or error.reason.code not in (
         ReasonCode.SLICES_MISSING,
         ReasonCode.CT_MISSING,
@@ -188,12 +188,12 @@ def _blame_unreadable(error: Held, found: Scan) -> Held | Refused:
 
 
 def ignored_in_words(files: int) -> str:
-    """Say how many files are not DICOM, and that nothing was made of them."""
+    """Say how many files are not DICOM and were ignored."""
     return "1 file is not DICOM and was ignored." if files == 1 else f"{files} files are not DICOM and were ignored."
 
 
 def _found_warnings(found: Scan, told: str) -> tuple[str, ...]:
-    """Tell of files that were left out, unless `told` does."""
+    """Warn of files that were left out, unless `told` already names them."""
     ignored = (ignored_in_words(found.ignored),) if found.ignored else ()
     left_out = len(found.unreadable)
     if not left_out or found.in_words() in told:
@@ -202,7 +202,7 @@ def _found_warnings(found: Scan, told: str) -> tuple[str, ...]:
 
 
 def _settle(result: Outcome, found: Scan | None, watch: Stopwatch) -> Outcome:
-    """Add what is known only at the end: the warnings about files and the seconds."""
+    """Add the warnings about files and the seconds, which are known only at the end."""
     reason, first = result["reason"], []
     if found is not None:
         reason = reason and reason | {"message": found.by_file(reason["message"])}
@@ -215,10 +215,10 @@ def _settle(result: Outcome, found: Scan | None, watch: Stopwatch) -> Outcome:
 
 
 def _run(paths: Sequence[Path], answer: Any, rule: RoiRule, options: Options, watch: Stopwatch) -> Outcome:
-    """Scan, then let `answer` do the rest; a refusal or a hold becomes an outcome."""
+    """Scan the paths and call `answer` with the case; a refusal or a hold becomes an outcome."""
     found: Scan | None = None
     with watch.step("total"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom's quote what they mind, and that may be a person's name
+        warnings.simplefilter("ignore")  # pydicom's warnings quote values, and these may be a person's name
         try:
             with watch.step("scan"):
                 found = scan(paths)
@@ -234,13 +234,13 @@ def _run(paths: Sequence[Path], answer: Any, rule: RoiRule, options: Options, wa
 
 
 def stage_paths(paths: Sequence[Path], bundle: Bundle, out: Path | None, options: Options) -> Outcome:
-    """Stage the one case that `paths` hold, and write its documents to `out`, where there is one.
+    """Stage the one case in `paths`, and write its documents to `out`, if given.
 
     Returns
     -------
     dict
-        The outcome of the command contract. A repetition into the same folder finds its own report there, and
-        leaves it as it is.
+        The outcome of the command contract. If the same case is staged into the same folder again, its report there
+        stays unchanged.
 
     Raises
     ------
@@ -252,7 +252,7 @@ def stage_paths(paths: Sequence[Path], bundle: Bundle, out: Path | None, options
         A path names a NIfTI file.
     """
     if any(map(is_nifti, paths)):
-        raise OptionsError("a model answers for DICOM alone; NIfTI is measured, by lungstage measure")
+        raise OptionsError("a model answers for DICOM files only; measure NIfTI files with lungstage measure")
     watch = Stopwatch()
 
     def answer(case: Case) -> Outcome:
@@ -290,11 +290,11 @@ def stage_paths(paths: Sequence[Path], bundle: Bundle, out: Path | None, options
         delivered: dict[str, str] = {}
         if out is not None:
             if (earlier := _moment_of(out / made.documents[-1].name)) is not None:
-                made = made_at(created=earlier)  # what joins a report bears its time, and replay finds them agreeing
+                made = made_at(created=earlier)  # new documents get the report's time, so that replay reproduces all
             with watch.step("report"):
                 delivered = _deliver(made.documents, out)
         unused = bool(options.site.covariates) and not bundle.manifest.covariates
-        told = ["The model takes no covariates; their table was not used."] if unused else []
+        told = ["The model uses no covariates. The covariates table was not used."] if unused else []
         return made.outcome | {
             "sr": delivered.get("sr"),
             "documents": delivered or None,
@@ -305,7 +305,7 @@ def stage_paths(paths: Sequence[Path], bundle: Bundle, out: Path | None, options
 
 
 def _moment_of(report: Path) -> datetime | None:
-    """When a report that lies there already was made; None where there is none of ours."""
+    """Return when the report at this path was made; None if there is no lungstage report."""
     with contextlib.suppress(Refused, OSError):
         if report.is_file() and not report.is_symlink():
             return read_back(report).account.created
@@ -313,7 +313,7 @@ def _moment_of(report: Path) -> datetime | None:
 
 
 def _deliver(documents: Sequence[Document], out: Path) -> dict[str, str]:
-    """Write documents; return where they lie, by kind, and of several of one kind the first."""
+    """Write documents; return their paths by kind (of several of one kind, the first)."""
     out.mkdir(parents=True, exist_ok=True)
     delivered: dict[str, str] = {}
     for document, path in zip(documents, outbox.deliver(documents, out), strict=True):
@@ -323,26 +323,28 @@ def _deliver(documents: Sequence[Document], out: Path) -> dict[str, str]:
 
 def _pair_of(paths: Sequence[Path], options: Options) -> tuple[Path, Path]:
     if len(paths) != 2 or not all(map(is_nifti, paths)):
-        raise OptionsError("a NIfTI image is measured with its mask: two files, IMAGE.nii.gz and then MASK.nii.gz")
+        raise OptionsError("give two NIfTI files: the image and then its mask (IMAGE.nii.gz MASK.nii.gz)")
     if options.roi_name is not None or options.match_by_geometry:
-        raise OptionsError("--roi and --match-by-geometry are for DICOM; a NIfTI mask has labels (--label)")
+        raise OptionsError(
+            "--roi and --match-by-geometry are for DICOM files only; choose the region of a NIfTI mask with --label"
+        )
     return paths[0], paths[1]
 
 
 def measure_paths(paths: Sequence[Path], rule: RoiRule, spec: ExtractionSpec, options: Options) -> Outcome:
-    """Measure the one case that `paths` hold, or image and mask where they are a pair of NIfTI files, without a model.
+    """Measure the one case in `paths`, or a pair of NIfTI files (image and mask), without a model.
 
     Returns
     -------
     dict
-        The outcome of the command contract, ``status`` being ``measured`` where the features were.
+        The outcome of the command contract; ``status`` is ``measured`` if the features were measured.
 
     Raises
     ------
     Unavailable
         A path does not exist.
     OptionsError
-        One NIfTI file, or more than two; or an option that is not for what is there.
+        One NIfTI file, or more than two; or an option that does not fit the given files.
     """
     watch = Stopwatch()
     if any(map(is_nifti, paths)):
@@ -357,7 +359,7 @@ def measure_paths(paths: Sequence[Path], rule: RoiRule, spec: ExtractionSpec, op
                 result = outcome(status="refused", reason=error.in_full())
         return _settle(result, None, watch)
     if options.label is not None:
-        raise OptionsError("a label is of a NIfTI mask; a region of DICOM is named (--roi)")
+        raise OptionsError("--label is for NIfTI masks only; choose a DICOM region by its name with --roi")
 
     def answer(case: Case) -> Outcome:
         with watch.step("roi"):

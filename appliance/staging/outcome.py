@@ -1,4 +1,4 @@
-"""The outcome of one case: in the form of the command contract, and as values for those who call from Python."""
+"""The outcome of one case: as a dictionary in the form of the command contract, and as Python values."""
 
 from __future__ import annotations
 
@@ -36,13 +36,14 @@ def outcome(
     bundle: BundleIdentity | None = None,
     descriptors: Descriptors | None = None,
 ) -> Outcome:
-    """Write an outcome in the form of the command contract: every key is there, null where unknown.
+    """Return an outcome in the form of the command contract: every key is present, null if unknown.
 
-    An answer about another endpoint than the stage is no stage: ``stage`` and ``probability_advanced`` stay null, and
-    ``endpoint`` holds its name, the answer and the probability of its positive class. ``answer`` and ``probability``
-    are there whatever the endpoint.
+    For another endpoint than the stage, ``stage`` and ``probability_advanced`` are null. ``endpoint`` then contains
+    its name, the answer and the probability of its positive class. ``answer`` and ``probability`` are given for every
+    endpoint.
 
-    `others` are :attr:`staging.pipeline.Plan.others`; `bundle` is what answered; `descriptors` were asked for, or None.
+    `others` are :attr:`staging.pipeline.Plan.others`; `bundle` is the bundle that answered; `descriptors` is None
+    unless they were requested.
     """
     timing = dict(seconds or {})
     staged = None if endpoint != STAGE_GROUP else result
@@ -81,7 +82,7 @@ def outcome(
 
 
 def _decision(answering: Answering | None) -> dict[str, Any] | None:
-    """Write down what is answered at the prevalence in force: limits are probabilities of the positive class there."""
+    """Return the decision at the prevalence in force; limits are probabilities of the positive class."""
     if answering is None:
         return None
     return {
@@ -94,7 +95,7 @@ def _decision(answering: Answering | None) -> dict[str, Any] | None:
 
 
 def _predictive_value(answering: Answering | None, bundle: BundleIdentity) -> dict[str, Any] | None:
-    """Write down the chance that the answer is right at the prevalence in force, and whom it is worked out from."""
+    """Return the probability that the answer is right at the prevalence in force, and the patients behind it."""
     if answering is None or (found := answering.predictive_value) is None:
         return None
     return {
@@ -110,7 +111,7 @@ def _predictive_value(answering: Answering | None, bundle: BundleIdentity) -> di
 
 
 def _worth(worth: Worth | None) -> dict[str, Any]:
-    """Write down whether the model is shown to be worth anything; what is not known is null."""
+    """Return whether the model is shown to be better than chance and than a simple model; null if not known."""
     return {
         "shown": None if worth is None else worth.is_shown,
         "sentence": evidence.worth(worth, Translator("en")) or None,
@@ -125,7 +126,7 @@ def _worth(worth: Worth | None) -> dict[str, Any]:
 def roi_facts(
     name: str, mask: Mask, spacing: Sequence[float], others: Sequence[tuple[int, str]]
 ) -> dict[str, str | int | float | list[dict[str, int | str]]]:
-    """Return what an outcome says of a region; `spacing` is that of the mask's voxels, in mm."""
+    """Return an outcome's entries about a region; `spacing` is that of the mask's voxels, in mm."""
     voxels = int(mask.sum())
     return {
         "name": name,
@@ -142,22 +143,22 @@ class MeasuredCase:
     Attributes
     ----------
     features
-        Values by PyRadiomics name, in the spec's order; NaN where one could not be computed.
+        Values by PyRadiomics name, in the spec's order; NaN if one could not be computed.
     roi
         Name of the region of interest.
     voxels
-        How many voxels of the original slices it has.
+        Number of its voxels on the original slices.
     volume_mm3
         Their volume.
     others
-        Names of the other regions that could have been meant.
+        Names of other regions that may be the tumour.
     descriptors
-        What a radiologist would say of it, under the keys of ``--json`` (``docs/descriptors.md``); None where nobody
-        asked, or where it cannot be said.
+        The tumour's descriptors under the keys of ``--json`` (``docs/descriptors.md``); None if they were not
+        requested or cannot be computed.
     warnings
         Plain sentences.
     seconds
-        How long each step took that there was, e.g. ``read``, ``resample``, ``radiomics``, and all (``total``).
+        Duration of each step that ran, e.g. ``read``, ``resample``, ``radiomics``, and of all (``total``).
     """
 
     features: dict[str, float]
@@ -171,12 +172,12 @@ class MeasuredCase:
 
     @classmethod
     def of(cls, outcome: Outcome) -> Self:
-        """Read it off an outcome.
+        """Make the value from an outcome.
 
         Raises
         ------
         Refused, Held
-            When that is what became of the case.
+            The case was refused or held.
         """
         if reason := outcome["reason"]:
             error = Refused if outcome["status"] == "refused" else Held
@@ -199,33 +200,33 @@ class MeasuredCase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StagedCase(MeasuredCase):
-    """A case that a bundle gave an answer to. Research use only.
+    """A case that a bundle has answered. Research use only.
 
     Attributes
     ----------
     endpoint
-        What was asked, e.g. ``stage``.
+        What is predicted, e.g. ``stage``.
     answer
-        The predicted class, e.g. ``early`` or ``advanced``; ``indeterminate`` where the evidence singles out none.
+        The predicted class, e.g. ``early`` or ``advanced``; ``indeterminate`` if the model does not decide.
     probability
-        That of the positive class, e.g. of advanced stage; in [0, 1].
+        Of the positive class, e.g. of advanced stage; in [0, 1].
     predictive_value
-        The chance that the answer is right at the prevalence in force, with its interval; None where there is no
-        answer, or the bundle does not say how it did on patients that it had not seen.
+        Probability that the answer is right at the prevalence in force, with its interval. None if there is no
+        answer, or if the bundle gives no performance on unseen patients.
     robustness
-        What became of perturbed versions of the case, under the keys of ``--json``; None where nobody asked.
+        Results of the perturbed versions of the case under the keys of ``--json``; None if not requested.
     worth
-        That the model is not shown to be better than chance or than a simple model, in a sentence; empty where it is.
+        A sentence if the model is not shown to be better than chance or than a simple model; otherwise empty.
     contributions
         Signed contribution of each input to the answer, in logit units.
     distance
         Distance to the training cohort in standard deviations.
     outside
-        The features outside the range seen there.
+        The features outside the range of the training cohort.
     sr
-        The structured report; None where none was asked for.
+        Path of the structured report; None if none was requested.
     documents
-        Every document that was written, by its kind (``sr``, ``seg``, ``pdf``, ``sc``, ``html``).
+        Path of every written document, by its kind (``sr``, ``seg``, ``pdf``, ``sc``, ``html``).
     """
 
     endpoint: str
@@ -243,7 +244,7 @@ class StagedCase(MeasuredCase):
     @classmethod
     def _values(cls, outcome: Outcome) -> dict[str, Any]:
         asked = outcome["endpoint"] or {"name": STAGE_GROUP.name}
-        # Not super(): a dataclass with slots is another class than the one that its methods were written in.
+        # super() does not work here: dataclass(slots=True) replaces the class that the methods were written in.
         return MeasuredCase._values(outcome) | {
             "endpoint": asked["name"],
             "answer": outcome["answer"],

@@ -1,4 +1,4 @@
-"""The phantom as a DICOM study: a CT series and a SEG, made of :mod:`radiomics.phantom`."""
+"""Write the phantom of :mod:`radiomics.phantom` as a DICOM study: a CT series and a SEG."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def ct_datasets(volume: hd.Volume, study: str, thickness: float | None = None) -
     volume
         (slices, rows, columns) in whole HU.
     study
-        A name that every UID of the study follows from.
+        A name from which all UIDs of the study are derived.
     thickness
-        Slice Thickness in mm; the slice spacing where it is not given.
+        Slice Thickness in mm; by default the slice spacing.
     """
     spacing, position, direction = volume.spacing, volume.affine[:3, 3], volume.direction
     slices = []
@@ -97,9 +97,9 @@ def write_study(folder: Path, study: str = NAME) -> tuple[Path, ...]:
     Parameters
     ----------
     folder
-        Where to.
+        The folder to write to.
     study
-        A name that every UID of the study follows from.
+        A name from which all UIDs of the study are derived.
 
     Returns
     -------

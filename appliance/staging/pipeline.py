@@ -1,7 +1,7 @@
-"""The steps composed: from a case to a plan, from a plan to an answer and its documents.
+"""Compose the steps: from a case to a plan, and from a plan to an answer and its documents.
 
-Nothing here knows of folders, clocks or ledgers: the files named in the case are read, everything else comes in as a
-value and goes out as one.
+This module uses no folders, clocks or ledgers. It reads the case's files. Everything else is passed in and returned as
+a value.
 """
 
 from __future__ import annotations
@@ -59,23 +59,23 @@ _USUAL = DocumentOptions()
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be measured, with everything that it needs known to be there.
+    """What to measure. Everything that the measurement needs has arrived.
 
     Attributes
     ----------
     case
-        The case that it was made from.
+        The case that the plan was made from.
     regions
-        The chosen region of each ROI object that offers one, with its reference slices; the first is measured and
+        The chosen region of each region object that contains one, with its reference slices. The first is measured;
         the others must agree with it.
     fingerprint
-        Hex digest of the content that is needed; equal for equal content, wherever the files lie.
+        Hex digest of the needed content. Equal content gives an equal fingerprint, independent of the file paths.
     notices
-        Plain sentences for the report, beside `ending`.
+        Plain sentences for the report, in addition to `ending`.
     ending
-        Another: why slices next to the region were not used; empty where they were (:class:`ReferenceSlices`).
+        A sentence: why slices next to the region were not used; empty if they were used (:class:`ReferenceSlices`).
     others
-        (ROI or Segment Number, name) of what else may be a tumour in the files of the regions
+        (ROI or Segment Number, name) of other possible tumours in the regions' files
         (:func:`dicom.choice.other_tumours`).
     """
 
@@ -93,10 +93,10 @@ class Plan:
 
     @property
     def instances(self) -> tuple[dict[str, str], ...]:
-        """Every ROI object that had a say and every slice that is needed, with the digests of their content.
+        """Every region object that was considered and every needed slice, with the digests of their content.
 
-        ``uid`` is the SOP Instance UID, with the number of a frame as in :attr:`ImageHeader.name`; ``digest`` that of
-        the header, ``pixels`` a slice's ``pixel_digest``.
+        ``uid`` is the SOP Instance UID, with a frame number as in :attr:`ImageHeader.name`. ``digest`` is the digest
+        of the header, and ``pixels`` the ``pixel_digest`` of a slice.
         """
         rois = [{"kind": roi.kind, "uid": roi.sop_instance_uid, "digest": roi.digest} for roi in self.case.rois]
         slices = {image.name: image for _, placed in self.regions for image in placed.images}
@@ -110,12 +110,12 @@ class Plan:
 
     @property
     def beyond(self) -> tuple[str, ...]:
-        """Names of the slices beyond the reference volume that are of use besides, in no part of `fingerprint`."""
+        """Names of the additional slices beyond the reference volume. `fingerprint` does not include them."""
         _, placed = self.regions[0]
         return tuple(image.name for image in (*placed.before, *placed.behind))
 
     def with_beyond(self, names: Collection[str]) -> Plan:
-        """Return the plan with no slices beyond the reference volume but these: what came later changes nothing."""
+        """Return the plan with only these slices beyond the reference volume, so that later ones change nothing."""
         (region, placed), *others = self.regions
         before = tuple(itertools.takewhile(lambda image: image.name in names, reversed(placed.before)))[::-1]
         behind = tuple(itertools.takewhile(lambda image: image.name in names, placed.behind))
@@ -124,18 +124,18 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """An answer: the outcome as the command contract has it, and the documents in order of delivery."""
+    """An answer: the outcome in the form of the command contract, and the documents in order of delivery."""
 
     outcome: dict[str, Any]
     documents: tuple[Document, ...]
 
 
 def _sealed(slices: ReferenceSlices) -> ReferenceSlices:
-    """Note the digest of each slice's pixels: what is planned is what will be measured."""
+    """Record the digest of each slice's pixels, so that exactly the planned content is measured."""
     images = tuple(with_pixel_digest(image) for image in slices.images)
     try:
         before, behind = (tuple(map(with_pixel_digest, beyond)) for beyond in (slices.before, slices.behind))
-    except (Unavailable, OSError):  # nothing measured depends on them
+    except (Unavailable, OSError):  # the measurement does not depend on these slices
         before = behind = ()
     return replace(slices, images=images, before=before, behind=behind)
 
@@ -163,21 +163,21 @@ def plan_measurement(
     beyond_mm: float = 0.0,
     drafts: bool = False,
 ) -> Plan:
-    """Decide what to measure, from headers and regions alone; for the other parameters see :func:`prepare`.
+    """Decide what to measure, from headers and regions only; for the other parameters see :func:`prepare`.
 
     Parameters
     ----------
     rule, spec
-        Which region is the tumour, and what is measured of it.
+        How to find the tumour's region, and what to measure in it.
     drafts
-        Measure a contour that nobody has confirmed where there is no other; never to be answered for.
+        Measure an unconfirmed contour if there is no other. No model may answer for it.
 
     Raises
     ------
     Held
-        While something that is needed has not arrived.
+        Something that is needed has not arrived yet.
     Refused
-        Where the case cannot be measured as it is.
+        The case cannot be measured.
     """
     prove_parts(case)
     is_known = prove_one_patient(case.headers)
@@ -234,35 +234,35 @@ def prepare(
     choice: RegionChoice | None = None,
     beyond_mm: float = 0.0,
 ) -> Plan:
-    """Decide what to measure, and whether the model may answer at all, from headers and regions alone.
+    """Decide what to measure and whether the model may answer, from headers and regions only.
 
     Parameters
     ----------
     case
         As far as it has arrived.
     bundle
-        Says which region is the tumour, what is measured and what the model is meant for.
+        Contains the ROI rule, the extraction spec and the intended use.
     settled
         Nothing has been added to the case for the settle time.
     waited
         Nothing has been added for the time that missing neighbours are waited for; None: as `settled`.
     roi_name
-        A region's name, which overrides the bundle's rule.
+        A region's name; takes precedence over the bundle's rule.
     match_by_geometry
         Accept slices by position although the region refers to others.
     strict_frame_of_reference
-        Refuse a SEG of another Frame of Reference even where all its frames name their slices and lie on them.
+        Refuse a SEG of another Frame of Reference even if all its frames name their slices and lie on them.
     choice
-        The region of one of the case's ROI objects that a person chose, which overrides name and rule.
+        The region of one of the case's region objects that a person chose; takes precedence over name and rule.
     beyond_mm
-        How far beyond the region slices are taken besides, where they are there, for perturbed versions alone.
+        How far beyond the region additional slices are used, if they have arrived. Only perturbed versions use them.
 
     Raises
     ------
     Held
-        While something that is needed has not arrived.
+        Something that is needed has not arrived yet.
     Refused
-        Where the case cannot be staged as it is.
+        The case cannot be staged.
     """
     prove_parts(case)
     use = bundle.manifest.intended_use
@@ -298,7 +298,7 @@ def stage(
     robustness: RobustnessOptions = NO_ROBUSTNESS,
     describes: bool = True,
 ) -> Staged:
-    """Measure, predict and report.
+    """Measure a plan, predict, and make the documents.
 
     Parameters
     ----------
@@ -307,9 +307,9 @@ def stage(
     bundle
         The model.
     created
-        Content date and time of the documents; the same plan, time and site give the same bytes.
+        Content date and time of the documents. The same plan, time and site give the same bytes.
     site
-        The prevalence that probability and answer are stated at, and covariates that outrank the header's.
+        Prevalence for probability and answer, and covariates that take precedence over the header's.
     watch
         Collects the seconds of each step.
     save_volume
@@ -317,16 +317,16 @@ def stage(
     predecessor
         The report that this one follows, if any.
     documents
-        Which are wanted, and in which language.
+        Which documents to make, and in which language.
     robustness
-        Whether and how it is tried out how far the answer depends on contour and scan.
+        Whether and how to test the answer's robustness against changes of contour and scan.
     describes
-        Whether it is said what a radiologist would say of the tumour. The model does not see it.
+        Whether to compute the tumour's descriptors. The model does not use them.
 
     Raises
     ------
     Refused
-        Where the voxels, the region or the distance to the training cohort forbid an answer.
+        The voxels, the region or the distance to the training cohort are outside the intended use.
     """
     watch = watch or Stopwatch()
     measurement = measure(plan.regions, bundle.spec, watch, save_volume=save_volume)
@@ -355,7 +355,7 @@ def stage(
             found = try_out(measurement, result, bundle, rule, covariates.values, robustness)
             result = withheld(replace(result, robustness=found), robustness)
             of_robustness = tuple(robustness_warnings(result.robustness or found))
-    # The gravest first, wherever they are told; but before all others, what was drawn with help.
+    # Semi-automatic contours come first, then the other warnings in order of importance.
     assisted = contour_warnings([region for region, _ in plan.regions])
     warnings = tuple(dict.fromkeys((*assisted, *of_domain, *of_robustness, *of_input)))
     descriptors = None

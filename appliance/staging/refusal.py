@@ -1,4 +1,4 @@
-"""From a refusal to the page that tells a reader of it."""
+"""Make the page that explains a refusal."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from lungstage.appliance.staging.documents import bundle_identity
 def explain(
     case: Case, reason: Reason, bundle: Bundle, created: datetime, options: DocumentOptions
 ) -> tuple[Document, ...]:
-    """Make the page about a case that was refused.
+    """Make the page about a refused case.
 
     Parameters
     ----------
     case
-        What was refused; one of its files says whose it is.
+        The refused case; patient and study are taken from one of its files.
     reason
-        Why.
+        Why it was refused.
     bundle
-        The model that was not asked, or whose answer was withheld.
+        The bundle that did not answer, or whose answer was withheld.
     created
         Content date and time of the page.
     options
-        Formats and language; where neither PDF nor picture is wanted, there is no page.
+        Formats and language; without PDF and picture there is no page.
 
     Raises
     ------
     Refused
         The file cannot be read.
     OSError
-        It is not there.
+        The file does not exist.
     """
     path = case.images[0].path if case.images else case.rois[0].path
     dataset = read_dataset(path)

@@ -1,4 +1,4 @@
-"""How far an answer depends on contour and scan: perturbed versions of the case, measured and answered as it was."""
+"""Test how far an answer depends on contour and scan: measure and answer perturbed versions of the case."""
 
 from __future__ import annotations
 
@@ -18,29 +18,31 @@ from lungstage.appliance.robustness.versions import Surroundings, Versions, pert
 from lungstage.appliance.staging.measure import Measurement
 
 NOT_ROBUST: Final = (
-    "Only {agreeing} of {count} versions with the contour redrawn and the image perturbed give the same answer: it is "
-    "not robust."
+    "Only {agreeing} of {count} versions with a redrawn contour and a perturbed image give the same answer. The answer "
+    "is not robust."
 )
 WITHHELD: Final = (
-    "Only {agreeing} of {count} versions with the contour redrawn and the image perturbed give the same answer, so no "
-    "answer is given."
+    "Only {agreeing} of {count} versions with a redrawn contour and a perturbed image give the same answer. Therefore "
+    "no answer is given."
 )
-FEWER: Final = "The region is so large that robustness was tried on {count} perturbed versions instead of {asked}."
+FEWER: Final = (
+    "The region is very large. Its robustness was tested on {count} perturbed versions instead of the usual {asked}."
+)
 
 _LEFT_OUT: Final[Mapping[LeftOut, str]] = {
-    LeftOut.SLICES: "Of {all} perturbed versions {count} were left out, as they reach beyond the slices that are "
-    "there.",
-    LeftOut.EDGE: "Of {all} perturbed versions {count} were left out, as they reach beyond the edge of the slices.",
-    LeftOut.UNMEASURED: "Of {all} perturbed versions {count} were left out, as they reach pixels that were not "
-    "measured.",
-    LeftOut.TOO_SMALL: "Of {all} perturbed versions {count} were left out, as too little of the region remains to be "
+    LeftOut.SLICES: "{count} of {all} perturbed versions were left out: they reach beyond the slices that were "
+    "received.",
+    LeftOut.EDGE: "{count} of {all} perturbed versions were left out: they reach beyond the edge of the slices.",
+    LeftOut.UNMEASURED: "{count} of {all} perturbed versions were left out: they contain pixels that the scanner did "
+    "not measure.",
+    LeftOut.TOO_SMALL: "{count} of {all} perturbed versions were left out: too little of the region remains to be "
     "measured.",
 }
 _UNKNOWN: Final[Mapping[Unknown, str]] = {
-    Unknown.ONE_SLICE: "How robust the answer is, is not known: the region lies on one slice.",
-    Unknown.TOO_SMALL: "How robust the answer is, is not known: the region has too few voxels to be redrawn.",
-    Unknown.FLAT: "How robust the answer is, is not known: all voxels of the region have the same value.",
-    Unknown.TOO_FEW: "How robust the answer is, is not known: most perturbed versions could not be measured.",
+    Unknown.ONE_SLICE: "The robustness of the answer is not known: the region is on one slice only.",
+    Unknown.TOO_SMALL: "The robustness of the answer is not known: the region has too few voxels to be redrawn.",
+    Unknown.FLAT: "The robustness of the answer is not known: all voxels of the region have the same value.",
+    Unknown.TOO_FEW: "The robustness of the answer is not known: most perturbed versions could not be measured.",
 }
 
 
@@ -52,16 +54,16 @@ def try_out(
     covariates: Mapping[str, float | str],
     options: RobustnessOptions,
 ) -> Robustness:
-    """Perturb, measure and answer.
+    """Perturb a case, measure the versions, and answer each of them.
 
     Parameters
     ----------
     measurement, result
-        Of the case as it is; the answer at the prevalence in force.
+        Of the unperturbed case; the answer at the prevalence in force.
     bundle, rule, covariates
-        What answered, and by which rule; what was known of the patient.
+        The bundle and the rule that answered; the known covariates of the patient.
     options
-        What a site asks for.
+        The site's settings.
     """
     around = _surroundings(measurement)
     versions = perturb(around, measurement.roi, bundle.spec, options)
@@ -85,7 +87,10 @@ def _answers(
     rule: AnswerRule,
     covariates: Mapping[str, float | str],
 ) -> tuple[npt.NDArray[np.float64], list[bool]]:
-    """Answer all versions at once; one too far from the training cohort has no answer, and so not the same one."""
+    """Answer all versions at once.
+
+    A version too far from the training cohort has no answer. It counts as another answer than the case's.
+    """
     if not len(versions.values):
         return np.empty(0), []
     found = bundle.predictor.run_alike(versions.values, covariates)
@@ -99,10 +104,10 @@ def _answers(
 
 
 def _surroundings(measurement: Measurement) -> Surroundings:
-    """Put slices beyond the reference volume before and behind it, in its own pixel type."""
+    """Join the reference volume and the slices before and behind it, in the volume's own pixel type."""
     array, mask, padding = measurement.voxels.volume.array, measurement.mask, measurement.voxels.padding
     before, behind = measurement.before, measurement.behind
-    # Of the volume that was measured: its spacing may have been rounded (radiomics.grid.single_precision).
+    # The spacing of the measured volume may have been rounded (radiomics.grid.single_precision).
     z, y, x = (float(step) for step in measurement.voxels.volume.spacing)
     if before is None and behind is None:
         return Surroundings(array, mask, (z, y, x), unmeasured=padding)
@@ -130,7 +135,7 @@ def _as_type(image: npt.NDArray[Any], wanted: np.dtype[Any]) -> npt.NDArray[Any]
 
 
 def withheld(result: StagingResult, options: RobustnessOptions) -> StagingResult:
-    """Give no answer where it is not robust and the site wants none then; the probability stays."""
+    """Withhold an answer that is not robust, if the site's settings ask for that; the probability stays."""
     found = result.robustness
     if found is None or found.is_robust is not False or options.not_robust == "warn":
         return result
@@ -141,7 +146,7 @@ def withheld(result: StagingResult, options: RobustnessOptions) -> StagingResult
 
 
 def warnings(found: Robustness) -> Iterator[str]:
-    """Say what a reader must know of it, for the report."""
+    """Yield the report's warnings about robustness."""
     if found.unknown is not None:
         yield _UNKNOWN[found.unknown]
     if found.agreement is not None and not found.is_robust:

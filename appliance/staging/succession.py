@@ -1,7 +1,7 @@
-"""Which regions no longer count, because a contour that was made here and confirmed stands in their place.
+"""Find the regions that are superseded by a confirmed contour made by lungstage.
 
-Only such a contour supersedes anything, and only what it names (:mod:`dicom.contours`). What other software's objects
-refer to says nothing about which of them is meant, and a draft says nothing either.
+Only such a contour supersedes regions, and only those that it names (:mod:`dicom.contours`). References in other
+software's objects do not supersede anything, and a draft does not either.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ Named = tuple[str, int]
 """SOP Instance UID of an object, and the ROI or Segment Number of one of its regions."""
 
 Successors = dict[str, frozenset[Named]]
-"""By SOP Instance UID, what each successor names; a contour made here holds one region, so the UID stands for it."""
+"""The regions that each successor names, by its SOP Instance UID. A contour by lungstage contains only one region."""
 
 
 def is_draft(roi: RoiHeader) -> bool:
-    """Whether it is a contour made here that nobody has confirmed."""
+    """Whether it is an unconfirmed contour made by lungstage."""
     return bool(roi.confirmation) and roi.confirmation != Confirmation.CONFIRMED
 
 
 def successors(rois: Iterable[RoiHeader]) -> Successors:
-    """Find the contours that supersede regions: confirmed, and not rejected by whoever reviewed them."""
+    """Find the contours that supersede regions: confirmed, and not rejected in a review."""
     return {
         roi.sop_instance_uid: frozenset(name for name in roi.supersedes if name[0] != roi.sop_instance_uid)
         for roi in rois
@@ -34,15 +34,15 @@ def successors(rois: Iterable[RoiHeader]) -> Successors:
 
 
 def superseded(found: Successors) -> frozenset[Named]:
-    """Return the regions in whose place another stands: whatever a successor names, and what that stands for in turn.
+    """Return all superseded regions: those that a successor names, directly or through other successors.
 
-    A predecessor need not be there.
+    A predecessor may be missing.
 
     Raises
     ------
     Refused
-        ``ambiguous_input``: two contours stand in the place of one region, and neither in the other's; or contours name
-        one another in a circle.
+        ``ambiguous_input``: two contours replace the same region, and neither names the other; or contours name each
+        other in a circle.
     """
     gone = frozenset(name for names in found.values() for name in names)
     last = sorted(uid for uid in found if uid not in {named for named, _ in gone})
@@ -50,8 +50,8 @@ def superseded(found: Successors) -> frozenset[Named]:
     if found and not set(found) <= {*last, *(named for names in ancestors.values() for named, _ in names)}:
         raise Refused(
             ReasonCode.AMBIGUOUS_INPUT,
-            f"Confirmed contours name one another as predecessors, so none is the last: SEG {_listed(sorted(found))}. "
-            "Confirm the right one again, and remove these.",
+            "Confirmed contours name each other as predecessors, so none of them is the latest: SEG "
+            f"{_listed(sorted(found))}. Confirm the right one again, and remove these.",
         )
     for k, one in enumerate(last):
         for other in last[k + 1 :]:
@@ -60,15 +60,15 @@ def superseded(found: Successors) -> frozenset[Named]:
                 uid, number = shared[0]
                 raise Refused(
                     ReasonCode.AMBIGUOUS_INPUT,
-                    f"Two confirmed contours stand in the place of one region (number {number} of {uid}), and neither "
-                    f"names the other: SEG {one} and SEG {other}. Look at both over the CT; then confirm one that "
+                    f"Two confirmed contours replace the same region (number {number} of {uid}), and neither "
+                    f"names the other: SEG {one} and SEG {other}. Look at both over the CT. Then confirm one that "
                     "names both, or remove the wrong one.",
                 )
     return gone
 
 
 def _ancestors(uid: str, found: Successors) -> frozenset[Named]:
-    """Follow predecessors as far as they are successors of others."""
+    """Return all predecessors, direct and indirect."""
     seen: set[Named] = set()
     ahead = list(found[uid])
     while ahead:

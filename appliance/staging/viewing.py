@@ -1,7 +1,7 @@
-"""What a person sees of a study before any answer: whose it is, its slices in three planes, and the regions on them.
+"""Show a study before it is answered: the patient, the slices in three planes, and the regions on them.
 
-Nothing is proven here, and nothing measured. A study that is not complete is shown as far as it has come, with the gaps
-where slices are missing; what cannot be shown is said in a sentence.
+Nothing is checked or measured here. An incomplete study is shown as far as it has arrived, with gaps for missing
+slices. A sentence says what cannot be shown.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ WINDOWS: Final = {window.code: window for window in (LUNG, SOFT_TISSUE, Window("
 
 _LONGEST_SIDE = 768  # pixels of a picture
 _MOST_VOXELS = 512 * 512 * 1200
-_MOST_SENT = 512 * 512 * 450  # voxels of a volume: what the graphics memory of an ordinary machine holds
+_MOST_SENT = 512 * 512 * 450  # voxels of a volume that fit into the graphics memory of an ordinary computer
 _NO_SLICE = np.iinfo(np.int16).min
-_MOST_GAPS = 4  # times as many places as slices: what lies so far apart is no series
+_MOST_GAPS = 4  # at most this many places per slice; a series with larger gaps is not drawn
 _LONGEST_NAME = 200
 _HALO, _LINE = (17, 17, 17), (255, 196, 0)
 _LETTERS: Final = {"axial": "RLAP", "coronal": "RLHF", "sagittal": "APHF"}
@@ -58,18 +58,18 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Patient:
-    """Whose a study is, as one of its files says; each empty where it does not.
+    """The patient of a study, from one of its files; an attribute is empty if the file does not contain it.
 
     Attributes
     ----------
     name, identifier
-        Patient's Name as people write it, and Patient ID.
+        Patient's Name in ordinary writing, and Patient ID.
     born
         Birth date as YYYY-MM-DD.
     description
         Study Description.
     fault
-        Why nothing is known.
+        Why nothing could be read.
     """
 
     name: _Text = ""
@@ -81,14 +81,14 @@ class Patient:
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """A region that a ROI object of the study offers.
+    """A region in a region object of the study.
 
     Attributes
     ----------
     roi, number, name
-        SOP Instance UID of the object, the region's number and its name there.
+        SOP Instance UID of the object, and the region's number and name in it.
     kind
-        Of the object.
+        Kind of the object.
     is_drawn
         Whether it has any content.
     """
@@ -102,20 +102,20 @@ class Offered:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What there is to be seen of a study.
+    """What can be shown of a study.
 
     Attributes
     ----------
     counts
-        How many planes there are, axial, coronal and sagittal; zeros where there is nothing to be seen.
+        Number of axial, coronal and sagittal planes; zeros if nothing can be shown.
     keys
-        Of each kind the plane in which the region covers most; without one, the middle.
+        For each kind, the plane with the largest area of the region; without a region, the middle plane.
     missing
-        How many axial planes between the first and the last have no slice.
+        Number of axial planes between the first and the last that have no slice.
     regions
-        What its ROI objects offer.
+        The regions in its region objects.
     faults
-        What cannot be shown, in sentences.
+        Sentences about what cannot be shown.
     """
 
     counts: tuple[_Count, _Count, _Count]
@@ -130,13 +130,13 @@ class Scene:
 
     @property
     def is_too_large(self) -> bool:
-        """Whether it has too many voxels to be sent to a browser as one volume."""
+        """Whether the volume has too many voxels to be sent to a browser."""
         return math.prod(self.counts) > _MOST_SENT
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One plane as PNG, and which it is."""
+    """One plane as PNG, and its index."""
 
     png: Content
     index: _Count
@@ -153,7 +153,7 @@ class Packed:
 
 
 def read_patients(paths: Sequence[Path]) -> tuple[Patient, ...]:
-    """Say whose each file is."""
+    """Read the patient of each file."""
     return tuple(map(_read_patient, paths))
 
 
@@ -167,8 +167,8 @@ def _read_patient(path: Path) -> Patient:
     except Refused as refused:
         return Patient(fault=refused.reason.message)
     except OSError:
-        return Patient(fault="The file is no longer there.")
-    except Exception:  # hostile bytes: whatever the parser raises
+        return Patient(fault="The file no longer exists.")
+    except Exception:  # malformed bytes can raise any exception in the parser
         return Patient(fault="The file cannot be read.")
     groups = [_person(group) for group in name.split("=")[:2] if group.strip("^ ")]
     date = f"{born[:4]}-{born[4:6]}-{born[6:]}" if len(born) == 8 and born.isascii() and born.isdigit() else born
@@ -181,23 +181,23 @@ def _person(group: str) -> str:
 
 
 def _line(text: str) -> str:
-    """Make one short line of text, without anything that turns the direction of writing."""
+    """Make one short line of text, without characters that change the direction of writing."""
     kept = (" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in unicodedata.normalize("NFC", text))
     line = " ".join("".join(c for c in kept if unicodedata.category(c) not in ("Cf", "Cs", "Co", "Cn")).split())
     return line if len(line) <= _LONGEST_NAME else f"{line[: _LONGEST_NAME - 1]}…"
 
 
 def look(headers: tuple[Header, ...], key: str, region: RegionChoice | None) -> Scene:
-    """Say what there is to be seen of a case.
+    """Return what can be shown of a case.
 
     Parameters
     ----------
     headers
-        Of everything that may belong to it.
+        Of all files that may belong to the case.
     key
-        Of the case.
+        Key of the case.
     region
-        The one that is shown.
+        The region to show.
     """
     faults: list[str] = []
     case = _case(headers, key)
@@ -208,7 +208,7 @@ def look(headers: tuple[Header, ...], key: str, region: RegionChoice | None) -> 
         except Refused as refused:
             faults.append(refused.reason.message)
         except (OSError, Unavailable):
-            faults.append(f"The {roi.kind} is no longer there, or was changed.")
+            faults.append(f"The {roi.kind} no longer exists, or it was changed.")
         else:
             uid = roi.sop_instance_uid
             offered += [Offered(uid, r.number, _line(r.name), roi.kind, r.is_drawn) for r in regions]
@@ -223,7 +223,7 @@ def look(headers: tuple[Header, ...], key: str, region: RegionChoice | None) -> 
         except Refused as refused:
             faults.append(refused.reason.message)
         except (OSError, Unavailable):
-            faults.append("Slices are no longer there, or were changed.")
+            faults.append("Some slices no longer exist, or they were changed.")
     return Scene(counts, keys, missing, tuple(offered), tuple(dict.fromkeys(faults)))
 
 
@@ -235,19 +235,19 @@ def draw(
     Parameters
     ----------
     headers, key
-        As of :func:`look`.
+        As in :func:`look`.
     plane, index
-        Which plane: the uppermost, foremost or rightmost is 0; None for the one in which the region covers most, or
-        the middle.
+        The plane: 0 is the uppermost, foremost or rightmost. None means the plane with the largest area of the region,
+        or the middle plane.
     window
         A key of :data:`WINDOWS`.
     region
-        Which outline is drawn.
+        The region whose outline is drawn.
 
     Raises
     ------
     Refused
-        ``no_dicom``: there is no such plane; or the slices cannot be drawn.
+        ``no_dicom``: the plane does not exist, or the slices cannot be drawn.
     """
     case = _case(headers, key)
     stack = _stack(case.images)
@@ -277,29 +277,31 @@ def draw(
 
 
 def pack(headers: tuple[Header, ...], key: str, layer: Layer, region: RegionChoice | None) -> Packed:
-    """Give a case's volume, or a region in it, to be looked at in a browser.
+    """Return a case's volume, or a region in it, for the viewer in a browser.
 
     Parameters
     ----------
     headers, key
-        As of :func:`look`.
+        As in :func:`look`.
     layer
-        ``image``: the slices in whole HU, -32768 where one is missing; ``region``: 1 inside of the region, 0 outside.
+        ``image``: the slices in whole HU, -32768 for a missing slice; ``region``: 1 inside of the region, 0 outside.
     region
-        Which region.
+        The region for the layer ``region``.
 
     Raises
     ------
     Refused
-        There is no such region, or there are no slices; or they cannot be shown, or are too many to be sent.
+        The region does not exist, there are no slices, they cannot be shown, or there are too many to be sent.
     """
     case = _case(headers, key)
     stack = _stack(case.images)
     if stack.hu.size > _MOST_SENT:
-        raise Refused(ReasonCode.NO_DICOM, "These slices are too many for the viewer. See them in the pictures.")
+        raise Refused(
+            ReasonCode.NO_DICOM, "The series has too many slices for the viewer. Look at the pictures instead."
+        )
     if layer == "image":
         volume = np.full(stack.hu.shape, _NO_SLICE, np.int16)
-        for k in set(range(len(volume))) - stack.gaps:  # one by one: a whole series of floats is large
+        for k in set(range(len(volume))) - stack.gaps:  # one by one, because a whole series of floats is large
             volume[k] = np.clip(np.rint(stack.hu[k]), _NO_SLICE + 1, -_NO_SLICE - 1)
     else:
         mask = None if region is None else _mask(case, region)
@@ -329,7 +331,7 @@ def _letter(pen: ImageDraw.ImageDraw, size: tuple[int, int], letters: str) -> No
 def _case(headers: tuple[Header, ...], key: str) -> Case:
     found = next((case for case in assemble(headers) if case.key == key), None)
     if found is None:
-        raise Refused(ReasonCode.NO_DICOM, "None of the study's files is there any more.")
+        raise Refused(ReasonCode.NO_DICOM, "The files of this study no longer exist.")
     return found
 
 
@@ -342,13 +344,13 @@ class _Drawn:
     hu
         (slices, rows, columns).
     steps
-        Of the three axes in mm.
+        Spacing of the three axes in mm.
     gaps
-        Places along the first axis that no slice fills.
-    images, rows
-        The slices, and the place of each in the volume as it was stacked; `places` are all of these.
-    turn
-        Turns a mask of that stack likewise.
+        Places along the first axis without a slice.
+    images, rows, places
+        The slices, the place of each slice in the stacked volume before turning, and all places of that volume.
+    order, turned
+        Turn a mask of the stacked volume in the same way.
     """
 
     hu: npt.NDArray[Any]
@@ -366,18 +368,18 @@ class _Drawn:
         return first, second, third
 
 
-@lru_cache(maxsize=1)  # as much as a process has room for, of the largest series
+@lru_cache(maxsize=1)  # a process has room for only one of the largest series
 def _stack(images: tuple[ImageHeader, ...]) -> _Drawn:
-    """Read a series, with room where slices are missing."""
+    """Read a series, with empty places for missing slices."""
     stack = Stack.of(images)
     shape = (stack.images[0].rows, stack.images[0].columns)
     alike = [k for k, image in enumerate(stack.images) if (image.rows, image.columns) == shape]
     step = stack.step() or stack.images[0].slice_thickness or 1.0
     place = np.rint((stack.depths - stack.depths[0]) / step).astype(int)
-    kept = dict(reversed([(int(place[k]), k) for k in alike]))  # of two in one place, the first
+    kept = dict(reversed([(int(place[k]), k) for k in alike]))  # of two slices in one place, the first
     count = max(kept) + 1
     if count > _MOST_GAPS * len(kept) or count * shape[0] * shape[1] > _MOST_VOXELS:
-        raise Refused(ReasonCode.SPACING_NOT_UNIFORM, "The slices lie too far apart, or are too many, to be drawn.")
+        raise Refused(ReasonCode.SPACING_NOT_UNIFORM, "The slices are too far apart or too many to be drawn.")
     rows = tuple(sorted(kept))
     drawn = tuple(with_pixel_digest(stack.images[kept[row]]) for row in rows)
     spacing = (step, drawn[0].pixel_spacing[0], drawn[0].pixel_spacing[1])
@@ -389,7 +391,7 @@ def _stack(images: tuple[ImageHeader, ...]) -> _Drawn:
     turned = (first, second, third)
     a, b, c = order
     gaps = frozenset((count - 1 - row if backwards[0] else row) for row in range(count) if row not in rows)
-    if order[0] != 0:  # a series that was not acquired axially: its gaps are not drawn as such
+    if order[0] != 0:  # gaps are not marked in a series that was not acquired axially
         gaps = frozenset()
     steps = (spacing[a], spacing[b], spacing[c])
     return _Drawn(hu.transpose(order)[turned], steps, gaps, drawn, rows, range(count), order, turned)
@@ -397,12 +399,12 @@ def _stack(images: tuple[ImageHeader, ...]) -> _Drawn:
 
 @lru_cache(maxsize=2)
 def _mask(case: Case, choice: RegionChoice) -> Mask | None:
-    """Fill a region on the slices that are there; None where nothing of it can be drawn."""
+    """Fill a region on the slices that have arrived; None if nothing of it can be drawn."""
     stack = _stack(case.images)
     roi = next((roi for roi in case.rois if roi.sop_instance_uid == choice.roi), None)
     region = next((r for r in load_regions(roi) if r.number == choice.number), None) if roi is not None else None
     if region is None:
-        raise Refused(ReasonCode.ROI_NOT_FOUND, "There is no such region.")
+        raise Refused(ReasonCode.ROI_NOT_FOUND, "This region does not exist.")
     normal = np.cross(stack.images[0].orientation[:3], stack.images[0].orientation[3:])
     depths = np.array([float(np.dot(normal, image.position)) for image in stack.images])
     reach = max(0.1, 0.3 * float(np.min(np.diff(depths), initial=10.0)))

@@ -139,4 +139,4 @@ def test_another_endpoint_with_covariates_goes_the_same_way(table: Path, tmp_pat
     assert answer["endpoint"]["probability"] == pytest.approx(golden.probability_advanced, abs=1e-6)
     assert list(answer["contributions"])[15:] == ["age", "sex"]
     without = json.loads(run("lungstage", *ask))
-    assert sum("imputed" in warning for warning in without["warnings"]) == 2
+    assert sum("median of the training cohort" in warning for warning in without["warnings"]) == 2

@@ -88,13 +88,13 @@ def test_header_and_table_join_and_the_table_outranks(stage: Callable[..., dict[
     assert "Covariates used: age 63 a, sex M; missing, with the training median in place: histology." in texts(
         by_header
     )
-    (missing,) = [w for w in by_header["warnings"] if "imputed" in w]
+    (missing,) = [w for w in by_header["warnings"] if "median of the training cohort" in w]
     assert missing in texts(by_header)
     assert by_header["contributions"]["histology"] == pytest.approx(0.0, abs=1e-14)
     site = Site(covariates={uid_of(study): {"age": 80.0, "histology": "large cell carcinoma"}, "1.2": {"sex": "F"}})
     by_table = stage("clinical", site)
     assert "Covariates used: age 80 a, sex M, histology large cell carcinoma." in texts(by_table)
-    assert not [w for w in by_table["warnings"] if "imputed" in w]
+    assert not [w for w in by_table["warnings"] if "median of the training cohort" in w]
     assert by_table["contributions"]["age"] != by_header["contributions"]["age"]
     assert by_table["contributions"]["histology"] != 0.0
     assert by_table["probability_advanced"] != by_header["probability_advanced"]
@@ -112,7 +112,7 @@ def test_a_model_without_covariates_looks_at_none_and_says_so(
     told = stage("plain", Site(covariates={uid_of(study): {"age": 80.0}}))
     assert Path(told["sr"]).name == Path(plain["sr"]).name
     assert set(told["warnings"]) - set(plain["warnings"]) == {
-        "The model takes no covariates; their table was not used."
+        "The model uses no covariates. The covariates table was not used."
     }
     assert set(plain["contributions"]) == set(plain["features"])
     assert "Covariates" not in texts(plain)

@@ -182,7 +182,7 @@ def test_without_bundle_and_viewer_it_is_all_apache(source: Path, wheel: Path, t
     assert "CC BY-NC" not in done(*asked, "--version", cwd=tmp_path, PYTHONPATH=str(target))
     refused = run(*asked, "verify", "lung1-stage", cwd=tmp_path, PYTHONPATH=str(target))
     assert (refused.returncode, len(refused.stderr.splitlines())) == (3, 1)
-    assert "one that is shipped: none." in refused.stderr
+    assert "the name of a shipped one: none." in refused.stderr
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ class TestInstalled:
         assert refused.returncode == 3
         (line,) = refused.stderr.splitlines()
         assert "There is no bundle lung2-stage" in line
-        assert "one that is shipped: lung1-stage, lung1-survival." in line
+        assert "the name of a shipped one: lung1-stage, lung1-survival." in line
 
     def test_what_needs_an_extra_names_it_in_one_line(self, installed: Path, tmp_path: Path) -> None:
         refused = run(installed / "lungstage-train", "benchmark-selectors", cwd=tmp_path)

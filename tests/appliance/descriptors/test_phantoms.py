@@ -135,7 +135,7 @@ class TestRing:
         assert found["long_axis_mm"].value == pytest.approx(36, abs=0.5)
         assert found["radial_spread"].value == pytest.approx(0, abs=0.01)
         assert found["air_share"].value == 0
-        assert "The cavity and the voxels beside it are left out." in found["mean_hu"].caveats
+        assert "The cavity and the voxels next to it are left out." in found["mean_hu"].caveats
         inside = 4 / 3 * np.pi * (18**3 - (9**3 if drawn == "ring" else 0))
         assert found["volume_mm3"].value == pytest.approx(inside, rel=0.01)
 

@@ -114,7 +114,7 @@ class TestGrowth:
         assert "differ by" in str(found.reason)
 
     def test_of_one_day(self) -> None:
-        assert growth(1000, DAY, 2000, DAY).reason == "Both volumes are of the same day."
+        assert growth(1000, DAY, 2000, DAY).reason == "Both examinations are of the same day."
 
     @pytest.mark.parametrize("volumes", [(0, 5), (5, -1), (5, float("inf")), (float("nan"), 5)])
     def test_of_no_volume(self, volumes: tuple[float, float]) -> None:

@@ -43,7 +43,7 @@ from tests.support import jpeg_lossless
 from tests.support.studies import Study, rtstruct_study
 
 EVERYTHING = ExtractionSpec(ALL_FEATURES, {"binWidth": 25.0})
-WARNING = "Slices were compressed with loss; their values are not those that the scanner made."
+WARNING = "Slices were compressed with loss. Their values differ from those of the scanner."
 
 
 def _encapsulated(dataset: Dataset, syntax: UID, codestream: bytes) -> None:

@@ -348,7 +348,10 @@ def test_two_contents_of_one_structure_set_are_named_as_what_they_are(tmp_path: 
     edited.SOPInstanceUID = edited.file_meta.MediaStorageSOPInstanceUID = study.rois[0].SOPInstanceUID
     study.rois.append(edited)
     assert code_of(study, tmp_path) == ("refused", "conflicting_instances")
-    assert "Two files of one SOP Instance UID, '0000' and '0001', draw" in measured(tmp_path)["reason"]["message"]
+    assert (
+        "Two files with the same SOP Instance UID, '0000' and '0001', contain"
+        in measured(tmp_path)["reason"]["message"]
+    )
 
 
 @pytest.mark.parametrize("under_one_uid", [True, False])

@@ -46,8 +46,8 @@ NAMES = {
     "lacking": "3 slices within the region are missing, at z = 3 mm.",
     "left_out": "",
     "local": "It is 3 here",
-    "message": "No region is there for this CT series.",
-    "none_there": "No region is there for this CT series.",
+    "message": "No region was received for this CT series.",
+    "none_there": "No region was received for this CT series.",
     "told": "They differ in 3",
     "what": "refers to 3 images, which",
     "when": " after resampling",
@@ -228,7 +228,7 @@ def test_what_is_not_wholly_known_is_not_said_in_halves(message: str) -> None:
 @given(st.text(max_size=80))
 def test_any_text_is_said_or_left_as_it_is(text: str) -> None:
     for language in LANGUAGES:
-        spoken = in_language(f"{text}. No region is there for this CT series.", language)
+        spoken = in_language(f"{text}. No region was received for this CT series.", language)
         assert spoken is None or isinstance(spoken, str)
 
 

@@ -178,7 +178,7 @@ def test_the_real_processes_answer(tmp_path: Path) -> None:
     try:
         (patient,) = real.read(files(tmp_path, "no dicom"))
         assert patient.fault == "This file is not DICOM."
-        with pytest.raises(Exception, match="None of the study's files is there"):
+        with pytest.raises(Exception, match="The files of this study no longer exist"):
             asyncio.run(real.look((), "1.2", None))
     finally:
         real.end()

@@ -156,17 +156,17 @@ IMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no extent": (_patch(42, "h", -8), "holds no volume"),
     "RGB": (
         _rewrite(lambda: sitk.Compose([sitk.Cast(_grey(), sitk.sitkUInt8)] * 3)),
-        "holds 3 numbers a voxel, as colours",
+        "contains 3 numbers per voxel, like colours",
     ),
     "RGB, typed": (_patch(70, "2h", 128, 24), "holds colours"),
     "complex": (_patch(70, "2h", 32, 64), "holds complex"),
     "no voxel size": (_patch(80, "f", 0.0), "does not give a voxel size"),
     "NaN voxel size": (_patch(84, "f", float("nan")), "does not give a voxel size"),
     "two voxel sizes": (lambda path: (_patch(80, "f", 0.8)(path), _patch(254, "h", 2)(path)), "two different voxel"),
-    "NaN rescale": (_patch(112, "f", float("nan")), "a rescale that is no number"),
+    "NaN rescale": (_patch(112, "f", float("nan")), "a rescale that is not a number"),
     "sheared": (_patch(280, "8f", -0.75, 0.3, 0, 1, 0, -0.687386, 0, 1), "not at right angles"),
-    "NaN": (_with(float("nan")), "holds 2 voxels that are no numbers"),
-    "infinite": (_with(float("inf")), "holds 2 voxels that are no numbers"),
+    "NaN": (_with(float("nan")), "contains 2 voxels without a number"),
+    "infinite": (_with(float("inf")), "contains 2 voxels without a number"),
 }
 
 
@@ -230,7 +230,7 @@ def test_a_mask_in_another_place_is_refused(geometry: dict[str, Any], told: str,
 def test_a_mask_of_another_size_is_refused(pair: tuple[Path, Path]) -> None:
     code, message = refusal(pair[0], write(pair[1], drawn()[:, :, :7]))
     assert code is ReasonCode.MASK_MISMATCH
-    assert "7 × 7 × 6 voxels, and its image has 8 × 7 × 6" in message
+    assert "7 × 7 × 6 voxels, but its image has 8 × 7 × 6" in message
 
 
 def test_the_rounding_of_a_header_is_no_other_place(pair: tuple[Path, Path]) -> None:

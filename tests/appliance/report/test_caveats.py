@@ -13,6 +13,7 @@ import lungstage.appliance as appliance
 from lungstage.appliance.dicom.completeness import NEVER_CAME, ONE_NEVER_CAME
 from lungstage.appliance.dicom.linking import BY_POSITION, POSITION_ALONE
 from lungstage.appliance.model.manifest import CovariateColumn, CovariateEntry
+from lungstage.appliance.report import former
 from lungstage.appliance.report.caveats import GRADES, Grade, caveats, recognise
 from lungstage.appliance.report.translation import Translator
 from lungstage.appliance.staging.covariates import known_covariates
@@ -36,6 +37,14 @@ def test_each_warning_is_known_by_its_own_code_with_what_it_quotes() -> None:
             if f"{{{name}}}" in sentence
         }
         assert recognise(sentence.format(**values)) == (code, values)
+
+
+def test_a_former_wording_keeps_its_code() -> None:
+    for code, template in former.WARNINGS:
+        assert code in GRADES
+        values = {name: f"<{name}>" for name in re.findall(r"\{(\w+)\}", template)}
+        assert recognise(template.format(**values)) == (code, values)
+        assert set(values) == set(re.findall(r"\{(\w+)\}", EN.template(f"caveat.{code}")))
 
 
 def sentences_of(path: Path) -> str:

@@ -125,7 +125,7 @@ class TestWhatItSays:
             assert not re.search(r"\bstage|\bstadi|\bstade", said)
 
     def test_a_tumour_unlike_the_cohort_s_is_told_before_any_number(self) -> None:
-        unlike = ("The tumour is unlike almost all tumours that the model was trained on.",)
+        unlike = ("The tumour differs from almost all tumours in the training cohort. The answer is doubtful.",)
         page = made(warnings=unlike)
         assert page.doubt.startswith("Unlike the tumours")
         assert made(warnings=(), result=result(domain=DomainAssessment(1.0, 0.1, ()))).doubt == ""
@@ -206,7 +206,7 @@ class TestWhatItSays:
         assert facts["Model"] == "lung1-stage 1.0.0 (abababababab)"
 
     def test_many_warnings_are_folded_and_the_gravest_stay(self) -> None:
-        grave = "Hardly a tumour that the model was trained on resembles this one."
+        grave = "Almost no tumour in the training cohort resembles this one. The answer is doubtful."
         warnings = (*(f"Something unheard of, number {n}." for n in range(30)), grave)
         text = text_of(page_pdf(made(warnings=warnings)).pdf)
         assert grave in text
@@ -291,7 +291,8 @@ class TestKeySlice:
 
     @pytest.mark.parametrize("language", LANGUAGES)
     @pytest.mark.parametrize(
-        "warnings", [(), ("The tumour is unlike almost all tumours that the model was trained on.",)]
+        "warnings",
+        [(), ("The tumour differs from almost all tumours in the training cohort. The answer is doubtful.",)],
     )
     def test_answer_doubt_and_certainty_stand_above_it(self, language: Language, warnings: tuple[str, ...]) -> None:
         page = made(language, warnings=warnings)

@@ -105,9 +105,9 @@ class TestKnown:
         known = known_covariates(ENTRIES, header(PatientSex="O"), {})
         assert (dict(known.values), known.missing) == ({}, ("age", "sex", "histology"))
         assert known.warnings == (
-            "The patient's age is not known; it was imputed by the training median.",
-            "The patient's sex is none of F, M; it was imputed by the training median.",
-            "The patient's histology is not known; it was imputed by the training median.",
+            "The patient's age is not known. The median of the training cohort was used instead.",
+            "The patient's sex is none of F, M. The median of the training cohort was used instead.",
+            "The patient's histology is not known. The median of the training cohort was used instead.",
         )
         assert str(known) == ("Covariates used: none; missing, with the training median in place: age, sex, histology.")
 
@@ -160,18 +160,18 @@ class TestTable:
             ("study_instance_uid,age,age\n1.2,1,1\n", "line 1: the columns"),
             ("study_instance_uid,stage\n1.2,early\n", "line 1: the columns"),
             ("1.2.3,63,M\n", "line 1: the columns"),
-            ("study_instance_uid,age\n1.2,63\n1.3\n", "line 3: it has 1 cells, the header has 2"),
-            ("study_instance_uid,age\n1.2,63\n1.3,sixty\n", "line 3: column age holds no number of years"),
+            ("study_instance_uid,age\n1.2,63\n1.3\n", "line 3: it has 1 cells, but the header has 2"),
+            ("study_instance_uid,age\n1.2,63\n1.3,sixty\n", "line 3: column age does not contain a number of years"),
             ("study_instance_uid,age\n1.2,0\n", "line 2: column age"),
             ("study_instance_uid,age\n1.2,-5\n", "line 2: column age"),
             ("study_instance_uid,age\n1.2,630\n", "line 2: column age"),
             ("study_instance_uid,age\n1.2,inf\n", "line 2: column age"),
             ("study_instance_uid,age\n1.2,6_3\n", "line 2: column age"),
             ("study_instance_uid,age\n1.2,045Y\n", "line 2: column age"),
-            ("study_instance_uid,sex\n1.2,X\n", "line 2: column sex holds neither M nor F, nor O"),
+            ("study_instance_uid,sex\n1.2,X\n", "line 2: column sex contains another value than M, F or O"),
             ("study_instance_uid,age\n,63\n", "line 2: column study_instance_uid holds no UID"),
             ("study_instance_uid,age\nDoe^Jane,63\n", "line 2: column study_instance_uid holds no UID"),
-            ("study_instance_uid,age\n1.2,63\n1.2,64\n", "line 3: column study_instance_uid holds a UID that stands"),
+            ("study_instance_uid,age\n1.2,63\n1.2,64\n", "line 3: column study_instance_uid repeats a UID"),
             ('study_instance_uid,age\n"1.2,63\n', "not CSV"),
             (b"study_instance_uid,histology\n1.2,\xff\n", "not CSV in UTF-8"),
         ],

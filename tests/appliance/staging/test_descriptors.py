@@ -274,7 +274,7 @@ def test_a_cavity_leaves_its_walls_out_and_says_so(of: Callable[..., Made]) -> N
     fall = 445 * (20**2 * 0.5 - 20 / 3 + 1 / 12) / ((20**3 - 14**3) / 3)
     assert made.found["mean_hu"] == pytest.approx(TISSUE - fall, abs=15)
     assert made.found["words"]["mean_hu"] in ("solid", None), "the walls make no solid tumour part-solid"
-    assert "The cavity and the voxels beside it are left out." in made.page
+    assert "The cavity and the voxels next to it are left out." in made.page
 
 
 def test_it_is_said_in_the_reader_s_language(of: Callable[..., Made]) -> None:

@@ -226,7 +226,7 @@ class TestSlicesBeyond:
         left_out = answer["robustness"]["left_out"]["slices"]
         assert left_out + answer["robustness"]["perturbations"] == 12
         assert (
-            f"Of 12 perturbed versions {left_out} were left out, as they reach beyond the slices that are there."
+            f"{left_out} of 12 perturbed versions were left out: they reach beyond the slices that were received."
             in (answer["warnings"])
         )
         assert read_back(Path(answer["sr"])).account.before == ()

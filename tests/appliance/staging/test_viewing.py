@@ -152,7 +152,7 @@ def test_files_that_are_gone_are_said_to_be(written: Written) -> None:
     assert scene.counts == (0, 0, 0)
     assert len(scene.faults) == 2
     (patient,) = viewing.read_patients([headers[0].path])
-    assert patient == viewing.Patient(fault="The file is no longer there.")
+    assert patient == viewing.Patient(fault="The file no longer exists.")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What both sides of a comparison share, without any library: the other libraries' interpreters import it too."""
+"""Code for both sides of a comparison, without any library: the other libraries' interpreters import it, too."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ STATED = tuple(
         "glszm_SmallAreaEmphasis", "gldm_DependenceEntropy",
     )
 )  # fmt: skip
-"""The fifteen features that the speed targets are stated for; they touch every kernel but NGTDM."""
+"""The fifteen features of the speed targets; they use every kernel except NGTDM."""
 
 
 def milliseconds(work: Callable[[], object], seconds: float = 1.0, fewest: int = 3, most: int = 31) -> list[float]:
-    """Time calls one by one: until `seconds` are spent or `most` are made, but the `fewest` in any case.
+    """Time calls one by one, until `seconds` have passed or `most` calls are made, but at least `fewest`.
 
-    Processor time of all threads: on one core it is the clock's where nothing else runs, and where something does it
-    leaves out the waiting, which would otherwise decide between two libraries that are close.
+    The times are processor time of all threads. On one idle core this equals the clock time. If other work runs, it
+    does not include the waiting, which could otherwise decide between two libraries with similar times.
     """
     times: list[float] = []
     while len(times) < fewest or (len(times) < most and sum(times) < 1000 * seconds):

@@ -1,8 +1,8 @@
-"""Coverage of the conformal thresholds on patients that nothing was fitted to, by repeated splits of one table.
+"""Measure the coverage of the conformal thresholds on unseen patients, by repeated splits of one table.
 
-``python -m tests.long.benchmarks.coverage TABLE [--method METHOD] [--splits N]``: in each split three quarters of the
-patients of either class go the whole way (selection, networks, calibration, thresholds by folds), and the last quarter
-says what the thresholds cover. docs/evaluation-log.md holds what came out.
+``python -m tests.long.benchmarks.coverage TABLE [--method METHOD] [--splits N]``: in each split, three quarters of the
+patients of either class are used for all steps (selection, networks, calibration, thresholds by folds). The coverage is
+measured on the last quarter. docs/evaluation-log.md contains the results.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from lungstage.training.procedure import QUICK, Procedure
 
 TEST_SHARE = 0.25
 PROCEDURE = replace(QUICK, folds=5, repeats=2, members=3, network=replace(QUICK.network, max_epochs=60))
-"""Lighter than the default, so that a split takes seconds: what is asked is whether the thresholds transfer."""
+"""Lighter than the default, so that a split takes seconds: the question is only whether the thresholds transfer."""
 
 
 def split(cohort: Cohort, procedure: Procedure, method: Method, seed: int) -> tuple[float, float]:
-    """Coverage of the negative and of the positive class in one split's test patients."""
+    """Return the coverage of the negative and of the positive class in one split's test patients."""
     rng, labels = np.random.default_rng(seed), cohort.labels
     test = np.zeros(len(labels), dtype=np.bool_)
     for of in (False, True):

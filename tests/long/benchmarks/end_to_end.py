@@ -1,7 +1,7 @@
-"""From files to a report on the disk, next to a straightforward script in the same run: ``make bench``.
+"""Measure from files to a report on the disk, compared with a straightforward script in the same run: ``make bench``.
 
-Writes ``docs/end-to-end.md``: one-shot staging of 80, 200 and 500 slices, its memory, its start as a process with what
-the imports take, and how many studies a minute the daemon serves. Ratios are of medians within the run.
+Writes ``docs/end-to-end.md``: one-shot staging of 80, 200 and 500 slices, its memory, its start as a process with the
+time of its imports, and the daemon's throughput. Ratios are of medians within the run.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ COLD_STARTS = 7
 
 
 def write_study(folder: Path, slices: int, name: str) -> None:
-    """A CT of 512 x 512, and a SEG of a ball in its middle."""
+    """Write a CT of 512 x 512, and a SEG of a ball in its middle."""
     random = np.random.default_rng(slices)
     hu = random.integers(-150, 150, size=(slices, 512, 512)).astype(np.int16)
-    hu[:, :64] = -1000  # air in front of the patient: without any, this would be no CT of the chest
+    hu[:, :64] = -1000  # air in front of the patient; without air, the appliance refuses it as no CT of the chest
     affine = np.zeros((4, 4))
     affine[2, 0], affine[1, 1], affine[0, 2] = SPACING
     affine[:, 3] = (-204.8, -204.8, -1.25 * slices, 1)
@@ -72,7 +72,7 @@ def write_study(folder: Path, slices: int, name: str) -> None:
 
 
 def median_seconds(work: Callable[[], object], repeats: int) -> float:
-    """Median of a few repetitions, after one that does not count."""
+    """Return the median of a few repetitions, after one untimed call."""
     work()
     times = []
     for _ in range(repeats):
@@ -83,7 +83,7 @@ def median_seconds(work: Callable[[], object], repeats: int) -> float:
 
 
 def read_barely(folder: Path, needed: set[str]) -> None:
-    """Read the headers of all files, and those that are needed whole: what no program can do without."""
+    """Read the headers of all files, and the needed files completely. Every program must do this."""
     for path in sorted(folder.iterdir()):
         dataset = pydicom.dcmread(path, stop_before_pixels=True)
         if dataset.SOPInstanceUID in needed or dataset.Modality == "SEG":
@@ -92,7 +92,7 @@ def read_barely(folder: Path, needed: set[str]) -> None:
 
 @dataclass(frozen=True)
 class Row:
-    """One size: seconds, and megabytes of the process at its peak."""
+    """One size: seconds, and the process's peak memory in megabytes."""
 
     slices: int
     script: float
@@ -119,14 +119,14 @@ class Row:
 
 HEADINGS = [
     "slices", "script, s", "SR, s", "ratio", "SR and PDF, s", "ratio", "SR with robustness, s", "ratio",
-    "of the SR's the documents", "bare reading, s",
-    "ours less documents, against bare reading", "ours, peak MB", "script, peak MB",
+    "documents (part of SR), s", "bare reading, s",
+    "ours without documents, against bare reading", "ours, peak MB", "script, peak MB",
 ]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Bar:
-    """What was asked for, and what was measured; None where it was not."""
+    """A target and its measurement; None if it was not measured."""
 
     what: str
     bar: float
@@ -138,13 +138,13 @@ class Bar:
     def cells(self) -> list[str]:
         asked = f"{'at least' if self.least else 'at most'} {self.bar:g}{self.unit}"
         if self.found is None:
-            return [self.what, asked, "not measured: no font of the system has it"]
+            return [self.what, asked, "not measured: no font of the system has these characters"]
         met = self.found >= self.bar if self.least else self.found <= self.bar
         return [self.what, asked, f"{self.found:.3g}{self.unit}, {'met' if met else '**not met**'}"]
 
 
 def bars(rows: list[Row], page: Mapping[str, float | None]) -> list[Bar]:
-    """What was asked for: ratios at 200 slices, the page warm, the memory of the command whatever the size."""
+    """Return the targets: ratios at 200 slices, the page in a warm process, the command's memory at any size."""
     (row,) = (row for row in rows if row.slices == ASKED_SLICES)
     return [
         Bar(f"{ASKED_SLICES} slices, SR, against the script", 20, row.script / row.ours, True, "×"),
@@ -157,7 +157,7 @@ def bars(rows: list[Row], page: Mapping[str, float | None]) -> list[Bar]:
 
 
 def peak_megabytes(command: list[str]) -> float:
-    """Peak resident memory of a whole process."""
+    """Return the peak resident memory of a whole process."""
     program = (
         "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL);"
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
@@ -167,7 +167,7 @@ def peak_megabytes(command: list[str]) -> float:
 
 
 def lungstage(*arguments: object) -> list[str]:
-    """Command line of the appliance."""
+    """Return a command line of the appliance."""
     return [sys.executable, "-m", "lungstage.appliance.cli.main", *map(str, arguments)]
 
 
@@ -198,7 +198,7 @@ def measure(folder: Path, bundle: Bundle, bundle_folder: Path, slices: int) -> R
 
     def script() -> None:
         features = stage_straightforwardly(study, bundle_folder, folder / "script.dcm")
-        for name, value in features.items():  # the same answer, or the comparison is of different things
+        for name, value in features.items():  # the comparison is valid only if both give the same features
             assert np.isclose(value, outcomes[0]["features"][name], rtol=5e-2), (name, value)
 
     start = time.perf_counter()
@@ -221,7 +221,7 @@ def measure(folder: Path, bundle: Bundle, bundle_folder: Path, slices: int) -> R
 
 
 def cold_start(study: Path, bundle: Path, folder: Path) -> tuple[float, str]:
-    """Seconds of ``lungstage stage`` as a whole process, and what its imports take."""
+    """Return the seconds of ``lungstage stage`` as a whole process, and the time of its imports."""
     times = []
     for k in range(COLD_STARTS):
         start = time.perf_counter()
@@ -241,7 +241,7 @@ def cold_start(study: Path, bundle: Path, folder: Path) -> tuple[float, str]:
 
 
 def import_profile(log: str) -> str:
-    """Own time of the modules of each package, from Python's ``-X importtime``."""
+    """Return the own time of the modules of each package, from Python's ``-X importtime``."""
     own: dict[str, float] = {}
     for match in re.finditer(r"import time:\s+(\d+) \|\s+\d+ \|\s+(\S+)", log):
         package = match.group(2).partition(".")[0]
@@ -254,7 +254,7 @@ def import_profile(log: str) -> str:
 
 @contextlib.contextmanager
 def daemon(root: Path, bundle: Path, perturbations: int = 0) -> Iterator[subprocess.Popen[str]]:
-    """A running daemon, from its ``ready`` on."""
+    """Start a daemon, and yield when it is ``ready``."""
     options = [f"--{name}={root / name}" for name in ("inbox", "outbox", "state")]
     environment = {
         **os.environ, "LUNGSTAGE_LOG_LEVEL": "ERROR", "LUNGSTAGE_PERTURBATIONS": str(perturbations),
@@ -272,7 +272,7 @@ def daemon(root: Path, bundle: Path, perturbations: int = 0) -> Iterator[subproc
 
 
 def studies_per_second(folder: Path, bundle: Path, perturbations: int) -> float:
-    """Rate of the daemon, from the moment that a queue of whole studies lies in its inbox to the last report."""
+    """Return the daemon's rate, from the time when all studies are in its inbox to the last report."""
     waiting = folder / f"waiting-{perturbations}"
     for k in range(STUDIES):
         write_study(waiting / f"{k:03}", STUDY_SLICES, f"steady-{k}")
@@ -289,8 +289,8 @@ def studies_per_second(folder: Path, bundle: Path, perturbations: int) -> float:
 
 
 def main() -> None:
-    """Print the report, and write it where the documentation has it."""
-    gc.disable()  # as the command does; here it would look through torch and all else that the benchmark imported
+    """Print the report, and write it into the documentation."""
+    gc.disable()  # as the command does; here it would also search torch and everything that the benchmark imported
     with tempfile.TemporaryDirectory(prefix="lungstage-bench-") as name:
         folder = Path(name)
         bundle_folder = folder / "bundle"
@@ -305,26 +305,27 @@ def main() -> None:
     text = [
         "# From files to a report",
         f"`make bench` writes this page. {os.cpu_count()} cores of {processor()}; Python {platform.python_version()}, "
-        f"{packages}. CT of 512 × 512 at 0.8 × 0.8 × 2.5 mm, a SEG of a ball of {DIAMETER} mm, the shipped bundle's "
-        "fifteen features at 1 mm; files in the page cache, the SR on the disk at the end.",
-        "*Script* is `tests/long/benchmarks/straightforward.py`: the series read by SimpleITK, the SEG by highdicom, "
-        "PyRadiomics' extractor with the bundle's own parameter file, the model by onnxruntime, a TID 1500 report by "
-        "highdicom. It checks nothing. *Bare reading* is pydicom reading every header, and the needed slices whole. "
-        f"*With robustness* each answer is tried out on {PERTURBATIONS} perturbed versions (robustness.md); the "
-        "other columns are without. Seconds are within one process that is warm; peak memory is that of a whole "
-        "process, start to end, with SR and PDF.",
+        f"{packages}. The CT is 512 × 512 at 0.8 × 0.8 × 2.5 mm, with a SEG of a ball of {DIAMETER} mm and the shipped "
+        "bundle's fifteen features at 1 mm. The files are in the page cache; the SR is on the disk at the end.",
+        "*Script* is `tests/long/benchmarks/straightforward.py`. It reads the series with SimpleITK and the SEG with "
+        "highdicom. It uses PyRadiomics' extractor with the bundle's own parameter file, runs the model with "
+        "onnxruntime, and writes a TID 1500 report with highdicom. It checks nothing. *Bare reading* is pydicom "
+        "reading every header, and the needed slices completely. "
+        f"*With robustness*, each answer is tested on {PERTURBATIONS} perturbed versions (robustness.md); the "
+        "other columns are without this. Seconds are measured in a warm process. Peak memory is that of a whole "
+        "process from start to end, with SR and PDF.",
         table(HEADINGS, [row.cells for row in rows]),
-        "What was asked for:",
-        table(["what", "asked for", "measured"], [bar.cells for bar in bars(rows, page)]),
+        "Targets:",
+        table(["what", "target", "measured"], [bar.cells for bar in bars(rows, page)]),
         "Ours by step, milliseconds; the total is without robustness:",
         table(["slices", *rows[0].steps], steps),
         "## The command as a process",
-        f"`lungstage stage` on the study of {SIZES[0]} slices, from the shell's point of view: **{seconds:.2f} s** "
-        f"(median of {COLD_STARTS}). What its imports take of that, each package's own modules:",
+        f"`lungstage stage` on the study of {SIZES[0]} slices takes **{seconds:.2f} s** in the shell (median of "
+        f"{COLD_STARTS}). The imports' part of it, by the own modules of each package:",
         imports,
         "## The daemon",
-        f"`lungstage run` over {STUDIES} studies of {STUDY_SLICES} slices that lie in its inbox all at once, from that "
-        f"moment to the last report: **{rate:.1f} studies/s**, and with robustness **{rate_tried_out:.1f} studies/s**.",
+        f"{STUDIES} studies of {STUDY_SLICES} slices are moved into the inbox of `lungstage run` at once. From then to "
+        f"the last report: **{rate:.1f} studies/s**, and with robustness **{rate_tried_out:.1f} studies/s**.",
     ]
     report = "\n\n".join(text) + "\n"
     print(report)

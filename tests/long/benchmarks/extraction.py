@@ -1,6 +1,6 @@
-"""How long extraction takes next to others in the same run, and whether the numbers are the same: ``make bench``.
+"""Compare the time of extraction with other libraries in the same run, and compare the numbers: ``make bench``.
 
-Ratios of medians on one core; written to ``docs/benchmarks.md`` with a figure beside it.
+Ratios of medians on one core; written to ``docs/benchmarks.md`` with a figure.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ QUIET = 0.95
 
 
 def introduction(share: float) -> str:
-    """What was measured, on what, and how quietly: `share` is that of its core which this process had."""
+    """Describe measurement, machine and load: `share` is the share of its core that this process had."""
     packages = ", ".join(f"{name} {version(name)}" for name in ("pyradiomics", "SimpleITK", "numpy"))
     return (
         f"`make bench` writes this page. Milliseconds of processor time, medians, one core of {processor()}; Python "
-        f"{platform.python_version()}, {packages}. The CT is 512 × 512 × 80 at 0.8 × 0.8 × 2.5 mm, the tumour a rough "
-        "ball of noise, which is the worst case for branches; real ones follow below. "
-        f"Against PyRadiomics this process had its core for {share:.0%} of the time"
+        f"{platform.python_version()}, {packages}. The CT is 512 × 512 × 80 at 0.8 × 0.8 × 2.5 mm. The tumour is a "
+        "rough ball of noise, the worst case for branches; real tumours are below. "
+        f"During the comparison with PyRadiomics this process had its core for {share:.0%} of the time"
         + (
             "."
             if share >= QUIET
-            else ": **other work ran beside it**, which processor time leaves out but caches feel."
+            else ": **other work ran at the same time**. Processor time does not include it, but it affects caches."
         )
     )
 
@@ -52,32 +52,33 @@ def against_stock(rows: list[stock.Row]) -> str:
 
 
 def real_tumours() -> str:
-    """Render the patients whose files are there, and name the others."""
+    """Render the patients whose files are available, and name the others."""
     rows = list(stock.measure(patients.patients(), FAST_GRIDS, STATED))
     parts = [
-        "Read by the appliance's own steps. *Whole volume* is all there is of the series, columns × rows × slices in "
-        "the table, which is less than a clinical CT. Differences are against stock PyRadiomics on the same reference "
-        "volume. The crop of a resampled region has a grid of its own here, as no period fits: only its time counts."
+        "Read with the appliance's own steps. *Whole volume* is the whole available series, columns × rows × slices in "
+        "the table; it is smaller than a clinical CT. Differences are from stock PyRadiomics on the same reference "
+        "volume. Here the crop of a resampled region has another grid, because no period fits. Only its time is used."
     ]
     if rows:
         parts.append(against_stock(rows).replace("of the three sizes", "of all patients"))
     if patients.absent():
         parts.append(
-            f"Not measured here, as the files are not on this machine: {', '.join(patients.absent())}. "
-            "`LUNGSTAGE_DATA` names their folder."
+            f"Not measured, because the files are not on this machine: {', '.join(patients.absent())}. "
+            "Set `LUNGSTAGE_DATA` to their folder."
         )
     return "\n\n".join(parts)
 
 
 def growing() -> str:
-    """Render how time and memory grow, and draw it."""
+    """Render and draw the growth of time and memory."""
     voxels, slices = growth.by_voxels(), growth.by_slices()
     growth.draw(voxels, slices, FIGURE)
     return "\n\n".join(
         [
-            "Balls from a hundred voxels to twelve million, each in a fresh process and a volume that just holds it; "
-            "and the ROI of 40 mm in a CT of more and more slices, all of which are handed over. What rises there is "
-            "one look at every voxel of the mask: the appliance hands over the ROI's slices alone.",
+            "Balls from a hundred voxels to twelve million, each in a fresh process and in the smallest volume that "
+            "contains it. And the ROI of 40 mm in CTs with more and more slices, where all slices are passed. There "
+            "the time grows because every voxel of the mask is read once. The appliance itself passes only the ROI's "
+            "slices.",
             f"![Time and memory over the voxels of the ROI, and time over slices]({FIGURE.name})",
             growth.tables(voxels, slices),
         ]
@@ -88,23 +89,23 @@ def page(fifteen: list[stock.Row], bundle: list[stock.Row], share: float, compar
     """Render the page."""
     sections = {
         "Targets": targets(fifteen, comparison),
-        "The stated fifteen against PyRadiomics": "*Stock, whole volume* is PyRadiomics' extractor as it comes, run "
-        "once. *Stock, cropped* is the same without its diagnostics (`additionalInfo` off), on a crop that keeps the "
-        "resampling grid where it is. *Ours* starts from the reference volume: the ROI's slices, uncropped, and the "
-        "interpolator's margin. Differences are against stock PyRadiomics on that same volume: a crop's origin is "
-        "rounded otherwise, and as ITK cuts interpolated HU towards zero, that alone can move a voxel by 1 HU.\n\n"
+        "The stated fifteen against PyRadiomics": "*Stock, whole volume* is PyRadiomics' unchanged extractor, run "
+        "once. *Stock, cropped* is the same without its diagnostics (`additionalInfo` off), on a crop that does not "
+        "change the resampling grid. *Ours* is lungstage. It starts from the reference volume: the ROI's slices, "
+        "uncropped, and the interpolator's margin. Differences are from stock PyRadiomics on the same volume. A crop's "
+        "origin is rounded differently. ITK cuts interpolated HU towards zero, so this alone can change a voxel by 1 "
+        "HU.\n\n"
         + against_stock(fifteen)
-        + "\n\nA B-spline's coefficients depend on every voxel of a line, but on those 40 voxels away no longer in any "
-        "digit: so the ROI's box and that margin are filtered, where ITK filters the whole volume that it is handed. "
-        "The table of the mesh's triangles is made once for a process, in about ten milliseconds, which the medians do "
-        "not show.",
+        + "\n\nA B-spline's coefficients depend on every voxel of a line, but voxels 40 or more away change no digit. "
+        "So lungstage filters the ROI's box and this margin, while ITK filters the whole given volume. The table of "
+        "the mesh's triangles is made once per process, in about ten milliseconds. The medians do not include this.",
         "Against other libraries": others.section(comparison),
         "Real tumours": real_tumours(),
-        "Where the time goes": "The kernels of one extraction of the stated fifteen, and what is left for Python; "
-        "milliseconds, medians. The clock around each kernel takes a little time itself.\n\n" + steps.section(),
-        "Memory": "By how many MiB resident memory rises at most in one extraction, above what stands there before it: "
-        "the libraries, loaded by an extraction of a small ROI, and the volume. Each in a fresh process; in brackets "
-        "against ours.\n\n" + growth.memory(),
+        "Time by step": "The kernels of one extraction of the stated fifteen, and the rest in Python; milliseconds, "
+        "medians. Measuring each kernel takes a little time itself.\n\n" + steps.section(),
+        "Memory": "Largest rise of resident memory in one extraction, in MiB. The memory before it is not included: "
+        "the libraries, loaded by an extraction of a small ROI, and the volume. Each is a fresh process; in brackets "
+        "the ratio to ours.\n\n" + growth.memory(),
         "Growth": growing(),
         "The shipped bundle's fifteen": against_stock(bundle),
     }
@@ -114,7 +115,7 @@ def page(fifteen: list[stock.Row], bundle: list[stock.Row], share: float, compar
 
 
 def main() -> None:
-    """Measure, print the report, and write it where the documentation has it."""
+    """Measure, print the report, and write it into the documentation."""
     os.chdir(ROOT)
     one_core()
     start = time.perf_counter(), time.process_time()

@@ -1,4 +1,4 @@
-"""How time and memory of ours grow: with the ROI, with the volume around it, and next to PyRadiomics."""
+"""Measure how lungstage's time and memory grow with the ROI and the volume, compared with PyRadiomics."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Curve = list[Finding]
 
 
 def memory() -> str:
-    """Render the rise of resident memory: ours and stock PyRadiomics, each in a fresh process."""
+    """Render the rise of resident memory of lungstage and stock PyRadiomics, each in a fresh process."""
     engines = get_args(Engine)
     rows = []
     for name in FAST_GRIDS:
@@ -47,15 +47,15 @@ def memory() -> str:
 
 
 def by_voxels() -> Mapping[str, Curve]:
-    """Time and memory of ours over the size of the ROI, by grid."""
+    """Return lungstage's time and memory over the size of the ROI, by grid."""
     voxel = float(np.prod(SPACING))
-    # A tenth of unevenness, squared and averaged, adds under one per cent to the ball's volume.
+    # The uneven surface (a tenth of the radius) adds less than one per cent to the ball's volume.
     diameters = [2 * (3 * count * voxel / (4 * np.pi)) ** (1 / 3) for count in VOXELS]
     return {name: [ask(Probe("ours", name, diameter, tight=True)) for diameter in diameters] for name in FAST_GRIDS}
 
 
 def by_slices() -> Mapping[str, list[float]]:
-    """Time of ours over the slices of the volume that it is given, the ROI of 40 mm being the same, by grid."""
+    """Return lungstage's time over the slices of the given volume, with the same ROI of 40 mm, by grid."""
     hu, affine = noise().array, noise().affine
     mask = rough_ball(noise(), 40)
     curves: dict[str, list[float]] = {name: [] for name in FAST_GRIDS}
@@ -64,7 +64,7 @@ def by_slices() -> Mapping[str, list[float]]:
         volume = hd.Volume(longer, affine, coordinate_system="PATIENT")
         inside = np.full(
             longer.shape, fill_value=False
-        )  # written to, as a mask that was drawn: zeros() takes no memory
+        )  # full() writes the memory, like a real mask; zeros() would not
         inside[: SHAPE[0]] = mask
         for name, curve in curves.items():
             spec = ExtractionSpec(STATED, GRIDS[name])
@@ -102,7 +102,7 @@ def draw(voxels: Mapping[str, Curve], slices: Mapping[str, list[float]], path: P
 
 
 def tables(voxels: Mapping[str, Curve], slices: Mapping[str, list[float]]) -> str:
-    """Render what :func:`draw` draws, and whether the largest ROI stays within its bound."""
+    """Render the tables of :func:`draw`, and whether the largest ROI stays within its bound."""
     headings = [f"{name}, {what}" for name in voxels for what in ("ms", "ns a voxel", "MiB")]
     rows = []
     for findings in zip(*voxels.values(), strict=True):
@@ -117,7 +117,7 @@ def tables(voxels: Mapping[str, Curve], slices: Mapping[str, list[float]]) -> st
     return "\n\n".join(
         [
             table(["voxels of the ROI", *headings], rows),
-            f"The ROI of {count:,} voxels raises memory by {highest:.0f} MiB at most, {met} the bound of {BOUND} MiB.",
-            table(["slices given", *(f"{name}, ms" for name in slices)], flat),
+            f"The ROI of {count:,} voxels raises memory by at most {highest:.0f} MiB, {met} the bound of {BOUND} MiB.",
+            table(["given slices", *(f"{name}, ms" for name in slices)], flat),
         ]
     )

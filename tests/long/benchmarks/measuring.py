@@ -1,7 +1,8 @@
-"""Whether a cohort's table has the same bytes wherever it is measured and whatever dies: ``make measure-acceptance``.
+"""Check that a cohort's table always has the same bytes, even after a process is killed: ``make measure-acceptance``.
 
-Local processes, a Dask cluster on loopback, and both with a worker killed in the middle, and the command itself killed
-and given again. Every run is the real command; ends with status 1 where a table differs.
+Measures with local processes and with a Dask cluster on loopback. For both, one run has a worker killed in the middle,
+and in another the command itself is killed and started again. Every run is the real command. Ends with status 1 if a
+table differs.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from rich.table import Table
 from tests.support.cohorts import command, dask_cluster, wait_for_lines, write_cohort, written
 
 STUDIES, FAULTS = 200, 5
-KILL_AT = STUDIES // 3  # studies done
+KILL_AT = STUDIES // 3  # finished studies
 
 Victims = Callable[[int], list[psutil.Process]]
-"""Which processes to kill, given the number of the command's own."""
+"""The processes to kill, given the process ID of the command."""
 
 
 def run(cohort: Path, out: Path, where: list[str], victims: Victims | None = None) -> tuple[float, str]:
-    """Measure, and kill `victims` on the way; where that ends the command, give it again."""
+    """Measure, and kill `victims` meanwhile; if this ends the command, start it again."""
     start, journal = time.perf_counter(), out.with_suffix(".journal.jsonl")
     line = command(cohort, out, *where)
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -41,7 +42,7 @@ def run(cohort: Path, out: Path, where: list[str], victims: Victims | None = Non
             if not doomed or at >= STUDIES:
                 raise RuntimeError("nothing was killed in the middle")
         said, complaints = process.communicate()
-    if victims is not None and process.returncode < 0:  # it was the command that was killed
+    if victims is not None and process.returncode < 0:  # the command itself was killed
         if out.exists():
             raise RuntimeError("a run that was killed left a table")
         again = subprocess.run(line, capture_output=True, text=True, check=True)

@@ -1,8 +1,8 @@
-"""What the page costs the daemon: its throughput with ten browsers that poll, and without, in turns within one run.
+"""Compare the daemon's throughput with ten browsers that poll the page, and without, alternately within one run.
 
-``python -m tests.long.benchmarks.page_load [MINUTES]``: turns of some fifteen seconds, as many as there is time for,
-each pair of them in the other order than the one before, so that whatever drifts meanwhile favours neither. The page is
-served all the time; what is compared is whether anybody looks.
+``python -m tests.long.benchmarks.page_load [MINUTES]``: as many turns of about fifteen seconds as there is time for.
+Each pair of turns has the opposite order of the pair before, so a slow change of the machine favours neither. The page
+is served all the time; only the browsers are added.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from lungstage.appliance.staging import phantom
 from tests.support.studies import Study, contour, structure_set
 
 BROWSERS, POLL_SECONDS = 10, 4.0  # as page.js has it
-TURN_SECONDS = 15.0  # that a turn should last: some polls of each browser
+TURN_SECONDS = 15.0  # duration of a turn: several polls of each browser
 WARM_UP = 12  # studies
 COMMAND = (sys.executable, "-m", "lungstage.appliance.cli.main")
 
@@ -55,7 +55,7 @@ def serving(*arguments: str, log: Path) -> Iterator[psutil.Process]:
 
 @contextmanager
 def watched(address: str) -> Iterator[list[int]]:
-    """Have browsers log in and poll as the page's own script does, until the block ends; count their answers."""
+    """Let browsers log in and poll like the page's own script, until the block ends; count their answers."""
     host, token = re.findall(r"//([^/]+)/login\?token=(\S+)", address)[0]
     over, counts = threading.Event(), [0] * BROWSERS
 
@@ -86,12 +86,12 @@ def watched(address: str) -> Iterator[list[int]]:
 
 
 def processor_seconds(process: psutil.Process) -> float:
-    """What a process and those that it started have computed."""
+    """Return the processor seconds of a process and its child processes."""
     return sum(sum(one.cpu_times()[:2]) for one in (process, *process.children(recursive=True)))
 
 
 def seconds_for(root: Path, studies: Path) -> float:
-    """Send studies that were written before, and wait until each has a report."""
+    """Send prepared studies, and wait until each has a report."""
     wanted = len([*(root / "outbox").glob("SR-*")]) + len([*studies.iterdir()])
     started = time.monotonic()
     shutil.move(studies, root / "inbox" / studies.name)
@@ -141,7 +141,7 @@ def main() -> None:
     alone, watched_by = median(rates[False]), median(rates[True])
     ratio = watched_by / alone
     print(f"alone {alone:.2f}, polled by {BROWSERS} browsers {watched_by:.2f} studies/s: ratio {ratio:.2f}")
-    print(f"the page computed {100 * spent / polled:.1f} % of one core while it was polled, {answers} answers")
+    print(f"the page used {100 * spent / polled:.1f} % of one core while it was polled, {answers} answers")
     print(f"turns of {count} studies: {[round(x, 2) for x in rates[False]]} {[round(x, 2) for x in rates[True]]}")
 
 

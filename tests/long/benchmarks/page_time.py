@@ -1,4 +1,4 @@
-"""What the page costs a process that has drawn one before, in the processor's time."""
+"""Measure the processor time of a page in a process that has drawn one before."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ REPEATS = 7
 
 
 def milliseconds_of_page(study: Path, bundle: Bundle) -> dict[str, float | None]:
-    """CPU of the page as PDF, by the script of the patient's name; None where no font of the system writes that.
+    """Processor time of the page as PDF, by the script of the patient's name; None if no font of the system has it.
 
-    It is the median of what all documents of one answer take, less the median without the page.
+    It is the median time of all documents of one answer, minus the median without the page.
     """
     plan = pipeline.prepare(the_one_case(assemble(scan([study]).headers)), bundle, settled=True)
     measurement = measure(plan.regions, bundle.spec, Stopwatch())

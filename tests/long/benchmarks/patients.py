@@ -1,4 +1,4 @@
-"""Real tumours, read with the appliance's own steps: where the data are there."""
+"""Real tumours, read with the appliance's own steps, if their files are available."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.long.benchmarks.bare import STATED
 from tests.long.benchmarks.subjects import GRIDS, Placed, Subject
 
 DATA = Path(os.environ.get("LUNGSTAGE_DATA", ROOT.parent / "shared" / "data"))
-# Lung tumours are found by the rule that bundles use. A sarcoma's is named, and refers to images that are not there.
+# Lung tumours are found by the bundles' ROI rule. The sarcoma's region is given by name; its images are missing.
 PATIENTS = {
     "IBSI CT": ("ibsi/ct_phantom/dicom", None),
     "LUNG1-001": ("dicom/lung1-001-slab", None),
@@ -34,17 +34,17 @@ class EverySlice(ExtractionSpec):
 
     @property
     def margin_slices(self) -> int:
-        """More than any series has."""
+        """More slices than any series has."""
         return 10_000
 
 
 def absent() -> list[str]:
-    """Patients whose files are not on this machine."""
+    """Return the patients whose files are not on this machine."""
     return [name for name, (folder, _) in PATIENTS.items() if not (DATA / folder).is_dir()]
 
 
 def patients() -> Iterator[Subject]:
-    """Every patient whose files are there."""
+    """Yield every patient whose files are on this machine."""
     for name, (folder, roi_name) in PATIENTS.items():
         if name not in absent():
             yield _subject(name, DATA / folder, roi_name)

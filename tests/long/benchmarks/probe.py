@@ -1,4 +1,4 @@
-"""One extraction in a process of its own: its time, and how far the memory rose. Started by :mod:`growth`."""
+"""Measure time and rise of memory of one extraction in a separate process. Started by :mod:`growth`."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from tests.long.benchmarks.subjects import (
 )
 
 Engine = Literal["ours", "stock, cropped", "stock, whole volume"]
-SMALL = 10.0  # mm; what is measured first, so that every library is loaded
+SMALL = 10.0  # mm; measured first, so that every library is loaded
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What to measure: an engine, a grid, a ball; in the whole CT, or in a volume that just holds it."""
+    """What to measure: an engine, a grid and a ball, in the whole CT or in the smallest volume that contains it."""
 
     engine: Engine
     grid: str
@@ -49,7 +49,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Finding:
-    """Voxels of the ROI, median milliseconds, and MiB of resident memory above what stood before the first call."""
+    """Voxels of the ROI, median milliseconds, and the rise of resident memory in MiB since before the first call."""
 
     voxels: int
     milliseconds: float
@@ -66,18 +66,19 @@ def ask(probe: Probe) -> Finding:
 
 
 def _resident(which: Literal["VmRSS", "VmHWM"]) -> float:
-    """Resident memory in MiB, now or at its highest."""
+    """Return the resident memory in MiB, now or at its highest."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(which)) / 1024
 
 
 def peak_of(work: Callable[[], object]) -> float:
-    """MiB by which resident memory rose at most during a call.
+    """Return the largest rise of resident memory during a call, in MiB.
 
-    The kernel's own high-water mark, as ``ru_maxrss`` is, but lowered first: making the arrays took memory too.
+    It uses the Linux kernel's high-water mark, like ``ru_maxrss``. The mark is reset first, because making the arrays
+    also needed memory.
     """
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # or the call would find freed memory that counts as there already
+    ctypes.CDLL(None).malloc_trim(0)  # otherwise the call would reuse freed memory, which counts as present already
     before = _resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     work()
@@ -88,7 +89,7 @@ def _placed(probe: Probe, margin: int) -> Placed:
     if not probe.tight:
         volume = noise()
         return volume, rough_ball(volume, probe.millimetres)
-    # The surface is uneven by a tenth; two voxels more on either side hold the margin.
+    # The surface is uneven by a tenth of the radius. The margin and one more voxel are added on either side.
     shape = tuple(math.ceil(1.1 * probe.millimetres / step) + 2 * (margin + 1) for step in SPACING)
     volume = noise(shape)
     return volume, rough_ball(volume, probe.millimetres)

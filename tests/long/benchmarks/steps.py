@@ -1,4 +1,4 @@
-"""Where the time of one extraction goes: every kernel by itself, and what is left for Python."""
+"""Measure the time of each kernel in one extraction, and the rest in Python."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.long.benchmarks.page import duration, table
 from tests.long.benchmarks.subjects import GRIDS, Subject, tumours
 
 REPEATS = 21
-LEFT, TOTAL = "left: plan, bins, formulas, arrays", "together"
+LEFT, TOTAL = "rest: plan, bins, formulas, arrays", "total"
 WHAT = {
     "bounds": "box of the ROI",
     "resample_linear": "interpolation",
@@ -37,7 +37,7 @@ WHAT = {
 
 
 class Timed:
-    """Stands in for the module of the kernels, and adds up the seconds that each is at work."""
+    """Replaces the module of the kernels, and adds up the seconds of each kernel."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
@@ -56,9 +56,9 @@ class Timed:
 
 
 def steps(subject: Subject, spec: ExtractionSpec) -> dict[str, float]:
-    """Median milliseconds of each kernel, in the order in which they are called, of what is left, and in all."""
+    """Return the median milliseconds of each kernel in the order of calls, of the rest, and of all."""
     volume, mask = subject.reference(spec)
-    extract(volume, mask, spec)  # the first call makes tables once for all
+    extract(volume, mask, spec)  # the first call makes tables that later calls reuse
     users = [
         m
         for name, m in sys.modules.items()

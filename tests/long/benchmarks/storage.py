@@ -1,6 +1,6 @@
-"""What a study leaves behind, in bytes: ``make storage``, for docs/maintenance.md.
+"""Measure the bytes that a study needs on the disk: ``make storage``, for docs/maintenance.md.
 
-The generated phantom, ten times under other names; and the real patients of ``LUNGSTAGE_DATA``, where they are.
+Uses the generated phantom ten times under different names, and the real patients of ``LUNGSTAGE_DATA``, if available.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ PATIENTS = {"LUNG1-001": "dicom/lung1-001-slab", "IBSI phantom": "ibsi/ct_phanto
 
 
 def ledger_bytes(state: Path) -> int:
-    """Size of the ledger with everything in its main file."""
+    """Return the size of the ledger with everything in its main file."""
     with sqlite3.connect(state / "ledger.sqlite") as database:
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return (state / "ledger.sqlite").stat().st_size
 
 
 def row(name: str, drop: Callable[[Path, int], None], times: int) -> list[str]:
-    """Have a study answered once, which fills the ledger's first pages, then `times` times; say what one adds."""
+    """Answer a study once, to fill the ledger's first pages, then `times` times; return the bytes that one adds."""
     with tempfile.TemporaryDirectory() as place, running(Path(place), BUNDLE) as appliance:
         root = Path(place)
         drop(appliance.inbox, 0)
@@ -55,12 +55,12 @@ def wait(appliance: Appliance, delivered: int) -> None:
 
 
 def phantoms(inbox: Path, number: int) -> None:
-    """Drop the phantom under UIDs that follow from a number."""
+    """Copy the phantom into the inbox, with UIDs derived from a number."""
     phantom.write_study(inbox / str(number), str(number))
 
 
 def copies(source: Path) -> Callable[[Path, int], None]:
-    """Drop a study under other UIDs each time, or it would be the same study."""
+    """Copy a study into the inbox with other UIDs each time, because otherwise it would be the same study."""
 
     def drop(inbox: Path, number: int) -> None:
         folder = inbox / str(number)

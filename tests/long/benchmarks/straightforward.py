@@ -1,6 +1,6 @@
-"""What one would write without lungstage: SimpleITK, PyRadiomics, onnxruntime and highdicom, one after the other.
+"""A script without lungstage, for comparison: SimpleITK, PyRadiomics, onnxruntime and highdicom, one after the other.
 
-``python -m tests.long.benchmarks.straightforward STUDY BUNDLE OUT``: the benchmark's opponent, no part of the product.
+``python -m tests.long.benchmarks.straightforward STUDY BUNDLE OUT``. It is not a part of the product.
 """
 
 from __future__ import annotations

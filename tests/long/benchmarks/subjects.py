@@ -1,4 +1,4 @@
-"""What is measured: made-up tumours, the grids, and the ways to hand a region over."""
+"""The subjects of the benchmarks: generated tumours, the grids, and the ways to pass a region to an engine."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ Mask = npt.NDArray[np.bool_]
 Placed = tuple[hd.Volume, Mask]
 
 BUNDLE = ROOT / "models" / "lung1-stage"
-# Slices of 2.5 mm and pixels of 0.8 mm: five pixels, or two slices, are whole steps of a 1 mm grid, so that a crop
-# by whole periods leaves PyRadiomics the same grid.
+# Slices of 2.5 mm and pixels of 0.8 mm: five pixels, or two slices, are whole steps of a 1 mm grid. So a crop by whole
+# periods does not change PyRadiomics' grid.
 SHAPE, SPACING, PERIOD = (80, 512, 512), (2.5, 0.8, 0.8), 5
 DIAMETERS = (10, 40, 90)  # mm
 
@@ -35,7 +35,7 @@ GRIDS: Mapping[str, Mapping[str, Any]] = {
     "1 mm linear": ONE_MM | {"interpolator": "sitkLinear"},
     "1 mm B-spline": ONE_MM | {"interpolator": "sitkBSpline"},
 }
-FAST_GRIDS = ("native", "1 mm linear")  # those that the other libraries are measured on, too
+FAST_GRIDS = ("native", "1 mm linear")  # the other libraries are measured on these grids, too
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,10 @@ class Subject:
     whole
         Every slice, and the mask.
     reference
-        The ROI's slices and the margin that a spec asks for, uncropped.
+        The ROI's slices and the margin that a spec needs, uncropped.
     period
-        Voxels of a row or column after which the resampling grid meets the voxels again; 1 where it never does.
+        Number of voxels in a row or column after which the resampling grid coincides with the voxels again; 1 if it
+        never does.
     """
 
     name: str
@@ -61,19 +62,19 @@ class Subject:
 
 
 def one_core() -> None:
-    """Keep this process, and those that it starts, on one core."""
+    """Keep this process and its child processes on one core."""
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
 def bundle_features() -> tuple[str, ...]:
-    """Features of the shipped bundle."""
+    """Return the features of the shipped bundle."""
     return parse_manifest((BUNDLE / "manifest.json").read_bytes()).feature_names
 
 
 def noise(shape: tuple[int, ...] = SHAPE, spacing: tuple[float, ...] = SPACING) -> hd.Volume:
-    """A CT whose HU are noise, which is the worst case for branches."""
+    """Make a CT of random HU, the worst case for branches."""
     hu = np.random.default_rng(5).integers(-150, 150, size=shape, dtype=np.int16)
     affine = np.zeros((4, 4))
     affine[2, 0], affine[1, 1], affine[0, 2] = spacing
@@ -82,7 +83,7 @@ def noise(shape: tuple[int, ...] = SHAPE, spacing: tuple[float, ...] = SPACING) 
 
 
 def rough_ball(volume: hd.Volume, millimetres: float) -> Mask:
-    """A ball of about this diameter in the middle of a volume, its surface uneven as a tumour's."""
+    """Make a ball of about this diameter in the middle of a volume, with an uneven surface like a tumour's."""
     z, y, x = np.meshgrid(
         *((np.arange(n) - n / 2) * s for n, s in zip(volume.spatial_shape, volume.spacing, strict=True)),
         indexing="ij",
@@ -94,7 +95,7 @@ def rough_ball(volume: hd.Volume, millimetres: float) -> Mask:
 
 
 def tumours() -> Iterator[Subject]:
-    """Rough balls of three sizes in a CT of 512 × 512 × 80."""
+    """Yield rough balls of three sizes in a CT of 512 × 512 × 80."""
     volume = noise()
     for diameter in DIAMETERS:
         mask = rough_ball(volume, diameter)
@@ -104,21 +105,21 @@ def tumours() -> Iterator[Subject]:
 
 
 def slices_of(volume: hd.Volume, mask: Mask, margin: int) -> Placed:
-    """The slices of the ROI and a margin, as the appliance reads them."""
+    """Return the slices of the ROI and a margin, as the appliance reads them."""
     inside = np.flatnonzero(mask.any(axis=(1, 2)))
     kept = slice(max(0, inside[0] - margin), inside[-1] + margin + 1)
     return volume[kept], mask[kept]
 
 
 def cropped(volume: hd.Volume, mask: Mask, margin: int, period: int = 1) -> Placed:
-    """Rows and columns of the ROI and at least the margin, starting at a whole number of periods."""
+    """Crop to the rows and columns of the ROI and at least the margin, starting at a whole number of periods."""
     _, (_, *plane) = grid.bounds(mask)
     rows, columns = (slice(max(0, (index.start - margin) // period * period), index.stop + margin) for index in plane)
     return volume[:, rows, columns], np.ascontiguousarray(mask[:, rows, columns])
 
 
 def stock(features: tuple[str, ...], settings: Mapping[str, Any], info: bool) -> Any:
-    """PyRadiomics' own extractor for these features."""
+    """Return PyRadiomics' own extractor for these features."""
     extractor = featureextractor.RadiomicsFeatureExtractor(**settings, additionalInfo=info)
     extractor.disableAllFeatures()
     wanted: dict[str, list[str]] = {}
@@ -130,11 +131,11 @@ def stock(features: tuple[str, ...], settings: Mapping[str, Any], info: bool) ->
 
 
 def median_milliseconds(work: Callable[[], object], seconds: float = 1.0) -> float:
-    """Median time of at least three calls, after one that does not count."""
+    """Return the median time of at least three calls, after one untimed call."""
     work()
     return statistics.median(milliseconds(work, seconds))
 
 
 def once(work: Callable[[], object]) -> float:
-    """Time of one call: what takes seconds needs no median."""
+    """Return the time of one call; calls that take seconds need no median."""
     return milliseconds(work, fewest=1, most=1)[0]

@@ -1,4 +1,4 @@
-"""The speeds that were asked for, and whether they were met: decided by what was measured."""
+"""The speed targets, and whether the measurements meet them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ AIM = 1.5  # against the toughest
 
 @dataclass(frozen=True)
 class Target:
-    """How many times as long as ours another is asked to take at least, and takes: None where it was not measured."""
+    """The target and the measured ratio of another library's time to ours; None if it was not measured."""
 
     against: str
     grid: str
@@ -34,21 +34,21 @@ class Target:
 
     @property
     def verdict(self) -> str:
-        """What the table says."""
+        """Text for the table."""
         if self.ratio is None:
             return "not measured"
         written = times(self.ratio)
         if not self.met:
-            if written == times(self.bar):  # rounded, it would look as if it were met
+            if written == times(self.bar):  # after rounding, it would look as if it were met
                 written = f"{self.ratio:.4g}×"
             return f"{written}, **not met**"
         if self.against != TOUGHEST:
             return f"{written}, met"
-        return f"{written}, met" + (" with the aim" if self.ratio >= AIM else ", not the aim")
+        return f"{written}, met" + (", aim met" if self.ratio >= AIM else ", aim not met")
 
 
 def every(fifteen: Sequence[Row], comparison: Comparison) -> Iterator[Target]:
-    """Every target with what was measured."""
+    """Yield every target with its measurement."""
     for against, bars in BARS.items():
         for grid in TARGET_GRIDS[against]:
             for diameter, bar in zip(DIAMETERS, bars, strict=True):
@@ -72,9 +72,9 @@ def targets(fifteen: Sequence[Row], comparison: Comparison) -> str:
             cells = [target.verdict for target in found if (target.against, target.grid) == (against, grid)]
             rows.append([against, asked, grid, *cells])
     return (
-        "How many times as long as ours the others take on the stated fifteen, next to what was asked for at "
+        "Time of the other libraries for the stated fifteen, divided by ours, and the targets at "
         f"{' / '.join(map(str, DIAMETERS))} mm.\n\n"
-        + table(["against", "asked for", "grid", *(f"{n} mm" for n in DIAMETERS)], rows)
+        + table(["against", "target", "grid", *(f"{n} mm" for n in DIAMETERS)], rows)
     )
 
 
@@ -84,13 +84,13 @@ def _span(ratios: Sequence[float]) -> str:
 
 
 def summary(fifteen: Sequence[Row], comparison: Comparison) -> str:
-    """The important ratios in one paragraph."""
+    """Write the important ratios in one paragraph."""
     native, linear = (
         " / ".join(duration(row.median(OURS)) for row in comparison.rows if row.grid == grid) for grid in FAST_GRIDS
     )
     fast = [row for row in fifteen if row.grid in FAST_GRIDS]
     others = ", ".join(
-        f"{title(name)[0]} {_span([row.ratio(name) for row in comparison.rows if name in row.times])} times"
+        f"{title(name)[0]} {_span([row.ratio(name) for row in comparison.rows if name in row.times])} times as long"
         for name in comparison.libraries
         if any(name in row.times for row in comparison.rows)
     )
@@ -99,11 +99,11 @@ def summary(fifteen: Sequence[Row], comparison: Comparison) -> str:
     missed = "; ".join(f"{one.against} on {one.roi}, {one.grid}: {one.verdict}" for one in found if not one.met)
     return (
         f"Fifteen features of a tumour of {' / '.join(map(str, DIAMETERS))} mm take {native} ms at the CT's own voxels "
-        f"and {linear} ms on a 1 mm grid (linear), and are PyRadiomics' own to a relative "
-        f"{max(max(row.differences.values()) for row in fifteen):.0e}. On one core and in the same run stock "
-        f"PyRadiomics takes {_span([row.against_whole for row in fast])} times as long, and still "
-        f"{_span([row.against_crop for row in fast])} times where the volume is cropped for it"
-        + (f"; on the cropped volume {others} as long" if others else "")
-        + f". Of the {len(found)} speeds that were asked for {met} are met"
-        + (f", all but these: {missed}." if missed else ".")
+        f"and {linear} ms on a 1 mm grid (linear). They are equal to PyRadiomics' own to a relative "
+        f"{max(max(row.differences.values()) for row in fifteen):.0e}. On one core and in the same run, stock "
+        f"PyRadiomics takes {_span([row.against_whole for row in fast])} times as long, and "
+        f"{_span([row.against_crop for row in fast])} times as long if the volume is cropped for it"
+        + (f". The others, on the cropped volume: {others}" if others else "")
+        + f". {met} of the {len(found)} speed targets are met"
+        + (f". Not met: {missed}." if missed else ".")
     )

@@ -1,6 +1,6 @@
-"""The batched trainer against a loop over networks, and one whole selection, in one run on one core.
+"""Compare the batched trainer with a loop over networks, and time one whole selection, in one run on one core.
 
-``make bench`` runs this. The figures are ratios within the run; the seconds are this machine's.
+``make bench`` runs this. The ratios are within one run; the seconds hold for this machine.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NETWORKS = (10, 50, 100)
 
 
 def seconds(function: Callable[[], object], repeats: int = REPEATS) -> float:
-    """Median processor time of a call."""
+    """Return the median processor time of a call."""
     times = []
     for _ in range(repeats):
         start = time.process_time()
@@ -36,7 +36,7 @@ def main() -> None:
     truth = make_table("mixed", 0)
     inputs = Standardise().fit_transform(truth.values)
     rows = np.arange(len(inputs))
-    # The same number of epochs for every network, so that both ways do the same work.
+    # Every network has the same number of epochs, so that both ways do the same work.
     settings = NetworkSettings(max_epochs=20, patience=10**6)
     print(f"{len(inputs)} patients, {inputs.shape[1]} features, 20 epochs, one core, median of {REPEATS}")
     print(f"{'networks':>10}{'batched':>10}{'loop':>10}{'ratio':>8}")

@@ -27,10 +27,10 @@ PAGE = ROOT / "docs" / "ibsi.md"
 _INTRODUCTION = """\
 # IBSI
 
-`make ibsi` writes this page from IBSI 1's reference set (Zwanenburg et al., Radiology 2020; not part of this
-repository: `LUNGSTAGE_DATA` names the folder with its `ibsi/`), and
-`tests/appliance/radiomics/test_ibsi.py` holds the code to each line. A value agrees when it lies within IBSI's
-tolerance of the consensus, rounded as the consensus is. The CT is measured from DICOM as any patient's. To repeat it:
+`make ibsi` writes this page from IBSI 1's reference set (Zwanenburg et al., Radiology 2020). The set is not part of
+this repository: `LUNGSTAGE_DATA` names the folder that contains its `ibsi/`. `tests/appliance/radiomics/test_ibsi.py`
+checks each line. A value agrees if it is within IBSI's tolerance of the consensus value, after rounding to the same
+digits. The CT is measured from DICOM like any patient's. To repeat it:
 
 ```sh
 {commands}
@@ -41,54 +41,54 @@ tolerance of the consensus, rounded as the consensus is. The CT is measured from
 {summary}
 
 - *Image and mask*: sizes, counts and HU after each step of the processing.
-- *By slice*: IBSI's 2D aggregations make each texture matrix of one slice and average the features over the slices.
-  PyRadiomics has none such, and so neither has lungstage. What its settings do is found by value: without any, a
-  matrix holds the whole volume and features are averaged over directions (IBSI's 3D averaged); with `force2D` it holds
-  all slices' planes (2.5D); with `weightingNorm: no_weighting` directions are merged first. Each is compared in full,
-  and a test shows that it agrees with no other aggregation.
+- *By slice*: IBSI's 2D aggregations make each texture matrix from one slice and average the features over the slices.
+  PyRadiomics and lungstage do not have these aggregations. The effect of PyRadiomics' settings was found by comparing
+  values. By default, a matrix is made from the whole volume, and features are averaged over directions (IBSI's 3D
+  averaged). With `force2D`, it is made from the planes of all slices (2.5D). With `weightingNorm: no_weighting`,
+  directions are merged first. Each is compared in full, and a test shows that it agrees with no other aggregation.
 - *GLDZM*: a texture that PyRadiomics does not have.
-- *Other features*: not among the 106. {others}.
-- Not in IBSI, the other way round: {not_in_ibsi}.
+- *Other features*: not among the 106: {others}.
+- Features that lungstage has and IBSI does not: {not_in_ibsi}.
 
 ## The grid `ibsi`
 
-`lungstage measure --grid ibsi` processes images as IBSI's reference manual (arXiv 1612.07003; its identifiers in
-brackets) has it, where PyRadiomics does otherwise:
+With `lungstage measure --grid ibsi`, images are processed as in IBSI's reference manual (arXiv 1612.07003; its
+identifiers in brackets). The differences from PyRadiomics are:
 
 {grid}
 
-On PyRadiomics' grid, with all else alike, {missed} of configuration B's {of} features do not agree.
+On PyRadiomics' grid, with everything else equal, {missed} of configuration B's {of} features do not agree.
 
-The centre is that of the reference volume: whole slices, those of the region and one more at either end. In the plane
-that is the image's own centre, and where slices are kept (configurations A and B) nothing else matters. Where slices
-are resampled, as in IBSI's configurations C to E, IBSI means the centre of the whole series; the grid's planes can then
-lie up to half their distance off IBSI's, because no number may depend on which further slices have arrived. No values
-of those configurations are compared here.
+The grid's centre is that of the reference volume: the whole slices of the region and one more slice at either end.
+Within the slices this is the image's own centre. If slices keep their spacing (configurations A and B), nothing else
+matters. If slices are resampled, as in IBSI's configurations C to E, IBSI uses the centre of the whole series. The
+grid's planes can then differ from IBSI's by up to half of their distance, because no number may depend on which other
+slices have arrived. No values of those configurations are compared here.
 
-An interpolator other than `sitkLinear` is refused, and so is `--engine reference` with a `resegmentRange` and no
-`binCount`, since PyRadiomics starts bins elsewhere. The grid stands in no parameter file, which stock PyRadiomics must
-be able to read; so no bundle has it, and training does not measure on it. What `--save-volume` writes is the volume
-before resampling: stock PyRadiomics gives other numbers from it.
+Any interpolator other than `sitkLinear` is refused. `--engine reference` with a `resegmentRange` and without `binCount`
+is also refused, because PyRadiomics starts its bins elsewhere. Stock PyRadiomics must be able to read a parameter file,
+so a parameter file does not contain the grid. Therefore no bundle uses this grid, and training does not measure on it.
+`--save-volume` writes the volume before resampling: stock PyRadiomics gives other numbers from it.
 """
 
 _GRID = [
-    ["grid", "shares its centre with the volume, ⌈n·s/s′⌉ voxels along an axis (UMPJ, 026Q, QCY4)",
+    ["grid", "has the same centre as the volume, ⌈n·s/s′⌉ voxels along an axis (UMPJ, 026Q, QCY4)",
      "starts at the outer corner of the first voxel"],
-    ["image", "linear, or bilinear where the slices keep their spacing (0); HU rounded to the nearest integer (68QD)",
+    ["image", "linear, or bilinear if the slices keep their spacing (0); HU rounded to the nearest integer (68QD)",
      "linear, B-spline or nearest; whole HU cut towards zero"],
-    ["mask", "linear; a voxel is in from 0.5 on (E8H9)", "nearest"],
-    ["`resegmentRange`", "holds for every feature but shape (ECJF, USB3)",
-     "refused: PyRadiomics cuts the shape to the box of what is left"],
-    ["`binWidth`", "bins start where `resegmentRange` does (Q3RU), without one at a multiple of the width",
+    ["mask", "linear; a voxel is inside from 0.5 (E8H9)", "nearest"],
+    ["`resegmentRange`", "applies to all features except shape (ECJF, USB3)",
+     "refused: PyRadiomics crops the shape to the box of the remaining voxels"],
+    ["`binWidth`", "bins start at the lower end of `resegmentRange` (Q3RU), without it at a multiple of the width",
      "bins start at a multiple of the width"],
-    ["`binCount`", "IBSI's (K15C) for a power of two; else an HU on the edge of two bins may fall into the lower",
+    ["`binCount`", "IBSI's (K15C) for a power of two; otherwise an HU on the edge of two bins may be in the lower bin",
      "the same"],
 ]  # fmt: skip
 _LEFT_OUT = {"by slice": r"^(cm|rlm|szm|ngt|ngl)_.*_2D(_avg|_comb)?$", "GLDZM": "^dzm_", "other features": ""}
 
 
 def left_out(data: Path, configuration: Configuration) -> dict[str, list[str]]:
-    """List the tags that have a consensus and no value of ours, by reason."""
+    """List the tags that have a consensus value but no value of lungstage, by reason."""
     compared = {
         row.tag for aggregation in configuration.aggregations for row in agreements(data, configuration, aggregation)
     }
@@ -165,7 +165,7 @@ def render(data: Path) -> str:
 
 
 def main() -> None:
-    """Write the page where the documentation has it."""
+    """Write the page into the documentation."""
     data = Path(os.environ.get("LUNGSTAGE_DATA", ROOT.parent / "shared" / "data"))
     PAGE.write_text(render(data), encoding="utf-8")
 

@@ -1,1 +1,1 @@
-"""Long measurements of robustness: ``make robustness``."""
+"""Long measurements of robustness, for ``make robustness``."""

@@ -1,7 +1,7 @@
-"""What robustness costs, and whether the range holds what other hands' contours give: ``make robustness``.
+"""Measure the cost of robustness, and check that the range contains answers of other contours: ``make robustness``.
 
 Needs ``$LUNGSTAGE_DATA`` (the LUNG1 table and the crops). Fits a model without forty patients chosen by a hash, and
-asks it about them. Writes the figures of ``docs/robustness.md``, and pictures to ``runs/robustness``.
+lets it answer for them. Writes the figures of ``docs/robustness.md``, and pictures to ``runs/robustness``.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ Floats = npt.NDArray[np.float64]
 
 
 def held_out() -> list[str]:
-    """Forty patients whose tumour lies whole in its crop, by a hash of their names.
+    """Return forty patients whose tumour is completely in its crop, ordered by a hash of their names.
 
-    The first forty of that order were looked at while the perturbations' smoothness was settled; these are the next.
+    The first forty in this order were used to set the smoothness of the perturbations. These are the next forty.
     """
     names = [patient for patient, _ in read_crops(DATA / "crops")]
     ordered = sorted(names, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
@@ -53,14 +53,14 @@ def held_out() -> list[str]:
 
 
 def command(*arguments: object) -> str:
-    """Run one of the commands; what it says."""
+    """Run one of the commands and return its output."""
     print("+", *arguments, flush=True)
     done = subprocess.run([*map(str, arguments)], check=True, capture_output=True, text=True)
     return done.stdout
 
 
 def bundle_without(patients: list[str]) -> Bundle:
-    """Fit and build a bundle that has seen none of these patients; once."""
+    """Fit and build a bundle without these patients, unless it exists already."""
     folder = OUT / "lung1-without-40"
     if not folder.is_dir():
         source = DATA / "lung1" / "features.csv"
@@ -84,7 +84,7 @@ def volume_of(around: Surroundings) -> hd.Volume:
 
 @dataclass(frozen=True)
 class Case:
-    """One patient: the range, the answers from other hands' contours, and how much agreed."""
+    """One patient: the range, the answers of other contours, and the agreement."""
 
     patient: str
     own: float
@@ -109,7 +109,7 @@ class Case:
 
 
 def ask(patient: str, read: Callable[[], Surroundings], bundle: Bundle) -> Case | None:
-    """Compare a patient's range with what other hands' contours give; None where one of both is not known."""
+    """Compare a patient's range with the answers of other contours; None if one of them is not available."""
     around = read()
     volume = volume_of(around)
     roi = extract.place_on_grid(volume, around.mask, bundle.spec)
@@ -117,7 +117,10 @@ def ask(patient: str, read: Callable[[], Surroundings], bundle: Bundle) -> Case 
     seed = int(hashlib.sha256(patient.encode()).hexdigest()[:8], 16)
     hands = other_contours(around.mask, HANDS, seed)
     if found.unknown is not None or len(found.values) < 15 or len(hands) < HANDS:
-        print(f"{patient}: left out ({found.unknown}, {len(found.values)} versions, {len(hands)} hands)", flush=True)
+        print(
+            f"{patient}: left out ({found.unknown}, {len(found.values)} versions, {len(hands)} other contours)",
+            flush=True,
+        )
         return None
     own_values = extract.compute(roi, bundle.spec).values
     other_values = np.array([extract.extract(volume, hand, bundle.spec).values for hand in hands])
@@ -131,7 +134,7 @@ def ask(patient: str, read: Callable[[], Surroundings], bundle: Bundle) -> Case 
 
 
 def draw(cases: list[Case]) -> None:
-    """Pictures of the tumours whose answers agree least: the slice with most of the tumour, its outline over it."""
+    """Draw the tumours with the lowest agreement: the slice with the largest area of the tumour, and its outline."""
     for case in sorted(cases, key=lambda case: (case.agreement, -case.width))[:SHOWN]:
         index = int(case.around.mask.sum(axis=(1, 2)).argmax())
         hu, mask = case.around.image[index].astype(float), case.around.mask[index]
@@ -144,7 +147,7 @@ def draw(cases: list[Case]) -> None:
 
 
 def ball(diameter: float, spacing: tuple[float, float, float]) -> Surroundings:
-    """A ball of soft tissue with noise in lung."""
+    """Make a ball of soft tissue in lung, with noise."""
     shape = tuple(int((diameter + 30) / step) for step in spacing)
     z, y, x = np.ix_(*((np.arange(n) - n / 2) * step for n, step in zip(shape, spacing, strict=True)))
     way = np.sqrt(z * z + y * y + x * x)
@@ -153,7 +156,7 @@ def ball(diameter: float, spacing: tuple[float, float, float]) -> Surroundings:
 
 
 def cost(around: Surroundings, spec: ExtractionSpec) -> tuple[int, int, float]:
-    """Voxels measured, versions made and processor seconds of one pass; the least of three."""
+    """Return measured voxels, versions and processor seconds of one pass, the fastest of three."""
     roi = extract.place_on_grid(volume_of(around), around.mask, spec)
     seconds, made = [], 0
     for _ in range(3):
@@ -164,7 +167,7 @@ def cost(around: Surroundings, spec: ExtractionSpec) -> tuple[int, int, float]:
 
 
 def main() -> None:
-    """Measure, draw, and write the figures where the documentation has them."""
+    """Measure, draw, and write the figures into the documentation."""
     OUT.mkdir(parents=True, exist_ok=True)
     patients = held_out()
     bundle = bundle_without(patients)
@@ -190,10 +193,10 @@ def main() -> None:
         [
             "| what | asked for | measured |",
             "|---|---|---|",
-            f"| answers from other contours that lie in the range ({len(cases)} patients × {HANDS}) | at least 90 % | "
-            f"{100 * covered:.1f} % |",
-            f"| median width of the range, against the median 95 % spread of those answers | at most 1.5 | {ratio:.2f} "
-            f"({100 * np.median(widths):.1f} against {100 * np.median(spreads):.1f} percentage points) |",
+            f"| answers from other contours that are within the range ({len(cases)} patients × {HANDS}) | at least 90 "
+            f"% | {100 * covered:.1f} % |",
+            f"| median width of the range, divided by the median 95 % spread of those answers | at most 1.5 | "
+            f"{ratio:.2f} ({100 * np.median(widths):.1f} and {100 * np.median(spreads):.1f} percentage points) |",
             "",
             "| ball of | voxels at 1 mm | versions | processor seconds |",
             "|---|---|---|---|",

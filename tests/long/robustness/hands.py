@@ -1,8 +1,8 @@
-"""Contours of other hands, with which the appliance's own perturbations share no code: other noise, other smoothing.
+"""Simulate contours of other people, without the code of the appliance's own perturbations: other noise and smoothing.
 
-They are simulated as well: real contours of several readers on the same tumours are not at hand. A hand here is one
-that moves the surface by Gaussian noise of its own correlation length, draws smooth lines slice by slice, and is kept
-where it overlaps the expert's by a Dice coefficient of 0.8 or more.
+Real contours of several readers on the same tumours are not available. A simulated contour moves the surface by
+Gaussian noise with another correlation length, and draws smooth lines slice by slice. It is accepted if its Dice
+coefficient with the expert's contour is at least 0.8.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MOST_TRIES = 1200
 
 
 def other_contours(mask: Mask, count: int, seed: int) -> list[Mask]:
-    """Draw a tumour on voxels of 1 mm anew; fewer than asked for where hardly any overlaps enough."""
+    """Redraw a tumour on voxels of 1 mm; returns fewer contours than requested if too few overlap enough."""
     random = np.random.default_rng(seed)
     where = np.nonzero(mask)
     box = tuple(slice(max(int(axis.min()) - _REACH, 0), int(axis.max()) + _REACH + 1) for axis in where)

@@ -1,7 +1,7 @@
-"""Make an environment for each library that extraction is compared with: ``make peers``.
+"""Make an environment for each library in the comparison of extraction: ``make peers``.
 
-A library that wants a newer Python than ours gets the one that ``PEERS_PYTHON`` names, or one that is on the path.
-Where there is none, nothing is made, and the page says so.
+A library that needs a newer Python than lungstage's gets the one in ``PEERS_PYTHON``, or one on the path. If there is
+none, no environment is made, and the page says so.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.conftest import ROOT
 
 FOLDER = ROOT / ".peers"
 PYTHONS = ("python3.12", "python3.13")
-# What a library imports without saying so.
+# Packages that a library imports but does not declare.
 UNDECLARED: Mapping[str, tuple[str, ...]] = {
     "flash-radiomics": (
         "h5py", "numpy", "pykwalify", "PyWavelets", "scikit-image", "scikit-learn", "scipy", "SimpleITK", "trimesh",
@@ -28,19 +28,19 @@ UNDECLARED: Mapping[str, tuple[str, ...]] = {
 
 
 def requirements() -> tuple[Requirement, ...]:
-    """The pinned libraries."""
+    """Return the pinned libraries."""
     lines = Path(__file__).with_name("requirements.txt").read_text(encoding="utf-8").splitlines()
     return tuple(Requirement(line) for line in lines if not line.startswith("#"))
 
 
 def interpreters() -> dict[str, str]:
-    """Version of each Python that may be used, ours first."""
+    """Return the version of each Python that may be used, starting with the current one."""
     named = os.environ.get("PEERS_PYTHON")
     found: dict[str, str] = {}
     for python in (sys.executable, *([named] if named else []), *PYTHONS):
         program = "import platform; print(platform.python_version())"
         try:
-            # A name on the path may be a version manager's stub with no Python behind it, so each is tried.
+            # A name on the path may be a version manager's stub without a Python, so each is tried.
             done = subprocess.run([python, "-c", program], capture_output=True, text=True, check=True)
         except (OSError, subprocess.CalledProcessError):
             continue
@@ -49,7 +49,7 @@ def interpreters() -> dict[str, str]:
 
 
 def suitable(requirement: Requirement, pythons: Mapping[str, str]) -> str | None:
-    """The first Python whose version a library accepts."""
+    """Return the first Python whose version a library accepts."""
     for python, version in pythons.items():
         short = ".".join(version.split(".")[:2])
         if requirement.marker is None or requirement.marker.evaluate({"python_version": short}):
@@ -58,25 +58,25 @@ def suitable(requirement: Requirement, pythons: Mapping[str, str]) -> str | None
 
 
 def python_of(requirement: Requirement) -> Path:
-    """A library's own interpreter."""
+    """Return a library's own interpreter."""
     return FOLDER / requirement.name / "bin" / "python"
 
 
 def is_ready(requirement: Requirement) -> bool:
-    """Whether the environment holds just this version."""
+    """Whether the environment contains exactly this version."""
     mark = FOLDER / requirement.name / "ready"
     return mark.is_file() and mark.read_text(encoding="utf-8") == str(requirement)
 
 
 def why_not(requirement: Requirement, pythons: Mapping[str, str]) -> str:
-    """Why a library has no environment."""
+    """Return why a library has no environment."""
     if suitable(requirement, pythons) is None:
-        return f"it needs {requirement.marker}; no such Python was found, and `PEERS_PYTHON` can name one"
-    return "its environment could not be made; `make peers` says why"
+        return f"it needs {requirement.marker}, and no such Python was found; set `PEERS_PYTHON` to one"
+    return "its environment could not be made; run `make peers` to see why"
 
 
 def make(requirement: Requirement, python: str) -> None:
-    """Make one environment anew."""
+    """Make one environment, after deleting an old one."""
     folder = FOLDER / requirement.name
     shutil.rmtree(folder, ignore_errors=True)
     subprocess.run([python, "-m", "venv", folder], check=True)
@@ -87,7 +87,7 @@ def make(requirement: Requirement, python: str) -> None:
 
 
 def main() -> None:
-    """Make what is missing; exit with status 1 where one could not be made."""
+    """Make the missing environments; exit with status 1 if one could not be made."""
     pythons = interpreters()
     failed = []
     for requirement in requirements():

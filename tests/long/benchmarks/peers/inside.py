@@ -1,7 +1,7 @@
-"""Another library at work, in its own interpreter: ``python -m tests.long.benchmarks.peers.inside NAME``.
+"""Run another library in its own interpreter: ``python -m tests.long.benchmarks.peers.inside NAME``.
 
-Imports nothing but NumPy and that library. Each line read is a request as JSON, each line written an answer:
-a case to prepare, which is measured once without being timed, or a number of seconds to time it for.
+Imports only NumPy and that library. It reads one JSON request per line and writes one answer per line. A request is a
+case to prepare, which is then measured once without timing, or a number of seconds for timing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ WIDTH, HIGHEST = 25.0, 3000.0  # HU
 
 @dataclass(frozen=True)
 class Case:
-    """One region, cut to its box: arrays (z, y, x), spacing in mm, and how ours discretises it.
+    """One region, cropped to its box: arrays (z, y, x), spacing in mm, and lungstage's discretisation.
 
     Attributes
     ----------
@@ -40,7 +40,7 @@ class Case:
     start, bins
         Lowest edge of the grey levels in HU, and their number.
     lowest
-        Lowest HU of the files whose grid ours made.
+        Lowest HU of the files on lungstage's grid.
     """
 
     folder: Path
@@ -127,12 +127,12 @@ def nyxus() -> Library:
         engine = Nyxus3D([name for name in NAMES["nyxus"] if name], n_feature_calc_threads=1)
         for family in ("3glcm", "3glrlm", "3glszm", "3gldm"):
             engine.set_metaparam(f"{family}/greydepth={-case.bins}")  # negative: bins of equal width over the ROI
-        # It has no interpolation, so it is handed the grid that ours made.
+        # It has no interpolation, so it gets the image on lungstage's grid.
         files = [[str(case.folder / f"gridded-{what}.nii")] for what in ("image", "mask")]
 
         def run() -> Features:
             measured = engine.featurize_files(*files, False).iloc[0].to_dict()
-            # Where a file holds negative numbers it counts from the lowest.
+            # If a file contains negative numbers, it counts from the lowest.
             return measured | {name: measured[name] + min(case.lowest, 0.0) for name in ("3MEAN", "3P10")}
 
         return run
@@ -211,13 +211,13 @@ LIBRARIES = {"flash-radiomics": flash, "mirp": mirp, "nyxus": nyxus, "pictologic
 
 
 def title(name: str) -> tuple[str, str]:
-    """How a library writes its name, and what it is asked to compute."""
+    """Return a library's own spelling of its name, and what it computes here."""
     written, _, what = (LIBRARIES[name].__doc__ or "").partition(": ")
     return written, what.rstrip(".")
 
 
 def stated(name: str, measured: Features) -> dict[str, float]:
-    """The stated features that a library has, under our names."""
+    """Return the stated features that a library has, under lungstage's names."""
     return {ours: float(measured[theirs]) for ours, theirs in zip(STATED, NAMES[name], strict=True) if theirs}
 
 
@@ -225,7 +225,7 @@ def main() -> None:
     """Answer until there are no more requests."""
     warnings.simplefilter("ignore")
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a library prints is no answer
+    os.dup2(2, 1)  # a library's own output must not be taken for an answer
 
     def answer(**what: Any) -> None:
         print(json.dumps(what), file=answers, flush=True)
@@ -244,7 +244,7 @@ def main() -> None:
                 answer(features=stated(name, run()))
             else:
                 answer(milliseconds=milliseconds(run, request["seconds"], fewest=1, most=15))
-        except Exception as error:  # whatever it is, the page has to say so
+        except Exception as error:  # the page must name any error
             answer(error=f"{type(error).__name__}: {error}")
 
 

@@ -1,4 +1,4 @@
-"""Ours and the other libraries by turns: the same arrays, the same core, in the same minutes."""
+"""Measure lungstage and the other libraries alternately: the same arrays, the same core, in the same minutes."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ from tests.long.benchmarks.bare import STATED, milliseconds
 from tests.long.benchmarks.peers.environments import FOLDER, interpreters, is_ready, python_of, requirements, why_not
 from tests.long.benchmarks.subjects import FAST_GRIDS, GRIDS, Subject, cropped, tumours
 
-ROUNDS, SECONDS = 3, 0.4  # turns, and how long each lasts at least
+ROUNDS, SECONDS = 3, 0.4  # number of turns, and shortest duration of each
 OURS = "ours"
 CACHE, FIRST_START = "compiled", "first-start.json"
 ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMBA")}
 
 
 class Library:
-    """Another library, waiting for requests in its own process; it inherits the core that we keep to."""
+    """Another library, waiting for requests in its own process, on the same core as this process."""
 
     def __init__(self, requirement: Requirement) -> None:
         self.name = requirement.name
-        # Only pictologics compiles at its first start; its cache lies with it, so that a new environment starts cold.
+        # Only pictologics compiles at its first start. Its cache is in its environment, so a new one starts uncompiled.
         environment = os.environ | ONE_THREAD | {"NUMBA_CACHE_DIR": str(FOLDER / self.name / CACHE)}
         self._process = subprocess.Popen(
             [python_of(requirement), "-m", "tests.long.benchmarks.peers.inside", self.name],
@@ -65,15 +65,15 @@ class Library:
         return answer
 
     def ask(self, **request: Any) -> Mapping[str, Any]:
-        """Send a request, and wait for what comes back."""
-        with suppress(BrokenPipeError):  # it died; that there is no answer says so
+        """Send a request, and wait for the answer."""
+        with suppress(BrokenPipeError):  # the process ended; the missing answer shows this
             print(json.dumps(request), file=self._process.stdin, flush=True)
         return self._answer()
 
 
 @dataclass
 class Row:
-    """One region on one grid: milliseconds and the stated features by library; instead of them, an error."""
+    """One region on one grid: milliseconds and the stated features by library, or an error."""
 
     grid: str
     roi: str
@@ -82,7 +82,7 @@ class Row:
     errors: dict[str, str] = field(default_factory=dict)
 
     def take(self, name: str, answer: Mapping[str, Any]) -> None:
-        """Keep a library's answer; after an error it has no times at all."""
+        """Store a library's answer; after an error its times are deleted."""
         if "error" in answer:
             self.errors[name] = answer["error"]
             self.times.pop(name, None)
@@ -92,22 +92,22 @@ class Row:
             self.times.setdefault(name, []).extend(answer["milliseconds"])
 
     def median(self, name: str) -> float:
-        """Median milliseconds of a library."""
+        """Return the median milliseconds of a library."""
         return statistics.median(self.times[name])
 
     def ratio(self, name: str) -> float:
-        """How many times as long as ours it takes."""
+        """Return its time divided by ours."""
         return self.median(name) / self.median(OURS)
 
     def difference(self, name: str, feature: str) -> float | None:
-        """Relative difference of a stated feature from ours; None where the library has none."""
+        """Return the relative difference of a stated feature from ours; None if the library does not have it."""
         ours, theirs = self.features[OURS][feature], self.features[name].get(feature)
         return None if theirs is None else (theirs - ours) / abs(ours)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All rows; how the libraries introduced themselves; why others are not here; seconds of a first start."""
+    """All rows; the libraries' versions; reasons for missing libraries; seconds of a first start."""
 
     rows: list[Row]
     libraries: Mapping[str, Mapping[str, Any]]
@@ -116,7 +116,7 @@ class Comparison:
 
 
 def _write(folder: Path, subject: Subject, spec: ExtractionSpec) -> None:
-    """Write a case: the box of the ROI with the resampler's margin, and the same as ours places it on its grid."""
+    """Write a case: the box of the ROI with the resampler's margin, and the same on lungstage's grid."""
     margin = spec.margin_slices
     volume, mask = cropped(*subject.reference(spec), margin)
     placed = place_on_grid(*subject.reference(spec), spec)
@@ -155,9 +155,9 @@ def _compare(subject: Subject, grid_name: str, libraries: list[Library]) -> Row:
 
 
 def _first_start(requirement: Requirement) -> Mapping[str, float]:
-    """Seconds from nothing to the first features of the smallest ROI: with nothing compiled, and again.
+    """Return the seconds from start to first features of the smallest ROI: uncompiled, and a second time.
 
-    Measured once for an environment, since it takes minutes; kept in its folder.
+    Measured once per environment and stored in its folder, because it takes minutes.
     """
     kept = FOLDER / requirement.name / FIRST_START
     if not kept.is_file():

@@ -1,4 +1,4 @@
-"""Under which name each library has the stated features, in their order; None where it has not."""
+"""Each library's names of the stated features, in their order; None if it does not have the feature."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the page says of the other libraries."""
+"""Write the page's section about the other libraries."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from tests.long.benchmarks.page import duration, table, times
 from tests.long.benchmarks.peers.inside import title
 from tests.long.benchmarks.peers.measure import OURS, Comparison, Row
 
-# Defined alike by all; the mean is left out, since that of noise is near 0.
+# Features with the same definition in all libraries. The mean is left out, because it is near 0 for noise.
 ALIKE = (
     "original_firstorder_10Percentile", "original_shape_Sphericity", "original_glcm_Contrast",
     "original_glszm_SizeZoneNonUniformity", "original_gldm_DependenceEntropy",
@@ -20,7 +20,7 @@ def _cell(row: Row, name: str) -> str:
 
 
 def _differences(rows: list[Row], name: str) -> list[str]:
-    """The furthest from 0 of all rows, by feature; a dash where the library has none."""
+    """Return the difference furthest from 0 of all rows, by feature; a dash if the library has no such feature."""
     cells = []
     for feature in ALIKE:
         every = [row.difference(name, feature) for row in rows if name in row.features]
@@ -34,14 +34,14 @@ def _first_start(comparison: Comparison) -> list[str]:
         return []
     cold, warm = comparison.first_start.values()
     return [
-        f"From the start of its process to its first features pictologics takes {cold:.0f} s while nothing is compiled "
-        f"yet, and {warm:.1f} s from then on. The first is measured once for an environment; ours are compiled when "
-        "they are installed."
+        f"From the start of its process to its first features, pictologics takes {cold:.0f} s before anything is "
+        f"compiled, and {warm:.1f} s afterwards. The first time is measured once per environment. Lungstage's kernels "
+        "are compiled when it is installed."
     ]
 
 
 def section(comparison: Comparison) -> str:
-    """Render times, ratios, differences and what could not be measured."""
+    """Render times, ratios, differences and missing measurements."""
     rows, libraries = comparison.rows, comparison.libraries
     known = [
         [
@@ -52,10 +52,10 @@ def section(comparison: Comparison) -> str:
         for name, about in libraries.items()
     ]
     parts = [
-        "By turns in one run, on one core, on the same arrays, after a call that does not count; in brackets how many "
-        "times as long as ours. The others are handed the box of the ROI, which is the best case for them; ours starts "
-        "from the reference volume as always. Each resamples by itself, and is told the lowest edge or the number of "
-        "the grey levels that ours found.",
+        "Measured alternately in one run, on one core, on the same arrays, after one untimed call. In brackets is the "
+        "ratio to ours. The others get the box of the ROI, which is the best case for them; lungstage starts from the "
+        "reference volume as always. Each library resamples by itself. It gets the lowest edge or the number of the "
+        "grey levels that lungstage found.",
         table(["library", "version", "what it computes"], known),
         table(
             ["grid", "ROI", "ours", *(title(name)[0] for name in libraries)],
@@ -71,9 +71,9 @@ def section(comparison: Comparison) -> str:
             for name, error in row.errors.items()
         ),
         *_first_start(comparison),
-        "That the same region was measured shows in features that all define alike: relative differences from ours, "
-        "the furthest of the three sizes. At 1 mm each library lays its own grid, most of them keep fractions of HU, "
-        "and MIRP interpolates the mask; so only the native grid can agree.",
+        "Features with the same definition everywhere show that the same region was measured: relative differences "
+        "from ours, the largest of the three sizes. At 1 mm each library places its own grid, most of them keep "
+        "fractions of HU, and MIRP interpolates the mask. So only values on the native grid can agree.",
         table(
             ["grid", "library", *(feature.removeprefix("original_") for feature in ALIKE)],
             [
