@@ -89,17 +89,17 @@ def _written(vr: str, numbers: Numbers, little: bool) -> bytes | None:
         return "\\".join(repr(number).removesuffix(".0") for number in numbers).encode()
     if vr not in ("IS", *_BINARY):
         return None
-    if vr in ("FD", "FL"):
-        written = struct.pack(f"{_order(little)}{len(numbers)}{_BINARY[vr]}", *numbers)
-        return written if _numbers(vr, written, little) == tuple(numbers) else None
-    if not all(float(number).is_integer() for number in numbers):
+    is_floating = vr in ("FD", "FL")
+    if not is_floating and not all(float(number).is_integer() for number in numbers):
         return None
+    exact = numbers if is_floating else [int(number) for number in numbers]
     if vr == "IS":
-        return "\\".join(str(int(number)) for number in numbers).encode()
+        return "\\".join(map(str, exact)).encode()
     try:
-        return struct.pack(f"{_order(little)}{len(numbers)}{_BINARY[vr]}", *(int(number) for number in numbers))
-    except struct.error:  # out of range
+        written = struct.pack(f"{_order(little)}{len(exact)}{_BINARY[vr]}", *exact)
+    except (struct.error, OverflowError):  # out of range
         return None
+    return written if not is_floating or _numbers(vr, written, little) == tuple(numbers) else None
 
 
 def _order(little: bool) -> str:

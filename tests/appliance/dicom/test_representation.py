@@ -6,7 +6,7 @@ import math
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lungstage.appliance.dicom.representation import in_its_own
@@ -27,6 +27,7 @@ def _read(vr: str, value: bytes, little: bool) -> list[float]:
     st.binary(max_size=32),
     st.booleans(),
 )
+@example("FD", "FL", struct.pack("<d", 1e300), True)  # more than a float holds
 def test_a_number_is_the_same_number_or_untouched(vr: str, expected: str, value: bytes, little: bool) -> None:
     if len(value) % struct.calcsize(FORMS[vr]):
         assert in_its_own(expected, vr, value, little=little)[1] == value
