@@ -12,6 +12,7 @@ import highdicom as hd
 import pydicom
 from pydicom.uid import EncapsulatedPDFStorage
 
+from lungstage.appliance.contract.robustness import RobustnessOptions
 from lungstage.appliance.dicom.cases import assemble
 from lungstage.appliance.dicom.files import read_dataset, read_headers
 from lungstage.appliance.model.bundle import Bundle
@@ -48,9 +49,10 @@ class Verdict:
 def documents_of(sample: Sample, bundle: Bundle, job: Job) -> dict[str, bytes]:
     """Return the documents that an undisturbed run makes of a study at the time of its job."""
     (case,) = assemble(header for path in sample.files for header in read_headers(path))
-    plan = pipeline.prepare(case, bundle, settled=True)
+    usual = RobustnessOptions()
+    plan = pipeline.prepare(case, bundle, settled=True, beyond_mm=usual.reach_mm)
     assert job.created_at is not None
-    staged = pipeline.stage(plan, bundle, created=job.created_at, site=Site())
+    staged = pipeline.stage(plan, bundle, created=job.created_at, site=Site(), robustness=usual)
     return {one.name: one.content for one in staged.documents}
 
 
