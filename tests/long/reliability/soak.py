@@ -181,8 +181,8 @@ def stream(root: Path, bundle: Path, count: int, *, take_away: bool) -> tuple[li
         f"{count} studies in {last.seconds / 60:.0f} minutes, **{count / last.seconds:.1f} studies/s**; "
         + ("each is removed from the inbox when it is answered:" if take_away else "all stay in the inbox:"),
         windows_table(parts),
-        f"{grows}; that of its processes by {workers:.1f} MB, the number of its open descriptors by {descriptors:.2f}, "
-        f"all fitted after the first quarter. {verdict}",
+        f"{grows}. The memory of its processes grows by {workers:.1f} MB, the number of its open descriptors by "
+        f"{descriptors:.2f}. All are fitted after the first quarter. {verdict}",
     ]
     broken = [str(verdict)] if verdict.faults else []
     broken += [f"{per_file:.1f} kB for each file"] if per_file > MOST_PER_FILE else []

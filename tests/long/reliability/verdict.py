@@ -39,11 +39,11 @@ class Verdict:
     def __str__(self) -> str:
         refused = ", ".join(f"{code} {count}" for code, count in sorted(self.refusals.items()))
         lines = [
-            f"{self.reports} reports; refused: {refused or 'none'}; unreadable files on record: {self.unreadable}; "
-            f"audit log entries torn by a crash and closed at the next start: {self.recovered}"
+            f"{self.reports} reports; refused: {refused or 'none'}. Unreadable files on record: {self.unreadable}. "
+            f"Audit log entries torn by a crash and closed at the next start: {self.recovered}."
         ]
         lines += [f"{sort}: {len(which)}: {'; '.join(which[:5])}" for sort, which in sorted(self.faults.items())]
-        return "\n".join(lines if self.faults else [*lines, "lost 0, twice 0, damaged 0, wrong 0, left over 0"])
+        return "\n".join(lines if self.faults else [*lines, "Lost 0, twice 0, damaged 0, wrong 0, left over 0."])
 
 
 def documents_of(sample: Sample, bundle: Bundle, job: Job) -> dict[str, bytes]:
