@@ -1,8 +1,9 @@
-"""Why an answer may be wrong: warnings graded, gravest first, alike ones folded into one, in the reader's language.
+"""Why an answer may be wrong: warnings, graded, the most serious first, in the reader's language.
 
-A warning is a sentence where it arises, for ledger, log and structured report are in English. The English catalogue has
-the same sentences under codes; by them a warning is recognised here, graded and said in another language. One that no
-catalogue knows is shown as it is, and taken seriously.
+A warning is an English sentence, as in ledger, log and structured report. The English catalogue contains the same
+sentences under codes. This module recognises a warning by its sentence, grades it and translates it. It also recognises
+the sentences of released reports (``languages/released.po``). An unknown warning is shown unchanged and graded as a
+problem of the measurement.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ from functools import cache
 from types import MappingProxyType
 from typing import Final
 
-from lungstage.appliance.report.translation import Translator
+from lungstage.appliance.report.translation import Translator, english_patterns
 
-_NAMED = 3  # names in one sentence; the structured report has all
+_NAMED = 3  # names in one sentence; the structured report lists all
 
 
 class Grade(IntEnum):
-    """How much a caveat weighs; the gravest first."""
+    """How serious a caveat is; the most serious first."""
 
-    MODEL = 0  # the model does not know such tumours
-    MEASUREMENT = 1  # what was measured may not be what is there
-    INPUT = 2  # something was taken for granted
-    NOTE = 3  # worth knowing, changes nothing
+    MODEL = 0  # the case is outside what the model was trained or validated on
+    MEASUREMENT = 1  # the measurement may be wrong
+    INPUT = 2  # the software had to assume something
+    NOTE = 3  # for information only; the answer does not change
 
 
 GRADES: Final = MappingProxyType(
@@ -71,19 +72,19 @@ GRADES: Final = MappingProxyType(
         "text_left_out": Grade.NOTE,
     }
 )
-"""The warnings that are known, by their codes (``caveat.…`` in the catalogues)."""
+"""Grades of the known warnings by their codes (``caveat.…`` in the catalogues)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caveat:
-    """One reason for doubt, in words.
+    """One reason for caution, in words.
 
     Attributes
     ----------
     grade
-        How much it weighs.
+        How serious it is.
     text
-        For the reader.
+        Sentence for the reader.
     """
 
     grade: Grade
@@ -93,23 +94,23 @@ class Caveat:
 def caveats(
     warnings: Sequence[str], outside: Sequence[str], beside: Sequence[str], say: Translator
 ) -> tuple[Caveat, ...]:
-    """Grade, fold and translate.
+    """Grade and translate warnings, and list each once.
 
     Parameters
     ----------
     warnings
-        Of a report (:class:`report.context.ReportContext`).
+        Warnings of a report (:class:`report.context.ReportContext`).
     outside
         Names of the measurements outside the range seen in training.
     beside
-        Names of what else may be a tumour, and was not measured.
+        Names of other regions that may be a tumour and were not measured.
     say
         The reader's language.
 
     Returns
     -------
     tuple of Caveat
-        The gravest first; of the same grade in the order in which they arose.
+        The most serious first. Caveats of one grade stay in the order in which they arose.
     """
     found = []
     if outside:
@@ -123,7 +124,7 @@ def caveats(
 
 
 def in_short(names: Sequence[str], say: Translator) -> str:
-    """Write a few names, and how many more there are."""
+    """Write the first names, and how many more there are."""
     if len(names) <= _NAMED + 1:
         return ", ".join(names)
     few = ", ".join(names[:_NAMED])
@@ -140,20 +141,13 @@ def _of_warnings(warnings: Sequence[str], say: Translator) -> Iterator[Caveat]:
 
 
 def recognise(warning: str) -> tuple[str | None, dict[str, str]]:
-    """Find the code of a warning, and what stands in its place-holders; None for one that is not known."""
-    for code, pattern in _patterns().items():
+    """Return the code of a warning and the values of its place-holders; None as the code if it is not known."""
+    for code, pattern in _patterns():
         if found := pattern.fullmatch(warning):
             return code, found.groupdict()
     return None, {}
 
 
 @cache
-def _patterns() -> dict[str, re.Pattern[str]]:
-    return {code: _pattern(Translator("en").template(f"caveat.{code}")) for code in GRADES}
-
-
-def _pattern(template: str) -> re.Pattern[str]:
-    parts = re.split(r"\{(\w+)\}", template)
-    return re.compile(
-        "".join(f"(?P<{part}>.+)" if k % 2 else re.escape(part) for k, part in enumerate(parts)), re.DOTALL
-    )
+def _patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
+    return tuple(english_patterns("caveat", GRADES, ".+"))

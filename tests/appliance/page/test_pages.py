@@ -271,13 +271,13 @@ class TestStudy:
         client = busy.logged_in()
         text = client.get("/study/2").text
         (address,) = re.findall('data-live="([^"]*)"', text)
-        assert "have come or gone" not in text
-        assert "have come or gone" not in client.get(address).text
+        assert "were added or removed" not in text
+        assert "were added or removed" not in client.get(address).text
         put_slice(busy.house.inbox, "1.6", 0, "STUDY=1.6")
         busy.house.run(3)
         text = client.get(address).text
-        (afresh,) = re.findall('have come or gone[^<]*<a href="([^"]*)"', text)
-        assert "have come or gone" not in client.get(afresh).text
+        (afresh,) = re.findall('were added or removed[^<]*<a href="([^"]*)"', text)
+        assert "were added or removed" not in client.get(afresh).text
 
     @pytest.mark.parametrize("language", ["en", "de", "fr"])
     def test_a_region_is_chosen_by_a_click_and_no_command_is_told(self, busy: Site, language: str) -> None:

@@ -19,7 +19,9 @@ from lungstage.appliance.page.sentences import FOLDER, in_language
 from tests.conftest import ROOT
 
 LANGUAGES: tuple[Any, ...] = ("de", "fr")
-ROOMS = ("config", "contract", "daemon", "dicom", "doctor", "page", "radiomics", "staging", "state", "workers")
+ROOMS = (
+    "config", "contract", "daemon", "dicom", "doctor", "page", "radiomics", "report", "staging", "state", "workers",
+)  # fmt: skip
 
 SAYING = {"Refused": 1, "Held": 1, "Reason": 1, "missing": 0, "more_may_come": 0, "_outside": 0, "_ambiguous": 1,
           "Unavailable": 0, "ok": 1, "warning": 1, "problem": 1, "RequeueError": 0, "ExhaustedError": 0,
@@ -66,6 +68,7 @@ ELSEWHERE = re.compile(
     r"Another (daemon|page) is|No structured report appeared|The daemon did not start|The certificate|"
     r"There is no inbox|The inbox 3 cannot|The 3 (cannot|is not)|A process could not be set|"
     r".*cannot be opened for metrics|.*cannot be written: |.*Run the page as the daemon's user|.*names it\.$|"
+    r".*with --bind\.$|"
     # and what is put together elsewhere, or of words that are listed (see below).
     r"they differ in 3|Job 3 is 3|Region 'GTV-1' has 3 slices 3,|The ledger 3 cannot be used|There is no 3 plane|"
     r"The series holds names|Two contours of the region overlap on at|.*\.\.$|3 Nothing need be done|"
