@@ -1,9 +1,8 @@
 """Why an answer may be wrong: warnings, graded, the most serious first, in the reader's language.
 
 A warning is an English sentence, as in ledger, log and structured report. The English catalogue contains the same
-sentences under codes. This module recognises a warning by its sentence, grades it and translates it. It also recognises
-the sentences of released reports (``languages/released.po``). An unknown warning is shown unchanged and graded as a
-problem of the measurement.
+sentences under codes. This module recognises a warning by its sentence, grades it and translates it. An unknown warning
+is shown unchanged and graded as a problem of the measurement.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import Final
 
-from lungstage.appliance.report.translation import Translator, english_patterns
+from lungstage.appliance.report.translation import Translator
 
 _NAMED = 3  # names in one sentence; the structured report lists all
 
@@ -72,7 +71,7 @@ GRADES: Final = MappingProxyType(
         "text_left_out": Grade.NOTE,
     }
 )
-"""Grades of the known warnings by their codes (``caveat.…`` in the catalogues)."""
+"""The warnings that are known, by their codes (``caveat.…`` in the catalogues)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,13 +140,20 @@ def _of_warnings(warnings: Sequence[str], say: Translator) -> Iterator[Caveat]:
 
 
 def recognise(warning: str) -> tuple[str | None, dict[str, str]]:
-    """Return the code of a warning and the values of its place-holders; None as the code if it is not known."""
-    for code, pattern in _patterns():
+    """Find the code of a warning, and what stands in its place-holders; None for one that is not known."""
+    for code, pattern in _patterns().items():
         if found := pattern.fullmatch(warning):
             return code, found.groupdict()
     return None, {}
 
 
 @cache
-def _patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
-    return tuple(english_patterns("caveat", GRADES, ".+"))
+def _patterns() -> dict[str, re.Pattern[str]]:
+    return {code: _pattern(Translator("en").template(f"caveat.{code}")) for code in GRADES}
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    parts = re.split(r"\{(\w+)\}", template)
+    return re.compile(
+        "".join(f"(?P<{part}>.+)" if k % 2 else re.escape(part) for k, part in enumerate(parts)), re.DOTALL
+    )

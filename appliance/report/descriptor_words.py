@@ -11,7 +11,7 @@ from typing import Final
 
 from lungstage.appliance.descriptors.definitions import Worth
 from lungstage.appliance.descriptors.values import Descriptor, Descriptors
-from lungstage.appliance.report.translation import Translator, english_patterns
+from lungstage.appliance.report.translation import Translator
 
 SENTENCES: Final = (
     "small", "one_slice_extent", "one_slice", "parts_axes", "parts", "thick_extent", "thick", "at_edge", "air",
@@ -124,8 +124,8 @@ def in_unit(one: Descriptor, say: Translator) -> str:
 
 
 def in_words(sentence: str, say: Translator) -> str:
-    """Translate a sentence of :mod:`descriptors.describe`; an unknown sentence stays as it is."""
-    for code, pattern in _patterns():
+    """Say a sentence of :mod:`descriptors.describe` in the reader's language; as it is where it is not known."""
+    for code, pattern in _patterns().items():
         if found := pattern.fullmatch(sentence):
             mark = say("number.decimal_mark")
             return say(f"minded.{code}", **{name: text.replace(".", mark) for name, text in found.groupdict().items()})
@@ -133,5 +133,10 @@ def in_words(sentence: str, say: Translator) -> str:
 
 
 @cache
-def _patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
-    return tuple(english_patterns("minded", SENTENCES, "[^,;()]+?"))
+def _patterns() -> dict[str, re.Pattern[str]]:
+    return {code: _pattern(Translator("en").template(f"minded.{code}")) for code in SENTENCES}
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    parts = re.split(r"\{(\w+)\}", template)
+    return re.compile("".join(f"(?P<{part}>[^,;()]+?)" if k % 2 else re.escape(part) for k, part in enumerate(parts)))

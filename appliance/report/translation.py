@@ -10,8 +10,6 @@ from __future__ import annotations
 import gettext
 import io
 import math
-import re
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,7 +20,6 @@ import polib
 from lungstage.appliance.contract.documents import Language
 
 FOLDER: Final = Path(__file__).parent / "languages"
-_PLACE_HOLDER: Final = re.compile(r"\{(\w+)\}")
 
 _NARROW_SPACE = "\u00a0"
 
@@ -31,45 +28,6 @@ _NARROW_SPACE = "\u00a0"
 def _catalogue(language: Language, folder: Path) -> gettext.GNUTranslations:
     source = polib.pofile(str(folder / f"{language}.po"), encoding="utf-8")
     return gettext.GNUTranslations(io.BytesIO(source.to_binary()))
-
-
-@cache
-def _released() -> dict[str, str]:
-    """Return the English sentences of released reports by code; en.po may have other words for them by now."""
-    return {entry.msgid: entry.msgstr for entry in polib.pofile(str(FOLDER / "released.po"), encoding="utf-8")}
-
-
-def english_patterns(kind: str, codes: Iterable[str], place_holder: str) -> Iterator[tuple[str, re.Pattern[str]]]:
-    """Give patterns that recognise English sentences: those of this release first, then those of released reports.
-
-    Parameters
-    ----------
-    kind
-        First part of the message codes: ``caveat``, ``minded``.
-    codes
-        Second part of the message codes.
-    place_holder
-        Pattern of the text that may stand for a place-holder.
-
-    Yields
-    ------
-    tuple of str and Pattern
-        Second part of the code, and its pattern. Each place-holder is a group of the same name.
-    """
-    codes = tuple(codes)
-    today, released = Translator("en").template, _released()
-    for code in codes:
-        yield code, _pattern(today(f"{kind}.{code}"), place_holder)
-    for code in codes:
-        if (sentence := released.get(f"{kind}.{code}")) is not None:
-            yield code, _pattern(sentence, place_holder)
-
-
-def _pattern(template: str, place_holder: str) -> re.Pattern[str]:
-    parts = _PLACE_HOLDER.split(template)
-    return re.compile(
-        "".join(f"(?P<{part}>{place_holder})" if k % 2 else re.escape(part) for k, part in enumerate(parts)), re.DOTALL
-    )
 
 
 @dataclass(frozen=True, slots=True)

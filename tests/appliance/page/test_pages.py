@@ -224,7 +224,7 @@ class TestStudy:
             answer = client.get(path)
             assert answer.status_code == 200
             assert 'class="history"' in answer.text
-            assert sentence in answer.text or "The file is no longer there." in answer.text
+            assert sentence in answer.text or "The file no longer exists." in answer.text
 
     def test_of_too_many_slices_for_the_viewer_that_is_said(
         self, busy: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
