@@ -45,10 +45,11 @@ def worth(run: Run) -> WorthEntry:
     [
         (run_of(OWN, None, sphericity_volume=SIMPLE, volume=LESS),
          "not shown to be better than a simple model of two features (sphericity and volume). Its AUC in "
-         "cross-validation is 0.704 (95 % interval 0.621 to 0.780); the AUC of the simple model is 0.753 (95 % interval "
-         "0.676 to 0.826)"),
+         "cross-validation is 0.704 (95 % interval 0.621 to 0.780); the AUC of the simple model is 0.753 (95 % "
+         "interval 0.676 to 0.826)"),
         (run_of(OWN, False, volume=SIMPLE), "not shown to be better than tumour volume alone"),
-        (run_of({**OWN, "low": 0.49}, True, volume=LESS), "not shown to be better than chance. Its AUC in cross-validation is 0.704"),
+        (run_of({**OWN, "low": 0.49}, True, volume=LESS),
+         "not shown to be better than chance. Its AUC in cross-validation is 0.704"),
         (run_of(OWN, True, random_forest=LESS), "not compared with a simple model of two features"),
         (run_of(OWN, True, sphericity_volume=LESS, random_forest=SIMPLE), ""),
     ],

@@ -68,7 +68,8 @@ def test_a_contribution_of_nothing_moves_to_neither_side() -> None:
     assert [*sentences.contributions(with_result(contributions=shares))] == [
         "age: favours early (I-II), logit -0.5",
         "denser than half (Mean of attenuation, original_firstorder_Mean): favours advanced (III), logit +0.25",
-        "more varied in density than half (Intensity Histogram Entropy, original_firstorder_Entropy): no effect on the answer",
+        "more varied in density than half (Intensity Histogram Entropy, original_firstorder_Entropy): "
+        "no effect on the answer",
     ]
 
 

@@ -281,7 +281,7 @@ def test_it_is_said_in_the_reader_s_language(of: Callable[..., Made]) -> None:
     volume, mask = _ellipsoid((4.0, 1.0, 1.0))
     told = {language: of(volume, mask, (4.0, 1.0, 1.0), language=language).page for language in ("de", "fr")}
     assert "Die Schichten liegen 4,0 mm auseinander; die Befunder sahen höchstens 3 mm." in told["de"]
-    assert "Keine Wörter:" in told["de"]
+    assert "Nicht bewertet:" in told["de"]
     assert "Les coupes sont distantes de 4,0 mm ; les lecteurs en ont vu de 3 mm au plus." in told["fr"]
     assert "grand axe" in told["fr"]
 
