@@ -26,7 +26,8 @@ from lungstage.appliance.state.job import RESTING_STATES, Job
 FOLDER: Final = Path(__file__).parent / "languages"
 
 _BY_COMMAND: Final = re.compile(
-    r"( Give each its own name [^.]*\.)? (Choose one|Then choose one|If (it|one) is, choose it) with --roi NAME .*"
+    r"( Give each (region )?its own name [^.]*\.)? "
+    r"(Choose one|Then choose one|If (it is|one is|one of these is the primary tumour), choose it) with --roi NAME .*"
 )
 
 NAMES: Final[Mapping[Language, str]] = {"en": "English", "de": "Deutsch", "fr": "Français"}
