@@ -1,3 +1,3 @@
-"""The worklist in a browser: a process of its own, which reads the ledger and puts requests before the daemon."""
+"""The worklist in a browser: a separate process that reads the ledger and writes requests for the daemon."""
 
 __all__ = ["accounts", "server", "settings"]

@@ -1,6 +1,6 @@
-"""Who looked at what: a log of the page's own, hash-chained as the audit log is, and read by the same commands.
+"""Who looked at what: a log of the page, hash-chained like the audit log, and read by the same commands.
 
-It names users and jobs; a patient's name is in the originals alone.
+It names users and jobs. It contains no patient names.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ class AccessLog:
     Parameters
     ----------
     folder
-        The page's own folder.
+        Folder of the page.
     """
 
     def __init__(self, folder: Path) -> None:
         self._audit = Audit(folder)
 
     async def tell(self, event: str, user: str, client: str, **told: object) -> None:
-        """Write an entry; it is on the disk once this returns.
+        """Write an entry to the disk.
 
         Raises
         ------
         Unavailable
-            It cannot be written; then nothing is shown either.
+            It cannot be written; then nothing is shown.
         """
         await run_in_threadpool(self._audit.write, event, user=user, client=client, **told)
 
     async def shown(self, event: str, session: Session, client: str, jobs: Iterable[int]) -> None:
-        """Say which patients somebody is shown; in one session of each job and kind of view once."""
-        async with session.noting:  # a page asks for three pictures at once
+        """Record which jobs a user sees: each job and kind of view once per session."""
+        async with session.noting:  # a page requests three pictures at once
             new = sorted({job for job in jobs if (event, job) not in session.shown})
             if new:
                 await self.tell(event, session.account.user, client, jobs=new)

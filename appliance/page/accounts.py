@@ -1,7 +1,7 @@
-"""Who may log in: users with passwords, or, where there are none, whoever holds the token.
+"""Who may log in: users with passwords, or people with the token while there are no users.
 
-Of a password its argon2id hash is kept, of the token its SHA-256, which 256 random bits need no more than. Whoever
-*views* sees everything, whoever *operates* may ask the daemon for something, too.
+Of a password, the argon2id hash is stored. Of the token, the SHA-256 is stored, which is sufficient for 256 random
+bits. Users with role *view* see everything. Users with role *operate* may also send requests to the daemon.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ LEAST_PASSWORD: Final = 12  # characters
 _MOST_PASSWORD: Final = 1024
 _MOST_BYTES = 1024**2
 TOKEN_USER: Final = "token"  # noqa: S105  (a name)
-"""By what name whoever logged in by the token is known."""
+"""User name of everyone who logged in with the token."""
 
 _HASHER = argon2.PasswordHasher(time_cost=3, memory_cost=64 * 1024, parallelism=1)
-# Verified where there is no such user, so that the time tells nobody which names there are.
+# Verified if the user does not exist, so that the response time does not show which names exist.
 _NOBODY = "$argon2id$v=19$m=65536,t=3,p=1$c29tZSBzYWx0IG9mIG5v$XwBcmFcxxT9yGwDgKlsTN5GBBmMXXHhGB1nG1PuZrUk"
 
 
 class AccountsError(LungstageError):
-    """What was asked of the users cannot be done."""
+    """A change of the users is not possible."""
 
 
 class _Stored(TypedDict):
@@ -53,14 +53,14 @@ _NAME: TypeAdapter[str] = TypeAdapter(UserName)
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Somebody who may log in.
+    """A user who may log in.
 
     Attributes
     ----------
     user, role
-        Who, and what they may do.
+        Name and role.
     proof
-        Of the password that holds: another one makes another account.
+        Hash of the current password entry: a changed password makes another account.
     """
 
     user: str
@@ -69,12 +69,12 @@ class Account:
 
     @property
     def may_operate(self) -> bool:
-        """Whether requests are taken from them."""
+        """Whether the user may send requests."""
         return self.role == "operate"
 
 
 class Users:
-    """The users of one file, which is read each time: what an administrator changes holds at once.
+    """The users of one file. It is read each time, so changes take effect at once.
 
     Parameters
     ----------
@@ -86,17 +86,17 @@ class Users:
         self._path = path
 
     def all(self) -> dict[str, Account]:
-        """Return everybody; nobody where there is no file.
+        """Return all users; empty if there is no file.
 
         Raises
         ------
         Unavailable
-            The file cannot be read, or is not what was written. Nobody can log in then, by the token neither.
+            The file cannot be read, or is not valid. Then nobody can log in, also not with the token.
         """
         return {name: _account(name, stored) for name, stored in self._read().items()}
 
     def verify(self, user: str, password: str) -> Account | None:
-        """Return whose name and password these are."""
+        """Return the account of a name and password; None if they do not match."""
         stored = self._read().get(user)
         try:
             _HASHER.verify(_NOBODY if stored is None else stored["password"], password[:_MOST_PASSWORD])
@@ -110,16 +110,16 @@ class Users:
         Raises
         ------
         AccountsError
-            The name cannot be used, the password is too short, or nobody would be left who operates.
+            The name is not valid, the password is too short, or no user with role operate would be left.
         """
         try:
             _NAME.validate_python(user)
         except ValidationError as error:
             raise AccountsError(
-                "A user's name has up to 64 letters, digits and . _ @ -, and begins with a letter or digit."
+                "A user name may have up to 64 letters, digits and . _ @ -, and must begin with a letter or digit."
             ) from error
         if password is not None and not LEAST_PASSWORD <= len(password) <= _MOST_PASSWORD:
-            raise AccountsError(f"A password has at least {LEAST_PASSWORD} characters.")
+            raise AccountsError(f"A password must have at least {LEAST_PASSWORD} characters.")
         with self._changing() as users:
             known = users.get(user)
             if known is None and (password is None or role is None):
@@ -134,7 +134,7 @@ class Users:
         Raises
         ------
         AccountsError
-            There is none of that name, or nobody would be left who operates.
+            There is no user of that name, or no user with role operate would be left.
         """
         with self._changing() as users:
             if users.pop(user, None) is None:
@@ -148,11 +148,11 @@ class Users:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
-            raise Unavailable(f"The file of the users {self._path} cannot be read, so nobody can log in.") from error
+            raise Unavailable(f"The users file {self._path} cannot be read, so nobody can log in.") from error
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[dict[str, _Stored]]:
-        """Give the users to be changed, while nobody else changes them; written where the block does not raise."""
+        """Lock the users and give them to be changed; they are written if the block raises nothing."""
         try:
             make_private(self._path.parent)
             with self._path.with_suffix(".lock").open("ab") as lock:
@@ -162,7 +162,7 @@ class Users:
                 yield users
                 write_private(self._path, _USERS.dump_json(users, indent=1))
         except OSError as error:
-            raise Unavailable(f"The file of the users {self._path} cannot be written: {error.strerror}.") from error
+            raise Unavailable(f"The users file {self._path} cannot be written: {error.strerror}.") from error
 
 
 def _account(user: str, stored: _Stored) -> Account:
@@ -171,11 +171,13 @@ def _account(user: str, stored: _Stored) -> Account:
 
 def _prove_operated(users: Mapping[str, _Stored]) -> None:
     if not any(stored["role"] == "operate" for stored in users.values()):
-        raise AccountsError("The last user who operates stays: nobody else could do anything. Make another one first.")
+        raise AccountsError(
+            "The last user with role operate cannot be removed or get another role. Add another one first."
+        )
 
 
 class Token:
-    """The one secret by which people log in while there are no users.
+    """The secret with which people log in while there are no users.
 
     Parameters
     ----------
@@ -191,19 +193,19 @@ class Token:
         return self._path.exists()
 
     def renew(self) -> str:
-        """Make a new one, in the place of any former; it is never told again.
+        """Make a new token that replaces the old one. It is returned only here and cannot be shown again.
 
         Raises
         ------
         OSError
-            It cannot be kept.
+            It cannot be stored.
         """
         token = secrets.token_urlsafe(32)
         write_private(self._path, json.dumps({"sha256": _digest(token)}).encode())
         return token
 
     def verify(self, token: str) -> Account | None:
-        """Return the account of whoever holds it."""
+        """Return the account for a token; None if the token is wrong."""
         try:
             known = json.loads(self._path.read_text(encoding="ascii"))["sha256"]
         except (OSError, ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""The page as an application: its routes, its templates, and what they work with."""
+"""The page as an application: its routes, its templates and their context."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _REQUESTS = (400, 60)
 
 
 async def _static(request: Request) -> Response:
-    """Give one of the page's own files; they hold nothing of anybody, so they need no login."""
+    """Return a static file of the page; static files contain no patient data, so they need no login."""
     name = request.path_params["name"]
     path = _HERE / "static" / name
     if not _STATIC.fullmatch(name) or not path.is_file():
@@ -48,7 +48,7 @@ async def _static(request: Request) -> Response:
 
 
 async def _alive(_: Request) -> Response:
-    """Say that the page is served; nothing more is told to who is not logged in."""
+    """Say that the page is served; people who are not logged in learn nothing else."""
     return PlainTextResponse("alive")
 
 
@@ -83,7 +83,7 @@ ROUTES: Final = (
 
 
 def make_context(site: Site) -> Context:
-    """Put together what the handlers work with, in the page's own folder."""
+    """Make the context of the handlers, in the folder of the page."""
     templates = Environment(
         loader=FileSystemLoader(_HERE / "templates"), autoescape=select_autoescape(default=True),
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
@@ -114,6 +114,6 @@ def make_app(context: Context) -> Shield:
     hosts = {address.host, *page.host_names}
     if address.is_loopback:
         hosts |= {"localhost", "127.0.0.1", "::1"}
-    elif not page.host_names:  # a certificate is for a name; whoever has none of it is told so by the browser
+    elif not page.host_names:  # the certificate is for a name, so the browser already warns about another one
         hosts = set()
     return Shield(app, hosts, secure=page.is_secure, limit=RateLimit(*_REQUESTS))

@@ -1,4 +1,4 @@
-"""What every handler of the page works with, and what holds for each: login, roles, forms, and how faults end."""
+"""Context of every handler of the page, and the rules for all of them: login, roles, forms and errors."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ POLL: Final = "x-lungstage-poll"
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What every handler works with.
+    """Objects that every handler uses.
 
     Attributes
     ----------
     site, records, viewer, sessions, users, token, log, templates
-        As their types say.
+        See their types.
     logins
-        How often an address may try to log in.
+        Limit of login attempts for each address.
     verifying
-        Held while a password is verified, which takes memory and time on purpose: one after the other.
+        Lock for verifying a password. This takes much memory and time on purpose, so it is done one after the other.
     alert_age
-        From when on a study waits too long.
+        Waiting time after which a study waits too long.
     """
 
     site: Site
@@ -65,11 +65,11 @@ class Context:
 
     @property
     def cookie(self) -> str:
-        """Name of the cookie of a session; browsers give the prefix to nobody but this very site."""
+        """Name of the session cookie; browsers accept the prefix only from this site."""
         return "__Host-lungstage" if self.site.page.is_secure else "lungstage"
 
     def knows(self, account: Account) -> bool:
-        """Whether an account is as it was when somebody logged in by it.
+        """Whether an account has not changed since its user logged in.
 
         Raises
         ------
@@ -81,16 +81,16 @@ class Context:
 
 
 class Visit:
-    """One request of somebody who is logged in.
+    """One request of a logged-in user.
 
     Attributes
     ----------
     context, request, session
         As given.
     form
-        What a form said; empty for what is no form.
+        Fields of the form; empty if the request has no form.
     language, say
-        The reader's.
+        Language and translator of the reader.
     """
 
     def __init__(self, request: Request, session: Session, form: Mapping[str, str]) -> None:
@@ -101,7 +101,7 @@ class Visit:
 
     @property
     def client(self) -> str:
-        """Address that the request came from."""
+        """Address of the client."""
         return client_of(self.request)
 
     def render(self, template: str, status: int = 200, **values: Any) -> HTMLResponse:
@@ -113,19 +113,19 @@ Handler = Callable[[Visit], Awaitable[Response]]
 
 
 def client_of(request: Request) -> str:
-    """Address that a request came from."""
+    """Return the address of the client."""
     return request.client.host if request.client else ""
 
 
 def language_of(request: Request) -> Language:
-    """Language that a browser is answered in."""
+    """Return the language for a browser."""
     context: Context = request.app.state.context
     accepted = request.headers.get("accept-language", "")
     return words.language_of(request.cookies.get("language"), accepted, context.site.page.language)
 
 
 def render(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
-    """Make a page, for whomever."""
+    """Make a page, also for people who are not logged in."""
     context: Context = request.app.state.context
     language = language_of(request)
     values = {"session": None, **values}
@@ -138,24 +138,24 @@ def render(request: Request, template: str, status: int = 200, **values: Any) ->
 
 
 def place_of(request: Request) -> str:
-    """Return where somebody is, to lead them back there: of the worklist with what it is filtered by."""
+    """Return the address to come back to; for the worklist with its filter."""
     path, query = request.url.path, request.url.query
     return f"{path}?{query}" if path == "/" and query else path
 
 
 def is_place(address: str) -> bool:
-    """Whether an address is one of our pages, and leads nowhere else."""
+    """Whether an address is a page of this site."""
     return _PLACE.fullmatch(address) is not None
 
 
 async def form_of(request: Request) -> dict[str, str]:
-    """Read a form; of a field that is there twice, the last."""
+    """Read a form; if a field occurs twice, the last one counts."""
     body = await request.body()
     return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=_MOST_FIELDS))
 
 
 def session_of(request: Request) -> Session | None:
-    """Return the session of whoever asks; of a user who was removed or changed meanwhile it is over."""
+    """Return the session of a request; it ends if the user was removed or changed."""
     context: Context = request.app.state.context
     token = request.cookies.get(context.cookie)
     session = context.sessions.find(token, clicked=POLL not in request.headers) if token else None
@@ -163,7 +163,7 @@ def session_of(request: Request) -> Session | None:
         return None
     try:
         known = context.knows(session.account)
-    except Unavailable:  # said by the login
+    except Unavailable:  # the login page reports it
         return None
     if not known:
         context.sessions.end(token)
@@ -171,14 +171,15 @@ def session_of(request: Request) -> Session | None:
 
 
 def page(*, fragment: bool = False, operate: bool = False) -> Callable[[Handler], Any]:
-    """Make a handler of requests out of one of visits.
+    """Make a request handler from a visit handler.
 
     Parameters
     ----------
     fragment
-        Whether it is a part of a page, a picture or a file: who is not logged in is told so, and not led to the login.
+        Whether it returns a part of a page, a picture or a file. Without a login it then returns an error instead of
+        the login page.
     operate
-        Whether it takes somebody who operates.
+        Whether it needs role operate.
     """
 
     def decorate(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
@@ -194,7 +195,7 @@ def page(*, fragment: bool = False, operate: bool = False) -> Callable[[Handler]
             if request.method == "POST":
                 try:
                     form = await form_of(request)
-                except ValueError:  # more fields than any form has
+                except ValueError:  # too many fields
                     return fault(request, say, 400, say("fault.form"))
                 if not session.bears(form.get("csrf", "")):
                     return fault(request, say, 403, say("fault.form"))
@@ -215,14 +216,14 @@ def page(*, fragment: bool = False, operate: bool = False) -> Callable[[Handler]
 
 
 class NotThereError(Exception):
-    """There is no such thing; the message is a sentence."""
+    """The requested object does not exist; the message is a sentence."""
 
 
 def fault(
     request: Request, say: Translator, status: int, sentence: str, *, fragment: bool = False,
     session: Session | None = None,
 ) -> Response:  # fmt: skip
-    """Say what went wrong, in a sentence of the page's own or of the daemon's."""
+    """Show an error, in a sentence of the page or of the daemon."""
     sentence = in_language(sentence, say.language) or sentence
     if fragment:
         return PlainTextResponse(sentence, status)

@@ -1,4 +1,4 @@
-"""Logging in and out, and choosing a language."""
+"""Login, logout and choice of language."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from lungstage.appliance.page.context import (
     session_of,
 )
 
-_NONCE: Final = "lungstage-login"  # held by cookie and form alike, so that no other site logs anybody in
+_NONCE: Final = "lungstage-login"  # in cookie and form, so that no other site can log a user in
 
 
 async def show(request: Request) -> Response:
-    """Ask for name and password, or for the token; a link with the token logs in at once."""
+    """Show the form for name and password, or for the token; a link with the token logs in at once."""
     context: Context = request.app.state.context
     if session_of(request) is not None:
         return RedirectResponse("/", 303)
@@ -41,7 +41,7 @@ async def show(request: Request) -> Response:
 
 
 async def enter(request: Request) -> Response:
-    """Log somebody in."""
+    """Log a user in."""
     context: Context = request.app.state.context
     say = words.translator(language_of(request))
     try:
@@ -70,7 +70,7 @@ async def _try(request: Request, user: str, password: str, next_page: str) -> Re
         if account is None:
             await context.log.tell("login_refused", user if user in users else "", client)
             return await _ask(request, next_page, say("login.wrong"), 403, context)
-        context.logins.give_back(client)  # who gets in was not guessing; behind a proxy all have one address
+        context.logins.give_back(client)  # a successful login is no attack; behind a proxy all users share an address
         await context.log.tell("login", account.user, client, role=account.role)
     except Unavailable as error:
         return fault(request, say, 503, str(error))
@@ -101,18 +101,18 @@ async def _ask(request: Request, next_page: str, problem: str, status: int, cont
 
 @page()
 async def leave(visit: Visit) -> Response:
-    """Log somebody out."""
+    """Log a user out."""
     context = visit.context
     context.sessions.end(visit.request.cookies.get(context.cookie, ""))
     await context.log.tell("logout", visit.session.account.user, visit.client)
     response = RedirectResponse("/login", 303)
-    secure = context.site.page.is_secure  # or else browsers keep one whose name begins with __Host-
+    secure = context.site.page.is_secure  # without it browsers keep a cookie whose name begins with __Host-
     response.delete_cookie(context.cookie, path="/", secure=secure, httponly=True, samesite="strict")
     return response
 
 
 async def choose_language(request: Request) -> Response:
-    """Remember a language, in a cookie that says nothing else; it needs no login."""
+    """Store a language in a cookie with no other content; this needs no login."""
     try:
         form = await form_of(request)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The page sends the messages of ``[notify]``, as long as no other process does."""
+"""The page sends the messages of ``[notify]``, unless another process does."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from lungstage.appliance.state.jobs import Jobs
 
 
 class Messages(Runner):
-    """Sends in a thread of its own until the block ends.
+    """Sends messages in a separate thread until the block ends.
 
     Parameters
     ----------
     state
         The state folder.
     settings
-        What is told, and how; None where nothing is.
+        What is sent, and how; None if nothing is sent.
     viewer
-        Reads whose a study is, where messages say so.
+        Reads the patient of a study, for messages that name the patient.
     """
 
     def __init__(self, state: Path, settings: NotifySettings | None, viewer: Viewer) -> None:
@@ -36,7 +36,7 @@ class Messages(Runner):
         super().__init__(None if settings is None else Notifier(state, settings, news, self._patient_of))
 
     def _patient_of(self, number: int) -> str:
-        """Name the patient of a job; what cannot be named at the moment is told of all the same."""
+        """Name the patient of a job; empty if this is not possible now: the message is sent without it."""
         try:
             with DatabaseReader(self._state / "ledger.sqlite") as database:
                 job = Jobs(database).get(number)

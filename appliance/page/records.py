@@ -1,8 +1,8 @@
-"""What the page knows of jobs, all of it read: from ledger, audit log, heartbeat and outbox.
+"""What the page reads about jobs, from ledger, audit log, heartbeat and outbox.
 
-The ledger is looked at in one thread, over one connection that writes nothing and holds no transaction open, so that it
-stands in nobody's way. Where it is away, damaged or of another release, whoever asks is told so, and the next one looks
-again.
+One thread reads the ledger over one connection. The connection writes nothing and keeps no transaction open, so it does
+not block the daemon. If the ledger is missing, damaged or of another release, the request reports this, and the next
+request tries again.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ T = TypeVar("T")
 
 _DOCUMENT: Final = re.compile(r"(SR|SEG|PDF|SC|HTML)-[0-9.]{1,64}\.(dcm|html|pdf)")
 _MOST_BYTES: Final = 256 * 1024**2
-_MOST_STUDIES: Final = 8  # whose headers are at hand; those of a thousand slices take some megabytes
+_MOST_STUDIES: Final = 8  # studies with headers in memory; a thousand slices take some megabytes
 
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """The ledger as it is looked at."""
+    """The tables of the ledger that the page reads."""
 
     jobs: Jobs
     files: FileRecords
@@ -49,7 +49,7 @@ class Ledger:
 
 
 class Records:
-    """Looks things up for the page.
+    """Reads ledger and audit log for the page.
 
     Parameters
     ----------
@@ -63,15 +63,15 @@ class Records:
         self._database: DatabaseReader | None = None
         self._identity: tuple[int, ...] = ()
         self._opened = 0
-        self._headers: OrderedDict[tuple[int, datetime], tuple[Header, ...]] = OrderedDict()  # the thread's alone
+        self._headers: OrderedDict[tuple[int, datetime], tuple[Header, ...]] = OrderedDict()  # used by the thread only
 
     async def ask(self, question: Callable[[Ledger], T]) -> T:
-        """Put a question to the ledger.
+        """Read something from the ledger.
 
         Raises
         ------
         Unavailable
-            There is none, it cannot be read at the moment, or it is damaged.
+            There is no ledger, it cannot be read at the moment, or it is damaged.
         """
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._ask, question)
 
@@ -88,12 +88,12 @@ class Records:
         try:
             status = self._path.stat()
         except OSError as error:
-            raise Unavailable("There is no ledger yet: no daemon has been at work on this state folder.") from error
+            raise Unavailable("There is no ledger yet: no daemon has run with this state folder.") from error
         identity = (status.st_dev, status.st_ino)
         if self._database is None or self._identity != identity or self._database.is_copy:
             self._drop()
             self._database, self._identity = DatabaseReader(self._path), identity
-            self._opened += 1  # the file's own count of changes begins anew
+            self._opened += 1  # the file's count of changes starts again
         return self._database
 
     def _drop(self) -> None:
@@ -103,14 +103,14 @@ class Records:
             self._headers.clear()
 
     async def headers(self, job: Job, *, afresh: bool) -> tuple[Header, ...]:
-        """Return the headers of everything on record that may belong to a job's case.
+        """Return the headers of all recorded files that may belong to a job's case.
 
         Parameters
         ----------
         job
-            The job, as it is now.
+            The current job.
         afresh
-            Whether they are looked up in any case; a picture is drawn of what the study was last shown with.
+            Whether to read them again in any case. Pictures use the headers with which the study was last shown.
         """
         key = (job.id, job.updated_at)
 
@@ -125,16 +125,16 @@ class Records:
         return await self.ask(find)
 
     def close(self) -> None:
-        """Let go of the ledger."""
+        """Close the ledger."""
         self._thread.submit(self._drop).result()
         self._thread.shutdown()
 
     def key_of(self, patient_id: str) -> str:
-        """Hash a Patient ID as the ledger's are."""
+        """Hash a Patient ID in the same way as the ledger."""
         return patient_key(patient_id.strip(), identity_key(self._state, make=False))
 
     def history(self, job: Job) -> JobHistory:
-        """Return what the audit log says of a job."""
+        """Return the entries of the audit log on a job."""
         return job_history(job, self._state)
 
 
@@ -148,13 +148,13 @@ def _headers_of(ledger: Ledger, job: Job) -> tuple[Header, ...]:
 
 
 def first_file(files: FileRecords, job: Job) -> Path | None:
-    """Return a file that says whose a job's study is; None where none is left."""
+    """Return a file of a job's study, to read the patient from; None if there is none any more."""
     path = files.one_of_study(job.study_instance_uid)
     return None if path is None else Path(path)
 
 
 class NotDeliveredError(Exception):
-    """A document is none of this job's, or not what was delivered."""
+    """A document does not belong to this job, or is not what was delivered."""
 
 
 def document(history: JobHistory, name: str, outbox: Path | None) -> bytes:
@@ -163,22 +163,22 @@ def document(history: JobHistory, name: str, outbox: Path | None) -> bytes:
     Raises
     ------
     NotDeliveredError
-        The name is none of the job's documents, or the file holds something else.
+        The job has no document of this name, or the file has other content.
     OSError
-        It is not there.
+        The file is missing.
     """
     expected = history.documents.get(name)
     if expected is None or not _DOCUMENT.fullmatch(name):
-        raise NotDeliveredError("This job has no such document.")
+        raise NotDeliveredError("This job does not have this document.")
     folder = outbox or (Path(history.job.sr_path).parent if history.job.sr_path else None)
     if folder is None:
-        raise NotDeliveredError("This job has no such document.")
+        raise NotDeliveredError("This job does not have this document.")
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with open(os.open(folder / name, flags), "rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES:
-            raise NotDeliveredError("What lies in the outbox under this name is not what was delivered.")
+            raise NotDeliveredError("The file of this name in the outbox is not the delivered document.")
         content = file.read()
     if hashlib.sha256(content).hexdigest() != expected:
-        raise NotDeliveredError("What lies in the outbox under this name is not what was delivered.")
+        raise NotDeliveredError("The file of this name in the outbox is not the delivered document.")
     return content

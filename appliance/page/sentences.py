@@ -1,8 +1,7 @@
 """The daemon's sentences in the reader's language.
 
-Ledger and audit log hold them in English, with their numbers and places filled in. Here each is known by its English
-template: a message of a catalogue, whose place-holders say what kind of text they stand for. A sentence that is in no
-catalogue stays English.
+Ledger and audit log contain them in English, with numbers and places filled in. A catalogue contains their English
+templates. The name of a place-holder gives the kind of its text. A sentence that is in no catalogue stays English.
 """
 
 from __future__ import annotations
@@ -28,37 +27,37 @@ _PRIMITIVES: Final = {
     "are": r"is|are",
     "text": r"(?:(?!\. ).)+?",
 }
-"""What a place-holder stands for that is the same in every language; ``count_2`` is of the kind ``count``."""
+"""Patterns of place-holders that are the same in every language; ``count_2`` is of the kind ``count``."""
 
 _LISTS: Final = {"names": "listed", "series": "described"}
-"""Kinds that are several of another kind, one after a comma."""
+"""Kinds that are lists of another kind, separated by commas."""
 
 _PLACE_HOLDER = re.compile(r"\{([a-z]+(?:_\d)?)\}")
 
 
 @dataclass(frozen=True, slots=True)
 class _Phrase:
-    """How something begins in English, and what stands for it in another language."""
+    """A pattern of an English text, and its translation."""
 
     pattern: re.Pattern[str]
     text: str
 
 
 class _Catalogue:
-    """The phrases of one language by their kind, of which the empty one is a sentence."""
+    """The phrases of one language by kind; the empty kind contains whole sentences."""
 
     def __init__(self, language: Language) -> None:
         self._templates: dict[str, list[tuple[str, str]]] = {}
         for entry in polib.pofile(str(FOLDER / f"{language}.po"), encoding="utf-8"):
             self._templates.setdefault(entry.msgctxt or "", []).append((entry.msgid, entry.msgstr))
         self._phrases = {
-            # What says most is tried first.
+            # The template with most literal text is tried first.
             kind: [_Phrase(self._pattern(english), own) for english, own in sorted(templates, key=_literal_length)]
             for kind, templates in self._templates.items()
         }
 
     def whole(self, message: str) -> str | None:
-        """Say sentences one after the other; None where one of them is not known."""
+        """Translate one sentence after the other; None if one of them is not known."""
         said: list[str] = []
         while message:
             for phrase in self._phrases[""]:
@@ -113,13 +112,13 @@ def _catalogue(language: Language) -> _Catalogue:
 
 @lru_cache(maxsize=2048)
 def in_language(message: str, language: Language) -> str | None:
-    """Say what the daemon says in a language; None where that is not known.
+    """Translate a message of the daemon; None if it is not known.
 
     Parameters
     ----------
     message
-        One sentence or several, as ledger, audit log and doctor have them.
+        One or more sentences from ledger, audit log or doctor.
     language
-        The reader's.
+        The reader's language.
     """
     return message if language == "en" else _catalogue(language).whole(message)

@@ -1,4 +1,4 @@
-"""The page's process: it opens its one port, says so, and serves until it is told to stop."""
+"""The process of the page: it opens its port, announces it, and serves until it is stopped."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from lungstage.appliance.page.shield import HEADERS
 
 _SECONDS_TO_STOP: Final = 5
 _NICENESS: Final = 10
-_SECONDS_TO_ASK: Final = 30.0  # from when a connection is open, or was answered, to the end of a request's headers
+_SECONDS_TO_ASK: Final = 30.0  # from the opening of a connection, or the last response, to the end of the next headers
 _MOST_CONNECTIONS: Final = 400
 
 
 class Protocol(H11Protocol):
-    """A connection; one on which nothing is asked is closed, in time, and before any other has to be.
+    """A connection. It is closed after a time without a request, or earlier if there are too many connections.
 
-    The answer to what is no HTTP bears the policy, too.
+    The response to invalid HTTP also has the security headers.
     """
 
     _due: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take a connection; of too many that are open, the one closes that has been idle longest."""
+        """Accept a connection; if there are too many, close the one that has been idle longest."""
         super().connection_made(transport)
         self._rest()
         if len(self.connections) > _MOST_CONNECTIONS:
@@ -49,7 +49,7 @@ class Protocol(H11Protocol):
             min(idle, key=lambda one: one._due.when() if one._due else 0.0).close()
 
     def handle_events(self) -> None:
-        """Take what has come; once that is a request, the connection is not idle."""
+        """Handle received data; during a request the connection is not idle."""
         super().handle_events()
         if self.cycle is not None and not self.cycle.response_complete:
             self._work()
@@ -60,12 +60,12 @@ class Protocol(H11Protocol):
         super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let go of it."""
+        """Cancel the idle timer."""
         self._work()
         super().connection_lost(exc)
 
     def close(self) -> None:
-        """Close it."""
+        """Close the connection."""
         self._work()
         self.transport.close()
 
@@ -79,7 +79,7 @@ class Protocol(H11Protocol):
             self._due = None
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP."""
+        """Answer invalid HTTP."""
         head = [b"HTTP/1.1 400 Bad Request", b"content-type: text/plain; charset=utf-8", b"connection: close"]
         body = msg.encode("ascii", "replace")
         head += [b"%s: %s" % header for header in HEADERS] + [b"content-length: %d" % len(body)]
@@ -94,7 +94,7 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Stop at a signal, and be done: uvicorn's own would end the process by it once more."""
+        """Stop at a signal without raising it again, as uvicorn would do."""
         before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield
@@ -114,21 +114,20 @@ def serve(site: Site, announce: Callable[[str | None], None], *, new_token: bool
     Parameters
     ----------
     site
-        What is served, and how.
+        Folders and settings.
     announce
-        Told, once it is served, the address to open: with the token where that has just been made, and else without.
+        Called with the address when the page is served. The address contains the token if the token is new.
     new_token
-        Whether a new token takes the place of the one there is.
+        Whether to replace the token by a new one.
 
     Raises
     ------
     SettingsError
-        A new token is wanted where there are users.
+        A new token was requested, but there are users.
     Unavailable
-        There is no state folder, another page is served from it, the port cannot be opened, or the certificate cannot
-        be used.
+        There is no state folder, another page uses it, the port cannot be opened, or the certificate cannot be used.
     """
-    os.nice(_NICENESS)  # the daemon goes first, and so do its workers
+    os.nice(_NICENESS)  # the daemon and its workers have priority
     if not site.state.is_dir():
         raise Unavailable(f"There is no state folder {site.state}. Start the daemon first, or correct --state.")
     notify = load_notify(site.config)
@@ -137,9 +136,11 @@ def serve(site: Site, announce: Callable[[str | None], None], *, new_token: bool
         config = make_config(make_app(context), site.page)
         has_users, token = bool(context.users.all()), None
         if new_token and has_users:
-            raise SettingsError("--new-token is of no use while there are users: lungstage page users list names them.")
+            raise SettingsError(
+                "--new-token has no effect while there are users. lungstage page users list shows them."
+            )
         if not has_users and (new_token or not context.token.exists()):
-            token = context.token.renew()  # told once, so nothing can fail any more
+            token = context.token.renew()  # shown only once, so nothing after it may fail
         scheme = "https" if site.page.tls_certificate is not None else "http"
         address = f"{scheme}://{Address(site.page.address.host, listening.getsockname()[1]).in_url}/"
         logger.info("page_started", extra={"address": address})
@@ -156,7 +157,7 @@ def serve(site: Site, announce: Callable[[str | None], None], *, new_token: bool
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Hold the page's own folder, which is made where it is not there."""
+    """Lock the folder of the page; it is made if it does not exist."""
     try:
         make_private(folder)
         lock = (folder / "lock").open("ab")
@@ -166,12 +167,12 @@ def alone(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise Unavailable("Another page is served from this state folder. Stop it first.") from error
+            raise Unavailable("Another page is running with this state folder. Stop it first.") from error
         yield
 
 
 def make_config(app: Any, page: PageSettings) -> uvicorn.Config:
-    """Say how an application is served.
+    """Make the configuration of the server.
 
     Raises
     ------
@@ -202,8 +203,8 @@ def _listen(at: Address) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
     except OSError as error:
-        why = "something else listens there" if error.errno == errno.EADDRINUSE else str(error.strerror)
+        why = "another program uses it" if error.errno == errno.EADDRINUSE else str(error.strerror)
         raise Unavailable(
-            f"Port {at.port} of {at.host} cannot be opened: {why}. bind in [page], or --bind, names it."
+            f"Port {at.port} of {at.host} cannot be opened: {why}. Set another one with bind in [page], or with --bind."
         ) from error
     return listening

@@ -1,4 +1,4 @@
-"""Who is logged in, and how often somebody may try: in memory alone, so that a restart logs everybody out."""
+"""Sessions and login limits, in memory only: a restart logs everyone out."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ _MOST_CLIENTS = 10_000
 
 @dataclass(slots=True)
 class Session:
-    """Somebody who is logged in; moments are of the monotonic clock.
+    """A logged-in user; times are of the monotonic clock.
 
     Attributes
     ----------
     account
-        Who.
+        The user.
     csrf
-        What every form of theirs bears, and nobody else knows.
+        Secret in every form of this session.
     began, used
-        When they logged in, and when they did something last.
+        Time of the login, and of the last action.
     shown
-        Jobs whose patients they were shown, which the access log was told of.
+        Jobs that the user has seen and that are in the access log.
     searched
-        The Patient ID that they looked for last, and its keyed hash: addresses bear the hash alone.
+        Keyed hash of the last searched Patient ID, and the ID; addresses contain only the hash.
     noting, drawing
-        Held while the access log is told, and while a picture is drawn for them: one at a time in each session.
+        Locks for writing to the access log and for drawing a picture: one at a time in each session.
     """
 
     account: Account
@@ -48,7 +48,7 @@ class Session:
     drawing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def bears(self, token: str) -> bool:
-        """Whether a form is one of theirs."""
+        """Whether a form belongs to this session."""
         return hmac.compare_digest(self.csrf.encode(), token.encode(errors="surrogatepass"))
 
 
@@ -58,7 +58,7 @@ class Sessions:
     Parameters
     ----------
     idle, longest
-        Seconds after which a session ends without a click, and in any case.
+        Seconds until a session ends without a click, and seconds until it ends in any case.
     clock
         A monotonic clock.
     """
@@ -68,7 +68,7 @@ class Sessions:
         self._sessions: OrderedDict[bytes, Session] = OrderedDict()
 
     def begin(self, account: Account) -> str:
-        """Log somebody in; return what their cookie holds."""
+        """Log a user in; return the value of the cookie."""
         token = secrets.token_urlsafe(32)
         now = self._clock()
         self._sessions[_key(token)] = Session(account, secrets.token_urlsafe(32), now, now)
@@ -77,14 +77,14 @@ class Sessions:
         return token
 
     def find(self, token: str, *, clicked: bool) -> Session | None:
-        """Return the session of a cookie; one that is over is none.
+        """Return the session of a cookie; None if it has ended.
 
         Parameters
         ----------
         token
-            What the cookie holds.
+            Value of the cookie.
         clicked
-            Whether a person did something; what a page does by itself keeps no session alive.
+            Whether a person did something. Automatic requests of a page do not extend the session.
         """
         session = self._sessions.get(_key(token))
         if session is None:
@@ -98,7 +98,7 @@ class Sessions:
         return session
 
     def end(self, token: str) -> None:
-        """Log somebody out."""
+        """Log a user out."""
         self._sessions.pop(_key(token), None)
 
 
@@ -107,12 +107,12 @@ def _key(token: str) -> bytes:
 
 
 class RateLimit:
-    """How often each client may do something: so many at once, and after that so many a second.
+    """A limit for each client: `burst` actions at once, then `per_second` actions per second.
 
     Parameters
     ----------
     burst, per_second
-        How many.
+        Numbers of actions.
     clock
         A monotonic clock.
     """
@@ -122,7 +122,7 @@ class RateLimit:
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def allows(self, address: str) -> bool:
-        """Whether whoever has an address may do it now, which counts."""
+        """Whether a client may act now; the call counts as an action."""
         client, now = _network(address), self._clock()
         left, at = self._left.pop(client, (self._burst, now))
         left = min(self._burst, left + (now - at) * self._per_second)
@@ -132,14 +132,14 @@ class RateLimit:
         return left >= 1
 
     def give_back(self, address: str) -> None:
-        """Have the last time not count."""
+        """Undo the last count."""
         client = _network(address)
         left, at = self._left.get(client, (self._burst, self._clock()))
         self._left[client] = (min(self._burst, left + 1), at)
 
 
 def _network(address: str) -> str:
-    """Return whose an address is: of IPv6 everybody has a network of them, and could use each once."""
+    """Return the client of an address. An IPv6 user has a /64 network of addresses, which counts as one client."""
     try:
         known = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

@@ -1,4 +1,4 @@
-"""Settings of the page: the table ``[page]`` of the daemon's file, which the daemon itself passes over."""
+"""Settings of the page: the table ``[page]`` of the daemon's settings file, which the daemon ignores."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lungstage.appliance.config.settings import (
 from lungstage.appliance.contract.documents import Language
 
 FOLDER = "page"
-"""Of the page, below the state folder: the only one that it writes to, besides the requests."""
+"""Folder of the page in the state folder. The page writes only there, to the requests and to the notifications."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Address:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether nobody but this machine reaches it; a name that is not localhost may be anybody's."""
+        """Whether only this machine can reach it; any name except localhost may be another machine."""
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
@@ -42,17 +42,17 @@ class Address:
 
     @property
     def in_url(self) -> str:
-        """As a URL has it."""
+        """The address in the form of a URL."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
 
 
 def address_of(text: str) -> Address:
-    """Read HOST:PORT; an IPv6 address stands in brackets."""
+    """Read HOST:PORT; an IPv6 address is in brackets."""
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not host or not port.isascii() or not port.isdigit() or not 0 <= int(port) <= 65535:
-        raise ValueError("it is written HOST:PORT, say 127.0.0.1:8042")
+        raise ValueError("it must have the form HOST:PORT, for example 127.0.0.1:8042")
     return Address(host, int(port))
 
 
@@ -69,61 +69,62 @@ class PageSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     bind: Annotated[str, AfterValidator(lambda text: address_of(text) and text)] = Field(
-        "127.0.0.1:8042", description="Where it listens, as HOST:PORT; off loopback only with TLS."
+        "127.0.0.1:8042", description="Address of the page, as HOST:PORT. An address outside this machine needs TLS."
     )
-    tls_certificate: _Path | None = Field(None, description="Certificate chain in PEM.")
-    tls_key: _Path | None = Field(None, description="Its private key in PEM.")
+    tls_certificate: _Path | None = Field(None, description="File of the certificate chain, in PEM.")
+    tls_key: _Path | None = Field(None, description="File of the private key of the certificate, in PEM.")
     behind_tls_proxy: bool = Field(
-        False, description="Whether a reverse proxy on this machine speaks TLS to the browsers."
+        False, description="Set to true if a reverse proxy on this machine provides TLS for the browsers."
     )
     host_names: tuple[str, ...] = Field(
-        (), description="Names that browsers reach it by, besides the one that it listens on."
+        (), description="Other host names under which browsers reach the page, for example that of the proxy."
     )
-    language: Language = Field("en", description="Language for a browser that asks for none of en, de, fr.")
+    language: Language = Field("en", description="Language for browsers that accept none of en, de, fr.")
     users: _Path | None = Field(
-        None, description="File of the users; default: page/users.json in the state folder. Without users: the token."
+        None,
+        description="Users file. Default: page/users.json in the state folder. Without users, the token is used.",
     )
     session_minutes: float = Field(
-        30.0, gt=0, le=24 * 60, description="After how long without a click a session ends, in minutes."
+        30.0, gt=0, le=24 * 60, description="Minutes without a click after which a session ends."
     )
-    session_hours: float = Field(12.0, gt=0, le=7 * 24, description="How long a session lasts at most, in hours.")
+    session_hours: float = Field(12.0, gt=0, le=7 * 24, description="Hours after which a session ends in any case.")
 
     @model_validator(mode="after")
     def _closed(self) -> Self:
         if (self.tls_certificate is None) != (self.tls_key is None):
-            raise ValueError("tls_certificate and tls_key belong together")
+            raise ValueError("set both tls_certificate and tls_key, or neither")
         if self.tls_certificate is None and not self.address.is_loopback:
             raise ValueError(
-                f"bind {self.bind} is not this machine alone, and there is no TLS. Set tls_certificate and tls_key in"
-                " [page], or bind to 127.0.0.1"
+                f"bind {self.bind} can be reached from other machines, and there is no TLS. Set tls_certificate and"
+                " tls_key in [page], or bind to 127.0.0.1"
             )
         return self
 
     @property
     def address(self) -> Address:
-        """Where it listens."""
+        """Address of the page."""
         return address_of(self.bind)
 
     @property
     def is_secure(self) -> bool:
-        """Whether browsers speak TLS."""
+        """Whether browsers use TLS."""
         return self.tls_certificate is not None or self.behind_tls_proxy
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Everything that a page is served from.
+    """Folders and settings of a page.
 
     Attributes
     ----------
     state, outbox
-        The daemon's folders; of the outbox only where documents lie. None: they are looked for where they were put.
+        Folders of the daemon. If `outbox` is None, documents are read from the folder that the ledger names.
     config
         The daemon's settings file, if any.
     page
-        How it is served.
+        Settings of the page.
     knows_bundle
-        Whether the settings name the daemon's bundle, without which no doctor can look.
+        Whether the settings name the daemon's bundle, which ``lungstage doctor`` needs.
     """
 
     state: Path
@@ -135,12 +136,12 @@ class Site:
 
     @property
     def folder(self) -> Path:
-        """The page's own folder."""
+        """Folder of the page."""
         return self.state / FOLDER
 
     @property
     def users(self) -> Path:
-        """The file of the users."""
+        """The users file."""
         return self.page.users or self.folder / "users.json"
 
 
@@ -153,12 +154,12 @@ def load_site(
     outbox: Path | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Site:
-    """Put the settings together; what the command line says outranks the file.
+    """Collect the settings; the command line takes precedence over the file.
 
     Raises
     ------
     SettingsError
-        They cannot be used: another key, a value that does not fit, no state folder, or no TLS where it must be.
+        They are not valid: an unknown key, a wrong value, no state folder, or no TLS where it is required.
     """
     given = {key: value for key, (value, _) in given_settings(config, environment).items()}
     outbox = outbox or _path(given.get("outbox"))

@@ -1,7 +1,7 @@
-"""What every response bears and every request is held to, before any of our pages sees it.
+"""Security headers of every response, and checks of every request before a page handles it.
 
-The policy of a browser allows nothing but this page's own files. It stands on redirects and errors, too: whatever goes
-wrong further in, an answer leaves by here.
+The Content Security Policy allows only the page's own files. Every response passes through this module, also redirects
+and errors.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ HEADERS: Final = (
 _HSTS: Final = (b"strict-transport-security", b"max-age=31536000")
 _NOT_KEPT: Final = (b"cache-control", b"no-store")
 
-MOST_BYTES: Final = 64 * 1024  # of what a form sends
-MOST_AT_ONCE: Final = 200  # requests that are being answered; a browser has six
-SECONDS_TO_SEND: Final = 20.0  # a form
+MOST_BYTES: Final = 64 * 1024  # size of a form
+MOST_AT_ONCE: Final = 200  # requests being answered; a browser sends six
+SECONDS_TO_SEND: Final = 20.0  # time to send a form
 _METHODS: Final = frozenset({"GET", "HEAD", "POST"})
 
 
@@ -46,11 +46,11 @@ class Shield:
     app
         The page.
     hosts
-        Names that a request may be addressed to; any where there are none.
+        Host names that a request may use; empty for any.
     secure
-        Whether browsers speak TLS.
+        Whether browsers use TLS.
     limit
-        How often one client may ask for anything.
+        Limit of requests for each client.
     """
 
     def __init__(self, app: ASGIApp, hosts: Iterable[str], *, secure: bool, limit: RateLimit) -> None:
@@ -70,7 +70,7 @@ class Shield:
 
         async def sealed(message: Message) -> None:
             nonlocal started
-            if body.is_refused:  # whatever is said about it further in
+            if body.is_refused:  # the refusal is sent below
                 return
             if message["type"] == "http.response.start":
                 started = True
@@ -90,34 +90,34 @@ class Shield:
         except _RefusedBodyError as error:
             body.is_refused = False
             await _say(sealed, error.status, str(error))
-        except Exception as error:  # its message may quote what a file says of a person
+        except Exception as error:  # its message may quote patient data of a file
             logger.error("page_defect", extra=defect(error))
             if not started:
-                await _say(sealed, 500, "A defect of ours; the log of the page says where.")
+                await _say(sealed, 500, "Internal error (please report it). The log of the page has the details.")
         finally:
             self._in_hand -= 1
 
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
         client = scope.get("client")
         if not self._limit.allows(client[0] if client else ""):
-            return 429, "Too many requests. Wait a little."
+            return 429, "Too many requests. Wait a moment and try again."
         if self._in_hand > MOST_AT_ONCE:
-            return 503, "Too many ask at once. Wait a little."
+            return 503, "Too many requests at once. Wait a moment and try again."
         headers = dict(scope["headers"])
         host = headers.get(b"host", b"").decode("latin-1").lower()
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() and not host.endswith("]") else host
         if self._hosts and name.removeprefix("[").removesuffix("]") not in self._hosts:
-            return 400, "This page is not served under that name. host_names in [page] lists the names it has."
+            return 400, "This page is not available under this host name. Add the name to host_names in [page]."
         if scope["method"] not in _METHODS:
-            return 405, "This page knows GET and POST."
+            return 405, "This page accepts only GET and POST."
         if scope["method"] == "POST":
             origin = headers.get(b"origin")
             scheme = "https" if (b"strict-transport-security" in dict(self._headers)) else "http"
             foreign = headers.get(b"sec-fetch-site", b"same-origin") not in (b"same-origin", b"none")
             if foreign or (origin is not None and origin.decode("latin-1").lower() != f"{scheme}://{host}"):
-                return 403, "This was sent from another site."
+                return 403, "This request was sent from another site."
             if not headers.get(b"content-type", b"").startswith(b"application/x-www-form-urlencoded"):
-                return 415, "This page takes forms only."
+                return 415, "This page accepts only forms."
         return None
 
 
@@ -128,12 +128,12 @@ class _RefusedBodyError(Exception):
 
 
 class _Body:
-    """What a request brings along, as long as it is no more than a form may be, and comes in the time that one takes.
+    """The body of a request, with limits for size and time.
 
     Attributes
     ----------
     is_refused
-        Whether it is not, so that nothing else is answered.
+        Whether a limit was exceeded. Then only the refusal is sent.
     """
 
     def __init__(self, receive: Receive) -> None:
@@ -147,11 +147,11 @@ class _Body:
                 message = await self._receive()
         except TimeoutError:
             self.is_refused = True
-            raise _RefusedBodyError(408, "This took longer than any form takes to be sent.") from None
+            raise _RefusedBodyError(408, "The form was not received in time.") from None
         self._left -= len(message.get("body", b""))
         if self._left < 0:
             self.is_refused = True
-            raise _RefusedBodyError(413, "This is more than any form here sends.")
+            raise _RefusedBodyError(413, "The form is too large.")
         return message
 
 

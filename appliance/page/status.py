@@ -1,4 +1,4 @@
-"""How the appliance is: the daemon's sign of life, the doctor's findings, disks, and what waits for too long."""
+"""Status of the appliance: heartbeat of the daemon, findings of the doctor, disks, and studies that wait too long."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MOST_LATE: Final = 50
 
 @dataclass(slots=True)
 class Findings:
-    """What the doctor found last, and when; it is asked when somebody wants it, because that takes seconds."""
+    """The last findings of the doctor and their time. The doctor runs on request, because it takes seconds."""
 
     at: datetime | None = None
     findings: tuple[dict[str, Any], ...] = ()
@@ -39,14 +39,14 @@ class Findings:
 
 
 class Disks:
-    """How full the disks are; a share that does not answer keeps one thread, and nobody who looks."""
+    """Free space of the disks. A network share that does not respond blocks one thread, but not the page."""
 
     def __init__(self, folders: Mapping[str, Path | None]) -> None:
         self._folders = {name: folder for name, folder in folders.items() if folder is not None}
         self._answers: dict[str, Future[int | None]] = {}
 
     async def free(self) -> dict[str, int | None]:
-        """Return what is free on each, in MB; None where that cannot be told, or not in time."""
+        """Return the free space of each in MB; None if it is not known, or not in time."""
         for name, folder in self._folders.items():
             if name not in self._answers or self._answers[name].done():
                 self._answers[name] = _in_a_thread(folder)
@@ -55,7 +55,7 @@ class Disks:
 
 
 def _in_a_thread(folder: Path) -> Future[int | None]:
-    """Ask in a thread that does not keep the process from its end."""
+    """Ask in a thread that does not delay the end of the process."""
     answer: Future[int | None] = Future()
     threading.Thread(target=lambda: answer.set_result(free_mb(folder)), name="disk", daemon=True).start()
     return answer
@@ -63,14 +63,14 @@ def _in_a_thread(folder: Path) -> Future[int | None]:
 
 @page()
 async def show(visit: Visit) -> Response:
-    """Show how things stand."""
+    """Show the status."""
     doctor, can_look = visit.request.app.state.findings, visit.context.site.knows_bundle
     return visit.render("status.html", **await _now(visit), doctor=doctor, can_look=can_look)
 
 
 @page(fragment=True)
 async def live(visit: Visit) -> Response:
-    """Give what changes alone."""
+    """Return only the part that can change."""
     return visit.render("vitals.html", **await _now(visit))
 
 
@@ -99,7 +99,7 @@ async def _now(visit: Visit) -> dict[str, Any]:
 
 @page(operate=True)
 async def ask_doctor(visit: Visit) -> Response:
-    """Have the doctor look, unless somebody else just does."""
+    """Run the doctor, unless it is already running."""
     findings: Findings = visit.request.app.state.findings
     if not findings.asking.locked():
         async with findings.asking:
@@ -109,7 +109,7 @@ async def ask_doctor(visit: Visit) -> Response:
 
 
 async def _examination(site: Site) -> tuple[tuple[dict[str, Any], ...], Literal["", "doctor_slow", "doctor_failed"]]:
-    """Run ``lungstage doctor`` in a process of its own, because it loads the bundle and tries it."""
+    """Run ``lungstage doctor`` in a separate process, because it loads and runs the bundle."""
     arguments = ["doctor", "--json", "--state", os.fspath(site.state)]
     for name in ("inbox", "outbox", "config"):
         folder = getattr(site, name)

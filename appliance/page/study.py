@@ -1,4 +1,4 @@
-"""One study: where it stands and why, its images with the regions on them, its answer, and what can be asked for."""
+"""One study: its state and reason, its images with regions, its answer, and the possible requests."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _NOTHING: Final = Scene((0, 0, 0), (0, 0, 0), 0, (), ())
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A job, what was asked for about it and taken or not, the job that came after it, and how many files there are."""
+    """A job, its processed and pending requests, the job that replaced it, and its number of files."""
 
     job: Job
     taken: tuple[Taken, ...]
@@ -52,7 +52,7 @@ class _Known:
     files: int
 
     def etag(self, visit: Visit) -> str:
-        """Name what somebody is told of it, forms included."""
+        """Return a hash of everything that the page shows of it, including forms."""
         said = repr((self, visit.language, visit.session.csrf))
         return f'"{hashlib.sha256(said.encode()).hexdigest()[:32]}"'
 
@@ -80,7 +80,7 @@ async def _known(visit: Visit) -> _Known:
 
 
 def _region_of(job: Job, offered: Sequence[Offered]) -> RegionChoice | None:
-    """Return the region that is shown: the one that was chosen or measured, or the only one that is drawn."""
+    """Return the region to show: the chosen or measured one, or the only one that is drawn."""
     drawn = [one for one in offered if one.is_drawn]
     if job.choice is not None and any((one.roi, one.number) == (job.choice.roi, job.choice.number) for one in drawn):
         return job.choice
@@ -109,7 +109,7 @@ async def show(visit: Visit) -> Response:
 
 
 async def _scene(visit: Visit, job: Job) -> tuple[Scene, RegionChoice | None]:
-    """Look at the images, and say which region is shown; where they cannot be, all else of the study still is."""
+    """Read the images and the region to show; without images, the rest of the study is still shown."""
     try:
         scene = await _look(visit, job, None)
         asked = _asked(visit)
@@ -142,7 +142,7 @@ def _is_number(text: str) -> bool:
 
 
 def _places(visit: Visit, scene: Scene) -> dict[str, int]:
-    """Say which plane of each kind is shown: what was asked for, or the one in which the region is largest."""
+    """Return which plane of each kind is shown: the requested one, or the one in which the region is largest."""
     places: dict[str, int] = {}
     for plane, count, key in zip(PLANES, scene.counts, scene.keys, strict=True):
         asked = visit.request.query_params.get(plane, "")
@@ -151,17 +151,17 @@ def _places(visit: Visit, scene: Scene) -> dict[str, int]:
 
 
 def _pending(state: Path, job: Job) -> tuple[Request, ...]:
-    """Return the requests about a job that the daemon has not taken yet."""
+    """Return the requests for a job that the daemon has not processed yet."""
     found: list[Request] = []
-    with contextlib.suppress(OSError):  # of the folder, which whoever asks for something is told of
+    with contextlib.suppress(OSError):  # a problem of the folder is reported when someone makes a request
         for name in requests.waiting(state):
-            with contextlib.suppress(OSError, ValueError):  # taken meanwhile, or none
+            with contextlib.suppress(OSError, ValueError):  # processed meanwhile, or not a request
                 found.append(requests.read(state, name))
     return tuple(request for request in found if request.job == job.id)
 
 
 async def _live(visit: Visit, known: _Known) -> dict[str, Any]:
-    """Gather what changes while somebody looks: state, answer, documents, requests, history."""
+    """Collect what can change while the page is open: state, answer, documents, requests, history."""
     job = known.job
     history = await run_in_threadpool(visit.context.records.history, job)
     contributions = sorted(
@@ -202,14 +202,14 @@ async def _live(visit: Visit, known: _Known) -> dict[str, Any]:
 
 
 def _offered(documents: Iterable[str]) -> list[str]:
-    """Name what can be downloaded: each document, and before them the PDF that one of them holds."""
+    """Name the downloads: first the plain PDF inside the Encapsulated PDF, then each document."""
     names = sorted(documents)
     return [*(f"{name.removesuffix('.dcm')}.pdf" for name in names if name.startswith("PDF-")), *names]
 
 
 @page(fragment=True)
 async def live(visit: Visit) -> Response:
-    """Give what changes alone, where it is not what the browser has; only then is the audit log read through."""
+    """Return only what can change, if it differs from the browser; the audit log is read only then."""
     known = await _known(visit)
     headers = {"etag": known.etag(visit)}
     if visit.request.headers.get("if-none-match") == headers["etag"]:
@@ -239,13 +239,13 @@ async def picture(visit: Visit) -> Response:
 
 @page(fragment=True)
 async def volume(visit: Visit) -> Response:
-    """Give the slices as one volume."""
+    """Return the slices as one volume."""
     return await _packed(visit, "image", None)
 
 
 @page(fragment=True)
 async def region(visit: Visit) -> Response:
-    """Give one region in that volume."""
+    """Return one region in that volume."""
     asked = _asked(visit)
     if asked is None:
         raise NotThereError(visit.say("fault.no_region"))
@@ -263,9 +263,9 @@ async def _packed(visit: Visit, layer: Layer, asked: RegionChoice | None) -> Res
 
 @page(fragment=True)
 async def download(visit: Visit) -> Response:
-    """Give one document, as it was delivered."""
+    """Return one document, as it was delivered."""
     name = visit.request.path_params["name"]
-    inside = name.startswith("PDF-") and name.endswith(".pdf")  # for who has no software that opens it in DICOM
+    inside = name.startswith("PDF-") and name.endswith(".pdf")  # for users without software for PDF in DICOM
     kept = f"{name.removesuffix('.pdf')}.dcm" if inside else name
     known = await _known(visit)
     history = await run_in_threadpool(visit.context.records.history, known.job)
@@ -281,7 +281,7 @@ async def download(visit: Visit) -> Response:
 
 @page(operate=True)
 async def process_again(visit: Visit) -> Response:
-    """Ask the daemon to have a case examined afresh."""
+    """Ask the daemon to process a case again."""
     return await _request(visit, None)
 
 

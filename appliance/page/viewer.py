@@ -1,8 +1,7 @@
-"""The confined processes that open a study's files in the page's place, and what one of them said of patients lately.
+"""The confined processes that open a study's files for the page, and a cache of the patients that they read.
 
-Whose a study is and what it looks like are asked of different processes, so that the worklist waits for no picture. Of
-those that draw there are two, and a session is drawn for by one at a time (:attr:`page.sessions.Session.drawing`): a
-study that takes long keeps whoever looks at it, and nobody else.
+One process reads patients and two draw pictures, so the worklist does not wait for pictures. Each session uses one
+drawing process at a time (:attr:`page.sessions.Session.drawing`). A slow study delays only its own viewer.
 """
 
 from __future__ import annotations
@@ -32,20 +31,20 @@ T = TypeVar("T")
 _DRAWING = Limits(seconds=20.0, memory=3 * 1024**3)
 _READING = Limits(seconds=5.0, memory=1024**3)
 _DRAWERS: Final = 2
-_MOST_PATIENTS = 2000  # that are remembered, in memory alone
+_MOST_PATIENTS = 2000  # kept in memory only
 
 
 class _Desk:
-    """One confined process, and the thread that waits for it: what it is asked it does one after the other.
+    """One confined process and the thread that waits for it; it handles one request after the other.
 
     Attributes
     ----------
     waits
-        How many wait for it.
+        Number of waiting requests.
     study
-        Whose slices it holds.
+        The study whose slices it has loaded.
     used
-        When it was asked last, as a number that grows.
+        Order of its last use; a higher number is later.
     """
 
     def __init__(self, scratch: Path, limits: Limits) -> None:
@@ -55,32 +54,32 @@ class _Desk:
         self.waits, self.study, self.used = 0, "", 0
 
     def start(self) -> None:
-        """Start the process, so that whoever comes first need not wait for it."""
-        with contextlib.suppress(OSError, ExhaustedError):  # told to whoever comes first
+        """Start the process early, so that the first request does not wait for it."""
+        with contextlib.suppress(OSError, ExhaustedError):  # the first request reports the error
             self._process.start()
 
     def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Do something in the thread that alone may ask the process."""
+        """Run something in the only thread that may use the process."""
         return self._thread.submit(work, *args, **kwargs)
 
     def ask(self, request: Request[T]) -> T:
-        """Ask the process, in that thread.
+        """Send a request to the process, in that thread.
 
         Raises
         ------
         Unavailable
-            No process can be started, or the page is being stopped.
+            The process cannot be started, or the page is shutting down.
         ExhaustedError, DefectError
-            It did not survive the files, or has a defect.
+            The files exceeded the limits of the process, or there was an internal error.
         Exception
-            Whatever else the step raised.
+            Any other error of the step.
         """
         if self._is_over:
-            raise Unavailable("The page is being stopped.")
+            raise Unavailable("The page is shutting down.")
         try:
             self._process.ask(request)
         except OSError as error:
-            raise Unavailable("No process can be started that would open the files.") from error
+            raise Unavailable("The process that opens the files cannot be started.") from error
         return self._process.answer(request)
 
     def end(self) -> None:
@@ -91,12 +90,12 @@ class _Desk:
 
 
 class Viewer:
-    """Has patients read and pictures drawn.
+    """Reads patients and draws pictures, in confined processes.
 
     Parameters
     ----------
     scratch
-        A folder that the processes may write to, though nothing here does.
+        A folder that the processes may write to; the viewer does not use it.
     """
 
     def __init__(self, scratch: Path) -> None:
@@ -105,7 +104,7 @@ class Viewer:
         self._reader = _Desk(scratch, _READING)
         self._drawers = [_Desk(scratch, _DRAWING) for _ in range(_DRAWERS)]
         self._counter = itertools.count(1)
-        self._patients: OrderedDict[tuple[str, int, int], Patient] = OrderedDict()  # the reader's thread's alone
+        self._patients: OrderedDict[tuple[str, int, int], Patient] = OrderedDict()  # used by the reader's thread only
 
     def start(self) -> None:
         """Start the processes that the first page needs."""
@@ -113,15 +112,15 @@ class Viewer:
         self._drawers[0].start()
 
     async def patients(self, paths: Sequence[Path | None]) -> list[Patient]:
-        """Say whose each of some files is; nobody's where there is none."""
+        """Return the patient of each file; an empty one if there is no file."""
         return await asyncio.wrap_future(self._reader.run(self._read, paths))
 
     def read(self, paths: Sequence[Path | None]) -> list[Patient]:
-        """Say the same, and wait for it."""
+        """Return the same, and wait for it."""
         return self._reader.run(self._read, paths).result()
 
     async def look(self, headers: tuple[Header, ...], key: str, region: RegionChoice | None) -> Scene:
-        """Say what there is to be seen of a case (:func:`staging.viewing.look`)."""
+        """Return what can be shown of a case (:func:`staging.viewing.look`)."""
         return await self._draw(key, Look(headers, key, region))
 
     async def draw(
@@ -132,11 +131,11 @@ class Viewer:
         return await self._draw(key, Draw(headers, key, plane, index, window, region))
 
     async def pack(self, headers: tuple[Header, ...], key: str, layer: Layer, region: RegionChoice | None) -> Packed:
-        """Give a volume (:func:`staging.viewing.pack`)."""
+        """Return a volume (:func:`staging.viewing.pack`)."""
         return await self._draw(key, Pack(headers, key, layer, region))
 
     async def _draw(self, study: str, request: Request[T]) -> T:
-        """Ask whichever process is free; of two, the one that holds the study, or has rested longest."""
+        """Use a free process; if both are free, the one with this study, or the one that was not used longest."""
         desk = min(self._drawers, key=lambda desk: (desk.waits, desk.study != study, desk.used))
         desk.study, desk.used = study, next(self._counter)
         desk.waits += 1
@@ -147,7 +146,7 @@ class Viewer:
         except DefectError as error:
             logger.error("viewer_defect", extra=error.defect)
             raise Unavailable(
-                "This study cannot be shown: a defect of ours. The log of the page says where."
+                "This study cannot be shown: internal error (please report it). The log of the page has the details."
             ) from error
         finally:
             desk.waits -= 1
@@ -160,7 +159,7 @@ class Viewer:
         unknown = Patient()
         try:
             self._patients.update(zip(unread, self._opened(tuple(unread.values())), strict=True))
-        except Unavailable as error:  # a worklist without names is better than none
+        except Unavailable as error:  # show the worklist without names
             unknown = Patient(fault=str(error))
         found = [self._patients.get(key, unknown) if key else Patient() for key in keys]
         while len(self._patients) > _MOST_PATIENTS:
@@ -168,7 +167,7 @@ class Viewer:
         return found
 
     def _opened(self, paths: tuple[Path, ...]) -> tuple[Patient, ...]:
-        """Read files; one that the process does not survive is nobody's, and takes no other's name away."""
+        """Read files one by one if the process fails: one bad file does not remove the names of the others."""
         if not paths:
             return ()
         try:

@@ -1,4 +1,4 @@
-"""What the page says, in the reader's language, and how moments and answers are put there."""
+"""Words of the page in the reader's language, and how it writes times and answers."""
 
 from __future__ import annotations
 
@@ -26,19 +26,20 @@ from lungstage.appliance.state.job import RESTING_STATES, Job
 FOLDER: Final = Path(__file__).parent / "languages"
 
 _BY_COMMAND: Final = re.compile(
-    r"( Give each its own name [^.]*\.)? (Choose one|Then choose one|If (it|one) is, choose it) with --roi NAME .*"
+    r"( Give each (region )?its own name [^.]*\.)? "
+    r"(Choose one|Then choose one|If (it is|one is|one of these is the primary tumour), choose it) with --roi NAME .*"
 )
 
 NAMES: Final[Mapping[Language, str]] = {"en": "English", "de": "Deutsch", "fr": "Français"}
 
 
 def translator(language: Language) -> Translator:
-    """Return who says the page's words."""
+    """Return the translator of the page's words."""
     return Translator(language, FOLDER)
 
 
 def language_of(cookie: str | None, accepted: str, default: Language) -> Language:
-    """Choose a language: the one that was chosen, else the first that the browser asks for, else the site's."""
+    """Choose a language: that of the cookie, else the first known one that the browser accepts, else the default."""
     if cookie in LANGUAGES:
         return cookie
     for part in accepted.split(","):
@@ -49,24 +50,24 @@ def language_of(cookie: str | None, accepted: str, default: Language) -> Languag
 
 
 def site_time(moment: datetime) -> str:
-    """Write a moment as the site's clock showed it, with its offset."""
+    """Write a time in the time zone of this machine, with its offset."""
     here = moment.astimezone()
     offset = f"{here:%z}"
     return f"{here:%Y-%m-%d %H:%M} {offset[:3]}:{offset[3:5]}"
 
 
 def because(code: str, say: Translator) -> str:
-    """Say in a few words what a reason code means; empty for one of another release. The message itself is English."""
+    """Say in a few words what a reason code means; empty for a code of another release."""
     return _said(say, f"reason.{code}", "")
 
 
 def happened(event: str, say: Translator) -> str:
-    """Say in a few words what an entry of the audit log tells; one of another release is named as it is."""
+    """Say in a few words what an event of the audit log means; an event of another release stays as it is."""
     return _said(say, f"event.{event}", event)
 
 
 def checked(check: str, say: Translator) -> str:
-    """Say what a check of the doctor's looked at."""
+    """Name a check of ``lungstage doctor``."""
     return _said(say, f"check.{check}", check)
 
 
@@ -78,9 +79,9 @@ def _said(say: Translator, code: str, otherwise: str) -> str:
 
 
 def told(message: str, language: Language) -> Markup:
-    """Put a sentence of the daemon's into the reader's language; one that is not known there is marked as English.
+    """Translate a sentence of the daemon; an unknown sentence is marked as English.
 
-    How a region is chosen from the command line is left out: here it is chosen by a click.
+    Advice on choosing a region by command line is left out: on the page people choose it with a click.
     """
     message = _BY_COMMAND.sub("", message)
     spoken = in_language(message, language)
@@ -88,7 +89,7 @@ def told(message: str, language: Language) -> Markup:
 
 
 def answer_of(job: Job, say: Translator) -> str:
-    """Say the answer in a line; empty where there is none."""
+    """Return the answer in one line; empty if there is none."""
     outcome = job.outcome or {}
     if endpoint := outcome.get("endpoint"):
         share = say.percent(endpoint["probability"])
@@ -102,7 +103,7 @@ def answer_of(job: Job, say: Translator) -> str:
 
 
 def _survival_of(endpoint: Mapping[str, Any]) -> Horizon | None:
-    """Read the horizon off a job's endpoint; None where it is not survival in our own words."""
+    """Return the horizon of a job's endpoint; None if it is not survival in the standard words."""
     horizon = Horizon.of_name(endpoint["name"])
     if horizon is None:
         return None
@@ -122,7 +123,7 @@ def _survival(answer: str, horizon: Horizon, share: str, say: Translator) -> str
 
 
 def region_is_open(job: Job) -> bool:
-    """Whether a person may choose the region: none could be, or it was a person who did."""
+    """Whether a person may choose the region: the software could not, or a person chose it before."""
     return job.state in RESTING_STATES and job.region_is_open
 
 
@@ -135,7 +136,7 @@ def probability_of(job: Job) -> float | None:
 
 
 def chance_of(job: Job, language: Language) -> str:
-    """Say how often such an answer is right at the prevalence in force; empty where the job's release did not know."""
+    """Say how often such an answer is correct at the prevalence in force; empty if the job's release did not say."""
     outcome: Mapping[str, Any] = job.outcome or {}
     if not (decision := outcome.get("decision")):
         return ""
@@ -155,7 +156,7 @@ def chance_of(job: Job, language: Language) -> str:
 
 
 def robustness_of(job: Job, language: Language) -> str:
-    """Say how far an answer depends on contour and scan; empty where that is not known."""
+    """Say how far an answer depends on contour and image; empty if it is not known."""
     found = (job.outcome or {}).get("robustness")
     if not found or found["range"] is None or found["agreement"] is None:
         return ""
@@ -165,13 +166,13 @@ def robustness_of(job: Job, language: Language) -> str:
 
 
 def descriptors_of(job: Job, language: Language) -> tuple[Described, ...]:
-    """Say what a radiologist would say of the tumour; nothing where nobody asked, or the job's release did not know."""
+    """Return the descriptors of the tumour; empty if they were not computed, or the job's release had none."""
     found = (job.outcome or {}).get("descriptors")
     return described(Descriptors.of_json(found) if found else None, Translator(language))
 
 
 def worth_of(job: Job, language: Language) -> str:
-    """Say that the model is not shown to be worth anything; empty where it is, or the job's release did not know."""
+    """Say that the model is not shown to be better than chance or a simple model; empty if it is, or is not known."""
     found = (job.outcome or {}).get("worth")
     if not found:
         return ""
@@ -183,10 +184,10 @@ def worth_of(job: Job, language: Language) -> str:
 
 
 def caveats_of(job: Job, language: Language) -> tuple[Caveat, ...]:
-    """Say why an answer may be less than it seems, the gravest first."""
+    """Return the reasons for caution, the most serious first."""
     outcome: Mapping[str, Any] = job.outcome or {}
     outside = (outcome.get("domain") or {}).get("outside") or []
-    # The ledger keeps no name that may not be told.
+    # The ledger contains no name that must stay private; the page then shows the number.
     say = translator(language)
     others = (outcome.get("roi") or {}).get("others") or ()
     beside = [other["name"] or say("choose.number", number=other["number"]) for other in others]

@@ -1,4 +1,4 @@
-"""The worklist: every study that came, what happened, and what it waits for."""
+"""The worklist: every received study, its state, and what it waits for."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from lungstage.appliance.state.job import Job, JobState
 from lungstage.appliance.state.jobs import utc_now
 
 ROWS: Final = 50
-"""Jobs on one page."""
+"""Number of jobs on one page."""
 
 HELD_SECONDS = 2.0
-"""How old the rows may be that a browser is given that polls."""
+"""Greatest age in seconds of the rows that a polling browser receives."""
 
 _MOST_MADE = 64
 _KEY = re.compile(r"[0-9a-f]{32}")
@@ -41,23 +41,23 @@ GROUPS: Final[Mapping[str, tuple[JobState, ...]]] = {
     "delivered": (JobState.DELIVERED,),
     "refused": (JobState.REFUSED,),
 }
-"""What the filter calls the states of a job."""
+"""States of a job by their name in the filter."""
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What somebody wants to see; a part that is not understood is left out.
+    """Filter of the worklist; invalid parts are ignored.
 
     Attributes
     ----------
     group
         A key of :data:`GROUPS`; empty for all.
     since
-        The first day, by the site's clock.
+        The first day, in local time.
     patient
-        Keyed hash of a Patient ID, which itself would lie about in histories and in the log of a proxy.
+        Keyed hash of a Patient ID. The ID itself would stay in browser histories and proxy logs.
     before
-        Number of the job that the page begins below.
+        The page shows jobs with a lower number than this.
     """
 
     group: str = ""
@@ -67,7 +67,7 @@ class Filter:
 
     @classmethod
     def of(cls, query: Mapping[str, str]) -> Filter:
-        """Read what the address says."""
+        """Read a filter from the query of an address."""
         group, since, before = query.get("state", ""), query.get("since", ""), query.get("before", "")
         patient = query.get("patient", "")
         return cls(
@@ -78,7 +78,7 @@ class Filter:
         )
 
     def address(self, before: int | None = None) -> str:
-        """Say it in an address again, or that of the next page."""
+        """Write the filter as the query of an address, also of the next page."""
         parts = {"state": self.group, "since": self.since, "patient": self.patient, "before": before}
         return urlencode({name: value for name, value in parts.items() if value})
 
@@ -110,7 +110,7 @@ class _Found:
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """The rows as everybody sees them who asked for the same in the same language."""
+    """Rows for one filter and one language; several users may share them."""
 
     at: float
     etag: str
@@ -120,7 +120,7 @@ class _Made:
 
 @dataclass(slots=True)
 class Shared:
-    """What was made lately, so that many browsers that poll cost hardly more than one."""
+    """Rows that were made recently, so that many polling browsers cost little more than one."""
 
     made: OrderedDict[tuple[Filter, Language], _Made] = field(default_factory=OrderedDict)
     making: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -128,7 +128,7 @@ class Shared:
 
 @page()
 async def show(visit: Visit) -> Response:
-    """Show the worklist as it is now."""
+    """Show the current worklist."""
     wanted = Filter.of(visit.request.query_params)
     made = await _make(visit, wanted, hold=0.0)
     key, identifier = visit.session.searched
@@ -140,7 +140,7 @@ async def show(visit: Visit) -> Response:
 
 @page()
 async def find(visit: Visit) -> Response:
-    """Lead to what a form of the worklist asks for."""
+    """Redirect to the worklist with the filter of a form."""
     identifier = visit.form.get("patient", "").strip()[:_LONGEST_ID]
     key = visit.context.records.key_of(identifier) if identifier else ""
     visit.session.searched = (key, identifier)
@@ -150,7 +150,7 @@ async def find(visit: Visit) -> Response:
 
 @page(fragment=True)
 async def rows(visit: Visit) -> Response:
-    """Give its rows alone, where they are not what the browser has."""
+    """Return only the rows, if they differ from those of the browser."""
     made = await _make(visit, Filter.of(visit.request.query_params), hold=HELD_SECONDS)
     if visit.request.headers.get("if-none-match") == made.etag:
         return Response(status_code=304, headers={"etag": made.etag})
@@ -158,7 +158,7 @@ async def rows(visit: Visit) -> Response:
 
 
 async def _make(visit: Visit, wanted: Filter, hold: float) -> _Made:
-    """Return the rows, no older than `hold` seconds; whoever is shown them is noted in the access log first."""
+    """Return rows that are at most `hold` seconds old; the access log first records who sees them."""
     shared: Shared = visit.request.app.state.shared
     key = (wanted, visit.language)
     async with shared.making:
@@ -178,7 +178,7 @@ async def _look(visit: Visit, wanted: Filter, before: _Made | None) -> _Made:
     moment = None if since is None else datetime.combine(since, time()).astimezone()
 
     def mark(ledger: Ledger) -> str:
-        # What it says depends on the minute, because a wait becomes too long without anything happening.
+        # The text depends on the minute, because a wait can become too long without any change in the ledger.
         said = repr((ledger.version, wanted, visit.language, int(now.timestamp()) // 60))
         return f'"{hashlib.sha256(said.encode()).hexdigest()[:32]}"'
 

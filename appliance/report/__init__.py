@@ -1,4 +1,4 @@
-"""The documents: the structured report, the segmentation and the page beside it, and how they get into the outbox."""
+"""The documents: structured report, segmentation and result page, and their delivery into the outbox."""
 
 __all__ = [
     "caveats", "cohort", "context", "contour", "descriptor_words", "evidence", "fonts", "headers", "key_views",

@@ -1,8 +1,8 @@
-"""Why an answer may be wrong: warnings graded, gravest first, alike ones folded into one, in the reader's language.
+"""Why an answer may be wrong: warnings, graded, the most serious first, in the reader's language.
 
-A warning is a sentence where it arises, for ledger, log and structured report are in English. The English catalogue has
-the same sentences under codes; by them a warning is recognised here, graded and said in another language. One that no
-catalogue knows is shown as it is, and taken seriously.
+A warning is an English sentence, as in ledger, log and structured report. The English catalogue contains the same
+sentences under codes. This module recognises a warning by its sentence, grades it and translates it. An unknown warning
+is shown unchanged and graded as a problem of the measurement.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from typing import Final
 from lungstage.appliance.report import former
 from lungstage.appliance.report.translation import Translator
 
-_NAMED = 3  # names in one sentence; the structured report has all
+_NAMED = 3  # names in one sentence; the structured report lists all
 
 
 class Grade(IntEnum):
-    """How much a caveat weighs; the gravest first."""
+    """How serious a caveat is; the most serious first."""
 
-    MODEL = 0  # the model does not know such tumours
-    MEASUREMENT = 1  # what was measured may not be what is there
-    INPUT = 2  # something was taken for granted
-    NOTE = 3  # worth knowing, changes nothing
+    MODEL = 0  # the case is outside what the model was trained or validated on
+    MEASUREMENT = 1  # the measurement may be wrong
+    INPUT = 2  # the software had to assume something
+    NOTE = 3  # for information only; the answer does not change
 
 
 GRADES: Final = MappingProxyType(
@@ -76,14 +76,14 @@ GRADES: Final = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Caveat:
-    """One reason for doubt, in words.
+    """One reason for caution, in words.
 
     Attributes
     ----------
     grade
-        How much it weighs.
+        How serious it is.
     text
-        For the reader.
+        Sentence for the reader.
     """
 
     grade: Grade
@@ -93,23 +93,23 @@ class Caveat:
 def caveats(
     warnings: Sequence[str], outside: Sequence[str], beside: Sequence[str], say: Translator
 ) -> tuple[Caveat, ...]:
-    """Grade, fold and translate.
+    """Grade and translate warnings, and list each once.
 
     Parameters
     ----------
     warnings
-        Of a report (:class:`report.context.ReportContext`).
+        Warnings of a report (:class:`report.context.ReportContext`).
     outside
         Names of the measurements outside the range seen in training.
     beside
-        Names of what else may be a tumour, and was not measured.
+        Names of other regions that may be a tumour and were not measured.
     say
         The reader's language.
 
     Returns
     -------
     tuple of Caveat
-        The gravest first; of the same grade in the order in which they arose.
+        The most serious first. Caveats of one grade stay in the order in which they arose.
     """
     found = []
     if outside:
@@ -123,7 +123,7 @@ def caveats(
 
 
 def in_short(names: Sequence[str], say: Translator) -> str:
-    """Write a few names, and how many more there are."""
+    """Write the first names, and how many more there are."""
     if len(names) <= _NAMED + 1:
         return ", ".join(names)
     few = ", ".join(names[:_NAMED])

@@ -1,4 +1,4 @@
-"""The training cohort as what a measurement is compared with, and the comparison in words."""
+"""The training cohort, with which measurements are compared, and the comparison in words."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from lungstage.appliance.report.translation import Translator
 
 @dataclass(frozen=True, slots=True)
 class Cohort:
-    """What is known of the training cohort, and what the model makes of a probability.
+    """Quantiles of the training cohort, and the probabilities at which the model does not decide.
 
     Attributes
     ----------
     shares
         Shares of the cohort, ascending from 0 to 1.
     quantiles
-        For each feature the values that such shares of the cohort do not exceed.
+        For each feature the quantiles at these shares.
     open_between
         Probabilities between which the model does not decide, at the prevalence of the answer.
     """
@@ -30,21 +30,21 @@ class Cohort:
     open_between: tuple[float, float]
 
     def share_below(self, feature: str, value: float) -> float:
-        """Share of the cohort below a value; -1 or 2 beyond all of it."""
+        """Return the share of the cohort below a value; -1 or 2 outside the range of the cohort."""
         values = self.quantiles[feature]
         if value < values[0]:
             return -1.0
         return 2.0 if value > values[-1] else float(np.interp(value, values, self.shares))
 
     def compared(self, feature: str, value: float | None, say: Translator) -> str:
-        """Say how a tumour of this value compares with the cohort's: ``rounder than most``.
+        """Compare a tumour of this value with the cohort in words: ``rounder than most``.
 
         Parameters
         ----------
         feature
             PyRadiomics name.
         value
-            As measured; None where it could not be computed.
+            Measured value; None if it could not be computed.
         say
             The reader's language.
         """

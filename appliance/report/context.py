@@ -1,4 +1,4 @@
-"""What the structured report and the segmentation beside it are made of, and the UIDs that follow from it."""
+"""Input of the structured report and its segmentation, and the UIDs derived from it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class SegmentReference:
     Attributes
     ----------
     sop_class_uid, sop_instance_uid
-        Of the Segmentation.
+        UIDs of the Segmentation.
     segment_number
         Counted from 1.
     """
@@ -53,37 +53,38 @@ class RoiSource:
 
 @dataclass(frozen=True, slots=True)
 class BundleIdentity:
-    """What a report says of the model bundle.
+    """What a report says about the model bundle.
 
     Attributes
     ----------
     name, version
-        Of the bundle.
+        Name and version of the bundle.
     digest
-        Hex SHA-256 of the manifest, which itself holds the SHA-256 of every file.
+        Hex SHA-256 of the manifest, which contains the SHA-256 of every file.
     cohort
         Name of the training cohort.
     rows
-        Patients trained on.
+        Number of training patients.
     prevalence_advanced
         Fraction of advanced stage, or of the endpoint's positive class, among them, in [0, 1].
     stages_absent
-        Stage groups that the cohort does not hold, e.g. ``("IV",)``.
+        Stage groups that are not in the cohort, for example ``("IV",)``.
     licence
         Licence note of the model.
     intended_use
         Statement of the intended use.
     settings
-        Algorithm parameters as ``key=value``: how was measured, and what the site said of prevalence and covariates.
+        Algorithm parameters as ``key=value``: settings of the measurement, prevalence of the site, and covariates.
     alpha
         Error rate of the conformal decision, in each class.
     endpoint
-        What the model tells apart.
+        What the model predicts.
     worth
-        Whether the model is shown to beat chance and the best simple model; None where the bundle does not say.
+        Whether the model is shown to be better than chance and than the best simple model; None if the bundle does not
+        say.
     coverage
-        Between which the coverage of the negative and of the positive class lies in new patients like the training
-        cohort's (95 %), lowest and highest of both; None where the bundle does not say.
+        Lowest and highest coverage of the negative and positive class in new patients like the training cohort's (95 %
+        interval, over both classes); None if the bundle does not say.
     """
 
     name: str
@@ -103,7 +104,7 @@ class BundleIdentity:
 
 
 class Derived(Protocol):
-    """What every object of ours is derived from: a document of a model's, and a contour."""
+    """Input that all derived objects share: documents of a model, and contours."""
 
     @property
     def sources(self) -> tuple[Dataset, ...]:
@@ -119,15 +120,15 @@ class Derived(Protocol):
 
 
 class OnFrames(Derived, Protocol):
-    """What is drawn on slices, which may be frames of an Enhanced CT."""
+    """Input of objects on slices, which may be frames of an Enhanced CT."""
 
     @property
     def frames(self) -> tuple[int, ...]:
-        """For each source its number among the frames of an Enhanced CT; () where all are images of their own."""
+        """For each source its frame number in an Enhanced CT; () if all are separate images."""
 
 
 class Made(Derived, Protocol):
-    """What every document of a model's says of where it comes from: of a report, and of a refusal."""
+    """Input that reports and refusal pages share: the model and the software version."""
 
     @property
     def bundle(self) -> BundleIdentity:
@@ -135,27 +136,27 @@ class Made(Derived, Protocol):
 
     @property
     def software_version(self) -> str:
-        """Of lungstage."""
+        """Version of lungstage."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReportContext:
-    """All that a report is made of; nothing else, no clock and no disk, has a say in it.
+    """Input of a report; the report depends on nothing else, neither clock nor disk.
 
     Attributes
     ----------
     sources
-        Headers of the reference volume's CT slices, in slice order; pixel data may be gone.
+        Headers of the reference volume's CT slices, in slice order; pixel data may be missing.
     mask
         (slices, rows, columns) bool, on exactly these slices.
     roi_name
         Name of the region of interest.
     segmentation
-        The segment the ROI was read from, None where it came from an RTSTRUCT.
+        The segment of the ROI; None if the ROI came from an RTSTRUCT.
     roi_source
-        The object the ROI was read from.
+        The object that contains the ROI.
     features
-        Measured features, in the order in which they are reported.
+        Measured features, in the order of the report.
     result
         The model's answer.
     bundle
@@ -165,28 +166,28 @@ class ReportContext:
     created
         Content date and time.
     warnings
-        Plain sentences for the reader; without the patient's identity.
+        Sentences for the reader, without the patient's identity.
     software_version
-        Of lungstage.
+        Version of lungstage.
     cohort
-        What the measurements are compared with.
+        The training cohort, with which the measurements are compared.
     covariates
-        What was known of the clinical inputs, where the model takes any.
+        Known clinical inputs, if the model uses any.
     predecessor
-        The report that this one follows, if any.
+        The report that this one replaces, if any.
     frames
-        For each source its number among the frames of an Enhanced CT, or 0; () where all are images of their own.
+        For each source its frame number in an Enhanced CT, or 0; () if all are separate images.
     finding
-        What the region is, as far as its source or the bundle says; None where they do not.
+        Code of the region, from its source or the bundle; None if they do not give one.
     sites
-        Where it lies, likewise.
+        Codes of its location, in the same way.
     others
-        (ROI or Segment Number, name) of what else may be a tumour beside it.
+        (ROI or Segment Number, name) of other regions that may be a tumour.
     before, behind
-        Headers of slices beyond the reference volume that perturbed versions could use, each with its number among the
-        frames of an Enhanced CT, or 0.
+        Headers of slices beyond the reference volume that perturbed versions could use, each with its frame number in
+        an Enhanced CT, or 0.
     descriptors
-        What a radiologist would say of the tumour; None where nobody asked.
+        Descriptors of the tumour; None if they were not computed.
     """
 
     sources: tuple[Dataset, ...]
@@ -214,17 +215,17 @@ class ReportContext:
 
     @property
     def words(self) -> Wording:
-        """What the answer is called."""
+        """Words and codes for the answer."""
         return wording(self.bundle.endpoint, self.bundle.stages_absent)
 
 
 def derive_uid(identity: str, role: str) -> UID:
-    """UID of `role` for `identity`: ``2.25.`` and a name-based UUID (DICOM PS3.5 B.2), out of SHA-256.
+    """Derive the UID of `role` for `identity`: ``2.25.`` and a name-based UUID (DICOM PS3.5 B.2), from SHA-256.
 
     Parameters
     ----------
     identity
-        Hex digest of everything the object depends on.
+        Hex digest of everything that the object depends on.
     role
         ``"sr"``, ``"sr-series"``, ``"seg"``, ``"seg-series"``, ``"tracking"``, ``"device-…"`` and so on.
     """
@@ -233,12 +234,12 @@ def derive_uid(identity: str, role: str) -> UID:
 
 
 def device_uid(context: Made) -> UID:
-    """UID of this software together with its bundle; another bundle or version is another device."""
+    """Return the device UID of this software with its bundle; another bundle or version is another device."""
     return derive_uid(context.bundle.digest, f"device-{context.software_version}")
 
 
 def roi_label(context: ReportContext) -> str:
-    """Name of the region, as :func:`label`."""
+    """Return the name of the region, fitted by :func:`label`."""
     return label(context.roi_name)
 
 
@@ -248,6 +249,6 @@ def label(name: str) -> str:
 
 
 def tracking_identifier(context: ReportContext) -> str:
-    """Label that viewers show for the region: its name, the predicted class and the research-use notice."""
+    """Return the label that viewers show for the region: its name, the predicted class and the research-use notice."""
     answer = context.words.classes[context.result.stage].meaning
     return f"{roi_label(context)}: predicted {context.words.endpoint} {answer}, research use only"

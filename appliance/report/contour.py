@@ -1,6 +1,6 @@
-"""A contour that was made here, as a DICOM Segmentation: a draft, or confirmed by a person.
+"""A contour made with lungstage, as a DICOM Segmentation: a draft, or confirmed by a person.
 
-What says so in the object, :mod:`dicom.contours` reads; docs/contour.md tells it in words.
+:mod:`dicom.contours` reads from the object which of the two it is; docs/contour.md describes this.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ _NO_NAME = re.compile(r"[\\\x00-\x1f\x7f]")
 
 
 class PersonNameError(LungstageError):
-    """What was given as a person's name cannot stand as one in a DICOM object."""
+    """A text cannot be a person's name in a DICOM object."""
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """How a contour came about.
+    """How a contour was made.
 
     Attributes
     ----------
     name, version, source
-        Of the algorithm, and who made it: another tool's as far as its file says.
+        Name, version and maker of the algorithm; for another tool, as given in its file.
     family
-        Of CID 7162.
+        Code of CID 7162.
     account
-        What it was given, as (key, value): a prompt and its corrections, or the region that was taken over.
+        Input of the algorithm as (key, value): a prompt and its corrections, or the region that it started from.
     """
 
     name: str
@@ -61,28 +61,28 @@ class Origin:
 
 @dataclass(frozen=True)
 class Contour:
-    """All that a contour's object is made of; no clock and no disk has a say in it.
+    """Input of a contour's object; it does not depend on clock or disk.
 
     Attributes
     ----------
     sources
-        Headers of CT slices, in slice order; pixel data may be gone.
+        Headers of CT slices, in slice order; pixel data may be missing.
     mask
         (slices, rows, columns) bool, on exactly these slices; at least one voxel.
     name
-        Of the region; for one that supersedes another, that one's name.
+        Name of the region. A region that supersedes another keeps its name.
     origin
-        How it came about.
+        How it was made.
     created
         When it was drawn, or confirmed.
     software_version
-        Of lungstage.
+        Version of lungstage.
     confirmed_by
         Who confirmed it, as a DICOM Person Name (Family^Given) or in plain words; None for a draft.
     supersedes
-        The regions in whose place it stands.
+        The regions that it replaces.
     frames
-        For each source its number among the frames of an Enhanced CT; () where all are images of their own.
+        For each source its frame number in an Enhanced CT; () if all are separate images.
     """
 
     sources: tuple[Dataset, ...]
@@ -102,7 +102,7 @@ class Contour:
 
     @property
     def label(self) -> str:
-        """Segment Label: a draft's says that it is one, so that no rule takes a copy that lost all else."""
+        """Segment Label. That of a draft says so: no rule then uses a copy that has lost all other marks."""
         plain = label(label(self.name).removesuffix(_DRAFT_SUFFIX))
         if self.confirmed_by is not None:
             return plain
@@ -110,7 +110,7 @@ class Contour:
 
     @cached_property
     def identity(self) -> str:
-        """Hex SHA-256 of everything but the time: the same contour, confirmed again, is the same object."""
+        """Hex SHA-256 of everything except the time: the same contour, confirmed again, is the same object."""
         digest = hashlib.sha256()
         for part in (
             "\n".join(f"{source.SOPInstanceUID} {source.StudyInstanceUID}" for source in self.sources).encode(),
@@ -125,34 +125,34 @@ class Contour:
 
 
 def person_name(name: str) -> str:
-    """Prove that a name can stand as one component group of a Person Name (PS3.5 6.2).
+    """Check that a name can be one component group of a Person Name (PS3.5 6.2).
 
     Raises
     ------
     PersonNameError
-        It is empty, too long, or holds a sign that parts values or groups.
+        It is empty, too long, or contains a separator of values or groups.
     """
     plain = " ".join(name.split())
     if not plain.strip("^ ") or len(plain) > _LONGEST_NAME or _NO_NAME.search(name) or "=" in name:
         raise PersonNameError(
-            f"A person's name has 1 to {_LONGEST_NAME} characters, and no backslash, equals sign or control character: "
-            "Family^Given, or as it is spoken."
+            f"A person's name must have 1 to {_LONGEST_NAME} characters, without backslash, equals sign or control "
+            "characters. Write Family^Given, or the name in plain words."
         )
     return plain
 
 
 def build_contour(contour: Contour) -> Segmentation:
-    """Segmentation (DICOM PS3.3 A.51) of a contour that was made here.
+    """Make the Segmentation (DICOM PS3.3 A.51) of a contour made with lungstage.
 
     Returns
     -------
     Segmentation
-        One segment, only the frames that hold a part of it; the same bytes for the same `contour`.
+        One segment, only the frames that contain a part of it; the same `contour` gives the same bytes.
 
     Raises
     ------
     PersonNameError
-        `confirmed_by` cannot stand as a Person Name.
+        `confirmed_by` cannot be a Person Name.
     """
     by = None if contour.confirmed_by is None else person_name(contour.confirmed_by)
     origin, moment = contour.origin, moment_of(contour)
@@ -232,7 +232,7 @@ def _name_predecessor(segmentation: Dataset, region: RegionReference) -> None:
 
 
 def _list_instance(segmentation: Dataset, region: RegionReference) -> None:
-    """List an instance where every one that is referred to is listed (Common Instance Reference, PS3.3 C.12.2)."""
+    """List an instance in the Common Instance Reference module, as every referenced one (PS3.3 C.12.2)."""
     if not (region.series_instance_uid and region.study_instance_uid):
         return
     holder = segmentation

@@ -1,8 +1,8 @@
-"""Descriptors as a measurement group of their own (TID 1411), under the identification of their own algorithm.
+"""Descriptors as a separate measurement group (TID 1411), with a separate algorithm identification.
 
-They are computed from the same outline as the model's inputs, and are neither its inputs nor reasons of its answer. So
-they share no group, no tracking identifier and no algorithm with it; the standard's concepts are used where there is
-one, and the project's own elsewhere. What each is worth stands with it, as its Measurement Method.
+They are computed from the same outline as the model's inputs. They are not inputs of the model and do not explain its
+answer. They therefore have another group, tracking identifier and algorithm than the model. Concepts of the standard
+are used if there is one, else private concepts. The level of evidence of each descriptor is its Measurement Method.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ _SOLID_PART: Final = Code("RID50154", "RADLEX", "solid component of part-solid p
 
 @dataclass(frozen=True, slots=True)
 class Concept:
-    """What a descriptor is called in codes.
+    """Codes of a descriptor.
 
     Attributes
     ----------
     name
         Concept name of the measurement.
     unit
-        UCUM code that it is written in: a share in %.
+        UCUM code of the written value; a share is written in %.
     derivation, site
-        What sets it apart from others of the concept, if anything.
+        Modifiers that distinguish it from others of the same concept, if needed.
     """
 
     name: Code
@@ -77,7 +77,7 @@ NUMBERS: Final[Mapping[str, Concept]] = MappingProxyType(
         "components": Concept(private("PARTS", "Number of separate parts"), "1"),
     }
 )
-"""The concept of each descriptor that is a number."""
+"""Concepts of the descriptors that are numbers."""
 
 _SIZE_CLASS: Final = private("TSIZECLASS", "T, size class only (research use only)")
 _SIZES: Final = MappingProxyType(
@@ -108,7 +108,7 @@ WORDS: Final[Mapping[str, tuple[Code, Mapping[str, Code]]]] = MappingProxyType(
         ),
     }
 )
-"""The concept of each descriptor that has words, and the code of each word."""
+"""Concepts of the descriptors that have words, and the code of each word."""
 
 _METHODS: Final = MappingProxyType(
     {
@@ -130,7 +130,7 @@ NAMES_BY_CODES: Final[Mapping[tuple[str, str | None, str | None], str]] = Mappin
 
 
 def codes_used() -> tuple[Code, ...]:
-    """Give every code of a descriptor: concepts, what sets them apart, values of words, and what each is worth."""
+    """Return all codes of descriptors: concepts, modifiers, words, and levels of evidence."""
     numbers = (code for one in NUMBERS.values() for code in (one.name, one.derivation, one.site) if code is not None)
     words = (code for concept, values in WORDS.values() for code in (concept, *values.values()))
     return (DESCRIPTORS, DESCRIPTION, *numbers, *words, _SIZE_CLASS, *_SIZES.values(), *_METHODS.values())
@@ -139,7 +139,7 @@ def codes_used() -> tuple[Code, ...]:
 def descriptor_group(
     context: ReportContext, found: Descriptors, segment: sr.ReferencedSegment
 ) -> sr.VolumetricROIMeasurementsAndQualitativeEvaluations:
-    """Put the descriptors into a group of the segment that they are of."""
+    """Make the measurement group of the descriptors, for the segment that they describe."""
     tracking = sr.TrackingIdentifier(
         uid=derive_uid(context.identity, "tracking-descriptors"),
         identifier=f"{roi_label(context)}: descriptors, no inputs of the model, research use only",
@@ -180,21 +180,21 @@ def _evaluations(found: Descriptors) -> Iterator[sr.QualitativeEvaluation]:
             yield sr.QualitativeEvaluation(concept, words[word])
 
 
-_PLAIN: Final = {0xA0: " ", 0x2212: "-", 0xB3: "3"}  # what every character set has
+_PLAIN: Final = {0xA0: " ", 0x2212: "-", 0xB3: "3"}  # characters that every character set contains
 
 
 def sentences(found: Descriptors) -> Iterator[str]:
-    """Say in words all that was found: first what it is not, then each descriptor with its worth and caveats."""
-    yield "None of these descriptors is an input of the model or a reason of its answer, and none is pathology."
+    """Describe the tumour: first what the descriptors are not, then each with its level of evidence and caveats."""
+    yield "The descriptors are not inputs of the model and do not explain its answer. They are not pathology findings."
     if found.unfit:
-        yield f"No words are said of this outline: {' '.join(found.unfit)}"
+        yield f"No ratings in words for this outline: {' '.join(found.unfit)}"
     say = Translator("en")
     for one in found.found:
-        value = "cannot be said" if one.value is None else in_unit(one, say)
+        value = "not determined" if one.value is None else in_unit(one, say)
         told = f"{one.definition.title}: {value}"
         if one.word is not None:
             told += f", {one.word}"
         if one.percentile is not None:
-            told += f", more than {one.percentile} % of LIDC's lesions have"
+            told += f", higher than in {one.percentile} % of LIDC lesions"
         why = one.reason if one.reason and one.value is None else ""
         yield " ".join((f"{told} ({one.badge}).", *([why] if why else ()), *one.caveats)).translate(_PLAIN)

@@ -1,4 +1,4 @@
-"""Descriptors in the reader's language: by worth, each value with its unit, and why one cannot be said."""
+"""Descriptors in the reader's language, by level of evidence: values with units, and why a value is missing."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ SENTENCES: Final = (
     "contrast_unknown", "some_edge", "not_part_solid", "ground_glass", "solid_too_small", "no_tissue", "no_fall",
     "little_around",
 )  # fmt: skip
-"""Codes of what is said of a descriptor beside its value, a longer sentence before one that it begins with."""
+"""Codes of the sentences beside a value. A longer sentence stands before a shorter one that it begins with."""
 
 _WORTHS: Final = MappingProxyType(
     {Worth.EXACT: "badge.exact", Worth.READERS: "badge.readers", Worth.COMPUTED: "badge.computed"}
 )
 _UNITS: Final = MappingProxyType({"[hnsf'U]": "HU", "[hnsf'U]/mm": "HU/mm", "mm": "mm"})
-_ALWAYS_ALONE: Final = "components"  # told by a sentence where there are several
+_ALWAYS_ALONE: Final = "components"  # a sentence says so if there are several
 
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """The descriptors that are worth the same.
+    """The descriptors of one level of evidence.
 
     Attributes
     ----------
     badge
-        What they are worth.
+        Level of evidence.
     items
-        Each with its value, and its word where there is one.
+        Each descriptor with its value, and its word if it has one.
     remarks
-        What to mind of them, and why one cannot be said, in sentences.
+        Sentences: what to keep in mind about a value, and why one is missing.
     """
 
     badge: str
@@ -54,7 +54,7 @@ class Described:
 
 
 def described(found: Descriptors | None, say: Translator) -> tuple[Described, ...]:
-    """Say what was found of a tumour, by what it is worth; nothing where nobody asked."""
+    """Describe a tumour by level of evidence; empty if no descriptors were computed."""
     if found is None:
         return ()
     told: set[str] = set()
@@ -62,7 +62,7 @@ def described(found: Descriptors | None, say: Translator) -> tuple[Described, ..
 
 
 def _described(found: Descriptors, worth: Worth, told: set[str], say: Translator) -> Described:
-    """Say what is worth the same; what was told above already is not told again."""
+    """Describe one level of evidence. A sentence in `told` was shown already and is left out."""
     those = [one for one in found.found if one.definition.worth is worth and _is_told(one)]
     remarks = []
     if worth is Worth.READERS and found.unfit:
@@ -74,7 +74,7 @@ def _described(found: Descriptors, worth: Worth, told: set[str], say: Translator
 
 
 def _is_told(one: Descriptor) -> bool:
-    """Whether a page has room for it: not for one part, and not for a solid part where there is none to be measured."""
+    """Whether the page shows a descriptor: not the number of parts, and not a solid part that was not measured."""
     if one.definition.name == _ALWAYS_ALONE:
         return False
     return one.definition.name != "solid_long_axis_mm" or one.value is not None
@@ -102,12 +102,12 @@ def _item(one: Descriptor, say: Translator) -> str:
 
 
 def word_code(word: str) -> str:
-    """Code of a word, in the catalogues."""
+    """Return the code of a word in the catalogues."""
     return re.sub(r"\W", "_", word)
 
 
 def in_unit(one: Descriptor, say: Translator) -> str:
-    """Write a value as a radiologist would: mm to a tenth, volumes in cm³, shares in %."""
+    """Write a value as radiologists do: mm to one decimal, volumes in cm³, shares in %."""
     value, definition = one.value, one.definition
     if not isinstance(value, float):
         return str(value)

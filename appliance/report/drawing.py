@@ -1,4 +1,4 @@
-"""A drawn page, what it was drawn with, and its picture."""
+"""A drawn page, the software that drew it, and its picture."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 RgbPixels = npt.NDArray[np.uint8]
 """(rows, columns, 3)."""
 
-_DOTS_PER_INCH: Final = 150  # an A4 page has 1240 x 1754 pixels, about what a reading display shows
+_DOTS_PER_INCH: Final = 150  # an A4 page then has 1240 x 1754 pixels, about the size of a reading display
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Drawing:
     pdf
         The file.
     made_with
-        Drawing library with its version, and each font's file with the beginning of its SHA-256.
+        Drawing library with its version, and each font file with the beginning of its SHA-256.
     """
 
     pdf: bytes
@@ -32,7 +32,7 @@ class Drawing:
 
 def picture_of(pdf: bytes) -> RgbPixels:
     """Draw the first page of a PDF as pixels, with PDFium."""
-    import pypdfium2  # deferred: most sites want no Secondary Capture, and it is 8 MB
+    import pypdfium2  # imported here: it is 8 MB, and most sites use no Secondary Capture
 
     document = pypdfium2.PdfDocument(pdf)
     try:

@@ -1,4 +1,4 @@
-"""How often an answer is right here, and whether the model is shown to be worth anything: in words."""
+"""How often an answer is correct at this site, and what is shown of the model's performance, in words."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _RIVALS: Final = MappingProxyType(
 
 
 def chance(answering: Answering | None, cohort: str, classes: tuple[str, str], say: Translator) -> str:
-    """Say how often such an answer is right at the prevalence in force, and whom that is worked out from.
+    """Say how often such an answer is correct at the prevalence in force, and which patients the figure comes from.
 
     Parameters
     ----------
     answering
-        What is answered; None of an answer that was never stated at a prevalence.
+        What is answered; None if the answer was never stated at a prevalence.
     cohort
         Name of the training cohort.
     classes
@@ -37,7 +37,7 @@ def chance(answering: Answering | None, cohort: str, classes: tuple[str, str], s
     Returns
     -------
     str
-        Empty where there is no answer that could be right.
+        Empty if there is no answer that could be correct.
     """
     if answering is None:
         return ""
@@ -61,12 +61,12 @@ def chance(answering: Answering | None, cohort: str, classes: tuple[str, str], s
 
 
 def robustness(found: Robustness | None, say: Translator) -> str:
-    """Say how far an answer depends on contour and scan; nothing where it was not tried out, or is not known.
+    """Say how far an answer depends on contour and image; empty if this was not tested, or is not known.
 
     Parameters
     ----------
     found
-        What became of perturbed versions.
+        Result of the perturbed versions.
     say
         The reader's language.
     """
@@ -101,12 +101,12 @@ def survival_name(horizon: Horizon, say: Translator) -> str:
 
 
 def worth(found: Worth | None, say: Translator) -> str:
-    """Say that a model is not shown to be better than chance or than the simple model; nothing where it is.
+    """Say that a model is not shown to be better than chance or than the simple model; empty if it is.
 
     Parameters
     ----------
     found
-        None where the bundle does not say.
+        None if the bundle does not say.
     say
         The reader's language.
     """
@@ -125,6 +125,17 @@ def worth(found: Worth | None, say: Translator) -> str:
             other=_figure(found.rival_auc, say),
         )
     return ""
+
+
+def worth_in_short(found: Worth | None, say: Translator) -> str:
+    """Say the same in one short line, for a picture that has no room for more."""
+    if found is None:
+        return say("worth.unknown")
+    if not found.beats_chance:
+        return say("worth.chance")
+    if found.rival is None or found.rival_auc is None:
+        return say("worth.uncompared")
+    return "" if found.beats_rival else say("worth.rival")
 
 
 def _figure(estimate: Estimate, say: Translator) -> str:

@@ -1,9 +1,9 @@
-"""Fonts of the result page: one that comes with the package, and those of the system for what it cannot write.
+"""Fonts of the result page: PT Sans from the package, and system fonts for other characters.
 
-The page is set in PT Sans, which has Latin and Cyrillic letters. Whatever it lacks in a name (above all Chinese,
-Japanese and Korean) is drawn from a font of the system, glyph by glyph as outlines: to embed a font of 65,000 glyphs
-for three of them would cost more than the whole page. Scripts whose letters change with their neighbours or run from
-right to left are not drawn: to set them wrongly would be worse than to leave them out, and a box says nothing.
+PT Sans has Latin and Cyrillic letters. Other characters of a name (mainly Chinese, Japanese and Korean) are drawn from
+a system font, glyph by glyph as outlines: embedding a font of 65,000 glyphs for three of them would be larger than the
+whole page. Scripts whose letters change with their neighbours, or that run from right to left, are not drawn: a wrongly
+drawn name is worse than a missing one.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ _PACKAGE: Final = "fontpkg-pt-sans"
 _FACES: Final = {"": "PT_Sans-Web-Regular.ttf", "B": "PT_Sans-Web-Bold.ttf"}
 
 SYSTEM_FOLDERS: Final = (Path("/usr/share/fonts"), Path("/usr/local/share/fonts"))
-"""Where the system keeps its fonts. The processes that draw may read there, and write nowhere."""
+"""Folders of the system fonts. The drawing processes may read them, and may write nowhere."""
 
 _SUFFIXES = (".ttf", ".otf", ".ttc", ".otc")
-# Parts of the names of fonts with Chinese, Japanese or Korean glyphs, sans serif first; others are tried after them.
+# Parts of the names of fonts with Chinese, Japanese or Korean glyphs, sans serif first. Other fonts are tried later.
 _WITH_IDEOGRAPHS = ("notosanscjk", "sourcehansans", "notosans", "wqy", "droidsansfallback", "ipa", "takao", "nanum")
 _MOST_FILES = 200
 _MOST_BYTES = 64 * 2**20
 
-# Letters that stand on their own and run from left to right: all that can be set without shaping. By the first word of
-# their Unicode names.
+# Scripts that can be drawn without shaping: separate letters, from left to right. Named by the first word of the
+# letters' Unicode names.
 _SIMPLE_SCRIPTS: Final = frozenset(
     {
         "LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "GEORGIAN", "CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA",
@@ -48,31 +48,31 @@ class Face:
     Attributes
     ----------
     path
-        Of the file.
+        Path of the file.
     """
 
     path: Path
 
     @cached_property
     def font(self) -> Any:
-        """The font, of which only what is asked for is read."""
-        from fontTools.ttLib import TTFont  # deferred, as long as nothing is drawn
+        """The font; its tables are read only when they are used."""
+        from fontTools.ttLib import TTFont  # imported here, because not every command draws
 
         return TTFont(self.path, fontNumber=0, lazy=True, recalcTimestamp=False)
 
     @cached_property
     def glyphs(self) -> dict[int, str]:
-        """Name of the glyph of each character that the font has."""
+        """Glyph names by character, for all characters of the font."""
         return dict(self.font.getBestCmap() or {})
 
     @cached_property
     def outlines(self) -> Any:
-        """Glyphs by name, which draw themselves with a pen."""
+        """Glyphs by name; each can be drawn with a pen."""
         return self.font.getGlyphSet()
 
     @cached_property
     def units(self) -> float:
-        """Units of the outlines in one em."""
+        """Outline units per em."""
         return float(self.font["head"].unitsPerEm)
 
     @cached_property
@@ -81,12 +81,12 @@ class Face:
         return hashlib.sha256(self.path.read_bytes()).hexdigest()
 
     def has(self, character: str) -> bool:
-        """Whether there is a glyph for it."""
+        """Whether the font has a glyph for a character."""
         return ord(character) in self.glyphs
 
 
 def own_face(style: str = "") -> Face:
-    """Return the font that comes with the package; `style` is ``""`` or ``"B"`` for bold.
+    """Return the font of the package; `style` is ``""`` or ``"B"`` for bold.
 
     Raises
     ------
@@ -106,14 +106,14 @@ def _own_faces() -> dict[str, Face]:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A stretch of text from one font.
+    """Consecutive characters of one font.
 
     Attributes
     ----------
     text
         The characters.
     face
-        A font of the system; None where the package's own has them.
+        A system font; None for the font of the package.
     """
 
     text: str
@@ -121,12 +121,12 @@ class Run:
 
 
 def runs(text: str) -> tuple[Run, ...] | None:
-    """Part a text into stretches that one font each can write; None where no font can, or none should.
+    """Split a text into runs of one font each; None if it cannot be displayed, or not correctly.
 
     Parameters
     ----------
     text
-        As anybody may have written it: composed (NFC) before it is looked up.
+        Any text; it is composed (NFC) first.
     """
     text = unicodedata.normalize("NFC", text)
     own = own_face()
@@ -156,12 +156,12 @@ def _stands_alone(character: str) -> bool:
 
 @lru_cache(maxsize=32)
 def _of_system(characters: str) -> Face | None:
-    """Find a font of the system that has all of some characters."""
+    """Find a system font that has all of these characters."""
     for face in _system_faces():
         try:
             if all(face.has(character) for character in characters):
                 return face
-        except Exception:  # noqa: S112  a font file in disorder: whatever the parser raises, there are others
+        except Exception:  # noqa: S112  a damaged font file: try the next one
             continue
     return None
 
@@ -192,4 +192,4 @@ def _faces_in(folders: tuple[Path, ...]) -> Iterator[Face]:
 
 
 SAMPLES: Final = {"Chinese": "王小东", "Japanese": "山田たろう", "Korean": "김희중"}
-"""Names in the scripts that only the system's fonts can write; ``lungstage doctor`` tries them."""
+"""Sample names in scripts that need a system font; ``lungstage doctor`` checks them."""

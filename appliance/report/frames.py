@@ -1,6 +1,7 @@
-"""A Segmentation on some frames of an Enhanced CT; highdicom takes an Enhanced CT whole, and one alone.
+"""A Segmentation on some frames of an Enhanced CT.
 
-So it is made from single-frame stand-ins, and each reference to one is then replaced.
+highdicom accepts only one Enhanced CT, and only all of its frames. The Segmentation is therefore made from single-frame
+stand-ins. Each reference to a stand-in is then replaced by a reference to the frame.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from lungstage.appliance.report.context import OnFrames, derive_uid
 
 
 def stand_ins(headers: Sequence[Dataset], context: OnFrames) -> list[Dataset]:
-    """Headers of frames as headers of single-frame images, each with a UID of its own."""
+    """Return headers of frames as headers of single-frame images, each with a new UID."""
     sources = []
     for k, header in enumerate(headers):
         source = Dataset()
-        source.update(header)  # the elements are the header's own: replaced, never changed
+        source.update(header)  # both share the elements, so they are replaced and never changed
         source.add_new("SOPClassUID", "UI", CTImageStorage)
         source.add_new("SOPInstanceUID", "UI", derive_uid(context.identity, f"source-{k}"))
         sources.append(source)
@@ -27,16 +28,16 @@ def stand_ins(headers: Sequence[Dataset], context: OnFrames) -> list[Dataset]:
 
 
 def name_frames(segmentation: Dataset, headers: Sequence[Dataset], context: OnFrames) -> None:
-    """Replace in place each reference to a stand-in by one to the frame that it stood for.
+    """Replace each reference to a stand-in by a reference to its frame, in place.
 
     Parameters
     ----------
     segmentation
-        Made from the stand-ins of `headers`.
+        Segmentation made from the stand-ins of `headers`.
     headers
-        Of the frames.
+        Headers of the frames.
     context
-        Its `frames` are their numbers.
+        Its `frames` are the frame numbers.
     """
     uids = [source.SOPInstanceUID for source in stand_ins(headers, context)]
     frames = dict(zip(uids, zip(headers, context.frames, strict=True), strict=True))

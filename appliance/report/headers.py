@@ -1,4 +1,4 @@
-"""Headers of derived objects: what they take over from the CT, and what must not come from clock or chance."""
+"""Headers of derived objects: what is copied from the CT, and what must not depend on clock or random numbers."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from lungstage.appliance.report.standard_modules import read_modules_singly
 MANUFACTURER = "lungstage"
 MODEL_NAME = OWN_MODEL_NAME  # by which the appliance knows its own output again
 
-# Whatever the source's Specific Character Set, the text of ROI names and warnings must fit as well.
+# Independent of the source's Specific Character Set: ROI names and warnings must fit, too.
 CHARACTER_SET = "ISO_IR 192"
 
-# Type 2 in every composite object: present, though maybe empty.
+# Type 2 in every composite object: present, but possibly empty.
 _ALWAYS = (
     "PatientID", "PatientBirthDate", "PatientSex",
     "StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName",
@@ -51,7 +51,7 @@ _OF_EACH_SLICE = (
     "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod",
 )  # fmt: skip
 
-# What highdicom does not hand on, and the name, which it would print in a warning where it has a single component.
+# Attributes that highdicom does not copy, and the name: highdicom would print a one-part name in a warning.
 _ADDED_LAST = (
     "PatientName", "PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence",
     "LongitudinalTemporalInformationModified",
@@ -64,30 +64,30 @@ _MOMENTS = {"DA": DA, "TM": TM, "DT": DT}
 
 
 def source_headers(context: Derived) -> list[Dataset]:
-    """Copy of each source's header, cut down to what highdicom takes over from it, in Unicode.
+    """Copy the attributes of each source that highdicom copies, in Unicode.
 
-    Patient, study and equipment are taken from the first slice alone.
+    Patient, study and equipment come from the first slice only.
 
-    A value that breaks its Value Representation (say, a Study ID of 18 characters, where SH allows 16) cannot be
-    written again. It is left out, rather than cut into an identifier that is nobody's. The patient's name is left to
-    :func:`settle`. Text that is not in the character set that its file names is left out, too, as
-    :func:`warnings_of_text` says.
+    A value that violates its Value Representation (for example a Study ID of 18 characters, where SH allows 16) cannot
+    be written again. It is left out, because a shortened identifier would be wrong. :func:`settle` adds the patient's
+    name. Text that does not fit the character set of its file is also left out, and :func:`warnings_of_text` reports
+    it.
     """
-    read_modules_singly()  # before highdicom builds the first of its objects
+    read_modules_singly()  # before highdicom makes its first object
     first, *others = context.sources
     headers = [_header(first, (*_ALWAYS, *_WHERE_PRESENT, *_OF_EACH_SLICE))]
     headers += [_header(source, _OF_EACH_SLICE) for source in others]
     _complete(headers[0])
     for header in headers:
-        # One orientation is proven; highdicom minds noise in its last digits.
+        # All orientations were checked to be equal; highdicom rejects differences in the last digits.
         header.ImageOrientationPatient = headers[0].ImageOrientationPatient
         if "Modality" not in header:
-            header.Modality = "CT"  # what the SOP Class of every source is
+            header.Modality = "CT"  # as the SOP Class of every source says
     return headers
 
 
 def beyond_headers(context: ReportContext) -> tuple[list[Dataset], list[Dataset]]:
-    """Headers, likewise, of the slices before and behind the reference volume."""
+    """Copy the headers of the slices before and behind the reference volume in the same way."""
     before, behind = (
         [_header(source, _OF_EACH_SLICE) for source, _ in some] for some in (context.before, context.behind)
     )
@@ -98,19 +98,19 @@ def beyond_headers(context: ReportContext) -> tuple[list[Dataset], list[Dataset]
 
 
 def copied_header(source: Dataset) -> Dataset:
-    """Everything that a derived object takes over from a source."""
+    """Copy all attributes that a derived object takes from a source."""
     return _header(source, (*_ALWAYS, *_WHERE_PRESENT, *_OF_EACH_SLICE, *_ADDED_LAST))
 
 
 def patient_and_study(source: Dataset) -> Dataset:
-    """Copy what every object of a study says of patient and study; the name is left to :func:`settle`."""
+    """Copy the attributes of patient and study; :func:`settle` adds the name."""
     header = _header(source, (*_ALWAYS, *_OF_PATIENT_AND_STUDY, "StudyInstanceUID"))
     _complete(header)
     return header
 
 
 def _complete(header: Dataset) -> None:
-    """Set in place what every object has to state of patient and study: empty where it is not known."""
+    """Add in place the required attributes of patient and study; unknown ones are empty."""
     for keyword in ("PatientName", *_ALWAYS):
         if keyword not in header:
             setattr(header, keyword, None)
@@ -119,7 +119,7 @@ def _complete(header: Dataset) -> None:
 
 
 def warnings_of_text(source: Dataset) -> tuple[str, ...]:
-    """Say which text of a source the report leaves out, as nobody knows what it says."""
+    """Name the texts of a source that the report leaves out because they cannot be decoded."""
     copied, source = (*_ALWAYS, *_WHERE_PRESENT, *_ADDED_LAST), _undecoded(source)
     names = [dictionary_description(keyword) for keyword in copied if _is_unknown(source, keyword)]
     if not names:
@@ -128,9 +128,9 @@ def warnings_of_text(source: Dataset) -> tuple[str, ...]:
 
 
 def with_thickness(headers: list[Dataset]) -> list[Dataset]:
-    """Headers as highdicom insists on them: where no slice thickness is known, the slice spacing stands in for it.
+    """Return headers with a slice thickness, which highdicom requires: if it is missing, the slice spacing is used.
 
-    A single slice has no spacing either; zero stands for that.
+    A single slice has no spacing; its thickness is then zero.
     """
     if all("SliceThickness" in header for header in headers):
         return headers
@@ -149,7 +149,7 @@ def _header(source: Dataset, keywords: tuple[str, ...]) -> Dataset:
     header = Dataset()
     source = _undecoded(source)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom's would quote the patient's data
+        warnings.simplefilter("ignore")  # pydicom's warnings would quote patient data
         for keyword in keywords:
             element = None if _is_unknown(source, keyword) else _writable(source, keyword)
             if element is not None:
@@ -161,15 +161,15 @@ def _header(source: Dataset, keywords: tuple[str, ...]) -> Dataset:
 
 
 def _undecoded(source: Dataset) -> Dataset:
-    """Return a dataset to decode in the place of one with code extensions, whose text must be looked at again.
+    """Return a copy to decode if the dataset uses code extensions, so that its text can be checked again later.
 
-    Once pydicom has decoded a name, the bytes that it keeps of it are without escape sequences.
+    When pydicom has decoded a name, the bytes that it keeps have no escape sequences.
     """
     return source if isinstance(source.get("SpecificCharacterSet", ""), str) else source[:]
 
 
 def _is_unknown(source: Dataset, keyword: str) -> bool:
-    """Whether nobody knows what a text says, or pydicom leaves escape sequences of its character set (ESC) in it."""
+    """Whether a text cannot be decoded, or pydicom leaves escape sequences (ESC) in it."""
     if is_undecodable(source, keyword):
         return True
     raw = source.get_item(keyword).value if keyword in source else None
@@ -182,26 +182,26 @@ def _writable(source: Dataset, keyword: str) -> DataElement | None:
             return None
         element = deepcopy(source[keyword])
         values = element.value if element.VM > 1 else [element.value]
-        # A Slice Thickness of two numbers is none, and neither is a Study Date in two.
+        # A Slice Thickness with two numbers is invalid, and so is a Study Date with two values.
         if dictionary_VR(element.tag) != element.VR or (len(values) > 1 and dictionary_VM(element.tag) == "1"):
             return None
         if element.VR == "SQ":
             for item in element.value:
-                list(item.iterall())  # so that it is decoded here, and not while it is written
+                list(item.iterall())  # decode it here, not while it is written
         elif element.VR == "DS":
             element.value = [DSfloat(decimal_string(float(value)), validation_mode=RAISE) for value in values]
-        elif element.VR != "UI":  # an odd UID must still be handed on: it is what others refer to
+        elif element.VR != "UI":  # an invalid UID must still be copied: other objects refer to it
             for value in values:
                 validate_value(element.VR, value, RAISE)
-                if element.VR in _MOMENTS:  # eight digits may be no date
+                if element.VR in _MOMENTS:  # eight digits are not always a date
                     _MOMENTS[element.VR](value)
-    except Exception:  # hostile bytes, of a Value Representation that is none: not to be handed on either
+    except Exception:  # hostile bytes or an unknown Value Representation: do not copy the value
         return None
     return element
 
 
 def decimal_string(value: float) -> str:
-    """Nearest value that a Decimal String holds: at most 16 characters (DICOM PS3.5, VR DS)."""
+    """Write the nearest value that fits a Decimal String: at most 16 characters (DICOM PS3.5, VR DS)."""
     text = repr(value)
     if len(text) <= 16:
         return text
@@ -212,10 +212,10 @@ def decimal_string(value: float) -> str:
 
 
 def moment_of(made: Derived) -> datetime:
-    """Moment at which a document was made, by the clock that all its dates and times are told by.
+    """Return when a document was made, in the time zone of all its dates and times.
 
-    Timezone Offset From UTC (DICOM PS3.3 C.12.1.1) holds for every date and time of an object: for those of the study,
-    which are the CT's, as for our own. So where the CT states an offset, our own are told by that one.
+    Timezone Offset From UTC (DICOM PS3.3 C.12.1.1) applies to every date and time of an object: to those of the study,
+    which come from the CT, and to new ones. If the CT gives an offset, new times therefore use it.
     """
     stated = _zone(made.sources[0])
     if stated is None or made.created.tzinfo is None:
@@ -224,7 +224,7 @@ def moment_of(made: Derived) -> datetime:
 
 
 def _zone(source: Dataset) -> timezone | None:
-    """Read the offset that a source states; None where it states none, or what can be none (-1200 to +1400)."""
+    """Read the time zone offset of a source; None if it is missing or outside -1200 to +1400."""
     element = _writable(source, "TimezoneOffsetFromUTC")
     if element is None or not _OFFSET.fullmatch(text := str(element.value).strip()):
         return None
@@ -233,7 +233,7 @@ def _zone(source: Dataset) -> timezone | None:
 
 
 def opening(context: ReportContext, kind: Literal["seg", "sr"]) -> dict[str, Any]:
-    """Return what every document of ours begins with, as highdicom's objects take it: UIDs, dates and equipment."""
+    """Return the arguments for highdicom that all documents share: UIDs, dates and equipment."""
     moment = moment_of(context)
     day, time = moment.date(), moment.time()
     return {
@@ -255,7 +255,7 @@ def opening(context: ReportContext, kind: Literal["seg", "sr"]) -> dict[str, Any
 
 
 def equipment(context: Made) -> ContributingEquipment:
-    """Item of the Contributing Equipment Sequence that stands for this software and its bundle."""
+    """Make the item of the Contributing Equipment Sequence for this software and its bundle."""
     item = ContributingEquipment(
         manufacturer=MANUFACTURER,
         purpose_of_reference=codes.DCM.ProcessingEquipment,
@@ -270,14 +270,14 @@ def equipment(context: Made) -> ContributingEquipment:
 
 
 def settle(dataset: Dataset, context: Derived) -> None:
-    """Set in place what highdicom takes from the clock or from chance, and add what it does not hand on.
+    """Replace in place what highdicom takes from clock or random numbers, and add what it does not copy.
 
     Parameters
     ----------
     dataset
         The new object.
     context
-        What the object is made of.
+        Input of the object.
     """
     moment = moment_of(context)
     dataset.InstanceCreationDate, dataset.InstanceCreationTime = DA(moment.date()), TM(moment.time())

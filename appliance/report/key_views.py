@@ -1,7 +1,6 @@
 """Pictures of the tumour for the result page: three planes through it, in two windows, with outline and scale.
 
-What is shown is what was measured: the voxels of the reference volume. Beyond its slices there is nothing to see, and
-the pictures say so by staying empty there.
+They show the measured voxels: those of the reference volume. Outside it the pictures are grey.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ Outline = tuple[tuple[float, float], ...]
 Voxels = npt.NDArray[Any]  # of whole HU or of floats
 
 PIXELS: Final = 256
-"""Rows and columns of each picture."""
+"""Number of rows and of columns of each picture."""
 
 EMPTY: Final = 226
-"""Grey of what was not measured."""
+"""Grey level outside the measured voxels."""
 
 _SHORTEST_VIEW, _LONGEST_VIEW = 60.0, 400.0  # mm
 _SURROUNDINGS = 1.6  # times the tumour's longest side
@@ -33,14 +32,14 @@ _SCALES = (5, 10, 20, 50, 100)  # mm
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Which HU are black and which are white.
+    """A display window.
 
     Attributes
     ----------
     code
-        Of its name in the catalogues.
+        Code of its name in the catalogues.
     level, width
-        In HU.
+        Level and width in HU.
     """
 
     code: str
@@ -48,7 +47,7 @@ class Window:
     width: float
 
     def apply(self, hu: npt.NDArray[np.float32]) -> Pixels:
-        """Grey levels of HU, NaN being :data:`EMPTY` (PS3.3 C.11.2.1.2.1, without its half steps)."""
+        """Convert HU to grey levels, NaN to :data:`EMPTY` (PS3.3 C.11.2.1.2.1, without its half steps)."""
         grey = np.clip((hu - (self.level - self.width / 2)) * (255 / self.width), 0, 255)
         return np.where(np.isnan(hu), np.float32(EMPTY), grey).round().astype(np.uint8)
 
@@ -64,13 +63,13 @@ class KeyView:
     Attributes
     ----------
     plane
-        Which one.
+        Name of the plane.
     pictures
         (rows, columns) grey levels, in the order of :attr:`KeyViews.windows`.
     outlines
         Closed outlines of the region as (x, y), both in [0, 1] from the picture's upper left corner.
     letters
-        What lies at the left, right, upper and lower edge: R, L, A, P, H (head) or F (feet), as in DICOM.
+        Directions at the left, right, upper and lower edge: R, L, A, P, H (head) or F (feet), as in DICOM.
     """
 
     plane: Plane
@@ -88,9 +87,9 @@ class KeyViews:
     views
         Axial, coronal, sagittal.
     windows
-        Of the pictures of each.
+        Windows of the pictures of each view.
     side
-        Of each picture, in mm.
+        Side of each picture in mm.
     scale
         Length of the scale bar in mm.
     """
@@ -107,22 +106,22 @@ def key_views(hu: Voxels, affine: npt.NDArray[np.float64], mask: npt.NDArray[np.
     Parameters
     ----------
     hu
-        (slices, rows, columns) in HU.
+        Volume, (slices, rows, columns) in HU.
     affine
-        (4, 4) from indices to millimetres in the patient's coordinate system (LPS), columns orthogonal.
+        (4, 4) from indices to patient coordinates (LPS) in mm, columns orthogonal.
     mask
-        The region, of the same shape; not empty.
+        The region, with the same shape; not empty.
 
     Returns
     -------
     KeyViews
-        The patient's right is on the left of axial and coronal pictures, the front on the left of sagittal ones, the
-        head up. An axial plane of a gantry that was turned is drawn as it was acquired.
+        The patient's right is on the left of axial and coronal pictures, the front is on the left of sagittal ones, and
+        the head is up. Rotated slices are drawn as they were acquired.
     """
     best = [int(np.argmax(np.count_nonzero(mask, axis=others))) for others in ((1, 2), (0, 2), (0, 1))]
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     order, backwards = towards_patient(affine)
-    # Views, no copies: from the head down, from the front to the back, from the right to the left.
+    # Array views without copies: from head to feet, from front to back, from right to left.
     turned = tuple(slice(None, None, -1 if flip else 1) for flip in backwards)
     hu, mask = hu.transpose(order)[turned], mask.transpose(order)[turned]
     steps = [float(spacing[axis]) for axis in order]
@@ -152,7 +151,7 @@ def key_views(hu: Voxels, affine: npt.NDArray[np.float64], mask: npt.NDArray[np.
 
 
 def towards_patient(affine: npt.NDArray[np.float64]) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
-    """Say which array axis runs head to feet, front to back and right to left, and which of them run backwards."""
+    """Return the array axes that run head to feet, front to back and right to left, and whether each is reversed."""
     directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     left: list[int] = [0, 1, 2]
     order: list[int] = []
@@ -171,10 +170,10 @@ def _extent(mask: npt.NDArray[np.bool_], axis: int) -> tuple[int, int]:
 
 
 def _sample(plane: Voxels, axes: Sequence[tuple[float, float]], side: float) -> npt.NDArray[np.float32]:
-    """Interpolate a plane linearly on the picture's pixels; NaN where there are no voxels."""
+    """Interpolate a plane linearly on the picture's pixels; NaN outside the voxels."""
     lower, upper, weights, outside = [], [], [], []
     for (centre, step), count in zip(axes, plane.shape, strict=True):
-        # Lengths run from the outer edge of the first voxel, indices from its centre.
+        # Lengths count from the outer edge of the first voxel, indices from its centre.
         place = (centre - side / 2 + (np.arange(PIXELS) + 0.5) * (side / PIXELS)) / step - 0.5
         outside.append((place < -0.5) | (place > count - 0.5))
         place = np.clip(place, 0, count - 1)
@@ -194,7 +193,7 @@ def _sample(plane: Voxels, axes: Sequence[tuple[float, float]], side: float) -> 
 
 
 def _outlines(region: npt.NDArray[Any], axes: Sequence[tuple[float, float]], side: float) -> tuple[Outline, ...]:
-    """Outlines along the sides of the voxels, in parts of the picture."""
+    """Return outlines along the sides of the voxels, as fractions of the picture."""
     (row, row_end), (column, column_end) = _extent(region[np.newaxis], 1), _extent(region[np.newaxis], 2)
     (down, height), (across, width) = axes
     found = []

@@ -28,7 +28,7 @@ AGREEMENT = private("AGREEMENT", "Share of perturbed versions answered alike (re
 VERSIONS = private("VERSIONS", "Number of perturbed versions answered (research)")
 VARIATION = private("VARIATION", "Coefficient of variation in perturbed versions")
 
-_DIGITS = 6  # beyond what two scans of one tumour share
+_DIGITS = 6  # more than two scans of one tumour have in common
 
 
 def measurement(
@@ -40,12 +40,12 @@ def measurement(
     method: Code | None = None,
     site: Code | None = None,
 ) -> sr.Measurement:
-    """One measurement; where `value` is not finite, one with the qualifier (114008, DCM, Calculation failure).
+    """Make one measurement; a `value` that is not finite becomes (114008, DCM, Calculation failure).
 
-    Numeric Value, which people read, has six significant digits; Floating Point Value beside it holds `value` exactly.
+    Numeric Value, which people read, has six significant digits. Floating Point Value contains `value` exactly.
     """
     if not math.isfinite(value):
-        # The zero is for highdicom alone, which builds no measurement without a value: see blank_failures.
+        # The zero is needed because highdicom makes no measurement without a value: see blank_failures.
         failure = codes.DCM.CalculationFailure
         return sr.Measurement(name=name, value=0.0, unit=unit_code(unit), qualifier=failure, derivation=derivation)
     sites = None if site is None else [sr.FindingSite(site)]
@@ -61,7 +61,7 @@ def _rounded(value: float, digits: int) -> DSfloat:
 
 
 def _percent(fraction: float) -> DSfloat:
-    """Write a probability in % to one decimal, or to as many as it takes to be neither 0 nor 100 where it is not."""
+    """Write a probability in % to one decimal; with more decimals if it would otherwise be rounded to 0 or 100."""
     percent, decimals = 100 * fraction, 1
     while 0 < percent < 100 and not 0 < round(percent, decimals) < 100 and decimals < 12:
         decimals += 1
@@ -69,7 +69,7 @@ def _percent(fraction: float) -> DSfloat:
 
 
 def blank_failures(item: Dataset) -> None:
-    """Empty, in place, the values of failed measurements: the qualifier takes their place (DICOM PS3.3 C.18.1)."""
+    """Remove the values of failed measurements, in place: the qualifier replaces them (DICOM PS3.3 C.18.1)."""
     for child in item.get("ContentSequence", []):
         if "NumericValueQualifierCodeSequence" in child:
             child.MeasuredValueSequence = []
@@ -77,7 +77,7 @@ def blank_failures(item: Dataset) -> None:
 
 
 def feature_measurements(features: FeatureVector) -> list[sr.Measurement]:
-    """Each feature under its concept (:data:`report.vocabulary.CONCEPTS`), in the vector's order."""
+    """Make the measurement of each feature (:data:`report.vocabulary.CONCEPTS`), in the order of the vector."""
     return [
         measurement(CONCEPTS[name].concept, value, CONCEPTS[name].unit, CONCEPTS[name].derivation)
         for name, value in zip(features.names, features.values.tolist(), strict=True)
@@ -85,20 +85,20 @@ def feature_measurements(features: FeatureVector) -> list[sr.Measurement]:
 
 
 def domain_measurements(domain: DomainAssessment) -> list[sr.Measurement]:
-    """Distances to the training cohort, to its centre and to its nearest tumours."""
+    """Make the distances to the centre of the training cohort and to its nearest tumours."""
     distances = {DOMAIN_DISTANCE: domain.distance, NEIGHBOUR_DISTANCE: domain.neighbour_distance}
     return [measurement(name, value, "1") for name, value in distances.items()]
 
 
 def probability_measurement(result: StagingResult, words: Wording) -> sr.Measurement:
-    """Probability of the positive class in %, to a decimal as people read it and exactly beside it."""
+    """Make the probability of the positive class in %: to one decimal for people, and the exact value beside it."""
     probability = measurement(words.probability, 100 * result.probability_advanced, "%")
     probability[0].MeasuredValueSequence[0].NumericValue = _percent(result.probability_advanced)
     return probability
 
 
 def predictive_value_measurements(result: StagingResult) -> list[sr.Measurement]:
-    """Chance that the answer is right at the prevalence in force, in %; none where it is not known."""
+    """Make the probability in % that the answer is correct at the prevalence in force; none if it is not known."""
     if result.answering is None or (found := result.answering.predictive_value) is None:
         return []
     chance = measurement(PREDICTIVE_VALUE, 100 * found.chance.value, "%")
@@ -107,10 +107,10 @@ def predictive_value_measurements(result: StagingResult) -> list[sr.Measurement]
 
 
 def robustness_measurements(result: StagingResult) -> list[sr.Measurement]:
-    """Say what became of perturbed versions: range of the probability and agreement in %, and how many there were.
+    """Make the results of the perturbed versions: range of the probability, agreement in %, and number of versions.
 
-    The range is no uncertainty of a measurement (TID 310), but percentiles over versions; CID 7464 has neither of the
-    two, so the concepts are our own. None where robustness is not known.
+    The range is not the uncertainty of a measurement (TID 310) but percentiles over versions. CID 7464 has no codes for
+    these percentiles, so the concepts are private. Empty if robustness is not known.
     """
     found = result.robustness
     if found is None or found.range is None or found.agreement is None:
@@ -125,7 +125,7 @@ def robustness_measurements(result: StagingResult) -> list[sr.Measurement]:
 
 
 def variation_items(result: StagingResult) -> sr.ContentSequence | None:
-    """Coefficient of variation of each feature in %, with the feature's name; none where it is not known."""
+    """Make the coefficient of variation of each feature in %, with the feature's name; None if it is not known."""
     found = result.robustness
     known = {} if found is None else {name: cv for name, cv in found.features.items() if cv is not None}
     return sr.ContentSequence([_variation(name, cv) for name, cv in known.items()]) if known else None
@@ -141,14 +141,14 @@ def _variation(feature: str, variation: float) -> sr.NumContentItem:
 
 
 def contributions(result: StagingResult, words: Wording) -> sr.ContentSequence:
-    """Share of each input in the logit, strongest first, with the input's name."""
+    """Make the contribution of each input to the logit, with the input's name, strongest first."""
     return sr.ContentSequence(
         [_contribution(words.contribution, name, value) for name, value in strongest_first(result)]
     )
 
 
 def strongest_first(result: StagingResult) -> list[tuple[str, float]]:
-    """Sort inputs, with their contributions in logit units, by what they weigh; of equals the model's order stays."""
+    """Sort inputs by the size of their contribution (logit units); equal ones stay in the model's order."""
     return sorted(result.contributions.items(), key=lambda item: -abs(item[1]))
 
 

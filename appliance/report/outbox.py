@@ -1,7 +1,7 @@
-"""The outbox: documents appear in it whole or not at all, once, and are never overwritten.
+"""The outbox: each document appears completely or not at all, once, and is never overwritten.
 
-Whoever else may write to the folder can put things in the way, and no more: nothing outside is touched, and no wait is
-without end.
+Other users who may write to the folder can block a name, but cannot do more: nothing outside the folder is changed, and
+no step waits forever.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from lungstage.appliance.contract.errors import Held, ReasonCode
 from lungstage.appliance.contract.plain import Content
 
 _TEMPORARY = re.compile(r"\.[A-Z]{2,16}-[0-9.]{1,64}\.(dcm|html)(\.[0-9a-f]{16})?\.part")
-_REPORT_BYTES = 2**24  # far more than any report of ours
+_REPORT_BYTES = 2**24  # much larger than any report of lungstage
 _NAME = re.compile(r"[A-Z]{2,16}-[0-9.]{1,64}\.dcm")
 _NO_FILES = {stat.S_IFDIR: "a folder", stat.S_IFLNK: "a link", stat.S_IFIFO: "a named pipe"}
 _MOMENT = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d( UTC[+-]\d\d:\d\d)?")
 _DRAWN = frozenset({"EncapsulatedDocument", "EncapsulatedDocumentLength", "PixelData"})
-_KINDS = {EncapsulatedPDFStorage: "PDF", SecondaryCaptureImageStorage: "SC"}  # whose Modality says less
+_KINDS = {EncapsulatedPDFStorage: "PDF", SecondaryCaptureImageStorage: "SC"}  # clearer than their Modality
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A document as it will lie in the outbox.
+    """A document for the outbox.
 
     Attributes
     ----------
     name
-        ``<KIND>-<SOPInstanceUID>.dcm``: SR, SEG, PDF or SC; ``HTML-<UID>.html``.
+        File name: ``<KIND>-<SOPInstanceUID>.dcm`` with SR, SEG, PDF or SC; ``HTML-<UID>.html``.
     sop_instance_uid, series_instance_uid
-        Its own, and its series'.
+        UIDs of the document and its series.
     content
         The bytes of the file.
     """
@@ -57,7 +57,7 @@ class Document:
 
     @property
     def kind(self) -> str:
-        """What its name begins with, in small letters: ``sr``, ``seg``, ``pdf``, ``sc``, ``html``."""
+        """Beginning of the name in lower case: ``sr``, ``seg``, ``pdf``, ``sc``, ``html``."""
         return self.name.partition("-")[0].lower()
 
     @property
@@ -67,15 +67,15 @@ class Document:
 
 
 class OutboxConflictError(Held):
-    """Something else already bears a document's name; `path` is where.
+    """Another file has the name of a document; `path` is the file.
 
-    No case is at fault for it, and no other document: it goes on once somebody has moved that away.
+    The case is not the cause. Delivery continues when the other file has been moved away.
     """
 
     def __init__(self, path: Path, what: str) -> None:
         sentence = (
-            f"A document of the report cannot be put into the outbox, for its name is taken: {path} {what}. lungstage "
-            "leaves that as it is. Move it elsewhere."
+            f"A document of the report cannot be written to the outbox: {path} {what}. lungstage does not change it. "
+            "Move it to another folder."
         )
         super().__init__(ReasonCode.OUTBOX_OCCUPIED, sentence)
         self.path = path
@@ -87,27 +87,28 @@ def encode(dataset: Dataset) -> Document:
     Raises
     ------
     ValueError
-        When its Modality or SOP Instance UID cannot stand in a file name.
+        Its Modality or SOP Instance UID cannot be part of a file name.
     """
     name = f"{_KINDS.get(dataset.SOPClassUID, dataset.Modality)}-{dataset.SOPInstanceUID}.dcm"
     if not _NAME.fullmatch(name):
-        raise ValueError("a document's Modality or SOP Instance UID cannot stand in a file name")
+        raise ValueError("a document's Modality or SOP Instance UID cannot be part of a file name")
     buffer = io.BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
     return Document(name, str(dataset.SOPInstanceUID), str(dataset.get("SeriesInstanceUID", "")), buffer.getvalue())
 
 
 def deliver(documents: Sequence[Document], folder: Path) -> tuple[Path, ...]:
-    """Write documents, each under its name, in the order given.
+    """Write documents under their names, in the given order.
 
-    Each is written under a temporary dot-name that nobody can foresee, flushed to the disk and renamed, so a reader
-    never meets half of one; a document that is already there, with the same bytes or made at another time, is left
-    alone, so a repetition changes nothing. Of two writers who finish at the same instant, one's whole document stays.
+    Each document is written under an unpredictable temporary name that begins with a dot. It is flushed to the disk and
+    then renamed, so no reader sees an incomplete document. If the document already exists, with the same bytes or with
+    another creation time, it is left unchanged, so a repetition changes nothing. If two writers finish at the same
+    time, the complete document of one of them stays.
 
     Parameters
     ----------
     documents
-        The SR last: once it is seen, all it refers to is there.
+        The SR last: when it appears, everything that it refers to is there.
     folder
         The outbox.
 
@@ -119,9 +120,9 @@ def deliver(documents: Sequence[Document], folder: Path) -> tuple[Path, ...]:
     Raises
     ------
     OSError
-        When the folder is not there, is full or cannot be written to; the same call may be repeated.
+        The folder is missing, full or not writable. The same call may be repeated.
     OutboxConflictError
-        When a file of that name says something else, or is none: a link, a pipe, a folder. It is left as it is.
+        A file of this name has other content, or is a link, a pipe or a folder. It is left unchanged.
     """
     paths = tuple(_deliver(document, folder) for document in documents)
     flush(folder)
@@ -129,9 +130,9 @@ def deliver(documents: Sequence[Document], folder: Path) -> tuple[Path, ...]:
 
 
 def digests(documents: Sequence[Document], folder: Path) -> dict[str, str]:
-    """SHA-256 by name of delivered documents as they lie: one that was there before may have been made at another time.
+    """Return the SHA-256 of the delivered files by name: an older file may have another creation time.
 
-    Of a document that somebody has taken away already, it is that of the bytes that were written.
+    If a file has been removed already, it is the SHA-256 of the written bytes.
     """
     lying = {}
     for document in documents:
@@ -150,8 +151,8 @@ def _deliver(document: Document, folder: Path) -> Path:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with os.fdopen(os.open(temporary, flags, 0o666), "wb") as file:
         try:
-            with contextlib.suppress(OSError):  # some file systems know no locks
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # for clean() to see that this one is in work
+            with contextlib.suppress(OSError):  # some file systems do not support locks
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # clean() then leaves this file alone
             file.write(document.content)
             file.flush()
             os.fsync(file.fileno())
@@ -167,12 +168,12 @@ def _deliver(document: Document, folder: Path) -> Path:
 
 
 def _is_there(target: Path, content: bytes) -> bool:
-    """Whether the document lies there already, be it made at another time.
+    """Whether the document exists already, possibly with another creation time.
 
     Raises
     ------
     OutboxConflictError
-        When something else lies there.
+        Something else has this name.
     """
     try:
         there = _read(target, _longest(content))
@@ -184,19 +185,19 @@ def _is_there(target: Path, content: bytes) -> bool:
 
 
 def _longest(content: bytes) -> int:
-    """Return how many bytes the same document may have; one made at another time is hardly longer."""
+    """Return how many bytes the same document may have: with another creation time it is hardly longer."""
     return 2 * len(content)
 
 
 def _read(path: Path, limit: int) -> bytes:
-    """Read a regular file of at most `limit` bytes; no link is followed and no pipe waited for."""
+    """Read a regular file of at most `limit` bytes, without following a link or waiting for a pipe."""
     mode = path.lstat().st_mode
     if not stat.S_ISREG(mode):
         raise OutboxConflictError(path, f"is {_NO_FILES.get(stat.S_IFMT(mode), 'not a file')}")
     try:
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK)) as file:
-            content = file.read(limit + 1) or b""  # None from a pipe that came between the two looks
-    except PermissionError as error:  # of the file; it has just been seen, so the folder lets us in
+            content = file.read(limit + 1) or b""  # None from a pipe that was created after lstat
+    except PermissionError as error:  # of the file: lstat just worked, so the folder is accessible
         raise OutboxConflictError(path, "is a file that this account may not read") from error
     if len(content) > limit:
         raise OutboxConflictError(path, "is a file with other content")
@@ -204,10 +205,10 @@ def _read(path: Path, limit: int) -> bytes:
 
 
 def _differs_in_time_alone(there: bytes, content: bytes) -> bool:
-    """Whether the document that is there says the same and merely was made at another time.
+    """Whether the existing document has the same content and only another creation time.
 
-    Its UID follows from everything but the time, which a ledger that was lost, or a one-shot command, does not know.
-    On a page the time is drawn, so that of two of them the drawings are not compared, but all that stands around them.
+    Its UID depends on everything except the time. The time is not known after a lost ledger, or to a one-shot command.
+    A page shows the time, so for pages everything except the drawing is compared.
     """
     if _is_deflated(there):
         return False
@@ -216,17 +217,17 @@ def _differs_in_time_alone(there: bytes, content: bytes) -> bool:
     try:
         old, new = (_timeless(dcmread(io.BytesIO(document))) for document in (there, content))
         return bool(old == new)
-    except Exception:  # what is there cannot be read, so it is not the same
+    except Exception:  # the existing file cannot be read, so it is not the same
         return False
 
 
 def _is_deflated(content: bytes) -> bool:
-    """Whether it may grow a thousandfold when it is read; what is ours is never deflated."""
+    """Whether the file may grow a thousandfold when it is read; lungstage writes no deflated files."""
     return DeflatedExplicitVRLittleEndian.encode() in content
 
 
 def reports(folder: Path, before: datetime) -> Iterator[tuple[Path, bytes]]:
-    """Give the structured reports that lie there since before a moment, as far as they can be read, with their bytes.
+    """Give the readable structured reports that are older than `before`, with their bytes.
 
     Raises
     ------
@@ -252,12 +253,12 @@ def _timeless(dataset: Dataset) -> Dataset:
 
 
 def clean(folder: Path) -> int:
-    """Remove what a crash left half-written; returns how many files that were. Other writers' work is left alone."""
+    """Remove incomplete files of a crash and return their number. Files that others are writing stay."""
     return sum(_remove_leftover(path) for path in folder.iterdir() if _TEMPORARY.fullmatch(path.name))
 
 
 def _remove_leftover(path: Path) -> bool:
-    """Remove a temporary file whose writer is gone, and its lock with it; False for anything else."""
+    """Remove a temporary file if its writer, and with it the lock, is gone; return whether it was removed."""
     with contextlib.suppress(OSError):
         if stat.S_ISREG(path.lstat().st_mode):
             with os.fdopen(os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:

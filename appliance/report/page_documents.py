@@ -1,4 +1,4 @@
-"""The result page in every format that is wanted, as documents for the outbox: made once, drawn once."""
+"""The result page in every requested format, as documents for the outbox. It is made once and drawn once."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from lungstage.appliance.report.result_page import PageContext, ResultPage, resu
 
 
 def page_documents(context: PageContext, options: DocumentOptions) -> tuple[Document, ...]:
-    """Make the page, and write it in each format that is wanted.
+    """Make the page and write it in each requested format.
 
     Parameters
     ----------
     context
-        What the page is made of.
+        Input of the page.
     options
         Formats and language.
 
     Returns
     -------
     tuple of Document
-        Encapsulated PDF, Secondary Captures of page and key slice, HTML, as far as they are wanted, in this order.
+        Encapsulated PDF, Secondary Captures of page and key slice, HTML: those that are requested, in this order.
     """
     return tuple(_documents(context, result_page(context, options.language), options))
 
 
 def page_names(report: str, language: Language) -> Mapping[Format, str]:
-    """Names under which the page of a structured report lies beside it, by format; of several pictures, the first.
+    """Return the file names of a report's page by format; for several pictures, the first.
 
     Parameters
     ----------
     report
         SOP Instance UID of the structured report.
     language
-        Of the page.
+        Language of the page.
     """
     return {
         "pdf": f"PDF-{page_uid(report, 'pdf', language)}.dcm",
@@ -57,7 +57,7 @@ def page_names(report: str, language: Language) -> Mapping[Format, str]:
 def _documents(context: PageContext, page: ResultPage, options: DocumentOptions) -> Iterator[Document]:
     origin, formats = of_report(context.report), options.formats
     if "pdf" in formats or "sc" in formats:
-        # Deferred, as below: what draws takes as long to load as all the rest, and not every command draws.
+        # Imported here, as below: drawing modules take as long to load as all others, and not every command draws.
         from lungstage.appliance.report.page_pdf import key_slice_pdf, page_pdf
 
         drawing = page_pdf(page)
@@ -73,14 +73,14 @@ def _documents(context: PageContext, page: ResultPage, options: DocumentOptions)
 
 
 def refusal_documents(context: RefusalContext, options: DocumentOptions) -> tuple[Document, ...]:
-    """Say on a page why a study was not answered, as PDF or picture, whichever an answer would be given in.
+    """Make the page of a refusal, as PDF or picture: in the formats that an answer would have.
 
     Parameters
     ----------
     context
-        What the page is made of.
+        Input of the page.
     options
-        Formats and language; HTML is for who asked, and is told already.
+        Formats and language. There is no HTML: whoever ran the command has already seen the reason.
     """
     from lungstage.appliance.report.page_pdf import refusal_pdf
 

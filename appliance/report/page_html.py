@@ -1,4 +1,4 @@
-"""The result page as HTML: one file without scripts, links or fonts of its own, for who has no PACS at hand."""
+"""The result page as HTML: one file without scripts, links or fonts, for readers without a PACS."""
 
 from __future__ import annotations
 

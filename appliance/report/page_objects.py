@@ -1,7 +1,7 @@
-"""The result page as DICOM: Encapsulated PDF, and Secondary Captures for a PACS that shows nothing else.
+"""The result page as DICOM: Encapsulated PDF, and Secondary Captures for a PACS that shows only pictures.
 
-Both stand in the CT's study, each kind in a series of its own, under UIDs that follow from the structured report's, and
-name the instances that the page was made from.
+Both belong to the CT's study, each kind in a separate series. Their UIDs are derived from the UID of the structured
+report. They reference the instances that the page was made from.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _TITLE: Final = codes.DCM.ImagingMeasurementReport
 
 
 def page_uid(report: str, role: str, language: Language, number: int = 1) -> UID:
-    """UID of a page that was made with a structured report: it follows from the report's own, and so can be found.
+    """Derive the UID of a page from the UID of its structured report, so that each can be found from the other.
 
     Parameters
     ----------
@@ -57,9 +57,9 @@ def page_uid(report: str, role: str, language: Language, number: int = 1) -> UID
     role
         ``"pdf"``, ``"sc"`` or ``"html"``.
     language
-        That the page is in.
+        Language of the page.
     number
-        Of several objects of one role, from 1.
+        Number among several objects of one role, from 1.
     """
     return derive_uid(report, f"{role}-{language}-{number}")
 
@@ -71,15 +71,15 @@ class Origin:
     Attributes
     ----------
     made
-        By what and when; its first source says whose the study is.
+        What made it and when; its first source gives patient and study.
     root
-        The UID that the page's own follow from: the structured report's, where there is one.
+        The UID that the page's UIDs are derived from: that of the structured report, if there is one.
     description
-        Of the series.
+        Series Description.
     evidence
         The instances that the page was made from.
     predecessor
-        The report that it follows.
+        The report that it replaces.
     """
 
     made: Made
@@ -90,7 +90,7 @@ class Origin:
 
 
 def of_report(context: ReportContext) -> Origin:
-    """Say where the page beside a structured report belongs."""
+    """Return where the page of a structured report belongs."""
     return Origin(
         context,
         derive_uid(context.identity, "sr"),
@@ -101,7 +101,7 @@ def of_report(context: ReportContext) -> Origin:
 
 
 def of_refusal(context: RefusalContext) -> Origin:
-    """Say where the page about a study that was not answered belongs."""
+    """Return where the page of a refusal belongs."""
     image = context.sources[0]
     item = Dataset()
     item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
@@ -119,9 +119,9 @@ def encapsulated_pdf(origin: Origin, drawing: Drawing, title: str, language: Lan
     drawing
         The page.
     title
-        Of the document.
+        Title of the document.
     language
-        That the page is in; each has a document of its own.
+        Language of the page; each language is a separate document.
     """
     dataset = _object(origin, EncapsulatedPDFStorage, "pdf", language, drawing.made_with)
     dataset.Modality = "DOC"
@@ -142,18 +142,18 @@ def encapsulated_pdf(origin: Origin, drawing: Drawing, title: str, language: Lan
 def secondary_captures(
     origin: Origin, pictures: Sequence[RgbPixels], drawing: Drawing, language: Language
 ) -> tuple[Dataset, ...]:
-    """Make Secondary Captures (DICOM PS3.3 A.8.1) of the page, and of whatever else was drawn beside it.
+    """Make Secondary Captures (DICOM PS3.3 A.8.1) of the page and of the other drawn pictures.
 
     Parameters
     ----------
     origin
         Where the page belongs.
     pictures
-        (rows, columns, 3) each.
+        Pictures, (rows, columns, 3) each.
     drawing
-        What they are pictures of.
+        The drawn page that they show.
     language
-        That the page is in.
+        Language of the page.
     """
     made_with = (*drawing.made_with, f"pypdfium2 {version('pypdfium2')}")
     return tuple(
@@ -166,7 +166,7 @@ def _secondary_capture(
 ) -> Dataset:
     dataset = _object(origin, SecondaryCaptureImageStorage, "sc", language, made_with, number)
     dataset.Laterality = None
-    dataset.Modality = "OT"  # and not CT, whose viewers would put a page among the slices
+    dataset.Modality = "OT"  # with CT, viewers would put the page among the slices
     dataset.ImageType = ["DERIVED", "SECONDARY"]
     dataset.PatientOrientation = None
     dataset.DateOfSecondaryCapture, dataset.TimeOfSecondaryCapture = dataset.ContentDate, dataset.ContentTime
@@ -192,7 +192,7 @@ def _object(
     made_with: Sequence[str],
     number: int = 1,
 ) -> Dataset:
-    """Everything that both kinds have in common."""
+    """Make the attributes that both kinds share."""
     made = origin.made
     dataset = patient_and_study(made.sources[0])
     dataset.SpecificCharacterSet = CHARACTER_SET
@@ -207,7 +207,7 @@ def _object(
     dataset.Manufacturer, dataset.ManufacturerModelName = MANUFACTURER, MODEL_NAME
     dataset.SoftwareVersions, dataset.DeviceSerialNumber = made.software_version, made.bundle.digest
     dataset.ConversionType = "WSD"
-    dataset.BurnedInAnnotation = "YES"  # name, identifier and dates are drawn on the page
+    dataset.BurnedInAnnotation = "YES"  # the page shows name, identifier and dates
     dataset.ContributingEquipmentSequence = [equipment(made), _drawn_by(made, made_with)]
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -217,7 +217,7 @@ def _object(
 
 
 def _drawn_by(made: Made, made_with: Sequence[str]) -> ContributingEquipment:
-    """Say what drew the page, with the hashes of its fonts: where these are the same, it comes out bit for bit."""
+    """Name drawing library and font hashes. If these are the same, a new drawing has the same bytes."""
     return ContributingEquipment(
         manufacturer=MANUFACTURER,
         purpose_of_reference=codes.DCM.ProcessingEquipment,
@@ -229,7 +229,7 @@ def _drawn_by(made: Made, made_with: Sequence[str]) -> ContributingEquipment:
 
 
 def drawn_with(source: Path | BinaryIO) -> Mapping[str, str]:
-    """Read what a page was drawn with: library or font, and its version or hash; nothing where that cannot be read."""
+    """Read what a page was drawn with: versions of libraries and hashes of fonts; empty if it cannot be read."""
     try:
         dataset = dcmread(source, specific_tags=["ContributingEquipmentSequence"])
         (item,) = (
@@ -239,12 +239,12 @@ def drawn_with(source: Path | BinaryIO) -> Mapping[str, str]:
         )
         texts = item.SoftwareVersions
         return dict(text.rsplit(" ", 1) for text in ([texts] if isinstance(texts, str) else texts))
-    except Exception:  # it is not there, or hostile bytes: whatever the parser raises, nothing is known
+    except Exception:  # the item is missing, or the bytes are hostile: any error means that nothing is known
         return {}
 
 
 def _evidence(context: ReportContext) -> Iterable[Dataset]:
-    """Name the structured report, the region and the slices, each once."""
+    """List references to the structured report, the region and the slices, each once."""
     source = context.roi_source
     references = [
         (Comprehensive3DSRStorage, derive_uid(context.identity, "sr"), 0),
@@ -268,7 +268,7 @@ def _evidence(context: ReportContext) -> Iterable[Dataset]:
 
 
 def _predecessor(predecessor: Predecessor) -> Dataset:
-    """Name the report that this one follows, as the structured report does."""
+    """Make the reference to the replaced report, as in the structured report."""
     study, series, instance = Dataset(), Dataset(), Dataset()
     instance.ReferencedSOPClassUID = Comprehensive3DSRStorage
     instance.ReferencedSOPInstanceUID = predecessor.sop_instance_uid
@@ -284,17 +284,17 @@ def _coded(code: Code) -> Dataset:
 
 
 def pdf_inside(content: bytes) -> bytes:
-    """Take the PDF out of an encapsulated one that was written here.
+    """Return the PDF inside an Encapsulated PDF of this module.
 
     Parameters
     ----------
     content
-        The file, as it was delivered.
+        The delivered file.
 
     Returns
     -------
     bytes
-        The PDF, without the byte that makes its length even.
+        The PDF, without the padding byte.
     """
     dataset = dcmread(BytesIO(content))
     pdf: bytes = dataset.EncapsulatedDocument[: dataset.EncapsulatedDocumentLength]

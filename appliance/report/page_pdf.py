@@ -1,4 +1,4 @@
-"""The result page as PDF: one sheet of A4, legible in grey and on a bad printer."""
+"""The result page as PDF: one A4 page, legible in grey and on a poor printer."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _BODY = Style(8.5)
 _SMALL = Style(7, colour=GREY)
 _SECTION = Style(10, bold=True)
 _MOST_CAVEAT_LINES, _LEAST_CAVEAT_LINES = 8, 4
-_OUTWARDS: Final[tuple[Align, Align]] = ("right", "left")  # of what stands left and right of an axis
+_OUTWARDS: Final[tuple[Align, Align]] = ("right", "left")  # of text left and right of an axis
 
 
 def page_pdf(page: ResultPage) -> Drawing:
-    """Draw a result page, on one sheet; the same page gives the same bytes."""
+    """Draw a result page on one sheet; the same page gives the same bytes."""
     sheet = Sheet(page.title, page.language, page.created)
     say = Translator(page.language)
     y = draw_heading(sheet, page.heading)
@@ -46,12 +46,12 @@ def page_pdf(page: ResultPage) -> Drawing:
 
 @dataclass(frozen=True, slots=True)
 class _Room:
-    """How many lines there is room for where the answer is long: at most of all caveats, and of each descriptor line.
+    """Number of lines that fit on the page.
 
     Attributes
     ----------
     caveats, descriptors
-        Lines.
+        Most lines of all caveats together, and of each level of descriptors.
     """
 
     caveats: int
@@ -59,7 +59,7 @@ class _Room:
 
     @classmethod
     def of(cls, sheet: Sheet, page: ResultPage, height: float) -> _Room:
-        """Share `height` mm out: caveats keep their lines the longest, then descriptors."""
+        """Distribute `height` mm: descriptors lose lines first, then caveats."""
         least = _HEADINGS + len(page.window_names) * (_SMALLEST_VIEW + _GAP) + _height_of_rows(page, _LOWEST_ROW)
         most = min(_lines_of_caveats(sheet, page), _MOST_CAVEAT_LINES)
         fewest = min(most, _LEAST_CAVEAT_LINES)
@@ -72,13 +72,18 @@ class _Room:
 
 
 def key_slice_pdf(page: ResultPage) -> Drawing:
-    """Draw the axial key slice in both windows on a small sheet, for who looks at pictures alone.
+    """Draw the axial key slice in both windows on a small sheet, for readers who see nothing but pictures.
 
-    Above it stands what must be known where no other picture is looked at: research, answer, doubt, how sure.
+    The lines above it say what such a reader must know: research use, answer, doubt, probability, and whether the
+    model's performance is shown.
     """
     side, gap = 86.0, 2.0
     width = 2 * side + gap
-    told = [(page.headline, 12), *([(page.doubt, 10)] if page.doubt else []), (page.probability, 10)]
+    told = [
+        (text, size)
+        for text, size in ((page.headline, 12), (page.doubt, 10), (page.probability, 10), (page.worth_in_short, 10))
+        if text
+    ]
     top = 11 + 6.0 * len(told)
     sheet = Sheet(page.title, page.language, page.created, width, side + top)
     sheet.box(0, 0, width, top, BLACK)
@@ -105,7 +110,7 @@ def refusal_pdf(page: RefusalPage) -> Drawing:
 
 
 def draw_heading(sheet: Sheet, heading: Heading) -> float:
-    """Draw what stands above everything; return where the rest begins."""
+    """Draw the top of a page; return where the rest begins."""
     sheet.box(0, 0, WIDTH, 12, BLACK)
     notice = Style(15, bold=True, colour=WHITE)
     x = _LEFT + sheet.text(_LEFT, 8.2, heading.notice.upper(), notice)
@@ -120,11 +125,11 @@ def draw_heading(sheet: Sheet, heading: Heading) -> float:
     return y + 2.4
 
 
-_FOOT = 36.0  # mm that its heading takes
+_FOOT = 36.0  # width of the heading at the foot in mm
 
 
 def draw_not_for(sheet: Sheet, heading: str, text: str) -> None:
-    """Draw, at the foot of the page, what it must not be used for."""
+    """Draw at the foot of the page what it must not be used for."""
     y = _top_of_foot(sheet, text)
     sheet.rule(_LEFT, y, _RIGHT, BLACK, 0.4)
     sheet.text(_LEFT, y + 4.4, heading, Style(8.5, bold=True), within=_FOOT - 2)
@@ -157,13 +162,13 @@ def _answer(sheet: Sheet, page: ResultPage, y: float, say: Translator) -> float:
 
 
 def _scale(sheet: Sheet, scale: Scale, y: float, say: Translator) -> float:
-    """Draw the line from 0 to 100 %, with its three parts and where the answer lies."""
+    """Draw the line from 0 to 100 %, with its three parts and the probability."""
     length, height = _RIGHT - _LEFT, 4.2
     low, high = (min(max(share, 0), 1) for share in scale.open_between)
     parts = ((0.0, low, _FAINT, scale.negative), (low, high, WHITE, scale.open), (high, 1.0, _MIDDLE, scale.positive))
     for start, end, fill, name in parts:
         sheet.box(_LEFT + start * length, y, (end - start) * length, height, fill)
-        # The name beside the mark, where that stands in the same part.
+        # Put the name beside the mark if both are in the same part.
         if start < scale.probability < end:
             before = scale.probability - start > end - scale.probability
             start, end = (start, scale.probability) if before else (scale.probability, end)
@@ -209,7 +214,7 @@ def _caveats(sheet: Sheet, page: ResultPage, y: float, say: Translator, room: in
     for caveat in page.caveats:
         style = Style(8.5, bold=caveat.grade is Grade.MODEL)
         lines = min(2, len(sheet.lines(caveat.text, style, within)))
-        if lines > room - (left > 1):  # the last line is for how many more there are
+        if lines > room - (left > 1):  # the last line says how many more there are
             sheet.text(_LEFT + 6.5, y, say("caveats.more", count=left), Style(8.5, colour=GREY))
             y += _BODY.leading
             break
@@ -228,7 +233,7 @@ _GAP, _HEADINGS = 1.6, 12.2  # mm between views, and above them
 
 
 def _views_and_facts(sheet: Sheet, page: ResultPage, y: float, bottom: float) -> float:
-    """Draw the views, the larger the more room there is above `bottom`, and the facts beside them."""
+    """Draw the views, as large as the room above `bottom` allows, and the facts beside them."""
     gap, margin = _GAP, 4.0
     side = min(max((bottom - y - _HEADINGS) / len(page.window_names) - gap, _SMALLEST_VIEW), _LARGEST_VIEW)
     y += 6.4
@@ -250,7 +255,7 @@ def _views_and_facts(sheet: Sheet, page: ResultPage, y: float, bottom: float) ->
     return y + len(page.window_names) * (side + gap)
 
 
-_BADGE: Final = 36.0  # mm that what descriptors are worth takes
+_BADGE: Final = 36.0  # width of the level of evidence in mm
 _FINE: Final = Style(7.5)
 _MOST_LINES, _LEAST_LINES = 5, 2
 
@@ -266,7 +271,7 @@ def _lines_of(sheet: Sheet, one: Described, most: int) -> int:
 
 
 def _descriptors(sheet: Sheet, page: ResultPage, y: float, most: int) -> float:
-    """Draw what a radiologist would say, each with what it is worth."""
+    """Draw the descriptors by level of evidence."""
     if not page.descriptors:
         return y
     y += 6.4
@@ -304,10 +309,10 @@ def _facts(sheet: Sheet, facts: tuple[tuple[str, str], ...], x: float, y: float)
         y = sheet.paragraph(x, y + 3.4, text, Style(8), _RIGHT - x, most=4) + 1.5
 
 
-_VALUE, _STRIP, _STRIP_END, _BARS = 112.0, 126.0, 158.0, 163.0  # where the columns of the table lie
+_VALUE, _STRIP, _STRIP_END, _BARS = 112.0, 126.0, 158.0, 163.0  # positions of the table's columns in mm
 WORDS: Final = 66.0
-"""Room in mm for what an input is in plain words; behind it stands its technical name."""
-_LOWEST_ROW, _LOW_ROW, _HIGHEST_ROW = 3.4, 3.7, 5.2  # mm: at worst, while the views are large, at best
+"""Width in mm for the plain words of an input; its technical name follows."""
+_LOWEST_ROW, _LOW_ROW, _HIGHEST_ROW = 3.4, 3.7, 5.2  # mm: smallest, while the views are large, largest
 
 
 def _height_of_rows(page: ResultPage, step: float) -> float:
@@ -362,7 +367,7 @@ _GREYS: Final[tuple[Colour, Colour]] = ((214, 214, 214), (70, 70, 70))
 
 
 def _strip(sheet: Sheet, row: Row, y: float) -> None:
-    """Draw where a value lies among those of the cohort: all of it, its middle nine tenths, its middle half."""
+    """Draw the position of a value in the cohort: its whole range, its middle nine tenths, its middle half."""
     length, top = _STRIP_END - _STRIP, y - 2.0
     for low, high, fill in ((0.0, 1.0, _FAINT), (0.05, 0.95, _PALE), (0.25, 0.75, _MIDDLE)):
         sheet.box(_STRIP + low * length, top, (high - low) * length, 2.0, fill)

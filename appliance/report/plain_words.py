@@ -1,8 +1,7 @@
-"""Every feature in plain words: what a large and what a small value of it looks like to a person.
+"""Plain words for every feature: what a large and a small value of it mean.
 
-A comparative is all that is said ("rounder than most"): how far the value lies from those of the training cohort is
-known, what it means for a patient is not. Features that say nearly the same thing share their words; the technical name
-stands beside them.
+The words only compare ("rounder than most"): the position of the value in the training cohort is known, its meaning for
+a patient is not. Features that measure nearly the same share their words; their technical names are shown beside them.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from lungstage.appliance.contract.spec import ALL_FEATURES
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """What a feature measures, by the codes of two comparatives (``quality.…`` in the catalogues).
+    """Codes of two comparatives for a feature (``quality.…`` in the catalogues).
 
     Attributes
     ----------
     high, low
-        What a tumour with a larger, or a smaller, value is in comparison.
+        Words for a tumour with a larger, and with a smaller value.
     """
 
     high: str
@@ -109,29 +108,29 @@ _BY_NAME: Mapping[str, Quality] = {
 QUALITIES: Final[Mapping[str, Quality]] = MappingProxyType(
     {feature: _BY_NAME[feature.rpartition("_")[2]] for feature in ALL_FEATURES}
 )
-"""What each of the 106 features measures, under its PyRadiomics name."""
+"""Comparatives of each of the 106 features, by PyRadiomics name."""
 
 
 def technical_name(feature: str) -> str:
-    """Short technical name: ``Sphericity (shape)`` for ``original_shape_Sphericity``; a covariate's is its own."""
+    """Return the technical name: ``Sphericity (shape)`` for ``original_shape_Sphericity``; covariates stay."""
     group, _, name = feature.removeprefix("original_").partition("_")
     return f"{name} ({group})" if name else feature
 
 
 def short_names(features: Sequence[str], among: Sequence[str]) -> list[str]:
-    """Name features without their class (``Sphericity``), but for those that share the rest with another of `among`."""
+    """Name features without their class (``Sphericity``), except if two of `among` would have the same name."""
     rest = [technical_name(feature).partition(" ")[0] for feature in among]
     named = ((technical_name(feature), technical_name(feature).partition(" ")[0]) for feature in features)
     return [short if rest.count(short) < 2 else full for full, short in named]
 
 
 def degree(share: float) -> str:
-    """Code of how far a value lies from the middle of the training cohort (``degree.…`` in the catalogues).
+    """Return the code of a value's distance from the middle of the training cohort (``degree.…`` in the catalogues).
 
     Parameters
     ----------
     share
-        Share of the training cohort with a smaller value; below 0 or above 1 where the value is outside its range.
+        Share of the training cohort with a smaller value; below 0 or above 1 if the value is outside its range.
     """
     beyond = abs(share - 0.5)
     if beyond > 0.5:

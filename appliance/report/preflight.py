@@ -1,9 +1,9 @@
-"""A structured report held to the rules of TID 1500 and of IHE's AI Results before it leaves the house.
+"""Checks of a structured report against TID 1500 and IHE's AI Results before it is sent.
 
-A rule is a function over the data set that gives every place where it is broken. The rules are those of PS3.3 C.17 (SR
-modules), PS3.16 TID 1500, 1501, 1410, 1411, 1204, 1001, 1004 and 4019, and of IHE Radiology's profile AI Results on the
-evidence creator; docs/gateway.md has them as a table. What they let through need not be a good report; what they hold
-back, archives and viewers reject or misread.
+A rule is a function over the data set that gives every place where it is broken. The rules come from PS3.3 C.17 (SR
+modules), PS3.16 TID 1500, 1501, 1410, 1411, 1204, 1001, 1004 and 4019, and from the requirements on the evidence
+creator in IHE Radiology's profile AI Results. docs/conformance.md lists them in a table. A report that passes is not
+necessarily a good report. A report that fails would be rejected or misread by archives and viewers.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ class Fault:
     Attributes
     ----------
     rule
-        Its short name.
+        Short name of the rule.
     sentence
-        What the rule asks for.
+        What the rule requires.
     where
-        What breaks it, by codes and tags; never a value that could be a person's.
+        Where the report breaks it, as codes and tags; never a value that may identify a person.
     """
 
     rule: str
@@ -71,7 +71,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A rule: its short name, where it comes from, what it asks for, and who tells where it is broken."""
+    """A rule: its short name, its source, what it requires, and the function that finds where it is broken."""
 
     name: str
     source: str
@@ -80,14 +80,14 @@ class Rule:
 
 
 def faults_in(content: bytes) -> tuple[Fault, ...]:
-    """Return every rule that a file breaks; none where all hold."""
+    """Return every rule that a file breaks; empty if there is none."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydicom's quote what they mind
+            warnings.simplefilter("ignore")  # pydicom's warnings quote values
             dataset = pydicom.dcmread(io.BytesIO(content))
-            list(dataset.iterall())  # whole, to the last item
+            list(dataset.iterall())  # read everything, to the last item
             return faults_of(dataset)
-    except Exception as error:  # hostile bytes: whatever the parser raises, the file is at fault
+    except Exception as error:  # the bytes may be hostile: any error of the parser means that the file is unusable
         return (Fault("file", "The file is DICOM and can be read to its end.", type(error).__name__),)
 
 
@@ -98,7 +98,7 @@ def faults_of(dataset: Dataset) -> tuple[Fault, ...]:
         try:
             places = list(rule.broken(dataset))
         except (AttributeError, LookupError, TypeError, ValueError) as error:
-            places = [f"it cannot be judged: {type(error).__name__}"]
+            places = [f"the rule cannot be checked: {type(error).__name__}"]
         found += [Fault(rule.name, rule.sentence, place) for place in places]
     return tuple(found)
 
@@ -133,7 +133,7 @@ def _present(*keywords: str) -> Callable[[Dataset], Iterator[str]]:
 
 
 def _listed(*keywords: str) -> Callable[[Dataset], Iterator[str]]:
-    """Give what is not there at all; it may be empty (type 2)."""
+    """Give the missing attributes; an empty one is allowed (type 2)."""
 
     def broken(dataset: Dataset) -> Iterator[str]:
         yield from (keyword for keyword in keywords if keyword not in dataset)
@@ -282,7 +282,7 @@ def _once(name: Code, kind: str, relationship: str) -> Callable[[Dataset], Itera
 def _observer(dataset: Dataset) -> Iterator[str]:
     kinds = [_coded(item.get("ConceptCodeSequence")) for item in _children(dataset, _OBSERVER_TYPE)]
     if ("121007", "DCM") not in kinds:
-        yield "no device is named as observer"
+        yield "no device is given as observer"
     elif not _children(dataset, _DEVICE_UID):
         yield "(121012, DCM) is missing"
 
@@ -317,7 +317,7 @@ def _place(dataset: Dataset) -> Iterator[str]:
         if not segments and not regions:
             yield f"group {number} has neither a segment nor a region"
         if segments and not any(_concept(item) in _SOURCES for item in group.get("ContentSequence") or ()):
-            yield f"group {number} names no source of its segment"
+            yield f"group {number} gives no source of its segment"
         for segment in segments:
             if not all(reference.get("ReferencedSegmentNumber") for reference in segment.ReferencedSOPSequence):
                 yield f"group {number}: its segment has no number"
@@ -340,14 +340,14 @@ def _closed(dataset: Dataset) -> Iterator[str]:
 
 
 def _one_finding(dataset: Dataset) -> Iterator[str]:
-    """Give groups of one tracking identifier that are tracked by several UIDs, or the other way round."""
+    """Find a tracking identifier with several tracking UIDs, or a UID with several identifiers."""
     pairs = set()
     for group in _groups(dataset):
         text, uid = _children(group, _TRACKING_TEXT), _children(group, _TRACKING_UID)
         if text and uid:
             pairs.add((str(text[0].TextValue), str(uid[0].UID)))
     if not len({text for text, _ in pairs}) == len({uid for _, uid in pairs}) == len(pairs):
-        yield "tracking identifiers and UIDs do not go together"
+        yield "tracking identifiers and tracking UIDs do not match one to one"
 
 
 def _algorithm(dataset: Dataset) -> Iterator[str]:
@@ -374,48 +374,48 @@ def _equipment(dataset: Dataset) -> Iterator[str]:
 
 RULES: Final[tuple[Rule, ...]] = (
     Rule("meta", "PS3.10 7.1", "The file meta information names the object and its transfer syntax.", _meta),
-    Rule("uid", "PS3.5 9.1", "Every UID is one.", _uids),
-    Rule("required", "PS3.3 A.35", "What must have a value has one.", _present(
+    Rule("uid", "PS3.5 9.1", "Every UID is valid.", _uids),
+    Rule("required", "PS3.3 A.35", "Every attribute of type 1 has a value.", _present(
         "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "InstanceNumber", "ContentDate",
         "ContentTime", "SpecificCharacterSet")),
-    Rule("listed", "PS3.3 A.35", "What must be there is there, be it empty.", _listed(
+    Rule("listed", "PS3.3 A.35", "Every attribute of type 2 is present; it may be empty.", _listed(
         "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
         "AccessionNumber", "ReferringPhysicianName", "ReferencedPerformedProcedureStepSequence",
         "PerformedProcedureCodeSequence")),
-    Rule("modality", "PS3.3 C.17.1", "Its Modality is SR.", _modality),
-    Rule("flags", "PS3.3 C.17.2", "Completion and Verification Flag are set, and who verified it is named.",
+    Rule("modality", "PS3.3 C.17.1", "The Modality is SR.", _modality),
+    Rule("flags", "PS3.3 C.17.2", "Completion and Verification Flag are set; a verified report names the verifier.",
          _verification),
-    Rule("template", "PS3.3 C.18.8", "The root is a container by template DCMR 1500.", _root),
-    Rule("value", "PS3.3 C.17.3", "Every content item has a relationship, a concept name where it must, and a value.",
+    Rule("template", "PS3.3 C.18.8", "The root is a container of template DCMR 1500.", _root),
+    Rule("value", "PS3.3 C.17.3", "Every content item has a relationship, a concept name if required, and a value.",
          _values),
-    Rule("number", "PS3.3 C.18.1", "Every number has a value and a unit of UCUM.", _numbers),
-    Rule("code", "PS3.3 8", "Every code has value, scheme and meaning, none of them too long.", _codes),
-    Rule("retired", "PS3.16 8", "SNOMED codes are of SCT, and not of the schemes before it.", _retired),
+    Rule("number", "PS3.3 C.18.1", "Every number has a value and a UCUM unit.", _numbers),
+    Rule("code", "PS3.3 8", "Every code has value, scheme and meaning, and none is too long.", _codes),
+    Rule("retired", "PS3.16 8", "SNOMED codes use the scheme SCT, not an older one.", _retired),
     Rule("private", "PS3.3 C.12.1", "A private coding scheme is declared.", _private),
-    Rule("evidence", "PS3.3 C.17.2.3", "What the content refers to is listed as evidence.", _evidence),
-    Rule("title", "TID 1500 row 1", "Its title is of CID 7021.", _title),
+    Rule("evidence", "PS3.3 C.17.2.3", "Every instance that the content refers to is listed as evidence.", _evidence),
+    Rule("title", "TID 1500 row 1", "The title is a code of CID 7021.", _title),
     Rule("observer", "TID 1001, 1004", "The observer is a device, with its UID.", _observer),
     Rule("procedure", "TID 1500 row 4", "The procedure reported is named.",
          _once(_PROCEDURE, "CODE", "HAS CONCEPT MOD")),
-    Rule("library", "TID 1500 row 5", "It has an Image Library.", _once(_LIBRARY, "CONTAINER", "CONTAINS")),
-    Rule("measurements", "TID 1500 row 6", "It has Imaging Measurements.",
+    Rule("library", "TID 1500 row 5", "There is one Image Library.", _once(_LIBRARY, "CONTAINER", "CONTAINS")),
+    Rule("measurements", "TID 1500 row 6", "There is a container Imaging Measurements.",
          _once(_MEASUREMENTS, "CONTAINER", "CONTAINS")),
     Rule("groups", "TID 1500 row 7", "There is a Measurement Group.", _has_groups),
     Rule("tracking", "TID 1410, 1411", "Every group has one Tracking Identifier and one Tracking UID.", _tracking),
-    Rule("finding", "TID 1410, 1411", "No group says twice what was found.", _finding),
-    Rule("place", "TID 1410, 1411", "Every group says where: by a segment and its source, or a region in an image.",
+    Rule("finding", "TID 1410, 1411", "No group has more than one finding.", _finding),
+    Rule("place", "TID 1410, 1411", "Every group has a location: a segment and its source, or a region in an image.",
          _place),
     Rule("outline", "PS3.3 C.18.6", "An outline has at least three points and is closed.", _closed),
     Rule("air-class", "IHE AIR", "A result is a Comprehensive 3D SR.", _sop_class),
-    Rule("air-study", "IHE AIR", "A result lies in the study of the images that it is of.", _own_study),
-    Rule("air-algorithm", "IHE AIR, TID 4019", "The algorithm is named, with version and family.", _algorithm),
+    Rule("air-study", "IHE AIR", "The result is in the study of its images.", _own_study),
+    Rule("air-algorithm", "IHE AIR, TID 4019", "The algorithm is given with name, version and family.", _algorithm),
     Rule("air-tracking", "IHE AIR", "One finding has one Tracking Identifier and one Tracking UID in all groups.",
          _one_finding),
-    Rule("air-unverified", "IHE AIR", "What no person verified says so.", _not_verified),
-    Rule("air-device", "IHE AIR", "Manufacturer, model, serial number and software version are stated.",
+    Rule("air-unverified", "IHE AIR", "The report is marked as unverified.", _not_verified),
+    Rule("air-device", "IHE AIR", "Manufacturer, model, serial number and software version are given.",
          _present("Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions")),
-    Rule("air-equipment", "IHE AIR", "Whoever contributed is listed.", _equipment),
-    Rule("air-series", "IHE AIR", "The series is described for a person.", _present("SeriesDescription")),
-    Rule("air-language", "IHE AIR, TID 1204", "The language is stated.", _language),
+    Rule("air-equipment", "IHE AIR", "The contributing equipment is listed.", _equipment),
+    Rule("air-series", "IHE AIR", "The series has a description.", _present("SeriesDescription")),
+    Rule("air-language", "IHE AIR, TID 1204", "The language is given.", _language),
 )  # fmt: skip
-"""Every rule, in the order in which faults are told."""
+"""All rules, in the order in which faults are listed."""

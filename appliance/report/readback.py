@@ -1,4 +1,4 @@
-"""What a report says of how it was made, read back from its file: enough to make it again."""
+"""Read a report back from its file: how it was made, in enough detail to make it again."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from lungstage.appliance.contract.spec import COVARIATES, Engine
 from lungstage.appliance.dicom.files import prove_whole
 from lungstage.appliance.dicom.instance import OWN_MODEL_NAME
 from lungstage.appliance.dicom.multiframe import ENHANCED_CT
+from lungstage.appliance.report.caveats import recognise
 from lungstage.appliance.report.descriptor_items import ALGORITHM, NAMES_BY_CODES
 from lungstage.appliance.report.vocabulary import FEATURES_BY_CODES, PRIVATE_SCHEME
 
@@ -45,62 +46,61 @@ _SITE: Final = ("363698007", "SCT")
 _BEYOND: Final = re.compile(r"slices_beyond=(\d+)\+(\d+)")
 _NOTICE: Final = ("NOTICE", PRIVATE_SCHEME)
 _WARNING: Final = ("WARNING", PRIVATE_SCHEME)
-_BY_POSITION = "matched to the region of interest by position"
-_CHOSEN = re.compile(r"The region of interest, number (\d+) of its file, was chosen by a person\.")
-_EXTRAPOLATED = "outermost voxels are extrapolated."
-_OTHERS = re.compile(r"\d+ ROI objects describe this tumour|An older version of the region of interest is there")
-_GIVE = "Name a file SR-….dcm of an outbox."
+_ENDINGS: Final = frozenset({"never_came", "never_came_one", "left_out", "clipped"})
+_EXTRAPOLATED: Final = "outermost voxels are extrapolated."
+_OTHERS: Final = frozenset({"agree", "older"})
+_GIVE = "Give a file SR-….dcm from an outbox."
 _VALUE = re.compile(r"(\w+)=(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What a report says of itself.
+    """What a report says about itself.
 
     Attributes
     ----------
     sop_instance_uid, study_instance_uid
-        Of the report.
+        UIDs of the report and its study.
     created
-        When it was made, with the offset of the zone that it was made in.
+        When it was made, with the offset of its time zone.
     software, library
         Versions of lungstage and of highdicom.
     bundle, bundle_digest
         Name and version of the bundle, and its digest.
     parameters
-        Algorithm parameters, as they stand.
+        Algorithm parameters, unchanged.
     studies
-        Study Instance UIDs of what the report rests on; a RTSTRUCT or SEG may bear one of its own.
+        Study Instance UIDs of the report's inputs. An RTSTRUCT or SEG may have another one than the CT.
     slices
-        SOP Instance UIDs of the reference volume, in its order; of frames as in
+        SOP Instance UIDs of the reference volume, in its order. Frames are named as in
         :attr:`appliance.dicom.header.ImageHeader.name`.
     roi, roi_label
-        SOP Instance UID of the RTSTRUCT or SEG that the region came from, and the region's name as far as it fits.
+        SOP Instance UID of the RTSTRUCT or SEG of the region, and the name of the region (cut if too long).
     segmentation
-        SOP Instance UID of the SEG that the report refers to: `roi`, or the one that was written with it.
+        SOP Instance UID of the SEG that the report refers to: `roi`, or the one that was written with the report.
     predecessor
-        The report that it follows, if any.
+        The report that this one replaces, if any.
     notices, warnings
-        Its plain sentences.
+        Sentences of the report.
     answer
         Code Meaning of the predicted class.
     probability
-        Of the positive class in %.
+        Probability of the positive class in %.
     predictive_value
-        The chance that the answer is right, in %; None where the report does not say.
+        Probability that the answer is correct, in %; None if the report does not contain it.
     features
-        By PyRadiomics name; None where one could not be computed.
+        Values by PyRadiomics name; None if a value could not be computed.
     contributions
-        In logit units, of features and covariates.
+        Contributions of features and covariates in logit units.
     before, behind
-        SOP Instance UIDs of slices beyond the reference volume that perturbed versions could use, as of `slices`.
+        SOP Instance UIDs of slices beyond the reference volume that perturbed versions could use, as in `slices`.
     robustness
-        Range, agreement and number of the perturbed versions, by code; empty where the report does not say.
+        Range, agreement and number of the perturbed versions, by code; empty if the report does not contain them.
     variations
         Coefficient of variation of features in perturbed versions, in %.
     descriptors
-        What a radiologist would say of the tumour, by name: numbers in the report's units, and Code Meanings of words;
-        empty where the report does not say.
+        Descriptors by name: numbers in the report's units, and Code Meanings of words; empty if the report contains
+        none.
     """
 
     sop_instance_uid: str
@@ -137,29 +137,30 @@ class Account:
 
     @property
     def engine(self) -> Engine:
-        """What computed the features."""
+        """Engine that computed the features."""
         return "reference" if "engine=reference" in self.parameters else "compiled"
 
     @property
     def match_by_geometry(self) -> bool:
-        """Whether slices were taken by position."""
-        return any(_BY_POSITION in warning for warning in self.warnings)
+        """Whether slices were matched by position."""
+        return "by_position" in self._codes
 
     @property
     def chosen_number(self) -> int | None:
-        """Number of the region where a person chose it; None where a rule or a name did."""
-        found = (_CHOSEN.fullmatch(warning) for warning in self.warnings)
-        return next((int(match[1]) for match in found if match), None)
+        """Number of the region if a person chose it; None if a rule or a name did."""
+        found = map(recognise, self.warnings)
+        return next((int(values["number"]) for code, values in found if code == "chosen"), None)
 
     @property
     def ending(self) -> str:
-        """Why slices next to the region were not used, as the report says it; empty where they were."""
-        return next((warning for warning in self.warnings if warning.endswith(_EXTRAPOLATED)), "")
+        """Why slices next to the region were not used, in the words of the report; empty if they were used."""
+        known = zip(self.warnings, self._codes, strict=True)
+        return next((text for text, code in known if code in _ENDINGS or text.endswith(_EXTRAPOLATED)), "")
 
     @property
     def other_rois(self) -> bool:
-        """Whether other ROI objects than `roi` had a say: one that had to agree with it, or an older version of it."""
-        return any(_OTHERS.match(warning) for warning in self.warnings)
+        """Whether the result depends on other ROI objects than `roi`: one that agrees with it, or an older version."""
+        return not _OTHERS.isdisjoint(self._codes)
 
     @property
     def prevalence(self) -> float | None:
@@ -175,7 +176,7 @@ class Account:
 
     @property
     def options(self) -> RobustnessOptions:
-        """How it was tried out how far the answer depends on contour and scan."""
+        """Settings of the robustness test."""
         values = self._values
         if "perturbations" not in values:
             return NO_ROBUSTNESS
@@ -184,7 +185,7 @@ class Account:
 
     @property
     def unknown(self) -> tuple[str, ...]:
-        """What the site said then and this report, written by an earlier release, does not say exactly."""
+        """Settings of the site that this report of an earlier release does not contain in full."""
         text = "\n".join(self.notices)
         lacking = []
         if "was corrected to this site's prevalence" in text and self.prevalence is None:
@@ -194,13 +195,18 @@ class Account:
         return tuple(lacking)
 
     @property
+    def _codes(self) -> tuple[str | None, ...]:
+        """Code of each warning; None if it is not known."""
+        return tuple(recognise(warning)[0] for warning in self.warnings)
+
+    @property
     def _values(self) -> dict[str, str]:
         return {found[1]: found[2] for text in self.parameters if (found := _VALUE.fullmatch(text))}
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A report as it was found: its file, the file's bytes, all elements, and what it says of itself."""
+    """A report as it was found: its file, the file's bytes, all elements, and what it says about itself."""
 
     path: Path
     content: bytes
@@ -214,14 +220,14 @@ def read_back(path: Path, content: bytes | None = None) -> Report:
     Parameters
     ----------
     path
-        Its file.
+        File of the report.
     content
-        The bytes of the file, where they are known.
+        Bytes of the file, if they were read already.
 
     Raises
     ------
     Refused
-        ``not_a_report``: it is no structured report that lungstage wrote, or too damaged to be read.
+        ``not_a_report``: the file is not a structured report of lungstage, or it is too damaged to be read.
     OSError
         The file cannot be read.
     """
@@ -231,11 +237,11 @@ def read_back(path: Path, content: bytes | None = None) -> Report:
         dataset = pydicom.dcmread(io.BytesIO(content))
         if dataset.SOPClassUID == Comprehensive3DSRStorage and dataset.ManufacturerModelName == OWN_MODEL_NAME:
             return Report(path, content, dataset, _account(dataset))
-    except Exception as error:  # hostile bytes: whatever the parser raises, the file is at fault
+    except Exception as error:  # the bytes may be hostile: any error of the parser means that the file is unusable
         raise Refused(
-            ReasonCode.NOT_A_REPORT, f"This file cannot be read as a report of lungstage's. {_GIVE}"
+            ReasonCode.NOT_A_REPORT, f"This file cannot be read as a structured report of lungstage. {_GIVE}"
         ) from error
-    raise Refused(ReasonCode.NOT_A_REPORT, f"This file is no structured report that lungstage wrote. {_GIVE}")
+    raise Refused(ReasonCode.NOT_A_REPORT, f"This file is not a structured report of lungstage. {_GIVE}")
 
 
 def _account(dataset: Dataset) -> Account:
@@ -286,7 +292,7 @@ def _account(dataset: Dataset) -> Account:
 
 
 def _descriptors(every: tuple[Dataset, ...]) -> Iterator[tuple[str, float | str | None]]:
-    """Give the descriptors of the group whose algorithm they are."""
+    """Give the descriptors: the group is known by its algorithm."""
     for group in (item for item in every if _concept(item) == _GROUP):
         inside = tuple(group.ContentSequence)
         if not any(_concept(item) == _ALGORITHM_NAME and _text(item) == ALGORITHM for item in inside):
@@ -298,7 +304,7 @@ def _descriptors(every: tuple[Dataset, ...]) -> Iterator[tuple[str, float | str 
 
 
 def _moment(equipment: Dataset) -> datetime:
-    """When this software says that it contributed, by its own clock; content date and time may be by the CT's."""
+    """Return when this software contributed, by its own clock; content date and time may be in the CT's time zone."""
     moment = DT(equipment.ContributionDateTime)
     return datetime.combine(moment.date(), moment.time(), moment.tzinfo)
 
@@ -320,12 +326,12 @@ def _concept(item: Dataset) -> Codes:
 
 
 def _feature(item: Dataset) -> str | None:
-    """PyRadiomics' name of what a NUM measures; None where that is no feature."""
+    """Return the PyRadiomics name of a NUM item; None if it is not a feature."""
     return FEATURES_BY_CODES.get((*_concept(item), _modifier(item, _DERIVATION)))
 
 
 def _modifier(item: Dataset, concept: Codes) -> str | None:
-    """Code value of a modifier of an item, if it has it."""
+    """Return the code value of a modifier of an item, if it has one."""
     modifiers = (child for child in item.get("ContentSequence", ()) if _concept(child) == concept)
     return next((str(child.ConceptCodeSequence[0].CodeValue) for child in modifiers), None)
 
@@ -363,13 +369,13 @@ def _predecessor(dataset: Dataset) -> Predecessor | None:
 
 
 def _studies(dataset: Dataset) -> Iterator[Dataset]:
-    """Give the evidence of the report's own study, then that of others, each study as one item."""
+    """Give the evidence of the report's own study, then of other studies, each study as one item."""
     yield from dataset.CurrentRequestedProcedureEvidenceSequence
     yield from dataset.get("PertinentOtherEvidenceSequence", ())
 
 
 def _evidence(dataset: Dataset) -> Iterator[str]:
-    """UIDs of the objects that the report rests on and that are no images."""
+    """Give the UIDs of the inputs that are not images."""
     for study in _studies(dataset):
         for series in study.ReferencedSeriesSequence:
             for item in series.ReferencedSOPSequence:

@@ -1,4 +1,4 @@
-"""The page of a refusal as a value: that there is no answer, and why, for a reader who waits for one."""
+"""The content of the refusal page: it tells a reader that there is no answer, and why."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lungstage.appliance.report.translation import Translator
 
 @dataclass(frozen=True, slots=True)
 class RefusalContext:
-    """All that the page of a refusal is made of.
+    """Input of a refusal page.
 
     Attributes
     ----------
@@ -26,13 +26,13 @@ class RefusalContext:
     reason
         Why there is no answer.
     bundle
-        The model that was not asked.
+        The model that was not run, or whose answer was withheld.
     identity
         Hex SHA-256 that all UIDs derive from.
     created
         Content date and time.
     software_version
-        Of lungstage.
+        Version of lungstage.
     """
 
     sources: tuple[Dataset, ...]
@@ -45,18 +45,18 @@ class RefusalContext:
 
 @dataclass(frozen=True, slots=True)
 class RefusalPage:
-    """A page about a study that was not answered.
+    """A page about a study without an answer.
 
     Attributes
     ----------
     language, title, heading, created
-        As of :class:`report.result_page.ResultPage`.
+        As in :class:`report.result_page.ResultPage`.
     headline
         That there is no answer.
     because
-        The reason, as it is told everywhere: in English.
+        The reason, in English as everywhere else.
     explanation
-        What this page does not say.
+        What this page does not say, and what to do.
     facts
         Reason code, model, and when this was made.
     not_for_heading, not_for
@@ -81,9 +81,9 @@ def refusal_page(context: RefusalContext, language: Language) -> RefusalPage:
     Parameters
     ----------
     context
-        What the page is made of.
+        Input of the page.
     language
-        Of the page; the reason itself is told in English.
+        Language of the page; the reason itself is in English.
     """
     say = Translator(language)
     names = Names(say)

@@ -1,8 +1,8 @@
-"""The result page as a value: every word, number and picture chosen, and nothing drawn yet.
+"""The content of the result page: all words, numbers and pictures, before anything is drawn.
 
-It is made once, and drawn as PDF (:mod:`report.page_pdf`), from which the Secondary Capture is a picture, and as HTML
-(:mod:`report.page_html`). The order is that in which a reader with ten seconds looks: that it is research; the answer;
-how sure; why not to trust it; then what was measured, and from what.
+It is made once. :mod:`report.page_pdf` draws it as PDF (the Secondary Capture is a picture of that PDF), and
+:mod:`report.page_html` as HTML. The order follows a reader with ten seconds: research use only; the answer; its
+probability; reasons for caution; then what was measured, and from which data.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from lungstage.appliance.report.translation import Translator
 from lungstage.appliance.report.vocabulary import CONCEPTS
 
 MOST_ROWS: Final = 15
-"""Inputs of the model that the page lists; what a larger model has beyond them is summed up in one line."""
+"""Number of model inputs that the page lists; the rest of a larger model is one line with their sum."""
 
 _LONGEST_NAME = 64
 _UNITS = {"1": "", "mm2": "mm²", "mm3": "mm³", "/mm": "1/mm"}
@@ -42,16 +42,16 @@ _UNITS = {"1": "", "mm2": "mm²", "mm3": "mm³", "/mm": "1/mm"}
 
 @dataclass(frozen=True, slots=True)
 class PageContext:
-    """All that a page is made of.
+    """Input of a result page.
 
     Attributes
     ----------
     report
-        What the structured report is made of.
+        Content of the structured report.
     hu
-        (slices, rows, columns) in HU: the reference volume.
+        Reference volume, (slices, rows, columns) in HU.
     affine
-        (4, 4) from its indices to the patient's coordinates (LPS) in mm.
+        (4, 4) from its indices to patient coordinates (LPS) in mm.
     """
 
     report: ReportContext
@@ -61,16 +61,16 @@ class PageContext:
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """What stands above everything, on every page.
+    """The top of every page.
 
     Attributes
     ----------
     notice, notice_in_english
-        That this is for research only, in the reader's language, and where that is another one in English too.
+        The research-use notice in the reader's language, and also in English if that is another language.
     not_for_care
-        What it is not for, in a few words.
+        What the page is not for, in a few words.
     patient
-        Whose it is: name, identifier, birth date, study.
+        Name, identifier, birth date and study of the patient.
     """
 
     notice: str
@@ -86,13 +86,13 @@ class Scale:
     Attributes
     ----------
     probability
-        Of the positive class.
+        Probability of the positive class.
     open_between
-        Where the model does not decide.
+        Probabilities between which the model does not decide.
     negative, open, positive
-        What the three parts of the line are called.
+        Names of the three parts of the line.
     range
-        Between which the probability lies in perturbed versions; None where that is not known.
+        Range of the probability in perturbed versions; None if it is not known.
     """
 
     probability: float
@@ -110,15 +110,15 @@ class Row:
     Attributes
     ----------
     words, name
-        What it is in plain words, and its technical name.
+        Comparison in plain words, and technical name.
     value, unit
-        As measured.
+        Measured value and its unit.
     share
-        Share of the training cohort below it, in [0, 1]; -1 or 2 beyond all of it; None where that is not known.
+        Share of the training cohort below the value, in [0, 1]; -1 or 2 outside its range; None if not known.
     range
-        Of the cohort, in words, where the value lies outside; else empty.
+        Range of the cohort, if the value lies outside it; else empty.
     contribution
-        To the logit of the positive class.
+        Contribution to the logit of the positive class.
     """
 
     words: str
@@ -137,45 +137,46 @@ class ResultPage:
     Attributes
     ----------
     language
-        Of its words.
+        Language of the words.
     title
-        Of the document.
+        Title of the document.
     heading
         Research notice and patient.
     headline
         The answer.
     doubt
-        Why the answer is doubtful from the outset; empty where it is not.
+        The most important reason for caution; empty if there is none.
     probability, certainty
-        How sure, in a sentence, and what that means.
+        The probability in a sentence, and what it means.
     chance
-        How often such an answer is right at the prevalence in force, and whom that is worked out from; may be empty.
+        How often such an answer is correct at the prevalence in force, and on what data; may be empty.
     robustness
-        How far the answer depends on contour and scan; empty where that is not known.
-    worth
-        That the model is not shown to be worth anything; empty where it is.
+        How far the answer depends on contour and image; empty if it is not known.
+    worth, worth_in_short
+        That the model is not shown to perform better than chance or a simple model, in full and as one short line;
+        both empty if it is.
     scale
-        The same as a picture.
+        The probability as a picture.
     descriptors
-        What a radiologist would say of the tumour, by what it is worth; empty where nobody asked.
+        Description of the tumour by level of evidence; empty if no descriptors were computed.
     caveats
-        Why not to trust it, the gravest first.
+        Reasons for caution, the most serious first.
     views
         Pictures.
     view_names, window_names, empty_note
-        Their captions.
+        Captions of the pictures.
     rows
-        The inputs, those of the largest contribution first.
+        Inputs of the model, the largest contribution first.
     rows_note
-        What was left out of them; empty where nothing was.
+        How many inputs are not listed; empty if all are.
     speaks_for
-        What a negative and what a positive contribution speaks for.
+        Classes that a negative and a positive contribution favour.
     facts
-        Where all this comes from: what, and how it is.
+        Data and model, as pairs of name and text.
     not_for
-        What it must not be used for.
+        What the page must not be used for.
     created
-        When it was made.
+        Time of creation.
     words
         Headings of the sections and columns, by code.
     """
@@ -190,6 +191,7 @@ class ResultPage:
     chance: str
     robustness: str
     worth: str
+    worth_in_short: str
     scale: Scale
     descriptors: tuple[Described, ...]
     caveats: tuple[Caveat, ...]
@@ -207,7 +209,7 @@ class ResultPage:
 
 
 class Names:
-    """Writes names that somebody else chose, as far as there is a font for them.
+    """Writes names from the input, if an installed font can display them.
 
     Parameters
     ----------
@@ -217,7 +219,7 @@ class Names:
     Attributes
     ----------
     left_out
-        Whether one could not be written.
+        Whether a name could not be displayed.
     """
 
     def __init__(self, say: Translator) -> None:
@@ -225,7 +227,7 @@ class Names:
         self.left_out = False
 
     def __call__(self, name: str, longest: int = _LONGEST_NAME) -> str:
-        """Fit a name for the page, or say that it cannot be drawn."""
+        """Fit a name for the page, or say that it cannot be displayed."""
         name = printable_line(name)
         if fonts.runs(name) is None:
             self.left_out = True
@@ -234,7 +236,7 @@ class Names:
 
 
 def printable_line(text: str) -> str:
-    """One line without control characters or such as turn the direction of writing."""
+    """Return one line without control characters and without marks that change the writing direction."""
     kept = (" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in unicodedata.normalize("NFC", text))
     return " ".join("".join(c for c in kept if unicodedata.category(c) not in ("Cf", "Cs", "Co", "Cn")).split())
 
@@ -245,9 +247,9 @@ def result_page(context: PageContext, language: Language) -> ResultPage:
     Parameters
     ----------
     context
-        What the page is made of.
+        Input of the page.
     language
-        Of the page. The codes of the documents do not depend on it.
+        Language of the page. The codes of the documents do not depend on it.
     """
     say = Translator(language)
     names = Names(say)
@@ -289,6 +291,7 @@ def result_page(context: PageContext, language: Language) -> ResultPage:
         chance=evidence.chance(result.answering, names(bundle.cohort), (negative, positive), say),
         robustness=evidence.robustness(result.robustness, say),
         worth=evidence.worth(bundle.worth, say),
+        worth_in_short=evidence.worth_in_short(bundle.worth, say),
         scale=Scale(
             result.probability_advanced,
             cohort.open_between,
@@ -324,7 +327,7 @@ def _classes(bundle: BundleIdentity, say: Translator, names: Names) -> tuple[str
 
 
 def section_words(say: Translator) -> dict[str, str]:
-    """Headings of sections and columns."""
+    """Return the headings of sections and columns."""
     codes = (
         "heading.caveats", "heading.views", "heading.rows", "heading.facts", "heading.not_for", "column.value",
         "column.cohort", "column.lowest", "column.median", "column.highest", "column.speaks_for", "caveats.none",
@@ -334,7 +337,7 @@ def section_words(say: Translator) -> dict[str, str]:
 
 
 def page_heading(source: Dataset, say: Translator, names: Names) -> Heading:
-    """Say that it is research, and whose it is."""
+    """Make the top of a page: research notice and patient."""
     notice = say("notice.research")
     english = Translator("en")("notice.research")
     return Heading(
@@ -360,7 +363,7 @@ def _patient(header: Dataset, say: Translator, names: Names) -> tuple[str, ...]:
 
 
 def _person(group: str) -> str:
-    """Write a person's name as people do: family name, given name (PS3.5 6.2.1.1)."""
+    """Write a person's name: family name, given name (PS3.5 6.2.1.1)."""
     family, _, rest = group.partition("^")
     return ", ".join(part for part in (family.strip(), rest.replace("^", " ").strip()) if part)
 
@@ -490,7 +493,7 @@ def _facts(context: PageContext, positive: str, say: Translator, names: Names) -
 
 
 def made(created: datetime, version: str, say: Translator) -> str:
-    """Say when, with the offset from UTC, and by what version."""
+    """Say when a page was made, with the offset from UTC, and by which version."""
     offset = created.strftime("%z")
     time = created.strftime("%Y-%m-%d %H:%M") + (f" UTC{offset[:3]}:{offset[3:5]}" if offset else "")
     return say("fact.made_text", time=time, version=version)

@@ -34,23 +34,23 @@ _SIDES = (
 
 
 def build_segmentation(context: ReportContext, headers: list[Dataset] | None = None) -> Segmentation:
-    """Segmentation (DICOM PS3.3 A.51) of a mask that came as contours, for the report to refer to.
+    """Make the Segmentation (DICOM PS3.3 A.51) of a region that came as contours; the report refers to it.
 
     Parameters
     ----------
     context
-        What report and segmentation are made of.
+        Input of report and segmentation.
     headers
-        Of :func:`appliance.report.headers.source_headers`, where they were made already.
+        Result of :func:`appliance.report.headers.source_headers`, if it was made already.
 
     Returns
     -------
     Segmentation
-        One segment, only the frames that hold a part of it; the same bytes for the same `context`. Every voxel is in or
-        out: a bit each, or, where the bits of a frame do not fill whole bytes, a byte each (0 or 255).
+        One segment, only the frames that contain a part of it; the same `context` gives the same bytes. A voxel is
+        stored as one bit, or as a byte (0 or 255) if the bits of a frame do not fill whole bytes.
     """
     headers = headers or source_headers(context)
-    # The contours are someone's, by a method that an RTSTRUCT need not tell; that voxels are in or out is our doing.
+    # An RTSTRUCT need not say how its contours were drawn. The algorithm here is the conversion to voxels.
     algorithm = AlgorithmIdentificationSequence(
         name="RTSTRUCT to voxels by voxel centre, even-odd",
         family=codes.DCM.ManualProcessing,
@@ -69,7 +69,7 @@ def build_segmentation(context: ReportContext, headers: list[Dataset] | None = N
         anatomic_regions=context.sites or None,
     )
     segment.SegmentDescription = (
-        f"Contours of {context.roi_source.sop_instance_uid} on the grid of the CT; a voxel is in where its centre is."
+        f"Contours of {context.roi_source.sop_instance_uid} on the CT grid. A voxel is inside if its centre is inside."
     )
     return segmentation_of(
         context.mask,
@@ -87,27 +87,27 @@ def build_segmentation(context: ReportContext, headers: list[Dataset] | None = N
 def segmentation_of(
     mask: npt.NDArray[np.bool_], headers: list[Dataset], context: OnFrames, **attributes: Any
 ) -> Segmentation:
-    """Put a mask on slices into a Segmentation of one segment, which holds nothing of clock or chance.
+    """Make a Segmentation with one segment from a mask on slices; it does not depend on clock or random numbers.
 
     Parameters
     ----------
     mask
         (slices, rows, columns) bool.
     headers
-        Of :func:`appliance.report.headers.source_headers`, of the same slices.
+        Result of :func:`appliance.report.headers.source_headers` for the same slices.
     context
-        What they and the UIDs come from.
+        Source of headers and UIDs.
     attributes
-        Whatever else highdicom's Segmentation takes.
+        Other arguments of highdicom's Segmentation.
     """
     segmentation = Segmentation(
         source_images=with_thickness(stand_ins(headers, context) if context.frames else headers),
         pixel_array=np.asarray(mask, dtype=np.uint8),
         segmentation_type=_encoding(mask),
-        fractional_type=SegmentationFractionalTypeValues.PROBABILITY,  # of nothing but 0 and 1
+        fractional_type=SegmentationFractionalTypeValues.PROBABILITY,  # only 0 and 1 occur
         **attributes,
     )
-    if len(headers) == 1:  # for which highdicom makes a spacing of 1 mm up
+    if len(headers) == 1:  # highdicom would invent a spacing of 1 mm
         del segmentation.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices
     if context.frames:
         name_frames(segmentation, headers, context)
@@ -116,17 +116,17 @@ def segmentation_of(
 
 
 def _encoding(mask: npt.NDArray[np.bool_]) -> SegmentationTypeValues:
-    """Choose bits, or bytes where the bits of a frame do not fill whole bytes.
+    """Choose bits, or bytes if the bits of a frame do not fill whole bytes.
 
-    Bits of one frame then follow those of another within a byte (DICOM PS3.5 8.1.1), which archives and viewers that
-    look for each frame at a byte of its own get wrong.
+    Otherwise one byte would contain bits of two frames (DICOM PS3.5 8.1.1). Archives and viewers that expect each frame
+    to start at a new byte read such frames wrongly.
     """
     whole = mask[0].size % 8 == 0
     return SegmentationTypeValues.BINARY if whole else SegmentationTypeValues.FRACTIONAL
 
 
 def key_slice(mask: npt.NDArray[np.bool_]) -> int:
-    """Index of the slice in which the region covers most voxels; the first of several.
+    """Return the index of the slice in which the region covers most voxels; the first of several.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ def key_slice(mask: npt.NDArray[np.bool_]) -> int:
 
 
 def outer_contour(region: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """Outline of the largest part of a planar region, along the sides of its pixels.
+    """Return the outline of the largest part of a planar region, along the sides of its pixels.
 
     Parameters
     ----------
@@ -151,17 +151,17 @@ def outer_contour(region: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
         (0.5, 0.5) its centre (DICOM PS3.3 C.18.6.1.1). Closed: the last corner is the first. Parts are 4-connected;
         the largest encloses most area, its holes included.
     """
-    # Pixels lie to the right of their sides, so outlines enclose a positive area, holes a negative one.
+    # Pixels lie to the right of their sides, so outlines enclose a positive area and holes a negative one.
     return max(outlines(region), key=enclosed_area)
 
 
 def outlines(region: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.float64]]:
-    """Every outline of a planar region, those of its holes too, each as :func:`outer_contour` gives the largest."""
+    """Return all outlines of a planar region and of its holes, each in the form of :func:`outer_contour`."""
     return [_corners(loop) for loop in _loops(_boundary(region))]
 
 
 def enclosed_area(corners: npt.NDArray[np.float64]) -> float:
-    """Signed area in pixels of a closed polygon (n, 2), positive where it runs clockwise on the screen."""
+    """Return the signed area in pixels of a closed polygon (n, 2); positive if it runs clockwise on the screen."""
     x, y = corners.T
     return float(np.sum(x[:-1] * y[1:] - x[1:] * y[:-1]) / 2)
 
@@ -185,7 +185,7 @@ def _loops(edges: dict[Edge, None]) -> list[list[Edge]]:
             del remaining[edge]
             loop.append(edge)
             column, row, x, y = edge
-            # A right turn first: where two pixels touch at a corner, stay with the same pixel.
+            # Try a right turn first: if two pixels touch at a corner, stay with the same pixel.
             turns = ((-y, x), (x, y), (y, -x))
             edge = next(e for turn in turns if (e := (column + x, row + y, *turn)) in edges)
         loops.append(loop)

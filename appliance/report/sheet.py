@@ -1,6 +1,6 @@
-"""An A4 sheet to draw on, in millimetres from its upper left corner: text that fits, lines, boxes and pictures.
+"""A sheet to draw on, in millimetres from its upper left corner: text that fits, lines, boxes and pictures.
 
-The same calls give the same bytes: dates come in as values, and nothing is taken from chance or clock.
+The same calls give the same bytes: dates are arguments, and neither the clock nor random numbers are used.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ _LONGEST_TEXT = 64  # of a Long String
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How text looks.
+    """Style of text.
 
     Attributes
     ----------
     size
-        In points.
+        Size in points.
     bold
-        Whether it is.
+        Whether the text is bold.
     colour
-        Of the letters.
+        Colour of the letters.
     """
 
     size: float = 8.5
@@ -55,7 +55,7 @@ class Style:
 
     @property
     def leading(self) -> float:
-        """From one line to the next, in mm."""
+        """Distance from one line to the next in mm."""
         return self.size * 1.28 * _POINT
 
 
@@ -65,9 +65,9 @@ class Sheet:
     Parameters
     ----------
     title, language, created
-        Of the document.
+        Title, language and creation time of the document.
     width, height
-        Of the sheet in mm.
+        Size of the sheet in mm.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Sheet:
         return Drawing(bytes(self._pdf.output()), (f"fpdf2 {FPDF_VERSION}", *names))
 
     def width(self, text: str, style: Style) -> float:
-        """Width of one line of text in mm."""
+        """Return the width of one line of text in mm."""
         self._choose(style)
         total = 0.0
         for run in runs(text) or ():
@@ -103,12 +103,12 @@ class Sheet:
         return total
 
     def text(self, x: float, y: float, text: str, style: Style, align: Align = "left", within: float = WIDTH) -> float:
-        """Write one line, its baseline at `y`: smaller, and at last cut short, where it does not fit `within` mm.
+        """Write one line with its baseline at `y`; a line wider than `within` mm is made smaller, then cut.
 
         Returns
         -------
         float
-            Its width.
+            Width of the line in mm.
         """
         text, style = self._fitted(text, style, within)
         width = self.width(text, style)
@@ -136,7 +136,7 @@ class Sheet:
         return text, style
 
     def lines(self, text: str, style: Style, within: float) -> list[str]:
-        """Break a text into lines of at most `within` mm, between words where that goes."""
+        """Break a text into lines of at most `within` mm, between words if possible."""
         lines: list[str] = []
         for word in self._words(text, style, within):
             joined = f"{lines[-1]} {word}" if lines else word
@@ -147,8 +147,8 @@ class Sheet:
         return lines
 
     def _words(self, text: str, style: Style, within: float) -> Iterator[str]:
-        """Give the words, those that no line holds in pieces."""
-        for word in text.split(" "):  # and not at spaces that do not break
+        """Give the words; a word that is longer than a line comes in pieces."""
+        for word in text.split(" "):  # not at non-breaking spaces
             while self.width(word, style) > within and len(word) > 1:
                 length = next(n for n in range(len(word) - 1, 0, -1) if n == 1 or self.width(word[:n], style) <= within)
                 yield word[:length]
@@ -156,7 +156,7 @@ class Sheet:
             yield word
 
     def paragraph(self, x: float, y: float, text: str, style: Style, within: float, most: int = 99) -> float:
-        """Write lines from the baseline `y` down, at most so many; return the baseline of the line to come."""
+        """Write lines from the baseline `y` down, at most `most`; return the baseline of the next line."""
         lines = self.lines(text, style, within)
         if len(lines) > most:
             lines = [*lines[: most - 1], " ".join(lines[most - 1 :])]
@@ -188,18 +188,18 @@ class Sheet:
         self._pdf.polygon(corners, style=RenderStyle.F)
 
     def picture(self, x: float, y: float, side: float, pixels: Pixels) -> None:
-        """Place a square picture of grey levels."""
+        """Draw a square picture of grey levels."""
         self._pdf.image(Image.fromarray(pixels), x, y, side, side)
 
     def outline(self, x: float, y: float, side: float, outline: Outline, line: Colour, thickness: float) -> None:
-        """Draw a closed outline over a picture that was placed there."""
+        """Draw a closed outline over a picture at the same place."""
         self._pdf.set_draw_color(*line)
         self._pdf.set_line_width(thickness)
         points = [(x + side * min(max(u, 0), 1), y + side * min(max(v, 0), 1)) for u, v in outline]
         self._pdf.polyline(points)
 
     def upwards(self, x: float, y: float, text: str, style: Style) -> None:
-        """Write a line that runs up the page, its middle at `y`."""
+        """Write a line of vertical text with its middle at `y`."""
         with self._pdf.rotation(90, x, y):
             self.text(x, y, text, style, "centre")
 
@@ -215,7 +215,7 @@ class Sheet:
 
 
 class _Pen(BasePen):  # type: ignore[misc]  # fontTools has no types
-    """Draws a glyph's outlines as a path of the page; the glyph's y runs up, the page's down."""
+    """Draws a glyph's outlines as a path of the page. The y axis of a glyph points up, that of the page down."""
 
     def __init__(self, path: PaintedPath, origin: tuple[float, float], scale: float, face: Face) -> None:
         super().__init__(face.outlines)
@@ -240,5 +240,5 @@ class _Pen(BasePen):  # type: ignore[misc]  # fontTools has no types
 
 
 def _advance(face: Face, character: str, size: float) -> float:
-    """Width of a glyph of a font of the system in mm."""
+    """Return the width in mm of a glyph of a system font."""
     return float(face.outlines[face.glyphs[ord(character)]].width) / face.units * size * _POINT

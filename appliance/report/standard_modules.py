@@ -1,8 +1,8 @@
-"""DICOM's modules as highdicom knows them, each read when it is asked for.
+"""highdicom's table of DICOM modules, with each module read when it is needed.
 
-What belongs into an object, highdicom looks up in a table of every module of the standard. It reads that whole, 23 MB
-of JSON, which costs a process 100 MB at its peak, 60 for the rest of its life and a quarter of a second. A report and
-its segmentation ask for some thirty modules of 436.
+highdicom looks up the attributes of an object in a table of all modules of the standard. It reads the complete table,
+23 MB of JSON. This takes 100 MB of memory at its peak, 60 MB for the rest of the process, and a quarter of a second. A
+report and its segmentation need about thirty of the 436 modules.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _LOOKED_UP_IN, _BY = (_standard_utils, base, image), "get_module_attribute_map"
 
 
 class StandardModules(Mapping[str, list[dict[str, Any]]]):
-    """The attributes of each module, by the module's key: what highdicom's own table holds."""
+    """The attributes of each module by its key, as in highdicom's table."""
 
     def __init__(self) -> None:
         with self._open() as file:
@@ -49,7 +49,7 @@ class StandardModules(Mapping[str, list[dict[str, Any]]]):
 
 
 def _places(content: bytes) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Find where the value of each key of the outermost object lies: these alone are indented by just two spaces."""
+    """Find the position of each value of the outermost object: only its keys are indented by two spaces."""
     at = content.find(b'\n  "')
     while at != -1:
         key_end = content.index(b'"', at + 4)
@@ -61,8 +61,8 @@ def _places(content: bytes) -> Iterator[tuple[str, tuple[int, int]]]:
 
 @cache
 def read_modules_singly() -> None:
-    """Have highdicom look modules up in :class:`StandardModules` from now on; it finds what it would have found."""
+    """Make highdicom use :class:`StandardModules` from now on; the attributes are the same."""
     modules = StandardModules()
-    if modules:  # another layout of the file, and highdicom's own way is the right one
+    if modules:  # empty if the file has another layout: then highdicom's own table is used
         for user in _LOOKED_UP_IN:
             setattr(user, _BY, lambda: modules)

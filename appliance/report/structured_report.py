@@ -1,10 +1,14 @@
 """A staging result as a DICOM structured report.
 
-Comprehensive 3D SR, template TID 1500 "Measurement Report" (DICOM PS3.16): first, in words, the result and why not to
-trust it; an Image Library of the slices; one volumetric group (TID 1411) with the segment, every measurement, the
-predicted class and its probability; one planar group (TID 1410) with the outline on the key slice, under the same
-Tracking UID, for viewers that draw no segments; a volumetric group of the descriptors, with a Tracking UID and an
-algorithm of its own; last, in words, what moved the answer, what the model is, and what the descriptors say.
+Comprehensive 3D SR, template TID 1500 "Measurement Report" (DICOM PS3.16). Its parts, in this order:
+
+- in words: the result, and the reasons for caution;
+- an Image Library of the slices;
+- one volumetric group (TID 1411) with the segment, every measurement, the predicted class and its probability;
+- one planar group (TID 1410) with the outline on the key slice, under the same Tracking UID, for viewers that do not
+  draw segments;
+- a volumetric group of the descriptors, with another Tracking UID and another algorithm;
+- in words: what moved the answer, what the model is, and the descriptors.
 """
 
 from __future__ import annotations
@@ -88,21 +92,21 @@ WARNING = private("WARNING", "Warning of the appliance")
 def build_report(
     context: ReportContext, segmentation: SegmentReference, headers: list[Dataset] | None = None
 ) -> sr.Comprehensive3DSR:
-    """Structured report of one staged region of interest.
+    """Make the structured report of one staged region of interest.
 
     Parameters
     ----------
     context
-        What the report is made of.
+        Content of the report.
     segmentation
-        The segment that holds the region: the input's, or that of :func:`build_segmentation`.
+        The segment of the region: from the input, or from :func:`build_segmentation`.
     headers
-        Of :func:`appliance.report.headers.source_headers`, where they were made already.
+        Result of :func:`appliance.report.headers.source_headers`, if it was made already.
 
     Returns
     -------
     Comprehensive3DSR
-        Complete, preliminary and unverified; the same bytes for the same arguments.
+        Complete, preliminary and unverified. The same arguments give the same bytes.
     """
     headers = headers or source_headers(context)
     before, behind = beyond_headers(context)
@@ -143,34 +147,34 @@ def build_report(
 
 
 def _hand_over(content: Dataset) -> None:
-    """Let highdicom have the tree itself instead of a deep copy, which is the largest single part of the report's time.
+    """Give highdicom the tree itself instead of a deep copy, which takes more time than any other part of the report.
 
-    highdicom copies so that the caller's tree stays as it was; this one is nobody else's.
+    highdicom copies the tree to leave the caller's tree unchanged. Nothing else uses this tree.
     """
     content.__deepcopy__ = lambda _: content
 
 
 def _put_first(content: Dataset, result: sr.ContainerContentItem) -> None:
-    """Put the result before what the template has a report contain.
+    """Put the result before the content items of the template.
 
-    The order of the template's own items is significant, but an extensible template may be extended at any place
-    (DICOM PS3.16 6.2.5).
+    The order of the template's items is significant, but an extensible template may be extended at any place (DICOM
+    PS3.16 6.2.5).
     """
     content.ContentSequence = sr.ContentSequence([result, *content.ContentSequence])
 
 
 def _complete_library(content: Dataset, headers: list[Dataset], frames: tuple[int, ...]) -> None:
-    """Give the Image Library, which holds the first slice, the others too.
+    """Add the other slices to the Image Library, which contains the first slice.
 
-    What all slices have in common stands once, at the group (TID 1600, row 3); where each lies, itself and its
-    segmentation say. With every slice described anew, most of the document, and of the time that it takes, would be
-    repetition.
+    Attributes that all slices share are written once, at the group (TID 1600, row 3). The position of a slice is in the
+    slice itself and in the segmentation. A full description of every slice would make the document much larger and
+    slower to write.
     """
     (library,) = (item for item in content.ContentSequence if item.name == codes.DCM.ImageLibrary)
     (group,) = library.ContentSequence
     (first,) = group.ContentSequence
     varying = {*_POSITION}
-    if not _is_shared(headers, "SliceThickness"):  # optional, and never made up
+    if not _is_shared(headers, "SliceThickness"):  # optional, and never invented
         varying.add(codes.DCM.SliceThickness)
     shared = [item for item in first.ContentSequence if item.name not in varying]
     entries = [
@@ -187,7 +191,7 @@ def _complete_library(content: Dataset, headers: list[Dataset], frames: tuple[in
 
 
 def _frames(context: ReportContext) -> tuple[int, ...]:
-    """Give each used slice's number among the frames of an Enhanced CT; () where all are images of their own."""
+    """Return each used slice's frame number in an Enhanced CT; () if all slices are separate images."""
     if not context.frames:
         return ()
     before, behind = ([frame for _, frame in some] for some in (context.before, context.behind))
@@ -279,8 +283,8 @@ def _observer(context: ReportContext) -> sr.ObserverContext:
 
 
 def _result(context: ReportContext) -> sr.ContainerContentItem:
-    """Say first what a reader with ten seconds must see, in words: many viewers show no codes."""
-    # That there is no warning is none itself: programs may go by the concept.
+    """Put first, in words, what a reader must see within ten seconds: many viewers show no codes."""
+    # "No warnings" is a notice, not a warning: programs may count warnings by their concept.
     warned = [(WARNING, text) for text in sentences.warnings(context)] or [(NOTICE, sentences.no_warnings())]
     return _texts(
         RESULT,
@@ -306,9 +310,9 @@ def _evaluations(context: ReportContext) -> sr.ContainerContentItem:
 
 
 def _contributions(context: ReportContext) -> sr.ContainerContentItem:
-    """Put last, for programs, what the sentences have said.
+    """Make the contributions as numbers, for programs; the sentences above say the same.
 
-    Below the probability, which they are a part of, viewers print fifteen footnotes without a name.
+    They stand last: below the probability, viewers would print them as fifteen footnotes without names.
     """
     container = sr.ContainerContentItem(name=CONTRIBUTIONS, relationship_type=sr.RelationshipTypeValues.CONTAINS)
     container.ContentSequence = contributions(context.result, context.words)
@@ -316,14 +320,14 @@ def _contributions(context: ReportContext) -> sr.ContainerContentItem:
 
 
 def _descriptions(context: ReportContext) -> list[sr.ContainerContentItem]:
-    """Say in words what a radiologist would say of the tumour, apart from what moved the answer."""
+    """Describe the tumour in words, separate from the reasons of the answer."""
     if context.descriptors is None:
         return []
     return [_texts(DESCRIPTORS, [(DESCRIPTION, text) for text in descriptor_sentences(context.descriptors)])]
 
 
 def _variations(context: ReportContext) -> list[sr.ContainerContentItem]:
-    """How much each feature varies in perturbed versions, for programs, behind everything that people read."""
+    """Make the variation of each feature in perturbed versions, for programs; it stands after all text for people."""
     items = variation_items(context.result)
     if not items:
         return []
@@ -341,9 +345,9 @@ def _texts(name: Code | sr.CodedConcept, texts: Sequence[tuple[Code, str]]) -> s
 
 
 def _separate(item: Dataset) -> None:
-    """Give each content item a line of its own, in place: where content is continuous, viewers print values alone.
+    """Mark content as separate, in place, to give each item one line: viewers print continuous content without names.
 
-    The Image Library stays continuous: its hundreds of references to slices tell a reader nothing.
+    The Image Library stays continuous: its hundreds of slice references do not help a reader.
     """
     if item.ValueType == "CONTAINER" and item.name != codes.DCM.ImageLibrary:
         item.ContinuityOfContent = "SEPARATE"
@@ -385,6 +389,6 @@ def _previous_versions(context: ReportContext) -> list[Dataset] | None:
 def _coding_scheme() -> CodingSchemeIdentificationItem:
     uid = derive_uid(PRIVATE_SCHEME, "coding-scheme")
     item = CodingSchemeIdentificationItem(PRIVATE_SCHEME, "lungstage concepts", uid=uid)
-    item.CodingSchemeUID = uid  # which highdicom asks for and does not write
+    item.CodingSchemeUID = uid  # highdicom requires it and does not write it
     item.CodingSchemeResponsibleOrganization = "lungstage"
     return item

@@ -1,8 +1,8 @@
-"""What the result page says, in the language that the site reads: gettext catalogues, looked up by codes.
+"""Words of the documents in the reader's language, from gettext catalogues that are keyed by codes.
 
-A message's identifier is a code (``answer.predicted``) and not a sentence, so that English can be improved without
-touching the other languages, and the codes in DICOM documents never depend on any of them. The catalogues are the
-``.po`` files beside this module, as translators' tools read and write them; they are compiled when they are first used.
+The key of a message is a code (``answer.predicted``), not a sentence. English can therefore change without the other
+languages, and the codes in DICOM documents depend on no language. The catalogues are the ``.po`` files in
+``languages/``. They are compiled when they are first used.
 """
 
 from __future__ import annotations
@@ -32,38 +32,38 @@ def _catalogue(language: Language, folder: Path) -> gettext.GNUTranslations:
 
 @dataclass(frozen=True, slots=True)
 class Translator:
-    """Finds words in one language.
+    """Returns messages in one language.
 
     Attributes
     ----------
     language
-        Of all that it says.
+        Language of the messages.
     folder
-        Of the catalogues.
+        Folder of the catalogues.
     """
 
     language: Language = "en"
     folder: Path = FOLDER
 
     def __call__(self, code: str, **values: object) -> str:
-        """Say what a code stands for.
+        """Return the message of a code, with its place-holders filled in.
 
         Parameters
         ----------
         code
             Identifier of the message.
         **values
-            What its place-holders stand for; ``count`` also decides between singular and plural.
+            Values of the place-holders. ``count`` also decides between singular and plural.
 
         Raises
         ------
         KeyError
-            The catalogue does not have the code: a defect of ours.
+            The catalogue does not contain the code: an internal error.
         """
         return self.template(code, values.get("count")).format(**values)
 
     def template(self, code: str, count: object = None) -> str:
-        """Return what a code stands for, its place-holders in braces.
+        """Return the message of a code, with its place-holders in braces.
 
         Raises
         ------
@@ -77,9 +77,9 @@ class Translator:
         return text
 
     def number(self, value: float, digits: int = 3) -> str:
-        """Write a number with so many significant digits, as the language does.
+        """Write a number with so many significant digits, in the way of the language.
 
-        A number of more digits than that is written out, never rounded away: 24600, not 2.46e+04.
+        A number with more digits before the decimal mark is written in full: 24600, not 2.46e+04.
         """
         if not math.isfinite(value):
             return "–"
@@ -97,7 +97,7 @@ class Translator:
         return f"−{written}" if rounded < 0 else written
 
     def percent(self, share: float) -> str:
-        """Write a share in [0, 1] in whole percent; never 0 or 100 of what is neither."""
+        """Write a share in [0, 1] in whole percent: 0 and 100 only for an exact 0 and 1, else ``< 1`` or ``> 99``."""
         whole = round(100 * share)
         if whole == 0 and share > 0:
             return f"< 1{_NARROW_SPACE}%"

@@ -1,10 +1,11 @@
-"""What each feature is called, in codes: its unit, its IBSI identifier and its concept in a DICOM measurement.
+"""Codes of each feature: its unit, its IBSI identifier and its concept in a DICOM measurement.
 
 IBSI (Image Biomarker Standardisation Initiative, Zwanenburg et al., Radiology 2020, doi:10.1148/radiol.2020191145;
-reference manual arXiv:1612.07003) gives every feature a permanent four-character identifier. DICOM PS3.16 takes those
-of shape, histogram and texture features over as codes of scheme ``IBSI`` (CIDs 7467, 7475, 7476, 7477, 7478, 7500 and
-7501), not those of the intensity statistics (IBSI section 3.3); these are written as (112031, DCM, Attenuation
-Coefficient) with a Derivation of CID 7464. What neither has stands in our own scheme ``99LUNGSTAGE``.
+reference manual arXiv:1612.07003) gives every feature a permanent four-character identifier. DICOM PS3.16 uses the
+identifiers of shape, histogram and texture features as codes of scheme ``IBSI`` (CIDs 7467, 7475, 7476, 7477, 7478,
+7500 and 7501). It does not use those of the intensity statistics (IBSI section 3.3): these are written as (112031, DCM,
+Attenuation Coefficient) with a Derivation of CID 7464. Features that have no code in DICOM are in the private scheme
+``99LUNGSTAGE``.
 """
 
 from __future__ import annotations
@@ -41,20 +42,20 @@ UNIT_MEANINGS: Mapping[str, str] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class FeatureConcept:
-    """One feature in codes.
+    """Codes of one feature.
 
     Attributes
     ----------
     unit
         UCUM code.
     ibsi
-        IBSI identifier, None where IBSI does not define the feature or PyRadiomics computes another quantity.
+        IBSI identifier; None if IBSI does not define the feature, or PyRadiomics computes another quantity.
     concept
         Concept name of the measurement.
     derivation
-        Value of the measurement's Derivation (121401, DCM), None where the concept says it all.
+        Value of the measurement's Derivation (121401, DCM); None if the concept is sufficient.
     note
-        What a reader must know beyond the codes, empty where there is nothing.
+        What a reader must know in addition to the codes; may be empty.
     """
 
     unit: str
@@ -65,15 +66,15 @@ class FeatureConcept:
 
 
 def unit_code(unit: str) -> Code:
-    """Coded form of a UCUM unit out of :data:`UNIT_MEANINGS`."""
+    """Return the code of a UCUM unit of :data:`UNIT_MEANINGS`."""
     return Code(unit, "UCUM", UNIT_MEANINGS[unit])
 
 
 def stage_code(stage: Stage, stages_absent: Collection[str]) -> Code:
-    """Coded stage group: which stages *advanced* covers depends on those the training cohort holds.
+    """Return the code of a stage group. The meaning of *advanced* depends on the stages in the training cohort.
 
-    Private on purpose: (399537006, SCT, Clinical TNM stage grouping) would pass a model's output off as the clinical
-    stage.
+    The code is private on purpose: (399537006, SCT, Clinical TNM stage grouping) would present the output of a model as
+    the clinical stage.
     """
     advanced = "III" if "IV" in stages_absent else "III-IV"
     return {
@@ -83,17 +84,17 @@ def stage_code(stage: Stage, stages_absent: Collection[str]) -> Code:
     }[stage]
 
 
-# PyRadiomics' own names -> IBSI identifiers. PyRadiomics' GLDM (alpha 0, distance 1) is IBSI's NGLDM (Sun and Wee
-# 1983): it counts the centre voxel as its own dependant, as IBSI's column index j = k + 1 does. "Area" in PyRadiomics'
-# GLSZM is IBSI's zone size; SumSquares is the joint variance, JointEnergy the angular second moment. GLCM and GLRLM
-# values are the mean over the 13 directions (IBSI aggregation ITBB).
+# PyRadiomics names -> IBSI identifiers. PyRadiomics' GLDM (alpha 0, distance 1) is IBSI's NGLDM (Sun and Wee 1983): it
+# counts the centre voxel as its own dependant, as IBSI's column index j = k + 1 does. "Area" in PyRadiomics' GLSZM is
+# IBSI's zone size. SumSquares is the joint variance, JointEnergy the angular second moment. GLCM and GLRLM values are
+# the mean over the 13 directions (IBSI aggregation ITBB).
 _IBSI_BY_CLASS: Mapping[str, Mapping[str, str]] = {
     "shape": {
         "Elongation": "Q3CK", "Flatness": "N17B", "LeastAxisLength": "7J51", "MajorAxisLength": "TDIC",
         "Maximum3DDiameter": "L0JK", "MeshVolume": "RNU0", "MinorAxisLength": "P9VJ", "Sphericity": "QCFX",
         "SurfaceArea": "C0JK", "SurfaceVolumeRatio": "2PR5",
     },
-    # Entropy and Uniformity are taken of the discretised grey levels: intensity *histogram* features.
+    # Entropy and Uniformity use the discretised grey levels, so they are intensity *histogram* features.
     "firstorder": {"Entropy": "TLU2", "Uniformity": "BJ5W"},
     "glcm": {
         "Autocorrelation": "QWB0", "ClusterProminence": "AE86", "ClusterShade": "7NFM", "ClusterTendency": "DG8W",
@@ -131,7 +132,9 @@ _IBSI_BY_CLASS: Mapping[str, Mapping[str, str]] = {
 }  # fmt: skip
 
 # PyRadiomics divides the covariance of the voxel centres by N, IBSI's reference values by N - 1.
-_AXIS_NOTE = "Axis lengths are of the covariance over N voxels; IBSI's N - 1 makes them longer by a factor 1 + 1/(2N)."
+_AXIS_NOTE = (
+    "Axis lengths use the covariance over N voxels. IBSI uses N - 1, which makes them longer by a factor 1 + 1/(2N)."
+)
 
 _SHAPE_UNITS = {
     "Elongation": "1", "Flatness": "1", "Sphericity": "1",
@@ -140,7 +143,7 @@ _SHAPE_UNITS = {
 
 
 def private(value: str, meaning: str) -> Code:
-    """Concept of our own scheme."""
+    """Return a concept of the private scheme."""
     return Code(value, PRIVATE_SCHEME, meaning)
 
 
@@ -149,7 +152,7 @@ _CODE_BY_IBSI: Mapping[str, Code] = {code.value: code for code in codes.IBSI.con
 _ATTENUATION = codes.DCM.AttenuationCoefficient
 _HU, _HU2 = HOUNSFIELD, f"{HOUNSFIELD}2"
 
-# (112031, DCM) takes the unit of the derived quantity: skewness and kurtosis of an attenuation have none.
+# (112031, DCM) has the unit of the derived quantity: skewness and kurtosis of an attenuation have no unit.
 _STATISTICS: Mapping[str, FeatureConcept] = {
     "10Percentile": FeatureConcept(_HU, "QG58", _ATTENUATION, codes.SCT.TenthPercentile),
     "90Percentile": FeatureConcept(_HU, "8DWT", _ATTENUATION, codes.SCT.NinetiethPercentile),
@@ -157,7 +160,7 @@ _STATISTICS: Mapping[str, FeatureConcept] = {
     "InterquartileRange": FeatureConcept(_HU, "SALO", private("IQR", "Interquartile range of attenuation")),
     "Kurtosis": FeatureConcept(
         "1", None, _ATTENUATION, codes.DCM.Kurtosis,
-        "Kurtosis is not excess kurtosis: it is 3 for a normal distribution, IBSI's IPH6 plus 3.",
+        "Kurtosis is not excess kurtosis: it is 3 for a normal distribution (IBSI's IPH6 plus 3).",
     ),
     "Maximum": FeatureConcept(_HU, "84IY", _ATTENUATION, codes.cid7464.Maximum),
     "MeanAbsoluteDeviation": FeatureConcept(_HU, "4FUA", private("MAD", "Mean absolute deviation of attenuation")),
@@ -202,11 +205,11 @@ CONCEPTS: Mapping[str, FeatureConcept] = MappingProxyType(
         )
     )
 )
-"""The concept of each of the 106 features, under its PyRadiomics name."""
+"""Codes of each of the 106 features, by PyRadiomics name."""
 
 
 def plain_name(feature: str) -> str:
-    """Name a feature as a person would: its concept's meaning, and of a statistic which one."""
+    """Return a name for people: the meaning of the concept, and for a statistic which one it is."""
     concept = CONCEPTS[feature]
     meaning = concept.concept.meaning
     if concept.derivation is None:
@@ -220,4 +223,4 @@ FEATURES_BY_CODES: Mapping[tuple[str, str, str | None], str] = MappingProxyType(
         for name, c in CONCEPTS.items()
     }
 )
-"""PyRadiomics' names by code value and scheme of the concept, and by the code value of its Derivation, if any."""
+"""PyRadiomics names by code value and scheme of the concept, and by the code value of the Derivation, if any."""

@@ -1,7 +1,7 @@
-"""What a model's answer is called in a report: in the words of stage groups, of survival, or of any other endpoint.
+"""Words and codes for a model's answer in a report: for stage groups, for survival, and for any other endpoint.
 
-Private on purpose: (399537006, SCT, Clinical TNM stage grouping) and its like would pass a model's output off as a
-clinical finding.
+The codes are private on purpose: (399537006, SCT, Clinical TNM stage grouping) and similar codes would present the
+output of a model as a clinical finding.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ class Wording:
     Attributes
     ----------
     predicted, probability, contribution
-        Concept names of the answer, of the probability of the positive class and of an input's share in its logit.
+        Concept names of the answer, of the probability of the positive class and of an input's contribution.
     classes
         Coded values of the answer.
     endpoint
-        What is predicted, in a word or two.
+        What is predicted, in one or two words.
     positive
         Name of the positive class within a sentence.
     target
-        The same, as what the probability is one of.
+        Name of the positive class after "probability of".
     kind
         What the classes are.
     disclaimer
-        What the answer is not.
+        What the answer is not, as a sentence without capital and full stop.
     """
 
     predicted: Code
@@ -63,9 +63,9 @@ def wording(endpoint: Endpoint, stages_absent: Collection[str] = ()) -> Wording:
     Parameters
     ----------
     endpoint
-        What the model tells apart.
+        What the model predicts.
     stages_absent
-        Stage groups that the training cohort does not hold: they decide what *advanced* covers.
+        Stage groups that are not in the training cohort: they decide what *advanced* covers.
     """
     if endpoint == STAGE_GROUP:
         return Wording(
@@ -81,7 +81,7 @@ def wording(endpoint: Endpoint, stages_absent: Collection[str] = ()) -> Wording:
         )
     if (horizon := Horizon.of(endpoint)) is not None:
         return _survival(horizon)
-    # A code value of a private scheme must not change its meaning from one bundle to the next.
+    # A code value of a private scheme must not have different meanings in different bundles.
     name = hashlib.sha256("\n".join((endpoint.name, endpoint.negative, endpoint.positive)).encode()).hexdigest()[:10]
     return Wording(
         predicted=private(f"CLASS-{name}", _meaning("Predicted class: {} (radiomics model, research)", endpoint.name)),
@@ -105,7 +105,7 @@ def wording(endpoint: Endpoint, stages_absent: Collection[str] = ()) -> Wording:
 
 
 def _survival(horizon: Horizon) -> Wording:
-    """Words and codes of survival: the same for every bundle of the same horizon."""
+    """Return words and codes of survival: the same for every bundle with the same horizon."""
     endpoint, code = horizon.endpoint, horizon.code
     return Wording(
         predicted=private(f"SURVIVAL-{code}", f"Predicted {endpoint.name} (radiomics model, research)"),
@@ -127,6 +127,6 @@ def _survival(horizon: Horizon) -> Wording:
 
 
 def _meaning(template: str, name: str) -> str:
-    """Put a name into a meaning, cut short where it would not fit."""
+    """Insert a name into a code meaning; a name that is too long is cut."""
     room = _LONGEST_MEANING - len(template.format(""))
     return template.format(name if len(name) <= room else f"{name[: room - 1]}…")

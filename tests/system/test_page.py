@@ -261,7 +261,7 @@ def test_a_forged_form_asks_for_nothing(tab: Any, running: Running) -> None:
     tab.locator("form[action$=process-again] input[name=csrf]").evaluate("field => { field.value = 'forged' }")
     tab.get_by_role("button", name="Process again").click()
     tab.get_by_role("alert").wait_for()
-    assert tab.locator("main h1").inner_text() == "This is not allowed"
+    assert tab.locator("main h1").inner_text() == "Not allowed"
     assert not [*(running.root / "state" / "requests").iterdir()]
     tab.context.clear_cookies()
     tab.context.add_cookies([{"name": "lungstage", "value": "made-up", "url": study}])
@@ -302,7 +302,7 @@ def test_a_study_whose_files_are_taken_away_is_still_told_of(tab: Any, running: 
     shutil.rmtree(running.root / "inbox" / "d")
     tab.goto(study)
     assert "early stage" in tab.locator("#live .answer").inner_text()
-    assert "no slice is there" in tab.locator(".images").inner_text()
+    assert "no slice is available" in tab.locator(".images").inner_text()
     assert "Gone" not in tab.content()
     for path in ("/volume.nii", "/picture/axial/1.png"):
         assert tab.context.request.get(study + path).status == 404

@@ -145,7 +145,7 @@ def test_prevalence_moves_probability_answer_and_chance_and_nothing_else(stage: 
     if after["stage"] != "indeterminate":
         own = after["probability_advanced"] if after["stage"] == "advanced" else 1 - after["probability_advanced"]
         assert own >= 0.5
-        assert "at this site's share of such cases of 20" in texts(after)
+        assert "if 20 % of patients are such cases (setting of this site)" in texts(after)
     assert "61 % of them advanced stage" in texts(after)
     assert "this site's prevalence of 20 %" in texts(after)
 

@@ -150,7 +150,7 @@ def test_no_document_of_the_daemon_speaks_of_the_stage(house: House) -> None:
     assert "Predicted survival at 2 years (radiomics model, research)" in report
     assert "Model probability of death within 2 years (research)" in report
     assert "SURVIVAL-2Y" in report
-    assert "it is not a prognosis" in report
+    assert "It is not a prognosis." in report
 
 
 def test_neither_log_nor_command_speaks_of_it(house: House) -> None:

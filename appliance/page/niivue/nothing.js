@@ -1,2 +1,2 @@
-// In the place of zarrita, which reads Zarr from the network and brings WebAssembly: no study comes that way.
+// Replaces zarrita, which reads Zarr from the network and uses WebAssembly: the page does not need it.
 export {};

@@ -1,17 +1,17 @@
-// What the page does by itself: it keeps lists up to date, and shows another slice while a slider moves.
-// Without it every part works by links and forms.
+// Keeps lists up to date, and shows another slice while a slider moves.
+// Without this script every part works with links and forms.
 "use strict";
 
 const POLL_MS = 4000;
 const said = document.getElementById("said");
 
-// Tells a screen reader what happened, and everybody what is wrong for as long as it is.
+// Announces a change to screen readers. Shows an error to everyone until it is solved.
 function tell(sentence, isWrong = false) {
   if (said.textContent !== sentence) said.textContent = sentence;
   said.classList.toggle("unseen", !isWrong);
 }
 
-// Exchanges a part of the page for what the server says now, and leaves the focus where it was.
+// Replaces a part of the page by the current state from the server, and keeps the focus.
 async function refresh(part) {
   const headers = { "X-Lungstage-Poll": "1" };
   if (part.dataset.etag) headers["If-None-Match"] = part.dataset.etag;
@@ -54,7 +54,7 @@ function keepUpToDate(part) {
   setTimeout(again, POLL_MS);
 }
 
-// Slices: the latest that was asked for wins, and one is asked for at a time. While the viewer is open it shows them.
+// Slices: one request at a time, and the latest one counts. While the viewer is open, it shows the slices.
 function view(form) {
   const [window_, region] = [form.elements.window, form.elements.region];
   const sliders = {};

@@ -1,4 +1,4 @@
-// The viewer: NiiVue, on WebGL2, over the volume that the page's own server sends. Loaded when somebody opens it.
+// The viewer: NiiVue with WebGL 2, for the volume from the server of the page. Loaded when the viewer is opened.
 import { DRAG_MODE, NVImage, Niivue, SHOW_RENDER } from "./niivue.js";
 
 const OPTIONS = {
@@ -6,7 +6,7 @@ const OPTIONS = {
   sagittalNoseLeft: true,
   multiplanarShowRender: SHOW_RENDER.NEVER,
   dragMode: DRAG_MODE.pan,
-  dragAndDropEnabled: false, // nothing but the study is shown
+  dragAndDropEnabled: false, // only the study is shown
   crosshairColor: [0.35, 0.75, 1, 0.7],
   crosshairWidth: 0.4,
   fontColor: [1, 1, 1, 1],
@@ -16,7 +16,7 @@ const OPTIONS = {
   clipPlaneHotKey: "",
   cycleClipPlaneHotKey: "",
 };
-const AXES = ["sagittal", "coronal", "axial"]; // of NiiVue, whose fractions run against the numbers of our planes
+const AXES = ["sagittal", "coronal", "axial"]; // in NiiVue, whose fractions count in the opposite direction to the plane numbers
 const OUTLINE = { R: [0, 255], G: [0, 196], B: [0, 0], A: [0, 255], I: [0, 1], labels: ["", ""] };
 
 async function fetched(address) {
@@ -26,7 +26,7 @@ async function fetched(address) {
 }
 
 export class Volume {
-  // `moved` is told the plane and its number when somebody clicks into the images or scrolls them.
+  // `moved` is called with plane and number when the user clicks into the images or scrolls them.
   constructor(canvas, counts, moved) {
     this.canvas = canvas;
     this.counts = counts;
@@ -38,7 +38,7 @@ export class Volume {
 
   async load(address) {
     await this.view.attachToCanvas(this.canvas);
-    this.canvas.tabIndex = -1; // the sliders are what a keyboard moves
+    this.canvas.tabIndex = -1; // with the keyboard, users move the sliders
     this.view.addVolume(await fetched(address));
     this.view.setDrawColormap(OUTLINE);
     this.view.drawOpacity = 0.002; // of the inside; the rim is opaque
@@ -58,7 +58,7 @@ export class Volume {
     this.view.drawScene();
   }
 
-  // Gives the graphics memory back, which a canvas that is gone would keep for a while.
+  // Frees the graphics memory, which a removed canvas would keep for a while.
   free() {
     this.view.cleanup();
     this.view.gl?.getExtension("WEBGL_lose_context")?.loseContext();

@@ -406,12 +406,12 @@ class TestForms:
 class TestUsers:
     def test_the_last_who_operates_stays(self, tmp_path: Path) -> None:
         users = Users(tmp_path / "users.json")
-        with pytest.raises(AccountsError, match="The last user who operates"):
+        with pytest.raises(AccountsError, match="The last user with role operate"):
             users.set("ben", PASSWORD, "view")
         users.set("anna", PASSWORD, "operate")
         users.set("ben", PASSWORD, "view")
         for change in (lambda: users.remove("anna"), lambda: users.set("anna", None, "view")):
-            with pytest.raises(AccountsError, match="The last user who operates"):
+            with pytest.raises(AccountsError, match="The last user with role operate"):
                 change()
         users.set("ben", None, "operate")
         users.remove("anna")
@@ -516,7 +516,7 @@ class TestServer:
     def test_a_token_is_not_spent_where_the_page_cannot_be_served(self, tmp_path: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as other:
             site = load_site(None, bind=f"127.0.0.1:{other.getsockname()[1]}", state=tmp_path, environment={})
-            with pytest.raises(Unavailable, match="something else listens there"):
+            with pytest.raises(Unavailable, match="another program uses it"):
                 server.serve(site, lambda _: None)
         assert not (tmp_path / "page" / "token.json").exists()
 

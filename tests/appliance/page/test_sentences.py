@@ -68,6 +68,7 @@ ELSEWHERE = re.compile(
     r"Another (daemon|page) is|No structured report appeared|The daemon did not start|The certificate|"
     r"There is no inbox|The inbox 3 cannot|The 3 (cannot|is not)|A process could not be set|"
     r".*cannot be opened for metrics|.*cannot be written: |.*Run the page as the daemon's user|.*names it\.$|"
+    r".*with --bind\.$|"
     # and what is put together elsewhere, or of words that are listed (see below).
     r"[Tt]hey differ in 3|Job 3 is 3|Region 'GTV-1' has 3 slices 3( instead|,)|The ledger 3 cannot be used|"
     r"There is no 3 plane|The series holds (refers|names)|Two contours of the region overlap on at|.*\.\.$|"
@@ -85,7 +86,7 @@ def templates_of(language: str) -> list[tuple[str, str, str]]:
 def sources() -> dict[str, ast.Module]:
     return {
         f"lungstage.{path.relative_to(ROOT).with_suffix('').as_posix().replace('/', '.')}": ast.parse(path.read_text())
-        for room in ROOMS
+        for room in (*ROOMS, "report")
         for path in sorted((ROOT / "appliance" / room).glob("*.py"))
         if path.stem != "sentences"
     }

@@ -115,7 +115,7 @@ def test_a_study_goes_to_the_process_that_holds_it(shown: Viewer, processes: Pro
 
 
 @pytest.mark.parametrize(
-    ("study", "sentence"), [("defect", "a defect of ours"), ("exhausting", "more than 3072 MB of memory")]
+    ("study", "sentence"), [("defect", "internal error"), ("exhausting", "more than 3072 MB of memory")]
 )
 def test_what_a_process_does_not_survive_is_said(shown: Viewer, study: str, sentence: str) -> None:
     with pytest.raises(Unavailable, match=f"This study cannot be shown.*{sentence}"):
@@ -140,8 +140,8 @@ def test_where_no_process_can_be_started_names_are_unknown_until_one_can(
     paths = files(tmp_path, "a")
     processes.cannot_start = True
     (patient,) = shown.read(paths)
-    assert (patient.name, patient.fault) == ("", "No process can be started that would open the files.")
-    with pytest.raises(Unavailable, match="No process can be started"):
+    assert (patient.name, patient.fault) == ("", "The process that opens the files cannot be started.")
+    with pytest.raises(Unavailable, match="The process that opens the files"):
         asyncio.run(shown.look((), "a", None))
     processes.cannot_start = False
     assert shown.read(paths)[0].name == "a"

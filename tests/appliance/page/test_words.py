@@ -33,8 +33,9 @@ def job(**outcome: Any) -> Any:
 def test_the_chance_is_told_with_prevalence_interval_and_source() -> None:
     told = " ".join(chance_of(job(predictive_value=VALUE), "en").split())
     assert told == (
-        "Chance that this answer is right here, at this site's share of such cases of 17 %: 92 % (87 % to 95 %). "
-        "Worked out from 160 patients of LUNG1 (62 early, 98 advanced), each answered by models that had not seen them."
+        "Probability that this answer is correct at this site: 92 % (95 % interval 87 % to 95 %), if 17 % of patients "
+        "are such cases (setting of this site). Estimated on 160 patients of LUNG1 (62 early, 98 advanced), with "
+        "models that were not trained on them."
     )
 
 
@@ -47,15 +48,16 @@ def test_another_endpoint_is_told_in_its_words(language: Language) -> None:
 
 
 def test_what_is_not_known_is_said_to_be() -> None:
-    assert chance_of(job(predictive_value=None), "en").startswith("How often such an answer is right is not known")
+    assert chance_of(job(predictive_value=None), "en").startswith("It is not known how often such an answer is correct")
     assert chance_of(job(stage="indeterminate", predictive_value=None), "en") == ""
     withheld = job(stage="indeterminate", predictive_value=None, decision=DECISION | {"withheld": True})
-    assert "the model does not decide" in chance_of(withheld, "en")
+    assert "The model does not decide" in chance_of(withheld, "en")
     assert (chance_of(SimpleNamespace(outcome=None), "en"), worth_of(SimpleNamespace(outcome={}), "en")) == ("", "")  # type: ignore[arg-type]
 
 
 def test_a_model_that_is_not_shown_to_be_worth_anything_is_said_to_be_one() -> None:
-    assert "than a model of two features, sphericity and volume: its AUC is 0.704" in worth_of(job(worth=WORTH), "en")
+    told = worth_of(job(worth=WORTH), "en")
+    assert "two features (sphericity and volume). Its AUC in cross-validation is 0.704" in told
     assert "Sph\u00e4rizit\u00e4t und Volumen" in worth_of(job(worth=WORTH), "de")
     assert "0,704" in worth_of(job(worth=WORTH), "fr")
     assert worth_of(job(worth=WORTH | {"beats_rival": True, "shown": True}), "en") == ""

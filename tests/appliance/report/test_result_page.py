@@ -92,9 +92,9 @@ class TestWhatItSays:
     def test_research_first_then_the_answer_then_how_sure_then_why_not(self) -> None:
         text = text_of(page_pdf(made()).pdf)
         order = [
-            "RESEARCH USE ONLY", "Predicted: advanced (stage III)", "lies outside everything",
-            "Probability of advanced stage 81 %", "Why not to trust it", "What was measured",
-            "What the answer rests on", "Not to be used for",
+            "RESEARCH USE ONLY", "Predicted: advanced (stage III)", "lies outside the range",
+            "Probability of advanced stage: 81 %", "Reasons for caution", "What was measured",
+            "What the answer is based on", "Not to be used for",
         ]  # fmt: skip
         places = [text.find(words) for words in order]
         assert -1 not in places
@@ -105,16 +105,16 @@ class TestWhatItSays:
         assert text_of(page_pdf(made(language)).pdf).upper().count("RESEARCH USE ONLY") == 1
 
     def test_the_prevalence_is_the_site_s_where_it_said_one(self) -> None:
-        assert "at the training cohort's share of such cases of 61\u00a0%" in made().probability
+        assert "if 61\u00a0% of patients are such cases (as in the training cohort)" in made().probability
         at_site = made(result=result(prevalence=0.3, probability_advanced=0.45))
-        assert at_site.probability.startswith("Probability of advanced stage 45\u00a0%, at this site's")
-        assert "30\u00a0%" in at_site.probability
+        assert at_site.probability.startswith("Probability of advanced stage: 45\u00a0%, if 30\u00a0%")
+        assert "setting of this site" in at_site.probability
         assert "about 45 in 100" in at_site.certainty
 
     def test_an_answer_that_is_none_is_called_so_and_says_why(self) -> None:
         page = made(result=result(stage=Stage.INDETERMINATE, probability_advanced=0.6))
         assert page.headline == "Predicted: indeterminate"
-        assert page.certainty.startswith("The evidence singles out neither answer")
+        assert page.certainty.startswith("The measurements do not clearly favour one answer")
 
     def test_another_endpoint_never_says_stage(self) -> None:
         survival = bundle(name="survival", endpoint=Endpoint("two-year survival", "alive", "dead"), stages_absent=())
@@ -127,7 +127,7 @@ class TestWhatItSays:
     def test_a_tumour_unlike_the_cohort_s_is_told_before_any_number(self) -> None:
         unlike = ("The tumour differs from almost all tumours in the training cohort. The answer is doubtful.",)
         page = made(warnings=unlike)
-        assert page.doubt.startswith("Unlike the tumours")
+        assert page.doubt.startswith("Outside what the model was trained")
         assert made(warnings=(), result=result(domain=DomainAssessment(1.0, 0.1, ()))).doubt == ""
 
     def test_contributions_are_sorted_and_each_has_plain_words(self) -> None:
@@ -202,7 +202,7 @@ class TestWhatItSays:
 
     def test_when_is_told_with_the_offset_from_utc(self) -> None:
         facts = dict(made(created=CREATED).facts)
-        assert facts["Made"] == "2026-03-29 01:59 UTC+01:00 by lungstage 0.1.0"
+        assert facts["Created"] == "2026-03-29 01:59 UTC+01:00 by lungstage 0.1.0"
         assert facts["Model"] == "lung1-stage 1.0.0 (abababababab)"
 
     def test_many_warnings_are_folded_and_the_gravest_stay(self) -> None:
@@ -243,10 +243,10 @@ class TestNames:
         page = result_page(page_context(sources), "en")
         if charset == "ISO_IR 126":  # Greek letters are in the page's own font, as far as it goes
             shown = "Διονυσιος" if fonts.runs("Διονυσιος") else None
-        assert page.heading.patient[0] == (shown or "(name not drawn)")
+        assert page.heading.patient[0] == (shown or "(name cannot be displayed)")
         left_out = shown is None or "=" in name
-        assert any("A name is left out" in one.text for one in page.caveats) == left_out
-        assert (shown or "(name not drawn)").replace("\u00a0", " ") in text_of(page_pdf(page).pdf)
+        assert any("A name is missing" in one.text for one in page.caveats) == left_out
+        assert (shown or "(name cannot be displayed)").replace("\u00a0", " ") in text_of(page_pdf(page).pdf)
 
     def test_a_font_of_the_system_draws_it_and_the_document_says_which(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -297,7 +297,8 @@ class TestKeySlice:
     def test_answer_doubt_and_certainty_stand_above_it(self, language: Language, warnings: tuple[str, ...]) -> None:
         page = made(language, warnings=warnings)
         text = text_of(key_slice_pdf(page).pdf)
-        for said in (page.heading.notice.upper(), page.headline, page.doubt, page.probability):
+        for said in (page.heading.notice.upper(), page.headline, page.doubt, page.probability, page.worth_in_short):
+            assert said
             assert " ".join(said.split()) in text
         assert bool(page.doubt), "one measurement is outside in any case"
         assert page.doubt not in text_of(key_slice_pdf(dataclasses.replace(page, doubt="")).pdf)

@@ -43,7 +43,7 @@ def test_the_percentage_of_the_number_is_near_and_no_certainty_unless_it_is(frac
 
 def test_an_indeterminate_answer_says_so_before_any_number() -> None:
     text = sentences.answer(with_result(stage=Stage.INDETERMINATE))
-    assert text.startswith("Predicted stage: indeterminate (the evidence does not single out a stage group). Prob")
+    assert text.startswith("Predicted stage: indeterminate (the measurements do not clearly favour one stage group). P")
 
 
 def test_the_prevalence_is_named_with_whose_it_is() -> None:
@@ -55,7 +55,7 @@ def test_features_outside_the_range_are_one_warning_and_other_tumours_another() 
     domain = replace(CONTEXT.result.domain, outside=ALL_FEATURES[:10])
     several = replace(with_result(domain=domain), others=((2, "GTV\\2"), (3, "node")))
     first, second, *rest = sentences.warnings(several)
-    assert first.startswith("10 of 15 measurements lie outside the range seen in training")
+    assert first.startswith("10 of 15 measurements lie outside the range of the training cohort")
     assert all(plain_name(name) in first for name in ALL_FEATURES[:10])
     assert "GTV 2 (number 2), node (number 3)" in second
     assert tuple(rest) == CONTEXT.warnings
@@ -66,9 +66,10 @@ def test_features_outside_the_range_are_one_warning_and_other_tumours_another() 
 def test_a_contribution_of_nothing_moves_to_neither_side() -> None:
     shares = {"original_firstorder_Entropy": 0.0, "age": -0.5, "original_firstorder_Mean": 0.25}
     assert [*sentences.contributions(with_result(contributions=shares))] == [
-        "age: towards early (I-II), -0.5 of the logit",
-        "denser than half (Mean of attenuation, original_firstorder_Mean): towards advanced (III), +0.25 of the logit",
-        "more varied in density than half (Intensity Histogram Entropy, original_firstorder_Entropy): to neither side",
+        "age: favours early (I-II), logit -0.5",
+        "denser than half (Mean of attenuation, original_firstorder_Mean): favours advanced (III), logit +0.25",
+        "more varied in density than half (Intensity Histogram Entropy, original_firstorder_Entropy): "
+        "no effect on the answer",
     ]
 
 
@@ -80,7 +81,7 @@ def test_report_and_page_compare_a_tumour_in_the_same_words(values: list[float])
     told = [*sentences.contributions(context.report)]
     assert [text.partition(" (")[0] for text in told] == [row.words for row in rows]
     towards = ["advanced" if row.contribution > 0 else "early" for row in rows]
-    assert [text.partition(": towards ")[2].split()[0] for text in told] == towards
+    assert [text.partition(": favours ")[2].split()[0] for text in told] == towards
 
 
 def test_every_feature_is_known_by_its_codes_and_by_a_plain_name() -> None:

@@ -209,7 +209,7 @@ class TestContent:
         for words in ("RESEARCH USE ONLY", "61 % of them", "no patient of stage IV", "CC BY-NC", "IBSI's IPH6 plus 3"):
             assert words in notices
         assert [item.TextValue for item in _named(self.report, WARNING.value)] == [
-            "1 of 15 measurements lies outside the range seen in training, where the model extrapolates: "
+            "1 of 15 measurements lies outside the range of the training cohort. The model extrapolates there: "
             "Normalized Inverse Difference Moment of GLCM.",
             "The contours were matched by geometry.",
         ]
@@ -226,12 +226,13 @@ class TestContent:
             "of 61 %."
         )
         assert chance.TextValue == (
-            "Chance that this answer is right, at the training cohort's share of such cases of 61 %: 78 % "
-            "(66 % to 87 %). Worked out from 160 patients of NSCLC-Radiomics (62 early, 98 advanced), each "
-            "answered by models that had not seen them."
+            "Probability that this answer is correct: 78 % (95 % interval 66 % to 87 %), if 61 % of patients are such "
+            "cases (as in the training cohort). Estimated on 160 patients of NSCLC-Radiomics (62 early, 98 advanced), "
+            "with models that were not trained on them."
         )
         assert worth.TextValue.startswith(
-            "This model is not shown to be better than a model of two features, sphericity and volume: its AUC is 0.704"
+            "This model is not shown to be better than a simple model of two features (sphericity and volume). Its AUC "
+            "in cross-validation is 0.704"
         )
         assert {item.ConceptNameCodeSequence[0].CodeValue for item in rest} == {WARNING.value}
 
@@ -266,7 +267,7 @@ class TestContent:
         for text, item in zip(told, parts.ContentSequence, strict=True):
             value = item.MeasuredValueSequence[0].FloatingPointValue
             assert _named(item, FEATURE.value)[0].TextValue in text
-            assert f"towards {'advanced (III)' if value > 0 else 'early (I-II)'}, {value:+.2g}" in text
+            assert f"favours {'advanced (III)' if value > 0 else 'early (I-II)'}, logit {value:+.2g}" in text
 
 
 def _notices(report: Dataset) -> str:
@@ -295,8 +296,8 @@ def test_both_distances_are_said_under_concepts_of_their_own() -> None:
 def test_indeterminate_is_said_in_a_sentence_and_only_then(stage: Stage) -> None:
     report = reread(build_report(_with(made_up_context(generated_sources()), stage=stage), SEGMENT))
     sentence = (
-        "Indeterminate: the evidence does not single out a stage group (class-conditional conformal prediction, "
-        "alpha 0.2)."
+        "Indeterminate: the measurements do not clearly favour one stage group (class-conditional conformal "
+        "prediction, alpha 0.2)."
     )
     assert (sentence in _notices(report)) is (stage is Stage.INDETERMINATE)
 
@@ -305,7 +306,7 @@ def test_a_corrected_probability_says_at_which_prevalence_it_holds() -> None:
     report = reread(build_report(_with(made_up_context(generated_sources()), prevalence=0.255), SEGMENT))
     assert "61 % of them advanced stage" in _notices(report)
     assert "corrected to this site's prevalence of 25.5 %" in _notices(report)
-    assert "the probability holds at that prevalence only" not in _notices(report)
+    assert "The probability is valid at this prevalence only" not in _notices(report)
 
 
 COVARIATES = KnownCovariates({"age": 63.25, "histology": "adenocarcinoma"}, ("sex",), ())
@@ -360,11 +361,11 @@ class TestAnotherEndpoint:
         (answered,) = [i.TextValue for i in _items(report) if i.ConceptNameCodeSequence[0].CodeValue == ANSWER.value]
         assert answered.startswith(f"Predicted two-year survival: {answer}")
         assert "Probability of class dead: 81 %, at this site's prevalence of 25 %." in answered
-        towards = {i.TextValue.partition(": towards ")[2].partition(",")[0] for i in _named(report, REASON.value)}
+        towards = {i.TextValue.partition(": favours ")[2].partition(",")[0] for i in _named(report, REASON.value)}
         assert towards == {"alive", "dead"}
         assert "The endpoint is two-year survival: alive or dead." in _notices(report)
         assert "61 % of them of class dead" in _notices(report)
-        assert ("does not single out a class" in _notices(report)) is (stage is Stage.INDETERMINATE)
+        assert ("do not clearly favour one class" in _notices(report)) is (stage is Stage.INDETERMINATE)
 
     def test_a_code_keeps_its_meaning_over_all_bundles(self) -> None:
         first = wording(SURVIVAL)

@@ -137,7 +137,7 @@ def test_words_stand_in_answer_report_page_and_html(ellipsoid: Made) -> None:
             f"long axis {ellipsoid.found['long_axis_mm']:.1f} mm", f"short axis {ellipsoid.found['short_axis_mm']:.1f}",
             "T, size class only T2b", "texture: solid", "roundness: not round", "outline: smooth", "cavity share 0 %",
             "exact for this outline", "agrees with readers of CT, not pathology", "computed, not validated",
-            "None is an input of the model",
+            "Not used by the model",
         ):  # fmt: skip
             assert part in text
 
@@ -145,13 +145,13 @@ def test_words_stand_in_answer_report_page_and_html(ellipsoid: Made) -> None:
 def test_one_text_of_the_report_says_each_with_what_it_is_worth(ellipsoid: Made) -> None:
     (container,) = [item for item in ellipsoid.dataset.ContentSequence if _code(item) == "DESCRIPTORS"]
     first, *told = [item.TextValue for item in container.ContentSequence]
-    assert first.startswith("None of these descriptors is an input of the model or a reason of its answer")
+    assert first.startswith("The descriptors are not inputs of the model and do not explain its answer")
     assert len(told) == len(definitions.DEFINITIONS)
     for one, text in zip(definitions.DEFINITIONS, told, strict=True):
         assert text.startswith(f"{one.title}: ")
         assert f"({ellipsoid.found['badges'][one.name]})." in text
         assert text.isascii()
-    assert "cannot be said" in next(text for text in told if text.startswith("long axis of the solid part"))
+    assert "not determined" in next(text for text in told if text.startswith("long axis of the solid part"))
 
 
 def _code(item: Dataset) -> str:
@@ -256,9 +256,9 @@ def test_thick_slices_have_numbers_and_no_words(of: Callable[..., Made]) -> None
     assert why in made.found["outline_unfit"]
     assert made.found["long_axis_mm"] == pytest.approx(48, abs=1)
     assert not [name for name in made.report.descriptors if name.endswith("word")]
-    assert "No words:" in made.page
+    assert "Not rated:" in made.page
     assert why in made.page
-    assert "texture: no word (" in made.page
+    assert "texture: not rated (" in made.page
     assert "so the extent across them is coarse." in made.page
 
 
@@ -281,7 +281,7 @@ def test_it_is_said_in_the_reader_s_language(of: Callable[..., Made]) -> None:
     volume, mask = _ellipsoid((4.0, 1.0, 1.0))
     told = {language: of(volume, mask, (4.0, 1.0, 1.0), language=language).page for language in ("de", "fr")}
     assert "Die Schichten liegen 4,0 mm auseinander; die Befunder sahen höchstens 3 mm." in told["de"]
-    assert "Keine Wörter:" in told["de"]
+    assert "Nicht bewertet:" in told["de"]
     assert "Les coupes sont distantes de 4,0 mm ; les lecteurs en ont vu de 3 mm au plus." in told["fr"]
     assert "grand axe" in told["fr"]
 

@@ -103,7 +103,7 @@ def test_json_report_and_page_say_the_same(whole: dict[str, Any]) -> None:
     dataset = pydicom.dcmread(answer["sr"])
     result = next(i for i in dataset.ContentSequence if i.ConceptNameCodeSequence[0].CodeValue == "RESULT")
     sentences = [item.TextValue for item in result.ContentSequence]
-    assert any("perturbed 12 times the probability lies between" in text for text in sentences)
+    assert any("With 12 small changes of contour and image, the probability lies between" in text for text in sentences)
     pdf = bytes(pydicom.dcmread(answer["documents"]["pdf"]).EncapsulatedDocument)
     pages = pypdfium2.PdfDocument(pdf)
     assert len(pages) == 1
