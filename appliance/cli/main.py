@@ -318,7 +318,8 @@ def health(state: StateOption = None, config: ConfigOption = None) -> None:
             f"{error} Run `lungstage doctor`: it checks the whole machine and says what to do."
         ) from error
     typer.echo(
-        f"last heartbeat {beat.at.isoformat(timespec='seconds')}; {beat.files} files, {beat.in_hand} jobs being processed"
+        f"last heartbeat {beat.at.isoformat(timespec='seconds')}; "
+        f"{beat.files} files, {beat.in_hand} jobs being processed"
     )
 
 

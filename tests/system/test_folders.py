@@ -115,7 +115,7 @@ def test_the_doctor_diagnoses_folders_that_are_closed(place: Path, shipped_bundl
     (place / "closed").mkdir(mode=0o700)
     found = told(place / "closed")
     for name in ("inbox", "outbox"):
-        assert found[name] == ("problem", f"It could not be looked at: Permission denied at {place / 'closed' / name}.")
+        assert found[name] == ("problem", f"This could not be checked: Permission denied at {place / 'closed' / name}.")
 
 
 # While it runs

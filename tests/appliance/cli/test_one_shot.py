@@ -42,8 +42,8 @@ def test_the_chance_of_being_right_and_what_the_model_is_worth_follow_the_probab
     }  # fmt: skip
     lines = in_words(staged).splitlines()
     assert (
-        "probability that this answer is right, at this site's prevalence of 17 %: 92 % (87 to 95 %), computed from 160 "
-        "patients of LUNG1 (62 early, 98 advanced), each answered by models that had not seen them"
+        "probability that this answer is right, at this site's prevalence of 17 %: 92 % (87 to 95 %), computed from "
+        "160 patients of LUNG1 (62 early, 98 advanced), each answered by models that had not seen them"
     ) in lines
     assert "This model is not shown to be better than chance." in lines
     unknown = in_words(staged | {"predictive_value": None})
