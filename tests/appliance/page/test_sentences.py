@@ -69,8 +69,9 @@ ELSEWHERE = re.compile(
     r"There is no inbox|The inbox 3 cannot|The 3 (cannot|is not)|A process could not be set|"
     r".*cannot be opened for metrics|.*cannot be written: |.*Run the page as the daemon's user|.*names it\.$|"
     # and what is put together elsewhere, or of words that are listed (see below).
-    r"[Tt]hey differ in 3|Job 3 is 3|Region 'GTV-1' has 3 slices 3 instead|The ledger 3 cannot be used|There is no 3 plane|"
-    r"The series holds refers|Two contours of the region overlap on at|.*\.\.$|3 Nothing need be done|"
+    r"[Tt]hey differ in 3|Job 3 is 3|Region 'GTV-1' has 3 slices 3 instead|The ledger 3 cannot be used|"
+    r"There is no 3 plane|The series holds refers|"
+    r"Two contours of the region overlap on at|.*\.\.$|3 Nothing need be done|"
     r"3 Names of the regions|(\W|3)*$|.*\[3\]$|"
     r"A daemon is there, but not well: It|3 slices? that .* missing, at z = 3 mm\.$"
 )
