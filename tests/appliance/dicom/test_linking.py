@@ -339,7 +339,7 @@ def test_a_series_that_was_split_into_its_slices_is_said_to_be(tmp_path: Path) -
     for dataset in study.slices:
         dataset.SeriesInstanceUID = generate_uid()
     assert code_of(study, tmp_path) == ("refused", "ambiguous_input")
-    assert f"names {len(ROI_SLICES)} CT series of one slice each" in measured(tmp_path)["reason"]["message"]
+    assert f"refers to {len(ROI_SLICES)} CT series of one slice each" in measured(tmp_path)["reason"]["message"]
 
 
 def test_two_contents_of_one_structure_set_are_named_as_what_they_are(tmp_path: Path) -> None:

@@ -238,7 +238,7 @@ def test_two_segments_of_one_number_are_refused(tmp_path: Path) -> None:
     _second_segment(study, 1)
     code, message = reason(study, tmp_path)
     assert code == "roi_unreadable"
-    assert "share the number 1" in message
+    assert "have the number 1" in message
 
 
 def test_frames_of_a_segment_that_is_not_described_are_refused(tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_frames_of_a_segment_that_is_not_described_are_refused(tmp_path: Path) -
     study.rois[0].SegmentSequence[0].SegmentNumber = 2
     code, message = reason(study, tmp_path)
     assert code == "roi_unreadable"
-    assert "segment number 1, which its Segment Sequence (0062,0002) does not describe" in message
+    assert "segment number 1, but its Segment Sequence (0062,0002) does not describe" in message
 
 
 def test_a_frame_of_two_segments_is_refused(tmp_path: Path) -> None:
@@ -257,7 +257,7 @@ def test_a_frame_of_two_segments_is_refused(tmp_path: Path) -> None:
     both = [identification[0], deepcopy(identification[0])]
     both[1].ReferencedSegmentNumber = 2
     shared.SegmentIdentificationSequence = both
-    assert "belongs to several segments" in reason(study, tmp_path)[1]
+    assert "refers to several segments" in reason(study, tmp_path)[1]
 
 
 @pytest.mark.parametrize("alike", [True, False])

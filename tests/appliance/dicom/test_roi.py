@@ -127,7 +127,7 @@ def test_names_that_differ_in_case_alone_are_told_apart_by_it() -> None:
 
 def test_regions_of_one_name_are_to_be_renamed_for_no_name_tells_them_apart() -> None:
     for name in (None, "GTV-1"):
-        with pytest.raises(Refused, match="Give each its own name in the contouring software"):
+        with pytest.raises(Refused, match="Give each region its own name in the contouring software"):
             choose(_regions("GTV-1", "GTV-1"), ROI_RULE, name)
     with pytest.raises(Refused) as refusal:
         choose(_regions("GTV-1", "gtv_1"), ROI_RULE, None)

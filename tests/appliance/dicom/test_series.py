@@ -217,7 +217,7 @@ def _second_acquisition(study: Study, **elements: object) -> list[Dataset]:
 TELLING = {
     "acquisition": ({"AcquisitionNumber": 2}, "Acquisition Number (0020,0012)"),
     "kernel": ({"ConvolutionKernel": "B70f"}, "Convolution Kernel (0018,1210)"),
-    "nothing": ({"InstanceNumber": 99}, "nothing in their headers"),
+    "nothing": ({"InstanceNumber": 99}, "Their headers do not show"),
 }
 
 

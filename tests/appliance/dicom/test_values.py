@@ -92,12 +92,18 @@ def _planes(seg: Dataset) -> list[Dataset]:
             "OB",
             b"\1\2",
             number,
-            r"Slice Thickness \(0018,0050\) of this file is written as OB, .* DS",
+            r"Slice Thickness \(0018,0050\) of this file has Value Representation OB, .* DS",
         ),
-        ("SliceThickness", "DS", "1_0", number, r"Slice Thickness \(0018,0050\) of this file is not made of decimal"),
-        ("SliceThickness", "DS", "1e", number, r"Slice Thickness \(0018,0050\) of this file is not made of decimal"),
+        ("SliceThickness", "DS", "1_0", number, r"Slice Thickness \(0018,0050\) of this file does not contain decimal"),
+        ("SliceThickness", "DS", "1e", number, r"Slice Thickness \(0018,0050\) of this file does not contain decimal"),
         ("NumberOfFrames", "IS", [1, 2], whole, r"Number of Frames \(0028,0008\) of this file is not one whole number"),
-        ("Rows", "OW", b"\1\2", whole, r"Rows \(0028,0010\) of this file is written as OW, and should be US"),
+        (
+            "Rows",
+            "OW",
+            b"\1\2",
+            whole,
+            r"Rows \(0028,0010\) of this file has Value Representation OW, but must have US",
+        ),
     ],
 )
 def test_the_sentence_names_the_element(keyword: str, vr: str, value: object, read: object, sentence: str) -> None:

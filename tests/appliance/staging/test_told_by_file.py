@@ -32,7 +32,8 @@ def _in_fragments(study: Study) -> Study:
 def test_a_slice_is_named_by_its_file_and_those_like_it_are_counted(tmp_path: Path) -> None:
     sentence = measured(_in_fragments(rtstruct_study()).write(tmp_path))["reason"]["message"]
     first, count = f"'{ROI_SLICES[0] + 1:04}'", len(ROI_SLICES)
-    assert sentence.startswith(f"The pixel data of slice {first}, and of {count - 1} more of the {count} slices that ")
+    several = f"The pixel data of {count} of the {count} needed slices cannot be used. "
+    assert sentence.startswith(f"{several}The pixel data of slice {first} are ")
 
 
 def test_what_may_come_to_the_ledger_names_no_file(tmp_path: Path) -> None:
@@ -73,7 +74,7 @@ def test_files_of_one_name_are_told_by_their_folders(tmp_path: Path) -> None:
     reason = measured(tmp_path)["reason"]
     assert reason["code"] == "ambiguous_input"
     assert "series of 'a/0001' (12 slices of " in reason["message"]
-    assert "to leave a series out is not enough" in reason["message"]
+    assert "sending fewer series is not enough" in reason["message"]
 
 
 @pytest.mark.parametrize(
