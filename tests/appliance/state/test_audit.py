@@ -291,7 +291,7 @@ def test_the_ledger_finds_out_that_the_last_delivery_was_cut_off(tmp_path: Path)
     path.write_bytes(b"".join(line for line in lines if b"job_delivered" not in line))
     fault = verify(house.state, house.ledger.jobs.find()).fault
     assert fault is not None
-    assert "job 1 was delivered" in fault.why
+    assert "Job 1 is delivered in the ledger" in fault.why
 
 
 def test_jobs_from_before_there_was_a_log_are_not_missed(tmp_path: Path) -> None:

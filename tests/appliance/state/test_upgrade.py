@@ -142,5 +142,5 @@ def test_a_newer_release_s_ledger_is_refused_by_that_release_s_name(tmp_path: Pa
         done = lungstage(*command, "--state", tmp_path)
         assert done.returncode == 4
         said = " ".join(done.stderr.split())
-        assert f"schema version {SCHEMA_VERSION + 1}, of release 9.8.7" in said
+        assert f"schema version {SCHEMA_VERSION + 1} of release 9.8.7" in said
         assert "Install release 9.8.7 again, or restore the backup" in said
