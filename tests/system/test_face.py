@@ -214,7 +214,7 @@ def test_prevalence_and_covariates_of_the_site_count(study: Path, tmp_path: Path
     (tmp_path / "site.csv").write_text("study_instance_uid,age\n1.2.3,61\n")
     rare = lungstage.stage(study, bundle, prevalence=0.01, covariates=tmp_path / "site.csv")
     assert rare.probability < lungstage.stage(study, bundle).probability
-    assert any("takes no covariates" in warning for warning in rare.warnings)
+    assert any("uses no covariates" in warning for warning in rare.warnings)
     for prevalence in (0, 1, -0.5, np.nan):
         with pytest.raises(ValueError, match="prevalence"):
             lungstage.stage(study, bundle, prevalence=prevalence)

@@ -354,7 +354,7 @@ def test_a_region_in_a_study_of_its_own_is_read_where_its_references_agree(
     change(made)
     outcome = measured(made.write(tmp_path))
     assert outcome["roi"]["voxels"] == square_mask().sum()
-    assert any("Study Instance UID of its own" in warning for warning in outcome["warnings"])
+    assert any("another Study Instance UID than the CT" in warning for warning in outcome["warnings"])
 
 
 def test_position_does_not_link_a_region_with_another_study(tmp_path: Path) -> None:

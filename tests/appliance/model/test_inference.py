@@ -125,7 +125,7 @@ def test_many_rows_at_once_are_answered_alike() -> None:
 
 @pytest.mark.parametrize("covariates", [(), (AGE,), (AGE, SEX)])
 def test_a_graph_of_other_covariates_is_refused(covariates: tuple[Covariate, ...]) -> None:
-    with pytest.raises(Refused, match="must take") as caught:
+    with pytest.raises(Refused, match="must have the inputs") as caught:
         Predictor(build_graph(CLINICAL).SerializeToString(), entries_of(CLINICAL), DECISION, covariates)
     assert caught.value.reason.code is ReasonCode.BUNDLE_INVALID
 

@@ -87,7 +87,7 @@ def test_the_largest_that_is_allowed_passes() -> None:
         (lambda: model_of([helper.make_node("RandomNormalLike", ["x"], ["y"])]), "'RandomNormalLike'"),
         (lambda: model_of([helper.make_node("Abs", ["x"], ["y"])]), "'Abs'"),
         (lambda: model_of(chain(1), [numpy_helper.from_array(np.zeros(2, np.float32), "w")]), "precision"),
-        (lambda: model_of(chain(1), [numpy_helper.from_array(np.zeros((1,) * 9), "w")]), "does not match its declared shape"),
+        (lambda: model_of(chain(1), [numpy_helper.from_array(np.zeros((1,) * 9), "w")]), "its declared shape"),
     ],
 )  # fmt: skip
 def test_what_onnxruntime_alone_would_take_is_refused(model: Callable[[], onnx.ModelProto], why: str) -> None:
@@ -108,7 +108,7 @@ def test_a_tensor_that_is_not_as_large_as_it_says_is_refused(shape: list[int]) -
     made = model_of(chain(1), weights(1))
     del made.graph.initializer[0].dims[:]
     made.graph.initializer[0].dims.extend(n if n < 2**63 else n - 2**64 for n in shape)
-    assert "does not match its declared shape" in why_refused(made)
+    assert "its declared shape" in why_refused(made)
 
 
 def test_a_packed_shape_is_read_too() -> None:
@@ -118,7 +118,7 @@ def test_a_packed_shape_is_read_too() -> None:
     assert content.count(plain) == 1
     require_plain(content.replace(plain, packed))
     assert onnx.load_from_string(content.replace(plain, packed)).graph.initializer[0].dims == [3, 2]
-    with pytest.raises(Refused, match="does not match its declared shape"):
+    with pytest.raises(Refused, match="its declared shape"):
         require_plain(content.replace(plain, b"\x0a\x02\x03\x03"))
 
 
@@ -136,7 +136,7 @@ def test_two_claims_about_one_thing_are_refused() -> None:
     graph = b"\x0a" + bytes([len(node)]) + node
     content = bare.SerializeToString() + b"\x3a" + bytes([len(graph)]) + graph
     assert [node.op_type for node in onnx.load_from_string(content).graph.node] == ["Abs"]
-    with pytest.raises(Refused, match="no bundle needs"):
+    with pytest.raises(Refused, match="that is not allowed"):
         require_plain(content)
 
 

@@ -187,13 +187,13 @@ P256 = make_p256(SECP256R1())
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (b"", "no public key"),
-        (b"\x00\xff" * 50, "no public key"),
-        (pem(KEY)[:60], "no public key"),
-        (private_pem(KEY), "holds a private key"),
-        (pem(KEY) + pem(OTHER), "must hold one key"),
-        (P256.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo), "an Ed25519 one"),
-        (KEY.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH), "no public key"),
+        (b"", "does not contain a public key"),
+        (b"\x00\xff" * 50, "does not contain a public key"),
+        (pem(KEY)[:60], "does not contain a public key"),
+        (private_pem(KEY), "contains a private key"),
+        (pem(KEY) + pem(OTHER), "must contain exactly one"),
+        (P256.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo), "one Ed25519 public key"),
+        (KEY.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH), "does not contain a public key"),
         (pem(KEY) + b"#" * MAX_KEY_BYTES, "too large"),
     ],
 )

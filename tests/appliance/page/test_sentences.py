@@ -71,7 +71,7 @@ ELSEWHERE = re.compile(
     r".*with --bind\.$|"
     # and what is put together elsewhere, or of words that are listed (see below).
     r"[Tt]hey differ in 3|Job 3 is 3|Region 'GTV-1' has 3 slices 3( instead|,)|The ledger 3 cannot be used|"
-    r"There is no 3 plane|The series holds (refers|names)|Two contours of the region overlap on at|.*\.\.$|"
+    r"There is no 3 plane|The series (holds|contains) (refers|names)|Two contours of the region overlap on at|.*\.\.$|"
     r"3 You need not do anything|3 Names of the regions|(\W|3)*$|.*\[3\]$|"
     r"3 slices? that .* missing, at z = 3 mm\.$"
 )

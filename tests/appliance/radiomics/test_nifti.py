@@ -149,11 +149,11 @@ IMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "another file's voxels": (_patch(344, "4s", b"ni1\0"), "is not NIfTI-1 in one file"),
     "NIfTI-2": (lambda path: path.write_bytes(struct.pack("<i4s", 540, b"n+2\0") + bytes(600)), "is NIfTI-2"),
     "cut short": (_cut, "is cut short: 5 of 672 bytes are missing"),
-    "misnamed": (lambda path: path.write_bytes(gzip.compress(path.read_bytes())), "Name it .nii.gz"),
+    "misnamed": (lambda path: path.write_bytes(gzip.compress(path.read_bytes())), "Rename it to .nii.gz"),
     "a bomb's header": (_patch(42, "3h", 32000, 32000, 32000), "of 65536000000000 bytes are missing"),
     "4D": (_rewrite(lambda: sitk.JoinSeries([_grey(), _grey()])), "more than one volume (8 × 7 × 6 × 2)"),
-    "2D": (_patch(40, "h", 2), "holds no volume"),
-    "no extent": (_patch(42, "h", -8), "holds no volume"),
+    "2D": (_patch(40, "h", 2), "contains no volume"),
+    "no extent": (_patch(42, "h", -8), "contains no volume"),
     "RGB": (
         _rewrite(lambda: sitk.Compose([sitk.Cast(_grey(), sitk.sitkUInt8)] * 3)),
         "contains 3 numbers per voxel, like colours",
@@ -244,7 +244,7 @@ def test_the_rounding_of_a_header_is_no_other_place(pair: tuple[Path, Path]) -> 
         (drawn(2, 5), 1, ReasonCode.ROI_NOT_FOUND, "has no label 1. It has: 2, 5."),
         (drawn(0), 1, ReasonCode.ROI_EMPTY, "is empty"),
         (drawn() * np.float32(0.4), 1, ReasonCode.NIFTI_INVALID, "between whole numbers"),
-        (drawn() * np.float32("nan"), 1, ReasonCode.NIFTI_INVALID, "no numbers"),
+        (drawn() * np.float32("nan"), 1, ReasonCode.NIFTI_INVALID, "without a number"),
     ],
 )
 def test_a_mask_without_the_label(

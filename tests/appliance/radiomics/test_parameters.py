@@ -59,7 +59,7 @@ def test_features_are_pyradiomics_own_less_voxel_volume() -> None:
     ("text", "named"),
     [
         ("imageType: {Wavelet: {}}", "Wavelet"),
-        ("imageType: {Original: {binWidth: 5}}", "original image"),
+        ("imageType: {Original: {binWidth: 5}}", "imageType: Original"),
         ("featureClass: {shape2D: }", "shape2D"),
         ("featureClass: {glcm: [Contrast, Contrats]}", "Contrats"),
         ("featureClass: {shape: [VoxelVolume]}", "VoxelVolume"),

@@ -154,7 +154,7 @@ class TestTable:
     @pytest.mark.parametrize(
         ("text", "told"),
         [
-            ("", "line 1: the columns must be study_instance_uid, any of age, sex, histology"),
+            ("", "line 1: the columns must be study_instance_uid and any of age, sex, histology"),
             ("age,sex\n63,M\n", "line 1: the columns"),
             ("study_instance_uid,gender\n1.2,M\n", "line 1: the columns"),
             ("study_instance_uid,age,age\n1.2,1,1\n", "line 1: the columns"),
@@ -169,8 +169,8 @@ class TestTable:
             ("study_instance_uid,age\n1.2,6_3\n", "line 2: column age"),
             ("study_instance_uid,age\n1.2,045Y\n", "line 2: column age"),
             ("study_instance_uid,sex\n1.2,X\n", "line 2: column sex contains another value than M, F or O"),
-            ("study_instance_uid,age\n,63\n", "line 2: column study_instance_uid holds no UID"),
-            ("study_instance_uid,age\nDoe^Jane,63\n", "line 2: column study_instance_uid holds no UID"),
+            ("study_instance_uid,age\n,63\n", "line 2: column study_instance_uid does not contain a UID"),
+            ("study_instance_uid,age\nDoe^Jane,63\n", "line 2: column study_instance_uid does not contain a UID"),
             ("study_instance_uid,age\n1.2,63\n1.2,64\n", "line 3: column study_instance_uid repeats a UID"),
             ('study_instance_uid,age\n"1.2,63\n', "not CSV"),
             (b"study_instance_uid,histology\n1.2,\xff\n", "not CSV in UTF-8"),

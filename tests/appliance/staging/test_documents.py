@@ -96,7 +96,7 @@ def test_that_the_model_does_not_know_such_tumours_is_said_first(bundle: Bundle,
     study = rtstruct_study().write(tmp_path / "study")
     answer = stage_paths([study], strict, tmp_path / "out", Options(match_by_geometry=True))
     assert answer["warnings"].index(BY_POSITION) > 0
-    assert answer["warnings"][0].startswith("The tumour is unlike")
+    assert answer["warnings"][0].startswith("The tumour differs from")
 
 
 def test_a_refusal_has_a_page_where_one_is_wanted(bundle: Bundle, tmp_path: Path) -> None:

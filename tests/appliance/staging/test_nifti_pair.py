@@ -151,7 +151,7 @@ def test_a_model_gives_no_answer_for_nifti(tmp_path: Path) -> None:
     asked = ["stage", *map(str, pair), "--bundle", "lung1-stage", "--out", str(tmp_path / "out"), "--json"]
     done = CliRunner().invoke(app, asked)
     assert (done.exit_code, done.stdout) == (2, "")
-    assert "NIfTI is measured" in " ".join(done.stderr.replace("│", " ").split())
+    assert "measure NIfTI files with lungstage measure" in " ".join(done.stderr.replace("│", " ").split())
     assert not (tmp_path / "out").exists()
 
 

@@ -283,5 +283,5 @@ def test_the_rule_over_any_histories(data: st.DataObject) -> None:
 
 @given(st.integers(2, 5))
 def test_a_circle_has_no_last_one(count: int) -> None:
-    with pytest.raises(Refused, match="none is the last"):
+    with pytest.raises(Refused, match="none of them is the latest"):
         superseded({str(k): frozenset({(str((k + 1) % count), 1)}) for k in range(count)})

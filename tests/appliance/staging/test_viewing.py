@@ -137,7 +137,7 @@ def test_a_volume_says_where_slices_are_missing_and_is_never_too_large(
     hu = sitk.GetArrayFromImage(unpacked(viewing.pack(headers, key, "image", None), tmp_path))
     assert [k for k in range(12) if (hu[k] == -32768).all()] == [12 - 1 - 5, 12 - 1 - 4]
     for choice in (RegionChoice("1.2.3", 1), RegionChoice(roi_of(headers), 77)):
-        with pytest.raises(Refused, match="no such region"):
+        with pytest.raises(Refused, match="region does not exist"):
             viewing.pack(headers, key, "region", choice)
     monkeypatch.setattr(viewing, "_MOST_SENT", hu.size - 1)
     with pytest.raises(Refused, match="too many"):

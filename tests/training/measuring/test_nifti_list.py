@@ -71,7 +71,7 @@ def test_the_table_is_that_of_a_cohort_and_the_values_are_pyradiomics_own(
     refused = {row["patient_id"]: row["code"] for row in rows_of(folder / "features.refused.csv")}
     assert refused == {"C": "mask_mismatch", "D": "nifti_invalid"}
     warned = [(row["patient_id"], row["message"][:10]) for row in rows_of(folder / "features.warnings.csv")]
-    assert warned == [("A", "Resampling"), ("B", "No voxel o"), ("B", "Resampling")]
+    assert warned == [("A", "Resampling"), ("B", "All voxels"), ("B", "Resampling")]
     table = out.read_bytes()
     assert run(monkeypatch, *options) == 0
     assert "4 were known" in capfd.readouterr().out
