@@ -87,7 +87,7 @@ def validate(
         raise Refused(
             ReasonCode.TABLE_INVALID,
             f"The table was measured with other settings than the bundle's ({'; '.join(differences)}), so all figures "
-            "would be wrong. Measure the cohort with the bundle's settings (--spec), or give --accept-other-extraction.",
+            "would be wrong. Measure the cohort with the bundle's extraction.yaml, or give --accept-other-extraction.",
         )
     outputs = bundle.predictor.run(cohort.values, cohort.covariate_values)
     weights = resamples(len(labels), np.random.SeedSequence([seed, 4]), counted=cohort.weights)
