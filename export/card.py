@@ -76,7 +76,9 @@ def _what(run: Run) -> str:
     endpoint, model = run.endpoint, run.model
     if endpoint == STAGE_GROUP:
         advanced = "III" if "IV" in run.record["cohort"]["stages_absent"] else "III–IV"
-        task = f"classifies lung cancer as early (stage I–II) or advanced (stage {advanced}) from the primary tumour on CT"
+        task = (
+            f"classifies lung cancer as early (stage I–II) or advanced (stage {advanced}) from the primary tumour on CT"
+        )
     else:
         task = f"predicts {endpoint.name} ({endpoint.negative} or {endpoint.positive}) from the lung tumour on CT"
     beside = f", and {', '.join(c.name for c in model.covariates)}" if model.covariates else ""
@@ -107,10 +109,10 @@ def _use(run: Run, use: IntendedUse) -> str:
                     f"slice thickness {span(*use.slice_thickness_mm)} mm, pixel spacing "
                     f"{span(*use.pixel_spacing_mm)} mm",
                     f"HU inside the region of interest {span(*use.hu_range)}",
-                    f"domain distance at most {use.domain_distance_max:.2f} (twice the training cohort's largest); "
-                    f"the answer has a warning above {use.domain_distance_warn:.2f} (the cohort's 99 % quantile)",
-                    f"neighbour distance at most {use.neighbour_distance_max:.2f} (twice the training cohort's largest); "
-                    f"the answer has a warning above {use.neighbour_distance_warn:.2f} (the cohort's 99 % quantile)",
+                    f"domain distance at most {use.domain_distance_max:.2f} (twice the training cohort's largest), "
+                    f"with a warning above {use.domain_distance_warn:.2f} (the cohort's 99 % quantile)",
+                    f"neighbour distance at most {use.neighbour_distance_max:.2f} (twice the training cohort's "
+                    f"largest), with a warning above {use.neighbour_distance_warn:.2f} (the cohort's 99 % quantile)",
                 ]
             ),
             _domain(run.model),
@@ -122,10 +124,10 @@ def _use(run: Run, use: IntendedUse) -> str:
 def _domain(model: FittedModel) -> str:
     return (
         "The domain distance is the Mahalanobis distance with a shrunk covariance (Ledoit & Wolf 2004). The neighbour "
-        f"distance is the mean distance to the {NEIGHBOURS} nearest of {len(model.domain_references)} references. It is "
-        "computed in the standardised features, in standard deviations per feature. Each reference is the mean of at "
-        f"least {GROUP_SIZE} patients, so no patient's row can be read from this bundle. The bundle contains the lowest "
-        "and the highest value of each feature. The report names features outside the training range."
+        f"distance is the mean distance to the {NEIGHBOURS} nearest of {len(model.domain_references)} references. It "
+        "is computed in the standardised features, in standard deviations per feature. Each reference is the mean of "
+        f"at least {GROUP_SIZE} patients, so no patient's row can be read from this bundle. The bundle contains the "
+        "lowest and the highest value of each feature. The report names features outside the training range."
     )
 
 
@@ -144,8 +146,8 @@ def _data(run: Run) -> str:
         f"Cohort: {cohort['name']}. {cohort['source']}.",
         f"Cite: {cohort['citation']}",
         f"Rows in the table: {table['rows']}; left out: {excluded}; used: {used}.",
-        f"Training prevalence: {shown}. The probability is calibrated to this prevalence. At another prevalence it must "
-        "be corrected.",
+        f"Training prevalence: {shown}. The probability is calibrated to this prevalence. At another prevalence it "
+        "must be corrected.",
         f"Table `{table['name']}`, SHA-256 `{table['sha256']}`. No patient row is part of this bundle.",
         *cohort["notes"],
     ]
@@ -181,10 +183,11 @@ def _decision(run: Run, decision: Decision, out_of_fold: OutOfFold | None) -> st
             f"{endpoint.negative.capitalize()} is possible from a probability of {endpoint.negative} of "
             f"{conformal['early_min_probability']:.3f}, and {endpoint.positive} from a probability of "
             f"{endpoint.positive} of {conformal['advanced_min_probability']:.3f} (class-conditional cross-conformal "
-            f"prediction, α = {conformal['alpha']:g}). The thresholds come from models of parts of the rows and are used "
-            f"with a model of all rows. So the coverage of {1 - conformal['alpha']:.0%} is a target and not guaranteed. "
-            "If exactly one class is possible, it is the conformal answer; otherwise the case is indeterminate "
-            f"({figure(conformal['indeterminate'])} of the cases out of fold).{right} Coverage out of fold:",
+            f"prediction, α = {conformal['alpha']:g}). The thresholds come from models of parts of the rows and are "
+            f"used with a model of all rows. So the coverage of {1 - conformal['alpha']:.0%} is a target and not "
+            "guaranteed. If exactly one class is possible, it is the conformal answer; otherwise the case is "
+            f"indeterminate ({figure(conformal['indeterminate'])} of the cases out of fold).{right} "
+            "Coverage out of fold:",
             bullets(coverage),
             _coverage_elsewhere(run, conformal),
             "A site can set its own prevalence with the setting `prevalence` (`--prevalence`): "

@@ -75,9 +75,7 @@ def recalibrate(
     folder: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle.", exists=True)],
     validation: Annotated[
         Path,
-        typer.Argument(
-            metavar="VALIDATION", help="validation.json of this bundle on your cohort.", exists=True
-        ),
+        typer.Argument(metavar="VALIDATION", help="validation.json of this bundle on your cohort.", exists=True),
     ],
     output: Annotated[
         Path,
@@ -99,8 +97,8 @@ def recalibrate(
 def _require_name(output: Path) -> None:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", output.resolve().name):
         raise typer.BadParameter(
-            "the folder's name is the bundle's name. Use only letters, digits, '.', '_' and '-', and start with a letter "
-            "or digit."
+            "the folder's name is the bundle's name. Use only letters, digits, '.', '_' and '-', and start with a "
+            "letter or digit."
         )
 
 

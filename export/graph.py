@@ -82,8 +82,8 @@ def _power_part(graph: _Graph, u: str, exponent: Array) -> str:
 def _standardise(graph: _Graph, x: str, steps: Preprocessing) -> str:
     """Robust scale, Yeo-Johnson, z-score. Yeo & Johnson 2000, Biometrika 87(4), eq. 2.1.
 
-    The formula for values below zero is that for values above zero, mirrored, with exponent 2 - lambda. Each part is 0 on
-    the other side. So their difference is the transform, and no branch is needed.
+    The formula for values below zero is that for values above zero, mirrored, with exponent 2 - lambda. Each part is 0
+    on the other side. So their difference is the transform, and no branch is needed.
     """
     scaled = graph.op("Div", graph.op("Sub", x, steps.center), steps.spread)
     above = _power_part(graph, graph.op("Max", scaled, 0.0), steps.lmbda)

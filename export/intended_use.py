@@ -50,8 +50,8 @@ def intended_use(domain: Mapping[str, Mapping[str, float]], endpoint: Endpoint) 
     Parameters
     ----------
     domain
-        ``quantiles`` and ``neighbour_quantiles`` of the training rows' distances (:class:`training.model.domain.Domain`);
-        those at "0.99" and "1" are used.
+        ``quantiles`` and ``neighbour_quantiles`` of the training rows' distances
+        (:class:`training.model.domain.Domain`); those at "0.99" and "1" are used.
     endpoint
         The two classes of the model.
     """

@@ -139,7 +139,7 @@ def _entry(figure: Mapping[str, Any]) -> EstimateEntry:
 
 
 def _shifted(model: bytes, slope: float, offset: float) -> bytes:
-    """Multiply the logit and its parts, the contributions, by the slope, add the offset, and recompute the probability."""
+    """Apply slope and offset to the logit, and the slope to its contributions; recompute the probability."""
     proto = onnx.load_model_from_string(model)
     graph = proto.graph
     old = {name: f"{name}_of_{len(graph.node)}" for name in _LINEAR if name in {o.name for o in graph.output}}

@@ -39,8 +39,8 @@ def selection(record: Record) -> str:
         facts.append(f"AUC by the number of features, on inner folds: {'; '.join(said)}.")
     if stability := record.get("stability_selection"):
         facts.append(
-            f"Selection repeated on {stability['pairs']} pairs of complementary halves of the patients (Shah & Samworth "
-            f"2013): stability {figure(stability['nogueira'])} (Nogueira, Sechidis & Brown 2018)."
+            f"Selection repeated on {stability['pairs']} pairs of complementary halves of the patients (Shah & "
+            f"Samworth 2013): stability {figure(stability['nogueira'])} (Nogueira, Sechidis & Brown 2018)."
         )
     return bullets(facts)
 

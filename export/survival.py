@@ -33,8 +33,8 @@ def _concordance(record: Record) -> str:
     ]
     head = ["", "C-index (Harrell)", "C-index of this procedure minus it, paired"]
     return (
-        "Concordance: share of pairs in which the patient who died first had the higher probability. 0.5 is chance. All "
-        f"follow-up is used, and pairs are compared within folds:\n\n{as_table(head, rows)}"
+        "Concordance: share of pairs in which the patient who died first had the higher probability. 0.5 is chance. "
+        f"All follow-up is used, and pairs are compared within folds:\n\n{as_table(head, rows)}"
     )
 
 

@@ -189,7 +189,10 @@ def robustness(
     out: Annotated[
         Path,
         typer.Option(
-            "--out", "-o", metavar="icc.csv", help="ICC table to write, for [repeatability] of the study file.",
+            "--out",
+            "-o",
+            metavar="icc.csv",
+            help="ICC table to write, for [repeatability] of the study file.",
             dir_okay=False,
         ),
     ],
@@ -217,9 +220,7 @@ def robustness(
     ] = PERTURBATIONS,
     contour_mm: Annotated[
         float,
-        typer.Option(
-            min=0.1, max=MOST_CONTOUR_MM, help="Distance between contours of different readers (SD, mm)."
-        ),
+        typer.Option(min=0.1, max=MOST_CONTOUR_MM, help="Distance between contours of different readers (SD, mm)."),
     ] = CONTOUR_MM,
     move_grids: Annotated[
         bool,
@@ -409,7 +410,8 @@ def validate(
     accept_other_extraction: Annotated[
         bool,
         typer.Option(
-            "--accept-other-extraction", help="Score the table even if it was measured with other settings.",
+            "--accept-other-extraction",
+            help="Score the table even if it was measured with other settings.",
             rich_help_panel=ADVANCED,
         ),
     ] = False,
@@ -513,7 +515,10 @@ def compare_selectors(
     out: Annotated[
         Path,
         typer.Option(
-            "--out", "-o", metavar="OUT", help="Folder of the results. An interrupted run continues there.",
+            "--out",
+            "-o",
+            metavar="OUT",
+            help="Folder of the results. An interrupted run continues there.",
             file_okay=False,
         ),
     ],
@@ -540,9 +545,7 @@ def compare_selectors(
     from lungstage.training.reporting.summary import print_comparison
 
     if workers is not None and scheduler is not None:
-        raise ProtocolError(
-            "Give one of --workers (local processes) and --scheduler (a cluster), not both."
-        )
+        raise ProtocolError("Give one of --workers (local processes) and --scheduler (a cluster), not both.")
     fixed = read_protocol(protocol)
     tables = compare.read_folder(folder, fixed)
     compare.settle(out, fixed)
@@ -601,14 +604,20 @@ def descriptors(
     crops: Annotated[
         Path | None,
         typer.Option(
-            "--crops", metavar="DIR", help="Folder of crops. Also studies planning volumes.", exists=True,
+            "--crops",
+            metavar="DIR",
+            help="Folder of crops. Also studies planning volumes.",
+            exists=True,
             file_okay=False,
         ),
     ] = None,
     page: Annotated[
         Path | None,
         typer.Option(
-            "--page", metavar="FILE", help="Markdown page whose generated tables are replaced.", exists=True,
+            "--page",
+            metavar="FILE",
+            help="Markdown page whose generated tables are replaced.",
+            exists=True,
             dir_okay=False,
         ),
     ] = None,

@@ -69,7 +69,8 @@ class ProcedureSection(_Section):
     """How a model is fitted and evaluated. The preset gives every key that is not set."""
 
     preset: Literal["hardened", "paper", "quick"] = Field(
-        default="hardened", description="Named settings. `quick` is for testing the commands; its figures have no value."
+        default="hardened",
+        description="Named settings. `quick` is for testing the commands; its figures have no value.",
     )
     seed: int | None = Field(default=None, ge=0, description="Seed of everything random.")
     folds: int | None = Field(default=None, ge=3, le=20, description="Folds of the outer cross-validation.")
@@ -101,7 +102,7 @@ class Measure(_Section):
     scheduler: str | None = Field(
         default=None,
         pattern="^(tcp|tls)://",
-        description="Address of a Dask scheduler, e.g. tcp://host:8786. Its cluster is used instead of local processes.",
+        description="Address of a Dask scheduler, e.g. tcp://host:8786. Its cluster replaces the local processes.",
     )
     match_by_geometry: bool = Field(
         default=False,

@@ -249,7 +249,7 @@ def _cut_rows(
 def _cut_coverage(
     cohort: Cohort, every_row: Cohort, model: FittedModel, conformal: Mapping[str, Any]
 ) -> dict[str, dict[str, int]]:
-    """Number of left-out rows whose conformal set contains the true class, by class. Nothing was fitted to them."""
+    """Count the left-out rows whose conformal set contains the true class, by class. Nothing was fitted to them."""
     cut = ~np.isin(every_row.patients, cohort.patients)
     features = every_row.values[:, [every_row.features.index(name) for name in model.features]]
     clinical = every_row.covariate_values

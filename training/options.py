@@ -38,7 +38,8 @@ CohortOption = Annotated[
 CutOption = Annotated[
     bool | None,
     typer.Option(
-        "--keep-cut-rows/--no-keep-cut-rows", help="Also use rows whose roi_touches_crop_edge is True.",
+        "--keep-cut-rows/--no-keep-cut-rows",
+        help="Also use rows whose roi_touches_crop_edge is True.",
         show_default=False,
     ),
 ]

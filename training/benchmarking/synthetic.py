@@ -71,8 +71,8 @@ def make_table(
     Notes
     -----
     Features are in blocks of 2 to 12 with a common factor and loadings of 0.6 to 0.95. The factors share a general
-    factor, like tumour size in most radiomic features. Relevant features are in different blocks, so each has correlated
-    features that do not decide the class. A monotone transform per feature skews the marginal distributions.
+    factor, like tumour size in most radiomic features. Relevant features are in different blocks, so each has
+    correlated features that do not decide the class. A monotone transform per feature skews the marginal distributions.
     """
     rng = np.random.default_rng(np.random.SeedSequence([seed, SIGNALS.index(signal)]))
     sizes: list[int] = []

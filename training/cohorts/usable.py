@@ -80,8 +80,8 @@ def _check_copies(table: Table, features: Sequence[str], rows: npt.NDArray[np.in
         if not np.isnan(values[i]).all():
             refuse(
                 f"Lines {lines[i]} and {lines[j]}, patients {patients[i]!r} and {patients[j]!r}: "
-                "every feature is the same. One tumour under two patients would be in training and test data. Remove one "
-                "of the rows."
+                "every feature is the same. One tumour under two patients would be in training and test data. Remove "
+                "one of the rows."
             )
 
 

@@ -93,7 +93,7 @@ def settle(out: Path, protocol: Protocol) -> None:
             there = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(there, dict) or there.get("sha256") != protocol.digest():
             raise ProtocolError(
-                f"{out} contains a run with another protocol or other settings of GL-RFE. Choose another folder with -o."
+                f"{out} contains a run with another protocol or other settings of GL-RFE. Choose another folder (-o)."
             )
         return
     write_whole(file, as_json(protocol.record()))

@@ -22,8 +22,8 @@ def mean_interval(values: Array, alpha: float) -> dict[str, float | int | None]:
 
     Notes
     -----
-    t interval. With about 24 tables a percentile bootstrap is too narrow. Differences of AUCs are bounded and have light
-    tails, so the t interval of their mean keeps its level. A single table gives no interval.
+    t interval. With about 24 tables a percentile bootstrap is too narrow. Differences of AUCs are bounded and have
+    light tails, so the t interval of their mean keeps its level. A single table gives no interval.
     """
     mean = float(values.mean())
     if len(values) < 2:

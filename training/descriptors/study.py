@@ -353,7 +353,7 @@ def _compared(question: Question, nodules: Sequence[Nodule], margin: Margin, fix
 
 
 def _between_outlines(nodules: Sequence[Nodule]) -> dict[str, Any]:
-    """ICC of each descriptor over the readers' outlines of the same lesion, for lesions of at least :data:`LEAST_MM`."""
+    """ICC of each descriptor over the readers' outlines of a lesion, for lesions of at least :data:`LEAST_MM`."""
     several = [n for n in nodules if len(n.readings) > 1 and _mean(n, "long_axis_mm") >= LEAST_MM]
     found: dict[str, Any] = {"lesions": len(several), "values": {}}
     for name in ("long_axis_mm", "effective_diameter_mm", "irregularity", "radial_spread", "mean_hu"):

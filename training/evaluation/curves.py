@@ -74,9 +74,9 @@ def curves(p: Array, positive: Bools, fold: Indices, weights: Counts) -> dict[st
 def true_positive_rates(p: Array, positive: Bools, fold: Indices, weights: Counts) -> Array:
     """Sensitivity at every rate of :data:`RATES`, under every weighting; (w, rates).
 
-    As for the AUC, positives are compared with the negatives of their own fold only. The curve is the distribution, over
-    the positives, of the share of their fold's negatives that score higher. So the area under it is the AUC. A positive
-    with ties is spread evenly over its possible rates. A fold is weighted by its number of pairs.
+    As for the AUC, positives are compared with the negatives of their own fold only. The curve is the distribution,
+    over the positives, of the share of their fold's negatives that score higher. So the area under it is the AUC. A
+    positive with ties is spread evenly over its possible rates. A fold is weighted by its number of pairs.
     """
     higher = p[~positive][:, None] > p[positive]
     equal = p[~positive][:, None] == p[positive]

@@ -80,7 +80,7 @@ def assign_folds(labels: Bools, folds: int, repeats: int, seed: int) -> Indices:
     if not MIN_FOLDS <= folds <= fewest:
         raise Refused(
             ReasonCode.TABLE_INVALID,
-            f"{folds} folds are requested. Choose from {MIN_FOLDS} to {fewest} folds: the smaller class has {fewest} rows.",
+            f"{folds} folds are requested. Choose from {MIN_FOLDS} to {fewest}: the smaller class has {fewest} rows.",
         )
     assigned = np.empty((repeats, len(labels)), dtype=np.intp)
     states = np.random.default_rng(np.random.SeedSequence([seed, 0])).integers(2**31, size=repeats)

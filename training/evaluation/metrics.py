@@ -31,8 +31,8 @@ RESAMPLES: Final = 2000
 
 
 INTERVAL_CENSORED: Final = (
-    " Patients are weighted by inverse probability of censoring, for those lost to follow-up; the resamples treat these "
-    "weights as known."
+    " Patients are weighted by inverse probability of censoring, for those lost to follow-up; the resamples treat "
+    "these weights as known."
 )
 
 

@@ -26,9 +26,10 @@ Indices = npt.NDArray[np.intp]
 Record = dict[str, Any]
 
 CLAIM: Final = (
-    "Hosny et al. claim an AUC of 0.70 (radiotherapy) and 0.71 (surgery) for survival at 2 years, by a 3D convolutional "
-    "network on patients that it had not seen (PLoS Medicine 15(11), 2018, doi:10.1371/journal.pmed.1002711). These are "
-    "their figures, on other patients. They were not reproduced here and do not apply to this model."
+    "Hosny et al. claim an AUC of 0.70 (radiotherapy) and 0.71 (surgery) for survival at 2 years, by a 3D "
+    "convolutional network on patients that it had not seen (PLoS Medicine 15(11), 2018, "
+    "doi:10.1371/journal.pmed.1002711). These are their figures, on other patients. They were not reproduced here and "
+    "do not apply to this model."
 )
 """Published performance for the same endpoint; quoted together with this model's metrics."""
 
@@ -102,9 +103,9 @@ def censoring(record: Mapping[str, Any]) -> str:
     return (
         f"{record['patients']} patients, {record['events']} observed deaths. {record['lost']} were lost to follow-up "
         f"before day {horizon}. Whether they died by then is not known, so nothing was trained on them. In every "
-        "metric and in the calibration the other patients are weighted for them (inverse probability of censoring). This "
-        f"assumes that loss to follow-up does not depend on the tumour.{died} The figures of this section include the "
-        "lost patients, predicted by models that had not seen them. The conformal thresholds use the patients with "
+        "metric and in the calibration the other patients are weighted for them (inverse probability of censoring). "
+        f"This assumes that loss to follow-up does not depend on the tumour.{died} The figures of this section include "
+        "the lost patients, predicted by models that had not seen them. The conformal thresholds use the patients with "
         "known outcome."
     )
 
@@ -166,7 +167,7 @@ def _group(p: Array, days: Array, observed: Bools, horizon: float, of: Indices) 
 
 
 def _curve(days: Array, observed: Bools, horizon: float) -> Record:
-    """Kaplan-Meier curve with its 95 % interval (log-log), and its value at the horizon; None without follow-up to it."""
+    """Kaplan-Meier curve with its 95 % interval (log-log); its value at the horizon is None without follow-up to it."""
     record: Record = {"patients": len(days), "events": int(observed.sum()), "median_days": None}
     if not observed.any():
         # Without a death the estimate is 1, and there is no formula for an interval.

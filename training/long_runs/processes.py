@@ -1,7 +1,7 @@
 """Run work in several processes of this machine. If one is killed, the others continue.
 
-The pool of ``concurrent.futures`` breaks completely when one of its processes dies, and does not say on which item. Here
-each process has one item at a time and its own pipes, so the item is known. Processes are started with a separate
+The pool of ``concurrent.futures`` breaks completely when one of its processes dies, and does not say on which item.
+Here each process has one item at a time and its own pipes, so the item is known. Processes are started with a separate
 command line, because multiprocessing would import the command line again, and torch with it.
 """
 

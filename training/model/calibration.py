@@ -54,8 +54,8 @@ def calibrate(logits: Array, advanced: Bools, weights: Array | None = None) -> C
 
     Notes
     -----
-    The likelihood is concave, so the slope is at the bound exactly when the unbounded slope is lower. A score that ranks
-    the classes the wrong way round is not inverted; its probabilities become constant.
+    The likelihood is concave, so the slope is at the bound exactly when the unbounded slope is lower. A score that
+    ranks the classes the wrong way round is not inverted; its probabilities become constant.
     """
     spread = logits.std()
     unit = spread if spread > 0 else 1.0

@@ -1,9 +1,9 @@
 """Distance of a case from the training cohort: from its centre, and from its nearest tumours.
 
 There are two distances, because each detects cases that the other misses. The Mahalanobis distance detects unusual
-combinations of features, but treats the cohort as one ellipsoid. The distance to the nearest neighbours detects gaps and
-sparse regions within the ellipsoid. The neighbours are searched in the standardised space. In the whitened space their
-distance would repeat the Mahalanobis distance.
+combinations of features, but treats the cohort as one ellipsoid. The distance to the nearest neighbours detects gaps
+and sparse regions within the ellipsoid. The neighbours are searched in the standardised space. In the whitened space
+their distance would repeat the Mahalanobis distance.
 
 Both are shipped with the model, and no patient's values may be readable from it. So the neighbours are means of groups
 of at least :data:`GROUP_SIZE` patients, with each patient in one group. This is microaggregation: every published value

@@ -59,7 +59,7 @@ def single_threaded() -> Iterator[None]:
         memory.fill_uninitialized_memory,
     )
     torch.set_num_threads(1)
-    # The same as use_deterministic_algorithms(True), without loading torch's compiler, which takes a second per process.
+    # The same as use_deterministic_algorithms(True), which would also load torch's compiler: a second per process.
     torch.set_deterministic_debug_mode("error")
     memory.fill_uninitialized_memory = False  # uninitialised memory is never read
     try:

@@ -82,8 +82,8 @@ def _of_either(record: Record) -> Sentences:
         ),
         "size": lambda: (
             f"{used} patients, {min(positives, used - positives)} in the rarer class: "
-            f"{min(positives, used - positives) / k:.1f} per selected feature. This software did not calculate a sample "
-            "size."
+            f"{min(positives, used - positives) / k:.1f} per selected feature. This software did not calculate a "
+            "sample size."
         ),
         "partition": lambda: (
             f"{settings['folds']}-fold cross-validation over patients, repeated {settings['repeats']} times; "

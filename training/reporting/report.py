@@ -1,7 +1,7 @@
 """Self-contained HTML page of a run: figures, tables, and two reporting checklists.
 
-The page loads no fonts, scripts or images, and its content security policy forbids it. All names are untrusted input and
-are escaped. The same run gives the same bytes.
+The page loads no fonts, scripts or images, and its content security policy forbids it. All names are untrusted input
+and are escaped. The same run gives the same bytes.
 """
 
 from __future__ import annotations
@@ -229,8 +229,8 @@ def _summary(evaluation: Record) -> Iterator[str]:
     corrected = {name: one["difference_corrected"] for name, one in methods.items() if one["difference_corrected"]}
     firm = [methods[name]["label"] for name in sorted(corrected) if corrected[name]["low"] > 0]
     yield (
-        "The interval with Nadeau and Bengio's correction also covers the choice of the training patients. It lies above "
-        f"0 against {_counted(firm)} of {len(corrected)}."
+        "The interval with Nadeau and Bengio's correction also covers the choice of the training patients. It lies "
+        f"above 0 against {_counted(firm)} of {len(corrected)}."
     )
     answers = own["conformal"]
     yield (

@@ -37,8 +37,8 @@ def print_benchmark(result: Record, console: Console) -> None:
     relevant = ", ".join(f"{signal} {count}" for signal, count in result["relevant"].items())
     caption = (
         f"Share of the relevant features ({relevant}) among the {result['features']} selected, mean over "
-        f"{result['tables']} tables of each signal with 95 % t interval. Second line: GL-RFE minus the selector, on the "
-        "same tables."
+        f"{result['tables']} tables of each signal with 95 % t interval. Second line: GL-RFE minus the selector, on "
+        "the same tables."
     )
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False, caption=caption, caption_justify="left")
     table.add_column("selector")
@@ -88,11 +88,12 @@ def print_comparison(record: Record, console: Console) -> None:
 def _methods(evaluation: Record) -> Table:
     methods, endpoint = evaluation["methods"], evaluation["endpoint"]
     caption = (
-        f"In brackets: {evaluation['interval']}\nGL-RFE minus it: paired difference of the AUC. It is not corrected for "
-        f"{len(methods) - 1} comparisons, so one in twenty excludes 0 by chance. bal. acc.: balanced accuracy. ECE: "
-        "expected calibration error. slope: calibration slope; 1 is calibrated, below 1 is overconfident. coverage: share "
-        f"of the {endpoint['negative']} and of the {endpoint['positive']} cases whose conformal set contains the true "
-        "class. indet.: share of indeterminate cases. stab.: Nogueira's stability of the selections over the folds."
+        f"In brackets: {evaluation['interval']}\nGL-RFE minus it: paired difference of the AUC. It is not corrected "
+        f"for {len(methods) - 1} comparisons, so one in twenty excludes 0 by chance. bal. acc.: balanced accuracy. "
+        "ECE: expected calibration error. slope: calibration slope; 1 is calibrated, below 1 is overconfident. "
+        f"coverage: share of the {endpoint['negative']} and of the {endpoint['positive']} cases whose conformal set "
+        "contains the true class. indet.: share of indeterminate cases. stab.: Nogueira's stability of the selections "
+        "over the folds."
     )
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False, caption=caption, caption_justify="left")
     table.add_column("method", overflow="fold")

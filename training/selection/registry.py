@@ -1,7 +1,7 @@
 """All selectors by name, with one interface: tasks in, the features of each task out, the best first.
 
-A selector gets only the training rows of a task and their labels. All comparisons of selectors, on one table or on many,
-use this registry.
+A selector gets only the training rows of a task and their labels. All comparisons of selectors, on one table or on
+many, use this registry.
 """
 
 from __future__ import annotations

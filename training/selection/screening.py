@@ -1,9 +1,10 @@
 """Screening before an elimination: distinct features, ordered by the gradient of the loss.
 
-For an untrained model, the gradient of the loss with respect to a term's weight is the term's covariance with the label.
-Following this gradient, term after term, is least angle regression. Terms are the features and the products of pairs, so
-that features that matter only in pairs are found before any network is trained. There are thousands of products and
-only about a hundred features, so a large gradient by chance is more likely for a product. So products are weighted less.
+For an untrained model, the gradient of the loss with respect to a term's weight is the term's covariance with the
+label. Following this gradient, term after term, is least angle regression. Terms are the features and the products of
+pairs, so that features that matter only in pairs are found before any network is trained. There are thousands of
+products and only about a hundred features, so a large gradient by chance is more likely for a product. So products are
+weighted less.
 """
 
 from __future__ import annotations
@@ -127,7 +128,7 @@ def strongest_pairs(inputs: Array, labels: Bools, count: int) -> Indices:
 
 
 def _path(inputs: Array, pairs: Indices, labels: Bools, steps: int) -> list[tuple[int, float]]:
-    """Terms in the order in which they enter, with the gradient's size at each; products are numbered after features."""
+    """Terms in the order in which they enter, with the gradient's size; products are numbered after features."""
     terms = np.hstack([inputs, inputs[:, pairs[:, 0]] * inputs[:, pairs[:, 1]]])
     centred = terms - terms.mean(axis=0)
     spread = centred.std(axis=0)

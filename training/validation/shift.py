@@ -53,8 +53,8 @@ def stability_index(quantiles: Mapping[str, float], present: Array) -> float:
     Notes
     -----
     The sum over bins of (share - training share) * log(share / training share), the symmetric Kullback-Leibler
-    divergence; 0 for equal shares. One patient distributed as in training is added, so that the logarithm of an empty bin
-    exists. If quantiles are equal because many patients share a value, their bins are merged.
+    divergence; 0 for equal shares. One patient distributed as in training is added, so that the logarithm of an empty
+    bin exists. If quantiles are equal because many patients share a value, their bins are merged.
     """
     cumulative = {quantiles[level]: float(level) for level in LEVELS}  # for equal quantiles the highest level is kept
     edges = np.array(list(cumulative))

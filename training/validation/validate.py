@@ -162,8 +162,8 @@ def _require_same_way_round(bundle: Endpoint, table: Endpoint) -> None:
     if table.positive == bundle.negative or table.negative == bundle.positive:
         raise Refused(
             ReasonCode.TABLE_INVALID,
-            f"The classes are exchanged: {bundle.positive!r} is the positive class of the bundle, but the table is read "
-            f"with {table.positive!r} as the positive class. Exchange --positive and --negative.",
+            f"The classes are exchanged: {bundle.positive!r} is the positive class of the bundle, but the table is "
+            f"read with {table.positive!r} as the positive class. Exchange --positive and --negative.",
         )
 
 
@@ -231,8 +231,8 @@ def _conformal(decision: Decision, endpoint: Endpoint, labels: Bools, probabilit
 def _answers(rule: AnswerRule, endpoint: Endpoint, labels: Bools, probabilities: Array, weights: Array) -> Record:
     """Count the answers at one prevalence, and how often each was right, with the bundle's own statement.
 
-    ``predictive_value`` is observed, with its interval over patients; None without such an answer. ``said`` is the value
-    that the appliance prints with such an answer; None if the bundle does not contain it.
+    ``predictive_value`` is observed, with its interval over patients; None without such an answer. ``said`` is the
+    value that the appliance prints with such an answer; None if the bundle does not contain it.
     """
     answers = [rule.answer(float(p))[0] for p in probabilities]
     classes: Record = {}

@@ -77,10 +77,10 @@ def summary(record: Record) -> list[str]:
         f"{prevalence['training']:.0%}. The observed minus the predicted share is {figure(surplus)}. With every logit "
         f"shifted by {prevalence['logit_shift']:+.2f} it is {figure(own['calibration']['in_the_large'])}, "
         f"and the Brier score is {figure(own['metrics']['brier'])}.",
-        f"After correction to this cohort's prevalence the probabilities are {better_own} that prevalence as a constant "
-        f"prediction: Brier score {figure(own['metrics']['brier'])}, difference {figure(lift_own)}. Recalibration after "
-        f"the correction: slope {figure(slope)}, intercept {figure(intercept)} (1 and 0 are best). lungstage-export "
-        "recalibrate makes a recalibrated bundle.",
+        f"After correction to this cohort's prevalence the probabilities are {better_own} that prevalence as a "
+        f"constant prediction: Brier score {figure(own['metrics']['brier'])}, difference {figure(lift_own)}. "
+        f"Recalibration after the correction: slope {figure(slope)}, intercept {figure(intercept)} (1 and 0 are best). "
+        "lungstage-export recalibrate makes a recalibrated bundle.",
         f"The conformal set contains the true class in {covered}; the target is {1 - conformal['alpha']:.0%}. "
         f"{figure(conformal['indeterminate'])} of the patients are indeterminate.",
         f"For {domain['warn']['either']:.0%} of the tumours the distance from the training cohort is so large that the "

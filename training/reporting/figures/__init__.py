@@ -1,4 +1,4 @@
-"""Figures of a training run as accessible SVG inside a page. A figure that cannot be drawn is replaced by the reason."""
+"""Figures of a training run as accessible inline SVG. A figure that cannot be drawn is replaced by the reason."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ __all__ = [
 
 Record = Mapping[str, Any]
 
-NO_RUN: Final = "This part needs run.json, which this run does not have yet: `lungstage-train fit TABLE -o RUN` writes it."
+NO_RUN: Final = (
+    "This part needs run.json, which this run does not have yet: `lungstage-train fit TABLE -o RUN` writes it."
+)
 NO_EVALUATION: Final = (
     "This part needs evaluation.json, which this run does not have yet: `lungstage-train evaluate TABLE -o RUN` writes "
     "it."

@@ -1,8 +1,8 @@
 """Common parts of all figures: colours, fonts, sizes, and the conversion from matplotlib to inline SVG.
 
-The SVG contains no date, no random identifiers and no external content, so the same data give the same bytes. Text stays
-text, so it can be selected and scaled. matplotlib computes the layout with its DejaVu Sans; the fonts that a browser may
-use instead are not wider. Names are never parsed as mathematical text.
+The SVG contains no date, no random identifiers and no external content, so the same data give the same bytes. Text
+stays text, so it can be selected and scaled. matplotlib computes the layout with its DejaVu Sans; the fonts that a
+browser may use instead are not wider. Names are never parsed as mathematical text.
 """
 
 from __future__ import annotations

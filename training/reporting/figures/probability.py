@@ -47,8 +47,9 @@ def calibration(evaluation: Record) -> Picture:
         caption = (
             f"Calibration slope {estimate(slope, 2)} (1 is perfect, below 1 is overconfident), intercept "
             f"{fitted['intercept']:.2f}; expected calibration error {estimate(method['metrics']['ece'])}, Brier score "
-            f"{estimate(method['metrics']['brier'])}. In the bin with the largest difference, {furthest['predicted']:.2f} "
-            f"is predicted and {furthest['observed']:.2f} ({furthest['low']:.2f} to {furthest['high']:.2f}) is observed."
+            f"{estimate(method['metrics']['brier'])}. In the bin with the largest difference, "
+            f"{furthest['predicted']:.2f} is predicted and {furthest['observed']:.2f} ({furthest['low']:.2f} to "
+            f"{furthest['high']:.2f}) is observed."
         )
         alt = f"Reliability diagram with {len(bins)} bins and their intervals, and the count per bin below it."
         return picture(figure, "calibration", "Calibration", alt, caption)
