@@ -88,10 +88,12 @@ def measure(
     config: ConfigOption = None,
     spec: Annotated[
         str | None,
-        typer.Option(help="PyRadiomics parameter file, or 'all': 106 features at default settings. [default: all]"),
+        typer.Option(
+            help="PyRadiomics parameter file, or 'all': 106 features at default settings.", show_default="all"
+        ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes on this machine. [default: one per core]")
+        int | None, typer.Option(min=1, help="Processes on this machine.", show_default="one per core")
     ] = None,
     scheduler: Annotated[
         str | None,
@@ -157,7 +159,7 @@ def measure(
             write_table([done[subject.patient_id] for subject in subjects], chosen, listed, table)
     console = Console(soft_wrap=True)
     kept = f"{table.name} was not changed"
-    console.print(f"{tally}; {kept if left else f'studies without features are listed in {refusals(table).name}'}")
+    console.print(f"{tally}; {kept if left else f'those without features are listed in {refusals(table).name}'}")
     if not left and (doubtful := sum(bool(one.entry.warnings) for one in done.values())):
         console.print(f"{doubtful} were measured with warnings, listed in {warned(table).name}")
     if recalled := sum(one.recalled for one in done.values()):
@@ -192,7 +194,7 @@ def robustness(
             "--out",
             "-o",
             metavar="icc.csv",
-            help="ICC table to write, for [repeatability] of the study file.",
+            help="ICC table to write, for the section repeatability of the study file.",
             dir_okay=False,
         ),
     ],
@@ -347,7 +349,8 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="NAMES",
-            help="Selectors to compare with, e.g. anova,lasso. The simple models are always included. [default: all]",
+            help="Selectors to compare with, e.g. anova,lasso. The simple models are always included.",
+            show_default="all",
         ),
     ] = None,
     demonstrate_leakage: Annotated[
@@ -464,7 +467,9 @@ def report(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="FILE", help="Page to write. [default: RUN/report.html]", dir_okay=False),
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="Page to write.", show_default="RUN/report.html", dir_okay=False
+        ),
     ] = None,
     config: ConfigOption = None,
 ) -> None:
@@ -527,7 +532,7 @@ def compare_selectors(
         typer.Option("--protocol", metavar="FILE", help="TOML of the protocol (docs/selection.md).", dir_okay=False),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes on this machine. [default: one per core]")
+        int | None, typer.Option(min=1, help="Processes on this machine.", show_default="one per core")
     ] = None,
     scheduler: Annotated[
         str | None,

@@ -32,7 +32,7 @@ CohortOption = Annotated[
     Path | None,
     typer.Option(
         "--cohort", metavar="FILE", exists=True, dir_okay=False,
-        help="TOML description of the table. [default: the one beside the table, or a shipped one with its hash]",
+        help="TOML description of the table.", show_default="the one beside the table, or a shipped one with its hash",
     ),
 ]  # fmt: skip
 CutOption = Annotated[
@@ -45,7 +45,7 @@ CutOption = Annotated[
 ]
 IdOption = Annotated[
     str | None,
-    typer.Option("--id-column", metavar="COLUMN", help="Column of the patient identifiers. [default: patient_id]"),
+    typer.Option("--id-column", metavar="COLUMN", help="Column of the patient identifiers.", show_default="patient_id"),
 ]
 ENDPOINT: Final = "Endpoint"
 """Panel of the help for the options that say what is predicted."""
@@ -55,7 +55,7 @@ ADVANCED: Final = "Advanced"
 TargetOption = Annotated[
     str | None,
     typer.Option(
-        metavar="COLUMN", help="Column to predict. [default: stage (early or advanced)]", rich_help_panel=ENDPOINT
+        metavar="COLUMN", help="Column to predict.", show_default="stage: early or advanced", rich_help_panel=ENDPOINT
     ),
 ]
 PositiveOption = Annotated[
@@ -68,7 +68,7 @@ PositiveOption = Annotated[
 NegativeOption = Annotated[
     str | None,
     typer.Option(
-        metavar="VALUE", help="Value of the negative class. [default: the other value of the column]",
+        metavar="VALUE", help="Value of the negative class.", show_default="the other value of the column",
         rich_help_panel=ENDPOINT,
     ),
 ]  # fmt: skip
@@ -92,7 +92,7 @@ CovariatesOption = Annotated[
 ]
 PresetOption = Annotated[
     str | None,
-    typer.Option(help="Named settings: hardened, paper, quick. [default: hardened]", rich_help_panel=ADVANCED),
+    typer.Option(help="Named settings: hardened, paper, quick.", show_default="hardened", rich_help_panel=ADVANCED),
 ]
 QuickOption = Annotated[
     bool,
@@ -102,19 +102,23 @@ QuickOption = Annotated[
     ),
 ]  # fmt: skip
 SeedOption = Annotated[
-    int | None, typer.Option(min=0, help="Seed of everything random. [default: 0]", rich_help_panel=ADVANCED)
+    int | None, typer.Option(min=0, help="Seed of everything random.", show_default="0", rich_help_panel=ADVANCED)
 ]
 FoldsOption = Annotated[
     int | None,
-    typer.Option(min=3, help="Folds of the outer cross-validation. [default: preset]", rich_help_panel=ADVANCED),
+    typer.Option(
+        min=3, help="Folds of the outer cross-validation.", show_default="as the preset", rich_help_panel=ADVANCED
+    ),
 ]
 RepeatsOption = Annotated[
     int | None,
-    typer.Option(min=1, help="Repeats of the outer cross-validation. [default: preset]", rich_help_panel=ADVANCED),
+    typer.Option(
+        min=1, help="Repeats of the outer cross-validation.", show_default="as the preset", rich_help_panel=ADVANCED
+    ),
 ]
 MembersOption = Annotated[
     int | None,
-    typer.Option(min=1, help="Networks in the final ensemble. [default: preset]", rich_help_panel=ADVANCED),
+    typer.Option(min=1, help="Networks in the final ensemble.", show_default="as the preset", rich_help_panel=ADVANCED),
 ]
 
 PLACES: Final[Mapping[str, str]] = MappingProxyType(

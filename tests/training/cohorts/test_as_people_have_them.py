@@ -65,7 +65,11 @@ def with_commas(rows: Rows, mark: str, path: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("mark", "told"),
-    [(";", "write decimal points, not commas"), ("\t", "write decimal points"), (",", "decimal comma makes two cells")],
+    [
+        (";", "write decimal points, not commas"),
+        ("\t", "write decimal points"),
+        (",", "decimal commas, which split a cell"),
+    ],
 )
 def test_decimal_commas_are_refused_as_such(mark: str, told: str, tmp_path: Path) -> None:
     """Read as they are, 1,234 could be a thousand times as much as it is meant to be."""
@@ -92,7 +96,7 @@ def test_features_as_rows_are_named_as_such(corner: str, tmp_path: Path) -> None
     file = tmp_path / "t.csv"
     with file.open("w", newline="") as out:
         csv.writer(out).writerows(lines)
-    with pytest.raises(Refused, match=r"lies on its side: features are its rows.*each row is a patient"):
+    with pytest.raises(Refused, match=r"is transposed: its rows are features.*each row is a patient"):
         read_cohort(file)
 
 
@@ -148,9 +152,9 @@ def test_another_column_names_the_patients(write_table: Write) -> None:
     rows = renamed(make_rows(), patient_id="ID")
     cohort = read_cohort(write_table(rows), id_column="ID")
     assert cohort.patients == read_cohort(write_table(make_rows(), "plain.csv")).patients
-    with pytest.raises(Refused, match=r"lacks the columns \['patient_id'\].*--id-column"):
+    with pytest.raises(Refused, match=r"columns are missing from the table: \['patient_id'\].*--id-column"):
         read_cohort(write_table(rows))
-    with pytest.raises(Refused, match=r"lacks the columns \['Case'\]"):
+    with pytest.raises(Refused, match=r"columns are missing from the table: \['Case'\]"):
         read_cohort(write_table(rows), id_column="Case")
     with pytest.raises(Refused, match=f"Column {A}, line 6, patient 'P004': 'x' is not"):
         read_cohort(write_table([row | {A: "x"} if row["ID"] == "P004" else row for row in rows]), id_column="ID")

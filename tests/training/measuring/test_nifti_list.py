@@ -118,7 +118,7 @@ def test_paths_are_from_the_list_and_two_labels_are_two_entries_of_the_journal(t
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("Image,Mask\ni.nii,m.nii\n", r"lacks the columns \['ID'\]"),
+        ("Image,Mask\ni.nii,m.nii\n", r"columns are missing from the table: \['ID'\]"),
         ("ID,Image,Mask\nA,,m.nii\n", "Column Image, line 2: '' is not the name of a NIfTI file"),
         ("ID,Image,Mask\nA,i.nii,m.nrrd\n", "Column Mask, line 2: 'm.nrrd' is not the name of a NIfTI"),
         ("ID,Image,Mask,Label\nA,i.nii,m.nii,tumour\n", "Column Label, line 2: 'tumour' is not a whole number"),
