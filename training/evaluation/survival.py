@@ -26,10 +26,9 @@ Indices = npt.NDArray[np.intp]
 Record = dict[str, Any]
 
 CLAIM: Final = (
-    "Hosny et al. claim an AUC of 0.70 (radiotherapy) and 0.71 (surgery) for survival at 2 years, by a 3D "
-    "convolutional network on patients that it had not seen (PLoS Medicine 15(11), 2018, "
-    "doi:10.1371/journal.pmed.1002711). These are their figures, on other patients. They were not reproduced here and "
-    "do not apply to this model."
+    "Hosny et al. claim an AUC of 0.70 (radiotherapy) and 0.71 (surgery) for survival at 2 years. Their model is a 3D "
+    "convolutional network, tested on unseen patients (PLoS Medicine 15(11), 2018, doi:10.1371/journal.pmed.1002711). "
+    "These are their figures, on other patients. They were not reproduced here and do not apply to this model."
 )
 """Published performance for the same endpoint; quoted together with this model's metrics."""
 

@@ -83,8 +83,8 @@ def summary(record: Record) -> list[str]:
         "lungstage-export recalibrate makes a recalibrated bundle.",
         f"The conformal set contains the true class in {covered}; the target is {1 - conformal['alpha']:.0%}. "
         f"{figure(conformal['indeterminate'])} of the patients are indeterminate.",
-        f"For {domain['warn']['either']:.0%} of the tumours the distance from the training cohort is so large that the "
-        f"appliance warns, and for {domain['max']['either']:.0%} so large that it refuses.",
+        f"The appliance would warn about {domain['warn']['either']:.0%} of the tumours because of their distance from "
+        f"the training cohort. It would refuse {domain['max']['either']:.0%}.",
         f"{len(shifted)} of {len(record['features'])} features show a large shift from training (PSI above {LARGE} "
         f"and above the level of chance){': ' if shifted else ''}{', '.join(shifted)}.",
     ]

@@ -121,7 +121,7 @@ def test_what_pyradiomics_adds_is_left_out_and_filtered_images_are_counted(write
 
 def test_a_feature_that_the_appliance_cannot_measure_is_named(write_table: Write) -> None:
     rows = [row | {"original_shape2D_Perimeter": "1"} for row in make_rows()]
-    with pytest.raises(Refused, match=r"cannot measure: \['original_shape2D_Perimeter'\]. Take them out"):
+    with pytest.raises(Refused, match=r"cannot measure: \['original_shape2D_Perimeter'\]. Remove them"):
         read_cohort(write_table(rows))
 
 
@@ -129,7 +129,7 @@ def test_what_stands_before_a_features_name_is_named(write_table: Write) -> None
     rows = [
         {f"GTV_{name}" if name in ALL_FEATURES else name: cell for name, cell in row.items()} for row in make_rows()
     ]
-    with pytest.raises(Refused, match=rf"Column GTV_{A} and 19 more have something before .*removeprefix"):
+    with pytest.raises(Refused, match=rf"Column GTV_{A} and 19 more have a prefix before .*removeprefix"):
         read_cohort(write_table(rows))
 
 
@@ -140,7 +140,9 @@ def test_scaled_features_are_warned_of(name: str, write_table: Write) -> None:
     assert read_cohort(write_table(rows)).warnings == ()
     rows[4] = rows[4] | {column: "-0.1"}
     (warning,) = read_cohort(write_table(rows)).warnings
-    assert warning.startswith(f"{column} is below 0 in 1 row, as no tumour's can be: the features were scaled.")
+    assert warning.startswith(
+        f"{column} is below 0 in 1 row, which is impossible for a tumour: the features were scaled."
+    )
     rows[4] = rows[4] | {column: "nan"}
     assert read_cohort(write_table(rows)).warnings == ()
 
@@ -160,7 +162,7 @@ def test_another_column_names_the_patients(write_table: Write) -> None:
         read_cohort(write_table([row | {A: "x"} if row["ID"] == "P004" else row for row in rows]), id_column="ID")
     with pytest.raises(Refused, match="Lines 2 and 3 have the same ID, 'P000'"):
         read_cohort(write_table([rows[0], rows[0] | {A: "7"}, *rows[2:]]), id_column="ID")
-    with pytest.raises(Refused, match="Column ID is no outcome"):
+    with pytest.raises(Refused, match="Column ID is not an outcome"):
         read_cohort(write_table(rows), id_column="ID", target=Target(target="ID", positive="P000"))
 
 

@@ -253,9 +253,9 @@ def test_the_lung1_table_is_known_by_its_hash(shared_data: Path) -> None:
 @pytest.mark.parametrize(
     ("counts", "told"),
     [
-        ((1000, 700, 300), ("300 of 1000 listed studies were refused when they were measured.",)),
+        ((1000, 700, 300), ("300 of 1000 listed studies were refused during measurement.",)),
         ((4, 2, 1), ("2 of 4 listed studies were refused or unavailable during measurement.",)),
-        ((4, 3, 1), ("1 of 4 listed studies was refused when it was measured.",)),
+        ((4, 3, 1), ("1 of 4 listed studies was refused during measurement.",)),
         ((4, 4, 0), ()),
     ],
 )

@@ -180,7 +180,7 @@ def test_a_table_that_fails_is_left_out_by_name_and_costs_no_other(
     record, _, done = run_over(folder, tmp_path, failing)
     assert list(record["tables"]) == ["plain", "shape"]
     assert record["refused"]["noise"].startswith(
-        "It was begun and given up: every process that worked on it was killed"
+        "The comparison on this table failed: every process that worked on it was killed"
     )
     assert record["figures"]["plain"] == finished[0]["figures"]["plain"]
     again, _, done = run_over(folder, tmp_path)

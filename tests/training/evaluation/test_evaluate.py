@@ -126,8 +126,8 @@ def test_a_verdict_needs_both_intervals() -> None:
     wide, firm = ({"value": 0.04, "low": low, "high": 0.09} for low in (-0.01, 0.002))
     assert verdict("A", "b", "B", paired, wide) == {
         "against": "b", "adds_value": None,
-        "sentence": "No difference between A and B could be shown: "
-        "AUC difference 0.040 (0.010 to 0.070; with chance in training −0.010 to 0.090).",
+        "sentence": "No difference between A and B is shown: "
+        "AUC difference 0.040 (0.010 to 0.070; corrected for training −0.010 to 0.090).",
     }  # fmt: skip
     assert verdict("A", "b", "B", paired, firm)["adds_value"] is True
     worse = {"value": -0.04, "low": -0.07, "high": -0.01}
@@ -183,8 +183,8 @@ def test_what_is_plausible_depends_on_the_endpoint_and_the_number_of_patients() 
     assert said(0.79, 0.89, stage, 200) == []
     (sentence,) = said(0.82, 0.89, stage, 200)
     assert sentence == (
-        "An AUC more than 0.1 above that of the two (0.70) on the same patients means a leak until shown otherwise: "
-        "it (0.82)."
+        "AUC more than 0.1 above that of the two (0.70) on the same patients: it (0.82). "
+        "Assume data leakage until you have excluded it."
     )
     assert said(0.82, 0.89, stage, 200, reach=0.15) == []  # as few patients as this give it by chance
     assert warnings({"one": method("it", 0.9, 0.8)}, stage, 200) == []  # nothing simple to hold it against

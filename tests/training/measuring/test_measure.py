@@ -168,8 +168,8 @@ def test_data_that_are_away_cost_no_table(cohort: Path, run: Command) -> None:
     done = run(cohort, out)
     assert done.status == 4
     assert "2 of 4 studies (" in done.stderr
-    assert "features.csv was left as it was; the same command will try them again" in done.stderr
-    assert "features.csv was left as it was" in done.stdout
+    assert "features.csv was not changed. Run the same command again" in done.stderr
+    assert "features.csv was not changed" in done.stdout
     assert written(out) == before
     assert out.with_suffix(".journal.jsonl").read_bytes() == journal
 
@@ -368,7 +368,7 @@ def test_options_that_contradict_each_other(options: tuple[str, ...], told: str,
     ("text", "told"),
     [
         ("patient_id,path,stage\nA,a,early\n", "roi"),
-        ("patient_id,path,roi\nA,a,\n", "lacks the column stage"),
+        ("patient_id,path,roi\nA,a,\n", "Add the column stage"),
         ("patient_id,path,roi,stage\nA,a,,late\n", "late"),
         ("patient_id,path,roi,age,stage\nA,a,,61,\n", "stage, line 2"),
         ("patient_id,path,roi,stage\nA,,,early\n", "path, line 2"),

@@ -58,7 +58,7 @@ def test_the_table_is_that_of_a_cohort_and_the_values_are_pyradiomics_own(
     assert run(monkeypatch, *options) == 0
     told = capfd.readouterr().out
     assert "2 measured, 2 refused" in told
-    assert "2 were measured with warnings, which are listed in features.warnings.csv" in told
+    assert "2 were measured with warnings, listed in features.warnings.csv" in told
     spec = parameters.parse(SPEC)
     rows = rows_of(out)
     assert list(rows[0]) == ["patient_id", "age", *spec.features]
