@@ -102,11 +102,15 @@ def _record(file: Path) -> Record | None:
     missing = [key for key in _NEEDED[file.name] if not isinstance(record, dict) or key not in record]
     if missing or record.get("schema_version") != SCHEMA_VERSION:
         found = record.get("schema_version") if isinstance(record, dict) else None
+        what = (
+            f"has schema version {found}, but {SCHEMA_VERSION} is needed"
+            if found != SCHEMA_VERSION
+            else "is incomplete"
+        )
         absent = f" These keys are missing: {', '.join(missing)}." if missing else ""
         raise Refused(
             ReasonCode.TABLE_INVALID,
-            f"{file.name} has schema version {found}, but {SCHEMA_VERSION} is needed.{absent} "
-            f"`lungstage-train {_WRITTEN_BY[file.name]}` writes a new one.",
+            f"{file.name} {what}.{absent} `lungstage-train {_WRITTEN_BY[file.name]}` writes a new one.",
         )
     checked: Record = record
     return checked

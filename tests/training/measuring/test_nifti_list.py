@@ -74,7 +74,7 @@ def test_the_table_is_that_of_a_cohort_and_the_values_are_pyradiomics_own(
     assert warned == [("A", "Resampling"), ("B", "No voxel o"), ("B", "Resampling")]
     table = out.read_bytes()
     assert run(monkeypatch, *options) == 0
-    assert "4 were known" in capfd.readouterr().out
+    assert "4 were read from" in capfd.readouterr().out
     assert out.read_bytes() == table
     assert len(rows_of(folder / "features.warnings.csv")) == 3, "the journal knows them"
 

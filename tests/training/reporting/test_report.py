@@ -300,8 +300,11 @@ def test_an_evaluation_without_a_model_says_which_command_makes_it() -> None:
         (None, "neither run.json nor evaluation.json"),
         ("{", "evaluation.json is not JSON"),
         ("[1]", "schema version None"),
-        (json.dumps({"schema_version": 1}), "lungstage-train evaluate` writes it anew"),
-        (json.dumps({"schema_version": 2, "settings": {}}), "It lacks procedure_sha256, seed, table"),
+        (json.dumps({"schema_version": 1}), "lungstage-train evaluate` writes a new one"),
+        (
+            json.dumps({"schema_version": 2, "settings": {}}),
+            "is incomplete. These keys are missing: procedure_sha256, seed, table",
+        ),
     ],
 )
 def test_what_is_no_run_is_refused_and_an_earlier_page_stays(tmp_path: Path, content: str | None, says: str) -> None:
