@@ -1,3 +1,3 @@
-"""Export: packs a training run into one self-proving ONNX bundle."""
+"""Export: pack a training run into one ONNX bundle with hashes and a self-test."""
 
 __all__: list[str] = []

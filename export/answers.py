@@ -1,4 +1,4 @@
-"""What a bundle answers at one prevalence and at others, how often that is right, and whom it would help: as tables."""
+"""Tables of a bundle's answers by prevalence, of their predictive values, and of the decision curve."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lungstage.appliance.model.manifest import Decision, OutOfFold
 from lungstage.export.markdown import as_table
 
 PREVALENCES: Final = (0.05, 0.17, 0.39, 0.61, 0.8)
-"""At which a card states answers: from a screened population to a centre of radiotherapy."""
+"""Prevalences in a card: from a screened population to a radiotherapy centre."""
 
 THRESHOLDS: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -19,12 +19,12 @@ THRESHOLDS: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 def rules(
     decision: Decision, training: float, out_of_fold: OutOfFold | None, prevalences: Sequence[float] = PREVALENCES
 ) -> list[AnswerRule]:
-    """Return the rule at the training prevalence, and at others."""
+    """Return the answer rules at the training prevalence and at others."""
     return [AnswerRule(decision, training, site, out_of_fold) for site in (None, *prevalences)]
 
 
 def answers(each: Sequence[AnswerRule], endpoint: Endpoint) -> str:
-    """Tabulate, at each prevalence, when a class is answered, how often it is and how often that is right."""
+    """Tabulate, for each prevalence, the limits of each answer, its frequency, and its predictive value."""
     rows = []
     for rule in each:
         row = [f"{100 * rule.prevalence:.3g} %" + (" (training)" if rule.site is None else "")]
@@ -32,9 +32,13 @@ def answers(each: Sequence[AnswerRule], endpoint: Endpoint) -> str:
             row += _answer(rule, stage, limit)
         rows.append(row)
     classes = endpoint.negative, endpoint.positive
-    head = [f"share of {endpoint.positive}"]
+    head = [f"prevalence of {endpoint.positive}"]
     for name, way in zip(classes, ("up to", "from"), strict=True):
-        head += [f"“{name}” is answered {way}", f"of {classes[0]}, of {classes[1]}", "right in (95 %)"]
+        head += [
+            f"answer “{name}” {way} a probability of",
+            f"given to {classes[0]}, {classes[1]}",
+            "right in (95 % interval)",
+        ]
     return as_table(head, rows)
 
 
@@ -51,21 +55,22 @@ def _answer(rule: AnswerRule, stage: Stage, limit: float | None) -> list[str]:
 
 
 def decision_curve(rule: AnswerRule) -> str:
-    """Tabulate the net benefit of acting on the model's probability at one prevalence, and of acting in all."""
+    """Tabulate the net benefit of acting by the model's probability at one prevalence, and of acting in all."""
     if rule.out_of_fold is None:
-        return "The bundle does not say how it did on patients that it had not seen, so there is no decision curve."
+        return "The bundle contains no out-of-fold results, so there is no decision curve."
     rows = [
         [f"{100 * threshold:.0f} %", f"{model:+.3f}", f"{all_:+.3f}", "yes" if model > max(all_, 0.0) else "no"]
         for threshold, (model, all_) in zip(THRESHOLDS, rule.net_benefit(THRESHOLDS), strict=True)
     ]
-    return as_table(["acting from a probability of", "net benefit", "of acting in all", "better than both"], rows)
+    head = ["act from a probability of", "net benefit", "net benefit of acting in all", "better than all and none"]
+    return as_table(head, rows)
 
 
 NOTE: Final = (
-    "A class is answered where the conformal set singles it out, its probability at the prevalence is at least one "
-    f"half, at least {FEWEST} of the patients out of fold were so answered, and the answer is right in at least half "
-    "of such patients at that prevalence; else the answer is `indeterminate`, which rules out nothing. How often an "
-    "answer is right follows by Bayes from how often patients of either class reached the limit out of fold; the "
-    "intervals (Simel, Samsa & Matchar 1991) take the prevalence for known, and assume that patients of one class look "
-    "alike at both places."
+    "A class is the answer if all of these conditions are met: the conformal set contains only this class; its "
+    "probability at the prevalence is at least one half; at least "
+    f"{FEWEST} patients got this answer out of fold; and the answer is right in at least half of such patients at that "
+    "prevalence. Otherwise the answer is `indeterminate`, which rules out nothing. The predictive value follows by "
+    "Bayes' theorem from the shares of both classes that reached the limit out of fold. The intervals (Simel, Samsa & "
+    "Matchar 1991) treat the prevalence as known. They assume that patients of one class are alike at both places."
 )

@@ -1,4 +1,4 @@
-"""Pack a training run into a bundle, and prove the bundle before anyone can see it."""
+"""Pack a training run into a bundle, and verify the bundle before it is put in place."""
 
 from __future__ import annotations
 
@@ -43,36 +43,34 @@ from lungstage.training.run import FittedModel, Run, prevalence
 
 
 def build(run: Run, folder: Path, *, strict: bool = False) -> Parity:
-    """Pack `run` into the bundle `folder`, whose name becomes the bundle's.
+    """Pack `run` into the bundle `folder`; the folder's name becomes the bundle's name.
 
     Parameters
     ----------
     run
         The fitted model and its record.
     folder
-        Where the bundle goes. A bundle that is there already is replaced, signature included; anything else is left
-        alone.
+        Folder of the bundle. An existing bundle is replaced, including its signature. Any other folder is not changed.
     strict
         Refuse a model that is not shown to beat chance and the best simple model.
 
     Returns
     -------
     Parity
-        How closely the graph follows the fitted model.
+        Largest differences between the graph and the fitted model.
 
     Raises
     ------
     Refused
-        ``bundle_invalid`` where `folder` exists and is not a bundle; ``spec_unsupported`` where the model takes
-        features, or the record has extraction settings, that the appliance cannot measure; ``worth_not_shown`` where
-        `strict` asks for it.
+        ``bundle_invalid``: `folder` exists and is not a bundle. ``spec_unsupported``: the appliance cannot measure the
+        model's features or extraction settings. ``worth_not_shown``: see `strict`.
     ArithmeticError
-        Where the graph does not compute the fitted model.
+        The graph does not compute the fitted model.
 
     Notes
     -----
-    The files are written beside the target, loaded with the self-test, and only then renamed into place. The same run
-    gives the same bytes.
+    The files are written next to the target, loaded with the self-test, and then renamed into place. The same run gives
+    the same bytes.
     """
     folder = folder.resolve()
     _require_replaceable(folder)
@@ -84,17 +82,17 @@ def build(run: Run, folder: Path, *, strict: bool = False) -> Parity:
 
 
 def put_down(contents: Mapping[str, bytes], folder: Path) -> None:
-    """Write a bundle's files beside `folder`, have it prove itself, and only then rename it into place.
+    """Write a bundle's files next to `folder`, verify the bundle, and then rename it into place.
 
     Raises
     ------
     Refused
-        As :func:`build`, and what :func:`model.bundle.load_bundle` raises.
+        As :func:`build` and :func:`model.bundle.load_bundle`.
     """
     folder = folder.resolve()
     _require_replaceable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # Not tempfile's: its folders are closed to other users, and the appliance runs as one.
+    # Not a folder of tempfile: other users cannot read those, and the appliance runs as another user.
     fresh, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{kind}") for kind in ("new", "old"))
     try:
         _write(contents, fresh)
@@ -113,7 +111,7 @@ def put_down(contents: Mapping[str, bytes], folder: Path) -> None:
 
 
 def pack(run: Run, name: str) -> tuple[dict[str, bytes], Parity]:
-    """Make the bundle's files in memory.
+    """Create the bundle's files in memory.
 
     Returns
     -------
@@ -124,9 +122,9 @@ def pack(run: Run, name: str) -> tuple[dict[str, bytes], Parity]:
     if unknown := [feature for feature in model.features if feature not in ALL_FEATURES]:
         raise Refused(
             ReasonCode.SPEC_UNSUPPORTED,
-            f"The model takes features that the appliance cannot measure: {', '.join(unknown)}. Fit it without them.",
+            f"The model uses features that the appliance cannot measure: {', '.join(unknown)}. Fit it without them.",
         )
-    # Through the appliance's own reader, which refuses what it could not measure.
+    # Read by the appliance's reader, which refuses settings that the appliance cannot measure.
     extraction = parameters.render(ExtractionSpec(model.features, record["extraction"]))
     spec = parameters.parse(extraction, order=model.features)
     graph = build_graph(model, carried_texts(model.features, model.covariates, extraction))
@@ -134,7 +132,7 @@ def pack(run: Run, name: str) -> tuple[dict[str, bytes], Parity]:
     parity = prove(model, onnx_model)
     entries, covariates = _entries(model, record["envelope"]), _covariates(model)
     decision, out_of_fold = _decision(record["conformal"]), _out_of_fold(record)
-    # The same software with another model is another version.
+    # The version contains the model's hash, because the same software can fit another model.
     version = f"{record['versions']['lungstage']}+{_sha256(onnx_model)[:8]}"
     use = intended_use(record["domain"], run.endpoint)
     contents = {
@@ -205,7 +203,7 @@ def _decision(conformal: Mapping[str, Any]) -> Decision:
 
 
 def _out_of_fold(record: Mapping[str, Any]) -> OutOfFold | None:
-    """Return how patients did whom the model had not seen; None of a run of an earlier release."""
+    """Return the out-of-fold results; None for a run of an earlier release."""
     found = record.get("reached")
     if found is None:
         return None
@@ -235,11 +233,11 @@ def _provenance(record: Mapping[str, Any]) -> Provenance:
 
 
 def _golden(spec: ExtractionSpec, predictor: Predictor, covariates: tuple[CovariateEntry, ...]) -> GoldenCase:
-    # Of the covariates, values away from the median, so that their part of the graph has a say.
+    # The covariates get values away from the median, so that the golden case tests their part of the graph.
     values = {entry.name: entry.levels[-1] if entry.levels else entry.columns[0].limits[1] for entry in covariates}
     features = measure_phantom(phantom.NAME, spec)
     if not np.isfinite(features.values).all():
-        raise ArithmeticError("a selected feature is not defined on the phantom, so the bundle could not prove itself")
+        raise ArithmeticError("a selected feature is not defined on the phantom, so the bundle has no golden case")
     return GoldenCase(
         phantom=phantom.NAME,
         features=dict(zip(features.names, features.values.tolist(), strict=True)),
@@ -253,7 +251,8 @@ def _require_replaceable(folder: Path) -> None:
         return
     if not folder.is_dir() or not {entry.name for entry in folder.iterdir()} <= {*BUNDLE_FILES, SIGNATURE_FILE}:
         raise Refused(
-            ReasonCode.BUNDLE_INVALID, f"{folder.name} exists and is not a bundle, so it is not replaced; name another."
+            ReasonCode.BUNDLE_INVALID,
+            f"{folder.name} exists and is not a bundle, so it is not replaced. Choose another folder with -o.",
         )
 
 

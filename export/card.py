@@ -1,7 +1,7 @@
-"""``MODEL_CARD.md``: what a reader must know of a model, in the run's own figures and no others.
+"""``MODEL_CARD.md``: facts about a model for its users, with figures of its run only.
 
-Sections follow Mitchell et al. 2019, "Model Cards for Model Reporting", doi:10.1145/3287560.3287596. The same run gives
-the same text.
+The sections follow Mitchell et al. 2019, "Model Cards for Model Reporting", doi:10.1145/3287560.3287596. The same run
+gives the same text.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ def render(
     Parameters
     ----------
     name, version
-        Of the bundle.
+        Name and version of the bundle.
     run
-        The fitted model, its record and, where there is one, its evaluation.
+        The fitted model, its record and its evaluation, if there is one.
     entries, covariates
         The network's inputs in order.
     use
         The limits of intended use.
     decision, out_of_fold
-        The conformal thresholds, and how patients did whom the model had not seen; None of an earlier run.
+        The conformal thresholds, and the out-of-fold results; None for a run of an earlier release.
     model_sha256
-        Of ``model.onnx``, by which what was found of the model's robustness is known to be of this one.
+        Hash of ``model.onnx``, to check that the robustness results belong to this model.
 
     Returns
     -------
@@ -76,16 +76,19 @@ def _what(run: Run) -> str:
     endpoint, model = run.endpoint, run.model
     if endpoint == STAGE_GROUP:
         advanced = "III" if "IV" in run.record["cohort"]["stages_absent"] else "III–IV"
-        told = f"tells early (stage I–II) from advanced (stage {advanced}) lung cancer by the primary tumour on CT"
+        task = (
+            f"classifies lung cancer as early (stage I–II) or advanced (stage {advanced}) from the primary tumour on CT"
+        )
     else:
-        told = f"predicts {endpoint.name} ({endpoint.negative} or {endpoint.positive}) by the lung tumour on CT"
-    beside = f" and {', '.join(c.name for c in model.covariates)}," if model.covariates else ""
+        task = f"predicts {endpoint.name} ({endpoint.negative} or {endpoint.positive}) from the lung tumour on CT"
+    beside = f", and {', '.join(c.name for c in model.covariates)}" if model.covariates else ""
+    warning = sentence(worth_of(run))
     return (
-        f"A radiomics model that {told}: {len(model.features)} PyRadiomics features, chosen by gradient-based "
-        f"recursive feature elimination (GL-RFE),{beside} into a seed ensemble of small neural networks, calibrated. "
-        "It gives a probability, each input's signed contribution (DeepLIFT rescale against the training median, in "
-        "logit units) and two distances to the training cohort. **Research use only; not a medical device.**"
-        + (f"\n\n**{told}**" if (told := sentence(worth_of(run))) else "")
+        f"**Research use only; not a medical device.** A radiomics model that {task}. Its inputs are "
+        f"{len(model.features)} PyRadiomics features, selected by gradient-based recursive feature elimination "
+        f"(GL-RFE){beside}. A seed ensemble of small neural networks computes a calibrated probability. The model also "
+        "gives each input's signed contribution (DeepLIFT rescale rule, relative to the training median, in logit "
+        "units) and two distances to the training cohort." + (f"\n\n**{warning}**" if warning else "")
     )
 
 
@@ -98,18 +101,18 @@ def _use(run: Run, use: IntendedUse) -> str:
     return "\n\n".join(
         [
             use.statement,
-            "A case is refused (`outside_intended_use`) unless all of this holds:",
+            "A case is refused (`outside_intended_use`) unless it meets all of these conditions:",
             bullets(
                 [
                     f"modality {use.modality}, BodyPartExamined one of {', '.join(use.body_parts)} "
-                    "(where it is absent, the tumour must have aerated lung next to it)",
+                    "(if it is absent, the tumour must have aerated lung next to it)",
                     f"slice thickness {span(*use.slice_thickness_mm)} mm, pixel spacing "
                     f"{span(*use.pixel_spacing_mm)} mm",
                     f"HU inside the region of interest {span(*use.hu_range)}",
-                    f"domain distance at most {use.domain_distance_max:.2f} (twice the training cohort's largest); "
-                    f"above {use.domain_distance_warn:.2f}, its 99 % quantile, the answer carries a warning",
-                    f"neighbour distance at most {use.neighbour_distance_max:.2f}, with a warning above "
-                    f"{use.neighbour_distance_warn:.2f}, likewise",
+                    f"domain distance at most {use.domain_distance_max:.2f} (twice the training cohort's largest), "
+                    f"with a warning above {use.domain_distance_warn:.2f} (the cohort's 99 % quantile)",
+                    f"neighbour distance at most {use.neighbour_distance_max:.2f} (twice the training cohort's "
+                    f"largest), with a warning above {use.neighbour_distance_warn:.2f} (the cohort's 99 % quantile)",
                 ]
             ),
             _domain(run.model),
@@ -120,22 +123,22 @@ def _use(run: Run, use: IntendedUse) -> str:
 
 def _domain(model: FittedModel) -> str:
     return (
-        "The domain distance is Mahalanobis with a shrunk covariance (Ledoit & Wolf 2004). The neighbour distance is "
-        f"the mean distance to the {NEIGHBOURS} nearest of {len(model.domain_references)} references in the "
-        "standardised features, in standard deviations per feature; each reference is the mean of at least "
-        f"{GROUP_SIZE} patients, so that no patient's row can be read from this bundle; of each feature alone it holds "
-        "the lowest and the highest value. A feature outside the range that training saw is named in the report."
+        "The domain distance is the Mahalanobis distance with a shrunk covariance (Ledoit & Wolf 2004). The neighbour "
+        f"distance is the mean distance to the {NEIGHBOURS} nearest of {len(model.domain_references)} references. It "
+        "is computed in the standardised features, in standard deviations per feature. Each reference is the mean of "
+        f"at least {GROUP_SIZE} patients, so no patient's row can be read from this bundle. The bundle contains the "
+        "lowest and the highest value of each feature. The report names features outside the training range."
     )
 
 
 def _data(run: Run) -> str:
     cohort, table = run.record["cohort"], run.record["table"]
     positives, used, share = table["positives"], table["used"], prevalence(table)
-    told = (
+    shown = (
         f"{positives} {run.endpoint.positive} of {used} ({percent(share)})"
         if "prevalence" not in table
-        else f"{percent(share)} {run.endpoint.positive} by Kaplan-Meier, which counts those who were lost before the "
-        f"horizon; of the {used} whose outcome is known {positives} ({percent(positives / used)})"
+        else f"{percent(share)} {run.endpoint.positive} by Kaplan-Meier, which includes patients lost before the "
+        f"horizon; {positives} of the {used} patients with known outcome ({percent(positives / used)})"
     )
     excluded = ", ".join(f"{count} ({reason})" for reason, count in sorted(table["excluded"].items())) or "none"
     absent = ", ".join(cohort["stages_absent"])
@@ -143,21 +146,21 @@ def _data(run: Run) -> str:
         f"Cohort: {cohort['name']}. {cohort['source']}.",
         f"Cite: {cohort['citation']}",
         f"Rows in the table: {table['rows']}; left out: {excluded}; used: {used}.",
-        f"Training prevalence: {told}. The "
-        "probability is calibrated to this prevalence and means little at another one, unless it is corrected.",
+        f"Training prevalence: {shown}. The probability is calibrated to this prevalence. At another prevalence it "
+        "must be corrected.",
         f"Table `{table['name']}`, SHA-256 `{table['sha256']}`. No patient row is part of this bundle.",
         *cohort["notes"],
     ]
     if absent:
         group = "Stage" if run.endpoint == STAGE_GROUP else "TNM group"
-        facts.append(f"**{group} {absent} is absent from the cohort**: the model has never seen such a case.")
+        facts.append(f"**{group} {absent} is absent from the cohort**: the model was not trained on such cases.")
     return bullets(facts)
 
 
 def _licence(licence: str) -> str:
     return (
-        f"The model was derived from data under **{licence}**; use of this bundle is bound by that licence, its "
-        "attribution and any bar on commercial use included. The lungstage code is Apache-2.0."
+        f"The model was derived from data under **{licence}**. This licence also applies to the use of this bundle, "
+        "including attribution and any exclusion of commercial use. The lungstage code is under Apache-2.0."
     )
 
 
@@ -169,37 +172,37 @@ def _decision(run: Run, decision: Decision, out_of_fold: OutOfFold | None) -> st
         conformal = conformal | evaluation["methods"][evaluation["reference"]]["conformal"]
     coverage = [f"{key}: {figure(value)}" for key, value in sorted(conformal["coverage"].items())]
     decided = conformal.get("accuracy_where_decided")
-    right = f" Where there is an answer, it is right in {figure(decided)} of the cases." if decided is not None else ""
+    right = f" If there is an answer, it is right in {figure(decided)} of the cases." if decided is not None else ""
     training = prevalence(table)
     each = rules(decision, training, out_of_fold)
-    silenced = " The slope rests on its lower bound: every probability is about the prevalence." * (slope <= MIN_SLOPE)
+    silenced = " The slope is at its lower bound: every probability is about the prevalence." * (slope <= MIN_SLOPE)
     return "\n\n".join(
         [
             f"The probability is Platt-scaled on out-of-fold logits: sigmoid({slope:.3f} × logit {intercept:+.3f})."
             + silenced,
-            f"{endpoint.negative.capitalize()} stays possible from a probability of "
-            f"{conformal['early_min_probability']:.3f}, {endpoint.positive} from "
-            f"{conformal['advanced_min_probability']:.3f} (class-conditional cross-conformal, α = "
-            f"{conformal['alpha']:g}: thresholds of models on parts of the rows, used with one on all of them, so the "
-            "coverage of "
-            f"{1 - conformal['alpha']:.0%} is aimed at and not guaranteed). Exactly one possible class is singled out, "
-            f"otherwise nothing is: {figure(conformal['indeterminate'])} of the cases out of fold.{right} "
+            f"{endpoint.negative.capitalize()} is possible from a probability of {endpoint.negative} of "
+            f"{conformal['early_min_probability']:.3f}, and {endpoint.positive} from a probability of "
+            f"{endpoint.positive} of {conformal['advanced_min_probability']:.3f} (class-conditional cross-conformal "
+            f"prediction, α = {conformal['alpha']:g}). The thresholds come from models of parts of the "
+            "table and are used with a model of the whole table. So the coverage of "
+            f"{1 - conformal['alpha']:.0%} is a target and not guaranteed. If exactly one class is possible, it is the conformal answer; otherwise the case is "
+            f"indeterminate ({figure(conformal['indeterminate'])} of the cases out of fold).{right} "
             "Coverage out of fold:",
             bullets(coverage),
             _coverage_elsewhere(run, conformal),
-            "A site that knows its own prevalence states it with the setting `prevalence` (`--prevalence`): "
+            "A site can set its own prevalence with the setting `prevalence` (`--prevalence`): "
             "logit(p′) = logit(p) − logit(training prevalence, "
             f"{training:.4g}) + logit(site prevalence) (Saerens, Latinne & Decaestecker 2002). Coverage within a class "
-            "does not depend on the prevalence; probability, answer and how often an answer is right do. The "
+            "does not depend on the prevalence. The probability, the answer and the predictive value do. The "
             "contributions explain the uncorrected logit.",
-            *(("**What is answered at which prevalence.** " + NOTE, answers(each, endpoint)) if out_of_fold else ()),
+            *(("**Answers by prevalence.** " + NOTE, answers(each, endpoint)) if out_of_fold else ()),
             *(("Decision curve at the training prevalence:", decision_curve(each[0])) if out_of_fold else ()),
         ]
     )
 
 
 def _coverage_elsewhere(run: Run, conformal: Mapping[str, Any]) -> str:
-    """Say what coverage holds for whom."""
+    """Describe the coverage in new patients like the training patients, and in the left-out rows."""
     endpoint, told = run.endpoint, []
     early, advanced = conformal.get("early_coverage"), conformal.get("advanced_coverage")
     if early and advanced:
@@ -208,13 +211,14 @@ def _coverage_elsewhere(run: Run, conformal: Mapping[str, Any]) -> str:
             for name, (low, high) in ((endpoint.negative, early), (endpoint.positive, advanced))
         ]
         told.append(
-            "The thresholds rest on the patients of one table: in new ones like them coverage lies, with a "
-            f"probability of 95 %, within {' and '.join(each)}, and in a few dozen of them chance adds as much."
+            "The thresholds come from the patients of one table. In new patients like them the coverage lies, with a "
+            f"probability of 95 %, within {' and '.join(each)}. In a sample of a few dozen patients, chance adds a "
+            "variation of the same size."
         )
     if cut := run.record.get("cut_coverage"):
         each = [f"{one['covered']} of {one['patients']} {name}" for name, one in sorted(cut.items())]
         told.append(
-            "It does not hold for patients unlike them: of the rows that were left out and never used, "
+            "The coverage does not apply to other patients: of the rows that were left out and never used, "
             f"{', '.join(each)} kept their true class."
         )
     return " ".join(told)
@@ -222,19 +226,19 @@ def _coverage_elsewhere(run: Run, conformal: Mapping[str, Any]) -> str:
 
 def _limits(run: Run) -> str:
     invisible = (
-        "Nodes, on which early and advanced largely depend, and metastases are invisible to it."
+        "It does not use lymph nodes, on which early and advanced largely depend, or metastases."
         if run.endpoint == STAGE_GROUP
-        else f"Whatever else {run.endpoint.name} depends on is invisible to it."
+        else f"It does not use anything else that {run.endpoint.name} depends on."
     )
     return bullets(
         [
-            f"It sees the tumour's region of interest alone. {invisible}",
-            "One cohort, no external validation. Scanner, contrast phase, kernel and the contouring physician move "
+            f"The model uses only the tumour's region of interest. {invisible}",
+            "One cohort, no external validation. Scanner, contrast phase, kernel and the contouring physician change "
             "radiomics features.",
-            "Contributions say what moved this model's answer, not what causes "
+            "Contributions show what changed this model's answer, not what causes "
             + ("a stage." if run.endpoint == STAGE_GROUP else "an outcome."),
             *(
-                ["It says nothing of why or when somebody dies: death of any cause within one time, one yes or no."]
+                ["It does not predict the cause or the time of death, only death of any cause within one time."]
                 if Horizon.of(run.endpoint)
                 else []
             ),
@@ -260,7 +264,7 @@ def _reproduce(name: str, run: Run) -> str:
             f"With the table above, seed {record['seed']},{settings} and {versions}:",
             "```\n" + "\n".join(commands) + "\n```",
             *([f"`study.toml`:\n\n```toml\n{as_toml(configuration)}\n```"] if configuration else ()),
-            "`extraction.yaml` is a PyRadiomics parameter file: stock PyRadiomics gives the same inputs on the volume "
-            "and mask that `lungstage stage --save-volume` writes.",
+            "`extraction.yaml` is a PyRadiomics parameter file. Unmodified PyRadiomics gives the same inputs on the "
+            "volume and mask that `lungstage stage --save-volume` writes.",
         ]
     )

@@ -1,4 +1,4 @@
-"""``lungstage-export``: pack a training run into a bundle, sign and verify one."""
+"""``lungstage-export``: pack a training run into a bundle; recalibrate, sign and verify bundles."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ from lungstage.appliance.model.bundle import load_bundle
 from lungstage.appliance.model.signature import read_public_keys
 from lungstage.training.run import Run, differences
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Pack a training run into a bundle. Recalibrate, sign and verify bundles. Research use only.",
+    pretty_exceptions_enable=False,
+)
 
 
 @app.command()
@@ -26,24 +31,27 @@ def build(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FOLDER", help="Bundle to write, e.g. models/NAME; replaced if there."),
+        typer.Option(
+            "--output", "-o", metavar="FOLDER", help="Bundle to write, e.g. models/NAME. Replaces an existing bundle."
+        ),
     ] = None,
     config: Annotated[
         Path | None,
         typer.Option(
             "--config",
             metavar="FILE",
-            help="TOML file of the study, for what is not given.",
+            help="TOML file of the study (docs/training.md). Options take precedence over it.",
             exists=True,
             dir_okay=False,
         ),
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse a model not shown to beat chance and the best simple model.")
+        bool,
+        typer.Option("--strict", help="Refuse a model that is not shown to beat chance and the best simple model."),
     ] = False,
 ) -> None:
-    """Pack RUN into one bundle, and prove it before it takes its place."""
-    # onnx and torch take seconds to import; --help and verify go without.
+    """Pack RUN into a bundle. The bundle is verified before it is put in place."""
+    # onnx and torch take seconds to import; --help and verify do not need them.
     from lungstage.export import bundle, worth
     from lungstage.training.configuration import load_configuration
 
@@ -51,41 +59,47 @@ def build(
     run, output = study.path("run", "RUN"), study.path("bundle", "-o FOLDER")
     _require_name(output)
     if not all((run / name).is_file() for name in ("model.npz", "run.json")):
-        raise typer.BadParameter(f"{run} holds no run: model.npz and run.json are needed")
+        raise typer.BadParameter(f"{run} is no run: model.npz or run.json is missing. lungstage-train fit writes them.")
     read = Run.load(run)
     if read.evaluation is not None and read.own_evaluation is None:
-        typer.echo(" ".join([*differences(read.record, read.evaluation), "The card goes without it."]), err=True)
+        notes = [*differences(read.record, read.evaluation), "The card does not include this evaluation."]
+        typer.echo(f"Warning: {' '.join(notes)}", err=True)
     parity = bundle.build(read, output, strict=strict)
     typer.echo(f"{output}: written and verified; {parity}")
     if told := worth.sentence(worth.worth_of(read)):
-        typer.echo(f"Warning: {told} Card, page and reports say so.", err=True)
+        typer.echo(f"Warning: {told} The card, the page and the reports show this warning.", err=True)
 
 
 @app.command()
 def recalibrate(
     folder: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle.", exists=True)],
     validation: Annotated[
-        Path, typer.Argument(metavar="VALIDATION", help="validation.json of it on a cohort of yours.", exists=True)
+        Path,
+        typer.Argument(metavar="VALIDATION", help="validation.json of this bundle on your cohort.", exists=True),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Bundle to write; replaced if there.")
+        Path,
+        typer.Option("--output", "-o", metavar="FOLDER", help="Bundle to write. Replaces an existing bundle."),
     ],
 ) -> None:
-    """Write BUNDLE as another version, whose logits are recalibrated on the cohort that VALIDATION is of."""
+    """Recalibrate BUNDLE on the cohort of VALIDATION, and write it as a new version."""
     from lungstage.export import recalibration
 
     _require_name(output)
     made = recalibration.recalibrate(folder, validation, output.resolve())
     slope, intercept = (f"{one.value:.2f} ({one.low:.2f} to {one.high:.2f})" for one in (made.slope, made.intercept))
     typer.echo(
-        f"{output}: written and verified; slope {slope}, intercept {intercept}, of {made.rows} patients of "
-        f"{made.cohort}. Validate it on others before you rely on it."
+        f"{output}: written and verified; slope {slope}, intercept {intercept}, from {made.rows} patients of "
+        f"{made.cohort}. Validate it on other patients before you use it."
     )
 
 
 def _require_name(output: Path) -> None:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", output.resolve().name):
-        raise typer.BadParameter("the folder's name becomes the bundle's: letters, digits, '.', '_' and '-' only")
+        raise typer.BadParameter(
+            "the folder's name is the bundle's name. Use only letters, digits, '.', '_' and '-', and start with a "
+            "letter or digit."
+        )
 
 
 ENVIRONMENT_VARIABLE = "LUNGSTAGE_PASSPHRASE"
@@ -101,25 +115,31 @@ def _passphrase(*, confirm: bool = False) -> str:
 @app.command()
 def keygen(
     name: Annotated[
-        Path, typer.Option("--output", "-o", metavar="NAME", help="Writes NAME.key, to be kept secret, and NAME.pub.")
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="NAME", help="Name of the key files: NAME.key (keep it secret) and NAME.pub."
+        ),
     ],
     passphrase: Annotated[
-        bool, typer.Option("--passphrase", help=f"Encrypt the key; asks, unless {ENVIRONMENT_VARIABLE} is set.")
+        bool,
+        typer.Option(
+            "--passphrase", help=f"Encrypt the private key. Asks for a passphrase, or reads {ENVIRONMENT_VARIABLE}."
+        ),
     ] = False,
 ) -> None:
-    """Make a pair of Ed25519 keys to sign bundles with."""
+    """Create a pair of Ed25519 keys for signing bundles."""
     from lungstage.export import signing
 
     key = signing.generate(name, _passphrase(confirm=True) if passphrase else None)
-    typer.echo(f"{name}.key, {name}.pub: made; fingerprint {key.fingerprint}")
+    typer.echo(f"{name}.key, {name}.pub: created; fingerprint {key.fingerprint}")
 
 
 @app.command()
 def sign(
     folder: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle.")],
-    key: Annotated[Path, typer.Option("--key", metavar="FILE", help="Private key that keygen made.")],
+    key: Annotated[Path, typer.Option("--key", metavar="FILE", help="Private key from keygen.")],
 ) -> None:
-    """Sign BUNDLE, once it has proven itself; a former signature is replaced."""
+    """Verify BUNDLE and sign it. Replaces an existing signature."""
     from lungstage.export import signing
 
     signature = signing.sign(folder, signing.read_private_key(key, _passphrase))
@@ -131,23 +151,27 @@ def verify(
     folder: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle.")],
     trusted_key: Annotated[
         list[Path] | None,
-        typer.Option("--trusted-key", metavar="FILE", help="Public key that may have signed it; may be repeated."),
+        typer.Option(
+            "--trusted-key", metavar="FILE", help="Accepted public key. Refuses other signatures. Can be repeated."
+        ),
     ] = None,
     prevalence: Annotated[
         float | None,
-        typer.Option("--prevalence", metavar="P", help="Also say what it answers where so many are positive."),
+        typer.Option(
+            "--prevalence", metavar="P", help="Also show its answers and decision curve at this prevalence (0 to 1)."
+        ),
     ] = None,
 ) -> None:
-    """Check every byte of BUNDLE against its hashes and its signature, and recompute its golden case."""
+    """Verify the hashes and the signature of BUNDLE, and run its self-test."""
     from lungstage.appliance.model.answering import AnswerRule
     from lungstage.appliance.report import evidence
     from lungstage.appliance.report.translation import Translator
     from lungstage.export.answers import answers, decision_curve
 
     if prevalence is not None and not 0 < prevalence < 1:
-        raise typer.BadParameter("a prevalence lies strictly between 0 and 1, such as 0.3", param_hint="--prevalence")
+        raise typer.BadParameter("it must lie between 0 and 1, for example 0.3", param_hint="--prevalence")
     bundle = load_bundle(folder, trusted=read_public_keys(trusted_key or ()))
-    typer.echo(f"{bundle.manifest.name} {bundle.manifest.version}: sound, self-test passed; digest {bundle.digest}")
+    typer.echo(f"{bundle.manifest.name} {bundle.manifest.version}: valid, self-test passed; digest {bundle.digest}")
     typer.echo(f"Signed by {bundle.signer}." if bundle.signer else "Not signed.")
     worth = bundle.manifest.worth
     if told := evidence.worth(None if worth is None else worth.worth, Translator("en")):
@@ -159,7 +183,7 @@ def verify(
 
 
 def main() -> NoReturn:
-    """Run ``lungstage-export``: exit status 0 done, 1 our defect, 2 usage, 3 refused, 4 unavailable."""
+    """Run ``lungstage-export``: exit status 0 done, 1 internal error, 2 usage, 3 refused, 4 unavailable."""
     try:
         with needing("training"):
             app()
@@ -169,7 +193,7 @@ def main() -> NoReturn:
     except (Unavailable, OSError) as error:
         sys.stderr.write(f"unavailable: {error}\n")
         sys.exit(ExitStatus.UNAVAILABLE)
-    except LungstageError as error:  # the configuration, a key, or a library that is not installed
+    except LungstageError as error:  # an error of the configuration or a key, or a library that is not installed
         sys.stderr.write(f"usage: {error}\n")
         sys.exit(ExitStatus.USAGE)
     sys.exit(0)

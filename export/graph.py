@@ -1,7 +1,7 @@
-"""One ONNX graph from raw inputs to a calibrated probability, its explanation and its distances to training.
+"""ONNX graph from raw inputs to the calibrated probability, its contributions and the distances to the training cohort.
 
-The graph is built node by node, not traced, so the same model gives the same bytes and nothing of the building
-machine enters the file. Everything is float64: the appliance's answer is the one that training computed.
+The graph is built node by node and not traced. So the same model gives the same bytes, and the file contains nothing of
+the building machine. Everything is float64, so the appliance gives the same answer as training.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from lungstage.training.run import Array, FittedModel, Preprocessing
 
 IR_VERSION = 8  # the version that opset 18 came with
 
-# A Yeo-Johnson exponent of 0 (or of 2, below zero) is the limit of the formula below, reached in double precision
-# long before the exponent is this small: tanh(v) / v and (exp(v) + 1) / 2 are then 1 to the last bit.
+# A Yeo-Johnson exponent of 0 (or of 2, below zero) is the limit of the formula below. Double precision reaches this
+# limit long before the exponent is this small: tanh(v) / v and (exp(v) + 1) / 2 are then 1 to the last bit.
 _ZERO_EXPONENT = 1e-100
 
 
 class _Graph:
-    """Nodes and constants in order, named by counting: the same calls give the same bytes."""
+    """Nodes and constants in order, with numbered names, so that the same calls give the same bytes."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -42,7 +42,7 @@ class _Graph:
         return name
 
     def op(self, kind: str, *inputs: str | float | Array, output: str | None = None, **attributes: Any) -> str:
-        """Add a node of one output; numbers and arrays among `inputs` become constants. Return the output's name."""
+        """Add a node with one output, and return the output's name. Numbers and arrays in `inputs` become constants."""
         names = [x if isinstance(x, str) else self.constant(np.asarray(x, np.float64), "c") for x in inputs]
         output = output or f"{kind.lower()}_{next(self._counter)}"
         self.nodes.append(helper.make_node(kind, names, [output], **attributes))
@@ -53,22 +53,22 @@ class _Graph:
         return self.constant(np.array(values, np.int64), "integers")
 
     def sum(self, x: str, axis: int, *, output: str | None = None) -> str:
-        """Add up along one axis, which goes away."""
+        """Sum over one axis, which is removed."""
         return self.op("ReduceSum", x, self.integers(axis), keepdims=0, output=output)
 
     def columns(self, x: str, sizes: Mapping[str, int]) -> None:
-        """Part the columns of `x` (n, sum of sizes) into outputs of these names and widths."""
+        """Split the columns of `x` (n, sum of sizes) into outputs with these names and widths."""
         self.nodes.append(helper.make_node("Split", [x, self.integers(*sizes.values())], list(sizes), axis=1))
 
     def smallest(self, x: str, count: int) -> str:
-        """Pick the `count` smallest of each row of `x`."""
+        """Return the `count` smallest values of each row of `x`."""
         values, places = (f"topk_{next(self._counter)}" for _ in range(2))
         self.nodes.append(helper.make_node("TopK", [x, self.integers(count)], [values, places], axis=-1, largest=0))
         return values
 
 
 def _power_part(graph: _Graph, u: str, exponent: Array) -> str:
-    """((1 + u) ** e - 1) / e for u >= 0, and log(1 + u) where e = 0.
+    """((1 + u) ** e - 1) / e for u >= 0, and log(1 + u) for e = 0.
 
     Written as tanh(v / 2) * (exp(v) + 1) / e with v = e * log(1 + u), because ONNX has no expm1 and the plain
     formula loses all digits for small e.
@@ -82,8 +82,8 @@ def _power_part(graph: _Graph, u: str, exponent: Array) -> str:
 def _standardise(graph: _Graph, x: str, steps: Preprocessing) -> str:
     """Robust scale, Yeo-Johnson, z-score. Yeo & Johnson 2000, Biometrika 87(4), eq. 2.1.
 
-    The branch for values below zero is the one above zero mirrored, with exponent 2 - lambda; each part is 0 on the
-    other's side, so their difference is the transform and no branch is needed.
+    The formula for values below zero is that for values above zero, mirrored, with exponent 2 - lambda. Each part is 0
+    on the other side. So their difference is the transform, and no branch is needed.
     """
     scaled = graph.op("Div", graph.op("Sub", x, steps.center), steps.spread)
     above = _power_part(graph, graph.op("Max", scaled, 0.0), steps.lmbda)
@@ -103,10 +103,10 @@ def _forward(graph: _Graph, z: str, weights: list[str], biases: list[str]) -> tu
 
 
 def _rescale_multiplier(graph: _Graph, case: tuple[str, str], baseline: tuple[str, str]) -> str:
-    """(h - h0) / (a - a0) of a ReLU h(a), and its derivative where a = a0.
+    """(h - h0) / (a - a0) of a ReLU h(a), and its derivative for a = a0.
 
-    The quotient is exact however small the difference is (it is 1, 0, or a positive part over a larger sum), so only
-    a difference of exactly zero needs the derivative in its place.
+    The quotient is exact for every difference, because it is 1, 0, or a positive part divided by a larger sum. Only a
+    difference of exactly zero needs the derivative instead.
     """
     difference = graph.op("Sub", case[0], baseline[0])
     same = graph.op("Equal", difference, 0.0)
@@ -120,7 +120,7 @@ def _contributions(graph: _Graph, z: str, z0: str, model: FittedModel, weights: 
 
     DeepLIFT's rescale rule: Shrikumar, Greenside & Kundaje 2017, "Learning important features through propagating
     activation differences".
-    Multipliers run back through each member; the members' contributions are averaged, as their logits are.
+    Multipliers are propagated backwards through each member. The members' contributions are averaged like their logits.
     """
     slope, intercept = model.calibration
     members = model.ensemble.weights[0].shape[0]
@@ -141,19 +141,19 @@ def _contributions(graph: _Graph, z: str, z0: str, model: FittedModel, weights: 
 
 
 def _shares(model: FittedModel) -> dict[str, int]:
-    """Return the outputs that hold contributions, and how many columns each has."""
+    """Return the outputs with contributions, and the number of columns of each."""
     k, c = len(model.features), len(model.covariate_columns)
     return {"contributions": k, "covariate_contributions": c} if c else {"contributions": k}
 
 
 def _distances(graph: _Graph, features: str, steps: Preprocessing, model: FittedModel) -> None:
-    """Add the two distances (n,) of :mod:`training.model.domain` from features (n, k) in which nothing is missing."""
+    """Add the two distances (n,) of :mod:`training.model.domain` from features (n, k) without missing values."""
     k = len(model.features)
     z = _standardise(graph, features, steps)
     z = graph.op("Min", graph.op("Max", z, -UNCLIPPED_LIMIT), UNCLIPPED_LIMIT)
     squared = graph.sum(graph.op("Mul", graph.op("MatMul", z, model.domain_precision), z), -1)
     graph.op("Sqrt", graph.op("Max", squared, 0.0), output="domain_distance")
-    # (n, 1, k) - (m, k): differences squared, not the expanded square, which loses digits to cancellation.
+    # (n, 1, k) - (m, k): squared differences, because the expanded square loses digits by cancellation.
     difference = graph.op("Sub", graph.op("Unsqueeze", z, graph.integers(1)), model.domain_references)
     to_each = graph.op("Sqrt", graph.sum(graph.op("Mul", difference, difference), -1))  # (n, m)
     count = min(NEIGHBOURS, len(model.domain_references))
@@ -169,16 +169,16 @@ def build_graph(model: FittedModel, metadata: Mapping[str, str] | None = None) -
     model
         The fitted model, k features and c columns of covariates.
     metadata
-        Texts to carry in the file (:func:`model.bundle.carried_texts`).
+        Texts to store in the file (:func:`model.bundle.carried_texts`).
 
     Returns
     -------
     onnx.ModelProto
-        Input ``features`` (n, k), and ``covariates`` (n, c) where there are any; raw, NaN where missing. Outputs
-        ``probability_advanced`` (n,), ``contributions`` (n, k) and, with covariates, ``covariate_contributions``
-        (n, c) in logit units, which together sum to the logit minus the training median's logit, ``domain_distance``
-        (n,) in standard deviations, ``neighbour_distance`` (n,) in standard deviations per feature, and ``logit``
-        (n,). All float64, opset 18; identical bytes for identical input.
+        Inputs: ``features`` (n, k), and ``covariates`` (n, c) if there are any; raw values, NaN where missing. Outputs:
+        ``probability_advanced`` (n,); ``contributions`` (n, k) and, with covariates, ``covariate_contributions`` (n, c)
+        in logit units, whose sum is the logit minus the training median's logit; ``domain_distance`` (n,) in standard
+        deviations; ``neighbour_distance`` (n,) in standard deviations per feature; ``logit`` (n,). All float64, opset
+        18; identical bytes for identical input.
     """
     k, c = len(model.features), len(model.covariate_columns)
     steps = model.preprocessing
@@ -190,11 +190,11 @@ def build_graph(model: FittedModel, metadata: Mapping[str, str] | None = None) -
     known = graph.op("Where", graph.op("IsNaN", inputs), steps.median, inputs)
     lower, upper = graph.constant(steps.lower, "lower"), graph.constant(steps.upper, "upper")
     z = _standardise(graph, graph.op("Min", graph.op("Max", known, lower), upper), steps)
-    # The baseline goes through the very same nodes, so a case at the median differs from it by the last bit at most.
+    # The baseline uses the same kind of nodes, so a case at the median differs from it by at most the last bit.
     median = graph.constant(steps.median[np.newaxis], "median")
     z0 = _standardise(graph, graph.op("Min", graph.op("Max", median, lower), upper), steps)
     _contributions(graph, z, z0, model, weights, biases)
-    # The domain is the features' alone: a patient's age or sex says nothing of whether the image is a usual one.
+    # The domain uses features only: a patient's age or sex does not show whether the image is unusual.
     own = subset(steps, np.arange(k))
     if c:
         known = graph.op("Where", graph.op("IsNaN", "features"), own.median, "features")

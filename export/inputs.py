@@ -1,4 +1,4 @@
-"""The card's account of what goes into the network, and of how the appliance's measurement differs from training's."""
+"""Sections of the card on the model's inputs, and on measurement differences between training table and appliance."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Record = Mapping[str, Any]
 
 
 def inputs(record: Record, entries: Sequence[FeatureEntry], covariates: Sequence[CovariateEntry]) -> str:
-    """Write the section *Inputs*: the features and the covariates, as training saw them."""
+    """Write the section *Inputs*: the features and the covariates, with their training distributions."""
     shares, of_what = frequency(record)
     rows = []
     for position, entry in enumerate(entries, 1):
@@ -30,14 +30,14 @@ def inputs(record: Record, entries: Sequence[FeatureEntry], covariates: Sequence
                 percent(shares.get(entry.name, 0.0)) if shares else "",
             ]
         )
-    chosen = f"chosen in, of {of_what}" if shares else "chosen in"
+    chosen = f"selected in, of {of_what}" if shares else "selected in"
     head = ["", "PyRadiomics feature", "unit (UCUM)", "IBSI", "training median", "5 % to 95 % of training", chosen]
     parts = [as_table(head, rows)]
     if covariates:
         parts += [
-            "Clinical covariates, the bundle's second input. Age and sex are read from the DICOM header, and all of "
-            "them from the site's table (setting `covariates`), which outranks it. What is missing is imputed by the "
-            "training median, and the report says so.",
+            "Clinical covariates are the bundle's second input. Age and sex are read from the DICOM header. All "
+            "covariates can be read from the site's table (setting `covariates`), which takes precedence. A missing "
+            "value is replaced by the training median, and the report says so.",
             as_table(
                 ["covariate", "input", "training median", "clipped to"],
                 [
@@ -47,7 +47,7 @@ def inputs(record: Record, entries: Sequence[FeatureEntry], covariates: Sequence
                 ],
             ),
             *(
-                f"Of {entry.name}, `{entry.levels[0]}` is the reference, at which its inputs are 0."
+                f"The reference level of {entry.name} is `{entry.levels[0]}`; its inputs are then 0."
                 for entry in covariates
                 if entry.levels
             ),
@@ -56,12 +56,12 @@ def inputs(record: Record, entries: Sequence[FeatureEntry], covariates: Sequence
 
 
 def skew(cohort: Record, names: Sequence[str]) -> str:
-    """Compare the table's values with the appliance's own for one case that both have."""
+    """Compare the table's values with the appliance's measurement, for one case that both contain."""
     found = cohort.get("skew")
     if not found:
         return (
-            "The training table was not compared with the appliance's own extraction: no image of a patient in the "
-            "table was at hand."
+            "The training table was not compared with the appliance's extraction, because no image of a patient in the "
+            "table was available."
         )
     rows = [
         [f"`{name}`", f"{100 * found['relative'][name]:+.2f} %", f"{found['in_iqr'][name]:+.3f}"]
@@ -70,8 +70,8 @@ def skew(cohort: Record, names: Sequence[str]) -> str:
     ]
     return "\n\n".join(
         [
-            f"Case: {found['case']}. What the appliance measures of it, against the training table:",
+            f"Case: {found['case']}. Difference between the appliance's measurement and the training table:",
             as_table(["feature", "relative difference", "in interquartile ranges of the training rows"], rows),
-            f"Where it comes from: {found['cause']}.",
+            f"Cause: {found['cause']}.",
         ]
     )

@@ -1,6 +1,6 @@
-"""What a packed model may be used on: which images, and how unlike the training cohort.
+"""Intended use of a packed model: the accepted images, and the largest distance from the training cohort.
 
-These are judgements, not results of a fit, so each stands here with its reason.
+These limits are decisions and not results of a fit. So each is given here with its reason.
 """
 
 from __future__ import annotations
@@ -23,37 +23,37 @@ OTHER_STATEMENT: Final = (
     "chest. Not a medical device; not for diagnosis, prognosis, or any decision about a patient's care."
 )
 
-# BodyPartExamined of a CT that shows the chest (PS3.16 Annex L), and THORAX, which scanners write although Annex L has
-# no such term. WHOLEBODY is left out: the ROI could be anywhere in it.
+# BodyPartExamined of a CT that shows the chest (PS3.16 Annex L), and THORAX, which is not a term of Annex L but is
+# written by scanners. WHOLEBODY is left out, because the ROI could be anywhere in the body.
 BODY_PARTS: Final = (
     "CHEST", "THORAX", "LUNG", "CHESTABDOMEN", "CHESTABDPELVIS", "NECKCHEST", "NECKCHESTABDOMEN", "NECKCHESTABDPELV",
 )  # fmt: skip
 
-# Thinner slices are averaged away by resampling to 1 mm; beyond 5 mm interpolation invents most of what it measures.
+# Resampling to 1 mm averages thinner slices. Above 5 mm most measured values would come from interpolation.
 SLICE_THICKNESS_MM: Final = (0.5, 5.0)
 
 # From a small field of view around one lung to 800 mm across 512 columns.
 PIXEL_SPACING_MM: Final = (0.4, 1.6)
 
-# What 12 bits hold at the usual rescale intercept of -1024; padding (-2000, -3024) and extended-range metal lie
+# The range of 12 bits at the usual rescale intercept of -1024. Padding (-2000, -3024) and extended-range metal lie
 # outside.
 HU_RANGE: Final = (-1024.0, 3071.0)
 
-# Twice as far as the cohort's own most distant patient, from its centre or from the nearest of the others: the network
-# has never been asked there.
+# Twice the distance of the cohort's most distant patient, from the centre or from the nearest others. The network was
+# never tested further away.
 MAX_DISTANCE_FACTOR: Final = 2.0
 
 
 def intended_use(domain: Mapping[str, Mapping[str, float]], endpoint: Endpoint) -> IntendedUse:
-    """Limits for a model whose training rows lie at these distances.
+    """Return the intended use of a model whose training rows have these distances.
 
     Parameters
     ----------
     domain
-        ``quantiles`` and ``neighbour_quantiles`` of the training rows' own distances
-        (:class:`training.model.domain.Domain`), of which those at "0.99" and "1" count.
+        ``quantiles`` and ``neighbour_quantiles`` of the training rows' distances
+        (:class:`training.model.domain.Domain`); those at "0.99" and "1" are used.
     endpoint
-        What the model tells apart.
+        The two classes of the model.
     """
     distances, neighbours = domain["quantiles"], domain["neighbour_quantiles"]
     return IntendedUse(

@@ -1,4 +1,4 @@
-"""Figures, lists and tables in Markdown."""
+"""Numbers, lists and tables in Markdown."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def number(value: Any) -> str:
-    """Write a measured value to four digits, a count in full."""
+    """Write a measured value to four significant digits, and a count in full."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -18,7 +18,7 @@ def percent(value: float) -> str:
 
 
 def figure(entry: Any) -> str:
-    """Write a figure with its interval where it has one; nothing where there is none."""
+    """Write a value, with its interval if it has one; empty for None."""
     if entry is None:
         return ""
     if isinstance(entry, Mapping):
@@ -27,18 +27,18 @@ def figure(entry: Any) -> str:
 
 
 def as_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Write a table; every row has as many cells as the head."""
+    """Write a table; every row must have as many cells as the head."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def bullets(items: Iterable[str]) -> str:
-    """Write a list, one item a line."""
+    """Write a list, one item per line."""
     return "\n".join(f"- {item}" for item in items)
 
 
 def as_toml(sections: Mapping[str, Mapping[str, Any]]) -> str:
-    """Write sections of strings, numbers, truth values and lists of them as TOML, whose literals JSON's are."""
+    """Write sections of strings, numbers, booleans and lists as TOML. For these types JSON literals are valid TOML."""
     return "\n\n".join(
         "\n".join([f"[{name}]", *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in said.items())])
         for name, said in sections.items()

@@ -1,8 +1,8 @@
-"""Proof that ``model.onnx`` computes the fitted model: a second, independent forward pass to compare with.
+"""Check that ``model.onnx`` computes the fitted model, by comparison with a second, independent forward pass.
 
-The reference shares no formula with :mod:`export.graph`: Yeo-Johnson is SciPy's, the network is torch in float64, the
-contributions come from torch's automatic differentiation with ReLU's derivative replaced by the rescale rule, and the
-distances are those that training described its own rows by.
+The reference shares no formula with :mod:`export.graph`. Yeo-Johnson is SciPy's. The network is torch in float64. The
+contributions come from torch's automatic differentiation, with the rescale rule instead of ReLU's derivative. The
+distances use the functions of training.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ROWS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What a model says of n rows: contributions (n, k + c), features first, and everything else (n,)."""
+    """A model's outputs for n rows: contributions (n, k + c), features first; all others (n,)."""
 
     probability_advanced: Array
     contributions: Array
@@ -123,7 +123,7 @@ def reference(model: FittedModel, x: Array) -> Answers:
 
 
 def run_graph(onnx_model: bytes, x: Array) -> Answers:
-    """Compute the same answers of `x` (n, k + c) with onnxruntime."""
+    """Compute the same outputs for `x` (n, k + c) with onnxruntime."""
     import onnxruntime
 
     return run_session(onnxruntime.InferenceSession(onnx_model, providers=["CPUExecutionProvider"]), x)
@@ -141,7 +141,7 @@ def run_session(session: Any, x: Array) -> Answers:
 
 
 def random_inputs(model: FittedModel, rows: int = ROWS, seed: int = 0) -> Array:
-    """Draw inputs of every kind that the graph must stand: usual, missing, extreme and exactly at the median.
+    """Draw inputs of every kind that the graph must handle: usual, missing, extreme and exactly at the median.
 
     Returns
     -------
@@ -168,8 +168,8 @@ def prove(model: FittedModel, onnx_model: bytes, rows: int = ROWS, seed: int = 0
     Raises
     ------
     ArithmeticError
-        When an output differs by more than :data:`TOLERANCE`, or the contributions do not sum to the logit minus the
-        baseline's: the graph is not the model, which is a defect of export.
+        An output differs by more than :data:`TOLERANCE`, or the contributions do not sum to the logit minus the
+        baseline's logit. Then the graph is not the model, which is an internal error of export.
     """
     x = random_inputs(model, rows, seed)
     graph, expected = run_graph(onnx_model, x), reference(model, x)

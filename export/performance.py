@@ -1,7 +1,7 @@
-"""The card's figures: how the procedure does on patients that it has not seen, and what it must be compared with.
+"""Section of the card on performance: out-of-fold metrics of the procedure and of its comparators.
 
-They come from the evaluation beside the run where that was made of the same procedure and the same table, and from the
-run's own shorter one where it was not.
+The metrics come from the run's ``evaluation.json`` if it has the same procedure and table. Otherwise they come from the
+shorter evaluation of the fit.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ def performance(run: Run) -> str:
     told = sentence(worth_of(run))
     parts = [
         f"**{told}**" if told else "",
-        "Out of fold, split by patients: every fit, feature selection included, saw the training rows of its fold "
-        f"only. An AUC is the mean of those within folds. In brackets: {interval}",
+        "Out-of-fold metrics, with folds of patients. Every fit, including feature selection, used only the training "
+        f"rows of its fold. An AUC is the mean over folds. In brackets: {interval}",
         as_table(["", "value"], [[_metric(key), figure(own[key])] for key in _in_order(own)]),
-        "Next to what it must be compared with, on the same folds:",
+        "Comparators on the same folds:",
         _light_comparison(record, own) if evaluation is None else _comparison(evaluation),
         _majority(run),
         _two_features(record.get("comparators", {}) if evaluation is None else evaluation["methods"]),
@@ -56,8 +56,8 @@ def performance(run: Run) -> str:
     parts += _cut_rows(record)
     if run.endpoint == STAGE_GROUP:
         parts.append(
-            "The method's authors claim 90.22 % accuracy on a cohort that is not public (arXiv 2606.04453). The claim "
-            "is theirs; it was not reproduced here and says nothing of this model."
+            "The method's authors claim 90.22 % accuracy on a cohort that is not public (arXiv 2606.04453). This is "
+            "their figure. It was not reproduced here and does not apply to this model."
         )
     return "\n\n".join(part for part in parts if part)
 
@@ -67,7 +67,7 @@ def _metric(key: str) -> str:
 
 
 def _in_order(metrics: Iterable[str]) -> list[str]:
-    """Known metrics first, as listed above, then the others by name: a record has no order of its own."""
+    """Known metrics first, as listed above, then the others by name, because a record has no order."""
     known = list(_METRICS)
     return sorted(metrics, key=lambda key: (known.index(key) if key in known else len(known), key))
 
@@ -83,7 +83,7 @@ def _light_comparison(record: Mapping[str, Any], own: Metrics) -> str:
 
 
 def _comparison(evaluation: Mapping[str, Any]) -> str:
-    """Tabulate every method by its AUC, with what the reference has over it."""
+    """Tabulate every method by its AUC, with the difference between the reference and it."""
     methods, reference, halves = evaluation["methods"], evaluation["reference"], evaluation.get("halves", {})
     order = sorted(methods, key=lambda name: (name != reference, -methods[name]["metrics"]["auc"]["value"], name))
     rows = []
@@ -112,10 +112,10 @@ def _comparison(evaluation: Mapping[str, Any]) -> str:
     return "\n\n".join(
         [
             as_table(head, rows),
-            "Paired: on the same patients and folds. Corrected: resampled t interval over the folds that allows for "
-            "their common training rows (Nadeau & Bengio 2003). Stability: of the selections over the folds, "
-            "which share most patients, and on disjoint halves, which share none (Nogueira, Sechidis & Brown 2018); 1 "
-            "would be the same features every time, 0 is chance.",
+            "Paired: on the same patients and folds. Corrected: t interval over the folds, corrected for their common "
+            "training rows (Nadeau & Bengio 2003). Stability: of the selections over the folds, which share most "
+            "patients, and on disjoint halves, which share none (Nogueira, Sechidis & Brown 2018). 1 means always the "
+            "same features, 0 is chance.",
         ]
     )
 
@@ -125,40 +125,40 @@ def _majority(run: Run) -> str:
     share = prevalence(table)
     common = run.endpoint.positive if share >= 0.5 else run.endpoint.negative
     return (
-        f"**Accuracy must be compared with the majority class:** calling every case {common} is right in "
+        f"**Compare the accuracy with the majority class:** calling every case {common} is right in "
         f"{percent(max(share, 1 - share))} of these patients (balanced accuracy 50 %, AUC 0.5)."
     )
 
 
 def _two_features(methods: Mapping[str, Any]) -> str:
-    """Name the simplest model that does about as well, where it was compared."""
+    """Give the AUC of the two-feature model, if it was compared."""
     if (simple := methods.get("sphericity_volume")) is None:
         return ""
     auc = simple.get("metrics", simple)["auc"]
     return (
-        "**The simplest model to hold it against:** logistic regression on two features, sphericity and volume, has an "
-        f"AUC of {figure(auc)} on the same folds."
+        "**Compare it with a simple model:** logistic regression on two features, sphericity and volume, has an AUC of "
+        f"{figure(auc)} on the same folds."
     )
 
 
 def _evaluated(evaluation: Mapping[str, Any]) -> list[str]:
-    """Write what only a whole evaluation says: verdicts, ablation of the covariates, leakage."""
+    """Write the parts of a full evaluation: verdicts, ablation of the covariates, leakage."""
     methods = evaluation["methods"]
     parts = []
     if verdicts := [verdict["sentence"] for verdict in evaluation["verdicts"]]:
-        parts += ["Whether it adds value (both intervals of the AUC difference exclude 0):", bullets(verdicts)]
+        parts += ["Added value over each method (both intervals of the AUC difference exclude 0):", bullets(verdicts)]
     if ablation := evaluation.get("covariate_ablation"):
         rows = [
             [f"{role}: {methods[name]['label']}", *_cells(methods[name]["metrics"], _COMPARED)]
             for role, name in ((role, ablation[role]) for role in ("with", "without", "alone"))
         ]
-        parts += ["What the covariates bring:", as_table(["covariates", *map(_metric, _COMPARED)], rows)]
+        parts += ["Ablation of the covariates:", as_table(["covariates", *map(_metric, _COMPARED)], rows)]
     if leakage := evaluation.get("leakage"):
         shown = _in_order(leakage["honest"])
         rows = [["none", "", *_cells(leakage["honest"], shown)]]
         rows += [[v["label"], v["what_is_wrong"], *_cells(v["metrics"], shown)] for v in leakage["variants"]]
         parts += [
-            f"**What a leak would show.** {leakage['warning']}",
+            f"**Effect of data leakage.** {leakage['warning']}",
             as_table(["leak", "what is wrong", *map(_metric, shown)], rows),
         ]
     return parts
@@ -169,8 +169,8 @@ def _stability_of_the_run(record: Mapping[str, Any]) -> str:
     if stability is None:
         return ""
     return (
-        f"Stability of the selection over the folds (Nogueira, Sechidis & Brown 2018): {figure(stability)}; 1 would be "
-        "the same features every time, 0 is chance."
+        f"Stability of the selection over the folds (Nogueira, Sechidis & Brown 2018): {figure(stability)}. 1 means "
+        "always the same features, 0 is chance."
     )
 
 
@@ -180,10 +180,10 @@ def _cut_rows(record: Mapping[str, Any]) -> list[str]:
     figures = [record["cut_rows"][key] for key in ("used_only", "all_rows_scored_on_used", "all_rows")]
     keys = _in_order(set.intersection(*map(set, figures)))
     return [
-        "Effect of the rows that were left out, by the same procedure with and without them. Columns that are scored "
-        "on different patients do not compare:",
+        "Effect of the left-out rows: the same procedure with and without them. Columns that are scored on different "
+        "patients are not comparable:",
         as_table(
-            ["", "used rows only", "trained on all rows, scored on the used", "trained and scored on all rows"],
+            ["", "used rows only", "trained on all rows, scored on used rows", "trained and scored on all rows"],
             [[_metric(key), *(figure(one[key]) for one in figures)] for key in keys],
         ),
     ]

@@ -1,4 +1,4 @@
-"""A finished bundle recalibrated on a cohort that it has not seen: a version of its own, with a card of its own."""
+"""Recalibrate a bundle on an external cohort. The result is a new version with a new card."""
 
 from __future__ import annotations
 
@@ -31,23 +31,22 @@ from lungstage.export.markdown import bullets, percent
 from lungstage.training.run import prevalence as prevalence_of
 
 FEWEST: Final = 20
-"""Patients of either class from whom a slope and an intercept are taken; of fewer they say more of chance than of the
-site."""
+"""Smallest number of patients per class for a slope and an intercept. With fewer they depend mostly on chance."""
 
 _LINEAR: Final = ("logit", "contributions", "covariate_contributions")
 
 
 def recalibrate(folder: Path, validation: Path, target: Path) -> Recalibration:
-    """Write a bundle whose probabilities are right on a cohort's average, as far as the cohort tells.
+    """Write a bundle whose probabilities are calibrated on a cohort.
 
     Parameters
     ----------
     folder
         The bundle.
     validation
-        ``validation.json`` of that very bundle on the cohort (``lungstage-train validate``).
+        ``validation.json`` of the same bundle on the cohort (``lungstage-train validate``).
     target
-        Where the new bundle goes, whose name becomes the bundle's.
+        Folder of the new bundle; its name becomes the bundle's name.
 
     Returns
     -------
@@ -57,14 +56,14 @@ def recalibrate(folder: Path, validation: Path, target: Path) -> Recalibration:
     Raises
     ------
     Refused
-        ``bundle_invalid`` or ``table_invalid``, where the validation is of another bundle or of the training table,
-        rests on too few patients, or its slope is not shown to lie above 0: such a model is silenced, not mended.
+        ``bundle_invalid`` or ``table_invalid``: the validation is of another bundle or of the training table, has too
+        few patients, or its slope is not shown to lie above 0. Recalibration cannot repair such a model.
 
     Notes
     -----
     Logistic recalibration: Cox DR. Two further applications of a model for binary regression. Biometrika 45, 1958. The
-    cohort's prevalence is taken out of the intercept, so that the new bundle too states its probabilities at its
-    training cohort's, and is corrected to a site's like any other.
+    cohort's prevalence is removed from the intercept. So the new bundle also gives probabilities at the prevalence of
+    its training cohort, and can be corrected to a site's prevalence like any other bundle.
     """
     bundle, record = load_bundle(folder), _read(validation)
     _prove(bundle, record)
@@ -78,7 +77,7 @@ def recalibrate(folder: Path, validation: Path, target: Path) -> Recalibration:
         slope=slope, intercept=intercept, of_version=manifest.version, of_digest=bundle.digest,
     )  # fmt: skip
     contents = dict(read_files(folder))
-    contents.pop("manifest.sig", None)  # of the bundle that it was
+    contents.pop("manifest.sig", None)  # it signed the old bundle
     model = _shifted(contents["model.onnx"], slope.value, offset)
     version = f"{manifest.version.partition('+')[0]}+{_sha256(model)[:8]}"
     contents |= {
@@ -105,7 +104,7 @@ def _read(validation: Path) -> Mapping[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise Refused(
             ReasonCode.TABLE_INVALID,
-            f"{validation.name} is no validation.json. `lungstage-train validate BUNDLE TABLE -o DIR` writes one.",
+            f"{validation.name} is not a validation.json. `lungstage-train validate BUNDLE TABLE -o DIR` writes one.",
         ) from error
     return dict(record)
 
@@ -114,17 +113,20 @@ def _prove(bundle: Bundle, record: Mapping[str, Any]) -> None:
     table, slope = record["table"], record["calibration"]["slope"]
     fewest = min(table["positives"], table["used"] - table["positives"])
     if record["bundle"]["digest"] != bundle.digest:
-        raise _refused("The validation is of another bundle. Validate this one on the cohort.")
+        raise _refused("The validation is of another bundle. Validate this bundle on the cohort first.")
     if record["trained_on_this_table"]:
-        raise _refused("The validation is on the table that the bundle was trained on. Take a cohort of your own.")
+        raise _refused("The validation is on the table that the bundle was trained on. Use your own cohort.")
     if record["extraction"]["differences"]:
-        raise _refused("The table was measured otherwise than the bundle measures. Measure the cohort with the bundle.")
+        raise _refused(
+            "The table was measured with other settings than the bundle's. Measure the cohort with the bundle's "
+            "extraction.yaml."
+        )
     if fewest < FEWEST:
-        raise _refused(f"There are {fewest} patients of the rarer class, and {FEWEST} are needed. Take more patients.")
+        raise _refused(f"There are {fewest} patients of the rarer class; at least {FEWEST} are needed. Add patients.")
     if not slope["low"] > 0:
         raise _refused(
-            f"The slope is {slope['value']:.2f} ({slope['low']:.2f} to {slope['high']:.2f}): the model is not shown to "
-            "rank these patients rightly, and no recalibration mends that."
+            f"The slope is {slope['value']:.2f} ({slope['low']:.2f} to {slope['high']:.2f}), so the model is not shown "
+            "to rank these patients correctly. Recalibration cannot repair this. Use another model."
         )
 
 
@@ -137,7 +139,7 @@ def _entry(figure: Mapping[str, Any]) -> EstimateEntry:
 
 
 def _shifted(model: bytes, slope: float, offset: float) -> bytes:
-    """Multiply logit and contributions, which are parts of it, and add to the logit; the probability follows."""
+    """Apply slope and offset to the logit, and the slope to its contributions; recompute the probability."""
     proto = onnx.load_model_from_string(model)
     graph = proto.graph
     old = {name: f"{name}_of_{len(graph.node)}" for name in _LINEAR if name in {o.name for o in graph.output}}
@@ -166,7 +168,7 @@ def _shifted(model: bytes, slope: float, offset: float) -> bytes:
 
 
 def _manifest(manifest: Manifest, made: Recalibration, offset: float) -> Manifest:
-    """Move what stands at a probability to where that probability now is: the same patients get the same set."""
+    """Transform all thresholds like the probabilities, so that the same patients get the same conformal set."""
 
     def moved(p: float) -> float:
         if p in (0.0, 1.0):
@@ -195,28 +197,28 @@ def _golden(bundle: Bundle, predictor: Predictor) -> float:
 
 
 def _card(card: str, name: str, version: str, made: Recalibration, manifest: Manifest) -> str:
-    """Put the recalibration before everything else that the card says."""
+    """Add the recalibration as the first section of the card."""
     endpoint = manifest.endpoint
     body = card.partition("\n")[2].lstrip("\n")
     slope, intercept = (f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f})" for one in (made.slope, made.intercept))
     told = bullets(
         [
             f"Cohort: {made.cohort}, {made.rows} patients, {percent(made.prevalence)} of them {endpoint.positive}; "
-            f"table of SHA-256 `{made.table_sha256}`. No patient row is part of this bundle.",
-            f"Slope {slope}, intercept {intercept} (95 % over patients; 1 and 0 would change nothing).",
-            f"Of version {made.of_version}, manifest of SHA-256 `{made.of_digest}`.",
+            f"table with SHA-256 `{made.table_sha256}`. No patient row is part of this bundle.",
+            f"Slope {slope}, intercept {intercept} (95 % intervals over patients; 1 and 0 mean no change).",
+            f"Original version: {made.of_version}, manifest with SHA-256 `{made.of_digest}`.",
         ]
     )
     return (
         f"# Model card: {name} {version}\n\n## Recalibration\n\n"
-        "This bundle is another one whose logits were recalibrated on a cohort that it had not seen. **Research use "
-        f"only; not a medical device.**\n\n{told}\n\n"
-        "The probability is sigmoid(slope × logit + intercept) at that cohort's prevalence. The prevalence is taken "
-        "out of it again, so that the bundle states its probabilities at its training cohort's; a site states its own "
-        "with the setting `prevalence`. The thresholds moved with the probabilities, so the same patients get the same "
-        "conformal set. How well it ranks is what it was. **Nobody has validated it since: the cohort that it was "
-        "recalibrated on cannot show that it helped.** Everything below was written of the version that it was; its "
-        f"figures on probabilities (Brier score, calibration, thresholds, answers) are that version's.\n\n{body}"
+        "**Research use only; not a medical device.** This bundle is the recalibrated version of another bundle. Its "
+        f"logits were recalibrated on an external cohort.\n\n{told}\n\n"
+        "The probability is sigmoid(slope × logit + intercept) at that cohort's prevalence. The bundle gives its "
+        "probabilities at the prevalence of its training cohort. A site sets its own prevalence with the setting "
+        "`prevalence`. The thresholds were transformed like the probabilities, so the same patients get the same "
+        "conformal set. The ranking of patients (AUC) did not change. **This version has not been validated: the "
+        "cohort of the recalibration cannot show that it helped.** The text below describes the original version. Its "
+        f"figures on probabilities (Brier score, calibration, thresholds, answers) are those of that version.\n\n{body}"
     )
 
 

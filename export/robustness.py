@@ -1,4 +1,4 @@
-"""The card's account of how well the model's probability repeats under perturbations, which are simulated."""
+"""Section of the card on the repeatability of the model's probability under simulated perturbations."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from lungstage.export.markdown import as_table
 from lungstage.training.run import Run
 
 _WHAT = {
-    "contour": "the contour redrawn as other hands might",
-    "image": "the image perturbed",
-    "both": "contour and image together, as the appliance tries out each answer",
+    "contour": "the contour, as if drawn by other readers",
+    "image": "the image",
+    "both": "contour and image together, as in the appliance's robustness check",
 }
 
 
 def robustness(run: Run, model_sha256: str) -> str:
-    """Write the section *Robustness (simulated)*; empty where nobody looked, or looked at another model.
+    """Write the section *Robustness (simulated)*; empty without a result, or with a result of another model.
 
     Parameters
     ----------
     run
-        With what ``lungstage-train robustness`` left beside it.
+        The run, with the result of ``lungstage-train robustness``.
     model_sha256
-        Of the bundle's ``model.onnx``.
+        Hash of the bundle's ``model.onnx``.
     """
     found = run.robustness
     if found is None or found["model_sha256"] != model_sha256:
@@ -35,12 +35,12 @@ def robustness(run: Run, model_sha256: str) -> str:
         ]
         for what, figure in found["probability"].items()
     ]
-    moved = "noise, and the grid shifted and turned" if found["grids_moved"] else "noise alone"
+    moved = "noise, and a shift and rotation of the grid" if found["grids_moved"] else "noise only"
     return "\n\n".join(
         [
             f"ICC(2,1) of the probability over {found['versions']} **simulated** versions of the tumours of "
             f"{found['patients']} patients, with its 95 % interval by bootstrap over patients. No second reader and no "
-            f"second scan was there; the image was perturbed by {moved}. docs/robustness.md says how.",
-            as_table(["perturbed", "simulated ICC(2,1)", "aim"], rows),
+            f"second scan was used. The image was perturbed by {moved}. docs/robustness.md describes the method.",
+            as_table(["perturbed", "simulated ICC(2,1)", "target"], rows),
         ]
     )

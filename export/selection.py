@@ -1,4 +1,4 @@
-"""The card's account of how the features were chosen."""
+"""Section of the card on feature selection."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Record = Mapping[str, Any]
 
 
 def selection(record: Record) -> str:
-    """Write the section *Selection*, as far as the record holds it; empty where it holds nothing of it."""
+    """Write the section *Selection* from the record; empty if the record has nothing about it."""
     facts = []
     if preset := _preset(record):
         facts.append(f"Settings: the preset `{preset}`.")
@@ -21,7 +21,8 @@ def selection(record: Record) -> str:
         facts.append(f"All settings: {', '.join(f'{key} = {_setting(settings[key])}' for key in sorted(settings))}.")
     if rated := record.get("repeatability"):
         facts.append(
-            f"Left out beforehand for an intraclass correlation below {rated['minimum']:g} in `{rated['table']}`: "
+            f"Features left out before the selection, with an intraclass correlation below {rated['minimum']:g} in "
+            f"`{rated['table']}`: "
             f"{', '.join(f'`{name}`' for name in sorted(rated['left_out'])) or 'none'}."
         )
     if curve := record.get("curve"):
@@ -38,14 +39,14 @@ def selection(record: Record) -> str:
         facts.append(f"AUC by the number of features, on inner folds: {'; '.join(said)}.")
     if stability := record.get("stability_selection"):
         facts.append(
-            f"Selected anew on {stability['pairs']} pairs of complementary halves of the patients (Shah & Samworth "
-            f"2013): stability {figure(stability['nogueira'])} (Nogueira, Sechidis & Brown 2018)."
+            f"Selection repeated on {stability['pairs']} pairs of complementary halves of the patients (Shah & "
+            f"Samworth 2013): stability {figure(stability['nogueira'])} (Nogueira, Sechidis & Brown 2018)."
         )
     return bullets(facts)
 
 
 def frequency(record: Record) -> tuple[Mapping[str, float], str]:
-    """Return how often each feature was chosen, and out of what."""
+    """Return the selection frequency of each feature, and the unit that it is a share of."""
     if stability := record.get("stability_selection"):
         return stability["frequency"], "halves of the patients"
     return record.get("selection_frequency") or {}, "folds"

@@ -1,4 +1,4 @@
-"""Keys to sign bundles with, and the signing. What a signature is, and who checks it: :mod:`model.signature`."""
+"""Create keys and sign bundles. :mod:`model.signature` defines and checks signatures."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ from lungstage.training.files import write_whole
 
 
 def generate(name: Path, passphrase: str | None) -> PublicKey:
-    """Make a pair of keys: the private one in ``NAME.key``, which its owner alone may read, the public in ``NAME.pub``.
+    """Create a pair of keys: the private one in ``NAME.key``, readable by its owner only, the public in ``NAME.pub``.
 
     Parameters
     ----------
     name
         Path without ending; its folder exists.
     passphrase
-        Encrypts the private key; None leaves it open.
+        Encrypts the private key; None means no encryption.
 
     Raises
     ------
     KeyFileError
-        One of the files is there already, or the passphrase is empty.
+        One of the files already exists, or the passphrase is empty.
     """
     if passphrase == "":
-        raise KeyFileError("An empty passphrase protects nothing.")
+        raise KeyFileError("The passphrase is empty. Give one, or omit --passphrase.")
     private_path, public_path = (name.with_name(name.name + ending) for ending in (".key", ".pub"))
     for path in (private_path, public_path):
         if path.exists():
-            raise KeyFileError(f"{path} is there already; a key is never overwritten.")
+            raise KeyFileError(f"{path} already exists and is not overwritten. Choose another name with -o.")
     key = Ed25519PrivateKey.generate()
     encryption = NoEncryption() if passphrase is None else BestAvailableEncryption(passphrase.encode())
     _write_new(private_path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption), 0o600)
@@ -67,38 +67,41 @@ def read_private_key(path: Path, ask: Callable[[], str]) -> Ed25519PrivateKey:
     path
         The file.
     ask
-        Gives the passphrase; called where the key is encrypted.
+        Returns the passphrase; called if the key is encrypted.
 
     Raises
     ------
     KeyFileError
-        It cannot be read, is no private Ed25519 key, or the passphrase is not its own.
+        The file cannot be read, is not a private Ed25519 key, or the passphrase is wrong.
     """
     content = read_key_file(path)
     passphrase = ask().encode() if b"ENCRYPTED" in content else None
     try:
         key = load_pem_private_key(content, passphrase)
     except (ValueError, TypeError, UnsupportedAlgorithm, InternalError) as error:
-        raise KeyFileError(f"{path} holds no private key in PEM, or the passphrase is not its own.") from error
+        raise KeyFileError(
+            f"{path} does not contain a private key in PEM format, or the passphrase is wrong. Give the NAME.key file "
+            "from keygen."
+        ) from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise KeyFileError(f"{path} holds a key, but not an Ed25519 one.")
+        raise KeyFileError(f"{path} contains a key of another type than Ed25519. lungstage-export keygen creates one.")
     return key
 
 
 def sign(folder: Path, key: Ed25519PrivateKey) -> Signature:
-    """Sign a bundle, in the place of whoever signed it before; what does not prove itself is not signed.
+    """Verify a bundle and sign it. An existing signature is replaced.
 
     Parameters
     ----------
     folder
-        The bundle; ``manifest.sig`` is written into it, whole.
+        The bundle; ``manifest.sig`` is written into it in one step.
     key
-        The signer's.
+        Private key of the signer.
 
     Raises
     ------
     Refused
-        As :func:`model.bundle.load_bundle`.
+        As :func:`model.bundle.load_bundle`; a bundle that fails verification is not signed.
     """
     folder = folder.resolve()
     contents = {name: content for name, content in read_files(folder).items() if name != SIGNATURE_FILE}
@@ -106,7 +109,7 @@ def sign(folder: Path, key: Ed25519PrivateKey) -> Signature:
     manifest = contents["manifest.json"]
     public = PublicKey("", key.public_key().public_bytes_raw())
     signature = Signature(algorithm="Ed25519", key=public.fingerprint, signature=key.sign(manifest).hex())
-    # Made beside the bundle, for whoever reads it meanwhile must not find a file too many.
+    # Written next to the bundle first, so that a reader never finds an additional file in it.
     beside = folder.with_name(f".{folder.name}.{os.getpid()}.sig")
     write_whole(beside, signature.render())
     beside.replace(folder / SIGNATURE_FILE)

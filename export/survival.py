@@ -1,4 +1,4 @@
-"""The card's section on survival: strata, who outlived whom, calibration at the horizon, and what censoring means."""
+"""Section of the card on survival: censoring, concordance, strata, and calibration at the horizon."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Record = Mapping[str, Any]
 
 
 def survival(run: Run) -> str:
-    """Write the section; empty of a model of another endpoint."""
+    """Write the section; empty for a model of another endpoint."""
     evaluation = run.own_evaluation
     record = run.record.get("survival") if evaluation is None else evaluation.get("survival")
     if not record:
@@ -33,15 +33,15 @@ def _concordance(record: Record) -> str:
     ]
     head = ["", "C-index (Harrell)", "C-index of this procedure minus it, paired"]
     return (
-        "Who died first had the higher probability, in which share of the pairs (0.5 is chance; all follow-up counts, "
-        f"pairs within folds):\n\n{as_table(head, rows)}"
+        "Concordance: share of pairs in which the patient who died first had the higher probability. 0.5 is chance. "
+        f"All follow-up is used, and pairs are compared within folds:\n\n{as_table(head, rows)}"
     )
 
 
 def _strata(record: Record) -> str:
     horizon = f"{record['horizon_days']:g}"
     head = [
-        "parted at the median of the probability by", "alive at the horizon, lower half", "upper half",
+        "split at the median of the probability by", "alive at the horizon, lower half", "upper half",
         "median survival in days, lower half", "upper half", "log-rank",
     ]  # fmt: skip
     rows = []
@@ -62,8 +62,8 @@ def _strata(record: Record) -> str:
             )
     return (
         f"Kaplan-Meier estimates of two strata of equal size, at day {horizon}, with their 95 % intervals (log-log). "
-        "The probabilities are out of fold, so patients of one fold had a say in those of another and the p value is "
-        f"an indication only:\n\n{as_table(head, rows)}"
+        "Out-of-fold probabilities of different folds are not independent, so the p value is an indication only:\n\n"
+        f"{as_table(head, rows)}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Whether a run's model is shown to be worth more than chance and than the best simple model."""
+"""Whether a run's model is shown to be better than chance and than the best simple model."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ def worth_of(run: Run) -> WorthEntry | None:
     Parameters
     ----------
     run
-        The evaluation beside it counts where it is of this model, else the run's own.
+        The run. Its ``evaluation.json`` is used if it belongs to this model, otherwise the metrics of the fit.
 
     Returns
     -------
     WorthEntry
-        None where the run says nothing of patients that it had not seen.
+        None if the run has no out-of-fold metrics.
 
     Notes
     -----
-    It beats chance where the interval of its AUC lies above 0.5. It beats the simple model (of two features at most, or
-    of clinical inputs alone; of those compared, the one of the highest AUC) where the verdict says so: both intervals
-    of the paired difference lie above 0, that over the patients scored and that over what was trained on.
+    The model beats chance if the interval of its AUC lies above 0.5. Simple models have at most two features, or
+    covariates only; the one with the highest AUC is compared. The model beats it if the verdict says so: both intervals
+    of the paired difference lie above 0, the one over scored patients and the one corrected for training.
     """
     record, evaluation = run.record, run.own_evaluation
     if evaluation is None:
@@ -58,12 +58,12 @@ def _entry(figure: Mapping[str, Any]) -> EstimateEntry:
 
 
 def sentence(worth: WorthEntry | None) -> str:
-    """Say that a model is not shown to be worth anything, or that the bundle does not say; empty where it is shown."""
+    """Say that a model is not shown to be better than chance or the simple model, or not compared; else empty."""
     return evidence.worth(None if worth is None else worth.worth, Translator("en"))
 
 
 def require_shown(worth: WorthEntry | None) -> None:
-    """Refuse a model that is not shown to be worth anything.
+    """Refuse a model that is not shown to be better than chance and than the best simple model.
 
     Raises
     ------
@@ -71,4 +71,7 @@ def require_shown(worth: WorthEntry | None) -> None:
         ``worth_not_shown``.
     """
     if told := sentence(worth):
-        raise Refused(ReasonCode.WORTH_NOT_SHOWN, f"{told} Nothing was written; without --strict it is, and says so.")
+        raise Refused(
+            ReasonCode.WORTH_NOT_SHOWN,
+            f"{told} Nothing was written. Without --strict the bundle is written, with this warning.",
+        )

@@ -1,3 +1,3 @@
-"""Offline training: a feature table in, a fitted fifteen-feature network and its honest figures out."""
+"""Offline training: from a feature table to a fitted network with fifteen features and its cross-validated metrics."""
 
 __all__ = ["configuration", "evaluation", "files", "model", "procedure", "run", "selection"]

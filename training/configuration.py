@@ -1,6 +1,6 @@
-"""One TOML file for the whole way: measure, fit, evaluate, report, build. The command line outranks it.
+"""One TOML file for measure, fit, evaluate, report and build. The command line takes precedence over it.
 
-Sections and keys are documented in ``docs/training.md``, which a test holds to the models below.
+``docs/training.md`` documents sections and keys. A test checks it against the models below.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from lungstage.training.procedure import PRESETS, Procedure
 
 
 class ConfigurationError(LungstageError):
-    """The configuration, or what the command line adds to it, cannot be used as it is given."""
+    """The configuration, or an option of the command line, cannot be used as given."""
 
 
 def _from_folder(path: Path, info: ValidationInfo) -> Path:
-    """Take a path of the file from the file's own folder."""
+    """Resolve a path of the file from the file's own folder."""
     return Path(os.path.abspath((info.context or {}).get("folder", Path()) / path))
 
 
@@ -40,7 +40,7 @@ class _Section(BaseModel):
 
 
 class Study(_Section):
-    """Where everything lies. Relative paths are meant from the TOML file's folder."""
+    """Paths of the study. Relative paths start at the TOML file's folder."""
 
     cohort_list: FilePath | None = Field(
         default=None,
@@ -50,40 +50,45 @@ class Study(_Section):
         default=None, description="Feature table: `measure` writes it, `fit` and `evaluate` read it."
     )
     description: FilePath | None = Field(
-        default=None, description="TOML description of the table; by default the one beside it or known by its hash."
+        default=None,
+        description="TOML description of the table. Default: the one beside the table, or a shipped one with its hash.",
     )
     run: FilePath | None = Field(default=None, description="Folder of the run, written by `fit` and `evaluate`.")
     bundle: FilePath | None = Field(default=None, description="Folder of the bundle that `build` writes.")
-    id_column: str = Field(default=PATIENT, min_length=1, description="Column of the table that names the patients.")
-    keep_cut_rows: bool = Field(default=False, description="Use rows whose roi_touches_crop_edge is True as well.")
+    id_column: str = Field(default=PATIENT, min_length=1, description="Column of the patient identifiers in the table.")
+    keep_cut_rows: bool = Field(default=False, description="Also use rows whose roi_touches_crop_edge is True.")
 
 
 class Covariates(_Section):
-    """Clinical inputs beside the features."""
+    """Clinical covariates, which the model uses together with the features."""
 
-    names: tuple[str, ...] = Field(default=(), description="Out of age, sex and histology; never T, N, M or stage.")
+    names: tuple[str, ...] = Field(default=(), description="Any of age, sex and histology; never T, N, M or stage.")
 
 
 class ProcedureSection(_Section):
-    """How a model is fitted and evaluated; what is left out is as the preset has it."""
+    """How a model is fitted and evaluated. The preset gives every key that is not set."""
 
     preset: Literal["hardened", "paper", "quick"] = Field(
-        default="hardened", description="Named settings; `quick` only tries the commands, its figures are worthless."
+        default="hardened",
+        description="Named settings. `quick` is for testing the commands; its figures have no value.",
     )
-    seed: int | None = Field(default=None, ge=0, description="The one seed that everything random derives from.")
+    seed: int | None = Field(default=None, ge=0, description="Seed of everything random.")
     folds: int | None = Field(default=None, ge=3, le=20, description="Folds of the outer cross-validation.")
     repeats: int | None = Field(default=None, ge=1, le=100, description="Repeats of the outer cross-validation.")
     members: int | None = Field(default=None, ge=1, le=1000, description="Networks in the final ensemble.")
-    features: int | None = Field(default=None, ge=1, le=106, description="How many features are selected.")
+    features: int | None = Field(default=None, ge=1, le=106, description="Number of features to select.")
     alpha: float | None = Field(
-        default=None, gt=0, lt=1, description="Share of each class that the conformal thresholds may rule out wrongly."
+        default=None,
+        gt=0,
+        lt=1,
+        description="Error rate of the conformal thresholds: share of each class that they may rule out wrongly.",
     )
 
 
 class RepeatabilitySection(_Section):
-    """Leave out features that do not repeat."""
+    """Leave out features with low repeatability."""
 
-    table: FilePath = Field(description="ICC table: CSV with the columns feature and icc; must rate every feature.")
+    table: FilePath = Field(description="ICC table: CSV with the columns feature and icc, and a row for every feature.")
     minimum: float = Field(default=0.75, ge=-1, le=1, description="Features with a lower ICC are left out.")
 
 
@@ -91,22 +96,23 @@ class Measure(_Section):
     """How a cohort list is measured."""
 
     spec: Literal["all"] | FilePath = Field(
-        default="all", description="PyRadiomics parameter file, or `all`: the 106 at default settings."
+        default="all", description="PyRadiomics parameter file, or `all`: the 106 features at default settings."
     )
-    workers: int | None = Field(default=None, ge=1, description="Local processes; by default one per core.")
+    workers: int | None = Field(default=None, ge=1, description="Number of local processes. Default: one per core.")
     scheduler: str | None = Field(
         default=None,
         pattern="^(tcp|tls)://",
-        description="Address of a Dask scheduler, e.g. tcp://host:8786, whose cluster measures instead.",
+        description="Address of a Dask scheduler, e.g. tcp://host:8786. Its cluster replaces the local processes.",
     )
     match_by_geometry: bool = Field(
-        default=False, description="Go by a ROI's position, and not by the images that it names."
+        default=False,
+        description="Match a ROI to the images by position, and ignore the image references in the ROI.",
     )
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
         if self.workers is not None and self.scheduler is not None:
-            raise ValueError("workers are processes of this machine, the cluster of scheduler has its own: give one")
+            raise ValueError("give one of workers (local processes) and scheduler (a cluster), not both")
         return self
 
 
@@ -121,31 +127,31 @@ class Configuration(_Section):
     measure: Measure = Measure()
 
     def path(self, key: str, option: str, *, is_file: bool = False) -> Path:
-        """Return a path of the section ``study`` that a command cannot do without.
+        """Return a path of the section ``study`` that a command needs.
 
         Parameters
         ----------
         key
-            Of the section.
+            Key in the section.
         option
-            What gives it on the command line, for the message.
+            Its option on the command line, for the message.
         is_file
-            Whether a file must be there already.
+            Whether the file must exist.
 
         Raises
         ------
         ConfigurationError
-            Where neither file nor command line gives it, or it is not there.
+            Neither file nor command line gives the path, or the file does not exist.
         """
         found: Path | None = getattr(self.study, key)
         if found is None:
             raise ConfigurationError(f"{option} is missing: give it, or study.{key} in the file of --config.")
         if is_file and not found.is_file():
-            raise ConfigurationError(f"study.{key}: there is no file {found}.")
+            raise ConfigurationError(f"study.{key}: there is no file {found}. Correct the path.")
         return found
 
     def settings(self) -> Procedure:
-        """Every setting of a fit and its evaluation: the preset, and what the section changes of it."""
+        """Every setting of a fit and its evaluation: the preset with the changes of the section."""
         given = self.procedure.model_dump(exclude={"preset", "features"}, exclude_none=True)
         base = replace(PRESETS[self.procedure.preset], **given)
         if self.procedure.features is None:
@@ -153,10 +159,10 @@ class Configuration(_Section):
         return replace(base, selection=replace(base.selection, features=self.procedure.features))
 
     def departures(self) -> dict[str, Any]:
-        """Return what a fit depends on and is not as without a file, by section, as plain JSON.
+        """Return the settings of a fit that differ from the defaults, by section, as plain JSON.
 
-        For whoever repeats the fit elsewhere: files go by their names alone, and the table, the run and how was
-        measured are left out.
+        They serve to repeat the fit elsewhere. Files are given by name only. The table, the run and the section
+        ``measure`` are left out.
         """
         values = self.model_dump(exclude_defaults=True, exclude={"measure"})
         for key in ("cohort_list", "table", "run", "bundle"):
@@ -171,12 +177,12 @@ class Configuration(_Section):
         }
 
     def cohort(self, *, keep_cut_rows: bool | None = None) -> Cohort:
-        """Read the feature table, with `keep_cut_rows` other than the file says where it is given.
+        """Read the feature table. `keep_cut_rows`, if given, replaces the value of the file.
 
         Raises
         ------
         ConfigurationError
-            Where no table is given.
+            No table is given.
         Refused, OSError
             See :func:`training.cohorts.cohort.read_cohort`.
         """
@@ -199,21 +205,21 @@ def _plain(value: Any) -> Any:
 
 
 def load_configuration(file: Path | None, given: Mapping[str, Any] | None = None) -> Configuration:
-    """Put the configuration together.
+    """Read the configuration from the file and the command line.
 
     Parameters
     ----------
     file
         The TOML file.
     given
-        What the command line says, by path (``procedure.seed``); None means not said. Its paths are meant from the
-        current folder. What it says puts aside what the file says otherwise of the same: a target the whole endpoint,
-        whose classes are another column's, and workers a scheduler or the other way round.
+        Values of the command line, by path (``procedure.seed``); None means not given. Relative paths start at the
+        current folder. A value replaces the one in the file. A target replaces the whole section ``endpoint``, because
+        the classes in the file belong to another column. Workers replace a scheduler, and the other way round.
 
     Raises
     ------
     ConfigurationError
-        Naming every problem by its path: an unknown key with the nearest known one, a value that does not fit.
+        Names every problem by its path: an unknown key with the nearest known one, or a value that does not fit.
     """
     values = _read(file)
     said = {path: value for path, value in (given or {}).items() if value is not None}
@@ -240,9 +246,13 @@ def _read(file: Path | None) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigurationError(f"The configuration {file} cannot be read: {error.strerror}.") from error
+        raise ConfigurationError(
+            f"The configuration {file} cannot be read: {error.strerror}. Check the path and its permissions."
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"The configuration {file} is not TOML: {error}.") from error
+        raise ConfigurationError(
+            f"The configuration {file} is not TOML: {error}. Compare it with docs/study.toml."
+        ) from error
 
 
 _SECTIONS: Final[Mapping[str, type[BaseModel]]] = MappingProxyType(
@@ -254,7 +264,7 @@ _SECTIONS: Final[Mapping[str, type[BaseModel]]] = MappingProxyType(
 
 
 def _fault(place: tuple[str | int, ...], kind: str, message: str) -> str:
-    # Beyond section and key, words name the branches of a union and not what stands in the file.
+    # Beyond section and key, words name branches of a union, which the file does not contain.
     path = ".".join(str(part) for i, part in enumerate(place) if i < 2 or isinstance(part, int))
     if kind == "extra_forbidden":
         if len(place) == 1:

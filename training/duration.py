@@ -1,4 +1,4 @@
-"""How much processor time a fit will take, said before it begins."""
+"""Estimate of the processor time of a fit, shown before it starts."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from lungstage.training.model.network import single_threaded
 from lungstage.training.procedure import Procedure
 from lungstage.training.selection.elimination import eliminate
 
-_PROBED: Final = 3  # tasks trained together; more of them gain little
-_ENSEMBLES: Final = 3  # of every outer fit: on what GL-RFE, ANOVA and chance select
-_HALVES: Final = 2  # of each parting of the patients
-_POINTS: Final = 3.0  # selections and ensembles that a fold of the curve of feature counts is worth
-_REST: Final = 1.15  # intervals, and the models without networks
-_START: Final = 3.0  # s of a processor, for a process to load its libraries
+_PROBED: Final = 3  # tasks trained together; more of them add little precision
+_ENSEMBLES: Final = 3  # per outer fit: on the selections of GL-RFE, ANOVA and random
+_HALVES: Final = 2  # per split of the patients
+_POINTS: Final = 3.0  # one fold of the curve of feature counts costs as much as so many selections and ensembles
+_REST: Final = 1.15  # factor for intervals and models without networks
+_START: Final = 3.0  # processor seconds of a process to load its libraries
 
 
 def expected_seconds(cohort: Cohort, procedure: Procedure) -> float:
-    """Return about how many seconds of processor time a fit will take on this machine, loading the libraries included.
+    """Return about how many seconds of processor time a fit takes on this machine, including loading the libraries.
 
-    A few of its selections and ensembles are made and timed; the rest is counting. Processor time is what can be
-    foreseen: how long one waits for it depends on what else the machine does meanwhile.
+    A few selections and ensembles are computed and timed, and the total is extrapolated. The waiting time cannot be
+    predicted, because it depends on the other work of the machine.
     """
     labels = cohort.labels
     fold = assign_folds(labels, procedure.folds, procedure.repeats, procedure.seed)
@@ -37,7 +37,7 @@ def expected_seconds(cohort: Cohort, procedure: Procedure) -> float:
     ]
     some = np.tile(np.arange(min(procedure.selection.features, cohort.values.shape[1])), (len(tasks), 1))
     with single_threaded():
-        fit_ensembles(tasks[:1], some[:1], labels, procedure)  # the first time, libraries are still being loaded
+        fit_ensembles(tasks[:1], some[:1], labels, procedure)  # the first call also loads libraries
         started = time.process_time()
         eliminate(tasks, labels, procedure.selection, procedure.network, rated=False)
         chosen = time.process_time()
@@ -54,7 +54,7 @@ def expected_seconds(cohort: Cohort, procedure: Procedure) -> float:
 
 
 def in_words(seconds: float) -> str:
-    """Say a duration as nobody would hold a stopwatch to it: ``about 40 seconds``, ``about 7 minutes``."""
+    """Write a duration roughly: ``about 40 seconds``, ``about 7 minutes``."""
     if seconds < 95:
         return f"about {max(5, 5 * round(seconds / 5))} seconds"
     minutes = round(seconds / 60)

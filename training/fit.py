@@ -1,4 +1,4 @@
-"""From a cohort to a run: select, train, calibrate, describe."""
+"""Fit a model to a cohort: select features, train, calibrate, and record the result as a run."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ Indices = npt.NDArray[np.intp]
 ENVELOPE: Final = ("0", "0.01", "0.05", "0.25", "0.5", "0.75", "0.95", "0.99", "1")
 BOXES: Final = ("0.05", "0.25", "0.5", "0.75", "0.95")
 COMPARED: Final = (GL_RFE, "anova_dnn", "random_dnn", "best_single_lr", "volume", SPHERICITY_VOLUME, "majority")
-"""What a fit is compared with in passing; ``lungstage-train evaluate`` compares it with everything."""
+"""Methods that every fit is compared with. ``lungstage-train evaluate`` compares it with all methods."""
 
 
 def fit(cohort: Cohort, every_row: Cohort, procedure: Procedure, report: Progress) -> Run:
-    """Fit the model to all used rows, and record how it does on rows it has not seen.
+    """Fit the model to all used rows, and record its out-of-fold metrics.
 
     Parameters
     ----------
     cohort
         The rows to use.
     every_row
-        The same table with the rows that `cohort` leaves out, to show what leaving them out does.
+        The same table with the rows that `cohort` leaves out, to show the effect of leaving them out.
     procedure
         Every setting.
     report
@@ -62,7 +62,7 @@ def fit(cohort: Cohort, every_row: Cohort, procedure: Procedure, report: Progres
     Returns
     -------
     Run
-        Depends on the table, its description, the settings and the library versions, and on nothing else.
+        Depends only on the table, its description, the settings and the library versions.
     """
     workers = workers_for(2 * pairs_of(procedure) * procedure.members)
     evaluation, oof = evaluate(cohort, procedure, report, COMPARED, halves_of=("gl_rfe",))
@@ -115,10 +115,10 @@ def fit(cohort: Cohort, every_row: Cohort, procedure: Procedure, report: Progres
 
 
 def _calibrate(oof: OutOfFold, cohort: Cohort) -> Calibration:
-    """Fit the calibration that ships on every out-of-fold logit.
+    """Fit the model's calibration on all out-of-fold logits.
 
-    Each repeat is a sample of what one model says of new cases, so repeats are pooled and not averaged, which would
-    narrow the logits.
+    Each repeat is a sample of one model's logits for new cases. So repeats are pooled. Averaging them would narrow the
+    logits.
     """
     repeats, weights = len(oof.logits), cohort.weights
     return calibrate(
@@ -129,7 +129,7 @@ def _calibrate(oof: OutOfFold, cohort: Cohort) -> Calibration:
 def _final_model(
     cohort: Cohort, task: Task, columns: Indices, calibration: Calibration, procedure: Procedure
 ) -> tuple[FittedModel, dict[str, Any]]:
-    """Train the ensemble on all rows; the model, and the record of its domain."""
+    """Train the ensemble on all rows. Returns the model and the record of its domain."""
     ensemble = fit_ensembles([task], columns[None], cohort.labels, procedure)[0]
     features = subset(Standardise().fit(cohort.values).parameters_, columns)
     steps = features
@@ -179,7 +179,7 @@ def _curve(cohort: Cohort, procedure: Procedure, report: Progress, workers: int)
 
 
 def _correlation(inputs: Array, features: Sequence[str], chosen: Sequence[str]) -> dict[str, Any]:
-    """Spearman correlation of all features, correlates side by side."""
+    """Spearman correlation of all features, in cluster order."""
     correlation = np.nan_to_num(np.asarray(spearmanr(inputs).statistic))
     np.fill_diagonal(correlation, 1.0)
     distance = squareform(np.clip(1.0 - np.abs(correlation), 0.0, 1.0), checks=False)
@@ -220,7 +220,7 @@ def _quantiles(values: Array, levels: Sequence[str]) -> dict[str, float]:
 def _cut_rows(
     cohort: Cohort, every_row: Cohort, used_logits: Array, procedure: Procedure, report: Progress, workers: int
 ) -> dict[str, Any] | None:
-    """AUC of one repeat with and without the cut rows that were left out; None where none was."""
+    """AUC of one repeat with and without the cut rows that were left out; None if no row was left out."""
     if not cohort.excluded.get(CUT_COLUMN):
         return None
     labels, seed = every_row.labels, procedure.seed
@@ -249,7 +249,7 @@ def _cut_rows(
 def _cut_coverage(
     cohort: Cohort, every_row: Cohort, model: FittedModel, conformal: Mapping[str, Any]
 ) -> dict[str, dict[str, int]]:
-    """How many of the rows that were left out keep their true class, by class: patients that nothing was fitted to."""
+    """Count the left-out rows whose conformal set contains the true class, by class. Nothing was fitted to them."""
     cut = ~np.isin(every_row.patients, cohort.patients)
     features = every_row.values[:, [every_row.features.index(name) for name in model.features]]
     clinical = every_row.covariate_values

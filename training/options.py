@@ -1,4 +1,4 @@
-"""Options that commands share, and the configuration that they add up to with the file of ``--config``."""
+"""Options that commands share, and the configuration that they make together with the file of ``--config``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
-        "--config", metavar="FILE", help="TOML file of the study (docs/training.md); options outrank it.",
+        "--config", metavar="FILE",
+        help="TOML file of the study (docs/training.md). Options take precedence over it.",
         exists=True, dir_okay=False,
     ),
 ]  # fmt: skip
@@ -31,41 +32,94 @@ CohortOption = Annotated[
     Path | None,
     typer.Option(
         "--cohort", metavar="FILE", exists=True, dir_okay=False,
-        help="TOML description of the table; default is the one beside it, else one known by the table's hash.",
+        help="TOML description of the table.", show_default="the one beside the table, or a shipped one with its hash",
     ),
 ]  # fmt: skip
 CutOption = Annotated[
     bool | None,
     typer.Option(
-        "--keep-cut-rows/--no-keep-cut-rows", help="Use rows with roi_touches_crop_edge as well.", show_default=False
+        "--keep-cut-rows/--no-keep-cut-rows",
+        help="Also use rows whose roi_touches_crop_edge is True.",
+        show_default=False,
     ),
 ]
 IdOption = Annotated[
-    str | None, typer.Option("--id-column", metavar="COLUMN", help="Names the patients. [default: patient_id]")
+    str | None,
+    typer.Option("--id-column", metavar="COLUMN", help="Column of the patient identifiers.", show_default="patient_id"),
 ]
+ENDPOINT: Final = "Endpoint"
+"""Panel of the help for the options that say what is predicted."""
+ADVANCED: Final = "Advanced"
+"""Panel of the help for the options that most users leave alone; it comes last."""
+
 TargetOption = Annotated[
-    str | None, typer.Option(metavar="COLUMN", help="Column to predict. [default: stage, early or advanced]")
+    str | None,
+    typer.Option(
+        metavar="COLUMN", help="Column to predict.", show_default="stage: early or advanced", rich_help_panel=ENDPOINT
+    ),
 ]
-PositiveOption = Annotated[str | None, typer.Option(metavar="VALUE", help="Its value to state the probability of.")]
-NegativeOption = Annotated[str | None, typer.Option(metavar="VALUE", help="Its other value, where there are more.")]
+PositiveOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="VALUE", help="Value of the positive class. The model states its probability.",
+        rich_help_panel=ENDPOINT,
+    ),
+]  # fmt: skip
+NegativeOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="VALUE", help="Value of the negative class.", show_default="the other value of the column",
+        rich_help_panel=ENDPOINT,
+    ),
+]  # fmt: skip
 HorizonOption = Annotated[
     float | None,
-    typer.Option(metavar="DAYS", help="Predict an event within so many days; the target is then the days observed."),
+    typer.Option(
+        metavar="DAYS",
+        help="Predict an event within this many days. The target is then the days until event or last follow-up.",
+        rich_help_panel=ENDPOINT,
+    ),
 ]
 EventOption = Annotated[
-    str | None, typer.Option(metavar="COLUMN", help="With --horizon-days: 1 for an event, 0 for a censored row.")
-]
+    str | None,
+    typer.Option(
+        metavar="COLUMN", help="Column of the event, with --horizon-days: 1 for an event, 0 for a censored row.",
+        rich_help_panel=ENDPOINT,
+    ),
+]  # fmt: skip
 CovariatesOption = Annotated[
-    str | None, typer.Option(metavar="NAMES", help="Clinical inputs: age,sex,histology or some of them.")
+    str | None, typer.Option(metavar="NAMES", help="Clinical covariates: age,sex,histology or some of them.")
 ]
-PresetOption = Annotated[str | None, typer.Option(help="Named settings: hardened, paper, quick. [default: hardened]")]
-QuickOption = Annotated[bool, typer.Option("--quick", help="Short for --preset quick: worthless figures in seconds.")]
+PresetOption = Annotated[
+    str | None,
+    typer.Option(help="Named settings: hardened, paper, quick.", show_default="hardened", rich_help_panel=ADVANCED),
+]
+QuickOption = Annotated[
+    bool,
+    typer.Option(
+        "--quick", help="Same as --preset quick: runs in seconds, to test the command. The figures have no value.",
+        rich_help_panel=ADVANCED,
+    ),
+]  # fmt: skip
 SeedOption = Annotated[
-    int | None, typer.Option(min=0, help="The one seed that everything random derives from. [default: 0]")
+    int | None, typer.Option(min=0, help="Seed of everything random.", show_default="0", rich_help_panel=ADVANCED)
 ]
-FoldsOption = Annotated[int | None, typer.Option(min=3, help="Folds of the cross-validation.")]
-RepeatsOption = Annotated[int | None, typer.Option(min=1, help="Repeats of the cross-validation.")]
-MembersOption = Annotated[int | None, typer.Option(min=1, help="Networks in the ensemble.")]
+FoldsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=3, help="Folds of the outer cross-validation.", show_default="as the preset", rich_help_panel=ADVANCED
+    ),
+]
+RepeatsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Repeats of the outer cross-validation.", show_default="as the preset", rich_help_panel=ADVANCED
+    ),
+]
+MembersOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Networks in the final ensemble.", show_default="as the preset", rich_help_panel=ADVANCED),
+]
 
 PLACES: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -75,7 +129,7 @@ PLACES: Final[Mapping[str, str]] = MappingProxyType(
         **{key: f"procedure.{key}" for key in ("preset", "seed", "folds", "repeats", "members")},
     }
 )  # fmt: skip
-"""Where each option of a command stands in the file."""
+"""Section and key of each option in the file."""
 
 
 def configured(config: Path | None, *, quick: bool = False, **given: Any) -> Configuration:
@@ -93,12 +147,14 @@ def configured(config: Path | None, *, quick: bool = False, **given: Any) -> Con
     Raises
     ------
     ConfigurationError
-        Where `quick` and another preset are given; and see :func:`training.configuration.load_configuration`.
+        `quick` and another preset are given; also see :func:`training.configuration.load_configuration`.
     """
     from lungstage.training.configuration import ConfigurationError, load_configuration
 
     if quick and given.get("preset") not in (None, "quick"):
-        raise ConfigurationError(f"--quick is short for --preset quick and contradicts --preset {given['preset']}.")
+        raise ConfigurationError(
+            f"--quick means --preset quick and contradicts --preset {given['preset']}. Give one of them."
+        )
     if quick:
         given["preset"] = "quick"
     if given.get("covariates") is not None:
@@ -107,25 +163,25 @@ def configured(config: Path | None, *, quick: bool = False, **given: Any) -> Con
 
 
 def bundle_target(endpoint: Endpoint, **given: Any) -> Target:
-    """Return which column of a table answers to a bundle's endpoint, and how.
+    """Return the column of a table that corresponds to a bundle's endpoint, and how its values are read.
 
     Parameters
     ----------
     endpoint
-        The bundle's. Without an option, its name is that of the column and its classes are the column's values.
+        Endpoint of the bundle. Without options, the column has its name, and the column's values are its classes.
     given
         Options by the names of :class:`training.cohorts.endpoint.Target`; None means not given.
 
     Raises
     ------
     ConfigurationError
-        Where the options do not fit together.
+        The options do not fit together.
     """
     from lungstage.training.configuration import load_configuration
 
     said = {key: value for key, value in given.items() if value is not None}
     values = {"target": endpoint.name, "positive": endpoint.positive, "negative": endpoint.negative, **said}
     if "positive" in said and "negative" not in said:
-        del values["negative"]  # the table has its own words
+        del values["negative"]  # the table has its own names for the classes
     named = {**values, "name": endpoint.name}
     return load_configuration(None, {f"endpoint.{key}": value for key, value in named.items()}).endpoint

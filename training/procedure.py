@@ -1,4 +1,4 @@
-"""The whole procedure that is evaluated and that a model is then fitted by: every setting, in one frozen value."""
+"""The whole procedure by which a model is evaluated and fitted: every setting in one frozen value."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONSTANTS: Final[Mapping[str, object]] = MappingProxyType(
         "lambda_limit": preprocessing.LAMBDA_LIMIT,
     }
 )
-"""What was chosen like a setting and is not one, because nobody should have to turn it."""
+"""Constants that were chosen like settings. Users do not need to change them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +34,15 @@ class Procedure:
     Attributes
     ----------
     folds, repeats
-        Of the outer cross-validation.
+        Folds and repeats of the outer cross-validation.
     members, inner_folds
-        Networks of the final ensemble, and the folds of the inner split that they stop early on.
+        Networks of the final ensemble, and folds of the inner split for early stopping.
     alpha
         Error rate of the conformal thresholds: each class is ruled out wrongly in at most this share of its cases.
-        On LUNG1, where tumour features reach an AUC of 0.7, an alpha of 0.1 leaves two cases in three
-        indeterminate, 0.2 a good third, and what is decided is right in 0.7 either way.
+        On LUNG1, where tumour features reach an AUC of 0.7, an alpha of 0.1 leaves two thirds of the cases
+        indeterminate, and 0.2 slightly more than one third. Of the decided cases 0.7 are right with both.
     seed
-        The one seed that everything random derives from.
+        Seed of everything random.
     selection, network
         See there.
     """
@@ -57,15 +57,15 @@ class Procedure:
     network: NetworkSettings = field(default_factory=NetworkSettings)
 
     def digest(self) -> str:
-        """Hex SHA-256 of settings and :data:`CONSTANTS`: written down before an evaluation, and the same after it."""
+        """Hex SHA-256 of settings and :data:`CONSTANTS`. It shows that they did not change after an evaluation."""
         chosen = asdict(self) | {"constants": dict(CONSTANTS)}
         return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
 
 
 HARDENED: Final = Procedure()
-"""The default; how it was chosen stands in docs/selection.md."""
+"""The default. docs/selection.md says how it was chosen."""
 PAPER: Final = Procedure(selection=elimination.PUBLISHED)
-"""The published method, as far as it is known."""
+"""The published method as far as it is known."""
 QUICK: Final = Procedure(
     folds=3,
     repeats=1,
@@ -73,6 +73,6 @@ QUICK: Final = Procedure(
     selection=SelectionSettings(step=0.5, fine_below=16, members=2),
     network=NetworkSettings(max_epochs=15),
 )
-"""Tiny settings that run everything in seconds; the figures are not worth reading."""
+"""Tiny settings that run everything in seconds. The figures have no value."""
 
 PRESETS: Final[Mapping[str, Procedure]] = MappingProxyType({"hardened": HARDENED, "paper": PAPER, "quick": QUICK})

@@ -1,6 +1,6 @@
-"""A training run on disk: the fitted model as plain arrays, and the record of how it came about.
+"""A training run on disk: the fitted model as plain arrays, and the record of the training.
 
-Export reads this folder and nothing else, so whatever the bundle and its card say must stand here.
+Export reads this folder and nothing else. So it contains everything that the bundle and its card say.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lungstage.appliance.contract.spec import STAGE_GROUP, Covariate, Endpoint
 Array = npt.NDArray[np.float64]
 
 ROBUSTNESS = "robustness.json"
-"""How well a model's probability repeats under simulated perturbations; a file of a run's folder."""
+"""File in a run's folder: repeatability of the model's probability under simulated perturbations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,8 @@ class Preprocessing:
 class Ensemble:
     """A seed ensemble of multilayer perceptrons with ReLU between layers; its logits are averaged.
 
-    ``weights[i]`` is (members, inputs, outputs) and ``biases[i]`` (members, outputs); the first layer has k + c
-    inputs, features first, and the last one output.
+    ``weights[i]`` is (members, inputs, outputs) and ``biases[i]`` is (members, outputs). The first layer has k + c
+    inputs, features first. The last layer has one output.
     """
 
     weights: tuple[Array, ...]
@@ -58,7 +58,7 @@ class Ensemble:
 
 @dataclass(frozen=True, slots=True)
 class FittedModel:
-    """Everything that ``model.onnx`` holds.
+    """Everything that ``model.onnx`` contains.
 
     Attributes
     ----------
@@ -69,13 +69,13 @@ class FittedModel:
     calibration
         (slope, intercept): ``probability = sigmoid(slope * mean_logit + intercept)``, fitted on out-of-fold logits.
     domain_precision
-        (k, k) inverse of the shrunk covariance of the *unclipped* standardised features of the training rows;
-        ``distance = sqrt(z @ precision @ z)``. ``z`` is what :class:`Preprocessing` gives without the clipping
+        (k, k) inverse of the shrunk covariance of the *unclipped* standardised features of the training rows:
+        ``distance = sqrt(z @ precision @ z)``. ``z`` is the output of :class:`Preprocessing` without the clipping
         step, limited to ±10.
     domain_references
         (m, k) means of small groups of such rows: the neighbours of :func:`training.model.domain.neighbour_distances`.
     covariates
-        The clinical inputs beside the features; their columns are the c inputs that follow the k features.
+        The clinical covariates; their columns are the c inputs after the k features.
     """
 
     features: tuple[str, ...]
@@ -88,7 +88,7 @@ class FittedModel:
 
     @property
     def covariate_columns(self) -> tuple[str, ...]:
-        """Names of the c inputs that follow the features."""
+        """Names of the c inputs after the features."""
         return tuple(column for covariate in self.covariates for column in covariate.columns)
 
 
@@ -103,9 +103,9 @@ class Run:
     record
         JSON-serialisable; the keys are listed in :data:`RECORD_KEYS`.
     evaluation
-        What ``lungstage-train evaluate`` left in the same folder (``evaluation.json``); None where it was not run.
+        Content of ``evaluation.json`` in the same folder, by ``lungstage-train evaluate``; None without that file.
     robustness
-        What ``lungstage-train robustness`` left there (``robustness.json``), likewise.
+        Content of ``robustness.json`` there, by ``lungstage-train robustness``; None without that file.
     """
 
     model: FittedModel
@@ -115,18 +115,18 @@ class Run:
 
     @property
     def own_evaluation(self) -> dict[str, Any] | None:
-        """The evaluation where it is of this model's procedure, rows and inputs; None where it is not, or not there."""
+        """The evaluation, if it has this model's procedure, rows and inputs; else None."""
         return None if self.evaluation is None or differences(self.record, self.evaluation) else self.evaluation
 
     @property
     def endpoint(self) -> Endpoint:
-        """What the model tells apart."""
+        """The two classes of the model."""
         return Endpoint(**self.record.get("endpoint", asdict(STAGE_GROUP)))
 
     def save(self, folder: Path) -> None:
-        """Write ``model.npz`` and ``run.json`` into `folder`, which is made where it is missing.
+        """Write ``model.npz`` and ``run.json`` into `folder`, which is created if it is missing.
 
-        An evaluation is written by who makes it.
+        The evaluation is not written; ``lungstage-train evaluate`` writes it.
         """
         folder.mkdir(parents=True, exist_ok=True)
         model = self.model
@@ -146,7 +146,7 @@ class Run:
 
     @classmethod
     def load(cls, folder: Path) -> Run:
-        """Read what :meth:`save` wrote, and the evaluation beside it."""
+        """Read the files of :meth:`save`, and the evaluation in the same folder."""
         with np.load(folder / "model.npz", allow_pickle=False) as arrays:
             layers = sum(key.startswith("weights_") for key in arrays.files)
             slope, intercept = (float(v) for v in arrays["calibration"])
@@ -170,9 +170,9 @@ class Run:
 
 
 def differences(record: Mapping[str, Any], evaluation: Mapping[str, Any]) -> list[str]:
-    """Say where ``run.json`` and ``evaluation.json`` do not belong together; nothing where the figures are the model's.
+    """List the differences between ``run.json`` and ``evaluation.json``; empty if the metrics belong to the model.
 
-    The settings' hash and the table's are not enough: rows may be left out, and features and covariates be given, anew.
+    The hashes of settings and table are not enough: the rows that are left out, features and covariates can differ.
     """
     kinds = {
         "procedure_sha256": "settings",
@@ -182,32 +182,33 @@ def differences(record: Mapping[str, Any], evaluation: Mapping[str, Any]) -> lis
         "repeatability": "repeatability filters",
     }
     return [
-        f"run.json and evaluation.json are of different {kind}: the evaluation is not of this model."
+        f"run.json and evaluation.json are of different {kind}, so the evaluation does not belong to this model. "
+        "Run fit and evaluate with the same options."
         for key, kind in kinds.items()
         if record.get(key) != evaluation.get(key)
     ]
 
 
 def prevalence(table: Mapping[str, Any]) -> float:
-    """Share of the positive class by a record's ``table``; under censoring, of all patients (Kaplan-Meier)."""
-    told = table.get("prevalence")
-    return float(table["positives"] / table["used"] if told is None else told)
+    """Share of the positive class in a record's ``table``; under censoring the share of all patients (Kaplan-Meier)."""
+    given = table.get("prevalence")
+    return float(table["positives"] / table["used"] if given is None else given)
 
 
 RECORD_KEYS = (
     "schema_version",  # 2
-    "seed",  # the one seed everything derives from
+    "seed",  # the seed of everything random
     "settings",  # every setting of the procedure
-    "procedure_sha256",  # training.procedure.Procedure.digest of them; an evaluation of the same procedure bears it too
-    "configuration",  # Configuration.departures: what of it differs from the defaults, by section; file names only
+    "procedure_sha256",  # training.procedure.Procedure.digest; the same in an evaluation of the same procedure
+    "configuration",  # Configuration.departures: settings that differ from the defaults, by section; file names only
     "endpoint",  # {"name", "negative", "positive"}
-    "target",  # where its classes were read: {"target", "positive", "negative", "event", "horizon_days"}
+    "target",  # where the classes were read: {"target", "positive", "negative", "event", "horizon_days"}
     "covariates",  # [{"name", "levels": [...]}]
     "table",  # {"name", "sha256", "rows", "used", "excluded": {"roi_touches_crop_edge": n, ...}, "positives"}; of
-    # survival "prevalence" as well, see prevalence
-    "cohort",  # lungstage.training.cohorts.description.CohortDescription, less extraction and table_sha256
+    # survival also "prevalence", see prevalence
+    "cohort",  # lungstage.training.cohorts.description.CohortDescription without extraction and table_sha256
     "extraction",  # PyRadiomics `setting` dictionary that the table was measured with
-    "warnings",  # plain sentences on what to distrust
+    "warnings",  # plain sentences on reasons for doubt
     "repeatability",  # of an ICC table, {"table", "sha256", "minimum", "left_out": {feature: ICC}}, or null
     "selection",  # {"features": [...], "rounds": [{"remaining", "removed": [...], "importance": {...}}]}
     "stability_selection",  # {"frequency": {feature: share of halves}, "pairs", "nogueira": {"value", "low", "high"}}
@@ -218,23 +219,23 @@ RECORD_KEYS = (
     "domain",  # {"quantiles": {"0.5", "0.95", "0.99", "1"}, "neighbour_quantiles": likewise}, see training.model.domain
     "conformal",  # {"alpha", "early_min_probability", "advanced_min_probability", "coverage", "early_coverage", ...}
     "out_of_fold",  # metrics of the whole procedure, selection inside each fold: {metric: {"value", "low", "high"}}
-    "reached",  # training.evaluation.curves.reached: shares of either class whose probability reached each mark
+    "reached",  # training.evaluation.curves.reached: share of each class whose probability reached each mark
     "verdicts",  # training.evaluation.verdicts.verdict of each comparator
-    "interval",  # how the intervals of every metric were made
+    "interval",  # how the intervals of every metric were computed
     "comparators",  # {method: metrics like out_of_fold}, on the same folds
     "stability",  # {method: Nogueira stability of its selections over the folds, with its interval}
-    "selection_frequency",  # {feature: share of the folds in which GL-RFE selected it}
+    "selection_frequency",  # {feature: share of folds in which GL-RFE selected it}
     "calibration",  # {"slope", "intercept", "informative"}
     "survival",  # training.evaluation.survival.survival_record, or null
     "cut_rows",  # effect of the excluded rows: {"used_only": {...}, "all_rows": {...}} or null
-    "cut_coverage",  # of those rows, who keep their true class: {class: {"patients", "covered"}} or null
+    "cut_coverage",  # how many of those rows keep their true class: {class: {"patients", "covered"}} or null
     "versions",  # {"python", "numpy", "torch", "scikit-learn", "lungstage"}
 )
-"""What :attr:`Run.record` holds, so that export can write manifest and card without the table."""
+"""Keys of :attr:`Run.record`. With them export can write manifest and card without the table."""
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what a run depends on."""
+    """Return the software versions that a run depends on."""
     return {"python": platform.python_version()} | {
         name: version(name) for name in ("numpy", "scipy", "scikit-learn", "torch", "lungstage")
     }

@@ -38,7 +38,8 @@ def test_card_carries_the_runs_own_figures(text: str) -> None:
         "0.641 (0.552 to 0.726)", "98 advanced of 160 (61.3 %)", "35 (roi_touches_crop_edge)", "rows in the table: 195",
         "right in 61.3 %", "CC BY-NC 3.0", "Apache-2.0", "Stage IV is absent", "Nobody, 2020.", "ab" * 32,
         "advanced: 0.910", "early: 0.900", "0.310", "0.420", "Research use only", "at most 13.00", "above 5.00",
-        "neighbour distance at most 3.00, with a warning above 1.25", "3 nearest of 32 references",
+        "neighbour distance at most 3.00 (twice the training cohort's largest), with a warning above 1.25",
+        "3 nearest of 32 references",
         "at least 5 patients", "the preset `hardened`", "features = 15, importance = effects",
         "this model's: AUC 0.660 (standard error 0.022)", "the fewest within one standard error of it: AUC 0.610",
         "on 25 pairs", "stability 0.707 (0.552 to 0.726)",
@@ -80,7 +81,7 @@ def test_an_evaluation_of_the_same_procedure_and_table_is_quoted_in_full() -> No
     assert f"advanced: {figure(reference['conformal']['coverage']['advanced'])}" in text
     assert f"right in {figure(reference['conformal']['accuracy_where_decided'])} of the cases" in text
     assert "lungstage-train evaluate features.csv -o RUN" in text
-    section = text.split("## Performance")[1].split("Effect of the rows")[0]
+    section = text.split("## Performance")[1].split("Effect of the left-out rows")[0]
     assert "0.641 (0.552 to 0.726)" not in section, "the run's own shorter figures"
 
 
@@ -119,12 +120,12 @@ def test_a_run_is_loaded_with_the_evaluation_beside_it(tmp_path: Path) -> None:
 
 def test_covariates_stand_among_the_inputs() -> None:
     text = card_of(make_run(covariates=(AGE, SEX, HISTOLOGY)))
-    assert "elimination (GL-RFE), and age, sex, histology, into a seed ensemble" in text
+    assert "elimination (GL-RFE), and age, sex, histology. A seed ensemble" in text
     for words in (
         "| age | age |",
         "| sex | sex=M |",
         f"| histology | {HISTOLOGY.columns[1]} |",
-        "`F` is the reference",
+        "The reference level of sex is `F`",
     ):
         assert words in text
 
@@ -136,7 +137,7 @@ def test_another_endpoint_goes_by_its_own_names(with_evaluation: bool) -> None:
     text = card_of(evaluated(run) if with_evaluation else run)
     for words in (
         "predicts two-year survival (alive or dead)", "98 dead of 160", "calling every case dead",
-        "Alive stays possible", "Whatever else two-year survival depends on", "- dead: ", "- alive: ",
+        "Alive is possible from", "anything else that two-year survival depends on", "- dead: ", "- alive: ",
     ):  # fmt: skip
         assert words in text
     for words in ("stage", "staging", "early", "90.22"):

@@ -109,14 +109,14 @@ def test_it_is_a_version_of_its_own_with_a_card_of_its_own(packed: Path, write: 
     [
         ({"bundle": {"digest": "00" * 32}}, "of another bundle"),
         ({"trained_on_this_table": True}, "trained on"),
-        ({"extraction": {"differences": ["binWidth"]}}, "measured otherwise"),
+        ({"extraction": {"differences": ["binWidth"]}}, "measured with other settings"),
         ({"table": {"sha256": "ef" * 32, "used": 200, "positives": 19}}, "19 patients of the rarer class"),
         (
             {"calibration": {"slope": {"value": 0.2, "low": -0.1, "high": 0.5},
                              "intercept": {"value": 0.0, "low": -1.0, "high": 1.0}}},
-            "no recalibration mends",
+            "Recalibration cannot repair",
         ),
-        ({"calibration": None}, "no validation.json"),
+        ({"calibration": None}, "not a validation.json"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_recalibrated_is_refused(

@@ -34,7 +34,7 @@ def test_the_card_tells_strata_concordance_calibration_and_who_was_lost(run: Run
         f"{own['concordance']['value']:.3f} (",
         "| tumour volume alone |", "| group 1 |", "Hosny et al. claim", "not reproduced",
         "53.0 % death within 2 years by Kaplan-Meier", "right in 53.0 %", "TNM group IV is absent",
-        "It says nothing of why or when somebody dies",
+        "It does not predict the cause or the time of death",
     ):  # fmt: skip
         assert told in card, told
     assert not re.search(r"\bstag(e|es|ed|ing)\b", card.replace("lungstage stage", ""), re.IGNORECASE)

@@ -141,7 +141,7 @@ BAD: dict[str, tuple[Callable[[Rows], Rows], tuple[str, ...], str]] = {
     "duplicate patient": (_cell("patient_id", "P001"), (), "Lines 3 and 6 have the same patient_id, 'P001'"),
     "few features": (lambda rows: [dict(list(row.items())[:16]) for row in rows], (), "14 feature columns"),
     "few rows": (lambda rows: rows[:29], (), "29 usable rows"),
-    "one class": (lambda rows: [row | {"stage": "early"} for row in rows], (), "Column stage says 'advanced' in 0"),
+    "one class": (lambda rows: [row | {"stage": "early"} for row in rows], (), "Column stage contains 'advanced' in 0"),
     "unknown target": (lambda rows: rows, ("--target", "stagee", "--positive", "x"), "the nearest is 'stage'"),
     "TNM": (lambda rows: [row | {"pT": "1"} for row in rows], ("--covariates", "pT"), "'pT' cannot be a covariate"),
 }

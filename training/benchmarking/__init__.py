@@ -1,3 +1,3 @@
-"""Selectors on made-up tables whose truth is known."""
+"""Benchmark of selectors on synthetic tables with known truth."""
 
 __all__ = ["benchmark"]

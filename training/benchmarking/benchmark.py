@@ -1,4 +1,4 @@
-"""How many of the features that matter each selector finds, on tables whose truth is known."""
+"""Recall of each selector on synthetic tables: the share of the relevant features that it finds."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ Array = npt.NDArray[np.float64]
 def benchmark_selectors(
     procedure: Procedure, tables: int, report: Callable[[int, int], None], *, workers: int | None = None
 ) -> dict[str, Any]:
-    """Run every selector on the same made-up tables of each signal.
+    """Run every selector on the same synthetic tables of each signal.
 
     Parameters
     ----------
     procedure
-        Its selection is GL-RFE, and says how many features are selected.
+        Its selection is GL-RFE, and gives the number of features to select.
     tables
-        How many tables of each signal; at least 2.
+        Number of tables of each signal; at least 2.
     report
-        Called with the tables done and all of them.
+        Called with the number of finished tables and the total.
     workers
-        Processes; the figures do not depend on it. One a core by default.
+        Processes; the figures do not depend on it. Default: one per core.
 
     Returns
     -------
     dict
-        ``signals``: for each, by selector, ``recall`` and, but for GL-RFE, ``difference`` (GL-RFE less this one, on
+        ``signals``: for each, by selector, ``recall`` and, except for GL-RFE, ``difference`` (GL-RFE minus this one, on
         the same tables), each ``{"value", "low", "high"}`` with a 95 % t interval over tables. ``labels``, ``tables``,
         ``features`` and the settings.
     """

@@ -1,8 +1,8 @@
-"""Tables whose truth is known: correlated blocks of skewed features, of which a few decide the class.
+"""Synthetic tables with known truth: correlated blocks of skewed features, a few of which decide the class.
 
-A selector is asked for fifteen features; how many of the relevant ones are among them is its recall. Selectors that
-look at one feature at a time, or at a linear model, cannot see a pure interaction: whether gradients of a network can
-is what these tables are for.
+A selector selects fifteen features. Its recall is the share of the relevant features among them. Selectors that use one
+feature at a time, or a linear model, cannot find a pure interaction. These tables test whether gradients of a network
+can.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ Array = npt.NDArray[np.float64]
 Signal = Literal["linear", "interaction", "mixed"]
 SIGNALS: Final[tuple[Signal, ...]] = get_args(Signal)
 RELEVANT: Final[Mapping[Signal, int]] = MappingProxyType({"linear": 6, "interaction": 6, "mixed": 8})
-"""How many features decide: three pairs, six single features, or four of them and two pairs."""
+"""Number of features that decide the class: six single features, three pairs, or four single features and two pairs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """A made-up table and what decided its classes.
+    """A synthetic table and its relevant features.
 
     Attributes
     ----------
     values
-        (n, d) features, skewed as radiomic ones are.
+        (n, d) features, skewed like radiomic features.
     labels
         (n,) bool.
     relevant
-        Columns that the class depends on, ascending.
+        Columns that decide the class, ascending.
     """
 
     values: Array
@@ -57,22 +57,22 @@ def make_table(
     ----------
     signal
         ``linear``: the log odds are a sum of the relevant features with random signs. ``interaction``: a sum of
-        products of pairs of them, so that no feature has an effect of its own. ``mixed``: half the features each way,
-        at the same share of the variance.
+        products of pairs of them, so that no single feature has an effect. ``mixed``: half of the features each way,
+        with equal shares of the variance.
     seed
         The same seed gives the same table.
     rows, features
         n and d.
     relevant
-        How many features decide, :data:`RELEVANT` by default; a multiple of 4, or of 2 for pure signals.
+        Number of relevant features, default :data:`RELEVANT`; a multiple of 4, or of 2 for pure signals.
     strength
         Standard deviation of the log odds; at 2 the best possible classifier has an AUC of about 0.86.
 
     Notes
     -----
-    Features come in blocks of 2 to 12 around a common factor with loadings of 0.6 to 0.95, and the factors share a
-    general one, as tumour size does with most radiomic features. Relevant features lie in different blocks, so each has
-    correlates that look like it and decide nothing. A monotone transform per feature skews the margins.
+    Features are in blocks of 2 to 12 with a common factor and loadings of 0.6 to 0.95. The factors share a general
+    factor, like tumour size in most radiomic features. Relevant features are in different blocks, so each has
+    correlated features that do not decide the class. A monotone transform per feature skews the marginal distributions.
     """
     rng = np.random.default_rng(np.random.SeedSequence([seed, SIGNALS.index(signal)]))
     sizes: list[int] = []
@@ -82,7 +82,7 @@ def make_table(
     blocks = int(block[-1]) + 1
     relevant = RELEVANT[signal] if relevant is None else relevant
     if relevant > blocks:
-        raise ValueError(f"{relevant} relevant features need as many blocks; there are {blocks}")
+        raise ValueError(f"{relevant} relevant features need {relevant} blocks; there are {blocks}")
     general = rng.normal(size=(rows, 1))
     share = rng.uniform(0.0, 0.5, size=blocks)
     factors = np.sqrt(share) * general + np.sqrt(1.0 - share) * rng.normal(size=(rows, blocks))

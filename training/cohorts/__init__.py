@@ -1,3 +1,3 @@
-"""Feature tables and where they come from: rows, outcome, covariates, description; the known tables' descriptions."""
+"""Feature tables and their sources: rows, outcome, covariates, description, and the shipped descriptions."""
 
 __all__ = ["cohort", "crops", "description", "endpoint", "survival", "table"]

@@ -1,11 +1,11 @@
-"""Feature tables: one row a patient, read strictly, together with where they come from.
+"""Feature tables: one row per patient, read strictly, with a description of their source.
 
-A table is CSV with the column ``patient_id``, the column that is predicted (``stage``, early or advanced, unless
-another :class:`training.cohorts.endpoint.Target` is asked for) and features under their PyRadiomics names. The
-optional column ``roi_touches_crop_edge`` (True or False) marks tumours that are not whole in their image; such rows are
-left out unless asked for. Age, sex and histology are read where they are asked for as covariates. Features of filtered
-images (``wavelet-*``) are left out and counted, because the appliance measures the original image alone. Every other
-column is ignored, PyRadiomics' ``diagnostics_*`` and ``Label`` among them; T, N and M are never an input.
+A table is CSV with the column ``patient_id``, the column that is predicted, and features under their PyRadiomics names.
+The default for the predicted column is ``stage`` (early or advanced); see :class:`training.cohorts.endpoint.Target`.
+The optional column ``roi_touches_crop_edge`` (True or False) marks tumours that are cut by the edge of their image.
+These rows are left out by default. Age, sex and histology are read if they are requested as covariates. Features of
+filtered images (``wavelet-*``) are left out and counted, because the appliance measures the original image only. Every
+other column is ignored, including PyRadiomics' ``diagnostics_*`` and ``Label``. T, N and M are never an input.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Array = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 CUT_COLUMN: Final = "roi_touches_crop_edge"
-REDUNDANT_FEATURE: Final = "original_shape_VoxelVolume"  # MeshVolume says it again
+REDUNDANT_FEATURE: Final = "original_shape_VoxelVolume"  # nearly the same value as MeshVolume
 MIN_FEATURES: Final = 15
 _NEVER_NEGATIVE: Final = tuple(
     f"original_shape_{name}"
@@ -53,11 +53,11 @@ class Cohort:
     Attributes
     ----------
     patients
-        n patient identifiers, all different: a split by rows is a split by patients.
+        n patient identifiers, all different. So a split by rows is a split by patients.
     labels
         (n,) bool, True for the endpoint's positive class.
     features
-        d names out of :data:`contract.spec.ALL_FEATURES`, in that order whatever the table's.
+        d names of :data:`contract.spec.ALL_FEATURES`, in the order of that list and not of the table.
     values
         (n, d) float64 in PyRadiomics' units, NaN where missing.
     description
@@ -65,24 +65,24 @@ class Cohort:
     table, sha256
         File name of the table and the hash of its bytes.
     rows
-        Rows in the table, before any was left out.
+        Rows in the table, including those left out.
     excluded
-        Rows left out, by the reason: the column that says why, or a phrase. Each row counts once.
+        Number of rows left out, by reason: the name of a column, or a phrase. Each row counts once.
     endpoint
         The two classes.
     covariates, covariate_values
-        Clinical inputs beside the features, and their encoded values (n, c), NaN where missing; c counts
-        :attr:`contract.spec.Covariate.columns`. None where there are none.
+        Clinical covariates, and their encoded values (n, c), NaN where missing; c is the number of
+        :attr:`contract.spec.Covariate.columns`. None without covariates.
     repeatability
-        Features that were left out for not repeating; None where none were asked about.
+        Features that were left out for low repeatability; None without an ICC table.
     warnings
-        Plain sentences on what makes figures from these rows doubtful.
+        Plain sentences on reasons to doubt metrics from these rows.
     target
-        What was asked for, of which the endpoint is the answer.
+        The requested target, from which the endpoint was read.
     notes
-        Plain sentences on what of the table was left aside.
+        Plain sentences on columns of the table that were left out.
     survival
-        Follow-up, where an event within a horizon is predicted; else None.
+        Follow-up, if an event within a horizon is predicted; else None.
     """
 
     patients: tuple[str, ...]
@@ -106,17 +106,17 @@ class Cohort:
 
     @property
     def weights(self) -> Array | None:
-        """How many patients each row counts for in a figure, (n,); None where each counts for itself."""
+        """Number of patients that each row stands for in a metric, (n,); None if each stands for one."""
         return None if self.survival is None else self.survival.weights
 
     @property
     def prevalence(self) -> float:
-        """Share of the positive class; under censoring, of all patients and not of those whose class is known."""
+        """Share of the positive class; under censoring the share of all patients, not of those with known class."""
         return float(self.labels.mean() if self.weights is None else np.average(self.labels, weights=self.weights))
 
 
 def target_record(cohort: Cohort) -> dict[str, str | float | None]:
-    """Return what a record says of the columns and values that the classes were read from."""
+    """Return the columns and values that the classes were read from, for a record."""
     endpoint, target = cohort.endpoint, cohort.target
     return {
         "target": target.target,
@@ -147,28 +147,28 @@ def read_cohort(
     description
         A TOML file, see :func:`training.cohorts.description.describe`.
     keep_cut_rows
-        Use the rows whose ``roi_touches_crop_edge`` is True as well.
+        Also use the rows whose ``roi_touches_crop_edge`` is True.
     target
         What is predicted.
     covariates
-        Names of clinical inputs to read, their levels found in the table; or covariates of a model, with its levels.
+        Names of covariates, whose levels are read from the table; or covariates of a model, with its levels.
     repeatability
-        An ICC table and the bar below which features are left out.
+        An ICC table, and the ICC below which features are left out.
     features
-        The features to read, all of which must be there, in this order; None reads every feature of the table.
+        The features to read, in this order; all must be in the table. None reads every feature of the table.
     id_column
-        The column that names the patients.
+        The column of the patient identifiers.
 
     Raises
     ------
     Refused
-        ``table_invalid``, where the table or its description is not what it should be.
+        ``table_invalid``: the table or its description is not valid.
     OSError
-        Where a file cannot be read.
+        A file cannot be read.
     """
     content = table.read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()
-    hint = "; the one that names the patients can be another (--id-column)"
+    hint = "; if another column holds the patient identifiers, name it with --id-column"
     parsed = parse_table(content, (id_column, *(features or ())), hint=hint)
     check_upright(parsed.columns[id_column])
     _check_target(target, covariates, id_column)
@@ -177,7 +177,7 @@ def read_cohort(
     rated = None if repeatability is None else rate_features(*repeatability, names)
     if rated is not None:
         names = tuple(name for name in names if name not in rated.left_out)
-        _check_count(names, f"not below the bar of {rated.table}")
+        _check_count(names, f"with an ICC of at least {rated.minimum:g} in {rated.table}")
     outcome = read_outcome(parsed, target)
     values = np.array([parsed.numbers(name) for name in names], dtype=np.float64).T
     cut = parsed.flags(CUT_COLUMN) if CUT_COLUMN in parsed.columns else np.zeros(len(values), dtype=np.bool_)
@@ -229,25 +229,25 @@ def _follow_up(
 
 
 def _check_target(target: Target, covariates: Sequence[str] | Sequence[Covariate], id_column: str) -> None:
-    """Refuse to predict what the model would be told."""
-    told = {column for one in covariates for column in COVARIATE_COLUMNS.get(getattr(one, "name", str(one)), ())}
+    """Refuse a target that is also an input of the model."""
+    inputs = {column for one in covariates for column in COVARIATE_COLUMNS.get(getattr(one, "name", str(one)), ())}
     for column in target.columns:
         if column.startswith("original_"):
-            refuse(f"Column {column} is a feature, so it cannot be predicted: the model would be told its answer.")
-        if column in told:
-            refuse(f"Column {column} is a covariate, so it cannot be predicted: the model would be told its answer.")
+            refuse(f"Column {column} is a feature and an input of the model, so it cannot be the target.")
+        if column in inputs:
+            refuse(f"Column {column} is a covariate and an input of the model, so it cannot be the target.")
         if column in (id_column, PATIENT, CUT_COLUMN):
-            refuse(f"Column {column} is no outcome, so it cannot be predicted.")
+            refuse(f"Column {column} is not an outcome, so it cannot be the target. Name another column.")
 
 
 def _feature_columns(table: Table) -> tuple[str, ...]:
     found = {name for name in table.columns if name.startswith("original_")} - {REDUNDANT_FEATURE}
     if unknown := sorted(found - set(ALL_FEATURES)):
-        refuse(f"The table has features that the appliance cannot measure: {unknown}. Take them out of the table.")
+        refuse(f"The table has features that the appliance cannot measure: {unknown}. Remove them from the table.")
     names = tuple(name for name in ALL_FEATURES if name in found)
     if len(names) < MIN_FEATURES and (prefixed := [name for name in table.columns if _PREFIXED.search(name)]):
         refuse(
-            f"Column {prefixed[0]} and {len(prefixed) - 1} more have something before the feature's name. Rename them, "
+            f"Column {prefixed[0]} and {len(prefixed) - 1} more have a prefix before the feature's name. Rename them "
             "so that they begin with original_ (in pandas: table.columns.str.removeprefix(PREFIX))."
         )
     _check_count(names, "in the table")
@@ -263,7 +263,7 @@ def _notes(table: Table) -> tuple[str, ...]:
     left_out = f"{'was' if filtered.total() == 1 else 'were'} left out"
     return (
         f"{counted(filtered.total(), 'column')} of filtered images ({kinds}) {left_out}: the appliance measures the "
-        "original image alone.",
+        "original image only.",
     )
 
 
@@ -278,13 +278,13 @@ def _covariates(table: Table, wanted: Sequence[str] | Sequence[Covariate], kept:
 
 
 def _scaled(features: Sequence[str], values: Array) -> tuple[str, ...]:
-    """Tell by sizes below 0 that features were scaled: a model of them would be handed others by the appliance."""
+    """Detect scaled features by negative sizes. The appliance would give a model of such features unscaled ones."""
     for name in _NEVER_NEGATIVE:
         if name in features and (below := int((values[:, list(features).index(name)] < 0).sum())):
             return (
-                f"{name} is below 0 in {counted(below, 'row')}, as no tumour's can be: the features were scaled. The "
-                "appliance measures them unscaled, so a bundle of this table cannot answer for a patient. Take the "
-                "features as they were measured; the model scales them itself.",
+                f"{name} is below 0 in {counted(below, 'row')}, which is impossible for a tumour: the features were "
+                "scaled. The appliance measures unscaled features, so a bundle trained on this table gives wrong "
+                "answers. Use the features as they were measured; the model scales them itself.",
             )
     return ()
 
@@ -296,6 +296,7 @@ def _warnings(outcome: Outcome, considered: Bools, target: Target) -> tuple[str,
     if share <= MAX_UNCLASSIFIED:
         return ()
     return (
-        f"{share:.0%} of the rows were {outcome.reason}: nothing was trained on them, and in figures the others count "
-        "for them (inverse probability of censoring). Where loss depends on the disease, every figure is biased.",
+        f"{share:.0%} of the rows were {outcome.reason}. Nothing was trained on them. In metrics the other rows are "
+        "weighted for them (inverse probability of censoring). If censoring depends on the disease, every metric is "
+        "biased.",
     )

@@ -1,7 +1,7 @@
-"""Tumours as cubes of 92 mm at 1 mm: the public crops of NSCLC-Radiomics that a survival challenge gave out.
+"""Tumours as cubes of 92 mm at 1 mm: the public crops of NSCLC-Radiomics, published for a survival challenge.
 
-An archive holds of each patient a CT (``CROP.jls``, JPEG-LS, HU + 2048) and a mask (``CROP.mask``, packed bits,
-deflated), both with x slowest.
+For each patient an archive contains a CT (``CROP.jls``, JPEG-LS, HU + 2048) and a mask (``CROP.mask``, packed bits,
+deflated). In both x is the slowest axis.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _OFFSET: Final = 2048
 
 
 def read_crop(archive: zipfile.ZipFile, name: str) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.bool_]]:
-    """Read one crop from an archive of them.
+    """Read one crop from an archive.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Where a feature table comes from and how it was measured: a TOML file beside it, or one known by the table's hash."""
+"""Source of a feature table and how it was measured: a TOML file beside it, or a shipped one with the table's hash."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from lungstage.training.cohorts.table import refuse
 
 
 class Skew(BaseModel):
-    """How the appliance's own extraction differs from a table, for one case of which both are to be had.
+    """Difference between the appliance's extraction and a table, for one case that both contain.
 
-    ``relative`` is (appliance - table) / |table| by feature, ``in_iqr`` the difference in interquartile ranges of
-    the used rows. Differences only: a patient's values are never shipped.
+    ``relative`` is (appliance - table) / |table| by feature. ``in_iqr`` is the difference in interquartile ranges of
+    the used rows. Only differences are shipped, never a patient's values.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -29,7 +29,7 @@ class Skew(BaseModel):
 
 
 class Counts(BaseModel):
-    """How many studies of a cohort list ``lungstage-train measure`` measured, and how many it refused."""
+    """Numbers of studies that ``lungstage-train measure`` measured and refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -39,20 +39,20 @@ class Counts(BaseModel):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader must know of those that are not in the table."""
+        """Sentence about the studies that are missing from the table; empty if none is."""
         if not (absent := self.listed - self.measured):
             return ()
         why = "refused" if absent == self.refused else "refused or unavailable"
-        were, they = ("was", "it was") if absent == 1 else ("were", "they were")
-        return (f"{absent} of {self.listed} listed studies {were} {why} when {they} measured.",)
+        were = "was" if absent == 1 else "were"
+        return (f"{absent} of {self.listed} listed studies {were} {why} during measurement.",)
 
 
 class CohortDescription(BaseModel):
-    """Where a table comes from and how it was measured: a TOML file of the same keys.
+    """Source of a table and how it was measured: a TOML file with these keys.
 
-    ``extraction`` is PyRadiomics' ``setting`` dictionary; ``table_sha256``, where given, ties the description
-    to one table. ``measured`` is written by ``lungstage-train measure`` and becomes a note. ``stage_notes`` are notes
-    that concern a model of the stage alone.
+    ``extraction`` is PyRadiomics' ``setting`` dictionary. ``table_sha256``, if given, binds the description to one
+    table. ``lungstage-train measure`` writes ``measured``, which becomes a note. ``stage_notes`` are notes for models
+    of the stage only.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -70,10 +70,10 @@ class CohortDescription(BaseModel):
     table_sha256: str | None = None
 
     def record(self, endpoint: Endpoint) -> dict[str, Any]:
-        """Return what the record of a run says of the cohort, as far as it concerns an endpoint."""
+        """Return the cohort's entry in the record of a run with this endpoint."""
         dumped = self.model_dump(mode="json", exclude={"extraction", "table_sha256", "stage_notes"})
-        told = self.stage_notes if endpoint == STAGE_GROUP else ()
-        return {**dumped, "notes": [*told, *self.notes]}
+        first = self.stage_notes if endpoint == STAGE_GROUP else ()
+        return {**dumped, "notes": [*first, *self.notes]}
 
 
 UNDECLARED = CohortDescription(
@@ -97,21 +97,24 @@ def describe(table: Path, sha256: str, explicit: Path | None) -> CohortDescripti
         Hash of its bytes.
     explicit
         The description's file. Without it: ``<table stem>.toml`` beside the table, else a description shipped with
-        lungstage that bears the table's hash, else :data:`UNDECLARED`.
+        lungstage that contains the table's hash, else :data:`UNDECLARED`.
 
     Raises
     ------
     Refused
-        ``table_invalid``, where the file is not a description or describes another table.
+        ``table_invalid``: the file is not a description, or describes another table.
     """
     beside = table.with_suffix(".toml")
     file = explicit or (beside if beside.is_file() else None)
     if file is not None:
         found = read_description(file)
         if found.table_sha256 not in (None, sha256):
-            refuse(f"{file.name} describes another table: its table_sha256 is not the hash of {table.name}.")
-        told = found.measured.notes if found.measured is not None else ()
-        return found.model_copy(update={"notes": (*found.notes, *told)})
+            refuse(
+                f"{file.name} describes another table: its table_sha256 is not the hash of {table.name}. Give the "
+                "description of this table, or correct the hash."
+            )
+        absent = found.measured.notes if found.measured is not None else ()
+        return found.model_copy(update={"notes": (*found.notes, *absent)})
     for shipped in sorted(resources.files("lungstage.training.cohorts").iterdir(), key=lambda entry: entry.name):
         if shipped.name.endswith(".toml"):
             found = _parse(shipped.read_bytes(), shipped.name)
@@ -121,7 +124,7 @@ def describe(table: Path, sha256: str, explicit: Path | None) -> CohortDescripti
 
 
 def read_description(file: Path) -> CohortDescription:
-    """Read a description from its TOML file; what is not one is refused as ``table_invalid``."""
+    """Read a description from its TOML file; any other file is refused as ``table_invalid``."""
     return _parse(file.read_bytes(), file.name)
 
 

@@ -1,4 +1,4 @@
-"""What is predicted: two classes out of a column, or an event within a horizon out of survival columns."""
+"""Endpoint: two classes read from a column, or an event within a horizon read from survival columns."""
 
 from __future__ import annotations
 
@@ -16,33 +16,37 @@ from lungstage.appliance.model.manifest import EndpointEntry
 from lungstage.training.cohorts.table import Table, is_missing, refuse
 
 MAX_UNCLASSIFIED: Final = 0.1
-"""Share of rows that may be censored before the horizon without a warning."""
+"""Largest share of rows censored before the horizon without a warning."""
 
 _EARLY: Final = frozenset({"I", "IA", "IA1", "IA2", "IA3", "IB", "II", "IIA", "IIB"})
 _ADVANCED: Final = frozenset({"III", "IIIA", "IIIB", "IIIC"})
-"""Of TNM's 7th and 8th edition. IV is in neither group, and no model here has seen it; 0 invades nothing."""
+"""Stages of TNM's 7th and 8th edition. IV is in neither group: no model here has seen it. 0 is not invasive."""
 
 Word = Annotated[str, Field(min_length=1)]
 
 
 class Target(BaseModel):
-    """Which column of a feature table is predicted, and how its cells become two classes."""
+    """Column of a feature table that is predicted, and how its cells become two classes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
 
     target: Word = Field(
         default="stage",
-        description="Column that is predicted; with `horizon_days`, the column of days until event or last news.",
+        description="Column that is predicted. With `horizon_days`: the days until event or last follow-up.",
     )
     positive: Word | None = Field(
         default=None,
-        description="Value whose probability the model states; with `horizon_days`, merely the name of that class.",
+        description="Value whose probability the model states. With `horizon_days`: only the name of that class.",
     )
     negative: Word | None = Field(
         default=None,
-        description="The other value; may be left out where the column holds exactly two. Likewise a mere name.",
+        description="Value of the other class. Default: the other value, if the column has exactly two. With "
+        "`horizon_days`: only a name.",
     )
-    name: Word | None = Field(default=None, description="What the endpoint is called; by default as its column.")
+    name: Word | None = Field(
+        default=None,
+        description="Name of the endpoint. Default: the column's name; with `horizon_days`, made from event and days.",
+    )
     horizon_days: float | None = Field(
         default=None, gt=0, le=36525, description="Predict whether the event occurs within this many days."
     )
@@ -54,11 +58,11 @@ class Target(BaseModel):
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if (self.horizon_days is None) != (self.event is None):
-            raise ValueError("horizon_days and event belong together: neither means anything without the other")
+            raise ValueError("horizon_days and event belong together: give both or neither")
         if self.event is None and self.positive is None and not self.is_stage_group:
             raise ValueError(
-                f"positive is missing: which value of {self.target!r} is the positive one? Of stages from I to IIIC it "
-                f"is {STAGE_GROUP.positive!r}"
+                f"positive is missing: name the value of {self.target!r} that is the positive class. For a column of "
+                f"stages from I to IIIC give {STAGE_GROUP.positive!r}"
             )
         if self.positive is not None and self.positive == self.negative:
             raise ValueError("positive and negative must differ")
@@ -68,12 +72,12 @@ class Target(BaseModel):
 
     @property
     def is_stage_group(self) -> bool:
-        """Whether it is what lungstage is made for: stage, early or advanced."""
+        """Whether the default endpoint is predicted: stage, early or advanced."""
         return self.target == STAGE_GROUP.name and self.event is None and self.positive in (None, STAGE_GROUP.positive)
 
     @property
     def is_of_stages(self) -> bool:
-        """Whether a column of stages, from I to IIIC, would answer it: early or advanced."""
+        """Whether a column of stages from I to IIIC can be read as its classes: early or advanced."""
         return self.event is None and (self.positive, self.negative) in (
             (None, None), (STAGE_GROUP.positive, None), (STAGE_GROUP.positive, STAGE_GROUP.negative),
         )  # fmt: skip
@@ -85,18 +89,21 @@ class Target(BaseModel):
 
     @property
     def derived_name(self) -> str:
-        """What the endpoint is called where no name is given."""
+        """Name of the endpoint if none is given."""
         if self.event is None:
             return self.target
         return self._event_within if self.survival is None else self.survival.endpoint.name
 
     def is_called(self, name: str) -> bool:
-        """Whether a model of this name predicts it; earlier releases called survival death within so many days."""
+        """Whether a model with this endpoint name predicts it.
+
+        Earlier releases called survival "death within N days".
+        """
         return name == self.derived_name or (self.event is not None and name == self._event_within)
 
     @property
     def survival(self) -> Horizon | None:
-        """When survival is predicted; None where the event is not death, or the horizon ends within a day."""
+        """Horizon of survival; None if the event is not death or the horizon is not a whole number of days."""
         assert self.event is None or self.horizon_days is not None
         is_death = self.event is not None and self._event_word == "death"
         return Horizon.of_days(self.horizon_days or 0.0) if is_death else None
@@ -122,13 +129,13 @@ class Outcome:
     labels
         (n,) bool, True for the positive class; False where `unclassified`.
     unclassified
-        (n,) bool, rows whose class nobody can know.
+        (n,) bool, rows whose class is not known.
     endpoint
         Names of the two classes.
     reason
-        Why a row is unclassified; None where the endpoint leaves no room for doubt.
+        Why a row is unclassified; None for an endpoint without censoring.
     days, observed
-        (n,) days until event or last news, and whether it was the event; None where there is no horizon.
+        (n,) days until event or last follow-up, and whether the event was observed; None without a horizon.
     """
 
     labels: npt.NDArray[np.bool_]
@@ -145,8 +152,8 @@ def read_outcome(table: Table, target: Target) -> Outcome:
     Raises
     ------
     Refused
-        ``table_invalid``: a column that is not there, naming the nearest; a value that is neither class, naming column,
-        line and patient.
+        ``table_invalid``: a column is missing (the message names the nearest one), or a value is neither class (the
+        message names column, line and patient).
     """
     return _binary(table, target) if target.event is None else _survival(table, target)
 
@@ -155,7 +162,7 @@ def _binary(table: Table, target: Target) -> Outcome:
     cells = table.column(target.target)
     for row, cell in enumerate(cells):
         if is_missing(cell):
-            table.refuse(target.target, row, "the outcome is missing; leave rows without one out of the table")
+            table.refuse(target.target, row, "the outcome is missing; remove rows without an outcome from the table")
     if target.is_of_stages and not {*cells} & {STAGE_GROUP.negative, STAGE_GROUP.positive}:
         stages = [_stage_of(cell) for cell in cells]
         if _EARLY.union(_ADVANCED).intersection(stages):
@@ -172,7 +179,7 @@ def _binary(table: Table, target: Target) -> Outcome:
 
 
 def _stage_of(cell: str) -> str:
-    """Return a stage without case, blanks and the word: of "Stage iiia", IIIA."""
+    """Return a stage in capitals, without blanks and the word "stage": "Stage iiia" gives "IIIA"."""
     return cell.upper().removeprefix("STAGE").strip()
 
 
@@ -181,46 +188,48 @@ def _staged(table: Table, target: Target, stages: Sequence[str]) -> Outcome:
     for row, stage in enumerate(stages):
         if stage not in _EARLY | _ADVANCED:
             cell = table.columns[target.target][row]
-            table.refuse(target.target, row, f"{cell!r} is no stage from I to IIIC; leave such rows out of the table")
+            table.refuse(target.target, row, f"{cell!r} is no stage from I to IIIC; remove such rows from the table")
     labels = np.array([stage in _ADVANCED for stage in stages], dtype=np.bool_)
     endpoint = _endpoint(target.name or STAGE_GROUP.name, STAGE_GROUP.negative, STAGE_GROUP.positive)
     return Outcome(labels, np.zeros(len(stages), dtype=np.bool_), endpoint, None)
 
 
 def _endpoint(name: str, negative: str, positive: str) -> Endpoint:
-    """Return the endpoint, held to what a bundle's manifest and a report can say."""
+    """Return the endpoint, if a bundle's manifest and a report can hold its names."""
     try:
         return EndpointEntry(name=name, negative=negative, positive=positive).endpoint
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'endpoint'}: {e['msg']}" for e in error.errors())
         refuse(
-            f"Endpoint {name!r} with the classes {negative!r} and {positive!r} could not stand in a report: {problems}."
+            f"Endpoint {name!r} with the classes {negative!r} and {positive!r} cannot be written in a report: "
+            f"{problems}. Choose other names (options name, positive, negative)."
         )
 
 
 def _other_value(table: Table, column: str, positive: str) -> str:
-    """Return the one value beside `positive`."""
+    """Return the only value of the column other than `positive`."""
     values = list(dict.fromkeys(table.columns[column]))
     others = [value for value in values if value != positive]
     if len(others) == len(values):
         shown = ", ".join(map(repr, values[:5])) + (" ..." if len(values) > 5 else "")
-        refuse(f"Column {column} never says {positive!r}; it says {shown}.")
+        refuse(f"Column {column} never contains {positive!r}. Its values are: {shown}. Give one of them as positive.")
     if not others:
-        refuse(f"Column {column} says {positive!r} in every row; a model needs two classes.")
+        refuse(f"Column {column} contains {positive!r} in every row; a model needs two classes.")
     if len(others) > 1:
         row = table.columns[column].index(others[1])
-        table.refuse(column, row, f"{others[1]!r} is a third value beside {positive!r} and {others[0]!r}")
+        why = f"{others[1]!r} is a third value after {positive!r} and {others[0]!r}; a column must have two"
+        table.refuse(column, row, why)
     return others[0]
 
 
 def _survival(table: Table, target: Target) -> Outcome:
-    """Whether the event occurred within the horizon.
+    """Read whether the event occurred within the horizon.
 
     Notes
     -----
-    Known are those with the event by then (positive) and those seen without it at the horizon or later (negative).
-    Whoever was lost sight of before is neither. Nothing is trained on them; in figures the others count for them
-    (:mod:`training.cohorts.survival`).
+    Positive are patients with the event by the horizon. Negative are patients seen without it at the horizon or later.
+    Patients lost to follow-up before the horizon are neither. Nothing is trained on them; in metrics the others are
+    weighted for them (:mod:`training.cohorts.survival`).
     """
     assert target.event is not None
     assert target.horizon_days is not None
@@ -228,7 +237,7 @@ def _survival(table: Table, target: Target) -> Outcome:
     for row in np.flatnonzero(~(days >= 0)):
         table.refuse(
             target.target, int(row),
-            "the days until event or last news are missing or negative; give them, or take the row out of the table",
+            "the days until event or last follow-up are missing or negative; give them, or remove the row",
         )  # fmt: skip
     horizon, survival = f"{target.horizon_days:g}", target.survival
     negative, positive = ("no", "yes") if survival is None else (survival.endpoint.negative, survival.endpoint.positive)

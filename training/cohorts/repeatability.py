@@ -1,4 +1,4 @@
-"""Leaving out features that do not repeat: a table of intraclass correlation coefficients (ICC), and a bar."""
+"""Leave out features of low repeatability, by a table of intraclass correlation coefficients (ICC)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from lungstage.training.cohorts.table import parse_table, refuse
 
 @dataclass(frozen=True, slots=True)
 class Repeatability:
-    """Which features were left out for not repeating.
+    """The features that were left out for low repeatability.
 
     Attributes
     ----------
     table, sha256
         File name of the ICC table and the hash of its bytes.
     minimum
-        The bar.
+        The smallest accepted ICC.
     left_out
         ICC of each feature below it.
     """
@@ -35,23 +35,23 @@ class Repeatability:
 
 
 def rate_features(file: Path, minimum: float, features: Sequence[str]) -> Repeatability:
-    """Hold features to an ICC table.
+    """Compare features with an ICC table.
 
     Parameters
     ----------
     file
-        CSV with the columns ``feature`` and ``icc``; features that the cohort does not have are passed over.
+        CSV with the columns ``feature`` and ``icc``. Features that the cohort does not have are ignored.
     minimum
-        Features below it are left out. By a convention 0.75 is good repeatability (Koo TK, Li MY. A guideline of
+        Features below it are left out. By convention 0.75 is good repeatability (Koo TK, Li MY. A guideline of
         selecting and reporting intraclass correlation coefficients. J Chiropr Med 15(2), 2016).
     features
-        Those of the cohort. Each must be rated: one whose repeatability nobody measured passes no bar, and leaving it
-        out without a word would hide that the table is of other features.
+        Features of the cohort. The table must contain each of them. Leaving out missing ones silently would hide that
+        the table is of other features.
 
     Raises
     ------
     Refused
-        ``table_invalid``, naming the file and the features or the line.
+        ``table_invalid``; the message names the file, and the features or the line.
     """
     content = file.read_bytes()
     try:
@@ -64,6 +64,6 @@ def rate_features(file: Path, minimum: float, features: Sequence[str]) -> Repeat
     rated = dict(zip(table.columns["feature"], icc.tolist(), strict=True))
     if unrated := [name for name in features if name not in rated]:
         shown = ", ".join(unrated[:5]) + (f" and {len(unrated) - 5} more" if len(unrated) > 5 else "")
-        refuse(f"{file.name} does not rate {shown}; a repeatability that is not known passes no bar.")
+        refuse(f"{file.name} has no ICC for {shown}. Add a row for every feature, or remove the features.")
     left_out = {name: rated[name] for name in features if rated[name] < minimum}
     return Repeatability(file.name, hashlib.sha256(content).hexdigest(), minimum, MappingProxyType(left_out))

@@ -1,9 +1,9 @@
-"""Follow-up of a cohort: who was seen for how long, and what those stand for who were lost sight of.
+"""Follow-up of a cohort, and weights for patients who were lost to follow-up.
 
-Whether somebody died within two years is unknown of whoever was last seen alive before. Such patients cannot teach a
-classifier, but leaving them out of a figure would count deaths too often: a death is known however early it comes, a
-survival only after the whole two years. So each patient whose outcome is known counts in a figure for those like them
-who were lost: by inverse probability of censoring.
+If a patient was last seen alive before two years, it is not known whether they died within two years. A classifier
+cannot be trained on such patients. But leaving them out of a metric would count deaths too often: a death is known at
+once, a survival only after the full two years. So patients with known outcome are weighted in metrics for those who
+were lost: inverse probability of censoring.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ Array = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 ALL_OBSERVED: Final = (
-    "No row is censored: every patient's event was observed. Where patients who were last seen without it were entered "
-    "as if it had happened that day, every figure is wrong."
+    "No row is censored: every patient's event was observed. Check the table: if patients without the event were "
+    "entered as if it had occurred on the day of the last follow-up, every metric is wrong."
 )
 
 
@@ -31,17 +31,17 @@ class Survival:
     Attributes
     ----------
     horizon_days
-        Within which the event is predicted.
+        Time within which the event is predicted.
     days, observed
-        (n,) days until event or last news, and whether it was the event.
+        (n,) days until event or last follow-up, and whether the event was observed.
     weights
         (n,) inverse probabilities of not being censored before the outcome was known.
     censored_days
-        (m,) days until last news of those whose outcome is not known: nothing is trained on them.
+        (m,) days until last follow-up of patients with unknown outcome. Nothing is trained on them.
     censored_values
         (m, d) their features.
     censored_covariates
-        (m, c) their clinical inputs; None where the model takes none.
+        (m, c) their covariates; None for a model without covariates.
     """
 
     horizon_days: float
@@ -59,7 +59,7 @@ class Survival:
 
     @property
     def every_observed(self) -> Bools:
-        """Whether the event was observed, of all n + m rows; (n + m,)."""
+        """Whether the event was observed, for all n + m rows; (n + m,)."""
         return np.concatenate([self.observed, np.zeros(len(self.censored_days), dtype=np.bool_)])
 
 
@@ -79,26 +79,26 @@ def censoring_weights(days: Array, observed: Bools, horizon_days: float) -> Arra
     Parameters
     ----------
     days, observed
-        (n,) of all rows, those censored before the horizon included.
+        (n,) of all rows, including those censored before the horizon.
     horizon_days
         The horizon.
 
     Returns
     -------
     (n,)
-        0 for those censored before the horizon; the weights sum to n, and the weighted share of events is one less
-        the Kaplan-Meier estimate at the horizon, as far as anybody was followed for so long.
+        0 for rows censored before the horizon. The weights sum to n. The weighted share of events is 1 minus the
+        Kaplan-Meier estimate at the horizon, if at least one patient was followed that long.
 
     Notes
     -----
     Robins JM, Finkelstein DM. Biometrics 56, 2000; for classifiers Vock DM et al., J Biomed Inform 61, 2016. The
-    probability of not being censored is the Kaplan-Meier estimate with the roles exchanged: it assumes that who is
-    lost does not depend on the tumour. Of an event and a censoring on the same day the event comes first.
+    probability of not being censored is the Kaplan-Meier estimate with event and censoring exchanged. It assumes that
+    loss to follow-up does not depend on the tumour. An event counts before a censoring on the same day.
     """
     lost = ~observed & (days < horizon_days)
     if not (~observed).any():
         return np.ones(len(days))
-    # A hair earlier, so that who has the event on a day is no longer at risk of being lost on it.
+    # Events are moved to just before their day: such a patient cannot also be censored on that day.
     still_followed = kaplan_meier(np.where(observed, np.nextafter(days, -np.inf), days), ~observed)
     until = np.minimum(days, horizon_days)
     chance = np.asarray(still_followed.evaluate(np.nextafter(until, -np.inf)))

@@ -1,3 +1,3 @@
-"""Selectors compared over many tables: nested folds on each, statistics over all of them."""
+"""Comparison of selectors over many tables: nested folds on each table, statistics over all tables."""
 
 __all__ = ["compare", "protocol"]

@@ -1,4 +1,4 @@
-"""Every selector on every table of a folder, piece by piece, and what comes of it."""
+"""Run every selector on every table of a folder, piece by piece, and combine the results."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from lungstage.training.selection.registry import GL_RFE, LABELS
 Array = npt.NDArray[np.float64]
 Answer = Mapping[str, Any]
 Run = Callable[[Callable[[Piece], Answer], Iterable[Piece]], Iterator[tuple[Piece, Answer | None]]]
-"""Spreads pieces over processes; None is the answer to a piece over which they die."""
+"""Runs pieces in several processes. The result is None if the processes die on a piece."""
 
 PROTOCOL, JOURNAL, RESULTS, TIMINGS = "protocol.json", "journal.jsonl", "results.json", "timings.json"
-_DIED: Final = "every process that worked on it was killed; it may need more memory than there is"
+_DIED: Final = "every process that worked on it was killed; it may need more memory than this machine has"
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A piece that is done: its answer, and whether the journal knew it already."""
+    """A finished piece: its answer, and whether it came from the journal."""
 
     piece: Piece
     answer: Answer
@@ -44,7 +44,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """The tables of a folder that can be used, with their files, and why the others cannot."""
+    """The usable tables of a folder with their files, and the reasons why the others are left out."""
 
     tables: Mapping[str, FeatureTable]
     files: Mapping[str, Path]
@@ -57,7 +57,7 @@ def read_folder(folder: Path, protocol: Protocol) -> Folder:
     Raises
     ------
     Refused
-        ``table_invalid``: there is no table, or none that can be used.
+        ``table_invalid``: there is no table, or no usable one.
     """
     files = find_tables(folder)
     tables: dict[str, FeatureTable] = {}
@@ -68,7 +68,7 @@ def read_folder(folder: Path, protocol: Protocol) -> Folder:
         except Refused as error:
             refused[name] = error.reason.message
         except OSError as error:
-            refused[name] = f"It cannot be read: {error.strerror}."
+            refused[name] = f"The file cannot be read: {error.strerror}."
     if not tables:
         name, why = next(iter(refused.items()))
         raise Refused(ReasonCode.TABLE_INVALID, f"None of {len(files)} tables can be used; {name}: {why}")
@@ -76,14 +76,14 @@ def read_folder(folder: Path, protocol: Protocol) -> Folder:
 
 
 def settle(out: Path, protocol: Protocol) -> None:
-    """Write the protocol down before anything is run by it.
+    """Write the protocol before the run starts.
 
     Raises
     ------
     ProtocolError
-        The folder holds a run by another one.
+        The folder contains a run with another protocol.
     OSError
-        It cannot be written to.
+        The folder cannot be written to.
     """
     out.mkdir(parents=True, exist_ok=True)
     file = out / PROTOCOL
@@ -93,37 +93,37 @@ def settle(out: Path, protocol: Protocol) -> None:
             there = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(there, dict) or there.get("sha256") != protocol.digest():
             raise ProtocolError(
-                f"{out} holds a run by another protocol or other settings of GL-RFE; give this one another folder."
+                f"{out} contains a run with another protocol or other settings of GL-RFE. Choose another folder (-o)."
             )
         return
     write_whole(file, as_json(protocol.record()))
 
 
 def all_pieces(folder: Folder, protocol: Protocol) -> list[Piece]:
-    """Return the pieces of a run, those of the largest tables first, so that no process waits for a last long one."""
+    """Return the pieces of a run. Pieces of large tables come first, so that no long piece is left for the end."""
     by_size = sorted(folder.tables.values(), key=lambda table: (-table.values.size, table.name))
     return [piece for table in by_size for piece in pieces_of(table, folder.files[table.name], protocol)]
 
 
 def compare(pieces: Sequence[Piece], out: Path, run: Run, *, fresh: bool = False) -> Iterator[Done]:
-    """Do the pieces that the journal does not know yet.
+    """Do the pieces that are not in the journal.
 
     Parameters
     ----------
     pieces
         See :func:`all_pieces`.
     out
-        The folder of the results, which holds the journal.
+        The folder of the results, which contains the journal.
     run
-        Spreads the work, e.g. :func:`training.long_runs.processes.run`.
+        Runs the work in several processes, e.g. :func:`training.long_runs.processes.run`.
     fresh
-        Forget what the journal holds.
+        Delete the content of the journal.
 
     Yields
     ------
     Done
-        One for each piece; those that the journal knows come first. What failed is not journalled and is tried again by
-        the next run.
+        One for each piece; those from the journal come first. Failed pieces are not written to the journal, so the next
+        run tries them again.
     """
     with open_lines(out / JOURNAL, fresh=fresh) as journal:
         known: dict[tuple[Any, ...], Answer] = {}
@@ -144,7 +144,7 @@ def compare(pieces: Sequence[Piece], out: Path, run: Run, *, fresh: bool = False
 
 
 def results(folder: Folder, protocol: Protocol, done: Iterable[Done]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Put together what ``results.json`` and ``timings.json`` hold.
+    """Return the content of ``results.json`` and ``timings.json``.
 
     Raises
     ------
@@ -159,7 +159,7 @@ def results(folder: Folder, protocol: Protocol, done: Iterable[Done]) -> tuple[d
         pieces = list(pieces_of(table, folder.files[name], protocol))
         failed = sorted({answers[piece.key]["failed"] for piece in pieces if "failed" in answers[piece.key]})
         if failed:
-            refused[name] = f"It was begun and given up: {'; '.join(failed)}."
+            refused[name] = f"The comparison on this table failed: {'; '.join(failed)}."
             continue
         own = [(piece, answers[piece.key]) for piece in pieces]
         figures[name] = _figures(table, protocol, own)
@@ -200,7 +200,7 @@ def results(folder: Folder, protocol: Protocol, done: Iterable[Done]) -> tuple[d
 
 
 def as_json(record: Mapping[str, Any]) -> bytes:
-    """Write a record down: the same one gives the same bytes."""
+    """Write a record as JSON; the same record gives the same bytes."""
     return (json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
@@ -218,7 +218,7 @@ def _table_record(table: FeatureTable) -> dict[str, Any]:
 
 
 def _figures(table: FeatureTable, protocol: Protocol, own: Sequence[tuple[Piece, Answer]]) -> dict[str, Any]:
-    """AUC of every fold, repeat after repeat, and each selector's stability on one table."""
+    """AUC of every fold, ordered by repeat, and each selector's stability on one table."""
     folds = [(piece, answer) for piece, answer in own if piece.part == "fold"]
     auc = {
         classifier: {name: [answer["auc"][classifier][name] for _, answer in folds] for name in protocol.selectors}
@@ -243,7 +243,7 @@ def _figures(table: FeatureTable, protocol: Protocol, own: Sequence[tuple[Piece,
 
 
 def _stability(table: FeatureTable, name: str, own: Sequence[tuple[Piece, Answer]], part: str, together: int) -> float:
-    """Mean over groups of selections: the folds of a repeat, or two halves."""
+    """Mean stability over groups of selections: the folds of a repeat, or two halves."""
     selections = [answer["selected"][name] for piece, answer in own if piece.part == part]
     held = np.zeros((len(selections), len(table.features)), dtype=bool)
     for row, columns in zip(held, selections, strict=True):

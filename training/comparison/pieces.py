@@ -1,6 +1,6 @@
 """One piece of a comparison: every selector on the training rows of one fold, or on one half, of one table.
 
-A piece depends on its table, its protocol and the software, and on nothing else; it may be done by any process.
+A piece depends only on its table, its protocol and the software. So any process can do it.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ Part = Literal["fold", "half"]
 ALL_FEATURES: Final = "all_features"
 SPHERICITY_VOLUME: Final = "sphericity_volume"
 REFERENCES: Final = {ALL_FEATURES: "all features, L2 logistic", SPHERICITY_VOLUME: "sphericity + volume, logistic"}
-"""Models without a selector, by the names that they have in results."""
+"""Models without a selector, by their names in results."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What a worker is told.
+    """The work order of a worker.
 
     Attributes
     ----------
     table, file, sha256
-        The table's name, its file, and the hash that the file has.
+        The table's name, its file, and the file's hash.
     part, repeat, number
-        Which fold of which repeat, or which half: 2i and 2i + 1 are disjoint.
+        Number of the fold or half, and its repeat. Halves 2i and 2i + 1 are disjoint.
     protocol, software
-        How, and by which versions.
+        The protocol, and the software versions.
     """
 
     table: str
@@ -61,12 +61,12 @@ class Piece:
 
     @property
     def key(self) -> tuple[str, str, Part, int, int]:
-        """What tells it from the other pieces of a run."""
+        """Unique key of the piece in a run."""
         return self.table, self.sha256, self.part, self.repeat, self.number
 
 
 def pieces_of(table: FeatureTable, file: Path, protocol: Protocol) -> Iterator[Piece]:
-    """Cut the work on one table into pieces."""
+    """Split the work on one table into pieces."""
     software = tuple(sorted(versions().items()))
     for repeat in range(protocol.repeats):
         parts: list[tuple[Part, int]] = [("fold", number) for number in range(protocol.folds)]
@@ -76,25 +76,28 @@ def pieces_of(table: FeatureTable, file: Path, protocol: Protocol) -> Iterator[P
 
 
 def do_piece(piece: Piece) -> dict[str, Any]:
-    """Do it; runs in a worker, and answers whatever happens.
+    """Do one piece. Runs in a worker and always returns an answer.
 
     Returns
     -------
     dict
-        ``selected``: columns by selector, the best first. Of a fold also ``auc``, by classifier and selector, of the
-        rows that were left out, and ``references``. ``seconds`` of CPU that each selector took. Or ``failed``: why
-        there is none of it, and whether that is a ``defect`` of ours.
+        ``selected``: columns by selector, the best first. For a fold also ``auc`` on the left-out rows, by classifier
+        and selector, and ``references``. ``seconds``: CPU time of each selector. Or ``failed``: the reason for a
+        failure, and ``defect``: whether it is an internal error.
     """
     if dict(piece.software) != versions():
-        return {"failed": "a worker has other versions of the software", "defect": False}
+        return {"failed": "a worker has other versions of the software; install the same versions", "defect": False}
     try:
         with single_threaded():
             return _done(piece)
     except OSError as error:
         return {"failed": str(error), "defect": False}
-    except Exception as error:  # one table's must not cost the others theirs
-        told = defect(error)
-        return {"failed": f"a defect of ours: {told['error']} at {told['frames']}", "defect": True}
+    except Exception as error:  # an error on one table must not stop the others
+        found = defect(error)
+        return {
+            "failed": f"internal error (please report it): {found['error']} at {found['frames']}",
+            "defect": True,
+        }
 
 
 @lru_cache(maxsize=2)
@@ -116,7 +119,7 @@ def _done(piece: Piece) -> dict[str, Any]:
     seconds: dict[str, float] = {}
     for name in protocol.selectors:
         start = time.process_time()
-        # The published variant is not offered beside itself.
+        # With the preset `paper`, the published variant is GL-RFE itself and not a separate selector.
         chosen = offered.get(name, offered["gl_rfe"])
         (selected[name],) = chosen([task], table.labels, protocol.features)
         seconds[name] = time.process_time() - start
@@ -143,11 +146,11 @@ def _training_rows(piece: Piece, table: FeatureTable) -> Indices:
 
 
 def _scored(task: Task, table: FeatureTable, selected: dict[str, Indices], protocol: Protocol) -> dict[str, Any]:
-    """AUC of every classifier on every selection, and of the references, on the rows that were left out."""
+    """AUC of every classifier on every selection, and of the references, on the left-out rows."""
     away = np.setdiff1d(np.arange(len(table.labels)), task.rows)
 
     def aucs(method: Method, columns: list[Indices]) -> list[float]:
-        """Of one method on several selections of equally many columns, whose networks are trained together."""
+        """AUC of one method on several selections with the same number of columns; networks are trained together."""
         logits = predict(method, protocol.procedure, [task] * len(columns), table.labels, np.stack(columns))
         return [float(roc_auc_score(table.labels[away], own[away])) for own in logits]
 

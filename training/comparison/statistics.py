@@ -1,6 +1,6 @@
-"""Statistics over tables: a table is one observation, whatever its number of folds.
+"""Statistics over tables. A table is one observation, independent of its number of folds.
 
-Folds and repeats of one table share patients; they make its figure steadier and are no further evidence. So every
+Folds and repeats of one table share patients. They make its figure more precise, but are no further evidence. So every
 interval and every test below is over tables.
 """
 
@@ -22,8 +22,8 @@ def mean_interval(values: Array, alpha: float) -> dict[str, float | int | None]:
 
     Notes
     -----
-    By t. With two dozen tables a percentile bootstrap is too narrow, and of the mean of that many differences, whose
-    tails are light because an AUC is bounded, t holds its level. A single table gives no interval.
+    t interval. With about 24 tables a percentile bootstrap is too narrow. Differences of AUCs are bounded and have
+    light tails, so the t interval of their mean keeps its level. A single table gives no interval.
     """
     mean = float(values.mean())
     if len(values) < 2:
@@ -33,13 +33,13 @@ def mean_interval(values: Array, alpha: float) -> dict[str, float | int | None]:
 
 
 def ranks(scores: Array) -> Array:
-    """Ranks of the columns of `scores` (tables, methods) on each table: 1 for the highest, shared by equal ones."""
+    """Ranks of the columns of `scores` (tables, methods) on each table: 1 for the highest, mean ranks for ties."""
     found: Array = rankdata(-scores, axis=1)
     return found
 
 
 def critical_difference(methods: int, tables: int, alpha: float) -> float:
-    """Difference of mean ranks beyond which two methods differ, by Nemenyi's test.
+    """Difference of mean ranks above which two methods differ, by Nemenyi's test.
 
     Notes
     -----
@@ -50,7 +50,7 @@ def critical_difference(methods: int, tables: int, alpha: float) -> float:
 
 
 def friedman(scores: Array) -> dict[str, float] | None:
-    """Friedman's test that no column of `scores` (tables, methods) ranks otherwise than another; None for one table."""
+    """Friedman's test that all columns of `scores` (tables, methods) have equal ranks; None for one table."""
     if len(scores) < 2 or (scores == scores[:, :1]).all():
         return None
     statistic, p = friedmanchisquare(*scores.T)
@@ -58,7 +58,7 @@ def friedman(scores: Array) -> dict[str, float] | None:
 
 
 def cliques(mean_ranks: Mapping[str, float], difference: float) -> list[list[str]]:
-    """Largest runs of methods, best first, that lie no further apart than `difference`; of two or more."""
+    """Largest groups of two or more methods, best first, whose mean ranks differ by at most `difference`."""
     order = sorted(mean_ranks, key=lambda name: (mean_ranks[name], name))
     found: list[list[str]] = []
     for i, first in enumerate(order):
@@ -69,7 +69,7 @@ def cliques(mean_ranks: Mapping[str, float], difference: float) -> list[list[str
 
 
 def compared(own: Array, other: Array, alpha: float) -> dict[str, Any]:
-    """Differences of two methods over tables (tables,): interval, wins, and the p-value of Wilcoxon's signed ranks."""
+    """Differences of two methods over tables (tables,): interval, wins, and p-value of Wilcoxon's signed-rank test."""
     apart = own - other
     p = float(wilcoxon(apart).pvalue) if len(apart) > 1 and np.any(apart != 0) else 1.0
     return {
@@ -82,7 +82,7 @@ def compared(own: Array, other: Array, alpha: float) -> dict[str, Any]:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p-values for there being several, by Holm's step-down procedure.
+    """Adjust p-values for multiple tests by Holm's step-down procedure.
 
     Notes
     -----

@@ -1,7 +1,7 @@
 """Tables of any study in one folder: CSV, gzipped or not, with ``ID``, a ``Target`` of two values, and features.
 
-A selector must be judged on tables as they come. What cannot be used of a table is left out and named; a table of which
-too little is left is refused by name, and costs no other.
+Selectors are compared on tables as they were published. Rows and columns that cannot be used are left out and listed. A
+table with too few usable rows or columns is refused by name; the others are still used.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ Names = Literal["PyRadiomics", "WORC", "other"]
 ID, TARGET = "ID", "Target"
 SUFFIXES: Final = (".csv", ".csv.gz", ".gz")
 MIN_ROWS, MIN_ROWS_PER_CLASS = 30, 10
-_MAX_BYTES: Final = 2**28  # unpacked: ten times the largest table of the field, and no bomb
+_MAX_BYTES: Final = 2**28  # unpacked: ten times the largest known table; protects against decompression bombs
 _YES, _NO = frozenset({"1", "1.0", "true", "yes"}), frozenset({"0", "0.0", "false", "no"})
-# Neither is a feature: PyRadiomics' notes on how it measured, and of which label; and WORC's on whom.
+# Columns that are not features: PyRadiomics' diagnostics and label, and WORC's patient and settings columns.
 _NO_FEATURE: Final[Mapping[Names, re.Pattern[str]]] = {
     "PyRadiomics": re.compile(r"(^|_)diagnostics_|^Label(_channel)?$"),
     "WORC": re.compile(r"^(Patient|Modality|feature_labels?|WORC_)"),
@@ -44,22 +44,22 @@ _VOLUME = re.compile(r"^(?P<region>.*?)(shape_|sf_)?(mesh|voxel)?_?volume(?P<end
 
 @dataclass(frozen=True, slots=True)
 class FeatureTable:
-    """What of a table can be used.
+    """The usable part of a table.
 
     Attributes
     ----------
     name, sha256
-        Of the file, without its ending, and the hash of its bytes.
+        Name of the file without its ending, and the hash of its bytes.
     names
-        Whose names the features have.
+        The software whose naming scheme the features have.
     features
         d names.
     values, labels
         (n, d) float64, NaN where missing, and (n,) bool, True for the positive value of the target.
     rows
-        In the file.
+        Rows in the file.
     left_out_rows, left_out_columns
-        How many rows, and which columns, were left out for what.
+        Number of rows, and names of columns, that were left out, by reason.
     """
 
     name: str
@@ -74,7 +74,7 @@ class FeatureTable:
 
     @property
     def sphericity_and_volume(self) -> tuple[int, int] | None:
-        """Columns of a region's sphericity and volume, of the first region that has both; None where none has."""
+        """Columns of sphericity and volume of the first region that has both; None if no region has both."""
         volumes = {(m["region"], m["end"]): i for i, name in enumerate(self.features) if (m := _VOLUME.match(name))}
         for i, name in enumerate(self.features):
             if (m := _SPHERICITY.match(name)) and (found := volumes.get((m["region"], m["end"]))) is not None:
@@ -83,12 +83,12 @@ class FeatureTable:
 
 
 def find_tables(folder: Path) -> dict[str, Path]:
-    """Return the tables' files of a folder by name; other files are passed over.
+    """Return the files of the tables of a folder by name; other files are ignored.
 
     Raises
     ------
     Refused
-        ``table_invalid``: there is none, or two have the same name.
+        ``table_invalid``: there is no table, or two have the same name.
     """
     found: dict[str, Path] = {}
     for file in sorted(folder.iterdir()):
@@ -96,10 +96,10 @@ def find_tables(folder: Path) -> dict[str, Path]:
             continue
         name = re.sub(r"(\.csv)?(\.gz)?$", "", file.name, flags=re.IGNORECASE)
         if name in found:
-            refuse(f"{found[name].name} and {file.name} have the same name; rename one of them.")
+            refuse(f"{found[name].name} and {file.name} give the same table name. Rename one of them.")
         found[name] = file
     if not found:
-        refuse(f"{folder} holds no table: none of its files ends in {', '.join(SUFFIXES)}.")
+        refuse(f"{folder} contains no table. A table is a file that ends in {', '.join(SUFFIXES)}.")
     return found
 
 
@@ -111,12 +111,12 @@ def read_table(file: Path, *, name: str, features: int, folds: int) -> FeatureTa
     file, name
         The file and the table's name.
     features, folds
-        How many features are selected, and in how many folds: what a table must have more, or at least, of.
+        Number of features to select, and of folds. A table must have more features, and enough rows for the folds.
 
     Raises
     ------
     Refused
-        ``table_invalid``, saying what is wrong and what to do.
+        ``table_invalid``; the message says what is wrong and what is needed.
     OSError
         The file cannot be read.
     """
@@ -142,14 +142,14 @@ def _unpacked(content: bytes, name: str) -> bytes:
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
             unpacked = stream.read(_MAX_BYTES + 1)
     except (OSError, EOFError, ValueError) as error:
-        raise Refused(ReasonCode.TABLE_INVALID, f"{name} cannot be unpacked: {error}.") from error
+        raise Refused(ReasonCode.TABLE_INVALID, f"{name} cannot be unpacked: {error}. Copy the file again.") from error
     if len(unpacked) > _MAX_BYTES:
-        refuse(f"{name} unpacks to more than {_MAX_BYTES >> 20} MB; that is no feature table.")
+        refuse(f"{name} unpacks to more than {_MAX_BYTES >> 20} MB, the limit for a feature table. Reduce the table.")
     return unpacked
 
 
 def _rows(table: Table) -> tuple[list[int], Bools, dict[str, int]]:
-    """Rows that have a class and an ID of their own, their labels, and how many have not."""
+    """Rows with a class and a new ID, their labels, and the number of other rows by reason."""
     left_out: dict[str, int] = {}
     kept, seen = [], set()
     for row, (patient, cell) in enumerate(zip(table.columns[ID], table.columns[TARGET], strict=True)):
@@ -168,7 +168,7 @@ def _rows(table: Table) -> tuple[list[int], Bools, dict[str, int]]:
 
 
 def _labels(cells: Sequence[str]) -> Bools:
-    """Return whether each cell says the positive value: 1, True or yes, else the later of two in order."""
+    """Return whether each cell is the positive value: 1, True or yes, else the second value in sorted order."""
     lowered = [cell.lower() for cell in cells]
     if {*lowered} <= _YES | _NO:
         labels = [cell in _YES for cell in lowered]
@@ -176,13 +176,13 @@ def _labels(cells: Sequence[str]) -> Bools:
         values = sorted({*cells})
         if len(values) > 2:
             shown = ", ".join(map(repr, values[:4]))
-            refuse(f"Column {TARGET} has {len(values)} values ({shown}, ...); two are needed.")
+            refuse(f"Column {TARGET} has {len(values)} values ({shown}, ...); exactly two are needed.")
         labels = [cell == values[-1] for cell in cells]
     return np.array(labels, dtype=np.bool_)
 
 
 def _columns(table: Table, rows: Sequence[int]) -> tuple[Names, tuple[str, ...], Array, dict[str, tuple[str, ...]]]:
-    """Whose names they are, the features that can be used, their values over `rows`, and columns that cannot."""
+    """Naming scheme, usable features, their values over `rows`, and the other columns by reason."""
     names = [name for name in table.columns if name not in (ID, TARGET)]
     kind = _whose(names)
     left_out: dict[str, list[str]] = {}
@@ -209,7 +209,7 @@ def _columns(table: Table, rows: Sequence[int]) -> tuple[Names, tuple[str, ...],
 
 
 def _whose(names: Sequence[str]) -> Names:
-    """Say whose names most of them are."""
+    """Return the naming scheme of most names."""
     shares: dict[Names, int] = {
         "PyRadiomics": sum(bool(_PYRADIOMICS.search(name)) for name in names),
         "WORC": sum(bool(_WORC.search(name)) for name in names),
@@ -219,7 +219,7 @@ def _whose(names: Sequence[str]) -> Names:
 
 
 def _numbers(cells: Sequence[str]) -> Array | None:
-    """Numbers, NaN where a cell is empty, NA or NaN, in one representation of each; None where any is no number."""
+    """Numbers, NaN for a cell that is empty, NA or NaN, with one bit pattern per value; None if a cell is no number."""
     try:
         values = np.array([np.nan if is_missing(cell) else float(cell.replace("_", "?")) for cell in cells])
     except ValueError:
@@ -228,7 +228,7 @@ def _numbers(cells: Sequence[str]) -> Array | None:
 
 
 def _first_of_equal(values: Array) -> npt.NDArray[np.intp]:
-    """Rows of `values` (n, d) without those that repeat an earlier one, NaN with NaN."""
+    """Rows of `values` (n, d) without those that repeat an earlier one; NaN equals NaN."""
     first: dict[bytes, int] = {}
     for row, of_row in enumerate(np.ascontiguousarray(values)):
         first.setdefault(of_row.tobytes(), row)
@@ -239,8 +239,8 @@ def _check_enough(table: FeatureTable, features: int, folds: int) -> None:
     positives = int(table.labels.sum())
     fewest, needed = min(positives, len(table.labels) - positives), max(MIN_ROWS_PER_CLASS, folds)
     if len(table.features) <= features:
-        refuse(f"It has {len(table.features)} usable features; to select {features} of them, more are needed.")
+        refuse(f"The table has {len(table.features)} usable features; more than {features} are needed.")
     if len(table.labels) < MIN_ROWS:
-        refuse(f"It has {len(table.labels)} usable rows; at least {MIN_ROWS} are needed.")
+        refuse(f"The table has {len(table.labels)} usable rows; at least {MIN_ROWS} are needed.")
     if fewest < needed:
-        refuse(f"Its smaller class has {fewest} usable rows; at least {needed} are needed.")
+        refuse(f"The smaller class has {fewest} usable rows; at least {needed} are needed.")

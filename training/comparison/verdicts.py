@@ -1,4 +1,4 @@
-"""What the tests of a comparison say in words."""
+"""Results of the tests of a comparison in words."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def verdicts(tests: Sequence[Mapping[str, Any]], labels: Mapping[str, str], alpha: float) -> list[str]:
-    """Say of each tested comparator whether GL-RFE is shown to be better, worse or neither."""
+    """Say for each tested comparator whether GL-RFE is shown to be better, worse or neither."""
     said = []
     for test in tests:
         better = test["difference"]["value"] > 0
@@ -19,7 +19,7 @@ def verdicts(tests: Sequence[Mapping[str, Any]], labels: Mapping[str, str], alph
         said.append(
             f"GL-RFE + {test['classifier']} {verdict} {labels[test['against']]}: AUC difference "
             f"{_interval(test['difference'])}, {test['wins']} tables won, {test['losses']} lost; p {test['p']:.3f}, "
-            f"{test['p_holm']:.3f} by Holm."
+            f"{test['p_holm']:.3f} after Holm's correction."
         )
     return said
 

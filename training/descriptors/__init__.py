@@ -1,3 +1,3 @@
-"""Descriptors held against readers of LIDC-IDRI: thresholds, percentiles, the margin's model, and how well they do."""
+"""Descriptors compared with readers of LIDC-IDRI: thresholds, percentiles, the margin's model, and their agreement."""
 
 __all__ = ["page", "study"]

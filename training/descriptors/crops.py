@@ -1,4 +1,4 @@
-"""What becomes of words where the region is a planning volume: NSCLC-Radiomics' tumours as crops of 92 mm."""
+"""Study of the descriptors' words for planning volumes: tumours of NSCLC-Radiomics as crops of 92 mm."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _WORDS: Final = tuple(name for name, definition in BY_NAME.items() if definition
 
 
 def read(folder: Path) -> Iterator[tuple[str, hd.Volume, Mask]]:
-    """Read the whole tumours of the crops: those that reach the edge of theirs are left out.
+    """Read the tumours that lie completely within their crop.
 
     Yields
     ------
@@ -53,12 +53,13 @@ def read(folder: Path) -> Iterator[tuple[str, hd.Volume, Mask]]:
                 yield row["crop"], volume, mask
     except (OSError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise Refused(
-            ReasonCode.TABLE_INVALID, f"{folder.name} does not hold {' and '.join(FILES)} as they should be ({error})."
+            ReasonCode.TABLE_INVALID,
+            f"{' and '.join(FILES)} in {folder.name} are missing or cannot be read ({error}). Copy them again.",
         ) from error
 
 
 def tightened(volume: hd.Volume, mask: Mask) -> Mask:
-    """Keep of a planning volume what is tissue by HU: its largest connected piece, opened by one voxel."""
+    """Reduce a planning volume to tissue by HU: its largest connected piece, after an opening by one voxel."""
     tissue = ndimage.binary_opening(mask & (volume.array > _TISSUE_HU))
     labels, count = ndimage.label(tissue)
     if not count:
@@ -68,7 +69,7 @@ def tightened(volume: hd.Volume, mask: Mask) -> Mask:
 
 
 def words(described: Descriptors, known: Calibration) -> dict[str, str]:
-    """Return the words that would be said if every outline were fit for them."""
+    """Return the words of all descriptors, without the check that the outline is fit for words."""
     return {
         name: BY_NAME[name].words[known.band(name, float(value))]
         for name in _WORDS
@@ -82,9 +83,9 @@ def study(folder: Path, known: Calibration) -> dict[str, Any]:
     Parameters
     ----------
     folder
-        With the files of :data:`FILES`.
+        Folder with the files of :data:`FILES`.
     known
-        Whose words are compared.
+        Calibration whose words are compared.
     """
     fit, unfit, same, tumours = 0, Counter[str](), Counter[str](), 0
     for _, volume, mask in read(folder):

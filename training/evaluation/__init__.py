@@ -1,4 +1,4 @@
-"""How well a procedure does, with every fit inside the fold: methods, figures, curves, stability, verdicts."""
+"""Evaluation of a procedure by nested cross-validation: methods, metrics, curves, stability, verdicts."""
 
 __all__ = [
     "curves",

@@ -14,7 +14,7 @@ Array = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.intp]
 
-BAND_RESAMPLES: Final = 500  # a band is looked at, not quoted
+BAND_RESAMPLES: Final = 500  # enough for a band that is only drawn
 RATES: Final = np.linspace(0.0, 1.0, 101)
 THRESHOLDS: Final = np.arange(5, 96) / 100.0
 MARKS: Final = np.arange(101) / 100.0
@@ -23,12 +23,12 @@ _DIGITS: Final = 6
 
 
 def curves(p: Array, positive: Bools, fold: Indices, weights: Counts) -> dict[str, Any]:
-    """Every curve of one method, as it stands in ``evaluation.json``.
+    """Every curve of one method, as written to ``evaluation.json``.
 
     Parameters
     ----------
     p, positive, fold, weights
-        See :func:`training.evaluation.metrics.score`; the bands rest on the first :data:`BAND_RESAMPLES` resamples.
+        See :func:`training.evaluation.metrics.score`; the bands use the first :data:`BAND_RESAMPLES` resamples.
 
     Returns
     -------
@@ -74,9 +74,9 @@ def curves(p: Array, positive: Bools, fold: Indices, weights: Counts) -> dict[st
 def true_positive_rates(p: Array, positive: Bools, fold: Indices, weights: Counts) -> Array:
     """Sensitivity at every rate of :data:`RATES`, under every weighting; (w, rates).
 
-    As for the AUC, positives compete with the negatives of their own fold only: the curve is the distribution, over the
-    positives, of the share of their fold's negatives that score higher. So the area under it is the AUC. A positive
-    among equals is spread evenly over the rates at which it may stand, and a fold counts by its pairs.
+    As for the AUC, positives are compared with the negatives of their own fold only. The curve is the distribution,
+    over the positives, of the share of their fold's negatives that score higher. So the area under it is the AUC. A
+    positive with ties is spread evenly over its possible rates. A fold is weighted by its number of pairs.
     """
     higher = p[~positive][:, None] > p[positive]
     equal = p[~positive][:, None] == p[positive]
@@ -87,13 +87,13 @@ def true_positive_rates(p: Array, positive: Bools, fold: Indices, weights: Count
     width = weights[:, ~positive] @ (same * equal) / rivals
     pairs = weights[:, positive] * negatives
     pairs /= pairs.sum(axis=1, keepdims=True)
-    width = np.maximum(width, _TINY)  # without equals it is a step
+    width = np.maximum(width, _TINY)  # without ties it is a step
     reached = (np.clip((rate + _TINY - lowest) / width, 0.0, 1.0) for rate in RATES)
     return np.stack([(pairs * part).sum(axis=1) for part in reached], axis=1)
 
 
 def reached(p: Array, positive: Bools, counted: Array | None = None) -> dict[str, Any]:
-    """Share of either class whose probability reached each of :data:`MARKS`; what an answer is worth follows from it.
+    """Share of each class whose probability reached each of :data:`MARKS`, for the predictive value of an answer.
 
     Parameters
     ----------
@@ -102,13 +102,13 @@ def reached(p: Array, positive: Bools, counted: Array | None = None) -> dict[str
     positive
         (n,) the truth.
     counted
-        (n,) how many patients each stands for; None where each stands for one.
+        (n,) number of patients that each stands for; None if each stands for one.
 
     Returns
     -------
     dict
-        ``positives`` and ``negatives``, the patients of either class; ``thresholds``; ``positives_at_least`` and
-        ``negatives_at_least``, shares descending from 1, means over the repeats.
+        ``positives`` and ``negatives``, the numbers of patients of each class; ``thresholds``; ``positives_at_least``
+        and ``negatives_at_least``, shares descending from 1, means over the repeats.
     """
     at_least = {
         f"{name}_at_least": [_share(p[:, of] >= mark, None if counted is None else counted[of]) for mark in MARKS]
@@ -123,12 +123,12 @@ def _share(of: Bools, counted: Array | None) -> float:
 
 
 def net_benefit(p: Array, positive: Bools, weights: Counts) -> Array:
-    """Net benefit of acting where `p` (n,) reaches each of :data:`THRESHOLDS`, under every weighting; (w, thresholds).
+    """Net benefit of acting if `p` (n,) reaches each of :data:`THRESHOLDS`, under every weighting; (w, thresholds).
 
     Notes
     -----
-    Vickers AJ, Elkin EB. Decision curve analysis. Medical Decision Making 26(6), 2006: true positives less false
-    positives at the threshold's odds, per patient.
+    Vickers AJ, Elkin EB. Decision curve analysis. Medical Decision Making 26(6), 2006: true positives minus false
+    positives weighted by the threshold's odds, per patient.
     """
     acted = p[:, None] >= THRESHOLDS
     odds = THRESHOLDS / (1.0 - THRESHOLDS)
@@ -138,7 +138,7 @@ def net_benefit(p: Array, positive: Bools, weights: Counts) -> Array:
 
 
 def net_benefit_of_all(positive: Bools, counted: Array | None = None) -> list[float]:
-    """Net benefit of acting in every patient, at each of :data:`THRESHOLDS`."""
+    """Net benefit of acting in all patients, at each of :data:`THRESHOLDS`."""
     weights = np.ones((1, len(positive))) if counted is None else counted[None]
     return _listed(net_benefit(np.ones(len(positive)), positive, weights)[0])
 

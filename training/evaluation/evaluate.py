@@ -1,4 +1,4 @@
-"""The procedure and what it has to be compared with, on the same folds."""
+"""Evaluate the procedure and its comparators on the same folds."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def evaluate(
     halves_of: Collection[str] | None = None,
     workers: int | None = None,
 ) -> tuple[dict[str, Any], OutOfFold]:
-    """Evaluate the procedure and its comparators by repeated k-fold.
+    """Evaluate the procedure and its comparators by repeated nested cross-validation.
 
     Parameters
     ----------
@@ -76,22 +76,21 @@ def evaluate(
     report
         Progress.
     only
-        Names of the methods to evaluate, :data:`GL_RFE` among them; None for all.
+        Names of the methods to evaluate, including :data:`GL_RFE`; None for all.
     halves_of
-        Names of the selectors whose stability on halves of the patients is told as well; None for all that are asked
-        for.
+        Names of the selectors whose stability on halves of the patients is computed; None for all evaluated ones.
     workers
-        Processes; by default one a core where there is work for them. The figures do not depend on it.
+        Processes; by default one per core if there is enough work. The figures do not depend on it.
 
     Returns
     -------
     dict, OutOfFold
-        What ``evaluation.json`` holds but for its ``versions``, and the procedure's own predictions.
+        Content of ``evaluation.json`` without ``versions``, and the procedure's predictions.
     """
     labels, counted, followed = cohort.labels, cohort.weights, cohort.survival
     fold = assign_folds(labels, procedure.folds, procedure.repeats, procedure.seed)
     values, clinical, other_fold = cohort.values, cohort.covariate_values, None
-    if followed is not None:  # who was lost before the horizon is predicted, and nothing is trained on them
+    if followed is not None:  # patients lost before the horizon are predicted, but never trained on
         values = np.vstack([values, followed.censored_values])
         if clinical is not None and followed.censored_covariates is not None:
             clinical = np.vstack([clinical, followed.censored_covariates])
@@ -165,14 +164,14 @@ def evaluate(
 
 
 def _selectors(chosen: Mapping[str, Method]) -> list[str]:
-    """Name every selector that is asked for, once."""
+    """List the selectors of the chosen methods, each once."""
     return list(dict.fromkeys(method.selector for method in chosen.values() if method.selector))
 
 
 def _halves(
     cohort: Cohort, named: Collection[str], procedure: Procedure, report: Progress, workers: int
 ) -> dict[str, Any]:
-    """Return what each selector takes from disjoint halves of the patients, and how much alike that is."""
+    """Return each selector's selections on disjoint halves of the patients, and their stability."""
     return {
         selector: on_halves(
             complementary_pairs(
@@ -194,7 +193,7 @@ def _predict(
     report: Progress,
     workers: int,
 ) -> dict[str, OutOfFold]:
-    """Select once with every selector that is asked for, and fit every method to what was selected."""
+    """Run every needed selector once, and fit every method to the selected features."""
     selections: dict[str | None, Indices] = {}
     for selector in _selectors(chosen):
         selections[selector] = run_tasks(
@@ -229,7 +228,7 @@ def table_record(cohort: Cohort) -> dict[str, Any]:
 
 
 def input_record(cohort: Cohort) -> dict[str, Any]:
-    """Return what a record says of the inputs: covariates beside the features, and features left out by their ICC."""
+    """Return a record's entries on the inputs: covariates, and features left out by their ICC."""
     rated = cohort.repeatability
     return {
         "covariates": [{"name": one.name, "levels": list(one.levels)} for one in cohort.covariates],
@@ -261,7 +260,7 @@ def conformal_record(oof: OutOfFold, labels: Bools, endpoint: Endpoint) -> dict[
 def _differences(
     name: str, scores: Mapping[str, Mapping[str, Array]], predicted: Mapping[str, OutOfFold], cohort: Cohort, folds: int
 ) -> dict[str, Any]:
-    """Figures of the reference less those of a method, on the same patients and folds."""
+    """Metrics of the reference minus those of a method, on the same patients and folds."""
     if name == GL_RFE:
         return {"difference": None, "difference_corrected": None}
     own, other = (

@@ -1,4 +1,4 @@
-"""How many features: the inner cross-validated AUC of the whole procedure as a function of their number."""
+"""Number of features: the inner cross-validated AUC of the whole procedure as a function of their number."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Array = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 POINTS: Final = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 30, 40)
-"""Numbers of features to look at: each costs an ensemble a fold, and from a few on a neighbour's AUC is the same."""
-_MEMBERS: Final = 5  # networks to rate by and to predict with: a point of the curve needs no more
+"""Numbers of features to evaluate. Each costs one ensemble per fold, and the AUC of close numbers is nearly equal."""
+_MEMBERS: Final = 5  # networks that rate and predict; enough for a point of the curve
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Curve:
     k
         Numbers of features, ascending.
     auc, se
-        (len(k),) mean over the folds, and its standard error between them.
+        (len(k),) mean over the folds, and its standard error.
 
     Notes
     -----
@@ -51,7 +51,7 @@ class Curve:
 
     @property
     def one_se(self) -> int:
-        """Smallest number within a standard error of the best."""
+        """Smallest number within one standard error of the best."""
         top = int(np.argmax(self.auc))
         return self.k[int(np.argmax(self.auc >= self.auc[top] - self.se[top]))]
 
@@ -65,16 +65,16 @@ def curve(
     covariate_values: Array | None = None,
     workers: int = 1,
 ) -> Curve:
-    """Follow one elimination per inner fold from the most of :data:`POINTS` down to one feature.
+    """Run one elimination per inner fold, from the largest of :data:`POINTS` down to one feature.
 
     Parameters
     ----------
     values, labels, covariate_values
-        (n, d) raw features, (n,) labels and (n, c) clinical inputs of the training rows: no others are looked at.
+        (n, d) raw features, (n,) labels and (n, c) covariates of the training rows; no other rows are used.
     procedure
-        Its own number of features is looked at too.
+        Its number of features is also evaluated.
     report
-        Called with the folds done and all of them.
+        Called with the number of finished folds and the total.
     workers
         Processes; the curve does not depend on it.
     """

@@ -1,12 +1,11 @@
-"""Repeated stratified k-fold with everything fitted inside the fold, calibration and thresholds too.
+"""Repeated stratified k-fold in which everything is fitted inside the fold, including calibration and thresholds.
 
-A row is a patient (:mod:`training.cohorts.cohort` sees to it), so the folds part patients.
+A row is a patient (:mod:`training.cohorts.cohort` ensures it), so the folds are folds of patients.
 
-Calibration and conformal thresholds need logits of rows that the model has not seen. Taking the other folds'
-out-of-fold logits would let the test fold in by the back door, for those models were trained on it. So every pair
-of folds is left out once as well: the models without folds f and g give the logits of g from which fold f is
-calibrated. With k folds that is k + k(k-1)/2 fits of the whole procedure per repeat, and no label of a test row
-has any say in its prediction.
+Calibration and conformal thresholds need logits of rows that the model has not seen. The out-of-fold logits of the
+other folds cannot be used, because those models were trained on the test fold. So every pair of folds is also left out
+once: the models without folds f and g give the logits of g for the calibration of fold f. With k folds this needs
+k + k(k-1)/2 fits of the whole procedure per repeat. No label of a test row is used for its prediction.
 """
 
 from __future__ import annotations
@@ -31,34 +30,34 @@ Array = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.intp]
 Progress = Callable[[str, int, int], None]
-"""Called with the name of a step, the parts done, and all its parts."""
+"""Called with the name of a step, the number of finished parts, and the total."""
 Result = TypeVar("Result", Array, Indices)
 Fit = Callable[..., Result]
-"""Fits several tasks, given the tasks, the labels of all rows, and what else comes with each task; (tasks, …)."""
+"""Fits several tasks, given the tasks, the labels of all rows, and one array entry per task; (tasks, …)."""
 
 _WORTH_PROCESSES = 100  # networks; for fewer, starting processes takes longer than the work
-MIN_FOLDS = 3  # with two, leaving a pair out leaves nothing
-_TASKS_TOGETHER = 13  # more than a hundred networks; beyond it they no longer gain from being trained together
+MIN_FOLDS = 3  # with two folds, nothing is left when a pair is left out
+_TASKS_TOGETHER = 13  # more than a hundred networks; training more together is not faster
 
 
 @dataclass(frozen=True, slots=True)
 class OutOfFold:
-    """Predictions of rows by models that never saw them.
+    """Predictions of rows by models that were not trained on them.
 
     Attributes
     ----------
     logits, probabilities
-        (repeats, n) of the positive class; the probabilities are calibrated, by a calibration that never saw the
-        row's fold either.
+        (repeats, n) of the positive class. The probabilities are calibrated; the calibration also did not use the
+        row's fold.
     possible
-        (repeats, n, 2) bool, whether the negative and the positive class remain possible under the fold's conformal
+        (repeats, n, 2) bool, whether the conformal set contains the negative and the positive class, by the fold's
         thresholds.
     fold
-        (repeats, n), the fold each row is tested in.
+        (repeats, n), the test fold of each row.
     selections
-        (repeats * folds, k) selected columns, None where nothing is selected.
+        (repeats * folds, k) selected columns; None without a selector.
     of_others
-        (repeats, m) probabilities of rows that nothing is ever trained on, each by the models of one fold; m may be 0.
+        (repeats, m) probabilities of rows that are never trained on, each by the models of one fold; m can be 0.
     """
 
     logits: Array
@@ -75,13 +74,13 @@ def assign_folds(labels: Bools, folds: int, repeats: int, seed: int) -> Indices:
     Raises
     ------
     Refused
-        ``table_invalid``, where there are fewer rows of a class than folds, or fewer than three folds.
+        ``table_invalid``: a class has fewer rows than there are folds, or there are fewer than three folds.
     """
     fewest = int(min(labels.sum(), (~labels).sum()))
     if not MIN_FOLDS <= folds <= fewest:
         raise Refused(
             ReasonCode.TABLE_INVALID,
-            f"{folds} folds are asked for; from {MIN_FOLDS} up to the {fewest} rows of the smaller class are possible.",
+            f"{folds} folds are requested. Choose from {MIN_FOLDS} to {fewest}: the smaller class has {fewest} rows.",
         )
     assigned = np.empty((repeats, len(labels)), dtype=np.intp)
     states = np.random.default_rng(np.random.SeedSequence([seed, 0])).integers(2**31, size=repeats)
@@ -93,13 +92,13 @@ def assign_folds(labels: Bools, folds: int, repeats: int, seed: int) -> Indices:
 
 
 def deal_folds(rows: int, folds: int, repeats: int, seed: int) -> Indices:
-    """Fold, in each repeat, whose models predict each of the rows that nothing is trained on; (repeats, rows)."""
+    """Assign rows that are never trained on to the fold whose models predict them; (repeats, rows)."""
     stream = np.random.default_rng(np.random.SeedSequence([seed, 10]))
     return np.array([stream.permutation(rows) % folds for _ in range(repeats)], dtype=np.intp).reshape(repeats, rows)
 
 
 def left_out(fold: Indices) -> list[tuple[int, int, int]]:
-    """Repeat and the two folds that each fit does without: first one fold (f, f) at a time, then every pair (f, g)."""
+    """Repeat and the two folds that each fit leaves out: first single folds (f, f), then every pair (f, g)."""
     repeats, folds = range(len(fold)), range(int(fold.max()) + 1)
     singles = [(r, f, f) for r in repeats for f in folds]
     return singles + [(r, f, g) for r in repeats for f, g in itertools.combinations(folds, 2)]
@@ -111,13 +110,13 @@ def outer_tasks(values: Array, fold: Indices, seed: int, covariate_values: Array
     Parameters
     ----------
     values
-        (n + m, d) features, NaN where missing; nothing is trained on the last m rows.
+        (n + m, d) features, NaN where missing; the last m rows are never trained on.
     fold
         (repeats, n), see :func:`assign_folds`.
     seed
-        The one seed.
+        The seed.
     covariate_values
-        (n + m, c) clinical inputs, NaN where missing.
+        (n + m, c) covariates, NaN where missing.
     """
     return [outer_task(values, fold, place, seed, covariate_values) for place in left_out(fold)]
 
@@ -125,7 +124,7 @@ def outer_tasks(values: Array, fold: Indices, seed: int, covariate_values: Array
 def outer_task(
     values: Array, fold: Indices, place: tuple[int, int, int], seed: int, covariate_values: Array | None = None
 ) -> Task:
-    """Return one of the fits of :func:`outer_tasks`: that of a place of :func:`left_out`."""
+    """Return the fit of :func:`outer_tasks` for one entry of :func:`left_out`."""
     r, f, g = place
     return prepare(values, np.flatnonzero((fold[r] != f) & (fold[r] != g)), (seed, 1, r, f, g), covariate_values)
 
@@ -141,7 +140,7 @@ def prepare(values: Array, rows: Indices, seed: tuple[int, ...], covariate_value
 
 
 def workers_for(networks: int) -> int:
-    """Return how many processes are worth starting to train so many networks: one a core, or none but this."""
+    """Return the number of processes to train so many networks: one per core, or 1 if there is little work."""
     return int(cpu_count()) if networks > _WORTH_PROCESSES else 1
 
 
@@ -158,20 +157,20 @@ def run_tasks(
     Parameters
     ----------
     tasks, labels
-        What is fitted; the labels are those of all rows (n,).
+        The tasks, and the labels of all rows (n,).
     fit
-        What is done; with several workers it must be picklable.
+        The function to run; with several workers it must be picklable.
     report
-        Called with the tasks done and all of them.
+        Called with the number of finished tasks and the total.
     per_task
-        Arrays of one entry a task, each group of which `fit` is given after the labels.
+        Arrays with one entry per task; `fit` gets the group's entries after the labels.
     workers
-        Processes; 1 stays in this one. They live on for the next call, since starting them takes seconds.
+        Processes; 1 uses this process. Processes stay open for the next call, since starting them takes seconds.
 
     Returns
     -------
     array
-        What `fit` returned, along the tasks.
+        Results of `fit`, along the tasks.
     """
     groups = _groups(tasks)
     results, done = [], 0
@@ -192,7 +191,7 @@ def _alone(fit: Fit[Result], tasks: Sequence[Task], labels: Bools, *per_task: In
 
 
 def _groups(tasks: Sequence[Task]) -> list[slice]:
-    """Cut tasks into groups of about as many rows: the number of rows decides how many batches make an epoch."""
+    """Group tasks with about the same number of rows, which decides how many batches make an epoch."""
     starts = [0]
     for i, task in enumerate(tasks):
         first = len(tasks[starts[-1]].rows)
@@ -211,12 +210,12 @@ def out_of_fold(
     weights: Array | None = None,
     other_fold: Indices | None = None,
 ) -> OutOfFold:
-    """Put together what the fits of :func:`outer_tasks` say of the rows that they did without.
+    """Combine the predictions of the fits of :func:`outer_tasks` for the rows that they left out.
 
     Parameters
     ----------
     logits
-        (tasks, n + m) of all rows, by every fit; rows that a fit was trained on are not looked at.
+        (tasks, n + m) of all rows, by every fit; rows that a fit was trained on are ignored.
     labels
         (n,)
     fold
@@ -224,11 +223,11 @@ def out_of_fold(
     alpha
         Error rate of the conformal thresholds.
     selections
-        (tasks, k) what was selected, None where nothing was.
+        (tasks, k) selected columns; None without a selector.
     weights
-        (n,) how many patients each row stands for when probabilities are calibrated; None where each stands for one.
+        (n,) number of patients that each row stands for in the calibration; None if each stands for one.
     other_fold
-        (repeats, m), see :func:`deal_folds`; None where m is 0.
+        (repeats, m), see :func:`deal_folds`; None if m is 0.
     """
     repeats, n = fold.shape
     folds = int(fold.max()) + 1
@@ -247,7 +246,7 @@ def out_of_fold(
         thresholds = conformal_thresholds(calibration(unseen[~test]), labels[~test], alpha)
         probabilities[r, test] = calibration(own[r, test])
         possible[r, test] = thresholds.possible(probabilities[r, test])
-        if other_fold is not None:  # the fits that leave one fold out come first
+        if other_fold is not None:  # the fits that leave out a single fold come first
             of_others[r, other_fold[r] == f] = calibration(others[r * folds + f, other_fold[r] == f])
     chosen = None if selections is None else selections[: repeats * folds]
     return OutOfFold(own, probabilities, possible, fold, chosen, of_others)

@@ -1,7 +1,7 @@
-"""What leaks do to the figures, on purpose: features selected, and rows multiplied, before the split.
+"""Demonstrate data leakage on purpose: select features, and multiply rows, before the split.
 
-Published results in the range of 90 % come about this way from tables on which an honest evaluation gives 65 to 70 %.
-The networks and the folds of the honest evaluation's first repeat, with steps in the wrong order.
+In this way a table on which a correct evaluation gives 65 to 70 % gives published results of about 90 %. The networks
+and the folds are those of the first repeat of the correct evaluation; only the order of the steps is wrong.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ Bools = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.intp]
 
 WARNING: Final = (
-    "These figures are wrong on purpose: they show what leaks from test rows into training do, and say nothing about "
-    "what a model can do. The same networks were evaluated on the folds of one repeat, with their logits uncalibrated. "
-    "Rows that were made up or drawn again are scored as if they were patients, which makes the intervals too narrow "
-    "as well. Where features are selected after the split, ANOVA selects them."
+    "These figures are wrong on purpose. They show the effect of leaks from test rows into training. They say nothing "
+    "about the performance of a model. The same networks were evaluated on the folds of one repeat, with uncalibrated "
+    "logits. Synthetic and repeated rows are scored as if they were patients, so the intervals are too narrow. If "
+    "features are selected after the split, ANOVA selects them."
 )
 METRICS: Final = ("auc", "accuracy", "macro_f1")
 TIMES: Final = 3
@@ -41,7 +41,7 @@ _NEIGHBOURS: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """A table, some rows of which may be made up from others: (n, d), (n,) and (n, c) or None."""
+    """A table that can contain synthetic or repeated rows: (n, d), (n,) and (n, c) or None."""
 
     values: Array
     labels: Bools
@@ -50,7 +50,7 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A wrong evaluation: which steps come before the split instead of after it."""
+    """A wrong evaluation: the steps that are done before the split instead of after it."""
 
     name: str
     label: str
@@ -63,22 +63,22 @@ class Variant:
 VARIANTS: Final = (
     Variant(
         "selection_before_split", "features selected on all rows",
-        "GL-RFE chose the features on all rows, so the labels of the test rows had a say.", selection=True,
+        "GL-RFE selected the features on all rows, so it used the labels of the test rows.", selection=True,
     ),
     Variant(
         "smote_before_split", "SMOTE before the split",
-        f"SMOTE grew both classes to {TIMES} times the larger one before the split, so test rows lie between training "
-        "rows and are scored as if they were patients.", smote=True,
+        f"SMOTE enlarged both classes to {TIMES} times the larger one before the split. So test rows lie between "
+        "training rows and are scored as if they were patients.", smote=True,
     ),
     Variant(
         "duplicates_before_split", "rows duplicated before the split",
-        f"Rows were drawn again until both classes were {TIMES} times the larger one before the split, so test rows "
-        "are among the training rows.", duplicates=True,
+        f"Rows were repeated until both classes had {TIMES} times the size of the larger one, before the split. So "
+        "test rows are also training rows.", duplicates=True,
     ),
     Variant(
         "all_before_split", "all of it before the split",
-        "SMOTE balanced the classes, GL-RFE chose the features on all rows, rows were drawn again until there were "
-        f"{TIMES} times as many, and only then was the table split.", selection=True, smote=True, duplicates=True,
+        "SMOTE balanced the classes, GL-RFE selected the features on all rows, and rows were repeated until there were "
+        f"{TIMES} times as many. The table was split after that.", selection=True, smote=True, duplicates=True,
     ),
 )  # fmt: skip
 
@@ -91,18 +91,18 @@ def demonstrate(
     honest: Mapping[str, Interval],
     variants: Sequence[Variant] = VARIANTS,
 ) -> dict[str, Any]:
-    """Evaluate wrong variants on the first repeat's folds; what ``evaluation.json`` holds under ``leakage``.
+    """Evaluate wrong variants on the first repeat's folds, for the key ``leakage`` of ``evaluation.json``.
 
     Parameters
     ----------
     cohort, procedure
-        As in the honest evaluation.
+        As in the correct evaluation.
     report
         Progress.
     honest
-        The reference's metrics, to stand beside.
+        The reference's metrics, for comparison.
     variants
-        What to do wrong.
+        The wrong evaluations.
     """
     table = Rows(cohort.values, cohort.labels, cohort.covariate_values)
     records: list[dict[str, Any]] = []
@@ -122,9 +122,9 @@ def demonstrate(
 
 
 def _evaluate(variant: Variant, table: Rows, procedure: Procedure) -> dict[str, Interval]:
-    """Figures of one repeat, in which the rows of the table keep their folds and made-up ones are dealt to folds.
+    """Metrics of one repeat. Rows of the table keep their folds; added rows are distributed over the folds.
 
-    What comes after the split is done inside the folds; a selection there is ANOVA's, which takes no time.
+    Steps after the split are done inside the folds. A selection there is ANOVA's, because it is fast.
     """
     stream = np.random.default_rng(np.random.SeedSequence([procedure.seed, 9]))
     larger = int(max(table.labels.sum(), (~table.labels).sum()))
@@ -158,9 +158,9 @@ def _evaluate(variant: Variant, table: Rows, procedure: Procedure) -> dict[str, 
 
 
 def smote(table: Rows, count: int, stream: np.random.Generator) -> Rows:
-    """Grow each class to `count` rows by points between a row and one of its five nearest of the class.
+    """Enlarge each class to `count` rows by points between a row and one of its five nearest of the same class.
 
-    Missing values become the column's median first; distances are between standardised values.
+    Missing values are first replaced by the column's median. Distances are between standardised values.
 
     Notes
     -----
@@ -172,7 +172,7 @@ def smote(table: Rows, count: int, stream: np.random.Generator) -> Rows:
         own = np.flatnonzero(table.labels == label)
         more = max(0, count - len(own))
         near = NearestNeighbors(n_neighbors=min(_NEIGHBOURS, len(own) - 1)).fit(standardised[own])
-        neighbours = near.kneighbors(return_distance=False)  # of the fitted rows, without themselves
+        neighbours = near.kneighbors(return_distance=False)  # neighbours of the fitted rows, without the row itself
         chosen = stream.integers(len(own), size=more)
         sources.append(own[chosen])
         partners.append(own[neighbours[chosen, stream.integers(neighbours.shape[1], size=more)]])
@@ -191,7 +191,7 @@ def smote(table: Rows, count: int, stream: np.random.Generator) -> Rows:
 
 
 def duplicate(table: Rows, count: int, stream: np.random.Generator) -> Rows:
-    """Grow each class to `count` rows by drawing from its rows."""
+    """Enlarge each class to `count` rows by drawing from its rows with replacement."""
     drawn = [np.arange(len(table.labels))]
     for label in (False, True):
         own = np.flatnonzero(table.labels == label)

@@ -1,4 +1,4 @@
-"""What is evaluated: GL-RFE with its networks, and every selector and classifier beside it."""
+"""Methods that are evaluated: GL-RFE with its networks, and the comparators (selectors and classifiers)."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ SHAPE: Final = "original_shape_"
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A way from features to log odds.
+    """A method that computes log odds from features.
 
     Attributes
     ----------
     label
-        Its name for a reader.
+        Its name for readers.
     classifier
         The seed ensemble of networks, or one of :data:`training.selection.classifiers.CLASSIFIERS`.
     selector
-        What chooses its features; None where nothing does.
+        The selector of its features; None without one.
     columns
-        The features that it takes where nothing chooses them.
+        The features that it uses if it has no selector.
     covariates
-        Whether it takes the clinical inputs as well.
+        Whether it also uses the covariates.
     """
 
     label: str
@@ -64,11 +64,11 @@ def methods(procedure: Procedure, features: Sequence[str], *, covariates: bool =
     Parameters
     ----------
     procedure
-        Whose selection and networks are GL-RFE.
+        Gives the selection and the networks of GL-RFE.
     features
-        Names of the d features; what needs a feature that is not there is left out.
+        Names of the d features. Methods that need a missing feature are left out.
     covariates
-        Whether there are clinical inputs, so that their share can be told.
+        Whether there are covariates; adds the methods of their ablation.
     """
     found: dict[str, Method] = {}
     for name, selector in selectors(procedure.selection, procedure.network).items():
@@ -97,10 +97,10 @@ def methods(procedure: Procedure, features: Sequence[str], *, covariates: bool =
 
 
 def methods_of(named: Iterable[str], procedure: Procedure, features: Sequence[str]) -> list[str]:
-    """Return the names of the methods that are left where few selectors are compared.
+    """Return the names of the methods for a comparison with some selectors only.
 
-    GL-RFE stays, and so do the majority class and :data:`training.evaluation.verdicts.SIMPLE`, by which it is told what
-    a model is worth, and covariates alone or left out where there are any.
+    It always includes GL-RFE, the majority class and :data:`training.evaluation.verdicts.SIMPLE`, which are needed to
+    judge a model's performance. With covariates it also includes their ablation.
 
     Parameters
     ----------
@@ -112,13 +112,13 @@ def methods_of(named: Iterable[str], procedure: Procedure, features: Sequence[st
     Raises
     ------
     ValueError
-        There is no selector of a name.
+        A name is not the name of a selector.
     """
     wanted = {name.strip() for name in named} - {""}
     offered = methods(procedure, features, covariates=True)
     known = [method.selector for method in offered.values() if method.selector]
     if unknown := sorted(wanted - {*known}):
-        raise ValueError(f"there is no selector {', '.join(unknown)}; there are {', '.join(dict.fromkeys(known))}")
+        raise ValueError(f"there is no selector {', '.join(unknown)}; known are {', '.join(dict.fromkeys(known))}")
     kept = {GL_RFE_SELECTOR, BEST_SINGLE, *wanted}
     plain = {*SIMPLE, MAJORITY, NO_COVARIATES}
     return [name for name, method in offered.items() if method.selector in kept or name in plain]
@@ -147,12 +147,12 @@ def predict(method: Method, procedure: Procedure, tasks: Sequence[Task], labels:
 
 
 def fit_ensembles(tasks: Sequence[Task], columns: Indices, labels: Bools, procedure: Procedure) -> list[Ensemble]:
-    """Train one seed ensemble per task, on that task's `columns` (tasks, k) and the covariates, where there are any."""
+    """Train one seed ensemble per task, on that task's `columns` (tasks, k) and the covariates, if any."""
     splits = {
         id(task): inner_splits(
             labels, task.rows, procedure.members, procedure.inner_folds, np.random.SeedSequence([*task.seed, 2])
         )
-        for task in {id(task): task for task in tasks}.values()  # one may come several times, with other columns
+        for task in {id(task): task for task in tasks}.values()  # a task can occur several times, with other columns
     }
     members = []
     for task, own in zip(tasks, columns, strict=True):
@@ -163,6 +163,6 @@ def fit_ensembles(tasks: Sequence[Task], columns: Indices, labels: Bools, proced
 
 
 def model_inputs(task: Task, columns: Indices) -> Array:
-    """Return what a model of some features sees: those columns, then the covariates; (n, k + c)."""
+    """Return the inputs of a model of some features: those columns, then the covariates; (n, k + c)."""
     features = task.inputs[:, columns]
     return features if task.covariates is None else np.hstack([features, task.covariates])

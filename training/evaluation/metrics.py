@@ -1,4 +1,4 @@
-"""Performance figures of out-of-fold predictions, each with an interval over patients."""
+"""Performance metrics of out-of-fold predictions, each with an interval over patients."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ METRICS: Final = (
     "brier", "calibration_slope", "ece",
 )  # fmt: skip
 INTERVAL: Final = (
-    "95 % percentile bootstrap over patients of the mean over repeats; each of the 2000 resamples draws patients "
-    "with replacement and keeps their out-of-fold predictions of every repeat. It says how far the figure depends "
-    "on which patients were scored, not on which were trained on."
+    "95 % percentile bootstrap over patients, of the mean over repeats. Each of the 2000 resamples draws patients "
+    "with replacement and keeps their out-of-fold predictions of every repeat. The interval covers the choice of the "
+    "scored patients, not the choice of the training patients."
 )
 RESAMPLES: Final = 2000
 
 
 INTERVAL_CENSORED: Final = (
-    " A patient counts for those like them who were lost sight of before, by inverse probability of censoring; the "
-    "resamples take these weights for known."
+    " Patients are weighted by inverse probability of censoring, for those lost to follow-up; the resamples treat "
+    "these weights as known."
 )
 
 
 def resamples(
     patients: int, seed: np.random.SeedSequence, count: int = RESAMPLES, *, counted: Array | None = None
 ) -> Counts:
-    """How much each patient counts, per bootstrap resample; (count + 1, patients), the first row without resampling.
+    """Weight of each patient in each bootstrap resample; (count + 1, patients), the first row without resampling.
 
     Parameters
     ----------
     patients, seed, count
-        How many are drawn from, by which seed, how often.
+        Number of patients, seed, and number of resamples.
     counted
-        (patients,) how many each stands for; None where each stands for one.
+        (patients,) number of patients that each stands for; None if each stands for one.
     """
     drawn = np.random.default_rng(seed).multinomial(patients, np.full(patients, 1.0 / patients), size=count)
     each = np.vstack([np.ones((1, patients)), drawn])
@@ -54,7 +54,7 @@ def resamples(
 
 
 def score(probabilities: Array, advanced: Bools, fold: Indices, weights: Counts) -> dict[str, Array]:
-    """Every metric under every weighting of the patients.
+    """Compute every metric under every weighting of the patients.
 
     Parameters
     ----------
@@ -63,8 +63,8 @@ def score(probabilities: Array, advanced: Bools, fold: Indices, weights: Counts)
     advanced
         (n,) the truth.
     fold
-        (repeats, n) the fold each prediction comes from. AUC compares patients within a fold only, because
-        predictions of different folds come from different models.
+        (repeats, n) the fold of each prediction. The AUC compares patients of the same fold only, because predictions
+        of different folds come from different models.
     weights
         (w, n), see :func:`resamples`.
 
@@ -78,9 +78,10 @@ def score(probabilities: Array, advanced: Bools, fold: Indices, weights: Counts)
 
 
 def interval(values: Array) -> Interval:
-    """Value (the first weighting) and 95 % interval (the others) of a figure (w,).
+    """Value (the first weighting) and 95 % interval (the others) of a metric (w,).
 
-    The interval holds the value: a distance such as the ECE only grows by resampling, and its percentiles with it.
+    The interval always includes the value. Resampling can only increase a distance such as the ECE, so the percentiles
+    alone could lie above the value.
     """
     low, high = np.nanpercentile(values[1:], (2.5, 97.5))
     return {"value": float(values[0]), "low": float(min(low, values[0])), "high": float(max(high, values[0]))}
@@ -105,14 +106,14 @@ def fold_aucs(p: Array, advanced: Bools, fold: Indices, counted: Array | None = 
 
 
 def corrected_interval(differences: Array, folds: int) -> Interval:
-    """Mean and 95 % interval of a figure's differences between two methods over the outer folds.
+    """Mean and 95 % interval of the difference of a metric between two methods, over the outer folds.
 
     Parameters
     ----------
     differences
         (repeats * folds,)
     folds
-        In one repeat: so many times as many rows are trained on as are tested, plus one.
+        Folds of one repeat; the ratio of training to test rows is this number minus 1.
 
     Notes
     -----
@@ -139,7 +140,7 @@ def _score(p: Array, advanced: Bools, fold: Indices, weights: Counts) -> dict[st
         return {
             "auc": auc(p, advanced, fold, weights),
             "accuracy": (cells[False, False] + cells[True, True]) / patients,
-            # Macro recall, the mean of sensitivity and specificity, is the balanced accuracy under another name.
+            # Macro recall, the mean of sensitivity and specificity, is the same as the balanced accuracy.
             "balanced_accuracy": np.mean(recall, axis=0),
             "macro_precision": np.mean(precision, axis=0),
             "macro_recall": np.mean(recall, axis=0),
@@ -170,7 +171,7 @@ def _f1(cells: Cells, c: bool) -> Array:
 
 
 def auc(p: Array, advanced: Bools, fold: Indices, weights: Counts) -> Array:
-    """Share of (advanced, early) pairs of a fold that `p` (n,) ranks rightly, ties counting half; (w,)."""
+    """Share of (advanced, early) pairs of a fold that `p` (n,) ranks correctly; ties count half; (w,)."""
     higher, lower = p[advanced][:, None], p[~advanced]
     same = fold[advanced][:, None] == fold[~advanced]
     won = same * ((higher > lower) + 0.5 * (higher == lower))

@@ -1,4 +1,4 @@
-"""Whether probabilities are what they say: recalibration slope and bins of predicted against observed."""
+"""Calibration of probabilities: recalibration slope, and bins of predicted against observed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Indices = npt.NDArray[np.intp]
 
 _PER_BIN = 30
 _ALIKE = 0.01  # logits
-_GUARD = 1e-6  # weight of the penalty on the slope, which the likelihood of a few patients outweighs a millionfold
+_GUARD = 1e-6  # weight of the penalty on the slope; the likelihood of a few patients is a million times larger
 _MAX_STEP = 2.0
 _ITERATIONS = 50
 _LIMIT = 1e-12
@@ -21,8 +21,8 @@ _LIMIT = 1e-12
 def bins_for(patients: int) -> int:
     """Return the number of equal-mass bins for calibration: ten from 300 patients on, fewer below.
 
-    Chance alone parts what is observed in a bin of m patients from what is predicted by about 0.4/√m: 0.09 at 20, 0.07
-    at 30. Ten bins of a few patients would show that, and not calibration; so there are thirty in each.
+    In a bin of m patients the observed share differs from the prediction by about 0.4/√m by chance: 0.09 at 20, 0.07 at
+    30. Bins of few patients would show this difference instead of calibration. So each bin has thirty patients.
     """
     return int(np.clip(patients // _PER_BIN, 2, 10))
 
@@ -37,22 +37,22 @@ def recalibration(p: Array, positive: Bools, fold: Indices, weights: Array) -> t
     positive
         (n,) the truth.
     fold
-        (n,) the fold each prediction comes from.
+        (n,) the fold of each prediction.
     weights
-        (w, n) how often each patient counts.
+        (w, n) weight of each patient.
 
     Returns
     -------
     slope, intercept
-        (w,) each. A slope of 1 is right, below 1 is over-confident, 0 means that the predictions have nothing to do
-        with the truth. So it is 0 also where the predictions of a fold are all alike (within 0.01 logits), which
-        leaves nothing to estimate it from but the difference between folds, an artefact of stratified splits.
+        (w,) each. A slope of 1 is calibrated, below 1 is overconfident, 0 means that predictions and truth are
+        unrelated. The slope is also 0 if the predictions within each fold are equal (within 0.01 logits). Then only
+        differences between folds are left, which are an artefact of stratified splits.
 
     Notes
     -----
     Cox DR. Two further applications of a model for binary regression. Biometrika 45(3/4), 1958. Newton's method over
-    all weightings at once; steps are limited and the slope has a slight penalty, so that a resample whose classes a
-    threshold parts, for which no maximum exists, gives a large slope and not an infinite one.
+    all weightings at once. Steps are limited and the slope has a small penalty. So a resample with perfectly separated
+    classes, which has no maximum, gives a large and not an infinite slope.
     """
     x, y = logit(np.clip(p, _LIMIT, 1.0 - _LIMIT)), positive.astype(np.float64)
     prevalent = np.clip(weights @ y / weights.sum(axis=1), _LIMIT, 1.0 - _LIMIT)
@@ -82,15 +82,15 @@ def recalibration(p: Array, positive: Bools, fold: Indices, weights: Array) -> t
 def reliability(p: Array, positive: Bools, weights: Array, bins: int) -> tuple[Array, Array]:
     """Mean prediction and observed share of positives in bins of equal mass, under every weighting.
 
-    A bin holds an equal share of the patients, in the order of their predictions; one who lies across an edge counts in
-    part on either side, and equal predictions are not told apart.
+    A bin contains an equal share of the patients, in the order of their predictions. A patient across an edge counts in
+    part on both sides. Equal predictions stay together.
 
     Parameters
     ----------
     p, positive, weights
         See :func:`recalibration`.
     bins
-        How many.
+        Number of bins.
 
     Returns
     -------
@@ -102,11 +102,11 @@ def reliability(p: Array, positive: Bools, weights: Array, bins: int) -> tuple[A
     mass = np.add.reduceat(weights[:, order], starts, axis=1)
     positives = np.add.reduceat(weights[:, order] * positive[order], starts, axis=1)
     total = mass.sum(axis=1, keepdims=True)
-    # Cumulative sums over the distinct predictions, read off at the edges of the bins by linear interpolation.
+    # Cumulative sums over the distinct predictions, interpolated linearly at the edges of the bins.
     sums = [np.pad(np.cumsum(part / total, axis=1), ((0, 0), (1, 0))) for part in (mass, mass * values, positives)]
     rows = np.arange(len(weights))[:, None]
     edges = np.arange(1, bins) / bins
-    # One search serves all rows: each row's sums from 0 to 1 follow on those of the row before.
+    # One search serves all rows: each row's sums from 0 to 1 are shifted to follow those of the row before.
     place = np.searchsorted((sums[0] + rows).ravel(), (edges + rows).ravel(), side="right").reshape(len(weights), -1)
     after = np.clip(place - rows * sums[0].shape[1], 1, len(values))
     below, above = (np.take_along_axis(sums[0], at, axis=1) for at in (after - 1, after))

@@ -1,4 +1,4 @@
-"""How much alike selections of features are that were made from different samples of the patients."""
+"""Stability of feature selection: similarity of selections from different samples of the patients."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PAIRS_A_REPEAT: Final = 2
 
 
 def pairs_of(procedure: Procedure) -> int:
-    """Return how many times an evaluation parts the patients into halves: ten times by default."""
+    """Return how many times an evaluation splits the patients into halves: ten times by default."""
     return _PAIRS_A_REPEAT * procedure.repeats
 
 
@@ -29,7 +29,7 @@ def nogueira(selections: npt.NDArray[np.bool_]) -> tuple[float, float, float]:
     Parameters
     ----------
     selections
-        (m, d) which of d features each of m selections holds; m is at least 2.
+        (m, d) which of d features each of m selections contains; m is at least 2.
 
     Returns
     -------
@@ -39,9 +39,9 @@ def nogueira(selections: npt.NDArray[np.bool_]) -> tuple[float, float, float]:
     Notes
     -----
     Nogueira S, Sechidis K, Brown G. On the stability of feature selection algorithms. JMLR 18(174), 2018: their measure
-    and its asymptotic interval. It takes the selections for independent; those of cross-validation share patients, so
-    the interval says how the folds were drawn from this cohort, and is too narrow for another cohort. Where every
-    feature is selected always, or none ever, nothing could differ, and the value is 1.
+    and its asymptotic interval. The interval assumes independent selections. Those of cross-validation share patients,
+    so the interval describes the choice of folds in this cohort, and is too narrow for another cohort. If all features
+    or no features are always selected, no difference is possible and the value is 1.
     """
     m, d = selections.shape
     z = selections.astype(np.float64)
@@ -51,7 +51,7 @@ def nogueira(selections: npt.NDArray[np.bool_]) -> tuple[float, float, float]:
     if expected == 0:
         return 1.0, 1.0, 1.0
     value = 1.0 - frequency @ (1.0 - frequency) * m / (m - 1) / d / expected
-    # Each selection's share in the estimate, to first order; its spread gives the asymptotic variance.
+    # Influence of each selection on the estimate, to first order. Its spread gives the asymptotic variance.
     influence = (
         z @ frequency / d
         - size * mean_size / d**2
@@ -71,29 +71,29 @@ def complementary_pairs(
     pairs: int,
     workers: int = 1,
 ) -> npt.NDArray[np.bool_]:
-    """Select features on both halves of the patients, parted anew for each pair.
+    """Select features on both halves of the patients, for several random splits.
 
     Parameters
     ----------
     values, labels
         (n, d) raw features and (n,) labels of the training rows.
     selector, procedure
-        Whose selection is repeated, and by which settings.
+        The selector, and its settings.
     report
-        Called with the selections done and all of them.
+        Called with the number of finished selections and the total.
     pairs, workers
-        Partings, and processes; the result does not depend on the latter.
+        Number of splits, and of processes; the result does not depend on the processes.
 
     Returns
     -------
     ndarray
-        (2 * pairs, d) which features each half selects. Their mean is the selection frequency.
+        (2 * pairs, d) which features are selected on each half. Their mean is the selection frequency.
 
     Notes
     -----
     Meinshausen N, Bühlmann P. Stability selection. JRSS B 72(4), 2010, on the halves of Shah RD, Samworth RJ. Variable
-    selection with error control: another look at stability selection. JRSS B 75(1), 2013. Halves know less than the
-    whole, so a feature that is always selected from all patients may be missing in some of them.
+    selection with error control: another look at stability selection. JRSS B 75(1), 2013. A half has less information
+    than the whole cohort. So a feature that is always selected from all patients may be missing in some halves.
     """
     parting = StratifiedShuffleSplit(pairs, test_size=0.5, random_state=procedure.seed)
     halves = [half for both in parting.split(labels, labels) for half in both]

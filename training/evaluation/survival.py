@@ -1,7 +1,7 @@
-"""What an evaluation says of survival: who outlived whom, curves of strata, and calibration at the horizon.
+"""Survival part of an evaluation: concordance, curves of strata, and calibration at the horizon.
 
-Every patient counts here, those who were lost before the horizon too: they were predicted by models that had not seen
-them, and their days alive are part of every curve.
+It uses every patient, including those lost before the horizon. Models that had not seen them predicted them, and their
+days alive are part of every curve.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ Indices = npt.NDArray[np.intp]
 Record = dict[str, Any]
 
 CLAIM: Final = (
-    "Hosny et al. claim, of a 3D convolutional network for survival at 2 years, an AUC of 0.70 (radiotherapy) and 0.71 "
-    "(surgery) on patients that it had not seen (PLoS Medicine 15(11), 2018, doi:10.1371/journal.pmed.1002711). The "
-    "claim is theirs, on other patients; it was not reproduced here and says nothing of this model."
+    "Hosny et al. claim an AUC of 0.70 (radiotherapy) and 0.71 (surgery) for survival at 2 years. Their model is a 3D "
+    "convolutional network, tested on unseen patients (PLoS Medicine 15(11), 2018, doi:10.1371/journal.pmed.1002711). "
+    "These are their figures, on other patients. They were not reproduced here and do not apply to this model."
 )
-"""What others say of the same question; quoted wherever this model's figures stand."""
+"""Published performance for the same endpoint; quoted together with this model's metrics."""
 
 VOLUME: Final = "volume"
-"""The method whose strata are drawn beside the reference's."""
+"""The method whose strata are drawn next to the reference's."""
 _DIGITS: Final = 6
 
 
@@ -48,25 +48,25 @@ class Scored:
 def survival_record(
     followed: Survival, methods: Mapping[str, Scored], reference: str, fold: Indices, seed: int
 ) -> Record:
-    """Return what a record says of survival.
+    """Return the survival part of a record.
 
     Parameters
     ----------
     followed
         The follow-up of n + m patients.
     methods
-        By name; the strata are told of the reference and of :data:`VOLUME`.
+        Methods by name; strata are computed for the reference and for :data:`VOLUME`.
     reference
-        Its name.
+        Name of the reference.
     fold
-        (repeats, n + m), whose models predicted each patient.
+        (repeats, n + m), the fold whose models predicted each patient.
     seed
-        The one seed.
+        The seed.
 
     Returns
     -------
     dict
-        JSON-serialisable: ``patients``, ``events``, ``lost`` before the horizon, the whole cohort's ``curve``, and of
+        JSON-serialisable: ``patients``, ``events``, ``lost`` before the horizon, the whole cohort's ``curve``, and for
         each method the ``concordance``, its ``difference`` from the reference's, and ``strata``.
     """
     days, observed, horizon = followed.every_day, followed.every_observed, followed.horizon_days
@@ -95,28 +95,29 @@ def survival_record(
 
 
 def censoring(record: Mapping[str, Any]) -> str:
-    """Say what became of those who were lost before the horizon."""
+    """Describe how patients lost before the horizon are handled."""
     horizon, curve = f"{record['horizon_days']:g}", record["curve"]
     at = curve["at_horizon"]
     died = "" if at is None else f" By Kaplan-Meier {100 * (1 - at['value']):.1f} % had died by then."
     return (
         f"{record['patients']} patients, {record['events']} observed deaths. {record['lost']} were lost to follow-up "
-        f"before day {horizon}: whether they died by then is not known, so nothing was trained on them. In every "
-        "figure and in the calibration the others count for them (inverse probability of censoring, which assumes that "
-        f"who is lost does not depend on the tumour).{died} In the figures of this section they count themselves, "
-        "predicted by models that had not seen them. The conformal thresholds rest on those whose outcome is known."
+        f"before day {horizon}. Whether they died by then is not known, so nothing was trained on them. In every "
+        "metric and in the calibration the other patients are weighted for them (inverse probability of censoring). "
+        f"This assumes that loss to follow-up does not depend on the tumour.{died} The figures of this section include "
+        "the lost patients, predicted by models that had not seen them. The conformal thresholds use the patients with "
+        "known outcome."
     )
 
 
 def concordance(p: Array, days: Array, observed: Bools, fold: Indices, weights: Counts) -> Array:
-    """Share of pairs of a fold in which who died first had the higher probability of it; ties count half; (w,).
+    """Share of pairs of a fold in which the patient who died first had the higher probability; ties count half; (w,).
 
     Parameters
     ----------
     p
         (repeats, n) probability of the event.
     days, observed
-        (n,) days until event or last news, and whether it was the event.
+        (n,) days until event or last follow-up, and whether the event was observed.
     fold
         (repeats, n); as for the AUC, predictions of different folds come from different models.
     weights
@@ -124,9 +125,9 @@ def concordance(p: Array, days: Array, observed: Bools, fold: Indices, weights: 
 
     Notes
     -----
-    Harrell FE, Lee KL, Mark DB. Multivariable prognostic models. Statistics in Medicine 15(4), 1996. A pair counts
-    where one is known to have had the event while the other is known to have been without it; who was censored on the
-    day of another's event was.
+    Harrell FE, Lee KL, Mark DB. Multivariable prognostic models. Statistics in Medicine 15(4), 1996. A pair counts if
+    one patient had the event while the other is known to have been without it. A patient censored on the day of the
+    other's event was without it.
     """
     later = (days[:, None] < days) | ((days[:, None] == days) & ~observed)
     each = []
@@ -139,7 +140,7 @@ def concordance(p: Array, days: Array, observed: Bools, fold: Indices, weights: 
 
 
 def _strata(p: Array, days: Array, observed: Bools, horizon: float) -> Record:
-    """Part the patients at the median of their mean probability; and hold prediction against what came, in groups."""
+    """Split the patients at the median of their mean probability, and compare prediction and outcome in groups."""
     high = p > np.median(p)
     halves = [(days[of], observed[of]) for of in (~high, high)]
     record: Record = {
@@ -148,7 +149,7 @@ def _strata(p: Array, days: Array, observed: Bools, horizon: float) -> Record:
         "high": _curve(*halves[1], horizon),
         "log_rank": None,
     }
-    if all(len(half) for half, _ in halves):  # a method that says the same of everybody parts nobody
+    if all(len(half) for half, _ in halves):  # one half is empty if all probabilities are equal
         shorter, longer = (CensoredData(uncensored=t[e], right=t[~e]) for t, e in halves)
         tested = logrank(shorter, longer)
         record["log_rank"] = {"z": float(abs(tested.statistic)), "p": float(tested.pvalue)}
@@ -158,26 +159,26 @@ def _strata(p: Array, days: Array, observed: Bools, horizon: float) -> Record:
 
 
 def _group(p: Array, days: Array, observed: Bools, horizon: float, of: Indices) -> Record:
-    """Mean prediction in a group beside its Kaplan-Meier estimate; the first group of a record is everybody."""
+    """Mean prediction and Kaplan-Meier estimate of a group; the first group of a record contains all patients."""
     at = _curve(days[of], observed[of], horizon)["at_horizon"]
     seen = None if at is None else {"value": 1 - at["value"], "low": 1 - at["high"], "high": 1 - at["low"]}
     return {"patients": len(of), "predicted": float(p[of].mean()), "observed": seen}
 
 
 def _curve(days: Array, observed: Bools, horizon: float) -> Record:
-    """Kaplan-Meier curve with its 95 % interval (log-log), and its value at the horizon; None where none got there."""
+    """Kaplan-Meier curve with its 95 % interval (log-log); its value at the horizon is None without follow-up to it."""
     record: Record = {"patients": len(days), "events": int(observed.sum()), "median_days": None}
     if not observed.any():
-        # Who nobody of died survives by every estimate; an interval would have to be made up.
+        # Without a death the estimate is 1, and there is no formula for an interval.
         at = {"value": 1.0, "low": 1.0, "high": 1.0} if len(days) and days.max() >= horizon else None
         return {**record, "days": [], "survival": [], "low": [], "high": [], "at_horizon": at}
     estimate = kaplan_meier(days, observed)
-    with warnings.catch_warnings():  # that it has no formula at some, which is seen to below
+    with warnings.catch_warnings():  # scipy warns where the interval has no formula, which is handled below
         warnings.simplefilter("ignore", RuntimeWarning)
         between = estimate.confidence_interval(method="log-log")
     survival = np.asarray(estimate.probabilities)
     record["median_days"] = _half(estimate)
-    # Where the estimate is 1 or 0 the interval has no formula.
+    # There is no formula for the interval where the estimate is 1 or 0.
     low, high = (np.where(np.isfinite(o), o, survival) for o in (between.low.probabilities, between.high.probabilities))
     stops = np.asarray(estimate.quantiles)
     place = int(np.searchsorted(stops, horizon, side="right")) - 1
@@ -201,6 +202,6 @@ def _named(survival: Array, low: Array, high: Array) -> tuple[tuple[str, Array],
 
 
 def _half(estimate: Any) -> float | None:
-    """First of a Kaplan-Meier estimate's days on which it is one half or less; None where it never is."""
+    """First day on which a Kaplan-Meier estimate is one half or less; None if there is none."""
     below = np.flatnonzero(np.asarray(estimate.probabilities) <= 0.5)
     return float(np.asarray(estimate.quantiles)[below[0]]) if below.size else None

@@ -1,3 +1,3 @@
-"""Many pieces of work that take long together: spread over processes or a cluster, journalled, shown as they go."""
+"""Long runs of many pieces of work: in several processes or on a cluster, with a journal and a progress display."""
 
 __all__ = ["cluster", "journal", "processes", "progress"]

@@ -1,4 +1,4 @@
-"""Work spread over the workers of a Dask cluster that is there already."""
+"""Run work on an existing Dask cluster."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Result = TypeVar("Result")
 
 CONNECT_SECONDS: Final = 15.0
 NO_WORKER_SECONDS: Final = 300.0
-"""How long the scheduler may be without a worker: clusters that grow on demand need some minutes for their first."""
+"""Longest time without a worker: clusters that start workers on demand need some minutes for the first."""
 
-_AHEAD: Final = 2  # pieces of work per thread that the scheduler knows of, so that no thread waits for the next
+_AHEAD: Final = 2  # pieces of work per thread at the scheduler, so that no thread waits for the next one
 _LOOK_SECONDS: Final = 1.0
 _FETCH_SECONDS: Final = 30.0
 
@@ -31,42 +31,44 @@ def run(
 ) -> Iterator[tuple[Item, Result | None]]:
     """Apply a function to items on a Dask cluster.
 
-    Only the scheduler is connected to; results come by way of it. It holds a few items per thread at a time, however
-    many there are.
+    Only the scheduler is connected, and results come through it. It gets a few items per thread at a time.
 
     Parameters
     ----------
     function
-        Of a module that the workers can import; must not raise, nor return None.
+        A function of a module that the workers can import. It must not raise an error or return None.
     items
-        What to apply it to; they and the results must be picklable.
+        Items to apply it to; they and the results must be picklable.
     address
-        Of the scheduler, e.g. ``tcp://host:8786``.
+        Address of the scheduler, e.g. ``tcp://host:8786``.
     no_worker_seconds
-        How long to wait for a worker; :data:`NO_WORKER_SECONDS` unless given.
+        How long to wait for a worker; default :data:`NO_WORKER_SECONDS`.
 
     Yields
     ------
     tuple
-        Each item with its result, in the order in which they are done. The result is None where as many workers as
-        the scheduler allows (``distributed.scheduler.allowed-failures``) were lost over the item, and as many again
-        while it was the only one of ours in the cluster. The scheduler blames all that a lost worker had in hand, so
-        the first verdict may hit a bystander.
+        Each item with its result, in the order in which they finish. The result is None if as many workers as the
+        scheduler allows (``distributed.scheduler.allowed-failures``) were lost on the item, and again as many while it
+        was the only item of this run. The second try is needed because the scheduler counts a lost worker against all
+        items that the worker had.
 
     Raises
     ------
     Unavailable
-        The scheduler does not answer, is lost, has no worker for too long, or the cluster cannot import `function`.
+        The scheduler does not answer, its connection is lost, it has no worker for too long, or the cluster cannot
+        import `function`.
     """
     from distributed import Client
 
     for name in ("distributed", "distributed.client"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # one sentence of ours says it all
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # the messages below are enough
     patience = NO_WORKER_SECONDS if no_worker_seconds is None else no_worker_seconds
     try:
         client = Client(address, timeout=CONNECT_SECONDS, direct_to_workers=False)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
-        raise Unavailable(f"The Dask scheduler {address} does not answer.") from error
+        raise Unavailable(
+            f"The Dask scheduler {address} does not answer. Check the address, and that the scheduler runs."
+        ) from error
     suspects = []
     with client:
         try:
@@ -78,7 +80,9 @@ def run(
             for item in suspects:
                 yield from _spread(client, function, [item], patience)
         except (OSError, CancelledError) as error:
-            raise Unavailable(f"The Dask scheduler {address} was lost.") from error
+            raise Unavailable(
+                f"The connection to the Dask scheduler {address} was lost. Run the same command again to continue."
+            ) from error
 
 
 def _spread(
@@ -92,7 +96,9 @@ def _spread(
         if threads:
             last_worker = time.monotonic()
         elif time.monotonic() - last_worker > patience:
-            raise Unavailable(f"The Dask scheduler has had no worker for {patience:.0f} s.")
+            raise Unavailable(
+                f"The Dask scheduler has had no worker for {patience:.0f} s. Start workers, and run the command again."
+            )
         for item in itertools.islice(waiting, max(0, max(1, _AHEAD * threads) - len(pending))):
             pending[client.submit(function, item, pure=False)] = item
         if not pending:
@@ -104,7 +110,7 @@ def _spread(
 
 
 def _done(pending: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-    """Wait for news for a while; futures with their results, None where the workers died over it."""
+    """Wait a short time for finished futures; yield them with their results, None if the workers died."""
     from distributed import KilledWorker, wait
 
     try:
@@ -116,11 +122,13 @@ def _done(pending: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         try:
             result = future.result(timeout=_FETCH_SECONDS)
         except TimeoutError:
-            continue  # the worker that held it is gone; another one works it out again
+            continue  # the worker with the result is gone; another one computes it again
         except KilledWorker:
             pass
         except (OSError, CancelledError):
             raise
-        except Exception as error:  # not the function's, which raises none
-            raise Unavailable(f"The cluster cannot run lungstage: {type(error).__name__}.") from error
+        except Exception as error:  # not an error of the function, which raises none
+            raise Unavailable(
+                f"The cluster cannot run lungstage ({type(error).__name__}). Install this version on every worker."
+            ) from error
         yield future, result

@@ -1,4 +1,4 @@
-"""What a long run has done so far: one JSON line a piece, so that a run that is killed is taken up where it ended."""
+"""Journal of a long run: one JSON line per piece, so that an interrupted run can continue."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Lines:
     Attributes
     ----------
     found
-        What the file held when it was opened, but for lines that were cut short by whatever ended that run.
+        The lines of the file when it was opened, without incomplete lines of an interrupted run.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -36,16 +36,16 @@ class Lines:
             file.write(b"\n")
 
     def add(self, line: Mapping[str, Any]) -> None:
-        """Write a line; it survives the end of this process at once, and that of the machine soon after."""
-        # JSON has Python's shortest decimal that reads back as the same number, so what is put together from a journal
-        # has the same bytes as what was never interrupted.
+        """Write a line. It survives a crash of this process at once, and one of the machine about a second later."""
+        # JSON uses Python's shortest decimal that reads back as the same number. So results from a journal have the
+        # same bytes as those of an uninterrupted run.
         self._file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
         self._file.flush()
         if time.monotonic() - self._synced > _SYNC_SECONDS:
             self.sync()
 
     def sync(self) -> None:
-        """Have the disk hold what was written."""
+        """Force the written lines to disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self._synced = time.monotonic()
@@ -58,22 +58,24 @@ def open_lines(path: Path, *, fresh: bool = False) -> Iterator[Lines]:
     Parameters
     ----------
     path
-        Its file; made where there is none, and taken away again where nothing was written.
+        Its file. It is created if missing, and deleted again if nothing was written.
     fresh
-        Forget all that it holds.
+        Delete its content.
 
     Raises
     ------
     Unavailable
-        Another run is writing to it.
+        Another run is writing to the file.
     OSError
-        It cannot be written to.
+        The file cannot be written.
     """
     with path.open("a+b") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise Unavailable(f"Another run is at work here; it holds {path.name}.") from error
+            raise Unavailable(
+                f"Another run is using {path.name}. Wait until it has finished, or write to another folder."
+            ) from error
         if fresh:
             file.truncate(0)
         file.seek(0)
@@ -83,4 +85,4 @@ def open_lines(path: Path, *, fresh: bool = False) -> Iterator[Lines]:
         finally:
             lines.sync()
             if not file.tell():
-                path.unlink()  # there is nothing to take up
+                path.unlink()  # there is nothing to continue from

@@ -1,8 +1,8 @@
-"""Work spread over processes of this machine, any of which may be killed without harm to the rest.
+"""Run work in several processes of this machine. If one is killed, the others continue.
 
-``concurrent.futures``' pool breaks as a whole when one of its processes dies, and does not say over what. Here each
-process has one piece of work at a time and pipes of its own, so that a death has one cause. It is started by a line of
-its own, because multiprocessing would have it import the command line again, and torch with it.
+The pool of ``concurrent.futures`` breaks completely when one of its processes dies, and does not say on which item.
+Here each process has one item at a time and its own pipes, so the item is known. Processes are started with a separate
+command line, because multiprocessing would import the command line again, and torch with it.
 """
 
 from __future__ import annotations
@@ -27,41 +27,41 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 ATTEMPTS: Final = 3
-"""Processes that may die over a piece of work before it is put off until it can be tried alone."""
+"""Number of processes that may die on an item before it is postponed and tried alone."""
 
 _START: Final = (
     "import sys; sys.path[:] = sys.argv[1:]; from lungstage.training.long_runs.processes import serve; serve()"
 )
 _STARTED: Final = b"\n"
-# One study a process is all the parallelism that is wanted: threads on top would only fight for the cores.
+# One item per process is enough parallelism; additional threads would only compete for the cores.
 _ENVIRONMENT: Final = {"ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
 def run(
     function: Callable[[Item], Result], items: Iterable[Item], *, workers: int
 ) -> Iterator[tuple[Item, Result | None]]:
-    """Apply a function to items in processes of their own.
+    """Apply a function to items in separate processes.
 
     Parameters
     ----------
     function
-        Of a module, so that a process can import it; must not raise, nor return None.
+        A function of a module, so that a process can import it. It must not raise an error or return None.
     items
-        What to apply it to; they and the results must be picklable.
+        Items to apply it to; they and the results must be picklable.
     workers
-        Processes at a time.
+        Number of processes at a time.
 
     Yields
     ------
     tuple
-        Each item with its result, in the order in which they are done. The result is None where :data:`ATTEMPTS`
-        processes died over the item, and another one while it was the only one at work: then neither a neighbour nor
-        want of memory for two can be to blame.
+        Each item with its result, in the order in which they finish. The result is None if :data:`ATTEMPTS` processes
+        died on the item, and one more that ran alone. Then another process, or too little memory for two, cannot be the
+        cause.
 
     Raises
     ------
     Unavailable
-        Where processes cannot be started.
+        Processes cannot be started.
     """
     suspects = []
     for item, result in _spread(function, items, workers, ATTEMPTS):
@@ -96,10 +96,13 @@ def _spread(
                 except (EOFError, pickle.UnpicklingError):
                     process.stop()
                     item, deaths = busy.pop(process)
-                    if not process.started:  # it never had a look at the item
+                    if not process.started:  # it never read the item
                         failed_starts += 1
                         if failed_starts > ATTEMPTS:
-                            raise Unavailable("Worker processes end before they have started.") from None
+                            raise Unavailable(
+                                "Worker processes end before they have started. Check the free memory, and try again "
+                                "with fewer --workers."
+                            ) from None
                     else:
                         deaths += 1
                     if deaths < attempts:
@@ -120,7 +123,7 @@ class _Process:
     Attributes
     ----------
     started
-        Whether it has said that it is ready.
+        Whether the process has reported that it is ready.
     """
 
     def __init__(self, function: Callable[[Any], Any]) -> None:
@@ -129,7 +132,7 @@ class _Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=os.environ | _ENVIRONMENT,
-            start_new_session=True,  # Ctrl-C is for us; the process ends when its pipe does
+            start_new_session=True,  # Ctrl-C stops the parent only; the process ends when its pipe closes
         )
         assert self._popen.stdin is not None
         assert self._popen.stdout is not None
@@ -138,28 +141,28 @@ class _Process:
         self.give(function)
 
     def fileno(self) -> int:
-        """Descriptor that can be read from when there is news, or when the process is dead."""
+        """Descriptor that becomes readable when there is a result, or when the process is dead."""
         return self._from.fileno()
 
     def give(self, item: object) -> None:
-        """Hand over the next item."""
-        with suppress(BrokenPipeError):  # it is dead, as the next look will tell
+        """Send the next item."""
+        with suppress(BrokenPipeError):  # the process is dead, which the next read detects
             pickle.dump(item, self._to)
             self._to.flush()
 
     def greet(self) -> None:
-        """Read the sign that it has started; EOFError where it died instead."""
-        # Not through the buffer, which could swallow part of a result behind the selector's back.
+        """Read the byte that reports the start; EOFError if the process died."""
+        # Read without the buffer, which could hold part of a result that the selector then does not see.
         if os.read(self.fileno(), 1) != _STARTED:
             raise EOFError
         self.started = True
 
     def take(self) -> Any:
-        """Read a result; EOFError or UnpicklingError where the process died over it."""
+        """Read a result; EOFError or UnpicklingError if the process died."""
         return pickle.load(self._from)  # noqa: S301  (from our own process)
 
     def stop(self) -> None:
-        """End it at once; it has nothing to lose."""
+        """Kill the process. It has no state to save."""
         self._popen.kill()
         self._popen.wait()
         for pipe in (self._to, self._from):
@@ -168,11 +171,11 @@ class _Process:
 
 
 def serve() -> None:
-    """Be such a process: take a function and its items from stdin, and write its results to stdout."""
+    """Run as a worker process: read a function and its items from stdin, and write the results to stdout."""
     without_requests()
     results = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever a library prints must not come between results
-    logging.getLogger().handlers = [logging.NullHandler()]  # libraries' messages quote the files they read
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # output of libraries must not mix with the results
+    logging.getLogger().handlers = [logging.NullHandler()]  # messages of libraries can quote patient data
     logging.captureWarnings(True)
     items: SimpleQueue[Any] = SimpleQueue()
     function = pickle.load(sys.stdin.buffer)  # noqa: S301  (from our own parent)
@@ -185,7 +188,7 @@ def serve() -> None:
 
 
 def _receive(items: SimpleQueue[Any]) -> None:
-    """Take items from stdin until the other end is gone, and end the process with it, in mid-work as well."""
+    """Read items from stdin until the pipe closes, and then end the process, even during work."""
     try:
         while True:
             items.put(pickle.load(sys.stdin.buffer))  # noqa: S301  (from our own parent)

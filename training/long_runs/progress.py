@@ -1,4 +1,4 @@
-"""How far a long run has come, on stderr: a bar on a terminal, a line now and then anywhere else."""
+"""Progress of a long run on stderr: a bar on a terminal, otherwise a line every 30 seconds."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ LINE_SECONDS: Final = 30.0
 
 
 class Tally:
-    """Counts what is done, and says how long the rest will take; see :func:`counting`.
+    """Count finished pieces by outcome, and estimate the remaining time; see :func:`counting`.
 
     Attributes
     ----------
     counts
-        How many there are of each outcome.
+        Number of pieces by outcome.
     """
 
     def __init__(self, total: int, outcomes: Sequence[str], console: Console) -> None:
@@ -36,7 +36,7 @@ class Tally:
         return ", ".join(f"{count} {what}" for what, count in self.counts.items())
 
     def add(self, outcome: str, *, timed: bool = True) -> None:
-        """Count one; where it took no work it is not `timed`, for it says nothing about the rest."""
+        """Count one piece. Without `timed` it is not used for the estimate, because it needed no work."""
         now = time.monotonic()
         self.counts[outcome] += 1
         if timed:
@@ -60,7 +60,7 @@ class Tally:
 
 @contextmanager
 def counting(total: int, outcomes: Sequence[str]) -> Iterator[Tally]:
-    """Yield a tally that is shown on stderr while it is counted, up to `total`; `outcomes` are named from the start."""
+    """Yield a tally that shows its progress towards `total` on stderr; `outcomes` are shown from the start."""
     tally = Tally(total, outcomes, Console(stderr=True))
     with tally.bar:
         yield tally

@@ -1,4 +1,4 @@
-"""A folder of crops (:mod:`cohorts.crops`) as cases to perturb: ``patients.csv`` and one archive."""
+"""Read a folder of crops (:mod:`cohorts.crops`) as cases to perturb: ``patients.csv`` and one archive."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ LIST: Final = "patients.csv"
 
 
 def read_crops(folder: Path) -> list[tuple[str, Callable[[], Surroundings]]]:
-    """List the tumours that lie whole within their crop: each patient, and what reads the crop.
+    """List the tumours that lie completely within their crop: each patient with a function that reads the crop.
 
     Raises
     ------
     Refused
-        ``table_invalid``: the folder lacks list or archive.
+        ``table_invalid``: the list or the archive is missing.
     """
     archives = sorted(folder.glob("*.zip"))
     if not (folder / LIST).is_file() or len(archives) != 1:
-        refuse(f"{folder.name} is no folder of crops: it must hold {LIST} and one archive.")
+        refuse(f"{folder.name} is no folder of crops: it must contain {LIST} and exactly one .zip archive.")
     with (folder / LIST).open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if int(row["voxels"]) and row["touches_edge"] == "0"]
     return [(row["patient_id"], partial(_surroundings, archives[0], row["crop"])) for row in rows]

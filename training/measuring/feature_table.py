@@ -1,4 +1,4 @@
-"""The files that a measured cohort becomes: feature table, list of refusals, description."""
+"""Files of a measured cohort: feature table, list of refusals, list of warnings, description."""
 
 from __future__ import annotations
 
@@ -21,25 +21,31 @@ _COUNTS = re.compile(r"^\[measured\][^\[]*", re.MULTILINE)
 
 
 def refusals(out: Path) -> Path:
-    """Where the list of refusals of a feature table is."""
+    """Path of the list of refusals of a feature table."""
     return out.with_suffix(".refused.csv")
 
 
 def warned(out: Path) -> Path:
-    """Where the list of warnings of a feature table is."""
+    """Path of the list of warnings of a feature table."""
     return out.with_suffix(".warnings.csv")
 
 
 def check_description(out: Path, spec: ExtractionSpec) -> None:
-    """Refuse, as ``table_invalid``, to write a table beside a description that says that it was measured otherwise."""
+    """Refuse (``table_invalid``) to write a table beside a description of other extraction settings."""
     description = out.with_suffix(".toml")
     if not description.exists():
         return
     found = read_description(description)
     if found.extraction != dict(spec.settings):
-        refuse(f"{description.name} says that its table was measured otherwise.")
+        refuse(
+            f"The existing {description.name} describes a table that was measured with other settings. Write the table "
+            "under another name, or move that file away."
+        )
     if found.measured is not None and not _COUNTS.search(description.read_text(encoding="utf-8")):
-        refuse(f"{description.name} says how many studies were measured otherwise than as a section [measured].")
+        refuse(
+            f"{description.name} gives the number of measured studies, but not in a section [measured]. Move the keys "
+            "listed, measured and refused into that section."
+        )
 
 
 def write_table(measured: Sequence[Measured], spec: ExtractionSpec, listed: Path, out: Path) -> None:
@@ -48,16 +54,15 @@ def write_table(measured: Sequence[Measured], spec: ExtractionSpec, listed: Path
     Parameters
     ----------
     measured
-        In the order in which they are to be written.
+        Results in the order of the rows.
     spec
         What was measured.
     listed
         The cohort list.
     out
-        The feature table; ``<stem>.refused.csv``, ``<stem>.toml`` and, where there are any, ``<stem>.warnings.csv`` are
-        written beside it. A description that is
-        already there is left alone (see :func:`check_description`) but for the numbers of studies, for its source and
-        licence are somebody's work.
+        The feature table. ``<stem>.refused.csv``, ``<stem>.toml`` and, if there are warnings, ``<stem>.warnings.csv``
+        are written beside it. In an existing description only the numbers of studies are changed (see
+        :func:`check_description`), because a person may have written its source and licence.
     """
     rows = [
         [one.subject.patient_id, *one.subject.carried.values(), *one.entry.features]
@@ -69,9 +74,9 @@ def write_table(measured: Sequence[Measured], spec: ExtractionSpec, listed: Path
         [one.subject.patient_id, one.entry.code, one.entry.message] for one in measured if one.entry.features is None
     ]
     write_whole(refusals(out), _csv([PATIENT, "code", "message"], refused))
-    told = [[one.subject.patient_id, warning] for one in measured for warning in one.entry.warnings]
-    if told:
-        write_whole(warned(out), _csv([PATIENT, "message"], told))
+    warnings = [[one.subject.patient_id, warning] for one in measured for warning in one.entry.warnings]
+    if warnings:
+        write_whole(warned(out), _csv([PATIENT, "message"], warnings))
     else:
         warned(out).unlink(missing_ok=True)
     description = out.with_suffix(".toml")
@@ -91,7 +96,7 @@ def write_table(measured: Sequence[Measured], spec: ExtractionSpec, listed: Path
 
 
 def _count(description: Path, counts: Counts) -> None:
-    """Put the numbers of studies into a description, in place of those of an earlier run."""
+    """Write the numbers of studies into a description. They replace those of an earlier run."""
     if read_description(description).measured == counts:
         return
     kept = _COUNTS.sub("", description.read_text(encoding="utf-8")).rstrip()

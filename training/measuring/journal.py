@@ -1,7 +1,7 @@
-"""What has been measured so far: one JSON line a study, so that a run that is killed can be taken up where it ended.
+"""Journal of measurements: one JSON line per study, so that an interrupted run can continue.
 
-Each line bears the study as its list names it, a digest of how it was measured, and a fingerprint of its files. A line
-whose study, spec or software has changed since says nothing any more, so a journal may outlive its run.
+Each line contains the study as in the list, a digest of the method, and a fingerprint of its files. A line is ignored
+if the study, the extraction spec or the software has changed since. So a journal can stay after its run.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from typing import Any
 from lungstage.training.long_runs.journal import Lines, open_lines
 
 Key = tuple[str, str, str]
-"""Patient, path and region as the list has them; of NIfTI image, and mask with its label."""
+"""Patient, path and region as in the list; for NIfTI: patient, image, and mask with label."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What became of a study.
+    """The result of a study.
 
     Attributes
     ----------
     files
         Fingerprint of its files, taken before they were read.
     code, message
-        Why there are no features; empty where there are.
+        Why there are no features; empty if there are.
     features
-        Values in the spec's order, None for one that could not be computed; None where the study was not measured.
+        Values in the spec's order, None for one that could not be computed; None if the study was not measured.
     warnings
-        What the measurement warned of.
+        Warnings of the measurement.
     """
 
     files: str
@@ -42,7 +42,7 @@ class Entry:
 
 
 class Journal:
-    """The entries that hold for one way of measuring; see :func:`open_journal`."""
+    """The entries of one method; see :func:`open_journal`."""
 
     def __init__(self, lines: Lines, method: str) -> None:
         self._lines, self._method = lines, method
@@ -64,7 +64,7 @@ class Journal:
             )
 
     def get(self, key: Key) -> Entry | None:
-        """Return the newest entry of a study, if there is one."""
+        """Return the newest entry of a study; None without one."""
         return self._entries.get(key)
 
     def add(self, key: Key, entry: Entry) -> None:
@@ -79,9 +79,9 @@ def open_journal(path: Path, method: str, *, fresh: bool) -> Iterator[Journal]:
     Parameters
     ----------
     path, fresh
-        See :func:`training.long_runs.journal.open_lines`, also for what it raises.
+        See :func:`training.long_runs.journal.open_lines`, also for the errors.
     method
-        Digest of how is measured now; lines of another one are left alone.
+        Digest of the current method; lines of other methods are ignored.
     """
     with open_lines(path, fresh=fresh) as lines:
         yield Journal(lines, method)

@@ -1,6 +1,6 @@
-"""A cohort list of CT and ROI, or of NIfTI pairs, into a feature table, through the appliance's own extraction.
+"""Measure a cohort list of CT and ROI, or of NIfTI pairs, with the appliance's extraction.
 
-What is trained on is then measured exactly as a patient will be measured, so the two cannot drift apart.
+Training data are then measured in exactly the same way as patients, so the two cannot differ.
 """
 
 from __future__ import annotations
@@ -28,23 +28,25 @@ from lungstage.training.measuring.subjects import Subject
 UNAVAILABLE: Final = "unavailable"
 WORKER_DIED: Final = "worker_died"
 DEFECT: Final = str(ReasonCode.INTERNAL_ERROR)
+INTERNAL_ERRORS: Final = "internal errors"
+"""How the outcome of such studies is counted."""
 _UNCHANGED: Final = "unchanged"
 _DIED = (
-    "Every process that worked on this study was killed, the last one with nothing beside it: "
-    "it may need more memory than there is."
+    "Every process that worked on this study was killed. The last one ran alone. "
+    "The study may need more memory than this machine has."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """All that the values depend on beside the study.
+    """Everything except the study that the values depend on.
 
     Attributes
     ----------
     spec, order
         PyRadiomics parameter file, and the features in order.
     match_by_geometry
-        Accept slices by position although the region refers to others.
+        Match slices by position even if the region refers to other images.
     software
         Versions.
     """
@@ -56,29 +58,29 @@ class Method:
 
     @classmethod
     def of(cls, spec: ExtractionSpec, *, match_by_geometry: bool = False) -> Method:
-        """Return how this process would measure `spec`."""
+        """Return the method by which this process measures `spec`."""
         return cls(parameters.render(spec), spec.features, match_by_geometry, software())
 
     @property
     def digest(self) -> str:
-        """Hash of it all."""
+        """Hash of all attributes."""
         return hashlib.sha256(json.dumps(astuple(self)).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a worker is told.
+    """The work order of a worker.
 
     Attributes
     ----------
     number
-        Of the subject in the list, from 0.
+        Number of the subject in the list, from 0.
     study, roi, method
         What to measure, and how.
     known
-        Fingerprint of the files to which the journal has the answer.
+        Fingerprint of the files whose result is in the journal; None without one.
     mask, label
-        Of a NIfTI image, in place of the region's name.
+        Mask and label of a NIfTI image, instead of the region's name.
     """
 
     number: int
@@ -92,7 +94,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What became of a subject, and whether the journal knew it already."""
+    """The result of a subject, and whether it came from the journal."""
 
     subject: Subject
     entry: Entry
@@ -100,25 +102,25 @@ class Measured:
 
     @property
     def outcome(self) -> str:
-        """What became of it, as it is counted."""
+        """The outcome under which it is counted."""
         if self.entry.features is not None:
             return "measured"
-        return {UNAVAILABLE: "unavailable", DEFECT: "defects of ours"}.get(self.entry.code, "refused")
+        return {UNAVAILABLE: "unavailable", DEFECT: INTERNAL_ERRORS}.get(self.entry.code, "refused")
 
 
 Run = Callable[[Callable[[Task], Entry], Iterable[Task]], Iterator[tuple[Task, Entry | None]]]
-"""Spreads tasks over processes; None is the answer to a task over which they die."""
+"""Runs tasks in several processes. The result is None if the processes die on a task."""
 
 
 @cache
 def software() -> str:
-    """Name the versions that values depend on."""
+    """Return the software versions that the values depend on."""
     libraries = ("highdicom", "numpy", "pydicom", "SimpleITK")
     return ", ".join([f"lungstage {__version__}", *(f"{name} {version(name)}" for name in libraries)])
 
 
 def fingerprint(*paths: Path) -> str:
-    """Digest of the names, sizes and modification times of a study's files; other than before once one has changed."""
+    """Digest of the names, sizes and modification times of a study's files. It changes when a file changes."""
     facts: list[list[str | int]] = []
     for path in paths:
         inside = sorted(Path(folder, name) for folder, _, names in os.walk(path) for name in names)
@@ -126,17 +128,21 @@ def fingerprint(*paths: Path) -> str:
             try:
                 status = file.stat()
             except OSError:
-                facts.append([str(file.relative_to(path))])  # whether it matters is for the measurement to say
+                facts.append([str(file.relative_to(path))])  # the measurement decides whether this file matters
             else:
                 facts.append([str(file.relative_to(path)), status.st_size, status.st_mtime_ns])
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def measure_study(task: Task) -> Entry:
-    """Measure one study; runs in a worker, and answers whatever happens."""
+    """Measure one study. Runs in a worker and always returns an entry."""
     method = task.method
     if software() != method.software:
-        return Entry("", UNAVAILABLE, f"A worker has {software()} instead of {method.software}.")
+        return Entry(
+            "",
+            UNAVAILABLE,
+            f"A worker has {software()} instead of {method.software}. Install the same versions on every worker.",
+        )
     try:
         paths = [task.study] if task.mask is None else [task.study, task.mask]
         files = fingerprint(*paths)
@@ -151,9 +157,9 @@ def measure_study(task: Task) -> Entry:
         answer = measure_paths(paths, ROI_RULE, spec, options)
     except (LungstageError, OSError, MemoryError) as error:
         return Entry("", UNAVAILABLE, str(error) or type(error).__name__)
-    except Exception as error:  # one study's must not cost the others theirs
-        told = defect(error)
-        return Entry("", DEFECT, f"A defect of ours: {told['error']} at {told['frames']}.")
+    except Exception as error:  # an error of one study must not stop the others
+        found = defect(error)
+        return Entry("", DEFECT, f"Internal error (please report it): {found['error']} at {found['frames']}.")
     if answer["reason"] is not None:
         return Entry(files, answer["reason"]["code"], answer["reason"]["message"])
     return Entry(files, features=tuple(answer["features"].values()), warnings=tuple(answer["warnings"]))
@@ -165,19 +171,19 @@ def measure_cohort(subjects: Sequence[Subject], method: Method, journal: Journal
     Parameters
     ----------
     subjects
-        Whom to measure.
+        The subjects to measure.
     method
-        How.
+        How to measure them.
     journal
-        What it has of a study whose files have not changed is taken from it, the rest is written to it; but not what
-        another try may change: that something was unavailable, a worker died or a defect of ours was met.
+        Results of studies whose files have not changed are taken from it. New results are written to it, except those
+        that another try may change: a study was unavailable, a worker died, or an internal error occurred.
     run
-        Spreads the work, e.g. :func:`training.long_runs.processes.run`.
+        Runs the work in several processes, e.g. :func:`training.long_runs.processes.run`.
 
     Yields
     ------
     Measured
-        One for each subject, in the order in which they are done; those that the journal knows come first.
+        One for each subject, in the order in which they finish; results from the journal come first.
     """
     known = [journal.get(subject.key) for subject in subjects]
     tasks = [

@@ -1,7 +1,7 @@
-"""How well features, and a model's probability, repeat under perturbations that are simulated: a table of ICCs.
+"""Repeatability of features, and of a model's probability, under simulated perturbations: a table of ICCs.
 
-The perturbations are those that the appliance tries each answer out on (:mod:`appliance.robustness`), so a feature that
-fails here would be what makes answers fall apart there.
+The perturbations are those of the appliance's robustness check (:mod:`appliance.robustness`). A feature with a low ICC
+here makes answers of the appliance less robust.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from lungstage.training.measuring.subjects import BATCH, Subject, read_subjects
 Array = npt.NDArray[np.float64]
 
 Case = tuple[str, Callable[[], Surroundings]]
-"""A patient, and what reads the tumour and what is around it."""
+"""A patient, and a function that reads the tumour and its surroundings."""
 
 CONTOUR: Final = "contour"
 IMAGE: Final = "image"
 BOTH: Final = "both"
 
 AIMS: Final = {CONTOUR: 0.88, IMAGE: 0.90}
-"""What is aimed at: readers of one CT, and two scans of one tumour, have been reported to agree by 0.88 and 0.91."""
+"""Targets. Reported agreement of readers of one CT is 0.88, and of two scans of one tumour 0.91."""
 
-_ENOUGH: Final = 2 / 3  # of the versions asked for that a patient must have
+_ENOUGH: Final = 2 / 3  # smallest share of the requested versions that must be measurable for a patient
 _RESAMPLES: Final = 2000
 
 
@@ -55,13 +55,13 @@ class Rated:
     features
         Names.
     patients
-        Who was measured often enough.
+        Patients with enough measured versions.
     left_out
-        Who was not, and why.
+        The other patients, with the reason.
     values
         (patients, versions, features) by what was perturbed: :data:`CONTOUR`, :data:`IMAGE`, :data:`BOTH`.
     grids_moved
-        Whether grids were shifted and turned.
+        Whether grids were shifted and rotated.
     """
 
     features: tuple[str, ...]
@@ -72,7 +72,7 @@ class Rated:
 
 
 def read_cases(source: Path) -> list[Case]:
-    """List tumours: those of a folder of crops, or of a list of NIfTI pairs (``ID,Image,Mask[,Label]``).
+    """List the tumours of a folder of crops, or of a list of NIfTI pairs (``ID,Image,Mask[,Label]``).
 
     Raises
     ------
@@ -83,7 +83,10 @@ def read_cases(source: Path) -> list[Case]:
         return read_crops(source)
     subjects = read_subjects(source)
     if any(subject.mask is None for subject in subjects):
-        refuse(f"{source.name} lists studies of DICOM; here NIfTI pairs are rated (columns {', '.join(BATCH)}).")
+        refuse(
+            f"{source.name} lists DICOM studies, but this command reads NIfTI pairs only. Give a list with the columns "
+            f"{', '.join(BATCH)}."
+        )
     return [(subject.patient_id, partial(_pair, subject)) for subject in subjects]
 
 
@@ -94,16 +97,16 @@ def _pair(subject: Subject) -> Surroundings:
 
 
 def rate(cases: Iterable[Case], spec: ExtractionSpec, options: RobustnessOptions, *, move_grids: bool = False) -> Rated:
-    """Measure perturbed versions of each case: of the contour alone, of the image alone, and of both.
+    """Measure perturbed versions of each case: contour alone, image alone, and both.
 
     Parameters
     ----------
     cases
-        Of :func:`read_cases`.
+        Cases of :func:`read_cases`.
     spec, options
-        What is measured; how many versions, and how far contours lie apart.
+        What is measured; the number of versions, and the distance between contours.
     move_grids
-        Of images that lie on the measuring grid already, too: they are then smoothed twice.
+        Also move the grid of images that already lie on the measuring grid. They are then smoothed twice.
     """
     enough = int(np.ceil(_ENOUGH * options.perturbations))
     found: dict[str, list[Array]] = {CONTOUR: [], IMAGE: [], BOTH: []}
@@ -142,12 +145,12 @@ def _volume(around: Surroundings) -> hd.Volume:
 
 
 def feature_iccs(rated: Rated) -> dict[str, Array]:
-    """ICC(2,1) of each feature by what was perturbed; NaN where it could not be computed of all versions."""
+    """ICC(2,1) of each feature by what was perturbed; NaN if a version has no value."""
     return {what: intraclass_correlations(values.transpose(2, 0, 1))[0] for what, values in rated.values.items()}
 
 
 def table(rated: Rated) -> bytes:
-    """Write the ICC table, as ``fit`` takes one: ``icc`` is that under both, and beside it those under either."""
+    """Write the ICC table as ``fit`` reads it: ``icc`` is under both perturbations; others are in further columns."""
     iccs = feature_iccs(rated)
     file = io.StringIO(newline="")
     writer = csv.writer(file)
@@ -160,12 +163,12 @@ def table(rated: Rated) -> bytes:
 
 
 def of_model(rated: Rated, bundle: Bundle, seed: int = 0) -> dict[str, Any]:
-    """Say how well a bundle's probability repeats: ICC(2,1) with its 95 % interval by bootstrap over patients.
+    """Compute the repeatability of a bundle's probability: ICC(2,1) with its 95 % interval by bootstrap over patients.
 
     Returns
     -------
     dict
-        For ``robustness.json`` beside a run, which the card tells of; always called simulated.
+        For ``robustness.json`` beside a run, which the card shows. ``simulated`` is always true.
     """
     columns = [rated.features.index(name) for name in bundle.spec.features]
     figures: dict[str, Any] = {}
@@ -195,7 +198,7 @@ def _with_interval(table_: Array, seed: int) -> dict[str, float]:
 
 
 def in_words(model: dict[str, Any]) -> Sequence[str]:
-    """Tell how well a probability repeats, for a terminal."""
+    """Describe the repeatability of a probability, for a terminal."""
     lines = []
     for what, figure in model["probability"].items():
         aim = "" if figure["aim"] is None else f"; aim {figure['aim']:.2f}, {_met(figure)}"

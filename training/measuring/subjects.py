@@ -1,4 +1,4 @@
-"""Cohort lists: which studies of which patients to measure, and what is known of them beside their images."""
+"""Cohort lists: the studies to measure, and other columns to copy into the feature table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lungstage.training.measuring.journal import Key
 
 REQUIRED: Final = (PATIENT, "path", "roi")
 BATCH: Final = ("ID", "Image", "Mask")
-"""The columns of PyRadiomics' batch list of NIfTI files; it may have ``Label``, too."""
+"""The columns of PyRadiomics' batch list of NIfTI files. ``Label`` is optional."""
 LABEL: Final = "Label"
 
 
@@ -26,14 +26,14 @@ class Subject:
     Attributes
     ----------
     patient_id, path, roi
-        As the list has them: the study's folder or file, and the name of the region; an empty one leaves the choice to
-        the rule.
+        As in the list: the patient, the study's folder or file, and the region's name. If the name is empty, the ROI
+        rule chooses the region.
     study
-        The path from the list's own folder, absolute.
+        The absolute path; a relative one starts at the list's folder.
     carried
-        Cells that the feature table takes over, by column: the stage, where it is there, and then all others.
+        Cells that are copied to the feature table, by column: first the stage, if it exists, then all others.
     mask, label
-        Of a NIfTI image its mask, absolute, and the label in it, which `roi` then says both; None of DICOM.
+        For a NIfTI image: the absolute path of its mask, and the label in it; `roi` then names both. None for DICOM.
     """
 
     patient_id: str
@@ -46,7 +46,7 @@ class Subject:
 
     @property
     def key(self) -> Key:
-        """What the journal knows it by."""
+        """Key of the subject in the journal."""
         return self.patient_id, self.path, self.roi
 
 
@@ -56,14 +56,14 @@ def read_subjects(file: Path) -> tuple[Subject, ...]:
     Parameters
     ----------
     file
-        CSV with ``patient_id``, ``path`` (from the list's own folder) and ``roi``, and with ``stage`` (early or
+        CSV with ``patient_id``, ``path`` (relative to the list's folder) and ``roi``, and with ``stage`` (early or
         advanced) or other columns that can be predicted. Or PyRadiomics' batch list of NIfTI files: ``ID``, ``Image``
-        and ``Mask``, ``Label`` where it is not 1, and any other columns.
+        and ``Mask``, ``Label`` if it is not 1, and any other columns.
 
     Raises
     ------
     Refused
-        ``table_invalid``, naming column and line.
+        ``table_invalid``; the message names column and line.
     """
     content = file.read_bytes()
     is_batch = {*BATCH[1:]} <= {*column_names(content)}
@@ -71,7 +71,7 @@ def read_subjects(file: Path) -> tuple[Subject, ...]:
     table = parse_table(content, required)
     carried = _carried(table, (*BATCH, LABEL, PATIENT) if is_batch else REQUIRED)
     if not carried and not is_batch:
-        refuse(f"The list lacks the column {STAGE_GROUP.name}, and has no other that could be predicted.")
+        refuse(f"The list has no column that can be predicted. Add the column {STAGE_GROUP.name} or another outcome.")
     subject = _nifti_subject if is_batch else _dicom_subject
     return tuple(
         subject(table, row, file.parent, {name: table.columns[name][row] for name in carried})
@@ -96,18 +96,18 @@ def _nifti_subject(table: Table, row: int, folder: Path, carried: Mapping[str, s
 
 
 def _carried(table: Table, known: Sequence[str]) -> list[str]:
-    """Return the columns that the feature table takes over: the stage first, and then all that are not `known`."""
+    """Return the columns to copy into the feature table: the stage first, then all that are not `known`."""
     stage = STAGE_GROUP.name
     if stage in table.columns:
         read_outcome(table, STAGE)
     others = [name for name in table.columns if name not in (*known, stage)]
     if measured := [name for name in others if name.startswith("original_")]:
-        refuse(f"The list has columns that are to be measured: {measured}; they cannot be carried into the table.")
+        refuse(f"The list already has feature columns: {measured}. Remove them; this command measures the features.")
     return [stage, *others] if stage in table.columns else others
 
 
 def _label(table: Table, row: int) -> int:
-    """Return the label of a row: a whole number, which pandas may have written as 2.0; 1 where the cell is empty."""
+    """Return the label of a row: a whole number, which pandas may have written as 2.0; 1 if the cell is empty."""
     cell = table.columns[LABEL][row] if LABEL in table.columns else ""
     if is_missing(cell):
         return 1

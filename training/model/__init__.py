@@ -1,3 +1,3 @@
-"""The parts of a model: preprocessing, networks, calibration, distance from the training cohort."""
+"""Parts of a model: preprocessing, networks, calibration, distance from the training cohort."""
 
 __all__ = ["calibration", "classifier", "domain", "members", "network", "preprocessing"]

@@ -23,8 +23,8 @@ class Calibration:
     Attributes
     ----------
     informative
-        False where the logits did not rank the classes rightly, so that the slope rests on its lower bound and
-        every probability is about the prevalence.
+        False if the logits did not rank the classes correctly. The slope is then at its lower bound, and every
+        probability is about the prevalence.
     """
 
     slope: float
@@ -32,7 +32,7 @@ class Calibration:
 
     @property
     def informative(self) -> bool:
-        """Whether the slope came off its lower bound."""
+        """Whether the slope is above its lower bound."""
         return self.slope > MIN_SLOPE
 
     def __call__(self, logits: Array) -> Array:
@@ -50,12 +50,12 @@ def calibrate(logits: Array, advanced: Bools, weights: Array | None = None) -> C
     advanced
         (m,) the truth.
     weights
-        (m,) how many patients each stands for; None where each stands for one.
+        (m,) number of patients that each stands for; None if each stands for one.
 
     Notes
     -----
-    The likelihood is concave, so the bound binds exactly where the unbounded slope would be lower: a score that
-    ranks the classes the wrong way round is not turned, it is silenced.
+    The likelihood is concave, so the slope is at the bound exactly when the unbounded slope is lower. A score that
+    ranks the classes the wrong way round is not inverted; its probabilities become constant.
     """
     spread = logits.std()
     unit = spread if spread > 0 else 1.0
@@ -81,20 +81,20 @@ def calibrate(logits: Array, advanced: Bools, weights: Array | None = None) -> C
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """Class-conditional conformal thresholds: a class stays possible while its probability is at least its own."""
+    """Class-conditional conformal thresholds: a class is possible if its probability reaches the class's threshold."""
 
     early_min_probability: float
     advanced_min_probability: float
 
     def possible(self, probabilities: Array) -> Bools:
-        """Whether early, advanced are possible at `probabilities` of advanced stage (…,); (…, 2)."""
+        """Whether early and advanced are possible at `probabilities` of advanced stage (…,); (…, 2)."""
         early = 1.0 - probabilities >= self.early_min_probability
         advanced = probabilities >= self.advanced_min_probability
         return np.stack([early, advanced], axis=-1)
 
 
 def conformal_thresholds(probabilities: Array, advanced: Bools, alpha: float) -> Thresholds:
-    """Thresholds under which each class keeps at least ``1 - alpha`` of its own cases.
+    """Compute thresholds under which each class remains possible in at least ``1 - alpha`` of its cases.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ def conformal_thresholds(probabilities: Array, advanced: Bools, alpha: float) ->
     -----
     Mondrian (class-conditional) conformal prediction, Vovk et al., Algorithmic Learning in a Random World, 2005,
     section 4.5. Of n cases of a class, the ``floor(alpha * (n + 1))``-th smallest probability of the true class is
-    the threshold; 0, so that the class is never ruled out, where n is too small for `alpha`.
+    the threshold. If n is too small for `alpha`, the threshold is 0 and the class is never ruled out.
     """
 
     def threshold(of_class: Array) -> float:
@@ -120,19 +120,19 @@ def conformal_thresholds(probabilities: Array, advanced: Bools, alpha: float) ->
 
 
 def coverage_range(patients: int, alpha: float) -> tuple[float, float]:
-    """Return where the coverage of a class lies in new patients like those that its threshold rests on (95 %).
+    """Return the 95 % range of a class's coverage in new patients like those that the threshold was computed from.
 
     Parameters
     ----------
     patients
-        Of the class, whose probabilities the threshold was taken from.
+        Number of patients of the class that the threshold was computed from.
     alpha
         As for :func:`conformal_thresholds`.
 
     Notes
     -----
-    Conformal prediction promises ``1 - alpha`` on average over such samples; for one sample of n, of which the
-    threshold is the r-th smallest, coverage has the distribution Beta(n + 1 - r, r). Vovk V. Conditional validity of
+    Conformal prediction guarantees ``1 - alpha`` on average over samples. For one sample of n, with the r-th smallest
+    value as the threshold, the coverage has the distribution Beta(n + 1 - r, r). Vovk V. Conditional validity of
     inductive conformal predictors. Machine Learning 92, 2013.
     """
     rank = int(np.floor(alpha * (patients + 1)))

@@ -20,12 +20,12 @@ Array = npt.NDArray[np.float64]
 
 
 def binary_labels(estimator: Any, X: Any, y: Any) -> tuple[Array, npt.NDArray[np.bool_], npt.NDArray[Any]]:  # noqa: N803
-    """Check `X` and `y` as scikit-learn asks; X (n, d), True for the second class (n,), and the classes.
+    """Check `X` and `y` as scikit-learn requires. Returns X (n, d), True for the second class (n,), and the classes.
 
     Raises
     ------
     ValueError
-        Unless `y` has two classes.
+        `y` does not have two classes.
     """
     x, y = validate_data(estimator, X, y, dtype=np.float64)
     check_classification_targets(y)
@@ -33,12 +33,12 @@ def binary_labels(estimator: Any, X: Any, y: Any) -> tuple[Array, npt.NDArray[np
         raise ValueError(f"Only binary classification is supported. The type of the target is {type_of_target(y)}.")
     classes, codes = np.unique(y, return_inverse=True)
     if len(classes) < 2:
-        raise ValueError("Two classes are needed, y has one class.")
+        raise ValueError("Two classes are needed, but y has one class.")
     return x, codes == 1, classes
 
 
 def seed_of(random_state: int | np.random.RandomState | None) -> int:
-    """Turn scikit-learn's ``random_state`` into a seed; an integer is its own."""
+    """Turn scikit-learn's ``random_state`` into a seed. An integer is used as it is."""
     if isinstance(random_state, (int, np.integer)):
         return int(random_state)
     return int(check_random_state(random_state).randint(2**31 - 1))
@@ -52,28 +52,28 @@ class DeepClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     members
         Networks in the ensemble.
     inner_folds
-        Folds of the inner split: every network stops early on one of them.
+        Folds of the inner split. Every network uses one of them for early stopping.
     hidden
         Widths of the hidden layers.
     dropout
         Share of hidden units left out at each step of training.
     learning_rate
-        Of AdamW.
+        Learning rate of AdamW.
     weight_decay
-        Of AdamW.
+        Weight decay of AdamW.
     batch_size
         Rows per step.
     max_epochs
-        Passes over the training rows at most.
+        Largest number of passes over the training rows.
     patience
-        Passes without a lower loss on the stopping fold before training ends.
+        Number of passes without a lower loss on the stopping fold after which training ends.
     random_state
         Seed.
 
     Attributes
     ----------
     classes_ : (2,) array
-        The classes; probabilities and logits are those of the second.
+        The classes; logits are those of the second.
     ensemble_ : Ensemble
         The trained networks, float64.
     """
@@ -131,7 +131,7 @@ class DeepClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return np.column_stack([1.0 - second, second])
 
     def predict(self, X: Any) -> npt.NDArray[Any]:  # noqa: N803
-        """Return the likelier class; (n,)."""
+        """Return the more probable class; (n,)."""
         second = self.decision_function(X) > 0
         labels: npt.NDArray[Any] = self.classes_[second.astype(int)]
         return labels

@@ -1,13 +1,13 @@
-"""How far a case lies from the training cohort: from its centre, and from its nearest tumours.
+"""Distance of a case from the training cohort: from its centre, and from its nearest tumours.
 
-Two distances, because each is blind where the other sees. The Mahalanobis distance notices a combination of features
-that no tumour has, but takes the cohort for one ellipsoid; the distance to the nearest neighbours notices a gap or a
-lonely outskirt within it. The neighbours are therefore sought in the standardised space and not in the whitened one,
-where their distance repeats the Mahalanobis distance.
+There are two distances, because each detects cases that the other misses. The Mahalanobis distance detects unusual
+combinations of features, but treats the cohort as one ellipsoid. The distance to the nearest neighbours detects gaps
+and sparse regions within the ellipsoid. The neighbours are searched in the standardised space. In the whitened space
+their distance would repeat the Mahalanobis distance.
 
-Both ship with the model, and no patient may be read from it. So the neighbours are means of groups of at least
-:data:`GROUP_SIZE` patients, each patient in one group: microaggregation, by which every value that is handed on is
-shared by that many people (k-anonymity).
+Both are shipped with the model, and no patient's values may be readable from it. So the neighbours are means of groups
+of at least :data:`GROUP_SIZE` patients, with each patient in one group. This is microaggregation: every published value
+is shared by that many patients (k-anonymity).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ QUANTILES: Final = ("0.5", "0.95", "0.99", "1")
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """Where the training rows lie in the space of k standardised features.
+    """Location of the training rows in the space of k standardised features.
 
     Attributes
     ----------
@@ -40,7 +40,7 @@ class Domain:
     references
         (m, k) means of groups of at least :data:`GROUP_SIZE` of them.
     quantiles, neighbour_quantiles
-        Of their own distances when they are left out, by :data:`QUANTILES`.
+        Quantiles of their distances when they are left out, by :data:`QUANTILES`.
     """
 
     precision: Array
@@ -50,7 +50,7 @@ class Domain:
 
 
 def fit_domain(z: Array) -> Domain:
-    """Describe where training rows lie.
+    """Describe the location of training rows.
 
     Parameters
     ----------
@@ -59,9 +59,9 @@ def fit_domain(z: Array) -> Domain:
 
     Notes
     -----
-    Training rows shaped what they are measured by, which flatters them and would set limits that new patients exceed
-    too often. So the distances whose quantiles are given are those of rows that were left out: of each tenth of the
-    rows, from the other nine.
+    Distances of training rows to a domain fitted on the same rows are too small, and new patients would exceed such
+    limits too often. So the quantiles are those of left-out rows: each tenth of the rows is measured from the other
+    nine.
     """
     fold = np.arange(len(z)) % _FOLDS
     distances = np.empty((2, len(z)))
@@ -83,7 +83,7 @@ def _references(z: Array) -> Array:
 
 
 def mahalanobis_distances(z: Array, precision: Array) -> Array:
-    """Distance of each row of `z` (n, k) from the training centre, which standardising put at zero; (n,)."""
+    """Distance of each row of `z` (n, k) from the training centre, which is zero after standardising; (n,)."""
     distances: Array = np.sqrt(np.maximum(np.einsum("ni,ij,nj->n", z, precision, z), 0.0))
     return distances
 
@@ -91,14 +91,14 @@ def mahalanobis_distances(z: Array, precision: Array) -> Array:
 def neighbour_distances(z: Array, references: Array) -> Array:
     """Mean Euclidean distance of each row of `z` (n, k) to its three nearest `references` (m, k), over sqrt(k); (n,).
 
-    The root of k makes it readable whatever the number of features: 1 is one standard deviation in each of them.
+    The division by the root of k makes it independent of the number of features: 1 is one standard deviation in each.
     """
     nearest: Array = np.sort(cdist(z, references), axis=1)[:, :NEIGHBOURS].mean(axis=1) / np.sqrt(z.shape[1])
     return nearest
 
 
 def micro_aggregate(z: Array) -> Indices:
-    """Part rows into groups of :data:`GROUP_SIZE` or a few more that lie close together.
+    """Split rows into groups of :data:`GROUP_SIZE` or a few more close rows.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def micro_aggregate(z: Array) -> Indices:
 
     Notes
     -----
-    Maximum distance to average vector: the row furthest from the centre takes its nearest ones into a group, then the
+    Maximum distance to average vector: the row furthest from the centre forms a group with its nearest rows, then the
     row furthest from that one does. Domingo-Ferrer J, Torra V. Ordinal, continuous and heterogeneous k-anonymity
     through microaggregation. Data Mining and Knowledge Discovery 11, 2005, algorithm 1 (MDAV-generic).
     """

@@ -1,4 +1,4 @@
-"""What each network of a batch is trained on: its rows, its features, its random stream."""
+"""Training data of each network of a batch: its rows, its features, its random stream."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ Rows = npt.NDArray[np.intp]
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """What one network is trained on.
+    """Training data of one network.
 
     Attributes
     ----------
     inputs
         (n, k) standardised features.
     labels
-        (n,) bool; looked at in the rows named below only.
+        (n,) bool; used in the rows below only.
     fit_rows, stop_rows
-        Rows to fit the weights on, and rows to stop early on.
+        Rows to fit the weights on, and rows for early stopping.
     seed
-        Of the member's own random stream.
+        Seed of the member's random stream.
     """
 
     inputs: Array
@@ -41,10 +41,10 @@ class Member:
 def inner_splits(
     labels: npt.NDArray[np.bool_], rows: Rows, members: int, folds: int, seed: np.random.SeedSequence
 ) -> list[tuple[Rows, Rows, np.random.SeedSequence]]:
-    """Give each of `members` networks its rows to fit, its rows to stop on, and its seed.
+    """Give each of `members` networks its rows to fit, its rows for early stopping, and its seed.
 
-    Members take turns at the folds of a stratified split of `rows`, which is drawn anew for every round of turns.
-    With too few rows of a class for a split, every row serves for both.
+    Members use the folds of a stratified split of `rows` in turn. A new split is drawn when all folds have been used.
+    If a class has too few rows for a split, all rows are used for both.
     """
     here = labels[rows]
     folds = min(folds, int(here.sum()), int((~here).sum()))
@@ -62,13 +62,13 @@ def inner_splits(
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows of several members side by side, padded to the same number with rows of weight zero."""
+    """Rows of several members, padded to the same number with rows of weight zero."""
 
     inputs: torch.Tensor  # (members, rows, k)
     labels: torch.Tensor  # (members, rows)
     weights: torch.Tensor  # (members, rows): class weights, mean 1 over a member's own rows
     real: torch.Tensor  # (members, rows): 1, or 0 for padding
-    counts: torch.Tensor  # (members,): a member's own rows
+    counts: torch.Tensor  # (members,): number of a member's own rows
 
     @classmethod
     def of(cls, members: Sequence[Member], rows: Sequence[Rows]) -> Batch:
@@ -79,16 +79,16 @@ class Batch:
         labels, weights, real = (np.zeros(shape, dtype=np.float32) for _ in range(3))
         for i, (member, own) in enumerate(zip(members, rows, strict=True)):
             y = member.labels[own]
-            # Class weights come from the rows that are fitted, for both losses.
+            # Both losses use the class weights of the fitted rows.
             advanced = member.labels[member.fit_rows].mean()
             inputs[i, : len(own)], labels[i, : len(own)], real[i, : len(own)] = member.inputs[own], y, 1.0
             weights[i, : len(own)] = np.where(y, 0.5 / max(advanced, 1e-6), 0.5 / max(1.0 - advanced, 1e-6))
-        # In float64, so that neither padding nor place in the batch leaves a trace.
+        # In float64, so that padding and place in the batch do not change the result.
         labelled = (torch.from_numpy(a).double() for a in (labels, weights, real, real.sum(1)))
         return cls(torch.from_numpy(inputs), *labelled)
 
     def keep(self, which: torch.Tensor) -> Batch:
-        """Return the members that are named."""
+        """Return the given members."""
         return Batch(*(getattr(self, name)[which] for name in self.__slots__))
 
     def loss(self, logits: torch.Tensor) -> torch.Tensor:
@@ -103,12 +103,12 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The rows of one step of a descent."""
+    """The rows of one optimiser step."""
 
     inputs: torch.Tensor  # (members, rows, k)
     labels: torch.Tensor  # (members, rows)
     weights: torch.Tensor  # (members, rows)
-    share: torch.Tensor  # (members, 1): one over a member's own rows
+    share: torch.Tensor  # (members, 1): 1 / number of a member's own rows
 
     def error(self, logits: torch.Tensor) -> torch.Tensor:
         """Differentiate each member's mean loss with respect to its logits; (members, rows)."""
@@ -116,7 +116,7 @@ class Step:
 
 
 class Steps:
-    """The rows of a batch, dealt out to the steps of an epoch: every so-many-th row, so that padding spreads too."""
+    """The rows of a batch, distributed over the steps of an epoch: every n-th row, so that padding is spread too."""
 
     def __init__(self, batch: Batch, steps: int) -> None:
         members, longest, k = batch.inputs.shape
@@ -127,7 +127,7 @@ class Steps:
         self._dealt = torch.cat(self._places)
 
     def shuffled(self, order: npt.NDArray[np.int64]) -> Iterator[Step]:
-        """Deal out the rows in the order (members, rows) that an epoch has for each member."""
+        """Distribute the rows in each member's order of the epoch, (members, rows)."""
         dealt = torch.from_numpy(order)[:, self._dealt].add_(self._first)
         inputs, labels, weights = (flat.index_select(0, dealt.view(-1)) for flat in self._flat)
         sizes = [len(own) for own in self._places]
@@ -137,9 +137,9 @@ class Steps:
 
 
 class Streams:
-    """Everything random in the training of a batch, from each member's own stream.
+    """All random numbers in the training of a batch, from each member's own stream.
 
-    Members of the same seed and number of rows draw the same, so it is drawn once for all of them.
+    Members with the same seed and number of rows need the same numbers, so these are drawn once for all of them.
     """
 
     def __init__(self, generators: Sequence[np.random.Generator], owner: Rows, counts: Rows, longest: int) -> None:
@@ -150,7 +150,7 @@ class Streams:
 
     @classmethod
     def of(cls, seeds: Sequence[np.random.SeedSequence], batch: Batch) -> Streams:
-        """Begin the streams of a batch's members."""
+        """Start the streams of a batch's members."""
         rows = batch.counts.int().tolist()
         keys = [(*seed.generate_state(4).tolist(), count) for seed, count in zip(seeds, rows, strict=True)]
         first: dict[tuple[int, ...], int] = {}
@@ -159,12 +159,12 @@ class Streams:
         return cls(list(generators.values()), owner, np.array([key[-1] for key in first]), batch.real.shape[1])
 
     def keep(self, which: npt.NDArray[np.bool_]) -> Streams:
-        """Return the members that are named; their streams go on."""
+        """Return the given members; their streams continue."""
         left, owner = np.unique(self._owner[which], return_inverse=True)
         return Streams([self._generators[i] for i in left], owner, self._counts[left], self._longest)
 
     def uniform(self, bounds: Sequence[float], sizes: Sequence[int]) -> Array:
-        """Draw numbers within ±bound, so many for each bound, one after the other; (members, all sizes)."""
+        """Draw `sizes` numbers within ±bound for each bound in turn; (members, all sizes)."""
         drawn = [
             np.concatenate([r.uniform(-bound, bound, size) for bound, size in zip(bounds, sizes, strict=True)])
             for r in self._generators
@@ -179,13 +179,13 @@ class Streams:
         return self._orders if self._own else self._orders[self._owner]
 
     def dropout_masks(self, widths: Sequence[int], dropout: float) -> list[torch.Tensor]:
-        """Draw masks (members, rows, width) of mean 1, one a hidden layer, at a rate to the nearest 1/256."""
+        """Draw masks (members, rows, width) of mean 1, one per hidden layer, with the rate rounded to 1/256."""
         total = sum(widths)
         cut = min(255, round(dropout * 256))
         if self._bits is None:
             self._bits = np.zeros((len(self._counts), self._longest * total), dtype=np.uint8)
         for generator, row, count in zip(self._generators, self._bits, (self._counts * total).tolist(), strict=True):
-            # The bytes of Generator.bytes, by a shorter way.
+            # The same bytes as Generator.bytes, but faster.
             words = generator.integers(0, 2**32, -(-count // 4), np.uint32)
             row[:count] = words.astype("<u4", copy=False).view(np.uint8)[:count]
         kept = torch.from_numpy(self._bits).view(-1, self._longest, total).ge(cut).float().mul_(256 / (256 - cut))

@@ -1,9 +1,8 @@
 """Many small networks trained together: one tensor program with a leading ensemble axis.
 
-Every member has its own rows, its own features, its own inputs and its own random stream, so what it becomes
-does not depend on which others it is trained with. Random numbers come from numpy's generators, one a member.
-Each program runs on one thread: the results are then the same whatever the machine's number of cores, and
-several programs may run side by side in a thread pool.
+Every member has its own rows, features, inputs and random stream. So its result does not depend on the members that are
+trained with it. Random numbers come from numpy's generators, one per member. Each program runs on one thread, so the
+results do not depend on the number of cores, and several programs can run in a thread pool.
 """
 
 from __future__ import annotations
@@ -35,10 +34,10 @@ class NetworkSettings:
     hidden
         Widths of the hidden layers.
     dropout
-        Probability that a hidden unit is left out, to the nearest 1/256.
+        Probability that a hidden unit is left out, rounded to 1/256.
     max_epochs, patience
-        Training ends after `patience` epochs in a row without a lower loss on the stopping rows; the weights of
-        the best epoch are kept.
+        Training ends after `patience` consecutive epochs without a lower loss on the stopping rows. The weights of the
+        best epoch are kept.
     """
 
     hidden: tuple[int, ...] = (64, 32)
@@ -52,7 +51,7 @@ class NetworkSettings:
 
 @contextmanager
 def single_threaded() -> Iterator[None]:
-    """Hold torch and the linear algebra libraries to one thread, and torch to deterministic kernels."""
+    """Limit torch and the linear algebra libraries to one thread, and torch to deterministic kernels."""
     memory: Any = torch.utils.deterministic
     threads, mode, fill = (
         torch.get_num_threads(),
@@ -60,9 +59,9 @@ def single_threaded() -> Iterator[None]:
         memory.fill_uninitialized_memory,
     )
     torch.set_num_threads(1)
-    # What use_deterministic_algorithms(True) sets, which would load torch's compiler as well: a second a process.
+    # The same as use_deterministic_algorithms(True), which would also load torch's compiler: a second per process.
     torch.set_deterministic_debug_mode("error")
-    memory.fill_uninitialized_memory = False  # nothing reads what nothing has written
+    memory.fill_uninitialized_memory = False  # uninitialised memory is never read
     try:
         with threadpool_limits(1):
             yield
@@ -79,7 +78,7 @@ class Networks:
     Attributes
     ----------
     layers
-        Weights (members, inputs, outputs) and biases (members, 1, outputs) in turn, layer by layer.
+        Weights (members, inputs, outputs) and biases (members, 1, outputs) alternately, layer by layer.
     """
 
     layers: tuple[torch.Tensor, ...]
@@ -97,9 +96,9 @@ class Networks:
 
 @torch.no_grad()
 def train(members: Sequence[Member], settings: NetworkSettings) -> Networks:
-    """Train a perceptron per member; all have the same number of features and about as many rows.
+    """Train one perceptron per member. All have the same number of features and about the same number of rows.
 
-    The number of rows decides how many batches make an epoch, so it is a property of the whole call.
+    The largest number of rows decides how many batches make an epoch, for all members.
     """
     widths = (members[0].inputs.shape[1], *settings.hidden, 1)
     fit = Batch.of(members, [member.fit_rows for member in members])
@@ -118,7 +117,7 @@ def train(members: Sequence[Member], settings: NetworkSettings) -> Networks:
         for first, step in enumerate(rows):
             state.descend(step, [mask[:, first::batches] for mask in masks])
         loss = stop.loss(_logits(state.layers, stop.inputs)).numpy()
-        # One that has stopped stays so, however long it is carried along.
+        # A stopped member stays stopped, even while it is still part of the batch.
         better = (loss < best_loss[alive]) & (waited[alive] < settings.patience)
         best_loss[alive[better]] = loss[better]
         best[torch.from_numpy(alive[better])] = state.flat[torch.from_numpy(better)]
@@ -126,7 +125,7 @@ def train(members: Sequence[Member], settings: NetworkSettings) -> Networks:
         going = waited[alive] < settings.patience
         if not going.any():
             break
-        # Carrying stopped members along is cheaper than copying the rest, until they are many.
+        # Keeping stopped members in the batch is cheaper than copying the others, until there are many.
         if going.sum() <= _CARRIED * len(alive):
             alive, kept = alive[going], torch.from_numpy(np.flatnonzero(going))
             fit, stop, streams, state = fit.keep(kept), stop.keep(kept), streams.keep(going), state.keep(kept)
@@ -151,7 +150,7 @@ def forward(networks: Networks, x: torch.Tensor, masks: Sequence[torch.Tensor] |
 
 
 _ALIGNMENT = 64
-_CARRIED = 0.75  # share of a batch that is still in training
+_CARRIED = 0.75  # share of members still in training below which the batch is reduced
 
 
 def _sizes(widths: Sequence[int]) -> list[tuple[int, int]]:
@@ -167,8 +166,8 @@ def _padding(members: int, widths: Sequence[int]) -> tuple[int, int]:
 def _initial(streams: Streams, widths: Sequence[int]) -> torch.Tensor:
     """Parameters of each member in one row, uniform in ±1/√inputs as in :class:`torch.nn.Linear`.
 
-    Rows are padded so that each starts where a vector register would: arithmetic on a tail is not always that on
-    full registers to the last bit, and a member's numbers shall not depend on its place in the batch.
+    Rows are padded so that each starts at the boundary of a vector register. Arithmetic on a partly filled register can
+    differ in the last bit, and a member's numbers must not depend on its place in the batch.
     """
     bounds = [width**-0.5 for width in widths[:-1] for _ in ("weights", "biases")]
     drawn = streams.uniform(bounds, [a * b for a, b in _sizes(widths)]).astype(np.float32)
@@ -183,10 +182,10 @@ def _layers(flat: torch.Tensor, widths: Sequence[int]) -> list[torch.Tensor]:
 
 
 class _Perceptrons:
-    """Multilayer perceptrons under AdamW, a row of parameters each; the layers are views of the rows.
+    """Multilayer perceptrons trained by AdamW, one row of parameters each; the layers are views of the rows.
 
-    The gradient is written out: networks this small spend more time on the bookkeeping of automatic differentiation
-    than on arithmetic.
+    The gradient is coded by hand, because for networks this small automatic differentiation takes longer than the
+    arithmetic.
     """
 
     def __init__(self, flat: torch.Tensor, widths: Sequence[int], settings: NetworkSettings) -> None:
@@ -198,7 +197,7 @@ class _Perceptrons:
         self._padding = flat.new_zeros(_padding(len(flat), widths))
 
     def descend(self, step: Step, masks: Sequence[torch.Tensor]) -> None:
-        """Take one step down the loss on some rows, under a dropout mask per hidden layer."""
+        """Do one optimiser step on some rows, with one dropout mask per hidden layer."""
         torch.cat([*self._gradients(step, masks), self._padding], 1, out=self._gradient)
         adamw(
             [self.flat], [self._gradient], [self._mean], [self._square], [], [self._step], fused=True, amsgrad=False,
@@ -214,7 +213,7 @@ class _Perceptrons:
             inputs.append(active[-1] * mask)
         last = self.layers[-2].transpose(1, 2)
         error = step.error((inputs[-1] * last).sum(2) + self.layers[-1][..., 0])
-        found = [error.sum(1, keepdim=True), (error[..., None] * inputs[-1]).sum(1)]  # from the last bias on
+        found = [error.sum(1, keepdim=True), (error[..., None] * inputs[-1]).sum(1)]  # starts with the last bias
         slope = error[..., None] * last
         for i in range(len(masks) - 1, -1, -1):
             slope = torch.ops.aten.threshold_backward(slope * masks[i], active[i], 0)
@@ -224,7 +223,7 @@ class _Perceptrons:
         return found[::-1]
 
     def keep(self, which: torch.Tensor) -> Self:
-        """Return the members that are named."""
+        """Return the given members."""
         fewer = type(self)(self.flat[which], self._widths, self._settings)
         fewer._mean, fewer._square, fewer._step = self._mean[which], self._square[which], self._step
         return fewer
@@ -238,5 +237,5 @@ def _logits(
         x = torch.baddbmm(layers[2 * i + 1], x, layers[2 * i]).relu()
         if masks is not None:
             x = x * masks[i]
-    # A product with one column is a sum: bmm would take another kernel for one member than for several.
+    # Written as a sum, because bmm uses different kernels for one member and for several.
     return (x * layers[-2].transpose(1, 2)).sum(2) + layers[-1][..., 0]

@@ -17,9 +17,9 @@ from lungstage.training.run import Preprocessing
 Array = npt.NDArray[np.float64]
 
 WINSOR_PERCENT = (1.0, 99.0)
-LAMBDA_LIMIT = 5.0  # beyond it the likelihood is flat and the power only amplifies the tails
+LAMBDA_LIMIT = 5.0  # beyond it the likelihood is flat and the power only enlarges the tails
 _LAMBDA_TOLERANCE = 1e-7
-UNCLIPPED_LIMIT = 10.0  # of the standardised, unclipped values that the domain distance is measured on
+UNCLIPPED_LIMIT = 10.0  # limit of the standardised, unclipped values for the domain distance
 
 
 class Standardise(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -37,9 +37,9 @@ class Standardise(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # typ
     """
 
     def fit(self, X: Any, y: Any = None) -> Standardise:  # noqa: N803
-        """Fit every step on `X` (n, d), NaN allowed; `y` is not looked at."""
+        """Fit every step on `X` (n, d), NaN allowed; `y` is ignored."""
         x = validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan")
-        # A column that is missing throughout carries nothing; it becomes a constant, and so zero.
+        # A column without any value becomes a constant, and so zero after standardising.
         x = np.where(np.isnan(x).all(axis=0), 0.0, x)
         median = np.nanmedian(x, axis=0)
         x = np.where(np.isnan(x), median, x)
@@ -70,7 +70,7 @@ class Standardise(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # typ
 
 
 def standardise(parameters: Preprocessing, x: Array, *, clip: bool = True) -> Array:
-    """Apply fitted steps to `x` (n, d); without `clip`, winsorising is left out and z is limited to ±10."""
+    """Apply fitted steps to `x` (n, d). Without `clip` there is no winsorising, and z is limited to ±10."""
     x = np.where(np.isnan(x), parameters.median, x)
     if clip:
         x = np.clip(x, parameters.lower, parameters.upper)
@@ -80,14 +80,14 @@ def standardise(parameters: Preprocessing, x: Array, *, clip: bool = True) -> Ar
 
 
 def subset(parameters: Preprocessing, columns: npt.NDArray[np.intp]) -> Preprocessing:
-    """Return the steps of some features only, which is possible because no step mixes features."""
+    """Return the steps of some features only. This is possible because no step combines features."""
     return Preprocessing(*(getattr(parameters, name)[columns] for name in Preprocessing.__slots__))
 
 
 def yeo_johnson(x: Array, lmbda: Array) -> Array:
     """Yeo–Johnson power transform of `x` (n, d) with one exponent per column."""
     above, below = np.maximum(x, 0.0), -np.minimum(x, 0.0)
-    with np.errstate(over="ignore"):  # a value far outside of training may overflow; its z is limited anyway
+    with np.errstate(over="ignore"):  # a value far outside the training range can overflow; its z is limited anyway
         positive = _power(above, lmbda)
         negative = -_power(below, 2.0 - lmbda)
     return np.where(x >= 0, positive, negative)
@@ -96,8 +96,8 @@ def yeo_johnson(x: Array, lmbda: Array) -> Array:
 def _most_normal_exponent(x: Array) -> Array:
     """Return the maximum-likelihood exponent of each column of `x` (n, d), within ±:data:`LAMBDA_LIMIT`.
 
-    Golden-section search over all columns at once (scikit-learn's ``PowerTransformer`` goes column by column,
-    which at 106 columns takes twenty times as long and is bounded by nothing). A constant column gets 1, the identity.
+    Golden-section search over all columns at once. (scikit-learn's ``PowerTransformer`` works column by column, takes
+    twenty times as long for 106 columns, and has no bounds.) A constant column gets 1, the identity.
     """
     jacobian = (np.sign(x) * np.log1p(np.abs(x))).mean(axis=0)
 
@@ -132,5 +132,5 @@ def _power(x: Array, exponent: Array) -> Array:
 
 
 def _divisor(spread: Array, center: Array) -> Array:
-    """`spread`, or 1 where it is nothing but rounding."""
+    """`spread`, or 1 if it is only rounding error."""
     return np.where(spread > 1e-12 * np.maximum(1.0, np.abs(center)), spread, 1.0)

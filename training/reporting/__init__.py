@@ -1,3 +1,3 @@
-"""What a run found, for people: the HTML page with its figures and checklists, and the tables on the terminal."""
+"""Results of a run for readers: the HTML page with its figures and checklists, and the tables on the terminal."""
 
 __all__ = ["comparison_page", "report", "summary"]

@@ -1,11 +1,11 @@
-"""Reporting checklists, answered from what a run knows and left open where it does not.
+"""Reporting checklists, answered from the records of a run. Items without an answer in the records stay open.
 
 TRIPOD+AI: Collins GS et al. TRIPOD+AI statement: updated guidance for reporting clinical prediction models that use
 regression or machine learning methods. BMJ 385:e078378, 2024, doi:10.1136/bmj-2023-078378 (27 items, 52 with their
 parts). METRICS: Kocak B et al. METhodological RadiomICs Score (METRICS). Insights into Imaging 15:8, 2024,
-doi:10.1186/s13244-023-01572-w (30 items in 9 categories). The items bear their numbers there and titles of our own,
-which do not replace the wording of the papers. The weights are those of the METRICS authors' own calculator, version
-1.0, to three digits; no score is computed, for it would have to judge what only authors and readers can.
+doi:10.1186/s13244-023-01572-w (30 items in 9 categories). The items have the numbers of the papers and short titles of
+this project, which do not replace the wording of the papers. The weights are those of the METRICS authors' calculator,
+version 1.0, to three digits. No score is computed, because only authors and readers can judge many of the items.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Final
 
 
 class Standing(StrEnum):
-    """How far a run answers an item."""
+    """Whether a run answers an item."""
 
     ANSWERED = "from the run"
     IN_PART = "in part"
@@ -25,8 +25,8 @@ class Standing(StrEnum):
     NOT_APPLICABLE = "does not apply"
 
 
-LEFT_OPEN: Final = "not known to the run: to be filled in by the authors"
-LEFT_OPEN_REST: Final = "The rest is not known to the run: to be filled in by the authors."
+LEFT_OPEN: Final = "not contained in the run; the authors must fill it in"
+LEFT_OPEN_REST: Final = "The rest is not contained in the run; the authors must fill it in."
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +36,13 @@ class Item:
     Attributes
     ----------
     number, section, title
-        Its number and section there, and what it asks for in our words.
+        Its number and section in the paper, and a short title of this project.
     topics
-        Topics of :func:`training.reporting.facts.known` that answer it; without any it is the authors'.
+        Topics of :func:`training.reporting.facts.known` that answer it; without topics only the authors can.
     best
-        How far those topics, all known, answer it.
+        How completely all these topics together answer it.
     weight
-        Its published weight, where the checklist has weights.
+        Its published weight, if the checklist has weights.
     """
 
     number: str
@@ -55,7 +55,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a run says to an item."""
+    """The answer of a run to an item."""
 
     item: Item
     standing: Standing
@@ -63,7 +63,7 @@ class Answer:
 
 
 def answer(items: tuple[Item, ...], facts: Mapping[str, str]) -> list[Answer]:
-    """Answer every item from `facts`; whatever they do not tell stays open, in words that say so."""
+    """Answer every item from `facts`. An item without facts stays open and says so."""
     return [_answer(item, [facts[topic] for topic in item.topics if topic in facts]) for item in items]
 
 
@@ -86,19 +86,19 @@ TRIPOD_AI: Final = (
     Item("3b", "Introduction", "Target population, purpose in the care pathway, users", ("research",), _PART),
     Item("3c", "Introduction", "Known health inequalities"),
     Item("4", "Introduction", "Objectives: development, evaluation or both", ("development",), _FULL),
-    Item("5a", "Methods", "Data: sources, why these, how representative", ("cohort", "one_table"), _PART),
+    Item("5a", "Methods", "Data: sources, reasons for them, representativeness", ("cohort", "one_table"), _PART),
     Item("5b", "Methods", "Data: dates of accrual and follow-up"),
     Item("6a", "Methods", "Participants: setting, number and place of centres"),
     Item("6b", "Methods", "Participants: eligibility", ("flow",), _PART),
     Item("6c", "Methods", "Participants: treatments and how they were handled"),
     Item("7", "Methods", "Preprocessing and quality checks", ("preprocessing",), _PART),
     Item("8a", "Methods", "Outcome: definition, time, way of assessment, reason", ("endpoint", "notes"), _PART),
-    Item("8b", "Methods", "Outcome: who assessed it, where that takes judgement"),
+    Item("8b", "Methods", "Outcome: who assessed it, if it needs judgement"),
     Item("8c", "Methods", "Outcome: blinding of its assessment"),
-    Item("9a", "Methods", "Predictors: initial predictors, and any choice beforehand",
+    Item("9a", "Methods", "Predictors: initial predictors, and any selection before modelling",
          ("candidates", "covariates", "repeatability"), _PART),
     Item("9b", "Methods", "Predictors: definitions, measurement, blinding", ("concepts", "extraction"), _PART),
-    Item("9c", "Methods", "Predictors: who assessed them, where that takes judgement (the contour)"),
+    Item("9c", "Methods", "Predictors: who assessed them, if it needs judgement (the contour)"),
     Item("10", "Methods", "Sample size and its justification", ("size",), _PART),
     Item("11", "Methods", "Missing data; reasons for leaving data out", ("preprocessing", "flow"), _PART),
     Item("12a", "Methods", "Analysis: use and partition of the data", ("partition",), _FULL),
@@ -134,7 +134,7 @@ TRIPOD_AI: Final = (
     Item("25", "Discussion", "Interpretation, fairness included"),
     Item("26", "Discussion", "Limitations", ("absent", "no_external", "warnings"), _PART),
     Item("27a", "Discussion", "Usability: poor or missing input at use", ("poor_input",), _PART),
-    Item("27b", "Discussion", "Usability: what users have to do and know", ("user",), _PART),
+    Item("27b", "Discussion", "Usability: what users must do and know", ("user",), _PART),
     Item("27c", "Discussion", "Usability: next steps, applicability elsewhere"),
 )  # fmt: skip
 """The items of TRIPOD+AI."""
@@ -154,18 +154,18 @@ METRICS: Final = (
     Item("11", "Image processing and extraction", "Preprocessing of the images", ("extraction", "notes"), _PART, 0.062),
     Item("12", "Image processing and extraction", "Standardised extraction software", ("concepts",), _PART, 0.031),
     Item("13", "Image processing and extraction", "Extraction parameters", ("extraction",), _FULL, 0.041),
-    Item("14", "Feature processing", "Removal of features that do not repeat", ("repeatability",), _FULL, 0.02),
+    Item("14", "Feature processing", "Removal of features with low repeatability", ("repeatability",), _FULL, 0.02),
     Item("15", "Feature processing", "Removal of redundant features", ("candidates", "redundancy"), _FULL, 0.02),
-    Item("16", "Feature processing", "Number of features against size of the data", ("size",), _PART, 0.03),
+    Item("16", "Feature processing", "Number of features relative to the size of the data", ("size",), _PART, 0.03),
     Item("17", "Feature processing", "Robustness of end-to-end deep learning", ("not_end_to_end",), _NONE, 0.02),
     Item("18", "Preparation for modelling", "Partition of the data", ("partition",), _FULL, 0.06),
     Item("19", "Preparation for modelling", "Confounders", ("no_groups",), _PART, 0.03),
-    Item("20", "Metrics and comparison", "Measures that suit the task", ("measures",), _FULL, 0.035),
+    Item("20", "Metrics and comparison", "Appropriate performance measures", ("measures",), _FULL, 0.035),
     Item("21", "Metrics and comparison", "Uncertainty", ("interval",), _FULL, 0.023),
     Item("22", "Metrics and comparison", "Calibration", ("calibration",), _FULL, 0.018),
-    Item("23", "Metrics and comparison", "One imaging set, or proof that more are needed", ("ct_only",), _FULL, 0.012),
-    Item("24", "Metrics and comparison", "Comparison with a method without radiomics", ("volume",), _PART, 0.029),
-    Item("25", "Metrics and comparison", "Comparison with simple models", ("simple",), _FULL, 0.018),
+    Item("23", "Metrics and comparison", "One imaging set, or evidence for the need of more", ("ct_only",), _FULL,
+    0.012), Item("24", "Metrics and comparison", "Comparison with a method without radiomics", ("volume",), _PART,
+    0.029), Item("25", "Metrics and comparison", "Comparison with simple models", ("simple",), _FULL, 0.018),
     Item("26", "Testing", "Internal testing", ("partition", "performance"), _FULL, 0.037),
     Item("27", "Testing", "External testing", ("no_external",), _FULL, 0.075),
     Item("28", "Open science", "Availability of the data", ("licence",), _PART, 0.007),

@@ -1,4 +1,4 @@
-"""One self-contained HTML page of a comparison of selectors over tables; the same results give the same bytes."""
+"""Self-contained HTML page of a comparison of selectors over tables. The same results give the same bytes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def render(results: Record) -> str:
     Parameters
     ----------
     results
-        What ``results.json`` holds.
+        Content of ``results.json``.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""What a run knows, in plain sentences: the answers that a reporting checklist can be given from it."""
+"""Facts of a run in plain sentences, as answers for the reporting checklists."""
 
 from __future__ import annotations
 
@@ -16,42 +16,42 @@ ALWAYS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "research": "Research use only; not a medical device and not for any decision about a patient's care.",
         "development": "Development of a prediction model, with internal evaluation by cross-validation.",
-        "preprocessing": "By the training rows of each fold: missing values become the median, values are clipped to "
-        "the 1 % and 99 % quantiles, brought towards normality (Yeo-Johnson) and put on a z-scale.",
+        "preprocessing": "Fitted to the training rows of each fold: median imputation, winsorising at the 1 % and 99 % "
+        "quantiles, Yeo-Johnson transform, and z-score.",
         "imbalance": "No over- or undersampling. The networks' loss is weighted by class; the Platt scaling that "
         "follows brings the probabilities back to the prevalence of the training table.",
-        "unfair": "None: the procedure takes no step towards fairness.",
-        "no_groups": "Not examined: performance is not broken down by centre or by group of patients.",
-        "no_update": "No model that was there before is evaluated or updated here.",
-        "one_table": "One table serves both; within a fold, no row is in both parts.",
-        "no_external": "No other cohort is part of this run; `lungstage-train validate` scores a bundle on one.",
+        "unfair": "None: the procedure has no step for fairness.",
+        "no_groups": "Not examined: performance is not reported by centre or by group of patients.",
+        "no_update": "No existing model is evaluated or updated here.",
+        "one_table": "Both come from one table; within a fold, no row is in both parts.",
+        "no_external": "This run contains no external cohort; `lungstage-train validate` scores a bundle on one.",
         "curves": "Plots: ROC with band, reliability, decision curve, paired differences, conformal coverage.",
         "bundle": "`lungstage-export build RUN` packs the fitted model into one ONNX bundle with its preprocessing, "
         "calibration, thresholds and hashes.",
-        "poor_input": "At use, the appliance holds or refuses a study with missing slices, doubtful geometry or an "
-        "ambiguous contour, and says where a feature lies outside the training range.",
-        "user": "At use, a person supplies the tumour's contour (RTSTRUCT or SEG).",
+        "poor_input": "During use, the appliance holds or refuses a study with missing slices, unclear geometry or an "
+        "ambiguous contour. It names features outside the training range.",
+        "user": "During use, a person supplies the tumour's contour (RTSTRUCT or SEG).",
         "ct_only": "One imaging set: CT.",
-        "concepts": "The table of selected features gives each one's unit and IBSI code.",
-        "not_end_to_end": "The features are hand-crafted; no network sees an image.",
+        "concepts": "The table of selected features gives the unit and the IBSI code of each.",
+        "not_end_to_end": "The features are hand-crafted; no network uses an image.",
         "this_report": "This report answers TRIPOD+AI and METRICS item by item.",
     }
 )
-"""What holds of every run, because the software works so."""
+"""Facts of every run, given by the software."""
 
 
 def known(run: Record | None, evaluation: Record | None) -> dict[str, str]:
-    """Say what a run's records tell, by topic.
+    """Collect the facts of a run's records, by topic.
 
     Parameters
     ----------
     run, evaluation
-        Contents of ``run.json`` and ``evaluation.json``; None where there is none.
+        Contents of ``run.json`` and ``evaluation.json``; None without the file.
 
     Returns
     -------
     dict
-        Sentences by topic; a topic that the records do not tell of is absent.
+        Sentences by topic; topics that the records do not contain are absent.
     """
     facts = dict(ALWAYS)
     for tell, record in ((_of_either, evaluation or run), (_of_run, run), (_of_evaluation, evaluation)):
@@ -82,26 +82,26 @@ def _of_either(record: Record) -> Sentences:
         ),
         "size": lambda: (
             f"{used} patients, {min(positives, used - positives)} in the rarer class: "
-            f"{min(positives, used - positives) / k:.1f} per selected feature. No size was calculated beforehand by "
-            "this software."
+            f"{min(positives, used - positives) / k:.1f} per selected feature. This software did not calculate a "
+            "sample size."
         ),
         "partition": lambda: (
             f"{settings['folds']}-fold cross-validation over patients, repeated {settings['repeats']} times; "
-            f"preprocessing, selection and calibration are fitted to the training rows of each fold. Each fit sees "
+            f"preprocessing, selection and calibration are fitted to the training rows of each fold. Each fit uses "
             f"about {used - round(used / settings['folds'])} of {used} patients and is scored on the others. The final "
-            "model is fitted to all."
+            "model is fitted to all patients."
         ),
         "model": lambda: (
             f"Recursive feature elimination by networks' gradients (GL-RFE) to {k} features; then an ensemble of "
-            f"{settings['members']} small networks whose logits are averaged and Platt-scaled. Every setting stands "
-            "under Settings."
+            f"{settings['members']} small networks whose logits are averaged and Platt-scaled. The section Settings "
+            "lists every setting."
         ),
-        "redundancy": lambda: f"The selection leaves {k} features; correlation before and after is drawn.",
+        "redundancy": lambda: f"The selection leaves {k} features; figures show the correlation before and after.",
         "digest": lambda: f"SHA-256 of all settings: {record['procedure_sha256']}, seed {record['seed']}.",
         "software": lambda: (
             "lungstage "
             + record["versions"]["lungstage"]
-            + ", Apache-2.0; the run names the versions of its libraries."
+            + ", Apache-2.0; the run lists the versions of its libraries."
         ),
     }
 
@@ -110,7 +110,7 @@ def _of_run(run: Record) -> Sentences:
     cohort, extraction = run.get("cohort", {}), run.get("extraction", {})
     return {
         "cohort": lambda: f"{cohort['name']}. {cohort['source']}.",
-        "licence": lambda: f"The data are under {cohort['licence']}; to be cited: {cohort['citation'].rstrip('.')}.",
+        "licence": lambda: f"Licence of the data: {cohort['licence']}. Citation: {cohort['citation'].rstrip('.')}.",
         "notes": lambda: " ".join(cohort["notes"]),
         "absent": lambda: (
             f"Absent from the cohort: {_group(run)} {', '.join(cohort['stages_absent'])}."
@@ -118,8 +118,8 @@ def _of_run(run: Record) -> Sentences:
             else ""
         ),
         "candidates": lambda: (
-            f"{run['selection']['rounds'][0]['remaining']} features enter the selection: all that the table holds of "
-            "PyRadiomics' default ones."
+            f"{run['selection']['rounds'][0]['remaining']} features enter the selection: all of PyRadiomics' default "
+            "features that the table contains."
         ),
         "predictors": lambda: "Selected: " + ", ".join(short(name) for name in run["selection"]["features"]) + ".",
         "extraction": lambda: (
@@ -128,7 +128,7 @@ def _of_run(run: Record) -> Sentences:
             + "."
         ),
         "covariates": lambda: (
-            "Clinical inputs: " + (", ".join(one["name"] for one in run["covariates"]) or "none") + "."
+            "Clinical covariates: " + (", ".join(one["name"] for one in run["covariates"]) or "none") + "."
         ),
         "repeatability": lambda: _repeatability(run["repeatability"]),
         "output": lambda: _thresholds(run["conformal"], run["endpoint"]),
@@ -142,7 +142,7 @@ def _group(run: Record) -> str:
 
 def _repeatability(filtered: Record | None) -> str:
     if filtered is None:
-        return "No feature was left out for not repeating: no table of intraclass correlations was given."
+        return "No feature was left out for low repeatability: no table of intraclass correlations was given."
     names = ", ".join(short(name) for name in filtered["left_out"]) or "none"
     return (
         f"Features whose intraclass correlation in {filtered['table']} is below {filtered['minimum']:g} were left out: "
@@ -152,8 +152,8 @@ def _repeatability(filtered: Record | None) -> str:
 
 def _thresholds(conformal: Record, endpoint: Record) -> str:
     return (
-        f"A calibrated probability of {endpoint['positive']}; from it, by class-conditional conformal thresholds at "
-        f"alpha {conformal['alpha']:g}, {endpoint['negative']}, {endpoint['positive']} or indeterminate."
+        f"A calibrated probability of {endpoint['positive']}. Class-conditional conformal thresholds at alpha "
+        f"{conformal['alpha']:g} turn it into {endpoint['negative']}, {endpoint['positive']} or indeterminate."
     )
 
 
@@ -168,14 +168,14 @@ def _of_evaluation(evaluation: Record) -> Sentences:
         "performance": lambda: (
             f"{own['label']}, out of fold: "
             + ", ".join(f"{METRIC_LABELS[key]} {estimate(own['metrics'][key])}" for key in ("auc", "accuracy", "brier"))
-            + "; all measures stand under Performance."
+            + "; the section Performance lists all measures."
         ),
         "calibration": lambda: (
             f"Calibration slope {estimate(own['metrics']['calibration_slope'], 2)}, expected calibration error "
             f"{estimate(own['metrics']['ece'])}."
         ),
         "predictions": lambda: (
-            "Predictions are those of the whole procedure, fitted anew without the fold that is scored."
+            "Predictions are those of the whole procedure, fitted again without the scored fold."
         ),
         "volume": lambda: " ".join(verdicts[name] for name in ("volume", "sphericity_volume") if name in verdicts),
         "simple": lambda: f"{verdicts['majority']} {verdicts['l2_lr']}",

@@ -1,7 +1,7 @@
-"""One self-contained HTML page of a run: its figures, its tables, and two reporting checklists answered from it.
+"""Self-contained HTML page of a run: figures, tables, and two reporting checklists.
 
-The page loads nothing, neither fonts nor scripts nor images, and forbids itself to by its own content policy. Every
-name in it is foreign input and is escaped. The same run gives the same bytes.
+The page loads no fonts, scripts or images, and its content security policy forbids it. All names are untrusted input
+and are escaped. The same run gives the same bytes.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _NEEDED: Final = {
         "covariate_ablation", "leakage", "warnings",
     ),
 }  # fmt: skip
-# What no page can show: control characters, halves of surrogate pairs, and marks that turn the reading direction.
+# Characters that no page can show: control characters, single surrogates, and marks that change the reading direction.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 _DISCRIMINATION: Final = ("auc", "accuracy", "balanced_accuracy", "macro_precision", "macro_recall", "macro_f1")
 
@@ -54,21 +54,21 @@ def write(folder: Path, out: Path | None = None) -> Path:
     Parameters
     ----------
     folder
-        Where ``run.json``, ``evaluation.json`` or both are.
+        Folder with ``run.json``, ``evaluation.json`` or both.
     out
-        The page; ``report.html`` in `folder` where it is None.
+        The page; None for ``report.html`` in `folder`.
 
     Returns
     -------
     Path
-        Of the page, which is complete or not there.
+        Path of the page. It is written completely or not at all.
 
     Raises
     ------
     Refused
-        ``table_invalid``: neither record is there, or one cannot be read.
+        ``table_invalid``: both records are missing, or one cannot be read.
     OSError
-        Where the page cannot be written.
+        The page cannot be written.
     """
     page = render(*read(folder))
     target = folder / "report.html" if out is None else out
@@ -78,12 +78,12 @@ def write(folder: Path, out: Path | None = None) -> Path:
 
 
 def read(folder: Path) -> tuple[Record | None, Record | None]:
-    """Read a run's records, each None where there is no such file; see :func:`write` for what is refused."""
+    """Read a run's records, each None without its file; see :func:`write` for the refusals."""
     run, evaluation = (_record(folder / name) for name in (RUN, EVALUATION))
     if run is None and evaluation is None:
         raise Refused(
             ReasonCode.TABLE_INVALID,
-            f"{folder} holds neither {RUN} nor {EVALUATION}; `lungstage-train fit` and `lungstage-train evaluate` "
+            f"{folder} contains neither {RUN} nor {EVALUATION}. `lungstage-train fit` and `lungstage-train evaluate` "
             "write them.",
         )
     return run, evaluation
@@ -95,22 +95,29 @@ def _record(file: Path) -> Record | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise Refused(ReasonCode.TABLE_INVALID, f"{file.name} is not JSON in UTF-8: {error}.") from error
+        raise Refused(
+            ReasonCode.TABLE_INVALID,
+            f"{file.name} is not JSON in UTF-8: {error}. `lungstage-train {_WRITTEN_BY[file.name]}` writes a new one.",
+        ) from error
     missing = [key for key in _NEEDED[file.name] if not isinstance(record, dict) or key not in record]
     if missing or record.get("schema_version") != SCHEMA_VERSION:
         found = record.get("schema_version") if isinstance(record, dict) else None
-        lacks = f" It lacks {', '.join(missing)}." if missing else ""
+        what = (
+            f"has schema version {found}, but {SCHEMA_VERSION} is needed"
+            if found != SCHEMA_VERSION
+            else "is incomplete"
+        )
+        absent = f" These keys are missing: {', '.join(missing)}." if missing else ""
         raise Refused(
             ReasonCode.TABLE_INVALID,
-            f"{file.name} is of schema version {found}, and {SCHEMA_VERSION} is needed.{lacks} "
-            f"`lungstage-train {_WRITTEN_BY[file.name]}` writes it anew.",
+            f"{file.name} {what}.{absent} `lungstage-train {_WRITTEN_BY[file.name]}` writes a new one.",
         )
     checked: Record = record
     return checked
 
 
 def printable(value: Any) -> Any:
-    """Put a mark in the place of whatever no page can show, wherever in a record it stands."""
+    """Replace characters that no page can show, in all strings of a record."""
     if isinstance(value, str):
         return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", value)
     if isinstance(value, list):
@@ -126,14 +133,14 @@ def render(run: Record | None, evaluation: Record | None) -> str:
     Parameters
     ----------
     run, evaluation
-        What :func:`read` returns; one may be None.
+        Results of :func:`read`; one of them can be None.
 
     Returns
     -------
     str
         HTML.
     """
-    # The template stands beside this module, hence the folder ".".
+    # The template is in the same folder as this module.
     environment = Environment(
         loader=PackageLoader("lungstage.training.reporting", "."), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
@@ -183,7 +190,7 @@ def render(run: Record | None, evaluation: Record | None) -> str:
 
 
 def _code(text: str) -> Markup:
-    """Escape `text` and set what stands between backticks as code."""
+    """Escape `text`, and mark text between backticks as code."""
     return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped right here
 
 
@@ -202,7 +209,7 @@ def _warnings(record: Record | None) -> list[str]:
 
 
 def _summary(evaluation: Record) -> Iterator[str]:
-    """Say what came out, in figures."""
+    """Summarise the results in sentences."""
     methods, reference, table = evaluation["methods"], evaluation["reference"], evaluation["table"]
     own, endpoint = methods[reference], evaluation["endpoint"]
     share = prevalence(table)
@@ -214,26 +221,26 @@ def _summary(evaluation: Record) -> Iterator[str]:
     )
     selectors = [name for name in in_order(methods, reference) if methods[name]["selector"]]
     ahead = [name for name in selectors if methods[name]["metrics"]["auc"]["value"] > own["metrics"]["auc"]["value"]]
-    yield f"By AUC it is number {len(ahead) + 1} of the {len(selectors)} methods with a feature selection."
+    yield f"By AUC it has rank {len(ahead) + 1} of {len(selectors)} methods with feature selection."
     apart = {name: one["difference"]["auc"] for name, one in methods.items() if one["difference"]}
     better = [methods[name]["label"] for name in sorted(apart) if apart[name]["low"] > 0]
     worse = [methods[name]["label"] for name in sorted(apart) if apart[name]["high"] < 0]
     yield (
         f"The interval of the paired AUC difference lies above 0 against {_counted(better)} of {len(apart)} other "
-        f"methods, below 0 against {_counted(worse)}, and includes 0, so that no difference is shown, against "
+        f"methods, and below 0 against {_counted(worse)}. It includes 0, so no difference is shown, against "
         f"{len(apart) - len(better) - len(worse)}."
     )
     corrected = {name: one["difference_corrected"] for name, one in methods.items() if one["difference_corrected"]}
     firm = [methods[name]["label"] for name in sorted(corrected) if corrected[name]["low"] > 0]
     yield (
-        "Nadeau and Bengio's corrected interval, which also allows for chance in what was trained on, lies above 0 "
-        f"against {_counted(firm)} of {len(corrected)}."
+        "The interval with Nadeau and Bengio's correction also covers the choice of the training patients. It lies "
+        f"above 0 against {_counted(firm)} of {len(corrected)}."
     )
     answers = own["conformal"]
     yield (
-        f"{100 * answers['indeterminate']:.1f} % of the cases are left indeterminate. The answer holds the true class "
-        f"in {answers['coverage'][endpoint['negative']]:.3f} of {endpoint['negative']} and "
-        f"{answers['coverage'][endpoint['positive']]:.3f} of {endpoint['positive']} cases."
+        f"{100 * answers['indeterminate']:.1f} % of the cases are indeterminate. The conformal set contains the true "
+        f"class in {answers['coverage'][endpoint['negative']]:.3f} of the {endpoint['negative']} and "
+        f"{answers['coverage'][endpoint['positive']]:.3f} of the {endpoint['positive']} cases."
     )
     if own["stability"]:
         yield f"Stability of its selection over the outer folds (Nogueira): {estimate(own['stability'])}."
@@ -244,7 +251,7 @@ def _counted(labels: list[str]) -> str:
 
 
 def _removals(run: Record) -> Iterator[tuple[int, list[str]]]:
-    """Of each round, how many features remained and which of them went, the least important last."""
+    """For each round, the number of remaining features and the eliminated ones, the least important last."""
     for passed in run["selection"]["rounds"]:
         if passed["removed"]:
             yield passed["remaining"], sorted(passed["removed"], key=lambda name: -passed["importance"][name])

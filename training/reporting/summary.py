@@ -1,4 +1,4 @@
-"""What a command found, on the terminal: a row a method, then what it says in words."""
+"""Results of a command on the terminal: a table with one row per method, then sentences."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from lungstage.training.benchmarking.benchmark import in_order
 
 Record = Mapping[str, Any]
 
-_WIDTH: Final = 128  # what the table needs; a file or pipe is given it, a narrower terminal wraps the names
+_WIDTH: Final = 128  # width of the table for a file or pipe; a narrower terminal wraps the names
 
 
 def print_evaluation(evaluation: Record, console: Console) -> None:
-    """Print what ``evaluation.json`` holds: figures, verdicts, the demonstration of leaks if there is one, warnings."""
+    """Print the content of ``evaluation.json``: metrics, verdicts, demonstration of leakage if present, warnings."""
     if not console.is_terminal:
         console = Console(file=console.file, width=max(_WIDTH, console.width))
     console.print(_methods(evaluation))
@@ -31,14 +31,14 @@ def print_evaluation(evaluation: Record, console: Console) -> None:
 
 
 def print_benchmark(result: Record, console: Console) -> None:
-    """Print what :func:`training.benchmarking.benchmark.benchmark_selectors` found."""
+    """Print the result of :func:`training.benchmarking.benchmark.benchmark_selectors`."""
     if not console.is_terminal:
         console = Console(file=console.file, width=max(_WIDTH, console.width))
     relevant = ", ".join(f"{signal} {count}" for signal, count in result["relevant"].items())
     caption = (
         f"Share of the relevant features ({relevant}) among the {result['features']} selected, mean over "
-        f"{result['tables']} tables of each signal and 95 % t interval; below it, GL-RFE less the selector on the same "
-        "tables."
+        f"{result['tables']} tables of each signal with 95 % t interval. Second line: GL-RFE minus the selector, on "
+        "the same tables."
     )
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False, caption=caption, caption_justify="left")
     table.add_column("selector")
@@ -56,13 +56,13 @@ def print_benchmark(result: Record, console: Console) -> None:
 
 
 def print_comparison(record: Record, console: Console) -> None:
-    """Print what ``results.json`` of a comparison holds: a row a selector, then the tests in words."""
+    """Print the content of ``results.json`` of a comparison: one row per selector, then the tests in words."""
     if not console.is_terminal:
         console = Console(file=console.file, width=max(_WIDTH, console.width))
     protocol, classifiers = record["protocol"], record["classifiers"]
     caption = (
-        f"{len(record['tables'])} tables, {len(record['refused'])} left out; mean over tables with its interval over "
-        f"tables. Protocol {protocol['sha256'][:12]}. rank: mean rank. stab.: Nogueira's stability on disjoint halves."
+        f"{len(record['tables'])} tables, {len(record['refused'])} left out. Values are means over tables. "
+        f"Protocol {protocol['sha256'][:12]}. rank: mean rank. stab.: Nogueira's stability on disjoint halves."
     )
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False, caption=caption, caption_justify="left")
     table.add_column("selector")
@@ -88,15 +88,16 @@ def print_comparison(record: Record, console: Console) -> None:
 def _methods(evaluation: Record) -> Table:
     methods, endpoint = evaluation["methods"], evaluation["endpoint"]
     caption = (
-        f"In brackets 95 % intervals: {evaluation['interval']}\nGL-RFE less it: paired difference of the AUC; none is "
-        f"corrected for there being {len(methods) - 1}, so one in twenty excludes 0 by chance. bal. acc.: balanced "
-        "accuracy. ECE: expected calibration error. slope: 1 is calibrated, below it over-confident. covers: share of "
-        f"the {endpoint['negative']} and of the {endpoint['positive']} cases that the conformal answer leaves their "
-        "class. undec.: share left undecided. stab.: Nogueira's stability of the selections over the folds."
+        f"In brackets: {evaluation['interval']}\nGL-RFE minus it: paired difference of the AUC. It is not corrected "
+        f"for {len(methods) - 1} comparisons, so one in twenty excludes 0 by chance. bal. acc.: balanced accuracy. "
+        "ECE: expected calibration error. slope: calibration slope; 1 is calibrated, below 1 is overconfident. "
+        f"coverage: share of the {endpoint['negative']} and of the {endpoint['positive']} cases whose conformal set "
+        "contains the true class. indet.: share of indeterminate cases. stab.: Nogueira's stability of the selections "
+        "over the folds."
     )
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False, caption=caption, caption_justify="left")
     table.add_column("method", overflow="fold")
-    for name in ("AUC", "GL-RFE less it", "bal.\nacc.", "Brier", "ECE", "slope", "covers", "undec.", "stab."):
+    for name in ("AUC", "GL-RFE minus it", "bal.\nacc.", "Brier", "ECE", "slope", "coverage", "indet.", "stab."):
         table.add_column(name, no_wrap=True, justify="right")
     for group in range(3):
         members = [one for one in methods.values() if _group(one) == group]
@@ -128,14 +129,14 @@ def _cells(method: Record, endpoint: Record) -> list[str]:
 
 def _leakage(leakage: Record) -> Table:
     table = Table(
-        title="WRONG ON PURPOSE: what leaks do", title_style="bold red", title_justify="left", box=box.SIMPLE,
+        title="WRONG ON PURPOSE: effect of data leakage", title_style="bold red", title_justify="left", box=box.SIMPLE,
         padding=(0, 1, 0, 0), pad_edge=False, caption=leakage["warning"], caption_justify="left",
     )  # fmt: skip
     table.add_column("")
     for name in leakage["honest"]:
         table.add_column(name.replace("auc", "AUC").replace("_", " "), no_wrap=True, justify="right")
     table.add_column("what is wrong")
-    table.add_row("honest, every repeat", *map(_estimate, leakage["honest"].values()), "nothing")
+    table.add_row("no leakage, every repeat", *map(_estimate, leakage["honest"].values()), "nothing")
     table.add_section()
     for one in leakage["variants"]:
         table.add_row(

@@ -1,3 +1,3 @@
-"""Choosing features: GL-RFE, how it rates them, and the selectors it is compared with."""
+"""Feature selection: GL-RFE, its ratings of features, and the selectors that it is compared with."""
 
 __all__ = ["classifiers", "elimination", "importance", "registry", "screening"]

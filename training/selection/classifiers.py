@@ -1,6 +1,6 @@
-"""Classifiers that GL-RFE's networks have to be compared with.
+"""Classifiers that GL-RFE's networks are compared with.
 
-Every one has its usual settings, fixed beforehand; what is tuned is tuned on the training rows that it is given.
+Each has its usual settings, which were fixed before the comparison. Tuning uses only the given training rows.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _logistic(inputs: Array, labels: Bools, asked: Array, seed: int) -> Array:
 
 
 def _tuned_logistic(inputs: Array, labels: Bools, asked: Array, seed: int) -> Array:
-    """L2-penalised, the penalty out of five chosen by inner folds."""
+    """L2-penalised logistic regression; inner folds choose one of five penalties."""
     model = LogisticRegressionCV(
         Cs=np.logspace(-4.0, 0.0, 5), l1_ratios=(0.0,), cv=5, scoring="neg_log_loss", use_legacy_attributes=False
     )

@@ -1,4 +1,4 @@
-"""The usual selectors, each by its usual settings, fixed beforehand."""
+"""Common selectors with their usual settings, which were fixed before the comparison."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Array = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.intp]
 
-_FINE_BELOW: Final = 120  # columns; above it an elimination one at a time takes minutes and chooses no better
+_FINE_BELOW: Final = 120  # columns; above it, eliminating one at a time takes minutes and selects no better
 _COARSE_STEP: Final = 20
-_STEPS: Final = 150  # up to a penalty of three million, which nothing outlasts
+_STEPS: Final = 150  # up to a penalty of three million, at which no feature is left
 
 
 def anova(inputs: Array, labels: Bools, k: int, seed: int) -> Indices:
@@ -30,7 +30,7 @@ def anova(inputs: Array, labels: Bools, k: int, seed: int) -> Indices:
 
 
 def mrmr(inputs: Array, labels: Bools, k: int, seed: int) -> Indices:
-    """Select one after the other by relevance over redundancy: F statistic over mean correlation with the selected.
+    """Select one feature at a time by relevance over redundancy: F statistic over mean correlation with the selected.
 
     Notes
     -----
@@ -63,7 +63,7 @@ def rfe_lr(inputs: Array, labels: Bools, k: int, seed: int) -> Indices:
     for solver, step, down_to in (("lbfgs", _COARSE_STEP, max(k, _FINE_BELOW)), ("newton-cholesky", 1, k)):
         if len(remaining) <= down_to and down_to != k:
             continue
-        # For about as many columns as rows a Newton step with its Hessian beats many steps without.
+        # With about as many columns as rows, Newton steps are faster than many gradient steps.
         model = LogisticRegression(solver=solver, max_iter=500)
         eliminated = RFE(model, n_features_to_select=down_to, step=step).fit(inputs[:, remaining], labels)
         remaining = remaining[eliminated.support_]
@@ -71,10 +71,10 @@ def rfe_lr(inputs: Array, labels: Bools, k: int, seed: int) -> Indices:
 
 
 def lasso(inputs: Array, labels: Bools, k: int, seed: int) -> Indices:
-    """Select what enters an L1-penalised logistic regression first, as its penalty is let go.
+    """Select the features that first enter an L1-penalised logistic regression as its penalty decreases.
 
-    The path has 25 steps a decade of penalty and ends where k features are in; among those that came with the last
-    step the larger coefficients count.
+    The path has 25 steps per decade of penalty and ends when k features have entered. Of the features of the last step,
+    those with larger coefficients are selected.
     """
     # At this penalty, or a stronger one, every coefficient is zero.
     weakest = 1.0 / np.abs(inputs.T @ (labels - labels.mean())).max()
@@ -91,13 +91,13 @@ def lasso(inputs: Array, labels: Bools, k: int, seed: int) -> Indices:
 
 
 def lassonet(inputs: Array, labels: Bools, k: int, seed: int) -> Indices:
-    """Select what stays longest in a LassoNet, as the penalty on its skip connections grows.
+    """Select the features that stay longest in a LassoNet as the penalty on its skip connections increases.
 
-    The path ends when no more than k features are left. Its settings are coarser than the library's own (100 hidden
-    units, steps of 2 %, up to 100 epochs a step): on four made-up tables 13 to 15 of the 15 features were the same at
-    a tenth of the time, where another seed of the library's own settings had 8 to 11 in common.
+    The path ends when at most k features are left. Its settings are coarser than the library's (100 hidden units, steps
+    of 2 %, up to 100 epochs per step). On four synthetic tables 13 to 15 of the 15 features were the same in a tenth of
+    the time. Two seeds of the library's settings had only 8 to 11 features in common.
 
-    It draws from torch's global generator, so that two of them must not run side by side in one process.
+    It uses torch's global generator, so two of them must not run at the same time in one process.
 
     Notes
     -----
@@ -105,7 +105,7 @@ def lassonet(inputs: Array, labels: Bools, k: int, seed: int) -> Indices:
     """
     if k >= inputs.shape[1]:
         return best_first(f_statistic(inputs, labels))
-    from lassonet import LassoNetClassifier  # type: ignore[import-untyped]  # brings pyplot, for which a fit has no use
+    from lassonet import LassoNetClassifier  # type: ignore[import-untyped]  # imports pyplot, so only when needed
 
     network = LassoNetClassifier(
         hidden_dims=(16,), n_iters=(300, 20), patience=(50, 5), val_size=0.1, verbose=0,
@@ -114,7 +114,7 @@ def lassonet(inputs: Array, labels: Bools, k: int, seed: int) -> Indices:
     )  # fmt: skip
 
     def penalties() -> Iterator[float]:
-        # Every feature is in at the first; the library's own search for it takes longer than the path.
+        # All features are in at the first penalty. The library's search for it takes longer than the path.
         for penalty in 2.0 * 1.1 ** np.arange(_STEPS):
             if network.model.selected_count() <= k:
                 return
@@ -128,5 +128,5 @@ def lassonet(inputs: Array, labels: Bools, k: int, seed: int) -> Indices:
 
 
 def random(inputs: Array, labels: Bools, k: int, seed: int) -> Indices:
-    """Select at random: what any selector has to beat."""
+    """Select at random: the baseline for every selector."""
     return np.random.default_rng(seed).choice(inputs.shape[1], k, replace=False)

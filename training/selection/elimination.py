@@ -1,11 +1,11 @@
 """Gradient-loss recursive feature elimination (GL-RFE).
 
-Features enter in the order in which the gradient of the loss calls for them. Networks are then trained on what remains,
-differentiated with respect to their inputs, the features that matter least are eliminated, and the networks are trained
-anew.
+A screening first orders the features by the gradient of the loss. Each round then trains networks on the remaining
+features and differentiates them with respect to their inputs. The least important features are eliminated, and the next
+round starts.
 
-The method is that of arXiv 2606.04453 (JoVE 10.3791/70181), of which only the abstracts are public. What they
-leave open is a setting here; ``paper`` and ``hardened`` (:mod:`training.procedure`) are two choices of all of them.
+The method is that of arXiv 2606.04453 (JoVE 10.3791/70181). Only the abstracts are public. Everything that they do not
+define is a setting here. ``paper`` and ``hardened`` (:mod:`training.procedure`) are two sets of these settings.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 
 PRODUCTS: Final = 15
-"""Products of features that the networks of a round see beside the features themselves."""
+"""Number of products of features that are also inputs of the networks of a round."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,26 +44,26 @@ class SelectionSettings:
     Attributes
     ----------
     features
-        How many remain at the end.
+        Number of features to select.
     importance, aggregate
-        How features are rated, see :mod:`training.selection.importance`. Networks are put together by their
-        importances, each normalised to sum 1 (``mean``), or by ranks (``rank``); ``effects`` has its own way.
+        How features are rated, see :mod:`training.selection.importance`. Networks are combined by the mean of their
+        importances, each normalised to sum 1 (``mean``), or by mean ranks (``rank``); ``effects`` ignores `aggregate`.
     dropout_masks
-        Random masks of hidden units that are averaged over when features are rated; 0 rates without dropout.
+        Number of random dropout masks that are averaged when features are rated; 0 rates without dropout.
     screened
-        So many times as many features as are selected enter the first round, see :mod:`training.selection.screening`;
-        None lets all enter.
+        Number of features that enter the first round, as a multiple of the number to select; see
+        :mod:`training.selection.screening`. None lets all enter.
     copies
-        Correlation from which on features are near copies, of which one at most enters; None lets all enter.
+        Smallest correlation of near copies, of which at most one enters; None lets all enter.
     pairwise
-        Whether products of features are looked at as well, by the screening and by the networks of ``effects``.
+        Whether the screening, and the networks after it, also use products of features.
     memory
-        Share of a feature's former rating in its next one, each as a share of the largest: how much a single round's
-        chance can do. The first rating is that of the screening.
+        Weight of a feature's former rating in its next one. Ratings are shares of the largest. A high weight reduces
+        the effect of chance in a single round. The first rating is that of the screening.
     step, fine_below, fine_step
-        The share that goes per round while more than `fine_below` remain; then `fine_step` at a time.
+        The share that is eliminated per round while more than `fine_below` remain; below that, `fine_step` per round.
     members, inner_folds
-        Networks per round, and the folds of the inner split whose held-out part they take turns at.
+        Networks per round, and folds of the inner split; the held-out part is one fold, in turn.
     """
 
     features: int = 15
@@ -84,7 +84,7 @@ class SelectionSettings:
 PUBLISHED: Final = SelectionSettings(
     importance="loss", screened=None, copies=None, pairwise=False, memory=0.0, step=0.1, fine_below=30, fine_step=1
 )
-"""The published method, where it is known: gradients of the loss, the least important eliminated, retrained."""
+"""The published method as far as it is known: gradients of the loss, eliminate the least important, train again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +94,14 @@ class Task:
     Attributes
     ----------
     inputs
-        (n, d) standardised features of all rows, by steps that were fitted on `rows`.
+        (n, d) features of all rows, standardised by steps fitted on `rows`.
     rows
-        The training rows; no label of another row is looked at.
+        The training rows; labels of other rows are not used.
     seed
-        From which everything random in the task derives.
+        Seed of everything random in the task.
     covariates
-        (n, c) standardised clinical inputs, which the network sees beside the selected features; never selected from.
-        None where there are none.
+        (n, c) standardised covariates. The network uses them with the selected features; they are never eliminated.
+        None without covariates.
     """
 
     inputs: Array
@@ -112,7 +112,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One round of an elimination: what was there, how it was rated and what went. Indices are columns."""
+    """One round of an elimination: remaining features, their ratings, and eliminated features. Indices are columns."""
 
     remaining: Indices
     importance: Array
@@ -128,11 +128,11 @@ def eliminate(
     *,
     rated: bool = True,
 ) -> list[tuple[Round, ...]]:
-    """Run several eliminations in step, their networks trained together; each task's rounds.
+    """Run several eliminations in parallel, with their networks trained together; returns each task's rounds.
 
-    What a task selects does not depend on the others. The last round only rates what is selected; whoever does not ask
-    for it to be `rated` is spared its networks. `counts` are numbers of features to train networks on, falling: the
-    settings lead to the first of them, and by default to the end.
+    The selection of a task does not depend on the others. The last round only rates the selected features; without
+    `rated` it is skipped. `counts` are descending numbers of features at which networks are trained. The settings lead
+    to the first of them; by default that is the final number.
     """
     everything = np.arange(tasks[0].inputs.shape[1])
     remaining = [everything for _ in tasks]
@@ -154,13 +154,13 @@ def eliminate(
         for i, fresh in enumerate(_rate(raters, selection, network)):
             columns = remaining[i]
             if selection.memory:
-                fresh = _of_the_largest(fresh)  # ratings of different rounds are on scales of their own
+                fresh = _of_the_largest(fresh)  # ratings of different rounds have different scales
                 share = selection.memory if traces[i] else 0.0
                 fresh = share * remembered[i][columns] + (1.0 - share) * fresh
             if (screened := screenings[i]) is not None:
-                fresh = np.where(screened.copies[columns], 0.0, fresh)  # whoever stands for them is among the others
+                fresh = np.where(screened.copies[columns], 0.0, fresh)  # another remaining feature represents them
             remembered[i][columns] = fresh
-            # A stable order: of equally important features the later one goes.
+            # A stable order: of equally important features the later one is eliminated.
             keep = np.sort(np.argsort(-fresh, kind="stable")[:fewer])
             gone = np.setdiff1d(np.arange(count), keep)
             traces[i].append(Round(columns, fresh, columns[gone]))
@@ -170,7 +170,7 @@ def eliminate(
 
 @dataclass(frozen=True, slots=True)
 class _Raters:
-    """The networks of one round of one task, and what their inputs are: features, by their place, then products."""
+    """The networks of one round of one task, and their inputs: features, by position, then products."""
 
     members: list[Member]
     terms: list[tuple[int, ...]]
@@ -197,7 +197,7 @@ def _raters(
     if screened is not None and selection.pairwise:
         place = {column: i for i, column in enumerate(columns.tolist())}
         pairs = [(place[a], place[b]) for a, b in screened.pairs.tolist() if a in place and b in place][:PRODUCTS]
-        # Always as many, so that a task's networks do not depend on those that they are trained with.
+        # Always the same number, so that a task's networks do not depend on the other tasks of the batch.
         products = np.zeros((len(inputs), PRODUCTS))
         for i, (a, b) in enumerate(pairs):
             product = inputs[:, a] * inputs[:, b]
@@ -232,13 +232,13 @@ def _of_the_largest(ratings: Array) -> Array:
 
 
 def selected(trace: Sequence[Round]) -> Indices:
-    """Return the columns that an elimination left, in ascending order."""
+    """Return the selected columns of an elimination, in ascending order."""
     last = trace[-1]
     return np.setdiff1d(last.remaining, last.removed)
 
 
 def in_order(trace: Sequence[Round]) -> Indices:
-    """Return the columns that an elimination left, the most important first."""
+    """Return the selected columns of an elimination, the most important first."""
     last = trace[-1]
     kept = np.isin(last.remaining, last.removed, invert=True)
     order = np.argsort(-last.importance[kept], kind="stable")
@@ -251,34 +251,34 @@ class GradientLossRFE(SelectorMixin, BaseEstimator):  # type: ignore[misc]
     Parameters
     ----------
     estimator
-        The networks that rate the features, a ``lungstage.training.model.classifier.DeepClassifier``; None is one with
-        its defaults. Inputs must be standardised, e.g. by scikit-learn's ``StandardScaler``: gradients depend on the
-        scale.
+        The networks that rate the features: a ``lungstage.training.model.classifier.DeepClassifier``. None means one
+        with its defaults. Inputs must be standardised, e.g. by scikit-learn's ``StandardScaler``, because gradients
+        depend on the scale.
     n_features_to_select
-        How many remain; a float in (0, 1] is the share of those given, rounded down, but at least one feature. With
-        fewer features than asked for, all are kept.
+        Number of features to select. A float in (0, 1] is a share of the given features, rounded down, but at least one
+        feature. If fewer features are given, all are kept.
     importance
-        How a network's features are rated: by their ``effects`` on the logit, alone and in products, or by one of the
-        gradients ``loss`` (as published), ``logit``, ``input_gradient``, ``integrated``.
+        How features are rated: by their ``effects`` on the logit, alone and in products, or by one of the gradients
+        ``loss`` (as published), ``logit``, ``input_gradient``, ``integrated``.
     aggregate
-        How networks are put together: by their importances, each normalised to sum 1 (``mean``), or by ranks
-        (``rank``); ``effects`` has its own way.
+        How networks are combined: by the mean of their importances, each normalised to sum 1 (``mean``), or by mean
+        ranks (``rank``). ``effects`` ignores it.
     dropout_masks
-        Random masks of hidden units that are averaged over when features are rated; 0 rates without dropout.
+        Number of random dropout masks that are averaged when features are rated; 0 rates without dropout.
     screened
-        So many times as many features as are selected enter the first round; None lets all enter.
+        Number of features that enter the first round, as a multiple of the number to select; None lets all enter.
     copies
-        Correlation from which on features are near copies, of which one at most enters; None lets all enter.
+        Smallest correlation of near copies, of which at most one enters; None lets all enter.
     pairwise
-        Whether products of features are looked at as well, by the screening and by the networks of ``effects``.
+        Whether the screening, and the networks after it, also use products of features.
     memory
-        Share of a feature's former rating in its next one; 0 forgets.
+        Weight of a feature's former rating in its next one; 0 means none.
     step
-        The share that goes per round while more than `fine_below` remain.
+        Share of the features that is eliminated per round while more than `fine_below` remain.
     fine_below
-        From how many features on `fine_step` go at a time.
+        Number of features from which on `fine_step` features are eliminated per round.
     fine_step
-        How many go per round then.
+        Number of features eliminated per round at or below `fine_below`.
     random_state
         Seed.
 
@@ -287,18 +287,18 @@ class GradientLossRFE(SelectorMixin, BaseEstimator):  # type: ignore[misc]
     support_ : (n_features_in_,) bool
         The selected features.
     importances_ : (n_features_in_,) float64
-        Last importance of each feature: for an eliminated one, that of the round in which it went.
+        Last importance of each feature; for an eliminated one, that of its last round.
     ranking_ : (n_features_in_,) int
-        1 for a selected feature; the higher, the earlier it went.
+        1 for a selected feature; higher for features that were eliminated earlier.
     trace_ : tuple of Round
-        The history: every round in order, with the columns that were there (``remaining``), how they were rated
-        (``importance``) and which went (``removed``).
+        Every round in order: the columns (``remaining``), their ratings (``importance``) and the eliminated columns
+        (``removed``).
 
     Raises
     ------
     ValueError
-        By ``fit``: a parameter has no meaning, `estimator` is nothing that gradients can be taken of, a value of `X`
-        is not finite, or `y` does not have two classes.
+        By ``fit``: a parameter is invalid, `estimator` has no gradients, a value of `X` is not finite, or `y` does not
+        have two classes.
 
     Examples
     --------
@@ -368,7 +368,7 @@ class GradientLossRFE(SelectorMixin, BaseEstimator):  # type: ignore[misc]
     def fit(self, X: Any, y: Any) -> GradientLossRFE:  # noqa: N803
         """Select features of `X` (n, d) for the two classes of `y` (n,)."""
         self._validate_params()
-        if isinstance(self.n_features_to_select, bool):  # which Python takes for a number
+        if isinstance(self.n_features_to_select, bool):  # in Python a bool is also a number
             raise InvalidParameterError("n_features_to_select must be a number or a share of features, not a bool.")
         if not isinstance(self.estimator, DeepClassifier | None):
             raise InvalidParameterError(
@@ -411,7 +411,7 @@ class GradientLossRFE(SelectorMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def _next(count: int, aim: int, selection: SelectionSettings) -> int:
-    """Return how many of `count` features the next round keeps, on its way to `aim`."""
+    """Return how many of `count` features the next round keeps; the final number is `aim`."""
     if count <= selection.fine_below:
         return max(aim, count - selection.fine_step)
     fewer = min(count - 1, round(count * (1.0 - selection.step)))
@@ -419,7 +419,7 @@ def _next(count: int, aim: int, selection: SelectionSettings) -> int:
 
 
 def _schedule(count: int, selection: SelectionSettings, counts: Sequence[int]) -> list[tuple[int, int]]:
-    """Numbers of features that networks are trained on and that remain after it, round by round."""
+    """For each round, the number of features that networks are trained on, and the number that remains."""
     rounds: list[tuple[int, int]] = []
     while count > counts[0]:
         fewer = _next(count, counts[0], selection)

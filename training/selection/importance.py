@@ -1,7 +1,7 @@
-"""How much each input matters to trained networks: gradients with respect to the inputs, in several readings.
+"""Importance of each input of trained networks: gradients with respect to the inputs, in several definitions.
 
-``loss`` is the published one. All are taken for each network at rows that it was not trained on, and then put together
-over networks that differ in seed and in training rows.
+``loss`` is the published one. All are computed for each network on rows that it was not trained on, and then combined
+over networks that differ in seed and training rows.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Array = npt.NDArray[np.float64]
 Importance = Literal["loss", "logit", "input_gradient", "integrated", "effects"]
 Aggregate = Literal["mean", "rank"]
 
-PATH_STEPS = 16  # of the integral, at its midpoints
+PATH_STEPS = 16  # steps of the integral, evaluated at their midpoints
 
 
 def gradients(networks: Networks, x: torch.Tensor, masks: Sequence[torch.Tensor] | None = None) -> torch.Tensor:
@@ -39,25 +39,25 @@ def held_out_importance(
     Parameters
     ----------
     networks, members
-        What was trained, and what it was trained on.
+        The trained networks and their training data.
     kind
-        ``loss``: ``|∂loss/∂x_j|``. ``logit``: ``|∂logit/∂x_j|``, which does not fade where the fit is good.
+        ``loss``: ``|∂loss/∂x_j|``. ``logit``: ``|∂logit/∂x_j|``, which does not become small where the fit is good.
         ``input_gradient``: ``|x_j ∂logit/∂x_j|``. ``integrated``: ``|x_j ∫ ∂logit/∂x_j(αx) dα|``, from the mean patient
         to the row (Sundararajan et al., Axiomatic attribution for deep networks, ICML 2017).
     masks, dropout
-        Average over so many random masks of hidden units at this rate; 0 leaves dropout off.
+        Average over this many random dropout masks at this rate; 0 means no dropout.
 
     Notes
     -----
-    The stopping rows are held out from the weights: on fitted rows the gradient of the loss vanishes where the fit is
-    good and leans on mislabelled rows.
+    The weights were not fitted on the stopping rows. On fitted rows the gradient of the loss vanishes where the fit is
+    good, and mislabelled rows dominate it.
     """
     held_out = Batch.of(members, [member.stop_rows for member in members])
     widths = [layer.shape[2] for layer in networks.layers[0:-2:2]]
     streams = Streams.of([member.seed.spawn(1)[0] for member in members], held_out)
     drawn = [streams.dropout_masks(widths, dropout) for _ in range(masks)]
     passes = [_importance(networks, held_out, kind, mask) for mask in drawn or (None,)]
-    # Padding rows weigh nothing.
+    # Padding rows have weight 0.
     share = held_out.real / held_out.counts[:, None]
     return (torch.stack(passes).mean(0).double() * share[..., None]).sum(1).numpy()
 
@@ -87,22 +87,22 @@ def aggregate(importances: Array, how: Aggregate) -> Array:
 
 
 def effects(networks: Networks, members: Sequence[Member], terms: Sequence[Sequence[int]], features: int) -> Array:
-    """How strongly the ensemble's logit depends on each feature, in the spread between its networks; (features,).
+    """Effect of each feature on the ensemble's logit, in units of the spread between its networks; (features,).
 
     Parameters
     ----------
     networks, members
-        The members of one task, so all have the same inputs.
+        The members of one task; all have the same inputs.
     terms
-        Features of each input: one, or the two whose product it is; inputs beyond them are padding.
+        Features of each input: one feature, or the two of a product. Inputs beyond them are padding.
     features
-        How many there are.
+        Number of features.
 
     Notes
     -----
-    ``mean |∂logit/∂x_j|`` adds a feature's effects up over all partners, noise included: among a hundred features one
-    true partner is lost in it. Here signs cancel over rows and networks before anything is made absolute, and a feature
-    counts by its strongest term.
+    ``mean |∂logit/∂x_j|`` adds up a feature's effects over all partners, including noise. Among a hundred features, one
+    true partner is not visible in it. Here the signed effects are averaged over rows and networks before the absolute
+    value is taken, and a feature gets the value of its strongest term.
     """
     held_out = Batch.of(members, [member.stop_rows for member in members])
     share = (held_out.real / held_out.counts[:, None])[..., None]
@@ -115,7 +115,7 @@ def effects(networks: Networks, members: Sequence[Member], terms: Sequence[Seque
 
 
 def _in_spreads(effects: Array) -> Array:
-    """Mean effect over the members (members, …), absolute, in units of the usual spread between members; (…)."""
+    """Absolute mean effect over the members (members, …), in units of the median spread between members; (…)."""
     spread = float(np.sqrt(np.median(effects.var(axis=0, ddof=1)))) if len(effects) > 1 and effects.size else 0.0
     ratio: Array = np.abs(effects.mean(axis=0)) / max(spread, float(np.finfo(np.float32).tiny))
     return np.minimum(ratio, 1e6)

@@ -1,7 +1,7 @@
-"""Selectors that look at products of two features in closed form: simple rivals for what networks find in pairs.
+"""Selectors that use products of two features in closed form: simple comparators for interactions found by networks.
 
-Single features and the products of every pair among the :data:`SHORTLIST` best of them are terms of one linear model of
-the label. Terms are ranked, and their features taken in the order in which the terms bring them.
+Single features, and the products of every pair of the :data:`SHORTLIST` best ones, are terms of one linear model of the
+label. Terms are ranked, and features are taken in the order of the terms.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ Bools = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.intp]
 
 SHORTLIST: Final = 120
-"""Best single features whose products are looked at: 7,140 pairs.
+"""Number of best single features whose products are used: 7,140 pairs.
 
-What decides in pairs alone need not be among the best single features: on made-up interaction tables of 106 a
-shortlist of 60 holds 0.58 of them, and nothing that starts from it finds more.
+Features that matter only in pairs are often not among the best single features. On synthetic interaction tables of 106
+features, a shortlist of 60 contains 0.58 of them, and no selector that starts from it can find more.
 """
 
 
@@ -35,7 +35,7 @@ def f_of_products(inputs: Array, labels: Bools, k: int, seed: int) -> Indices:
 
 
 def lars_on_products(inputs: Array, labels: Bools, k: int, seed: int) -> Indices:
-    """Rank single features and products as least angle regression takes them in.
+    """Rank single features and products in the order in which they enter least angle regression.
 
     Notes
     -----
@@ -44,16 +44,16 @@ def lars_on_products(inputs: Array, labels: Bools, k: int, seed: int) -> Indices
     terms, features = _terms(inputs, labels)
     spread = terms.std(axis=0)
     terms = (terms - terms.mean(axis=0)) / np.where(spread > 0, spread, np.inf)
-    # A term brings a new feature at least every other time, unless the pairs close among the features that are in.
+    # Nearly every second term adds a new feature, unless pairs combine features that have already entered.
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a term that others make up is left out of the path
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a linearly dependent term is left out of the path
         entered = lars_path(terms, labels - labels.mean(), method="lar", max_iter=min(4 * k, len(labels) - 1))[1]
-    rest = best_first(f_statistic(terms, labels))  # where the path ends before k features are in
+    rest = best_first(f_statistic(terms, labels))  # used if the path ends before k features have entered
     return _features_of(features[np.concatenate([np.asarray(entered, dtype=np.intp), rest])], k)
 
 
 def _terms(inputs: Array, labels: Bools) -> tuple[Array, Indices]:
-    """Columns of the linear model (n, t), and the two features of each (t, 2), twice the same for a single one."""
+    """Columns of the linear model (n, t), and the two features of each (t, 2); for a single feature it is repeated."""
     shortlist = np.sort(best_first(f_statistic(inputs, labels))[:SHORTLIST])
     first, second = (shortlist[of] for of in np.triu_indices(len(shortlist), 1))
     single = np.arange(inputs.shape[1])

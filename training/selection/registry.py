@@ -1,7 +1,7 @@
-"""Every selector under its name, by one protocol: tasks in, for each task its features out, the best first.
+"""All selectors by name, with one interface: tasks in, the features of each task out, the best first.
 
-What a selector is given of a task are the training rows and their labels; nothing of another row reaches it. Whoever
-compares selectors, on one table or on many, takes them from here.
+A selector gets only the training rows of a task and their labels. All comparisons of selectors, on one table or on
+many, use this registry.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ Bools = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.intp]
 
 Choose = Callable[[Sequence[Task], Bools, int, bool], list[Indices]]
-"""Tasks, the labels of all rows (n,), how many features, and whether in order; those of each task, the best first."""
+"""Tasks, the labels of all rows (n,), number of features, whether in order -> features of each task, the best first."""
 Rank = Callable[[Array, Bools, int, int], Indices]
-"""Standardised training rows (n, d), their labels (n,), how many columns k, seed; k columns, the best first."""
+"""Standardised training rows (n, d), their labels (n,), number of columns k, seed -> k columns, the best first."""
 
 GL_RFE: Final = "gl_rfe"
 PAPER: Final = "gl_rfe_paper"
@@ -35,16 +35,16 @@ BEST_SINGLE: Final = "best_single"
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """A way to choose features.
+    """A method of feature selection.
 
     Attributes
     ----------
     label
-        Its name for a reader; the number of features follows after a hyphen.
+        Its name for readers; reports add a hyphen and the number of features.
     choose
         See :data:`Choose`.
     at_most
-        How many features it takes at most; None for as many as are asked for.
+        Largest number of features that it selects; None for no limit.
     """
 
     label: str
@@ -52,11 +52,11 @@ class Selector:
     at_most: int | None = None
 
     def features(self, asked: int, columns: int) -> int:
-        """Return how many features it takes where so many are asked for and there are so many columns."""
+        """Return how many features it selects, given the requested number and the number of columns."""
         return min(asked, columns, self.at_most or asked)
 
     def __call__(self, tasks: Sequence[Task], labels: Bools, asked: int, *, in_order: bool = True) -> list[Indices]:
-        """Choose features in each task, which all have the same columns; their order may be left to chance."""
+        """Select features in each task. All tasks have the same columns. The order can be arbitrary (`in_order`)."""
         return self.choose(tasks, labels, self.features(asked, tasks[0].inputs.shape[1]), in_order)
 
 
@@ -84,7 +84,7 @@ LABELS: Final = MappingProxyType(
         BEST_SINGLE: "best single feature",
     }
 )
-"""What each selector is called, by the name that it has in records; GL-RFE first."""
+"""Label of each selector, by its name in records; GL-RFE first."""
 
 
 def selectors(selection: SelectionSettings, network: NetworkSettings) -> dict[str, Selector]:
@@ -93,8 +93,8 @@ def selectors(selection: SelectionSettings, network: NetworkSettings) -> dict[st
     Parameters
     ----------
     selection, network
-        GL-RFE's settings, and those of the networks that rate. The published variant is left out where it is what they
-        say anyway; it trains no more networks a round than they do.
+        Settings of GL-RFE, and of the networks that rate the features. The published variant is left out if these are
+        its settings. It trains at most as many networks per round.
     """
     published = replace(PUBLISHED, features=selection.features, members=min(PUBLISHED.members, selection.members))
     found = {GL_RFE: Selector(LABELS[GL_RFE], partial(_by_gradients, selection, network))}
@@ -106,7 +106,7 @@ def selectors(selection: SelectionSettings, network: NetworkSettings) -> dict[st
 
 
 def seed_for(task: Task, purpose: int) -> int:
-    """Seed of one random part of a task."""
+    """Return the seed of one random part of a task."""
     return int(np.random.SeedSequence([*task.seed, purpose]).generate_state(1)[0])
 
 

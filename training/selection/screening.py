@@ -1,9 +1,10 @@
-"""What enters an elimination: distinct features, in the order in which the gradient of the loss calls for them.
+"""Screening before an elimination: distinct features, ordered by the gradient of the loss.
 
-At a model that knows nothing yet, the gradient of the loss with respect to the weight of a term is the term's
-covariance with the label. Following it, term after term, is least angle regression. Terms are the features and the
-products of pairs of them, so that what decides in pairs alone is found before any network is trained; a product has to
-beat thousands of others by chance where a feature has to beat a hundred, so its gradient counts less.
+For an untrained model, the gradient of the loss with respect to a term's weight is the term's covariance with the
+label. Following this gradient, term after term, is least angle regression. Terms are the features and the products of
+pairs, so that features that matter only in pairs are found before any network is trained. There are thousands of
+products and only about a hundred features, so a large gradient by chance is more likely for a product. So products are
+weighted less.
 """
 
 from __future__ import annotations
@@ -25,24 +26,24 @@ Indices = npt.NDArray[np.intp]
 
 PAIR_WEIGHT: Final = 0.6
 SCANNED_PAIRS: Final = 300
-"""Pairs of the largest gradient that the path may take; the others would only cost time."""
-_MARGIN: Final = 3  # terms that the path may take for each feature that is wanted
+"""Number of pairs with the largest gradient that can enter the path; more pairs only cost time."""
+_MARGIN: Final = 3  # largest number of terms of the path per wanted feature
 
 
 @dataclass(frozen=True, slots=True)
 class Screened:
-    """What a screening lets in.
+    """Result of a screening.
 
     Attributes
     ----------
     columns
-        Features, in the order in which the gradient calls for them.
+        Features, in the order of the path.
     gradient
-        (d,) the gradient's size when a feature came in, of all features; 0 for those that did not.
+        (d,) size of the gradient when a feature entered; 0 for features that did not enter.
     pairs
-        (p, 2) pairs whose product came in while both features are among the columns.
+        (p, 2) pairs whose product entered, if both features are among the columns.
     copies
-        (d,) bool, whether a feature is a near copy of one that stands for it.
+        (d,) bool, whether a feature is a near copy that another feature represents.
     """
 
     columns: Indices
@@ -52,18 +53,18 @@ class Screened:
 
 
 def screen(inputs: Array, labels: Bools, count: int, copies: float | None, *, pairwise: bool) -> Screened:
-    """Choose what enters the rounds.
+    """Choose the features that enter the rounds.
 
     Parameters
     ----------
     inputs, labels
         (n, d) standardised training rows and their labels (n,).
     count
-        How many features may enter; near copies only where there are not enough others.
+        Number of features that enter. Near copies enter only if there are not enough others.
     copies
-        Correlation from which on features are near copies; None takes none for one.
+        Smallest correlation of near copies; None means that no feature is a near copy.
     pairwise
-        Whether products are looked at.
+        Whether products are used.
     """
     d = inputs.shape[1]
     own = np.arange(d) if copies is None else distinct(inputs, copies)
@@ -89,10 +90,10 @@ def screen(inputs: Array, labels: Bools, count: int, copies: float | None, *, pa
 
 
 def distinct(inputs: Array, limit: float) -> Indices:
-    """Columns of `inputs` (n, d) of which no two correlate by `limit` or more, ascending.
+    """Columns of `inputs` (n, d) of which no two have a correlation of `limit` or more, ascending.
 
-    The column with most near copies stands for them, then that with most among the rest. Labels have no say in it, so
-    that which of several copies is taken does not change with the patients.
+    The column with most near copies represents them, then the column with most among the rest. Labels are not used. So
+    the choice among copies does not depend on the labels of the patients.
     """
     near = np.abs(correlation(inputs, inputs)) >= limit
     np.fill_diagonal(near, True)
@@ -109,11 +110,11 @@ def distinct(inputs: Array, limit: float) -> Indices:
 
 
 def strongest_pairs(inputs: Array, labels: Bools, count: int) -> Indices:
-    """Pairs of columns of `inputs` (n, d) whose product has the largest gradient, in its standard errors; (count, 2).
+    """Pairs of columns of `inputs` (n, d) whose product has the largest gradient, in standard errors; (count, 2).
 
     Notes
     -----
-    The score test of one product at a time: for all pairs together it takes three products of matrices.
+    This is the score test of one product at a time. For all pairs together it needs three matrix products.
     """
     n, d = inputs.shape
     residual = labels - labels.mean()
@@ -127,13 +128,13 @@ def strongest_pairs(inputs: Array, labels: Bools, count: int) -> Indices:
 
 
 def _path(inputs: Array, pairs: Indices, labels: Bools, steps: int) -> list[tuple[int, float]]:
-    """Terms in the order in which they come in, features before products, with the gradient's size at each."""
+    """Terms in the order in which they enter, with the gradient's size; products are numbered after features."""
     terms = np.hstack([inputs, inputs[:, pairs[:, 0]] * inputs[:, pairs[:, 1]]])
     centred = terms - terms.mean(axis=0)
     spread = centred.std(axis=0)
     scaled = centred / np.where(spread > 1e-9, spread, np.inf)
     scaled[:, inputs.shape[1] :] *= PAIR_WEIGHT
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a term that others make up is left out of the path
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a linearly dependent term is left out of the path
         sizes, taken, _ = lars_path(scaled, labels - labels.mean(), method="lar", max_iter=min(steps, len(labels) - 1))
     return list(zip([int(term) for term in taken], sizes.tolist(), strict=False))

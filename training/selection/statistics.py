@@ -1,4 +1,4 @@
-"""Closed-form statistics of columns that several selectors rank by."""
+"""Closed-form statistics of columns that several selectors use for ranking."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Indices = npt.NDArray[np.intp]
 
 
 def f_statistic(inputs: Array, labels: Bools) -> Array:
-    """F statistic of each column of `inputs` (n, d) between two classes; 0 for a constant one.
+    """F statistic of each column of `inputs` (n, d) between two classes; 0 for a constant column.
 
     With two classes it is a function of the correlation r with the label, (n - 2) r² / (1 - r²).
     """
@@ -21,7 +21,7 @@ def f_statistic(inputs: Array, labels: Bools) -> Array:
 
 
 def correlation(a: Array, b: Array) -> Array:
-    """Pearson correlation of the columns of `a` (n, d) with those of `b` (n, e); 0 where one is constant."""
+    """Pearson correlation of the columns of `a` (n, d) with those of `b` (n, e); 0 if one is constant."""
 
     def unit(x: Array) -> Array:
         centred = x - x.mean(axis=0)
@@ -33,5 +33,5 @@ def correlation(a: Array, b: Array) -> Array:
 
 
 def best_first(scores: Array) -> Indices:
-    """Columns by falling score; of equal ones the first comes first."""
+    """Columns by descending score; ties keep their order."""
     return np.argsort(-scores, kind="stable")

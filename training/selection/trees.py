@@ -20,7 +20,7 @@ _TREES, _ROUNDS, _DEPTH = 100, 25, 5
 
 
 def boosted_trees(inputs: Array, labels: Bools, k: int, seed: int) -> Indices:
-    """Rank by the share of impurity that splits at a feature take away, over stochastically boosted trees.
+    """Rank by impurity importance in stochastically boosted trees.
 
     Notes
     -----
@@ -35,7 +35,7 @@ def boosted_trees(inputs: Array, labels: Bools, k: int, seed: int) -> Indices:
 def boruta(inputs: Array, labels: Bools, k: int, seed: int) -> Indices:
     """Rank by Boruta: confirmed features first, then tentative ones, then the others by their rank in the forests.
 
-    Forests of 100 trees of depth 5, up to 25 of them; equal ranks go by the F statistic.
+    It uses up to 25 forests of 100 trees of depth 5. Equal ranks are ordered by the F statistic.
 
     Notes
     -----
@@ -48,6 +48,6 @@ def boruta(inputs: Array, labels: Bools, k: int, seed: int) -> Indices:
 
 
 def _in_order(rank: npt.NDArray[np.number], inputs: Array, labels: Bools) -> Indices:
-    """Columns by rising rank, of equal rank those of the larger F statistic first."""
+    """Columns by ascending rank; at equal rank the larger F statistic comes first."""
     by_f = best_first(f_statistic(inputs, labels))
     return by_f[np.argsort(rank[by_f], kind="stable")]

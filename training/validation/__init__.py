@@ -1,3 +1,3 @@
-"""A finished bundle on a cohort that it has not seen."""
+"""Validation of a bundle on an external cohort."""
 
 __all__ = ["validate", "wording"]

@@ -1,4 +1,4 @@
-"""How the features of a cohort are distributed beside what a bundle saw in training."""
+"""Compare the distribution of a cohort's features with the bundle's training cohort."""
 
 from __future__ import annotations
 
@@ -15,30 +15,31 @@ Array = npt.NDArray[np.float64]
 Verdict = Literal["similar", "within chance", "moderate shift", "large shift"]
 
 LEVELS: Final = ("0.05", "0.25", "0.5", "0.75", "0.95")
-"""The training quantiles between which patients are counted; the 1 % tails would hold one patient in a hundred."""
+"""Training quantiles that are the edges of the bins. Bins for the 1 % tails would have one patient in a hundred."""
 
 MODERATE, LARGE = 0.1, 0.25
-"""Bars of the population stability index by convention; see e.g. du Pisanie J et al., arXiv 2303.01227, 2023."""
+"""Conventional limits of the population stability index; see e.g. du Pisanie J et al., arXiv 2303.01227, 2023."""
 
 
 def compare(entries: Sequence[FeatureEntry], values: Array, training_rows: int) -> dict[str, dict[str, Any]]:
-    """Compare each feature with its training envelope.
+    """Compare each feature with its training distribution.
 
     Parameters
     ----------
     entries
         The bundle's k features.
     values
-        (n, k) of the cohort, NaN where missing; each feature has a value somewhere.
+        (n, k) of the cohort, NaN where missing; each feature has at least one value.
     training_rows
-        How many patients the envelope rests on.
+        Number of training patients.
 
     Returns
     -------
     dict
-        By feature: ``psi`` (population stability index), ``by_chance`` (what it reaches without a shift), the
-        ``verdict`` on both, ``median_shift_in_iqr`` ((median - training median) / training interquartile range; None
-        where that range is zero), and the shares of rows ``below`` and ``above`` the training range and ``missing``.
+        By feature: ``psi`` (population stability index), ``by_chance`` (the index that chance can reach without a
+        shift), the ``verdict`` on both, ``median_shift_in_iqr`` ((median - training median) / training interquartile
+        range; None if that range is zero), and the shares of rows ``below`` and ``above`` the training range and
+        ``missing``.
     """
     return {
         entry.name: _compare(entry.training_quantiles, column, training_rows)
@@ -52,10 +53,10 @@ def stability_index(quantiles: Mapping[str, float], present: Array) -> float:
     Notes
     -----
     The sum over bins of (share - training share) * log(share / training share), the symmetric Kullback-Leibler
-    divergence; 0 for the same shares. One patient spread as in training is added, so that an empty bin has a logarithm.
-    Where quantiles coincide, because many patients share a value, their bins are one.
+    divergence; 0 for equal shares. One patient distributed as in training is added, so that the logarithm of an empty
+    bin exists. If quantiles are equal because many patients share a value, their bins are merged.
     """
-    cumulative = {quantiles[level]: float(level) for level in LEVELS}  # of equal quantiles the highest level stays
+    cumulative = {quantiles[level]: float(level) for level in LEVELS}  # for equal quantiles the highest level is kept
     edges = np.array(list(cumulative))
     expected = np.diff([0.0, *cumulative.values(), 1.0])
     counts = np.bincount(np.searchsorted(edges, present, side="left"), minlength=len(expected))
@@ -64,12 +65,12 @@ def stability_index(quantiles: Mapping[str, float], present: Array) -> float:
 
 
 def reached_by_chance(rows: int, training_rows: int) -> float:
-    """Return the index that one feature in twenty reaches where nothing has shifted.
+    """Return the index that one feature in twenty reaches without a shift.
 
     Notes
     -----
     Yurdakul B. Statistical properties of population stability index. Western Michigan University, 2018: without a shift
-    it is about chi-squared with one degree of freedom less than there are bins, times 1/n + 1/m.
+    it is about chi-squared times 1/n + 1/m; the degrees of freedom are the number of bins minus 1.
     """
     return float(chi2.ppf(0.95, len(LEVELS)) * (1.0 / rows + 1.0 / training_rows))
 

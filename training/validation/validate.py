@@ -1,4 +1,4 @@
-"""A bundle on a cohort that it has not seen: how well it answers, and how unlike its training the cohort is."""
+"""Validate a bundle on an external cohort: its performance, and the cohort's difference from the training cohort."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Bools = npt.NDArray[np.bool_]
 Record = dict[str, Any]
 
 PREVALENCE_MOVES: Final = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "brier", "ece")
-"""Metrics that change where the probability is corrected to another prevalence; AUC and slope stay."""
+"""Metrics that change when the probability is corrected to another prevalence; AUC and slope do not."""
 
 
 def validate(
@@ -57,27 +57,27 @@ def validate(
     Parameters
     ----------
     bundle
-        The bundle, loaded and proven.
+        The loaded and verified bundle.
     cohort
-        Read with the bundle's features and covariates, in the bundle's order.
+        The cohort, read with the bundle's features and covariates, in the bundle's order.
     every_row
-        The same table with the rows whose tumour is cut, so that whole and cut ones are told apart whichever `cohort`
-        uses; None where the table has none.
+        The same table including the rows with cut tumours, to score whole and cut tumours separately; None if the table
+        does not mark cut tumours.
     seed
-        Of the bootstrap.
+        Seed of the bootstrap.
     accept_other_extraction
-        Score the cohort although its description says that it was measured otherwise.
+        Score the cohort even if its description says that it was measured with other settings.
 
     Returns
     -------
     dict
-        What ``validation.json`` holds, less the sentences; JSON-serialisable, without a patient in it.
+        Content of ``validation.json`` without the sentences; JSON-serialisable. It names no patient.
 
     Raises
     ------
     Refused
-        ``table_invalid``, where the cohort was measured otherwise than the bundle measures, where its classes are
-        the bundle's the other way round, or where its horizon is not the one that the bundle's endpoint is named after.
+        ``table_invalid``: the cohort was measured with other settings than the bundle's, its classes are the bundle's
+        in exchanged order, or its horizon is not that of the bundle's endpoint.
     """
     manifest, labels, endpoint = bundle.manifest, cohort.labels, bundle.manifest.endpoint.endpoint
     _require_same_way_round(endpoint, cohort.endpoint)
@@ -86,8 +86,8 @@ def validate(
     if differences and not accept_other_extraction:
         raise Refused(
             ReasonCode.TABLE_INVALID,
-            f"The table was measured otherwise than the bundle measures ({'; '.join(differences)}), so its numbers "
-            "would look right and be wrong; --accept-other-extraction scores it all the same.",
+            f"The table was measured with other settings than the bundle's ({'; '.join(differences)}), so all figures "
+            "would be wrong. Measure the cohort with the bundle's extraction.yaml, or give --accept-other-extraction.",
         )
     outputs = bundle.predictor.run(cohort.values, cohort.covariate_values)
     weights = resamples(len(labels), np.random.SeedSequence([seed, 4]), counted=cohort.weights)
@@ -142,7 +142,7 @@ def validate(
 
 
 def extraction_differences(spec: ExtractionSpec, cohort: Cohort) -> list[str]:
-    """Say where a table declares that it was measured otherwise than a bundle measures."""
+    """List the extraction settings that differ between a table's description and a bundle."""
     if cohort.description == UNDECLARED:
         return []
     try:
@@ -162,13 +162,13 @@ def _require_same_way_round(bundle: Endpoint, table: Endpoint) -> None:
     if table.positive == bundle.negative or table.negative == bundle.positive:
         raise Refused(
             ReasonCode.TABLE_INVALID,
-            f"The bundle states the probability of {bundle.positive!r} against {bundle.negative!r}; the table is read "
-            f"with {table.positive!r} as the positive class.",
+            f"The classes are exchanged: {bundle.positive!r} is the positive class of the bundle, but the table is "
+            f"read with {table.positive!r} as the positive class. Exchange --positive and --negative.",
         )
 
 
 def _require_same_question(bundle: Endpoint, cohort: Cohort) -> None:
-    """Compare by the bundle's name of its endpoint, for a manifest has nothing else of the horizon."""
+    """Compare the horizons. A manifest contains the horizon only in the name of the endpoint."""
     named, asked, survival = (
         re.search(r" within (\S+) days$", bundle.name),
         cohort.target.horizon_days,
@@ -178,24 +178,25 @@ def _require_same_question(bundle: Endpoint, cohort: Cohort) -> None:
     if horizon is not None and asked is not None and horizon != f"{asked:g}":
         raise Refused(
             ReasonCode.TABLE_INVALID,
-            f"The bundle predicts {bundle.name!r}; a horizon of {asked:g} days asks it another question.",
+            f"The bundle predicts {bundle.name!r}, and a horizon of {asked:g} days is another endpoint. Give "
+            f"--horizon-days {horizon}.",
         )
     if survival is not None and asked is None:
         raise Refused(
             ReasonCode.TABLE_INVALID,
-            f"The bundle predicts {bundle.name!r}, and not {cohort.target.derived_name!r}. Name the follow-up: "
-            f"--target the column of days, --event the column of deaths, --horizon-days {survival.days}.",
+            f"The bundle predicts {bundle.name!r}, and not {cohort.target.derived_name!r}. Give the columns of the "
+            f"follow-up: --target (days), --event (deaths), and --horizon-days {survival.days}.",
         )
     if bundle == STAGE_GROUP and asked is not None:
         raise Refused(
             ReasonCode.TABLE_INVALID,
             f"The bundle predicts the stage, and not {cohort.target.derived_name!r}. Validate it on a column of "
-            "stages, or take a bundle of survival.",
+            "stages, or use a bundle for survival.",
         )
 
 
 def _one_fold(labels: Bools) -> npt.NDArray[np.intp]:
-    """Every prediction comes from the same model."""
+    """Return one fold for all predictions, because they come from the same model."""
     return np.zeros(len(labels), dtype=np.intp)
 
 
@@ -204,14 +205,14 @@ def _score(probabilities: Array, labels: Bools, weights: Array) -> dict[str, Arr
 
 
 def _calibration(probabilities: Array, labels: Bools, weights: Array) -> Record:
-    """Slope and intercept of the recalibration, and the observed share less the mean probability, with intervals."""
+    """Slope and intercept of the recalibration, and observed share minus mean probability, with intervals."""
     slope, intercept = recalibration(probabilities, labels, _one_fold(labels), weights)
     surplus = weights @ (labels - probabilities) / weights.sum(axis=1)
     return {"slope": interval(slope), "intercept": interval(intercept), "in_the_large": interval(surplus)}
 
 
 def _conformal(decision: Decision, endpoint: Endpoint, labels: Bools, probabilities: Array, weights: Array) -> Record:
-    """Coverage of each class under the bundle's thresholds, and the share of patients they leave indeterminate."""
+    """Coverage of each class with the bundle's thresholds, and the share of indeterminate patients."""
     possible = Thresholds(decision.early_min_probability, decision.advanced_min_probability).possible(probabilities)
     decided = possible.sum(axis=1) == 1
     right = np.where(labels, possible[:, 1], possible[:, 0])
@@ -228,10 +229,10 @@ def _conformal(decision: Decision, endpoint: Endpoint, labels: Bools, probabilit
 
 
 def _answers(rule: AnswerRule, endpoint: Endpoint, labels: Bools, probabilities: Array, weights: Array) -> Record:
-    """Count what is answered at one prevalence, and how often each answer was right, beside what the bundle says.
+    """Count the answers at one prevalence, and how often each was right, with the bundle's own statement.
 
-    ``predictive_value`` is observed, with its interval over patients; None where nobody was so answered.
-    ``said`` is what the appliance prints beside such an answer; None where the bundle does not say.
+    ``predictive_value`` is observed, with its interval over patients; None without such an answer. ``said`` is the
+    value that the appliance prints with such an answer; None if the bundle does not contain it.
     """
     answers = [rule.answer(float(p))[0] for p in probabilities]
     classes: Record = {}
@@ -257,17 +258,17 @@ def _answers(rule: AnswerRule, endpoint: Endpoint, labels: Bools, probabilities:
 
 
 def _share(of: Bools, among: Bools, weights: Array) -> dict[str, float] | None:
-    """Share with its interval over patients; None where there are none to be a share of."""
+    """Share with its interval over patients; None if `among` is empty."""
     if not among.any():
         return None
-    with np.errstate(invalid="ignore"):  # a resample without such patients says nothing
+    with np.errstate(invalid="ignore"):  # a resample without such patients gives NaN
         return interval(weights @ (of & among).astype(np.float64) / (weights @ among.astype(np.float64)))
 
 
 def _rows(bundle: Bundle, cohort: Cohort, every_row: Cohort | None) -> Record:
-    """Score whole and cut tumours, each by itself; None for such as the table does not have.
+    """Score whole and cut tumours separately; None for a group without rows.
 
-    A figure that takes both classes is None where there is one.
+    A metric that needs both classes is None if there is only one.
     """
     table = cohort if every_row is None else every_row
     outputs = bundle.predictor.run(table.values, table.covariate_values)
@@ -303,7 +304,7 @@ def _figures_of(bundle: Bundle, labels: Bools, probabilities: Array, counted: Ar
 
 
 def _domain(use: IntendedUse, outputs: Outputs) -> Record:
-    """Shares of rows beyond the distances at which the appliance warns and refuses."""
+    """Shares of rows above the distances at which the appliance warns and refuses."""
     shares: Record = {}
     for limit in ("warn", "max"):
         beyond = {

@@ -1,4 +1,4 @@
-"""What a validation found, in sentences and as tables for the terminal."""
+"""Results of a validation in sentences, and as tables for the terminal."""
 
 from __future__ import annotations
 
@@ -12,48 +12,48 @@ from rich.table import Table
 from lungstage.training.validation.shift import LARGE
 
 MIN_PATIENTS: Final = 100
-"""Of each class: Collins GS, Ogundimu EO, Altman DG. Sample size considerations for the external validation of a
-multivariable prognostic model. Stat Med 35(2), 2016."""
+"""Advised minimum per class: Collins GS, Ogundimu EO, Altman DG. Sample size considerations for the external validation
+of a multivariable prognostic model. Stat Med 35(2), 2016."""
 
 Record = Mapping[str, Any]
 
-_WIDTH: Final = 160  # more than any of the tables needs
+_WIDTH: Final = 160  # wide enough for every table
 
 
 def warnings(record: Record) -> list[str]:
-    """Tell what makes the figures doubtful, the gravest first."""
+    """List reasons to doubt the figures, the most serious first."""
     told = []
     if record["trained_on_this_table"]:
         told.append(
-            "THE BUNDLE WAS TRAINED ON THIS VERY TABLE. These are no external figures: they say nothing about patients "
-            "that it has not seen."
+            "THE BUNDLE WAS TRAINED ON THIS TABLE. This is not an external validation: the figures say nothing about "
+            "new patients. Use another cohort."
         )
     if record["asked"] != record["endpoint"]["name"]:
         told.append(
-            f"The bundle predicts {record['endpoint']['name']!r}, and the table's answers are those of "
-            f"{record['asked']!r}. Whether both are the same question is for you to know: it cannot be checked."
+            f"The bundle predicts {record['endpoint']['name']!r}, but the table's outcome is {record['asked']!r}. "
+            "Check that both are the same endpoint: the software cannot check it."
         )
     if differences := record["extraction"]["differences"]:
         told.append(
-            f"The table was measured otherwise than the bundle measures ({'; '.join(differences)}): "
-            "the figures are those of wrong inputs."
+            f"The table was measured with other settings than the bundle's ({'; '.join(differences)}): "
+            "the figures come from wrong inputs."
         )
     if not record["extraction"]["declared"]:
         told.append(
-            "The table does not declare how it was measured, so its numbers may not mean what the bundle's inputs mean."
+            "The table has no description of its extraction settings. They may differ from the bundle's; check them."
         )
     table = record["table"]
     fewest = min(table["positives"], table["used"] - table["positives"])
     if fewest < MIN_PATIENTS:
         told.append(
-            f"There are {fewest} patients of the rarer class; {MIN_PATIENTS} are advised at the least "
-            "(Collins, Ogundimu & Altman 2016), so read the intervals and not the values."
+            f"There are {fewest} patients of the rarer class; at least {MIN_PATIENTS} are advised "
+            "(Collins, Ogundimu & Altman 2016). Read the intervals, not the values."
         )
     return told
 
 
 def summary(record: Record) -> list[str]:
-    """Say what was found."""
+    """Summarise the results in sentences."""
     metrics, lift = record["metrics"], record["constant_guess"]["difference"]
     prevalence, conformal, domain = record["prevalence"], record["conformal"], record["domain"]
     own, surplus = record["at_own_prevalence"], record["calibration"]["in_the_large"]
@@ -71,29 +71,29 @@ def summary(record: Record) -> list[str]:
     better = "better than" if lift["brier"]["high"] < 0 else "not shown to be better than"
     return [
         f"The bundle {ranks}: AUC {figure(metrics['auc'])}.",
-        f"Its probabilities are {better} a constant guess at the training prevalence: Brier score "
+        f"Its probabilities are {better} the training prevalence as a constant prediction: Brier score "
         f"{figure(metrics['brier'])}, difference {figure(lift['brier'])}.",
-        f"{prevalence['table']:.0%} of the patients are {record['endpoint']['positive']}, in training "
-        f"{prevalence['training']:.0%}. The share observed less that predicted is {figure(surplus)}; with every logit "
+        f"{prevalence['table']:.0%} of the patients are {record['endpoint']['positive']}; in training "
+        f"{prevalence['training']:.0%}. The observed minus the predicted share is {figure(surplus)}. With every logit "
         f"shifted by {prevalence['logit_shift']:+.2f} it is {figure(own['calibration']['in_the_large'])}, "
-        f"and the Brier score {figure(own['metrics']['brier'])}.",
-        f"At this cohort's own prevalence they are {better_own} a constant guess at it: Brier score "
-        f"{figure(own['metrics']['brier'])}, difference {figure(lift_own)}. Recalibration there: slope "
-        f"{figure(slope)}, intercept {figure(intercept)} (1 and 0 are best); lungstage-export recalibrate makes a "
-        "bundle version of it.",
-        f"The true class stays possible in {covered}, where {1 - conformal['alpha']:.0%} were aimed at; "
-        f"{figure(conformal['indeterminate'])} are left indeterminate.",
-        f"{domain['warn']['either']:.0%} of the tumours lie so far from training that the appliance would warn, and "
-        f"{domain['max']['either']:.0%} so far that it would refuse.",
-        f"{len(shifted)} of {len(record['features'])} features show a large shift against training (PSI above {LARGE}, "
-        f"and above what chance reaches){': ' if shifted else ''}{', '.join(shifted)}.",
+        f"and the Brier score is {figure(own['metrics']['brier'])}.",
+        f"After correction to this cohort's prevalence the probabilities are {better_own} that prevalence as a "
+        f"constant prediction: Brier score {figure(own['metrics']['brier'])}, difference {figure(lift_own)}. "
+        f"Recalibration after the correction: slope {figure(slope)}, intercept {figure(intercept)} (1 and 0 are best). "
+        "lungstage-export recalibrate makes a recalibrated bundle.",
+        f"The conformal set contains the true class in {covered}; the target is {1 - conformal['alpha']:.0%}. "
+        f"{figure(conformal['indeterminate'])} of the patients are indeterminate.",
+        f"The appliance would warn about {domain['warn']['either']:.0%} of the tumours because of their distance from "
+        f"the training cohort. It would refuse {domain['max']['either']:.0%}.",
+        f"{len(shifted)} of {len(record['features'])} features show a large shift from training (PSI above {LARGE} "
+        f"and above the level of chance){': ' if shifted else ''}{', '.join(shifted)}.",
     ]
 
 
 def print_validation(record: Record, console: Console) -> None:
-    """Print what ``validation.json`` holds: warnings, tables, and what they say in words.
+    """Print the content of ``validation.json``: warnings, tables, and the summary.
 
-    A table is as wide as it has to be: what a narrow terminal wraps can be read, what is cut off cannot.
+    Tables keep their full width. A narrow terminal wraps the lines, but no text is cut off.
     """
     console = Console(file=console.file, width=max(_WIDTH, console.width), soft_wrap=True)
     for warning in record["warnings"]:
@@ -103,8 +103,8 @@ def print_validation(record: Record, console: Console) -> None:
 
 
 def metric_table(record: Record) -> Table:
-    """Every metric and its gain over a constant guess, and both at the table's own prevalence."""
-    table = _table("", "bundle", "less constant guess", "at own prevalence", "less constant guess")
+    """Every metric and its difference from a constant prediction, also at the table's own prevalence."""
+    table = _table("", "bundle", "minus constant", "at own prevalence", "minus constant")
     own, gain = (record["at_own_prevalence"][key] for key in ("metrics", "constant_guess"))
     for name, one in record["metrics"].items():
         difference = figure(record["constant_guess"]["difference"][name])
@@ -115,8 +115,8 @@ def metric_table(record: Record) -> Table:
 
 
 def answer_table(record: Record) -> Table:
-    """Each class that is answered: how often, how often rightly, and what the bundle says of that."""
-    table = _table("answers", "at a prevalence of", "answered", "right in", "said by the bundle")
+    """Each answer: how often it is given, how often it is right, and the bundle's own statement."""
+    table = _table("answers", "at a prevalence of", "answered", "right in", "bundle's statement")
     for one in record["answers"].values():
         at = f"{one['prevalence']:.0%}"
         for name, told in one["classes"].items():
@@ -127,7 +127,7 @@ def answer_table(record: Record) -> Table:
 
 
 def row_table(record: Record) -> Table:
-    """Whole and cut tumours, each by itself, whichever the figures above rest on."""
+    """Whole and cut tumours separately, independent of the rows that the other tables use."""
     negative, positive = record["endpoint"]["negative"], record["endpoint"]["positive"]
     table = _table("tumours", "patients", positive, "AUC", "Brier", f"coverage {negative}", f"coverage {positive}")
     for name, one in record["rows"].items():
@@ -141,7 +141,7 @@ def row_table(record: Record) -> Table:
 
 
 def feature_table(record: Record) -> Table:
-    """Each feature beside its training envelope."""
+    """Each feature compared with its training distribution."""
     table = _table("", "PSI", "", "shift in IQR", "below", "above", "missing")
     for name, one in record["features"].items():
         shift = one["median_shift_in_iqr"]

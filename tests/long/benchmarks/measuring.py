@@ -47,11 +47,11 @@ def run(cohort: Path, out: Path, where: list[str], victims: Victims | None = Non
             raise RuntimeError("a run that was killed left a table")
         again = subprocess.run(line, capture_output=True, text=True, check=True)
         said = again.stdout
-        if f"{at} were known" not in said and f"{at + 1} were known" not in said:
+        if f"{at} were read from" not in said and f"{at + 1} were read from" not in said:
             raise RuntimeError(f"{at} studies were done before the kill, but: {said}")
     elif process.returncode:
         raise RuntimeError(complaints)
-    return time.perf_counter() - start, ", ".join(re.findall(r"(\d+ measured, \d+ refused|\d+ were known)", said))
+    return time.perf_counter() - start, ", ".join(re.findall(r"(\d+ measured, \d+ refused|\d+ were read from)", said))
 
 
 def main() -> None:

@@ -65,7 +65,11 @@ def with_commas(rows: Rows, mark: str, path: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("mark", "told"),
-    [(";", "write decimal points, not commas"), ("\t", "write decimal points"), (",", "decimal comma makes two cells")],
+    [
+        (";", "write decimal points, not commas"),
+        ("\t", "write decimal points"),
+        (",", "decimal commas, which split a cell"),
+    ],
 )
 def test_decimal_commas_are_refused_as_such(mark: str, told: str, tmp_path: Path) -> None:
     """Read as they are, 1,234 could be a thousand times as much as it is meant to be."""
@@ -92,7 +96,7 @@ def test_features_as_rows_are_named_as_such(corner: str, tmp_path: Path) -> None
     file = tmp_path / "t.csv"
     with file.open("w", newline="") as out:
         csv.writer(out).writerows(lines)
-    with pytest.raises(Refused, match=r"lies on its side: features are its rows.*each row is a patient"):
+    with pytest.raises(Refused, match=r"is transposed: its rows are features.*each row is a patient"):
         read_cohort(file)
 
 
@@ -117,7 +121,7 @@ def test_what_pyradiomics_adds_is_left_out_and_filtered_images_are_counted(write
 
 def test_a_feature_that_the_appliance_cannot_measure_is_named(write_table: Write) -> None:
     rows = [row | {"original_shape2D_Perimeter": "1"} for row in make_rows()]
-    with pytest.raises(Refused, match=r"cannot measure: \['original_shape2D_Perimeter'\]. Take them out"):
+    with pytest.raises(Refused, match=r"cannot measure: \['original_shape2D_Perimeter'\]. Remove them"):
         read_cohort(write_table(rows))
 
 
@@ -125,7 +129,7 @@ def test_what_stands_before_a_features_name_is_named(write_table: Write) -> None
     rows = [
         {f"GTV_{name}" if name in ALL_FEATURES else name: cell for name, cell in row.items()} for row in make_rows()
     ]
-    with pytest.raises(Refused, match=rf"Column GTV_{A} and 19 more have something before .*removeprefix"):
+    with pytest.raises(Refused, match=rf"Column GTV_{A} and 19 more have a prefix before .*removeprefix"):
         read_cohort(write_table(rows))
 
 
@@ -136,7 +140,9 @@ def test_scaled_features_are_warned_of(name: str, write_table: Write) -> None:
     assert read_cohort(write_table(rows)).warnings == ()
     rows[4] = rows[4] | {column: "-0.1"}
     (warning,) = read_cohort(write_table(rows)).warnings
-    assert warning.startswith(f"{column} is below 0 in 1 row, as no tumour's can be: the features were scaled.")
+    assert warning.startswith(
+        f"{column} is below 0 in 1 row, which is impossible for a tumour: the features were scaled."
+    )
     rows[4] = rows[4] | {column: "nan"}
     assert read_cohort(write_table(rows)).warnings == ()
 
@@ -148,15 +154,15 @@ def test_another_column_names_the_patients(write_table: Write) -> None:
     rows = renamed(make_rows(), patient_id="ID")
     cohort = read_cohort(write_table(rows), id_column="ID")
     assert cohort.patients == read_cohort(write_table(make_rows(), "plain.csv")).patients
-    with pytest.raises(Refused, match=r"lacks the columns \['patient_id'\].*--id-column"):
+    with pytest.raises(Refused, match=r"columns are missing from the table: \['patient_id'\].*--id-column"):
         read_cohort(write_table(rows))
-    with pytest.raises(Refused, match=r"lacks the columns \['Case'\]"):
+    with pytest.raises(Refused, match=r"columns are missing from the table: \['Case'\]"):
         read_cohort(write_table(rows), id_column="Case")
     with pytest.raises(Refused, match=f"Column {A}, line 6, patient 'P004': 'x' is not"):
         read_cohort(write_table([row | {A: "x"} if row["ID"] == "P004" else row for row in rows]), id_column="ID")
     with pytest.raises(Refused, match="Lines 2 and 3 have the same ID, 'P000'"):
         read_cohort(write_table([rows[0], rows[0] | {A: "7"}, *rows[2:]]), id_column="ID")
-    with pytest.raises(Refused, match="Column ID is no outcome"):
+    with pytest.raises(Refused, match="Column ID is not an outcome"):
         read_cohort(write_table(rows), id_column="ID", target=Target(target="ID", positive="P000"))
 
 

@@ -177,7 +177,7 @@ def test_features_that_do_not_repeat_are_left_out(write_table: Write, tmp_path: 
         ({B: "high"}, "icc.csv: Column icc, line 3: 'high' is not a number."),
         ({B: 1.5}, "no ICC between -1 and 1"),
         ({B: ""}, "no ICC between -1 and 1"),
-        (dict.fromkeys(ALL_FEATURES[:6], 0.1), "14 feature columns not below the bar"),
+        (dict.fromkeys(ALL_FEATURES[:6], 0.1), "14 feature columns with an ICC of at least 0.75"),
     ],
 )
 def test_an_icc_table_that_is_not_one(
@@ -190,7 +190,7 @@ def test_an_icc_table_that_is_not_one(
 
 def test_a_feature_whose_repeatability_is_unknown_passes_no_bar(write_table: Write, tmp_path: Path) -> None:
     rated: dict[str, float | str] = dict.fromkeys(ALL_FEATURES[1:20], 0.9)
-    with pytest.raises(Refused, match=f"does not rate {A};"):
+    with pytest.raises(Refused, match=f"has no ICC for {A}\\."):
         read_cohort(write_table(make_rows()), repeatability=(_rate(tmp_path, rated), 0.75))
 
 
@@ -253,9 +253,9 @@ def test_the_lung1_table_is_known_by_its_hash(shared_data: Path) -> None:
 @pytest.mark.parametrize(
     ("counts", "told"),
     [
-        ((1000, 700, 300), ("300 of 1000 listed studies were refused when they were measured.",)),
-        ((4, 2, 1), ("2 of 4 listed studies were refused or unavailable when they were measured.",)),
-        ((4, 3, 1), ("1 of 4 listed studies was refused when it was measured.",)),
+        ((1000, 700, 300), ("300 of 1000 listed studies were refused during measurement.",)),
+        ((4, 2, 1), ("2 of 4 listed studies were refused or unavailable during measurement.",)),
+        ((4, 3, 1), ("1 of 4 listed studies was refused during measurement.",)),
         ((4, 4, 0), ()),
     ],
 )

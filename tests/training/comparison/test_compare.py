@@ -166,7 +166,7 @@ def test_a_finished_run_is_read_from_its_journal_alone(folder: Path, finished: t
 
 
 def test_another_protocol_needs_another_folder(folder: Path, finished: tuple[Any, Any, Path]) -> None:
-    with pytest.raises(ProtocolError, match="holds a run by another protocol"):
+    with pytest.raises(ProtocolError, match="contains a run with another protocol"):
         run_over(folder, finished[2], protocol=PROTOCOL.model_copy(update={"seed": 1}))
 
 
@@ -180,7 +180,7 @@ def test_a_table_that_fails_is_left_out_by_name_and_costs_no_other(
     record, _, done = run_over(folder, tmp_path, failing)
     assert list(record["tables"]) == ["plain", "shape"]
     assert record["refused"]["noise"].startswith(
-        "It was begun and given up: every process that worked on it was killed"
+        "The comparison on this table failed: every process that worked on it was killed"
     )
     assert record["figures"]["plain"] == finished[0]["figures"]["plain"]
     again, _, done = run_over(folder, tmp_path)
@@ -220,13 +220,13 @@ def test_a_file_that_cannot_be_read_costs_no_other(folder: Path, monkeypatch: py
 
     monkeypatch.setattr(compare, "read_table", reading)
     found = compare.read_folder(folder, PROTOCOL)
-    assert found.refused["plain"] == "It cannot be read: Permission denied."
+    assert found.refused["plain"] == "The file cannot be read: Permission denied."
     assert sorted(found.tables) == ["noise", "shape"]
 
 
 def test_a_folder_of_which_nothing_can_be_used_is_refused(tmp_path: Path) -> None:
     written(tmp_path / "few.csv", columns_of(rows=12))
-    with pytest.raises(Refused, match="None of 1 tables can be used; few: It has 12 usable rows"):
+    with pytest.raises(Refused, match="None of 1 tables can be used; few: The table has 12 usable rows"):
         compare.read_folder(tmp_path, PROTOCOL)
 
 
@@ -238,7 +238,7 @@ def test_the_command_says_what_it_left_out_and_writes_a_page(
         cli.app, ["compare-selectors", str(folder), "-o", str(finished[2]), "--protocol", str(tmp_path / "p.toml")]
     )
     assert called.exit_code == 0, called.output
-    assert "Left out: few: It has 12 usable rows" in called.output
+    assert "Left out: few: The table has 12 usable rows" in called.output
     assert (finished[2] / "results.json").read_bytes() == compare.as_json(finished[0])
     page = (finished[2] / "report.html").read_text()
     assert page == comparison_page.render(finished[0])

@@ -51,12 +51,12 @@ def test_gzipped_and_plain_tables_are_found_and_nothing_else(tmp_path: Path) -> 
     one, other = (read_table(found[name], name=name, features=5, folds=5) for name in ("a", "b"))
     np.testing.assert_array_equal(one.values, other.values)
     written(tmp_path / "a.csv.gz", columns)
-    with pytest.raises(Refused, match=r"a.csv and a.csv.gz have the same name"):
+    with pytest.raises(Refused, match=r"a.csv and a.csv.gz give the same table name"):
         find_tables(tmp_path)
 
 
 def test_a_folder_without_tables_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match="holds no table"):
+    with pytest.raises(Refused, match="contains no table"):
         find_tables(tmp_path)
 
 
@@ -73,14 +73,14 @@ def test_a_target_is_any_two_values(tmp_path: Path, no: str, yes: str) -> None:
 def test_a_target_of_three_values_is_refused(tmp_path: Path) -> None:
     columns = columns_of()
     columns["Target"][3:6] = ["2"] * 3
-    assert "Column Target has 3 values ('0', '1', '2', ...); two are needed." in refusal(tmp_path, columns)
+    assert "Column Target has 3 values ('0', '1', '2', ...); exactly two are needed." in refusal(tmp_path, columns)
 
 
 @pytest.mark.parametrize("name", ["ID", "Target"])
 def test_a_column_that_must_be_there_is_missed_by_name(tmp_path: Path, name: str) -> None:
     columns = columns_of()
     del columns[name]
-    assert refusal(tmp_path, columns) == f"The table lacks the columns ['{name}']."
+    assert refusal(tmp_path, columns) == f"These columns are missing from the table: ['{name}']."
 
 
 def test_rows_that_cannot_be_used_are_counted_by_reason(tmp_path: Path) -> None:
@@ -128,12 +128,12 @@ def test_a_column_is_judged_by_the_rows_that_are_used(tmp_path: Path) -> None:
 
 
 def test_too_little_is_refused_and_the_least_is_not(tmp_path: Path) -> None:
-    assert "It has 29 usable rows; at least 30" in refusal(tmp_path, columns_of(rows=29))
-    assert "Its smaller class has 9 usable rows; at least 10" in refusal(tmp_path, columns_of(rows=51, positives=9))
+    assert "The table has 29 usable rows; at least 30" in refusal(tmp_path, columns_of(rows=29))
+    assert "The smaller class has 9 usable rows; at least 10" in refusal(tmp_path, columns_of(rows=51, positives=9))
     assert "at least 12 are needed" in refusal(tmp_path, columns_of(rows=51, positives=11), folds=12)
-    assert "It has 5 usable features; to select 5" in refusal(tmp_path, columns_of(features=5))
+    assert "The table has 5 usable features; more than 5" in refusal(tmp_path, columns_of(features=5))
     only_text = {**columns_of(features=0), "a": ["x"] * 60}
-    assert "It has 0 usable features" in refusal(tmp_path, only_text)
+    assert "The table has 0 usable features" in refusal(tmp_path, only_text)
     assert read(tmp_path, columns_of(rows=51, positives=12, features=2000), features=15).values.shape == (51, 2000)
 
 
@@ -144,7 +144,7 @@ def test_too_little_is_refused_and_the_least_is_not(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_unpacked_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "t.gz").write_bytes(content)
-    with pytest.raises(Refused, match=r"t.gz cannot be unpacked|lacks the columns"):
+    with pytest.raises(Refused, match=r"t.gz cannot be unpacked|columns are missing"):
         read_table(tmp_path / "t.gz", name="t", features=5, folds=5)
 
 

@@ -156,7 +156,7 @@ class TestStudy:
             for n in lidc.read(*few)
             if not study.is_tested(n.patient)
         ]
-        with pytest.raises(Refused, match="Readers say the same of all lesions"):
+        with pytest.raises(Refused, match="All lesions have the same rating"):
             study.calibrate(same)
 
 

@@ -117,7 +117,7 @@ def test_a_verdict_says_what_the_interval_says() -> None:
     assert said(-0.07, -0.01)["adds_value"] is False
     assert said(-0.07, -0.01)["sentence"] == "A is worse than B: AUC difference −0.040 (−0.070 to −0.010)."
     assert said(-0.01, 0.03)["adds_value"] is None
-    assert said(-0.01, 0.03)["sentence"].startswith("No difference between A and B could be shown: ")
+    assert said(-0.01, 0.03)["sentence"].startswith("No difference between A and B is shown: ")
 
 
 def test_a_verdict_needs_both_intervals() -> None:
@@ -126,8 +126,8 @@ def test_a_verdict_needs_both_intervals() -> None:
     wide, firm = ({"value": 0.04, "low": low, "high": 0.09} for low in (-0.01, 0.002))
     assert verdict("A", "b", "B", paired, wide) == {
         "against": "b", "adds_value": None,
-        "sentence": "No difference between A and B could be shown: "
-        "AUC difference 0.040 (0.010 to 0.070; with chance in training −0.010 to 0.090).",
+        "sentence": "No difference between A and B is shown: "
+        "AUC difference 0.040 (0.010 to 0.070; corrected for training −0.010 to 0.090).",
     }  # fmt: skip
     assert verdict("A", "b", "B", paired, firm)["adds_value"] is True
     worse = {"value": -0.04, "low": -0.07, "high": -0.01}
@@ -162,9 +162,10 @@ def test_a_planted_leak_is_called_one() -> None:
     evaluation, _ = evaluate(replace(cohort, values=values, features=names), PROCEDURE, _silent, compared)
     said = " ".join(evaluation["warnings"])
     assert "above that of sphericity + volume, logistic (" in said
-    assert "on the same patients means a leak until shown otherwise: GL-RFE" in said
-    assert "An AUC above 0.95 means a leak until shown otherwise: " in said
-    assert "An accuracy above 0.90 in 90 patients means a leak" in said
+    assert "on the same patients: GL-RFE" in said
+    assert "AUC above 0.95: " in said
+    assert "Accuracy above 0.90 in 90 patients: " in said
+    assert "Assume data leakage until you have excluded it." in said
     assert "ANOVA-8 + logistic (1.00)" in said
     assert "majority" not in said
 
@@ -182,8 +183,8 @@ def test_what_is_plausible_depends_on_the_endpoint_and_the_number_of_patients() 
     assert said(0.79, 0.89, stage, 200) == []
     (sentence,) = said(0.82, 0.89, stage, 200)
     assert sentence == (
-        "An AUC more than 0.1 above that of the two (0.70) on the same patients means a leak until shown otherwise: "
-        "it (0.82)."
+        "AUC more than 0.1 above that of the two (0.70) on the same patients: it (0.82). "
+        "Assume data leakage until you have excluded it."
     )
     assert said(0.82, 0.89, stage, 200, reach=0.15) == []  # as few patients as this give it by chance
     assert warnings({"one": method("it", 0.9, 0.8)}, stage, 200) == []  # nothing simple to hold it against
@@ -220,5 +221,5 @@ def test_few_selectors_stand_beside_the_simple_models() -> None:
     }  # fmt: skip
     assert {*SIMPLE, "majority"} <= {*left}
     assert not {"random_forest", "gradient_boosting", "boruta_dnn", "l2_lr"} & {*left}
-    with pytest.raises(ValueError, match=r"no selector anvoa; there are gl_rfe, .*boruta"):
+    with pytest.raises(ValueError, match=r"no selector anvoa; known are gl_rfe, .*boruta"):
         methods_of(["anvoa"], QUICK, features)

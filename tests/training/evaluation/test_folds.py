@@ -52,7 +52,9 @@ def test_folds_are_stratified_and_differ_between_repeats() -> None:
 
 @pytest.mark.parametrize("folds", [2, 13])
 def test_folds_that_cannot_be_are_refused(folds: int) -> None:
-    with pytest.raises(Refused, match=f"{folds} folds are asked for; from 3 up to the 12 rows"):
+    with pytest.raises(
+        Refused, match=f"{folds} folds are requested. Choose from 3 to 12: the smaller class has 12 rows"
+    ):
         assign_folds(np.arange(40) < 12, folds, 1, seed=0)
 
 

@@ -146,16 +146,16 @@ def test_a_later_run_measures_only_what_is_new_changed_or_was_unavailable(cohort
     done = run(cohort, out)
     assert done.status == 0
     assert "4 measured, 0 refused" in done.stdout
-    assert "1 were known" in done.stdout
+    assert "1 were read from features.journal.jsonl" in done.stdout
     after = _rows(out)
     assert [row["patient_id"] for row in after] == ["A", "B", "C", "D"]
     assert after[0] == before[0]
     assert after[1]["original_shape_MeshVolume"] != before[1]["original_shape_MeshVolume"]
     kept = written(out)
-    assert "were known" not in run(cohort, out, "--fresh").stdout
+    assert "were read from" not in run(cohort, out, "--fresh").stdout
     assert written(out) == kept
     (cohort.parent / "spec.yaml").write_text(SPEC.replace("Entropy", "Maximum"))
-    assert "were known" not in run(cohort, out).stdout
+    assert "were read from" not in run(cohort, out).stdout
 
 
 def test_data_that_are_away_cost_no_table(cohort: Path, run: Command) -> None:
@@ -168,8 +168,8 @@ def test_data_that_are_away_cost_no_table(cohort: Path, run: Command) -> None:
     done = run(cohort, out)
     assert done.status == 4
     assert "2 of 4 studies (" in done.stderr
-    assert "features.csv was left as it was; the same command will try them again" in done.stderr
-    assert "features.csv was left as it was" in done.stdout
+    assert "features.csv was not changed. Run the same command again" in done.stderr
+    assert "features.csv was not changed" in done.stdout
     assert written(out) == before
     assert out.with_suffix(".journal.jsonl").read_bytes() == journal
 
@@ -235,7 +235,7 @@ def test_a_description_that_says_otherwise_is_not_overwritten(cohort: Path, run:
     out.unlink()
     done = run(cohort, out, "--fresh")
     assert done.status == 3
-    assert "measured otherwise" in done.stderr
+    assert "measured with other settings" in done.stderr
     assert not out.exists()
 
 
@@ -292,7 +292,7 @@ def test_a_killed_run_is_taken_up_where_it_was(
         file.write(b'{"study": ["P011", "stud')  # as a machine leaves it that loses power
     done = run(many, out)
     assert done.status == 0
-    assert f"{known} were known" in done.stdout
+    assert f"{known} were read from" in done.stdout
     assert known < STUDIES
     assert written(out) == undisturbed
 
@@ -368,7 +368,7 @@ def test_options_that_contradict_each_other(options: tuple[str, ...], told: str,
     ("text", "told"),
     [
         ("patient_id,path,stage\nA,a,early\n", "roi"),
-        ("patient_id,path,roi\nA,a,\n", "lacks the column stage"),
+        ("patient_id,path,roi\nA,a,\n", "Add the column stage"),
         ("patient_id,path,roi,stage\nA,a,,late\n", "late"),
         ("patient_id,path,roi,age,stage\nA,a,,61,\n", "stage, line 2"),
         ("patient_id,path,roi,stage\nA,,,early\n", "path, line 2"),

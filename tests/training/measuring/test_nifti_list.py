@@ -58,7 +58,7 @@ def test_the_table_is_that_of_a_cohort_and_the_values_are_pyradiomics_own(
     assert run(monkeypatch, *options) == 0
     told = capfd.readouterr().out
     assert "2 measured, 2 refused" in told
-    assert "2 were measured with warnings, which are listed in features.warnings.csv" in told
+    assert "2 were measured with warnings, listed in features.warnings.csv" in told
     spec = parameters.parse(SPEC)
     rows = rows_of(out)
     assert list(rows[0]) == ["patient_id", "age", *spec.features]
@@ -74,7 +74,7 @@ def test_the_table_is_that_of_a_cohort_and_the_values_are_pyradiomics_own(
     assert warned == [("A", "Resampling"), ("B", "All voxels"), ("B", "Resampling")]
     table = out.read_bytes()
     assert run(monkeypatch, *options) == 0
-    assert "4 were known" in capfd.readouterr().out
+    assert "4 were read from" in capfd.readouterr().out
     assert out.read_bytes() == table
     assert len(rows_of(folder / "features.warnings.csv")) == 3, "the journal knows them"
 
@@ -118,7 +118,7 @@ def test_paths_are_from_the_list_and_two_labels_are_two_entries_of_the_journal(t
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("Image,Mask\ni.nii,m.nii\n", r"lacks the columns \['ID'\]"),
+        ("Image,Mask\ni.nii,m.nii\n", r"columns are missing from the table: \['ID'\]"),
         ("ID,Image,Mask\nA,,m.nii\n", "Column Image, line 2: '' is not the name of a NIfTI file"),
         ("ID,Image,Mask\nA,i.nii,m.nrrd\n", "Column Mask, line 2: 'm.nrrd' is not the name of a NIfTI"),
         ("ID,Image,Mask,Label\nA,i.nii,m.nii,tumour\n", "Column Label, line 2: 'tumour' is not a whole number"),

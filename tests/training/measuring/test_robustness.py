@@ -174,5 +174,5 @@ def test_as_a_command_on_nifti_pairs_with_a_bundle_and_its_run(tmp_path: Path) -
 
 def test_a_list_of_dicom_is_refused_in_words(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("patient_id,path,roi,stage\nA,study,GTV-1,early\n")
-    with pytest.raises(Refused, match="NIfTI pairs are rated"):
+    with pytest.raises(Refused, match="reads NIfTI pairs only"):
         rating.read_cases(tmp_path / "list.csv")

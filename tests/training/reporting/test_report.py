@@ -229,7 +229,7 @@ def test_it_says_what_it_is_and_that_the_claim_is_the_authors(html: str) -> None
     assert "Research use only. Not a medical device" in words
     assert words.count("90.22 %") == 1
     assert "The method's authors claim an accuracy of 90.22 % on a cohort that is not public" in words
-    assert "it was not reproduced here" in words
+    assert "It was not reproduced here" in words
     assert "WRONG ON PURPOSE" in words
     assert evaluation_record(only=FEW_METHODS)["interval"] in words
 
@@ -300,8 +300,11 @@ def test_an_evaluation_without_a_model_says_which_command_makes_it() -> None:
         (None, "neither run.json nor evaluation.json"),
         ("{", "evaluation.json is not JSON"),
         ("[1]", "schema version None"),
-        (json.dumps({"schema_version": 1}), "lungstage-train evaluate` writes it anew"),
-        (json.dumps({"schema_version": 2, "settings": {}}), "It lacks procedure_sha256, seed, table"),
+        (json.dumps({"schema_version": 1}), "lungstage-train evaluate` writes a new one"),
+        (
+            json.dumps({"schema_version": 2, "settings": {}}),
+            "is incomplete. These keys are missing: procedure_sha256, seed, table",
+        ),
     ],
 )
 def test_what_is_no_run_is_refused_and_an_earlier_page_stays(tmp_path: Path, content: str | None, says: str) -> None:
@@ -349,7 +352,7 @@ def test_checklists_are_answered_from_the_run_and_left_open_where_it_does_not_kn
     assert "195 rows in features.csv; left out: 35 (roi_touches_crop_edge); used: 160" in by_number["20a"].text
     assert by_number["20a"].standing is checklists.Standing.ANSWERED
     for number in ("1", "17", "18a", "18b", "18d", "19"):  # nobody but authors can know
-        assert by_number[number].text == "not known to the run: to be filled in by the authors"
+        assert by_number[number].text == "not contained in the run; the authors must fill it in"
     for one in checklists.answer(items, {}):
         assert one.standing is checklists.Standing.OPEN
     for one in checklists.answer(items, known(run, None)):  # what an evaluation would tell is open without one

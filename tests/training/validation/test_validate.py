@@ -257,7 +257,7 @@ def test_another_extraction_is_named_and_refused_unless_accepted(bundle: Bundle)
 def test_the_training_table_is_no_validation(bundle: Bundle) -> None:
     own = replace(_cohort(bundle), sha256=bundle.manifest.provenance.table_sha256)
     record = validate(bundle, own)
-    assert warnings(record)[0].startswith("THE BUNDLE WAS TRAINED ON THIS VERY TABLE")
+    assert warnings(record)[0].startswith("THE BUNDLE WAS TRAINED ON THIS TABLE")
     assert not any("TRAINED" in warning for warning in warnings(validate(bundle, _cohort(bundle))))
 
 
@@ -289,7 +289,7 @@ def test_stage_and_survival_are_never_asked_of_one_another(bundle: Bundle) -> No
     with pytest.raises(Refused, match="predicts the stage, and not 'survival at 2 years'"):
         validate(bundle, asked)
     later = replace(asked, target=Target(target="days", event="death_observed", horizon_days=365))
-    with pytest.raises(Refused, match="a horizon of 365 days asks it another question"):
+    with pytest.raises(Refused, match="a horizon of 365 days is another endpoint"):
         validate(of_survival, later)
     assert validate(of_survival, asked)["asked"] == "survival at 2 years"
 
@@ -303,19 +303,19 @@ def test_another_horizon_or_column_is_no_answer_to_the_bundle_s_question(bundle:
         goal = Target(target=target, event=event, horizon_days=days, positive="yes", negative="no")
         return replace(_cohort(bundle), endpoint=Endpoint("x", "no", "yes"), target=goal)
 
-    with pytest.raises(Refused, match="predicts 'death within 730 days'; a horizon of 90 days"):
+    with pytest.raises(Refused, match="predicts 'death within 730 days', and a horizon of 90 days"):
         validate(named("death within 730 days"), asked(90))
     record = validate(named("death within 730 days"), asked(730))
     assert record["target"] == {
         "target": "days", "positive": "yes", "negative": "no", "event": "death_observed", "horizon_days": 730,
     }  # fmt: skip
-    assert not any("same question" in warning for warning in warnings(record))
+    assert not any("same endpoint" in warning for warning in warnings(record))
     for name, cohort, said in (
         ("death within 2 years", asked(730), "survival at 2 years"),
         ("death within 730 days", asked(730, "exitus"), "exitus within 730 days"),
         ("death within 730 days", asked(None, None, "dead"), "dead"),
     ):
-        (told,) = (w for w in warnings(validate(named(name), cohort)) if "same question" in w)
+        (told,) = (w for w in warnings(validate(named(name), cohort)) if "same endpoint" in w)
         assert f"predicts {name!r}" in told
         assert repr(said) in told
 
@@ -422,7 +422,7 @@ def test_what_is_refused_leaves_nothing_behind(
     table.write_text(text)
     table.with_suffix(".toml").write_text(DESCRIPTION.format("binWidth=10"))
     assert command(monkeypatch, folder, table, "-o", tmp_path / "out") == 3
-    assert "measured otherwise" in capsys.readouterr().err
+    assert "measured with other settings" in capsys.readouterr().err
     assert sorted(f.name for f in tmp_path.iterdir()) == ["t.csv", "t.toml"]
     assert command(monkeypatch, folder, table, "-o", tmp_path / "out", "--accept-other-extraction") == 0
 

@@ -1,4 +1,4 @@
-"""Figures of a training run, as accessible SVG for the inside of a page; in place of one that cannot be drawn, why."""
+"""Figures of a training run as accessible inline SVG. A figure that cannot be drawn is replaced by the reason."""
 
 from __future__ import annotations
 
@@ -15,18 +15,22 @@ __all__ = [
 
 Record = Mapping[str, Any]
 
-NO_RUN: Final = "Not in this run yet: `lungstage-train fit TABLE -o RUN` writes run.json, which this is made of."
+NO_RUN: Final = (
+    "This part needs run.json, which this run does not have yet: `lungstage-train fit TABLE -o RUN` writes it."
+)
 NO_EVALUATION: Final = (
-    "Not in this run yet: `lungstage-train evaluate TABLE -o RUN` writes evaluation.json, which this is made of."
+    "This part needs evaluation.json, which this run does not have yet: `lungstage-train evaluate TABLE -o RUN` writes "
+    "it."
 )
 NO_LEAKAGE: Final = (
-    "No leak was demonstrated: `lungstage-train evaluate TABLE -o RUN --demonstrate-leakage` does, and marks it wrong."
+    "This run has no demonstration of data leakage: `lungstage-train evaluate TABLE -o RUN --demonstrate-leakage` adds "
+    "one."
 )
-NO_COVARIATES: Final = "No clinical covariates joined, so there is nothing to leave out."
+NO_COVARIATES: Final = "The model has no clinical covariates, so there is no ablation."
 
 
 def of_features(run: Record | None) -> Iterator[Picture | str]:
-    """Draw the selected features next to all: correlations and distributions."""
+    """Draw all features and the selected ones: correlations and distributions."""
     if run is None:
         yield NO_RUN
         return
@@ -39,7 +43,7 @@ def of_features(run: Record | None) -> Iterator[Picture | str]:
 
 
 def of_selection(run: Record | None, evaluation: Record | None) -> Iterator[Picture | str]:
-    """Draw how the features were selected, and how firmly."""
+    """Draw the selection of features and its stability."""
     if run is None:
         yield NO_RUN
     else:
@@ -54,7 +58,7 @@ def of_selection(run: Record | None, evaluation: Record | None) -> Iterator[Pict
 
 
 def of_performance(evaluation: Record | None) -> Iterator[Picture | str]:
-    """Draw how well the methods do on patients that they were not fitted to."""
+    """Draw the out-of-fold performance of the methods."""
     if evaluation is None:
         yield NO_EVALUATION
         return
@@ -66,14 +70,14 @@ def of_performance(evaluation: Record | None) -> Iterator[Picture | str]:
 
 
 def of_survival(record: Record) -> Iterator[Picture | str]:
-    """Draw who lives how long, where the run is about that."""
+    """Draw survival curves and calibration, if the endpoint is survival."""
     if record.get("survival"):
         yield survival.curves(record["survival"])
         yield survival.calibration(record["survival"])
 
 
 def of_covariates(evaluation: Record | None) -> Iterator[Picture | str]:
-    """Draw what clinical covariates add."""
+    """Draw the ablation of the clinical covariates."""
     if evaluation is None:
         yield NO_EVALUATION
     elif evaluation["covariate_ablation"] is None:
@@ -83,7 +87,7 @@ def of_covariates(evaluation: Record | None) -> Iterator[Picture | str]:
 
 
 def of_leakage(evaluation: Record | None) -> Iterator[Picture | str]:
-    """Draw figures that are wrong on purpose."""
+    """Draw the effect of data leakage, with figures that are wrong on purpose."""
     if evaluation is None:
         yield NO_EVALUATION
     elif evaluation["leakage"] is None:

@@ -1,8 +1,8 @@
-"""What every figure shares: colours, type, size, and the way from matplotlib to SVG that stands inside a page.
+"""Common parts of all figures: colours, fonts, sizes, and the conversion from matplotlib to inline SVG.
 
-The SVG holds no date, no chance and nothing from outside: the same data give the same bytes. Text stays text, so
-that it can be selected and read at any size; matplotlib lays it out by DejaVu Sans, which it brings along, and the
-fonts that a browser may put in its place are no wider. Raw names never meet matplotlib's mathematics.
+The SVG contains no date, no random identifiers and no external content, so the same data give the same bytes. Text
+stays text, so it can be selected and scaled. matplotlib computes the layout with its DejaVu Sans; the fonts that a
+browser may use instead are not wider. Names are never parsed as mathematical text.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 
 from lungstage.appliance.report.vocabulary import CONCEPTS, HOUNSFIELD
 
-# Okabe and Ito's palette: told apart with every common colour vision deficiency, and in grey by their lightness.
+# Okabe and Ito's palette: distinguishable with every common colour vision deficiency, and in grey by lightness.
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILLION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#6B6B6B"
 
@@ -47,9 +47,9 @@ METRIC_LABELS: Final[Mapping[str, str]] = MappingProxyType(
         "ece": "expected calibration error",
     }
 )
-"""Metrics in the order of a table, under the names that a reader knows."""
+"""Metrics in the order of a table, with their names for readers."""
 
-WIDTH: Final = 9.0  # inches; a page of A4 shows it at four fifths, a screen at about one and a half
+WIDTH: Final = 9.0  # inches; scaled to about 80 % on an A4 page and 150 % on a screen
 _LONGEST_LABEL = 44
 
 _STYLE: Final[Mapping[str, Any]] = {
@@ -94,13 +94,13 @@ class Picture:
     key
         Its anchor in the page.
     title
-        What it shows.
+        Its title.
     alt
-        What is drawn, for a reader who cannot see it.
+        Description of the drawing, for readers who cannot see it.
     caption
-        What it says, in figures taken from the data.
+        Caption with numbers from the data.
     svg
-        An ``<svg>`` element without namespace, identifiers starting with `key`.
+        An ``<svg>`` element without namespace; its identifiers start with `key`.
     """
 
     key: str
@@ -115,24 +115,24 @@ def canvas(height: float, width: float = WIDTH) -> Iterator[Figure]:
     """Yield an empty figure in the report's style; `height` and `width` in inches."""
     with matplotlib.style.context(["default", dict(_STYLE)]):
         figure = Figure(figsize=(width, height), layout="constrained")
-        FigureCanvasSVG(figure)  # whose measure of text is the one that the layout has to go by
+        FigureCanvasSVG(figure)  # the layout must use this canvas's text measurements
         yield figure
 
 
 def picture(figure: Figure, key: str, title: str, alt: str, caption: str) -> Picture:
-    """Turn `figure` into SVG for the inside of a page; to be called within its :func:`canvas`."""
+    """Convert `figure` to inline SVG; call it within its :func:`canvas`."""
     written = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # a script that DejaVu Sans lacks: the browser has a font for it
-        # What savefig does, less a drawing that is thrown away.
+        warnings.filterwarnings("ignore", "Glyph")  # a glyph missing from DejaVu Sans: the browser has a font for it
+        # The same as savefig, but without its additional drawing.
         engine = figure.get_layout_engine()
         assert engine is not None
         engine.execute(figure)
         figure.set_layout_engine("none")
         FigureCanvasSVG(figure).print_svg(written, metadata={"Date": None})  # type: ignore[no-untyped-call]
-    root = ElementTree.fromstring(written.getvalue())  # noqa: S314 - what matplotlib has just written
+    root = ElementTree.fromstring(written.getvalue())  # noqa: S314 - matplotlib has just written it
     for unwanted in (*root.findall(f"{_SVG}metadata"), *root.findall(f"{_SVG}defs[{_SVG}style]")):
-        root.remove(unwanted)  # the maker's name, and a style that would apply to the whole page
+        root.remove(unwanted)  # the creator's name, and a style that would apply to the whole page
     elements = list(root.iter())
     named = {target for element in elements for target in _targets(element)}
     for element in elements:
@@ -145,7 +145,7 @@ def picture(figure: Figure, key: str, title: str, alt: str, caption: str) -> Pic
     share = float(root.attrib.pop("width").removesuffix("pt")) / 72 / WIDTH
     for superfluous in ("height", "version"):
         root.attrib.pop(superfluous)
-    # One scale for every figure: a wider window gets larger drawings, to a limit; a narrow one scrolls.
+    # One scale for every figure: figures grow with the window up to a limit; a narrow window scrolls.
     size = f"width: {100 * share:.0f}%; min-width: {40 * share:.0f}rem; max-width: {1000 * share:.0f}px"
     root.attrib.update({"role": "img", "aria-label": alt, "aria-describedby": f"{key}-caption", "style": size})
     return Picture(key, title, alt, caption, ElementTree.tostring(root, encoding="unicode"))
@@ -167,18 +167,18 @@ def _prefixed(name: str, value: str, key: str) -> str:
 
 
 def short(feature: str) -> str:
-    """Write a PyRadiomics name as briefly as it stays unambiguous."""
+    """Shorten a PyRadiomics name; it stays unambiguous."""
     return clipped(feature.removeprefix("original_").replace("_", " "))
 
 
 def unit_of(feature: str) -> str:
-    """Write a feature's unit for a reader, empty where it has none or is unknown."""
+    """Write a feature's unit for readers; empty if it has none or is unknown."""
     unit = CONCEPTS[feature].unit if feature in CONCEPTS else "1"
     return "" if unit == "1" else unit.replace(HOUNSFIELD, "HU").replace(".", "·").translate(_SUPERSCRIPT)
 
 
 def clipped(text: str, length: int = _LONGEST_LABEL) -> str:
-    """Cut a label that no figure has room for."""
+    """Shorten a label that is too long for a figure."""
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
@@ -193,7 +193,7 @@ def wrapped(text: str, width: int) -> str:
 
 
 def estimate(entry: Mapping[str, float | None], digits: int = 3) -> str:
-    """Write a value with its interval; one that is not defined, such as a slope of constant predictions, as a dash."""
+    """Write a value with its interval. An undefined one, such as a slope of constant predictions, is a dash."""
     value, low, high = ("–" if entry[key] is None else f"{entry[key]:.{digits}f}" for key in ("value", "low", "high"))
     return value if value == "–" else f"{value} ({low} to {high})"
 

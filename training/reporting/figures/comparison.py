@@ -29,14 +29,14 @@ from lungstage.training.reporting.figures.canvas import (
 Record = Mapping[str, Any]
 
 CLAIMED_ACCURACY: Final = 0.9022
-"""What the method's authors claim on a cohort that is not public (arXiv 2606.04453); never reproduced."""
+"""Accuracy claimed by the method's authors on a cohort that is not public (arXiv 2606.04453); never reproduced."""
 
 _RIVALS: Final = ("gl_rfe_paper_dnn", "sphericity_volume", "volume", "l2_lr")
 _RIVAL_STYLES: Final = ((VERMILLION, "--"), (GREEN, "-."), (PURPLE, ":"), (ORANGE, (0, (5, 1))))
 
 
 def in_order(methods: Record, reference: str) -> list[str]:
-    """Name the methods for a table: the reference, the selectors by AUC, then what uses no selection by AUC."""
+    """Order the methods for a table: the reference, methods with a selector by AUC, then the others by AUC."""
 
     def place(name: str) -> tuple[bool, bool, float, str]:
         method = methods[name]
@@ -46,7 +46,7 @@ def in_order(methods: Record, reference: str) -> list[str]:
 
 
 def rivals(evaluation: Record) -> list[str]:
-    """Name the comparators that curves are drawn of: the best other method, then well-known ones."""
+    """Return the comparators whose curves are drawn: the best other method, then well-known ones."""
     methods, reference = evaluation["methods"], evaluation["reference"]
     others = [name for name in methods if name != reference]
     if not others:
@@ -83,7 +83,7 @@ def forest(evaluation: Record) -> Picture:
         left.axvline(0.5, color=BLACK, linewidth=0.8, linestyle=":")
         right.axvline(0, color=BLACK, linewidth=0.8)
         left.set(xlabel="AUC", title="AUC")
-        right.set(xlabel="reference less method (right of 0: reference better)", title="Paired difference of the AUC")
+        right.set(xlabel="reference minus method (right of 0: reference better)", title="Paired difference of the AUC")
         unselected = sum(methods[name]["selector"] is None for name in order)
         for axes in (left, right):
             axes.axhline(len(order) - unselected - 0.5, color=GREY, linewidth=0.7, linestyle=(0, (1, 3)))
@@ -92,11 +92,11 @@ def forest(evaluation: Record) -> Picture:
             axes.tick_params(axis="y", length=0)
         own = methods[reference]
         caption = (
-            f"{own['label']} (reference): AUC {estimate(own['metrics']['auc'])}. Its paired difference, on the same "
-            f"patients and folds, lies above 0 against {verdicts['above']} of {len(order) - 1} methods (filled blue), "
+            f"{own['label']} (reference): AUC {estimate(own['metrics']['auc'])}. The interval of the paired difference "
+            f"lies above 0 against {verdicts['above']} of {len(order) - 1} methods (filled blue), "
             f"below 0 against {verdicts['below']} (filled vermillion), and includes 0 against "
-            f"{verdicts['undecided']} (open grey). Thin line: Nadeau and Bengio's corrected interval. Below the dotted "
-            "line: methods that select no features."
+            f"{verdicts['undecided']} (open grey). Thin line: interval with Nadeau and Bengio's correction. Below the "
+            "dotted line: methods without feature selection."
         )
         alt = f"Forest plot of {len(order)} methods: AUC on the left, difference to the reference on the right."
         return picture(figure, "forest", "Every method on the same folds", alt, caption)
@@ -130,7 +130,7 @@ def roc(evaluation: Record) -> Picture:
         middle = int(np.argmin(np.abs(np.array(own["false_positive_rate"]) - 0.2)))
         caption = (
             f"{methods[reference]['label']}: AUC {estimate(methods[reference]['metrics']['auc'])}. At a specificity of "
-            f"0.80 its sensitivity is {own['true_positive_rate'][middle]:.2f} ({own['low'][middle]:.2f} to "
+            f"0.80 the sensitivity is {own['true_positive_rate'][middle]:.2f} ({own['low'][middle]:.2f} to "
             f"{own['high'][middle]:.2f}). Mean over the repeats; the band is the reference's 95 % interval."
         )
         alt = (
@@ -140,7 +140,7 @@ def roc(evaluation: Record) -> Picture:
 
 
 def styled(evaluation: Record) -> Iterable[tuple[str, tuple[str, Any]]]:
-    """Pair what curves are drawn of with their styles; the reference comes last, on top."""
+    """Pair the drawn methods with their line styles; the reference comes last, on top."""
     yield from zip(rivals(evaluation), _RIVAL_STYLES, strict=False)
     yield evaluation["reference"], (BLUE, "-")
 
@@ -150,13 +150,13 @@ def _labelled(method: Record) -> str:
 
 
 def leakage(record: Record) -> Picture:
-    """Draw what leaks do to the figures, next to the honest ones."""
+    """Draw the effect of data leakage, next to the figures without leakage."""
     variants, honest = record["variants"], record["honest"]
     metrics = [
         name for name in METRIC_LABELS if all(name in one for one in (honest, *(v["metrics"] for v in variants)))
     ]
     rows: Sequence[tuple[str, Record, str]] = [
-        ("honest: everything inside the fold", honest, BLUE),
+        ("no leakage: everything inside the fold", honest, BLUE),
         *((one["label"], one["metrics"], VERMILLION) for one in variants),
     ]
     with canvas(1.7 + 0.3 * len(rows)) as figure:
@@ -188,17 +188,17 @@ def leakage(record: Record) -> Picture:
         worst = max(variants, key=lambda one: float(one["metrics"][metrics[0]]["value"]))
         name = METRIC_LABELS[metrics[0]]
         caption = (
-            f"WRONG ON PURPOSE. With '{worst['label']}' the {name} comes out as "
-            f"{estimate(worst['metrics'][metrics[0]])}; honestly it is {estimate(honest[metrics[0]])}. The leak alone "
-            "makes the difference, and none of the shaded figures is a result."
+            f"WRONG ON PURPOSE. With '{worst['label']}' the {name} is "
+            f"{estimate(worst['metrics'][metrics[0]])}; without leakage it is {estimate(honest[metrics[0]])}. The leak "
+            "alone causes the difference. None of the shaded figures is a result."
         )
         named = ", ".join(METRIC_LABELS[metric] for metric in metrics)
-        alt = f"Dots with intervals: {named} of the honest evaluation and of {len(variants)} leaking ones."
-        return picture(figure, "leakage-figure", "What leaks do: wrong on purpose", alt, caption)
+        alt = f"Dots with intervals: {named} of the evaluation without leakage and of {len(variants)} with leakage."
+        return picture(figure, "leakage-figure", "Effect of data leakage: wrong on purpose", alt, caption)
 
 
 def ablation(evaluation: Record) -> Picture:
-    """Draw the AUC with the clinical covariates, without them, and of them alone."""
+    """Draw the AUC with the clinical covariates, without them, and with covariates only."""
     roles = evaluation["covariate_ablation"]
     methods = evaluation["methods"]
     rows = [(role, methods[roles[role]]) for role in ("with", "without", "alone")]
@@ -212,5 +212,5 @@ def ablation(evaluation: Record) -> Picture:
         axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel="AUC")
         axes.grid(axis="x")
         caption = "AUC " + ", ".join(f"{estimate(m['metrics']['auc'])} with {words[role]}" for role, m in rows) + "."
-        alt = "Dots with intervals: AUC with covariates, without them and of covariates alone."
-        return picture(figure, "ablation-figure", "What the clinical covariates add", alt, caption)
+        alt = "Dots with intervals: AUC with covariates, without them and with covariates only."
+        return picture(figure, "ablation-figure", "Ablation of the clinical covariates", alt, caption)

@@ -27,8 +27,8 @@ from lungstage.training.reporting.figures.canvas import (
 Record = Mapping[str, Any]
 Array = npt.NDArray[np.float64]
 
-_ANNOTATED: Final = 24  # so many features leave room for numbers and names along both sides
-_LOG_FROM: Final = 30.0  # a spread, largest over smallest value, that only a logarithmic axis shows
+_ANNOTATED: Final = 24  # largest number of features with room for numbers and names on both sides
+_LOG_FROM: Final = 30.0  # ratio of largest to smallest value from which the axis is logarithmic
 
 
 def correlation(record: Record) -> list[Picture]:
@@ -76,7 +76,7 @@ def _heat_map(values: Array, names: Sequence[str], chosen: Sequence[str], key: s
                 f"{short(names[row])} and {short(names[column])}."
             )
         if not few:
-            caption += " Features stand in cluster order; the selected ones are bold."
+            caption += " Features are in cluster order; the selected ones are bold."
         alt = f"Heat map of the rank correlation between {len(names)} features; blue is negative, vermillion positive."
         return picture(figure, key, title, alt, caption)
 
@@ -101,8 +101,8 @@ def distributions(record: Record, features: Sequence[str], classes: tuple[str, s
         strongest = max(shifts, key=lambda name: abs(shifts[name]))
         medians = " and ".join(f"{record[strongest][one]['0.5']:.4g} in {one}" for one in classes)
         caption = (
-            "Box: middle half of the patients, line in it: median, whiskers: 5 % and 95 %. The medians lie furthest "
-            f"apart, by {abs(shifts[strongest]):.2f} of the classes' mean interquartile range, in "
+            "Box: 25 % to 75 % of the patients; line: median; whiskers: 5 % and 95 %. The largest difference of the "
+            f"medians, {abs(shifts[strongest]):.2f} of the classes' mean interquartile range, is in "
             f"{short(strongest)} ({medians})."
         )
         alt = f"Box plots of {len(shown)} features, {classes[0]} above {classes[1]} in each."

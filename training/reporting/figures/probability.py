@@ -1,4 +1,4 @@
-"""Figures of what a probability is worth: calibration, decision curve, conformal answers."""
+"""Figures of the probabilities: calibration, decision curve, conformal answers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Record = Mapping[str, Any]
 
 
 def calibration(evaluation: Record) -> Picture:
-    """Draw the reference's reliability, with the number of predictions behind each point."""
+    """Draw the reference's reliability diagram, with the number of predictions per point."""
     method = evaluation["methods"][evaluation["reference"]]
     bins, positive = method["calibration"]["bins"], evaluation["endpoint"]["positive"]
     predicted, observed = ([one[key] for one in bins] for key in ("predicted", "observed"))
@@ -47,15 +47,16 @@ def calibration(evaluation: Record) -> Picture:
         caption = (
             f"Calibration slope {estimate(slope, 2)} (1 is perfect, below 1 is overconfident), intercept "
             f"{fitted['intercept']:.2f}; expected calibration error {estimate(method['metrics']['ece'])}, Brier score "
-            f"{estimate(method['metrics']['brier'])}. The bin furthest off predicts {furthest['predicted']:.2f} where "
-            f"{furthest['observed']:.2f} ({furthest['low']:.2f} to {furthest['high']:.2f}) are seen."
+            f"{estimate(method['metrics']['brier'])}. In the bin with the largest difference, "
+            f"{furthest['predicted']:.2f} is predicted and {furthest['observed']:.2f} ({furthest['low']:.2f} to "
+            f"{furthest['high']:.2f}) is observed."
         )
-        alt = f"Reliability diagram with {len(bins)} bins and their intervals, and below it the count in each."
+        alt = f"Reliability diagram with {len(bins)} bins and their intervals, and the count per bin below it."
         return picture(figure, "calibration", "Calibration", alt, caption)
 
 
 def decision_curve(evaluation: Record) -> Picture:
-    """Draw the net benefit of deciding by the model, next to treating all and none."""
+    """Draw the net benefit of the model, of treating all and of treating none."""
     methods, reference = evaluation["methods"], evaluation["reference"]
     own, treat_all = methods[reference]["decision_curve"], np.array(evaluation["decision_curve_treat_all"])
     threshold, benefit = np.array(own["threshold"]), np.array(own["net_benefit"])
@@ -83,8 +84,8 @@ def decision_curve(evaluation: Record) -> Picture:
             else "at no threshold"
         )
         caption = (
-            f"{methods[reference]['label']} is worth more than both treating all and treating none {where}. What "
-            "'treating' means is for a reader to say; the curve does not make the model fit for it."
+            f"{methods[reference]['label']} has a higher net benefit than treating all and treating none {where}. The "
+            "reader decides what 'treating' means. The curve does not show that the model is suitable for it."
         )
         alt = (
             "Net benefit over the threshold probability: the reference with a band, comparators, treat all, treat none."
@@ -93,7 +94,7 @@ def decision_curve(evaluation: Record) -> Picture:
 
 
 def conformal(evaluation: Record) -> Picture:
-    """Draw each method's coverage by class against its aim, and how often it does not decide."""
+    """Draw each method's coverage by class with the target, and the share of indeterminate cases."""
     methods, reference = evaluation["methods"], evaluation["reference"]
     aim = 1 - evaluation["settings"]["alpha"]
     classes = (evaluation["endpoint"]["negative"], evaluation["endpoint"]["positive"])
@@ -106,7 +107,7 @@ def conformal(evaluation: Record) -> Picture:
                 coverage, [y + aside for y in range(len(order))], color=colour, marker=marker, linestyle="none",
                 markersize=5.5, markeredgecolor="black", markeredgewidth=0.5, label=clipped(one, 24),
             )  # fmt: skip
-        left.axvline(aim, color=BLACK, linestyle="--", linewidth=1, label=f"aim, 1 - alpha: {aim:.2f}")
+        left.axvline(aim, color=BLACK, linestyle="--", linewidth=1, label=f"target, 1 - alpha: {aim:.2f}")
         share = [methods[name]["conformal"]["indeterminate"] for name in order]
         right.barh(range(len(order)), share, color=[BLUE if name == reference else SKY for name in order], height=0.7)
         for y, value in enumerate(share):
@@ -122,10 +123,10 @@ def conformal(evaluation: Record) -> Picture:
         own = methods[reference]["conformal"]
         covered = " and ".join(f"{own['coverage'][one]:.3f} of {one}" for one in classes)
         right_where = own["accuracy_where_decided"]
-        decided = "nothing is decided" if right_where is None else f"{right_where:.3f} of what is decided is right"
+        decided = "no case is decided" if right_where is None else f"{right_where:.3f} of the decided cases are right"
         caption = (
-            f"{methods[reference]['label']}: of the cases out of fold, the answer holds the true class in {covered} "
-            f"(aim: {aim:.2f}); {100 * own['indeterminate']:.1f} % are left indeterminate and {decided}."
+            f"{methods[reference]['label']}: out of fold, the conformal set contains the true class in {covered} "
+            f"(target: {aim:.2f}). {100 * own['indeterminate']:.1f} % of the cases are indeterminate, and {decided}."
         )
-        alt = f"Dots: coverage of both classes for {len(order)} methods; bars: share left indeterminate."
+        alt = f"Dots: coverage of both classes for {len(order)} methods; bars: share of indeterminate cases."
         return picture(figure, "conformal", "Conformal answers", alt, caption)

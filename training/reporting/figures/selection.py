@@ -28,11 +28,11 @@ from lungstage.training.reporting.figures.canvas import (
 
 Record = Mapping[str, Any]
 
-_SHOWN: Final = 40  # rows of an elimination or of frequencies that a page has room for
+_SHOWN: Final = 40  # largest number of rows in these figures
 
 
 def elimination(record: Record) -> Picture:
-    """Draw who stayed how long and how important it was, for the features that stayed longest."""
+    """Draw the importance by round of the features that stayed longest."""
     rounds, chosen = record["rounds"], record["features"]
     final = rounds[-1]["importance"]
     order = sorted(final, key=lambda name: (name not in chosen, -final[name]))
@@ -60,23 +60,24 @@ def elimination(record: Record) -> Picture:
         every = ceil(len(rounds) / 30)
         ticks = range(0, len(rounds), every)
         axes.set_xticks(ticks, [str(rounds[i]["remaining"]) for i in ticks], fontsize=7)
-        axes.set_xlabel("features that remained, round by round")
+        axes.set_xlabel("number of features in each round")
         axes.tick_params(length=0)
         bar = figure.colorbar(image, ax=axes, shrink=0.5, aspect=20, pad=0.01, ticks=[0, 1])
         bar.ax.set_yticklabels(["least", "most"])
         bar.set_label("importance, by rank in the round")
         first, last = next((r for r in rounds if r["removed"]), None), [r for r in rounds if r["removed"]]
         caption = (
-            f"{len(rounds)} rounds from {rounds[0]['remaining']} features; shown are the {len(shown)} that stayed "
-            "longest, the selected ones bold, a cross where one went."
+            f"{len(rounds)} rounds from {rounds[0]['remaining']} features. The figure shows the {len(shown)} features "
+            "that stayed longest. Bold: selected. Cross: eliminated in this round."
         )
         if first is not None:
             caption += (
-                f" The last to go was {short(last[-1]['removed'][-1])}, of {last[-1]['remaining']} that then remained."
+                f" The last eliminated feature was {short(last[-1]['removed'][-1])}, in a round of "
+                f"{last[-1]['remaining']} features."
             )
         best = max(final, key=lambda name: float(final[name]))
-        caption += f" At the end the most important was {short(best)}."
-        alt = f"Grid of {len(shown)} features by {len(rounds)} rounds, coloured by importance while a feature is there."
+        caption += f" The most important feature of the last round was {short(best)}."
+        alt = f"Grid of {len(shown)} features by {len(rounds)} rounds, coloured by importance until elimination."
         return picture(figure, "elimination", "Elimination, round by round", alt, caption)
 
 
@@ -90,7 +91,7 @@ def number_of_features(record: Record) -> Picture:
         axes = figure.subplots()
         axes.fill_between(k, auc - se, auc + se, color=BLUE, alpha=0.18, linewidth=0, label="± 1 standard error")
         axes.plot(k, auc, color=BLUE, label="mean of the inner folds")
-        axes.axhline(bar, color=GREY, linestyle="--", linewidth=1, label=f"best less 1 standard error: {bar:.3f}")
+        axes.axhline(bar, color=GREY, linestyle="--", linewidth=1, label=f"best minus 1 standard error: {bar:.3f}")
         for number, marker, colour, name in (
             (best, "^", BLUE, "best"), (one_se, "s", ORANGE, "1-SE rule"), (chosen, "o", VERMILLION, "chosen"),
         ):  # fmt: skip
@@ -106,14 +107,14 @@ def number_of_features(record: Record) -> Picture:
         named = f"AUC {at[chosen]:.3f} at the chosen k = {chosen}; " if chosen in at else ""
         caption = (
             f"{named}the best is {at[best]:.3f} at k = {best}, and k = {one_se} is the smallest within one standard "
-            "error of it. Inner folds of the training rows only; not an estimate of performance."
+            "error of it. Inner folds of the training rows only. This is not an estimate of performance."
         )
         alt = f"Line of the inner AUC for k from {int(k[0])} to {int(k[-1])}, with a band of one standard error."
         return picture(figure, "number-of-features", "How many features", alt, caption)
 
 
 def by_selector(evaluation: Record) -> dict[str, Record]:
-    """One method for each selector, the reference's first: what its folds selected is the same for each classifier."""
+    """One method per selector, the reference's first. The selections of a selector are the same for each classifier."""
     reference = evaluation["reference"]
     found: dict[str, Record] = {}
     for name in sorted(evaluation["methods"], key=lambda name: (name != reference, name)):
@@ -144,16 +145,16 @@ def stability(evaluation: Record) -> Picture:
         caption += (
             f"the most stable of {len(order)} selectors."
             if best == own
-            else f"place {order.index(own) + 1} of {len(order)} selectors; the most stable is {best} with "
+            else f"rank {order.index(own) + 1} of {len(order)} selectors; the most stable is {best} with "
             f"{estimate(found[best]['stability'], 2)}."
         )
-        caption += " Asymptotic intervals: they take the folds for independent, and folds share patients."
+        caption += " Intervals are asymptotic and assume independent folds, but folds share patients."
         alt = f"Dots with intervals: stability of {len(order)} selectors."
         return picture(figure, "stability", "Stability of the selections over the outer folds", alt, caption)
 
 
 def frequencies(evaluation: Record, chosen: Sequence[str]) -> Picture:
-    """Draw how often each selector selected a feature over the outer folds."""
+    """Draw each selector's selection frequency of each feature over the outer folds."""
     found = by_selector(evaluation)
     own = next(iter(found))
     share = {name: method["selection_frequency"] or {} for name, method in found.items()}
@@ -181,9 +182,9 @@ def frequencies(evaluation: Record, chosen: Sequence[str]) -> Picture:
         always = sum(value >= 1.0 for value in share[own].values())
         half = sum(value >= 0.5 for value in share[own].values())
         caption = (
-            f"Percent of the outer folds in which a feature was selected. {own} selected {always} "
+            f"Percentage of the outer folds in which a feature was selected. {own} selected {always} "
             f"features in every fold, {half} in at least half of them and {len(share[own])} at least once; most often "
             f"{short(ranked[0])} ({100 * share[own][ranked[0]]:.0f} %). Bold: selected by the final fit."
         )
-        alt = f"Table of colours: {len(rows)} features by {len(found)} selectors, in percent of the folds."
-        return picture(figure, "frequencies", "What each selector selects", alt, caption)
+        alt = f"Colour table: {len(rows)} features by {len(found)} selectors, in percent of the folds."
+        return picture(figure, "frequencies", "Selection frequency by selector", alt, caption)

@@ -1,4 +1,4 @@
-"""Figures of survival: curves of the strata that a model parts, and prediction against what came at the horizon."""
+"""Figures of survival: curves of strata by predicted probability, and calibration at the horizon."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Record = Mapping[str, Any]
 
 
 def curves(survival: Record) -> Picture:
-    """Draw Kaplan-Meier curves of two halves, by each method that has strata."""
+    """Draw Kaplan-Meier curves of two halves, for each method with strata."""
     drawn = [method for method in survival["methods"].values() if method["strata"]]
     horizon = survival["horizon_days"]
     with canvas(3.8) as figure:
@@ -44,11 +44,11 @@ def curves(survival: Record) -> Picture:
             told.append(f"{method['label']}: alive at day {horizon:g} {alive}; {test}")
         each[0].set(ylabel="alive (Kaplan-Meier)")
         caption = (
-            "Patients parted at the median of their mean probability out of fold, with 95 % intervals (log-log); "
-            f"dotted: the horizon. {'. '.join(told)}. Patients of one fold had a say in predictions of another, so p "
-            "is an indication."
+            "Patients split at the median of their mean out-of-fold probability, with 95 % intervals (log-log); "
+            f"dotted: the horizon. {'. '.join(told)}. The predictions of different folds are not independent, so p is "
+            "an indication only."
         )
-        alt = f"Survival curves of a lower and an upper half, by {len(drawn)} methods."
+        alt = f"Survival curves of a lower and an upper half, for {len(drawn)} methods."
         return picture(figure, "kaplan-meier", "Survival of the strata", alt, caption)
 
 
@@ -60,7 +60,7 @@ def _steps(axes: Any, curve: Record, colour: str, label: str) -> None:
 
 
 def calibration(survival: Record) -> Picture:
-    """Draw what groups of patients were predicted, and what came, at the horizon."""
+    """Draw predicted and observed deaths at the horizon, in groups of patients."""
     drawn = [
         (method["label"], method["strata"]["calibration"])
         for method in survival["methods"].values()
@@ -85,8 +85,8 @@ def calibration(survival: Record) -> Picture:
         everybody = drawn[0][1][0]
         came = "not known" if everybody["observed"] is None else estimate(everybody["observed"])
         caption = (
-            f"At day {horizon:g}, in groups of equal size by mean probability out of fold. {drawn[0][0]}, all "
-            f"{everybody['patients']} patients: predicted {everybody['predicted']:.3f}, seen {came}."
+            f"At day {horizon:g}, in groups of equal size by mean out-of-fold probability. {drawn[0][0]}, all "
+            f"{everybody['patients']} patients: predicted {everybody['predicted']:.3f}, observed {came}."
         )
         alt = "Predicted against observed share of deaths, in groups."
         return picture(figure, "survival-calibration", "Calibration at the horizon", alt, caption)
