@@ -213,7 +213,7 @@ def test_without_webgl_the_pictures_stay_and_it_is_said(plain: Any, running: Run
     tab.set_default_timeout(1000 * SECONDS)
     tab.goto(running.address)
     tab.goto(until_job(tab, running, "MRN-1", "delivered"))
-    expected = "no WebGL 2" if NIIVUE.is_file() else "has no viewer"
+    expected = "needs WebGL 2" if NIIVUE.is_file() else "has no viewer"
     sync_api.expect(tab.locator("#viewer-hint")).to_contain_text(expected)
     assert not tab.get_by_role("button", name="Open the viewer").is_visible()
     picture = tab.locator("figure[data-plane=axial] img")
