@@ -163,6 +163,6 @@ def growth(earlier_mm3: float, earlier: datetime.date, later_mm3: float, later: 
     if abs(change) < REPEATABILITY:
         return Growth(
             None, change,
-            f"The volume changed by {change:+.0%}. A change below 25 % is within the error of measurement.",
+            f"The volume changed by {change:+.1%}. A change below 25 % is within the error of measurement.",
         )  # fmt: skip
     return Growth(days * math.log(2) / math.log(later_mm3 / earlier_mm3), change, None)

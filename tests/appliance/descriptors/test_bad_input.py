@@ -37,7 +37,7 @@ def test_empty() -> None:
 
 def test_five_millimetres() -> None:
     found = describe(*ball(2.5))
-    assert_no_word(found, "words are said of 10 mm and more")
+    assert_no_word(found, "words are given only for at least 10 mm")
     assert found["long_axis_mm"].value == pytest.approx(5, abs=0.5)
 
 
@@ -162,7 +162,7 @@ class TestTexture:
         assert found["mean_hu"].word == "part-solid"
         assert found["solid_long_axis_mm"].value == pytest.approx(18, abs=1.2)
         assert found["t_size_class"].value == "T1b"
-        assert "of all of it T2a" in found["t_size_class"].caveats[0]
+        assert "by the whole tumour it would be T2a" in found["t_size_class"].caveats[0]
 
     def test_a_thick_walled_cavity_stays_solid(self) -> None:
         z, y, x = places(24)

@@ -111,7 +111,7 @@ class TestGrowth:
     def test_within_the_error_of_measurement_nothing_is_said(self, later: float) -> None:
         found = growth(1000, DAY, later, DAY + datetime.timedelta(60))
         assert found.doubling_time_days is None
-        assert "differ by" in str(found.reason)
+        assert "within the error of measurement" in str(found.reason)
 
     def test_of_one_day(self) -> None:
         assert growth(1000, DAY, 2000, DAY).reason == "Both examinations are of the same day."
