@@ -67,10 +67,10 @@ def decision_curve(rule: AnswerRule) -> str:
 
 
 NOTE: Final = (
-    "A class is the answer if all of these conditions are met: the conformal set contains only this class; its "
-    "probability at the prevalence is at least one half; at least "
-    f"{FEWEST} patients got this answer out of fold; and the answer is right in at least half of such patients at that "
-    "prevalence. Otherwise the answer is `indeterminate`, which rules out nothing. The predictive value follows by "
-    "Bayes' theorem from the shares of both classes that reached the limit out of fold. The intervals (Simel, Samsa & "
-    "Matchar 1991) treat the prevalence as known. They assume that patients of one class are alike at both places."
+    "A class is the answer only under four conditions. The conformal set contains only this class. Its probability at "
+    f"the prevalence is at least one half. At least {FEWEST} patients got this answer out of fold. The answer is right "
+    "in at least half of such patients at that prevalence. Otherwise the answer is `indeterminate`, which rules out "
+    "nothing. The predictive value follows by Bayes' theorem from the shares of both classes that reached the limit "
+    "out of fold. The intervals (Simel, Samsa & Matchar 1991) treat the prevalence as known. They assume that patients of "
+    "one class are alike at both places."
 )

@@ -185,7 +185,8 @@ def _decision(run: Run, decision: Decision, out_of_fold: OutOfFold | None) -> st
             f"{endpoint.positive} of {conformal['advanced_min_probability']:.3f} (class-conditional cross-conformal "
             f"prediction, α = {conformal['alpha']:g}). The thresholds come from models of parts of the "
             "table and are used with a model of the whole table. So the coverage of "
-            f"{1 - conformal['alpha']:.0%} is a target and not guaranteed. If exactly one class is possible, it is the conformal answer; otherwise the case is "
+            f"{1 - conformal['alpha']:.0%} is a target and not guaranteed. If exactly one class is possible, it is the "
+            "conformal answer; otherwise the case is "
             f"indeterminate ({figure(conformal['indeterminate'])} of the cases out of fold).{right} "
             "Coverage out of fold:",
             bullets(coverage),
@@ -212,8 +213,8 @@ def _coverage_elsewhere(run: Run, conformal: Mapping[str, Any]) -> str:
         ]
         told.append(
             "The thresholds come from the patients of one table. In new patients like them the coverage lies, with a "
-            f"probability of 95 %, within {' and '.join(each)}. In a sample of a few dozen patients, chance adds a "
-            "variation of the same size."
+            f"probability of 95 %, within {' and '.join(each)}. A sample of a few dozen patients varies by "
+            "chance as much again."
         )
     if cut := run.record.get("cut_coverage"):
         each = [f"{one['covered']} of {one['patients']} {name}" for name, one in sorted(cut.items())]

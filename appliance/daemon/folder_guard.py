@@ -1,7 +1,7 @@
 """Check that inbox and outbox are still the same folders.
 
-If a share is not mounted, an empty folder remains at its mount point. Reports written there would reach nobody, and the
-share's studies would seem to be deleted.
+If a share is not mounted, an empty folder remains at its mount point. Reports written there would reach no reader, and
+the share's studies would seem to be deleted.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ _STEP_SHARE = 0.02
 _ONE_STEP = 1.5  # times a step or a thickness: in a larger gap, a slice is missing
 
 LEFT_OUT = (
-    "A slice next to the region of interest differs in {} from those that it was drawn on, and was left out; the "
+    "A slice next to the region of interest was left out, because it differs from the region's slices in {}. The "
     "outermost voxels are extrapolated."
 )
 NEVER_CAME = (
@@ -457,7 +457,7 @@ def reference_slices(
         if isinstance(item, Outline)
     ):
         warnings += (
-            "The contours run from pixel centre to pixel centre, as some software draws them: up to 8 % of the volume "
+            "The contours run from pixel centre to pixel centre, as some software draws them. Up to 8 % of the volume "
             "may be missing at the rim.",
         )
     ending = ""

@@ -174,7 +174,7 @@ def _bounded(header: RoiHeader) -> RoiHeader:
         raise Refused(
             ReasonCode.LIMITS_EXCEEDED,
             f"This {header.kind} refers to {count} images and series; at most {_MOST_REFERENCES} can be read. "
-            "Export it with references to the images of its own series only.",
+            "Export it with references only to the images of its series.",
         )
     return header
 

@@ -82,7 +82,7 @@ def memory(settings: Settings) -> Iterator[Finding]:
     fits = (limit - _OWN_MB) // processes
     if fits >= _LEAST_WORK_MB:
         yield warning(
-            "memory", f"{told}, so the kernel may stop a process before its own limit does.",
+            "memory", f"{told}. The kernel may stop a process before it reaches its limit.",
             f"Set work_memory_mb to {fits}, set fewer workers, or raise the memory limit.",
         )  # fmt: skip
     else:

@@ -148,7 +148,7 @@ class Users:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
-            raise Unavailable(f"The users file {self._path} cannot be read, so nobody can log in.") from error
+            raise Unavailable(f"The users file {self._path} cannot be read, so no user can log in.") from error
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[dict[str, _Stored]]:

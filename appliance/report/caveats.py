@@ -74,6 +74,7 @@ GRADES: Final = MappingProxyType(
 )
 """The warnings that are known, by their codes (``caveat.…`` in the catalogues)."""
 
+
 @dataclass(frozen=True, slots=True)
 class Caveat:
     """One reason for caution, in words.

@@ -20,8 +20,8 @@ def research_use(context: ReportContext) -> str:
     words = context.words
     return (
         f"RESEARCH USE ONLY: not for diagnosis or treatment. The predicted {words.kind} is the output of a model from "
-        f"one region of interest in one CT. {words.disclaimer[:1].upper()}{words.disclaimer[1:]}. Nobody has verified "
-        "it."
+        f"one region of interest in one CT. {words.disclaimer[:1].upper()}{words.disclaimer[1:]}. No person has "
+        "verified it."
     )
 
 

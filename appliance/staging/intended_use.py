@@ -168,7 +168,7 @@ def prove_voxels(measurement: Measurement, use: IntendedUse) -> tuple[str, ...]:
     if measurement.voxels.volume.array.min() > LUNG_HU[1]:
         # A file labelled as CT of the chest may be an MR, or may have lost its rescale intercept.
         raise _outside(
-            f"all voxels of the slices are above {LUNG_HU[1]} HU, but lung and air in a chest CT are below. Check "
+            f"all voxels of the slices are above {LUNG_HU[1]} HU, but a chest CT contains lung and air. Check "
             "Rescale Intercept and Slope (0028,1052; 0028,1053), and send the original CT of the scanner"
         )
     if all(image.body_part for image in measurement.slices.images):
@@ -246,7 +246,7 @@ def prove_domain(result: StagingResult, use: IntendedUse) -> tuple[str, ...]:
         )
     if not neighbours <= use.neighbour_distance_max:
         raise _outside(
-            f"the features of even the most similar training tumours are {neighbours:.1f} standard deviations away, "
+            f"even the most similar training tumours are {neighbours:.1f} standard deviations away, "
             f"and the limit is {use.neighbour_distance_max:g}. {_UNLIKE}"
         )
     warnings = []

@@ -42,6 +42,7 @@ PAGES: Final = [
 NOT_HELD: Final = {
     "docs/glossary.md": "it lists the words that are not used",
     "docs/command-line.md": "it is made of the help texts, which are looked at where they stand",
+    "docs/field-cases.md": "it quotes public reports of others",
 }
 
 BANNED: Final = {
@@ -85,10 +86,10 @@ EXCEPTIONS: Final = {
     # what is found, in lower case: the words around it that make it right
     "chance": (
         "0 is chance", "0.5 is chance", "0.50 is chance",
+        "(CHANCE, 99LUNGSTAGE", "given in CHANCE",  # the name of a code
         "Chance that the answer is right (research",  # the meaning of a code, which reports of older releases have
         "Chance that the predicted class is right (research",
     ),
-    "drawing": ("drawing library",),
     "forgotten": ("be forgotten",),  # by a person
     "meet": ("meet them", "meet the condition"),
     "meets": ("meets the condition",),
@@ -131,12 +132,16 @@ class Violation:
 # --- texts of the code ---------------------------------------------------------------------------------------------
 
 
+_FORMER: Final = ROOT / "appliance/report/former.py"  # sentences of earlier releases, which cannot change
+
+
 def _sources() -> Iterator[tuple[Path, ast.Module]]:
     for path in (
         *(one for room in CODE for one in sorted((ROOT / room).rglob("*.py"))),
         ROOT / "lungstage/__init__.py",
     ):
-        yield path, ast.parse(path.read_text(encoding="utf-8"))
+        if path != _FORMER:
+            yield path, ast.parse(path.read_text(encoding="utf-8"))
 
 
 def _words_of(node: ast.AST) -> str | None:
@@ -327,6 +332,7 @@ def page(path: Path) -> tuple[Text, ...]:
 def _plain(text: str) -> str:
     """Return a text without its markup; code becomes one word."""
     text = re.sub(r"``.*?``|`[^`]*`", "X", text)
+    text = re.sub(r"X(?:, X)+", "X", text)  # a list of names reads as one
     text = re.sub(r"!?\[([^]]*)\]\([^)]*\)", r"\1", text)
     text = re.sub(r"https?://\S+|\b(?:X[./:_-])+X?\b", "X", text)
     text = re.sub(r"(?<![\w*])\*(?=\S)([^*]*\S)\*(?![\w*])", r"\1", re.sub(r"\*\*|<[^>]+>", "", text))

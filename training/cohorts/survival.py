@@ -19,7 +19,7 @@ Array = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 ALL_OBSERVED: Final = (
-    "No row is censored: every patient's event was observed. Check the table: if patients without the event were "
+    "No row is censored: every patient's event was observed. Check the table. If patients without the event were "
     "entered as if it had occurred on the day of the last follow-up, every metric is wrong."
 )
 

@@ -90,9 +90,9 @@ def _methods(evaluation: Record) -> Table:
     caption = (
         f"In brackets: {evaluation['interval']}\nGL-RFE minus it: paired difference of the AUC. It is not corrected "
         f"for {len(methods) - 1} comparisons, so one in twenty excludes 0 by chance. bal. acc.: balanced accuracy. "
-        "ECE: expected calibration error. slope: calibration slope; 1 is calibrated, below 1 is overconfident. "
-        f"coverage: share of the {endpoint['negative']} and of the {endpoint['positive']} cases whose conformal set "
-        "contains the true class. indet.: share of indeterminate cases. stab.: Nogueira's stability of the selections "
+        "ECE: expected calibration error. Slope: calibration slope; 1 is calibrated, below 1 is overconfident. "
+        f"Coverage: share of the {endpoint['negative']} and of the {endpoint['positive']} cases whose conformal set "
+        "contains the true class. Indet.: share of indeterminate cases. Stab.: Nogueira's stability of the selections "
         "over the folds."
     )
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False, caption=caption, caption_justify="left")

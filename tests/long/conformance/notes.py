@@ -94,7 +94,7 @@ TREE = {
     "AGREEMENT": "share with the same answer as the report",
     "VERSIONS": "number of versions that were measured and answered",
     "VARIATION": "of a feature whose mean is not near zero",
-    "ANSWER": "predicted class, probability, and the prevalence for which it holds",
+    "ANSWER": "predicted class, probability, and its prevalence",
     "REASON": "for each input, strongest first: to which class it moved the model, and how far",
     "PADVANCED": "to one decimal, and exactly as a Floating Point Value; at the prevalence given in the answer",
     "CONTRIBUTION": "in units of the logit, strongest first",

@@ -93,8 +93,8 @@ def forest(evaluation: Record) -> Picture:
         own = methods[reference]
         caption = (
             f"{own['label']} (reference): AUC {estimate(own['metrics']['auc'])}. The interval of the paired difference "
-            f"lies above 0 against {verdicts['above']} of {len(order) - 1} methods (filled blue), "
-            f"below 0 against {verdicts['below']} (filled vermillion), and includes 0 against "
+            f"lies above 0 against {verdicts['above']} of {len(order) - 1} methods (filled blue). It lies "
+            f"below 0 against {verdicts['below']} (filled vermillion). It includes 0 against "
             f"{verdicts['undecided']} (open grey). Thin line: interval with Nadeau and Bengio's correction. Below the "
             "dotted line: methods without feature selection."
         )
