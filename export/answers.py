@@ -71,6 +71,6 @@ NOTE: Final = (
     f"the prevalence is at least one half. At least {FEWEST} patients got this answer out of fold. The answer is right "
     "in at least half of such patients at that prevalence. Otherwise the answer is `indeterminate`, which rules out "
     "nothing. The predictive value follows by Bayes' theorem from the shares of both classes that reached the limit "
-    "out of fold. The intervals (Simel, Samsa & Matchar 1991) treat the prevalence as known. They assume that patients of "
-    "one class are alike at both places."
+    "out of fold. The intervals (Simel, Samsa & Matchar 1991) treat the prevalence as known. They assume that patients "
+    "of one class are alike at both places."
 )

@@ -185,9 +185,9 @@ def _decision(run: Run, decision: Decision, out_of_fold: OutOfFold | None) -> st
             f"{endpoint.positive} of {conformal['advanced_min_probability']:.3f} (class-conditional cross-conformal "
             f"prediction, α = {conformal['alpha']:g}). The thresholds come from models of parts of the "
             "table and are used with a model of the whole table. So the coverage of "
-            f"{1 - conformal['alpha']:.0%} is a target and not guaranteed. If exactly one class is possible, it is the "
-            "conformal answer; otherwise the case is "
-            f"indeterminate ({figure(conformal['indeterminate'])} of the cases out of fold).{right} "
+            f"{1 - conformal['alpha']:.0%} is a target and not guaranteed. If exactly one class is possible, "
+            "it is the conformal answer; otherwise the case is indeterminate "
+            f"({figure(conformal['indeterminate'])} of the cases out of fold).{right} "
             "Coverage out of fold:",
             bullets(coverage),
             _coverage_elsewhere(run, conformal),
