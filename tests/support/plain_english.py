@@ -88,8 +88,9 @@ EXCEPTIONS: Final = {
         "0 is chance", "0.5 is chance", "0.50 is chance",
         "(CHANCE, 99LUNGSTAGE", "given in CHANCE",  # the name of a code
         "Chance that the answer is right (research",  # the meaning of a code, which reports of older releases have
-        "Chance that the predicted class is right (research",
+        "Chance that the predicted class is right",
     ),
+    "drawing": ("drawing library",),
     "forgotten": ("be forgotten",),  # by a person
     "meet": ("meet them", "meet the condition"),
     "meets": ("meets the condition",),
