@@ -37,7 +37,10 @@ from tests.support.studies import contours_of, rtstruct_study, square_mask
 
 RUN = (sys.executable, "-m", "lungstage.appliance.cli.main")
 _OWN_VARIABLES = [k for k in os.environ if k.startswith("LUNGSTAGE_")]
-ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith("LUNGSTAGE_")} | {"OMP_NUM_THREADS": "1"}
+# Without robustness, which has tests of its own and takes a third of the time that a report does.
+ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith("LUNGSTAGE_")} | {
+    "OMP_NUM_THREADS": "1", "LUNGSTAGE_PERTURBATIONS": "0",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="session")

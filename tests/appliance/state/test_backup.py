@@ -54,7 +54,7 @@ def contents(outbox: Path) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_restored_it_goes_on_with_nothing_lost_or_doubled(tmp_path: Path, tolerant_bundle: Path) -> None:
-    count, archive = 6, tmp_path / "backup.tar"
+    count, archive = 4, tmp_path / "backup.tar"
     with running(tmp_path, tolerant_bundle) as first:
         for number in range(count):
             drop_study(first.inbox, f"study {number}")
