@@ -470,7 +470,7 @@ def _how_to_give(key: str, model: type[BaseModel]) -> str:
 
 def _fault(key: str, kind: str, message: str, model: type[BaseModel] = Settings) -> str:
     if kind == "extra_forbidden":
-        nearest = difflib.get_close_matches(key, model.model_fields, 1, cutoff=0.5)
+        nearest = [] if "." in key else difflib.get_close_matches(key, model.model_fields, 1, cutoff=0.5)
         return f"there is no setting {key!r}" + (f"; did you mean {nearest[0]!r}?" if nearest else "")
     if kind == "missing":
         return f"the setting {key!r} is missing{_how_to_give(key, model)}"

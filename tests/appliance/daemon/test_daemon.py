@@ -178,13 +178,13 @@ def test_a_job_that_waits_tells_of_files_beside_it_that_cannot_be_read(house: Ho
     (house.inbox / "b" / "other.dcm").write_text("CT 1.6 1 ")
     house.run(2)
     assert house.states() == ["waiting"]
-    assert "1 DICOM file lies that cannot be read" in str(house.job().reason)
+    assert "1 DICOM file cannot be read" in str(house.job().reason)
     house.run(4)
     job = house.job()
     assert job.state is JobState.HELD
     assert job.reason is not None
     assert job.reason.message == (
-        "1 slices are missing. Beside its files 1 DICOM file lies that cannot be read; "
+        "1 slices are missing. Beside its files 1 DICOM file cannot be read; "
         "lungstage jobs --files --paths says which and why."
     )
     (house.inbox / "a" / "1.5-2.dcm").write_text(whole)
@@ -199,7 +199,7 @@ def test_a_job_is_told_of_an_unreadable_file_that_comes_while_it_waits(house: Ho
     assert house.states() == ["waiting"]
     (house.inbox / "a" / "late.dcm").write_text("CT 1.5 2 ")
     house.run(6)
-    assert "1 DICOM file lies that cannot be read" in str(house.job().reason)
+    assert "1 DICOM file cannot be read" in str(house.job().reason)
 
 
 def test_an_end_counts_as_one_only_once_the_case_rests(house: House) -> None:

@@ -43,7 +43,7 @@ RESAMPLED = ExtractionSpec(
 
 
 _REMEDY = re.compile(
-    r"[.:;,] (Send|Export|Draw|Look|Turn|Choose|Keep|Make sure|Name|Find out|Do not use|Give|To export)\b",
+    r"[.:;,] (Send|Export|Draw|Look|Check|Turn|Choose|Keep|Make sure|Name|Find out|Do not use|Give|To export)\b",
     re.IGNORECASE,
 )
 _UID = re.compile(r"[0-9]+(\.[0-9]+){3,}")

@@ -411,7 +411,7 @@ def test_a_daemon_at_work_and_none(settings: Settings) -> None:
         (1, {}, OK, "with file events: 12 files"),
         (170, {"watch": "poll"}, OK, "with polling: 12 files"),
         (190, {}, PROBLEM, "190 s old"),
-        (1, {"overdue": 2}, PROBLEM, "(lease_seconds): 2."),
+        (1, {"overdue": 2}, PROBLEM, "longer than lease_seconds: 2."),
         (1, {"canary": False}, PROBLEM, "canary"),
         (1, {"outbox_replaced": True}, PROBLEM, "delivers nothing"),
         (1, {"canary": True}, OK, "1 studies being processed"),

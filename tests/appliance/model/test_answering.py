@@ -202,7 +202,7 @@ class TestPredictiveValue:
     def test_nothing_is_made_up_where_the_bundle_does_not_say(self) -> None:
         rule = AnswerRule(DECISION, 0.5, 0.2)
         assert rule.predictive_value(Stage.ADVANCED) is None
-        with pytest.raises(ValueError, match="does not say"):
+        with pytest.raises(ValueError, match="gives no performance"):
             rule.net_benefit([0.5])
 
 

@@ -153,7 +153,7 @@ def test_a_bundle_of_an_earlier_release_loads_and_its_worth_is_not_known(copy: P
     assert answer["status"] == "staged", answer["reason"]
     assert answer["predictive_value"] is None
     assert answer["worth"]["shown"] is None
-    assert "does not say whether its model is better" in answer["worth"]["sentence"]
+    assert "does not say whether the model is better" in answer["worth"]["sentence"]
 
 
 def _set(document: dict[str, Any], path: str, value: object) -> None:

@@ -302,7 +302,7 @@ class TestLogin:
         site.context.site.users.write_text("{")
         for answer in (site.browser().get("/login"), site.browser().get("/login", params={"token": site.token})):
             assert answer.status_code == 503
-            assert "nobody can log in" in answer.text
+            assert "no user can log in" in answer.text
 
 
 class TestSession:

@@ -191,7 +191,7 @@ class TestStudy:
         german.cookies.update(client.cookies)
         german.cookies.set("language", "de")
         text = german.get("/status").text
-        assert "arbeitet kein Daemon" in text
+        assert "läuft kein Daemon" in text
         assert "Warnung" in text
         assert '<span lang="en">It is new.</span>' in text
 

@@ -226,8 +226,8 @@ class TestContent:
             "of 61 %."
         )
         assert chance.TextValue == (
-            "Probability that this answer is correct: 78 % (95 % interval 66 % to 87 %), if 61 % of patients are such "
-            "cases (as in the training cohort). Estimated on 160 patients of NSCLC-Radiomics (62 early, 98 advanced), "
+            "Probability that this answer is correct: 78 % (95 % interval 66 % to 87 %). It holds if 61 % of patients "
+            "are such cases (as in the training cohort). Estimated on 160 patients of NSCLC-Radiomics (62 early, 98 advanced), "
             "with models that were not trained on them."
         )
         assert worth.TextValue.startswith(
