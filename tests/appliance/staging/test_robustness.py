@@ -107,7 +107,7 @@ def test_json_report_and_page_say_the_same(whole: dict[str, Any]) -> None:
     pdf = bytes(pydicom.dcmread(answer["documents"]["pdf"]).EncapsulatedDocument)
     pages = pypdfium2.PdfDocument(pdf)
     assert len(pages) == 1
-    assert "perturbed 12 times" in pages[0].get_textpage().get_text_range()
+    assert "With 12 small changes" in pages[0].get_textpage().get_text_range()
 
 
 def test_units_and_codes_of_the_report(whole: dict[str, Any]) -> None:

@@ -70,7 +70,7 @@ def finished(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[di
 def test_every_figure_is_there_and_follows_from_the_folds(finished: tuple[Any, Any, Path]) -> None:
     record, timings, _ = finished
     assert list(record["tables"]) == ["noise", "plain", "shape"]
-    assert record["refused"] == {"few": "It has 12 usable rows; at least 30 are needed."}
+    assert record["refused"] == {"few": "The table has 12 usable rows; at least 30 are needed."}
     assert record["protocol"]["sha256"] == PROTOCOL.digest()
     for table, one in record["figures"].items():
         assert set(one["references"]) == {"all_features"} | ({"sphericity_volume"} if table == "shape" else set())
