@@ -323,7 +323,7 @@ def _deliver(documents: Sequence[Document], out: Path) -> dict[str, str]:
 
 def _pair_of(paths: Sequence[Path], options: Options) -> tuple[Path, Path]:
     if len(paths) != 2 or not all(map(is_nifti, paths)):
-        raise OptionsError("give two NIfTI files: the image and then its mask (IMAGE.nii.gz MASK.nii.gz)")
+        raise OptionsError("give two files: the NIfTI image and then its mask (IMAGE.nii.gz MASK.nii.gz)")
     if options.roi_name is not None or options.match_by_geometry:
         raise OptionsError(
             "--roi and --match-by-geometry are for DICOM files only; choose the region of a NIfTI mask with --label"

@@ -140,7 +140,7 @@ def test_one_file_alone_or_a_label_without_a_mask_is_wrong_usage(tmp_path: Path)
         assert done.exit_code == 2
     with pytest.raises(ValueError, match="two files"):
         lungstage.measure(image, "all")
-    with pytest.raises(ValueError, match="of a NIfTI mask"):
+    with pytest.raises(ValueError, match="for NIfTI masks only"):
         lungstage.measure(tmp_path / "study", "all", label=1)
     with pytest.raises(lungstage.Unavailable, match="no file or folder"):
         lungstage.measure([image, f"{mask}.nii"], "all")
