@@ -647,7 +647,7 @@ def test_show_does_not_let_a_reason_steer_the_terminal(tmp_path: Path, lungstage
 def test_verify_says_where_a_chain_does_not_fit(house: House, lungstage: Command) -> None:
     whole = lungstage("audit", "verify", "--state", house.state)
     assert whole.status == 0
-    assert whole.out.startswith("whole: ")
+    assert whole.out.startswith("complete and unchanged: ")
     (path,) = house.state.glob("audit-*.jsonl")
     head = lungstage("audit", "verify", "--state", house.state, "--json").answer["sha256"]
     assert head in whole.out
