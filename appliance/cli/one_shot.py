@@ -232,7 +232,7 @@ def measure(
     label: Annotated[
         int | None,
         typer.Option(
-            metavar="N", help="Value of the region's voxels in a NIfTI mask. [default: 1]", show_default=False
+            metavar="N", help="Value of the region's voxels in a NIfTI mask.", show_default="1"
         ),
     ] = None,
     match_by_geometry: GeometryOption = False,

@@ -28,7 +28,7 @@ FILES: Final = ("patients.csv", "lung1_crops_1mm.zip")
 _TISSUE_HU = -400
 _REASONS = {
     "air": "air or aerated lung", "bone": "is bone", "parts": "separate parts", "no edge": "HU fall towards lung",
-    "off the edge": "off the steepest fall", "small": "The long axis is", "image's edge": "edge of the image",
+    "off the edge": "away from the steepest fall", "small": "The long axis is", "image's edge": "edge of the image",
     "one slice": "one slice only",
 }  # fmt: skip
 _WORDS: Final = tuple(name for name, definition in BY_NAME.items() if definition.words)
