@@ -43,9 +43,7 @@ def warnings_of(outcome: Mapping[str, Any]) -> tuple[str, ...]:
         first.append(f"Outside the range seen in training; the model extrapolates: {', '.join(outside)}.")
     if others := (outcome.get("roi") or {}).get("others"):
         named = ", ".join(f"{other['name']} (number {other['number']})" for other in others)
-        first.append(
-            f"Not measured, although the name is that of a tumour and the contour is beside the region: {named}."
-        )
+        first.append(f"Also drawn and not measured, although the name suggests a tumour: {named}.")
     return (*first, *(outcome.get("warnings") or ()))
 
 

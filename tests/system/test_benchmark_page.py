@@ -43,8 +43,8 @@ def made_up(theirs: float | None) -> tuple[list[stock.Row], Comparison]:
 @pytest.mark.parametrize(
     ("theirs", "met", "word"),
     [
-        (1.5, 21, "1.50×, met with the aim"),
-        (1.0, 21, "1.00×, met, not the aim"),
+        (1.5, 21, "1.50×, met, aim met"),
+        (1.0, 21, "1.00×, met, aim not met"),
         (0.999, 15, "0.999×, **not met**"),
         (None, 15, "not measured"),
     ],
@@ -55,7 +55,7 @@ def test_a_target_is_met_from_its_bar_on(theirs: float | None, met: int, word: s
     assert len(found) == 21
     assert sum(target.met for target in found) == met
     assert targets(fifteen, comparison).count(word) == 6
-    assert f"Of the 21 speeds that were asked for {met} are met" in summary(fifteen, comparison)
+    assert f"{met} of the 21 speed targets are met" in summary(fifteen, comparison)
     assert summary(fifteen, comparison).count(word) == 21 - met
 
 

@@ -100,7 +100,7 @@ def test_a_tumour_unlike_any_other(shipped: Bundle, tmp_path: Path) -> None:
     checkered[[0, 1, -2, -1]] = False  # a margin, so that no end of the series cuts it
     answer = staged(seg_study(checkered).write(tmp_path / "study"), shipped, tmp_path / "out")
     assert answer["reason"]["code"] == "outside_intended_use"
-    assert "trained on" in answer["reason"]["message"]
+    assert "training" in answer["reason"]["message"]
 
 
 USE = intended_use({"quantiles": {"0.99": 4.0, "1": 5.0}, "neighbour_quantiles": {"0.99": 1.0, "1": 1.5}}, STAGE_GROUP)
@@ -121,7 +121,7 @@ def test_either_distance_warns_on_its_own(distance: float, neighbours: float, wa
     ("distance", "neighbours"), [(10.1, 0.5), (1.0, 3.1), (float("nan"), 0.5), (1.0, float("nan")), (1.0, float("inf"))]
 )
 def test_either_distance_refuses_on_its_own(distance: float, neighbours: float) -> None:
-    with pytest.raises(Refused, match="trained on") as caught:
+    with pytest.raises(Refused, match="training") as caught:
         prove_domain(at(distance, neighbours), USE)
     assert caught.value.reason.code is ReasonCode.OUTSIDE_INTENDED_USE
 

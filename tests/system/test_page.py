@@ -319,7 +319,7 @@ def test_a_ledger_that_is_none_is_said_to_be(browser: Any, tmp_path: Path) -> No
         assert answer.status == 503
         assert "ledger" in tab.get_by_role("alert").inner_text()
         tab.goto(re.sub(r"/login.*", "/status", found[1]))
-        assert "No daemon" in tab.locator("#vitals .problem").first.inner_text()
+        assert "no heartbeat of a daemon" in tab.locator("#vitals .problem").first.inner_text()
         tab.close()
 
 

@@ -220,12 +220,12 @@ class TestInstalled:
 
     def test_the_demo_runs(self, installed: Path, tmp_path: Path) -> None:
         demo = (installed / "lungstage", "demo", "--out", tmp_path / "demo")
-        assert "was read back" in done(*demo, cwd=tmp_path)
+        assert "and read back" in done(*demo, cwd=tmp_path)
 
     def test_the_demo_runs_with_the_bundle_of_survival(self, installed: Path, tmp_path: Path) -> None:
         demo = (installed / "lungstage", "demo", "--bundle", "lung1-survival", "--out", tmp_path / "demo")
         said = done(*demo, cwd=tmp_path)
-        assert "was read back" in said
+        assert "and read back" in said
         assert "survival at 2 years: " in said
 
     def test_it_answers_as_the_checkout_does(self, installed: Path, tmp_path: Path) -> None:

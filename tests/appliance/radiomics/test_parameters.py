@@ -75,7 +75,7 @@ def test_features_are_pyradiomics_own_less_voxel_volume() -> None:
         ("voxelSetting: {kernelRadius: 2}", "voxelSetting"),
         ("- a\n- b", "mapping"),
         ("a: [", "YAML"),
-        ("featureClass: {glcm: [Contrast, Contrast]}", "exactly once"),
+        ("featureClass: {glcm: [Contrast, Contrast]}", "only once"),
     ],
 )
 def test_refusals_name_the_entry(text: str, named: str) -> None:

@@ -252,7 +252,7 @@ def test_pixelmed_finds_no_error_in_the_group_alone(ellipsoid: Made, tmp_path: P
 def test_thick_slices_have_numbers_and_no_words(of: Callable[..., Made]) -> None:
     made = of(*_ellipsoid((4.0, 1.0, 1.0)), (4.0, 1.0, 1.0))
     assert set(made.found["words"].values()) == {None}
-    why = "The slices are 4.0 mm apart, and readers were asked on slices of at most 3 mm."
+    why = "The slices are 4.0 mm apart; the readers had slices of at most 3 mm."
     assert why in made.found["outline_unfit"]
     assert made.found["long_axis_mm"] == pytest.approx(48, abs=1)
     assert not [name for name in made.report.descriptors if name.endswith("word")]

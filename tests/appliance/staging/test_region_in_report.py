@@ -138,11 +138,11 @@ def test_the_report_names_the_others_and_the_ledger_only_their_numbers(bundle: B
         return [item.TextValue for item in _every(pydicom.dcmread(answer["sr"])) if item.ValueType == "TEXT"]
 
     alone = staged(study_of(("GTV-1", _drawn()), ("Heart", _drawn())), tmp_path / "alone", bundle)
-    assert not any("Not measured" in text for text in texts(alone))
+    assert not any("not measured" in text for text in texts(alone))
     study = study_of(("GTV-1", _drawn()), ("GTV Doe", _drawn(AROUND)), ("GTV-2", _drawn()))
     answer = staged(study, tmp_path / "beside", bundle)
-    beside = "drawn beside the region: GTV Doe (number 2), GTV-2 (number 3)."
-    assert any(text.startswith("Not measured") and text.endswith(beside) for text in texts(answer))
+    beside = "Also drawn and not measured, although the name suggests a tumour: GTV Doe (number 2), GTV-2 (number 3)."
+    assert beside in texts(answer)
     kept = _discreet(answer)
     assert kept["roi"]["others"] == [{"number": 2, "name": None}, {"number": 3, "name": None}]
     assert kept["roi"]["name"] == "GTV-1"
