@@ -58,7 +58,7 @@ def test_the_daemon_and_its_processes_work(folder: Path) -> None:
     """None of them looks into the folder, where anybody's ``numpy.py`` could lie."""
     (folder / "numpy.py").write_text("raise SystemExit('their own numpy was imported')\n")
     said = run(folder, BIN / "lungstage", "demo", "--out", "demo")
-    assert "was read back" in said
+    assert "and read back" in said
     assert re.search(r"To see it in a browser .*lungstage page --inbox demo/inbox ", said)
 
 
