@@ -18,7 +18,7 @@ from lungstage.appliance.model.bundle import load_bundle
 from lungstage.appliance.radiomics.extract import extract
 from lungstage.appliance.staging import phantom
 from lungstage.appliance.staging.one_shot import Options, stage_paths
-from tests.system.test_run import running
+from tests.system.test_run import ENVIRONMENT, running
 
 BIN = Path(sys.executable).parent
 
@@ -96,7 +96,10 @@ def test_a_name_that_cannot_be_decoded_is_left_empty_with_a_warning(bundle: Path
         assert pydicom.dcmread(path).PatientName == ""
 
 
-def test_one_shot_and_daemon_give_the_same_answer(bundle: Path, tmp_path: Path) -> None:
+def test_one_shot_and_daemon_give_the_same_answer(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(ENVIRONMENT, "LUNGSTAGE_PERTURBATIONS")  # each as it is by default
     study = tmp_path / "study"
     phantom.write_study(study)
     once = stage_paths([study], load_bundle(bundle), tmp_path / "out", Options())
