@@ -84,7 +84,7 @@ def test_it_holds_its_own_job_alone_until_it_is_taken_away(
     assert reason.code is ReasonCode.OUTBOX_OCCUPIED
     assert str(report) in reason.message
     assert kind in reason.message
-    assert "Move it elsewhere" in reason.message
+    assert "Move it to another folder" in reason.message
     assert [record.why for record in caplog.records if record.msg == "outbox_occupied"] == [reason.message]  # type: ignore[attr-defined]
     assert _identity(report) == before
     staged = house.steps.calls["stage"]

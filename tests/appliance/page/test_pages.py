@@ -174,7 +174,7 @@ class TestStudy:
         async def examination(_: object) -> Any:
             asked.append(0)
             await asyncio.sleep(0.05)
-            text = f"No daemon is at work on {busy.house.state}."
+            text = f"No daemon is running with the state folder {busy.house.state}."
             finding = {"check": "daemon", "verdict": "warning", "sentence": text, "remedy": "Start lungstage page."}
             return (finding, {"check": "new", "verdict": "ok", "sentence": "It is new.", "remedy": None}), ""
 

@@ -33,9 +33,9 @@ def job(**outcome: Any) -> Any:
 def test_the_chance_is_told_with_prevalence_interval_and_source() -> None:
     told = " ".join(chance_of(job(predictive_value=VALUE), "en").split())
     assert told == (
-        "Probability that this answer is correct at this site: 92 % (95 % interval 87 % to 95 %), if 17 % of patients "
-        "are such cases (setting of this site). Estimated on 160 patients of LUNG1 (62 early, 98 advanced), with "
-        "models that were not trained on them."
+        "Probability that this answer is correct at this site: 92 % (95 % interval 87 % to 95 %). It holds if 17 % of "
+        "patients are such cases (setting of this site). Estimated on 160 patients of LUNG1 (62 early, 98 advanced), "
+        "with models that were not trained on them."
     )
 
 

@@ -146,5 +146,7 @@ def test_it_is_said_that_nothing_came_of_it(command: str, undone: str, tmp_path:
     }[command]
     done = CliRunner().invoke(app, [command, str(folder), *options])
     assert done.exit_code == 3
-    assert done.stdout.splitlines()[-1] == (f"{undone} When that has been received, run the command again. Research use only.")
+    assert done.stdout.splitlines()[-1] == (
+        f"{undone} When that has been received, run the command again. Research use only."
+    )
     assert done.stdout.startswith("held: No region was received for this CT series. Send the RTSTRUCT or SEG ")
