@@ -227,8 +227,8 @@ class TestContent:
         )
         assert chance.TextValue == (
             "Probability that this answer is correct: 78 % (95 % interval 66 % to 87 %). It holds if 61 % of patients "
-            "are such cases (as in the training cohort). Estimated on 160 patients of NSCLC-Radiomics (62 early, 98 advanced), "
-            "with models that were not trained on them."
+            "are such cases (as in the training cohort). Estimated on 160 patients of NSCLC-Radiomics (62 early, 98 "
+            "advanced), with models that were not trained on them."
         )
         assert worth.TextValue.startswith(
             "This model is not shown to be better than a simple model of two features (sphericity and volume). Its AUC "
