@@ -231,9 +231,7 @@ def measure(
     roi: RoiOption = None,
     label: Annotated[
         int | None,
-        typer.Option(
-            metavar="N", help="Value of the region's voxels in a NIfTI mask.", show_default="1"
-        ),
+        typer.Option(metavar="N", help="Value of the region's voxels in a NIfTI mask.", show_default="1"),
     ] = None,
     match_by_geometry: GeometryOption = False,
     save_volume: SaveOption = None,
