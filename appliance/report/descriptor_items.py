@@ -1,8 +1,8 @@
 """Descriptors as a separate measurement group (TID 1411), with a separate algorithm identification.
 
 They are computed from the same outline as the model's inputs. They are not inputs of the model and do not explain its
-answer. They therefore have another group, tracking identifier and algorithm than the model. Concepts of the standard
-are used if there is one, else private concepts. The level of evidence of each descriptor is its Measurement Method.
+answer. They therefore have another group and another algorithm than the model. Concepts of the standard are used if
+there is one, else private concepts. The level of evidence of each descriptor is its Measurement Method.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pydicom.sr.coding import Code
 from lungstage.appliance.descriptors.definitions import Worth
 from lungstage.appliance.descriptors.size import LARGEST, T_LIMITS
 from lungstage.appliance.descriptors.values import Descriptor, Descriptors
-from lungstage.appliance.report.context import ReportContext, derive_uid, roi_label
+from lungstage.appliance.report.context import ReportContext
 from lungstage.appliance.report.descriptor_words import in_unit
 from lungstage.appliance.report.headers import MANUFACTURER
 from lungstage.appliance.report.measurements import measurement
@@ -137,13 +137,13 @@ def codes_used() -> tuple[Code, ...]:
 
 
 def descriptor_group(
-    context: ReportContext, found: Descriptors, segment: sr.ReferencedSegment
+    context: ReportContext, found: Descriptors, segment: sr.ReferencedSegment, tracking: sr.TrackingIdentifier
 ) -> sr.VolumetricROIMeasurementsAndQualitativeEvaluations:
-    """Make the measurement group of the descriptors, for the segment that they describe."""
-    tracking = sr.TrackingIdentifier(
-        uid=derive_uid(context.identity, "tracking-descriptors"),
-        identifier=f"{roi_label(context)}: descriptors, no inputs of the model, research use only",
-    )
+    """Make the measurement group of the descriptors, for the segment that they describe.
+
+    It has the Tracking UID of the model's group, because both are about one tumour. OHIF joins groups by this UID, and
+    opens no report with a group that has no outline.
+    """
     return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=tracking,
         referenced_segment=segment,

@@ -7,7 +7,7 @@ Comprehensive 3D SR, template TID 1500 "Measurement Report" (DICOM PS3.16). Its 
 - one volumetric group (TID 1411) with the segment, every measurement, the predicted class and its probability;
 - one planar group (TID 1410) with the outline on the key slice, under the same Tracking UID, for viewers that do not
   draw segments;
-- a volumetric group of the descriptors, with another Tracking UID and another algorithm;
+- a volumetric group of the descriptors, under the same Tracking UID, with another algorithm;
 - in words: what moved the answer, what the model is, and the descriptors.
 """
 
@@ -247,8 +247,9 @@ def _segment(context: ReportContext, segmentation: SegmentReference) -> sr.Refer
 
 
 def _descriptor_groups(context: ReportContext, segmentation: SegmentReference) -> list[_VolumeGroup]:
-    found = context.descriptors
-    return [] if found is None else [descriptor_group(context, found, _segment(context, segmentation))]
+    if (found := context.descriptors) is None:
+        return []
+    return [descriptor_group(context, found, _segment(context, segmentation), _tracking(context))]
 
 
 def _key_slice_group(context: ReportContext, headers: list[Dataset]) -> _PlanarGroup:
