@@ -79,8 +79,8 @@ TREE = {
     "121016": _DIGEST,
     "IMAGE 260753009": "a slice of the reference volume, or one beyond it; with Referenced Frame Number if it is a "
     "frame",
-    "112039": "ROI name, predicted class, 'research use only'; for descriptors: that they are not inputs of the model",
-    "112040": "derived; the same in both groups of the answer and in the SEG; another one for descriptors",
+    "112039": "ROI name, predicted class, 'research use only'",
+    "112040": "derived; the same in every group and in the SEG",
     "111001": "name of the bundle",
     "111003": "version of the bundle; for descriptors: version of lungstage",
     "111002": "SHA-256 of the manifest; extraction settings, prevalence, covariates, engine, robustness as key=value",
