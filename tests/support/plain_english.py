@@ -190,19 +190,8 @@ def _is_prose(text: str) -> bool:
 
 
 @cache
-def _cards() -> str:
-    return " ".join(" ".join(path.read_text(encoding="utf-8").split()) for path in ROOT.glob("models/*/MODEL_CARD.md"))
-
-
-def _is_of_a_shipped_card(text: str) -> bool:
-    """Whether a text stands in a shipped card, so that it cannot change: `make rebuilt` compares every byte."""
-    parts = [" ".join(part.split()) for part in text.split("X")]
-    return all(part in _cards() for part in parts) and max(map(len, parts)) > 20
-
-
-@cache
 def messages() -> tuple[Text, ...]:
-    """Return every sentence of the code but docstrings, help, settings and cards, and every text of an error."""
+    """Return every sentence of the code but docstrings, help and settings, and every text of an error."""
     found: list[Text] = []
     for path, tree in _sources():
         skipped = _docstrings(tree) | _of_options(tree)
@@ -218,8 +207,6 @@ def messages() -> tuple[Text, ...]:
             if id(node) in skipped or id(node) in parts or id(node) in below:
                 continue
             text = _words_of(node) if isinstance(node, ast.Constant | ast.JoinedStr | ast.BinOp) else None
-            if text and _is_of_a_shipped_card(text):
-                continue
             if text and (_is_prose(text) or (id(node) in given and len(text.split()) >= 3 and "\\" not in text)):
                 found.append(Text(f"{path.relative_to(ROOT)}:{node.lineno}", _plain(re.sub(r"\{\w*\}", "X", text))))  # type: ignore[attr-defined]
     return tuple(found)
