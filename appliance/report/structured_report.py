@@ -114,20 +114,11 @@ def build_report(
     tree = sr.MeasurementReport(
         observation_context=sr.ObservationContext(observer_device_context=_observer(context)),
         procedure_reported=codes.LN.CTUnspecifiedBodyRegion,
-        imaging_measurements=[
-            _volume_group(context, segmentation),
-            _key_slice_group(context, headers),
-            *_descriptor_groups(context, segmentation),
-        ],
+        imaging_measurements=[_volume_group(context, segmentation), _key_slice_group(context, headers)],
         title=codes.DCM.ImagingMeasurementReport,
         referenced_images=with_thickness(headers[:1]),
     )
     _complete_library(tree[0], used, _frames(context))
-    _put_first(tree[0], _result(context))
-    tree[0].ContentSequence.extend(
-        [_evaluations(context), *_descriptions(context), _contributions(context), *_variations(context)]
-    )
-    _separate(tree[0])
     _hand_over(tree[0])
     report = sr.Comprehensive3DSR(
         evidence=[*headers, *before, *behind, *_evidence(context, segmentation)],
@@ -141,9 +132,36 @@ def build_report(
         previous_versions=_previous_versions(context),
         **opening(context, "sr"),
     )
+    _complete_content(report, context, segmentation)
     blank_failures(report)
     settle(report, context)
     return report
+
+
+def _complete_content(report: Dataset, context: ReportContext, segmentation: SegmentReference) -> None:
+    """Add everything that refers to no further instance.
+
+    highdicom searches all content for references to instances, and converts each item. It takes a third of the time if
+    these parts are added afterwards.
+    """
+    (measurements,) = (item for item in report.ContentSequence if item.name == codes.DCM.ImagingMeasurements)
+    for group in _descriptor_groups(context, segmentation):
+        measurements.ContentSequence.extend(group)
+    # The order of the template's items is significant, but an extensible template may be extended at any place (DICOM
+    # PS3.16 6.2.5). So the result can be first.
+    report.ContentSequence = sr.ContentSequence(
+        [
+            _result(context),
+            *report.ContentSequence,
+            _evaluations(context),
+            *_descriptions(context),
+            _contributions(context),
+            *_variations(context),
+        ]
+    )
+    report.ContinuityOfContent = "SEPARATE"
+    for item in report.ContentSequence:
+        _separate(item)
 
 
 def _hand_over(content: Dataset) -> None:
@@ -152,15 +170,6 @@ def _hand_over(content: Dataset) -> None:
     highdicom copies the tree to leave the caller's tree unchanged. Nothing else uses this tree.
     """
     content.__deepcopy__ = lambda _: content
-
-
-def _put_first(content: Dataset, result: sr.ContainerContentItem) -> None:
-    """Put the result before the content items of the template.
-
-    The order of the template's items is significant, but an extensible template may be extended at any place (DICOM
-    PS3.16 6.2.5).
-    """
-    content.ContentSequence = sr.ContentSequence([result, *content.ContentSequence])
 
 
 def _complete_library(content: Dataset, headers: list[Dataset], frames: tuple[int, ...]) -> None:
