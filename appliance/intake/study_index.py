@@ -20,6 +20,11 @@ from lungstage.appliance.dicom.header import Header, ImageHeader, RoiHeader
 from lungstage.appliance.dicom.names import counted
 from lungstage.appliance.state.file_table import FileTable
 
+# If software gives every study the same Frame of Reference, all studies are one group, and its cases are examined one by
+# one. So the cases of the last group are kept, unless they are few or their headers would take more than some 50 MB.
+_FEWEST_KEPT = 3  # cases
+_MOST_KEPT = 20_000  # files, and instances that regions refer to
+
 _IN_ITS_FOLDERS = " In the folders of this case, "
 _FORMERLY = " Beside its files "  # the same in messages of lungstage 0.2 and earlier, which ledgers still hold
 
@@ -53,6 +58,7 @@ class StudyIndex:
         self._group_with: dict[str, _Group] = {}  # by key of a case
         self._changed: dict[_Group, None] = {}  # in the order of the changes
         self._unreadable: dict[str, set[str]] = {}  # paths, by folder
+        self._latest: tuple[_Group, tuple[Case, ...]] | None = None  # its cases are asked for one by one
 
     def __contains__(self, case_key: str) -> bool:
         """Whether there is a case with that key."""
@@ -64,6 +70,7 @@ class StudyIndex:
 
     def put(self, path: str, headers: Iterable[Header]) -> None:
         """Add a file whose headers are in the file table."""
+        self._latest = None
         headers = tuple(headers)
         links = {hash(uid) for header in headers for uid in _uids(header) if uid}
         if not links:
@@ -112,6 +119,7 @@ class StudyIndex:
 
     def drop(self, path: str) -> None:
         """Remove a file that was deleted or has changed."""
+        self._latest = None
         folder = os.path.dirname(path)
         if path in self._unreadable.get(folder, ()):
             self._unreadable[folder].discard(path)
@@ -168,8 +176,15 @@ class StudyIndex:
         return self._files.reader
 
     def _cases(self, group: _Group) -> tuple[Case, ...]:
-        cases = self._assemble(header for path in sorted(self._left(group)) for header in self._files.headers(path))
-        return tuple({case.key: case for case in cases}.values())  # a series and a region may have the same UID
+        if self._latest is None or self._latest[0] is not group:
+            paths = sorted(self._left(group))
+            assembled = self._assemble(header for path in paths for header in self._files.headers(path))
+            cases = tuple({case.key: case for case in assembled}.values())  # a series and a region may share a UID
+            named = sum(len(roi.image_references) for case in cases for roi in case.rois)
+            if len(cases) < _FEWEST_KEPT or len(paths) + named > _MOST_KEPT:
+                return cases
+            self._latest = group, cases
+        return self._latest[1]
 
     def _left(self, group: _Group) -> list[str]:
         """Return the paths of a group's files without removed ones."""

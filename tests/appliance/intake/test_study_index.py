@@ -194,6 +194,24 @@ def test_what_a_file_holds_is_not_kept(scene: Scene) -> None:
     assert not any(isinstance(kept, Header) for kept in _reachable(scene.index, stop=(FileTable,)))
 
 
+def test_cases_of_one_frame_of_reference_are_read_once_until_a_file_changes(scene: Scene) -> None:
+    """Some software gives every study the same one, so that a thousand studies are one group."""
+    for number in range(40):
+        scene.put(ct(f"{number}", f"1.{number}", number))
+        scene.put(roi(f"roi{number}", f"3.{number}", of=[f"1.{number}.{number}"]))
+    scene.changed()
+    keys = [key for key in (f"1.{number}" for number in range(40)) if key in scene.index]
+    assert len(keys) == 40
+    scene.assembled = 0
+    found = [scene.index.case(key) for key in keys]
+    assert [case.key for case in found if case is not None] == keys
+    assert scene.assembled <= 80, "each header once at most"
+    scene.put(ct("new", "1.0", 99))
+    case = scene.index.case("1.0")
+    assert case is not None
+    assert len(case.images) == 2, "a new file counts at once"
+
+
 def _reachable(root: object, stop: tuple[type, ...]) -> Iterator[object]:
     seen, waiting = set[int](), [root]
     while waiting:
