@@ -20,8 +20,8 @@ from lungstage.appliance.dicom.header import Header, ImageHeader, RoiHeader
 from lungstage.appliance.dicom.names import counted
 from lungstage.appliance.state.file_table import FileTable
 
-# If software gives every study the same Frame of Reference, all studies are one group, and its cases are examined one by
-# one. So the cases of the last group are kept, unless they are few or their headers would take more than some 50 MB.
+# If software gives every study the same Frame of Reference, all studies are one group, and its cases are examined one
+# by one. So the cases of the last group are kept, unless they are few or their headers would take more than 50 MB.
 _FEWEST_KEPT = 3  # cases
 _MOST_KEPT = 20_000  # files, and instances that regions refer to
 
