@@ -217,8 +217,8 @@ class Settings(BaseModel):
     lease_seconds: float = Field(
         default_factory=lambda data: max(_LEAST_LEASE, WALL_FACTOR * data.get("work_seconds", 0.0) + _BESIDE_WORK),
         gt=0, le=7 * 86400, allow_inf_nan=False,
-        description="lungstage health fails when a job is being processed for longer than this, in seconds. "
-        "Default: 600.0, or four times work_seconds plus 120 if that is more.",
+        description="Longest processing of a job before lungstage health fails, in seconds; "
+        "default: 600.0, or four times work_seconds plus 120 if that is more.",
     )  # fmt: skip
     max_attempts: int = Field(
         3, ge=1, le=100, description="Attempts before a job that fails with an internal error is refused."

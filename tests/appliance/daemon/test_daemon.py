@@ -184,8 +184,8 @@ def test_a_job_that_waits_tells_of_files_beside_it_that_cannot_be_read(house: Ho
     assert job.state is JobState.HELD
     assert job.reason is not None
     assert job.reason.message == (
-        "1 slices are missing. Beside its files 1 DICOM file cannot be read; "
-        "lungstage jobs --files --paths says which and why."
+        "1 slices are missing. In the folders of this case, 1 DICOM file cannot be read. "
+        "The command lungstage jobs --files --paths lists them with the reasons."
     )
     (house.inbox / "a" / "1.5-2.dcm").write_text(whole)
     house.run(3)
