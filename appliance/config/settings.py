@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from lungstage.appliance.config.shipped import bundle_folder, shipped_bundles
 from lungstage.appliance.contract.documents import DocumentOptions, Format, Language, formats_of
@@ -450,15 +451,21 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in given.items() if key in Settings.model_fields}
 
 
-def _how_to_give(key: str, model: type[BaseModel]) -> str:
-    """Say what a missing setting is for and how to give it: as an option, if there is one, or as a line of the file."""
+def _beside(key: str, model: type[BaseModel]) -> tuple[str, Mapping[str, FieldInfo]]:
+    """Return the name of a setting within its table, and the fields of this table; none if there is no such table."""
     *tables, name = (part for part in key.split(".") if not part.isdigit())
     holder: type[BaseModel] | None = model
     for table in tables:
         field = holder.model_fields.get(table) if holder else None
         kinds = get_args(field.annotation) if field else ()
         holder = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
-    field = holder.model_fields.get(name) if holder else None
+    return name, holder.model_fields if holder else {}
+
+
+def _how_to_give(key: str, model: type[BaseModel]) -> str:
+    """Say what a missing setting is for and how to give it: as an option, if there is one, or as a line of the file."""
+    name, siblings = _beside(key, model)
+    field = siblings.get(name)
     if field is None or not field.description:
         return ""
     meaning = f" ({field.description.partition('. ')[0].rstrip('.')})"
@@ -470,7 +477,7 @@ def _how_to_give(key: str, model: type[BaseModel]) -> str:
 
 def _fault(key: str, kind: str, message: str, model: type[BaseModel] = Settings) -> str:
     if kind == "extra_forbidden":
-        nearest = [] if "." in key else difflib.get_close_matches(key, model.model_fields, 1, cutoff=0.5)
+        nearest = difflib.get_close_matches(*_beside(key, model), 1, cutoff=0.5)
         return f"there is no setting {key!r}" + (f"; did you mean {nearest[0]!r}?" if nearest else "")
     if kind == "missing":
         return f"the setting {key!r} is missing{_how_to_give(key, model)}"

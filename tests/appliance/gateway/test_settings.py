@@ -66,6 +66,7 @@ events = ["held"]
     ("text", "said"),
     [
         ("keep_recieved = 3", "did you mean 'keep_received'"),
+        ('[receive]\nbnid = "127.0.0.1:1"', "did you mean 'bind'"),
         (f"keep_received = 3\n{ROUTE}", "needs the setting daemons"),
         ('keep_received = 3\ndaemons = ["/d"]', "needs a route that sends sr"),
         (f'keep_received = 3\ndaemons = ["/d"]\n{ROUTE}commitment = false', "needs a route that sends sr"),
