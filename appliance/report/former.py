@@ -19,6 +19,16 @@ WARNINGS: Final = (
         "1 listed slice never came; the region of interest lies at the end of those that did, and its outermost voxels "
         "are extrapolated.",
     ),
+    (
+        "left_out",
+        "A slice next to the region of interest differs in {elements} from those that it was drawn on, and was left "
+        "out; the outermost voxels are extrapolated.",
+    ),
+    (
+        "through_centres",
+        "The contours run from pixel centre to pixel centre, as some software draws them: up to 8 % of the volume may "
+        "be missing at the rim.",
+    ),
     ("domain_unlike", "The tumour is unlike almost all tumours that the model was trained on."),
     ("domain_no_neighbour", "Hardly a tumour that the model was trained on resembles this one."),
     (

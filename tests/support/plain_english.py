@@ -260,8 +260,7 @@ def browser() -> tuple[Text, ...]:
         for path in (folder / "en.po", folder / "sentences" / "de.po"):
             if path.is_file():
                 for entry in polib.pofile(str(path)):
-                    text = entry.msgstr or (entry.msgid if path.parent.name == "sentences" else "")
-                    text = entry.msgid if path.parent.name == "sentences" else text
+                    text = entry.msgid if path.parent.name == "sentences" else entry.msgstr
                     for one in (text, *entry.msgstr_plural.values()):
                         if one:
                             where = f"{path.relative_to(ROOT)}:{entry.linenum}"

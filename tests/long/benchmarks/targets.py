@@ -90,7 +90,7 @@ def summary(fifteen: Sequence[Row], comparison: Comparison) -> str:
     )
     fast = [row for row in fifteen if row.grid in FAST_GRIDS]
     others = ", ".join(
-        f"{title(name)[0]} {_span([row.ratio(name) for row in comparison.rows if name in row.times])} times"
+        f"{title(name)[0]} {_span([row.ratio(name) for row in comparison.rows if name in row.times])}"
         for name in comparison.libraries
         if any(name in row.times for row in comparison.rows)
     )
@@ -103,7 +103,7 @@ def summary(fifteen: Sequence[Row], comparison: Comparison) -> str:
         f"{max(max(row.differences.values()) for row in fifteen):.0e}. On one core and in the same run, stock "
         f"PyRadiomics takes {_span([row.against_whole for row in fast])} times as long, and "
         f"{_span([row.against_crop for row in fast])} times as long if the volume is cropped for it"
-        + (f". Other libraries take longer too, on the cropped volume: {others}" if others else "")
+        + (f". Other libraries on the cropped volume, in multiples of our time: {others}" if others else "")
         + f". {met} of the {len(found)} speed targets are met"
         + (f". Not met: {missed}." if missed else ".")
     )
