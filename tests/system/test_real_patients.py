@@ -10,13 +10,18 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import highdicom as hd
 import pydicom
 import pytest
+from typer.testing import CliRunner
 
+from lungstage.appliance.cli.main import app
 from lungstage.appliance.contract.spec import ALL_FEATURES, ExtractionSpec
 from lungstage.appliance.dicom.cases import assemble
 from lungstage.appliance.model.roi_rule import ROI_RULE
@@ -31,11 +36,14 @@ LUNGSTAGE = Path(sys.executable).parent / "lungstage"
 
 
 def lungstage(*arguments: object, status: int) -> dict[str, Any]:
-    done = subprocess.run(
-        [LUNGSTAGE, *map(str, arguments), "--json"], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == status, done.stderr
-    answer: dict[str, Any] = json.loads(done.stdout)
+    """What the command answers, without a process of its own."""
+    done = CliRunner().invoke(app, [*map(str, arguments), "--json"])
+    assert done.exit_code == status, done.stderr
+    return answer_in(done.stdout)
+
+
+def answer_in(printed: str) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(printed)
     assert set(answer) == {
         "status", "reason", "stage", "probability_advanced", "endpoint", "answer", "probability", "contributions",
         "features", "domain", "decision", "predictive_value", "robustness", "descriptors", "worth", "roi", "sr",
@@ -47,10 +55,38 @@ def lungstage(*arguments: object, status: int) -> dict[str, Any]:
 PATIENTS = {"ibsi": ("ibsi/ct_phantom/dicom", 125256), "lung1-001": ("dicom/lung1-001-slab", 54639)}
 
 
+@dataclass(frozen=True)
+class Staged:
+    """What a process answered, the folder of its documents, and what it asked of the network; None without strace."""
+
+    answer: dict[str, Any]
+    out: Path
+    calls: list[str] | None
+
+
+@pytest.fixture(scope="module")
+def staged(
+    shared_data: Path, shipped_bundle: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Staged]:
+    """Stage a patient with the installed command, once."""
+
+    @cache
+    def stage(patient: str) -> Staged:
+        out = tmp_path_factory.mktemp(patient)
+        trace = out.with_suffix(".trace")
+        watch = ["strace", "-f", "--seccomp-bpf", "-e", "trace=network", "-o", trace] if shutil.which("strace") else []
+        command = [LUNGSTAGE, "stage", shared_data / PATIENTS[patient][0], "--bundle", shipped_bundle, "--out", out]
+        done = subprocess.run([*watch, *command, "--json"], capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr
+        return Staged(answer_in(done.stdout), out, trace.read_text().splitlines() if watch else None)
+
+    return stage
+
+
 @pytest.mark.parametrize("patient", PATIENTS)
-def test_stage(patient: str, shared_data: Path, shipped_bundle: Path, tmp_path: Path) -> None:
-    folder, voxels = PATIENTS[patient]
-    answer = lungstage("stage", shared_data / folder, "--bundle", shipped_bundle, "--out", tmp_path, status=0)
+def test_stage(patient: str, staged: Callable[[str], Staged]) -> None:
+    _, voxels = PATIENTS[patient]
+    answer = staged(patient).answer
     assert answer["status"] == "staged"
     assert answer["reason"] is None
     assert answer["roi"]["voxels"] == voxels
@@ -62,25 +98,26 @@ def test_stage(patient: str, shared_data: Path, shipped_bundle: Path, tmp_path: 
     for name, value in answer["features"].items():
         assert any(math.isclose(number, value, rel_tol=1e-12) for number in values), name
     assert [item.name.value for item in of_descriptors.get_measurements()][:2] == ["103339001", "103340004"]
-    segmentation = pydicom.dcmread(next(tmp_path.glob("SEG-*.dcm")))
+    segmentation = pydicom.dcmread(next(staged(patient).out.glob("SEG-*.dcm")))
     assert int((segmentation.pixel_array > 0).sum()) == voxels
 
 
 @pytest.mark.parametrize("patient", PATIENTS)
 def test_the_written_seg_as_input_gives_the_same_numbers(
-    patient: str, shared_data: Path, shipped_bundle: Path, tmp_path: Path
+    patient: str, staged: Callable[[str], Staged], shared_data: Path, shipped_bundle: Path, tmp_path: Path
 ) -> None:
     folder, _ = PATIENTS[patient]
-    contoured = lungstage("stage", shared_data / folder, "--bundle", shipped_bundle, "--out", tmp_path / "a", status=0)
+    contoured = staged(patient).answer
     study = tmp_path / "study"
     study.mkdir()
     for header in scan([shared_data / folder]).headers:
         if hasattr(header, "rows"):
             shutil.copy(header.path, study)
-    segmentation = pydicom.dcmread(next((tmp_path / "a").glob("SEG-*.dcm")))
+    segmentation = pydicom.dcmread(next(staged(patient).out.glob("SEG-*.dcm")))
     segmentation.ManufacturerModelName = "another"  # its own output it never takes for input
     segmentation.save_as(study / "seg.dcm")
-    segmented = lungstage("stage", study, "--bundle", shipped_bundle, "--out", tmp_path / "b", status=0)
+    asked = ("stage", study, "--bundle", shipped_bundle, "--out", tmp_path / "b", "--perturbations", "0")
+    segmented = lungstage(*asked, status=0)
     for key in ("features", "probability_advanced", "contributions", "stage", "domain"):
         assert segmented[key] == contoured[key]
     assert segmented["roi"]["voxels"] == contoured["roi"]["voxels"]
@@ -177,17 +214,12 @@ def test_a_flipped_byte_in_the_bundle(shared_data: Path, shipped_bundle: Path, t
     assert answer["reason"]["code"] == "bundle_hash_mismatch"
 
 
-def test_no_socket_is_opened(shared_data: Path, shipped_bundle: Path, tmp_path: Path) -> None:
-    if shutil.which("strace") is None:
+@pytest.mark.parametrize("patient", PATIENTS)
+def test_no_socket_is_opened(patient: str, staged: Callable[[str], Staged]) -> None:
+    if (calls := staged(patient).calls) is None:
         pytest.skip("strace is not installed")
-    trace = tmp_path / "trace"
-    command = [LUNGSTAGE, "stage", shared_data / "dicom" / "lung1-001-slab", "--bundle", shipped_bundle]
-    subprocess.run(
-        ["strace", "-f", "-e", "trace=network", "-o", trace, *command, "--out", tmp_path / "out"],
-        check=True, capture_output=True, timeout=300,
-    )  # fmt: skip
-    calls = [line for line in trace.read_text().splitlines() if "socket(" in line or "connect(" in line]
-    assert [line for line in calls if "AF_UNIX" not in line] == []
+    assert [line for line in calls if ("socket(" in line or "connect(" in line) and "AF_UNIX" not in line] == []
+    assert any("exited with 0" in line for line in calls), "it was watched to its end"
 
 
 def test_the_daemon_loads_no_training_library() -> None:
