@@ -75,8 +75,9 @@ def staged(
         out = tmp_path_factory.mktemp(patient)
         trace = out.with_suffix(".trace")
         watch = ["strace", "-f", "--seccomp-bpf", "-e", "trace=network", "-o", trace] if shutil.which("strace") else []
-        command = [LUNGSTAGE, "stage", shared_data / PATIENTS[patient][0], "--bundle", shipped_bundle, "--out", out]
-        done = subprocess.run([*watch, *command, "--json"], capture_output=True, text=True, timeout=300, check=False)
+        asked = ["stage", shared_data / PATIENTS[patient][0], "--bundle", shipped_bundle, "--out", out, "--json"]
+        command = [*map(str, [*watch, LUNGSTAGE, *asked])]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr
         return Staged(answer_in(done.stdout), out, trace.read_text().splitlines() if watch else None)
 
