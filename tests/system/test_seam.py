@@ -4,30 +4,37 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
+from typer.testing import CliRunner
 
+from lungstage.appliance.cli.main import app as appliance_command
+from lungstage.appliance.contract.robustness import NO_ROBUSTNESS
 from lungstage.appliance.contract.spec import ALL_FEATURES, ExtractionSpec
 from lungstage.appliance.model.bundle import load_bundle
 from lungstage.appliance.radiomics.extract import extract
 from lungstage.appliance.staging import phantom
 from lungstage.appliance.staging.one_shot import Options, stage_paths
+from lungstage.export.cli import app as export_command
+from lungstage.training.cli import app as training_command
 from tests.system.test_run import ENVIRONMENT, running
 
-BIN = Path(sys.executable).parent
+LUNGSTAGE = Path(sys.executable).parent / "lungstage"
+COMMANDS = {"lungstage": appliance_command, "lungstage-train": training_command, "lungstage-export": export_command}
 
 
-def run(command: str, *arguments: object, status: int = 0) -> str:
-    finished = subprocess.run(
-        [BIN / command, *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False
-    )
-    assert finished.returncode == status, finished.stderr
+def run(command: str, *arguments: object) -> str:
+    """What a command prints, without a process of its own, which would load torch anew."""
+    finished = CliRunner().invoke(COMMANDS[command], [*map(str, arguments)])
+    assert finished.exit_code == 0, finished.output
     return finished.stdout
 
 
@@ -62,12 +69,35 @@ def bundle(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "tiny"
 
 
-def test_from_table_to_report(bundle: Path, tmp_path: Path) -> None:
-    with running(tmp_path, bundle) as appliance:
-        phantom.write_study(appliance.inbox / "study")
-        appliance.until(lambda: appliance.jobs() and appliance.jobs()[0]["state"] == "delivered")
-        (job,) = appliance.jobs()
-        appliance.stop()
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    phantom.write_study(folder := tmp_path_factory.mktemp("study"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def job(bundle: Path, study: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the daemon made of the study, with every option as it is by default."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delitem(ENVIRONMENT, "LUNGSTAGE_PERTURBATIONS")
+        with running(tmp_path_factory.mktemp("daemon"), bundle) as appliance:
+            shutil.copytree(study, appliance.inbox / "study")
+            appliance.until(lambda: appliance.jobs() and appliance.jobs()[0]["state"] == "delivered")
+            (answered,) = appliance.jobs()
+            assert [str(path) for path in appliance.reports()] == [answered["sr"]]
+            appliance.stop()
+    return answered
+
+
+@pytest.fixture(scope="module")
+def once(bundle: Path, study: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What is answered without a daemon, with every option as it is by default."""
+    outcome = stage_paths([study], load_bundle(bundle), tmp_path_factory.mktemp("once"), Options())
+    assert outcome["status"] == "staged"
+    return outcome
+
+
+def test_from_table_to_report(bundle: Path, job: dict[str, Any]) -> None:
     report = hd.sr.srread(job["sr"])
     assert report.SOPInstanceUID == job["sr_sop_instance_uid"]
     group, _ = report.content.get_volumetric_roi_measurement_groups()
@@ -88,7 +118,7 @@ def test_a_name_that_cannot_be_decoded_is_left_empty_with_a_warning(bundle: Path
         dataset.PatientName = "ABCDEFGH"
         dataset.save_as(path)
         path.write_bytes(path.read_bytes().replace(b"ABCDEFGH", "张三测试".encode("gbk")))
-    outcome = stage_paths([study], load_bundle(bundle), tmp_path / "out", Options())
+    outcome = stage_paths([study], load_bundle(bundle), tmp_path / "out", Options(robustness=NO_ROBUSTNESS))
     assert outcome["status"] == "staged"
     (warning,) = [text for text in outcome["warnings"] if "character set" in text]
     assert warning.endswith("left out of the report: Patient's Name.")
@@ -97,32 +127,20 @@ def test_a_name_that_cannot_be_decoded_is_left_empty_with_a_warning(bundle: Path
 
 
 def test_one_shot_and_daemon_give_the_same_answer(
-    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bundle: Path, study: Path, once: dict[str, Any], job: dict[str, Any]
 ) -> None:
-    monkeypatch.delitem(ENVIRONMENT, "LUNGSTAGE_PERTURBATIONS")  # each as it is by default
-    study = tmp_path / "study"
-    phantom.write_study(study)
-    once = stage_paths([study], load_bundle(bundle), tmp_path / "out", Options())
-    assert once["status"] == "staged"
-    again = json.loads(run("lungstage", "stage", study, "--bundle", bundle, "--out", tmp_path / "out", "--json"))
+    out = Path(once["sr"]).parent
+    ask = ("stage", study, "--bundle", bundle, "--out", out, "--json")
+    again = json.loads(subprocess.run([LUNGSTAGE, *ask], capture_output=True, text=True, check=True).stdout)
     assert again | {"seconds": None} == once | {"seconds": None}
-    assert sorted(path.name[:3] for path in (tmp_path / "out").iterdir()) == ["PDF", "SR-"], (
-        "a repetition writes nothing new"
-    )
-    with running(tmp_path, bundle) as appliance:
-        phantom.write_study(appliance.inbox)
-        appliance.until(appliance.reports)
-        (by_daemon,) = appliance.reports()
-    assert by_daemon.name == Path(once["sr"]).name
+    assert sorted(path.name[:3] for path in out.iterdir()) == ["PDF", "SR-"], "a repetition writes nothing new"
+    assert Path(job["sr"]).name == Path(once["sr"]).name
 
 
-def test_golden_case_is_what_the_patient_path_gives(bundle: Path, tmp_path: Path) -> None:
-    study = tmp_path / "study"
-    phantom.write_study(study)
-    answer = json.loads(run("lungstage", "stage", study, "--bundle", bundle, "--out", tmp_path, "--json"))
+def test_golden_case_is_what_the_patient_path_gives(bundle: Path, once: dict[str, Any]) -> None:
     golden = json.loads((bundle / "manifest.json").read_text())["golden"]
-    assert answer["features"] == pytest.approx(golden["features"], rel=1e-9)
-    assert answer["probability_advanced"] == pytest.approx(golden["probability_advanced"], abs=1e-6)
+    assert once["features"] == pytest.approx(golden["features"], rel=1e-9)
+    assert once["probability_advanced"] == pytest.approx(golden["probability_advanced"], abs=1e-6)
 
 
 @pytest.mark.slow
@@ -135,7 +153,17 @@ def test_another_endpoint_with_covariates_goes_the_same_way(table: Path, tmp_pat
     study = str(pydicom.dcmread(seg).StudyInstanceUID)
     site = tmp_path / "covariates.csv"
     site.write_text(f"study_instance_uid,age,sex\n{study},{golden.covariates['age']},{golden.covariates['sex']}\n")
-    ask = ("stage", tmp_path / "study", "--bundle", tmp_path / "fate", "--out", tmp_path, "--json")
+    ask = (
+        "stage",
+        tmp_path / "study",
+        "--bundle",
+        tmp_path / "fate",
+        "--out",
+        tmp_path,
+        "--perturbations",
+        0,
+        "--json",
+    )
     answer = json.loads(run("lungstage", *ask, "--covariates", site))
     assert (answer["stage"], answer["probability_advanced"]) == (None, None)
     assert answer["endpoint"]["name"] == "two_years"
