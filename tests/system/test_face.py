@@ -51,6 +51,12 @@ def command(*arguments: object) -> dict[str, Any]:
     return answer
 
 
+@pytest.fixture(scope="module")
+def printed(study: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the command prints of the study with the shipped bundle."""
+    return command("stage", study, "--bundle", "lung1-stage", "--out", tmp_path_factory.mktemp("command"))
+
+
 def python(program: str, *arguments: str) -> str:
     done = subprocess.run([sys.executable, *arguments, "-c", program], capture_output=True, text=True, check=True)
     return done.stdout.strip()
@@ -189,8 +195,7 @@ def test_what_cannot_be_measured_is_raised(study: Path, tmp_path: Path) -> None:
 # --- stage ---------------------------------------------------------------------------------------------------------
 
 
-def test_staging_is_what_the_command_does(study: Path, tmp_path: Path) -> None:
-    printed = command("stage", study, "--bundle", "lung1-stage", "--out", tmp_path / "command")
+def test_staging_is_what_the_command_does(printed: dict[str, Any], study: Path, tmp_path: Path) -> None:
     bundle = lungstage.load_bundle("lung1-stage")
     staged = lungstage.stage(str(study), bundle, str(tmp_path / "call"))
     assert (staged.endpoint, staged.answer) == ("stage", printed["stage"])
@@ -278,9 +283,8 @@ def test_what_is_no_bundles_name_is_not_one(name: str, tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("endpoint", [STAGE_GROUP, Endpoint("two-year survival", "alive", "dead")])
-def test_a_worker_can_tell_the_daemon_what_is_staged(endpoint: Endpoint, study: Path, tmp_path: Path) -> None:
+def test_a_worker_can_tell_the_daemon_what_is_staged(endpoint: Endpoint, printed: dict[str, Any]) -> None:
     """The keys are those that the daemon believes a worker."""
-    printed = command("stage", study, "--bundle", "lung1-stage", "--out", tmp_path)
     domain = DomainAssessment(1.5, 0.5, ())
     answered = outcome(status="staged", result=StagingResult(Stage.EARLY, 0.25, {"a": 0.5}, domain), endpoint=endpoint)
     told = {**answered, **{key: printed[key] for key in ("roi", "features", "warnings", "seconds")}}
@@ -288,11 +292,10 @@ def test_a_worker_can_tell_the_daemon_what_is_staged(endpoint: Endpoint, study: 
     assert form.decode(form.encode(told)) == told
 
 
-def test_every_key_is_always_there(study: Path, tmp_path: Path) -> None:
-    staged = command("stage", study, "--bundle", "lung1-stage", "--out", tmp_path)
+def test_every_key_is_always_there(printed: dict[str, Any], study: Path, tmp_path: Path) -> None:
     measured = command("measure", study, "--spec", "all")
     refused = command("measure", tmp_path, "--spec", "all")
-    assert [answer["status"] for answer in (staged, measured, refused)] == ["staged", "measured", "refused"]
-    for answer in (staged, measured, refused, outcome(status="held", reason=Reason(ReasonCode.NO_ROI, "None."))):
+    assert [answer["status"] for answer in (printed, measured, refused)] == ["staged", "measured", "refused"]
+    for answer in (printed, measured, refused, outcome(status="held", reason=Reason(ReasonCode.NO_ROI, "None."))):
         assert answer.keys() == KEYS
         assert answer["seconds"].keys() == {*STEPS}
