@@ -23,6 +23,11 @@ def section() -> str:
     return match.group(1)
 
 
+@pytest.fixture(scope="module")
+def rows(bundle: Bundle, shared_data: Path) -> list[tuple[str, str, str, str, str]]:
+    return hostile.hostile_verdicts(bundle, shared_data)
+
+
 def test_studies_of_our_own(bundle: Bundle, section: str) -> None:
     found = {name: (status, code) for name, (status, code, _) in hostile.own_verdicts(bundle).items()}
     assert found == {name: expected for name, (_, expected) in hostile.OWN.items()}
@@ -30,8 +35,9 @@ def test_studies_of_our_own(bundle: Bundle, section: str) -> None:
         assert f"| {name} | {status} | {hostile._code(code)} |" in section
 
 
-def test_no_hostile_file_is_staged_and_each_is_in_the_table(bundle: Bundle, section: str, shared_data: Path) -> None:
-    rows = hostile.hostile_verdicts(bundle, shared_data)
+def test_no_hostile_file_is_staged_and_each_is_in_the_table(
+    rows: list[tuple[str, str, str, str, str]], section: str
+) -> None:
     assert len(rows) > 200
     assert {status for _, _, status, _, _ in rows} == {"refused", "held"}
     for name, what, status, code in hostile.gathered(rows):
@@ -51,7 +57,7 @@ def test_no_hostile_file_is_staged_and_each_is_in_the_table(bundle: Bundle, sect
         ("not DICOM", {"no_dicom"}),
     ],
 )
-def test_like_is_answered_alike(kind: str, codes: set[str], bundle: Bundle, shared_data: Path) -> None:
-    rows = [row for row in hostile.hostile_verdicts(bundle, shared_data) if row[1].startswith(kind)]
-    assert rows
-    assert {code for _, _, _, code, _ in rows} <= codes
+def test_like_is_answered_alike(kind: str, codes: set[str], rows: list[tuple[str, str, str, str, str]]) -> None:
+    found = {code for _, what, _, code, _ in rows if what.startswith(kind)}
+    assert found
+    assert found <= codes
