@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,20 +20,27 @@ ROOMS = [path.name for top in ("appliance", "training") for path in (ROOT / top)
 BIN = Path(sys.executable).parent
 
 
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    phantom.write_study(folder := tmp_path_factory.mktemp("phantom"))
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(study: Path, tmp_path: Path) -> Path:
     """A working folder with modules of every name that lungstage has inside, none of which can be imported."""
     names = {"appliance", "training", "export", *ROOMS} - {"__pycache__"}
     for name in names - {"export"}:
         (tmp_path / f"{name}.py").write_text(f"raise SystemExit('their own {name} was imported')\n")
     (tmp_path / "export").mkdir()
     (tmp_path / "export" / "__init__.py").write_text("raise SystemExit('their own export was imported')\n")
-    phantom.write_study(tmp_path / "study")
+    shutil.copytree(study, tmp_path / "study")
     return tmp_path
 
 
 def run(folder: Path, *command: object) -> str:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    few = {"OMP_NUM_THREADS": "1", "LUNGSTAGE_PERTURBATIONS": "3", "LUNGSTAGE_FORMATS": "sr"}
+    environment = {**os.environ, **few}
     done = subprocess.run(
         [*map(str, command)], cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
@@ -48,7 +56,7 @@ def test_they_are_in_the_way_indeed(folder: Path) -> None:
 
 
 def test_the_appliance_stages(folder: Path) -> None:
-    staging = ("stage", "study", "--bundle", "lung1-stage", "--out", "out", "--json")
+    staging = ("stage", "study", "--bundle", "lung1-stage", "--out", "out", "--perturbations", "3", "--json")
     assert json.loads(run(folder, BIN / "lungstage", *staging))["status"] == "staged"
     (folder / "radiomics.py").unlink()  # from here on the folder comes first, and PyRadiomics would be hidden
     assert json.loads(run(folder, sys.executable, "-m", "lungstage.appliance.cli.main", *staging))["status"] == "staged"
@@ -76,9 +84,12 @@ def test_processes_measure(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_a_notebook_beside_its_own_training_searches_a_grid_with_gl_rfe(tmp_path: Path) -> None:
-    """The example of docs/training.md, whose processes read the estimator by the name of its module."""
+    """The example of docs/training.md, whose processes read the estimator by the name of its module; fewer patients."""
     text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    load = "X, y = load_breast_cancer(return_X_y=True, as_frame=True)\n"
+    assert load in example
+    example = example.replace(load, f"{load}X, y = X[:200], y[:200]\n")
     (tmp_path / "training.py").write_text("ANSWER = 42\n")
     (tmp_path / "notebook.py").write_text(f"import training\nassert training.ANSWER == 42\n{example}")
     chosen, *names = run(tmp_path, sys.executable, "notebook.py").splitlines()
