@@ -14,6 +14,8 @@ import pytest
 from lungstage.appliance.cli import main as cli
 from lungstage.appliance.cli import one_shot
 from lungstage.appliance.cli.answers import answer_in_words
+from lungstage.appliance.contract.documents import DocumentOptions
+from lungstage.appliance.contract.robustness import RobustnessOptions
 from lungstage.appliance.model.bundle import Bundle, load_bundle
 from lungstage.appliance.staging import phantom
 from lungstage.appliance.staging.covariates import Site
@@ -61,7 +63,8 @@ def stage(
     def run(name: str, site: Site = Site()) -> dict[str, Any]:  # noqa: B008
         asked = f"{name} {site}"
         if asked not in answers:
-            answers[asked] = stage_paths([study], loaded[name], tmp_path_factory.mktemp("out"), Options(site=site))
+            options = Options(site=site, documents=DocumentOptions(("sr",)), robustness=RobustnessOptions(5))
+            answers[asked] = stage_paths([study], loaded[name], tmp_path_factory.mktemp("out"), options)
         assert answers[asked]["status"] == "staged", answers[asked]["reason"]
         return answers[asked]
 
@@ -187,7 +190,8 @@ def lungstage(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 class TestCommand:
     @pytest.fixture
     def asked(self, bundles: dict[str, Path], study: Path, tmp_path: Path) -> list[object]:
-        return ["stage", study, "--bundle", bundles["clinical"], "--out", tmp_path / "out", "--json"]
+        few = ("--format", "sr", "--perturbations", "0")
+        return ["stage", study, "--bundle", bundles["clinical"], "--out", tmp_path / "out", *few, "--json"]
 
     def test_options_reach_the_answer(
         self, asked: list[object], study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
