@@ -46,10 +46,12 @@ test: $(VENV)/.everything ## run the whole test suite (under ten minutes)
 QUICK := tests/system/test_docs.py $(wildcard $(addprefix tests/appliance/, \
 	cli config contract daemon dicom intake radiomics staging state report/test_outbox.py report/test_vocabulary.py))
 # Not in `make quick`: slow files, and files that use the real daemon or bundle, because these load the training libraries.
-LEFT_OUT := cli/test_batch.py config/test_extras.py daemon/test_metrics.py daemon/test_refusal_pages.py \
-	dicom/test_compression.py dicom/test_multiframe.py radiomics/test_ibsi.py radiomics/test_ibsi_grid.py \
-	staging/test_character_sets.py staging/test_documents.py staging/test_region_in_report.py \
-	state/test_backup.py state/test_upgrade.py
+LEFT_OUT := cli/test_batch.py config/test_extras.py daemon/test_canary.py daemon/test_contours.py daemon/test_former_reports.py \
+	daemon/test_metrics.py daemon/test_obstacles.py daemon/test_refusal_pages.py dicom/test_compression.py dicom/test_habits.py \
+	dicom/test_multiframe.py radiomics/test_extract.py radiomics/test_ibsi.py radiomics/test_ibsi_grid.py \
+	staging/test_character_sets.py staging/test_contouring.py staging/test_descriptors.py staging/test_documents.py \
+	staging/test_nifti_pair.py staging/test_region_choice.py staging/test_region_in_report.py staging/test_robustness.py \
+	staging/test_unusual_studies.py state/test_backup.py state/test_damage.py state/test_upgrade.py
 
 quick: $(VENV)/.everything ## check format, style and import directions, and run the fast tests (under a minute)
 	$(BIN)/ruff format --check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,26 @@ def inbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "studies"
 
 
-def stage(inbox: Path, out: Path, *arguments: str) -> Result:
-    return CliRunner().invoke(
-        app, ["stage", str(inbox), "--bundle", "lung1-stage", "--out", str(out), "--batch", *arguments]
+def stage(inbox: Path, out: Path, *arguments: str, formats: str = "sr") -> Result:
+    return CliRunner(env={"LUNGSTAGE_FORMATS": formats}).invoke(
+        app, ["stage", str(inbox), "--bundle", "lung1-stage", "--out", str(out), "--perturbations=0", *arguments]
     )
+
+
+@dataclass(frozen=True)
+class Staged:
+    """What a batch has answered and written."""
+
+    done: Result
+    out: Path
+    volumes: Path
+
+
+@pytest.fixture(scope="module")
+def staged(inbox: Path, tmp_path_factory: pytest.TempPathFactory) -> Staged:
+    folder = tmp_path_factory.mktemp("staged")
+    arguments = ("--batch", "--json", "--save-volume", str(folder / "volumes"))
+    return Staged(stage(inbox, folder / "out", *arguments, formats="sr,pdf"), folder / "out", folder / "volumes")
 
 
 def study_of(inbox: Path, name: str) -> str:
@@ -48,11 +65,11 @@ def rows(out: Path) -> dict[str, dict[str, str]]:
         return {row["study_instance_uid"]: row for row in csv.DictReader(file)}
 
 
-def test_each_study_has_a_line_of_json_a_row_and_its_report(inbox: Path, tmp_path: Path) -> None:
-    done = stage(inbox, tmp_path, "--json")
+def test_each_study_has_a_line_of_json_a_row_and_its_report(inbox: Path, staged: Staged) -> None:
+    done = staged.done
     assert done.exit_code == ExitStatus.REFUSED, "one was held"
     answers: dict[str, Any] = {a["study_instance_uid"]: a for a in map(json.loads, done.stdout.splitlines())}
-    table = rows(tmp_path)
+    table = rows(staged.out)
     assert [*answers] == [*table] == [*find_studies([inbox]).files]
     assert {name: answers[study_of(inbox, name)]["status"] for name in ("one", "other", "bare")} == {
         "one": "staged", "other": "staged", "bare": "held",
@@ -71,25 +88,22 @@ def test_each_study_has_a_line_of_json_a_row_and_its_report(inbox: Path, tmp_pat
     assert not any("broken.dcm" in warning for warning in answers[study_of(inbox, "other")]["warnings"])
 
 
-def test_the_same_as_each_study_alone(inbox: Path, tmp_path: Path) -> None:
-    stage(inbox, tmp_path / "batch")
-    alone = CliRunner().invoke(
-        app, ["stage", str(inbox / "other"), "--bundle", "lung1-stage", "--out", str(tmp_path / "alone")]
-    )
+def test_the_same_as_each_study_alone(inbox: Path, staged: Staged, tmp_path: Path) -> None:
+    alone = stage(inbox / "other", tmp_path, formats="sr,pdf")
     assert alone.exit_code == ExitStatus.DONE
-    (report,) = (tmp_path / "alone").glob("SR-*")
-    assert (tmp_path / "batch" / report.name).is_file()
+    (report,) = tmp_path.glob("SR-*")
+    assert (staged.out / report.name).is_file()
 
 
 def test_people_get_one_table_and_the_names_of_refused_files_on_demand(inbox: Path, tmp_path: Path) -> None:
-    shown = stage(inbox, tmp_path).stdout
+    shown = stage(inbox, tmp_path, "--batch").stdout
     assert "research use only" in shown
     assert "3 studies; one line for each in" in shown
     assert "1 file is not DICOM" in shown
     assert "1 DICOM file could not be read; --files lists them." in shown
     assert "broken.dcm" not in shown
-    assert str(inbox / "one" / "broken.dcm") in stage(inbox, tmp_path, "--files").stdout
-    alone = CliRunner().invoke(app, ["stage", str(inbox), "--bundle", "lung1-stage", "--out", str(tmp_path), "--files"])
+    assert str(inbox / "one" / "broken.dcm") in stage(inbox, tmp_path, "--batch", "--files").stdout
+    alone = stage(inbox, tmp_path, "--files")
     assert alone.exit_code == ExitStatus.USAGE
 
 
@@ -104,7 +118,7 @@ def test_a_defect_over_one_study_leaves_the_others_their_answers(
         return whole(paths, *others)
 
     monkeypatch.setattr(batch, "stage_paths", failing)
-    done = stage(inbox, tmp_path, "--json")
+    done = stage(inbox, tmp_path, "--batch", "--json")
     assert done.exit_code == ExitStatus.DEFECT
     assert "DOE" not in done.output
     table = rows(tmp_path)
@@ -114,7 +128,7 @@ def test_a_defect_over_one_study_leaves_the_others_their_answers(
 
 def test_no_study_at_all_is_an_empty_table(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    done = stage(tmp_path / "in", tmp_path / "out")
+    done = stage(tmp_path / "in", tmp_path / "out", "--batch")
     assert done.exit_code == ExitStatus.DONE
     assert "0 studies" in done.stdout
     assert rows(tmp_path / "out") == {}
@@ -133,8 +147,5 @@ def test_contours_in_a_study_of_their_own_go_with_the_images_that_they_name(tmp_
     assert len(files) == len(study.slices) + 1
 
 
-def test_a_volume_is_saved_for_each_study(inbox: Path, tmp_path: Path) -> None:
-    stage(inbox, tmp_path / "out", "--save-volume", str(tmp_path / "volumes"))
-    assert {path.name for path in (tmp_path / "volumes").iterdir()} == {
-        study_of(inbox, name) for name in ("one", "other")
-    }
+def test_a_volume_is_saved_for_each_study(inbox: Path, staged: Staged) -> None:
+    assert {path.name for path in staged.volumes.iterdir()} == {study_of(inbox, name) for name in ("one", "other")}

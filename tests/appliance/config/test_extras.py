@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -26,43 +28,58 @@ def test_a_module_of_ours_that_is_missing_is_our_defect() -> None:
         importlib.import_module("lungstage.appliance.no_such")
 
 
-def without_extras(command: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    program = f"""
-import sys
+@dataclass(frozen=True)
+class Done:
+    """What became of a command."""
+
+    status: int
+    out: str
+    told: str
+
+
+PROGRAM = f"""
+import contextlib, io, json, sys
 sys.modules.update(dict.fromkeys({WITHOUT!r}))  # an import of None is ModuleNotFoundError
-from lungstage.{command}.cli import main
-sys.argv[0] = "lungstage"
-main()
+became = []
+for package, *arguments in json.loads(sys.argv[1]):
+    out, told, status = io.StringIO(), io.StringIO(), 0
+    sys.argv = ["lungstage", *arguments]
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(told):
+        try:
+            __import__(f"lungstage.{{package}}.cli", fromlist=["main"]).main()
+        except SystemExit as end:
+            status = end.code or 0
+    became.append([status, out.getvalue(), told.getvalue()])
+json.dump(became, sys.stdout)
 """
-    called = [sys.executable, "-c", program, *map(str, arguments)]
-    return subprocess.run(called, capture_output=True, text=True, timeout=60, check=False)
 
 
-@pytest.mark.parametrize(
-    ("command", "arguments"),
-    [
-        ("training", ("fit", "table.csv", "-o", "run")),
-        ("training", ("evaluate", "table.csv", "-o", "run")),
-        ("training", ("measure", "table.csv", "-o", "features.csv")),
-        ("training", ("report", "run")),
-        ("training", ("benchmark-selectors",)),
-        ("export", ("build", "run", "-o", "bundle")),
-    ],
-    ids=lambda value: value if isinstance(value, str) else value[0],
-)
-def test_a_command_without_its_extra_says_so_in_one_line(
-    command: str, arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("table.csv").write_text("patient_id,path,roi\n")
-    Path("run").mkdir()
-    done = without_extras(command, *arguments)
-    (line,) = done.stderr.splitlines()
-    assert line.endswith("pip install 'lungstage[training]'")
-    assert (done.returncode, done.stdout) == (2, "")
+def without_extras(folder: Path, *commands: tuple[str, ...]) -> list[Done]:
+    """Run commands one after the other, in one process, in `folder`."""
+    called = [sys.executable, "-c", PROGRAM, json.dumps(commands)]
+    done = subprocess.run(called, capture_output=True, text=True, timeout=60, check=True, cwd=folder)
+    assert done.stderr == ""
+    return [Done(*became) for became in json.loads(done.stdout)]
 
 
-def test_what_needs_no_extra_goes_without(shipped_bundle: Path) -> None:
-    assert without_extras("training", "fit", "--help").returncode == 0
-    done = without_extras("export", "verify", shipped_bundle)
-    assert (done.returncode, done.stderr) == (0, "")
+def test_a_command_without_its_extra_says_so_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("patient_id,path,roi\n")
+    (tmp_path / "run").mkdir()
+    commands = [
+        ("training", "fit", "table.csv", "-o", "run"),
+        ("training", "evaluate", "table.csv", "-o", "run"),
+        ("training", "measure", "table.csv", "-o", "features.csv"),
+        ("training", "report", "run"),
+        ("training", "benchmark-selectors"),
+        ("export", "build", "run", "-o", "bundle"),
+    ]
+    for command, done in zip(commands, without_extras(tmp_path, *commands), strict=True):
+        (line,) = done.told.splitlines()
+        assert line.endswith("pip install 'lungstage[training]'"), command
+        assert (done.status, done.out) == (2, ""), command
+
+
+def test_what_needs_no_extra_goes_without(shipped_bundle: Path, tmp_path: Path) -> None:
+    asked, verified = without_extras(tmp_path, ("training", "fit", "--help"), ("export", "verify", str(shipped_bundle)))
+    assert asked.status == 0
+    assert (verified.status, verified.told) == (0, "")

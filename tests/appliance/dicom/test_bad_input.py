@@ -50,7 +50,7 @@ _UID = re.compile(r"[0-9]+(\.[0-9]+){3,}")
 
 
 def measured(folder: Path, spec: ExtractionSpec = SPEC, **options: object) -> dict:
-    return measure_paths([folder], ROI_RULE, spec, Options(**options))  # type: ignore[arg-type]
+    return measure_paths([folder], ROI_RULE, spec, Options(describes=False, **options))  # type: ignore[arg-type]
 
 
 def code_of(study: Study, folder: Path, spec: ExtractionSpec = SPEC, **options: object) -> tuple[str, str]:

@@ -173,7 +173,7 @@ def test_no_end_of_jpeg_lossless_is_made_up() -> None:
             _ = dataset.pixel_array
 
 
-@pytest.mark.parametrize("cut", [2, 30, 800])
+@pytest.mark.parametrize("cut", [2, 31, 800])
 @pytest.mark.parametrize("syntax", [s for s in LOSSLESS if s != "deflated"])
 def test_a_codestream_that_ends_too_soon_is_refused(syntax: str, cut: int, tmp_path: Path) -> None:
     """The file is whole, its fragment is not: a gateway passed on what it had."""
@@ -263,14 +263,11 @@ def test_codecs_that_no_slice_needs_are_not_loaded(tmp_path: Path) -> None:
     """SimpleITK, which decodes JPEG lossless, is a third of the process's memory."""
     program = (
         "import sys; from pathlib import Path; from tests.appliance.dicom.test_bad_input import measured\n"
-        "measured(Path(sys.argv[1])); print('SimpleITK' in sys.modules)"
+        "for folder in sys.argv[1:]:\n    measured(Path(folder)); print('SimpleITK' in sys.modules)"
     )
-    loaded = []
-    for name, change in (("J2K", LOSSLESS["JPEG 2000"]), ("JPEG", LOSSLESS["JPEG lossless, first-order"])):
-        folder = _study(change).write(tmp_path / name)
-        done = subprocess.run([sys.executable, "-c", program, folder], capture_output=True, text=True, check=True)
-        loaded.append(done.stdout.strip())
-    assert loaded == ["False", "True"]
+    folders = [_study(LOSSLESS[name]).write(tmp_path / name) for name in ("JPEG 2000", "JPEG lossless, first-order")]
+    done = subprocess.run([sys.executable, "-c", program, *folders], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
 
 
 def test_a_real_slice_in_jpeg_2000_equals_its_uncompressed_twin(shared_data: Path) -> None:

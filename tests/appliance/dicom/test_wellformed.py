@@ -158,6 +158,7 @@ def test_a_sequence_is_looked_into_whatever_it_is_called(tmp_path: Path) -> None
         assert _verdict(changed, tmp_path) == "dicom_unreadable"
 
 
+@pytest.mark.slow
 def test_real_files_are_well_formed(shared_data: Path) -> None:
     """Scanners, planning systems and other libraries write what is proven here; only damaged files do not pass."""
     torn = set()
@@ -192,6 +193,7 @@ def _reduce(dataset: Dataset) -> None:
                 _reduce(item)
 
 
+@pytest.mark.slow
 def test_what_is_kept_is_what_pydicom_reads(shared_data: Path, tmp_path: Path) -> None:
     """Of real files and of generated ones, in every encoding: the same public values, and the same pixels."""
     paths = [path for folder in ("dicom", "sr", "hostile") for path in sorted((shared_data / folder).rglob("*"))][::3]

@@ -115,6 +115,7 @@ def headers() -> st.SearchStrategy[Header]:
 Step = Header | int | None
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.one_of(headers(), st.integers(0, 7), st.none()), max_size=25))
 def test_it_gives_what_all_headers_together_would_give(steps: list[Step]) -> None:

@@ -192,6 +192,7 @@ def assert_resampled_alike(volume: hd.Volume, mask: np.ndarray, options: dict[st
         assert ours.spacing == theirs.spacing
 
 
+@pytest.mark.slow
 @given(
     reference_volumes(),
     st.one_of(st.just([1, 1, 1]), st.lists(st.sampled_from([0, 0.5, 1.1, 2, 3.0]), min_size=3, max_size=3)),

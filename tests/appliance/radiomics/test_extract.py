@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +112,7 @@ def test_a_spline_through_two_slices_is_refused_and_through_three_is_repeatable(
 
 
 @given(cases())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_all_features_equal_stock_pyradiomics_by_both_engines(
     case: tuple[hd.Volume, np.ndarray, dict[str, Any]],
 ) -> None:
@@ -214,15 +216,29 @@ def _on_whole_series(image: sitk.Image, saved_mask: sitk.Image) -> sitk.Image:
     return label
 
 
+@pytest.fixture(scope="module")
+def native(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[dict[str, Any], Path]]:
+    """Gives a patient's answer with all features on the own grid, and the folder with the saved volume and mask."""
+
+    @cache
+    def measured(patient: str) -> tuple[dict[str, Any], Path]:
+        folder, options = PATIENTS[patient]
+        saved = tmp_path_factory.mktemp(patient)
+        saving = Options(options.roi_name, options.match_by_geometry, saved, describes=False)
+        return measure_paths([shared_data / folder], ROI_RULE, ALL, saving), saved
+
+    return measured
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("patient", PATIENTS)
-def test_native_equals_stock_on_the_whole_series(patient: str, shared_data: Path, tmp_path: Path) -> None:
-    folder, options = PATIENTS[patient]
-    saving = Options(options.roi_name, options.match_by_geometry, tmp_path)
-    ours = measure_paths([shared_data / folder], ROI_RULE, ALL, saving)
+def test_native_equals_stock_on_the_whole_series(
+    patient: str, native: Callable[[str], tuple[dict[str, Any], Path]], shared_data: Path
+) -> None:
+    ours, saved = native(patient)
     assert ours["status"] == "measured", ours["reason"]
-    image = _whole_series(shared_data / folder)
-    label = _on_whole_series(image, sitk.ReadImage(str(tmp_path / "mask.nii.gz")))
+    image = _whole_series(shared_data / PATIENTS[patient][0])
+    label = _on_whole_series(image, sitk.ReadImage(str(saved / "mask.nii.gz")))
     assert_equal(ours["features"], stock(image, label, ALL))
 
 
@@ -230,18 +246,19 @@ def test_native_equals_stock_on_the_whole_series(patient: str, shared_data: Path
 @pytest.mark.parametrize("patient", PATIENTS)
 def test_resampled_equals_stock_on_the_saved_volume(patient: str, shared_data: Path, tmp_path: Path) -> None:
     folder, options = PATIENTS[patient]
-    saving = Options(options.roi_name, options.match_by_geometry, tmp_path)
+    saving = Options(options.roi_name, options.match_by_geometry, tmp_path, describes=False)
     spec = ExtractionSpec(ALL_FEATURES, LINEAR)
     ours = measure_paths([shared_data / folder], ROI_RULE, spec, saving)
     saved = (str(tmp_path / name) for name in ("image.nii.gz", "mask.nii.gz"))
     assert_equal(ours["features"], stock(*saved, spec))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("patient", REFERENCE_MASKS)
-def test_contours_give_the_reference_mask(patient: str, shared_data: Path, tmp_path: Path) -> None:
-    folder, options = PATIENTS[patient]
-    saving = Options(options.roi_name, options.match_by_geometry, tmp_path)
-    measure_paths([shared_data / folder], ROI_RULE, ExtractionSpec(ALL_FEATURES[:1], {"binWidth": 25.0}), saving)
+def test_contours_give_the_reference_mask(
+    patient: str, native: Callable[[str], tuple[dict[str, Any], Path]], shared_data: Path
+) -> None:
+    _, saved = native(patient)
     reference = sitk.ReadImage(str(shared_data / REFERENCE_MASKS[patient]))
-    ours = _on_whole_series(reference, sitk.ReadImage(str(tmp_path / "mask.nii.gz")))
+    ours = _on_whole_series(reference, sitk.ReadImage(str(saved / "mask.nii.gz")))
     assert np.array_equal(sitk.GetArrayFromImage(ours) > 0, sitk.GetArrayFromImage(reference) > 0)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from lungstage.appliance.cli.main import app
 from lungstage.appliance.commissioning.ibsi_tags import NOT_IN_IBSI, TAGS
 from lungstage.appliance.contract.spec import ALL_FEATURES
 from lungstage.appliance.radiomics.extract import extract
@@ -34,7 +34,6 @@ from tests.appliance.radiomics.consensus import (
 )
 from tests.long.conformance import ibsi_table
 
-LUNGSTAGE = Path(sys.executable).parent / "lungstage"
 EVERY = [
     pytest.param(configuration, aggregation, feature, id=f"{configuration.name}-{tag}")
     for configuration, aggregation in CASES
@@ -159,14 +158,14 @@ def test_pyradiomics_own_classes_give_the_same(case: tuple[Configuration, Aggreg
 def test_the_command_gives_what_the_page_says(configuration: Configuration, shared_data: Path, tmp_path: Path) -> None:
     spec = tmp_path / "spec.yaml"
     spec.write_text(configuration.text(IN_PLANE))
-    command = [LUNGSTAGE, "measure", shared_data / "ibsi/ct_phantom/dicom", "--spec", spec, "--json"]
-    done = subprocess.run([*command, "--grid", "ibsi"], capture_output=True, text=True, check=True)
+    command = ["measure", str(shared_data / "ibsi/ct_phantom/dicom"), "--spec", str(spec), "--json"]
+    done = CliRunner().invoke(app, [*command, "--grid", "ibsi"], catch_exceptions=False)
     answer = json.loads(done.stdout)
     assert answer["roi"]["voxels"] == 125256
     features = {name.removeprefix("original_"): value for name, value in answer["features"].items()}
     assert features == measured(shared_data, configuration, IN_PLANE)
-    refused = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert refused.returncode == 3
+    refused = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert refused.exit_code == 3
     assert json.loads(refused.stdout)["reason"]["code"] == "spec_unsupported"
 
 

@@ -45,7 +45,7 @@ def command(*arguments: object, status: int) -> dict[str, Any]:
 
 
 @example(kind="uint8", direction="turned", spacing=(1.0, 0.7, 1.0), setting=SETTINGS[2], seed=0)  # a last bit decides
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     kind=st.sampled_from(["int16", "float32", "float64", "uint16", "int32", "uint8"]),
     direction=st.sampled_from(sorted(DIRECTIONS)),

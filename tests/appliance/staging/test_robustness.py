@@ -14,6 +14,7 @@ import pydicom
 import pypdfium2
 import pytest
 
+from lungstage.appliance.contract.documents import DocumentOptions
 from lungstage.appliance.contract.robustness import NO_ROBUSTNESS, RobustnessOptions
 from lungstage.appliance.contract.spec import Stage
 from lungstage.appliance.dicom.cases import assemble
@@ -32,6 +33,7 @@ from tests.conftest import ROOT
 from tests.support.studies import SQUARE, rtstruct_study
 
 FEW = RobustnessOptions(perturbations=12)
+REPORT = DocumentOptions(formats=("sr",))
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,7 @@ def staged(study: Path, bundle: Bundle, tmp_path: Path) -> Callable[..., dict[st
     def run(
         options: RobustnessOptions = FEW, of: Bundle = bundle, paths: Path = study, name: str = "out"
     ) -> dict[str, Any]:
-        return stage_paths([paths], of, tmp_path / name, Options(robustness=options))
+        return stage_paths([paths], of, tmp_path / name, Options(robustness=options, documents=REPORT))
 
     return run
 
@@ -292,7 +294,9 @@ def test_a_region_on_one_slice_or_of_few_voxels_gets_a_plain_word(bundle: Bundle
         ("few", small, range(5, 7), "robustness_few_voxels"),
     ):
         rtstruct_study(lambda _, polygon=polygon: [polygon], on=on).write(tmp_path / name)
-        answer = stage_paths([tmp_path / name], lenient, tmp_path / f"{name}-out", Options(robustness=FEW))
+        answer = stage_paths(
+            [tmp_path / name], lenient, tmp_path / f"{name}-out", Options(robustness=FEW, documents=REPORT)
+        )
         assert answer["status"] == "staged", answer["reason"]
         found = answer["robustness"]
         assert (found["range"], found["agreement"], found["code"]) == (None, None, None)

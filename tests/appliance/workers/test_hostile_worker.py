@@ -137,24 +137,25 @@ def test_a_frame_that_is_too_large_is_not_waited_for(size: int, play: Callable[.
 
 
 def test_a_length_alone_takes_no_memory(play: Callable[..., WorkerProcess]) -> None:
-    worker = play(saying(frames.MOST_BYTES.to_bytes(8, "big") + b"+"), seconds=0.5)
+    worker = play(saying(frames.MOST_BYTES.to_bytes(8, "big") + b"+"), seconds=0.1)
     before = psutil.Process().memory_info().rss
-    with pytest.raises(ExhaustedError, match="longer than 2 s"):
+    with pytest.raises(ExhaustedError, match=r"longer than 0\.4 s"):
         worker.call(REQUEST)
     assert psutil.Process().memory_info().rss < before + 64 * 1024**2
 
 
 @pytest.mark.parametrize("part", [b"", framed(NOTHING)[:3], framed(NOTHING)[:-1]])
 def test_half_a_frame_keeps_nobody(part: bytes, play: Callable[..., WorkerProcess]) -> None:
-    worker = play(saying(part), seconds=0.5)
+    worker = play(saying(part), seconds=0.1)
     worker.ask(REQUEST)
     if part:
         assert worker.descriptor is not None
         assert connection.wait([worker.descriptor], 60)
     started = time.monotonic()
-    assert not worker.has_answered()
+    has_answered = worker.has_answered()
     assert time.monotonic() - started < 0.5
-    with pytest.raises(ExhaustedError, match="longer than 2 s"):
+    assert not has_answered or time.monotonic() >= worker.due
+    with pytest.raises(ExhaustedError, match=r"longer than 0\.4 s"):
         worker.answer(REQUEST)
     assert worker.pid is None
 
@@ -173,10 +174,10 @@ def test_an_answer_byte_by_byte_is_one(play: Callable[..., WorkerProcess]) -> No
 
 
 def test_who_does_not_listen_keeps_nobody(play: Callable[..., WorkerProcess]) -> None:
-    worker = play("time.sleep(60)", seconds=0.5)
+    worker = play("time.sleep(60)", seconds=0.1)
     worker.set_up()
     started = time.monotonic()
-    with pytest.raises(ExhaustedError, match="longer than 2 s"):
+    with pytest.raises(ExhaustedError, match=r"longer than 0\.4 s"):
         worker.call(WritePhantom(PATH, "x" * 5_000_000))
     assert time.monotonic() - started < 30
     assert worker.pid is None

@@ -21,6 +21,7 @@ from hypothesis.extra import numpy as hnp
 from pydicom.uid import CTImageStorage
 
 from lungstage.appliance.contract.case import Predecessor
+from lungstage.appliance.contract.documents import DocumentOptions
 from lungstage.appliance.contract.errors import DefectError, Held, ReasonCode, Refused, Unavailable
 from lungstage.appliance.contract.plain import Bits, Floats, Form
 from lungstage.appliance.descriptors.definitions import BY_NAME
@@ -104,7 +105,7 @@ def bare(value: Any) -> Any:
     return [bare(item) for item in value] if isinstance(value, tuple) else (type(value).__name__, value)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(plan=PLANS)
 def test_any_plan_comes_through_to_the_bit(plan: pipeline.Plan) -> None:
     form: Form[pipeline.Plan] = Form(pipeline.Plan)
@@ -172,7 +173,10 @@ def test_a_sealed_plan_makes_the_same_report_to_the_byte(name: str, tmp_path: Pa
     use = bundle.manifest.intended_use.model_copy(update=dict.fromkeys(FAR, 1e9))
     tolerant = dataclasses.replace(bundle, manifest=bundle.manifest.model_copy(update={"intended_use": use}))
     made = [
-        pipeline.stage(each, tolerant, created=datetime(2026, 3, 4, tzinfo=UTC), site=Site()) for each in (plan, opened)
+        pipeline.stage(
+            each, tolerant, created=datetime(2026, 3, 4, tzinfo=UTC), site=Site(), documents=DocumentOptions(("sr",))
+        )
+        for each in (plan, opened)
     ]
     documents = [[document.content for document in one.documents] for one in made]
     assert documents[0] == documents[1]
@@ -373,7 +377,7 @@ def test_bytes_are_an_answer_or_none(data: st.DataObject) -> None:
             assert request.read(request.answered(became)) == became
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(at=st.integers(0, 10**9), byte=st.integers(0, 255), cut=st.booleans())
 def test_a_spoilt_plan_is_one_or_none(at: int, byte: int, cut: bool) -> None:
     frame = SegmentFrame(np.zeros(3), (("1.2", 0),), np.eye(5, dtype=np.bool_))
