@@ -16,10 +16,12 @@ Rows = list[dict[str, str]]
 
 
 @contextlib.contextmanager
-def few_trees() -> Iterator[None]:
-    """Forests with few trees, and few of them in Boruta: they take most of an evaluation's time."""
+def small_comparators() -> Iterator[None]:
+    """Few trees, few rounds of Boruta and a short path of LassoNet: they take most of an evaluation's time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lungstage.training.selection.classifiers._TREES", 60)
+        patch.setattr("lungstage.training.selection.comparators._STEPS", 5)
+        patch.setattr("lungstage.training.selection.trees._BOOSTED", 50)
         patch.setattr("lungstage.training.selection.trees._TREES", 25)
         patch.setattr("lungstage.training.selection.trees._ROUNDS", 5)
         yield

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from io import StringIO
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import Result
 from rich.console import Console
+from typer.testing import CliRunner
 
-from lungstage.appliance.contract.spec import Endpoint
+from lungstage.appliance.contract.spec import ALL_FEATURES, Endpoint
+from lungstage.training import cli
+from lungstage.training.cohorts.cohort import CUT_COLUMN
 from lungstage.training.cohorts.repeatability import Repeatability
 from lungstage.training.evaluation.evaluate import ABLATION, evaluate, input_record
 from lungstage.training.evaluation.methods import GL_RFE, methods, methods_of
@@ -21,13 +25,14 @@ from lungstage.training.evaluation.metrics import METRICS
 from lungstage.training.evaluation.verdicts import SIMPLE, verdict, warnings
 from lungstage.training.procedure import QUICK
 from lungstage.training.reporting.summary import print_evaluation
-from tests.training.conftest import few_trees
+from tests.training.conftest import small_comparators
 from tests.training.records import evaluation_record
 from tests.training.tables import make_cohort
 
 PROCEDURE = replace(QUICK, folds=3, selection=replace(QUICK.selection, features=8, fine_below=10))
 STEADY = replace(PROCEDURE, selection=replace(PROCEDURE.selection, members=5))
 FEW = (GL_RFE, "anova_dnn", "anova_lr", "random_lr", "majority", "volume")
+NAMES = ALL_FEATURES[:20]
 SURVIVAL = Endpoint("two-year survival", "dead", "alive")
 
 
@@ -36,15 +41,35 @@ def _silent(step: str, done: int, total: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def noise() -> Iterator[dict[str, Any]]:
-    """Every method on a table without any signal, with a covariate without any.
-
-    A LassoNet takes as long as all others together; one is held to the same laws in test_comparators.
-    """
+def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """What the command says of every method on a table without any signal, with a covariate without any."""
+    folder = tmp_path_factory.mktemp("noise")
     cohort = make_cohort(n=90, signal=0.0, seed=5, covariate=0.0)
-    names = [name for name in methods(PROCEDURE, cohort.features, covariates=True) if not name.startswith("lassonet")]
-    with few_trees():
-        yield evaluate(cohort, PROCEDURE, _silent, names)[0]
+    assert cohort.covariate_values is not None
+    lines = [",".join(("patient_id", "stage", "age", CUT_COLUMN, *NAMES))]
+    for patient, positive, age, own in zip(
+        cohort.patients, cohort.labels, cohort.covariate_values[:, 0], cohort.values, strict=True
+    ):
+        stage, years = "advanced" if positive else "early", "" if np.isnan(age) else age
+        lines.append(",".join(map(str, (patient, stage, years, int(patient) % 10 == 0, *own))))
+    (folder / "features.csv").write_text("\n".join(lines))
+    (folder / "study.toml").write_text(
+        f'[study]\ntable = "features.csv"\nrun = "{folder}/run"\n[procedure]\npreset = "quick"\nfeatures = 8\n'
+    )
+    (folder / "run").mkdir()
+    (folder / "run" / "run.json").write_text("of a fit")
+    with small_comparators():
+        done = CliRunner().invoke(
+            cli.app, ["evaluate", "--config", str(folder / "study.toml"), "--covariates", "age", "--keep-cut-rows"]
+        )
+    assert done.exit_code == 0, done.output
+    return folder / "run", done
+
+
+@pytest.fixture(scope="module")
+def noise(told: tuple[Path, Result]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((told[0] / "evaluation.json").read_text())
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +81,7 @@ def signal() -> dict[str, Any]:
 def test_noise_is_worth_one_half_by_every_method(noise: dict[str, Any]) -> None:
     """Of 95 % intervals one in twenty may miss; the reference's own may not here."""
     found = {name: one["metrics"]["auc"] for name, one in noise["methods"].items()}
-    offered = methods(PROCEDURE, make_cohort().features, covariates=True)
-    assert set(found) == {name for name in offered if not name.startswith("lassonet")}
+    assert set(found) == set(methods(PROCEDURE, NAMES, covariates=True))
     missed = [name for name, auc in found.items() if not auc["low"] <= 0.5 <= auc["high"]]
     assert len(missed) <= 2, missed
     assert GL_RFE not in missed
@@ -71,6 +95,17 @@ def test_noise_is_worth_one_half_by_every_method(noise: dict[str, Any]) -> None:
     verdicts = {one["against"]: one for one in noise["verdicts"]}
     assert set(verdicts) == set(found) - {GL_RFE}
     assert sum(one["adds_value"] is not None for one in verdicts.values()) <= 3
+
+
+def test_the_command_writes_beside_the_run_and_prints_the_table(
+    told: tuple[Path, Result], noise: dict[str, Any]
+) -> None:
+    run, done = told
+    assert noise["table"]["used"] == 90
+    for method in noise["methods"].values():
+        assert method["label"] in done.stdout
+    assert sorted(file.name for file in run.iterdir()) == ["evaluation.json", "run.json"]
+    assert (run / "run.json").read_text() == "of a fit"
 
 
 def test_a_signal_is_found_and_every_figure_is_there(signal: dict[str, Any]) -> None:
