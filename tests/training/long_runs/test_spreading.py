@@ -103,7 +103,7 @@ def test_dask_is_told_of_a_few_items_at_a_time(dask: tuple[str, list[psutil.Pope
 
 
 def test_a_scheduler_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1.0)
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.3)
     start = time.monotonic()
     with pytest.raises(Unavailable, match="does not answer"):
         list(cluster.run(square, [Deadly(1, 0, tmp_path)], address="tcp://127.0.0.1:9"))

@@ -112,9 +112,9 @@ def _measured(many: Path, out: Path, run: measure.Run, after_each: Callable[[int
 
 @pytest.fixture(scope="module")
 def undisturbed(many: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What one process writes that nobody disturbs."""
+    """What this process writes, alone and undisturbed."""
     out = tmp_path_factory.mktemp("undisturbed") / "features.csv"
-    files = _measured(many, out, partial(processes.run, workers=1), lambda done: None)
+    files = _measured(many, out, partial(_in_this_process, workers=1), lambda done: None)
     listed = [row["patient_id"] for row in _rows(out) + _rows(refusals(out))]
     assert sorted(listed) == [f"P{number:03}" for number in range(STUDIES)]
     assert len(_rows(refusals(out))) == FAULTS

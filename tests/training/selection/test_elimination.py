@@ -62,7 +62,8 @@ def test_the_informative_features_remain(settings) -> None:
 def test_the_trace_tells_the_whole_story() -> None:
     x, y = _data(d=40)
     schedule = {"step": 0.1, "fine_below": 30, "fine_step": 1}
-    rfe = GradientLossRFE(FAST, n_features_to_select=15, screened=None, **schedule).fit(x, y)
+    few = DeepClassifier(members=2, max_epochs=8)
+    rfe = GradientLossRFE(few, n_features_to_select=15, screened=None, **schedule).fit(x, y)
     sizes = [len(r.remaining) for r in rfe.trace_]
     assert sizes == [40, 36, 32, *range(30, 14, -1)], "a tenth a round above 30, then one at a time"
     for before, after in zip(rfe.trace_, rfe.trace_[1:], strict=False):
