@@ -1,18 +1,19 @@
 """A daemon over the fake steps, as a process of its own that can be killed at a chosen moment.
 
-``python -m tests.support.fake_daemon FOLDER [KILL_AT]``; ``FOLDER`` holds inbox, outbox and state.
+Processes of :data:`FORKS` have its imports from one another: they are ready in a few milliseconds.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from lungstage.appliance.config import logs
 from lungstage.appliance.config.settings import load_settings
@@ -26,6 +27,9 @@ from lungstage.appliance.state.database import Database
 from lungstage.appliance.state.ledger import Ledger
 from lungstage.appliance.state.secret import identity_key
 from tests.support.fake_steps import BUNDLE, FakeSteps
+
+FORKS: Final = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload([__name__])
 
 TIMERS = {"settle_seconds": 0.05, "poll_seconds": 0.02, "case_settle_seconds": 0.3, "report_after_seconds": 0.6}
 
@@ -94,12 +98,13 @@ KILLS: dict[str, Callable[[], None]] = {
 }
 
 
-def main() -> None:
-    folder = Path(sys.argv[1])
+def serve(folder: Path, kill_at: str | None, ready: Connection) -> None:
+    """Serve the inbox, outbox and state of a folder; say when it is ready, and die at a moment of :data:`KILLS`."""
+    os.dup2(os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
     (folder / "state").mkdir(exist_ok=True)
     identity_key(folder / "state")  # whose making is none of the moments
-    if len(sys.argv) > 2:
-        KILLS[sys.argv[2]]()
+    if kill_at is not None:
+        KILLS[kill_at]()
     paths = {"inbox": folder / "inbox", "outbox": folder / "outbox", "bundle": folder, "state": folder / "state"}
     settings = load_settings(None, {**paths, **TIMERS}, {})
     logs.configure("text")
@@ -108,18 +113,13 @@ def main() -> None:
     settings.state.mkdir(exist_ok=True)
     steps = FakeSteps()
     if (folder / "slow").exists():
-        steps.during_stage = lambda: ((folder / "staging").touch(), time.sleep(1.0))  # type: ignore[assignment]
+        steps.during_stage = lambda: ((folder / "staging").touch(), time.sleep(0.5))  # type: ignore[assignment]
     with (
         start.sole_daemon(settings.state),
         Database(settings.state / "ledger.sqlite") as database,
     ):
         watcher = Watcher(settings.inbox, wake)
         watcher.start()
-        loop.Daemon(settings, BUNDLE.digest, steps.steps(), database, wake, watcher).run(
-            lambda: print("ready", flush=True)
-        )
+        daemon = loop.Daemon(settings, BUNDLE.digest, steps.steps(), database, wake, watcher)
+        daemon.run(lambda: ready.send("ready"))
         watcher.stop()
-
-
-if __name__ == "__main__":
-    main()

@@ -14,6 +14,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,12 +35,13 @@ from lungstage.appliance.state.database import Database
 from lungstage.appliance.state.job import Job, JobState
 from lungstage.appliance.state.jobs import Jobs
 from lungstage.appliance.state.ledger import Ledger
-from tests.support.fake_daemon import KILLS, TIMERS
+from tests.support.fake_daemon import FORKS, KILLS, TIMERS, serve
 from tests.support.fake_steps import BUNDLE, SECRET, put_roi, put_slice
 from tests.support.seconds import PATIENCE, until
 from tests.support.simulated import House, put_study, with_stop
 
 REPOSITORY = Path(__file__).resolve().parents[3]
+Launch = Callable[..., BaseProcess]
 
 
 @pytest.fixture
@@ -75,15 +78,15 @@ def test_the_report_comes_soon_after_the_last_needed_file(house: House) -> None:
 
 @pytest.mark.slow
 def test_files_one_by_one_cost_one_reading_each_and_few_examinations(house: House) -> None:
-    put_roi(house.inbox, "1.5.99", "1.5", range(200))
-    for n in range(200):
+    put_roi(house.inbox, "1.5.99", "1.5", range(100))
+    for n in range(100):
         put_slice(house.inbox, "1.5", n)
         if n % 5 == 4:
             house.run(0.1)
     house.run(2)
     assert house.states() == ["delivered"]
-    assert house.steps.calls["read"] == 201
-    assert house.steps.calls["prepare"] <= 50
+    assert house.steps.calls["read"] == 101
+    assert house.steps.calls["prepare"] <= 25
     before = house.steps.calls["prepare"]
     house.run(60)
     assert house.steps.calls["prepare"] == before
@@ -864,26 +867,37 @@ def test_a_log_that_cannot_be_written_tells_nothing_instead(
 
 
 @pytest.fixture
-def launch(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def launch(tmp_path: Path) -> Iterator[Launch]:
     for name in ("inbox", "outbox"):
         (tmp_path / name).mkdir()
-    started: list[subprocess.Popen[str]] = []
+    started: list[tuple[BaseProcess, Connection]] = []
 
-    def start(*arguments: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.fake_daemon", str(tmp_path), *arguments],
-            cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        started.append(process)
-        assert process.stdout is not None
-        if not arguments:
-            assert process.stdout.readline() == "ready\n"
+    def start(kill_at: str | None = None) -> BaseProcess:
+        told, tell = FORKS.Pipe(duplex=False)
+        process = FORKS.Process(target=serve, args=(tmp_path, kill_at, tell))
+        process.start()
+        started.append((process, told))
+        tell.close()
+        if kill_at is None:
+            assert told.recv() == "ready"
         return process
 
     yield start
-    for process in started:
+    for process, told in started:
         process.kill()
-        process.communicate()
+        process.join()
+        told.close()
+
+
+def ended(process: BaseProcess) -> int | None:
+    """Wait for the end of a process, and return its exit status."""
+    process.join(PATIENCE)
+    return process.exitcode
+
+
+def stopped(process: BaseProcess) -> int | None:
+    process.terminate()
+    return ended(process)
 
 
 def jobs_in(folder: Path) -> tuple[Job, ...]:
@@ -893,18 +907,14 @@ def jobs_in(folder: Path) -> tuple[Job, ...]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", sorted(KILLS))
-def test_a_kill_at_any_moment_leaves_exactly_one_whole_report(
-    tmp_path: Path, launch: Callable[..., subprocess.Popen[str]], moment: str
-) -> None:
+def test_a_kill_at_any_moment_leaves_exactly_one_whole_report(tmp_path: Path, launch: Launch, moment: str) -> None:
     put_study(tmp_path / "inbox")
-    killed = launch(moment)
-    assert killed.wait(PATIENCE) == -signal.SIGKILL
+    assert ended(launch(moment)) == -signal.SIGKILL
     left = {path.name: path.read_bytes() for path in (tmp_path / "outbox").glob("[!.]*")}
     assert_audited(tmp_path, left)
     process = launch()
     until(lambda: [job.state for job in jobs_in(tmp_path)] == [JobState.DELIVERED])
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(PATIENCE) == 0
+    assert stopped(process) == 0
     documents = {path.name: path.read_bytes() for path in (tmp_path / "outbox").iterdir()}
     assert sorted(name.split("-")[0] for name in documents) == ["SEG", "SR"]
     assert all(documents[name] == content for name, content in left.items())
@@ -925,30 +935,26 @@ def assert_audited(folder: Path, documents: dict[str, bytes]) -> None:
     assert {name: hashlib.sha256(content).hexdigest() for name, content in documents.items()}.items() <= told.items()
 
 
-def test_sigterm_finishes_the_job_in_hand(tmp_path: Path, launch: Callable[..., subprocess.Popen[str]]) -> None:
+def test_sigterm_finishes_the_job_in_hand(tmp_path: Path, launch: Launch) -> None:
     (tmp_path / "slow").touch()
     process = launch()
     put_study(tmp_path / "inbox")
     until((tmp_path / "staging").exists)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(PATIENCE) == 0
+    assert stopped(process) == 0
     assert [job.state for job in jobs_in(tmp_path)] == [JobState.DELIVERED]
 
 
-def test_sigterm_gives_back_what_cannot_be_delivered(
-    tmp_path: Path, launch: Callable[..., subprocess.Popen[str]]
-) -> None:
+def test_sigterm_gives_back_what_cannot_be_delivered(tmp_path: Path, launch: Launch) -> None:
     process = launch()
     (tmp_path / "outbox").rename(tmp_path / "elsewhere")
     put_study(tmp_path / "inbox")
     until(lambda: [job.state for job in jobs_in(tmp_path)] == [JobState.REPORT_READY])
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(PATIENCE) == 0
+    assert stopped(process) == 0
     (job,) = jobs_in(tmp_path)
     assert (job.state, job.attempts) == (JobState.READY, 0)
 
 
-def test_a_study_copied_in_pieces_by_events_alone(tmp_path: Path, launch: Callable[..., subprocess.Popen[str]]) -> None:
+def test_a_study_copied_in_pieces_by_events_alone(tmp_path: Path, launch: Launch) -> None:
     process = launch()
     inbox = tmp_path / "inbox" / "new" / "deeper"
     put_roi(inbox, "1.5.99", "1.5", range(5))
@@ -961,7 +967,7 @@ def test_a_study_copied_in_pieces_by_events_alone(tmp_path: Path, launch: Callab
     finished = time.monotonic()
     until(lambda: list((tmp_path / "outbox").glob("SR-*.dcm")))
     assert time.monotonic() - finished < 1.5
-    assert process.poll() is None
+    assert process.is_alive()
 
 
 def test_the_daemon_s_modules_are_free_of_training_weight() -> None:
