@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from lungstage.appliance.contract.errors import Reason, ReasonCode, Unavailable
+from lungstage.appliance.daemon.loop import Steps
 from lungstage.appliance.daemon.refusal_pages import RefusalPages
 from lungstage.appliance.dicom.cases import Case
 from lungstage.appliance.report.outbox import Document
@@ -16,6 +17,8 @@ from lungstage.appliance.state import chain
 from lungstage.appliance.state.database import Database
 from lungstage.appliance.state.job import Job
 from lungstage.appliance.state.ledger import Ledger
+from tests.support.fake_steps import FakeSteps
+from tests.support.simulated import House, put_study
 from tests.support.studies import rtstruct_study
 from tests.system.test_run import running
 
@@ -133,17 +136,34 @@ def test_a_name_that_is_taken_in_the_outbox_is_left_alone_and_said_to_be(
     assert site.pages.next_due() is None
 
 
+class Explaining(FakeSteps):
+    """Steps that make a page about a refusal."""
+
+    def steps(self) -> Steps:
+        return replace(super().steps(), explain=self.explain)
+
+    def explain(self, _case: Case, reason: Reason, _created: datetime) -> tuple[Document, ...]:
+        return (Document("PDF-2.25.1.dcm", "2.25.1", "2.25.2", reason.message.encode()),)
+
+
+@pytest.mark.parametrize("wanted", [{"refusal_page": True}, {"refusal_page": False}, {}])
+def test_there_is_one_only_where_the_site_wants_it(wanted: dict[str, bool], tmp_path: Path) -> None:
+    house = House(tmp_path, Explaining(), **wanted)
+    put_study(house.inbox, "1.5", 5, "refuse")
+    house.run(8)
+    assert house.states() == ["refused"]
+    names = [path.name for path in house.outbox.iterdir()]
+    assert names == (["PDF-2.25.1.dcm"] if wanted.get("refusal_page") else [])
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("wanted", [True, False])
-def test_the_daemon_delivers_it_where_the_site_wants_it(wanted: bool, tmp_path: Path, shipped_bundle: Path) -> None:
+def test_the_daemon_delivers_it(tmp_path: Path, shipped_bundle: Path) -> None:
     """By the confined process: it reads the font, and writes nothing."""
     config = tmp_path / "settings.toml"
-    config.write_text(f"refusal_page = {json.dumps(wanted)}\nlanguage = 'de'\ncase_settle_seconds = 0.3\n")
+    config.write_text("refusal_page = true\nlanguage = 'de'\ncase_settle_seconds = 0.3\n")
     with running(tmp_path, shipped_bundle, "--config", config) as appliance:
         rtstruct_study(names=("Heart",)).write(appliance.inbox / "study")
         appliance.until(lambda: [job["state"] for job in appliance.jobs()] == ["refused"])
-        if wanted:
-            appliance.until(lambda: list((tmp_path / "outbox").glob("PDF-*.dcm")))
+        appliance.until(lambda: list((tmp_path / "outbox").glob("PDF-*.dcm")))
         appliance.stop()
-    names = [path.name[:4] for path in (tmp_path / "outbox").iterdir()]
-    assert names == (["PDF-"] if wanted else [])
+    assert [path.name[:4] for path in (tmp_path / "outbox").iterdir()] == ["PDF-"]
