@@ -168,3 +168,10 @@ def seg_study(mask: npt.NDArray[np.bool_] | None = None, *, source: hd.Volume | 
     """CT and a binary SEG of one segment."""
     slices = ct_datasets(volume() if source is None else source, "test study")
     return Study(slices, [segmentation(slices, square_mask() if mask is None else mask)])
+
+
+def named_study(name: str) -> Study:
+    """CT and an RTSTRUCT whose UIDs all follow from a name."""
+    slices = ct_datasets(volume(), name)
+    contours = [contour(slices[k], SQUARE) for k in ROI_SLICES]
+    return Study(slices, [structure_set(slices, {"GTV-1": contours}, slices)])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
+import io
 import json
 import os
 import random
@@ -12,10 +14,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,7 @@ import pydicom
 import pytest
 from typer.testing import CliRunner
 
-from lungstage.appliance.cli.main import app
-from lungstage.appliance.staging import phantom
+from lungstage.appliance.cli.main import app, main
 from lungstage.appliance.state import chain
 from lungstage.appliance.workers import confinement
 from lungstage.export.bundle import build
@@ -33,7 +34,7 @@ from tests.export.conftest import make_run, without_limits
 from tests.support.contours import contour_seg, region
 from tests.support.enhanced import ORDER, enhanced_rtstruct_study
 from tests.support.seconds import PATIENCE
-from tests.support.studies import contours_of, rtstruct_study, square_mask
+from tests.support.studies import contours_of, named_study, square_mask
 
 RUN = (sys.executable, "-m", "lungstage.appliance.cli.main")
 _OWN_VARIABLES = [k for k in os.environ if k.startswith("LUNGSTAGE_")]
@@ -41,6 +42,9 @@ _OWN_VARIABLES = [k for k in os.environ if k.startswith("LUNGSTAGE_")]
 ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith("LUNGSTAGE_")} | {
     "OMP_NUM_THREADS": "1", "LUNGSTAGE_PERTURBATIONS": "0",
 }  # fmt: skip
+
+BRIEFLY = ("--perturbations", "0", "--format", "sr")
+"""The same for ``lungstage stage``, which has no settings from the environment; and no page."""
 
 
 @pytest.fixture(scope="session")
@@ -57,6 +61,7 @@ class Appliance:
 
     root: Path
     process: subprocess.Popen[str]
+    log: Path | None = None
 
     @property
     def inbox(self) -> Path:
@@ -65,8 +70,12 @@ class Appliance:
     def reports(self) -> list[Path]:
         return sorted((self.root / "outbox").glob("SR-*.dcm"))
 
-    def jobs(self) -> list[dict[str, Any]]:
-        return jobs_of(self.root / "state")
+    def jobs(self, study: str | None = None) -> list[dict[str, Any]]:
+        """The rows of ``lungstage jobs --json``, perhaps of one study alone."""
+        return [job for job in jobs_of(self.root / "state") if study in (None, job["study_instance_uid"])]
+
+    def states(self, study: str | None = None) -> list[str]:
+        return [job["state"] for job in self.jobs(study)]
 
     def until(self, condition: Callable[[], object], seconds: float = PATIENCE) -> float:
         started = time.monotonic()
@@ -80,12 +89,29 @@ class Appliance:
         self.process.send_signal(signal.SIGTERM)
         _, log = self.process.communicate(timeout=PATIENCE)
         assert self.process.returncode == 0
-        return log
+        return log if self.log is None else self.log.read_text()
 
 
 def lungstage(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [*RUN, *map(str, arguments)]
     return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False)
+
+
+def called(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """What :func:`lungstage` returns, without a process of its own."""
+    command, out, err = ["lungstage", *map(str, arguments)], io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.setattr(sys, "argv", command)
+        patch.setitem(sys.modules, "requests", sys.modules.get("requests"))  # which the command may forbid
+        for name in os.environ.keys() | ENVIRONMENT.keys():
+            if name.startswith("LUNGSTAGE_"):
+                patch.delenv(name, raising=False)
+                if name in ENVIRONMENT:
+                    patch.setenv(name, ENVIRONMENT[name])
+        with pytest.raises(SystemExit) as left:
+            main()
+    gc.enable()
+    return subprocess.CompletedProcess(command, int(left.value.code or 0), out.getvalue(), err.getvalue())
 
 
 def jobs_of(state: Path) -> list[dict[str, Any]]:
@@ -96,27 +122,53 @@ def jobs_of(state: Path) -> list[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def running(root: Path, bundle: Path, *options: object) -> Iterator[Appliance]:
+def running(root: Path, bundle: Path, *options: object, log: Path | None = None) -> Iterator[Appliance]:
+    """Run the daemon until the block ends; its log goes into a file, or into a pipe that somebody has to read."""
     command = [*RUN, "run", "--create"]
     command += ["--inbox", root / "inbox", "--outbox", root / "outbox", "--state", root / "state"]
-    process = subprocess.Popen(
-        [*map(str, (*command, "--bundle", bundle, *options))],
-        env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    with contextlib.nullcontext(subprocess.PIPE) if log is None else log.open("w") as told:
+        process = subprocess.Popen(
+            [*map(str, (*command, "--bundle", bundle, *options))],
+            env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=told, text=True,
+        )  # fmt: skip
     try:
         assert process.stdout is not None
         first = process.stdout.readline()
-        assert first == "ready\n", process.stderr and process.stderr.read()
-        yield Appliance(root, process)
+        assert first == "ready\n", log.read_text() if log else process.stderr and process.stderr.read()
+        yield Appliance(root, process, log)
     finally:
         process.kill()
         process.communicate()
 
 
+@dataclass
+class Start:
+    """What was there before the daemon got its first study."""
+
+    health: list[int]
+    jobs: list[dict[str, Any]]
+    reports: list[Path]
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory, tolerant_bundle: Path) -> Iterator[tuple[Appliance, Start]]:
+    """A daemon that several tests give studies of their own, and whose first canary has come through."""
+    root = tmp_path_factory.mktemp("appliance")
+    health = [called("health", "--state", root / "state").returncode]
+    with contextlib.ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in (("FORMATS", "sr"), ("CANARY_SECONDS", "3600"), ("REPORT_AFTER_SECONDS", "3")):
+                patch.setitem(ENVIRONMENT, f"LUNGSTAGE_{name}", value)
+            one = stack.enter_context(running(root, tolerant_bundle, log=root / "log"))
+        one.until(lambda: '"canary": true' in (root / "state" / "heartbeat.json").read_text())
+        health.append(called("health", "--state", root / "state").returncode)
+        yield one, Start(health, one.jobs(), one.reports())
+        one.stop()
+
+
 @pytest.fixture
-def appliance(tmp_path: Path, tolerant_bundle: Path) -> Iterator[Appliance]:
-    with running(tmp_path, tolerant_bundle) as one:
-        yield one
+def appliance(started: tuple[Appliance, Start]) -> Appliance:
+    return started[0]
 
 
 @pytest.fixture
@@ -133,99 +185,66 @@ def slices_of(patient: Path) -> list[Path]:
     return sorted((patient / "CT").iterdir(), key=lambda path: float(pydicom.dcmread(path).ImagePositionPatient[2]))
 
 
-def middle_slice_needed(patient: Path) -> Path:
-    """A slice in the middle of the contours of the GTV."""
-    structures = pydicom.dcmread(patient / "RS.dcm")
-    names = {roi.ROINumber: roi.ROIName for roi in structures.StructureSetROISequence}
-    contours = next(c for c in structures.ROIContourSequence if names[c.ReferencedROINumber].upper().startswith("GTV"))
-    depths = sorted(float(contour.ContourData[2]) for contour in contours.ContourSequence)
-    middle = depths[len(depths) // 2]
-    return min(slices_of(patient), key=lambda path: abs(float(pydicom.dcmread(path).ImagePositionPatient[2]) - middle))
-
-
 @pytest.mark.slow
 def test_a_study_copied_file_by_file_yields_one_report_in_time_and_its_copy_none(
     appliance: Appliance, patient: Path
 ) -> None:
-    shutil.copy(patient / "RS.dcm", appliance.inbox)
+    source, before = pydicom.dcmread(patient / "RS.dcm"), set(appliance.reports())
+    inbox = appliance.inbox / "patient"
+    inbox.mkdir()
+    shutil.copy(patient / "RS.dcm", inbox)
     files = slices_of(patient)
     random.Random(1).shuffle(files)
     for number, path in enumerate(files):
-        shutil.copy(path, appliance.inbox)
+        shutil.copy(path, inbox)
         if number == 5:
-            (appliance.inbox / "junk.txt").write_text("this is not DICOM")
-    assert appliance.until(appliance.reports) < promised_seconds()
+            (inbox / "junk.txt").write_text("this is not DICOM")
+    assert appliance.until(lambda: set(appliance.reports()) - before) < promised_seconds()
     for path in (patient / "RS.dcm", *files):
-        shutil.copy(path, appliance.inbox / f"copy-{path.name}")
-    time.sleep(4)
-    (report,) = appliance.reports()
-    (job,) = appliance.jobs()
+        shutil.copy(path, inbox / f"copy-{path.name}")
+    time.sleep(3)
+    (report,) = set(appliance.reports()) - before
+    (job,) = appliance.jobs(source.StudyInstanceUID)
     dataset = pydicom.dcmread(report)
     assert (job["state"], job["sr_sop_instance_uid"]) == ("delivered", dataset.SOPInstanceUID)
     assert dataset.Modality == "SR"
-    assert {path.name for path in appliance.inbox.iterdir()} >= {"RS.dcm", "junk.txt"}
-    files = lungstage("jobs", "--files", "--state", appliance.root / "state", "--json").stdout
-    assert [row["reason"]["code"] for row in json.loads(files)] == ["dicom_unreadable"]
-    assert "junk" not in files
-    paths = lungstage("jobs", "--files", "--paths", "--state", appliance.root / "state").stdout
-    assert paths.startswith(str(appliance.inbox / "junk.txt"))
+    assert {path.name for path in inbox.iterdir()} >= {"RS.dcm", "junk.txt"}
+    unreadable = called("jobs", "--files", "--state", appliance.root / "state", "--json").stdout
+    assert [row["reason"]["code"] for row in json.loads(unreadable)] == ["dicom_unreadable"]
+    assert "junk" not in unreadable
+    paths = called("jobs", "--files", "--paths", "--state", appliance.root / "state").stdout
+    assert paths.startswith(str(inbox / "junk.txt"))
 
-    log = appliance.stop()
+    assert appliance.log is not None
+    log = appliance.log.read_text()
     assert dataset.SOPInstanceUID in log
     # Nothing of the patient, and no file name, is told to the log or to a reader of the ledger.
-    source = pydicom.dcmread(patient / "RS.dcm")
     told = log + json.dumps(job)
     for secret in (str(source.PatientName), source.PatientID, "junk.txt", slices_of(patient)[0].name):
         assert len(secret) < 3 or not re.search(rf"\b{re.escape(secret)}\b", told)
 
 
 @pytest.mark.slow
-def test_a_middle_slice_left_out_is_held_until_it_arrives(appliance: Appliance, patient: Path) -> None:
-    late = middle_slice_needed(patient)
-    for path in (patient / "RS.dcm", *slices_of(patient)):
-        if path != late:
-            shutil.copy(path, appliance.inbox)
-    appliance.until(lambda: [job["state"] for job in appliance.jobs()] == ["held"])
-    (job,) = appliance.jobs()
+def test_a_middle_slice_left_out_is_held_until_it_arrives(appliance: Appliance) -> None:
+    study, before = named_study("late"), set(appliance.reports())
+    uid, late = study.slices[0].StudyInstanceUID, study.slices.pop(5)
+    folder = study.write(appliance.inbox / "late")
+    appliance.until(lambda: appliance.states(uid) == ["held"])
+    (job,) = appliance.jobs(uid)
     assert job["reason"]["code"] == "slices_missing"
-    assert not appliance.reports()
-    shutil.copy(late, appliance.inbox)
-    assert appliance.until(appliance.reports) < promised_seconds()
-    assert [job["state"] for job in appliance.jobs()] == ["delivered"]
+    assert set(appliance.reports()) == before
+    late.save_as(folder / "late", enforce_file_format=True)
+    assert appliance.until(lambda: set(appliance.reports()) - before) < promised_seconds()
+    appliance.until(lambda: appliance.states(uid) == ["delivered"])
+
+
+def test_a_real_canary_comes_through_and_the_daemon_is_well(started: tuple[Appliance, Start]) -> None:
+    _, start = started
+    assert start.health == [4, 0]
+    assert (start.jobs, start.reports) == ([], [])
 
 
 @pytest.mark.slow
-def test_killed_and_restarted_it_repeats_the_same_report(tmp_path: Path, tolerant_bundle: Path, patient: Path) -> None:
-    (tmp_path / "inbox").mkdir()
-    for path in (patient / "RS.dcm", *slices_of(patient)):
-        shutil.copy(path, tmp_path / "inbox")
-    with running(tmp_path, tolerant_bundle) as first:
-        first.until(first.reports)
-        first.until(lambda: [job["state"] for job in first.jobs()] == ["delivered"])
-        before = {path: path.read_bytes() for path in (tmp_path / "outbox").iterdir()}
-        first.process.kill()
-    for path in before:
-        path.unlink()
-    assert lungstage("requeue", 1, "--state", tmp_path / "state").returncode == 0
-    with running(tmp_path, tolerant_bundle) as second:
-        second.until(second.reports)
-        second.stop()
-    assert {path: path.read_bytes() for path in (tmp_path / "outbox").iterdir()} == before
-
-
-def test_a_real_canary_comes_through_and_the_daemon_is_well(
-    tmp_path: Path, shipped_bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(ENVIRONMENT, "LUNGSTAGE_CANARY_SECONDS", "3600")
-    assert lungstage("health", "--state", tmp_path / "state").returncode == 4
-    with running(tmp_path, shipped_bundle) as one:
-        one.until(lambda: '"canary": true' in (tmp_path / "state" / "heartbeat.json").read_text())
-        assert lungstage("health", "--state", tmp_path / "state").returncode == 0
-        assert not one.reports()
-        assert one.jobs() == []
-        one.stop()
-
-
 def test_a_second_daemon_on_the_same_state_is_turned_away(appliance: Appliance, tolerant_bundle: Path) -> None:
     root = appliance.root
     done = lungstage(
@@ -234,7 +253,7 @@ def test_a_second_daemon_on_the_same_state_is_turned_away(appliance: Appliance, 
     assert done.returncode == 4
     assert done.stderr.startswith("lungstage: Another daemon is running on the state folder ")
     assert done.stdout == ""
-    appliance.stop()
+    assert appliance.process.poll() is None
 
 
 def test_a_flipped_byte_in_the_bundle_is_refused_at_start(tmp_path: Path, tolerant_bundle: Path) -> None:
@@ -268,30 +287,31 @@ def test_its_processes_are_confined_and_the_log_tells_of_no_gap(appliance: Appli
         return bool(statuses) and all("NoNewPrivs:\t1\n" in one and "Seccomp:\t2\n" in one for one in statuses)
 
     appliance.until(are_confined)  # those, too, that are only now being started
-    log = appliance.stop()
+    assert appliance.log is not None
     if confinement._syscall(444, None, 0, 1) < 1:
         pytest.skip("this kernel has no Landlock, or the container forbids it")
-    assert "not_confined" not in log
+    assert "not_confined" not in appliance.log.read_text()
 
 
 @pytest.mark.slow
-def test_a_bundle_is_exchanged_while_studies_come(tmp_path: Path, tolerant_bundle: Path) -> None:
+def test_a_bundle_is_exchanged_while_studies_come(
+    tmp_path: Path, tolerant_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of a new bundle is refused, the whole one taken."""
+    monkeypatch.setitem(ENVIRONMENT, "LUNGSTAGE_FORMATS", "sr")
     build(without_limits(make_run(1)), tmp_path / "models" / "next")
     new, bundle = tmp_path / "models" / "next", Path(shutil.copytree(tolerant_bundle, tmp_path / "bundle"))
     digests = {hashlib.sha256((each / "manifest.json").read_bytes()).hexdigest(): each for each in (bundle, new)}
     old_digest, new_digest = digests
-    with running(tmp_path, bundle) as appliance:
-        log: list[str] = []
-        reader = threading.Thread(target=lambda: log.extend(iter(appliance.process.stderr.readline, "")))  # type: ignore[union-attr]
-        reader.start()
+    with running(tmp_path, bundle, log=tmp_path / "log") as appliance:
 
         def told() -> list[str]:
-            return [event for line in log for event in re.findall(r"event=(bundle_\w+)", line)]
+            return re.findall(r"event=(bundle_\w+)", (tmp_path / "log").read_text())
 
         def answered_by(study: str) -> str:
             """Send a study, and return the digest that its report bears."""
             before = set(appliance.reports())
-            phantom.write_study(appliance.inbox / study, study)
+            named_study(study).write(appliance.inbox / study)
             appliance.until(lambda: set(appliance.reports()) - before)
             (report,) = set(appliance.reports()) - before
             return str(pydicom.dcmread(report).DeviceSerialNumber)
@@ -299,34 +319,28 @@ def test_a_bundle_is_exchanged_while_studies_come(tmp_path: Path, tolerant_bundl
         assert answered_by("first") == old_digest
         daemon = psutil.Process(appliance.process.pid)
         former = daemon.children()
-        for name in ("model.onnx", "MODEL_CARD.md", "extraction.yaml", "manifest.json"):
-            assert told() == []
+        put_file(new / "model.onnx", bundle)
+        assert told() == []
+        assert answered_by("second") == old_digest
+        appliance.until(lambda: told() == ["bundle_refused"])
+        assert answered_by("third") == old_digest
+        for name in ("MODEL_CARD.md", "extraction.yaml", "manifest.json"):
+            assert told() == ["bundle_refused"]
             put_file(new / name, bundle)
-        assert answered_by("second") in digests  # the old one's as long as the new one is being tried
-        appliance.until(lambda: told() == ["bundle_taken"])
-        assert answered_by("third") == new_digest
-        assert not [process for process in former if process.is_running()]
-
-        (bundle / "model.onnx").write_bytes((tolerant_bundle / "model.onnx").read_bytes())
-        assert answered_by("fourth") == new_digest
-        appliance.until(lambda: told() == ["bundle_taken", "bundle_refused"])
+        assert answered_by("fourth") in digests  # the old one's as long as the new one is being tried
+        appliance.until(lambda: told() == ["bundle_refused", "bundle_taken"])
         assert answered_by("fifth") == new_digest
-        shutil.copytree(tolerant_bundle, bundle, dirs_exist_ok=True)
-        appliance.until(lambda: told() == ["bundle_taken", "bundle_refused", "bundle_taken"])
-        assert answered_by("sixth") == old_digest
+        assert not [process for process in former if process.is_running()]
+        appliance.until(lambda: appliance.states() == ["delivered"] * 5)  # and none twice
         jobs, children = appliance.jobs(), daemon.children()
-        appliance.process.send_signal(signal.SIGTERM)
-        assert appliance.process.wait(PATIENCE) == 0
-        reader.join()
-    assert [job["state"] for job in jobs] == ["delivered"] * 6  # and none twice
+        log = appliance.stop()
     audited = [entry.event for entry in chain.entries(tmp_path / "state") if entry.event.startswith("bundle_")]
-    assert audited == told()
-    assert [job["bundle_digest"] for job in jobs if job["id"] != 2] == [old_digest, *[new_digest] * 3, old_digest]
-    events = [line for line in log if "event=bundle_" in line]
-    assert f"bundle={new_digest} former={old_digest}" in events[0]
-    assert f"code=bundle_hash_mismatch kept={new_digest}" in events[1]
-    assert f"bundle={old_digest} former={new_digest}" in events[2]
-    assert "Traceback" not in "".join(log)
+    assert audited == ["bundle_refused", "bundle_taken"]
+    assert [job["bundle_digest"] for job in jobs if job["id"] != 4] == [*[old_digest] * 3, new_digest]
+    refused, taken = (line for line in log.splitlines() if "event=bundle_" in line)
+    assert f"code=bundle_hash_mismatch kept={old_digest}" in refused
+    assert f"bundle={new_digest} former={old_digest}" in taken
+    assert "Traceback" not in log
     assert not [process for process in children if process.is_running()]
     assert not list((tmp_path / "state" / "scratch").glob("*"))
 
@@ -337,28 +351,30 @@ def test_where_a_key_is_trusted_every_command_asks_for_its_signature(tmp_path: P
     bundle = Path(shutil.copytree(tolerant_bundle, tmp_path / "bundle"))
     for name in ("vendor", "other"):
         signing.generate(tmp_path / name, None)
-    study = tmp_path / "study"
-    phantom.write_study(study)
-    staging = ("stage", study, "--bundle", bundle, "--out", tmp_path / "out", "--json")
+    study = named_study("study").write(tmp_path / "study")
+    staging = ("stage", study, "--bundle", bundle, "--out", tmp_path / "out", "--json", *BRIEFLY)
     serving = ("run", "--create", "--inbox", tmp_path / "i", "--outbox", tmp_path / "o", "--bundle", bundle)
     trusted = ("--trusted-key", tmp_path / "vendor.pub")
 
-    def codes() -> list[str]:
-        staged, served, verified = (lungstage(*command, *trusted) for command in (staging, serving, ("verify", bundle)))
-        assert [done.returncode for done in (staged, served, verified)] == [3, 3, 3]
-        found = [re.findall(r"\[(\w+)\]", done.stderr)[-1] for done in (served, verified)]
+    def codes(*others: subprocess.CompletedProcess[str]) -> list[str]:
+        staged, verified = (called(*command, *trusted) for command in (staging, ("verify", bundle)))
+        assert [done.returncode for done in (staged, verified, *others)] == [3] * (2 + len(others))
+        found = [re.findall(r"\[(\w+)\]", done.stderr)[-1] for done in (verified, *others)]
         return [json.loads(staged.stdout)["reason"]["code"], *found]
 
-    assert codes() == ["bundle_unsigned"] * 3
+    assert codes(lungstage(*serving, *trusted)) == ["bundle_unsigned"] * 3
     signing.sign(bundle, signing.read_private_key(tmp_path / "other.key", str))
-    assert codes() == ["bundle_signature_invalid"] * 3
-    assert lungstage(*staging).returncode == 0  # whoever trusts no key asks for none
+    assert codes() == ["bundle_signature_invalid"] * 2
+    assert called(*staging).returncode == 0  # whoever trusts no key asks for none
     signing.sign(bundle, signing.read_private_key(tmp_path / "vendor.key", str))
-    assert json.loads(lungstage(*staging, *trusted).stdout)["status"] == "staged"
-    assert "signed by the trusted key vendor.pub" in lungstage("verify", bundle, *trusted).stdout
+    assert json.loads(called(*staging, *trusted).stdout)["status"] == "staged"
+    assert "signed by the trusted key vendor.pub" in called("verify", bundle, *trusted).stdout
     for key in ("nowhere", "vendor.key", "bundle/model.onnx"):
-        for command in (staging, serving, ("verify", bundle)):
-            done = lungstage(*command, "--trusted-key", tmp_path / key)
+        commands = [partial(called, *staging), partial(called, "verify", bundle)]
+        if key == "vendor.key":
+            commands.append(partial(lungstage, *serving))
+        for command in commands:
+            done = command("--trusted-key", tmp_path / key)
             assert (done.returncode, done.stdout) == (2, "")
             assert str(tmp_path / key) in done.stderr
             assert "Traceback" not in done.stderr
@@ -366,27 +382,27 @@ def test_where_a_key_is_trusted_every_command_asks_for_its_signature(tmp_path: P
 
 def test_usage_is_told_from_data(tmp_path: Path) -> None:
     assert lungstage("run", "--colour").returncode == 2
-    bare = lungstage("run")
+    bare = called("run")
     assert (bare.returncode, bare.stdout) == (2, "")
     assert bare.stderr.startswith("lungstage: Give --inbox, --outbox and --bundle, or a settings file with --config. ")
-    missing = lungstage("run", "--inbox", tmp_path / "i")
+    missing = called("run", "--inbox", tmp_path / "i")
     assert missing.returncode == 2
     assert "'outbox' is missing" in missing.stderr
-    assert lungstage("requeue", "x").returncode == 2
-    assert lungstage("jobs", "--state", tmp_path).returncode == 4
-    assert lungstage("jobs").returncode == 2
+    assert called("requeue", "x").returncode == 2
+    assert called("jobs", "--state", tmp_path).returncode == 4
+    assert called("jobs").returncode == 2
     assert lungstage("--version").returncode == 0
 
 
 @pytest.mark.parametrize("command", ["run", "jobs", "requeue", "show", "replay", "audit"])
 def test_every_command_has_help(command: str) -> None:
-    done = lungstage(command, "--help")
+    done = called(command, "--help")
     assert done.returncode == 0
     assert len(done.stdout) > 200
 
 
 def test_the_help_of_run_has_groups() -> None:
-    shown = lungstage("run", "--help").stdout
+    shown = called("run", "--help").stdout
     assert [title for title in ("Options", "Folders and settings", "Advanced") if f"─ {title} ─" not in shown] == []
 
 
@@ -399,33 +415,34 @@ def test_jobs_is_readable_for_people_too(tmp_path: Path) -> None:
         ledger = Ledger(database)
         job = ledger.open_job("1.5", "1.2.3", "1.5", "1.5.1")
         ledger.refuse(job.id, Reason(ReasonCode.ROI_NOT_FOUND, "ROIs: [bold]GTV[/bold]-1\x1b[2J."), content="c")
-    done = lungstage("jobs", "--state", tmp_path)
+    done = called("jobs", "--state", tmp_path)
     assert done.returncode == 0
     shown = re.sub(r"[\s│]", "", done.stdout)
     assert "[bold]GTV[/bold]-1" in shown
     assert "\x1b[2J" not in shown
-    again = lungstage("requeue", job.id, "--state", tmp_path)
+    again = called("requeue", job.id, "--state", tmp_path)
     assert again.returncode == 0
-    assert lungstage("requeue", job.id, "--state", tmp_path).returncode == 2
+    assert called("requeue", job.id, "--state", tmp_path).returncode == 2
 
 
 @pytest.mark.slow
 def test_an_enhanced_ct_yields_one_report_on_its_frames(appliance: Appliance) -> None:
     """One file holds every slice; the structure set comes first, and has to wait for it."""
-    study = enhanced_rtstruct_study()
+    study, before = enhanced_rtstruct_study(single=named_study("enhanced")), set(appliance.reports())
     whole, roi = study.slices[0], study.rois[0]
-    roi.save_as(appliance.inbox / "roi", enforce_file_format=True)
-    appliance.until(lambda: [job["state"] for job in appliance.jobs()] == ["held"])
-    assert appliance.jobs()[0]["reason"]["code"] == "ct_missing"
-    whole.save_as(appliance.inbox / "enhanced", enforce_file_format=True)
-    appliance.until(appliance.reports)
-    appliance.until(lambda: [job["state"] for job in appliance.jobs()] == ["delivered"])
-    shutil.copy(appliance.inbox / "enhanced", appliance.inbox / "copy")
+    uid, inbox = whole.StudyInstanceUID, appliance.inbox / "enhanced"
+    inbox.mkdir()
+    segments = set((appliance.root / "outbox").glob("SEG-*.dcm"))
+    roi.save_as(inbox / "roi", enforce_file_format=True)
+    appliance.until(lambda: appliance.states(uid) == ["held"])
+    assert appliance.jobs(uid)[0]["reason"]["code"] == "ct_missing"
+    whole.save_as(inbox / "enhanced", enforce_file_format=True)
+    appliance.until(lambda: appliance.states(uid) == ["delivered"])
+    shutil.copy(inbox / "enhanced", inbox / "copy")
     time.sleep(2)
-    (report,) = appliance.reports()
+    (report,) = set(appliance.reports()) - before
     assert str(whole.SOPInstanceUID) in str(pydicom.dcmread(report).CurrentRequestedProcedureEvidenceSequence)
-    assert len(list((appliance.root / "outbox").glob("SEG-*.dcm"))) == 1
-    appliance.stop()
+    assert len(set((appliance.root / "outbox").glob("SEG-*.dcm")) - segments) == 1
 
 
 def test_the_same_frames_under_other_numbers_make_another_report(tmp_path: Path, tolerant_bundle: Path) -> None:
@@ -436,7 +453,7 @@ def test_the_same_frames_under_other_numbers_make_another_report(tmp_path: Path,
         for contour in contours_of(study.rois[0]):
             contour.ContourImageSequence[0].ReferencedSOPInstanceUID = "1.2.3.4"
         folder = study.write(tmp_path / name)
-        done = lungstage("stage", folder, "--bundle", tolerant_bundle, "--out", tmp_path / "out", "--json")
+        done = called("stage", folder, "--bundle", tolerant_bundle, "--out", tmp_path / "out", "--json", *BRIEFLY)
         reports.add(json.loads(done.stdout)["sr"])
     assert len(reports) == 2
 
@@ -444,35 +461,40 @@ def test_the_same_frames_under_other_numbers_make_another_report(tmp_path: Path,
 @pytest.mark.slow
 def test_a_contour_made_here_is_answered_for_once_a_person_confirmed_it(appliance: Appliance) -> None:
     """The draft is refused; its confirmation is answered for, and says so first; a correction makes a new report."""
-    study = rtstruct_study()
+    study, before = named_study("drawn"), set(appliance.reports())
+    uid, inbox = study.slices[0].StudyInstanceUID, appliance.inbox / "drawn"
+    inbox.mkdir()
+
+    def reports() -> set[Path]:
+        return set(appliance.reports()) - before
 
     def put(name: str, dataset: pydicom.Dataset) -> pydicom.Dataset:
-        dataset.save_as(appliance.inbox / f".{name}", enforce_file_format=True)
-        (appliance.inbox / f".{name}").rename(appliance.inbox / name)
+        dataset.save_as(inbox / f".{name}", enforce_file_format=True)
+        (inbox / f".{name}").rename(inbox / name)
         return dataset
 
     for k, slice_ in enumerate(study.slices):
         put(f"ct-{k}", slice_)
     draft = put("draft", contour_seg(study.slices, square_mask(), None))
-    appliance.until(lambda: [job["state"] for job in appliance.jobs()] == ["refused"])
-    assert appliance.jobs()[0]["reason"]["code"] == "contour_not_confirmed"
-    assert not appliance.reports()
+    appliance.until(lambda: appliance.states(uid) == ["refused"])
+    assert appliance.jobs(uid)[0]["reason"]["code"] == "contour_not_confirmed"
+    assert not reports()
     confirmed = put("confirmed", contour_seg(study.slices, square_mask(), "Mustermann^Erika", [region(draft)]))
-    appliance.until(lambda: len(appliance.reports()) == 1)
-    appliance.until(lambda: appliance.jobs()[-1]["state"] == "delivered")
-    (first,) = appliance.reports()
+    appliance.until(lambda: len(reports()) == 1)
+    appliance.until(lambda: appliance.states(uid)[-1] == "delivered")
+    (first,) = reports()
     told = pydicom.dcmread(first)
     assert str(confirmed.SOPInstanceUID) in str(told)
     assert b"drawn semi-automatically and confirmed by a person" in first.read_bytes()
     corrected = square_mask()
     corrected[5, 13, 15:20] = False
     put("corrected", contour_seg(study.slices, corrected, "Doe^John", [region(confirmed)]))
-    appliance.until(lambda: len(appliance.reports()) == 2)
-    appliance.until(lambda: appliance.jobs()[-1]["state"] == "delivered")
-    (second,) = {*appliance.reports()} - {first}
+    appliance.until(lambda: len(reports()) == 2)
+    appliance.until(lambda: appliance.states(uid)[-1] == "delivered")
+    (second,) = reports() - {first}
     assert str(told.SOPInstanceUID) in str(pydicom.dcmread(second).PredecessorDocumentsSequence[0])
-    shown = json.dumps(appliance.jobs())
-    log = appliance.stop()
+    assert appliance.log is not None
+    shown, log = json.dumps(appliance.jobs(uid)), appliance.log.read_text()
     kept = b"".join(path.read_bytes() for path in (appliance.root / "state").rglob("*") if path.is_file())
     for name in ("Mustermann", "Erika", "Doe^John"):
         assert name not in shown + log

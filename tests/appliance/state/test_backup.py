@@ -12,29 +12,23 @@ import sqlite3
 import stat
 import subprocess
 import tarfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import pytest
 
 from lungstage.appliance.contract.errors import Unavailable
-from lungstage.appliance.staging.phantom import ct_datasets
 from lungstage.appliance.state.backup import BackupError, back_up
 from lungstage.appliance.state.database import SCHEMA_VERSION, Database
 from lungstage.appliance.state.jobs import Jobs
 from lungstage.appliance.state.ledger import Ledger
 from tests.conftest import ROOT
-from tests.support.studies import ROI_SLICES, SQUARE, Study, contour, structure_set, volume
-from tests.system.test_run import Appliance, lungstage, running, tolerant_bundle
+from tests.support.studies import named_study
+from tests.system.test_run import called, lungstage, running, tolerant_bundle
 
 __all__ = ["tolerant_bundle"]
-
-
-def drop_study(inbox: Path, name: str) -> None:
-    """A small CT with an RTSTRUCT, whose UIDs follow from its name."""
-    slices = ct_datasets(volume(), name)
-    contours = [contour(slices[k], SQUARE) for k in ROI_SLICES]
-    Study(slices, [structure_set(slices, {"GTV-1": contours}, slices)]).write(inbox / name)
 
 
 def restore(archive: Path, state: Path) -> None:
@@ -44,120 +38,122 @@ def restore(archive: Path, state: Path) -> None:
     subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=state, check=True)
 
 
-def states(appliance: Appliance) -> list[str]:
-    return [job["state"] for job in appliance.jobs()]
-
-
 def contents(outbox: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in outbox.iterdir()}
 
 
-@pytest.mark.slow
-def test_restored_it_goes_on_with_nothing_lost_or_doubled(tmp_path: Path, tolerant_bundle: Path) -> None:
-    count, archive = 4, tmp_path / "backup.tar"
-    with running(tmp_path, tolerant_bundle) as first:
-        for number in range(count):
-            drop_study(first.inbox, f"study {number}")
-            if number == count // 2:
-                first.until(lambda: "delivered" in states(first))
-                done = lungstage("backup", "--state", tmp_path / "state", "--to", archive)
-                assert done.returncode == 0, done.stderr
-        first.until(lambda: states(first) == ["delivered"] * count)
-        first.process.kill()
-    before = contents(tmp_path / "outbox")
-    assert len(before) == 3 * count  # an SR, a page and a SEG each
-    shutil.rmtree(tmp_path / "state")
-    restore(archive, tmp_path / "state")
-    assert lungstage("audit", "verify", "--state", tmp_path / "state").returncode == 0
-    with Database(tmp_path / "state" / "ledger.sqlite") as database:
-        known = [job.state for job in Jobs(database).find()]
-    assert 0 < known.count("delivered") < count, "the backup was taken in the middle"
-    with running(tmp_path, tolerant_bundle) as second:
-        second.until(lambda: states(second) == ["delivered"] * count)
-        jobs = second.jobs()
-        second.stop()
-    assert lungstage("audit", "verify", "--state", tmp_path / "state").returncode == 0
-    assert contents(tmp_path / "outbox") == before
-    assert {Path(job["sr"]).name for job in jobs} == {name for name in before if name.startswith("SR-")}
-
-
-@pytest.mark.slow
-def test_without_any_ledger_reports_that_are_there_are_recognised(tmp_path: Path, tolerant_bundle: Path) -> None:
-    with running(tmp_path, tolerant_bundle) as first:
-        for number in range(2):
-            drop_study(first.inbox, f"study {number}")
-        first.until(lambda: states(first) == ["delivered"] * 2)
-        first.stop()
-    before = contents(tmp_path / "outbox")
-    shutil.rmtree(tmp_path / "state")
-    with running(tmp_path, tolerant_bundle) as second:
-        second.until(lambda: states(second) == ["delivered"] * 2)
-        second.stop()
-    assert contents(tmp_path / "outbox") == before
-
-
-@pytest.mark.slow
-def test_what_is_known_of_files_may_be_dropped(tmp_path: Path, tolerant_bundle: Path) -> None:
-    """With the statement that docs/maintenance.md gives."""
-    page = (ROOT / "docs" / "maintenance.md").read_text(encoding="utf-8")
-    (statement,) = re.findall(r"^sqlite3 STATE/ledger.sqlite '(.*)'$", page, flags=re.MULTILINE)
-    with running(tmp_path, tolerant_bundle) as first:
-        drop_study(first.inbox, "study")
-        (first.inbox / "junk").write_text("x")
-        first.until(lambda: states(first) == ["delivered"])
-        before, jobs = contents(tmp_path / "outbox"), first.jobs()
-        first.stop()
-    with contextlib.closing(sqlite3.connect(tmp_path / "state" / "ledger.sqlite", isolation_level=None)) as database:
-        assert database.execute("SELECT count(*) FROM files").fetchone()[0] > 1
-        for part in statement.rstrip(";").split(";"):
-            database.execute(part)
-        assert database.execute("SELECT count(*) FROM files").fetchone() == (0,)
-    with running(tmp_path, tolerant_bundle) as second:
-        drop_study(second.inbox, "another")
-        second.until(lambda: states(second) == ["delivered"] * 2)
-        assert second.jobs()[0] == jobs[0]
-        second.stop()
-    assert before.items() < contents(tmp_path / "outbox").items()
-    assert len(contents(tmp_path / "outbox")) == 2 * len(before)
-
-
-def correct(inbox: Path, name: str) -> None:
+def correct(folder: Path) -> None:
     """Draw the region anew, later, in the same series; the older drawing stays there."""
-    first = pydicom.dcmread(inbox / name / "0000")
-    later = pydicom.dcmread(inbox / name / "0000")
+    first = pydicom.dcmread(folder / "0000")
+    later = pydicom.dcmread(folder / "0000")
     first.StructureSetDate, first.StructureSetTime = "20260101", "120000"
     later.StructureSetDate, later.StructureSetTime = "20260102", "120000"
     later.SOPInstanceUID = later.file_meta.MediaStorageSOPInstanceUID = f"{first.SOPInstanceUID[:60]}.2"
     for item in later.ROIContourSequence[0].ContourSequence:
         item.ContourData = [float(value) + (2.5 if k % 3 == 0 else 0.0) for k, value in enumerate(item.ContourData)]
-    first.save_as(inbox / name / "0000")
-    later.save_as(inbox / name / "later")
+    first.save_as(folder / "0000")
+    later.save_as(folder / "later")
+
+
+@dataclass(frozen=True)
+class Site:
+    """What a daemon left that was killed after its work; a backup is from the midst of it."""
+
+    root: Path
+    kept: Path
+    jobs: list[dict[str, Any]]
+    before: dict[str, str]
+
+    @property
+    def archive(self) -> Path:
+        return self.kept / "backup.tar"
+
+    @property
+    def state(self) -> Path:
+        return self.root / "state"
+
+
+@pytest.fixture(scope="module")
+def worked(tmp_path_factory: pytest.TempPathFactory, tolerant_bundle: Path) -> Site:
+    """Three studies, of which the second gets another drawing, and a file that is none."""
+    root, kept = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("kept")
+    with running(root, tolerant_bundle) as first:
+        (first.inbox / "junk").write_text("x")
+        for name in ("a", "b"):
+            named_study(name).write(first.inbox / name)
+        first.until(lambda: first.states() == ["delivered"] * 2)
+        named_study("c").write(first.inbox / "c")
+        done = lungstage("backup", "--state", root / "state", "--to", kept / "backup.tar")
+        assert done.returncode == 0, done.stderr
+        correct(first.inbox / "b")
+        first.until(lambda: first.states() == ["delivered"] * 4)
+        jobs = first.jobs()
+        first.process.kill()
+    before = contents(root / "outbox")
+    assert sorted(name.split("-")[0] for name in before) == ["PDF"] * 4 + ["SEG"] * 4 + ["SR"] * 4
+    for name in ("state", "outbox"):
+        shutil.copytree(root / name, kept / name)
+    return Site(root, kept, jobs, before)
+
+
+@pytest.fixture
+def site(worked: Site) -> Site:
+    """The site with the outbox that was left, and without its state folder."""
+    for name in ("state", "outbox"):
+        shutil.rmtree(worked.root / name, ignore_errors=True)
+    shutil.copytree(worked.kept / "outbox", worked.root / "outbox")
+    shutil.rmtree(worked.root / "inbox" / "another", ignore_errors=True)
+    return worked
 
 
 @pytest.mark.slow
-def test_a_report_that_followed_another_is_known_again_with_a_backup_and_without(
-    tmp_path: Path, tolerant_bundle: Path
-) -> None:
-    with running(tmp_path, tolerant_bundle) as first:
-        drop_study(first.inbox, "study")
-        first.until(lambda: states(first) == ["delivered"])
-        back_up(tmp_path / "state", tmp_path / "backup.tar")
-        correct(first.inbox, "study")
-        first.until(lambda: states(first) == ["delivered"] * 2)
-        first.stop()
-    before = contents(tmp_path / "outbox")
-    assert sum(name.startswith("SR-") for name in before) == 2
-    shutil.rmtree(tmp_path / "state")
-    restore(tmp_path / "backup.tar", tmp_path / "state")
-    with running(tmp_path, tolerant_bundle) as second:
-        second.until(lambda: states(second) == ["delivered"] * 2)
+def test_restored_it_goes_on_with_nothing_lost_or_doubled(site: Site, tolerant_bundle: Path) -> None:
+    restore(site.archive, site.state)
+    assert called("audit", "verify", "--state", site.state).returncode == 0
+    with Database(site.state / "ledger.sqlite") as database:
+        known = [job.state for job in Jobs(database).find()]
+    assert 2 <= known.count("delivered") < 4, "the backup was taken in the middle"
+    with running(site.root, tolerant_bundle) as second:
+        second.until(lambda: second.states() == ["delivered"] * 4)
+        jobs = second.jobs()
         second.stop()
-    assert contents(tmp_path / "outbox") == before
-    shutil.rmtree(tmp_path / "state")
-    with running(tmp_path, tolerant_bundle) as third:
-        third.until(lambda: states(third) == ["delivered"])
-        third.stop()
-    assert contents(tmp_path / "outbox") == before
+    assert called("audit", "verify", "--state", site.state).returncode == 0
+    assert contents(site.root / "outbox") == site.before
+    assert {Path(job["sr"]).name for job in jobs} == {name for name in site.before if name.startswith("SR-")}
+
+
+@pytest.mark.slow
+def test_without_any_ledger_reports_that_are_there_are_recognised(site: Site, tolerant_bundle: Path) -> None:
+    """One that followed another, too."""
+    with running(site.root, tolerant_bundle) as second:
+        second.until(lambda: second.states() == ["delivered"] * 3)
+        second.stop()
+    assert contents(site.root / "outbox") == site.before
+
+
+@pytest.mark.slow
+def test_what_is_known_of_files_may_be_dropped(site: Site, tolerant_bundle: Path) -> None:
+    """With the statement that docs/maintenance.md gives; a report that is asked for again is the same to the byte."""
+    page = (ROOT / "docs" / "maintenance.md").read_text(encoding="utf-8")
+    (statement,) = re.findall(r"^sqlite3 STATE/ledger.sqlite '(.*)'$", page, flags=re.MULTILINE)
+    shutil.copytree(site.kept / "state", site.state)
+    with contextlib.closing(sqlite3.connect(site.state / "ledger.sqlite", isolation_level=None)) as database:
+        assert database.execute("SELECT count(*) FROM files").fetchone()[0] > 1
+        for part in statement.rstrip(";").split(";"):
+            database.execute(part)
+        assert database.execute("SELECT count(*) FROM files").fetchone() == (0,)
+    asked, *others = site.jobs
+    for path in (site.root / "outbox").iterdir():
+        if asked["study_instance_uid"] in str(pydicom.dcmread(path).get("StudyInstanceUID")):
+            path.unlink()
+    assert called("requeue", asked["id"], "--state", site.state).returncode == 0
+    named_study("another").write(site.root / "inbox" / "another")
+    with running(site.root, tolerant_bundle) as second:
+        second.until(lambda: second.states() == ["delivered"] * 5)
+        assert second.jobs()[1:4] == others
+        second.stop()
+    assert site.before.items() < contents(site.root / "outbox").items()
+    assert len(contents(site.root / "outbox")) == len(site.before) + 3
 
 
 # --- the archive --------------------------------------------------------------------------------------------------
@@ -234,7 +230,7 @@ def test_a_backup_takes_nobody_s_place(state: Path, tmp_path: Path) -> None:
     assert (tmp_path / "b.tar").read_text() == "older"
     with pytest.raises(BackupError, match="inside the state folder"):
         back_up(state, state / "b.tar")
-    done = lungstage("backup", "--state", state, "--to", tmp_path / "b.tar")
+    done = called("backup", "--state", state, "--to", tmp_path / "b.tar")
     assert done.returncode == 2
 
 
@@ -258,12 +254,12 @@ def test_where_there_is_no_ledger(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
     with pytest.raises(Unavailable, match="no ledger"):
         back_up(tmp_path / "state", tmp_path / "b.tar")
-    assert lungstage("backup", "--state", tmp_path / "state", "--to", tmp_path / "b.tar").returncode == 4
+    assert called("backup", "--state", tmp_path / "state", "--to", tmp_path / "b.tar").returncode == 4
     assert list((tmp_path / "state").iterdir()) == [], "none was made by looking"
 
 
 def test_the_command_says_what_it_kept(state: Path, tmp_path: Path) -> None:
-    done = lungstage("backup", "--state", state, "--to", tmp_path / "b.tar")
+    done = called("backup", "--state", state, "--to", tmp_path / "b.tar")
     assert done.returncode == 0
     assert done.stdout.startswith(f"{tmp_path / 'b.tar'}: 1 jobs; ledger.sqlite (")
     assert json.dumps(done.stdout).isascii()

@@ -22,7 +22,7 @@ from lungstage.appliance.state import chain
 from lungstage.appliance.state.database import SCHEMA_VERSION, DatabaseReader
 from lungstage.appliance.state.jobs import Jobs
 from tests.support.studies import Study, contour, structure_set
-from tests.system.test_run import lungstage, running
+from tests.system.test_run import called, running
 
 RELEASE = Path(__file__).parent / "release-0.1.0"
 LEFT = {"delivered": "delivered", "held": "held", "refused": "refused", "claimed": "claimed", "staged": "report_ready"}
@@ -80,7 +80,7 @@ def schema_version(site: Path) -> int:
 
 
 def answer(*arguments: object) -> Any:
-    done = lungstage(*arguments)
+    done = called(*arguments)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -124,7 +124,7 @@ def test_each_study_goes_on_where_it_was(site: Path, shipped_bundle: Path) -> No
     events = [entry["event"] for entry in answer("show", 5, "--state", site / "state", "--json")["entries"]]
     since = events[events.index("job_staged") :]
     assert [since[0], since[1], *since[-2:]] == ["job_staged", "job_released", "job_report_ready", "job_delivered"]
-    assert "staged" in lungstage("show", 5, "--state", site / "state").stdout
+    assert "staged" in called("show", 5, "--state", site / "state").stdout
     old = [json.loads(line)["sha256"] for line in (RELEASE / "audit-000001.jsonl").read_text().splitlines()]
     assert [entry.sha256 for entry in chain.entries(site / "state")][: len(old)] == old
     # 0.1.0 knows schema 7, and refuses whatever is higher.
@@ -139,7 +139,7 @@ def test_a_newer_release_s_ledger_is_refused_by_that_release_s_name(tmp_path: Pa
         database.execute("INSERT INTO migrations VALUES (8, '0.2.0'), (?, '9.8.7')", (SCHEMA_VERSION + 1,))
         database.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     for command in (("jobs",), ("requeue", "1")):
-        done = lungstage(*command, "--state", tmp_path)
+        done = called(*command, "--state", tmp_path)
         assert done.returncode == 4
         said = " ".join(done.stderr.split())
         assert f"schema version {SCHEMA_VERSION + 1} of release 9.8.7" in said
