@@ -16,9 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from lungstage.appliance.staging import phantom
+from lungstage.appliance.config.settings import load_settings
+from lungstage.appliance.contract.errors import Unavailable
+from lungstage.appliance.daemon.start import serve
+from lungstage.appliance.intake.watch import Wake
 from tests.support.seconds import PATIENCE
-from tests.system.test_run import ENVIRONMENT, RUN, jobs_of, lungstage, tolerant_bundle
+from tests.support.studies import rtstruct_study
+from tests.system.test_run import ENVIRONMENT, RUN, called, jobs_of, lungstage, tolerant_bundle
 
 __all__ = ["tolerant_bundle"]
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
@@ -52,34 +56,35 @@ def as_nobody(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 def test_a_mistyped_inbox_is_refused_and_nothing_is_made(place: Path, shipped_bundle: Path) -> None:
     mistyped = [f"--inbox={place / 'imbox'}", f"--outbox={place / 'outbox'}", "--bundle", shipped_bundle]
-    done = lungstage("run", *mistyped)
+    done = lungstage("run", *mistyped)  # with --create every other test has its inbox made
     assert (done.returncode, done.stdout) == (4, "")
     assert done.stderr == (
         f"lungstage: There is no inbox {place / 'imbox'}."
         " Correct the path, mount its disk or share, or start with --create to make the folder.\n"
     )
     assert sorted(path.name for path in place.iterdir()) == ["inbox", "state"]
-    command = [*RUN, "run", "--create", *map(str, mistyped)]
-    with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        process.send_signal(signal.SIGTERM)
-    assert (place / "imbox").is_dir()
+
+
+def refused(bundle: Path, **folders: Path) -> str:
+    """What the daemon says that ends at its start; one that does not end by itself is stopped at once."""
+    wake = Wake()
+    wake.stop()
+    with pytest.raises(Unavailable) as said:
+        serve(load_settings(None, {"bundle": bundle, **folders}, {}), wake, lambda: None)
+    return str(said.value)
 
 
 def test_an_inbox_that_is_a_file_is_refused(place: Path, shipped_bundle: Path) -> None:
     (place / "file").touch()
-    done = lungstage("run", f"--inbox={place / 'file'}", *options(place, "outbox"), "--bundle", shipped_bundle)
-    assert (done.returncode, done.stdout) == (4, "")
-    assert "cannot be read: Not a directory." in done.stderr
+    said = refused(shipped_bundle, inbox=place / "file", outbox=place / "outbox")
+    assert "cannot be read: Not a directory." in said
 
 
 def test_an_outbox_that_takes_nothing_is_said_before_ready(place: Path, shipped_bundle: Path) -> None:
     outbox = place / "inbox.txt" / "outbox"
     outbox.parent.touch()
-    done = lungstage("run", *options(place, "inbox"), f"--outbox={outbox}", "--bundle", shipped_bundle)
-    assert (done.returncode, done.stdout) == (4, "")
-    assert f"No report can be written to the outbox {outbox}: Not a directory. Give the" in done.stderr
+    said = refused(shipped_bundle, inbox=place / "inbox", outbox=outbox)
+    assert f"No report can be written to the outbox {outbox}: Not a directory. Give the" in said
     (place / "outbox").mkdir()
     done = as_nobody("run", *options(place), "--bundle", shipped_bundle)
     assert (done.returncode, done.stdout) == (4, "")
@@ -89,15 +94,20 @@ def test_an_outbox_that_takes_nothing_is_said_before_ready(place: Path, shipped_
     assert f"The inbox {place / 'inbox'} cannot be read: Permission denied. Give the" in done.stderr
 
 
-@pytest.mark.parametrize("command", ["health", "jobs", "requeue 1", "show 1", "audit verify", "backup --to /tmp/never"])
-def test_a_state_folder_that_is_closed_is_said_in_a_sentence(place: Path, command: str) -> None:
-    for folder in (place / "state", place / "state" / "deeper"):
-        done = as_nobody(*command.split(), "--state", folder)
-        assert (done.returncode, done.stdout) == (4, ""), done.stderr
-        assert done.stderr == (
-            f"lungstage: This user may not read the state folder {folder}."
-            " Run the command as the daemon's user, for example with sudo -u lungstage.\n"
-        )
+@pytest.mark.parametrize(
+    ("command", "closed"),
+    [
+        ("health", "state"), ("jobs", "state"), ("jobs", "state/deeper"), ("requeue 1", "state/deeper"),
+        ("show 1", "state"), ("audit verify", "state/deeper"), ("backup --to /tmp/never", "state"),
+    ],
+)  # fmt: skip
+def test_a_state_folder_that_is_closed_is_said_in_a_sentence(place: Path, command: str, closed: str) -> None:
+    done = as_nobody(*command.split(), "--state", place / closed)
+    assert (done.returncode, done.stdout) == (4, ""), done.stderr
+    assert done.stderr == (
+        f"lungstage: This user may not read the state folder {place / closed}."
+        " Run the command as the daemon's user, for example with sudo -u lungstage.\n"
+    )
 
 
 def test_the_doctor_diagnoses_folders_that_are_closed(place: Path, shipped_bundle: Path) -> None:
@@ -139,7 +149,7 @@ class Running:
                 *command,
             ]
         self.process = subprocess.Popen(
-            command, env=ENVIRONMENT | {"LUNGSTAGE_RETRY_MAX_SECONDS": "1"},
+            command, env=ENVIRONMENT | {"LUNGSTAGE_RETRY_MAX_SECONDS": "1", "LUNGSTAGE_FORMATS": "sr"},
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         self.log: list[str] = []
@@ -171,7 +181,7 @@ class Running:
             time.sleep(0.05)
 
     def doctor(self, check: str) -> list[str]:
-        done = lungstage("doctor", *options(self.root), "--bundle", self.root, "--json")
+        done = called("doctor", *options(self.root), "--bundle", self.root, "--json")
         return [one["verdict"] for one in json.loads(done.stdout)["findings"] if one["check"] == check]
 
 
@@ -199,7 +209,7 @@ def test_an_outbox_that_was_put_in_place_of_another_gets_nothing(place: Path, to
     with daemon(place, tolerant_bundle) as one:
         outbox.rename(place / "elsewhere")
         outbox.mkdir()
-        phantom.write_study(place / "inbox")
+        rtstruct_study().write(place / "inbox")
         one.until(lambda: one.told("outbox_replaced") and waits(one))
         assert list(outbox.iterdir()) == []
         one.until(lambda: one.doctor("daemon") == ["problem"])
@@ -220,15 +230,13 @@ def test_reports_never_go_into_the_mount_point_of_a_disk_that_is_not_mounted(
         pytest.skip("this user may mount nothing")
     with daemon(place, tolerant_bundle, mount) as one:
         one.inside(f"umount {outbox}")
-        phantom.write_study(place / "inbox")
+        rtstruct_study().write(place / "inbox")
         one.until(lambda: one.told("outbox_replaced") and waits(one))
         assert list(outbox.iterdir()) == []
-    with daemon(place, tolerant_bundle) as one:  # it starts before the disk is mounted
+    with daemon(place, tolerant_bundle, "true") as one:  # it starts before the disk is mounted
         one.until(lambda: one.told("outbox_replaced") and waits(one))
         assert list(outbox.iterdir()) == []
         assert one.doctor("outbox") == ["problem"]
-    with daemon(place, tolerant_bundle, "true") as one:
-        one.until(lambda: one.told("outbox_replaced") and waits(one))
         one.inside(mount)
         one.until(lambda: one.states() == ["delivered"])
         assert one.inside(f"ls {outbox}").count("SR-") == 1

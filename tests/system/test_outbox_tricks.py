@@ -10,8 +10,8 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from lungstage.appliance.staging import phantom
-from tests.system.test_run import lungstage, running, tolerant_bundle  # noqa: F401
+from tests.support.studies import named_study
+from tests.system.test_run import BRIEFLY, ENVIRONMENT, called, running, tolerant_bundle  # noqa: F401
 
 STUDIES = ("linked", "piped", "free")
 
@@ -20,21 +20,15 @@ STUDIES = ("linked", "piped", "free")
 def test_links_and_pipes_in_the_way_cost_their_own_study_and_nothing_else(
     tmp_path: Path,
     tolerant_bundle: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setitem(ENVIRONMENT, "LUNGSTAGE_FORMATS", "sr")
     names = {}
     for study in STUDIES:
-        phantom.write_study(tmp_path / study, study)
-        staged = lungstage(
-            "stage",
-            tmp_path / study,
-            "--bundle",
-            tolerant_bundle,
-            "--out",
-            tmp_path / f"{study} once",
-            "--json",
-            "--perturbations",
-            "0",
-        )
+        named_study(study).write(tmp_path / study)
+        out = tmp_path / f"{study} once"
+        command = ("stage", tmp_path / study, "--bundle", tolerant_bundle, "--out", out)
+        staged = called(*command, "--json", *BRIEFLY)
         names[study] = Path(json.loads(staged.stdout)["sr"]).name
     precious = tmp_path / "precious"
     precious.write_text("somebody's")
@@ -46,14 +40,14 @@ def test_links_and_pipes_in_the_way_cost_their_own_study_and_nothing_else(
     with running(tmp_path, tolerant_bundle) as appliance:
         for study in STUDIES:
             shutil.copytree(tmp_path / study, appliance.inbox / study)
-        appliance.until(lambda: sorted(job["state"] for job in appliance.jobs()) == ["delivered", "held", "held"])
+        appliance.until(lambda: sorted(appliance.states()) == ["delivered", "held", "held"])
         assert {job["reason"]["code"] for job in appliance.jobs() if job["reason"]} == {"outbox_occupied"}
         assert pydicom.dcmread(outbox / names["free"]).SOPInstanceUID in names["free"]
         assert precious.read_text() == "somebody's"
 
         (outbox / names["linked"]).unlink()
         (outbox / names["piped"]).unlink()
-        appliance.until(lambda: [job["state"] for job in appliance.jobs()] == ["delivered"] * 3)
+        appliance.until(lambda: appliance.states() == ["delivered"] * 3)
         appliance.stop()
     assert {path.name for path in outbox.glob("SR-*.dcm")} == {*names.values()}
     assert precious.read_text() == "somebody's"

@@ -8,6 +8,7 @@ commands print.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -16,7 +17,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +33,9 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as Items
 from pydicom.uid import generate_uid
 
+from lungstage.appliance.config import logs
 from tests.support.studies import Study, rtstruct_study, seg_study
-from tests.system.test_run import ENVIRONMENT, RUN, Appliance, lungstage, running, tolerant_bundle  # noqa: F401
+from tests.system.test_run import ENVIRONMENT, RUN, Appliance, called, jobs_of, running, tolerant_bundle  # noqa: F401
 
 MARK = "Q7ZX"
 BORN = "19030711"  # in every date; times and ages hold its year
@@ -235,16 +238,14 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "inbox"
 
 
-@pytest.fixture(scope="module", params=["text", "json"])
-def left(
-    request: pytest.FixtureRequest, written: Path, tmp_path_factory: pytest.TempPathFactory, tolerant_bundle: Path  # noqa: F811
-) -> Iterator[Left]:  # fmt: skip
+@pytest.fixture(scope="module")
+def left(written: Path, tmp_path_factory: pytest.TempPathFactory, tolerant_bundle: Path) -> Left:  # noqa: F811
     root = tmp_path_factory.mktemp("privacy")
     shutil.copytree(written, root / "inbox")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(ENVIRONMENT, "LUNGSTAGE_LOG_FORMAT", request.param)
+        patch.setitem(ENVIRONMENT, "LUNGSTAGE_LOG_FORMAT", "json")
         patch.setitem(ENVIRONMENT, "LUNGSTAGE_LOG_LEVEL", "DEBUG")
-        yield _left(root, tolerant_bundle)
+        return _left(root, tolerant_bundle)
 
 
 def _left(root: Path, bundle: Path) -> Left:
@@ -259,7 +260,7 @@ def _left(root: Path, bundle: Path) -> Left:
         patient = marker(tag_for_keyword("PatientID") or 0)
         commands += [("jobs", "--patient", patient, "--json"), ("jobs", "--patient", patient[:-1], "--json")]
         for command in commands:
-            done = lungstage(*command, "--state", state)
+            done = called(*command, "--state", state)
             texts[" ".join(command).replace(patient, "ID").replace(patient[:-1], "I")] = done.stdout + done.stderr
         texts["log"] = one.stop()
     texts |= _tables(state / "ledger.sqlite")
@@ -315,6 +316,7 @@ def test_the_studies_came_to_their_ends(left: Left) -> None:
 
 def test_nothing_planted_is_found(left: Left) -> None:
     assert len(left.texts) > 30
+    assert [json.loads(line) for line in left.texts["log"].splitlines()]
     assert left.texts["log"].count("roi_unreadable") >= 2
     context = re.compile(f".{{0,60}}{MARK}.{{0,60}}", re.IGNORECASE)
     found = {where: context.findall(text)[:3] for where, text in left.texts.items() if where != "headers"}
@@ -331,6 +333,23 @@ def test_no_date_of_birth_is_found(left: Left) -> None:
     for where, text in left.texts.items():
         assert BORN not in text or where == "headers", where  # where it tells which of two regions is newer
         assert STUDIED not in text or where.partition(" ")[0] in ("headers", "table", "jobs", "show"), where
+
+
+def test_a_log_in_text_has_the_fields_of_one_in_json_and_no_message(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of an exception or another library, too; so it is enough that a daemon's log was looked at in one form."""
+    lines = []
+    for style in ("text", "json"):
+        logs.configure(style, "DEBUG")  # type: ignore[arg-type]
+        try:
+            raise ValueError(MARK)
+        except ValueError as error:
+            logs.logger.exception("defect", extra=logs.defect(error) | {"job": 3, "series": None})
+        logging.getLogger("pydicom").error("value %s", MARK)
+        warnings.warn(MARK, stacklevel=1)
+        (line,) = capsys.readouterr().err.splitlines()
+        assert MARK not in line
+        lines.append(line)
+    assert re.findall(r"(?:^| )(\w+)=", lines[0]) == [*json.loads(lines[1])]
 
 
 def test_names_of_regions_of_the_trade_are_told(left: Left) -> None:
@@ -405,7 +424,9 @@ def test_the_daemon_opens_no_socket_and_writes_to_its_folders_alone(tmp_path: Pa
         while len(list((tmp_path / "outbox").glob("SR-*.dcm"))) < 2 or '"canary": true' not in _read(state):
             assert time.monotonic() < until
             time.sleep(0.2)
-        time.sleep(6)  # until the study without a tumour has been refused
+        while "refused" not in (job["state"] for job in jobs_of(state)):
+            assert time.monotonic() < until
+            time.sleep(0.2)
         (daemon,) = psutil.Process(process.pid).children()
         daemon.send_signal(signal.SIGTERM)
         _, log = process.communicate(timeout=60)
