@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test quick check lint viewer wheel wheel-without-bundle sbom site pythons bench peers bundle evaluation rebuilt selectors ibsi conformance descriptors command-line page-load page-pictures robustness storage measure-acceptance torture faults soak network network-faults network-receiving fuzz field hostile viewers clean help
+.PHONY: contour demo test quick check lint viewer wheel wheel-without-bundle sbom site pythons bench peers bundle evaluation rebuilt selectors ibsi conformance descriptors command-line page-load page-pictures robustness storage measure-acceptance torture faults soak network network-faults network-receiving fuzz field hostile viewers clean help
 
 help: ## list these targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 22
@@ -46,13 +46,14 @@ test: $(VENV)/.everything ## run the whole test suite (under ten minutes)
 
 # What a change breaks first: extraction, reading, ledger, and the daemon with steps that answer at once.
 QUICK := tests/system/test_docs.py $(wildcard $(addprefix tests/appliance/, \
-	cli config contract daemon dicom intake radiomics staging state report/test_outbox.py report/test_vocabulary.py))
+	cli config contour contract daemon dicom intake radiomics staging state report/test_outbox.py report/test_vocabulary.py))
 # Not in `make quick`: slow files, and files that use the real daemon or bundle, because these load the training libraries.
-LEFT_OUT := cli/test_batch.py config/test_extras.py daemon/test_canary.py daemon/test_contours.py daemon/test_former_reports.py \
-	daemon/test_metrics.py daemon/test_obstacles.py daemon/test_refusal_pages.py dicom/test_compression.py dicom/test_habits.py \
-	dicom/test_multiframe.py radiomics/test_extract.py radiomics/test_ibsi.py radiomics/test_ibsi_grid.py \
-	staging/test_character_sets.py staging/test_contouring.py staging/test_descriptors.py staging/test_documents.py \
-	staging/test_nifti_pair.py staging/test_region_choice.py staging/test_region_in_report.py staging/test_robustness.py \
+LEFT_OUT := cli/test_batch.py config/test_extras.py daemon/test_canary.py daemon/test_contours.py \
+	daemon/test_former_reports.py daemon/test_metrics.py daemon/test_obstacles.py daemon/test_refusal_pages.py \
+	dicom/test_compression.py dicom/test_habits.py dicom/test_multiframe.py radiomics/test_extract.py \
+	radiomics/test_ibsi.py radiomics/test_ibsi_grid.py staging/test_character_sets.py staging/test_contouring.py \
+	staging/test_descriptors.py staging/test_documents.py staging/test_nifti_pair.py staging/test_prompting.py \
+	staging/test_region_choice.py staging/test_region_in_report.py staging/test_robustness.py \
 	staging/test_unusual_studies.py state/test_backup.py state/test_damage.py state/test_upgrade.py
 
 quick: $(VENV)/.everything ## check format, style and import directions, and run the fast tests (under a minute)
@@ -217,6 +218,10 @@ BUNDLES ?= models
 bundle: $(VENV)/.everything ## rebuild the shipped bundles from the LUNG1 table (TABLE=...) and the crops (LUNGSTAGE_DATA=...); run make evaluation first, for their cards
 	$(call BUILD_BUNDLE,lung1-stage)
 	$(call BUILD_BUNDLE,lung1-survival,$(SURVIVAL))
+
+contour: $(VENV)/.everything ## train the network that draws contours on the crops (LUNGSTAGE_DATA=...), and build its bundle; continues if interrupted
+	$(BIN)/lungstage-train contour $(CROPS) -o runs/lung-contour --cohort training/cohorts/lung1.toml
+	$(BIN)/lungstage-export build runs/lung-contour -o $(BUNDLES)/lung-contour
 
 rebuilt: evaluation ## rebuild both bundles from the LUNG1 table (TABLE=...), and compare every byte with the shipped ones
 	$(MAKE) bundle BUNDLES=runs/rebuilt

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -81,8 +81,24 @@ def build(run: Run, folder: Path, *, strict: bool = False) -> Parity:
     return parity
 
 
-def put_down(contents: Mapping[str, bytes], folder: Path) -> None:
+def put_down(
+    contents: Mapping[str, bytes],
+    folder: Path,
+    files: frozenset[str] = BUNDLE_FILES,
+    load: Callable[[Path], object] = load_bundle,
+) -> None:
     """Write a bundle's files next to `folder`, verify the bundle, and then rename it into place.
+
+    Parameters
+    ----------
+    contents
+        The files by name.
+    folder
+        Folder of the bundle.
+    files
+        Names of the files of such a bundle; a folder with others is not replaced.
+    load
+        Verifies the bundle.
 
     Raises
     ------
@@ -90,13 +106,13 @@ def put_down(contents: Mapping[str, bytes], folder: Path) -> None:
         As :func:`build` and :func:`model.bundle.load_bundle`.
     """
     folder = folder.resolve()
-    _require_replaceable(folder)
+    _require_replaceable(folder, files)
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Not a folder of tempfile: other users cannot read those, and the appliance runs as another user.
     fresh, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{kind}") for kind in ("new", "old"))
     try:
         _write(contents, fresh)
-        load_bundle(fresh)
+        load(fresh)
         if folder.exists():
             folder.rename(old)
         try:
@@ -246,10 +262,10 @@ def _golden(spec: ExtractionSpec, predictor: Predictor, covariates: tuple[Covari
     )
 
 
-def _require_replaceable(folder: Path) -> None:
+def _require_replaceable(folder: Path, files: frozenset[str] = BUNDLE_FILES) -> None:
     if not folder.exists():
         return
-    if not folder.is_dir() or not {entry.name for entry in folder.iterdir()} <= {*BUNDLE_FILES, SIGNATURE_FILE}:
+    if not folder.is_dir() or not {entry.name for entry in folder.iterdir()} <= files | {SIGNATURE_FILE}:
         raise Refused(
             ReasonCode.BUNDLE_INVALID,
             f"{folder.name} exists and is not a bundle, so it is not replaced. Choose another folder with -o.",

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Final, NoReturn
 
 import typer
 
@@ -15,6 +15,8 @@ from lungstage.appliance.contract.errors import ExitStatus, LungstageError, Refu
 from lungstage.appliance.model.bundle import load_bundle
 from lungstage.appliance.model.signature import read_public_keys
 from lungstage.training.run import Run, differences
+
+CONTOUR_RECORD: Final = "contour.json"  # of training.contour.run, which imports torch
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -58,6 +60,9 @@ def build(
     study = load_configuration(config, {"study.run": run, "study.bundle": output})
     run, output = study.path("run", "RUN"), study.path("bundle", "-o FOLDER")
     _require_name(output)
+    if (run / CONTOUR_RECORD).is_file():
+        _build_contour(run, output)
+        return
     if not all((run / name).is_file() for name in ("model.npz", "run.json")):
         raise typer.BadParameter(f"{run} is no run: model.npz or run.json is missing. lungstage-train fit writes them.")
     read = Run.load(run)
@@ -68,6 +73,14 @@ def build(
     typer.echo(f"{output}: written and verified; {parity}")
     if told := worth.sentence(worth.worth_of(read)):
         typer.echo(f"Warning: {told} The card, the page and the reports show this warning.", err=True)
+
+
+def _build_contour(run: Path, output: Path) -> None:
+    from lungstage.export.contour import build_contour
+    from lungstage.training.contour.run import ContourRun
+
+    difference = build_contour(ContourRun.load(run), output)
+    typer.echo(f"{output}: written and verified; it draws contours. Largest difference of a logit: {difference:.1e}")
 
 
 @app.command()

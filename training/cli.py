@@ -652,6 +652,43 @@ def descriptors(
         )
 
 
+@app.command()
+def contour(
+    crops: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CROPS", help="Folder of crops with patients.csv and one archive.", exists=True, file_okay=False
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="RUN", help="Folder of the training run.", file_okay=False)
+    ],
+    cohort: CohortOption = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Number of batches.", show_default="3600")] = None,
+    width: Annotated[
+        int | None, typer.Option(min=2, max=64, help="Size of the network: channels at 2 mm.", show_default="32")
+    ] = None,
+    seed: SeedOption = None,
+) -> None:
+    """Train the network that draws contours, and evaluate it on patients that it has not seen.
+
+    The training saves its state. If it is interrupted, run the same command again to continue.
+    """
+    from lungstage.training.cohorts.description import UNDECLARED, read_description
+    from lungstage.training.contour import cases, training
+    from lungstage.training.contour.summary import in_words
+
+    described = UNDECLARED if cohort is None else read_description(cohort)
+    chosen = {"steps": steps, "width": width, "seed": seed}
+    plan = training.Plan(**{name: value for name, value in chosen.items() if value is not None})
+    out.mkdir(parents=True, exist_ok=True)
+    source = {"name": described.name, "source": described.source, "licence": described.licence}
+    with _progress() as report:
+        run = training.train(cases.read(crops), plan, out, cohort=source, report=report)
+    run.save(out)
+    Console(soft_wrap=True).print(*in_words(run.record["figures"]), sep="\n", highlight=False)
+
+
 @contextmanager
 def _staged(out: Path) -> Iterator[Path]:
     """Yield a folder inside `out`. Its files are moved into `out` when all of them are written.

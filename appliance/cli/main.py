@@ -335,13 +335,15 @@ def verify(
 ) -> None:
     """Check a model bundle: hashes, signature, and self-test on this machine.
 
-    The self-test computes a generated phantom (golden case) and compares it.
+    The self-test computes or draws a generated phantom (golden case) and compares it.
     Exit status 3 if a check fails.
     """
     from lungstage.appliance.model.bundle import load_bundle
+    from lungstage.appliance.model.contour_bundle import draws_contours, load_contour_bundle
     from lungstage.appliance.model.signature import read_public_keys
 
-    verified = load_bundle(bundle, trusted=read_public_keys(trusted_key or ()))
+    load = load_contour_bundle if draws_contours(bundle) else load_bundle
+    verified = load(bundle, trusted=read_public_keys(trusted_key or ()))
     name = f"{verified.manifest.name} {verified.manifest.version}"
     typer.echo(f"{name} is complete and passes its self-test: {verified.digest}")
     typer.echo(f"It is signed by {verified.signer}." if verified.signer else "It is not signed.")

@@ -10,14 +10,22 @@ from typing import Final
 SHIPPED: Final = Path(__file__).parents[2] / "models"
 
 
+CONTOUR_BUNDLE: Final = "lung-contour"
+"""Name of the shipped bundle that draws contours."""
+
+
 def shipped_bundles() -> tuple[str, ...]:
-    """Return the names of the bundles that this installation ships; a wheel may contain none."""
-    return tuple(sorted(manifest.parent.name for manifest in SHIPPED.glob("*/manifest.json")))
+    """Return the names of the bundles that this installation ships for answers; a wheel may contain none."""
+    return tuple(name for name in _shipped() if name != CONTOUR_BUNDLE)
+
+
+def _shipped() -> list[str]:
+    return sorted(manifest.parent.name for manifest in SHIPPED.glob("*/manifest.json"))
 
 
 def shipped_licences() -> tuple[str, ...]:
     """Return the licence of each shipped bundle, as ``CC BY-NC 3.0 (bundle lung1-stage)``."""
-    manifests = {name: json.loads((SHIPPED / name / "manifest.json").read_bytes()) for name in shipped_bundles()}
+    manifests = {name: json.loads((SHIPPED / name / "manifest.json").read_bytes()) for name in _shipped()}
     return tuple(f"{manifest['provenance']['licence']} (bundle {name})" for name, manifest in manifests.items())
 
 

@@ -52,6 +52,7 @@ class ReasonCode(StrEnum):
     ROI_DISAGREE = "roi_disagree"
     ROI_REJECTED = "roi_rejected"
     CONTOUR_NOT_CONFIRMED = "contour_not_confirmed"
+    PROMPT_UNSUITABLE = "prompt_unsuitable"
     ROI_EMPTY = "roi_empty"
     ROI_TOO_SMALL = "roi_too_small"
     ROI_UNREADABLE = "roi_unreadable"

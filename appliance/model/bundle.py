@@ -13,11 +13,9 @@ from typing import Final
 
 from lungstage.appliance.contract.errors import ReasonCode, Refused
 from lungstage.appliance.contract.spec import Covariate, Engine, ExtractionSpec, FeatureVector
-from lungstage.appliance.model.bundle_files import BUNDLE_FILES, BundleFiles, digest_of, read_files, sha256
+from lungstage.appliance.model.bundle_files import BUNDLE_FILES, BundleFiles, digest_of, read_files, require_packed
 from lungstage.appliance.model.inference import Predictor
 from lungstage.appliance.model.manifest import (
-    BUILD_AGAIN,
-    COPY_AGAIN,
     Decision,
     FeatureEntry,
     GoldenCase,
@@ -27,6 +25,7 @@ from lungstage.appliance.model.manifest import (
     RoiRule,
 )
 from lungstage.appliance.model.manifest import parse as parse_manifest
+from lungstage.appliance.model.sealed import BUILD_AGAIN
 from lungstage.appliance.model.signature import PublicKey, Signer, find_signer
 from lungstage.appliance.radiomics import extract, parameters, phantom
 
@@ -111,11 +110,7 @@ def open_bundle(contents: BundleFiles, *, engine: Engine = "compiled") -> Bundle
         ``bundle_hash_mismatch`` or ``bundle_invalid``.
     """
     manifest = parse_manifest(contents["manifest.json"])
-    for name, expected in manifest.files.items():
-        if sha256(contents[name]) != expected:
-            raise Refused(
-                ReasonCode.BUNDLE_HASH_MISMATCH, f"The bundle's {name} differs from the packed file. {COPY_AGAIN}"
-            )
+    require_packed(contents, manifest.files)
     spec = replace(_spec(contents["extraction.yaml"], manifest), engine=engine)
     covariates = tuple(entry.covariate for entry in manifest.covariates)
     predictor = Predictor(contents["model.onnx"], manifest.features, manifest.decision, covariates)

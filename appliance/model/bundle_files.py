@@ -13,8 +13,12 @@ from typing import Final
 from lungstage.appliance.config.shipped import shipped_bundles
 from lungstage.appliance.contract.errors import ReasonCode, Refused
 from lungstage.appliance.model.manifest import HASHED_FILES
+from lungstage.appliance.model.sealed import COPY_AGAIN
 
 BUNDLE_FILES: Final = frozenset({"manifest.json", *HASHED_FILES})
+CONTOUR_FILES: Final = BUNDLE_FILES - {"extraction.yaml"}
+"""The files of a bundle that answers, and of one that draws contours."""
+
 SIGNATURE_FILE: Final = "manifest.sig"
 
 MAX_MODEL_BYTES: Final = 40 * 1024**2
@@ -25,8 +29,15 @@ BundleFiles = Mapping[str, bytes]
 """Content of the files by name. Each is read once, so exactly the verified content is used."""
 
 
-def read_files(folder: Path) -> BundleFiles:
-    """Read a bundle's four files, and its signature if there is one.
+def read_files(folder: Path, expected: frozenset[str] = BUNDLE_FILES) -> BundleFiles:
+    """Read a bundle's files, and its signature if there is one.
+
+    Parameters
+    ----------
+    folder
+        The bundle's folder.
+    expected
+        Names of its files.
 
     Raises
     ------
@@ -42,12 +53,12 @@ def read_files(folder: Path) -> BundleFiles:
             f"There is no bundle {folder}. It is neither a readable folder nor a shipped bundle. Give the folder of a "
             f"bundle, or the name of a shipped one: {shipped}.",
         ) from error
-    if missing := sorted(BUNDLE_FILES - present):
+    if missing := sorted(expected - present):
         raise Refused(
             ReasonCode.BUNDLE_UNREADABLE,
             f"Files of the bundle are missing: {', '.join(missing)}. Copy the whole bundle again.",
         )
-    if surplus := sorted(present - BUNDLE_FILES - {SIGNATURE_FILE}):
+    if surplus := sorted(present - expected - {SIGNATURE_FILE}):
         raise Refused(
             ReasonCode.BUNDLE_INVALID,
             f"The bundle is not valid: it contains files that do not belong to it: {', '.join(surplus)}. Remove them.",
@@ -77,6 +88,21 @@ def _read_file(path: Path) -> bytes:
             "If the file is still too large, use another bundle.",
         )
     return content
+
+
+def require_packed(contents: BundleFiles, hashes: Mapping[str, str]) -> None:
+    """Compare files with the hashes in the manifest.
+
+    Raises
+    ------
+    Refused
+        ``bundle_hash_mismatch``.
+    """
+    for name, expected in hashes.items():
+        if sha256(contents[name]) != expected:
+            raise Refused(
+                ReasonCode.BUNDLE_HASH_MISMATCH, f"The bundle's {name} differs from the packed file. {COPY_AGAIN}"
+            )
 
 
 def digest_of(contents: BundleFiles) -> str:

@@ -14,8 +14,9 @@ import numpy.typing as npt
 from lungstage.appliance.contract.errors import ReasonCode, Refused
 from lungstage.appliance.contract.spec import Covariate, DomainAssessment, FeatureVector, StagingResult
 from lungstage.appliance.model.answering import singled_out
-from lungstage.appliance.model.manifest import BUILD_AGAIN, Decision, FeatureEntry
+from lungstage.appliance.model.manifest import Decision, FeatureEntry
 from lungstage.appliance.model.model_file import require_plain
+from lungstage.appliance.model.sealed import BUILD_AGAIN
 
 Array = npt.NDArray[np.float64]
 
@@ -47,7 +48,7 @@ class Outputs(NamedTuple):
     covariate_contributions: Array | None = None
 
 
-def _open(model: bytes) -> Any:
+def open_session(model: bytes) -> Any:
     """Open an onnxruntime session on the CPU with one thread; it reads nothing but `model`."""
     # onnxruntime 1.28 contacts no host. From 1.29 on this variable prevents it. It must be set before the import, so
     # the import is here.
@@ -95,7 +96,7 @@ class Predictor:
         covariates: tuple[Covariate, ...] = (),
     ) -> None:
         require_plain(model)
-        self._session = _open(model)
+        self._session = open_session(model)
         self._names = tuple(entry.name for entry in features)
         self._covariates = covariates
         self._columns = sum(len(covariate.columns) for covariate in covariates)

@@ -6,21 +6,15 @@ message, which names each of them by its path. :mod:`model.bundle` reads a bundl
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from itertools import pairwise
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from lungstage.appliance.contract.errors import ReasonCode, Refused
 from lungstage.appliance.contract.evidence import Estimate, Worth
 from lungstage.appliance.contract.spec import ALL_FEATURES, COVARIATES, Covariate, Endpoint
-
-COPY_AGAIN: Final = "Copy the whole bundle again."
-BUILD_AGAIN: Final = "Get the bundle again from its builder."
-"""Next steps for a bundle that was damaged while it was copied, and for one that was built wrongly."""
+from lungstage.appliance.model import sealed
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -330,37 +324,9 @@ class Manifest(_Frozen):
         return tuple(entry.name for entry in self.features)
 
 
-# The manifest contains its own hash: SHA-256 of the file with these 64 digits set to zero. `files` contains the hashes
-# of the other files. So any changed byte in a bundle is detected, and no fifth file is needed.
-_SEAL_FIELD = re.compile(rb'^  "seal": "([0-9a-f]{64})"$', re.MULTILINE)
-_BLANK = b"0" * 64
-
-
-def _digest(text: bytes, span: tuple[int, int]) -> bytes:
-    return hashlib.sha256(text[: span[0]] + _BLANK + text[span[1] :]).hexdigest().encode()
-
-
 def render(manifest: Manifest) -> bytes:
-    """Write `manifest` as sealed JSON; the same manifest gives the same bytes.
-
-    Returns
-    -------
-    bytes
-        UTF-8 JSON. Its last entry, ``seal``, is the SHA-256 of the whole text with the seal's digits set to zero.
-    """
-    document = {**manifest.model_dump(mode="json"), "seal": _BLANK.decode()}
-    text = (json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8")
-    span = _seal_span(text)
-    return text[: span[0]] + _digest(text, span) + text[span[1] :]
-
-
-def _seal_span(text: bytes) -> tuple[int, int]:
-    found = list(_SEAL_FIELD.finditer(text))
-    if len(found) != 1:
-        raise Refused(
-            ReasonCode.BUNDLE_HASH_MISMATCH, f"The bundle's manifest.json must contain exactly one seal. {COPY_AGAIN}"
-        )
-    return found[0].span(1)
+    """Write `manifest` as sealed JSON (:func:`model.sealed.render`); the same manifest gives the same bytes."""
+    return sealed.render(manifest)
 
 
 def parse(text: bytes) -> Manifest:
@@ -369,27 +335,6 @@ def parse(text: bytes) -> Manifest:
     Raises
     ------
     Refused
-        ``bundle_hash_mismatch`` if any byte was changed after sealing. ``bundle_invalid`` if this version does not
-        accept the manifest; the message names every wrong entry by its path.
+        As :func:`model.sealed.parse`.
     """
-    span = _seal_span(text)
-    if text[slice(*span)] != _digest(text, span):
-        raise Refused(
-            ReasonCode.BUNDLE_HASH_MISMATCH, f"The bundle's manifest.json was changed after it was sealed. {COPY_AGAIN}"
-        )
-    try:
-        document = json.loads(text)
-        document.pop("seal", None)
-        return Manifest.model_validate_json(json.dumps(document))
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc']) or 'manifest'}: {problem['msg']}"
-            for problem in error.errors(include_url=False, include_input=False, include_context=False)
-        )
-        raise Refused(
-            ReasonCode.BUNDLE_INVALID, f"The bundle's manifest.json is not valid: {problems}. {BUILD_AGAIN}"
-        ) from error
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise Refused(
-            ReasonCode.BUNDLE_INVALID, f"The bundle's manifest.json is not a JSON object. {BUILD_AGAIN}"
-        ) from error
+    return sealed.parse(text, Manifest)

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from lungstage.appliance.contract.errors import ReasonCode, Refused
-from lungstage.appliance.model.manifest import BUILD_AGAIN
+from lungstage.appliance.model.sealed import BUILD_AGAIN
 
 # Field numbers of onnx.proto (ONNX 1.x, IR version 3 to 13). A value is the message inside the field, ANY for a
 # field with any content, EMPTY for a field that must be an empty string.
@@ -33,11 +34,40 @@ _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 OPSET: Final = 18
 """The only accepted operator set. In others, some operators have another meaning."""
 
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """What a kind of graph may contain.
+
+    Attributes
+    ----------
+    operators
+        Names of the operators. None is random, reads or decodes data, or takes sizes from the data.
+    items
+        Bytes of one item by the tensors' type (TensorProto.DataType).
+    words
+        The types in words.
+    """
+
+    operators: frozenset[str]
+    items: Mapping[int, int]
+    words: str
+
+
 OPERATORS: Final = frozenset({
     "Add", "Cast", "Concat", "Div", "Equal", "Exp", "Greater", "IsNaN", "Log", "MatMul", "Max", "Min", "Mul", "Neg",
     "ReduceSum", "Relu", "Sigmoid", "Split", "Sqrt", "Sub", "Tanh", "TopK", "Transpose", "Unsqueeze", "Where",
 })  # fmt: skip
-"""The operators that :mod:`export.graph` uses. None is random, reads or decodes data, or takes sizes from the data."""
+"""The operators that :mod:`export.graph` uses."""
+
+ANSWERING: Final = Graph(OPERATORS, {7: 8, 11: 8}, "double-precision numbers or 64-bit integers")
+"""The graph that answers for a tumour."""
+
+CONTOUR_OPERATORS: Final = frozenset({"Add", "AveragePool", "Clip", "Concat", "Conv", "Mul", "Relu", "Resize"})
+"""The operators that :mod:`export.contour_graph` uses."""
+
+DRAWING: Final = Graph(CONTOUR_OPERATORS, {1: 4}, "single-precision numbers")
+"""The graph that draws a contour."""
 
 MAX_NODES: Final = 4096
 MAX_TENSORS: Final = 4096
@@ -45,8 +75,6 @@ MAX_TENSOR_BYTES: Final = 32 * 1024**2
 """Limit for all weights together. The shipped model has 148 nodes, and 82 tensors of 0.26 MB."""
 
 _MAX_RANK: Final = 8
-
-_ITEM_BYTES: Final = {7: 8, 11: 8}  # TensorProto.DataType: INT64, DOUBLE
 
 
 class _Malformed(ValueError):
@@ -124,7 +152,7 @@ def _numbers(data: memoryview, number: int) -> list[int]:
     return values
 
 
-def _require_known(model: memoryview) -> None:
+def _require_known(model: memoryview, kind: Graph) -> None:
     versions = [_numbers(each, 2) for each in _parts(model, 8)]
     if versions != [[OPSET]]:
         raise _Malformed(f"its operator set is not {OPSET}")
@@ -132,34 +160,36 @@ def _require_known(model: memoryview) -> None:
         if count > MAX_NODES:
             raise _Malformed(f"it has more than {MAX_NODES} nodes")
         names = [bytes(name).decode(errors="replace") for name in _parts(node, 4)]
-        if len(names) != 1 or names[0] not in OPERATORS:
+        if len(names) != 1 or names[0] not in kind.operators:
             raise _Malformed(f"it contains an operator that is not allowed ({', '.join(names)[:80]!r})")
 
 
-def _require_small(model: memoryview) -> None:
+def _require_small(model: memoryview, kind: Graph) -> None:
     total = 0
     for count, tensor in enumerate(_parts(model, 7, 5), 1):
         if count > MAX_TENSORS:
             raise _Malformed(f"it has more than {MAX_TENSORS} tensors")
         kinds, carried = _numbers(tensor, 2), sum(map(len, _parts(tensor, 9)))
-        if len(kinds) != 1 or kinds[0] not in _ITEM_BYTES:
-            raise _Malformed("a tensor contains neither double-precision numbers nor 64-bit integers")
+        if len(kinds) != 1 or kinds[0] not in kind.items:
+            raise _Malformed(f"a tensor contains no {kind.words}")
         # onnxruntime allocates the declared size before it reads the content. So both must be equal.
         shape = _numbers(tensor, 1)
-        if len(shape) > _MAX_RANK or math.prod(shape) * _ITEM_BYTES[kinds[0]] != carried:
+        if len(shape) > _MAX_RANK or math.prod(shape) * kind.items[kinds[0]] != carried:
             raise _Malformed("the size of a tensor does not match its declared shape")
         total += carried
         if total > MAX_TENSOR_BYTES:
             raise _Malformed(f"its tensors take more than {MAX_TENSOR_BYTES // 1024**2} MB")
 
 
-def require_plain(model: bytes) -> None:
+def require_plain(model: bytes, kind: Graph = ANSWERING) -> None:
     """Refuse an ONNX file that is not one small graph of known operators with its weights inside.
 
     Parameters
     ----------
     model
         The file's bytes.
+    kind
+        What it may contain.
 
     Raises
     ------
@@ -171,8 +201,8 @@ def require_plain(model: bytes) -> None:
     content = memoryview(model)
     try:
         _walk(content, _MODEL, "")
-        _require_known(content)
-        _require_small(content)
+        _require_known(content, kind)
+        _require_small(content, kind)
     except _Malformed as error:
         raise Refused(
             ReasonCode.BUNDLE_INVALID, f"The bundle's model.onnx is not acceptable: {error}. {BUILD_AGAIN}"

@@ -1,14 +1,16 @@
-"""Convert another tool's contour into a SEG by lungstage: a draft, or a contour that a person confirmed.
+"""Write a contour as a SEG by lungstage: a draft, or a contour that a person confirmed.
 
-For ``lungstage contour --from``. A segment or a mask may contain several nodules. A person must choose one of them.
+:func:`take_over` converts the contour of another tool (``lungstage contour --from``). A segment or a mask may contain
+several nodules. A person must choose one of them. :mod:`staging.prompting` draws a new contour.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -71,8 +73,26 @@ class Taken:
 
 
 @dataclass(frozen=True, slots=True)
-class _Drawn:
-    """A contour on the slices of the series; the affine goes from voxel (slice, row, column) to LPS mm."""
+class Drawn:
+    """A contour on slices of the series.
+
+    Attributes
+    ----------
+    images
+        The slices, ascending along their normal.
+    affine
+        (4, 4), from voxel (slice, row, column) to LPS mm.
+    mask
+        (slices, rows, columns).
+    name
+        Name of the region.
+    origin
+        How it was drawn.
+    supersedes
+        The regions that it replaces.
+    is_whole
+        Whether all separate parts belong to it; otherwise a person must choose one.
+    """
 
     images: tuple[ImageHeader, ...]
     affine: npt.NDArray[np.float64]
@@ -80,6 +100,7 @@ class _Drawn:
     name: str
     origin: Origin
     supersedes: tuple[RegionReference, ...] = field(default=())
+    is_whole: bool = False
 
 
 class _SeveralPartsError(Refused):
@@ -118,22 +139,61 @@ def take_over(paths: Sequence[Path], taken: Taken, out: Path) -> dict[str, Any]:
     Unavailable, OSError
         A path does not exist, or `out` cannot be written to.
     """
-    if taken.confirmed_by is not None:
-        person_name(taken.confirmed_by)
     of_nifti = is_nifti(taken.source)
     if of_nifti and taken.segment is not None:
         raise OptionsError("--segment is for a SEG only; choose the region of a NIfTI mask with --label")
     if not of_nifti and taken.label is not None:
         raise OptionsError("--label is for a NIfTI mask only; choose the region of a SEG with --segment")
+    return write_contour(
+        paths if of_nifti else [*paths, taken.source],  # in one scan, to compare the patients
+        partial(_from_nifti if of_nifti else _from_seg, taken=taken),
+        out,
+        component=taken.component,
+        confirmed_by=taken.confirmed_by,
+    )
+
+
+def write_contour(
+    paths: Sequence[Path],
+    draw: Callable[[Scan], Drawn],
+    out: Path,
+    *,
+    component: int | None = None,
+    confirmed_by: str | None = None,
+) -> dict[str, Any]:
+    """Draw a contour on the one CT series in `paths`, and write it.
+
+    Parameters
+    ----------
+    paths
+        Files or folders.
+    draw
+        Draws the contour.
+    out
+        Folder for the SEG; it is created.
+    component, confirmed_by
+        As :class:`Taken`.
+
+    Returns
+    -------
+    dict
+        As :func:`take_over`.
+
+    Raises
+    ------
+    PersonNameError, Unavailable, OSError
+        As :func:`take_over`.
+    """
+    if confirmed_by is not None:
+        person_name(confirmed_by)
     answer: dict[str, Any] = dict.fromkeys(("status", "reason", "seg", "roi"))
     answer["components"] = []
     found: Scan | None = None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's warnings quote values, and these may be a person's name
         try:
-            found = scan(paths if of_nifti else [*paths, taken.source])  # in one scan, to compare the patients
-            drawn = (_from_nifti if of_nifti else _from_seg)(found, taken)
-            return answer | _write(drawn, taken, out)
+            found = scan(paths)
+            return answer | _write(draw(found), component, confirmed_by, out)
         except (Refused, Held) as error:
             status = "refused" if isinstance(error, Refused) else "held"
             parts = error.parts if isinstance(error, _SeveralPartsError) else ()
@@ -153,16 +213,17 @@ def _facts(parts: Sequence[Component]) -> list[dict[str, Any]]:
     ]
 
 
-def _images(found: Scan) -> list[ImageHeader]:
+def images_of(found: Scan) -> list[ImageHeader]:
+    """Return the CT images of a scan; if there are none because of unreadable files, refuse them by name."""
     images = [header for header in found.headers if isinstance(header, ImageHeader)]
     if not images and found.unreadable:
         raise Refused(ReasonCode.DICOM_UNREADABLE, f"{found.in_words()} There is no other DICOM file.")
     return images
 
 
-def _from_seg(found: Scan, taken: Taken) -> _Drawn:
+def _from_seg(found: Scan, taken: Taken) -> Drawn:
     roi = _seg_header(found, taken.source)
-    case: Case = the_one_case(assemble([*_images(found), roi]), lambda one: bool(one.images) and roi in one.rois)
+    case: Case = the_one_case(assemble([*images_of(found), roi]), lambda one: bool(one.images) and roi in one.rois)
     prove_parts(case)
     prove_one_patient(case.headers)
     region = _the_segment(load_regions(roi), taken.segment)
@@ -173,8 +234,13 @@ def _from_seg(found: Scan, taken: Taken) -> _Drawn:
         roi.sop_class_uid, roi.sop_instance_uid, roi.series_instance_uid, roi.study_instance_uid, region.number
     )
     # A draft supersedes nothing. So the confirmed contour names the draft's predecessors, too.
-    return _Drawn(
-        images, _affine(images[0], spacing), mask, region.name, _origin(dataset, region), (own, *predecessors(dataset))
+    return Drawn(
+        images,
+        affine_of(images[0], spacing),
+        mask,
+        region.name,
+        _origin(dataset, region),
+        (own, *predecessors(dataset)),
     )
 
 
@@ -220,21 +286,21 @@ def _origin(dataset: Dataset, region: Region) -> Origin:
     )
 
 
-def _from_nifti(found: Scan, taken: Taken) -> _Drawn:
-    images = _images(found)
+def _from_nifti(found: Scan, taken: Taken) -> Drawn:
+    images = images_of(found)
     case = the_one_case(assemble(images), lambda one: True)
     prove_one_patient(case.headers)
     stack = Stack.of(case.images)
     spacing = prove_regular(stack.images, stack.normal, stack.depths)
     first = stack.images[0]
-    affine = _affine(first, spacing)
+    affine = affine_of(first, spacing)
     grid = hd.VolumeGeometry(affine, (len(stack.images), first.rows, first.columns), "PATIENT")
     mask, label = read_mask(taken.source, grid, taken.label)
     origin = Origin("mask of another tool", _UNKNOWN, _UNKNOWN, account=(("from", "NIfTI"), ("label", str(label))))
-    return _Drawn(stack.images, affine, mask, "Tumour", origin)
+    return Drawn(stack.images, affine, mask, "Tumour", origin)
 
 
-def _affine(first: ImageHeader, spacing: tuple[float, float, float]) -> npt.NDArray[np.float64]:
+def affine_of(first: ImageHeader, spacing: tuple[float, float, float]) -> npt.NDArray[np.float64]:
     """Return the matrix from voxel (slice, row, column) to LPS mm."""
     affine = np.eye(4)
     affine[:3, 0] = normal_of(first) * spacing[0]
@@ -244,46 +310,73 @@ def _affine(first: ImageHeader, spacing: tuple[float, float, float]) -> npt.NDAr
     return affine
 
 
-def _write(drawn: _Drawn, taken: Taken, out: Path) -> dict[str, Any]:
-    occupied = np.flatnonzero(drawn.mask.any(axis=(1, 2)))
-    if not occupied.size:
+def _write(drawn: Drawn, component: int | None, confirmed_by: str | None, out: Path) -> dict[str, Any]:
+    if not drawn.mask.any():
         raise Refused(ReasonCode.ROI_EMPTY, "The region is empty. Choose another.")
     parts, numbers = components(drawn.mask, drawn.affine)
-    if taken.component is None and len(parts) > 1:
+    if not drawn.is_whole:
+        drawn = _one_part(drawn, component, parts, numbers)
+    made = contour_of(drawn, confirmed_by)
+    document = outbox.encode(build_contour(made))
+    out.mkdir(parents=True, exist_ok=True)
+    (path,) = outbox.deliver([document], out)
+    places = (drawn.affine @ np.append(np.argwhere(drawn.mask).mean(axis=0), 1.0))[:3]
+    voxels = int(np.count_nonzero(drawn.mask))
+    return {
+        "status": made.confirmation.lower(),
+        "seg": str(path),
+        "roi": {
+            "name": made.label,
+            "voxels": voxels,
+            "volume_mm3": voxels * abs(float(np.linalg.det(drawn.affine[:3, :3]))),
+            "centre": places.tolist(),
+        },
+        "components": _facts(parts),
+    }
+
+
+def _one_part(drawn: Drawn, number: int | None, parts: Sequence[Component], numbers: npt.NDArray[np.uint32]) -> Drawn:
+    """Keep the part that a person chose, or the only one."""
+    if number is None and len(parts) > 1:
         raise _SeveralPartsError(parts)
-    number = 1 if taken.component is None else taken.component
+    number = 1 if number is None else number
     if not 1 <= number <= len(parts):
         raise Refused(
             ReasonCode.ROI_NOT_FOUND,
             f"There is no part {number}: the region has {len(parts)}. Choose one of them with --component.",
         )
-    account = (*drawn.origin.account, *([("component", str(number))] if len(parts) > 1 else []))
+    if len(parts) == 1:
+        return drawn
+    account = (*drawn.origin.account, ("component", str(number)))
+    return replace(drawn, mask=numbers == number, origin=replace(drawn.origin, account=account))
+
+
+def contour_of(drawn: Drawn, confirmed_by: str | None, created: datetime | None = None) -> Contour:
+    """Collect what the SEG of a contour needs, with the headers of its slices.
+
+    Parameters
+    ----------
+    drawn
+        The contour.
+    confirmed_by
+        Name of the person who confirms it; None for a draft.
+    created
+        When it was drawn or confirmed; by default now.
+    """
     sources = []
     for dataset in read_slices([with_pixel_digest(image) for image in drawn.images]):
         if "PixelData" in dataset:
             del dataset.PixelData
         sources.append(dataset)
     frames = tuple(image.frame for image in drawn.images)
-    contour = Contour(
+    return Contour(
         sources=tuple(sources),
-        mask=numbers == number,
+        mask=drawn.mask,
         name=drawn.name,
-        origin=replace(drawn.origin, account=account),
-        created=datetime.now().astimezone().replace(microsecond=0),
+        origin=drawn.origin,
+        created=created or datetime.now().astimezone().replace(microsecond=0),
         software_version=__version__,
-        confirmed_by=taken.confirmed_by,
+        confirmed_by=confirmed_by,
         supersedes=drawn.supersedes,
         frames=frames if any(frames) else (),
     )
-    document = outbox.encode(build_contour(contour))
-    out.mkdir(parents=True, exist_ok=True)
-    (path,) = outbox.deliver([document], out)
-    part = parts[number - 1]
-    return {
-        "status": contour.confirmation.lower(),
-        "seg": str(path),
-        "roi": {
-            "name": contour.label, "voxels": part.voxels, "volume_mm3": part.volume, "centre": list(part.centre),
-        },
-        "components": _facts(parts),
-    }  # fmt: skip

@@ -349,14 +349,16 @@ def stage(
         of_domain = prove_domain(result, use)
         rule = AnswerRule.of(manifest, site.prevalence)
         result = at_prevalence(result, rule)
+    assisted = contour_warnings([region for region, _ in plan.regions])
     of_robustness: tuple[str, ...] = ()
     if robustness.perturbations:
         with watch.step("robustness"):
             found = try_out(measurement, result, bundle, rule, covariates.values, robustness)
-            result = withheld(replace(result, robustness=found), robustness)
+            # On a semi-automatic contour an answer must be robust, whatever the site does with others.
+            gate = replace(robustness, not_robust="indeterminate") if assisted else robustness
+            result = withheld(replace(result, robustness=found), gate)
             of_robustness = tuple(robustness_warnings(result.robustness or found))
     # Semi-automatic contours come first, then the other warnings in order of importance.
-    assisted = contour_warnings([region for region, _ in plan.regions])
     warnings = tuple(dict.fromkeys((*assisted, *of_domain, *of_robustness, *of_input)))
     descriptors = None
     if describes:

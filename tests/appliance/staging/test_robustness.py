@@ -28,6 +28,7 @@ from lungstage.appliance.report.caveats import recognise
 from lungstage.appliance.report.readback import read_back
 from lungstage.appliance.robustness.versions import Surroundings, perturb
 from lungstage.appliance.staging import phantom, pipeline
+from lungstage.appliance.staging.contouring import Taken, take_over
 from lungstage.appliance.staging.one_shot import Options, scan, stage_paths
 from tests.conftest import ROOT
 from tests.support.studies import SQUARE, rtstruct_study
@@ -156,6 +157,19 @@ def test_an_answer_at_the_edge_warns_or_is_withheld(
 
     sure = staged(replace(FEW, not_robust="indeterminate"), of=clear, name="sure")
     assert (sure["answer"], sure["robustness"]["robust"], sure["robustness"]["code"]) == ("indeterminate", True, None)
+
+
+def test_on_a_semi_automatic_contour_an_answer_that_is_not_robust_is_withheld_whatever_the_site_sets(
+    staged: Callable[..., dict[str, Any]], whole: dict[str, Any], bundle: Bundle, study: Path, tmp_path: Path
+) -> None:
+    (seg,) = [path for path in study.rglob("*") if path.is_file() and pydicom.dcmread(path).Modality == "SEG"]
+    made = take_over([study], Taken(seg, confirmed_by="Weber^Anna"), tmp_path / "made")
+    folder = Path(shutil.copytree(study, tmp_path / "both"))
+    shutil.copy(made["seg"], folder)
+    answer = staged(of=decided_at(bundle, whole["probability"] + 1e-9), paths=folder, name="assisted")
+    assert answer["probability"] == whole["probability"]
+    assert (answer["answer"], answer["robustness"]["withheld"]) == ("indeterminate", True)
+    assert "semi-automatically" in answer["warnings"][0]
 
 
 @pytest.mark.parametrize("radius", [9.0, 14.0, 20.0])

@@ -1,0 +1,3 @@
+"""Train and evaluate the network that draws contours, on tumours with an expert's contour."""
+
+__all__ = ["training"]

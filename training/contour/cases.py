@@ -1,0 +1,71 @@
+"""The crops with an expert's contour, and which patients are never trained on."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from lungstage.training.cohorts.crops import read_crop
+from lungstage.training.cohorts.table import refuse
+
+LIST: Final = "patients.csv"
+_SHARE = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A tumour in a cube of 1 mm voxels.
+
+    Attributes
+    ----------
+    patient
+        Identifier of the patient.
+    hu
+        (z, y, x) int16.
+    mask
+        The expert's contour, (z, y, x).
+    is_whole
+        Whether the contour lies completely within the cube.
+    """
+
+    patient: str
+    hu: npt.NDArray[np.int16]
+    mask: npt.NDArray[np.bool_]
+    is_whole: bool
+
+
+def is_held_out(patient: str) -> bool:
+    """Whether a patient is in the fifth that is only evaluated; the hash of the identifier decides."""
+    digest = hashlib.sha256(f"lungstage contour {patient}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") % _SHARE == 0
+
+
+def read(folder: Path) -> tuple[Case, ...]:
+    """Read all crops with a contour, sorted by patient.
+
+    Raises
+    ------
+    Refused
+        ``table_invalid``: the list or the archive is missing, or cannot be read.
+    """
+    archives = sorted(folder.glob("*.zip"))
+    if not (folder / LIST).is_file() or len(archives) != 1:
+        refuse(f"{folder.name} is no folder of crops: it must contain {LIST} and exactly one .zip archive.")
+    cases = []
+    try:
+        with (folder / LIST).open(encoding="utf-8", newline="") as file, zipfile.ZipFile(archives[0]) as archive:
+            for row in csv.DictReader(file):
+                if int(row["voxels"]):
+                    hu, mask = read_crop(archive, row["crop"])
+                    cases.append(Case(row["patient_id"], hu, mask, row["touches_edge"] == "0"))
+    except (KeyError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        refuse(f"{folder.name} cannot be read ({error}). Copy its {LIST} and archive again.")
+    return tuple(sorted(cases, key=lambda case: case.patient))

@@ -1,0 +1,199 @@
+"""How well contours from simulated prompts agree with the expert's, beside two methods without a network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import highdicom as hd
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from lungstage.appliance.commissioning.statistics import intraclass_correlations
+from lungstage.appliance.contour.drawing import Network, draw
+from lungstage.appliance.contour.prompts import Kind, Prompt
+from lungstage.appliance.radiomics import mesh
+from lungstage.training.contour import simulated
+from lungstage.training.contour.cases import Case
+
+Mask = npt.NDArray[np.bool_]
+Method = Callable[[hd.Volume, Prompt], Mask]
+
+AFFINE: Final = np.diag([1.0, 1.0, 1.0, 1.0])[[2, 1, 0, 3]]
+"""From voxel (z, y, x) of a crop to (x, y, z) in mm."""
+
+CORRECTIONS: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """One contour of one tumour.
+
+    Attributes
+    ----------
+    patient, method
+        Patient, and how it was drawn.
+    dice
+        Overlap with the expert's contour.
+    volume, sphericity
+        Of the contour: mm³, and 1 for a ball.
+    expert_volume, expert_sphericity
+        The same of the expert's contour.
+    """
+
+    patient: str
+    method: str
+    dice: float
+    volume: float
+    sphericity: float
+    expert_volume: float
+    expert_sphericity: float
+
+
+def volume_of(case: Case) -> hd.Volume:
+    """Return the crop as a volume of 1 mm."""
+    return hd.Volume(case.hu, AFFINE, coordinate_system="PATIENT")
+
+
+def dice(a: Mask, b: Mask) -> float:
+    """Overlap of two masks (Dice coefficient); 1 if both are empty."""
+    both = int(a.sum()) + int(b.sum())
+    return 2 * int((a & b).sum()) / both if both else 1.0
+
+
+def shape_of(mask: Mask, spacing: float = 1.0) -> tuple[float, float]:
+    """Mesh volume in mm³ and sphericity (IBSI RNU0, QCFX); NaN if the mask is empty."""
+    if not mask.any():
+        return math.nan, math.nan
+    area, volume = mesh.surface_and_volume(np.pad(mask, 1), (spacing,) * 3)
+    return volume, (36 * math.pi * volume**2) ** (1 / 3) / area
+
+
+def evaluate(
+    cases: Sequence[Case],
+    network: Network,
+    *,
+    kinds: Sequence[Kind] = ("diameter", "point", "box"),
+    rivals: bool = True,
+    seed: int = 0,
+    report: Callable[[int], None] = lambda done: None,
+) -> list[Drawn]:
+    """Draw each case with each kind of prompt, twice, and with corrections, and with the methods without a network.
+
+    Parameters
+    ----------
+    cases
+        Patients that the network has not seen.
+    network
+        The network as a function, as :func:`contour.drawing.draw` takes it.
+    rivals
+        Whether to draw with :func:`random_walker` and :func:`region_growing` too.
+    report
+        Called after each case with the number of cases done.
+    """
+    found = []
+    for done, case in enumerate(cases, start=1):
+        rng = np.random.default_rng([seed, *case.patient.encode()])
+        volume, lines = volume_of(case), simulated.diameters(case.mask)
+        for kind in kinds:
+            first, second = (simulated.prompt(case.mask, lines, kind, rng) for _ in range(2))
+            drawn = draw(volume, first, network)
+            found.append(_compared(case, kind, drawn))
+            other = draw(volume, second, network)
+            found.append(_compared(replace(case, mask=drawn), f"{kind}, drawn again", other))
+            if kind == "diameter":
+                found += _with_corrections(case, volume, first, drawn, network, rng)
+                if rivals:
+                    found += [_compared(case, name, method(volume, first)) for name, method in RIVALS.items()]
+        report(done)
+    return found
+
+
+def _with_corrections(
+    case: Case, volume: hd.Volume, prompt: Prompt, drawn: Mask, network: Network, rng: np.random.Generator
+) -> list[Drawn]:
+    """Correct up to :data:`CORRECTIONS` times, each time the largest mistake of what is drawn then."""
+    found = []
+    for number in range(1, CORRECTIONS + 1):
+        if (correction := simulated.correction(case.mask, drawn, rng)) is not None:
+            prompt, _ = simulated.with_correction(prompt, drawn, *correction)
+            drawn = draw(volume, prompt, network)
+        found.append(_compared(case, f"diameter, {number} corrections", drawn))
+    return found
+
+
+def _compared(case: Case, method: str, drawn: Mask) -> Drawn:
+    return Drawn(case.patient, method, dice(case.mask, drawn), *shape_of(drawn), *shape_of(case.mask))
+
+
+def random_walker(volume: hd.Volume, prompt: Prompt) -> Mask:
+    """Random walks (Grady, IEEE PAMI 28, 2006) from a cylinder along the line, and from beyond the expected tumour."""
+    from skimage.segmentation import random_walker as walk
+
+    hu, line, distance = _around(volume, prompt)
+    radius = prompt.reach
+    seeds = np.zeros(hu.shape, dtype=np.int8)
+    seeds[(distance > 1.3 * radius) | (hu < _LUNG)] = 2
+    seeds[(line < max(1.0, 0.15 * radius)) & (distance < 0.8 * radius)] = 1
+    labels = walk(np.clip(hu, -1000, 200) / 1200, seeds, beta=400, mode="cg_j", tol=1e-2)
+    walked: Mask = labels == 1
+    return walked
+
+
+def region_growing(volume: hd.Volume, prompt: Prompt) -> Mask:
+    """Grow from the line over voxels that are as dense as it, within the expected tumour."""
+    hu, line, distance = _around(volume, prompt)
+    seed = (line < 1.0) & (distance < 0.8 * prompt.reach)
+    values = hu[seed]
+    allowed = (np.abs(hu - values.mean()) < 2.5 * max(values.std(), 20)) & (distance < 1.1 * prompt.reach)
+    grown: Mask = ndimage.binary_propagation(seed & allowed, mask=allowed)
+    return ndimage.binary_fill_holes(grown)
+
+
+RIVALS: Final[dict[str, Method]] = {"random walker": random_walker, "region growing": region_growing}
+_LUNG: Final = -700
+
+
+def _around(volume: hd.Volume, prompt: Prompt) -> tuple[Any, Any, Any]:
+    """HU of a crop, each voxel's distance to the line, and to its middle, in mm."""
+    hu = np.asarray(volume.array, dtype=np.float32)
+    z, y, x = np.ogrid[tuple(map(slice, hu.shape))]
+    at = np.stack(np.broadcast_arrays(x, y, z), axis=-1).astype(np.float32)
+    first, second = (np.array(point, dtype=np.float32) for point in prompt.points)
+    along = second - first
+    share = np.clip(((at - first) @ along) / float(along @ along), 0, 1)
+    line = np.linalg.norm(at - first - share[..., None] * along, axis=-1)
+    return hu, line, np.linalg.norm(at - np.array(prompt.centre, dtype=np.float32), axis=-1)
+
+
+def summarise(drawn: Sequence[Drawn]) -> dict[str, dict[str, Any]]:
+    """Summarise contours by method.
+
+    Returns
+    -------
+    dict
+        For each method: ``patients``, ``dice_median``, ``dice_tenth_percentile``; and ``volume_icc`` and
+        ``sphericity_icc``, the ICC(2,1) of the logarithms between method and expert, None if a contour is empty.
+    """
+    methods: dict[str, list[Drawn]] = {}
+    for one in drawn:
+        methods.setdefault(one.method, []).append(one)
+    summary = {}
+    for method, every in methods.items():
+        overlaps = np.array([one.dice for one in every])
+        summary[method] = {
+            "patients": len(every),
+            "dice_median": float(np.median(overlaps)),
+            "dice_tenth_percentile": float(np.percentile(overlaps, 10)),
+            "volume_icc": _icc([(one.volume, one.expert_volume) for one in every]),
+            "sphericity_icc": _icc([(one.sphericity, one.expert_sphericity) for one in every]),
+        }
+    return summary
+
+
+def _icc(pairs: Sequence[tuple[float, float]]) -> float | None:
+    values = np.log(np.array(pairs))
+    return float(intraclass_correlations(values)[0]) if len(values) > 1 and np.isfinite(values).all() else None
