@@ -15,8 +15,12 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from lungstage.appliance.config.logs import logger
 from lungstage.appliance.config.settings import alert_age
-from lungstage.appliance.page import login, status, study, words, worklist
+from lungstage.appliance.config.shipped import bundle_folder
+from lungstage.appliance.contract.errors import Refused
+from lungstage.appliance.model.bundle_files import CONTOUR_FILES, BundleFiles, read_files
+from lungstage.appliance.page import contouring, login, status, study, words, worklist
 from lungstage.appliance.page.access_log import AccessLog
 from lungstage.appliance.page.accounts import Token, Users
 from lungstage.appliance.page.context import Context, fault, language_of, session_of
@@ -70,6 +74,10 @@ ROUTES: Final = (
     Route("/study/{job:int}/document/{name}", study.download),
     Route("/study/{job:int}/process-again", study.process_again, methods=["POST"]),
     Route("/study/{job:int}/choose-region", study.choose_region, methods=["POST"]),
+    Route("/study/{job:int}/contour", contouring.show),
+    Route("/study/{job:int}/contour/sketch", contouring.sketch, methods=["POST"]),
+    Route("/study/{job:int}/contour/picture/{plane}/{index}.png", contouring.picture),
+    Route("/study/{job:int}/contour/confirm", contouring.confirm, methods=["POST"]),
     Route("/status", status.show),
     Route("/status/live", status.live),
     Route("/status/doctor", status.ask_doctor, methods=["POST"]),
@@ -91,7 +99,7 @@ def make_context(site: Site) -> Context:
     return Context(
         site=site,
         records=Records(site.state),
-        viewer=Viewer(site.folder / "scratch"),
+        viewer=Viewer(site.folder / "scratch", _contour_files(site)),
         sessions=Sessions(60 * site.page.session_minutes, 3600 * site.page.session_hours),
         users=Users(site.users),
         token=Token(site.folder),
@@ -100,7 +108,18 @@ def make_context(site: Site) -> Context:
         verifying=asyncio.Lock(),
         templates=templates,
         alert_age=alert_age(site.config) if site.config else timedelta(hours=1),
+        confirming=asyncio.Lock(),
+        confirmed={},
     )
+
+
+def _contour_files(site: Site) -> BundleFiles | None:
+    """Read the bundle that draws contours; the page works without it, and says so when somebody wants to draw."""
+    try:
+        return read_files(bundle_folder(site.page.contour_bundle), CONTOUR_FILES)
+    except Refused as refused:
+        logger.warning("contour_bundle_unavailable", extra={"reason": refused.reason.code.value})
+        return None
 
 
 def make_app(context: Context) -> Shield:

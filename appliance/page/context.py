@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
 from lungstage.appliance import __version__
+from lungstage.appliance.contract.case import RegionChoice
 from lungstage.appliance.contract.documents import Language
 from lungstage.appliance.contract.errors import Refused, Unavailable
 from lungstage.appliance.page import words
@@ -49,6 +50,10 @@ class Context:
         Lock for verifying a password. This takes much memory and time on purpose, so it is done one after the other.
     alert_age
         Waiting time after which a study waits too long.
+    confirming
+        Lock for writing confirmed contours.
+    confirmed
+        Who confirmed a contour of a case, by the case and by the region that it replaces; since this start.
     """
 
     site: Site
@@ -62,6 +67,8 @@ class Context:
     verifying: asyncio.Lock
     templates: Environment
     alert_age: timedelta
+    confirming: asyncio.Lock
+    confirmed: dict[tuple[str, RegionChoice | None], str]
 
     @property
     def cookie(self) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from lungstage.appliance.page.accounts import Account
+from lungstage.appliance.staging.sketching import Draft
 
 _MOST_SESSIONS = 1000
 _MOST_CLIENTS = 10_000
@@ -34,6 +35,8 @@ class Session:
         Jobs that the user has seen and that are in the access log.
     searched
         Keyed hash of the last searched Patient ID, and the ID; addresses contain only the hash.
+    drafts
+        Contours that the user is drawing, each with its job, by a name that addresses contain.
     noting, drawing
         Locks for writing to the access log and for drawing a picture: one at a time in each session.
     """
@@ -44,6 +47,7 @@ class Session:
     used: float
     shown: set[tuple[str, int]] = field(default_factory=set)
     searched: tuple[str, str] = ("", "")
+    drafts: OrderedDict[str, tuple[int, Draft]] = field(default_factory=OrderedDict)
     noting: asyncio.Lock = field(default_factory=asyncio.Lock)
     drawing: asyncio.Lock = field(default_factory=asyncio.Lock)
 

@@ -19,6 +19,7 @@ from lungstage.appliance.config.settings import (
     state_of,
     table_of,
 )
+from lungstage.appliance.config.shipped import CONTOUR_BUNDLE
 from lungstage.appliance.contract.documents import Language
 
 FOLDER = "page"
@@ -86,6 +87,9 @@ class PageSettings(BaseModel):
     )
     session_minutes: float = Field(
         30.0, gt=0, le=24 * 60, description="Minutes without a click after which a session ends."
+    )
+    contour_bundle: str = Field(
+        CONTOUR_BUNDLE, description="Bundle that draws contours: a folder, or the name of a shipped bundle."
     )
     session_hours: float = Field(12.0, gt=0, le=7 * 24, description="Hours after which a session ends in any case.")
 

@@ -31,6 +31,7 @@ from lungstage.appliance.report.key_views import Plane
 from lungstage.appliance.report.page_objects import pdf_inside
 from lungstage.appliance.report.result_page import signed
 from lungstage.appliance.report.vocabulary import CONCEPTS, plain_name
+from lungstage.appliance.staging.sketching import Draft
 from lungstage.appliance.staging.viewing import PLANES, WINDOWS, Layer, Offered, Scene
 from lungstage.appliance.state import requests
 from lungstage.appliance.state.job import RESTING_STATES, Job
@@ -42,7 +43,7 @@ _NOTHING: Final = Scene((0, 0, 0), (0, 0, 0), 0, (), ())
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class Known:
     """A job, its processed and pending requests, the job that replaced it, and its number of files."""
 
     job: Job
@@ -61,17 +62,24 @@ def _number(visit: Visit) -> int:
     return int(visit.request.path_params["job"])
 
 
-async def _known(visit: Visit) -> _Known:
+async def study_of(visit: Visit) -> Known:
+    """Return the job that a request is about.
+
+    Raises
+    ------
+    NotThereError
+        There is no such job.
+    """
     number = _number(visit)
 
-    def find(ledger: Ledger) -> _Known | None:
+    def find(ledger: Ledger) -> Known | None:
         job = ledger.jobs.get(number)
         if job is None or job.canary:
             return None
         newest = ledger.jobs.of_case(job.case_key)
         newer = newest.id if newest is not None and newest.id != job.id else None
         pending, files = _pending(visit.context.site.state, job), ledger.files.count_of_study(job.study_instance_uid)
-        return _Known(job, ledger.requests.of_job(number), pending, newer, files)
+        return Known(job, ledger.requests.of_job(number), pending, newer, files)
 
     found = await visit.context.records.ask(find) if number < 2**63 else None
     if found is None:
@@ -93,7 +101,7 @@ def _region_of(job: Job, offered: Sequence[Offered]) -> RegionChoice | None:
 @page()
 async def show(visit: Visit) -> Response:
     """Show one study."""
-    known = await _known(visit)
+    known = await study_of(visit)
     job = known.job
     await visit.context.log.shown("study_viewed", visit.session, visit.client, [job.id])
     scene, region = await _scene(visit, job)
@@ -103,7 +111,7 @@ async def show(visit: Visit) -> Response:
     no_viewer = "not_built" if not NIIVUE.is_file() else "too_large" if scene.is_too_large else ""
     return visit.render(
         "study.html", patient=patient, scene=scene, region=region, planes=PLANES, windows=WINDOWS,
-        window=window if window in WINDOWS else "lung", places=_places(visit, scene), no_viewer=no_viewer,
+        window=window if window in WINDOWS else "lung", places=places(visit, scene), no_viewer=no_viewer,
         candidates=[one for one in scene.regions if one.is_drawn], **await _live(visit, known),
     )  # fmt: skip
 
@@ -111,10 +119,10 @@ async def show(visit: Visit) -> Response:
 async def _scene(visit: Visit, job: Job) -> tuple[Scene, RegionChoice | None]:
     """Read the images and the region to show; without images, the rest of the study is still shown."""
     try:
-        scene = await _look(visit, job, None)
-        asked = _asked(visit)
+        scene = await look(visit, job, None)
+        asked = asked_region(visit)
         region = asked if asked is not None and scene.offers(asked) else _region_of(job, scene.regions)
-        return (scene, None) if region is None else (await _look(visit, job, region), region)
+        return (scene, None) if region is None else (await look(visit, job, region), region)
     except Refused as refused:
         fault = refused.reason.message
     except Unavailable as error:
@@ -124,7 +132,8 @@ async def _scene(visit: Visit, job: Job) -> tuple[Scene, RegionChoice | None]:
     return replace(_NOTHING, faults=(fault,)), None
 
 
-async def _look(visit: Visit, job: Job, region: RegionChoice | None) -> Scene:
+async def look(visit: Visit, job: Job, region: RegionChoice | None) -> Scene:
+    """Return what can be shown of a job's study."""
     headers = await visit.context.records.headers(job, afresh=region is None)
     if not headers:
         return _NOTHING
@@ -132,7 +141,8 @@ async def _look(visit: Visit, job: Job, region: RegionChoice | None) -> Scene:
         return await visit.context.viewer.look(headers, job.case_key, region)
 
 
-def _asked(visit: Visit) -> RegionChoice | None:
+def asked_region(visit: Visit) -> RegionChoice | None:
+    """Return the region that the address names."""
     roi, colon, number = visit.request.query_params.get("region", "").rpartition("/")
     return RegionChoice(roi, int(number)) if colon and _is_number(number) else None
 
@@ -141,7 +151,7 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 10
 
 
-def _places(visit: Visit, scene: Scene) -> dict[str, int]:
+def places(visit: Visit, scene: Scene) -> dict[str, int]:
     """Return which plane of each kind is shown: the requested one, or the one in which the region is largest."""
     places: dict[str, int] = {}
     for plane, count, key in zip(PLANES, scene.counts, scene.keys, strict=True):
@@ -160,7 +170,7 @@ def _pending(state: Path, job: Job) -> tuple[Request, ...]:
     return tuple(request for request in found if request.job == job.id)
 
 
-async def _live(visit: Visit, known: _Known) -> dict[str, Any]:
+async def _live(visit: Visit, known: Known) -> dict[str, Any]:
     """Collect what can change while the page is open: state, answer, documents, requests, history."""
     job = known.job
     history = await run_in_threadpool(visit.context.records.history, job)
@@ -210,7 +220,7 @@ def _offered(documents: Iterable[str]) -> list[str]:
 @page(fragment=True)
 async def live(visit: Visit) -> Response:
     """Return only what can change, if it differs from the browser; the audit log is read only then."""
-    known = await _known(visit)
+    known = await study_of(visit)
     headers = {"etag": known.etag(visit)}
     if visit.request.headers.get("if-none-match") == headers["etag"]:
         return Response(status_code=304, headers=headers)
@@ -222,17 +232,21 @@ async def live(visit: Visit) -> Response:
 @page(fragment=True)
 async def picture(visit: Visit) -> Response:
     """Draw one plane."""
+    return await picture_of(visit, (await study_of(visit)).job)
+
+
+async def picture_of(visit: Visit, job: Job, draft: Draft | None = None) -> Response:
+    """Draw the plane that the address names, with the region that it names, and with a draft."""
     plane, index = visit.request.path_params["plane"], visit.request.path_params["index"]
     window = visit.request.query_params.get("window", "lung")
     if plane not in PLANES or window not in WINDOWS or not (index == "key" or _is_number(index)):
         raise NotThereError(visit.say("fault.404"))
-    job = (await _known(visit)).job
     await visit.context.log.shown("images_viewed", visit.session, visit.client, [job.id])
     number = None if index == "key" else int(index)
     headers = await visit.context.records.headers(job, afresh=False)
     async with visit.session.drawing:
         drawn = await visit.context.viewer.draw(
-            headers, job.case_key, cast(Plane, plane), number, window, _asked(visit)
+            headers, job.case_key, cast(Plane, plane), number, window, asked_region(visit), draft
         )  # fmt: skip
     return Response(drawn.png, media_type="image/png")
 
@@ -246,14 +260,14 @@ async def volume(visit: Visit) -> Response:
 @page(fragment=True)
 async def region(visit: Visit) -> Response:
     """Return one region in that volume."""
-    asked = _asked(visit)
+    asked = asked_region(visit)
     if asked is None:
         raise NotThereError(visit.say("fault.no_region"))
     return await _packed(visit, "region", asked)
 
 
 async def _packed(visit: Visit, layer: Layer, asked: RegionChoice | None) -> Response:
-    job = (await _known(visit)).job
+    job = (await study_of(visit)).job
     await visit.context.log.shown("images_viewed", visit.session, visit.client, [job.id])
     headers = await visit.context.records.headers(job, afresh=False)
     async with visit.session.drawing:
@@ -267,7 +281,7 @@ async def download(visit: Visit) -> Response:
     name = visit.request.path_params["name"]
     inside = name.startswith("PDF-") and name.endswith(".pdf")  # for users without software for PDF in DICOM
     kept = f"{name.removesuffix('.pdf')}.dcm" if inside else name
-    known = await _known(visit)
+    known = await study_of(visit)
     history = await run_in_threadpool(visit.context.records.history, known.job)
     content = await run_in_threadpool(document, history, kept, visit.context.site.outbox)
     if inside:
@@ -295,8 +309,8 @@ async def choose_region(visit: Visit) -> Response:
 
 
 async def _request(visit: Visit, choice: RegionChoice | None) -> Response:
-    job, user = (await _known(visit)).job, visit.session.account.user
-    if choice is not None and not (await _look(visit, job, None)).offers(choice):
+    job, user = (await study_of(visit)).job, visit.session.account.user
+    if choice is not None and not (await look(visit, job, None)).offers(choice):
         raise NotThereError(visit.say("fault.no_region"))
     try:
         seen = datetime.fromisoformat(visit.form.get("seen", ""))

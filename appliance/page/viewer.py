@@ -13,6 +13,7 @@ import shutil
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
@@ -20,9 +21,21 @@ from lungstage.appliance.config.logs import logger
 from lungstage.appliance.contract.case import RegionChoice
 from lungstage.appliance.contract.errors import DefectError, ExhaustedError, Unavailable
 from lungstage.appliance.dicom.header import Header
+from lungstage.appliance.model.bundle_files import BundleFiles
 from lungstage.appliance.report.key_views import Plane
+from lungstage.appliance.report.outbox import Document
+from lungstage.appliance.staging.sketching import Draft, Sketched
 from lungstage.appliance.staging.viewing import Layer, Packed, Patient, Picture, Scene
-from lungstage.appliance.workers.messages import Draw, Look, Pack, ReadPatients, Request, ViewerSetting
+from lungstage.appliance.workers.messages import (
+    Confirm,
+    Draw,
+    Look,
+    Pack,
+    ReadPatients,
+    Request,
+    Sketch,
+    ViewerSetting,
+)
 from lungstage.appliance.workers.process import Limits, WorkerProcess
 
 P = ParamSpec("P")
@@ -47,8 +60,8 @@ class _Desk:
         Order of its last use; a higher number is later.
     """
 
-    def __init__(self, scratch: Path, limits: Limits) -> None:
-        self._process = WorkerProcess(ViewerSetting(scratch), limits)
+    def __init__(self, scratch: Path, limits: Limits, contour: BundleFiles | None = None) -> None:
+        self._process = WorkerProcess(ViewerSetting(scratch, contour), limits)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="viewer")
         self._is_over = False
         self.waits, self.study, self.used = 0, "", 0
@@ -96,13 +109,15 @@ class Viewer:
     ----------
     scratch
         A folder that the processes may write to; the viewer does not use it.
+    contour
+        Files of the bundle that draws contours, if there is one.
     """
 
-    def __init__(self, scratch: Path) -> None:
+    def __init__(self, scratch: Path, contour: BundleFiles | None = None) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(mode=0o700, parents=True)
         self._reader = _Desk(scratch, _READING)
-        self._drawers = [_Desk(scratch, _DRAWING) for _ in range(_DRAWERS)]
+        self._drawers = [_Desk(scratch, _DRAWING, contour) for _ in range(_DRAWERS)]
         self._counter = itertools.count(1)
         self._patients: OrderedDict[tuple[str, int, int], Patient] = OrderedDict()  # used by the reader's thread only
 
@@ -125,10 +140,20 @@ class Viewer:
 
     async def draw(
         self, headers: tuple[Header, ...], key: str, plane: Plane, index: int | None, window: str,
-        region: RegionChoice | None,
+        region: RegionChoice | None, draft: Draft | None = None,
     ) -> Picture:  # fmt: skip
         """Draw one plane (:func:`staging.viewing.draw`)."""
-        return await self._draw(key, Draw(headers, key, plane, index, window, region))
+        return await self._draw(key, Draw(headers, key, plane, index, window, region, draft))
+
+    async def sketch(self, headers: tuple[Header, ...], key: str, draft: Draft) -> Sketched:
+        """Draw a contour (:func:`staging.sketching.sketch`)."""
+        return await self._draw(key, Sketch(headers, key, draft))
+
+    async def confirm(
+        self, headers: tuple[Header, ...], key: str, draft: Draft, person: str, created: datetime, images: str
+    ) -> Document:
+        """Make the SEG of a confirmed contour (:func:`staging.sketching.confirm`)."""
+        return await self._draw(key, Confirm(headers, key, draft, person, created, images))
 
     async def pack(self, headers: tuple[Header, ...], key: str, layer: Layer, region: RegionChoice | None) -> Packed:
         """Return a volume (:func:`staging.viewing.pack`)."""

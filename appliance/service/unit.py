@@ -84,8 +84,8 @@ def render(places: Places, name: str = NAME) -> str:
     config, inbox, outbox, state = map(_word, (places.config, places.inbox, places.outbox, places.state))
     program = _word(places.program)
     values = {"User": places.user, "Group": places.user}
-    if name == PAGE:  # it reads inbox and outbox, but also starts without them
-        values |= {"ExecStart": f"{program} page --config {config}", "ReadWritePaths": state}
+    if name == PAGE:  # it also starts without inbox and outbox; confirmed contours go into the inbox
+        values |= {"ExecStart": f"{program} page --config {config}", "ReadWritePaths": f"-{inbox} {state}"}
     elif name == GATEWAY:
         values |= {
             "RequiresMountsFor": f"{inbox} {outbox}",

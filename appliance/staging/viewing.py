@@ -48,11 +48,15 @@ _MOST_SENT = 512 * 512 * 450  # voxels of a volume that fit into the graphics me
 _NO_SLICE = np.iinfo(np.int16).min
 _MOST_GAPS = 4  # at most this many places per slice; a series with larger gaps is not drawn
 _LONGEST_NAME = 200
-_HALO, _LINE = (17, 17, 17), (255, 196, 0)
+_HALO, _LINE, _SKETCH = (17, 17, 17), (255, 196, 0), (64, 220, 255)
 _LETTERS: Final = {"axial": "RLAP", "coronal": "RLHF", "sagittal": "APHF"}
 
 _Text = Annotated[str, Field(max_length=_LONGEST_NAME)]
 _Count = Annotated[int, Field(ge=0, lt=2**31)]
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
+_Row = tuple[_Finite, _Finite, _Finite, _Finite]
+_Matrix = tuple[_Row, _Row, _Row]
+_NO_AFFINE: Final[_Matrix] = ((0.0,) * 4, (0.0,) * 4, (0.0,) * 4)
 Mask = npt.NDArray[np.bool_]
 
 
@@ -112,6 +116,8 @@ class Scene:
         For each kind, the plane with the largest area of the region; without a region, the middle plane.
     missing
         Number of axial planes between the first and the last that have no slice.
+    affine
+        The first three rows of the matrix from (axial, coronal, sagittal) plane numbers to patient coordinates in mm.
     regions
         The regions in its region objects.
     faults
@@ -123,6 +129,7 @@ class Scene:
     missing: _Count
     regions: tuple[Offered, ...]
     faults: tuple[Annotated[str, Field(max_length=4096)], ...]
+    affine: _Matrix = _NO_AFFINE
 
     def offers(self, region: RegionChoice) -> bool:
         """Whether a region is one of these."""
@@ -172,7 +179,7 @@ def _read_patient(path: Path) -> Patient:
         return Patient(fault="The file cannot be read.")
     groups = [_person(group) for group in name.split("=")[:2] if group.strip("^ ")]
     date = f"{born[:4]}-{born[4:6]}-{born[6:]}" if len(born) == 8 and born.isascii() and born.isdigit() else born
-    return Patient(_line(" · ".join(dict.fromkeys(groups))), _line(identifier), _line(date), _line(description))
+    return Patient(line_of(" · ".join(dict.fromkeys(groups))), line_of(identifier), line_of(date), line_of(description))
 
 
 def _person(group: str) -> str:
@@ -180,7 +187,7 @@ def _person(group: str) -> str:
     return ", ".join(part for part in (family.strip(), " ".join(rest.replace("^", " ").split())) if part)
 
 
-def _line(text: str) -> str:
+def line_of(text: str) -> str:
     """Make one short line of text, without characters that change the direction of writing."""
     kept = (" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in unicodedata.normalize("NFC", text))
     line = " ".join("".join(c for c in kept if unicodedata.category(c) not in ("Cf", "Cs", "Co", "Cn")).split())
@@ -200,7 +207,7 @@ def look(headers: tuple[Header, ...], key: str, region: RegionChoice | None) -> 
         The region to show.
     """
     faults: list[str] = []
-    case = _case(headers, key)
+    case = case_of(headers, key)
     offered: list[Offered] = []
     for roi in case.rois:
         try:
@@ -211,26 +218,34 @@ def look(headers: tuple[Header, ...], key: str, region: RegionChoice | None) -> 
             faults.append(f"The {roi.kind} no longer exists, or it was changed.")
         else:
             uid = roi.sop_instance_uid
-            offered += [Offered(uid, r.number, _line(r.name), roi.kind, r.is_drawn) for r in regions]
+            offered += [Offered(uid, r.number, line_of(r.name), roi.kind, r.is_drawn) for r in regions]
     counts = keys = (0, 0, 0)
-    missing = 0
+    missing, affine = 0, _NO_AFFINE
     if case.images:
         try:
-            stack = _stack(case.images)
+            stack = stacked(case.images)
             counts, missing = stack.counts, len(stack.places) - len(set(stack.rows))
-            mask = None if region is None else _mask(case, region)
-            keys = (_key(stack, mask, 0), _key(stack, mask, 1), _key(stack, mask, 2))
+            first, second, third = (tuple(row) for row in stack.affine[:3].tolist())
+            affine = (first, second, third)
+            mask = None if region is None else region_mask(case, region)
+            keys = (largest_plane(stack, mask, 0), largest_plane(stack, mask, 1), largest_plane(stack, mask, 2))
         except Refused as refused:
             faults.append(refused.reason.message)
         except (OSError, Unavailable):
             faults.append("Some slices no longer exist, or they were changed.")
-    return Scene(counts, keys, missing, tuple(offered), tuple(dict.fromkeys(faults)))
+    return Scene(counts, keys, missing, tuple(offered), tuple(dict.fromkeys(faults)), affine)
 
 
 def draw(
-    headers: tuple[Header, ...], key: str, plane: Plane, index: int | None, window: str, region: RegionChoice | None
+    headers: tuple[Header, ...],
+    key: str,
+    plane: Plane,
+    index: int | None,
+    window: str,
+    region: RegionChoice | None,
+    sketch: Mask | None = None,
 ) -> Picture:
-    """Draw one plane of a case, with the outline of a region.
+    """Draw one plane of a case, with the outlines of a region and of a sketch.
 
     Parameters
     ----------
@@ -243,18 +258,20 @@ def draw(
         A key of :data:`WINDOWS`.
     region
         The region whose outline is drawn.
+    sketch
+        Mask of a contour that a person is drawing, with the planes as its axes.
 
     Raises
     ------
     Refused
         ``no_dicom``: the plane does not exist, or the slices cannot be drawn.
     """
-    case = _case(headers, key)
-    stack = _stack(case.images)
+    case = case_of(headers, key)
+    stack = stacked(case.images)
     axis = PLANES.index(plane)
-    mask = None if region is None else _mask(case, region)
+    mask = None if region is None else region_mask(case, region)
     if index is None:
-        index = _key(stack, mask, axis)
+        index = largest_plane(stack, mask if sketch is None else sketch, axis)
     if not 0 <= index < stack.counts[axis]:
         raise Refused(ReasonCode.NO_DICOM, f"There is no {plane} plane {index}.")
     down, across = (step for k, step in enumerate(stack.steps) if k != axis)
@@ -268,15 +285,19 @@ def draw(
     size = (max(1, round(hu.shape[1] * across * scale)), max(1, round(hu.shape[0] * down * scale)))
     picture = Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR).convert("RGB")
     pen = ImageDraw.Draw(picture)
-    if mask is not None:
-        _outline(pen, np.asarray(mask.take(index, axis=axis)), (size[0] / hu.shape[1], size[1] / hu.shape[0]))
+    for shown, line in ((mask, _LINE), (sketch, _SKETCH)):
+        if shown is not None:
+            pixel = size[0] / hu.shape[1], size[1] / hu.shape[0]
+            _outline(pen, np.asarray(shown.take(index, axis=axis)), pixel, line)
     _letter(pen, size, _LETTERS[plane])
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", compress_level=3)
     return Picture(buffer.getvalue(), index)
 
 
-def pack(headers: tuple[Header, ...], key: str, layer: Layer, region: RegionChoice | None) -> Packed:
+def pack(
+    headers: tuple[Header, ...], key: str, layer: Layer, region: RegionChoice | None, sketch: Mask | None = None
+) -> Packed:
     """Return a case's volume, or a region in it, for the viewer in a browser.
 
     Parameters
@@ -287,14 +308,16 @@ def pack(headers: tuple[Header, ...], key: str, layer: Layer, region: RegionChoi
         ``image``: the slices in whole HU, -32768 for a missing slice; ``region``: 1 inside of the region, 0 outside.
     region
         The region for the layer ``region``.
+    sketch
+        Mask for this layer, if there is no region.
 
     Raises
     ------
     Refused
         The region does not exist, there are no slices, they cannot be shown, or there are too many to be sent.
     """
-    case = _case(headers, key)
-    stack = _stack(case.images)
+    case = case_of(headers, key)
+    stack = stacked(case.images)
     if stack.hu.size > _MOST_SENT:
         raise Refused(
             ReasonCode.NO_DICOM, "The series has too many slices for the viewer. Look at the pictures instead."
@@ -304,19 +327,20 @@ def pack(headers: tuple[Header, ...], key: str, layer: Layer, region: RegionChoi
         for k in set(range(len(volume))) - stack.gaps:  # one by one, because a whole series of floats is large
             volume[k] = np.clip(np.rint(stack.hu[k]), _NO_SLICE + 1, -_NO_SLICE - 1)
     else:
-        mask = None if region is None else _mask(case, region)
+        mask = sketch if region is None else region_mask(case, region)
         volume = np.zeros(stack.hu.shape, np.uint8) if mask is None else mask.astype(np.uint8)
     return Packed(gzip.compress(nifti(volume, stack.steps), compresslevel=1, mtime=0))
 
 
-def _key(stack: _Drawn, mask: Mask | None, axis: int) -> int:
+def largest_plane(stack: Stacked, mask: Mask | None, axis: int) -> int:
+    """Return the plane with the largest area of a mask; without a mask, the middle one."""
     if mask is None:
         return stack.counts[axis] // 2
     return int(np.count_nonzero(mask, axis=tuple(k for k in range(3) if k != axis)).argmax())
 
 
-def _outline(pen: ImageDraw.ImageDraw, mask: Mask, scale: tuple[float, float]) -> None:
-    for colour, width in ((_HALO, 8), (_LINE, 4)):
+def _outline(pen: ImageDraw.ImageDraw, mask: Mask, scale: tuple[float, float], line: tuple[int, int, int]) -> None:
+    for colour, width in ((_HALO, 8), (line, 4)):
         for corners in outlines(mask):
             pen.line([(x * scale[0], y * scale[1]) for x, y in corners], fill=colour, width=width)
 
@@ -328,7 +352,8 @@ def _letter(pen: ImageDraw.ImageDraw, size: tuple[int, int], letters: str) -> No
         pen.text(place, letter, fill="white", anchor="mm", stroke_width=3, stroke_fill="black", font_size=36)
 
 
-def _case(headers: tuple[Header, ...], key: str) -> Case:
+def case_of(headers: tuple[Header, ...], key: str) -> Case:
+    """Find a case by its key; ``no_dicom`` if its files are gone."""
     found = next((case for case in assemble(headers) if case.key == key), None)
     if found is None:
         raise Refused(ReasonCode.NO_DICOM, "The files of this study no longer exist.")
@@ -336,7 +361,7 @@ def _case(headers: tuple[Header, ...], key: str) -> Case:
 
 
 @dataclass(frozen=True)
-class _Drawn:
+class Stacked:
     """A series on a regular grid, turned so that the axes run head to feet, front to back and right to left.
 
     Attributes
@@ -345,6 +370,8 @@ class _Drawn:
         (slices, rows, columns).
     steps
         Spacing of the three axes in mm.
+    affine
+        (4, 4), from voxel (slice, row, column) to LPS mm.
     gaps
         Places along the first axis without a slice.
     images, rows, places
@@ -355,6 +382,7 @@ class _Drawn:
 
     hu: npt.NDArray[Any]
     steps: tuple[float, float, float]
+    affine: npt.NDArray[np.float64]
     gaps: frozenset[int]
     images: tuple[ImageHeader, ...]
     rows: tuple[int, ...]
@@ -364,12 +392,23 @@ class _Drawn:
 
     @property
     def counts(self) -> tuple[int, int, int]:
+        """Number of voxels along each axis."""
         first, second, third = self.hu.shape
         return first, second, third
 
+    @property
+    def stored_steps(self) -> tuple[float, float, float]:
+        """Spacing (slice, row, column) of the stored slices in mm."""
+        slices, rows, columns = (self.steps[self.order.index(axis)] for axis in range(3))
+        return slices, rows, columns
+
+    def stored(self, mask: Mask) -> Mask:
+        """Turn a mask back into the order of the stored slices, rows and columns."""
+        return mask[self.turned].transpose(np.argsort(self.order))
+
 
 @lru_cache(maxsize=1)  # a process has room for only one of the largest series
-def _stack(images: tuple[ImageHeader, ...]) -> _Drawn:
+def stacked(images: tuple[ImageHeader, ...]) -> Stacked:
     """Read a series, with empty places for missing slices."""
     stack = Stack.of(images)
     shape = (stack.images[0].rows, stack.images[0].columns)
@@ -394,13 +433,29 @@ def _stack(images: tuple[ImageHeader, ...]) -> _Drawn:
     if order[0] != 0:  # gaps are not marked in a series that was not acquired axially
         gaps = frozenset()
     steps = (spacing[a], spacing[b], spacing[c])
-    return _Drawn(hu.transpose(order)[turned], steps, gaps, drawn, rows, range(count), order, turned)
+    affine = turned_affine(read.volume.affine, (count, *shape), order, backwards)
+    return Stacked(hu.transpose(order)[turned], steps, affine, gaps, drawn, rows, range(count), order, turned)
+
+
+def turned_affine(
+    affine: npt.NDArray[np.float64],
+    shape: tuple[int, int, int],
+    order: tuple[int, int, int],
+    backwards: tuple[bool, bool, bool],
+) -> npt.NDArray[np.float64]:
+    """Return the affine of a volume after its axes were put in another order, and some of them reversed."""
+    made = affine[:, [*order, 3]].copy()
+    for axis, (source, flip) in enumerate(zip(order, backwards, strict=True)):
+        if flip:
+            made[:3, 3] += made[:3, axis] * (shape[source] - 1)
+            made[:3, axis] *= -1
+    return made
 
 
 @lru_cache(maxsize=2)
-def _mask(case: Case, choice: RegionChoice) -> Mask | None:
+def region_mask(case: Case, choice: RegionChoice) -> Mask | None:
     """Fill a region on the slices that have arrived; None if nothing of it can be drawn."""
-    stack = _stack(case.images)
+    stack = stacked(case.images)
     roi = next((roi for roi in case.rois if roi.sop_instance_uid == choice.roi), None)
     region = next((r for r in load_regions(roi) if r.number == choice.number), None) if roi is not None else None
     if region is None:

@@ -27,6 +27,7 @@ from lungstage.appliance.dicom.cases import Case
 from lungstage.appliance.dicom.header import Header
 from lungstage.appliance.report.outbox import Document
 from lungstage.appliance.staging.covariates import Site
+from lungstage.appliance.staging.sketching import Draft, Sketched
 from lungstage.appliance.staging.viewing import Packed, Patient, Picture, Scene
 from lungstage.appliance.workers.confinement import Confinement
 
@@ -452,6 +453,7 @@ class ViewerSetting(Request[Confinement]):
     """The set-up of a process that only shows studies: it has no bundle."""
 
     scratch: FilePath
+    contour: Mapping[str, Content] | None = None  # of the network that draws contours
     shows: Literal["studies"] = "studies"
 
     _answers = Form(Confinement)
@@ -491,6 +493,7 @@ class Draw(Request[Picture]):
     index: int | None
     window: str
     region: RegionChoice | None
+    draft: Draft | None = None
 
     _answers = Form(Picture)
 
@@ -503,12 +506,50 @@ class Pack(Request[Packed]):
     key: str
     layer: Literal["image", "region"]
     region: RegionChoice | None
+    draft: Draft | None = None
 
     _answers = Form(Packed)
 
 
+@dataclass(frozen=True, slots=True)
+class Sketch(Request[Sketched]):
+    """:func:`staging.sketching.sketch`."""
+
+    headers: _Headers
+    key: str
+    draft: Draft
+
+    _answers = Form(Sketched)
+
+
+@dataclass(frozen=True, slots=True)
+class Confirm(Request[Document]):
+    """:func:`staging.sketching.confirm`."""
+
+    headers: _Headers
+    key: str
+    draft: Draft
+    confirmed_by: str
+    created: datetime
+    images: str
+
+    _answers = Form(Annotated[Document, AfterValidator(lambda made: _named((made,))[0])])
+
+
 AnyRequest = (
-    Setting | ReadHeaders | Prepare | Stage | Explain | WritePhantom | ViewerSetting | ReadPatients | Look | Draw | Pack
+    Setting
+    | ReadHeaders
+    | Prepare
+    | Stage
+    | Explain
+    | WritePhantom
+    | ViewerSetting
+    | ReadPatients
+    | Look
+    | Draw
+    | Pack
+    | Sketch
+    | Confirm
 )  # no two of them have the same fields
 _REQUESTS: Form[Any] = Form(Annotated[AnyRequest, Field(union_mode="left_to_right")])
 

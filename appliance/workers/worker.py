@@ -11,19 +11,23 @@ from pathlib import Path
 from typing import assert_never, cast
 
 from lungstage.appliance.contract.documents import DocumentOptions
-from lungstage.appliance.contract.errors import Reason, Refused
+from lungstage.appliance.contract.errors import Reason, ReasonCode, Refused
 from lungstage.appliance.contract.plain import Form
 from lungstage.appliance.contract.robustness import RobustnessOptions
 from lungstage.appliance.dicom.cases import assemble
 from lungstage.appliance.dicom.files import read_headers
 from lungstage.appliance.model.bundle import Bundle, open_bundle, prove
-from lungstage.appliance.staging import phantom, pipeline, refusal, viewing
+from lungstage.appliance.model.bundle_files import BundleFiles
+from lungstage.appliance.model.contour_bundle import ContourBundle, open_contour_bundle
+from lungstage.appliance.model.contour_bundle import prove as prove_contour
+from lungstage.appliance.staging import phantom, pipeline, refusal, sketching, viewing
 from lungstage.appliance.staging.covariates import Site
 from lungstage.appliance.workers import frames
 from lungstage.appliance.workers.confinement import Confinement
 from lungstage.appliance.workers.messages import (
     Answer,
     AnyRequest,
+    Confirm,
     Draw,
     Explain,
     Look,
@@ -35,11 +39,14 @@ from lungstage.appliance.workers.messages import (
     Request,
     SealedPlan,
     Setting,
+    Sketch,
     Stage,
     ViewerSetting,
     WritePhantom,
     read_request,
 )
+
+NO_CONTOUR_BUNDLE = "This installation has no bundle that draws contours. Install one that ships lung-contour."
 
 _PLANS: Form[pipeline.Plan] = Form(pipeline.Plan)
 
@@ -74,6 +81,8 @@ class Worker:
     bundle, identity_key, documents, robustness, describes
         Set by the first request: the bundle, the key of the identity hashes, the chosen documents, the options of
         robustness, and whether the tumour is described.
+    contour_files
+        Set by the first request to a process of the page: the bundle that draws contours, if there is one.
     """
 
     bundle: Bundle
@@ -81,9 +90,11 @@ class Worker:
     documents: DocumentOptions
     robustness: RobustnessOptions
     describes: bool
+    contour_files: BundleFiles | None
 
     def __init__(self, confinement: Confinement) -> None:
         self._confinement = confinement
+        self._contour: ContourBundle | None = None
 
     def take(self, request: AnyRequest) -> object:
         """Carry out a request, and return the answer for its type."""
@@ -108,6 +119,7 @@ class Worker:
                 reason = Reason(request.code, request.message)
                 return refusal.explain(request.case, reason, self.bundle, request.created, self.documents)
             case ViewerSetting():
+                self.contour_files = request.contour
                 return self._confinement
             case ReadPatients():
                 return viewing.read_patients(request.paths)
@@ -115,14 +127,37 @@ class Worker:
                 return viewing.look(request.headers, request.key, request.region)
             case Draw():
                 return viewing.draw(
-                    request.headers, request.key, request.plane, request.index, request.window, request.region
-                )
+                    request.headers, request.key, request.plane, request.index, request.window, request.region,
+                    self._sketch_mask(request),
+                )  # fmt: skip
             case Pack():
-                return viewing.pack(request.headers, request.key, request.layer, request.region)
+                mask = self._sketch_mask(request)
+                return viewing.pack(request.headers, request.key, request.layer, request.region, mask)
+            case Sketch():
+                return sketching.sketch(request.headers, request.key, request.draft, self._contour_bundle())
+            case Confirm():
+                return sketching.confirm(
+                    request.headers, request.key, request.draft, self._contour_bundle(),
+                    confirmed_by=request.confirmed_by, created=request.created, images=request.images,
+                )  # fmt: skip
             case WritePhantom():
                 (header,) = read_headers(phantom.write_study(request.folder, request.study)[0])
                 return header.study_instance_uid
         assert_never(request)
+
+    def _contour_bundle(self) -> ContourBundle:
+        """Open the network that draws contours when it is needed first, and test it."""
+        if self._contour is None:
+            if self.contour_files is None:
+                raise Refused(ReasonCode.BUNDLE_UNREADABLE, NO_CONTOUR_BUNDLE)
+            self._contour = open_contour_bundle(self.contour_files)
+            prove_contour(self._contour)
+        return self._contour
+
+    def _sketch_mask(self, request: Draw | Pack) -> viewing.Mask | None:
+        if request.draft is None:
+            return None
+        return sketching.sketch_mask(request.headers, request.key, request.draft, self._contour_bundle())
 
     def _prepare(self, request: Prepare) -> SealedPlan:
         plan = pipeline.prepare(
