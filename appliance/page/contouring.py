@@ -133,8 +133,9 @@ def _draft(visit: Visit) -> Draft:
         kind = str(sent["kind"])
         points, include, exclude = (_points(sent[key]) for key in ("points", "include", "exclude"))
         smooth = float(sent["smooth"])
-        roi, _, number = str(sent.get("region") or "").rpartition("/")
-        base = RegionChoice(roi, int(number)) if roi else None
+        named = str(sent["region"])
+        roi, _, number = named.rpartition("/")
+        base = RegionChoice(roi, int(number)) if named else None
     except (ValueError, TypeError, KeyError) as error:
         raise NotThereError(visit.say("fault.form")) from error
     if (

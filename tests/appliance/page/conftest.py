@@ -7,6 +7,7 @@ import gzip
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,15 @@ from lungstage.appliance.page.app import make_app, make_context
 from lungstage.appliance.page.context import Context
 from lungstage.appliance.page.sessions import RateLimit, Sessions
 from lungstage.appliance.page.settings import load_site
+from lungstage.appliance.report.outbox import Document
+from lungstage.appliance.staging.sketching import Draft, Sketched
 from lungstage.appliance.staging.viewing import Offered, Packed, Patient, Picture, Scene
 from tests.support.simulated import House
 
 BASE = "http://127.0.0.1:8042"
 SCRIPT = "<script>alert('x')</script>"
 PASSWORD = "correct horse battery"
+IMAGES = "0" * 64
 
 
 class FakeViewer:
@@ -51,7 +55,30 @@ class FakeViewer:
             raise self.fault
         return Scene(self.counts, (1, 2, 2), 0, self.regions, ())
 
-    async def draw(self, headers: Any, key: str, plane: str, index: int | None, window: str, region: Any) -> Picture:
+    async def sketch(self, headers: Any, key: str, draft: Draft) -> Sketched:
+        if self.fault is not None:
+            raise self.fault
+        self.sketched.append(draft)
+        return Sketched(4200.0, (1, 2, 3), IMAGES, ())
+
+    async def confirm(
+        self, headers: Any, key: str, draft: Draft, person: str, created: datetime, images: str
+    ) -> Document:
+        if self.fault is not None:
+            raise self.fault
+        assert images == IMAGES
+        return Document(f"SEG-2.25.{len(self.sketched)}.dcm", f"2.25.{len(self.sketched)}", "2.25.0", b"SEG")
+
+    async def draw(
+        self,
+        headers: Any,
+        key: str,
+        plane: str,
+        index: int | None,
+        window: str,
+        region: Any,
+        draft: Draft | None = None,
+    ) -> Picture:
         self.at_it += 1
         self.most = max(self.most, self.at_it)
         await asyncio.sleep(0.01)
@@ -60,6 +87,9 @@ class FakeViewer:
 
     async def pack(self, headers: Any, key: str, layer: str, region: Any) -> Packed:
         return Packed(gzip.compress(layer.encode()))
+
+    def __init__(self) -> None:
+        self.sketched: list[Draft] = []
 
     def start(self) -> None: ...
 
@@ -144,7 +174,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     monkeypatch.setattr(worklist, "HELD_SECONDS", 0.0)
     house = House(tmp_path)
     clock = Clock()
-    context = make_context(load_site(None, state=house.state, outbox=house.outbox, environment={}))
+    context = make_context(load_site(None, state=house.state, inbox=house.inbox, outbox=house.outbox, environment={}))
     viewer: Any = FakeViewer()
     context = replace(
         context, viewer=viewer, sessions=Sessions(1800, 43200, clock), logins=RateLimit(8, 0.1, clock)
