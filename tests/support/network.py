@@ -20,6 +20,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.events import Event
+from pynetdicom.transport import ThreadedAssociationServer
 
 from lungstage.appliance.gateway.contexts import COMMITMENT, COMMITMENT_INSTANCE, SENT, VERIFICATION
 from lungstage.appliance.gateway.destinations.archive import FIND
@@ -118,9 +119,12 @@ class Peer:
         handlers: list[Any] = [
             (evt.EVT_C_STORE, self._store), (evt.EVT_C_FIND, self._find), (evt.EVT_N_ACTION, self._action),
         ]  # fmt: skip
-        self._server = entity.start_server(
-            ("127.0.0.1", self.port), block=False, evt_handlers=handlers, ssl_context=self.ssl_context
-        )
+        self._server = entity.make_server(
+            ("127.0.0.1", self.port), evt_handlers=handlers, ssl_context=self.ssl_context,
+            server_class=ThreadedAssociationServer,
+        )  # fmt: skip
+        entity._servers.append(self._server)
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()  # ends at once
         self.port = int(self._server.socket.getsockname()[1])
 
     def stop(self) -> None:

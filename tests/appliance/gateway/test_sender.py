@@ -31,7 +31,7 @@ class Scene:
         what = list(kinds) or ["sr", "seg", "pdf"]
         folders = {"inbox": root / "inbox", "outbox": self.outbox, "state": root / "gateway"}
         self.settings = GatewaySettings.model_validate(
-            {**folders, "commitment_seconds": 3, "retry_seconds": 0.01, "route": [{"what": what, "to": to, **route}]}
+            {**folders, "commitment_seconds": 2, "retry_seconds": 0.01, "route": [{"what": what, "to": to, **route}]}
         )
         self.queue = Queue(root / "q")
         Outbox(self.outbox, self.settings.route, self.queue).look()
@@ -268,7 +268,7 @@ class _Server(BaseHTTPRequestHandler):
 def web() -> Any:
     server: Any = ThreadingHTTPServer(("127.0.0.1", 0), _Server)
     server.seen, server.asked, server.status, server.answer, server.found, server.drops = [], [], 200, "{}", "", 0
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield server
     server.shutdown()
 
