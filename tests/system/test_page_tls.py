@@ -18,11 +18,15 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+pytest.importorskip("uvicorn", reason="the extra page is not installed")
+
+from lungstage.appliance.contract.errors import Unavailable
+from lungstage.appliance.page.server import make_config
+from lungstage.appliance.page.settings import load_site
 from tests.support.serving import SECONDS, process
 from tests.system.test_run import ENVIRONMENT, RUN
 
 pytestmark = pytest.mark.slow
-pytest.importorskip("uvicorn", reason="the extra page is not installed")
 
 
 def make_certificate(folder: Path, name: str) -> tuple[Path, Path]:
@@ -80,11 +84,12 @@ class Served:
         return connection.getresponse()
 
 
-@pytest.fixture(scope="module", params=["127.0.0.1:0", "0.0.0.0:0"])
-def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A page that other machines can reach."""
     folder = tmp_path_factory.mktemp("tls")
     certificate, key = make_certificate(folder, "page")
-    config = settings(folder, certificate, key, request.param)
+    config = settings(folder, certificate, key, "0.0.0.0:0")
     with process("page", f"--config={config}", log=folder / "log"):
         found = re.search(r"open https://[^:]+:(\d+)/login\?token=(\S+)", (folder / "log").read_text())
         assert found
@@ -123,15 +128,28 @@ def test_old_versions_of_tls_are_refused(served: Served) -> None:
         connection.request("GET", "/alive")
 
 
-@pytest.mark.parametrize("fault", ["another key", "no certificate", "nonsense"])
-def test_a_certificate_that_cannot_be_used_is_said_in_one_line(fault: str, tmp_path: Path) -> None:
-    certificate, key = make_certificate(tmp_path, "one")
+def faulty(folder: Path, fault: str) -> tuple[Path, Path]:
+    """A certificate and its key, of which one is wrong."""
+    certificate, key = make_certificate(folder, "one")
     if fault == "another key":
-        _, key = make_certificate(tmp_path, "two")
+        _, key = make_certificate(folder, "two")
     elif fault == "no certificate":
         certificate.unlink()
     else:
         certificate.write_text("nonsense")
+    return certificate, key
+
+
+@pytest.mark.parametrize("fault", ["another key", "no certificate", "nonsense"])
+def test_a_certificate_that_cannot_be_used_is_said(fault: str, tmp_path: Path) -> None:
+    certificate, key = faulty(tmp_path, fault)
+    site = load_site(settings(tmp_path, certificate, key, "127.0.0.1:0"), environment={})
+    with pytest.raises(Unavailable, match=f"The certificate {certificate} or its key cannot be used"):
+        make_config(None, site.page)
+
+
+def test_it_is_said_in_one_line(tmp_path: Path) -> None:
+    certificate, key = faulty(tmp_path, "another key")
     command = [*RUN, "page", f"--config={settings(tmp_path, certificate, key, '127.0.0.1:0')}"]
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=SECONDS)
     assert done.returncode == 4
@@ -139,10 +157,10 @@ def test_a_certificate_that_cannot_be_used_is_said_in_one_line(fault: str, tmp_p
     assert f"The certificate {certificate} or its key cannot be used" in line
 
 
-@pytest.mark.parametrize("bind", ["0.0.0.0:0", "[::]:0", "192.0.2.7:8042", "lungstage.hospital.example:8042"])
-def test_off_loopback_without_tls_it_does_not_start(bind: str, tmp_path: Path) -> None:
+def test_off_loopback_without_tls_it_does_not_start(tmp_path: Path) -> None:
+    """Which addresses are off loopback is in test_access."""
     (tmp_path / "state").mkdir()
-    command = [*RUN, "page", f"--state={tmp_path / 'state'}", f"--bind={bind}"]
+    command = [*RUN, "page", f"--state={tmp_path / 'state'}", "--bind=0.0.0.0:0"]
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=SECONDS)
     assert done.returncode == 2
     assert "there is no TLS" in done.stderr
