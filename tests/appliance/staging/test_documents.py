@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import pytest
 
 from lungstage.appliance.contract.documents import FORMATS, DocumentOptions, Format
+from lungstage.appliance.contract.robustness import RobustnessOptions
 from lungstage.appliance.dicom.linking import BY_POSITION
 from lungstage.appliance.model.bundle import Bundle, load_bundle
 from lungstage.appliance.staging.one_shot import Options, stage_paths
@@ -33,7 +35,7 @@ def test_inputs_that_read_alike_one_after_the_other_are_told_apart(tmp_path: Pat
         structures.StructureSetROISequence[0].ROINumber = number
         structures.ROIContourSequence[0].ReferencedROINumber = number
         structures.RTROIObservationsSequence[0].ReferencedROINumber = number
-        answer = stage_paths([study.write(tmp_path / uid)], bundle, tmp_path / "out" / uid, Options())
+        answer = stage_paths([study.write(tmp_path / uid)], bundle, tmp_path / "out" / uid, of("sr"))
         reports.add(Path(answer["sr"]).name)
     assert len(reports) == 2
 
@@ -43,6 +45,11 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("model") / "bundle"
     build(without_limits(make_run()), folder)
     return load_bundle(folder, self_test=False)
+
+
+def of(*formats: Format, **more: Any) -> Options:
+    """These formats, and no robustness, on which nothing here depends."""
+    return Options(documents=DocumentOptions(formats), robustness=RobustnessOptions(0), **more)
 
 
 def kinds(folder: Path) -> list[str]:
@@ -59,8 +66,7 @@ def kinds(folder: Path) -> list[str]:
 def test_an_answer_is_given_in_the_formats_that_are_wanted(
     formats: tuple[Format, ...], written: list[str], bundle: Bundle, tmp_path: Path
 ) -> None:
-    options = Options(documents=DocumentOptions(formats))
-    answer = stage_paths([rtstruct_study().write(tmp_path / "study")], bundle, tmp_path / "out", options)
+    answer = stage_paths([rtstruct_study().write(tmp_path / "study")], bundle, tmp_path / "out", of(*formats))
     assert kinds(tmp_path / "out") == written
     assert set(answer["documents"]) == {"seg", *formats}
     assert answer["documents"]["sr"] == answer["sr"]
@@ -71,21 +77,21 @@ def test_a_page_changes_neither_answer_nor_report(bundle: Bundle, tmp_path: Path
     study = rtstruct_study().write(tmp_path / "study")
     reports = []
     for formats in (("sr",), FORMATS):
-        options = Options(documents=DocumentOptions(formats))
-        reports.append(Path(stage_paths([study], bundle, tmp_path / "out" / str(len(formats)), options)["sr"]).name)
+        answer = stage_paths([study], bundle, tmp_path / "out" / str(len(formats)), of(*formats))
+        reports.append(Path(answer["sr"]).name)
     assert reports[0] == reports[1]
 
 
 def test_a_page_that_joins_a_report_bears_its_time(bundle: Bundle, tmp_path: Path) -> None:
     study = rtstruct_study().write(tmp_path / "study")
-    first = stage_paths([study], bundle, tmp_path / "out", Options(documents=DocumentOptions(("sr",))))
-    time.sleep(1.1)
-    later = stage_paths([study], bundle, tmp_path / "out", Options(documents=DocumentOptions(("sr", "pdf"))))
+    first = stage_paths([study], bundle, tmp_path / "out", of("sr"))
+    time.sleep(0.01)  # a moment is told to the microsecond
+    later = stage_paths([study], bundle, tmp_path / "out", of("sr", "pdf"))
     report, page = pydicom.dcmread(first["sr"]), pydicom.dcmread(later["documents"]["pdf"])
     assert later["sr"] == first["sr"]
     assert (page.ContentDate, page.ContentTime) == (report.ContentDate, report.ContentTime)
     before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
-    stage_paths([study], bundle, tmp_path / "out", Options(documents=DocumentOptions(("sr", "pdf"))))
+    stage_paths([study], bundle, tmp_path / "out", of("sr", "pdf"))
     assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
@@ -94,15 +100,15 @@ def test_that_the_model_does_not_know_such_tumours_is_said_first(bundle: Bundle,
     use = bundle.manifest.intended_use.model_copy(update={"domain_distance_warn": 0.0})
     strict = replace(bundle, manifest=bundle.manifest.model_copy(update={"intended_use": use}))
     study = rtstruct_study().write(tmp_path / "study")
-    answer = stage_paths([study], strict, tmp_path / "out", Options(match_by_geometry=True))
+    answer = stage_paths([study], strict, tmp_path / "out", of("sr", match_by_geometry=True))
     assert answer["warnings"].index(BY_POSITION) > 0
     assert answer["warnings"][0].startswith("The tumour differs from")
 
 
 def test_a_refusal_has_a_page_where_one_is_wanted(bundle: Bundle, tmp_path: Path) -> None:
     study = rtstruct_study(names=("Heart",)).write(tmp_path / "study")
-    silent = stage_paths([study], bundle, tmp_path / "silent", Options())
-    told = stage_paths([study], bundle, tmp_path / "told", Options(refusal_page=True))
+    silent = stage_paths([study], bundle, tmp_path / "silent", of("sr", "pdf"))
+    told = stage_paths([study], bundle, tmp_path / "told", of("sr", "pdf", refusal_page=True))
     assert (silent["status"], silent["documents"]) == ("refused", None)
     assert not (tmp_path / "silent").exists()
     assert told | {"documents": None, "seconds": None} == silent | {"seconds": None}
@@ -116,7 +122,7 @@ def test_frames_and_a_tumour_of_one_slice_have_a_page_too(
     study: Callable[[], Study], bundle: Bundle, tmp_path: Path
 ) -> None:
     """None of their headers has a window."""
-    answer = stage_paths([study().write(tmp_path / "study")], bundle, tmp_path / "out", Options())
+    answer = stage_paths([study().write(tmp_path / "study")], bundle, tmp_path / "out", of("sr", "pdf"))
     assert answer["status"] == "staged", answer["reason"]
     page = Path(answer["documents"]["pdf"])
     assert "Predicted:" in text_of(pdf_in(page.read_bytes()))

@@ -9,6 +9,8 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
+from lungstage.appliance.contract.documents import DocumentOptions
+from lungstage.appliance.contract.robustness import RobustnessOptions
 from lungstage.appliance.daemon.dispatcher import _discreet
 from lungstage.appliance.model.bundle import Bundle, load_bundle
 from lungstage.appliance.staging.one_shot import Options, measure_paths, stage_paths
@@ -28,7 +30,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def staged(study: Study, folder: Path, bundle: Bundle) -> dict:
-    return stage_paths([study.write(folder / "in")], bundle, folder / "out", Options())
+    options = Options(documents=DocumentOptions(("sr",)), robustness=RobustnessOptions(0))
+    return stage_paths([study.write(folder / "in")], bundle, folder / "out", options)
 
 
 def _code(value: str, scheme: str, meaning: str) -> Dataset:
