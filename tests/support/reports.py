@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from io import BytesIO
 from pathlib import Path
@@ -20,9 +21,10 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RTStructureSetStorage
 
+from lungstage.appliance.contract.case import KnownCovariates
 from lungstage.appliance.contract.evidence import Answering, Estimate, PredictiveValue, Worth
 from lungstage.appliance.contract.robustness import Robustness
-from lungstage.appliance.contract.spec import DomainAssessment, FeatureVector, Stage, StagingResult
+from lungstage.appliance.contract.spec import DomainAssessment, Endpoint, FeatureVector, Stage, StagingResult
 from lungstage.appliance.report.cohort import Cohort
 from lungstage.appliance.report.structured_report import (
     BundleIdentity,
@@ -168,6 +170,27 @@ def made_up_context(sources: tuple[Dataset, ...], **changes: Any) -> ReportConte
     features = {**parts, **changes}["features"]
     measured = np.where(np.isfinite(features.values), features.values, 0.0)
     return ReportContext(**{**parts, "cohort": cohort(measured.tolist(), features.names), **changes})
+
+
+def _with_nan() -> FeatureVector:
+    values = made_up_context(generated_sources()).features.values.copy()
+    values[3], values[9] = np.nan, np.inf
+    return FeatureVector(FEATURES, values)
+
+
+WITH_NAN = _with_nan()
+BARE: dict[str, Any] = {"features": WITH_NAN, "finding": None, "sites": (), "others": ((2, "GTV-2"),)}
+"""Features that failed, and a source that says neither what the region is nor where it lies."""
+
+SURVIVAL = Endpoint("two-year survival", "alive", "dead")
+COVARIATES = KnownCovariates({"age": 63.25, "histology": "adenocarcinoma"}, ("sex",), ())
+
+
+def of_survival(context: ReportContext) -> ReportContext:
+    """The same of another endpoint, with covariates."""
+    shares = context.result.contributions | {"age": 0.5, "sex": 0.0, "histology": -0.25}
+    result = replace(context.result, prevalence=0.2, contributions=shares)
+    return replace(context, result=result, bundle=replace(context.bundle, endpoint=SURVIVAL), covariates=COVARIATES)
 
 
 def write_both(context: ReportContext, folder: Path) -> tuple[Path, Path]:
