@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pydicom
 import pytest
@@ -15,6 +15,7 @@ from lungstage.appliance.contract.documents import FORMATS, DocumentOptions, For
 from lungstage.appliance.contract.robustness import RobustnessOptions
 from lungstage.appliance.dicom.linking import BY_POSITION
 from lungstage.appliance.model.bundle import Bundle, load_bundle
+from lungstage.appliance.staging import one_shot
 from lungstage.appliance.staging.one_shot import Options, stage_paths
 from lungstage.export.bundle import build
 from tests.export.conftest import make_run, without_limits
@@ -82,10 +83,20 @@ def test_a_page_changes_neither_answer_nor_report(bundle: Bundle, tmp_path: Path
     assert reports[0] == reports[1]
 
 
-def test_a_page_that_joins_a_report_bears_its_time(bundle: Bundle, tmp_path: Path) -> None:
+class _Later(datetime):
+    """A clock that is two seconds fast."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Self:
+        return super().now(tz) + timedelta(seconds=2)
+
+
+def test_a_page_that_joins_a_report_bears_its_time(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
     study = rtstruct_study().write(tmp_path / "study")
     first = stage_paths([study], bundle, tmp_path / "out", of("sr"))
-    time.sleep(0.01)  # a moment is told to the microsecond
+    monkeypatch.setattr(one_shot, "datetime", _Later)
     later = stage_paths([study], bundle, tmp_path / "out", of("sr", "pdf"))
     report, page = pydicom.dcmread(first["sr"]), pydicom.dcmread(later["documents"]["pdf"])
     assert later["sr"] == first["sr"]
