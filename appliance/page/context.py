@@ -30,7 +30,7 @@ from lungstage.appliance.page.viewer import Viewer
 from lungstage.appliance.report.translation import Translator
 
 _MOST_FIELDS = 20
-_PLACE = re.compile(r"/(\?[a-z0-9=&-]*|study/[0-9]{1,18}|status|login)?")
+_PLACE = re.compile(r"/(\?[a-z0-9=&-]*|study/[0-9]{1,18}(/contour)?|status|login)?")
 
 POLL: Final = "x-lungstage-poll"
 """Header of what a page asks for by itself, which keeps no session alive."""

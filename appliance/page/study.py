@@ -112,7 +112,8 @@ async def show(visit: Visit) -> Response:
     return visit.render(
         "study.html", patient=patient, scene=scene, region=region, planes=PLANES, windows=WINDOWS,
         window=window if window in WINDOWS else "lung", places=places(visit, scene), no_viewer=no_viewer,
-        candidates=[one for one in scene.regions if one.is_drawn], **await _live(visit, known),
+        candidates=[one for one in scene.regions if one.is_drawn],
+        confirmed=visit.request.query_params.get("confirmed") == "yes", **await _live(visit, known),
     )  # fmt: skip
 
 

@@ -239,13 +239,13 @@ def test_import_is_light_and_sets_nothing_up(module: str) -> None:
 def test_telemetry_is_off_before_onnxruntime_is_imported() -> None:
     code = (
         "import os, sys; os.environ.pop('ORT_DISABLE_TELEMETRY', None)\n"
-        "from lungstage.appliance.model.inference import _open\n"
+        "from lungstage.appliance.model.inference import open_session\n"
         "from lungstage.appliance.contract.errors import Refused\n"
         "class Spy:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
         "        if name == 'onnxruntime': print('telemetry', os.environ.get('ORT_DISABLE_TELEMETRY'))\n"
         "sys.meta_path.insert(0, Spy())\n"
-        "try: _open(b'')\n"
+        "try: open_session(b'')\n"
         "except Refused: pass\n"
     )
     environment = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}

@@ -61,16 +61,16 @@ def test_the_unit_differs_from_the_template_in_what_it_names_and_nothing_else() 
     assert before.keys() == after.keys()
 
 
-def test_the_page_s_unit_runs_the_page_and_writes_to_the_state_folder_alone() -> None:
+def test_the_page_s_unit_runs_the_page_and_writes_to_the_state_folder_and_contours_into_the_inbox() -> None:
     template = Path(unit.__file__).with_name(unit.PAGE).read_text(encoding="utf-8")
     before = lines_of(template)
     after = lines_of(unit.render(replace(PLACES, state=Path("/data/state"), user="ct"), unit.PAGE))
     assert {key: value for key, value in after.items() if before[key] != value} == {
-        "ReadWritePaths": "/data/state", "User": "ct", "Group": "ct",
+        "ReadWritePaths": "-/srv/i /data/state", "User": "ct", "Group": "ct",
     }  # fmt: skip
     assert before["ExecStart"] == "/opt/lungstage/bin/lungstage page --config /etc/lungstage/lungstage.toml"
-    assert before["ReadWritePaths"] == str(unit.STATE)
-    assert lines_of(unit.render(PLACES, unit.PAGE)) == before
+    assert before["ReadWritePaths"] == f"-/srv/lungstage/inbox {unit.STATE}"
+    assert lines_of(unit.render(replace(PLACES, inbox=Path("/srv/lungstage/inbox")), unit.PAGE)) == before
 
 
 @given(st.text(min_size=1, max_size=20).filter(lambda name: "/" not in name and name not in (".", "..")))
