@@ -207,7 +207,7 @@ def run_tool(*command: str) -> subprocess.CompletedProcess[str]:
     """Run a validator, or skip where it is not installed."""
     if shutil.which(command[0]) is None:
         pytest.skip(f"{command[0]} is not installed")
-    return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=300, check=False)
 
 
 def dciodvfy_errors(path: Path) -> set[str]:
