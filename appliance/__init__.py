@@ -7,6 +7,7 @@ __all__ = [
     "__version__",
     "commissioning",
     "config",
+    "contour",
     "contract",
     "descriptors",
     "dicom",

@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from lungstage.appliance.config.logs import logger
 from lungstage.appliance.config.settings import alert_age
-from lungstage.appliance.config.shipped import bundle_folder
+from lungstage.appliance.config.shipped import CONTOUR_BUNDLE, bundle_folder
 from lungstage.appliance.contract.errors import Refused
 from lungstage.appliance.model.bundle_files import CONTOUR_FILES, BundleFiles, read_files
 from lungstage.appliance.page import contouring, login, status, study, words, worklist
@@ -118,7 +118,8 @@ def _contour_files(site: Site) -> BundleFiles | None:
     try:
         return read_files(bundle_folder(site.page.contour_bundle), CONTOUR_FILES)
     except Refused as refused:
-        logger.warning("contour_bundle_unavailable", extra={"reason": refused.reason.code.value})
+        if site.page.contour_bundle != CONTOUR_BUNDLE:  # somebody has set it
+            logger.warning("contour_bundle_unavailable", extra={"reason": refused.reason.code.value})
         return None
 
 

@@ -88,10 +88,10 @@ class PageSettings(BaseModel):
     session_minutes: float = Field(
         30.0, gt=0, le=24 * 60, description="Minutes without a click after which a session ends."
     )
+    session_hours: float = Field(12.0, gt=0, le=7 * 24, description="Hours after which a session ends in any case.")
     contour_bundle: str = Field(
         CONTOUR_BUNDLE, description="Bundle that draws contours: a folder, or the name of a shipped bundle."
     )
-    session_hours: float = Field(12.0, gt=0, le=7 * 24, description="Hours after which a session ends in any case.")
 
     @model_validator(mode="after")
     def _closed(self) -> Self:

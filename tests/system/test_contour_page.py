@@ -90,6 +90,7 @@ def test_a_contour_is_drawn_corrected_confirmed_and_answered(tab: Any, running: 
     study = until_job(tab, running, "LUNG1-001", "held")
     tab.goto(study)
     tab.locator("#live").get_by_role("link", name="Draw a contour").click()
+    tab.locator("#drawing[data-ready]").wait_for()
     confirm = tab.get_by_role("button", name="Confirm")
     sync_api.expect(confirm).to_be_disabled()
     go_to(tab, "axial", FIRST)

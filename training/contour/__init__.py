@@ -1,3 +1,9 @@
 """Train and evaluate the network that draws contours, on tumours with an expert's contour."""
 
-__all__ = ["training"]
+__all__ = [
+    "cases",
+    "network",
+    "run",
+    "summary",
+    "training",
+]

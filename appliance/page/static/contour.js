@@ -225,3 +225,4 @@ document.getElementById("typed")?.addEventListener("submit", (event) => {
   change({ ...empty(), kind: points.length === 1 ? "point" : "diameter", points, smooth: draft.smooth });
 });
 if (drawing.dataset.region) ask(true);
+drawing.dataset.ready = "yes";
