@@ -46,21 +46,25 @@ def draw(volume: hd.Volume, prompt: Prompt, network: Network, base: Mask | None 
         (slices, rows, columns) bool, on the CT's voxels. A new contour is one connected part without holes, before
         corrections. Corrections change it around their points only. It may be empty.
     """
-    window = Window.around(prompt.centre, prompt.reach, volume.get_geometry())
-    box = covered(volume.get_geometry(), window)
-    seen: hd.Volume = volume[box]  # a whole CT would take most of the time
-    grid = seen.get_geometry()
-    hu = sample(seen, window)
     if base is None:
-        logits = network(hu, channels(replace(prompt, include=(), exclude=()), window))
         drawn = np.zeros(volume.spatial_shape, dtype=bool)
-        drawn[box] = _one_part(bring_back(logits, window, grid) > 0, prompt.centre, seen)
+        box, found, seen = _found(volume, replace(prompt, include=(), exclude=()), network)
+        drawn[box] = _one_part(found, prompt.centre, seen)
     else:
         drawn = base.copy()
     if prompt.corrections:
-        wanted = bring_back(network(hu, channels(prompt, window)), window, grid) > 0
-        drawn[box] = _corrected(drawn[box], wanted, prompt, grid)
+        box, wanted, seen = _found(volume, prompt, network)
+        drawn[box] = _corrected(drawn[box], wanted, prompt, seen.get_geometry())
     return smoothed(drawn, volume, prompt.smooth) if prompt.smooth else drawn
+
+
+def _found(volume: hd.Volume, prompt: Prompt, network: Network) -> tuple[tuple[Any, ...], Mask, hd.Volume]:
+    """Ask the network about the surroundings of a prompt: the box of voxels that it saw, its mask, and their HU."""
+    window = Window.around(prompt.centre, prompt.span, volume.get_geometry())
+    box = covered(volume.get_geometry(), window)
+    seen: hd.Volume = volume[box]  # a whole CT would take most of the time
+    logits = network(sample(seen, window), channels(prompt, window))
+    return box, bring_back(logits, window, seen.get_geometry()) > 0, seen
 
 
 def _corrected(drawn: Mask, wanted: Mask, prompt: Prompt, grid: hd.VolumeGeometry) -> Mask:

@@ -73,6 +73,11 @@ class Prompt:
         return max(self.radii) if self.radii is not None else 2 * POINT_MM
 
     @property
+    def span(self) -> float:
+        """Radius around the centre that holds the expected tumour and all corrections, in mm."""
+        return max([self.reach, *(math.dist(self.centre, point) for point in self.corrections)])
+
+    @property
     def corrections(self) -> tuple[Point, ...]:
         """All corrections."""
         return (*self.include, *self.exclude)

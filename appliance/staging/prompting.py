@@ -85,7 +85,7 @@ def _drawn(found: Scan, prompt: Prompt, bundle: ContourBundle) -> Drawn:
         affine_of(first, spacing), (len(stack.images), first.rows, first.columns), coordinate_system="PATIENT"
     )
     require_inside(prompt, grid)
-    shown, _, _ = covered(grid, Window.around(prompt.centre, prompt.reach, grid))
+    shown, _, _ = covered(grid, Window.around(prompt.centre, prompt.span, grid))
     images = tuple(with_pixel_digest(image) for image in stack.images[shown])
     volume = read_volume(ReferenceSlices(images, spacing, ())).volume
     mask = draw_checked(volume, prompt, bundle)

@@ -92,6 +92,14 @@ def test_an_existing_contour_is_changed_only_where_it_is_corrected() -> None:
     assert distances(volume, out)[after ^ base].max() <= LEAST_REACH_MM
 
 
+def test_a_correction_far_from_the_prompt_is_seen_too() -> None:
+    volume, far = ct(1.0), (50.0, 8.0, 45.0)
+    after = draw(volume, Prompt("diameter", LINE, include=(far,)), ball)
+    added = after & ~draw(volume, Prompt("diameter", LINE), ball)
+    assert added[45, 8, 50]
+    assert distances(volume, far)[added].max() <= LEAST_REACH_MM
+
+
 def test_of_several_parts_that_at_the_prompt_is_kept_and_holes_are_filled() -> None:
     def two_rings(hu: Any, told: Any) -> Any:
         size = told[CHANNELS.index("size")]
