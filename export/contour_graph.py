@@ -5,47 +5,29 @@ The normalisation of a layer is folded into its convolution, so the graph is the
 
 from __future__ import annotations
 
-import itertools
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from torch import nn
 
 from lungstage.appliance.contour.prompts import CHANNELS
 from lungstage.appliance.model.contour_network import HU_INPUT, LOGITS_OUTPUT, PROMPT_INPUT
 from lungstage.appliance.model.model_file import OPSET
-from lungstage.export.graph import IR_VERSION
+from lungstage.export.graph import IR_VERSION, Graph
 from lungstage.training.contour.network import LUNG_WINDOW, SOFT_WINDOW, ContourNetwork
-
-Floats = npt.NDArray[np.float32]
 
 TOLERANCE: Final = 1e-3
 """Largest difference of a logit between the graph and the trained network. Both compute in single precision."""
 
 
-class _Graph:
-    """Nodes and weights in order, with numbered names, so that the same calls give the same bytes."""
+class _Graph(Graph):
+    """The layers of the network, in single precision."""
 
     def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.weights: list[onnx.TensorProto] = []
-        self._counter = itertools.count()
-
-    def op(self, kind: str, *inputs: str | float | Floats, output: str | None = None, **attributes: Any) -> str:
-        """Add a node; numbers and arrays become weights, "" leaves out an input. Return the output's name."""
-        names = [x if isinstance(x, str) else self._weight(np.asarray(x, np.float32)) for x in inputs]
-        output = output or f"{kind.lower()}_{next(self._counter)}"
-        self.nodes.append(helper.make_node(kind, names, [output], **attributes))
-        return output
-
-    def _weight(self, values: Floats) -> str:
-        name = f"w_{next(self._counter)}"
-        self.weights.append(numpy_helper.from_array(np.ascontiguousarray(values, "<f4"), name))
-        return name
+        super().__init__(np.float32)
 
     def convolution(self, x: str, conv: nn.Conv3d, norm: nn.BatchNorm3d | None = None) -> str:
         """Add a convolution that keeps the shape, with the normalisation after it."""
@@ -125,7 +107,7 @@ def build_contour_graph(network: ContourNetwork) -> onnx.ModelProto:
             helper.make_tensor_value_info(PROMPT_INPUT, TensorProto.FLOAT, [1, len(CHANNELS), *shape]),
         ],
         [helper.make_tensor_value_info(LOGITS_OUTPUT, TensorProto.FLOAT, [1, 1, *shape])],
-        graph.weights,
+        graph.constants,
     )  # fmt: skip
     model = helper.make_model(
         made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="lungstage"

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
@@ -26,24 +27,33 @@ IR_VERSION = 8  # the version that opset 18 came with
 _ZERO_EXPONENT = 1e-100
 
 
-class _Graph:
-    """Nodes and constants in order, with numbered names, so that the same calls give the same bytes."""
+class Graph:
+    """Nodes and constants in order, with numbered names, so that the same calls give the same bytes.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    number
+        Type of the numbers that become constants.
+    """
+
+    def __init__(self, number: type[np.floating[Any]] = np.float64) -> None:
+        self._number = number
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
         self._counter = itertools.count()
 
     def constant(self, value: Any, name: str) -> str:
-        """Add a float64 (or, for axes, int64) tensor and return its unique name."""
+        """Add a tensor and return its unique name."""
         array = np.ascontiguousarray(value)
         name = f"{name}_{next(self._counter)}"
         self.constants.append(numpy_helper.from_array(array.astype(array.dtype.newbyteorder("<")), name))
         return name
 
-    def op(self, kind: str, *inputs: str | float | Array, output: str | None = None, **attributes: Any) -> str:
+    def op(
+        self, kind: str, *inputs: str | float | npt.NDArray[Any], output: str | None = None, **attributes: Any
+    ) -> str:
         """Add a node with one output, and return the output's name. Numbers and arrays in `inputs` become constants."""
-        names = [x if isinstance(x, str) else self.constant(np.asarray(x, np.float64), "c") for x in inputs]
+        names = [x if isinstance(x, str) else self.constant(np.asarray(x, self._number), "c") for x in inputs]
         output = output or f"{kind.lower()}_{next(self._counter)}"
         self.nodes.append(helper.make_node(kind, names, [output], **attributes))
         return output
@@ -67,7 +77,7 @@ class _Graph:
         return values
 
 
-def _power_part(graph: _Graph, u: str, exponent: Array) -> str:
+def _power_part(graph: Graph, u: str, exponent: Array) -> str:
     """((1 + u) ** e - 1) / e for u >= 0, and log(1 + u) for e = 0.
 
     Written as tanh(v / 2) * (exp(v) + 1) / e with v = e * log(1 + u), because ONNX has no expm1 and the plain
@@ -79,7 +89,7 @@ def _power_part(graph: _Graph, u: str, exponent: Array) -> str:
     return graph.op("Div", graph.op("Mul", graph.op("Tanh", graph.op("Mul", v, 0.5)), grown), exponent)
 
 
-def _standardise(graph: _Graph, x: str, steps: Preprocessing) -> str:
+def _standardise(graph: Graph, x: str, steps: Preprocessing) -> str:
     """Robust scale, Yeo-Johnson, z-score. Yeo & Johnson 2000, Biometrika 87(4), eq. 2.1.
 
     The formula for values below zero is that for values above zero, mirrored, with exponent 2 - lambda. Each part is 0
@@ -91,7 +101,7 @@ def _standardise(graph: _Graph, x: str, steps: Preprocessing) -> str:
     return graph.op("Div", graph.op("Sub", graph.op("Sub", above, below), steps.mean), steps.scale)
 
 
-def _forward(graph: _Graph, z: str, weights: list[str], biases: list[str]) -> tuple[list[tuple[str, str]], str]:
+def _forward(graph: Graph, z: str, weights: list[str], biases: list[str]) -> tuple[list[tuple[str, str]], str]:
     """Run the ensemble: (before, after) ReLU of each hidden layer, (members, n, units); logits (members, n, 1)."""
     hidden: list[tuple[str, str]] = []
     h = z
@@ -102,7 +112,7 @@ def _forward(graph: _Graph, z: str, weights: list[str], biases: list[str]) -> tu
     return hidden, graph.op("Add", graph.op("MatMul", h, weights[-1]), biases[-1])
 
 
-def _rescale_multiplier(graph: _Graph, case: tuple[str, str], baseline: tuple[str, str]) -> str:
+def _rescale_multiplier(graph: Graph, case: tuple[str, str], baseline: tuple[str, str]) -> str:
     """(h - h0) / (a - a0) of a ReLU h(a), and its derivative for a = a0.
 
     The quotient is exact for every difference, because it is 1, 0, or a positive part divided by a larger sum. Only a
@@ -115,7 +125,7 @@ def _rescale_multiplier(graph: _Graph, case: tuple[str, str], baseline: tuple[st
     return graph.op("Where", same, derivative, quotient)
 
 
-def _contributions(graph: _Graph, z: str, z0: str, model: FittedModel, weights: list[str], biases: list[str]) -> None:
+def _contributions(graph: Graph, z: str, z0: str, model: FittedModel, weights: list[str], biases: list[str]) -> None:
     """Add logit (n,), and the contributions of features (n, k) and covariates (n, c) against the baseline `z0`.
 
     DeepLIFT's rescale rule: Shrikumar, Greenside & Kundaje 2017, "Learning important features through propagating
@@ -146,7 +156,7 @@ def _shares(model: FittedModel) -> dict[str, int]:
     return {"contributions": k, "covariate_contributions": c} if c else {"contributions": k}
 
 
-def _distances(graph: _Graph, features: str, steps: Preprocessing, model: FittedModel) -> None:
+def _distances(graph: Graph, features: str, steps: Preprocessing, model: FittedModel) -> None:
     """Add the two distances (n,) of :mod:`training.model.domain` from features (n, k) without missing values."""
     k = len(model.features)
     z = _standardise(graph, features, steps)
@@ -182,7 +192,7 @@ def build_graph(model: FittedModel, metadata: Mapping[str, str] | None = None) -
     """
     k, c = len(model.features), len(model.covariate_columns)
     steps = model.preprocessing
-    graph = _Graph()
+    graph = Graph()
     weights = [graph.constant(w, "weight") for w in model.ensemble.weights]
     biases = [graph.constant(b[:, np.newaxis, :], "bias") for b in model.ensemble.biases]
 

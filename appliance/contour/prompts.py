@@ -94,31 +94,31 @@ def channels(prompt: Prompt, window: Window) -> Floats:
     unit = window.spacing
     told = np.zeros((len(CHANNELS), *window.shape), dtype=np.float32)
     radii = prompt.radii or (POINT_MM * unit,) * 3
-    told[0] = np.exp2(-_squares(window, prompt.centre, radii))
+    told[0] = np.exp2(-squares_from(window, prompt.centre, radii))
     if prompt.kind != "box":
         ends = prompt.points if prompt.kind == "diameter" else (prompt.centre, prompt.centre)
-        told[1] = np.exp(-0.5 * _from_line(window, *ends) / (LINE_MM * unit) ** 2)
+        told[1] = np.exp(-0.5 * squares_from_line(window, *ends) / (LINE_MM * unit) ** 2)
     told[2] = prompt.radii is not None
     for channel, points in ((3, prompt.include), (4, prompt.exclude)):
         for point in points:
-            mark = np.exp(-0.5 * _squares(window, point, (CORRECTION_MM * unit,) * 3))
+            mark = np.exp(-0.5 * squares_from(window, point, (CORRECTION_MM * unit,) * 3))
             np.maximum(told[channel], mark, out=told[channel])
     return told
 
 
-def _squares(window: Window, point: Point, scale: Point) -> Floats:
+def squares_from(window: Window, point: Point, scale: Point) -> Floats:
     """Squared distance of each voxel to a point, with each axis divided by its scale."""
     x, y, z = (((axis - p) / s) ** 2 for axis, p, s in zip(window.axes, point, scale, strict=True))
     total: Floats = (z[:, None, None] + y[:, None] + x).astype(np.float32)
     return total
 
 
-def _from_line(window: Window, first: Point, second: Point) -> Floats:
+def squares_from_line(window: Window, first: Point, second: Point) -> Floats:
     """Squared distance of each voxel to the line between two points, in mm²."""
     along = np.subtract(second, first)
     length = float(along @ along)
     x, y, z = (axis - p for axis, p in zip(window.axes, first, strict=True))
-    squares = _squares(window, first, (1.0, 1.0, 1.0))
+    squares = squares_from(window, first, (1.0, 1.0, 1.0))
     if not length:
         return squares
     parts = z * along[2], y * along[1], x * along[0]

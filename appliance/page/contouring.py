@@ -17,11 +17,10 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from lungstage.appliance.contour.prompts import Kind, Prompt
 from lungstage.appliance.contour.windows import Point
-from lungstage.appliance.contract.case import RegionChoice
 from lungstage.appliance.contract.errors import Unavailable
 from lungstage.appliance.page.context import NotThereError, Visit, page
 from lungstage.appliance.page.records import first_file
-from lungstage.appliance.page.study import asked_region, look, picture_of, places, study_of
+from lungstage.appliance.page.study import asked_region, look, picture_of, places, region_named, study_of
 from lungstage.appliance.report import outbox
 from lungstage.appliance.report.contour import PersonNameError, person_name
 from lungstage.appliance.staging.sketching import MOST_CORRECTIONS, Draft
@@ -133,9 +132,9 @@ def _draft(visit: Visit) -> Draft:
         kind = str(sent["kind"])
         points, include, exclude = (_points(sent[key]) for key in ("points", "include", "exclude"))
         smooth = float(sent["smooth"])
-        named = str(sent["region"])
-        roi, _, number = named.rpartition("/")
-        base = RegionChoice(roi, int(number)) if named else None
+        base = region_named(str(sent["region"]))
+        if sent["region"] and base is None:
+            raise ValueError("not a region")
     except (ValueError, TypeError, KeyError) as error:
         raise NotThereError(visit.say("fault.form")) from error
     if (

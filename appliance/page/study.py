@@ -144,8 +144,13 @@ async def look(visit: Visit, job: Job, region: RegionChoice | None) -> Scene:
 
 def asked_region(visit: Visit) -> RegionChoice | None:
     """Return the region that the address names."""
-    roi, colon, number = visit.request.query_params.get("region", "").rpartition("/")
-    return RegionChoice(roi, int(number)) if colon and _is_number(number) else None
+    return region_named(visit.request.query_params.get("region", ""))
+
+
+def region_named(text: str) -> RegionChoice | None:
+    """Return the region that a form or an address names, as UID/number; None for any other text."""
+    roi, slash, number = text.rpartition("/")
+    return RegionChoice(roi, int(number)) if slash and _is_number(number) else None
 
 
 def _is_number(text: str) -> bool:
@@ -303,10 +308,9 @@ async def process_again(visit: Visit) -> Response:
 @page(operate=True)
 async def choose_region(visit: Visit) -> Response:
     """Ask the daemon to measure the region that was chosen."""
-    roi, colon, number = visit.form.get("region", "").rpartition("/")
-    if not colon or not _is_number(number):
+    if (region := region_named(visit.form.get("region", ""))) is None:
         raise NotThereError(visit.say("fault.no_region"))
-    return await _request(visit, RegionChoice(roi, int(number)))
+    return await _request(visit, region)
 
 
 async def _request(visit: Visit, choice: RegionChoice | None) -> Response:

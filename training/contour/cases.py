@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from lungstage.training.cohorts.crops import read_crop
+from lungstage.training.cohorts.crops import LIST, list_crops, read_crop
 from lungstage.training.cohorts.table import refuse
 
-LIST: Final = "patients.csv"
 _SHARE = 5
 
 
@@ -56,16 +53,13 @@ def read(folder: Path) -> tuple[Case, ...]:
     Refused
         ``table_invalid``: the list or the archive is missing, or cannot be read.
     """
-    archives = sorted(folder.glob("*.zip"))
-    if not (folder / LIST).is_file() or len(archives) != 1:
-        refuse(f"{folder.name} is no folder of crops: it must contain {LIST} and exactly one .zip archive.")
     cases = []
     try:
-        with (folder / LIST).open(encoding="utf-8", newline="") as file, zipfile.ZipFile(archives[0]) as archive:
-            for row in csv.DictReader(file):
-                if int(row["voxels"]):
-                    hu, mask = read_crop(archive, row["crop"])
-                    cases.append(Case(row["patient_id"], hu, mask, row["touches_edge"] == "0"))
+        file, rows = list_crops(folder)
+        with zipfile.ZipFile(file) as archive:
+            for row in rows:
+                hu, mask = read_crop(archive, row["crop"])
+                cases.append(Case(row["patient_id"], hu, mask, row["touches_edge"] == "0"))
     except (KeyError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         refuse(f"{folder.name} cannot be read ({error}). Copy its {LIST} and archive again.")
     return tuple(sorted(cases, key=lambda case: case.patient))

@@ -14,7 +14,8 @@ from scipy import ndimage
 
 from lungstage.appliance.commissioning.statistics import intraclass_correlations
 from lungstage.appliance.contour.drawing import Network, draw
-from lungstage.appliance.contour.prompts import Kind, Prompt
+from lungstage.appliance.contour.prompts import Kind, Prompt, squares_from, squares_from_line
+from lungstage.appliance.contour.windows import Window
 from lungstage.appliance.radiomics import mesh
 from lungstage.training.contour import simulated
 from lungstage.training.contour.cases import Case
@@ -160,13 +161,9 @@ _LUNG: Final = -700
 def _around(volume: hd.Volume, prompt: Prompt) -> tuple[Any, Any, Any]:
     """HU of a crop, each voxel's distance to the line, and to its middle, in mm."""
     hu = np.asarray(volume.array, dtype=np.float32)
-    z, y, x = np.ogrid[tuple(map(slice, hu.shape))]
-    at = np.stack(np.broadcast_arrays(x, y, z), axis=-1).astype(np.float32)
-    first, second = (np.array(point, dtype=np.float32) for point in prompt.points)
-    along = second - first
-    share = np.clip(((at - first) @ along) / float(along @ along), 0, 1)
-    line = np.linalg.norm(at - first - share[..., None] * along, axis=-1)
-    return hu, line, np.linalg.norm(at - np.array(prompt.centre, dtype=np.float32), axis=-1)
+    z, y, x = hu.shape
+    crop = Window((0.0, 0.0, 0.0), (x, y, z))
+    return hu, np.sqrt(squares_from_line(crop, *prompt.points)), np.sqrt(squares_from(crop, prompt.centre, (1.0,) * 3))
 
 
 def summarise(drawn: Sequence[Drawn]) -> dict[str, dict[str, Any]]:

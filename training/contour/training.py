@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
+import io
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from lungstage.training.contour import evaluation, examples, simulated
 from lungstage.training.contour.cases import Case, is_held_out
 from lungstage.training.contour.network import ContourNetwork
 from lungstage.training.contour.run import ContourRun, versions
+from lungstage.training.files import write_whole
 
 CHECKPOINT: Final = "checkpoint.pt"
 
@@ -163,14 +164,14 @@ class Trainer:
     def save(self) -> None:
         """Write the checkpoint."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self._file.with_suffix(".new")
         state = {
             "plan": asdict(self._plan), "patients": [case.patient for case in self._cases], "step": self.step,
             "network": self._network.state_dict(), "averaged": self.averaged.state_dict(),
             "optimiser": self._optimiser.state_dict(),
         }  # fmt: skip
-        torch.save(state, fresh)
-        os.replace(fresh, self._file)
+        file = io.BytesIO()
+        torch.save(state, file)
+        write_whole(self._file, file.getvalue())
 
     def _resume(self) -> None:
         if not self._file.is_file():

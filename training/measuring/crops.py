@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Final
 
 from lungstage.appliance.robustness.versions import Surroundings
-from lungstage.training.cohorts.crops import read_crop
-from lungstage.training.cohorts.table import refuse
-
-LIST: Final = "patients.csv"
+from lungstage.training.cohorts.crops import list_crops, read_crop
 
 
 def read_crops(folder: Path) -> list[tuple[str, Callable[[], Surroundings]]]:
@@ -24,12 +19,10 @@ def read_crops(folder: Path) -> list[tuple[str, Callable[[], Surroundings]]]:
     Refused
         ``table_invalid``: the list or the archive is missing.
     """
-    archives = sorted(folder.glob("*.zip"))
-    if not (folder / LIST).is_file() or len(archives) != 1:
-        refuse(f"{folder.name} is no folder of crops: it must contain {LIST} and exactly one .zip archive.")
-    with (folder / LIST).open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if int(row["voxels"]) and row["touches_edge"] == "0"]
-    return [(row["patient_id"], partial(_surroundings, archives[0], row["crop"])) for row in rows]
+    archive, rows = list_crops(folder)
+    return [
+        (row["patient_id"], partial(_surroundings, archive, row["crop"])) for row in rows if row["touches_edge"] == "0"
+    ]
 
 
 def _surroundings(file: Path, name: str) -> Surroundings:

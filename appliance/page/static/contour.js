@@ -35,29 +35,15 @@ const figures = [...drawing.querySelectorAll("figure")].map((figure) => {
   const plane = figure.dataset.plane;
   const [slider, picture, number, marks] = ["input", "img", "output", "svg"].map((part) => figure.querySelector(part));
   const label = figure.querySelector("label").textContent;
-  let busy = false;
   const address = () => {
     const query = new URLSearchParams({ window: window_.value, region: draft.region || "" });
     if (sketch) query.set("sketch", sketch);
     return `${study}${sketch ? "contour/" : ""}picture/${plane}/${slider.value}.png?${query}`;
   };
+  const load = loader(picture, address, () => `${label} ${number.textContent}`);
   const show = () => {
     number.textContent = `${Number(slider.value) + 1} / ${Number(slider.max) + 1}`;
-    if (busy) return;
-    busy = true;
-    const wanted = address();
-    const next = new Image();
-    const done = () => {
-      busy = false;
-      if (wanted !== address()) show();
-    };
-    next.onload = () => {
-      picture.src = wanted;
-      picture.alt = `${label} ${number.textContent}`;
-      done();
-    };
-    next.onerror = done;
-    next.src = wanted;
+    load();
   };
   // The picture keeps its proportions in a square frame; this is its own part of the frame.
   const frame = () => {
@@ -98,11 +84,7 @@ const figures = [...drawing.querySelectorAll("figure")].map((figure) => {
     show();
     enlargeAll();
   });
-  picture.addEventListener("wheel", (event) => {
-    event.preventDefault();
-    slider.value = Number(slider.value) + Math.sign(event.deltaY);
-    show();
-  }, { passive: false });
+  turnByWheel(picture, slider, show);
 
   let began = null;
   let stroke = [];

@@ -54,7 +54,39 @@ function keepUpToDate(part) {
   setTimeout(again, POLL_MS);
 }
 
-// Slices: one request at a time, and the latest one counts. While the viewer is open, it shows the slices.
+// Returns a function that loads the picture of an address: one request at a time, and the latest one counts.
+function loader(picture, address, caption) {
+  let busy = false;
+  const load = () => {
+    if (busy) return;
+    busy = true;
+    const wanted = address();
+    const next = new Image();
+    const done = () => {
+      busy = false;
+      if (wanted !== address()) load();
+    };
+    next.onload = () => {
+      picture.src = wanted;
+      picture.alt = caption();
+      done();
+    };
+    next.onerror = done;
+    next.src = wanted;
+  };
+  return load;
+}
+
+// Shows the next slice when the wheel turns over a picture.
+function turnByWheel(picture, slider, show) {
+  picture.addEventListener("wheel", (event) => {
+    event.preventDefault();
+    slider.value = Number(slider.value) + Math.sign(event.deltaY);
+    show();
+  }, { passive: false });
+}
+
+// Slices. While the viewer is open, it shows them.
 function view(form) {
   const [window_, region] = [form.elements.window, form.elements.region];
   const sliders = {};
@@ -64,7 +96,6 @@ function view(form) {
     const [slider, picture, number] = [figure.querySelector("input"), figure.querySelector("img"), figure.querySelector("output")];
     const plane = figure.dataset.plane;
     const name = figure.querySelector("label").textContent;
-    let busy = false;
     const address = () => {
       const query = new URLSearchParams({ window: window_.value, region: region.value });
       return `${form.dataset.study}picture/${plane}/${slider.value}.png?${query}`;
@@ -72,33 +103,16 @@ function view(form) {
     const count = () => {
       number.textContent = `${Number(slider.value) + 1} / ${Number(slider.max) + 1}`;
     };
+    const load = loader(picture, address, () => `${name} ${number.textContent}`);
     const show = () => {
       count();
-      if (volume || busy) return;
-      busy = true;
-      const wanted = address();
-      const next = new Image();
-      const done = () => {
-        busy = false;
-        if (wanted !== address()) show();
-      };
-      next.onload = () => {
-        picture.src = wanted;
-        picture.alt = `${name} ${number.textContent}`;
-        done();
-      };
-      next.onerror = done;
-      next.src = wanted;
+      if (!volume) load();
     };
     slider.addEventListener("input", () => {
       show();
       volume?.goTo(plane, Number(slider.value));
     });
-    picture.addEventListener("wheel", (event) => {
-      event.preventDefault();
-      slider.value = Number(slider.value) + Math.sign(event.deltaY);
-      show();
-    }, { passive: false });
+    turnByWheel(picture, slider, show);
     window_.addEventListener("change", show);
     region.addEventListener("change", show);
     sliders[plane] = { slider, count };
