@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from lungstage.appliance.model.bundle_files import SIGNATURE_FILE
 from lungstage.appliance.model.inference import Predictor
 from lungstage.appliance.model.manifest import (
     QUANTILES,
+    ContourSource,
     CovariateColumn,
     CovariateEntry,
     Decision,
@@ -176,6 +177,7 @@ def pack(run: Run, name: str) -> tuple[dict[str, bytes], Parity]:
         golden=_golden(spec, Predictor(onnx_model, entries, decision, model.covariates), covariates),
         out_of_fold=out_of_fold,
         worth=worth_of(run),
+        contour_sources=_contour_sources(record),
     )
     return {**contents, "manifest.json": render_manifest(manifest)}, parity
 
@@ -230,6 +232,12 @@ def _out_of_fold(record: Mapping[str, Any]) -> OutOfFold | None:
         positives_at_least=tuple(found["positives_at_least"]),
         negatives_at_least=tuple(found["negatives_at_least"]),
     )
+
+
+def _contour_sources(record: Mapping[str, Any]) -> tuple[ContourSource, ...] | None:
+    """Return who drew the contours; None for a run of an earlier release."""
+    drawn: Sequence[ContourSource] | None = record["cohort"].get("contours")
+    return drawn and tuple(drawn)
 
 
 def _provenance(record: Mapping[str, Any]) -> Provenance:

@@ -13,6 +13,7 @@ from lungstage.appliance.contract.horizon import Horizon
 from lungstage.appliance.contract.spec import STAGE_GROUP
 from lungstage.appliance.model.manifest import CovariateEntry, Decision, FeatureEntry, IntendedUse, OutOfFold
 from lungstage.export.answers import NOTE, answers, decision_curve, rules
+from lungstage.export.contour_sources import contours
 from lungstage.export.inputs import inputs, skew
 from lungstage.export.markdown import as_toml, bullets, figure, percent, span
 from lungstage.export.performance import performance
@@ -61,6 +62,7 @@ def render(
         "Performance": performance(run),
         "Survival": survival(run),
         "Robustness (simulated)": robustness(run, model_sha256),
+        "Contours": contours(run),
         "Selection": selection(record),
         "Calibration and decision": _decision(run, decision, out_of_fold),
         "Inputs": inputs(record, entries, covariates),

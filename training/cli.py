@@ -689,6 +689,55 @@ def contour(
     Console(soft_wrap=True).print(*in_words(run.record["figures"]), sep="\n", highlight=False)
 
 
+@app.command()
+def assisted(
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", help="Folder of a fitted run. Gets assisted.json.", exists=True, file_okay=False),
+    ],
+    table: Annotated[
+        Path, typer.Argument(metavar="TABLE", help="Feature table of the run.", exists=True, dir_okay=False)
+    ],
+    crops: Annotated[
+        Path,
+        typer.Argument(metavar="CROPS", help="Folder of crops of the same patients.", exists=True, file_okay=False),
+    ],
+    contours: Annotated[
+        Path, typer.Option(metavar="BUNDLE", help="Contour bundle that draws.", exists=True, file_okay=False)
+    ],
+) -> None:
+    """Compare a run's answers on semi-automatic contours with those on experts' contours, for the model card.
+
+    The procedure is repeated without the patients that the contour bundle was evaluated on. They are answered for.
+    """
+    from lungstage.appliance.model.contour_bundle import load_contour_bundle
+    from lungstage.training.configuration import Configuration
+    from lungstage.training.contour import answers, cases
+    from lungstage.training.contour.summary import answers_in_words
+    from lungstage.training.files import write_whole
+    from lungstage.training.run import ASSISTED, Run
+
+    fitted = Run.load(run)
+    record = fitted.record
+    configuration = Configuration.of_run(record, run, table)
+    cohort, drawing = configuration.cohort(), load_contour_bundle(contours)
+    if cohort.sha256 != record["table"]["sha256"]:
+        raise Refused(
+            ReasonCode.TABLE_INVALID,
+            f"{table.name} is not the table that {run.name} was fitted to. Give the table "
+            f"{record['table']['name']} of the fit.",
+        )
+    with _progress() as report:
+        found = answers.compare(
+            cohort, cases.read(crops), drawing.network, configuration.settings(), record["conformal"], report
+        )
+    found |= {
+        "procedure_sha256": record["procedure_sha256"], "table": record["table"], "contour_bundle": drawing.digest
+    }  # fmt: skip
+    write_whole(run / ASSISTED, _as_json(found).encode())
+    Console(soft_wrap=True).print(*answers_in_words(found), sep="\n", highlight=False)
+
+
 @contextmanager
 def _staged(out: Path) -> Iterator[Path]:
     """Yield a folder inside `out`. Its files are moved into `out` when all of them are written.

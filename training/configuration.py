@@ -176,6 +176,20 @@ class Configuration(_Section):
             section: {key: _plain(value) for key, value in said.items()} for section, said in values.items() if said
         }
 
+    @classmethod
+    def of_run(cls, record: Mapping[str, Any], run: Path, table: Path) -> Self:
+        """Return the configuration that a run was fitted with.
+
+        Parameters
+        ----------
+        record
+            The run's record, which contains its :meth:`departures`. Files are expected in the run's folder.
+        run, table
+            Folder of the run, and its feature table.
+        """
+        found = cls.model_validate(record.get("configuration") or {}, context={"folder": run})
+        return found.model_copy(update={"study": found.study.model_copy(update={"run": run, "table": table})})
+
     def cohort(self, *, keep_cut_rows: bool | None = None) -> Cohort:
         """Read the feature table. `keep_cut_rows`, if given, replaces the value of the file.
 

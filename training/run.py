@@ -22,6 +22,8 @@ Array = npt.NDArray[np.float64]
 
 ROBUSTNESS = "robustness.json"
 """File in a run's folder: repeatability of the model's probability under simulated perturbations."""
+ASSISTED = "assisted.json"
+"""File in a run's folder: answers of the procedure on semi-automatic contours, beside those on experts' contours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,17 +108,27 @@ class Run:
         Content of ``evaluation.json`` in the same folder, by ``lungstage-train evaluate``; None without that file.
     robustness
         Content of ``robustness.json`` there, by ``lungstage-train robustness``; None without that file.
+    assisted
+        Content of ``assisted.json`` there, by ``lungstage-train assisted``; None without that file.
     """
 
     model: FittedModel
     record: dict[str, Any]
     evaluation: dict[str, Any] | None = None
     robustness: dict[str, Any] | None = None
+    assisted: dict[str, Any] | None = None
 
     @property
     def own_evaluation(self) -> dict[str, Any] | None:
         """The evaluation, if it has this model's procedure, rows and inputs; else None."""
         return None if self.evaluation is None or differences(self.record, self.evaluation) else self.evaluation
+
+    @property
+    def own_assisted(self) -> dict[str, Any] | None:
+        """The answers on semi-automatic contours, if they have this model's procedure and table; else None."""
+        found = self.assisted
+        is_own = found is not None and all(found[key] == self.record[key] for key in ("procedure_sha256", "table"))
+        return found if is_own else None
 
     @property
     def endpoint(self) -> Endpoint:
@@ -165,7 +177,7 @@ class Run:
                 ),
             )
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        beside = (folder / "evaluation.json", folder / ROBUSTNESS)
+        beside = (folder / "evaluation.json", folder / ROBUSTNESS, folder / ASSISTED)
         return cls(model, record, *(json.loads(file.read_text("utf-8")) if file.is_file() else None for file in beside))
 
 

@@ -34,7 +34,8 @@ class Prompt:
     ----------
     kind
         What `points` are: the two ends of the longest diameter, two opposite corners of a box, or one point inside.
-        For the corrections of an existing region there are none; :mod:`staging.sketching` takes the box around it.
+        For the corrections of an existing region there are none, or one point in the only part of it that is kept;
+        :mod:`staging.sketching` takes the box around it.
     points
         As `kind` says.
     include, exclude

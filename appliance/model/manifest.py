@@ -16,6 +16,7 @@ from lungstage.appliance.contract.evidence import Estimate, Worth
 from lungstage.appliance.contract.spec import ALL_FEATURES, COVARIATES, Covariate, Endpoint
 from lungstage.appliance.model import sealed
 
+ContourSource = Literal["expert", "assisted"]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -300,6 +301,9 @@ class Manifest(_Frozen):
     out_of_fold: OutOfFold | None = None
     worth: WorthEntry | None = None
     recalibration: Recalibration | None = None
+    # Who drew the contours that the model was validated on: experts, or persons who confirmed a semi-automatic contour.
+    # None if the bundle does not contain it; then experts only.
+    contour_sources: Annotated[tuple[ContourSource, ...], Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:
@@ -322,6 +326,11 @@ class Manifest(_Frozen):
     def feature_names(self) -> tuple[str, ...]:
         """Names of the network's inputs, in input order."""
         return tuple(entry.name for entry in self.features)
+
+    @property
+    def is_validated_on_assisted(self) -> bool:
+        """Whether the model was validated on semi-automatic contours that a person confirmed."""
+        return "assisted" in (self.contour_sources or ())
 
 
 def render(manifest: Manifest) -> bytes:

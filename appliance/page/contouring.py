@@ -27,7 +27,8 @@ from lungstage.appliance.staging.sketching import MOST_CORRECTIONS, Draft
 from lungstage.appliance.staging.viewing import PLANES, WINDOWS
 from lungstage.appliance.state.job import RESTING_STATES
 
-_KINDS: Final = {"diameter": 2, "box": 2, "point": 1, "region": 0}
+_KINDS: Final = {"diameter": (2,), "box": (2,), "point": (1,), "region": (0, 1)}
+"""Number of points of each kind of prompt."""
 _MOST_DRAFTS: Final = 64  # of a session; the oldest is dropped
 _MOST_SMOOTH_MM: Final = 4.0
 
@@ -66,8 +67,9 @@ async def sketch(visit: Visit) -> Response:
     drafts.move_to_end(name)
     while len(drafts) > _MOST_DRAFTS:
         drafts.popitem(last=False)
+    parts = visit.say("contour.parts", parts=found.parts) if found.parts > 1 else ""
     told = {
-        "sketch": name, "images": found.images, "keys": found.keys, "rivals": found.rivals,
+        "sketch": name, "images": found.images, "keys": found.keys, "rivals": found.rivals, "parts": parts,
         "volume": visit.say("contour.volume", volume=visit.say.number(found.volume_mm3 / 1000)),
     }  # fmt: skip
     return JSONResponse(told)
@@ -138,7 +140,7 @@ def _draft(visit: Visit) -> Draft:
     except (ValueError, TypeError, KeyError) as error:
         raise NotThereError(visit.say("fault.form")) from error
     if (
-        _KINDS.get(kind) != len(points) or (base is None) == (kind == "region")
+        len(points) not in _KINDS.get(kind, ()) or (base is None) == (kind == "region")
         or len(include) + len(exclude) > MOST_CORRECTIONS or not 0 <= smooth <= _MOST_SMOOTH_MM
     ):  # fmt: skip
         raise NotThereError(visit.say("fault.form"))

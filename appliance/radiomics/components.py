@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from lungstage.appliance.radiomics.grid import bounds
+
 Mask = npt.NDArray[np.bool_]
 
 
@@ -47,15 +49,20 @@ def components(mask: Mask, affine: npt.NDArray[np.float64]) -> tuple[tuple[Compo
     """
     import SimpleITK as sitk  # deferred, as in :mod:`radiomics.grid`
 
-    found = sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8)), True))
+    numbered = np.zeros(mask.shape, dtype=np.uint32)
+    if not mask.any():
+        return (), numbered
+    _, box = bounds(mask)
+    part_of_mask = mask[box]
+    found = sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(part_of_mask.astype(np.uint8)), True))
     sizes = np.bincount(found.ravel())
     order = sorted(range(1, len(sizes)), key=lambda part: (-int(sizes[part]), part))
     rank = np.zeros(len(sizes), dtype=np.uint32)
     rank[order] = np.arange(1, len(order) + 1)
-    numbered: npt.NDArray[np.uint32] = rank[found]
+    numbered[box] = rank[found]
     voxel = abs(float(np.linalg.det(affine[:3, :3])))
-    at = np.argwhere(mask)
-    parts = numbered[mask]
+    at = np.argwhere(part_of_mask) + [index.start for index in box]
+    parts = numbered[box][part_of_mask]
     every = []
     for k, part in enumerate(order, start=1):
         x, y, z = (affine @ [*at[parts == k].mean(axis=0), 1.0])[:3]

@@ -35,6 +35,7 @@ GRADES: Final = MappingProxyType(
         "domain_unlike": Grade.MODEL,
         "domain_no_neighbour": Grade.MODEL,
         "assisted": Grade.MODEL,
+        "assisted_not_validated": Grade.MODEL,
         "not_robust": Grade.MEASUREMENT,
         "not_robust_withheld": Grade.MEASUREMENT,
         "never_came": Grade.MEASUREMENT,

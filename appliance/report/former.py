@@ -29,6 +29,11 @@ WARNINGS: Final = (
         "The contours run from pixel centre to pixel centre, as some software draws them: up to 8 % of the volume may "
         "be missing at the rim.",
     ),
+    (
+        "assisted_not_validated",
+        "The region of interest was drawn semi-automatically and confirmed by a person. The model is not validated on "
+        "such contours.",
+    ),
     ("domain_unlike", "The tumour is unlike almost all tumours that the model was trained on."),
     ("domain_no_neighbour", "Hardly a tumour that the model was trained on resembles this one."),
     (

@@ -27,10 +27,8 @@ CHOSEN = "The region of interest, number {} of its file, was chosen by a person.
 OLDER = "An older version of the region of interest is there too, and was left out."
 DRAFT = "The region of interest is a draft that was drawn semi-automatically. No person has confirmed it."
 DRAFT_LEFT_OUT = "The files also contain a draft contour. It was not used, because no person has confirmed it."
-ASSISTED = (
-    "The region of interest was drawn semi-automatically and confirmed by a person. The model is not validated on such "
-    "contours."
-)
+ASSISTED = "The region of interest was drawn semi-automatically and confirmed by a person."
+NOT_VALIDATED = "The model is not validated on semi-automatic contours."
 """Warnings of a report on contours made by lungstage, and on other contours than the measured one."""
 
 _OFFERS_NONE = (

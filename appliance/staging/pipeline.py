@@ -32,6 +32,7 @@ from lungstage.appliance.report.headers import warnings_of_text
 from lungstage.appliance.report.outbox import Document
 from lungstage.appliance.staging.choosing import (
     CHOSEN,
+    NOT_VALIDATED,
     OLDER,
     approval_warnings,
     choose_each,
@@ -350,6 +351,8 @@ def stage(
         rule = AnswerRule.of(manifest, site.prevalence)
         result = at_prevalence(result, rule)
     assisted = contour_warnings([region for region, _ in plan.regions])
+    if assisted and not manifest.is_validated_on_assisted:
+        assisted += (NOT_VALIDATED,)
     of_robustness: tuple[str, ...] = ()
     if robustness.perturbations:
         with watch.step("robustness"):

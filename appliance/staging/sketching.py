@@ -29,6 +29,7 @@ from lungstage.appliance.dicom.header import Header, RoiHeader
 from lungstage.appliance.dicom.identity import prove_one_patient
 from lungstage.appliance.dicom.roi import load_regions
 from lungstage.appliance.model.contour_bundle import ContourBundle
+from lungstage.appliance.radiomics.components import components
 from lungstage.appliance.report import outbox
 from lungstage.appliance.report.contour import build_contour
 from lungstage.appliance.report.outbox import Document
@@ -47,7 +48,8 @@ class Draft:
     Attributes
     ----------
     prompt
-        What the person has drawn. For an existing region its kind is ``region``, without points.
+        What the person has drawn. For an existing region its kind is ``region``, without points, or with one point in
+        the part that the person keeps.
     base
         The existing region that is corrected; None for a new contour.
     """
@@ -68,6 +70,8 @@ class Sketched:
     ----------
     volume_mm3
         Its volume.
+    parts
+        Number of its separate parts.
     keys
         For each kind of plane, the plane with its largest area.
     images
@@ -77,6 +81,7 @@ class Sketched:
     """
 
     volume_mm3: _Finite
+    parts: _Count
     keys: tuple[_Count, _Count, _Count]
     images: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     rivals: tuple[Annotated[str, Field(max_length=200)], ...]
@@ -103,7 +108,8 @@ def sketch(headers: tuple[Header, ...], key: str, draft: Draft, bundle: ContourB
     stack, mask = _drawn(case, draft, bundle)
     first, second, third = (largest_plane(stack, mask, axis) for axis in range(3))
     volume = float(np.count_nonzero(mask)) * float(np.prod(stack.steps))
-    return Sketched(volume, (first, second, third), _images(stack), _rivals(case, draft.base))
+    parts, _ = components(mask, stack.affine)
+    return Sketched(volume, len(parts), (first, second, third), _images(stack), _rivals(case, draft.base))
 
 
 def sketch_mask(headers: tuple[Header, ...], key: str, draft: Draft, bundle: ContourBundle) -> Mask:
@@ -154,6 +160,14 @@ def confirm(
             ReasonCode.AMBIGUOUS_INPUT,
             f"{' and '.join(rivals)} already confirmed a contour of this study. Open that contour and correct it.",
         )
+    if draft.base is not None and _drawn_by_a_tool(case, draft.base):
+        parts, _ = components(mask, stack.affine)
+        if len(parts) > 1:
+            raise Refused(
+                ReasonCode.ROI_AMBIGUOUS,
+                f"The region was drawn by software, and consists of {len(parts)} separate parts. Choose the one that "
+                "is the tumour, and confirm again.",
+            )
     name, supersedes = (NAME, ()) if draft.base is None else _predecessor(case, draft.base)
     drawn = Drawn(
         images=stack.images,
@@ -184,11 +198,36 @@ def _drawn(case: Case, draft: Draft, bundle: ContourBundle) -> tuple[Stacked, Ma
         existing = region_mask(case, draft.base)
         if existing is None:
             raise Refused(ReasonCode.ROI_EMPTY, "This region is empty on these slices. Draw a new contour.")
+        if prompt.points:
+            existing = _the_part(existing, stack.affine, prompt.points[0])
         prompt = replace(prompt, kind="box", points=_box(existing, stack.affine))
     else:
         require_size(prompt)
     require_inside(prompt, volume.get_geometry())
     return stack, draw_checked(volume, prompt, bundle, existing)
+
+
+def _the_part(mask: Mask, affine: npt.NDArray[np.float64], point: Point) -> Mask:
+    """Return the connected part of a mask that contains a point."""
+    _, numbers = components(mask, affine)
+    at = np.rint((np.linalg.inv(affine) @ (*point, 1.0))[:3]).astype(int)
+    is_inside = bool((at >= 0).all() and (at < mask.shape).all())
+    number = int(numbers[tuple(at)]) if is_inside else 0
+    if not number:
+        raise Refused(
+            ReasonCode.PROMPT_UNSUITABLE, "The region has no part at this point. Click on the part that is the tumour."
+        )
+    part: Mask = numbers == number
+    return part
+
+
+def _drawn_by_a_tool(case: Case, base: RegionChoice) -> bool:
+    """Whether a region is a segment that software drew without a person."""
+    roi = next(roi for roi in case.rois if roi.sop_instance_uid == base.roi)
+    if roi.kind != "SEG":
+        return False
+    segments = read_dataset(roi.path, with_pixels=False).SegmentSequence
+    return any(one.SegmentNumber == base.number and one.get("SegmentAlgorithmType") == "AUTOMATIC" for one in segments)
 
 
 def _box(mask: Mask, affine: npt.NDArray[np.float64]) -> tuple[Point, Point]:

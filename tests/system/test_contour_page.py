@@ -1,4 +1,4 @@
-"""A contour that is drawn, corrected and confirmed in a browser, over a running daemon and a real CT.
+"""Contours that are drawn, corrected and confirmed in a browser, over a running daemon, on a real CT and a phantom.
 
 Needs Chromium (``LUNGSTAGE_CHROMIUM``, or one on the path); where there is none, this is skipped.
 """
@@ -16,6 +16,7 @@ import pydicom
 import pytest
 
 from lungstage.appliance.dicom.contours import Confirmation, confirmation
+from tests.appliance.staging.test_sketching import nodules
 from tests.support.ball_network import ball_bundle
 from tests.support.serving import process
 from tests.system.test_page import CHROMIUM, Running, browser, tab, until_job  # noqa: F401
@@ -126,3 +127,49 @@ def test_a_contour_is_drawn_corrected_confirmed_and_answered(tab: Any, running: 
     log = "".join(path.read_text() for path in (running.root / "state" / "page").glob("audit*"))
     assert "contour_confirmed" in log
     assert "Weber" not in log + (running.root / "page.log").read_text() + (running.root / "run.log").read_text()
+
+
+def test_of_a_tool_s_nodules_one_is_picked_and_the_second_operator_is_told(
+    tab: Any, running: Running, browser: Any  # noqa: F811
+) -> None:  # fmt: skip
+    """The first operator's browser is closed in the middle; the second picks and confirms; the third is refused."""
+    nodules("AUTOMATIC")[0].write(running.root / "inbox" / "nodules")
+    before = {path.name for path in (running.root / "inbox").iterdir()}
+    study = until_job(tab, running, "LUNGSTAGE-PHANTOM", "delivered")
+
+    def opened(page: Any) -> None:
+        page.goto(f"{study}/contour")
+        page.get_by_label("Start from").select_option(label="Tumour (SEG 1)")
+        page.locator("#drawing[data-ready]").wait_for()
+        sync_api.expect(page.locator("#parts")).to_contain_text("2 separate parts")
+        page.get_by_label("Only this part").check()
+        for plane in ("axial", "coronal"):
+            go_to(page, plane, (16.0, 0.0, 1.0))
+        page.mouse.click(*place_on_picture(page, "axial", (16.0, 0.0, 1.0)))
+        sync_api.expect(page.locator("#parts")).to_be_hidden()
+        assert volume_of(page) == pytest.approx(4 / 3 * np.pi * 9**3 / 1000, rel=0.1)
+
+    left = browser.new_context()
+    page = left.new_page()
+    page.goto(running.address)
+    opened(page)
+    left.close()
+    assert {path.name for path in (running.root / "inbox").iterdir()} == before
+
+    opened(tab)
+    third = browser.new_context()
+    late = third.new_page()
+    late.goto(running.address)
+    opened(late)
+    for page, name in ((tab, "Weber^Anna"), (late, "Klein^Bert")):
+        page.get_by_label("Your name").fill(name)
+        page.get_by_label("I have checked").check()
+        page.get_by_role("button", name="Confirm").click()
+        page.wait_for_load_state()
+    sync_api.expect(late.locator("body")).to_contain_text("Weber^Anna already confirmed a contour of this study")
+    third.close()
+    (name,) = {path.name for path in (running.root / "inbox").iterdir()} - before
+    assert pydicom.dcmread(running.root / "inbox" / name).ContentCreatorName == "Weber^Anna"
+    tab.locator("#live .problem a").click()  # to the job with the new report
+    tab.get_by_text("semi-automatically and confirmed by a person").first.wait_for()
+    sync_api.expect(tab.locator(".caveats")).to_contain_text("not validated on semi-automatic contours")

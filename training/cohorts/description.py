@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lungstage.appliance.contract.spec import DEFAULT_SETTINGS, STAGE_GROUP, Endpoint
+from lungstage.appliance.model.manifest import ContourSource
 from lungstage.training.cohorts.table import refuse
 
 
@@ -52,7 +53,7 @@ class CohortDescription(BaseModel):
 
     ``extraction`` is PyRadiomics' ``setting`` dictionary. ``table_sha256``, if given, binds the description to one
     table. ``lungstage-train measure`` writes ``measured``, which becomes a note. ``stage_notes`` are notes for models
-    of the stage only.
+    of the stage only. ``contours`` tells who drew the regions: experts, or persons who confirmed a semi-automatic one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,6 +63,7 @@ class CohortDescription(BaseModel):
     licence: str
     citation: str
     stages_absent: tuple[str, ...] = ()
+    contours: tuple[ContourSource, ...] = Field(default=("expert",), min_length=1)
     notes: tuple[str, ...] = ()
     stage_notes: tuple[str, ...] = ()
     extraction: dict[str, Any] = Field(min_length=1)

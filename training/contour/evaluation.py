@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -106,24 +106,23 @@ def evaluate(
             other = draw(volume, second, network)
             found.append(_compared(replace(case, mask=drawn), f"{kind}, drawn again", other))
             if kind == "diameter":
-                found += _with_corrections(case, volume, first, drawn, network, rng)
+                each = corrected(case, volume, first, drawn, network, rng)
+                found += [_compared(case, f"diameter, {n} corrections", one) for n, one in enumerate(each, 1)]
                 if rivals:
                     found += [_compared(case, name, method(volume, first)) for name, method in RIVALS.items()]
         report(done)
     return found
 
 
-def _with_corrections(
+def corrected(
     case: Case, volume: hd.Volume, prompt: Prompt, drawn: Mask, network: Network, rng: np.random.Generator
-) -> list[Drawn]:
-    """Correct up to :data:`CORRECTIONS` times, each time the largest mistake of what is drawn then."""
-    found = []
-    for number in range(1, CORRECTIONS + 1):
+) -> Iterator[Mask]:
+    """Correct a contour :data:`CORRECTIONS` times, each time its largest mistake; yields every corrected contour."""
+    for _ in range(CORRECTIONS):
         if (correction := simulated.correction(case.mask, drawn, rng)) is not None:
-            prompt, _ = simulated.with_correction(prompt, drawn, *correction)
+            prompt, _mask = simulated.with_correction(prompt, drawn, *correction)
             drawn = draw(volume, prompt, network)
-        found.append(_compared(case, f"diameter, {number} corrections", drawn))
-    return found
+        yield drawn
 
 
 def _compared(case: Case, method: str, drawn: Mask) -> Drawn:

@@ -23,3 +23,17 @@ def in_words(figures: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
             f"{method}: Dice {found['dice_median']:.3f} (median), {found['dice_tenth_percentile']:.3f} (tenth "
             f"percentile) in {found['patients']} patients{told}{'; ' if iccs else ''}{iccs}"
         )
+
+
+def answers_in_words(found: Mapping[str, Any]) -> Iterator[str]:
+    """Describe the result of :func:`training.contour.answers.compare`, a line for each contour."""
+    for contour, figures in found["contours"].items():
+        auc = figures["auc"]
+        told = f"{contour}: AUC {auc['value']:.2f} ({auc['low']:.2f} to {auc['high']:.2f})"
+        if "difference" in figures:
+            told += (
+                f"; the probability differs by {figures['difference']['median']:.3f} (median), "
+                f"{figures['difference']['ninth_decile']:.3f} (ninth decile); same answer in "
+                f"{figures['same_answer']:.0%}"
+            )
+        yield f"{told}; {found['patients']} patients"

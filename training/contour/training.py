@@ -45,7 +45,7 @@ class Plan:
         Seed of weights and examples.
     """
 
-    steps: int = 3600
+    steps: int = 3000
     batch: int = 2
     width: int = 32
     fine: int = 8

@@ -12,6 +12,8 @@ from typing import Any
 
 from lungstage.appliance import __version__
 from lungstage.appliance.contract.spec import ExtractionSpec
+from lungstage.appliance.model.manifest import ContourSource
+from lungstage.appliance.staging.choosing import ASSISTED
 from lungstage.training.cohorts.description import Counts, read_description
 from lungstage.training.cohorts.table import PATIENT, refuse
 from lungstage.training.files import write_whole
@@ -89,10 +91,19 @@ def write_table(measured: Sequence[Measured], spec: ExtractionSpec, listed: Path
         }
         settings = sorted(spec.settings.items())
         lines = [f"{key} = {json.dumps(value)}" for key, value in facts.items()]
+        lines += [f"contours = {json.dumps(_contour_sources(measured))}"]
         lines += ["", "[extraction]", *(f"{key} = {json.dumps(value)}" for key, value in settings)]
         description.write_text("\n".join(lines) + "\n", encoding="utf-8")
     outcomes = [one.outcome for one in measured]
     _count(description, Counts(listed=len(rows + refused), measured=len(rows), refused=outcomes.count("refused")))
+
+
+def _contour_sources(measured: Sequence[Measured]) -> list[ContourSource]:
+    """Who drew the contours of the table's rows."""
+    rows = [one.entry.warnings for one in measured if one.entry.features is not None]
+    assisted = sum(ASSISTED in warnings for warnings in rows)
+    by: dict[ContourSource, bool] = {"assisted": assisted > 0, "expert": assisted < len(rows)}
+    return [source for source, drew in by.items() if drew] or ["expert"]
 
 
 def _count(description: Path, counts: Counts) -> None:

@@ -108,6 +108,7 @@ const figures = [...drawing.querySelectorAll("figure")].map((figure) => {
     const last = inPatient(placeOf(event));
     if (tool() === "diameter") change({ ...empty(), kind: "diameter", points: [stroke[0], last], smooth: draft.smooth });
     else if (tool() === "point") change({ ...empty(), kind: "point", points: [last], smooth: draft.smooth });
+    else if (tool() === "part") change({ ...draft, points: [last] });
     else change({ ...draft, [tool()]: [...draft[tool()], ...stroke] });
   });
   return { slider, show, marks, enlarge };
@@ -155,6 +156,9 @@ async function ask(isFirst) {
     if (told) {
       confirmation.elements.images.value = told.images;
       if (isFirst) goTo(told.keys);
+      const parts = document.getElementById("parts");
+      parts.hidden = !told.parts;
+      parts.textContent = told.parts;
       const rivals = document.getElementById("rivals");
       rivals.hidden = told.rivals.length === 0;
       rivals.textContent = rivals.dataset.rival.replace("{name}", told.rivals.join(", "));

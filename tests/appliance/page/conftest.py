@@ -59,7 +59,7 @@ class FakeViewer:
         if self.fault is not None:
             raise self.fault
         self.sketched.append(draft)
-        return Sketched(4200.0, (1, 2, 3), IMAGES, ())
+        return Sketched(4200.0, 1, (1, 2, 3), IMAGES, ())
 
     async def confirm(
         self, headers: Any, key: str, draft: Draft, person: str, created: datetime, images: str

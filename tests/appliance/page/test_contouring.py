@@ -82,6 +82,8 @@ def test_a_region_is_corrected(waiting: Site) -> None:
     viewer: Any = waiting.context.viewer
     assert viewer.sketched[-1].base == RegionChoice("1.5.99", 2)
     assert viewer.sketched[-1].prompt == Prompt("region", (), include=((1.0, 2.0, 3.0),), smooth=1.5)
+    assert sketched(client, draft | {"points": [[4, 5, 6]]}, job=2).json()["parts"] == ""
+    assert viewer.sketched[-1].prompt.points == ((4.0, 5.0, 6.0),)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +92,7 @@ def test_a_region_is_corrected(waiting: Site) -> None:
         "", [], {}, LINE | {"kind": "star"}, LINE | {"points": [[0, 0, 0]]}, LINE | {"points": [[0, 0], [1, 1]]},
         LINE | {"points": [[0, 0, "x"], [1, 1, 1]]}, LINE | {"smooth": 99}, LINE | {"smooth": -1},
         LINE | {"region": "1.5.99/2"}, LINE | {"kind": "region", "points": []}, LINE | {"region": "1.5.99"},
+        LINE | {"kind": "region", "points": [[0, 0, 0]] * 2, "region": "1.5.99/2"},
         LINE | {"include": [[0, 0, 0]] * 401}, LINE | {"points": [[0, 0, 1e400], [1, 1, 1]]}, LINE | {"include": 3},
     ],
 )  # fmt: skip
