@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: contour demo test quick check lint viewer wheel wheel-without-bundle sbom site pythons bench peers bundle evaluation rebuilt selectors ibsi conformance descriptors command-line page-load page-pictures robustness storage measure-acceptance torture faults soak network network-faults network-receiving fuzz field hostile viewers clean help
+.PHONY: contour contour-pictures demo test quick check lint viewer wheel wheel-without-bundle sbom site pythons bench peers bundle evaluation rebuilt selectors ibsi conformance descriptors command-line page-load page-pictures robustness storage measure-acceptance torture faults soak network network-faults network-receiving fuzz field hostile viewers clean help
 
 help: ## list these targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 22
@@ -224,6 +224,9 @@ bundle: $(VENV)/.everything ## rebuild the shipped bundles from the LUNG1 table 
 contour: $(VENV)/.everything ## train the network that draws contours on the crops (LUNGSTAGE_DATA=...), and build its bundle; continues if interrupted
 	$(BIN)/lungstage-train contour $(CROPS) -o runs/lung-contour --cohort training/cohorts/lung1.toml
 	$(BIN)/lungstage-export build runs/lung-contour -o $(BUNDLES)/lung-contour
+
+contour-pictures: $(VENV)/.everything ## draw the pictures of docs/contour.md, after make contour
+	$(BIN)/python -m tests.long.contour.pictures runs/lung-contour $(CROPS)
 
 rebuilt: evaluation ## rebuild both bundles from the LUNG1 table (TABLE=...), and compare every byte with the shipped ones
 	$(MAKE) bundle BUNDLES=runs/rebuilt

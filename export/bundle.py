@@ -237,7 +237,7 @@ def _out_of_fold(record: Mapping[str, Any]) -> OutOfFold | None:
 def _contour_sources(record: Mapping[str, Any]) -> tuple[ContourSource, ...] | None:
     """Return who drew the contours; None for a run of an earlier release."""
     drawn: Sequence[ContourSource] | None = record["cohort"].get("contours")
-    return drawn and tuple(drawn)
+    return None if drawn is None else tuple(drawn)
 
 
 def _provenance(record: Mapping[str, Any]) -> Provenance:

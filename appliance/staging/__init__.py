@@ -2,6 +2,7 @@
 
 __all__ = [
     "batch",
+    "choosing",
     "contouring",
     "covariates",
     "one_shot",

@@ -243,3 +243,40 @@ def test_card_of_a_bundle_is_the_hashed_one(packed: Path, run: Run) -> None:
     text = files["MODEL_CARD.md"].decode()
     assert text.partition("\n")[2] == card_of(run).partition("\n")[2].replace("made-up", packed.name)
     load_bundle(packed, self_test=False)
+
+
+ASSISTED = {
+    "patients": 31,
+    "left_out": 1,
+    "contours": {
+        "expert": {"auc": {"value": 0.713, "low": 0.52, "high": 0.88}},
+        "diameter": {
+            "auc": {"value": 0.641, "low": 0.44, "high": 0.83},
+            "difference": {"median": 0.087, "ninth_decile": 0.221}, "same_answer": 0.58,
+        },
+        "diameter, 2 corrections": {
+            "auc": {"value": 0.694, "low": 0.5, "high": 0.86},
+            "difference": {"median": 0.051, "ninth_decile": 0.143}, "same_answer": 0.742,
+        },
+    },
+}  # fmt: skip
+
+
+def test_who_drew_the_contours_is_said_and_what_semi_automatic_ones_change() -> None:
+    run = make_run()
+    assert "## Contours" not in card_of(run), "a run of an earlier release does not say it"
+    run.record["cohort"]["contours"] = ["expert"]
+    alone = card_of(run)
+    assert "drawn by experts." in alone
+    assert "not validated on semi-automatic contours" in alone
+    own = ASSISTED | {key: run.record[key] for key in ("procedure_sha256", "table")}
+    told = card_of(replace(run, assisted=own))
+    for words in (
+        "| the expert's | 0.71 (0.52 to 0.88) |", "semi-automatic, not corrected | 0.64 (0.44 to 0.83) | 0.087; 0.221",
+        "semi-automatic, 2 corrections", "74.2 %", "Answers for 31 patients", "no person drew them", "drawn: 1.",
+    ):  # fmt: skip
+        assert words in told, words
+    assert card_of(replace(run, assisted=own | {"procedure_sha256": "of another"})) == alone
+    run.record["cohort"]["contours"] = ["assisted", "expert"]
+    assert "not validated" not in card_of(run)
+    assert "persons who confirmed a semi-automatic contour and by experts" in card_of(run)
