@@ -20,7 +20,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lungstage.appliance.contract.errors import ReasonCode
-from lungstage.appliance.model.bundle import load_bundle
 from tests.long.benchmarks.extraction import table
 from tests.long.reliability import page
 from tests.long.reliability.house import House, make_bundle
@@ -196,7 +195,7 @@ def main() -> None:
         usual = Trial(root / "usual", bundle, faults, {})
         rows = outages(usual)
         trials = (fast, usual)
-        verdicts = [judge(trial.house.root, trial.samples, load_bundle(bundle), 0) for trial in trials]
+        verdicts = [judge(trial.house.root, trial.samples, bundle, 0) for trial in trials]
         said = sum((Counter(trial.house.said(ever=True)) for trial in trials), Counter())
     broken = [
         *fast.broken,

@@ -25,7 +25,6 @@ import psutil
 from lungstage.appliance.dicom.cases import assemble
 from lungstage.appliance.intake.inbox import Inbox
 from lungstage.appliance.intake.study_index import StudyIndex
-from lungstage.appliance.model.bundle import load_bundle
 from lungstage.appliance.state.database import Database
 from lungstage.appliance.state.file_table import FileTable
 from tests.long.benchmarks.extraction import table
@@ -169,7 +168,7 @@ def stream(root: Path, bundle: Path, count: int, *, take_away: bool) -> tuple[li
     assert house.ready(120), "the daemon does not start"
     readings = pour(house, samples, take_away=take_away)
     status = house.stop()
-    verdict = judge(house.root, samples, load_bundle(bundle), 0)
+    verdict = judge(house.root, samples, bundle, 0)
     parts, last = windows(readings), readings[-1]
     daemon, workers = slope(readings, lambda r: r.daemon), slope(readings, lambda r: r.workers)
     descriptors = slope(readings, lambda r: r.descriptors)

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import psutil
 
-from lungstage.appliance.model.bundle import load_bundle
 from tests.long.reliability import page
 from tests.long.reliability.house import House, make_bundle, until
 from tests.long.reliability.sender import Sender
@@ -163,7 +162,7 @@ def main() -> None:
         time.sleep(REST_SECONDS)  # long enough for a second report to appear
         status = house.stop()
         seconds = time.monotonic() - started
-        verdict = judge(house.root, samples, load_bundle(bundle), sender.ways["junk"])
+        verdict = judge(house.root, samples, bundle, sender.ways["junk"])
         said = Counter(house.said(ever=True))
     if status != 0:
         verdict.faults["wrong"].append(f"the last daemon ended with status {status}")
