@@ -204,6 +204,9 @@ def _drawn(case: Case, draft: Draft, bundle: ContourBundle) -> tuple[Stacked, Ma
     else:
         require_size(prompt)
     require_inside(prompt, volume.get_geometry())
+    if existing is None and prompt.corrections:  # most of the time it was just drawn without the last correction
+        before = replace(prompt, include=(), exclude=(), smooth=0.0)
+        _, existing = _drawn(case, Draft(before), bundle)
     return stack, draw_checked(volume, prompt, bundle, existing)
 
 

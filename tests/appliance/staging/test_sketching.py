@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
+from lungstage.appliance.contour.drawing import draw
 from lungstage.appliance.contour.prompts import Prompt
 from lungstage.appliance.contract.case import RegionChoice
 from lungstage.appliance.contract.errors import ReasonCode, Refused
@@ -20,7 +22,7 @@ from lungstage.appliance.dicom.contours import predecessors
 from lungstage.appliance.dicom.files import read_headers
 from lungstage.appliance.dicom.header import Header, RoiHeader
 from lungstage.appliance.model.contour_bundle import ContourBundle, load_contour_bundle
-from lungstage.appliance.staging import phantom, sketching
+from lungstage.appliance.staging import phantom, sketching, viewing
 from lungstage.appliance.staging.sketching import Draft
 from tests.support.ball_network import ball_bundle
 from tests.support.contours import NOON
@@ -192,3 +194,27 @@ def test_a_person_s_region_of_several_parts_may_stay_whole(ball: ContourBundle, 
     (tmp_path / "seg").write_bytes(document.content)
     mask = hd.seg.segread(tmp_path / "seg").get_volume(combine_segments=True)
     assert np.count_nonzero(mask.array) * np.prod(mask.spacing) == pytest.approx(seen.volume_mm3, rel=1e-3)
+
+
+def test_a_correction_asks_the_network_once_and_gives_what_the_command_line_gives(
+    ball: ContourBundle, tmp_path: Path
+) -> None:
+    asked = 0
+
+    class Counting:
+        def __call__(self, *given: Any) -> Any:
+            nonlocal asked
+            asked += 1
+            return ball.network(*given)
+
+    counting = replace(ball, network=Counting())
+    headers, key = written(Study(plain()), tmp_path / "ct")
+    corrected = replace(LINE, exclude=((11.0, 0.0, 1.0),), include=((0.0, 14.0, 1.0),), smooth=1.0)
+    sketching.sketch(headers, key, Draft(LINE), counting)
+    assert asked == 1
+    found = sketching.sketch(headers, key, Draft(corrected), counting)
+    assert asked == 2
+    stack = viewing.stacked(viewing.case_of(headers, key).images)
+    whole = draw(hd.Volume(stack.hu, stack.affine, "PATIENT"), corrected, ball.network)
+    assert found.volume_mm3 == pytest.approx(np.count_nonzero(whole) * np.prod(stack.steps))
+    np.testing.assert_array_equal(sketching.sketch_mask(headers, key, Draft(corrected), counting), whole)
