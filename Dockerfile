@@ -32,6 +32,7 @@ COPY appliance appliance
 COPY training training
 COPY export export
 COPY models/LICENSE models/
+COPY models/lung-contour models/lung-contour
 COPY models/lung1-stage models/lung1-stage
 COPY models/lung1-survival models/lung1-survival
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf --mount=type=secret,id=ca_bundle \

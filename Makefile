@@ -53,7 +53,7 @@ LEFT_OUT := cli/test_batch.py config/test_extras.py daemon/test_canary.py daemon
 	dicom/test_compression.py dicom/test_habits.py dicom/test_multiframe.py radiomics/test_extract.py \
 	radiomics/test_ibsi.py radiomics/test_ibsi_grid.py staging/test_character_sets.py staging/test_contouring.py \
 	staging/test_descriptors.py staging/test_documents.py staging/test_nifti_pair.py staging/test_prompting.py \
-	staging/test_region_choice.py staging/test_region_in_report.py staging/test_robustness.py \
+	staging/test_region_choice.py staging/test_region_in_report.py staging/test_robustness.py staging/test_sketching.py \
 	staging/test_unusual_studies.py state/test_backup.py state/test_damage.py state/test_upgrade.py
 
 quick: $(VENV)/.everything ## check format, style and import directions, and run the fast tests (under a minute)

@@ -664,7 +664,7 @@ def contour(
         Path, typer.Option("--out", "-o", metavar="RUN", help="Folder of the training run.", file_okay=False)
     ],
     cohort: CohortOption = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Number of batches.", show_default="3600")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Number of batches.", show_default="3000")] = None,
     width: Annotated[
         int | None, typer.Option(min=2, max=64, help="Size of the network: channels at 2 mm.", show_default="32")
     ] = None,

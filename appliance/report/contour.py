@@ -30,7 +30,7 @@ from lungstage.appliance.report.segmentation import segmentation_of
 
 _DRAFT_SUFFIX: Final = ", draft"
 _LONGEST_NAME = 64  # characters of a component group of a Person Name (PS3.5, VR PN)
-_SERIES_NUMBER = 9003
+_SERIES_NUMBER = 9005
 _NO_NAME = re.compile(r"[\\\x00-\x1f\x7f]")
 
 

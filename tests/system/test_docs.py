@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -233,3 +234,13 @@ def test_decisions_are_numbered_once_and_in_order() -> None:
     for page in PAGES:
         for number in re.findall(r"decisions?\.md#(\d+)-", page.read_text(encoding="utf-8")):
             assert int(number) in numbers, page.name
+
+
+def test_the_figures_of_the_contour_network_are_those_of_its_bundle() -> None:
+    manifest = json.loads((ROOT / "models" / "lung-contour" / "manifest.json").read_bytes())
+    text = (ROOT / "docs" / "contour.md").read_text(encoding="utf-8")
+    for figures in manifest["figures"]:
+        both = f"{figures['dice_median']:.3f}", f"{figures['dice_tenth_percentile']:.3f}"
+        if figures["method"] in ("diameter", "point", "box", "random walker", "region growing"):
+            assert f"| {both[0]} / {both[1]} |" in text, figures["method"]
+    assert f"{manifest['provenance']['held_out']} patients of LUNG1" in text

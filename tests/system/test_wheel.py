@@ -28,7 +28,7 @@ from tests.conftest import ROOT
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheel")]  # it is built three times
 
 TOPS = ("appliance", "export", "training")
-BUNDLES = ("lung1-stage", "lung1-survival")
+BUNDLES = ("lung-contour", "lung1-stage", "lung1-survival")
 BUNDLE = {f"lungstage/models/{name}/{path.name}" for name in BUNDLES for path in (ROOT / "models" / name).iterdir()} | {
     "lungstage/models/LICENSE"
 }
@@ -245,7 +245,7 @@ class TestInstalled:
 
     def test_it_says_its_licences(self, installed: Path, tmp_path: Path) -> None:
         said = done(installed / "lungstage", "--version", cwd=tmp_path)
-        assert "Apache-2.0 (code); CC BY-NC 3.0 (bundle lung1-stage); CC BY-NC 3.0 (bundle lung1-survival)" in said
+        assert f"Apache-2.0 (code); {'; '.join(f'CC BY-NC 3.0 (bundle {name})' for name in BUNDLES)}" in said
 
     def test_a_name_that_no_bundle_bears_is_refused_in_one_line(self, installed: Path, tmp_path: Path) -> None:
         refused = run(installed / "lungstage", "verify", "lung2-stage", cwd=tmp_path)

@@ -169,7 +169,8 @@ def _figures(
     possible = thresholds.possible(probabilities)
     figures: dict[str, dict[str, Any]] = {}
     for which, name in enumerate(CONTOURS):
-        figures[name] = {"auc": interval(auc(probabilities[which], labels, together, resampled))}
+        with np.errstate(invalid="ignore"):  # a resample may contain one class only
+            figures[name] = {"auc": interval(auc(probabilities[which], labels, together, resampled))}
         if name != EXPERT:
             apart = np.abs(probabilities[which] - probabilities[0])
             figures[name]["difference"] = dict(

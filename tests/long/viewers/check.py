@@ -17,13 +17,17 @@ from typing import Any
 import pydicom
 from pydicom import Dataset
 
+from lungstage.appliance.contour.prompts import Prompt
 from lungstage.appliance.model.bundle import load_bundle
+from lungstage.appliance.model.contour_bundle import load_contour_bundle
 from lungstage.appliance.staging.one_shot import Options, files_in, stage_paths
+from lungstage.appliance.staging.prompting import draw_contour
 from tests.conftest import ROOT
 from tests.long.viewers import peers, site
 from tests.long.viewers.browser import Viewer, browser
 
 STUDIES = {"512": "dicom/lung1-001-slab", "201x204": "ibsi/ct_phantom/dicom"}
+_DRAWN_ON, _DIAMETER = "512", ((118.0, -200.0, -462.5), (78.0, -200.0, -462.5))  # mm, in the tumour
 _FIRST_NUMBER = "Model probability of advanced stage (research)"
 
 
@@ -35,6 +39,15 @@ def documents(source: Path, out: Path) -> dict[str, Dataset]:
         raise SystemExit(f"{source}: {outcome['reason']['message']}")
     written = [pydicom.dcmread(path) for path in sorted(out.glob("*.dcm"))]
     return {dataset.Modality: dataset for dataset in written}
+
+
+def confirmed_contour(source: Path, out: Path) -> Path:
+    """Draw the contour of the first study from a diameter, and confirm it; return its SEG."""
+    bundle = load_contour_bundle(ROOT / "models" / "lung-contour")
+    drawn = draw_contour([source / "CT"], Prompt("diameter", _DIAMETER), bundle, out, confirmed_by="Weber^Anna")
+    if drawn["reason"] is not None:
+        raise SystemExit(f"{source}: {drawn['reason']['message']}")
+    return Path(drawn["seg"])
 
 
 def frames_are_served(segmentation: Dataset, name: str) -> Iterator[str]:
@@ -69,10 +82,10 @@ def report_is_readable(viewer: Viewer, report: Dataset, picture: Path) -> Iterat
         yield "no outline is drawn"
 
 
-def segmentation_is_laid_over(viewer: Viewer, picture: Path) -> Iterator[str]:
-    """Open the SEG: red lies over the image where nothing coloured lay before."""
+def segmentation_is_laid_over(viewer: Viewer, picture: Path, series: int = 9002) -> Iterator[str]:
+    """Open a SEG: red lies over the image where nothing coloured lay before."""
     before = viewer.coloured()
-    viewer.open("SEG", 9002)
+    viewer.open("SEG", series)
     viewer.overlay()
     viewer.rest()
     viewer.picture(picture)
@@ -159,6 +172,10 @@ def _seen(chromium: Any, source: Path, out: Path, pictures: Path, name: str) -> 
         "SEG": segmentation_is_laid_over,
         "PDF": lambda viewer, picture: page_opens(viewer, written["DOC"], picture),
     }
+    if name == _DRAWN_ON:
+        contour = pydicom.dcmread(confirmed_contour(source, out / "contour"))
+        site.store(Path(str(contour.filename)))
+        looks["contour"] = lambda viewer, picture: segmentation_is_laid_over(viewer, picture, contour.SeriesNumber)
     for what, look in looks.items():
         viewer = Viewer(chromium, study)
         try:

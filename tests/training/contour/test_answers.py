@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lungstage.appliance.contour.drawing import Network
+from lungstage.appliance.contour.prompts import Floats
 from lungstage.appliance.contract.errors import Refused
 from lungstage.appliance.contract.spec import ALL_FEATURES, DEFAULT_SETTINGS, ExtractionSpec
 from lungstage.appliance.radiomics import extract
@@ -15,9 +16,7 @@ from lungstage.training.cohorts.cohort import Cohort
 from lungstage.training.cohorts.description import UNDECLARED
 from lungstage.training.contour import answers, evaluation
 from lungstage.training.contour.cases import Case, is_held_out
-from lungstage.training.contour.training import as_function
 from lungstage.training.procedure import QUICK
-from tests.support.ball_network import ball_network
 
 from .test_contour import case
 
@@ -31,14 +30,19 @@ def balls() -> Threes:
     """Balls in lung; the large ones are advanced."""
     rng = np.random.default_rng(0)
     spec = ExtractionSpec(FEATURES, DEFAULT_SETTINGS)
-    cases = [case(f"LUNG1-{k:03d}", rng.uniform(*((6, 9) if k % 2 else (12, 16)))) for k in range(1, 91)]
+    cases = [case(f"LUNG1-{k:03d}", rng.uniform(*((6, 9) if k % 2 else (12, 16)))) for k in range(1, 61)]
     values = [extract.extract(evaluation.volume_of(one), one.mask, spec).values for one in cases]
-    labels = np.array([k % 2 == 0 for k in range(1, 91)])
+    labels = np.array([k % 2 == 0 for k in range(1, 61)])
     cohort = Cohort(
         tuple(one.patient for one in cases), labels, FEATURES, np.array(values), UNDECLARED, "table.csv", "0" * 64,
         len(cases), {},
     )  # fmt: skip
     return cohort, cases, dict(zip(cohort.patients, labels.tolist(), strict=True))
+
+
+def ball(hu: Floats, prompt: Floats) -> Floats:
+    """Draw the ball around the line."""
+    return np.asarray(prompt[0] - 0.5 + prompt[3] - prompt[4], dtype=np.float32)
 
 
 def _compared(cohort: Cohort, cases: list[Case], network: Network) -> dict[str, dict[str, object]]:
@@ -51,18 +55,18 @@ def _compared(cohort: Cohort, cases: list[Case], network: Network) -> dict[str, 
 def test_the_patients_are_answered_for_by_models_that_do_not_know_them(balls: Threes) -> None:
     cohort, cases, _ = balls
     unseen = np.array([is_held_out(patient) for patient in cohort.patients])
-    found = _compared(cohort, cases, as_function(ball_network()))
+    found = _compared(cohort, cases, ball)
     assert found[answers.EXPERT]["auc"]["value"] > 0.95  # type: ignore[index]
     turned = replace(cohort, labels=np.where(unseen, ~cohort.labels, cohort.labels))
-    found = _compared(turned, cases, as_function(ball_network()))
+    found = _compared(turned, cases, ball)
     assert found[answers.EXPERT]["auc"]["value"] < 0.05, "their labels were learned"  # type: ignore[index]
 
 
 def test_what_is_drawn_differently_is_answered_differently(balls: Threes) -> None:
     cohort, cases, _ = balls
-    right = _compared(cohort, cases, as_function(ball_network()))
+    right = _compared(cohort, cases, ball)
 
-    def larger(hu: np.ndarray, prompt: np.ndarray) -> np.ndarray:
+    def larger(hu: Floats, prompt: Floats) -> Floats:
         return np.asarray(prompt[0] - 0.02, dtype=np.float32)
 
     wrong = _compared(cohort, cases, larger)
@@ -76,4 +80,4 @@ def test_what_is_drawn_differently_is_answered_differently(balls: Threes) -> Non
 def test_too_few_patients_in_common_are_refused(balls: Threes) -> None:
     cohort, cases, _ = balls
     with pytest.raises(Refused, match="held-out patients in common"):
-        answers.compare(cohort, cases[:20], as_function(ball_network()), QUICK, CONFORMAL, lambda *step: None)
+        answers.compare(cohort, cases[:20], ball, QUICK, CONFORMAL, lambda *step: None)
