@@ -19,6 +19,7 @@ OUTSIDE: Final = {
     "CHANGELOG.md": "CHANGELOG.md",
     "CONTRIBUTING.md": "CONTRIBUTING.md",
     "SECURITY.md": "SECURITY.md",
+    "models/lung-contour/MODEL_CARD.md": "models/lung-contour/MODEL_CARD.md",
     "models/lung1-stage/MODEL_CARD.md": "models/lung1-stage/MODEL_CARD.md",
     "models/lung1-survival/MODEL_CARD.md": "models/lung1-survival/MODEL_CARD.md",
     "docs/site/site.css": "site.css",
