@@ -18,9 +18,9 @@ Mask = npt.NDArray[np.bool_]
 Network = Callable[[Floats, Floats], Floats]
 """HU (z, y, x) and channels (5, z, y, x) of a window to logits (z, y, x)."""
 
-CORRECTION_SHARE: Final = 0.5
+CORRECTION_SHARE: Final = 0.75
 LEAST_REACH_MM: Final = 8.0
-"""A correction changes the mask within half of the tumour's expected radius, and at least within 8 mm."""
+"""A correction changes the mask within this share of the tumour's expected radius, and at least within 8 mm."""
 
 CERTAIN_MM: Final = 1.5
 """Voxels that are this close to a correction follow it, whatever the network says."""
