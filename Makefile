@@ -41,7 +41,7 @@ demo: $(VENV)/.appliance ## send a phantom study through the daemon, with the sh
 
 # One process runs all tests of a file, because they may share costly fixtures. (loadgroup groups nothing under pytest 9.2:
 # pytest-dev/pytest-xdist#1386.)
-test: $(VENV)/.everything ## run the whole test suite (some eleven minutes on 2 cores)
+test: $(VENV)/.everything ## run the whole test suite (some twelve minutes on 2 cores)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 # What a change breaks first: extraction, reading, ledger, and the daemon with steps that answer at once.
