@@ -715,7 +715,7 @@ def assisted(
     from lungstage.training.contour import answers, cases
     from lungstage.training.contour.summary import answers_in_words
     from lungstage.training.files import write_whole
-    from lungstage.training.run import ASSISTED, Run
+    from lungstage.training.run import ASSISTED, OWN, Run
 
     fitted = Run.load(run)
     record = fitted.record
@@ -731,9 +731,7 @@ def assisted(
         found = answers.compare(
             cohort, cases.read(crops), drawing.network, configuration.settings(), record["conformal"], report
         )
-    found |= {
-        "procedure_sha256": record["procedure_sha256"], "table": record["table"], "contour_bundle": drawing.digest
-    }  # fmt: skip
+    found |= {key: record.get(key) for key in OWN} | {"contour_bundle": drawing.digest}
     write_whole(run / ASSISTED, _as_json(found).encode())
     Console(soft_wrap=True).print(*answers_in_words(found), sep="\n", highlight=False)
 

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,17 @@ ROBUSTNESS = "robustness.json"
 """File in a run's folder: repeatability of the model's probability under simulated perturbations."""
 ASSISTED = "assisted.json"
 """File in a run's folder: answers of the procedure on semi-automatic contours, beside those on experts' contours."""
+
+OWN: Final = MappingProxyType(
+    {
+        "procedure_sha256": "settings",
+        "table": "tables or rows",
+        "endpoint": "endpoints",
+        "covariates": "covariates",
+        "repeatability": "repeatability filters",
+    }
+)
+"""Keys of a record that must be the same in a file beside it for the file to be about this model, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +137,8 @@ class Run:
 
     @property
     def own_assisted(self) -> dict[str, Any] | None:
-        """The answers on semi-automatic contours, if they have this model's procedure and table; else None."""
-        found = self.assisted
-        is_own = found is not None and all(found[key] == self.record[key] for key in ("procedure_sha256", "table"))
-        return found if is_own else None
+        """The answers on semi-automatic contours, if they have this model's procedure, rows and inputs; else None."""
+        return None if self.assisted is None or differences(self.record, self.assisted) else self.assisted
 
     @property
     def endpoint(self) -> Endpoint:
@@ -186,17 +196,10 @@ def differences(record: Mapping[str, Any], evaluation: Mapping[str, Any]) -> lis
 
     The hashes of settings and table are not enough: the rows that are left out, features and covariates can differ.
     """
-    kinds = {
-        "procedure_sha256": "settings",
-        "table": "tables or rows",
-        "endpoint": "endpoints",
-        "covariates": "covariates",
-        "repeatability": "repeatability filters",
-    }
     return [
         f"run.json and evaluation.json are of different {kind}, so the evaluation does not belong to this model. "
         "Run fit and evaluate with the same options."
-        for key, kind in kinds.items()
+        for key, kind in OWN.items()
         if record.get(key) != evaluation.get(key)
     ]
 

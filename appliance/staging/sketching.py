@@ -226,11 +226,15 @@ def _the_part(mask: Mask, affine: npt.NDArray[np.float64], point: Point) -> Mask
 
 def _drawn_by_a_tool(case: Case, base: RegionChoice) -> bool:
     """Whether a region is a segment that software drew without a person."""
-    roi = next(roi for roi in case.rois if roi.sop_instance_uid == base.roi)
+    roi = _roi_of(case, base)
     if roi.kind != "SEG":
         return False
     segments = read_dataset(roi.path, with_pixels=False).SegmentSequence
     return any(one.SegmentNumber == base.number and one.get("SegmentAlgorithmType") == "AUTOMATIC" for one in segments)
+
+
+def _roi_of(case: Case, base: RegionChoice) -> RoiHeader:
+    return next(roi for roi in case.rois if roi.sop_instance_uid == base.roi)
 
 
 def _box(mask: Mask, affine: npt.NDArray[np.float64]) -> tuple[Point, Point]:
@@ -258,7 +262,7 @@ def _rivals(case: Case, base: RegionChoice | None) -> tuple[str, ...]:
 
 def _predecessor(case: Case, base: RegionChoice) -> tuple[str, tuple[RegionReference, ...]]:
     """Return the name of a region, and what its successor replaces; for a draft, also what the draft replaced."""
-    roi: RoiHeader = next(roi for roi in case.rois if roi.sop_instance_uid == base.roi)
+    roi = _roi_of(case, base)
     region = next(one for one in load_regions(roi) if one.number == base.number)
     own = RegionReference(
         roi.sop_class_uid, roi.sop_instance_uid, roi.series_instance_uid, roi.study_instance_uid, base.number

@@ -13,7 +13,7 @@ from lungstage.export import card
 from lungstage.export.bundle import _covariates, _decision, _entries, _out_of_fold, pack
 from lungstage.export.intended_use import intended_use
 from lungstage.export.markdown import figure
-from lungstage.training.run import Run
+from lungstage.training.run import OWN, Run
 from tests.support.covariates import AGE, HISTOLOGY, SEX
 from tests.training.records import evaluation_record
 
@@ -269,14 +269,15 @@ def test_who_drew_the_contours_is_said_and_what_semi_automatic_ones_change() -> 
     alone = card_of(run)
     assert "drawn by experts." in alone
     assert "not validated on semi-automatic contours" in alone
-    own = ASSISTED | {key: run.record[key] for key in ("procedure_sha256", "table")}
+    own = ASSISTED | {key: run.record.get(key) for key in OWN}
     told = card_of(replace(run, assisted=own))
     for words in (
         "| the expert's | 0.71 (0.52 to 0.88) |", "semi-automatic, not corrected | 0.64 (0.44 to 0.83) | 0.087; 0.221",
         "semi-automatic, 2 corrections", "74.2 %", "Answers for 31 patients", "no person drew them", "drawn: 1.",
     ):  # fmt: skip
         assert words in told, words
-    assert card_of(replace(run, assisted=own | {"procedure_sha256": "of another"})) == alone
+    for key in OWN:
+        assert card_of(replace(run, assisted=own | {key: "of another"})) == alone
     run.record["cohort"]["contours"] = ["assisted", "expert"]
     assert "not validated" not in card_of(run)
     assert "persons who confirmed a semi-automatic contour and by experts" in card_of(run)

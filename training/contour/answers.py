@@ -6,7 +6,7 @@ of them three times: on the expert's contour, on the contour drawn from a diamet
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -14,24 +14,24 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from lungstage.appliance.contour.drawing import Network, draw
+from lungstage.appliance.contour.drawing import Network
 from lungstage.appliance.contract.errors import Refused
 from lungstage.appliance.contract.spec import ExtractionSpec
 from lungstage.appliance.radiomics import extract
 from lungstage.training.cohorts.cohort import Cohort
 from lungstage.training.cohorts.table import refuse
-from lungstage.training.contour import evaluation, simulated
+from lungstage.training.contour import evaluation
 from lungstage.training.contour.cases import Case, is_held_out
+from lungstage.training.evaluation.evaluate import predict_out_of_fold
 from lungstage.training.evaluation.folds import (
     Progress,
     assign_folds,
     deal_folds,
     out_of_fold,
     outer_tasks,
-    run_tasks,
     workers_for,
 )
-from lungstage.training.evaluation.methods import GL_RFE, methods, predict, select
+from lungstage.training.evaluation.methods import GL_RFE, methods
 from lungstage.training.evaluation.metrics import auc, interval, resamples
 from lungstage.training.model.calibration import Thresholds
 from lungstage.training.procedure import Procedure
@@ -93,7 +93,9 @@ def compare(
     measured: dict[str, Array] = {}
     for done, case in enumerate(wanted, 1):
         try:
-            measured[case.patient] = np.stack([_measure(case, mask, spec) for mask in _contours(case, network)])
+            _, drawn, corrected = evaluation.from_diameter(case, network)
+            masks = (case.mask, drawn, corrected)  # in the order of CONTOURS
+            measured[case.patient] = np.stack([_measure(case, mask, spec) for mask in masks])
         except Refused:  # nothing was drawn, or too little
             continue
         finally:
@@ -111,16 +113,6 @@ def compare(
         "left_out": len(wanted) - len(measured),
         "contours": _figures(probabilities, cohort.labels[there], weights, conformal, procedure.seed),
     }
-
-
-def _contours(case: Case, network: Network) -> Iterator[Mask]:
-    """Yield the contours of a case in the order of :data:`CONTOURS`."""
-    rng = np.random.default_rng([*case.patient.encode()])
-    volume = evaluation.volume_of(case)
-    prompt = simulated.prompt(case.mask, simulated.diameters(case.mask), "diameter", rng)
-    drawn = draw(volume, prompt, network)
-    *_, corrected = evaluation.corrected(case, volume, prompt, drawn, network, rng)
-    yield from (case.mask, drawn, corrected)
 
 
 def _measure(case: Case, mask: Mask, spec: ExtractionSpec) -> Array:
@@ -143,15 +135,12 @@ def _predict(cohort: Cohort, measured: Mapping[str, Array], procedure: Procedure
         rows = [cohort.patients.index(patient) for patient in measured]
         clinical = np.vstack([clinical[kept], *[clinical[rows]] * len(CONTOURS)])
     tasks = outer_tasks(np.vstack([cohort.values[kept], others]), fold, procedure.seed, clinical)
+    put_together = partial(
+        out_of_fold, labels=labels, fold=fold, alpha=procedure.alpha, weights=weights, other_fold=other_fold
+    )
+    chosen = {GL_RFE: methods(procedure, cohort.features, covariates=bool(cohort.covariates))[GL_RFE]}
     workers = workers_for(len(tasks) * procedure.members)
-    columns = run_tasks(
-        tasks, labels, partial(select, "gl_rfe", procedure), partial(report, "selection"), workers=workers
-    )
-    method = methods(procedure, cohort.features, covariates=bool(cohort.covariates))[GL_RFE]
-    logits = run_tasks(
-        tasks, labels, partial(predict, method, procedure), partial(report, "models"), columns, workers=workers
-    )
-    found = out_of_fold(logits, labels, fold, procedure.alpha, weights=weights, other_fold=other_fold)
+    found = predict_out_of_fold(chosen, tasks, labels, put_together, procedure, report, workers)[GL_RFE]
     means: Array = found.of_others.mean(axis=0).reshape(len(CONTOURS), -1)
     return means
 

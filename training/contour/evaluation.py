@@ -98,7 +98,7 @@ def evaluate(
     """
     found = []
     for done, case in enumerate(cases, start=1):
-        rng = np.random.default_rng([seed, *case.patient.encode()])
+        rng = _chance(case, seed)
         volume, lines = volume_of(case), simulated.diameters(case.mask)
         for kind in kinds:
             first, second = (simulated.prompt(case.mask, lines, kind, rng) for _ in range(2))
@@ -126,6 +126,20 @@ def corrected(
             prompt, _mask = simulated.with_correction(prompt, drawn, *correction)
             drawn = draw(volume, prompt, network)
         yield drawn
+
+
+def from_diameter(case: Case, network: Network, seed: int = 0) -> tuple[Prompt, Mask, Mask]:
+    """Draw a case as :func:`evaluate` does: its first diameter, the contour, and the contour after all corrections."""
+    rng = _chance(case, seed)
+    volume, lines = volume_of(case), simulated.diameters(case.mask)
+    prompt, _ = (simulated.prompt(case.mask, lines, "diameter", rng) for _ in range(2))
+    drawn = draw(volume, prompt, network)
+    *_, last = corrected(case, volume, prompt, drawn, network, rng)
+    return prompt, drawn, last
+
+
+def _chance(case: Case, seed: int) -> np.random.Generator:
+    return np.random.default_rng([seed, *case.patient.encode()])
 
 
 def _compared(case: Case, method: str, drawn: Mask) -> Drawn:

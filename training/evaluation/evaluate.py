@@ -103,7 +103,7 @@ def evaluate(
     put_together = partial(
         out_of_fold, labels=labels, fold=fold, alpha=procedure.alpha, weights=counted, other_fold=other_fold
     )
-    predicted = _predict(chosen, tasks, labels, put_together, procedure, report, workers)
+    predicted = predict_out_of_fold(chosen, tasks, labels, put_together, procedure, report, workers)
     weights = resamples(len(labels), np.random.SeedSequence([procedure.seed, 4]), counted=counted)
     scores: dict[str, dict[str, Array]] = {}
     records: dict[str, dict[str, Any]] = {}
@@ -184,7 +184,7 @@ def _halves(
     }  # fmt: skip
 
 
-def _predict(
+def predict_out_of_fold(
     chosen: Mapping[str, Method],
     tasks: list[Task],
     labels: Bools,
@@ -193,7 +193,24 @@ def _predict(
     report: Progress,
     workers: int,
 ) -> dict[str, OutOfFold]:
-    """Run every needed selector once, and fit every method to the selected features."""
+    """Run every needed selector once, and fit every method to the selected features.
+
+    Parameters
+    ----------
+    chosen
+        The methods by name.
+    tasks, labels
+        The fits, and the labels of all rows (n,).
+    put_together
+        :func:`training.evaluation.folds.out_of_fold` with everything but logits and selections.
+    procedure, report, workers
+        As for :func:`evaluate`.
+
+    Returns
+    -------
+    dict
+        The predictions by name.
+    """
     selections: dict[str | None, Indices] = {}
     for selector in _selectors(chosen):
         selections[selector] = run_tasks(

@@ -12,7 +12,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from lungstage.training.contour import cases, evaluation, simulated
+from lungstage.training.contour import cases, evaluation
 from lungstage.training.contour.cases import Case
 from lungstage.training.contour.run import ContourRun
 from lungstage.training.contour.training import as_function
@@ -32,11 +32,7 @@ def main(run_folder: Path, crops: Path) -> None:
     figure, axes = plt.subplots(len(rows), 4, figsize=(10, 2.6 * len(rows)), facecolor="black")
     for (name, (dice, patient)), row in zip(rows.items(), axes, strict=True):
         case = every[patient]
-        rng = np.random.default_rng([0, *patient.encode()])  # as in the evaluation
-        volume, lines = evaluation.volume_of(case), simulated.diameters(case.mask)
-        prompt, _ = (simulated.prompt(case.mask, lines, "diameter", rng) for _ in range(2))
-        drawn = evaluation.draw(volume, prompt, network)
-        *_, corrected = evaluation.corrected(case, volume, prompt, drawn, network, rng)
+        prompt, drawn, corrected = evaluation.from_diameter(case, network)
         at = tuple(round(value) for value in reversed(prompt.centre))
         for plane, axis in zip(_PLANES, row, strict=False):
             show(axis, case, drawn, _PLANES.index(plane), at)
@@ -52,8 +48,7 @@ def main(run_folder: Path, crops: Path) -> None:
 
 def show(axis: Any, case: Case, drawn: evaluation.Mask, across: int, at: tuple[int, ...]) -> None:
     """Show a plane with both outlines; coronal and sagittal planes with the head on top."""
-    plane = [np.take(values, at[across], axis=across) for values in (case.hu, case.mask, drawn)]
-    image, mask, found = plane
+    image, mask, found = (np.take(values, at[across], axis=across) for values in (case.hu, case.mask, drawn))
     axis.imshow(image, cmap="gray", vmin=LOW, vmax=HIGH, origin="upper" if across == 0 else "lower")
     for outline, colour in ((mask, "#40e040"), (found, "#ff9020")):
         if outline.any():

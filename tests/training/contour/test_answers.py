@@ -22,11 +22,11 @@ from .test_contour import case
 
 FEATURES = tuple(name for name in ALL_FEATURES if "_shape_" in name or "_firstorder_" in name)
 CONFORMAL = {"early_min_probability": 0.3, "advanced_min_probability": 0.3}
-Threes = tuple[Cohort, list[Case], dict[str, bool]]
+Balls = tuple[Cohort, list[Case]]
 
 
 @pytest.fixture(scope="module")
-def balls() -> Threes:
+def balls() -> Balls:
     """Balls in lung; the large ones are advanced."""
     rng = np.random.default_rng(0)
     spec = ExtractionSpec(FEATURES, DEFAULT_SETTINGS)
@@ -37,7 +37,7 @@ def balls() -> Threes:
         tuple(one.patient for one in cases), labels, FEATURES, np.array(values), UNDECLARED, "table.csv", "0" * 64,
         len(cases), {},
     )  # fmt: skip
-    return cohort, cases, dict(zip(cohort.patients, labels.tolist(), strict=True))
+    return cohort, cases
 
 
 def ball(hu: Floats, prompt: Floats) -> Floats:
@@ -52,8 +52,8 @@ def _compared(cohort: Cohort, cases: list[Case], network: Network) -> dict[str, 
     return contours
 
 
-def test_the_patients_are_answered_for_by_models_that_do_not_know_them(balls: Threes) -> None:
-    cohort, cases, _ = balls
+def test_the_patients_are_answered_for_by_models_that_do_not_know_them(balls: Balls) -> None:
+    cohort, cases = balls
     unseen = np.array([is_held_out(patient) for patient in cohort.patients])
     found = _compared(cohort, cases, ball)
     assert found[answers.EXPERT]["auc"]["value"] > 0.95  # type: ignore[index]
@@ -62,8 +62,8 @@ def test_the_patients_are_answered_for_by_models_that_do_not_know_them(balls: Th
     assert found[answers.EXPERT]["auc"]["value"] < 0.05, "their labels were learned"  # type: ignore[index]
 
 
-def test_what_is_drawn_differently_is_answered_differently(balls: Threes) -> None:
-    cohort, cases, _ = balls
+def test_what_is_drawn_differently_is_answered_differently(balls: Balls) -> None:
+    cohort, cases = balls
     right = _compared(cohort, cases, ball)
 
     def larger(hu: Floats, prompt: Floats) -> Floats:
@@ -77,7 +77,7 @@ def test_what_is_drawn_differently_is_answered_differently(balls: Threes) -> Non
     assert right[answers.EXPERT] == wrong[answers.EXPERT]
 
 
-def test_too_few_patients_in_common_are_refused(balls: Threes) -> None:
-    cohort, cases, _ = balls
+def test_too_few_patients_in_common_are_refused(balls: Balls) -> None:
+    cohort, cases = balls
     with pytest.raises(Refused, match="held-out patients in common"):
         answers.compare(cohort, cases[:20], ball, QUICK, CONFORMAL, lambda *step: None)
