@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from lungstage.appliance.contract.horizon import Horizon
 from lungstage.appliance.state.job import JobState
 
 STATES: Mapping[str, str] = {
@@ -31,9 +30,8 @@ def answer_in_words(outcome: Mapping[str, Any]) -> str:
 
 
 def positive_of(endpoint: Mapping[str, Any]) -> str:
-    """Return the class that the probability is for, if the endpoint of an outcome gives it."""
-    horizon = Horizon.of_name(endpoint["name"])
-    return "the positive class" if horizon is None else horizon.endpoint.positive
+    """Return the class that the probability is for; jobs before 0.2.0 do not give it."""
+    return str(endpoint.get("positive", "the positive class"))
 
 
 def warnings_of(outcome: Mapping[str, Any]) -> tuple[str, ...]:

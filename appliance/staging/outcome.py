@@ -39,8 +39,8 @@ def outcome(
     """Return an outcome in the form of the command contract: every key is present, null if unknown.
 
     For another endpoint than the stage, ``stage`` and ``probability_advanced`` are null. ``endpoint`` then contains
-    its name, the answer and the probability of its positive class. ``answer`` and ``probability`` are given for every
-    endpoint.
+    its name, its positive class, the answer and the probability of that class. ``answer`` and ``probability`` are
+    given for every endpoint.
 
     `others` are :attr:`staging.pipeline.Plan.others`; `bundle` is the bundle that answered; `descriptors` is None
     unless they were requested.
@@ -56,6 +56,7 @@ def outcome(
         if result is None or staged is not None
         else {
             "name": endpoint.name,
+            "positive": endpoint.positive,
             "answer": endpoint.answer(result.stage),
             "probability": result.probability_advanced,
         },

@@ -91,6 +91,7 @@ class _Roi(TypedDict):
 
 class _Endpoint(TypedDict):
     name: Text
+    positive: Text
     answer: Text
     probability: Share
 

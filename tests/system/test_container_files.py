@@ -41,9 +41,13 @@ def _health_check() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def service() -> dict[str, Any]:
-    compose = YAML(typ="safe").load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
-    return dict(compose["services"]["lungstage"])
+def services() -> dict[str, Any]:
+    return dict(YAML(typ="safe").load((ROOT / "compose.yaml").read_text(encoding="utf-8"))["services"])
+
+
+@pytest.fixture(scope="module")
+def service(services: dict[str, Any]) -> dict[str, Any]:
+    return dict(services["lungstage"])
 
 
 @pytest.fixture(scope="module")
@@ -159,8 +163,24 @@ class TestCompose:
         assert service["stop_grace_period"] == "2m"
         assert service["restart"] == "unless-stopped"
 
-    def test_image_bears_the_release(self, service: dict[str, Any]) -> None:
-        assert service["image"] == f"lungstage:{__version__}"
+    @pytest.mark.parametrize("name", ["page", "gateway"])
+    def test_what_listens_gives_up_the_same_privileges(
+        self, name: str, service: dict[str, Any], services: dict[str, Any]
+    ) -> None:
+        listens = services[name]
+        for key in ("init", "user", "read_only", "cap_drop", "security_opt", "restart"):
+            assert listens[key] == service[key], key
+        assert listens["mem_limit"]
+        assert listens["pids_limit"]
+        assert not {"privileged", "cap_add", "devices", "pid", "ipc"} & set(listens)
+        assert [v["target"] for v in listens["volumes"] if v["target"] == "/outbox" and v["read_only"]] == ["/outbox"]
+
+    def test_the_page_cannot_slow_the_daemon(self, service: dict[str, Any], services: dict[str, Any]) -> None:
+        usual = 1024
+        assert services["page"]["cpu_shares"] <= service.get("cpu_shares", usual) / 10
+
+    def test_image_bears_the_release(self, services: dict[str, Any]) -> None:
+        assert {service["image"] for service in services.values()} == {f"lungstage:{__version__}"}
 
     def test_health_check_is_the_images_own(self, service: dict[str, Any]) -> None:
         check = service["healthcheck"]

@@ -146,6 +146,15 @@ def test_what_listens_is_as_closed_but_for_its_ports(name: str, tmp_path: Path) 
     }  # fmt: skip
 
 
+def test_the_page_cannot_slow_the_daemon(service: dict[str, list[str]]) -> None:
+    page = UNIT.with_name("lungstage-page.service").read_text(encoding="utf-8").splitlines()
+    usual = 100
+    for weight in ("CPUWeight", "IOWeight"):
+        (of_page,) = [int(line.partition("=")[2]) for line in page if line.startswith(f"{weight}=")]
+        (of_daemon,) = service[weight] or [usual]
+        assert of_page <= int(of_daemon) / 10
+
+
 def analyze(*arguments: Any) -> subprocess.CompletedProcess[str]:
     command = ["systemd-analyze", "--no-pager", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

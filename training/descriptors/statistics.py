@@ -29,26 +29,25 @@ def patient_weights(patients: Sequence[str]) -> Array:
 
 def auroc(scores: Array, positive: Bools, patients: Sequence[str]) -> dict[str, float] | None:
     """Area under the ROC curve with its 95 % bootstrap interval over patients; None without rows of both classes."""
-    if positive.all() or not positive.any():
+    if not has_both(positive):
         return None
     with np.errstate(invalid="ignore"):
         values = metrics.auc(scores, positive, np.zeros(len(scores), dtype=np.intp), patient_weights(patients))
     return metrics.interval(values)
 
 
-def prove_both(positive: Bools) -> None:
-    """Refuse rows that are all of one class.
+def one_class_only() -> Refused:
+    """Make the refusal of lesions that all get the same answer from the readers."""
+    return Refused(
+        ReasonCode.TABLE_INVALID,
+        "All lesions of a group of patients have the same rating, so no threshold and no agreement can be computed. "
+        "Give the complete LIDC tables.",
+    )
 
-    Raises
-    ------
-    Refused
-        ``table_invalid``.
-    """
-    if positive.all() or not positive.any():
-        raise Refused(
-            ReasonCode.TABLE_INVALID,
-            "All lesions have the same rating, so no threshold can be computed. Give the complete LIDC tables.",
-        )
+
+def has_both(positive: Bools) -> bool:
+    """Whether there are rows of both classes."""
+    return bool(positive.any() and not positive.all())
 
 
 def youden(scores: Array, positive: Bools) -> float:
@@ -61,7 +60,8 @@ def youden(scores: Array, positive: Bools) -> float:
     Refused
         ``table_invalid``: all rows are of one class.
     """
-    prove_both(positive)
+    if not has_both(positive):
+        raise one_class_only()
     places = np.unique(scores)
     cuts = (places[1:] + places[:-1]) / 2 if len(places) > 1 else places
     reached = scores[None] >= cuts[:, None]
@@ -72,7 +72,7 @@ def youden(scores: Array, positive: Bools) -> float:
 
 def balanced_accuracy(said: Bools, positive: Bools) -> float | None:
     """Mean of sensitivity and specificity; None without rows of both classes."""
-    if positive.all() or not positive.any():
+    if not has_both(positive):
         return None
     return float((said[positive].mean() + (~said[~positive]).mean()) / 2)
 

@@ -210,7 +210,8 @@ def reader_rows(question: Question, nodules: Sequence[Nodule], margin: Margin, f
 
 def _fit_margin(inputs: Array, sharp: Bools) -> Array:
     """Coefficients (5,) of the logistic model, the intercept first; inputs are standardised for the fit."""
-    statistics.prove_both(sharp)
+    if not statistics.has_both(sharp):
+        raise statistics.one_class_only()
     centre, scale = inputs.mean(axis=0), inputs.std(axis=0)
     model = LogisticRegression(C=1.0).fit((inputs - centre) / scale, sharp)
     slopes = model.coef_[0] / scale
@@ -403,10 +404,18 @@ def evaluate(nodules: Sequence[Nodule], fixed: Fixed) -> dict[str, Any]:
 
 
 def calibration_record(fixed: Fixed, figures: dict[str, Any]) -> dict[str, Any]:
-    """Return the record that the appliance reads: fixed values, and the agreement on test patients for the badges."""
+    """Return the record that the appliance reads: fixed values, and the agreement on test patients for the badges.
+
+    Raises
+    ------
+    Refused
+        ``table_invalid``: all lesions of the test patients have the same rating.
+    """
     agreement = {}
     for question in QUESTIONS:
         of = figures["test"][question.name]["all"]
+        if of["descriptor"] is None:
+            raise statistics.one_class_only()
         agreement[question.name] = {
             "auroc": round(of["descriptor"]["value"], 3), "low": round(of["descriptor"]["low"], 3),
             "high": round(of["descriptor"]["high"], 3), "lesions": of["lesions"],

@@ -142,7 +142,7 @@ ADVANCED = {
 }  # fmt: skip
 SURVIVAL = ADVANCED | {
     "stage": None, "probability_advanced": None,
-    "endpoint": {"name": "two-year survival", "answer": "dead", "probability": 0.25},
+    "endpoint": {"name": "two-year survival", "positive": "death", "answer": "dead", "probability": 0.25},
 }  # fmt: skip
 
 
@@ -166,8 +166,14 @@ def test_everything_fits_into_80_columns(state: Path, monkeypatch: pytest.Monkey
 def test_another_endpoint_is_listed_in_its_own_words(state: Path) -> None:
     job = answered(state, SURVIVAL)
     (line,) = [line for line in jobs(state).stdout.splitlines() if line.startswith(f"{job} ") and "shown" not in line]
-    assert "two-year survival: dead, P(positive class) 0.25" in line
+    assert "two-year survival: dead, P(death) 0.25" in line
     assert "advanced" not in line
+
+
+def test_a_job_of_an_earlier_version_that_does_not_name_its_class_is_listed(state: Path) -> None:
+    endpoint = {"name": "two-year survival", "answer": "dead", "probability": 0.25}
+    job = answered(state, SURVIVAL | {"endpoint": endpoint})
+    assert "P(positive class) 0.25" in jobs(state).stdout.partition(f"\n{job} ")[2]
 
 
 def test_a_patient_s_jobs_are_found_by_the_whole_id_and_no_other(state: Path) -> None:

@@ -227,7 +227,7 @@ OUTCOME: Any = {
     "sr": None, "documents": None, "warnings": ["w"], "seconds": {"total": 1.0},
 }  # fmt: skip
 ANSWER = Answer(OUTCOME, (Document("SEG-1.2.dcm", "1.2", "1.9", b"\0"), Document("SR-1.3.dcm", "1.3", "1.9", b"\xff")))
-SURVIVAL: Any = {"name": "death", "answer": "low risk", "probability": 0.25}
+SURVIVAL: Any = {"name": "death", "positive": "high risk", "answer": "low risk", "probability": 0.25}
 OF_SURVIVAL = Answer(
     {**OUTCOME, "stage": None, "probability_advanced": None, "endpoint": SURVIVAL}, ANSWER.documents[1:]
 )

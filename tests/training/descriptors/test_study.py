@@ -156,8 +156,13 @@ class TestStudy:
             for n in lidc.read(*few)
             if not study.is_tested(n.patient)
         ]
-        with pytest.raises(Refused, match="All lesions have the same rating"):
+        with pytest.raises(Refused, match="All lesions of a group of patients have the same rating"):
             study.calibrate(same)
+
+    @pytest.mark.parametrize("patients", [0, 14])
+    def test_too_few_patients_are_refused(self, patients: int, tmp_path: Path) -> None:
+        with pytest.raises(Refused, match=r"Give the complete LIDC tables\."):
+            study.run(*made_up.write(tmp_path, patients=patients))
 
 
 class TestStatistics:
