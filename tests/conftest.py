@@ -25,7 +25,7 @@ _MANY_DESCRIPTORS = 150
 
 @pytest.fixture(autouse=True, scope="module")
 def _old_objects_are_looked_through_once() -> Iterator[None]:
-    """Keep what a module leaves behind out of later collections, which else take longer from module to module."""
+    """Exclude the objects of finished modules from later garbage collections, so that these do not get slower."""
     yield
     gc.collect()
     gc.freeze()
@@ -33,7 +33,7 @@ def _old_objects_are_looked_through_once() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _few_descriptors() -> Iterator[None]:
-    """Give back what tests have dropped and Python has not: a system has few inotify instances, and 1,024 files."""
+    """Close file descriptors that tests no longer use: inotify instances and open files (1,024) are limited."""
     yield
     if len(os.listdir("/proc/self/fd")) > _MANY_DESCRIPTORS:
         gc.collect()
@@ -41,7 +41,7 @@ def _few_descriptors() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _untouched_log() -> Iterator[None]:
-    """Give the log back as it was: what one test configures must not silence the next."""
+    """Restore the log, so that the configuration of one test does not silence the next test."""
     every = [(log, list(log.handlers), log.level, log.propagate) for log in (logs.logger, logging.getLogger())]
     yield
     for log, handlers, level, propagate in every:
@@ -52,7 +52,7 @@ def _untouched_log() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _rules_hold_for_every_report() -> Iterator[None]:
-    """Hold every structured report that a test has made to what the gateway asks of it before it is sent."""
+    """Check every structured report that a test makes by the rules that the gateway checks before it sends one."""
     settle = structured_report.settle
 
     def settle_and_judge(dataset: Dataset, context: ReportContext) -> None:
@@ -60,7 +60,7 @@ def _rules_hold_for_every_report() -> Iterator[None]:
         if dataset.Modality == "SR":
             assert faults_of(dataset) == ()
 
-    with pytest.MonkeyPatch.context() as patched:  # a test's own patches are undone when they always were
+    with pytest.MonkeyPatch.context() as patched:  # apart from the test's own patches
         patched.setattr(structured_report, "settle", settle_and_judge)
         yield
 

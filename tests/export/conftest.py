@@ -1,4 +1,4 @@
-"""A run with random weights and an honest-looking record: what export reads, without the minutes of training."""
+"""A run with random weights and a realistic record: export can read it, and no training is needed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def make_model(
     spread = 10 ** rng.uniform(-2, 5, d)
     lmbda = rng.uniform(-2.0, 4.0, d)
     lmbda[: min(k, 4)] = [0.0, 2.0, 1e-9, 2.0 - 1e-12][: min(k, 4)]
-    for i, name in enumerate(columns, k):  # in years, or yes and no
+    for i, name in enumerate(columns, k):  # age in years, the others 0 or 1
         center[i], spread[i], lmbda[i] = (65.0, 12.0, 1.0) if name == "age" else (0.4, 0.5, 1.0)
     sizes = (d, *hidden, 1)
     basis = rng.normal(0.0, 1.0, (k, k))
@@ -65,7 +65,7 @@ def make_model(
 def make_run(
     seed: int = 0, k: int = 15, covariates: tuple[Covariate, ...] = (), endpoint: Endpoint = STAGE_GROUP
 ) -> Run:
-    """A run whose record has every key of the contract."""
+    """A run with every key of the contract in its record."""
     model = make_model(seed, k, covariates=covariates)
     steps = model.preprocessing
     low, high = (steps.median[:k] + sign * 2 * steps.spread[:k] for sign in (-1, 1))
@@ -148,7 +148,7 @@ def run() -> Run:
 
 
 def without_limits(run: Run) -> Run:
-    """The same run, whose bundle answers however far a case lies from a training cohort that there never was."""
+    """The same run with a domain without limits: there is no training cohort that a case could be too far from."""
     far = dict.fromkeys(run.record["domain"]["quantiles"], 1e9)
     return replace(run, record=run.record | {"domain": {"quantiles": far, "neighbour_quantiles": far}})
 

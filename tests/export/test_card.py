@@ -21,7 +21,7 @@ from .conftest import SURVIVAL, make_run
 
 
 def card_of(run: Run) -> str:
-    """The card alone; that a bundle holds this one is tested below."""
+    """Return the card without a bundle; a test below checks that a bundle contains this card."""
     entries = _entries(run.model, run.record["envelope"])
     use = intended_use(run.record["domain"], run.endpoint)
     decision, seen = _decision(run.record["conformal"]), _out_of_fold(run.record)
@@ -49,7 +49,7 @@ def test_card_carries_the_runs_own_figures(text: str) -> None:
 
 
 def evaluated(run: Run) -> Run:
-    """The run with an evaluation of its own procedure and table beside it."""
+    """Add an evaluation of the same procedure and table to a run."""
     evaluation = json.loads(json.dumps(evaluation_record(endpoint=run.endpoint)))
     evaluation["table"]["sha256"] = run.record["table"]["sha256"]
     evaluation |= {key: run.record[key] for key in ("procedure_sha256", "covariates", "repeatability")}
@@ -82,7 +82,7 @@ def test_an_evaluation_of_the_same_procedure_and_table_is_quoted_in_full() -> No
     assert f"right in {figure(reference['conformal']['accuracy_where_decided'])} of the cases" in text
     assert "lungstage-train evaluate features.csv -o RUN" in text
     section = text.split("## Performance")[1].split("Effect of the left-out rows")[0]
-    assert "0.641 (0.552 to 0.726)" not in section, "the run's own shorter figures"
+    assert "0.641 (0.552 to 0.726)" not in section, "these are the run's own figures, which the evaluation replaces"
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ ASSISTED = {
 
 def test_who_drew_the_contours_is_said_and_what_semi_automatic_ones_change() -> None:
     run = make_run()
-    assert "## Contours" not in card_of(run), "a run of an earlier release does not say it"
+    assert "## Contours" not in card_of(run), "a run of an earlier release has no such entry"
     run.record["cohort"]["contours"] = ["expert"]
     alone = card_of(run)
     assert "drawn by experts." in alone

@@ -29,7 +29,7 @@ from tests.support.ball_network import ball_bundle, ball_run
 
 
 def random_network() -> ContourNetwork:
-    """Weights and normalisations as they might be after training."""
+    """Return a network with weights and normalisations like those of a trained network."""
     torch.manual_seed(1)
     network = ContourNetwork(width=4, fine=3)
     for layer in network.modules():

@@ -33,19 +33,19 @@ SPREAD = MODEL.preprocessing.spread
 
 
 def run_graph_once(x: Array, model: FittedModel = MODEL) -> Answers:
-    """Like run_graph, in one session: hypothesis asks hundreds of times."""
+    """Like run_graph, but with one session for all calls: hypothesis makes hundreds."""
     return run_session(SESSIONS[id(model)], x)
 
 
 def raw_inputs(rows: int, model: FittedModel = MODEL) -> st.SearchStrategy[Array]:
-    """Raw inputs anywhere from usual to absurd, or missing."""
+    """Raw inputs: usual, extreme or missing."""
     steps = model.preprocessing
     scaled = arrays(np.float64, (rows, steps.median.size), elements=st.floats(-1e6, 1e6) | st.just(np.nan))
     return scaled.map(lambda z: steps.center + steps.spread * z)
 
 
 def either_model(rows: int) -> st.SearchStrategy[tuple[FittedModel, Array]]:
-    """A model without covariates or with four columns of them, and inputs of it."""
+    """A model without covariates or with four columns of them, and inputs for it."""
     return st.sampled_from([MODEL, WITH_COVARIATES]).flatmap(
         lambda model: st.tuples(st.just(model), raw_inputs(rows, model))
     )
@@ -210,7 +210,7 @@ def test_yeo_johnson_is_scikit_learns(lmbda: float) -> None:
     model = FittedModel((MODEL.features[0],), steps, ensemble, (1.0, 0.0), np.eye(1), np.zeros((3, 1)))
     x = np.concatenate([np.linspace(-40, 40, 161), [1e-12, -1e-12, 1e-5, -1e-5]])[:, np.newaxis]
     oracle = PowerTransformer(standardize=False).fit(np.random.default_rng(0).normal(size=(9, 1)))
-    # scikit-learn itself loses digits where lambda is near, but not at, 0 or 2; it is asked for the limit there.
+    # scikit-learn itself loses digits if lambda is near 0 or 2 but not equal, so its result at the limit is used.
     near = next((limit for limit in (0.0, 2.0) if 0 < abs(lmbda - limit) < 1e-8), lmbda)
     oracle.lambdas_ = np.array([near])
     logit = run_graph(build_graph(model).SerializeToString(), x).logit
@@ -226,13 +226,13 @@ def test_contributions_follow_the_rescale_rule_by_hand() -> None:
     answers = run_graph(build_graph(model).SerializeToString(), np.array([[4.0, -1.0], [0.0, 3.0], [4.0, 2.0]]))
     # a = 5, so the multiplier is 5 / 6: contributions 0.5 * 3 * 5/6 * (4, 2).
     np.testing.assert_allclose(answers.contributions[0], [5.0, 2.5], rtol=1e-15)
-    # Both sides below zero: nothing passes. Then a = -1 exactly as in the baseline: the derivative, 0, passes nothing.
+    # Row 1: both activations are below zero. Row 2: a = -1, as in the baseline, so the derivative, 0, is used.
     assert not answers.contributions[1].any()
     assert not answers.contributions[2].any()
 
 
 def test_a_unit_exactly_at_its_baseline_uses_the_derivative() -> None:
-    # h = relu(x0 - x1 + 1) is active and, at x0 = x1, where the baseline has it: the gradient passes, 0 / 0 does not.
+    # At x0 = x1, h = relu(x0 - x1 + 1) is active and equals its baseline: the gradient is used instead of 0 / 0.
     two = np.ones(2)
     steps = type(MODEL.preprocessing)(0 * two, -9 * two, 9 * two, 0 * two, two, two, 0 * two, two)
     ensemble = Ensemble((np.array([[[1.0], [-1.0]]]), np.array([[[3.0]]])), (np.array([[1.0]]), np.array([[0.0]])))
@@ -242,7 +242,7 @@ def test_a_unit_exactly_at_its_baseline_uses_the_derivative() -> None:
 
 
 def test_graph_follows_trainings_own_steps() -> None:
-    # Skewed features of very different size, as radiomics has them, fitted by training's own transformer.
+    # Skewed features of very different size, like radiomics features, fitted by training's own transformer.
     rng = np.random.default_rng(4)
     table = rng.lognormal(0.0, 1.5, (160, 15)) * 10.0 ** rng.integers(-3, 10, 15) - rng.normal(0.0, 1.0, 15)
     table[rng.random(table.shape) < 0.03] = np.nan

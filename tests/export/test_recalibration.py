@@ -1,4 +1,4 @@
-"""A recalibrated bundle: right on average at a site's own prevalence, the same ranking, and a card of its own."""
+"""A recalibrated bundle: right on average at a site's prevalence, with the same ranking and a separate card."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_probabilities_are_those_of_the_recalibration_at_the_cohort_s_prevalence
     assert new.covariate_contributions is not None
     np.testing.assert_allclose(new.covariate_contributions, 0.6 * old.covariate_contributions, rtol=1e-12)
     np.testing.assert_array_equal(new.domain_distance, old.domain_distance)
-    # The same patients get the same conformal set, and the same chance of being right.
+    # The same patients get the same conformal set, and the same predictive value.
     for p, q in zip(old.probability_advanced, new.probability_advanced, strict=True):
         assert singled_out(float(p), before.manifest.decision) is singled_out(float(q), after.manifest.decision)
     assert after.manifest.worth == before.manifest.worth
@@ -99,7 +99,7 @@ def test_it_is_a_version_of_its_own_with_a_card_of_its_own(packed: Path, write: 
     once = {file.name: file.read_bytes() for file in target.iterdir()}
     recalibrate(packed, write(before.digest), target)
     assert {file.name: file.read_bytes() for file in target.iterdir()} == once
-    # And again, upon what it was.
+    # A recalibrated bundle can be recalibrated again.
     recalibrate(target, write(after.digest), tmp_path / "again")
     assert load_bundle(tmp_path / "again").manifest.recalibration != made
 

@@ -1,4 +1,4 @@
-"""Keys and signatures from the command line, and openssl's opinion of them."""
+"""Keys and signatures from the command line; openssl accepts them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the card of a bundle of survival says, and what it must not."""
+"""What the card of a survival bundle says, and what it must not say."""
 
 from __future__ import annotations
 

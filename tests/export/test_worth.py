@@ -1,4 +1,4 @@
-"""A model that is not shown to be worth anything is said to be one, wherever somebody reads of it."""
+"""If a model's performance is not shown, every text about the model says so."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_the_build_warns_and_strict_refuses(tmp_path: Path, tmp_path_factory: py
     assert bundle.manifest.worth == worth_of(run)
     card = (tmp_path / "weak" / "MODEL_CARD.md").read_text()
     assert card.index(told) < card.index("## Intended use")
-    assert card.count(told) == 2, "where the card begins, and among its figures"
+    assert card.count(told) == 2, "at the start of the card, and among its figures"
     verified = CliRunner().invoke(app, ["verify", str(tmp_path / "weak"), "--prevalence", "0.17"])
     assert told in verified.output
     assert "| 17 % |" in verified.output

@@ -1,7 +1,7 @@
 """Runs that take minutes to hours, each a target of the Makefile; none of them is collected by pytest.
 
 ``benchmarks``
-    Times beside other libraries (``make bench``), what training and a cohort cost, what a study leaves on the disk.
+    Times compared with other libraries (``make bench``), the cost of training and of a cohort, a study's disk space.
     They write docs/benchmarks.md and docs/end-to-end.md.
 ``reliability``
     The daemon under kills, disk errors, load and damaged input (``make torture``, ``faults``, ``soak``, ``fuzz``,

@@ -1,4 +1,4 @@
-"""A contour network that draws a ball: what the prompt suggests, whatever the image shows."""
+"""A contour network that draws the ball of the prompt and ignores the image."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ SLOPE = 20.0
 
 
 def ball_network() -> ContourNetwork:
-    """Logit of a voxel: ``20 (size - 0.5 + include - exclude)``; so a diameter gives the ball around it."""
+    """The logit of a voxel is ``20 (size - 0.5 + include - exclude)``, so a diameter gives the ball around it."""
     network = ContourNetwork(width=2, fine=2).eval()
     for parameter in network.parameters():
         torch.nn.init.zeros_(parameter)
     (conv, norm, _), block, last = network.fine
     with torch.no_grad():
-        for sign, feature in ((1.0, 0), (-1.0, 1)):  # what is above 0, and what is below
+        for sign, feature in ((1.0, 0), (-1.0, 1)):  # positive and negative values
             for channel, weight in (("size", 1.0), ("include", 1.0), ("exclude", -1.0)):
                 conv.weight[feature, 2 + CHANNELS.index(channel), 1, 1, 1] = sign * weight
             norm.bias[feature] = -0.5 * sign
@@ -35,7 +35,7 @@ def ball_network() -> ContourNetwork:
 
 
 def ball_run() -> ContourRun:
-    """A training run of that network."""
+    """A training run of this network."""
     figures = {
         "diameter": {
             "patients": 2, "dice_median": 0.8, "dice_tenth_percentile": 0.6, "volume_icc": 0.9, "sphericity_icc": None,

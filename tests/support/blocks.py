@@ -1,7 +1,7 @@
-"""The blocks of code of a page of documentation, run in order as a reader would who follows it from top to bottom.
+"""Run the blocks of code of a documentation page in order, like a reader who follows the page.
 
-Shell blocks go through bash. Python blocks are one session, as in a notebook. A block of ``text`` is what the block
-before it prints, where ``...`` stands for whatever there is.
+Shell blocks run in bash. Python blocks are one session, as in a notebook. A block of ``text`` is the output of the
+block before it; ``...`` in it means any text.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Block:
 
 
 def blocks_of(page: Path) -> list[Block]:
-    """Read a page; every block must be one that is run, or what such a one prints."""
+    """Read a page; every block must be code that is run, or its output."""
     text = page.read_text(encoding="utf-8")
     found: list[Block] = []
     for match in _BLOCK.finditer(text):

@@ -1,4 +1,4 @@
-"""Generated cohorts on disk, a Dask cluster of real processes, and the means to kill either's workers."""
+"""Generated cohorts on disk, a Dask cluster of real processes, and functions to kill workers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ setting: {binWidth: 25, resampledPixelSpacing: [1, 1, 1], interpolator: sitkLine
 
 
 def _study(number: int, random: np.random.Generator) -> Study:
-    """A study of its own texture and mask, by SEG or by contours."""
+    """A study with a different texture and mask for each number, with a SEG or contours."""
     base = volume()
     hu = base.array + random.integers(-30, 30, size=base.array.shape)
     source = hd.Volume(
@@ -67,7 +67,7 @@ FAULTS: tuple[Callable[[Study], None], ...] = (
 
 
 def write_cohort(folder: Path, studies: int, faults: int) -> Path:
-    """Write `studies` studies and their list; `faults` of them, spread over the list, are spoilt in various ways."""
+    """Write `studies` studies and their list; `faults` of them, spread over the list, have various faults."""
     random = np.random.default_rng(11)
     lines = ["patient_id,path,roi,age,stage,histology"]
     spoilt = {round((n + 0.5) * studies / faults): FAULTS[n % len(FAULTS)] for n in range(faults)}
@@ -90,13 +90,13 @@ def command(cohort: Path, out: Path, *options: str) -> list[str]:
 
 
 def written(out: Path) -> dict[str, bytes]:
-    """What a run leaves beside its journal, by the end of the file's name."""
+    """Return the files that a run writes besides its journal, by the end of the file's name."""
     suffixes = (".csv", ".refused.csv", ".toml")
     return {suffix: out.with_suffix(suffix).read_bytes() for suffix in suffixes}
 
 
 def wait_for_lines(journal: Path, lines: int, process: subprocess.Popen[str]) -> None:
-    """Wait until a run has measured so many; fail where it ends before."""
+    """Wait until a run has measured `lines` studies; fail if it ends before."""
     while not journal.exists() or journal.read_bytes().count(b"\n") < lines:
         assert process.poll() is None, f"it ended too early: {process.communicate()}"
         time.sleep(0.002)
@@ -106,10 +106,10 @@ def wait_for_lines(journal: Path, lines: int, process: subprocess.Popen[str]) ->
 def dask_cluster(
     folder: Path, workers: int = 2, *, threads: int = 1, nanny: bool = True, revive: bool = False
 ) -> Iterator[tuple[str, list[psutil.Popen]]]:
-    """Run a scheduler and workers as processes of their own, on loopback and without a dashboard.
+    """Run a scheduler and workers as separate processes, on loopback and without a dashboard.
 
-    With `revive`, a worker that has ended for good is started anew, as a cluster's manager would: a nanny gives up
-    where its worker is killed before it has said that it runs.
+    With `revive`, a worker that has ended is started again, as a cluster's manager does: a nanny gives up
+    if its worker is killed before it reports that it runs.
 
     Yields
     ------
@@ -131,7 +131,7 @@ def dask_cluster(
             address = None
             while address is None:
                 assert started[0].poll() is None, "the scheduler does not start; see dask.log"
-                with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):  # not there, or half of it
+                with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):  # the file is missing or incomplete
                     address = json.loads(told.read_text())["address"]
                 time.sleep(0.05)
             more = ["--nthreads", str(threads), "--local-directory", str(folder), *([] if nanny else ["--no-nanny"])]

@@ -1,4 +1,4 @@
-"""Commands as a shell would run them, without a process for each."""
+"""Run commands as in a shell, but without a process for each."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tests.system.test_run import ENVIRONMENT
 
 
 def called(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """What ``lungstage`` prints, and the status that it ends with."""
+    """Return what ``lungstage`` prints, and its exit status."""
     words, out, err = ["lungstage", *map(str, arguments)], io.StringIO(), io.StringIO()
     with mock.patch.dict("os.environ", ENVIRONMENT, clear=True), mock.patch.object(sys, "argv", words):
         try:
             with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as left:
                 cli.main()
         finally:
-            gc.enable()  # a command goes without
+            gc.enable()  # a command switches it off
     return subprocess.CompletedProcess(words, int(left.value.code or 0), out.getvalue(), err.getvalue())

@@ -40,6 +40,6 @@ def contour_seg(
     supersedes: Sequence[RegionReference] = (),
     name: str = "GTV-1",
 ) -> Dataset:
-    """A contour as it would lie in the inbox; by None it is a draft."""
+    """A contour as in the inbox; if `by` is None, it is a draft."""
     segmentation: Dataset = build_contour(contour_of(slices, mask, by, supersedes, name))
     return segmentation

@@ -1,4 +1,4 @@
-"""Enhanced CT made of single-frame slices, and ROI objects whose references follow: the same study in another form."""
+"""Enhanced CT made of single-frame slices, and region objects that refer to its frames: the same study."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lungstage.appliance.staging.phantom import segmentation
 from tests.support.studies import Study, contours_of, rtstruct_study, square_mask
 
 ORDER = (4, 9, 0, 7, 2, 11, 5, 1, 10, 3, 8, 6)
-"""Which slice each frame is: none lies where its number would have it."""
+"""The slice of each frame; no frame has the same number as its slice."""
 
 # PS3.3 C.7.6.16.2: functional group, its elements, whether they differ between the frames.
 _GROUPS: dict[str, tuple[tuple[str, ...], bool]] = {
@@ -69,7 +69,7 @@ def enhanced(slices: Sequence[Dataset], order: Sequence[int] = ORDER, *, all_per
 
 
 def refer_to(whole: Dataset, images: Iterable[Dataset], frames: dict[str, int]) -> None:
-    """Turn references to slices into ones to frames; `frames` gives the frame number by the slice's UID, 0 for none."""
+    """Change references to slices into references to frames; `frames` gives the number by the slice's UID, or 0."""
     for image in images:
         frame = frames[image.ReferencedSOPInstanceUID]
         image.ReferencedSOPClassUID, image.ReferencedSOPInstanceUID = whole.SOPClassUID, whole.SOPInstanceUID
@@ -95,7 +95,7 @@ def enhanced_rtstruct_study(
 
 
 def enhanced_seg_study(mask: npt.NDArray[np.bool_] | None = None) -> Study:
-    """The study of :func:`support.studies.seg_study` with an Enhanced CT; it is highdicom that refers to its frames."""
+    """The study of :func:`support.studies.seg_study` with an Enhanced CT; highdicom makes the references to frames."""
     whole = enhanced(rtstruct_study().slices)
     frames = (square_mask() if mask is None else mask)[list(ORDER)]
     return Study([whole], [segmentation([whole], frames)])

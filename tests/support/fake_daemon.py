@@ -1,6 +1,6 @@
-"""A daemon over the fake steps, as a process of its own that can be killed at a chosen moment.
+"""A daemon with the fake steps, as a separate process that can be killed at a chosen moment.
 
-Processes of :data:`FORKS` have its imports from one another: they are ready in a few milliseconds.
+Processes of :data:`FORKS` are forked after the imports, so they are ready in a few milliseconds.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ def die(*_: object, **__: object) -> Any:
 
 
 def before(owner: Any, name: str) -> None:
-    """Die on the way into a function."""
+    """Die when a function is called."""
     setattr(owner, name, die)
 
 
 def after(owner: Any, name: str, count: int = 1) -> None:
-    """Die once a function has returned for the `count`-th time."""
+    """Die after a function has returned for the `count`-th time."""
     original, calls = getattr(owner, name), [0]
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -56,7 +56,7 @@ def after(owner: Any, name: str, count: int = 1) -> None:
 
 
 def told(event: str) -> None:
-    """Die once the audit log was told of an event, which the ledger has not committed yet."""
+    """Die after an event was written to the audit log and before the ledger has committed it."""
     write = Audit.write
 
     def write_and_die(self: Audit, said: str, **fields: Any) -> None:
@@ -68,7 +68,7 @@ def told(event: str) -> None:
 
 
 def half_told(event: str) -> None:
-    """Die in the midst of the entry that tells of an event."""
+    """Die after half of an event's entry was written to the audit log."""
     append = audit._append_to
 
     def append_half(path: Path, content: bytes) -> int:
@@ -99,10 +99,10 @@ KILLS: dict[str, Callable[[], None]] = {
 
 
 def serve(folder: Path, kill_at: str | None, ready: Connection) -> None:
-    """Serve the inbox, outbox and state of a folder; say when it is ready, and die at a moment of :data:`KILLS`."""
+    """Serve the inbox, outbox and state of a folder; send when it is ready, and die at a moment of :data:`KILLS`."""
     os.dup2(os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
     (folder / "state").mkdir(exist_ok=True)
-    identity_key(folder / "state")  # whose making is none of the moments
+    identity_key(folder / "state")  # made before, because this is not one of the moments
     if kill_at is not None:
         KILLS[kill_at]()
     paths = {"inbox": folder / "inbox", "outbox": folder / "outbox", "bundle": folder, "state": folder / "state"}

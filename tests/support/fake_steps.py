@@ -1,10 +1,10 @@
-"""Steps for testing the shell alone: text files that play DICOM, and a pipeline that answers at once.
+"""Steps for tests of the daemon alone: text files in place of DICOM, and a pipeline that answers at once.
 
 An image file reads ``CT <series> <number>``, a ROI file ``ROI <uid> <series> <needed,needed,…> [flag …]``; both must
-end with ``END``, so that a half-copied file is recognised. Flags play faults: ``refuse``, ``ambiguous`` (until a region
-is chosen), ``margin`` and ``neighbours`` (slices -1 and the one after the last that is needed are listed, too) in
-prepare, ``stage-refuse``, ``broken``, ``away`` in stage. ``ALSO=<series>`` has the file list another series, on whose
-slice 0 another region is drawn.
+end with ``END``, so that a half-copied file is recognised. Flags cause faults: ``refuse``, ``ambiguous`` (until a
+region is chosen), ``margin`` and ``neighbours`` (slices -1 and the one after the last needed slice are listed, too) in
+prepare, ``stage-refuse``, ``broken``, ``away`` in stage. With ``ALSO=<series>``, the file lists another series, with
+another region on its slice 0.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from lungstage.appliance.staging.covariates import Site
 
 BUNDLE = SimpleNamespace(digest="b" * 64)
 SECRET = "DOE^JANE"
-READABLE = os.open(os.devnull, os.O_RDONLY)  # so that nobody waits for what has finished
+READABLE = os.open(os.devnull, os.O_RDONLY)  # always readable, because the work has already finished
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class FakeAnswer:
 
 
 class InProcess:
-    """Stagers that stage as they are told to, and have always finished."""
+    """Stagers that call the given function in this process, and have always finished."""
 
     def __init__(self, stage: Callable[..., FakeAnswer]) -> None:
         self._stage = stage
@@ -100,7 +100,7 @@ class FakeSteps:
         return Steps(self.read_headers, assemble, self.prepare, InProcess(self.stage), self.write_phantom)  # type: ignore[arg-type]
 
     def write_phantom(self, folder: Path, study: str) -> str:
-        """A study of its own, whose name is that of its series."""
+        """Write a separate study; return its name, which is also the name of its series."""
         series = f"2.25.{int.from_bytes(study.encode()[-8:], 'big')}"
         put_roi(folder, f"{series}.99", series, range(3), f"STUDY={series}", *self.canary_flags)
         for n in range(3):

@@ -1,6 +1,6 @@
-"""What writers do to a file's bytes that can still be read for sure: each habit changes a file that was taken apart.
+"""Unusual ways of writers to encode a file that is still readable without doubt; each habit changes a file's parts.
 
-Nothing of the appliance is used. The file must be in explicit little endian, its sequences of defined length.
+No code of the appliance is used. The file must be in explicit little endian, with sequences of defined length.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _UNDEFINED = 0xFFFFFFFF
 
 @dataclass(frozen=True)
 class Parts:
-    """A file: what stands before the meta information, that, the elements by tag with their bytes, and what follows."""
+    """The parts of a file: bytes before the meta information, this, elements by tag with their bytes, the rest."""
 
     front: bytes
     meta: bytes
@@ -50,7 +50,7 @@ def _split(content: bytes) -> list[tuple[int, bytes, bytes]]:
         length = short
         if vr in _LONG:
             length, at = struct.unpack_from("<I", content, at)[0], at + 4
-        end = len(content) if length == _UNDEFINED else at + length  # encapsulated pixels are the last
+        end = len(content) if length == _UNDEFINED else at + length  # encapsulated pixels are the last element
         found.append((group << 16 | element, vr, content[at:end]))
         at = end
     return found
@@ -66,7 +66,7 @@ def _items(value: bytes) -> list[bytes]:
 
 
 def end_of_meta(content: bytes) -> int:
-    """Offset of what follows a file's meta information."""
+    """Return the offset after a file's meta information."""
     at = 132
     while content[at : at + 2] == b"\2\0":
         vr = content[at + 4 : at + 6]
@@ -76,7 +76,7 @@ def end_of_meta(content: bytes) -> int:
 
 
 def parts(content: bytes) -> Parts:
-    """Take a file apart."""
+    """Split a file into its parts."""
     at = end_of_meta(content)
     elements, begin = [], at
     while begin < len(content):
@@ -96,7 +96,7 @@ def prefix_alone(file: Parts) -> Parts:
 
 
 def without_meta(file: Parts) -> Parts:
-    """As planning systems write it."""
+    """Some planning systems write this."""
     return replace(file, front=b"", meta=b"")
 
 
@@ -110,7 +110,7 @@ def _before_the_pixels(file: Parts, *added: tuple[int, bytes]) -> Parts:
 
 
 def meta_among_the_elements(file: Parts) -> Parts:
-    """Another transfer syntax among them, which is not to be believed."""
+    """They name another transfer syntax, which must be ignored."""
     return _before_the_pixels(
         file,
         (0x00020010, _element(0x00020010, b"UI", b"1.2.840.10008.1.2.2")),
@@ -119,14 +119,14 @@ def meta_among_the_elements(file: Parts) -> Parts:
 
 
 def unsorted(file: Parts) -> Parts:
-    """A de-identifier's additions, and what it has rewritten, stand at the end."""
+    """Elements that a de-identifier added or rewrote are at the end."""
     moved = [e for e in file.elements if e[0] >> 16 in (0x10, 0x20, 0x28, 0x3006) or e[0] == 0x00180050][::-1]
     kept = replace(file, elements=tuple(e for e in file.elements if e not in moved))
     return _before_the_pixels(kept, (0x00120063, _element(0x00120063, b"LO", b"TOOL 1.0")), *moved)
 
 
 def stray_delimiter(file: Parts) -> Parts:
-    """CTP's, behind native pixels that end the file."""
+    """CTP writes it after native pixels at the end of the file."""
     return replace(file, tail=file.tail + _delimiter(_SEQUENCE_END))
 
 
@@ -139,7 +139,7 @@ def trailing_padding(file: Parts) -> Parts:
 
 
 def _open(value: bytes, length: int) -> bytes:
-    """A sequence's items without lengths, which delimiters end."""
+    """Return a sequence's items without lengths; delimiters end them."""
     written = b""
     for item in _items(value):
         written += _delimiter(_ITEM, _UNDEFINED)
@@ -189,14 +189,14 @@ def implicit_element(file: Parts) -> Parts:
 
 
 def implicit_items(file: Parts) -> Parts:
-    """A scanner's own sequence, whose items are implicit in an explicit file."""
+    """A private sequence of a scanner with implicit items in an explicit file."""
     inner = struct.pack("<HHI", 0x29, 0x10, 8) + b"ACME 1.0" + struct.pack("<HHI", 0x29, 0x1001, 4) + b"\1\0\2\0"
     item = _delimiter(_ITEM, len(inner)) + inner
     return _private(file, b"SQ" + struct.pack("<HI", 0, len(item)) + item)
 
 
 def explicit_items_of_unknown(file: Parts) -> Parts:
-    """UN of undefined length, whose items should be implicit (PS3.5, 6.2.2) and are not."""
+    """A UN element of undefined length; its items are explicit, although they should be implicit (PS3.5, 6.2.2)."""
     inner = _element(0x00290010, b"LO", b"ACME 1.0") + _element(0x00291001, b"US", b"\1\0")
     item = _delimiter(_ITEM, len(inner)) + inner
     return _private(file, b"UN" + struct.pack("<HI", 0, _UNDEFINED) + item + _delimiter(_SEQUENCE_END))
@@ -206,7 +206,7 @@ def _decimals(value: bytes) -> list[float]:
     return [float(part) for part in value.split(b"\\")]
 
 
-# Of each element, the representation that a research writer gives it, and how its value is written then.
+# For each element, the Value Representation of a research writer, and how it encodes the value.
 _AS_WRITTEN: dict[int, tuple[bytes, Callable[[bytes], bytes]]] = {
     0x00080060: (b"LO", bytes),
     0x00080018: (b"ST", bytes),

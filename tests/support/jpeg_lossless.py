@@ -1,4 +1,4 @@
-"""A JPEG lossless encoder (ITU-T T.81, annex H), because nothing that the appliance installs can write what it reads.
+"""A JPEG lossless encoder (ITU-T T.81, annex H), because the appliance's libraries only decode this format.
 
 Short and slow, for small images: every difference category has a Huffman code of five bits.
 """
@@ -39,7 +39,7 @@ def _codes(pixels: npt.NDArray[np.unsignedinteger], precision: int, predictor: i
     for difference in _differences(pixels.astype(np.int64), precision, predictor).ravel().tolist():
         category = abs(difference).bit_length()
         code = f"{category:05b}"
-        if 0 < category < _CATEGORIES - 1:  # a difference of 32768 needs no more than its category
+        if 0 < category < _CATEGORIES - 1:  # a difference of 32768 needs only its category
             code += f"{difference if difference > 0 else difference + (1 << category) - 1:0{category}b}"
         yield code
 

@@ -1,8 +1,8 @@
-"""Commands of this installation as a shell finds them, each a process of its own that need not load torch anew.
+"""Commands of this installation as in a shell, each in a separate process that does not load torch again.
 
-One process loads the libraries and forks for every command; what stands on the PATH under a command's name hands over
-arguments, folder, environment and standard streams, and ends with the status that comes back. What runs is the
-function that the installed command would call.
+One process loads the libraries and forks for every command. The program on the PATH with a command's name sends it
+arguments, folder, environment and standard streams, and ends with the status that it returns. The fork calls the same
+function as the installed command.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ with socket.socket(socket.AF_UNIX) as wire:
 
 @contextmanager
 def loaded_commands(folder: Path) -> Iterator[dict[str, str]]:
-    """Give an environment in which :data:`COMMANDS` are answered by one process that has loaded what they import."""
+    """Yield an environment in which one process, with all libraries loaded, runs the :data:`COMMANDS`."""
     commands, address = folder / "commands", str(folder / "wire")
     commands.mkdir()
     for name in COMMANDS:
@@ -57,7 +57,7 @@ def loaded_commands(folder: Path) -> Iterator[dict[str, str]]:
             assert server.stdout.readline() == b"ready\n", "it did not start"
             yield {**environment, "PATH": f"{commands}:{environment['PATH']}"}
         finally:
-            os.killpg(server.pid, signal.SIGTERM)  # and whatever a failed test has left
+            os.killpg(server.pid, signal.SIGTERM)  # also ends processes of a failed test
 
 
 def _serve(address: str) -> None:
@@ -68,7 +68,7 @@ def _serve(address: str) -> None:
     import lungstage.training.reporting.report
     import lungstage.training.validation.validate  # noqa: F401
 
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks for them again
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that ended forks do not become zombies
     with socket.socket(socket.AF_UNIX) as door:
         door.bind(address)
         door.listen()
@@ -83,7 +83,7 @@ def _serve(address: str) -> None:
 
 
 def _answer(wire: socket.socket) -> None:
-    """Be the command that is asked for, tell how it ended, and end."""
+    """Run the requested command, send its status, and end."""
     handed = array.array("i")
     length, extra, _, _ = wire.recvmsg(8, socket.CMSG_LEN(3 * handed.itemsize))
     for _, _, streams in extra:
@@ -100,7 +100,7 @@ def _answer(wire: socket.socket) -> None:
     status = 1
     try:
         status = _run(name, arguments)
-    except BaseException:  # nothing may get back to the loop of the parent
+    except BaseException:  # no exception may reach the loop of the parent
         traceback.print_exc()
     with suppress(Exception):
         sys.stdout.flush()

@@ -1,6 +1,6 @@
-"""A made-up hospital for the commissioning: phantoms of many sizes, each scanned and drawn twice, and a plan.
+"""A generated hospital for the commissioning: phantoms of many sizes, each scanned and drawn twice, and a plan.
 
-``python -m tests.support.made_up_site FOLDER [PATIENTS]`` writes one; docs/commissioning.md shows what comes of it.
+``python -m tests.support.made_up_site FOLDER [PATIENTS]`` writes one; docs/commissioning.md shows the result.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.conftest import ROOT
 
 NOISE = 20.0  # HU, one standard deviation
 WOBBLE = 2  # pixels, at most, along rows and columns
-SIZES = (0.85, 2.2)  # of the phantom; pixels and slices grow with it, within the shipped bundle's intended use
+SIZES = (0.85, 2.2)  # factors for the phantom's pixels and slices, within the shipped bundle's intended use
 
 _PLAN = """\
 title = "A made-up site"
@@ -31,9 +31,9 @@ patients = "patients.csv"
 
 
 def scan(study: str, size: float, seed: int | None) -> list[Dataset]:
-    """One scan of the phantom, `size` times as large; SEG first, then the slices.
+    """Make one scan of the phantom, `size` times as large; SEG first, then the slices.
 
-    With a `seed`, it has noise of its own, and its outline is displaced in each slice as by an unsteady hand.
+    With a `seed`, it has random noise, and its region is shifted a little in each slice.
     """
     volume, mask = phantom.make()
     hu = volume.array.astype(np.float64)
@@ -63,7 +63,7 @@ def write(datasets: Sequence[Dataset], folder: Path) -> None:
 def make_site(folder: Path, patients: int = 30, bundle: Path = ROOT / "models" / "lung1-stage") -> Path:
     """Write studies, lists and plan; return the folder.
 
-    Two reference cases are answered, one has the wrong part of the body and one lacks a slice.
+    Two reference cases are answered, one has the wrong part of the body, and in one a slice is missing.
     """
     sizes = np.linspace(*SIZES, patients).round(3).tolist()
     for number, size in enumerate(sizes):

@@ -1,4 +1,4 @@
-"""The other side of the network: senders, and an archive that can be told to misbehave."""
+"""The gateway's peers: senders, and an archive that can make errors on request."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def associate(port: int, classes: Iterable[str], **options: Any) -> Association:
 
 
 def send(port: int, datasets: Iterable[Dataset], **options: Any) -> list[int]:
-    """C-STORE datasets over one association; the statuses."""
+    """C-STORE datasets over one association; return the statuses."""
     datasets = list(datasets)
     association = associate(port, {dataset.SOPClassUID for dataset in datasets}, **options)
     assert association.is_established
@@ -47,7 +47,7 @@ def send(port: int, datasets: Iterable[Dataset], **options: Any) -> list[int]:
 
 
 def stow(port: int, files: Iterable[bytes], path: str = "/studies", **options: Any) -> tuple[int, dict[str, Any]]:
-    """POST files; status and answer."""
+    """POST files; return status and answer."""
     boundary = secrets.token_hex(8)
     head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
     body = b"".join(head + file + b"\r\n" for file in files) + f"--{boundary}--\r\n".encode()
@@ -58,7 +58,7 @@ def post(
     port: int, body: bytes, kind: str, path: str = "/studies", token: str | None = None,
     context: ssl.SSLContext | None = None,
 ) -> tuple[int, dict[str, Any]]:  # fmt: skip
-    """POST a body; status and answer."""
+    """POST a body; return status and answer."""
     connection: http.client.HTTPConnection
     if context is None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
@@ -77,18 +77,18 @@ def post(
 
 @dataclass
 class Peer:
-    """An archive in a thread. What it does is decided by its attributes, at any moment.
+    """An archive in a thread. Its attributes control its behaviour and can be changed at any time.
 
     Attributes
     ----------
     status
-        What it answers to a C-STORE, by SOP Instance UID; 0 otherwise.
+        Its answer to a C-STORE, by SOP Instance UID; 0 otherwise.
     breaks_off
-        Whether it aborts after it has stored, before it answers; counted down.
+        How often it aborts after it has stored and before it answers; counted down.
     forgets
         SOP Instance UIDs that it acknowledges and does not keep.
     calls_back
-        Where it reports commitments to, by an association of its own; None: over the one that it was asked by.
+        Where it reports commitments to, over a new association; None: over the association of the request.
     """
 
     classes: list[str] = field(default_factory=lambda: [*SENT.values()])
@@ -128,7 +128,7 @@ class Peer:
         self.port = int(self._server.socket.getsockname()[1])
 
     def stop(self) -> None:
-        """Go away; what was kept stays."""
+        """Stop; the stored objects are kept."""
         for association in self._server.active_associations:
             association.abort()
         self._server.shutdown()
@@ -202,15 +202,15 @@ def peer(**options: Any) -> Iterator[Peer]:
 
 
 def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
-    """Wait until something holds."""
+    """Wait until a condition is true."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it never came to that"
+        assert time.monotonic() < deadline, "the condition did not become true in time"
         time.sleep(0.02)
 
 
 def free_port() -> int:
-    """A port that nobody has at the moment."""
+    """Return a port that is free at the moment."""
     import socket
 
     with socket.socket() as probe:
@@ -219,6 +219,6 @@ def free_port() -> int:
 
 
 def write(dataset: Dataset, path: Path) -> bytes:
-    """Write a dataset as a file; its bytes."""
+    """Write a dataset as a file; return its bytes."""
     dataset.save_as(path, enforce_file_format=True)
     return path.read_bytes()

@@ -1,4 +1,4 @@
-"""Made-up NIfTI pairs on disk, and what stock PyRadiomics measures of them."""
+"""Generated NIfTI pairs on disk, and the features that stock PyRadiomics measures in them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def write_image(
 def write_pair(
     folder: Path, kind: str = "int16", *, seed: int = 0, label: int = 1, **geometry: Any
 ) -> tuple[Path, Path]:
-    """Write an ellipsoid in lung of a pixel type; of a floating one its values are no whole numbers."""
+    """Write an ellipsoid in lung with this pixel type; floating-point values are not whole numbers."""
     random = np.random.default_rng(seed)
     shape = (14, 18, 16)
     z, y, x = np.indices(shape)

@@ -1,4 +1,4 @@
-"""Documents for an outbox: a real report with its SEG and page, of a made-up patient."""
+"""Documents for an outbox: a real report with its SEG and page, of a generated patient."""
 
 from __future__ import annotations
 

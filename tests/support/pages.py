@@ -1,4 +1,4 @@
-"""What the tests of the result page build on: a made-up volume and cohort around a made-up report."""
+"""Data for tests of the result page: a generated volume and cohort for a generated report."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.reports import generated_sources, made_up_context
 
 
 def affine_of(source: Dataset, step: float = 2.5) -> npt.NDArray[np.float64]:
-    """From (slice, row, column) of slices that follow `source` to millimetres."""
+    """Return the affine from (slice, row, column) to millimetres, for slices after `source`."""
     orientation = np.array(source.ImageOrientationPatient, dtype=float)
     affine = np.eye(4)
     affine[:3, 0] = np.cross(orientation[:3], orientation[3:]) * step
@@ -30,7 +30,7 @@ def affine_of(source: Dataset, step: float = 2.5) -> npt.NDArray[np.float64]:
 
 
 def page_context(sources: tuple[Dataset, ...] | None = None, **changes: Any) -> PageContext:
-    """A page about the report of :func:`support.reports.made_up_context`, with such changes to it."""
+    """A page about the report of :func:`support.reports.made_up_context`, with these changes."""
     sources = generated_sources() if sources is None else sources
     report = made_up_context(sources, **changes)
     hu = np.where(report.mask, 40, -850).astype(np.int16)
@@ -38,10 +38,10 @@ def page_context(sources: tuple[Dataset, ...] | None = None, **changes: Any) -> 
 
 
 def text_of(pdf: bytes) -> str:
-    """What a reader can copy out of a PDF of one page, in one line."""
+    """Return the text that a reader can copy from a PDF of one page, in one line."""
     document = pypdfium2.PdfDocument(pdf)
     try:
-        assert len(document) == 1, "always one page"
+        assert len(document) == 1, "the PDF must have one page"
         return " ".join(document[0].get_textpage().get_text_range().replace("\u00a0", " ").split())
     finally:
         document.close()
@@ -64,7 +64,7 @@ def pdf_in(content: bytes) -> bytes:
 
 
 def font_with(characters: str, path: Path) -> Path:
-    """Write a font in which each of these characters is a black square, and no other is there."""
+    """Write a font in which each of these characters is a black square, and with no other characters."""
     pen = TTGlyphPen(None)
     for point in ((100, 0), (900, 0), (900, 800), (100, 800)):
         (pen.moveTo if point == (100, 0) else pen.lineTo)(point)

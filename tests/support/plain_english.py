@@ -1,7 +1,7 @@
-"""What the software and its pages say in English, sentence by sentence, and what is hard to read in it.
+"""The English texts of the software and its pages, sentence by sentence, and what is hard to read in them.
 
-``python -m tests.support.plain_english`` lists every violation; with names of catalogues (``messages``, ``README.md``)
-or paths behind it, only those.
+``python -m tests.support.plain_english`` lists every violation. With names of catalogues (``messages``, ``README.md``)
+or paths as arguments, it lists only theirs.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ MOST_WORDS: Final = 25
 MOST_WORDS_OF_A_PAGE: Final = 40
 """Words in one sentence of a page."""
 
-# The automated readability index: about the years of school that a text asks for. (4.71 characters / word + 0.5 words /
-# sentence - 21.43; Smith and Senter 1967.) Technical words are long, so that
+# The automated readability index: about the years of school that a text requires. (4.71 characters / word + 0.5 words /
+# sentence - 21.43; Smith and Senter 1967.) Technical words are long, so
 # a page of plain sentences has 4 to 11; a message has many placeholders, each of one letter here.
 MOST_ARI: Final = {"messages": 4.5, "help": 6.0, "settings": 6.0, "browser": 4.0}
 MOST_ARI_OF_A_PAGE: Final = 11.0
 
 CODE: Final = ("appliance", "training", "export")
 SPOKEN: Final = {"Change", "Check", "Finding", "Reason", "echo", "mind", "ok", "problem", "warning"}
-"""Functions and values beside errors whose text a person reads, even if it is no whole sentence."""
+"""Functions and values other than errors with text that a person reads, even if it is not a whole sentence."""
 PAGES: Final = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md", "CHANGELOG.md")),
     *sorted((ROOT / "docs").glob("*.md")),
@@ -46,7 +46,7 @@ NOT_HELD: Final = {
 }
 
 BANNED: Final = {
-    # word or phrase, as a regular expression: what stands in its place
+    # word or phrase, as a regular expression: what to write instead
     r"prov(?:e[sdn]?|ing|able|en)": "check, verify, show",
     r"proofs?": "check, self-test",
     r"(?:holds?|held|holding) (?:[^\W\d_]+ ){0,4}(?:to its|to their|to the|to a|against)": "check, compare",
@@ -83,7 +83,7 @@ BANNED: Final = {
     r"comes? up|came up": "start",
 }
 EXCEPTIONS: Final = {
-    # what is found, in lower case: the words around it that make it right
+    # found word, in lower case: the words around it that make it right
     "chance": (
         "0 is chance", "0.5 is chance", "0.50 is chance",
         "(CHANCE, 99LUNGSTAGE", "given in CHANCE",  # the name of a code
@@ -105,7 +105,7 @@ OF_THE_GLOSSARY: Final = (
     "obsolete", "output folder", "previous version", "radiomics settings", "result file", "sandbox", "slave",
     "structure file", "test case", "ticket", "warm-up", "watchdog",
 )  # fmt: skip
-"""Words of the glossary's last column that are right for nothing else. Only a reader sees whether the others are."""
+"""Words of the glossary's last column that are always wrong. Only a reader can decide on the other words."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Violation:
-    """What is hard to read, and where."""
+    """A text that is hard to read, and its place."""
 
     where: str
     what: str
@@ -146,7 +146,7 @@ def _sources() -> Iterator[tuple[Path, ast.Module]]:
 
 
 def _words_of(node: ast.AST) -> str | None:
-    """Return the text of a literal, with X for what is filled in."""
+    """Return the text of a literal, with X for each placeholder."""
     if isinstance(node, ast.Constant):
         return node.value if isinstance(node.value, str) else None
     if isinstance(node, ast.JoinedStr):
@@ -163,7 +163,7 @@ def _name(node: ast.expr) -> str:
 
 @cache
 def _raisers() -> frozenset[str]:
-    """Return the names of all classes of errors, of functions that return or raise one, and of others that speak."""
+    """Return the names of all error classes, of functions that return or raise one, and of :data:`SPOKEN`."""
     bases: dict[str, set[str]] = {}
     returns: dict[str, str] = {}
     for _, tree in _sources():
@@ -191,7 +191,7 @@ def _is_prose(text: str) -> bool:
 
 @cache
 def messages() -> tuple[Text, ...]:
-    """Return every sentence of the code but docstrings, help and settings, and every text of an error."""
+    """Return every sentence of the code except docstrings, help and settings, and every text of an error."""
     found: list[Text] = []
     for path, tree in _sources():
         skipped = _docstrings(tree) | _of_options(tree)
@@ -213,7 +213,7 @@ def messages() -> tuple[Text, ...]:
 
 
 def _docstrings(tree: ast.Module) -> set[int]:
-    """Return strings that stand as statements: docstrings, also of attributes."""
+    """Return strings that are statements: docstrings, also of attributes."""
     return {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
 
 
@@ -221,13 +221,13 @@ _OPTIONS: Final = ("help", "description", "metavar")
 
 
 def _of_options(tree: ast.Module) -> set[int]:
-    """Return strings of ``help=`` and ``description=``, which are catalogues of their own."""
+    """Return strings of ``help=`` and ``description=``, which are separate catalogues."""
     return {id(one.value) for one in ast.walk(tree) if isinstance(one, ast.keyword) and one.arg in _OPTIONS}
 
 
 @cache
 def settings() -> tuple[Text, ...]:
-    """Return what the settings say of themselves: ``Field(description=...)``."""
+    """Return the descriptions of the settings: ``Field(description=...)``."""
     return tuple(
         Text(f"{path.relative_to(ROOT)}:{one.value.lineno}", _plain(text))
         for path, tree in _sources()
@@ -241,7 +241,7 @@ def settings() -> tuple[Text, ...]:
 @cache
 def help_texts() -> tuple[Text, ...]:
     """Return the help of every command and option, as it is shown."""
-    found: dict[str, Text] = {}  # an option that several commands share is looked at once
+    found: dict[str, Text] = {}  # an option that several commands share is checked once
     for name, command in every_command():
         code = getattr(inspect.unwrap(command.callback), "__code__", None) if command.callback else None
         where = f"{Path(code.co_filename).resolve().relative_to(ROOT)}:{code.co_firstlineno}" if code else name
@@ -253,7 +253,7 @@ def help_texts() -> tuple[Text, ...]:
 
 @cache
 def browser() -> tuple[Text, ...]:
-    """Return the English of the browser's pages, of the result page, and of the sentences that are translated."""
+    """Return the English of the browser's pages, of the result page, and of the translated sentences."""
     found: dict[str, Text] = {}
     for room in ("page", "report"):
         folder = ROOT / "appliance" / room / "languages"
@@ -276,7 +276,7 @@ _ITEM = re.compile(r"^\s*(?:[-*+]|\d+\.)\s+")
 
 @cache
 def page(path: Path) -> tuple[Text, ...]:
-    """Return the prose of a page: paragraphs, items, headings and, apart from the index, cells of tables."""
+    """Return the prose of a page: paragraphs, items, headings, and cells of tables, which the index leaves out."""
     found: list[Text] = []
     block: list[str] = []
     begun, fenced, where = 1, False, path.relative_to(ROOT)
@@ -326,7 +326,7 @@ def _plain(text: str) -> str:
     return " ".join(text.split())
 
 
-# --- what is hard to read ------------------------------------------------------------------------------------------
+# --- texts that are hard to read -----------------------------------------------------------------------------------
 
 _ABBREVIATED = r"(?<!\be\.g\.)(?<!\bi\.e\.)(?<!\bal\.)(?<!\bvs\.)(?<!\bcf\.)(?<!\bno\.)(?<!\bpp\.)(?<!\bapprox\.)"
 _END = re.compile(_ABBREVIATED + r"(?<=[.!?…])[)'\"”]*\s+(?=[('\"“]*[A-Z0-9])")
@@ -335,7 +335,7 @@ _FILLED = re.compile(r"\bX(?= ?(?:[A-Z][a-z]+|A) [a-z])")
 
 
 def sentences(text: str) -> list[str]:
-    """Return the sentences of a text; a placeholder before a capital letter may hold the end of one."""
+    """Return the sentences of a text; a placeholder before a capital letter may contain the end of one."""
     return [one for one in _END.split(_FILLED.sub("X. ", text)) if one.strip()]
 
 
@@ -348,7 +348,7 @@ _PATTERNS = {re.compile(rf"(?<![\w-])(?:{pattern})(?![\w-])", re.IGNORECASE): sa
 
 
 def banned(text: str) -> Iterator[tuple[str, str]]:
-    """Yield each word or phrase that is not used, and what is."""
+    """Yield each banned word or phrase in a text, and what to write instead."""
     for pattern, instead in _PATTERNS.items():
         for found in pattern.finditer(text):
             around = text[max(0, found.start() - 40) : found.end() + 40]
@@ -358,19 +358,19 @@ def banned(text: str) -> Iterator[tuple[str, str]]:
 
 @cache
 def glossary() -> dict[str, str]:
-    """Return words that the glossary says are not used, each with the word that is."""
+    """Return the words that the glossary bans, each with the word to use instead."""
     table = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| ([^|]+?) \|[^|]+\|[^|]*\| ([^|]+?) \|$", table, re.MULTILINE)
     return {word: used for used, others in rows for word in re.split(r", (?![^(]*\))", others)}
 
 
 def violations(texts: Iterable[Text], most_words: int) -> list[Violation]:
-    """Return sentences that are too long, and words that are not used."""
+    """Return sentences that are too long, and banned words."""
     found = []
     others = {word: re.compile(rf"(?<![\w-]){word}s?(?![\w-])", re.IGNORECASE) for word in OF_THE_GLOSSARY}
     for text in texts:
         for sentence in sentences(text.text):
-            if (count := len(words(sentence))) > most_words and "doi:" not in sentence:  # nor is a citation
+            if (count := len(words(sentence))) > most_words and "doi:" not in sentence:  # a citation may be long
                 found.append(Violation(text.where, f"{count} words", sentence))
             found += [Violation(text.where, f"'{word}' ({instead})", sentence) for word, instead in banned(sentence)]
             found += [
@@ -382,7 +382,7 @@ def violations(texts: Iterable[Text], most_words: int) -> list[Violation]:
 
 
 def readability(texts: Iterable[Text]) -> float:
-    """Return the automated readability index of the texts; 0 where there are too few words to say."""
+    """Return the automated readability index of the texts; 0 if there are too few words."""
     parts = [words(sentence) for text in texts if text.counts for sentence in sentences(text.text)]
     every = [word for part in parts for word in part]
     if len(every) < 100:

@@ -1,4 +1,4 @@
-"""What the tests of report and segmentation build on: generated CT headers, a context, and the validators."""
+"""Data for tests of report and segmentation: generated CT headers, a context, and the validators."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ OBLIQUE = (float(np.cos(_TILT)), float(np.sin(_TILT)), 0.0, 0.0, 0.0, -1.0)
 def generated_sources(
     count: int = 7, orientation: tuple[float, ...] = AXIAL, drop: tuple[str, ...] = (), **attributes: Any
 ) -> tuple[Dataset, ...]:
-    """CT headers as they come off a disk: written and read again."""
+    """CT headers as read from a disk: they are written and read again."""
     normal = np.cross(orientation[:3], orientation[3:])
     sources = []
     for index in range(count):
@@ -93,7 +93,7 @@ def generated_sources(
 
 
 def reread(dataset: Dataset) -> pydicom.FileDataset:
-    """Write and read again, as every other reader will get it."""
+    """Write a dataset and read it again, so that it is what other readers get."""
     buffer = BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
     buffer.seek(0)
@@ -101,7 +101,7 @@ def reread(dataset: Dataset) -> pydicom.FileDataset:
 
 
 def ellipsoid(shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
-    """A made-up tumour, largest off the middle slice."""
+    """A generated tumour; its largest slice is not the middle one."""
     center = [(0.55 if axis == 0 else 0.4) * (size - 1) for axis, size in enumerate(shape)]
     radius = [max(0.4 * shape[0], 0.6), 0.2 * shape[1], 0.25 * shape[2]]
     grid = np.indices(shape)
@@ -116,7 +116,7 @@ WORTH = Worth(Estimate(0.704, 0.621, 0.78), True, "sphericity_volume", Estimate(
 
 
 def cohort(values: Sequence[float] | None = None, names: Sequence[str] = FEATURES, **changes: Any) -> Cohort:
-    """A cohort whose every feature runs from -1 to 1, but for those that are placed around `values`."""
+    """A cohort with features from -1 to 1, or around `values` if these are given."""
     spread = np.array([-1.0, -0.9, -0.7, -0.3, 0.0, 0.3, 0.7, 0.9, 1.0])
     centres = np.zeros(len(names)) if values is None else np.array(values)
     widths = np.where(centres == 0, 1.0, np.abs(centres))
@@ -128,7 +128,7 @@ def cohort(values: Sequence[float] | None = None, names: Sequence[str] = FEATURE
 
 
 def made_up_context(sources: tuple[Dataset, ...], **changes: Any) -> ReportContext:
-    """A context with made-up numbers over twenty orders of magnitude."""
+    """A context with generated numbers over twenty orders of magnitude."""
     rng = np.random.default_rng(1)
     values = rng.normal(size=len(FEATURES)) * 10.0 ** rng.integers(-10, 11, len(FEATURES))
     parts: dict[str, Any] = {
@@ -180,14 +180,14 @@ def _with_nan() -> FeatureVector:
 
 WITH_NAN = _with_nan()
 BARE: dict[str, Any] = {"features": WITH_NAN, "finding": None, "sites": (), "others": ((2, "GTV-2"),)}
-"""Features that failed, and a source that says neither what the region is nor where it lies."""
+"""Features that failed, and a source that gives neither the region's finding nor its site."""
 
 SURVIVAL = Endpoint("two-year survival", "alive", "dead")
 COVARIATES = KnownCovariates({"age": 63.25, "histology": "adenocarcinoma"}, ("sex",), ())
 
 
 def of_survival(context: ReportContext) -> ReportContext:
-    """The same of another endpoint, with covariates."""
+    """Change a context to another endpoint, with covariates."""
     shares = context.result.contributions | {"age": 0.5, "sex": 0.0, "histology": -0.25}
     result = replace(context.result, prevalence=0.2, contributions=shares)
     return replace(context, result=result, bundle=replace(context.bundle, endpoint=SURVIVAL), covariates=COVARIATES)
@@ -204,7 +204,7 @@ def write_both(context: ReportContext, folder: Path) -> tuple[Path, Path]:
 
 
 def run_tool(*command: str) -> subprocess.CompletedProcess[str]:
-    """Run a validator, or skip where it is not installed."""
+    """Run a validator, or skip the test if it is not installed."""
     if shutil.which(command[0]) is None:
         pytest.skip(f"{command[0]} is not installed")
     return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=300, check=False)
@@ -217,7 +217,7 @@ def dciodvfy_errors(path: Path) -> set[str]:
 
 
 KNOWN_OF_PIXELMED = (
-    # It holds TID 1410 against every group as soon as one group is planar, whatever template the group declares.
+    # If one group is planar, it checks every group by TID 1410, although a group declares another template.
     'Template 1410 PlanarROIMeasurements/[Row 1] CONTAINER (125007,DCM,"Measurement Group")/[Row 5] SCOORD',
     'Template 1410 PlanarROIMeasurements/[Row 1] CONTAINER (125007,DCM,"Measurement Group")/[Row 7] IMAGE',
 )
@@ -228,7 +228,7 @@ def pixelmed_errors(path: Path) -> list[str]:
     jar = Path("/usr/share/java/pixelmed.jar")
     if not jar.is_file():
         pytest.skip("pixelmed.jar is not installed")
-    quick = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]  # most of its 15 s compiles its style sheet
+    quick = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]  # it spends most of its 15 s on compiling its style sheet
     limits = [f"-Djdk.xml.xpath{name}Limit=0" for name in ("ExprOp", "ExprGrp", "TotalOp")]
     done = run_tool("java", *quick, *limits, "-cp", str(jar), "com.pixelmed.validate.DicomSRValidator", str(path))
     lines = (done.stdout + done.stderr).splitlines()

@@ -1,4 +1,4 @@
-"""Time that a test gives to something that may never come: it fails instead of hanging."""
+"""Time limits: a test fails instead of hanging if it waits for something that does not happen."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 PATIENCE: Final = 60.0
-"""After how long something is said to hang: far longer than it takes, for the machine may be busy with other work."""
+"""The time after which something counts as hanging; it is long, because the machine may be busy with other work."""
 
 
 @contextlib.contextmanager

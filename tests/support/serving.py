@@ -1,4 +1,4 @@
-"""A command that serves until it is told to stop, such as the daemon and the page."""
+"""A command that serves until it is stopped, such as the daemon and the page."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 from tests.system.test_run import ENVIRONMENT, RUN
 
 SECONDS = 60.0
-"""How long anything may take that answers at once on a machine with nothing else to do."""
+"""Longest time for something that answers at once on an idle machine."""
 
 
 class process:  # noqa: N801  (a context manager, read as one)
-    """Run a command until the block ends, from when it says that it is ready."""
+    """Run a command until the block ends; the block starts when the command is ready."""
 
     def __init__(self, *arguments: str, log: Path) -> None:
         self._arguments, self._log = arguments, log

@@ -1,4 +1,4 @@
-"""A whole daemon over the fake steps, in simulated time: its sleeps pass at once."""
+"""A whole daemon with the fake steps, in simulated time: it does not really wait."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.fake_steps import BUNDLE, FakeSteps, put_roi, put_slice
 
 
 class SimulatedWake:
-    """Sleeps that pass at once, and do what was planned for the time in between."""
+    """Waits that only move the simulated clock."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -83,7 +83,7 @@ def put_study(folder: Path, series: str = "1.5", slices: int = 5, *flags: str) -
 
 
 def with_stop(house: House, seconds: float) -> None:
-    """Run the whole loop, with its catching of everything, for that long."""
+    """Run the whole loop, with its handling of exceptions, for `seconds`."""
     until = house.wake.now + seconds
     wait = house.wake.wait
 

@@ -1,4 +1,4 @@
-"""Small generated studies for the tests: CT, RTSTRUCT and SEG that can be spoilt in one place at a time."""
+"""Small generated studies for the tests: CT, RTSTRUCT and SEG that a test can change in one place."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def listing(series_instance_uid: str, images: Sequence[Dataset]) -> Dataset:
 
 
 def list_series(roi: Dataset, *series: Dataset) -> None:
-    """Have an RTSTRUCT list these series, in the place of what it listed."""
+    """Replace the series that an RTSTRUCT lists."""
     (study,) = roi.ReferencedFrameOfReferenceSequence[0].RTReferencedStudySequence
     study.RTReferencedSeriesSequence = list(series)
 
@@ -130,13 +130,13 @@ def structure_set(slices: Sequence[Dataset], rois: dict[str, list[Dataset]], lis
 
 @dataclass
 class Study:
-    """A generated study in memory; change what you like, then :meth:`write` it."""
+    """A generated study in memory; a test changes it, then writes it with :meth:`write`."""
 
     slices: list[Dataset]
     rois: list[Dataset] = field(default_factory=list)
 
     def write(self, folder: Path) -> Path:
-        """Write every object as a file of a name that says nothing; returns `folder`."""
+        """Write every object as a file with a neutral name; return `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
         for k, dataset in enumerate([*self.rois, *self.slices]):
             dataset.save_as(folder / f"{k:04}", enforce_file_format=True)
@@ -151,14 +151,14 @@ def rtstruct_study(
     reference: bool = True,
     source: hd.Volume | None = None,
 ) -> Study:
-    """CT and an RTSTRUCT whose ROIs all have the polygons that `polygons` gives for each slice in `on`."""
+    """CT and an RTSTRUCT; all its ROIs have the polygons that `polygons` gives for each slice in `on`."""
     slices = ct_datasets(volume() if source is None else source, "test study")
     contours = [contour(slices[k], polygon, reference=reference) for k in on for polygon in polygons(k)]
     return Study(slices, [structure_set(slices, dict.fromkeys(names, contours), slices)])
 
 
 def square_mask(shape: tuple[int, int, int] = (12, 40, 48), on: Sequence[int] = ROI_SLICES) -> npt.NDArray[np.bool_]:
-    """The voxels whose centres lie in :data:`SQUARE`."""
+    """The voxels with their centres in :data:`SQUARE`."""
     mask = np.zeros(shape, dtype=bool)
     mask[list(on), 13:28, 15:31] = True
     return mask
@@ -171,7 +171,7 @@ def seg_study(mask: npt.NDArray[np.bool_] | None = None, *, source: hd.Volume | 
 
 
 def named_study(name: str) -> Study:
-    """CT and an RTSTRUCT whose UIDs all follow from a name."""
+    """CT and an RTSTRUCT; all their UIDs follow from a name."""
     slices = ct_datasets(volume(), name)
     contours = [contour(slices[k], SQUARE) for k in ROI_SLICES]
     return Study(slices, [structure_set(slices, {"GTV-1": contours}, slices)])

@@ -1,6 +1,6 @@
-"""A study on its way through the daemon in simulated time, and what was measured of it, held against the truth.
+"""A study on its way through the daemon in simulated time; the measurement is compared with the truth.
 
-Reading, linking, planning and the voxels are the appliance's own, in this process; only the model is left out.
+The appliance's code reads, links, plans and makes the voxels, in this process; only the model is left out.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from tests.support.simulated import House
 from tests.support.transformations import Files, Truth
 
 IN_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
-"""Folder for daemons' folders, whose databases need not survive a power cut; None for the usual one."""
+"""Folder in memory for daemons' folders, as they need not survive a power cut; None: the usual folder."""
 
-SETTLE, WAIT = 2.0, 20.0  # seconds, simulated: until a case rests, and until missing neighbours count as missing
+SETTLE, WAIT = 2.0, 20.0  # simulated seconds until a case is unchanged, and until missing neighbours count as missing
 PAUSES = (0.0, 0.1, 1.0, SETTLE + 1, WAIT / 2, WAIT + 5)
 
 _SPEC = ExtractionSpec(
@@ -47,19 +47,19 @@ _SPEC = ExtractionSpec(
     {"binWidth": 25.0, "resampledPixelSpacing": [1, 1, 1], "interpolator": "sitkLinear"},
 )
 _MODEL = Path(__file__).resolve().parents[2] / "models" / "lung1-stage" / "manifest.json"
-_NEAR = 0.05  # of a voxel: rounding, and no more
-_NEAR_ALONG = 0.2  # positions of thin slices may have been rounded to a tenth of a millimetre, the first one, too
+_NEAR = 0.05  # of a voxel, for rounding
+_NEAR_ALONG = 0.2  # positions of thin slices may be rounded to 0.1 mm, also the first position
 
 Result = TypeVar("Result")
 
 
 class ThirdThing(AssertionError):
-    """Neither the truth nor a refusal."""
+    """The result is neither the truth nor a refusal."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A reference volume as it was measured, with what its report says."""
+    """A measured reference volume, with the statements of its report."""
 
     affine: npt.NDArray[np.float64]
     hu: npt.NDArray[Any]
@@ -69,7 +69,7 @@ class Measured:
     name: str
 
     def difference(self, truth: Truth) -> str:
-        """Say in what this is not the truth; nothing where it is."""
+        """Return how this differs from the truth; empty if it does not."""
         if truth.mask is None:
             return "a number, where none is right"
         indices = self._places(truth)
@@ -77,7 +77,7 @@ class Measured:
             return indices
         hu, mask = truth.hu[np.ix_(*indices)], truth.mask[np.ix_(*indices)]
         axes = [int(np.abs(self.affine[:3, column]).argmax()) for column in range(3)]
-        mine = [2 - axis for axis in axes]  # of the truth's, which of each of its own
+        mine = [2 - axis for axis in axes]  # for each of its axes, the index of the truth's axis
         hu, mask = hu.transpose(mine), mask.transpose(mine)
         if hu.shape != self.hu.shape or not np.array_equal(hu, self.hu):
             return (
@@ -94,7 +94,7 @@ class Measured:
         return self._of_the_name(truth)
 
     def _places(self, truth: Truth) -> list[npt.NDArray[np.int64]] | str:
-        """Index of each plane along the truth's three axes, in the order in which they are measured."""
+        """Return the index of each plane along the truth's three axes, in the order of measurement."""
         found: dict[int, npt.NDArray[np.int64]] = {}
         for column, count in enumerate(self.hu.shape):
             direction = self.affine[:3, column]
@@ -116,14 +116,14 @@ class Measured:
 
 @dataclass
 class RealSteps:
-    """The daemon's steps in this process; what they measure and what fails in them is remembered."""
+    """The daemon's steps in this process; measurements and failures are recorded."""
 
     measured: list[Measured] = field(default_factory=list)
     defects: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)  # codes of files
 
     def steps(self) -> Steps:
-        """Return them as the daemon takes them."""
+        """Return them in the form that the daemon needs."""
         return Steps(self._read, assemble, self._prepare, InProcess(self._stage), _no_phantom)  # type: ignore[arg-type]
 
     def _proven(self, do: Callable[[], Result]) -> Result:
@@ -133,7 +133,7 @@ class RealSteps:
             if not str(reason).endswith(".") or reason.reason.code in (ReasonCode.INTERNAL_ERROR,):
                 self.defects.append(f"no sentence: {reason}")
             raise
-        except Exception as error:  # also what is unavailable: no file changes here
+        except Exception as error:  # also Unavailable, because no file changes here
             self.defects.append(f"{error!r}")
             raise
 
@@ -172,7 +172,7 @@ class RealSteps:
 
 @lru_cache(maxsize=1)
 def _bundle() -> Any:
-    """The shipped bundle's limits and its rule, with a single feature to measure."""
+    """The shipped bundle's limits and its ROI rule, with a single feature to measure."""
     return SimpleNamespace(manifest=manifest.parse(_MODEL.read_bytes()), spec=_SPEC)
 
 
@@ -181,7 +181,7 @@ def _no_phantom(folder: Path, study: str) -> str:
 
 
 def blocks(files: Files) -> list[list[str]]:
-    """Names of what a sender sends together: each series, and what was drawn."""
+    """Return the names of the files that a sender sends together: each series, and the region objects."""
     first = [name for k in range(12) if (name := f"ct-{k:03}.dcm") in files]
     parts = (first, [n for n in files if n.startswith("ct-") and n not in first], [n for n in files if n[:2] == "be"])
     others = [name for name in files if not name.startswith(("ct-", "be"))]
@@ -191,23 +191,23 @@ def blocks(files: Files) -> list[list[str]]:
 def send(
     files: Files, folder: Path, *, order: Sequence[str] | None = None, pauses: Sequence[float] = ()
 ) -> tuple[RealSteps, list[tuple[str, str]]]:
-    """Have files arrive, and wait until nothing more can follow.
+    """Copy files to the inbox, and wait until nothing more can happen.
 
     Parameters
     ----------
     files
-        By their names.
+        Their contents by name.
     folder
-        For the daemon's own; empty.
+        An empty folder for the daemon.
     order
-        In which they arrive; as they are, where it is not given.
+        The order of arrival; the order of `files` if not given.
     pauses
-        Seconds after the first, the second, and so on; behind the last of them the others arrive at once.
+        Seconds after the first file, the second, and so on; after the last pause the other files arrive at once.
 
     Returns
     -------
     RealSteps, list of (str, str)
-        What was measured, and state and reason code of each job.
+        The measurements, and state and reason code of each job.
     """
     steps = RealSteps()
     house = House(folder, steps, case_settle_seconds=SETTLE, missing_neighbour_wait=WAIT, poll_seconds=0.5)
@@ -227,12 +227,12 @@ def send(
 
 
 def verdict(steps: RealSteps, jobs: Sequence[tuple[str, str]], truth: Truth) -> str:
-    """Return what was said: ``measured``, or the reason code for which there is no number.
+    """Return the result: ``measured``, or the reason code if there is no number.
 
     Raises
     ------
     ThirdThing
-        Neither the truth nor a refusal.
+        The result is neither the truth nor a refusal.
     """
     if steps.defects:
         raise ThirdThing(f"a defect: {steps.defects[0]}")
@@ -242,7 +242,7 @@ def verdict(steps: RealSteps, jobs: Sequence[tuple[str, str]], truth: Truth) -> 
     for one in steps.measured:
         if difference := one.difference(truth):
             if is_questioned and POSITION_ALONE in one.warnings:
-                continue  # nothing spoke against it in time, it says so, and so does the ledger now
+                continue  # the contradiction arrived too late; the warning says so, and now the ledger does, too
             raise ThirdThing(f"measured, but {difference}; warnings {one.warnings}")
     delivered = [code for state, code in jobs if state == "delivered"]
     if steps.measured and delivered:

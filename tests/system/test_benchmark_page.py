@@ -1,4 +1,4 @@
-"""What the page decides by itself: verdicts, and that no library is left out without a word. Nothing is timed here."""
+"""The verdicts of the benchmark page, and that it says why a library is left out. Nothing is timed here."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REASON = "it has no Python"
 
 
 def made_up(theirs: float | None) -> tuple[list[stock.Row], Comparison]:
-    """Ours takes 1 ms everywhere, PyRadiomics just what is asked for, and pictologics `theirs`."""
+    """Rows in which lungstage takes 1 ms, PyRadiomics exactly the target ratio, and pictologics `theirs`."""
     fifteen, rows = [], []
     for grid in GRIDS:
         for n, diameter in enumerate(DIAMETERS):

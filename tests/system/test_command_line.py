@@ -1,4 +1,4 @@
-"""docs/command-line.md says what ``--help`` says, however wide a terminal is."""
+"""docs/command-line.md contains the text of ``--help``; the width of the terminal does not matter."""
 
 from __future__ import annotations
 

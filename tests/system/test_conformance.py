@@ -1,4 +1,4 @@
-"""The conformance statement says what the code does: no more, no less, and within the tolerances that it names."""
+"""The conformance statement describes exactly what the code does, with the tolerances that it names."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ READERS = [
     *(ROOT / "appliance" / "dicom").glob("*.py"),
     *(ROOT / "appliance" / name for name in ("staging/covariates.py", "report/headers.py")),
 ]  # fmt: skip
-# Elements of what is written, in appliance/report/headers.py.
+# Elements of the documents, in appliance/report/headers.py.
 WRITTEN = {
     "ContributingEquipmentSequence", "ContributionDateTime", "DeviceUID", "DimensionIndexSequence",
     "DimensionOrganizationSequence", "DimensionOrganizationUID", "InstanceCreationDate", "InstanceCreationTime",
@@ -118,7 +118,7 @@ def test_no_private_attribute_and_no_other_transfer_syntax(kind: Kind, name: str
 
 @pytest.mark.parametrize("kind", ["SR", "SEG"])
 def test_every_uid_that_we_make_is_derived(kind: Kind) -> None:
-    """``2.25.`` and a UUID of version 5, the same for the same content and another for any other."""
+    """The UID is ``2.25.`` and a UUID of version 5, which depends on the content."""
     made = {".".join(path): found for path, found in values(kind, "rich").items()}
     other = {".".join(path): found for path, found in values(kind, "other circumstances").items()}
     for path in ("SOPInstanceUID", "SeriesInstanceUID"):
@@ -128,7 +128,7 @@ def test_every_uid_that_we_make_is_derived(kind: Kind) -> None:
 
 
 def test_private_codes_are_all_in_the_table() -> None:
-    """Each call of ``private`` with a value that does not depend on the endpoint."""
+    """The table has the value of each call of ``private`` that does not depend on the endpoint."""
     named = set()
     for path in (ROOT / "appliance").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -1,6 +1,6 @@
-"""The container's files: what they promise about privileges, and that they fit the code they are about.
+"""The container's files: the privileges that they promise, and that they fit the code.
 
-That an image is built from them and works is shown by hand; docs/container.md says how.
+The build of a working image is checked by hand; docs/container.md says how.
 """
 
 import json
@@ -61,7 +61,7 @@ class TestDockerfile:
         assert froms == ["${BASE_IMAGE}", "python", "scratch", "python", "python"]
         first, default = INSTRUCTIONS[0]
         assert first == "ARG"
-        assert re.fullmatch(r"BASE_IMAGE=[a-z]+:[\w.-]+", default), "no registry may be wired in"
+        assert re.fullmatch(r"BASE_IMAGE=[a-z]+:[\w.-]+", default), "the default must not name a registry"
 
     def test_runtime_takes_nothing_but_the_built_environment(self) -> None:
         assert _runtime("COPY") == ["--from=builder /opt/lungstage /opt/lungstage"]
@@ -69,7 +69,7 @@ class TestDockerfile:
         assert not [run for run in _runtime("RUN") if re.search(r"\b(apt-get|pip|gcc)\b", run)]
 
     def test_training_and_torch_stay_out(self, project: dict[str, Any]) -> None:
-        """Its code is in the wheel, which is one for all, and is taken out; its libraries never came."""
+        """The wheel contains the training code, so the image removes it; its libraries are not installed."""
         installed = next(rest for name, rest in INSTRUCTIONS if name == "RUN" and "/opt/lungstage/bin/python" in rest)
         removed = installed.split("rm -r ")[1].split(" && ")[0].split()
         assert {path.rpartition("/")[2] for path in removed} == {"lungstage-*", "training", "export"}
@@ -78,7 +78,7 @@ class TestDockerfile:
         assert not [name for name in project["dependencies"] if re.match(r"(torch|pandas|scikit-learn|pyradio)", name)]
 
     def test_the_wheel_is_what_is_installed_and_a_finished_one_can_stand_in(self) -> None:
-        """Whatever comes as the build context ``wheel`` takes the place of the stage, and with it of the compiler."""
+        """A build context named ``wheel`` replaces the build stage of this name, so that no compiler is needed."""
         stages = [rest.split(" AS ")[1] for name, rest in INSTRUCTIONS if name == "FROM"]
         assert stages == ["python", "compiler", "wheel", "builder", "appliance"]
         of_stage = INSTRUCTIONS[[rest for _, rest in INSTRUCTIONS].index("python AS builder") : LAST_FROM]
@@ -119,7 +119,7 @@ class TestDockerfile:
         assert {name: str(given[name]) for name in ("inbox", "outbox", "state")} == {
             "inbox": "/inbox", "outbox": "/outbox", "state": "/state"
         }  # fmt: skip
-        assert given["bundle"] == ROOT / "lungstage" / "models" / "lung1-stage", "which is shipped under this name"
+        assert given["bundle"] == ROOT / "lungstage" / "models" / "lung1-stage", "the bundle is shipped under this name"
         assert json.loads(_runtime("VOLUME")[0]) == ["/inbox", "/outbox", "/state"]
 
     def test_secrets_are_mounted_never_copied(self) -> None:

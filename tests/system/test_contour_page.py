@@ -1,6 +1,6 @@
 """Contours that are drawn, corrected and confirmed in a browser, over a running daemon, on a real CT and a phantom.
 
-Needs Chromium (``LUNGSTAGE_CHROMIUM``, or one on the path); where there is none, this is skipped.
+Needs Chromium (``LUNGSTAGE_CHROMIUM``, or one on the path); without it, these tests are skipped.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, shared_data: Path, shipped
 
 
 def place_on_picture(page: Any, plane: str, point: tuple[float, float, float]) -> tuple[float, float]:
-    """Pixel of the window at which a patient's coordinate lies in a plane's picture, by the affine of the page."""
+    """Return the window's pixel that shows a patient's coordinate in a plane's picture, by the page's affine."""
     affine = np.array(page.evaluate("JSON.parse(document.getElementById('drawing').dataset.affine)"))
     index = np.linalg.solve(affine[:, :3], np.array(point) - affine[:, 3])
     axes = [k for k in range(3) if k != ("axial", "coronal", "sagittal").index(plane)]
@@ -79,7 +79,7 @@ def go_to(page: Any, plane: str, point: tuple[float, float, float]) -> None:
 
 
 def volume_of(page: Any) -> float:
-    """Volume in ml that the page says of the draft."""
+    """Return the draft's volume in ml, as the page shows it."""
     status = page.locator("#drawn")
     sync_api.expect(status).to_have_text(re.compile(r"^Volume"))
     found = re.search(r"([\d.]+) ml", status.inner_text())
@@ -132,7 +132,7 @@ def test_a_contour_is_drawn_corrected_confirmed_and_answered(tab: Any, running: 
 def test_of_a_tool_s_nodules_one_is_picked_and_the_second_operator_is_told(
     tab: Any, running: Running, browser: Any  # noqa: F811
 ) -> None:  # fmt: skip
-    """The first operator's browser is closed in the middle; the second picks and confirms; the third is refused."""
+    """The first operator closes the browser before the end; the second picks and confirms; the third is refused."""
     nodules("AUTOMATIC")[0].write(running.root / "inbox" / "nodules")
     before = {path.name for path in (running.root / "inbox").iterdir()}
     study = until_job(tab, running, "LUNGSTAGE-PHANTOM", "delivered")

@@ -1,4 +1,4 @@
-"""What the documentation promises is what the code does."""
+"""The code does what the documentation says."""
 
 from __future__ import annotations
 
@@ -101,10 +101,10 @@ def test_every_event_and_every_change_that_can_be_told_is_documented() -> None:
     told |= {f"job_{event}" for event in re.findall(r'_tell\("(\w+)"', state)}
     told |= {f"job_{event}" for event in re.findall(r'\.move\((?:[^()]|\([^()]*\))*?, "(\w+)"[,)]', state)}
     told |= set(re.findall(r'audit\.write\(\s*"(\w+)"', every)) | {RECOVERED}
-    assert told > {"job_superseded", "job_requeued", "daemon_started"}, "the patterns no longer find what is told"
+    assert told > {"job_superseded", "job_requeued", "daemon_started"}, "the patterns no longer find the events"
     assert documented(events) >= told
     kinds = {kind for name in ("Change", "changed") for kind in re.findall(rf'\b{name}\(\s*"(\w+)"', replay)}
-    kinds |= {"slice_missing", "roi_missing"}  # put together from parts
+    kinds |= {"slice_missing", "roi_missing"}  # the code builds these names from parts
     kinds |= {"feature", "contribution", "descriptor", "robustness", "variation"}
     assert documented(changes) == kinds
 
@@ -126,7 +126,7 @@ OURS = "appliance|training|export|tests|docs|models|lungstage|examples"
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 class TestNames:
-    """What a page names is there."""
+    """The links, files and objects that a page names exist."""
 
     def test_links(self, page: Path) -> None:
         for title, target in re.findall(r"\[([^]]*)\]\((?!https?://)([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
@@ -145,7 +145,7 @@ class TestNames:
                 assert re.search(rf"^ *(?:def|class) {test}\b", (ROOT / path).read_text(encoding="utf-8"), re.M), name
 
     def test_objects(self, page: Path) -> None:
-        """By their full names, and in the architecture by those that are relative to the appliance."""
+        """Pages use full names; the page on architecture also uses names relative to the appliance."""
         rooms = "|".join(names for layer in layers("lungstage.appliance") for names in layer)
         for name in quoted(page):
             if re.fullmatch(r"(?:lungstage\.)?(?:appliance|training|export)(?:\.(?!py$)\w+)+", name):
@@ -172,7 +172,7 @@ def assert_is_there(name: str) -> None:
 
 
 def layers(container: str) -> list[set[str]]:
-    """Return the layers that import-linter holds, from the top."""
+    """Return the layers that import-linter checks, from the top."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
         "contracts"
     ]
@@ -213,7 +213,7 @@ class TestArchitecture:
             rooms = {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
             mirrored = {path.parent.name for path in (ROOT / "tests" / package).glob("*/__init__.py")}
             assert mirrored <= rooms, mirrored - rooms
-        assert not list((ROOT / "tests" / "long").rglob("test_*.py")), "long runs are no part of the suite"
+        assert not list((ROOT / "tests" / "long").rglob("test_*.py")), "long runs are not part of the suite"
 
 
 def test_glossary_names_code_that_is_there() -> None:

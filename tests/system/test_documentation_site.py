@@ -31,7 +31,7 @@ def configuration() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def pages() -> ModuleType:
-    """The hooks, which mkdocs loads by their path."""
+    """The module with the hooks; mkdocs loads it by its path."""
     spec = importlib.util.spec_from_file_location("documentation_pages", ROOT / "docs" / "site" / "pages.py")
     assert spec is not None
     assert spec.loader is not None
@@ -63,7 +63,7 @@ def test_readme_and_training_lead_to_the_new_pages() -> None:
 def test_nothing_of_the_theme_comes_from_elsewhere(configuration: dict[str, Any]) -> None:
     assert configuration["theme"]["font"] is False
     told = str(configuration)
-    assert "http" not in told, "a site of a hospital names no host"
+    assert "http" not in told, "a documentation site in a hospital must not name another host"
 
 
 def test_what_mkdocs_needs_is_pinned() -> None:
@@ -90,13 +90,13 @@ class TestReference:
         ],
     )  # fmt: skip
     def test_each_parameter_has_an_entry_of_its_own(self, what: Any) -> None:
-        """Several under one head would all be shown with the type and default of the first."""
+        """If several parameters share an entry, all are shown with the type and default of the first."""
         heads = re.findall(r"^    (?! )(.*,.*)$", str(what.__doc__), re.MULTILINE)
         assert not [head for head in heads if re.fullmatch(r"\w+(?:, \w+)+(?: :.*)?", head)]
 
 
 class TestLinks:
-    """Where the site has what the repository has."""
+    """Links to files of the repository become links to the same content on the site."""
 
     @pytest.fixture
     def led(self, pages: ModuleType) -> Any:
@@ -133,7 +133,7 @@ class TestLinks:
 
 
 class TestForeign:
-    """What a browser must not be told to load."""
+    """Resources from other hosts, which a browser must not load."""
 
     @pytest.mark.parametrize(
         "html",

@@ -1,4 +1,4 @@
-"""The scripts in examples/ run as they are, are short, and use nothing but what is public."""
+"""The scripts in examples/ run without changes, are short, and use only public names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import ROOT
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-PUBLIC = {"lungstage", "lungstage.appliance.staging"}  # of the latter, the phantom, which the Python API uses too
+PUBLIC = {"lungstage", "lungstage.appliance.staging"}  # of the latter only the phantom, which the Python API uses too
 
 
 def run(name: str, folder: Path, *arguments: object) -> str:

@@ -1,4 +1,4 @@
-"""``import lungstage``: what a script calls, and what it costs."""
+"""``import lungstage``: the functions for scripts, and the time of the import."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(*arguments: object) -> dict[str, Any]:
-    """What a command prints with ``--json``."""
+    """Return what a command prints with ``--json``."""
     done = CliRunner().invoke(app, [*map(str, arguments), "--json"])
     answer: dict[str, Any] = json.loads(done.stdout)
     assert (done.exit_code == 0) == (answer["reason"] is None)
@@ -53,7 +53,7 @@ def command(*arguments: object) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def printed(study: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What the command prints of the study with the shipped bundle."""
+    """What the command prints for the study with the shipped bundle."""
     return command("stage", study, "--bundle", "lung1-stage", "--out", tmp_path_factory.mktemp("command"))
 
 
@@ -90,7 +90,7 @@ def test_every_name_is_there_and_no_other() -> None:
 
 
 def test_what_is_loaded_late_is_what_a_type_checker_sees() -> None:
-    """In its source: the names below TYPE_CHECKING come from where they are looked for when they are used."""
+    """In the source, the imports below TYPE_CHECKING name the same modules as the late imports."""
     tree = ast.parse(Path(lungstage.__file__).read_text())
     (seen,) = [node for node in tree.body if isinstance(node, ast.If)]
     imports = [node for node in seen.body if isinstance(node, ast.ImportFrom)]
@@ -284,7 +284,7 @@ def test_what_is_no_bundles_name_is_not_one(name: str, tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize("endpoint", [STAGE_GROUP, Endpoint("two-year survival", "alive", "dead")])
 def test_a_worker_can_tell_the_daemon_what_is_staged(endpoint: Endpoint, printed: dict[str, Any]) -> None:
-    """The keys are those that the daemon believes a worker."""
+    """The daemon accepts exactly these keys from a worker."""
     domain = DomainAssessment(1.5, 0.5, ())
     answered = outcome(status="staged", result=StagingResult(Stage.EARLY, 0.25, {"a": 0.5}, domain), endpoint=endpoint)
     told = {**answered, **{key: printed[key] for key in ("roi", "features", "warnings", "seconds")}}

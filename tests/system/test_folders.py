@@ -1,4 +1,4 @@
-"""The folders of the real daemon: one that is not there, may not be used, or is another one than before."""
+"""Folders of the real daemon that are missing, that it may not use, or that were replaced by others."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A folder that other users may pass through, with an inbox and a state folder that is closed to them."""
+    """A folder that other users may enter, with an inbox, and with a state folder that they may not enter."""
     with tempfile.TemporaryDirectory(prefix="lungstage-folders-") as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -44,7 +44,7 @@ def options(root: Path, *names: str) -> list[str]:
 
 
 def as_nobody(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run a command as a user without any right."""
+    """Run a command as a user without any rights."""
     if os.geteuid() != 0 or shutil.which("setpriv") is None:
         pytest.skip("only root may become somebody else, by setpriv")
     command = [*NOBODY, *RUN, *map(str, arguments)]
@@ -56,7 +56,7 @@ def as_nobody(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 def test_a_mistyped_inbox_is_refused_and_nothing_is_made(place: Path, shipped_bundle: Path) -> None:
     mistyped = [f"--inbox={place / 'imbox'}", f"--outbox={place / 'outbox'}", "--bundle", shipped_bundle]
-    done = lungstage("run", *mistyped)  # with --create every other test has its inbox made
+    done = lungstage("run", *mistyped)  # without --create, which the other tests use
     assert (done.returncode, done.stdout) == (4, "")
     assert done.stderr == (
         f"lungstage: There is no inbox {place / 'imbox'}."
@@ -66,7 +66,7 @@ def test_a_mistyped_inbox_is_refused_and_nothing_is_made(place: Path, shipped_bu
 
 
 def refused(bundle: Path, **folders: Path) -> str:
-    """What the daemon says that ends at its start; one that does not end by itself is stopped at once."""
+    """Return the message of a daemon that ends at its start; a daemon that does not end itself is stopped at once."""
     wake = Wake()
     wake.stop()
     with pytest.raises(Unavailable) as said:
@@ -132,7 +132,7 @@ def test_the_doctor_diagnoses_folders_that_are_closed(place: Path, shipped_bundl
 
 
 class Running:
-    """A daemon, perhaps in a mount namespace of its own, and its log."""
+    """A daemon, in a separate mount namespace if `before` is given, and its log."""
 
     def __init__(self, root: Path, bundle: Path, before: str = "") -> None:
         self.root = root
@@ -163,7 +163,7 @@ class Running:
         self.log.extend(iter(self.process.stderr.readline, ""))
 
     def inside(self, script: str) -> str:
-        """Run a script where the daemon sees its mounts."""
+        """Run a script in the daemon's mount namespace."""
         command = ["nsenter", f"--target={self.process.pid}", "--mount", "sh", "-ec", script]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
@@ -199,7 +199,7 @@ def daemon(root: Path, bundle: Path, before: str = "") -> Iterator[Running]:
 
 
 def waits(one: Running) -> bool:
-    """Whether the report is made, and is not delivered."""
+    """Whether the report is made but not delivered."""
     return one.told("unavailable") and one.states() not in ([], ["delivered"])
 
 
@@ -233,7 +233,7 @@ def test_reports_never_go_into_the_mount_point_of_a_disk_that_is_not_mounted(
         rtstruct_study().write(place / "inbox")
         one.until(lambda: one.told("outbox_replaced") and waits(one))
         assert list(outbox.iterdir()) == []
-    with daemon(place, tolerant_bundle, "true") as one:  # it starts before the disk is mounted
+    with daemon(place, tolerant_bundle, "true") as one:  # the daemon starts before the disk is mounted
         one.until(lambda: one.told("outbox_replaced") and waits(one))
         assert list(outbox.iterdir()) == []
         assert one.doctor("outbox") == ["problem"]

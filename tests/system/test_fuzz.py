@@ -1,4 +1,4 @@
-"""A sample of the damaged inputs that ``make fuzz`` sends in their thousands, and what holds the second reader."""
+"""A sample of the damaged inputs of ``make fuzz``, and checks of the second reader."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ LIMITS = Limits(seconds=60)
 def test_damaged_inputs_meet_no_defect_and_give_no_wrong_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a page for fewer of them, which takes as long as everything else, and one of the real studies."""
+    """Few inputs get a page, because it takes as long as everything else; only one real study is used."""
     monkeypatch.setattr(fuzz, "EVERY_PAGE", 8)
     monkeypatch.setattr(fuzz, "real_studies", lambda: dict([*real_studies().items()][:1]))
     tally = fuzz.run("suite", range(80), tmp_path / "kept", LIMITS)
     assert tally.wrong == []
     assert sum(tally.kinds.values()) == 80
-    assert len(tally.codes) > 10, "the sample is one-sided"
+    assert len(tally.codes) > 10, "the sample has too few different results"
     assert sum(count for verdict, count in tally.verdicts.items() if verdict.startswith("staged")) > 8
     assert tally.bases["staged"] > 4
     assert tally.bases["staged"] > 3 * tally.bases["staged; the second reader cannot verify it"]
@@ -48,7 +48,7 @@ def test_an_input_follows_from_seed_and_number() -> None:
 
 
 def test_the_second_reader_notices_a_wrong_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Break the appliance's answer by a little, in each thing that is claimed of it."""
+    """Each value of the appliance's answer is changed a little in turn."""
     files = generated_studies()["contours"]
     fuzzer = fuzz.Fuzzer(tmp_path, LIMITS)
     try:
@@ -81,7 +81,7 @@ def test_the_second_reader_notices_a_wrong_answer(tmp_path: Path, monkeypatch: p
         (segmentation,) = (d for d in answer.documents if d.kind == "seg")
         drawn = segmentation.content
         at = drawn.index(oracle.pixels_of(drawn))
-        moved = replace(segmentation, content=drawn[:at] + drawn[at + 1 :] + b"\0")  # by eight columns
+        moved = replace(segmentation, content=drawn[:at] + drawn[at + 1 :] + b"\0")  # shifted by eight columns
         swapped = tuple(moved if d.kind == "seg" else d for d in answer.documents)
         assert verdict(documents=swapped).startswith("WRONG: another answer")
         lacking = tuple(d for d in answer.documents if d.kind != "sr")
@@ -113,7 +113,7 @@ def test_the_second_reader_believes_nothing_that_contradicts_itself() -> None:
         with pytest.raises(Contradiction):
             read(content[:cut])
     with pytest.raises(Contradiction):
-        read(content.replace(b"(\0R\x10DS", b"(\0\x01\0DS"))  # out of order
+        read(content.replace(b"(\0R\x10DS", b"(\0\x01\0DS"))  # this tag is not in the right order
     _, dataset = read(content.replace(b"-1024.0 ", b"-1_024.0"))
     with pytest.raises(Contradiction):
         dataset.decimals(0x00281052, 1)
@@ -136,7 +136,7 @@ def test_the_second_reader_finds_what_was_drawn(name: str) -> None:
 
 
 def test_the_second_reader_tells_a_region_that_is_drawn_elsewhere() -> None:
-    """Noise in the last digits of a place is none, wherever it would be rounded; a voxel too few, twice or aside is."""
+    """Noise in a position's last digits is accepted; a missing, repeated or shifted voxel is not."""
     facts = oracle.facts(list(generated_studies()["contours, oblique"].values()), "GTV-1")
     places = facts.drawn()
     noise = np.random.default_rng(1).uniform(-0.004, 0.004, places.shape)
@@ -155,7 +155,7 @@ def test_the_second_reader_tells_a_region_that_is_drawn_elsewhere() -> None:
         ({3: ""}, "Phantom^Generated", True),
         ({3: ""}, "Somebody^Else", False),
         ({3: "ANOTHER"}, "Phantom^Generated", False),
-        ({2: "ANOTHER", 3: ""}, "Phantom^Generated", False),  # each may be the third's, and they are not one another
+        ({2: "ANOTHER", 3: ""}, "Phantom^Generated", False),  # either may be the third patient, but they differ
     ],
 )
 def test_the_second_reader_tells_patients_apart_as_the_documents_say(
@@ -182,7 +182,7 @@ def test_the_second_reader_says_what_it_cannot_tell() -> None:
 
 @pytest.mark.parametrize(("off", "is_on_it"), [(0.09, True), (-0.09, True), (0.11, False), (1.5, False)])
 def test_a_frame_lies_on_a_slice_as_near_as_the_documents_say(off: float, is_on_it: bool, tmp_path: Path) -> None:
-    """0.1 mm, or a fifth of the step: for the second reader as for the appliance, or one of them would be wrong."""
+    """The limit is 0.1 mm, or a fifth of the step, for the second reader and for the appliance."""
     study = seg_study()
     for group in study.rois[0].PerFrameFunctionalGroupsSequence:
         place = group.PlanePositionSequence[0]
@@ -199,7 +199,7 @@ def test_a_frame_lies_on_a_slice_as_near_as_the_documents_say(off: float, is_on_
 
 @pytest.mark.slow
 def test_a_daemon_lives_through_damaged_studies_and_answers_the_next(tmp_path: Path, tolerant_bundle: Path) -> None:  # noqa: F811
-    """20 of what ``python -m tests.long.reliability.folder`` drops by hundreds."""
+    """20 of the hundreds of studies that ``python -m tests.long.reliability.folder`` sends."""
     from tests.long.reliability.folder import drop
 
     with running(tmp_path, tolerant_bundle) as one:

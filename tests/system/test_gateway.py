@@ -1,4 +1,4 @@
-"""``lungstage gateway`` as a process, over loopback: who is let in, what is taken, and what a kill leaves behind."""
+"""``lungstage gateway`` as a process, over loopback: accepted callers and objects, and the state after a kill."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ pytestmark = pytest.mark.slow
 
 @dataclass
 class Gateway:
-    """A gateway with its folders; :meth:`start` and :meth:`end` as often as one likes."""
+    """A gateway with its folders; it can be started and ended several times."""
 
     root: Path
     more: str = ""
@@ -94,7 +94,7 @@ class Gateway:
     def call(self, *words: str) -> subprocess.CompletedProcess[str]:
         if words:
             return called("gateway", "--config", self.config, *words)
-        command = [*RUN, "gateway", "--config", str(self.config)]  # where it should not have started, it would serve
+        command = [*RUN, "gateway", "--config", str(self.config)]  # if it starts by mistake, it does not end
         return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False, timeout=60)
 
     def files(self) -> list[Path]:
@@ -123,7 +123,7 @@ def study() -> Study:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """One gateway for every test that leaves it as it was."""
+    """One gateway for all tests that do not change it."""
     root = tmp_path_factory.mktemp("gateway")
     with running(root, receive='calling = ["CT1", "CT2"]\nmax_associations = 5\nmax_object_mb = 1') as gateway:
         yield gateway
@@ -140,7 +140,7 @@ def gateway(shared: Gateway) -> Iterator[Gateway]:
 
 @pytest.fixture(scope="module")
 def zeros(shared: Gateway) -> Iterator[socket.socket]:
-    """Noise that the gateway ends after 10 s; whoever calls in the meantime is answered."""
+    """A connection with invalid bytes, which the gateway closes after 10 s; it still answers other callers."""
     with socket.create_connection(("127.0.0.1", shared.port)) as connection:
         connection.sendall(bytes(100))
         yield connection
@@ -219,7 +219,7 @@ def test_the_study_is_marked_as_long_as_the_association_is_open(gateway: Gateway
     assert gateway.left() == [f"{uid}.mark"]
     first.release()
     time.sleep(0.3)
-    assert gateway.left() == [f"{uid}.mark"], "the other still sends"
+    assert gateway.left() == [f"{uid}.mark"], "the other sender still sends"
     second.abort()
     until(lambda: gateway.left() == [])
     assert len(gateway.files()) == 1
@@ -360,7 +360,7 @@ def test_a_second_gateway_does_not_start(gateway: Gateway) -> None:
 
 
 class Authority:
-    """A certificate authority, and what it signs."""
+    """A certificate authority, and the certificates that it signs."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self._folder, self._name, self._key = folder, name, ec.generate_private_key(ec.SECP256R1())

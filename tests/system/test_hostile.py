@@ -1,4 +1,4 @@
-"""The table of docs/reliability.md: what becomes of hostile files, and of studies that only look like a lung CT."""
+"""The table of docs/reliability.md: the results for hostile files, and for studies that only look like a lung CT."""
 
 from __future__ import annotations
 

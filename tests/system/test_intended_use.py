@@ -1,4 +1,4 @@
-"""A model answers inside its limits only, and a correction of the patient makes a new report."""
+"""A model answers only within its limits, and a correction of the patient's data makes a new report."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.studies import Study, seg_study, volume
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """Random weights, with the limits that every packed model has but that of the distance from lungstage.training."""
+    """Random weights, with all limits of a packed model except the distance from the training cohort."""
     folder = tmp_path_factory.mktemp("models") / "made-up"
     build(without_limits(make_run()), folder)
     return load_bundle(folder, self_test=False)
@@ -97,7 +97,7 @@ def test_values_that_no_tissue_has(bundle: Bundle, tmp_path: Path) -> None:
 
 def test_a_tumour_unlike_any_other(shipped: Bundle, tmp_path: Path) -> None:
     checkered = np.indices((12, 40, 48)).sum(axis=0) % 2 == 0
-    checkered[[0, 1, -2, -1]] = False  # a margin, so that no end of the series cuts it
+    checkered[[0, 1, -2, -1]] = False  # a margin, so that the region does not touch the ends of the series
     answer = staged(seg_study(checkered).write(tmp_path / "study"), shipped, tmp_path / "out")
     assert answer["reason"]["code"] == "outside_intended_use"
     assert "training" in answer["reason"]["message"]

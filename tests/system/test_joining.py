@@ -1,4 +1,4 @@
-"""What those who join read: how to contribute, to report and to cite; and that it agrees with the code."""
+"""The pages on contributing, reporting and citing agree with the code."""
 
 from __future__ import annotations
 

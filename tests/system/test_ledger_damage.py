@@ -1,4 +1,4 @@
-"""The real daemon and its commands on a damaged ledger: exit 4 and one sentence, at the start and at work."""
+"""The real daemon and its commands on a damaged ledger: exit 4 and one sentence, at the start and later."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_daemon_at_work_that_meets_the_damage_ends(tmp_path: Path, tolerant_bu
     path = tmp_path / "state" / "ledger.sqlite"
     with running(tmp_path, tolerant_bundle) as appliance:
         assert called("health", "--state", tmp_path / "state").returncode == 0
-        with contextlib.closing(sqlite3.connect(path)) as other:  # what the daemon remembers of the pages is outdated
+        with contextlib.closing(sqlite3.connect(path)) as other:  # makes the daemon's cached pages outdated
             other.execute("CREATE TABLE other (x)")
             other.commit()
             other.execute("PRAGMA wal_checkpoint(TRUNCATE)")

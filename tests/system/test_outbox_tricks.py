@@ -1,4 +1,4 @@
-"""An outbox that somebody plays tricks with, and the real daemon that delivers into it."""
+"""The real daemon delivers into an outbox that another program manipulates."""
 
 from __future__ import annotations
 

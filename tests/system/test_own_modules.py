@@ -1,4 +1,4 @@
-"""Whoever has modules called ``training``, ``export`` or ``appliance`` of their own keeps them, and loses nothing."""
+"""Users can have modules named ``training``, ``export`` or ``appliance``; they do not disturb lungstage."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(study: Path, tmp_path: Path) -> Path:
-    """A working folder with modules of every name that lungstage has inside, none of which can be imported."""
+    """A working folder with modules of all names inside lungstage; the import of any of them fails."""
     names = {"appliance", "training", "export", *ROOMS} - {"__pycache__"}
     for name in names - {"export"}:
         (tmp_path / f"{name}.py").write_text(f"raise SystemExit('their own {name} was imported')\n")
@@ -58,12 +58,12 @@ def test_they_are_in_the_way_indeed(folder: Path) -> None:
 def test_the_appliance_stages(folder: Path) -> None:
     staging = ("stage", "study", "--bundle", "lung1-stage", "--out", "out", "--perturbations", "3", "--json")
     assert json.loads(run(folder, BIN / "lungstage", *staging))["status"] == "staged"
-    (folder / "radiomics.py").unlink()  # from here on the folder comes first, and PyRadiomics would be hidden
+    (folder / "radiomics.py").unlink()  # the next command searches the folder first: this would hide PyRadiomics
     assert json.loads(run(folder, sys.executable, "-m", "lungstage.appliance.cli.main", *staging))["status"] == "staged"
 
 
 def test_the_daemon_and_its_processes_work(folder: Path) -> None:
-    """None of them looks into the folder, where anybody's ``numpy.py`` could lie."""
+    """None of the processes imports from the folder, which could contain a ``numpy.py``."""
     (folder / "numpy.py").write_text("raise SystemExit('their own numpy was imported')\n")
     said = run(folder, BIN / "lungstage", "demo", "--out", "demo")
     assert "and read back" in said
@@ -84,7 +84,7 @@ def test_processes_measure(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_a_notebook_beside_its_own_training_searches_a_grid_with_gl_rfe(tmp_path: Path) -> None:
-    """The example of docs/training.md, whose processes read the estimator by the name of its module; fewer patients."""
+    """The example of docs/training.md with fewer patients; its processes import the estimator by its module's name."""
     text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     load = "X, y = load_breast_cancer(return_X_y=True, as_frame=True)\n"
@@ -102,5 +102,5 @@ def test_the_example_of_the_readme_runs(folder: Path) -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     (folder / "study").rename(folder / "STUDY")
-    (folder / "radiomics.py").unlink()  # it would hide PyRadiomics
+    (folder / "radiomics.py").unlink()  # this file would hide PyRadiomics
     run(folder, sys.executable, "-c", f"{example}\nassert staged.sr.is_file() and len(measured.features) == 106")

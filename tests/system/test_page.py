@@ -1,6 +1,6 @@
 """The page in a browser, over a running daemon: what a radiographer does, from logging in to the report.
 
-Needs Chromium (``LUNGSTAGE_CHROMIUM``, or one on the path); where there is none, this is skipped.
+Needs Chromium (``LUNGSTAGE_CHROMIUM``, or one on the path); without it, these tests are skipped.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def write(
     folder: Path, patient: str, patient_id: str, regions: dict[str, float], late: Path | None = None,
     description: str = SCRIPT,
 ) -> None:  # fmt: skip
-    """A part of the phantom with circles for regions; slices that come `late` lie there."""
+    """Write a part of the phantom with circles as regions; if `late` is given, two slices are written there."""
     slices = phantom.ct_datasets(phantom.make()[0][7:25, 48:144, 48:144], folder.name)
     drawn = {name: [contour(image, circle(radius)) for image in slices[3:-3]] for name, radius in regions.items()}
     study = Study(slices, [structure_set(slices, drawn, slices)])
@@ -101,7 +101,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def plain(browser: Any) -> Iterator[Any]:
-    """A browser without WebGL, as over RDP."""
+    """A browser without WebGL, as in a remote desktop (RDP)."""
     plain = browser.browser_type.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-3d-apis"])
     yield plain
     plain.close()
@@ -109,12 +109,12 @@ def plain(browser: Any) -> Iterator[Any]:
 
 @pytest.fixture
 def tab(browser: Any, running: Running) -> Iterator[Any]:
-    """A tab that is logged in, in whose console nothing was said."""
+    """A tab that is logged in; at the end, its console must be empty."""
     context = browser.new_context(viewport={"width": 1300, "height": 900})
     tab = context.new_page()
     tab.set_default_timeout(1000 * SECONDS)
     said: list[str] = []
-    refused = "the server responded with a status of 403"  # which a test may have wanted
+    refused = "the server responded with a status of 403"  # a test may cause this on purpose
     tab.on("console", lambda message: refused in message.text or said.append(message.text))
     tab.on("pageerror", lambda error: said.append(str(error)))
     tab.goto(running.address)
@@ -128,7 +128,7 @@ def address(running: Running, path: str) -> str:
 
 
 def until_job(tab: Any, running: Running, patient: str, state: str) -> str:
-    """Wait until a patient's study is in a state, without touching the page; return the address of the study."""
+    """Wait without a reload until a patient's study is in a state; return the address of the study."""
     tab.goto(address(running, "/"))
     row = tab.locator("tr", has_text=patient)
     row.locator(f".state.{state}").wait_for()
@@ -167,13 +167,13 @@ def open_viewer(tab: Any) -> Any:
 
 
 def shown(canvas: Any, as_wanted: Callable[[npt.NDArray[np.uint8]], object]) -> npt.NDArray[np.uint8]:
-    """What is to be seen of it, once that is as wanted."""
+    """Wait until the canvas looks as wanted, and return its picture."""
     deadline = time.monotonic() + SECONDS
     while True:
         picture = np.asarray(Image.open(io.BytesIO(canvas.screenshot())).convert("RGB")).astype(np.uint8)
         if as_wanted(picture):
             return picture
-        assert time.monotonic() < deadline, "it never came to that"
+        assert time.monotonic() < deadline, "the canvas did not look as wanted in time"
         canvas.page.wait_for_timeout(50)
 
 
@@ -188,7 +188,7 @@ def yellow(picture: npt.NDArray[np.uint8]) -> int:
 
 @pytest.mark.skipif(not NIIVUE.is_file(), reason="the viewer is not built: make viewer")
 def test_the_viewer_shows_three_planes_with_windows_and_outline(tab: Any, running: Running) -> None:
-    """Under the page's own policy: the tab's console stays silent."""
+    """The page's content security policy allows the viewer: the tab's console stays empty."""
     tab.goto(until_job(tab, running, "MRN-1", "delivered"))
     canvas = open_viewer(tab)
     first = shown(canvas, lambda seen: 0.1 < lit(seen) < 0.99 and yellow(seen) > 100)
@@ -206,13 +206,13 @@ def test_the_viewer_shows_three_planes_with_windows_and_outline(tab: Any, runnin
     box = canvas.bounding_box()
     canvas.click(position={"x": 0.25 * box["width"], "y": 0.8 * box["height"]})
     places = {name: tab.get_by_label(name, exact=True).input_value() for name in ("axial", "coronal", "sagittal")}
-    assert places["axial"] == str(int(before) + 1), "a click into the axial plane stays in it"
+    assert places["axial"] == str(int(before) + 1), "a click into the axial plane does not change the slice"
     canvas.click(position={"x": 0.28 * box["width"], "y": 0.7 * box["height"]})
     assert places != {name: tab.get_by_label(name, exact=True).input_value() for name in places}
     tab.get_by_role("button", name="Close the viewer").click()
     assert tab.locator("figure[data-plane=axial] img").is_visible()
     assert tab.locator("#viewer-hint").inner_text() == ""
-    shown(open_viewer(tab), lambda seen: lit(seen) > 0.1)  # and it opens again
+    shown(open_viewer(tab), lambda seen: lit(seen) > 0.1)  # the viewer can be opened again
     sync_api.expect(tab.locator("#viewer-hint")).to_contain_text("Click or drag")
 
 
@@ -335,7 +335,7 @@ def test_logging_out_ends_it_for_the_back_button_too(browser: Any, running: Runn
 @pytest.mark.parametrize("width", [1300, 400])
 def test_every_page_is_accessible(browser: Any, running: Running, width: int) -> None:
     axe: Any = pytest.importorskip("axe_playwright_python.sync_playwright")
-    # It evaluates its own script, which the policy of the page forbids any other.
+    # axe runs its own script, which the page's policy would not allow.
     context = browser.new_context(viewport={"width": width, "height": 900}, bypass_csp=True)
     tab = context.new_page()
     tab.set_default_timeout(1000 * SECONDS)
@@ -362,7 +362,7 @@ def _grave(axe: Any, tab: Any) -> list[str]:
 
 
 def test_a_study_whose_files_are_taken_away_is_still_told_of(tab: Any, running: Running) -> None:
-    """No test below this one needs them."""
+    """No later test needs the deleted files."""
     study = until_job(tab, running, "MRN-1", "delivered")
     assert "Jürgen" in tab.content()
     shutil.rmtree(running.root / "inbox" / "a")

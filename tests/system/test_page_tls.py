@@ -1,4 +1,4 @@
-"""The page over TLS: with a certificate of the site's own, off loopback as well, and never off loopback without."""
+"""The page over TLS with the site's certificate: other machines can reach it only with TLS."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 
 
 def make_certificate(folder: Path, name: str) -> tuple[Path, Path]:
-    """A certificate for this machine that signs itself, and its key."""
+    """Make a self-signed certificate for this machine, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)
@@ -113,7 +113,7 @@ def test_who_does_not_trust_it_and_who_speaks_no_tls_gets_nothing(served: Served
     plain.request("GET", "/alive")
     with pytest.raises((http.client.HTTPException, OSError)):
         plain.getresponse()
-    assert served.ask("/alive").read() == b"alive", "and it goes on"
+    assert served.ask("/alive").read() == b"alive", "the page still works"
 
 
 def test_old_versions_of_tls_are_refused(served: Served) -> None:
@@ -129,7 +129,7 @@ def test_old_versions_of_tls_are_refused(served: Served) -> None:
 
 
 def faulty(folder: Path, fault: str) -> tuple[Path, Path]:
-    """A certificate and its key, of which one is wrong."""
+    """Make a certificate and a key; one of them is wrong."""
     certificate, key = make_certificate(folder, "one")
     if fault == "another key":
         _, key = make_certificate(folder, "two")
@@ -158,7 +158,7 @@ def test_it_is_said_in_one_line(tmp_path: Path) -> None:
 
 
 def test_off_loopback_without_tls_it_does_not_start(tmp_path: Path) -> None:
-    """Which addresses are off loopback is in test_access."""
+    """test_access checks which addresses are off loopback."""
     (tmp_path / "state").mkdir()
     command = [*RUN, "page", f"--state={tmp_path / 'state'}", "--bind=0.0.0.0:0"]
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=SECONDS)

@@ -1,4 +1,4 @@
-"""Pages for those who learn by following them: every block of code is run."""
+"""Pages that users follow step by step: every block of code is run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
 
 
 def test_from_a_csv_to_a_validated_bundle(commands: dict[str, str], tmp_path: Path) -> None:
-    """With fewer patients and smaller networks than the page has."""
+    """With fewer patients and smaller networks than on the page."""
     folder = tmp_path / "empty"
     folder.mkdir()
     text = (ROOT / "docs" / "researchers.md").read_text(encoding="utf-8")
@@ -53,7 +53,7 @@ def page(folder: Path, text: str) -> Path:
 
 
 def test_a_page_is_not_passed_whose_code_fails(commands: dict[str, str], tmp_path: Path) -> None:
-    """What the two tests above would not notice otherwise."""
+    """Checks that the two tests above can fail."""
     (tmp_path / "empty").mkdir()
     for code, told in (
         ("```python\nprint(1 / 0)\n```\n", "ZeroDivisionError"),

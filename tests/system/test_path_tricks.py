@@ -1,6 +1,6 @@
-"""An inbox that somebody plays tricks with: nothing outside it is read, nothing hangs, nothing crashes.
+"""An inbox that another program manipulates: nothing outside it is read, nothing hangs, nothing crashes.
 
-The real scan over the real reader, under an alarm where a trick could hang.
+The scan and the reader are the real ones; an alarm ends a test that hangs.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root may do this")
 
 
 class Scene:
-    """The real inbox, with a study in it and one outside, on a clock that moves when it is told to."""
+    """The real inbox, with a study inside and one outside, and with a clock that the test moves."""
 
     def __init__(self, tmp_path: Path) -> None:
         self.root, self.outside = tmp_path / "inbox", tmp_path / "outside"
@@ -58,7 +58,7 @@ class Scene:
         return read_headers(path)
 
     def look(self, times: int = 3) -> list[str]:
-        """Look until all has come to rest; return where the headers come from, below the inbox."""
+        """Look until all files are unchanged for long enough; return the files with headers, below the inbox."""
         for _ in range(times):
             self.clock.now += SETTLE
             with within_seconds():
@@ -89,7 +89,7 @@ def _loops(scene: Scene) -> None:
 def _pipes_and_sockets(scene: Scene) -> None:
     os.mkfifo(scene.root / "fifo.dcm")
     listener = socket.socket(socket.AF_UNIX)
-    with contextlib.chdir(scene.root):  # the name of a socket may not be long
+    with contextlib.chdir(scene.root):  # a short path, because the path of a socket is limited
         listener.bind("socket.dcm")
     listener.close()
 
@@ -102,7 +102,7 @@ def _names(scene: Scene) -> None:
 
 
 def _depth(scene: Scene) -> None:
-    """Folders in folders, until no path that the system takes leads to the last."""
+    """Nest folders until the path to the last one is too long for the system."""
     at = os.open(scene.root, os.O_DIRECTORY)
     for _ in range(30):
         os.mkdir("d" * 200, dir_fd=at)
@@ -138,7 +138,7 @@ def test_a_device_is_not_opened(device: tuple[int, int], scene: Scene) -> None:
 
 
 def test_hard_links_are_copies_of_the_same(scene: Scene) -> None:
-    """What lies outside and is linked by its inode lies in the inbox, too; who may make such a link may read it."""
+    """A hard link is a file of the inbox, also if the file exists outside; only a user who may read it can make one."""
     for path in (scene.root / "study").iterdir():
         os.link(path, scene.root / f"again-{path.name}")
     found = scene.look()
@@ -186,7 +186,7 @@ def test_a_file_replaced_between_scan_and_reading(replace: Callable[[Path], None
 def test_a_file_replaced_between_being_looked_at_and_opened(
     replace: Callable[[Path], None], scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the reader itself: after it has seen a regular file, and before it opens it."""
+    """In the reader: the file is replaced after the check for a regular file and before it is opened."""
     victim = scene.root / "study" / "0005"
     really = os.open
 
@@ -201,7 +201,7 @@ def test_a_file_replaced_between_being_looked_at_and_opened(
 
 
 def test_a_folder_replaced_by_a_link_to_others_gives_nothing_of_theirs(scene: Scene) -> None:
-    """The files behind the link have another time than those that were seen, so what is read of them is not taken."""
+    """The files behind the link have other times than the scanned files, so their headers are not used."""
     scene.inbox.look()
     shutil.move(scene.root / "study", scene.root.parent / "aside")
     (scene.root / "study").symlink_to(scene.outside)
@@ -216,7 +216,7 @@ def test_a_folder_replaced_by_a_link_to_others_gives_nothing_of_theirs(scene: Sc
 
 
 def test_folders_renamed_in_mid_scan(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One folder leaves while another is listed; at the next look it is there under its new name."""
+    """A folder is renamed while another is listed; the next look finds it under its new name."""
     shutil.copytree(scene.outside, scene.root / "b")
     really, moved = os.scandir, []
 
@@ -234,7 +234,7 @@ def test_folders_renamed_in_mid_scan(scene: Scene, monkeypatch: pytest.MonkeyPat
 
 
 def test_an_inbox_that_becomes_a_link_is_still_the_inbox_that_was_named(tmp_path: Path) -> None:
-    """A site may name a link as its inbox; that is its own word."""
+    """A site may name a link as its inbox, because this is the site's decision."""
     scene = Scene(tmp_path)
     (tmp_path / "link").symlink_to(scene.root)
     inbox = Inbox(tmp_path / "link", scene.files, scene.index, SETTLE, clock=scene.clock)
@@ -278,7 +278,7 @@ def _as_nobody(root: Path, state: Path, answers: multiprocessing.queues.Queue[ob
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that everybody may come to, unlike pytest's own."""
+    """A folder that every user may enter, unlike pytest's folders."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
@@ -291,7 +291,7 @@ def test_what_may_not_be_read_is_passed_over_and_blamed_on_nothing(open_folder: 
     shutil.copytree(study, root / "shut")
     (study / "0005").chmod(0)
     (root / "shut").chmod(0)
-    (study / "listed").mkdir(mode=0o744)  # may be listed, and nothing in it be touched
+    (study / "listed").mkdir(mode=0o744)  # may be listed, but its files may not be opened
     (study / "listed" / "file").write_bytes((study / "0004").read_bytes())
     (study / "listed").chmod(0o744)
     state.mkdir()
@@ -302,7 +302,7 @@ def test_what_may_not_be_read_is_passed_over_and_blamed_on_nothing(open_folder: 
     found, refused = answers.get(timeout=60)  # type: ignore[misc]
     assert found == [str(study / f"{number:04}") for number in range(13) if number != 5]
     assert refused == []
-    assert answers.get(timeout=60) == "PermissionError"  # one shot: what lies there could be just what is needed
+    assert answers.get(timeout=60) == "PermissionError"  # a single command fails: the unreadable file could be needed
     child.join(20)
     assert child.exitcode == 0
 
@@ -311,7 +311,7 @@ def test_what_may_not_be_read_is_passed_over_and_blamed_on_nothing(open_folder: 
 
 
 def test_one_shot_takes_files_behind_links_and_leaves_the_rest(tmp_path: Path) -> None:
-    """There it is the user who says what to read; a pipe, a socket or a loop is no file all the same."""
+    """For a command, the user names what to read, so links are followed; pipes, sockets and loops are not files."""
     scene = Scene(tmp_path)
     shutil.rmtree(scene.root / "study")
     for trick in (_loops_only, _pipes_and_sockets, _names):

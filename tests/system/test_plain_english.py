@@ -1,7 +1,7 @@
-"""What the software and its pages say is plain English: short sentences, and one word for one thing.
+"""The texts of the software and its pages are plain English: short sentences, and one word for one thing.
 
-``python -m tests.support.plain_english`` lists every violation. What is counted, the words that are not used and the
-few exceptions stand in :mod:`tests.support.plain_english`.
+``python -m tests.support.plain_english`` lists every violation. The counted texts, the banned words and the few
+exceptions are in :mod:`tests.support.plain_english`.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def test_pages(path: Path) -> None:
 
 
 class TestCollection:
-    """What is looked at is what is said."""
+    """The checked texts are those that people read."""
 
     def test_messages_of_errors_warnings_and_log(self) -> None:
         places = {text.where.split(":")[0] for text in CATALOGUES["messages"]()}

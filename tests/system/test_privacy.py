@@ -1,8 +1,8 @@
-"""Nothing that a file says of a person leaves it, but for the report; and the daemon touches nothing but its folders.
+"""Data about a person go from the files into the report only, and the daemon writes only to its folders.
 
-A marker is planted in every text of every input, private elements and the names of files and folders included. It is
-then looked for in all that the daemon leaves behind: log, ledger, audit log, heartbeat, names of files, and what the
-commands print.
+A marker is written into every text of every input, also into private elements and the names of files and folders.
+Then everything that the daemon writes is searched for it: log, ledger, audit log, heartbeat, names of files, and the
+output of the commands.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from tests.support.studies import Study, rtstruct_study, seg_study
 from tests.system.test_run import ENVIRONMENT, RUN, Appliance, called, jobs_of, running, tolerant_bundle  # noqa: F401
 
 MARK = "Q7ZX"
-BORN = "19030711"  # in every date; times and ages hold its year
-STUDIED = "1903-07-11"  # the study date, as the state folder and whoever may look into it know it
+BORN = "19030711"  # written into every date; times and ages contain parts of it
+STUDIED = "1903-07-11"  # the study date, as the ledger and the commands that read it show it
 TEXTS = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})
 GROUPS = frozenset({0x0008, 0x0010, 0x0012, 0x0018, 0x0020, 0x0028, 0x0032, 0x0038, 0x0040, 0x0088, 0x3006, 0x300E})
 
-# What decides whether a study is staged at all; planted in studies of their own.
+# Elements that decide whether a study is staged; separate studies have the marker in them.
 STEERING = frozenset(
     {
         "Modality", "ImageType", "BodyPartExamined", "RescaleType", "PhotometricInterpretation", "SpecificCharacterSet",
@@ -55,7 +55,7 @@ STEERING = frozenset(
 
 
 def marker(tag: int) -> str:
-    """A text that every Value Representation holds, and that tells where it came from."""
+    """Return a text that is valid in every Value Representation and that contains its tag."""
     return f"{MARK}{tag:08X}"
 
 
@@ -64,7 +64,7 @@ def _planted(tag: int, vr: str) -> object:
 
 
 def plant(dataset: Dataset) -> None:
-    """Put markers into every text that is there or could be, at every depth, and into private ones."""
+    """Put markers into every existing and possible text, at every depth, and into private elements."""
     _overwrite(dataset)
     for tag, (vr, _, _, retired, keyword) in DicomDictionary.items():
         if tag >> 16 in GROUPS and not retired and tag not in dataset and keyword not in STEERING:
@@ -99,7 +99,7 @@ def _private() -> Dataset:
 
 
 def renamed(study: Study, name: str) -> Study:
-    """The same study under UIDs of its own, references included."""
+    """Give the study other UIDs, also in its references."""
     kept = (
         "SOPClassUID",
         "TransferSyntaxUID",
@@ -119,7 +119,7 @@ def renamed(study: Study, name: str) -> Study:
                 for item in element.value:
                     rename(item)
             elif element.VR == "UI" and element.value and element.keyword not in kept:
-                # Anew, for objects share elements with those that they were made from.
+                # A new element, because objects share elements with the objects that they were made from.
                 uid = generate_uid(entropy_srcs=[name, str(element.value)])
                 dataset[element.tag] = DataElement(element.tag, "UI", uid)
 
@@ -150,7 +150,7 @@ def _missing_slice(study: Study) -> Study:
 
 
 def _names_no_series(study: Study) -> Study:
-    """A region alone, which names its series in words."""
+    """A region object without slices, with text in place of the series' UID."""
     study.slices.clear()
     frame = study.rois[0].ReferencedFrameOfReferenceSequence[0]
     series = frame.RTReferencedStudySequence[0].RTReferencedSeriesSequence[0]
@@ -176,7 +176,7 @@ def _nothing(study: Study) -> Study:
     return study
 
 
-# Name: a study, what is changed in it, the end that it comes to.
+# Name: a study, a change to it, and its expected result.
 STUDIES: dict[str, tuple[Callable[[], Study], Callable[[Study], Study], str]] = {
     "contours": (lambda: rtstruct_study(names=("GTV-1", f"GTV {MARK}")), _nothing, "delivered"),
     "segment": (seg_study, _nothing, "delivered"),
@@ -196,7 +196,7 @@ STUDIES: dict[str, tuple[Callable[[], Study], Callable[[Study], Study], str]] = 
 
 
 def write_everything(inbox: Path) -> None:
-    """Studies of every end, each in a folder that bears a name, and files that are none."""
+    """Write studies with every result, each in a folder with a person's name, and files that are not DICOM."""
     for name, (make, change, _) in STUDIES.items():
         study = renamed(deepcopy(make()), name)
         roi_names = [[roi.ROIName for roi in r.get("StructureSetROISequence", ())] for r in study.rois]
@@ -219,7 +219,7 @@ def write_everything(inbox: Path) -> None:
 
 @dataclass
 class Left:
-    """What a daemon left behind, by where it was found."""
+    """What a daemon wrote, by the place where it was found."""
 
     texts: dict[str, str]
     reports: list[Path]
@@ -278,7 +278,7 @@ def _all_at_rest(one: Appliance) -> bool:
 
 
 def _tables(path: Path) -> dict[str, str]:
-    """Every table of the ledger as text, but for the paths of files, which are private to the state folder."""
+    """Return every table of the ledger as text, without the paths of files, which stay in the state folder."""
     connection = sqlite3.connect(path)
     names = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
     tables = {}
@@ -304,13 +304,13 @@ def test_a_study_is_found_by_its_date_and_patient_and_neither_is_told_to_the_log
 
 
 def test_the_studies_came_to_their_ends(left: Left) -> None:
-    """Else nothing would have been tried."""
+    """Otherwise the other tests would check nothing."""
     expected = sorted(end for _, _, end in STUDIES.values())
     assert sorted(left.ends.values()) == expected
     assert len(left.reports) == 2
     for path in left.reports:
         report = pydicom.dcmread(path)
-        assert report.PatientName == marker(0x00100010), "the report is for those who treat the patient"
+        assert report.PatientName == marker(0x00100010), "the report names the patient, for the people who treat them"
         assert report.PatientID == marker(0x00100020)
 
 
@@ -321,7 +321,7 @@ def test_nothing_planted_is_found(left: Left) -> None:
     context = re.compile(f".{{0,60}}{MARK}.{{0,60}}", re.IGNORECASE)
     found = {where: context.findall(text)[:3] for where, text in left.texts.items() if where != "headers"}
     assert {where: hits for where, hits in found.items() if hits} == {}
-    # The file table holds what decides (docs/operating.md: keep the state folder private), and nobody's identity.
+    # The file table contains the deciding elements (docs/operating.md: keep the state folder private), no identity.
     headers = left.texts["headers"]
     deciding = {marker(t) for t in (0x00080060, 0x00080008, 0x00180015)}
     assert set(re.findall(f"{MARK}[0-9A-F]{{8}}", headers, re.IGNORECASE)) <= deciding
@@ -329,14 +329,14 @@ def test_nothing_planted_is_found(left: Left) -> None:
 
 
 def test_no_date_of_birth_is_found(left: Left) -> None:
-    """Nor any other date out of a file."""
+    """No other date of a file is found either."""
     for where, text in left.texts.items():
-        assert BORN not in text or where == "headers", where  # where it tells which of two regions is newer
+        assert BORN not in text or where == "headers", where  # dates show which of two regions is newer
         assert STUDIED not in text or where.partition(" ")[0] in ("headers", "table", "jobs", "show"), where
 
 
 def test_a_log_in_text_has_the_fields_of_one_in_json_and_no_message(capsys: pytest.CaptureFixture[str]) -> None:
-    """Of an exception or another library, too; so it is enough that a daemon's log was looked at in one form."""
+    """Also for an exception and another library's log; so it is enough to check a daemon's log in one format."""
     lines = []
     for style in ("text", "json"):
         logs.configure(style, "DEBUG")  # type: ignore[arg-type]
@@ -383,12 +383,12 @@ _OF_FILES = (
 _CALL = re.compile(r"^\d+\s+(\w+)\((.*)$")
 _PATHS = re.compile(r'(?:(AT_FDCWD|\d+)(?:<([^>]*)>)?, )?"((?:[^"\\]|\\.)*)"')
 _WRITING = ("O_WRONLY", "O_RDWR", "O_CREAT", "O_TRUNC", "O_APPEND")
-# Linux's own switches, by which a process says something of itself.
+# Files of the Linux kernel that a process writes to change its own attributes.
 _OF_THE_KERNEL = re.compile(r"/dev/null|/proc/(self|\d+)/(oom_score_adj|comm|task/\d+/comm)")
 
 
 def _touched(trace: str, folder: Path) -> tuple[list[str], set[Path]]:
-    """Lines of the network's calls, and every path that was opened for writing, made, renamed or removed."""
+    """Return the lines of network calls, and every path that was opened for writing, made, renamed or removed."""
     network, paths = [], set()
     for line in trace.splitlines():
         match = _CALL.match(line)
@@ -413,7 +413,7 @@ def test_the_daemon_opens_no_socket_and_writes_to_its_folders_alone(tmp_path: Pa
     trace, state = tmp_path / "trace", tmp_path / "state"
     command = ["strace", "-f", "-y", "-qq", "-s", "4096", "-o", str(trace), "-e", f"trace={TOUCHING}", *RUN, "run"]
     command += ["--inbox", str(tmp_path / "inbox"), "--outbox", str(tmp_path / "outbox"), "--state", str(state)]
-    # Python would keep compiled modules beside the code; where the appliance is deployed it is told not to.
+    # Python would write compiled modules beside the code; deployments of the appliance switch this off, too.
     environment = ENVIRONMENT | {"PYTHONDONTWRITEBYTECODE": "1", "LUNGSTAGE_CANARY_SECONDS": "3600"}
     process = subprocess.Popen([*command, "--bundle", str(tolerant_bundle)], env=environment, cwd=tmp_path,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
@@ -431,7 +431,7 @@ def test_the_daemon_opens_no_socket_and_writes_to_its_folders_alone(tmp_path: Pa
         daemon.send_signal(signal.SIGTERM)
         _, log = process.communicate(timeout=60)
     finally:
-        for child in _children(process.pid):  # they would outlive the tracer
+        for child in _children(process.pid):  # otherwise they would run on after strace
             child.kill()
         process.kill()
         process.communicate()
@@ -443,7 +443,7 @@ def test_the_daemon_opens_no_socket_and_writes_to_its_folders_alone(tmp_path: Pa
     assert {str(path) for path in outside if not _OF_THE_KERNEL.fullmatch(str(path))} - {
         str(tmp_path / "inbox")
     } == set()
-    assert any(path.name.startswith(".SR-") for path in touched), "the trace shows what is written"
+    assert any(path.name.startswith(".SR-") for path in touched), "the trace must contain the written files"
     assert any(path.name == "ledger.sqlite" for path in touched)
     assert _tree(tmp_path / "inbox") == before
 
@@ -467,7 +467,7 @@ def _tree(folder: Path) -> dict[str, tuple[int, int, bytes]]:
 
 
 def test_the_trace_is_read_rightly(tmp_path: Path) -> None:
-    """A program that does what must not be done is found out."""
+    """The forbidden calls of a program are found."""
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed")
     program = (

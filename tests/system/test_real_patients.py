@@ -1,4 +1,4 @@
-"""Real patients through the commands that a user types, with the bundle that is shipped."""
+"""Real patients through the commands of a user, with the shipped bundle."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LUNGSTAGE = Path(sys.executable).parent / "lungstage"
 
 
 def lungstage(*arguments: object, status: int) -> dict[str, Any]:
-    """What the command answers, without a process of its own."""
+    """Return the command's answer, without starting a process."""
     done = CliRunner().invoke(app, [*map(str, arguments), "--json"])
     assert done.exit_code == status, done.stderr
     return answer_in(done.stdout)
@@ -57,7 +57,7 @@ PATIENTS = {"ibsi": ("ibsi/ct_phantom/dicom", 125256), "lung1-001": ("dicom/lung
 
 @dataclass(frozen=True)
 class Staged:
-    """What a process answered, the folder of its documents, and what it asked of the network; None without strace."""
+    """A process's answer, the folder of its documents, and its network calls; these are None without strace."""
 
     answer: dict[str, Any]
     out: Path
@@ -115,7 +115,7 @@ def test_the_written_seg_as_input_gives_the_same_numbers(
         if hasattr(header, "rows"):
             shutil.copy(header.path, study)
     segmentation = pydicom.dcmread(next(staged(patient).out.glob("SEG-*.dcm")))
-    segmentation.ManufacturerModelName = "another"  # its own output it never takes for input
+    segmentation.ManufacturerModelName = "another"  # the appliance ignores a SEG that it made itself
     segmentation.save_as(study / "seg.dcm")
     asked = ("stage", study, "--bundle", shipped_bundle, "--out", tmp_path / "b", "--perturbations", "0")
     segmented = lungstage(*asked, status=0)
@@ -124,7 +124,7 @@ def test_the_written_seg_as_input_gives_the_same_numbers(
     assert segmented["roi"]["voxels"] == contoured["roi"]["voxels"]
     written = {Path(path) for path in segmented["documents"].values()}
     assert {*(tmp_path / "b").iterdir()} == written
-    assert sorted(segmented["documents"]) == ["pdf", "sr"], "a SEG as input needs no second one"
+    assert sorted(segmented["documents"]) == ["pdf", "sr"], "if the input is a SEG, no second SEG is written"
 
 
 @pytest.mark.parametrize("patient", ["STS_002", "STS_008"])
@@ -166,7 +166,7 @@ def test_a_sarcoma_without_its_body_part_is_still_refused(
     ],
 )
 def test_lung_next_to_the_tumour(folder: str, share: float, shared_data: Path) -> None:
-    """What separates a chest from a thigh where no header does: the figures of docs/decisions.md."""
+    """The figures of docs/decisions.md that distinguish a chest from a thigh if no header does."""
     (case,) = (case for case in assemble(scan([shared_data / folder]).headers) if case.rois)
     spec = ExtractionSpec(ALL_FEATURES[:1], {"binWidth": 25.0})
     plan = plan_measurement(case, ROI_RULE, spec, settled=True, match_by_geometry=True)
@@ -188,7 +188,7 @@ SPECS = {
 @pytest.mark.parametrize("patient", EVERYBODY)
 @pytest.mark.parametrize("spec", SPECS)
 def test_a_nifti_pair_measures_as_its_dicom(patient: str, spec: str, shared_data: Path, tmp_path: Path) -> None:
-    """To 1e-9; only where nothing is resampled does NIfTI's single precision show in sizes (docs/nifti.md)."""
+    """To 1e-9; without resampling, NIfTI's single precision affects sizes more (docs/nifti.md)."""
     folder, options = EVERYBODY[patient]
     (tmp_path / "spec.yaml").write_text(SPECS[spec])
     asked = ("--spec", tmp_path / "spec.yaml")
@@ -220,7 +220,7 @@ def test_no_socket_is_opened(patient: str, staged: Callable[[str], Staged]) -> N
     if (calls := staged(patient).calls) is None:
         pytest.skip("strace is not installed")
     assert [line for line in calls if ("socket(" in line or "connect(" in line) and "AF_UNIX" not in line] == []
-    assert any("exited with 0" in line for line in calls), "it was watched to its end"
+    assert any("exited with 0" in line for line in calls), "the trace must reach the end of the process"
 
 
 def test_the_daemon_loads_no_training_library() -> None:
@@ -233,7 +233,7 @@ def test_the_daemon_loads_no_training_library() -> None:
 
 
 def test_skew_of_the_training_table(shared_data: Path) -> None:
-    """What the card says of the skew is what the appliance measures today."""
+    """The skew in the training cohort's description equals today's measurement."""
     with (ROOT / "training/cohorts/lung1.toml").open("rb") as file:
         description = tomllib.load(file)
     spec = ExtractionSpec(ALL_FEATURES, parameters.parse("setting: {}").settings | description["extraction"])
@@ -247,7 +247,7 @@ def test_skew_of_the_training_table(shared_data: Path) -> None:
 
 @pytest.mark.slow
 def test_the_shipped_bundle_is_what_the_commands_make(shared_data: Path, shipped_bundle: Path, tmp_path: Path) -> None:
-    """`lungstage-train fit` and `lungstage-export build` on the table, byte for byte."""
+    """`lungstage-train fit` and `lungstage-export build` on the table give the same bytes."""
     if not os.environ.get("LUNGSTAGE_REBUILD"):
         pytest.skip(
             "rebuilding takes minutes, and the same bytes need the same kind of machine; set LUNGSTAGE_REBUILD=1"

@@ -1,6 +1,6 @@
-"""Each room says in its ``__all__`` which of its modules others may import: these, all of these, and no other.
+"""Each room's ``__all__`` lists exactly the modules that other rooms import.
 
-What import-linter holds is who stands above whom; here it is which doors a room has. Tests may look into every corner.
+import-linter checks the order of the layers; these tests check the modules of each room. Tests may import every module.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def rooms_of(graph: grimp.ImportGraph) -> set[str]:
 
 
 def doors(graph: grimp.ImportGraph) -> dict[str, set[str]]:
-    """For each room, the modules of it that are imported from outside it."""
+    """Return, for each room, its modules that are imported from outside."""
     found: dict[str, set[str]] = defaultdict(set)
     rooms = rooms_of(graph)
     for imported in graph.modules:
@@ -34,7 +34,7 @@ def doors(graph: grimp.ImportGraph) -> dict[str, set[str]]:
 
 
 def own_names(room: str) -> set[str]:
-    """What a room's ``__init__`` defines itself, but for ``__all__``."""
+    """Return the names that a room's ``__init__`` defines, without ``__all__``."""
     tree = ast.parse(Path(str(importlib.import_module(room).__file__)).read_text(encoding="utf-8"))
     names: set[str] = set()
     for node in tree.body:
@@ -58,4 +58,4 @@ def test_a_room_has_the_doors_that_it_names_and_no_other(graph: grimp.ImportGrap
         own = own_names(room)
         if named is None or named != sorted(named) or {*named} - own != needed[room] - own:
             faults.append(f"{room}: __all__ = {sorted(needed[room] | ({*(named or ())} & own))}")
-    assert not faults, "these would be true:\n" + "\n".join(faults)
+    assert not faults, "write these:\n" + "\n".join(faults)

@@ -1,4 +1,4 @@
-"""``lungstage run`` as a process, over the real steps and a real patient: what a hospital would see."""
+"""``lungstage run`` as a process, with the real steps and a real patient, as in a hospital."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ from tests.support.studies import contours_of, named_study, square_mask
 
 RUN = (sys.executable, "-m", "lungstage.appliance.cli.main")
 _OWN_VARIABLES = [k for k in os.environ if k.startswith("LUNGSTAGE_")]
-# Without robustness, which has tests of its own and takes a third of the time that a report does.
+# Without robustness, which has separate tests and takes a third of the time of a report.
 ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith("LUNGSTAGE_")} | {
     "OMP_NUM_THREADS": "1", "LUNGSTAGE_PERTURBATIONS": "0",
 }  # fmt: skip
 
 BRIEFLY = ("--perturbations", "0", "--format", "sr")
-"""The same for ``lungstage stage``, which has no settings from the environment; and no page."""
+"""The same for ``lungstage stage``, which does not read settings from the environment; also without a page."""
 
 
 @pytest.fixture(scope="session")
 def tolerant_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights, and no limit to the distance from the training cohort that they never had."""
+    """Random weights without a limit of the distance: there is no training cohort."""
     folder = tmp_path_factory.mktemp("models") / "tolerant"
     build(without_limits(make_run()), folder)
     return folder
@@ -71,7 +71,7 @@ class Appliance:
         return sorted((self.root / "outbox").glob("SR-*.dcm"))
 
     def jobs(self, study: str | None = None) -> list[dict[str, Any]]:
-        """The rows of ``lungstage jobs --json``, perhaps of one study alone."""
+        """Return the rows of ``lungstage jobs --json``, of all studies or of one."""
         return [job for job in jobs_of(self.root / "state") if study in (None, job["study_instance_uid"])]
 
     def states(self, study: str | None = None) -> list[str]:
@@ -98,11 +98,11 @@ def lungstage(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def called(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """What :func:`lungstage` returns, without a process of its own."""
+    """Return the same as :func:`lungstage`, without starting a process."""
     command, out, err = ["lungstage", *map(str, arguments)], io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         patch.setattr(sys, "argv", command)
-        patch.setitem(sys.modules, "requests", sys.modules.get("requests"))  # which the command may forbid
+        patch.setitem(sys.modules, "requests", sys.modules.get("requests"))  # the command may forbid this module
         for name in os.environ.keys() | ENVIRONMENT.keys():
             if name.startswith("LUNGSTAGE_"):
                 patch.delenv(name, raising=False)
@@ -115,7 +115,7 @@ def called(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def jobs_of(state: Path) -> list[dict[str, Any]]:
-    """What ``lungstage jobs --json`` prints, without a process of its own: whoever waits for a job asks many times."""
+    """Return what ``lungstage jobs --json`` prints, without a process: tests that wait for a job call this often."""
     done = CliRunner().invoke(app, ["jobs", "--state", str(state), "--json"], env=dict.fromkeys(_OWN_VARIABLES))
     rows: list[dict[str, Any]] = json.loads(done.stdout)
     return rows
@@ -123,7 +123,7 @@ def jobs_of(state: Path) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def running(root: Path, bundle: Path, *options: object, log: Path | None = None) -> Iterator[Appliance]:
-    """Run the daemon until the block ends; its log goes into a file, or into a pipe that somebody has to read."""
+    """Run the daemon until the block ends; its log goes into a file, or into a pipe that the test must read."""
     command = [*RUN, "run", "--create"]
     command += ["--inbox", root / "inbox", "--outbox", root / "outbox", "--state", root / "state"]
     with contextlib.nullcontext(subprocess.PIPE) if log is None else log.open("w") as told:
@@ -143,7 +143,7 @@ def running(root: Path, bundle: Path, *options: object, log: Path | None = None)
 
 @dataclass
 class Start:
-    """What was there before the daemon got its first study."""
+    """The state before the daemon got its first study."""
 
     health: list[int]
     jobs: list[dict[str, Any]]
@@ -152,7 +152,7 @@ class Start:
 
 @pytest.fixture(scope="module")
 def started(tmp_path_factory: pytest.TempPathFactory, tolerant_bundle: Path) -> Iterator[tuple[Appliance, Start]]:
-    """A daemon that several tests give studies of their own, and whose first canary has come through."""
+    """A daemon that several tests use, each with its own studies; its first canary has passed."""
     root = tmp_path_factory.mktemp("appliance")
     health = [called("health", "--state", root / "state").returncode]
     with contextlib.ExitStack() as stack:
@@ -177,7 +177,7 @@ def patient(shared_data: Path) -> Path:
 
 
 def promised_seconds() -> float:
-    """From the last needed file to the report: 2 s, on a machine that has a core to spare."""
+    """Return the time from the last needed file to the report: 2 s on a machine with a free core."""
     return 2.0 * max(1.0, 2 * os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
@@ -218,7 +218,7 @@ def test_a_study_copied_file_by_file_yields_one_report_in_time_and_its_copy_none
     assert appliance.log is not None
     log = appliance.log.read_text()
     assert dataset.SOPInstanceUID in log
-    # Nothing of the patient, and no file name, is told to the log or to a reader of the ledger.
+    # The log and the ledger contain no data of the patient and no file name.
     told = log + json.dumps(job)
     for secret in (str(source.PatientName), source.PatientID, "junk.txt", slices_of(patient)[0].name):
         assert len(secret) < 3 or not re.search(rf"\b{re.escape(secret)}\b", told)
@@ -270,7 +270,7 @@ def test_a_flipped_byte_in_the_bundle_is_refused_at_start(tmp_path: Path, tolera
 
 
 def put_file(source: Path, folder: Path) -> None:
-    """Copy a file into a folder in two pieces, as a network does."""
+    """Copy a file into a folder in two pieces, as over a network."""
     content = source.read_bytes()
     with (folder / source.name).open("wb") as file:
         for piece in (content[:1000], content[1000:]):
@@ -286,7 +286,7 @@ def test_its_processes_are_confined_and_the_log_tells_of_no_gap(appliance: Appli
         statuses = [Path(f"/proc/{process.pid}/status").read_text() for process in processes]
         return bool(statuses) and all("NoNewPrivs:\t1\n" in one and "Seccomp:\t2\n" in one for one in statuses)
 
-    appliance.until(are_confined)  # those, too, that are only now being started
+    appliance.until(are_confined)  # also processes that have just been started
     assert appliance.log is not None
     if confinement._syscall(444, None, 0, 1) < 1:
         pytest.skip("this kernel has no Landlock, or the container forbids it")
@@ -297,7 +297,7 @@ def test_its_processes_are_confined_and_the_log_tells_of_no_gap(appliance: Appli
 def test_a_bundle_is_exchanged_while_studies_come(
     tmp_path: Path, tolerant_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Half of a new bundle is refused, the whole one taken."""
+    """A half-copied new bundle is refused; the complete one is used."""
     monkeypatch.setitem(ENVIRONMENT, "LUNGSTAGE_FORMATS", "sr")
     build(without_limits(make_run(1)), tmp_path / "models" / "next")
     new, bundle = tmp_path / "models" / "next", Path(shutil.copytree(tolerant_bundle, tmp_path / "bundle"))
@@ -309,7 +309,7 @@ def test_a_bundle_is_exchanged_while_studies_come(
             return re.findall(r"event=(bundle_\w+)", (tmp_path / "log").read_text())
 
         def answered_by(study: str) -> str:
-            """Send a study, and return the digest that its report bears."""
+            """Send a study, and return the bundle digest in its report."""
             before = set(appliance.reports())
             named_study(study).write(appliance.inbox / study)
             appliance.until(lambda: set(appliance.reports()) - before)
@@ -327,11 +327,11 @@ def test_a_bundle_is_exchanged_while_studies_come(
         for name in ("MODEL_CARD.md", "extraction.yaml", "manifest.json"):
             assert told() == ["bundle_refused"]
             put_file(new / name, bundle)
-        assert answered_by("fourth") in digests  # the old one's as long as the new one is being tried
+        assert answered_by("fourth") in digests  # the old bundle answers until the new one is verified
         appliance.until(lambda: told() == ["bundle_refused", "bundle_taken"])
         assert answered_by("fifth") == new_digest
         assert not [process for process in former if process.is_running()]
-        appliance.until(lambda: appliance.states() == ["delivered"] * 5)  # and none twice
+        appliance.until(lambda: appliance.states() == ["delivered"] * 5)  # no study has two jobs
         jobs, children = appliance.jobs(), daemon.children()
         log = appliance.stop()
     audited = [entry.event for entry in chain.entries(tmp_path / "state") if entry.event.startswith("bundle_")]
@@ -365,7 +365,7 @@ def test_where_a_key_is_trusted_every_command_asks_for_its_signature(tmp_path: P
     assert codes(lungstage(*serving, *trusted)) == ["bundle_unsigned"] * 3
     signing.sign(bundle, signing.read_private_key(tmp_path / "other.key", str))
     assert codes() == ["bundle_signature_invalid"] * 2
-    assert called(*staging).returncode == 0  # whoever trusts no key asks for none
+    assert called(*staging).returncode == 0  # without a trusted key no signature is needed
     signing.sign(bundle, signing.read_private_key(tmp_path / "vendor.key", str))
     assert json.loads(called(*staging, *trusted).stdout)["status"] == "staged"
     assert "signed by the trusted key vendor.pub" in called("verify", bundle, *trusted).stdout
@@ -427,7 +427,7 @@ def test_jobs_is_readable_for_people_too(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_an_enhanced_ct_yields_one_report_on_its_frames(appliance: Appliance) -> None:
-    """One file holds every slice; the structure set comes first, and has to wait for it."""
+    """One file contains all slices; the structure set arrives first and waits for it."""
     study, before = enhanced_rtstruct_study(single=named_study("enhanced")), set(appliance.reports())
     whole, roi = study.slices[0], study.rois[0]
     uid, inbox = whole.StudyInstanceUID, appliance.inbox / "enhanced"
@@ -460,7 +460,7 @@ def test_the_same_frames_under_other_numbers_make_another_report(tmp_path: Path,
 
 @pytest.mark.slow
 def test_a_contour_made_here_is_answered_for_once_a_person_confirmed_it(appliance: Appliance) -> None:
-    """The draft is refused; its confirmation is answered for, and says so first; a correction makes a new report."""
+    """The draft is refused; the confirmed contour gives a report; a correction gives a new report."""
     study, before = named_study("drawn"), set(appliance.reports())
     uid, inbox = study.slices[0].StudyInstanceUID, appliance.inbox / "drawn"
     inbox.mkdir()

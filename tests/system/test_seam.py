@@ -1,4 +1,4 @@
-"""The whole thread once: a tiny table is fitted and exported, and the daemon answers with that bundle."""
+"""The whole path once: a model is fitted on a tiny table and exported, and the daemon answers with this bundle."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ COMMANDS = {"lungstage": appliance_command, "lungstage-train": training_command,
 
 
 def run(command: str, *arguments: object) -> str:
-    """What a command prints, without a process of its own, which would load torch anew."""
+    """Return what a command prints, without starting a process that would load torch again."""
     finished = CliRunner().invoke(COMMANDS[command], [*map(str, arguments)])
     assert finished.exit_code == 0, finished.output
     return finished.stdout
@@ -40,7 +40,7 @@ def run(command: str, *arguments: object) -> str:
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """60 patients around the phantom's own features, of which large and round ones are early."""
+    """60 patients with features near the phantom's; the stage follows from a hidden variable."""
     values = extract(*phantom.make(), ExtractionSpec(ALL_FEATURES, {"binWidth": 25.0})).values
     random = np.random.default_rng(11)
     clinical = np.random.default_rng(12)
@@ -60,7 +60,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def bundle(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle that the two offline commands make of the table."""
+    """The bundle that the two offline commands make from the table."""
     folder = tmp_path_factory.mktemp("models")
     run("lungstage-train", "fit", table, "-o", folder / "run", "--quick")
     run("lungstage-export", "build", folder / "run", "-o", folder / "tiny")
@@ -77,7 +77,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def job(bundle: Path, study: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What the daemon made of the study, with every option as it is by default."""
+    """The daemon's job for the study, with default options."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delitem(ENVIRONMENT, "LUNGSTAGE_PERTURBATIONS")
         with running(tmp_path_factory.mktemp("daemon"), bundle) as appliance:
@@ -91,7 +91,7 @@ def job(bundle: Path, study: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="module")
 def once(bundle: Path, study: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What is answered without a daemon, with every option as it is by default."""
+    """The answer without a daemon, with default options."""
     outcome = stage_paths([study], load_bundle(bundle), tmp_path_factory.mktemp("once"), Options())
     assert outcome["status"] == "staged"
     return outcome
@@ -133,7 +133,7 @@ def test_one_shot_and_daemon_give_the_same_answer(
     ask = ("stage", study, "--bundle", bundle, "--out", out, "--json")
     again = json.loads(subprocess.run([LUNGSTAGE, *ask], capture_output=True, text=True, check=True).stdout)
     assert again | {"seconds": None} == once | {"seconds": None}
-    assert sorted(path.name[:3] for path in out.iterdir()) == ["PDF", "SR-"], "a repetition writes nothing new"
+    assert sorted(path.name[:3] for path in out.iterdir()) == ["PDF", "SR-"], "a repetition writes no new documents"
     assert Path(job["sr"]).name == Path(once["sr"]).name
 
 

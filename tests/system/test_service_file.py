@@ -1,4 +1,4 @@
-"""The systemd unit: closed as it says, and fit for the folders and the memory that it gives."""
+"""The systemd unit: its restrictions are set, and its folders and memory are enough."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def in_bytes(size: str) -> int:
 
 @pytest.fixture(scope="module")
 def service() -> dict[str, list[str]]:
-    """Each key's values, in the order of their lines, as systemd.syntax(7) has it."""
+    """Each key's values, in the order of their lines, as in systemd.syntax(7)."""
     values: dict[str, list[str]] = defaultdict(list)
     for line in UNIT.read_text(encoding="utf-8").splitlines():
         if line and not line.startswith(("#", "[")):
@@ -62,14 +62,14 @@ def test_it_runs_the_daemon_that_the_template_sets_up(service: dict[str, list[st
     assert {name for name, value in given.items() if value not in (None, (), False)} == {"config"}
     folders = tomllib.loads(template())
     assert service["RequiresMountsFor"] == [f"{folders['inbox']} {folders['outbox']}"]
-    assert service["ReadWritePaths"] == [folders["outbox"]], "and so the inbox cannot be written"
+    assert service["ReadWritePaths"] == [folders["outbox"]], "so the inbox cannot be written"
     assert [f"/var/lib/{name}" for name in service["StateDirectory"]] == [folders["state"]]
     assert service["StateDirectoryMode"] == ["0700"]
 
 
 def test_its_processes_may_confine_themselves_further(service: dict[str, list[str]]) -> None:
     calls = {"seccomp", "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"}
-    assert set(service["SystemCallFilter"][-1].split()) == calls, "the last line that names a call decides"
+    assert set(service["SystemCallFilter"][-1].split()) == calls, "the last line that names a call takes precedence"
 
 
 def test_what_it_sets_are_settings(service: dict[str, list[str]]) -> None:
@@ -92,10 +92,10 @@ def test_all_processes_fit_into_the_memory_of_the_container(monkeypatch: pytest.
     (tmpfs,) = container["tmpfs"]
     found = re.search(r"size=(\w+)", tmpfs)
     assert found is not None
-    left = in_bytes(container["mem_limit"]) - in_bytes(found[1])  # what lies in a tmpfs counts as well
+    left = in_bytes(container["mem_limit"]) - in_bytes(found[1])  # files in a tmpfs use memory, too
     assert fits(container["environment"], left, monkeypatch)
     more = {**container["environment"], "LUNGSTAGE_WORK_MEMORY_MB": "4096"}
-    assert not fits(more, left, monkeypatch), "the default would not"
+    assert not fits(more, left, monkeypatch), "the default would not fit"
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_it_is_closed(service: dict[str, list[str]], key: str, value: str) -> No
 
 
 def for_here(template: Path, folder: Path) -> Path:
-    """A unit for this environment's own program."""
+    """Write the unit with the path of this environment's program."""
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed")
     unit = folder / template.name

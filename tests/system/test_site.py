@@ -1,4 +1,4 @@
-"""What a site says of prevalence and covariates, through the whole appliance: outcome, report and identity."""
+"""A site's prevalence and covariates through the whole appliance: outcome, report and identity."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "clinical": make_run(covariates=(AGE, SEX, HISTOLOGY)),
         "survival": make_run(endpoint=SURVIVAL),
     }
-    for name, run in runs.items():  # without build, whose proof other tests are for
+    for name, run in runs.items():  # without build and its self-test, which other tests check
         (folder / name).mkdir()
         for file, content in pack(without_limits(run), name)[0].items():
             (folder / name / file).write_bytes(content)
@@ -58,7 +58,7 @@ def stage(
     bundles: dict[str, Path], study: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., dict[str, Any]]:
     loaded: dict[str, Bundle] = {name: load_bundle(path, self_test=False) for name, path in bundles.items()}
-    answers: dict[str, dict[str, Any]] = {}  # a second is spared wherever a test asks what another asked before
+    answers: dict[str, dict[str, Any]] = {}  # a repeated request would take a second
 
     def run(name: str, site: Site = Site()) -> dict[str, Any]:  # noqa: B008
         asked = f"{name} {site}"
@@ -129,7 +129,7 @@ def test_whatever_the_site_says_is_part_of_the_documents_identity(
         Site(covariates={uid_of(study): {"age": 63.1}}), Site(covariates={uid_of(study): {"sex": "O"}}),
     ]  # fmt: skip
     names = [Path(stage("clinical", site)["sr"]).name for site in sites]
-    assert names[0] == names[1], "the table says what the header says"
+    assert names[0] == names[1], "the table has the same value as the header"
     assert len(set(names)) == len(names) - 1
 
 

@@ -1,6 +1,6 @@
-"""The shipped bundle of survival, through everything that a person sees: none of it speaks of the stage.
+"""With the shipped survival bundle, no text that a person reads mentions the stage.
 
-And both shipped bundles on one inbox: two daemons, each with its own state folder and outbox.
+Both shipped bundles also run on one inbox: two daemons, each with its own state folder and outbox.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _OWN_VARIABLES = [name for name in os.environ if name.startswith("LUNGSTAGE_")]
 STAGE_BUNDLE, SURVIVAL_BUNDLE = ROOT / "models" / "lung1-stage", ROOT / "models" / "lung1-survival"
 FOLLOWED = Target(target="survival_days", event="death_observed", horizon_days=730)
 
-# In the page's languages; a command, a status word and the product's name may stay.
+# In the page's languages; a command, a status word and the product's name are allowed.
 STAGING = re.compile(
     r"\bstag(e|es|ed|ing)\b|\b\w*stadi(um|en|ums)\b|\bstades?\b|\bstadifi\w+|\bT?NM?[- ]?stag|"
     r"\b(early|advanced|früh\w*|fortgeschritten\w*|précoces?|avancée?s?)\b",
@@ -50,13 +50,13 @@ ALLOWED = re.compile(
 
 
 def spoken_of(text: str) -> list[str]:
-    """Where a text speaks of the stage, with what stands around it."""
+    """Return the places where a text mentions the stage, with the text around them."""
     text = ALLOWED.sub(" ", text)
     return [text[max(0, found.start() - 60) : found.end() + 60] for found in STAGING.finditer(text)]
 
 
 def texts_of(dataset: pydicom.Dataset) -> str:
-    """Every value of a dataset that is text, code meanings among them."""
+    """Return every text value of a dataset, including code meanings."""
 
     def every(item: pydicom.Dataset) -> Iterable[str]:
         for element in item:
@@ -84,13 +84,13 @@ def test_what_is_looked_for_is_found() -> None:
 
 
 def lungstage(*arguments: object) -> Result:
-    """A command without a process of its own."""
+    """Run a command without starting a process."""
     return CliRunner().invoke(app, [*map(str, arguments)], env=dict.fromkeys(_OWN_VARIABLES))
 
 
 @dataclass
 class House:
-    """One inbox that two daemons watch, and what the one of survival left when it had ended."""
+    """Two daemons on one inbox, and the log of the survival daemon after its end."""
 
     stage: Appliance
     survival: Appliance
@@ -115,7 +115,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> House:
 
 
 def _unfit(folder: Path) -> None:
-    """A study that every model refuses: another body part."""
+    """Write a study that every model refuses, because of its body part."""
     for path in phantom.write_study(folder):
         dataset = pydicom.dcmread(path)
         for element in dataset.iterall():
@@ -165,7 +165,7 @@ def test_no_document_of_the_daemon_speaks_of_the_stage(house: House) -> None:
 
 
 def test_neither_log_nor_command_speaks_of_it(house: House) -> None:
-    assert spoken_of(house.log.replace("staged", "")) == [], "staged is a status word"
+    assert spoken_of(house.log.replace("staged", "")) == [], "only the status word staged is allowed"
     state = house.survival.root / "state"
     for command in (("jobs",), ("show", house.survival.jobs()[0]["id"]), ("audit", "verify")):
         said = lungstage(*command, "--state", state)
@@ -196,7 +196,7 @@ def test_no_page_of_the_browser_speaks_of_it(house: House, tmp_path: Path) -> No
 
 
 def _shown(page: str) -> str:
-    """What a browser shows of a page."""
+    """Return the text of a page that a browser shows."""
     return html.unescape(re.sub(r"(?s)<(script|style).*?</\1>|<[^>]*>", " ", page))
 
 

@@ -1,4 +1,4 @@
-"""Any order, any pauses, any pair of transformations on one study: the true mask and HU, or a refusal, nothing else."""
+"""Files in any order, with any pauses and any two transformations, give the true mask and HU, or a refusal."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_transformations_together_give_the_truth_or_a_refusal_whatever_the_order
 
 
 def test_what_is_measured_alone_is_mostly_measured_together() -> None:
-    """So that the property above is not held by refusals."""
+    """Otherwise refusals alone could fulfil the property above."""
     sound = [pair for pair in pairs.every() if all(one.right is Right.MEASURED for one in pair)]
     said = Counter(map(pairs.said_of, random.Random(1).sample(sound, 25)))
     assert said["unfit"] < 5
@@ -103,7 +103,7 @@ def test_what_is_measured_alone_is_mostly_measured_together() -> None:
 @pytest.mark.parametrize("second", ["second_image_set_that_nothing_tells_apart", "two_acquisitions_in_a_series"])
 @pytest.mark.parametrize("other", ["contours_name_none", "frames_name_none"])
 def test_an_image_set_that_comes_first_is_not_taken_for_the_listed_one(second: str, other: str, pause: float) -> None:
-    """Under the same Series Instance UID; the list alone tells which of them the region was drawn on."""
+    """Both image sets have the same Series Instance UID; only the list says which one the region was drawn on."""
     files, truth = transformed([EVERY[second], EVERY[other]])
     for late in ({f"ct-{k:03}.dcm" for k in range(12)}, {"ct-002.dcm"}):
         order = [name for name in files if name not in late] + sorted(late)
@@ -116,7 +116,7 @@ def test_an_image_set_that_comes_first_is_not_taken_for_the_listed_one(second: s
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_a_third_thing_is_noticed(axis: int, folder: Path) -> None:
-    """A mask or a volume that is shifted by a voxel, a margin that is lost, another name."""
+    """A mask or a volume is shifted by a voxel, a part is missing, or the name differs."""
     files, truth = transformed([EVERY["columns_from_left_to_right"]])
     steps, jobs = send(files, folder)
     (right,) = steps.measured

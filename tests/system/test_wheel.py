@@ -1,4 +1,4 @@
-"""What is installed: one package called ``lungstage``, whole, for every Python from 3.11 on and without a compiler."""
+"""The wheel: one complete package named ``lungstage``, for every Python from 3.11, installed without a compiler."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from lungstage.appliance.cli.main import app
 from lungstage.appliance.staging import phantom
 from tests.conftest import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheel")]  # it is built three times
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheel")]  # the wheel is built three times
 
 TOPS = ("appliance", "export", "training")
 BUNDLES = ("lung-contour", "lung1-stage", "lung1-survival")
 BUNDLE = {f"lungstage/models/{name}/{path.name}" for name in BUNDLES for path in (ROOT / "models" / name).iterdir()} | {
     "lungstage/models/LICENSE"
 }
-NIIVUE = "lungstage/appliance/page/static/niivue.js"  # made by `make viewer`; here something stands in for it
+NIIVUE = "lungstage/appliance/page/static/niivue.js"  # `make viewer` makes it; these tests use a replacement
 DATA = {
     "lungstage/py.typed",
     "lungstage/appliance/radiomics/_kernels.pyi",
@@ -62,7 +62,7 @@ BIN = Path(sys.executable).parent
 
 
 def run(*command: object, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
-    # What is installed is compiled when it is first imported, and that shall be kept.
+    # The installed code is compiled at its first import; the compiled files are kept for later commands.
     left_out = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
     ours = {name: value for name, value in os.environ.items() if name not in left_out}
     environment = {**ours, "PATH": f"{BIN}{os.pathsep}{ours['PATH']}", **variables}
@@ -78,7 +78,7 @@ def done(*command: object, cwd: Path | None = None, **variables: str) -> str:
 
 
 def build(tree: Path, what: str, into: Path) -> Path:
-    """As ``make wheel`` does, with this environment's own setuptools in place of one that would be fetched."""
+    """Build like ``make wheel``, but with this environment's setuptools, so that nothing is downloaded."""
     done(sys.executable, "-m", "build", "--no-isolation", f"--{what}", "--outdir", into, tree)
     (made,) = into.glob("*.whl" if what == "wheel" else "*.tar.gz")
     return made
@@ -86,7 +86,7 @@ def build(tree: Path, what: str, into: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sources as they are checked out, links and all, so that building leaves nothing in ours."""
+    """A copy of the sources with their links, so that the build writes nothing into this repository."""
     tree = tmp_path_factory.mktemp("checkout")
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tree)
@@ -105,7 +105,7 @@ def source(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The source distribution, unpacked."""
     folder = tmp_path_factory.mktemp("sdist")
     with tarfile.open(build(checkout, "sdist", folder)) as archive:
-        assert all(member.isfile() or member.isdir() for member in archive), "no link: it can be unpacked anywhere"
+        assert all(member.isfile() or member.isdir() for member in archive), "without links it can be unpacked anywhere"
         archive.extractall(folder / "unpacked", filter="data")
     (tree,) = (folder / "unpacked").iterdir()
     return tree
@@ -149,7 +149,7 @@ def licence_files(wheel: Path) -> set[str]:
 
 
 def test_one_wheel_serves_every_python_and_old_machines(wheel: Path, tmp_path: Path) -> None:
-    """Its name says so, and its symbols hold it to that: none newer than glibc 2.17, none outside the stable ABI."""
+    """Its name says so, and it needs no symbol newer than glibc 2.17."""
     assert re.fullmatch(r"lungstage-[\d.]+-cp311-abi3-(manylinux\w+_x86_64\.?)+\.whl", wheel.name), wheel.name
     (tmp_path / "kernels").write_bytes(contents(wheel)[KERNELS])
     with (tmp_path / "kernels").open("rb") as file:
@@ -170,7 +170,7 @@ def test_its_metadata_name_every_licence(wheel: Path) -> None:
 
 
 def test_without_bundle_and_viewer_it_is_all_apache(source: Path, wheel: Path, tmp_path: Path) -> None:
-    # build/ is what another build left, and would be packed with it: all of it but the kernels, which are the same.
+    # The files of an earlier build in build/ would be packed too, so only the kernels, which are the same, are kept.
     tree = shutil.copytree(source, tmp_path / "tree", ignore=shutil.ignore_patterns("build"))
     (compiled,) = (source / "build").glob(f"lib*/{KERNELS}")
     (tree / compiled.relative_to(source)).parent.mkdir(parents=True)
@@ -205,7 +205,7 @@ def test_where_it_does_not_fit_pip_says_so_in_one_line(wheel: Path, where: Seque
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The commands of a clean environment: nothing cached, no compiler, and only what the wheel asks for."""
+    """The commands of a clean environment: no cache, no compiler, and only the wheel's requirements."""
     place = tmp_path_factory.mktemp("installed")
     venv.create(place)
     pip = (sys.executable, "-m", "pip", "--python", place / "bin" / "python", "--disable-pip-version-check")
@@ -266,7 +266,7 @@ class TestInstalled:
         assert "pip install 'lungstage[reference]'" in refused.stdout.splitlines()[0]
 
     def test_it_can_be_made_a_service(self, installed: Path, tmp_path: Path) -> None:
-        """This one lies in /tmp, which a service cannot see."""
+        """Here it is refused, because this installation is in /tmp, which a service cannot see."""
         refused = run(installed / "lungstage", "install-service", "--dry-run", cwd=tmp_path)
         assert refused.returncode == 2
         assert "The service cannot see" in refused.stderr
@@ -274,7 +274,7 @@ class TestInstalled:
 
 
 def test_installed_it_is_the_only_name_and_it_works(wheel: Path, tmp_path: Path) -> None:
-    """Beside the libraries that it needs, without what an editable installation adds, far from any checkout."""
+    """With only the libraries that it needs, without an editable installation, and outside of any checkout."""
     target = tmp_path / "site"
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-compile")
     done(*pip, "--no-index", "--no-deps", "--target", target, wheel)
@@ -297,13 +297,13 @@ import lungstage.export.cli, lungstage.training.cli
 assert Path(sys.modules[lungstage.GradientLossRFE.__module__].__file__).is_relative_to({str(target)!r})
 print(lungstage.__version__, version("lungstage"))
 """
-    # -I: no PYTHONPATH and no working folder; -S: no .pth file, which is how an editable installation gets in.
+    # -I: no PYTHONPATH and no working folder; -S: no .pth file, which an editable installation uses.
     said = done(sys.executable, "-I", "-S", "-c", program, cwd=tmp_path)
     assert len(set(said.split())) == 1
 
 
 def test_a_source_distribution_makes_the_same_wheel(checkout: Path, source: Path, wheel: Path, tmp_path: Path) -> None:
-    """It holds each file once."""
+    """It contains each file once."""
     assert not {path.name for path in source.iterdir()} & {*TOPS, "models"}
     first, direct = (
         contents(wheel),

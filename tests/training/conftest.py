@@ -1,4 +1,4 @@
-"""Made-up feature tables with a known signal."""
+"""Generated feature tables with a known signal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Rows = list[dict[str, str]]
 
 @contextlib.contextmanager
 def small_comparators() -> Iterator[None]:
-    """Few trees, few rounds of Boruta and a short path of LassoNet: they take most of an evaluation's time."""
+    """Use few trees, few rounds of Boruta and a short path of LassoNet, which take most of an evaluation's time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lungstage.training.selection.classifiers._TREES", 60)
         patch.setattr("lungstage.training.selection.comparators._STEPS", 5)
@@ -28,7 +28,7 @@ def small_comparators() -> Iterator[None]:
 
 
 def make_rows(n: int = 60, features: int = 20, signal: float = 1.5, seed: int = 0) -> Rows:
-    """Patients whose first two features tell the stage, `signal` standard deviations apart."""
+    """Make patients; the first two features differ by `signal` standard deviations between the stages."""
     rng = np.random.default_rng(seed)
     advanced = np.arange(n) % 2 == 1
     values = rng.normal(size=(n, features))

@@ -1,4 +1,4 @@
-"""Made-up run.json and evaluation.json, of the shape that ``fit`` and ``evaluate`` write."""
+"""Generated run.json and evaluation.json in the format that ``fit`` and ``evaluate`` write."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _figures(auc: float) -> Record:
 
 
 def _curves(auc: float, prevalence: float) -> Record:
-    """Curves of a binormal score of that AUC."""
+    """Curves of a binormal score with this AUC."""
     apart = float(np.sqrt(2) * norm.ppf(auc))
     rate = np.linspace(0, 1, 101)
     roc = [norm.cdf(norm.ppf(rate) + apart + shift) for shift in (0, -0.25, 0.25)]
@@ -90,7 +90,7 @@ def _frequency(features: Sequence[str], order: Sequence[int], sharpness: float) 
 def evaluation_record(
     features: Sequence[str] = ALL_FEATURES, endpoint: Endpoint = STAGE_GROUP, only: Sequence[str] = ()
 ) -> Record:
-    """An evaluation.json of every method, or those named, with leakage and, of every method, covariate ablation."""
+    """An evaluation.json of all methods, or only the named ones; with all methods it has the covariate ablation."""
     rng = np.random.default_rng(1)
     named: dict[str, tuple[str, str | None, str, float]] = {}
     for selector, label in SELECTORS.items():
@@ -267,7 +267,7 @@ def run_record(features: Sequence[str] = ALL_FEATURES, endpoint: Endpoint = STAG
 
 
 def write_run(folder: Path, run: Record | None, evaluation: Record | None) -> Path:
-    """Write the records that are given into `folder`."""
+    """Write the given records into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, record in (("run.json", run), ("evaluation.json", evaluation)):
         if record is not None:
@@ -277,7 +277,7 @@ def write_run(folder: Path, run: Record | None, evaluation: Record | None) -> Pa
 
 
 def followed(evaluation: Record) -> Record:
-    """An evaluation's record as of survival at 2 years, of 200 patients of whom some were lost before."""
+    """Change an evaluation's record to survival at 2 years, of 200 patients; some were lost before."""
     random = np.random.default_rng(8)
     risk = random.uniform(0.2, 0.8, 200)
     days, until = random.exponential(900 * (1 - risk)), random.uniform(100, 3000, 200)

@@ -1,4 +1,4 @@
-"""Made-up cohorts in memory, and networks to train on them."""
+"""Generated cohorts in memory, and networks to train on them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def make_cohort(
     covariate: float | None = None,
     endpoint: Endpoint = STAGE_GROUP,
 ) -> Cohort:
-    """Patients whose first three features tell the class, `signal` standard deviations apart; age by `covariate`."""
+    """Make patients; three features differ by `signal` standard deviations between the classes, age by `covariate`."""
     rng = np.random.default_rng(seed)
     labels = rng.random(n) < 0.6
     values = rng.normal(size=(n, features))
@@ -40,7 +40,7 @@ def make_cohort(
 
 
 def make_members(count: int, n: int = 90, k: int = 7, seed: int = 0) -> list[Member]:
-    """Networks to train, on folds of one table whose first features tell the class best."""
+    """Make networks to train, on folds of one table; its first features differ most between the classes."""
     rng = np.random.default_rng(seed)
     labels = rng.random(n) < 0.4
     inputs = rng.normal(size=(n, k)) + labels[:, None] * np.linspace(1.5, 0, k)

@@ -1,4 +1,4 @@
-"""``lungstage-train``: one file drives it, options outrank it, and what is refused leaves nothing behind."""
+"""``lungstage-train`` reads one file; options take precedence over it, and a refusal leaves no files."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 
 
 class ReachedError(Exception):
-    """The fit would begin now."""
+    """Raised at the point where the fit would start."""
 
 
 @pytest.fixture
 def fit_with(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Cohort, Procedure]]:
-    """Give what the command hands to the fit."""
+    """Return what the command passes to the fit."""
 
     def stop(*given: Any, **named: Any) -> None:
         raise ReachedError([*given, *named.values()])
@@ -57,7 +57,7 @@ def fit_with(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Cohort, Pro
 
 @pytest.fixture
 def study(write_table: Write, tmp_path: Path) -> Path:
-    """A study of death within 2 years, in a file."""
+    """The settings file of a study of death within 2 years."""
     rows = [
         row | {"days": str(100 if i % 2 else 900), "death": "1", "age": str(40 + i), CUT_COLUMN: str(i < 4)}
         for i, row in enumerate(make_rows(n=64))
@@ -108,7 +108,7 @@ def test_a_table_as_people_have_it(
     write_table: Write, tmp_path: Path, fit_with: Callable[..., tuple[Cohort, Procedure]],
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    """PyRadiomics' own table in semicolons, with stages in Roman numerals, and any other column as the target."""
+    """PyRadiomics' table with semicolons and stages in Roman numerals; another column can be the target, too."""
     rows = [
         {"": str(i), "ID": f"case {i}", "Label": "1", "Overall.Stage": ("IIB", "IIIA")[i % 2], "HPV": "01"[i // 2 % 2]}
         | {"wavelet-LLH_glcm_Idm": "1", "diagnostics_Image-original_Hash": "ab"}
@@ -246,7 +246,7 @@ def test_a_failure_takes_a_fresh_folder_away_and_no_other(tmp_path: Path) -> Non
 
 def test_the_benchmark_s_file_is_whole_and_open_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*given: object) -> dict[str, Any]:
-        assert (tmp_path / "new").is_dir(), "the destination is tried before the work"
+        assert (tmp_path / "new").is_dir(), "the destination is checked before the work starts"
         raise ReachedError
 
     monkeypatch.setattr("lungstage.training.reporting.summary.print_benchmark", lambda *given: None)
@@ -289,5 +289,5 @@ def test_help_waits_for_nothing_heavy(command: tuple[str, ...]) -> None:
 
 
 def test_help_names_every_preset() -> None:
-    (option,) = PresetOption.__metadata__  # written out there, for the presets would bring torch along
+    (option,) = PresetOption.__metadata__  # a literal list: importing the presets would import torch
     assert option.help.startswith(f"Named settings: {', '.join(PRESETS)}.")

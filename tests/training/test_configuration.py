@@ -1,4 +1,4 @@
-"""One TOML file: what it may say, how faults are named, and that its documentation is complete."""
+"""One TOML file: what it may contain, how its faults are named, and that its documentation is complete."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_quick_and_another_preset_contradict_each_other(tmp_path: Path) -> None:
         configured(None, quick=True, preset="paper")
     assert configured(None, quick=True, preset="quick").procedure.preset == "quick"
     file = _write(tmp_path, '[procedure]\npreset = "paper"\n')
-    assert configured(file, quick=True).procedure.preset == "quick", "an option outranks the file"
+    assert configured(file, quick=True).procedure.preset == "quick", "an option takes precedence over the file"
 
 
 def test_departures_are_what_a_fit_needs_beside_its_table(tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_the_example_is_valid_and_shows_every_key() -> None:
 
 
 def documented(section: str) -> str:
-    """The table of a section, as docs/training.md must have it."""
+    """Return the table of a section as docs/training.md must contain it."""
     lines = []
     for name, field in SECTIONS[section].model_fields.items():
         default = field.default
@@ -275,7 +275,7 @@ def _commands() -> list[list[str]]:
 
 @pytest.mark.parametrize("command", _commands(), ids=" ".join)
 def test_every_command_of_the_documentation_is_one(command: list[str]) -> None:
-    """An option that there is none of is noticed before the help is shown."""
+    """An option that does not exist is refused before the help is shown."""
     program, *arguments = command
     app = {"lungstage-train": training_cli.app, "lungstage-export": export_cli.app}[program]
     assert CliRunner().invoke(app, [*arguments, "--no-such-option", "--help"]).exit_code == 2

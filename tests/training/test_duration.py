@@ -1,4 +1,4 @@
-"""How long a fit is said to take, before it begins."""
+"""The expected duration of a fit, which is shown before the fit starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``lungstage-train`` end to end: runs that repeat themselves, refusals in one line, nothing half-written."""
+"""``lungstage-train`` end to end: the same run twice, refusals in one line, no incomplete files."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _command(*arguments: str, threads: int = 1) -> subprocess.CompletedProcess[s
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run ``lungstage-train`` in this process, which spares the imports; exit status, output and errors."""
+    """Run ``lungstage-train`` in this process, to avoid the imports; return exit status, output and errors."""
 
     def call(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["lungstage-train", *arguments])
@@ -68,7 +68,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     assert "out of fold" in done.stdout
     expected, *bars = done.stderr.splitlines()
     assert re.fullmatch(r"81 patients: the fit takes about \d+ \w+ of processor time on this machine\.", expected)
-    assert all("━" in bar for bar in bars), "nothing else is told"
+    assert all("━" in bar for bar in bars), "nothing but progress bars follows"
     return table, folder / "run"
 
 
@@ -103,7 +103,7 @@ def test_the_record_is_complete(fitted: tuple[Path, Path]) -> None:
         assert len(shares) == len(seen["thresholds"])
         assert shares[0] == 1.0
         assert np.all(np.diff(shares) <= 0)
-    assert np.mean(seen["positives_at_least"]) > np.mean(seen["negatives_at_least"]), "it ranks"
+    assert np.mean(seen["positives_at_least"]) > np.mean(seen["negatives_at_least"]), "the classes must differ"
     assert sum(one["patients"] for one in record["cut_coverage"].values()) == 9
     assert all(0 <= one["covered"] <= one["patients"] for one in record["cut_coverage"].values())
     assert "sphericity_volume" in {one["against"] for one in record["verdicts"]}

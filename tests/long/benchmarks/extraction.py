@@ -52,7 +52,7 @@ def against_stock(rows: list[stock.Row]) -> str:
 
 
 def real_tumours() -> str:
-    """Render the patients whose files are available, and name the others."""
+    """Render the patients with available files, and name the others."""
     rows = list(stock.measure(patients.patients(), FAST_GRIDS, STATED))
     parts = [
         "Read with the appliance's own steps. *Whole volume* is the whole available series, columns × rows × slices in "

@@ -28,7 +28,7 @@ PATIENTS = {
 
 
 class EverySlice(ExtractionSpec):
-    """A spec whose margin is the whole series."""
+    """A spec with the whole series as its margin."""
 
     __slots__ = ()
 
@@ -39,12 +39,12 @@ class EverySlice(ExtractionSpec):
 
 
 def absent() -> list[str]:
-    """Return the patients whose files are not on this machine."""
+    """Return the patients without files on this machine."""
     return [name for name, (folder, _) in PATIENTS.items() if not (DATA / folder).is_dir()]
 
 
 def patients() -> Iterator[Subject]:
-    """Yield every patient whose files are on this machine."""
+    """Yield every patient with files on this machine."""
     for name, (folder, roi_name) in PATIENTS.items():
         if name not in absent():
             yield _subject(name, DATA / folder, roi_name)

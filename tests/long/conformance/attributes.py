@@ -29,7 +29,7 @@ def code(item: Dataset) -> str:
 
 
 def flatten(dataset: Dataset, above: Path = ()) -> Iterator[tuple[Path, str | None]]:
-    """Yield every element by its path, with its value as text; None for a sequence whose items follow."""
+    """Yield every element by its path, with its value as text; None for a sequence, as its items follow."""
     for element in dataset:
         path = (*above, element.keyword or str(element.tag))
         if element.VR == "SQ" and element.value and set(element.value[0].dir()) <= _CODE:

@@ -31,7 +31,7 @@ LONG_SECONDS = 60.0
 
 
 def study(folder: Path, name: str) -> list[Path]:
-    """A CT of the phantom with an RTSTRUCT, 18 slices; the region comes last."""
+    """Write a CT of the phantom with an RTSTRUCT, 18 slices; return the files in order of their names."""
     slices = phantom.ct_datasets(phantom.make()[0][7:25, 48:144, 48:144], name)
     square = [(20.0, 20.0), (20.0, 75.0), (75.0, 75.0), (75.0, 20.0)]
     drawn = {"GTV-1": [contour(image, square) for image in slices[3:-3]]}
@@ -40,7 +40,7 @@ def study(folder: Path, name: str) -> list[Path]:
 
 
 def faults(found: Mapping[str, bytes], made: Mapping[str, bytes]) -> Iterator[str]:
-    """Hold what an archive has to what lies in the outbox: every document once, byte for byte."""
+    """Compare an archive with the outbox: every document must be in it, byte-identical."""
     if len(made) != 3:
         yield f"{len(made)} documents were made, and not SR, SEG and PDF"
     for uid in sorted(made):
@@ -51,12 +51,12 @@ def faults(found: Mapping[str, bytes], made: Mapping[str, bytes]) -> Iterator[st
 
 
 def of_orthanc(orthanc: Orthanc) -> dict[str, bytes]:
-    """Return all that an Orthanc holds, by SOP Instance UID."""
+    """Return all instances in an Orthanc, by SOP Instance UID."""
     return {uid: orthanc.data_set(name) for uid, name in orthanc.instances().items()}
 
 
 def of_folder(folder: Path) -> dict[str, bytes]:
-    """Return all that a dcmtk tool has written, by SOP Instance UID."""
+    """Return all instances that a dcmtk tool has written, by SOP Instance UID."""
     found = {}
     for path in folder.rglob("*"):
         if path.is_file() and path.read_bytes()[128:132] == b"DICM":
@@ -65,7 +65,7 @@ def of_folder(folder: Path) -> dict[str, bytes]:
 
 
 def there_and_back(site: Site, send: Callable[[], None], arrived: Callable[[], int]) -> tuple[float, str]:
-    """Send a study; the seconds from its last image to the last document's arrival, or why not."""
+    """Send a study; return the seconds from its last image to the arrival of the last document, and any fault."""
     before = arrived()
     send()
     began = time.monotonic()
@@ -76,7 +76,7 @@ def there_and_back(site: Site, send: Callable[[], None], arrived: Callable[[], i
 
 
 def with_orthanc(root: Path, bundle: Path, tls: Certificates | None) -> Iterator[tuple[str, str]]:
-    """In by storescu and STOW-RS, out to Orthanc by C-STORE, which commits itself."""
+    """Receive from storescu and STOW-RS, and send to Orthanc by C-STORE with storage commitment."""
     orthanc = Orthanc(root / "orthanc", tls=tls)
     site = Site(root / "site", bundle, ["dicom://ORTHANC@localhost:4242"], tls)
     orthanc.start()
@@ -110,7 +110,7 @@ def with_orthanc(root: Path, bundle: Path, tls: Certificates | None) -> Iterator
 
 
 def with_others(root: Path, bundle: Path) -> Iterator[tuple[str, str]]:
-    """Out to storescp, dcmqrscp, Orthanc's STOW-RS and a folder at once."""
+    """Send to storescp, dcmqrscp, Orthanc's STOW-RS and a folder at once."""
     orthanc = Orthanc(root / "orthanc")
     orthanc.start()
     receiver = peers.storescp(root / "storescp", 4243)
@@ -142,14 +142,14 @@ def with_others(root: Path, bundle: Path) -> Iterator[tuple[str, str]]:
 
 
 def certificates(folder: Path) -> Certificates:
-    """Make an authority, and what it signs."""
+    """Make a certificate authority, and the certificates that it signs."""
     folder.mkdir()
     authority = Authority(folder, "authority")
     return Certificates(authority.file, authority.sign("gateway"), authority.sign("peer"))
 
 
 def main() -> int:
-    """Try every way, and say what is not as it should be."""
+    """Try every way, and print what is wrong."""
     argparse.ArgumentParser(description=__doc__).parse_args()
     if missing := sorted(set(viewers.missing(peers.PROGRAMS))):
         raise SystemExit(f"Install first: apt-get install {' '.join(missing)}")

@@ -36,7 +36,7 @@ VICTIMS = {"gateway": 6, "daemon": 2, "archive": 2}
 
 
 class Sender(threading.Thread):
-    """Sends studies by storescu, each again until all of it was acknowledged, as a scanner's queue does."""
+    """Sends studies by storescu; like a scanner's queue, it repeats each until all of it is acknowledged."""
 
     def __init__(self, samples: list[Sample], port: int) -> None:
         super().__init__(daemon=True)
@@ -45,12 +45,12 @@ class Sender(threading.Thread):
         self.again = 0
 
     def release(self, count: int) -> None:
-        """Let so many more be sent."""
+        """Allow `count` more studies to be sent."""
         for _ in range(count):
             self._released.release()
 
     def left(self) -> int:
-        """How many are not sent yet."""
+        """Number of studies that are not sent yet."""
         return len(self._left)
 
     def run(self) -> None:
@@ -67,7 +67,7 @@ class Sender(threading.Thread):
 
 
 class Run:
-    """One run: what lives, and what was killed."""
+    """One run: the running processes, and the count of kills."""
 
     def __init__(self, root: Path, bundle: Path, chance: random.Random) -> None:
         self.orthanc = Orthanc(root / "orthanc")
@@ -83,7 +83,7 @@ class Run:
         self.site.start_gateway()
 
     def kill(self, *, archive_is_away: bool) -> None:
-        """Kill one of them at a random moment, and start it again."""
+        """Kill one of the processes at a random moment, and start it again."""
         names = [name for name in VICTIMS if name != "archive" or not archive_is_away]
         (victim,) = self._chance.choices(names, [VICTIMS[name] for name in names])
         time.sleep(self._chance.uniform(0.0, 1.5))

@@ -22,7 +22,7 @@ PROGRAMS: Mapping[str, str] = {"Orthanc": "orthanc", "storescu": "dcmtk", "store
 
 @dataclass
 class Certificates:
-    """Who shows what: an authority, and a certificate with its key for each side."""
+    """A certificate authority, and a certificate with its key for each side."""
 
     authority: Path
     gateway: tuple[Path, Path]
@@ -31,12 +31,12 @@ class Certificates:
 
 @dataclass
 class Orthanc:
-    """An Orthanc with its database in a folder; killed and started as often as one likes.
+    """An Orthanc with its database in a folder; it can be killed and started several times.
 
     Attributes
     ----------
     gateway_port
-        Where it reports storage commitments to, and as whom it knows ``LUNGSTAGE``.
+        The port of ``LUNGSTAGE``, where it reports storage commitments to.
     tls
         Certificates for DIMSE over mutual TLS; None: without.
     """
@@ -80,31 +80,31 @@ class Orthanc:
         wait_for(f"{self.address}/system", self.process)
 
     def stop(self, number: int = signal.SIGTERM) -> None:
-        """End it; its database stays."""
+        """Stop it; its database is kept."""
         process, self.process = self.process, None
         if process is not None:
             process.send_signal(number)
             process.wait(60)
 
     def ask(self, path: str) -> Any:
-        """What it answers under a path, as JSON."""
+        """Return its answer for a path, as JSON."""
         with urllib.request.urlopen(f"{self.address}{path}") as answer:
             return json.load(answer)
 
     def instances(self) -> dict[str, str]:
-        """Its names of what it holds, by SOP Instance UID."""
+        """Return its names of its instances, by SOP Instance UID."""
         found = {}
         for one in self.ask("/instances?expand"):
             found[one["MainDicomTags"]["SOPInstanceUID"]] = one["ID"]
         return found
 
     def data_set(self, name: str) -> bytes:
-        """The file of an instance."""
+        """Return the file of an instance."""
         with urllib.request.urlopen(f"{self.address}/instances/{name}/file") as answer:
             return bytes(answer.read())
 
     def changes(self) -> list[str]:
-        """Names of every instance that was ever stored anew, in order."""
+        """Return the names of all newly stored instances, in order."""
         found, since = [], 0
         while True:
             page = self.ask(f"/changes?since={since}&limit=1000")
@@ -115,7 +115,7 @@ class Orthanc:
 
 
 def storescu(files: Iterable[Path], port: int, *, tls: Certificates | None = None, calling: str = "CT1") -> None:
-    """Send files over one association, as dcmtk does."""
+    """Send files over one association, with dcmtk's storescu."""
     secured = []
     if tls is not None:
         secured = ["+tls", str(tls.peer[1]), str(tls.peer[0]), "+cf", str(tls.authority), "-ic"]
@@ -124,7 +124,7 @@ def storescu(files: Iterable[Path], port: int, *, tls: Certificates | None = Non
 
 
 def storescp(folder: Path, port: int, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
-    """Receive into a folder, a process for each association."""
+    """Receive into a folder, with a process for each association."""
     folder.mkdir(parents=True, exist_ok=True)
     process = subprocess.Popen(
         ["storescp", "--fork", "+xa", "-pdu", "131072", "-aet", "STORESCP", "-od", str(folder), str(port)],

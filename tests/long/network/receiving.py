@@ -70,7 +70,7 @@ def send_all(given: list[list[Path]], called: str, port: int) -> None:
 
 
 def by_storescp(given: list[list[Path]], folder: Path, flush: Path) -> float:
-    """Seconds that storescp takes, which flushes each file when it closes it."""
+    """Return the seconds that storescp takes; it flushes each file when it closes it."""
     process = peers.storescp(folder, 4243, {"LD_PRELOAD": str(flush)})
     began = time.monotonic()
     send_all(given, "STORESCP", 4243)
@@ -81,7 +81,7 @@ def by_storescp(given: list[list[Path]], folder: Path, flush: Path) -> float:
 
 
 def by_gateway(given: list[list[Path]], folder: Path) -> tuple[float, float]:
-    """Seconds that the gateway takes, and the most memory that it had, in MB."""
+    """Return the seconds that the gateway takes, and its peak memory in MB."""
     for name in ("inbox", "outbox"):
         (folder / name).mkdir(parents=True)
     config = folder / "gateway.toml"

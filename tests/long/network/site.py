@@ -20,20 +20,20 @@ COMMAND = (sys.executable, "-m", "lungstage.appliance.cli.main")
 
 
 class Site:
-    """A daemon, and a gateway beside it.
+    """A daemon and a gateway.
 
     Parameters
     ----------
     root
-        Folder of everything.
+        Folder for all files.
     bundle
-        That the daemon answers by.
+        The daemon's bundle.
     routes
-        Where documents go.
+        Where documents are sent to.
     tls
-        Certificates of the doors; None: without TLS.
+        Certificates of the gateway; None: without TLS.
     more
-        Further settings of the gateway, at its top.
+        Further settings of the gateway, at the top of its file.
     """
 
     def __init__(
@@ -86,25 +86,25 @@ class Site:
         return status
 
     def queue(self) -> dict[str, Any]:
-        """How the queue stands."""
+        """Return the state of the queue."""
         command = [*COMMAND, "gateway", "--config", str(self.config), "queue", "--json"]
         said: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         return said
 
     def counts(self) -> dict[str, int]:
-        """How many deliveries are in each state."""
+        """Count the deliveries in each state."""
         found: dict[str, int] = {}
         for one in self.queue()["counts"]:
             found[one["state"]] = found.get(one["state"], 0) + one["count"]
         return found
 
     def documents(self) -> dict[str, bytes]:
-        """What lies in the outbox, by SOP Instance UID."""
+        """Return the documents in the outbox, by SOP Instance UID."""
         return {path.stem.partition("-")[2]: path.read_bytes() for path in self.house.outbox.glob("*.dcm")}
 
 
 def data_set(content: bytes) -> bytes:
-    """Return what stands behind a file's meta information, byte for byte."""
+    """Return the bytes after a file's meta information."""
     file = io.BytesIO(content)
     pydicom.filereader.read_preamble(file, False)
     pydicom.filereader._read_file_meta_info(file)

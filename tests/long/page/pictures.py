@@ -1,6 +1,6 @@
-"""The pictures of the page in the documentation, of phantoms under made-up names: ``make page-pictures``.
+"""The pictures of the page in the documentation, of phantoms with invented names: ``make page-pictures``.
 
-Needs Chromium, as :mod:`tests.system.test_page` does, and the viewer (``make viewer``).
+Needs Chromium, like :mod:`tests.system.test_page`, and the viewer (``make viewer``).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _COLOURS = 128
 
 
 def keep(tab: Any, name: str, width: int, *, whole: bool = False) -> None:
-    """Put down what a tab shows: what fits a window, or all of it up to some length."""
+    """Save a picture of a tab: the part that fits a window, or all of it up to a maximum length."""
     height = _HEIGHT
     if whole or width < 600:
         height = min(_LONGEST, tab.evaluate("document.documentElement.scrollHeight"))

@@ -1,4 +1,4 @@
-"""Damage to the elements of a study whose files are intact: wrong values, counts, references and identities.
+"""Damage to the elements of a study with intact files: wrong values, counts, references and identities.
 
 A study is a mapping from names to files. Every mutator takes a study and a random source, and returns the files that it
 changed or added; None means a removed file.

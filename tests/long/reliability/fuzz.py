@@ -48,8 +48,8 @@ KINDS = {
     "file, bytes": 37, "study, habits": 3, "study, transformed": 20, "study, bytes": 18, "study, elements": 20,
     "real study": 1.9, "large": 0.1,
 }  # fmt: skip
-_NOT_PLAIN = ("contours, implicit", "contours, JPEG-LS")  # which habits.parts cannot take apart
-_PARENT_BYTES = 2 * 1024**3  # of this process, in the role of the daemon; more breaks a promise
+_NOT_PLAIN = ("contours, implicit", "contours, JPEG-LS")  # habits.parts cannot split these files
+_PARENT_BYTES = 2 * 1024**3  # limit of this process, which acts as the daemon; more memory breaks a promise
 _CREATED = datetime(2026, 1, 1, tzinfo=UTC)
 _NUMERIC_VALUE, _FLOATING_VALUE, _CONTENT, _MEASURED = 0x0040A30A, 0x0040A161, 0x0040A730, 0x0040A300
 
@@ -230,7 +230,7 @@ class Fuzzer:
             verdict = "refused" if isinstance(reason, Refused) else "held"
         except ExhaustedError as error:
             verdict = f"over its limits, {str(error)[:-1].lower()}"
-        except Unavailable as error:  # the daemon would try again for ever: no file changes here
+        except Unavailable as error:  # the daemon would try again for ever, because no file changes here
             self.tally.unclassified += 1
             verdict = f"WRONG: unavailable: {error}"
         except DefectError as defect:
@@ -403,7 +403,7 @@ class Fuzzer:
         if clean.facts is not None and facts.digest == clean.facts.digest and not same:
             raise WrongError("another answer from the same content")
         if wrong := self._compare(answer, facts):
-            if same and len(sound) < len(every):  # a file that the second reader refuses, and whose content is right
+            if same and len(sound) < len(every):  # a file that the second reader refuses although its content is right
                 return "staged, same answer as the sound study"
             raise WrongError(wrong)
         if same:

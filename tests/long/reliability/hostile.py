@@ -167,7 +167,7 @@ def verdict(path: Path, bundle: Bundle, out: Path) -> tuple[str, str, str]:
 
 
 def what_it_is(path: Path) -> str:
-    """SOP Class and transfer syntax, as far as pydicom can tell; no value that could identify a person."""
+    """SOP Class and transfer syntax, as far as pydicom can read them; no value that could identify a person."""
     has_preamble = path.open("rb").read(132)[128:] == b"DICM"
     try:
         with warnings.catch_warnings():
@@ -184,7 +184,7 @@ def what_it_is(path: Path) -> str:
 
 
 def own_verdicts(bundle: Bundle) -> dict[str, tuple[str, str, str]]:
-    """Verdict of each study of our own."""
+    """Verdict of each generated study."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for number, (name, (make, _)) in enumerate(OWN.items()):
@@ -205,7 +205,7 @@ def hostile_verdicts(bundle: Bundle, folder: Path) -> list[tuple[str, str, str, 
 
 
 def gathered(rows: list[tuple[str, str, str, str, str]]) -> list[tuple[str, str, str, str]]:
-    """One line for many files of a folder that are alike; else one for each."""
+    """One line for many files of a folder that are alike; otherwise one for each."""
     groups: dict[tuple[str, str, str, str], list[str]] = defaultdict(list)
     for name, what, status, code, _ in rows:
         groups[os.path.dirname(name), what, status, code].append(name)

@@ -59,7 +59,7 @@ class Faults:
         self.environment = {"LD_PRELOAD": str(library), "FAULTS_PAGE": str(shared)}
 
     def watch(self, house: House) -> None:
-        """Set the folders whose calls are counted."""
+        """Set the folders in which calls are counted."""
         self._page.outbox, self._page.state = (os.fsencode(folder) for folder in (house.outbox, house.state))
 
     def arm(self, functions: int, places: int, number: int, error: int, *, lasting: bool = False) -> None:

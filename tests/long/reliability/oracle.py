@@ -92,8 +92,8 @@ class Facts:
     def is_drawn_at(self, places: Floats) -> bool:
         """Whether the region's voxels are at these positions in mm, each once, within 0.01 mm.
 
-        What is written has the directions of the slices as they are; those that are clean differ from them by up to
-        1e-4 (conformance.md), so the further a place lies from the first pixel, the more it may be off.
+        A document has the original directions of the slices. The cleaned directions differ from them by up to 1e-4
+        (conformance.md), so the allowed distance grows with the distance from the first pixel.
         """
         own = self.drawn()
         distances, nearest = KDTree(own).query(places)
@@ -289,7 +289,7 @@ class _Stack:
     """The slices of one series, sorted along their normal."""
 
     def __init__(self, slices: Sequence[Slice], *meant: set[str]) -> None:
-        """Where slices share a position, keep those in the first set of `meant` that contains one of them."""
+        """If slices share a position, keep those in the first set of `meant` that contains one of them."""
         self.meant = meant
         ((common, _),) = Counter(tuple(s.orientation.ravel().round(3)) for s in slices).most_common(1)
         facing = [s for s in slices if np.allclose(s.orientation.ravel(), common, atol=2e-3)]
@@ -313,7 +313,7 @@ class _Stack:
         return int(hits[0])
 
     def at(self, depth: float) -> int:
-        """Return the slice whose plane is at most 0.1 mm, or a fifth of the step, away."""
+        """Return the slice with a plane at most 0.1 mm, or a fifth of the step, away."""
         found = self.find(depth, min(0.1, 0.2 * self.step))
         if found is None:
             raise Contradiction("no slice lies there")
@@ -537,7 +537,7 @@ def _named(sop_class: str, dataset: Dataset, name: str) -> list[str]:
 
 
 def _drawn_on(slices: Sequence[Slice], named: set[str], objects: Sequence[Dataset]) -> str:
-    """Return the region's series: the one that it names or its file lists, else the one with most slices."""
+    """Return the region's series: the one that it names or its file lists, or the one with most slices."""
     known = {uid.partition(" ")[0] for uid in named}
     ((first, count), *others) = Counter(one.series for one in slices).most_common()
     if not others:
@@ -570,8 +570,8 @@ def _vouched_for(
 def _of_one_acquisition(slices: Sequence[Slice], named: set[str], listed: set[str]) -> Sequence[Slice]:
     """Leave out slices of an acquisition other than the drawn one (conformance.md); absent terms do not count.
 
-    Acquisition Number, the last of the terms, tells only of a slice that is not listed while others are, and lists
-    that hold nothing but what is named are none.
+    Acquisition Number, the last of the terms, is compared only for a slice that is not listed while others are. Lists
+    with only the named instances do not count.
     """
     if listed <= named:
         listed = set()
@@ -722,9 +722,9 @@ def stock_features(
 def agree(answer: Mapping[str, float | None], stock: Mapping[str, float], facts: Facts, parameters: Path) -> list[str]:
     """Return the names of the features in which an answer differs from the stock path.
 
-    Across axes that are not the patient's, the last bit of a direction decides to which side an interpolated HU on the
-    edge of two is cut, so there a few voxels may differ by one HU. That is 1 % of a feature at most, or, of one that
-    takes each voxel's neighbours for a zone, twice what stock PyRadiomics itself is moved by such a bit.
+    On axes other than the patient's, the last bit of a direction decides how an interpolated HU between two values is
+    rounded, so a few voxels may differ by one HU. This changes a feature by at most 1 %. A feature of zones of
+    neighbouring voxels may change by twice the change of stock PyRadiomics itself from such a bit.
     """
     is_oblique = not np.isin(np.abs(facts.direction), (0, 1)).all()
 

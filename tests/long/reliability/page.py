@@ -1,4 +1,4 @@
-"""Writes what a target measured into its own section of the page on reliability."""
+"""Writes the measurements of a target into its section of the page on reliability."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PAGE = ROOT / "docs" / "reliability.md"
 
 
 def write(section: str, parts: Iterable[str]) -> None:
-    """Put a section in the place of the one that is there, between its markers."""
+    """Replace a section, between its markers."""
     text = PAGE.read_text(encoding="utf-8")
     begin, end = f"<!-- {section} -->", f"<!-- /{section} -->"
     pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
@@ -25,7 +25,7 @@ def write(section: str, parts: Iterable[str]) -> None:
 
 
 def machine() -> str:
-    """What it was measured on, and how busy that was."""
+    """Return the machine and its load."""
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     return (
         f"{os.cpu_count()} cores of {processor()}, shared with others (load averages at the end: {load}); "

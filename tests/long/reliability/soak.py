@@ -38,13 +38,13 @@ OUTSTANDING = 24  # studies sent and not answered yet: the queue is never empty
 WINDOWS = 8
 WARM_UP = 0.25  # of a part, before slopes are fitted
 MEGABYTE = 1024**2
-MOST_GROWTH = 5.0  # MB, or descriptors, over all that comes after the warm-up, that count as flat
-# The same for all three processes together, in MB: each one's heap rises and falls by some without growing.
+MOST_GROWTH = 5.0  # MB, or file descriptors, after the warm-up, that still count as no growth
+# The same for all three processes together, in MB: the heap of each rises and falls a little without growing.
 # In 5,500 studies one alone grew by 3.6 early, once shrank by 1.8, and did not change by a page in the last 3,500.
 MOST_OF_PROCESSES = 10.0
 MOST_PER_FILE = 2.0  # kB of the daemon's memory for a file that stays in the inbox
-MOST_EXPONENT = 1.25  # of the daemon's own time for a study, over the files that stay in the inbox: 1 is linear
-MOST_MILLISECONDS = 0.75  # that its own time for a study grows by in 1000 studies, where none stays
+MOST_EXPONENT = 1.25  # for the daemon's own time for a study as a power of the files in the inbox; 1 is linear
+MOST_MILLISECONDS = 0.75  # growth of the daemon's time for a study in 1000 studies, if no file stays
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Reading:
     answered: int
     files: int
     daemon: float  # resident memory, MB
-    workers: float  # that of all processes that work for it
+    workers: float  # memory of all its worker processes
     descriptors: int
     processor: float  # seconds that the daemon itself has used
     ledger: float  # MB
@@ -132,19 +132,19 @@ def own_times(parts: Sequence[tuple[Reading, Reading]]) -> list[float]:
 
 
 def exponent(parts: Sequence[tuple[Reading, Reading]]) -> float:
-    """Power of the number of files with which the daemon's own time for a study grows, over the later half."""
+    """Exponent of the daemon's own time for a study as a power of the number of files, over the later half."""
     later = parts[len(parts) // 2 :]
     return float(np.polyfit(np.log([(a.files + b.files) / 2 for a, b in later]), np.log(own_times(later)), 1)[0])
 
 
 def milliseconds(parts: Sequence[tuple[Reading, Reading]]) -> float:
-    """What the daemon's own time for a study grows by in 1000 studies, after the warm-up."""
+    """Growth of the daemon's own time for a study in 1000 studies, after the warm-up."""
     warm = parts[int(WARM_UP * len(parts)) :]
     return 1000 * float(np.polyfit([(a.answered + b.answered) / 2 for a, b in warm], own_times(warm), 1)[0])
 
 
 def windows_table(parts: Sequence[tuple[Reading, Reading]]) -> str:
-    """What grew from window to window."""
+    """Table of the values in each window."""
     headings = [
         "studies answered", "files on record", "studies/s", "daemon, MB", "its processes, MB", "descriptors",
         "ledger, MB", "one scan, ms", "daemon's own time for a study, ms",

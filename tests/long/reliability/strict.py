@@ -222,7 +222,7 @@ class _Reader:
         return Element(vr, self.content[at : at + length]), at + length
 
     def _of_no_known_vr(self, tag: int, vr: str, at: int, end: int) -> tuple[str, int, int]:
-        """Return the length, of two or four bytes, with which another element follows a private one."""
+        """Return a private element's length, from two or four bytes: with the right one, another element follows."""
         if not tag >> 16 & 1 and (vr not in ("\0\0", "  ", "??", "--") or not self._is_known(tag) or tag >= 0x7FE00008):
             raise Contradiction(f"no VR is {vr!r}")
         if at + 4 > end:

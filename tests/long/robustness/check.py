@@ -43,7 +43,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def held_out() -> list[str]:
-    """Return forty patients whose tumour is completely in its crop, ordered by a hash of their names.
+    """Return forty patients with the tumour completely in its crop, ordered by a hash of their names.
 
     The first forty in this order were used to set the smoothness of the perturbations. These are the next forty.
     """

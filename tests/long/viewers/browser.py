@@ -1,4 +1,4 @@
-"""OHIF as a radiologist sees it: a study opened, one of its documents shown, and what is on the screen."""
+"""OHIF as a radiologist uses it: open a study, show one of its documents, and read the screen."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.long.viewers.site import VIEWER
 
-# As root there is no sandbox, and without a screen no graphics card. The rest keeps Chromium from calling home.
+# root cannot use Chromium's sandbox, and there may be no graphics card. The rest stops Chromium's background traffic.
 _FLAGS = (
     "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
     "--disable-sync", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
@@ -23,7 +23,7 @@ _FLAGS = (
 )  # fmt: skip
 _PATIENCE = 120_000  # ms; pixels are drawn by the processor
 _SCREEN = {"width": 1920, "height": 1080}
-_SEEN = "localStorage.setItem('shownTours', JSON.stringify(['basicViewerTour']))"  # nobody wants the guided tour
+_SEEN = "localStorage.setItem('shownTours', JSON.stringify(['basicViewerTour']))"  # skips the guided tour
 
 _BYTES = "async shown => [...new Uint8Array(await (await fetch(shown.data)).arrayBuffer())]"
 _LABELS = """
@@ -36,7 +36,7 @@ _LABELS = """
 
 @contextlib.contextmanager
 def browser() -> Iterator[Any]:
-    """A headless Chromium; Playwright is of :func:`tests.long.viewers.peers.fetch`."""
+    """A headless Chromium; :func:`tests.long.viewers.peers.fetch` installs Playwright."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -56,7 +56,7 @@ class Viewer:
     Parameters
     ----------
     chromium
-        Of :func:`browser`.
+        The browser of :func:`browser`.
     study
         Its Study Instance UID.
     """
@@ -70,7 +70,7 @@ class Viewer:
         self.rest()
 
     def rest(self, seconds: float = 3.0) -> None:
-        """Wait until the screen has been the same for a while."""
+        """Wait until the screen has not changed for some seconds."""
         before, since, start = b"", time.monotonic(), time.monotonic()
         while time.monotonic() - since < seconds and time.monotonic() - start < _PATIENCE / 1000:
             now = self.page.screenshot()
@@ -84,7 +84,7 @@ class Viewer:
         entry.filter(has_text=f"S:{series_number}").dblclick()
 
     def overlay(self) -> None:
-        """Say yes to the question whether a segmentation is to be shown."""
+        """Answer yes when OHIF asks whether to show the segmentation."""
         self.page.get_by_text("Yes", exact=True).click()
         self.page.get_by_text("Yes", exact=True).wait_for(state="detached")
 
@@ -93,41 +93,41 @@ class Viewer:
         self.page.get_by_text(text).first.wait_for()
 
     def slice_number(self) -> int:
-        """Instance Number of the slice on the screen."""
+        """Return the Instance Number of the slice on the screen."""
         shown: str = self.page.locator("[data-cy=viewport-overlay-bottom-right]").first.inner_text()
         return int(shown.partition("I:")[2].split()[0])
 
     def label(self, beginning: str) -> dict[str, Any]:
-        """The label on the image that begins so: its text, and where it lies on the screen."""
+        """Return the label on the image that starts with `beginning`: its text and its place on the screen."""
         found = [one for one in self.page.evaluate(_LABELS) if one["text"].startswith(beginning)]
         return min(found, key=lambda one: len(one["text"])) if found else {}
 
     @property
     def width(self) -> int:
-        """Of the screen in pixels."""
+        """Width of the screen in pixels."""
         return _SCREEN["width"]
 
     def coloured(self) -> int:
-        """How many pixels of the image are reddish, which no CT is."""
+        """Count the reddish pixels of the image; a CT has none."""
         red, green, _ = np.moveaxis(_pixels(self.page.locator("canvas").first.screenshot()), -1, 0)
         return int(np.count_nonzero(red - green > 60))
 
     def document(self) -> bytes:
-        """The PDF that stands in the image's place."""
+        """Return the PDF that is shown in place of the image."""
         shown = self.page.locator("object[type='application/pdf'][data]")
         shown.wait_for()
         return bytes(shown.evaluate(_BYTES))
 
     def paper(self) -> float:
-        """Share of the screen that is white, as paper is and nothing else here."""
+        """Return the share of white pixels on the screen; only a page is white here."""
         return float(np.mean(_pixels(self.page.screenshot()).min(axis=-1) > 250))
 
     def outline(self) -> int:
-        """How many line segments are drawn over the image."""
+        """Count the line segments that are drawn over the image."""
         return int(self.page.locator("svg polyline, svg path[data-tool-type], svg line").count())
 
     def picture(self, path: Path) -> Path:
-        """Write down what is on the screen."""
+        """Save a picture of the screen."""
         self.page.screenshot(path=path)
         return path
 

@@ -63,7 +63,7 @@ def frames_are_served(segmentation: Dataset, name: str) -> Iterator[str]:
 
 
 def report_is_readable(viewer: Viewer, report: Dataset, picture: Path) -> Iterator[str]:
-    """Open the SR: on the key slice, with the outline, its first label whole and on the screen."""
+    """Open the SR: it shows the key slice with the outline, and its first label is completely on the screen."""
     before = viewer.outline()
     viewer.open("SR", 9001)
     viewer.shows(_FIRST_NUMBER)
@@ -83,7 +83,7 @@ def report_is_readable(viewer: Viewer, report: Dataset, picture: Path) -> Iterat
 
 
 def segmentation_is_laid_over(viewer: Viewer, picture: Path, series: int = 9002) -> Iterator[str]:
-    """Open a SEG: red lies over the image where nothing coloured lay before."""
+    """Open a SEG: red pixels appear over the image."""
     before = viewer.coloured()
     viewer.open("SEG", series)
     viewer.overlay()
@@ -94,7 +94,7 @@ def segmentation_is_laid_over(viewer: Viewer, picture: Path, series: int = 9002)
 
 
 def page_opens(viewer: Viewer, page: Dataset, picture: Path) -> Iterator[str]:
-    """Open the PDF: it is ours to the last byte, and Chromium's own reader draws it in the image's place."""
+    """Open the PDF: it is byte-identical, and Chromium's own reader shows it in place of the image."""
     before = viewer.paper()
     viewer.open("DOC", 9003)
     if viewer.document()[: page.EncapsulatedDocumentLength] != pdf_of(page):
@@ -111,7 +111,7 @@ def pdf_of(page: Dataset) -> bytes:
 
 
 def key_slice_number(report: Dataset) -> int:
-    """Instance Number of the slice that the outline lies on."""
+    """Return the Instance Number of the slice with the outline."""
     (region,) = (item for item in _items(report) if item.ValueType == "SCOORD")
     uid = region.ContentSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID
     return _NUMBERS[str(uid)]
@@ -131,7 +131,7 @@ def _named(item: Dataset, meaning: str) -> bool:
 
 
 def _store(source: Path, written: dict[str, Dataset]) -> dict[str, str]:
-    """Put a study and its documents into Orthanc; the documents' names there by modality."""
+    """Store a study and its documents in Orthanc; return the documents' Orthanc names by modality."""
     for path in files_in([source]):
         if path.suffix == ".dcm":
             dataset = pydicom.dcmread(path, stop_before_pixels=True)
@@ -141,7 +141,7 @@ def _store(source: Path, written: dict[str, Dataset]) -> dict[str, str]:
 
 
 def main() -> int:
-    """Look at everything, and say what is not as it should be."""
+    """Check everything, and print what is wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
     data = os.environ.get("LUNGSTAGE_DATA", ROOT.parent / "shared" / "data")
     parser.add_argument("--data", type=Path, default=Path(data), help="folder of the real data")
@@ -180,7 +180,7 @@ def _seen(chromium: Any, source: Path, out: Path, pictures: Path, name: str) -> 
         viewer = Viewer(chromium, study)
         try:
             yield what, "; ".join(look(viewer, pictures / f"{name}-{what}.png"))
-        except Exception as error:  # whatever Playwright raises where something never comes
+        except Exception as error:  # Playwright raises various errors if something does not appear
             viewer.picture(pictures / f"{name}-{what}.png")
             yield what, f"{type(error).__name__}: {str(error).splitlines()[0]}"
         viewer.close()

@@ -1,4 +1,4 @@
-"""What a radiologist's side is made of: Orthanc and Chromium of the system, OHIF and Playwright of their registries."""
+"""The software on a radiologist's side: Orthanc and Chromium of the system, OHIF and Playwright from registries."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ FOLDER = ROOT / ".peers" / "viewers"
 OHIF = "@ohif/app@3.13.2"
 PLAYWRIGHT = "playwright==1.65.2"
 PLUGINS = Path("/usr/share/orthanc/plugins")
-# Debian keeps Orthanc where only root's PATH looks.
+# Debian installs Orthanc in a folder that is only on root's PATH.
 os.environ["PATH"] = os.pathsep.join((os.environ["PATH"], "/usr/sbin", "/sbin"))
 _SYSTEM = {"Orthanc": "orthanc", "chromium": "chromium"}
 
 
 def missing(programs: Mapping[str, str] = _SYSTEM) -> list[str]:
-    """Debian packages that have to be installed first."""
+    """Return the Debian packages that must be installed first."""
     packages = [package for program, package in programs.items() if shutil.which(program) is None]
     return packages + ([] if (PLUGINS / "libOrthancDicomWeb.so").is_file() else ["orthanc-dicomweb"])
 
 
 def fetch() -> Path:
-    """Fetch what is not there yet, and return the folder that OHIF is served from."""
+    """Download what is missing, and return the folder of OHIF."""
     viewer, python = FOLDER / OHIF.rpartition("@")[2], FOLDER / PLAYWRIGHT.partition("==")[2]
     FOLDER.mkdir(parents=True, exist_ok=True)
     if not viewer.is_dir():

@@ -1,4 +1,4 @@
-"""A site of its own: Orthanc with DICOMweb, and OHIF in front of it, on the loopback of a network namespace."""
+"""A separate site: Orthanc with DICOMweb, and OHIF in front of it, on the loopback of a network namespace."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ window.config = {
 
 
 def enter_namespace(module: str = "tests.long.viewers.check") -> None:
-    """Have a module go on in a network namespace of its own, where nobody hears Orthanc and nothing else is reached."""
+    """Run a module in a separate network namespace, without connections to or from other hosts."""
     if _INSIDE not in os.environ:
         unshare = ["unshare", "--net", *([] if os.geteuid() == 0 else ["--map-root-user"])]
         os.execvpe(
@@ -56,7 +56,7 @@ def enter_namespace(module: str = "tests.long.viewers.check") -> None:
 
 @contextlib.contextmanager
 def serving(ohif: Path, folder: Path) -> Iterator[None]:
-    """Run both while the block lasts; Orthanc's database is below `folder`."""
+    """Run both until the block ends; Orthanc's database is below `folder`."""
     config = {
         "Name": "viewers", "StorageDirectory": str(folder / "storage"), "IndexDirectory": str(folder / "index"),
         "Plugins": [str(PLUGINS / "libOrthancDicomWeb.so")], "HttpPort": 8042, "DicomPort": 4242,
@@ -89,14 +89,14 @@ def wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
 
 
 def store(path: Path) -> str:
-    """Put a file into Orthanc; its name there."""
+    """Store a file in Orthanc; return its Orthanc name."""
     request = urllib.request.Request(f"{ORTHANC}/instances", data=path.read_bytes(), method="POST")
     with urllib.request.urlopen(request) as answer:
         return str(json.load(answer)["ID"])
 
 
 def status(path: str) -> tuple[int, bytes]:
-    """What Orthanc answers under a path."""
+    """Return Orthanc's answer for a path."""
     try:
         with urllib.request.urlopen(f"{ORTHANC}{path}") as answer:
             return answer.status, answer.read()
@@ -105,7 +105,7 @@ def status(path: str) -> tuple[int, bytes]:
 
 
 class _Front(SimpleHTTPRequestHandler):
-    """OHIF's files, its single page for every other address, and Orthanc behind /dicom-web and /wado."""
+    """OHIF's files, its single page for every other address, and Orthanc under /dicom-web and /wado."""
 
     extensions_map = SimpleHTTPRequestHandler.extensions_map | {".wasm": "application/wasm", ".js": "text/javascript"}
 
@@ -121,7 +121,7 @@ class _Front(SimpleHTTPRequestHandler):
             super().do_GET()
 
     def _hand_on(self) -> None:
-        # By the host that the browser asked, Orthanc names where bulk data lie; anywhere else would be another origin.
+        # Orthanc builds the addresses of bulk data from the host; another host would be another origin for the browser.
         headers = {"Accept": self.headers.get("Accept", "*/*"), "Host": self.headers["Host"]}
         request = urllib.request.Request(f"{ORTHANC}{self.path}", headers=headers)
         try:

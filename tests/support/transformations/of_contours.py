@@ -1,4 +1,4 @@
-"""What is done to an RTSTRUCT: how planning systems and mask-to-contour tools write it."""
+"""Changes to an RTSTRUCT: how planning systems and mask-to-contour tools write it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _draw(contour: Dataset, points: np.ndarray, form: str = ".10g") -> None:
 
 
 def _another(study: Study, name: str, contours: list[Dataset] | None, kind: str = "ORGAN") -> None:
-    """Add a region; without an item for its contours where they are None."""
+    """Add a region; if its contours are None, it gets no item for them."""
     roi = _of(study)
     number = len(roi.StructureSetROISequence) + 1
     described = deepcopy(roi.StructureSetROISequence[0])
@@ -89,7 +89,7 @@ def exclusive_or(study: Study) -> None:
 
 @changes("contours")
 def thousands_of_points(study: Study) -> None:
-    """More than an explicit length of two bytes holds, so Contour Data stand as UN."""
+    """Too many for an explicit length of two bytes, so Contour Data are written as UN."""
     contour = _tumours(study)[2]
     start = _points(contour)
     step = np.linspace(0, 1, 6000 // len(start), endpoint=False)[None, :, None]
@@ -217,7 +217,7 @@ def each_image_named_twice(study: Study) -> None:
 
 @changes("contours")
 def contours_name_another_modality_too(study: Study) -> None:
-    """Whose images are not there."""
+    """The images of the other modality are missing."""
     for contour in _tumours(study):
         _named_beside(contour, lambda own: uid("another modality", own))
 
@@ -238,7 +238,7 @@ def instances_listed_that_never_come(study: Study) -> None:
 
 
 def _second_series(study: Study) -> list[Dataset]:
-    """Of the same places, with other HU."""
+    """Add a series at the same positions, with other HU."""
     series = uid("second series")
     second = []
     for dataset in study.ct[:12]:
@@ -252,7 +252,7 @@ def _second_series(study: Study) -> list[Dataset]:
 def _listed_too(study: Study, second: list[Dataset]) -> None:
     (held,) = _of(study).ReferencedFrameOfReferenceSequence[0].RTReferencedStudySequence
     if not held.RTReferencedSeriesSequence:
-        raise Unfit  # the second alone would be listed: a file that says it was drawn there
+        raise Unfit  # only the second series would be listed: the file would say that it was drawn there
     held.RTReferencedSeriesSequence.append(listing(second[0].SeriesInstanceUID, second))
 
 
@@ -344,5 +344,5 @@ def name_of_blanks_and_capitals(study: Study) -> None:
 
 @changes("contours", _REFUSED)
 def name_says_nothing(study: Study) -> None:
-    for number, described in enumerate(_of(study).StructureSetROISequence, start=7):  # else another would be told by it
+    for number, described in enumerate(_of(study).StructureSetROISequence, start=7):  # all, so that no name helps
         described.ROIName = f"ROI {number}"

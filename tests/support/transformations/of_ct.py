@@ -1,4 +1,4 @@
-"""What is done to the CT slices: how scanners, archives and de-identifiers write them."""
+"""Changes to the CT slices: how scanners, archives and de-identifiers write them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _EITHER, _REFUSED = Right.EITHER, Right.REFUSED
 
 
 def as_written(dataset: Dataset, keyword: str, vr: str, value: object) -> None:
-    """Set an element to what no writer should write."""
+    """Set an element to a value that no writer should write."""
     dataset.add(DataElement(keyword, vr, value, already_converted=True))
 
 
@@ -30,7 +30,7 @@ def without(dataset: Dataset, *keywords: str) -> None:
             delattr(dataset, keyword)
 
 
-# How images lie in the patient
+# Position of the images in the patient
 
 
 def _laid(name: str, draw: Callable[[Drawing], Drawing]) -> None:
@@ -110,12 +110,12 @@ def no_frame_of_reference(study: Study) -> None:
         without(dataset, "FrameOfReferenceUID")
 
 
-# What else lies in the series, or beside it
+# Other objects in the series, or beside it
 
 
 @changes("CT")
 def two_acquisitions_in_a_series(study: Study) -> None:
-    """The second differs in its kernel and in HU; what is drawn names the first."""
+    """The second acquisition differs in its kernel and in HU; the region names the first."""
     for dataset in study.ct[:12]:
         other = rename(deepcopy(dataset), uid("acquisition", dataset.SOPInstanceUID))
         other.AcquisitionNumber, other.InstanceNumber, other.ConvolutionKernel = 2, other.InstanceNumber + 100, "B70f"
@@ -133,7 +133,7 @@ def second_image_set_that_nothing_tells_apart(study: Study) -> None:
 
 @changes("CT")
 def scout_in_the_series(study: Study) -> None:
-    """Of another matrix, seen from the front, and as the scanner has it, AXIAL."""
+    """It has another matrix and shows the patient from the front, but the scanner calls it AXIAL."""
     scout = rename(deepcopy(study.ct[0]), uid("scout", study.ct[0].SOPInstanceUID))
     scout.ImageOrientationPatient, scout.ImagePositionPatient = [1, 0, 0, 0, 0, -1], ["-30", "0", "60"]
     scout.Rows, scout.Columns = 64, 32
@@ -151,7 +151,7 @@ def localizer_in_the_series(study: Study) -> None:
 
 @changes("CT", phase=Phase.PIXELS)
 def sent_twice(study: Study) -> None:
-    """The same instances, in other files."""
+    """The same instances are also in other files."""
     study.ct += [deepcopy(dataset) for dataset in study.ct[:8]]
 
 
@@ -162,7 +162,7 @@ def same_slices_under_other_uids(study: Study) -> None:
 
 @changes("CT")
 def another_series_beside(study: Study) -> None:
-    """In the same Frame of Reference, with other HU."""
+    """The other series has the same Frame of Reference and other HU."""
     for dataset in study.ct[:12]:
         other = rename(deepcopy(dataset), uid("beside", dataset.SOPInstanceUID), SeriesInstanceUID=uid("beside"))
         store(other, stored(dataset) + 50)
@@ -171,7 +171,7 @@ def another_series_beside(study: Study) -> None:
 
 @changes("CT")
 def another_patient_beside(study: Study) -> None:
-    """Whose study has nothing in common with this one but the Frame of Reference that some software gives to all."""
+    """The other patient's study has other UIDs, another Patient ID and another name."""
     for dataset in study.ct[:6]:
         other = rename(deepcopy(dataset), uid("stranger", dataset.SOPInstanceUID), SeriesInstanceUID=uid("stranger"))
         other.StudyInstanceUID, other.PatientID = uid("stranger's study"), "ANOTHER"
@@ -181,7 +181,7 @@ def another_patient_beside(study: Study) -> None:
 
 @changes("CT", phase=Phase.PIXELS)
 def enhanced_ct(study: Study) -> None:
-    """All slices as frames of one object, and what is drawn refers to these."""
+    """All slices become frames of one object, and the region refers to these."""
     slices = study.ct
     if len(slices) != 12 or study.beside or any(len(d.PixelData) != len(slices[0].PixelData) for d in slices):
         raise Unfit
@@ -201,7 +201,7 @@ def enhanced_ct(study: Study) -> None:
 _LISTS = ("ContourImageSequence", "ReferencedInstanceSequence")
 
 
-# Whose it is, and what became of it
+# Patient data, and changes by other software
 
 
 def _on_all(name: str, do: Callable[[Dataset], None], right: Right = Right.MEASURED) -> None:
@@ -280,7 +280,7 @@ def body_part_unsaid(study: Study) -> None:
         without(dataset, "BodyPartExamined")
 
 
-# How the voxels are stored
+# Storage of the voxels
 
 
 @changes("CT")
@@ -309,7 +309,7 @@ def unit_between_blanks(study: Study) -> None:
 
 @changes("CT", _EITHER)
 def mirrored_in_turns(study: Study) -> None:
-    """Every other slice is stored with its rows in the other order: the same voxels."""
+    """Every second slice is stored with its rows in reverse order; the voxels are the same."""
     for dataset in study.ct[::2]:
         down = np.array(dataset.ImageOrientationPatient, dtype=float)[3:]
         far = (int(dataset.Rows) - 1) * float(dataset.PixelSpacing[0]) * down
@@ -348,7 +348,7 @@ def zeros_behind_the_pixels(study: Study) -> None:
 
 @changes("CT")
 def overlay_in_the_highest_bit(study: Study) -> None:
-    """Over a part of each slice, with some of the tumour."""
+    """The overlay covers a part of each slice, with some of the tumour."""
     for dataset in study.ct:
         values = stored(dataset)
         dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 12, 11, 0
@@ -380,7 +380,7 @@ _compressed("run_lengths", RLELossless)
 
 @changes("CT", _EITHER, Phase.PIXELS)
 def codestream_of_the_other_sign(study: Study) -> None:
-    """Two's complement, compressed as if it were unsigned."""
+    """Signed values are compressed as if they were unsigned."""
     if int(study.ct[0].RescaleIntercept) != 0:
         intercept_of_zero(study)
     for dataset in study.ct:

@@ -1,4 +1,4 @@
-"""What is done to files: how their bytes are written, and what lies beside them in an export."""
+"""Changes to files: how their bytes are written, and which other files an export contains."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DEFLATED = b"1.2.840.10008.1.2.1.99"
 
 
 def _apart(content: bytes) -> habits.Parts:
-    """Take a file apart that is written in explicit little endian and that nothing has been done to."""
+    """Split a file in explicit little endian that no other transformation has changed."""
     if _EXPLICIT not in content[132:600] or content[128:132] != b"DICM":
         raise Unfit
     return habits.parts(content)
@@ -72,7 +72,7 @@ def frames_in_fragments_though_native(files: Files) -> Files:
 
 
 def _renamed(content: bytes) -> bytes:
-    """Say JPEG 2000 in the meta information, and change nothing else."""
+    """Write JPEG 2000 into the meta information, and change nothing else."""
     file = _apart(content)
     old = struct.pack("<HH2sH", 2, 0x10, b"UI", len(_EXPLICIT)) + _EXPLICIT
     new = struct.pack("<HH2sH", 2, 0x10, b"UI", len(_JPEG_2000)) + _JPEG_2000
@@ -120,7 +120,7 @@ def _undecodable(study: Study) -> None:
 
 
 def _badly_named(name: str, written: bytes, character_set: str | None = None) -> None:
-    """A name in other bytes than its files say."""
+    """Add a transformation: the name's bytes do not fit the character set of its files."""
 
     def change(study: Study) -> None:
         _undecodable(study)
@@ -142,7 +142,7 @@ _badly_named("name_in_a_set_that_is_none", "Müller^A".encode("latin-1"), "ISO_I
 
 @writes("files", phase=Phase.EXPORT)
 def deflated(files: Files) -> Files:
-    """Everything behind the meta information."""
+    """Everything after the meta information is deflated."""
     done = {}
     for name, content in files.items():
         if not _is_ours(name):

@@ -1,4 +1,4 @@
-"""What is done to a SEG: how viewers, research tools and conversions write it."""
+"""Changes to a SEG: how viewers, research tools and conversions write it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _groups(segment: Dataset) -> list[Dataset]:
 
 
 def _own(segment: Dataset, group: Dataset, keyword: str) -> Dataset:
-    """Give a frame a functional group of its own, out of what all share where it has none."""
+    """Return the item of a frame's functional group; if it has none, copy the shared group to the frame."""
     if keyword not in group:
         setattr(group, keyword, deepcopy(segment.SharedFunctionalGroupsSequence[0].get(keyword)))
     item: Dataset = group.get(keyword)[0]
@@ -35,7 +35,7 @@ def _own(segment: Dataset, group: Dataset, keyword: str) -> Dataset:
 
 
 def _item(segment: Dataset, keyword: str) -> Dataset:
-    """The one item of a functional group that all frames share."""
+    """Return the item of a shared functional group."""
     shared = segment.SharedFunctionalGroupsSequence[0]
     if keyword not in shared:
         raise Unfit
@@ -52,7 +52,7 @@ def _move(segment: Dataset, group: Dataset, to: np.ndarray) -> None:
 
 
 def _turn(study: Study, down: int, across: int) -> None:
-    """Store each frame with its columns, or its rows, running the other way: the same voxels."""
+    """Store each frame with its columns or rows in reverse order; the voxels are the same."""
     segment = study.segment
     item = _item(segment, "PlaneOrientationSequence")
     axes = np.array(item.ImageOrientationPatient, dtype=float).reshape(2, 3)
@@ -150,7 +150,7 @@ def _on_regular_grid(drawing: Drawing) -> Drawing:
 
 @changes("segment", draw=_on_regular_grid)
 def frames_on_a_regular_grid(study: Study) -> None:
-    """At multiples of the step, though the scanner has rounded its positions."""
+    """The frames are at multiples of the step, but the scanner has rounded its positions."""
     segment, heights = study.segment, study.truth.places[0]
     for group in _groups(segment):
         place = _position(segment, group)
@@ -168,7 +168,7 @@ def frames_padded_to_bytes(study: Study) -> None:
 
 @changes("segment", _EITHER, Phase.PIXELS, draw=_odd)
 def segments_packed_one_by_one(study: Study) -> None:
-    """A node before the tumour, and the bits of each padded to a byte."""
+    """A lymph node comes before the tumour, and the bits of each segment are padded to a byte."""
     segment = study.segment
     own = _groups(segment)
     frames = frames_of(segment)
@@ -189,7 +189,7 @@ def _pack(segment: Dataset, parts: list[Any]) -> None:
 
 
 def _second_segment(segment: Dataset, label: str, code: int) -> int:
-    """Describe another segment; `code` picks what it is."""
+    """Describe another segment; `code` selects its type."""
     number = len(segment.SegmentSequence) + 1
     other = deepcopy(segment.SegmentSequence[0])
     other.SegmentNumber, other.SegmentLabel = number, label
@@ -249,7 +249,7 @@ def frames_in_any_order(study: Study) -> None:
 
 @changes("segment")
 def empty_frames_too(study: Study) -> None:
-    """One for each slice, also where nothing is drawn."""
+    """There is a frame at either end of the volume although nothing is drawn there."""
     segment = study.segment
     frames, groups = frames_of(segment), _groups(segment)
     more = []
@@ -276,8 +276,8 @@ def every_other_frame(study: Study) -> None:
     segment = study.segment
     frames, groups = frames_of(segment), _groups(segment)
     if len({tuple(_position(segment, group)) for group in groups}) < len(groups):
-        raise Unfit  # where one is there twice, two neighbours may be left
-    kept = np.argsort([_position(segment, group)[2] for group in groups])[::2]  # whatever order they are in
+        raise Unfit  # if a frame exists twice, two neighbours could remain
+    kept = np.argsort([_position(segment, group)[2] for group in groups])[::2]  # the order of the frames may be changed
     segment.PerFrameFunctionalGroupsSequence = [groups[k] for k in kept]
     set_frames(segment, frames[kept])
     study.nothing_is_right()
@@ -352,7 +352,7 @@ def images_named_in_the_frames_item(study: Study) -> None:
 
 @changes("segment")
 def frames_made_of_another_modality_too(study: Study) -> None:
-    """Whose images are not there."""
+    """The images of the other modality are missing."""
     for group in _groups(study.segment):
         for item in group.get("DerivationImageSequence", ()):
             beside = deepcopy(item.SourceImageSequence[0])
@@ -381,7 +381,7 @@ def anatomic_region_is_the_brain(study: Study) -> None:
 
 @changes("segment", _REFUSED)
 def drawn_on_thick_slices(study: Study) -> None:
-    """The CT that came is a thinner reconstruction; every frame lies on one of its slices."""
+    """The CT in the study is a thinner reconstruction; every frame is at the position of one of its slices."""
     frames_and_lists_name_none(study)
     series, thin = uid("thin"), []
     for k, dataset in enumerate(study.ct[:12]):

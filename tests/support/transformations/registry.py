@@ -1,4 +1,4 @@
-"""What a transformation is, and how several are put on one study."""
+"""The class of a transformation, and how several are applied to one study."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ On = Literal["CT", "contours", "segment", "files"]
 
 
 class Right(Enum):
-    """What is right to say of a study with nothing else done to it."""
+    """The right result for a study with only this transformation."""
 
     MEASURED = "measured as the truth"
     REFUSED = "refused or held"
@@ -22,7 +22,7 @@ class Right(Enum):
 
 
 class Phase(IntEnum):
-    """When a transformation takes its turn: a writer packs the pixels of objects, then writes them, then exports."""
+    """The order of transformations: a writer packs the pixels of objects, then writes them, then exports."""
 
     OBJECTS = 1
     PIXELS = 2
@@ -32,18 +32,18 @@ class Phase(IntEnum):
 
 @dataclass(frozen=True)
 class Transformation:
-    """One thing that writers, archives and people do to studies.
+    """One change that writers, archives or people make to studies.
 
     Attributes
     ----------
     on
-        What of a study it changes.
+        The part of a study that it changes.
     right
-        What is right to say then.
+        The right result.
     draw
-        What it needs of the drawing.
+        A change of the drawing that it needs.
     change, write
-        What it does to the objects, or to the files.
+        Its change to the objects, or to the files.
     """
 
     name: str
@@ -100,24 +100,24 @@ def add(transformation: Transformation) -> None:
 def transformed(
     chosen: Sequence[Transformation], otherwise: Literal["contours", "segment"] = "contours"
 ) -> tuple[Files, Truth]:
-    """Put transformations on one study.
+    """Apply transformations to one study.
 
     Parameters
     ----------
     chosen
-        Each takes its turn by its phase, and within it in the order given.
+        They are applied by phase, and within a phase in this order.
     otherwise
-        The kind of region where none of them says which it needs.
+        The kind of region if no transformation needs a certain one.
 
     Returns
     -------
     Files, Truth
-        The files by name, and what is to be measured.
+        The files by name, and what must be measured.
 
     Raises
     ------
     Unfit
-        They cannot be put on one study.
+        They cannot be applied to one study.
     """
     drawing = Drawing()
     needed = {one.on for one in chosen} & {"contours", "segment"} or {otherwise}
@@ -134,13 +134,13 @@ def transformed(
             files = write(files)
     except Unfit:
         raise
-    except Exception as error:  # what one has left, the other, or pydicom, cannot change or write
+    except Exception as error:  # the next transformation, or pydicom, cannot handle the changed study
         raise Unfit(f"{', '.join(map(repr, chosen))}: {error!r}") from error
     return files, study.truth
 
 
 def only(prefix: str, do: Callable[[bytes], bytes]) -> Callable[[Files], Files]:
-    """Do something to the files whose name begins so."""
+    """Apply `do` to the files with names that start with `prefix`."""
     return partial(_only, prefix, do)
 
 

@@ -1,6 +1,6 @@
-"""A drawn study whose truth is known, as datasets that a transformation may change, and as files.
+"""A study with a region and a known truth, as datasets that a transformation may change, and as files.
 
-The truth is made of arrays on the patient's axes and of the drawing alone: nothing that is written is read for it.
+The truth comes only from arrays on the patient's axes and from the drawing, never from the written files.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.support.studies import structure_set, volume
 
 Files = dict[str, bytes]
 Mask = npt.NDArray[np.bool_]
-Axis = tuple[int, int]  # one of the volume's axes (1 from front to back, 2 from right to left), and in which sense
+Axis = tuple[int, int]  # one of the volume's axes (1 from front to back, 2 from right to left), and its sign
 
 DRAWN_ON = range(3, 9)
 NAME = "Phantom^Generated"
@@ -31,22 +31,22 @@ _NOTCH = (20, 22)
 
 
 class Unfit(Exception):
-    """Two transformations cannot be put on one study, as one leaves nothing that the other could change."""
+    """Two transformations cannot be applied to one study, because one removes what the other changes."""
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """What is imaged, and how it is laid out in files; lengths in mm."""
+    """The imaged volume, and its layout in the files; lengths in mm."""
 
     matrix: tuple[int, int] = (40, 48)
     step: float = 3.0
-    decimals: int | None = None  # that slice positions are rounded to
-    down: Axis = (1, 1)  # what a column of the images runs along
-    across: Axis = (2, 1)  # and a row
-    corner: int = 0  # pixels at the edge of a corner that were not measured
+    decimals: int | None = None  # of the rounded slice positions
+    down: Axis = (1, 1)  # the axis along a column of the images
+    across: Axis = (2, 1)  # the axis along a row
+    corner: int = 0  # side of a corner without measured pixels, in pixels
 
     def turned(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Slices on the patient's axes as images on those of the layout."""
+        """Turn slices on the patient's axes into images on the axes of the layout."""
         steps = {axis: slice(None, None, sense) for axis, sense in (self.down, self.across)}
         return array[:, steps[1], steps[2]].transpose(0, self.down[0], self.across[0])
 
@@ -58,11 +58,11 @@ class Truth:
     Attributes
     ----------
     hu, mask
-        (slices, rows, columns); `mask` is None where no number at all is right.
+        (slices, rows, columns); `mask` is None if no number is right.
     places
         For each of the three axes, the coordinates in mm of its voxels.
     name
-        Of the patient; None where nobody can tell, so that a report leaves it out and says so.
+        The patient's name; None if it is not certain, so that a report leaves it out and says so.
     """
 
     hu: npt.NDArray[Any]
@@ -73,7 +73,7 @@ class Truth:
 
 @dataclass
 class Study:
-    """A study in the writing. `beside` are other objects in the same folder, `loose` other files."""
+    """A study before it is written. `beside` are other objects in the same folder, `loose` other files."""
 
     drawing: Drawing
     truth: Truth
@@ -84,13 +84,13 @@ class Study:
     loose: Files = field(default_factory=dict)
 
     def every(self) -> Iterator[Dataset]:
-        """All objects that are one patient's."""
+        """Yield all objects of the study."""
         yield from (dataset for dataset in (self.contours, self.segment) if dataset is not None)
         yield from self.ct
         yield from self.beside
 
     def nothing_is_right(self) -> None:
-        """Forget the truth, unless another object still says it."""
+        """Mark that no number is right, unless another region object still gives the truth."""
         if self.contours is None or self.segment is None:
             self.truth = replace(self.truth, mask=None)
 
@@ -103,7 +103,7 @@ class Study:
 
 
 def outline(k: int) -> list[tuple[int, int]]:
-    """Corners (row, column) between pixels of what is drawn on slice `k`: no two are alike, none like its image."""
+    """Corners (row, column) between pixels of the region on slice `k`; it is asymmetric and varies between slices."""
     top, right = 12 + k % 3, 30 - k % 2
     return [(top, 14), (27, 14), (27, right), (_NOTCH[0], right), _NOTCH, (top, _NOTCH[1])]
 
@@ -119,7 +119,7 @@ def _drawn(shape: tuple[int, ...]) -> Mask:
 
 @lru_cache(maxsize=64)
 def truth_of(drawing: Drawing) -> Truth:
-    """What is measured in truth."""
+    """Return the true voxels of a drawing."""
     rows, columns = drawing.matrix
     source = volume(spacing=(drawing.step, 1.0, 1.25))
     hu = np.array(source.array[:, :rows, :columns])
@@ -155,7 +155,7 @@ def _ct(drawing: Drawing) -> tuple[bytes, ...]:
 
 
 def contour(truth: Truth, image: Dataset, k: int) -> Dataset:
-    """What is drawn on slice `k`, as a contour that names `image`."""
+    """Return the region on slice `k` as a contour that names `image`."""
     heights, back, left = truth.places
     corners = np.array(outline(k)) - 0.5
     rows, columns = corners.T
@@ -207,7 +207,7 @@ def as_bytes(dataset: Dataset) -> bytes:
 
 @cache
 def uid(*parts: object) -> str:
-    """A UID that follows from what it is for."""
+    """Return a UID that follows from its purpose."""
     return str(generate_uid(entropy_srcs=[repr(parts)]))
 
 
@@ -233,7 +233,7 @@ def stored(dataset: Dataset) -> npt.NDArray[np.int64]:
 
 
 def store(dataset: Dataset, values: npt.NDArray[Any]) -> None:
-    """Put stored values back, in as many bits as the header says."""
+    """Store pixel values, in as many bits as the header says."""
     bits, is_signed = int(dataset.BitsStored), int(dataset.PixelRepresentation) == 1
     low, high = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if is_signed else (0, (1 << bits) - 1)
     if values.min() < low or values.max() > high:
@@ -244,7 +244,7 @@ def store(dataset: Dataset, values: npt.NDArray[Any]) -> None:
 
 
 def frames_of(segment: Dataset) -> npt.NDArray[np.uint8]:
-    """Frames (frames, rows, columns) of a SEG whose pixels are packed as they should be."""
+    """Return the frames (frames, rows, columns) of a SEG with correctly packed pixels."""
     shape = int(segment.NumberOfFrames), int(segment.Rows), int(segment.Columns)
     bits = np.frombuffer(segment.PixelData, dtype=np.uint8)
     if int(segment.BitsAllocated) == 1:
@@ -256,7 +256,7 @@ def frames_of(segment: Dataset) -> npt.NDArray[np.uint8]:
 
 
 def set_frames(segment: Dataset, frames: npt.NDArray[np.uint8]) -> None:
-    """Put frames back, packed as they should be."""
+    """Store frames, correctly packed."""
     segment.NumberOfFrames, segment.Rows, segment.Columns = frames.shape
     bits = np.ascontiguousarray(frames).ravel()
     packed = np.packbits(bits, bitorder="little") if int(segment.BitsAllocated) == 1 else bits

@@ -1,4 +1,4 @@
-"""Made-up tables hold the signal that they are said to hold, and no other; the benchmark counts rightly."""
+"""Generated tables contain the described signal and no other; the benchmark counts correctly."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_an_interaction_leaves_nothing_in_single_features() -> None:
 
 @pytest.mark.parametrize("signal", SIGNALS)
 def test_nothing_but_the_relevant_features_matters(signal) -> None:
-    """A model of the relevant features and their products is as good as one of everything."""
+    """A model of the relevant features and their products is better than a model of all other features."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import PolynomialFeatures
 
@@ -67,7 +67,7 @@ def test_nothing_but_the_relevant_features_matters(signal) -> None:
 
 
 def test_the_benchmark_counts_recall(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """With selectors that know the truth, or its opposite, or a half of it."""
+    """With selectors that select all relevant features, only irrelevant ones, or half of the relevant ones."""
     truths = {(signal, seed): make_table(signal, seed) for signal in SIGNALS for seed in range(4)}
 
     def knowing(name, procedure, tasks, labels):
@@ -105,7 +105,7 @@ def test_the_command_writes_and_prints(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.slow
 def test_gl_rfe_finds_an_interaction_that_linear_selectors_do_not() -> None:
-    """One pair among 106, by a coarser schedule than the default's, on a table that no setting was chosen on."""
+    """One pair among 106 features, by a coarser schedule than the default; no setting was tuned on this table."""
     from lungstage.training.evaluation.methods import select
     from lungstage.training.procedure import HARDENED
     from lungstage.training.selection.elimination import Task

@@ -1,4 +1,4 @@
-"""Tables as people have them: other separators, other names, stages in Roman numerals, and what PyRadiomics adds."""
+"""Tables as users have them: other separators, other names, Roman numerals for stages, and PyRadiomics' additions."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def with_commas(rows: Rows, mark: str, path: Path) -> Path:
     ],
 )
 def test_decimal_commas_are_refused_as_such(mark: str, told: str, tmp_path: Path) -> None:
-    """Read as they are, 1,234 could be a thousand times as much as it is meant to be."""
+    """Otherwise 1,234 could be read as a number a thousand times too large."""
     with pytest.raises(Refused, match=told):
         read_cohort(with_commas(make_rows(), mark, tmp_path / "t.csv"))
 
@@ -84,7 +84,7 @@ def test_a_semicolon_table_with_points_is_read(write_table: Write, tmp_path: Pat
     np.testing.assert_array_equal(read_cohort(other).values, read_cohort(plain).values)
 
 
-# A table on its side
+# Transposed tables
 
 
 @pytest.mark.parametrize("corner", ["", "patient_id"])
@@ -100,7 +100,7 @@ def test_features_as_rows_are_named_as_such(corner: str, tmp_path: Path) -> None
         read_cohort(file)
 
 
-# What PyRadiomics writes beside the features
+# Other columns of PyRadiomics
 
 
 def test_what_pyradiomics_adds_is_left_out_and_filtered_images_are_counted(write_table: Write) -> None:
@@ -147,7 +147,7 @@ def test_scaled_features_are_warned_of(name: str, write_table: Write) -> None:
     assert read_cohort(write_table(rows)).warnings == ()
 
 
-# Whose row it is
+# The column of the patient
 
 
 def test_another_column_names_the_patients(write_table: Write) -> None:

@@ -1,4 +1,4 @@
-"""The table reader takes what is documented, and names what is wrong with anything else."""
+"""The table reader accepts what is documented, and says what is wrong with anything else."""
 
 from __future__ import annotations
 

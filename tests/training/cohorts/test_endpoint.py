@@ -127,7 +127,7 @@ def test_who_is_lost_before_the_horizon_is_neither() -> None:
     assert outcome.unclassified.tolist() == [False, False, False, False, True, True, False, False]
     assert outcome.endpoint == Endpoint("survival at 2 years", "survival beyond 2 years", "death within 2 years")
     assert SURVIVAL.is_called("survival at 2 years")
-    assert SURVIVAL.is_called("death within 730 days"), "as an earlier release did"
+    assert SURVIVAL.is_called("death within 730 days"), "the name in an earlier release"
     relapse = Target(target="survival_days", horizon_days=730, event="relapse")
     table.columns["relapse"] = table.columns["death_observed"]
     assert read_outcome(table, relapse).endpoint == Endpoint("relapse within 730 days", "no", "yes")
@@ -162,14 +162,14 @@ def test_rows_left_out_are_counted_once_and_warned_of(write_table: Write) -> Non
     )  # fmt: skip
     table = write_table(rows)
     cohort = read_cohort(table, target=SURVIVAL)
-    # Every fourth is lost at day 100: 20 rows, two of which are cut as well and count as such.
+    # Every fourth patient is lost at day 100: 20 rows. Two of these are also cut and count as cut.
     assert dict(cohort.excluded) == {CUT_COLUMN: 8, "censored before day 730": 18}
     assert len(cohort.patients) == cohort.rows - sum(cohort.excluded.values())
     assert len(cohort.warnings) == 1
     assert cohort.warnings[0].startswith("25% of the rows were censored before day 730")
     assert cohort.survival is not None
     assert (len(cohort.survival.days), len(cohort.survival.censored_days)) == (54, 18)
-    assert cohort.survival.weights.sum() == pytest.approx(72), "each who is known stands for those who were lost"
+    assert cohort.survival.weights.sum() == pytest.approx(72), "the weights of known patients include the lost patients"
     assert cohort.prevalence < cohort.labels.mean()
     assert dict(read_cohort(table, target=SURVIVAL, keep_cut_rows=True).excluded) == {
         CUT_COLUMN: 0, "censored before day 730": 20,

@@ -1,4 +1,4 @@
-"""What those whose outcome is known stand for, and the estimator that it is held to."""
+"""Weights of patients with a known outcome, and the estimator that they are compared with."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _arrays(seen: list[tuple[int, bool]]) -> tuple[npt.NDArray[np.float64], npt.
 def test_the_weighted_share_of_events_is_that_of_kaplan_and_meier(seen: list[tuple[int, bool]]) -> None:
     days, died = _arrays(seen)
     assume(died.any())
-    assume(days.max() >= HORIZON)  # else nobody stands for the last who were lost
+    assume(days.max() >= HORIZON)  # otherwise no known patient can represent the last lost ones
     weights = censoring_weights(days, died, HORIZON)
     lost = ~died & (days < HORIZON)
     assert (weights[lost] == 0).all()

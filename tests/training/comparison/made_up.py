@@ -1,4 +1,4 @@
-"""Made-up tables of any study."""
+"""Generated tables of any study."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def columns_of(
     signal: float = 1.0,
     name: str = "f{}",
 ) -> Columns:
-    """A table of normal features, the first two of which tell the class."""
+    """A table of normally distributed features; the first two differ between the classes."""
     rng = np.random.default_rng(seed)
     labels = np.arange(rows) < (rows // 2 if positives is None else positives)
     values = rng.normal(size=(rows, features))
@@ -34,7 +34,7 @@ def columns_of(
 
 
 def written(file: Path, columns: Columns) -> Path:
-    """Write the columns as CSV, gzipped where the name says so."""
+    """Write the columns as CSV, gzipped if the name ends in .gz."""
     text = io.StringIO()
     out = csv.writer(text)
     out.writerow(columns)

@@ -1,4 +1,4 @@
-"""A comparison over tables: goes on where it was stopped, loses no table to another, gives the same bytes."""
+"""A comparison over tables continues after a stop, a faulty table affects no other, and the bytes are the same."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TOML = 'preset = "quick"\nselectors = ["anova", "gl_rfe", "lasso", "best_single"
 
 
 def here(function: Callable[[Piece], Any], work: Iterable[Piece]) -> Iterator[tuple[Piece, Any]]:
-    """Stand in for :func:`training.long_runs.processes.run`, in this process."""
+    """Replace :func:`training.long_runs.processes.run` in this process."""
     for piece in work:
         yield piece, function(piece)
 
@@ -77,7 +77,7 @@ def finished(made: tuple[Any, Any, Path, Any]) -> tuple[dict[str, Any], dict[str
 
 @pytest.fixture(scope="module")
 def known(made: tuple[Any, Any, Path, dict[Piece, Any]]) -> compare.Run:
-    """Answer what the finished run has found, where the question is what becomes of the answers."""
+    """Return the results of the finished run, for tests of what is done with the results."""
     return lambda function, work: ((piece, made[3][piece]) for piece in work)
 
 
@@ -126,7 +126,7 @@ def test_a_signal_is_ranked_before_chance(finished: tuple[Any, Any, Path]) -> No
 
 
 def test_no_piece_sees_the_rows_that_it_is_scored_on(folder: Path, tmp_path: Path) -> None:
-    """With the labels of the rows left out turned round, the selections stay and every AUC is its complement."""
+    """If the labels of the left-out rows are inverted, the selections stay the same and each AUC becomes 1 - AUC."""
     tables = compare.read_folder(folder, PROTOCOL)
     piece = next(one for one in compare.all_pieces(tables, PROTOCOL) if one.table == "plain" and one.part == "fold")
     before = pieces.do_piece(piece)
@@ -134,7 +134,7 @@ def test_no_piece_sees_the_rows_that_it_is_scored_on(folder: Path, tmp_path: Pat
     away = np.setdiff1d(np.arange(60), pieces._training_rows(piece, table))
     turned = table.labels.copy()
     turned[away] ^= True
-    # The fold that was drawn from the true labels stays: only what is scored changes.
+    # The fold is still drawn from the true labels, so that only the scored labels change.
     rows = pieces._training_rows(piece, table)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pieces, "_table", lambda *_: replace(table, labels=turned))
@@ -203,7 +203,7 @@ def test_a_table_that_fails_is_left_out_by_name_and_costs_no_other(
     )
     assert record["figures"]["plain"] == finished[0]["figures"]["plain"]
     again, _, done = run_over(folder, tmp_path, known)
-    assert sum(not one.recalled for one in done) == 1, "what failed is tried again"
+    assert sum(not one.recalled for one in done) == 1, "the failed piece is tried again"
     assert again == finished[0]
 
 
@@ -270,7 +270,7 @@ def test_the_command_says_what_it_left_out_and_writes_a_page(
 def test_killed_and_gone_on_the_command_gives_the_same_bytes(
     folder: Path, finished: tuple[Any, Any, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process of one worker is killed; what goes on is in this process, and computes the rest anew."""
+    """A process with one worker is killed; the continuation runs in this process and computes the rest."""
     (tmp_path / "p.toml").write_text(TOML)
     command = [
         "compare-selectors", str(folder), "-o", str(tmp_path / "out"), "--protocol", str(tmp_path / "p.toml"),

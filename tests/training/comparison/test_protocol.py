@@ -1,4 +1,4 @@
-"""A protocol is fixed before a run: what it may say, and what changes its hash."""
+"""A protocol is fixed before a run: what it may contain, and what changes its hash."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_the_hash_changes_with_anything_that_figures_depend_on(tmp_path: Path, m
     others = ["seed = 1", "repeats = 2", "features = 14", "halves = 2", 'preset = "paper"', "alpha = 0.1"]
     digests = {default.digest(), *(said(tmp_path, text).digest() for text in others)}
     assert len(digests) == 1 + len(others)
-    assert said(tmp_path, "seed = 0").digest() == default.digest(), "what is said again changes nothing"
+    assert said(tmp_path, "seed = 0").digest() == default.digest(), "a default that is given changes nothing"
     turned = replace(HARDENED, selection=replace(HARDENED.selection, memory=0.1))
     monkeypatch.setattr(module, "PRESETS", {"hardened": turned})
-    assert default.digest() not in digests, "GL-RFE's settings are in it"
+    assert default.digest() not in digests, "the hash includes GL-RFE's settings"

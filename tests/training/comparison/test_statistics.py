@@ -1,4 +1,4 @@
-"""Statistics over tables, held to published examples and to their laws."""
+"""Statistics over tables, compared with published examples and with their mathematical properties."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables as they come: what cannot be used is left out and named, and what is too little is refused by name."""
+"""Tables as users have them: unusable parts are left out and named, and a table that is too small is refused."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_rows_that_cannot_be_used_are_counted_by_reason(tmp_path: Path) -> None:
         "the same in every feature as a row before": 1,
     }
     assert (found.rows, len(found.labels)) == (60, 55)
-    assert found.values[0, 0] == float(columns["f0"][2]), "the first of an ID is kept"
+    assert found.values[0, 0] == float(columns["f0"][2]), "the first row of an ID is kept"
 
 
 def test_columns_that_cannot_be_used_are_named_by_reason(tmp_path: Path) -> None:

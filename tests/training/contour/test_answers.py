@@ -1,4 +1,4 @@
-"""A model's answers on semi-automatic contours: by models that know none of the patients."""
+"""Answers on semi-automatic contours, by models that were not trained on these patients."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_the_patients_are_answered_for_by_models_that_do_not_know_them(balls: Ba
     assert found[answers.EXPERT]["auc"]["value"] > 0.95  # type: ignore[index]
     turned = replace(cohort, labels=np.where(unseen, ~cohort.labels, cohort.labels))
     found = _compared(turned, cases, ball)
-    assert found[answers.EXPERT]["auc"]["value"] < 0.05, "their labels were learned"  # type: ignore[index]
+    assert found[answers.EXPERT]["auc"]["value"] < 0.05, "these patients' labels were learned"  # type: ignore[index]
 
 
 def test_what_is_drawn_differently_is_answered_differently(balls: Balls) -> None:

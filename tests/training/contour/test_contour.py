@@ -25,7 +25,7 @@ SIDE = 92
 
 
 def case(patient: str = "A", radius: float = 14.0, centre: tuple[float, float, float] = (46.0, 44.0, 48.0)) -> Case:
-    """A bright ball in lung, whose mask is known."""
+    """A bright ball in lung with a known mask."""
     z, y, x = np.ogrid[:SIDE, :SIDE, :SIDE]
     mask = (z - centre[0]) ** 2 + (y - centre[1]) ** 2 + (x - centre[2]) ** 2 <= radius**2
     noise = np.random.default_rng(len(patient)).normal(0, 30, mask.shape)
@@ -132,7 +132,7 @@ def test_training_and_figures_use_different_patients(tmp_path: Path) -> None:
 
 
 def test_figures_are_right_for_a_network_whose_contours_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The ball network draws the ball around the line: right for a ball, and too large for a flat tumour."""
+    """The ball network draws a ball around the line: this is right for a ball and too large for a flat tumour."""
     monkeypatch.setattr(simulated, "LONG_ENOUGH", 0.99)
     flat = case("flat", 16)
     flat.mask[:40] = flat.mask[53:] = False

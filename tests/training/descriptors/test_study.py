@@ -1,4 +1,4 @@
-"""The study on made-up readers, whose opinion is known; and its statistics against others' implementations."""
+"""The study on generated readers with known ratings; its statistics are compared with other implementations."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class TestStudy:
         fixed = study.calibrate(development)
         patient = development[0].patient
         mine = [n for n in development if study.fold_of(n.patient) != study.fold_of(patient)]
-        # A change of the own fold's ratings leaves what is said of the patient as it was.
+        # A change of ratings in the patient's own fold does not change the result for this patient.
         without = study.calibrate(
             [
                 *mine,

@@ -1,4 +1,4 @@
-"""The whole evaluation: noise is worth one half, a signal is found, and what is too good is said to be."""
+"""The whole evaluation: noise gives an AUC of 0.5, a signal is found, and a figure that is too good gets a warning."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _silent(step: str, done: int, total: int) -> None:
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
-    """What the command says of every method on a table without any signal, with a covariate without any."""
+    """The command's output for every method, on a table without any signal in features and covariate."""
     folder = tmp_path_factory.mktemp("noise")
     cohort = make_cohort(n=90, signal=0.0, seed=5, covariate=0.0)
     assert cohort.covariate_values is not None
@@ -79,7 +79,7 @@ def signal() -> dict[str, Any]:
 
 
 def test_noise_is_worth_one_half_by_every_method(noise: dict[str, Any]) -> None:
-    """Of 95 % intervals one in twenty may miss; the reference's own may not here."""
+    """One in twenty 95 % intervals may miss 0.5, but here not the interval of the reference method."""
     found = {name: one["metrics"]["auc"] for name, one in noise["methods"].items()}
     assert set(found) == set(methods(PROCEDURE, NAMES, covariates=True))
     missed = [name for name, auc in found.items() if not auc["low"] <= 0.5 <= auc["high"]]
@@ -87,7 +87,7 @@ def test_noise_is_worth_one_half_by_every_method(noise: dict[str, Any]) -> None:
     assert GL_RFE not in missed
     assert np.mean([auc["value"] for auc in found.values()]) == pytest.approx(0.5, abs=0.06)
     briers = [one["metrics"]["brier"]["value"] for one in noise["methods"].values()]
-    assert np.mean(briers) < 0.28, "a calibrated model of noise says the prevalence"
+    assert np.mean(briers) < 0.28, "a calibrated model of noise predicts the prevalence"
     assert max(briers) < 0.35
     assert noise["warnings"] == []
     assert noise["covariate_ablation"] == ABLATION
@@ -156,7 +156,7 @@ def test_a_verdict_says_what_the_interval_says() -> None:
 
 
 def test_a_verdict_needs_both_intervals() -> None:
-    """One for which patients were scored, one for what was trained on; the latter is about twice as wide."""
+    """One interval is for the choice of test patients, one for that of training patients, about twice as wide."""
     paired = {"value": 0.04, "low": 0.01, "high": 0.07}
     wide, firm = ({"value": 0.04, "low": low, "high": 0.09} for low in (-0.01, 0.002))
     assert verdict("A", "b", "B", paired, wide) == {
@@ -171,7 +171,7 @@ def test_a_verdict_needs_both_intervals() -> None:
 
 
 def test_what_was_filtered_and_joined_is_written_down() -> None:
-    """An evaluation with other inputs than a model's must not pass for the model's."""
+    """The record names the inputs, so that an evaluation with other inputs is not taken for the model's evaluation."""
     cohort = make_cohort(n=40, covariate=0.0)
     rated = Repeatability("icc.csv", "0" * 64, 0.75, MappingProxyType({"original_glcm_0": 0.4}))
     written = json.loads(json.dumps(input_record(replace(cohort, repeatability=rated))))
@@ -188,7 +188,7 @@ def test_what_was_filtered_and_joined_is_written_down() -> None:
 
 
 def test_a_planted_leak_is_called_one() -> None:
-    """A column that is the stage with a little noise, as a size of nodes would be."""
+    """The leak is a column with the stage and a little noise, such as the size of lymph nodes."""
     cohort = make_cohort(n=90, signal=0.0)
     values = cohort.values.copy()
     values[:, 7] = cohort.labels + 0.05 * np.random.default_rng(0).normal(size=90)
@@ -221,8 +221,8 @@ def test_what_is_plausible_depends_on_the_endpoint_and_the_number_of_patients() 
         "AUC more than 0.1 above that of the two (0.70) on the same patients: it (0.82). "
         "Assume data leakage until you have excluded it."
     )
-    assert said(0.82, 0.89, stage, 200, reach=0.15) == []  # as few patients as this give it by chance
-    assert warnings({"one": method("it", 0.9, 0.8)}, stage, 200) == []  # nothing simple to hold it against
+    assert said(0.82, 0.89, stage, 200, reach=0.15) == []  # so few patients give such a difference by chance
+    assert warnings({"one": method("it", 0.9, 0.8)}, stage, 200) == []  # no simple model to compare with
     assert said(0.94, 0.89, SURVIVAL, 200) == []
     assert len(said(0.96, 0.95, SURVIVAL, 200)) == 2
     assert len(said(0.96, 0.95, SURVIVAL, 400)) == 1
@@ -236,7 +236,7 @@ def test_the_table_has_a_row_a_method_and_marks_what_is_wrong_on_purpose() -> No
     lines = printed.splitlines()
     for one in evaluation["methods"].values():
         auc = one["metrics"]["auc"]
-        start = one["label"][:30].rsplit(" ", 1)[0]  # a long one goes on in the next line
+        start = one["label"][:30].rsplit(" ", 1)[0]  # a long label continues in the next line
         row = [line for line in lines if start in line and f"{auc['value']:.2f} ({auc['low']:.2f}, " in line]
         assert row, one["label"]
     for one in (*evaluation["verdicts"], {"sentence": f"Warning: {evaluation['warnings'][0]}"}):

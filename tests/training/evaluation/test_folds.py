@@ -1,4 +1,4 @@
-"""Honest evaluation: nothing that is predicted for a row has seen its label."""
+"""Evaluation without leakage: the prediction for a row does not depend on its label."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PROCEDURE = replace(QUICK, selection=replace(QUICK.selection, features=5, fine_b
 
 
 def _run(cohort: Cohort, name: str, *, labels=None, values=None, folds: int = 5, workers: int = 1) -> OutOfFold:
-    """One method on the cohort's folds, with labels and values that may differ from those the folds were made by."""
+    """Run one method on the folds of the cohort's labels; the method may get other labels or values."""
     fold = assign_folds(cohort.labels, folds, 1, seed=0)
     labels = cohort.labels if labels is None else labels
     tasks = outer_tasks(cohort.values if values is None else values, fold, 0)
@@ -69,7 +69,7 @@ def test_every_fold_and_every_pair_is_left_out_once() -> None:
 
 @pytest.mark.parametrize("name", [GL_RFE, "anova_dnn", "random_lr", "majority", "volume"])
 def test_the_labels_of_test_rows_have_no_say(name: str) -> None:
-    """Permuting them leaves the fold's selection and predictions, calibrated and all, byte for byte as they were."""
+    """If they are permuted, the fold's selection and its calibrated predictions stay the same, byte for byte."""
     cohort = make_cohort()
     fold = assign_folds(cohort.labels, 3, 1, seed=0)
     before = _run(cohort, name, folds=3)
@@ -82,7 +82,7 @@ def test_the_labels_of_test_rows_have_no_say(name: str) -> None:
     if before.selections is not None and after.selections is not None:
         assert after.selections[2].tobytes() == before.selections[2].tobytes()
     others = after.probabilities[0, ~test] != before.probabilities[0, ~test]
-    assert others.any(), "the other folds were trained on these labels, so they must move"
+    assert others.any(), "the other folds were trained on these labels, so they must change"
 
 
 def test_the_values_of_test_rows_have_no_say_in_the_selection() -> None:
@@ -137,7 +137,7 @@ def test_covariates_reach_the_model_standardised_by_the_training_rows_and_no_sel
     fold = assign_folds(cohort.labels, 3, 1, seed=0)
     task = outer_tasks(cohort.values, fold, 0, cohort.covariate_values)[0]
     assert task.covariates is not None
-    assert np.isfinite(task.covariates).all(), "what is missing becomes the median"
+    assert np.isfinite(task.covariates).all(), "a missing value is replaced by the median"
     np.testing.assert_allclose(task.covariates[task.rows].mean(), 0, atol=1e-9)
     alone = Method("covariates alone", "logistic")
     logits = predict(alone, PROCEDURE, [task], cohort.labels, np.empty((1, 0), dtype=np.intp))[0]
@@ -152,7 +152,7 @@ def test_covariates_reach_the_model_standardised_by_the_training_rows_and_no_sel
 
 @pytest.mark.slow
 def test_lung1_stays_within_what_is_believable(shared_data: Path) -> None:
-    """Honest models of the primary tumour reach 0.60 to 0.72 there; well above it, or at 0.5, something is wrong."""
+    """Models of the primary tumour reach an AUC of 0.60 to 0.72 on LUNG1; much more, or 0.5, shows a fault."""
     cohort = read_cohort(shared_data / "lung1" / "features.csv")
     procedure = Procedure()
     fold = assign_folds(cohort.labels, 5, 1, seed=0)

@@ -1,4 +1,4 @@
-"""Leaks make something of nothing; the honest evaluation does not."""
+"""Leaks give good figures for noise; the correct evaluation does not."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_leaks_inflate_and_honesty_does_not(leakage: dict[str, Any]) -> None:
 
 
 def test_features_selected_on_all_rows_make_something_of_nothing(leakage: dict[str, Any]) -> None:
-    """On average over tables of noise: a single one has sixty patients and an interval to match."""
+    """On average over several tables of noise, because one table of sixty patients gives a wide interval."""
     tables = [make_cohort(n=60, signal=0.0, seed=seed, features=60) for seed in (2, 3)]
     wrong = [leakage["variants"][0]]
     wrong += [
@@ -87,7 +87,7 @@ def test_smote_lies_between_rows_of_a_class() -> None:
     for row, label in zip(grown.values[50:60], grown.labels[50:60], strict=True):
         own = filled[table.labels == label]
         a, b = np.triu_indices(len(own), 1)
-        # On the line through two of them: what is left of it after projection is nothing.
+        # The row is on the line through two original rows: its distance from the line is 0.
         along = own[b] - own[a]
         share = ((row - own[a]) * along).sum(axis=1) / (along**2).sum(axis=1)
         rest = np.abs(own[a] + share[:, None] * along - row).max(axis=1)

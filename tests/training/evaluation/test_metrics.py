@@ -1,4 +1,4 @@
-"""The figures are scikit-learn's, and a weight is a repeated row."""
+"""The figures equal scikit-learn's, and a weight counts like a repeated row."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _predictions(repeats: int = 3, n: int = 80, seed: int = 0, digits: int = 2):
     positive = rng.random(n) < 0.6
     p = np.clip(rng.normal(0.45 + 0.15 * positive, 0.2, (repeats, n)), 0.01, 0.99)
     fold = np.stack([rng.permutation(n) % 5 for _ in range(repeats)])
-    return np.round(p, digits), positive, fold  # rounded: ties
+    return np.round(p, digits), positive, fold  # rounding makes ties
 
 
 def _slope(p, positive) -> float:
@@ -67,7 +67,7 @@ def test_the_figures_are_those_of_scikit_learn() -> None:
 
 
 def _bins(p, positive, bins: int):
-    """Equal-mass bins by hand; among equal predictions the positives are spread evenly."""
+    """Make bins of equal size; rows with equal predictions share their positives evenly."""
     spread = np.array([positive[p == value].mean() for value in p])
     order = np.argsort(p, kind="stable")
     return tuple([part.mean() for part in np.split(values[order], bins)] for values in (p, spread))
@@ -80,11 +80,11 @@ def test_a_class_that_is_never_predicted_counts_zero() -> None:
     assert found["macro_f1"][0] == pytest.approx(0.375)
     assert found["specificity"][0] == 0
     assert found["auc"][0] == 0.5
-    assert found["ece"][0] == pytest.approx(0, abs=1e-12), "it says the prevalence"
+    assert found["ece"][0] == pytest.approx(0, abs=1e-12), "the prediction is the prevalence"
 
 
 def test_auc_compares_within_a_fold_only() -> None:
-    """Folds whose scores lie on different levels are each ranked perfectly."""
+    """Two folds with different levels of scores: each fold alone is ranked perfectly."""
     positive = np.array([False, True, False, True])
     fold = np.array([0, 0, 1, 1])
     assert auc(np.array([0.1, 0.2, 0.8, 0.9]), positive, fold, np.ones((1, 4)))[0] == 1.0
@@ -115,7 +115,7 @@ def test_the_interval_holds_the_value_and_narrows_with_patients() -> None:
         for name, figure in found.items():
             assert figure["low"] <= figure["value"] <= figure["high"], name
         widths.append(found["auc"]["high"] - found["auc"]["low"])
-    assert 2.5 < widths[0] / widths[1] < 6.5, "four times narrower for sixteen times as many"
+    assert 2.5 < widths[0] / widths[1] < 6.5, "sixteen times as many patients give an interval four times narrower"
 
 
 def test_the_slope_says_whether_predictions_are_too_bold() -> None:
@@ -131,7 +131,7 @@ def test_the_slope_says_whether_predictions_are_too_bold() -> None:
 def test_the_slope_is_nought_where_nothing_is_said_and_large_where_classes_are_parted() -> None:
     positive = np.arange(60) % 3 > 0
     fold = np.arange(60) // 20
-    said = np.array([0.66, 0.67, 0.65])[fold]  # of each fold the prevalence, as a majority vote does
+    said = np.array([0.66, 0.67, 0.65])[fold]  # the prevalence of each fold, as a majority vote gives
     weights = resamples(60, np.random.SeedSequence(2), count=50)
     slope, intercept = recalibration(said, positive, fold, weights)
     assert not slope.any()
@@ -216,7 +216,7 @@ def test_stability() -> None:
 
 
 def test_the_interval_of_the_stability_covers_the_truth_nineteen_times_in_twenty() -> None:
-    """Against selections whose population stability is known, as the frequencies are."""
+    """The frequencies of the selections are known, so the true stability is known too."""
     frequency = np.linspace(0.05, 0.9, 40) ** 2
     share = frequency.mean()
     truth = 1 - (frequency * (1 - frequency)).mean() / (share * (1 - share))

@@ -1,4 +1,4 @@
-"""Figures of survival: by their definition, by a published example, and on a cohort of which some are lost."""
+"""Figures of survival: by their definition, by a published example, and on a cohort with lost patients."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_concordance_is_what_its_definition_says_under_every_weighting() -> None
     p, fold = np.round(random.random((2, n)), 1), random.integers(0, 2, (2, n))
     found = concordance(p, days, died, fold, np.ones((1, n)))[0]
     assert found == pytest.approx(np.mean([_by_definition(p[r], days, died, fold[r]) for r in (0, 1)]), abs=1e-12)
-    # A patient who is drawn twice counts as two, who are no pair of one another.
+    # A patient who is drawn twice counts as two patients, but these two do not form a pair.
     drawn = random.integers(0, 3, n)
     twice = np.repeat(np.arange(n), drawn)
     mean = np.mean([_by_definition(p[r][twice], days[twice], died[twice], fold[r][twice]) for r in (0, 1)])
@@ -50,7 +50,7 @@ def test_concordance_is_what_its_definition_says_under_every_weighting() -> None
 
 
 def test_strata_of_a_published_trial() -> None:
-    """Its log-rank chi-squared is 16.79, the median remission 23 weeks on the drug and 8 on placebo."""
+    """The published log-rank chi-squared is 16.79; the median remission is 23 weeks on the drug, 8 on placebo."""
     (drug, relapsed), (placebo, all_relapsed) = MERCAPTOPURINE, PLACEBO
     days, observed = np.concatenate([drug, placebo]), np.concatenate([relapsed, all_relapsed])
     p = np.where(np.arange(len(days)) < len(drug), 0.2, 0.8)[None]
@@ -70,7 +70,7 @@ def test_strata_of_a_published_trial() -> None:
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
-    """Who has the signal dies soon; every fifth is lost early."""
+    """Patients with the signal die early; every fifth patient is lost early."""
     random = np.random.default_rng(7)
     path: Path = tmp_path_factory.mktemp("table") / "features.csv"
     rows = make_rows(n=120, signal=2.0)
@@ -99,7 +99,7 @@ def test_who_is_lost_is_scored_and_never_trained_on(cohort: Cohort) -> None:
     survival = evaluation["survival"]
     assert (survival["lost"], survival["patients"]) == (lost, 120)
     own = survival["methods"][GL_RFE]
-    assert own["concordance"]["low"] > 0.5, "the signal is there"
+    assert own["concordance"]["low"] > 0.5, "the signal is found"
     assert own["strata"]["log_rank"]["p"] < 0.01
     assert survival["methods"]["majority"]["concordance"]["value"] == pytest.approx(0.5, abs=0.05)
     assert survival["methods"]["majority"]["strata"] is None

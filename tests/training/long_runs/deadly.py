@@ -1,4 +1,4 @@
-"""Work that kills the process it runs in."""
+"""Work that kills the process in which it runs."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Deadly:
-    """A number to square, and how many processes it kills before it lets itself be squared."""
+    """A number to square, and how many processes this work kills before it succeeds."""
 
     number: int
     deaths: int
     folder: Path
 
     def attempts(self) -> int:
-        """How many processes have tried."""
+        """Number of processes that have tried."""
         return len(list(self.folder.glob(f"{self.number}-*")))
 
 
 def square(item: Deadly) -> int:
-    """Square the number, if it lets."""
+    """Square the number, or kill this process if more deaths are due."""
     tried = item.attempts()
     (item.folder / f"{item.number}-{tried}").touch()
     if tried < item.deaths:
@@ -33,17 +33,17 @@ def square(item: Deadly) -> int:
 
 
 def nap(seconds: float) -> float:
-    """Sleep, and say how long."""
+    """Sleep, and return how long."""
     time.sleep(seconds)
     return seconds
 
 
 def babble(item: Deadly) -> int:
-    """Write what is no result to where results go, and never end."""
+    """Write invalid data to the pipe for results, and do not end."""
     tried = item.attempts()
     (item.folder / f"{item.number}-{tried}").touch()
     for descriptor in map(int, os.listdir("/proc/self/fd")):
-        with suppress(OSError):  # that of the listing itself
+        with suppress(OSError):  # the descriptor of the listing itself
             if descriptor > 2 and os.readlink(f"/proc/self/fd/{descriptor}").startswith("pipe:"):
                 os.write(descriptor, b"no pickle\n")
     time.sleep(600)

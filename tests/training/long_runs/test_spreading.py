@@ -1,4 +1,4 @@
-"""Work spread over processes and over a Dask cluster: whatever dies, nothing is lost and the blame is just."""
+"""Work on several processes and on a Dask cluster: if one dies, no work is lost and the right item is blamed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HARMLESS = range(8)
 
 @pytest.fixture(scope="module")
 def dask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[psutil.Popen]]]:
-    """A cluster that calls a task bad at its second death, which spares us waiting for more."""
+    """A cluster that gives a task up after its second death, so that the tests are fast."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "1")
         with dask_cluster(tmp_path_factory.mktemp("dask"), revive=True) as running:
@@ -41,7 +41,7 @@ def test_a_deadly_item_is_blamed_and_no_other_is_touched(tmp_path: Path) -> None
 
 
 def test_a_neighbour_is_not_blamed_for_want_of_memory(tmp_path: Path) -> None:
-    hungry = Deadly(10, processes.ATTEMPTS, tmp_path)  # lives as soon as it has the machine to itself
+    hungry = Deadly(10, processes.ATTEMPTS, tmp_path)  # succeeds when no other item runs
     items = [hungry, *(Deadly(number, 0, tmp_path) for number in HARMLESS)]
     answers = list(processes.run(square, items, workers=2))
     assert answers[-1] == (hungry, 100)
@@ -60,7 +60,7 @@ def test_processes_that_cannot_start_are_said_to_be_unavailable(
 def test_a_process_that_is_done_for_is_gone_before_its_item_is_judged(
     work: Callable[[Deadly], int], tmp_path: Path
 ) -> None:
-    """Be it dead or out of its mind: no zombie, and nobody beside the next attempt."""
+    """If it is dead or writes invalid data: there is no zombie, and no old process runs beside the next attempt."""
     before, item = set(psutil.Process().children()), Deadly(11, 99, tmp_path)
     for judged, result in processes.run(work, [item], workers=1):
         assert (judged, result) == (item, None)

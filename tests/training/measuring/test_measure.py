@@ -1,4 +1,4 @@
-"""A cohort of studies into a feature table: the appliance's numbers, nobody lost, and the same bytes whatever dies."""
+"""From a cohort to a feature table: the appliance's numbers, no patient lost, the same bytes after a kill."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ Command = Callable[..., Done]
 def _in_this_process(
     function: Callable[[measure.Task], Entry], tasks: list[measure.Task], *, workers: int
 ) -> Iterator[tuple[measure.Task, Entry]]:
-    """Stand in for :func:`training.long_runs.processes.run`."""
+    """Replace :func:`training.long_runs.processes.run`."""
     assert workers >= 1
     return ((task, function(task)) for task in tasks)
 
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
-    """Run ``lungstage-train measure``, all of it in this process, by which nothing heavy is imported each time."""
+    """Run ``lungstage-train measure`` completely in this process, so that large imports happen once."""
     monkeypatch.setattr(processes, "run", _in_this_process)
 
     def call(cohort: Path, out: Path, *options: str) -> Done:
@@ -71,7 +71,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> C
 
 @pytest.fixture
 def cohort(tmp_path: Path) -> Path:
-    """Four studies: by contours, by SEG, one that lacks a slice, and one that is not there."""
+    """Four studies: one with contours, one with a SEG, one with a missing slice, and one that does not exist."""
     smaller = square_mask()
     smaller[:, :16] = False
     incomplete = rtstruct_study()
@@ -88,7 +88,7 @@ def cohort(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cohort list of twelve studies, two of them at fault."""
+    """A cohort list of twelve studies; two of them have faults."""
     return write_cohort(tmp_path_factory.mktemp("many"), STUDIES, FAULTS)
 
 
@@ -98,7 +98,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def _measured(many: Path, out: Path, run: measure.Run, after_each: Callable[[int], None]) -> dict[str, bytes]:
-    """Measure as the command does, with something happening in between."""
+    """Measure like the command, and call `after_each` after each study."""
     spec, subjects = parameters.parse(SPEC), read_subjects(many)
     method = measure.Method.of(spec)
     done: dict[str, measure.Measured] = {}
@@ -112,7 +112,7 @@ def _measured(many: Path, out: Path, run: measure.Run, after_each: Callable[[int
 
 @pytest.fixture(scope="module")
 def undisturbed(many: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What this process writes, alone and undisturbed."""
+    """The files that this process writes in an undisturbed run."""
     out = tmp_path_factory.mktemp("undisturbed") / "features.csv"
     files = _measured(many, out, partial(_in_this_process, workers=1), lambda done: None)
     listed = [row["patient_id"] for row in _rows(out) + _rows(refusals(out))]
@@ -140,9 +140,9 @@ def test_a_later_run_measures_only_what_is_new_changed_or_was_unavailable(cohort
     out = cohort.with_name("features.csv")
     run(cohort, out)
     before = _rows(out)
-    shutil.copytree(cohort.parent / "b", cohort.parent / "nowhere")  # now it is there
-    rtstruct_study().write(cohort.parent / "c")  # and this one is whole
-    seg_study().write(cohort.parent / "b")  # and this one was drawn anew
+    shutil.copytree(cohort.parent / "b", cohort.parent / "nowhere")  # now it exists
+    rtstruct_study().write(cohort.parent / "c")  # now it is complete
+    seg_study().write(cohort.parent / "b")  # now it has another region
     done = run(cohort, out)
     assert done.status == 0
     assert "4 measured, 0 refused" in done.stdout
@@ -289,7 +289,7 @@ def test_a_killed_run_is_taken_up_where_it_was(
     assert not out.exists()
     known = journal.read_bytes().count(b"\n")
     with journal.open("ab") as file:
-        file.write(b'{"study": ["P011", "stud')  # as a machine leaves it that loses power
+        file.write(b'{"study": ["P011", "stud')  # as after a power cut
     done = run(many, out)
     assert done.status == 0
     assert f"{known} were read from" in done.stdout
@@ -343,7 +343,7 @@ assert entry.features is not None
 """
     subprocess.run([*strace, sys.executable, "-c", program], check=True)
     calls = re.findall(r"^\d+ +(\w+)\(", trace.read_text(), re.MULTILINE)
-    assert calls.count("execve") >= 2  # ours, and the process that measures
+    assert calls.count("execve") >= 2  # this process, and the one that measures
     assert set(calls) == {"execve"}
 
 

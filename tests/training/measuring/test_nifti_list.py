@@ -1,4 +1,4 @@
-"""PyRadiomics' batch list of NIfTI pairs becomes the table that a list of DICOM becomes."""
+"""PyRadiomics' batch list of NIfTI pairs gives the same kind of table as a list of DICOM studies."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 
 @pytest.fixture
 def listed(tmp_path: Path) -> Path:
-    """Four pairs: two that can be measured, one on another grid and one whose image is cut short."""
+    """Four pairs: two can be measured, one has a mask on another grid, and one has an image that is cut short."""
     write_pair(tmp_path / "a")
     write_pair(tmp_path / "b", "uint16", seed=1, label=4)
     _, mask = write_pair(tmp_path / "c")
@@ -76,7 +76,7 @@ def test_the_table_is_that_of_a_cohort_and_the_values_are_pyradiomics_own(
     assert run(monkeypatch, *options) == 0
     assert "4 were read from" in capfd.readouterr().out
     assert out.read_bytes() == table
-    assert len(rows_of(folder / "features.warnings.csv")) == 3, "the journal knows them"
+    assert len(rows_of(folder / "features.warnings.csv")) == 3, "the journal contains the warnings"
 
 
 def test_a_mask_that_was_drawn_anew_is_measured_anew(listed: Path) -> None:

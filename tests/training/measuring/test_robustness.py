@@ -1,4 +1,4 @@
-"""ICC tables under simulated perturbations: what they hold, who is left out, and that ``fit`` and card take them."""
+"""ICC tables of simulated perturbations: their content, left-out patients, and their use by ``fit`` and card."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_iccs_are_those_of_the_versions(rated: rating.Rated) -> None:
     for what, values in rated.values.items():
         expected = [float(intraclass_correlations(values[:, :, k])[0]) for k in range(4)]
         assert iccs[what].tolist() == pytest.approx(expected)
-    assert iccs["image"][0] == pytest.approx(1)  # noise moves no surface
+    assert iccs["image"][0] == pytest.approx(1)  # noise does not move the surface
     assert iccs["contour"][0] < 1
 
 
@@ -124,7 +124,7 @@ class TestCard:
 
 
 def write_crops(folder: Path) -> None:
-    """Two crops as the challenge's makers wrote them, one of which is cut."""
+    """Write three crops in the format of the challenge; one is cut."""
     folder.mkdir()
     lines = ["crop,patient_id,voxels,touches_edge"]
     with zipfile.ZipFile(folder / "crops.zip", "w") as archive:

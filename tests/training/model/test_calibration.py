@@ -53,7 +53,7 @@ def test_a_constant_score_gives_the_prevalence() -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 60), st.integers(1, 60), st.floats(0.02, 0.5), st.integers(0, 10_000))
 def test_each_class_keeps_its_share(early: int, advanced: int, alpha: float, seed: int) -> None:
-    """Among the calibration cases themselves at most alpha * (n + 1) of a class fall below its threshold."""
+    """At most alpha * (n + 1) of the calibration cases of a class are below its threshold."""
     p = np.random.default_rng(seed).random(early + advanced)
     truth = np.arange(early + advanced) >= early
     possible = conformal_thresholds(p, truth, alpha).possible(p)
@@ -70,7 +70,7 @@ def test_new_cases_are_covered_class_by_class() -> None:
         possible = conformal_thresholds(p[:100], truth[:100], 0.2).possible(p[100:])
         missed.append([(~possible[truth[100:] == bool(c), c]).mean() for c in (0, 1)])
     assert np.all(np.mean(missed, axis=0) < 0.21)
-    assert np.all(np.mean(missed, axis=0) > 0.15), "and not by ruling nothing out"
+    assert np.all(np.mean(missed, axis=0) > 0.15), "cases are covered although classes are ruled out"
 
 
 def test_too_few_cases_rule_nothing_out() -> None:
@@ -79,12 +79,12 @@ def test_too_few_cases_rule_nothing_out() -> None:
 
 
 def test_one_sample_s_coverage_spreads_as_it_is_said_to() -> None:
-    """Thresholds of many samples of 62: nineteen in twenty cover as many new cases as the range says."""
+    """Of the thresholds of many samples of 62, nineteen in twenty have a coverage within the range."""
     rng = np.random.default_rng(4)
     low, high = coverage_range(62, 0.2)
     own = rng.random((2000, 62))
     thresholds = np.array([conformal_thresholds(row, np.ones(62, bool), 0.2).advanced_min_probability for row in own])
-    within = ((1 - thresholds >= low) & (1 - thresholds <= high)).mean()  # of a uniform score, coverage is known
+    within = ((1 - thresholds >= low) & (1 - thresholds <= high)).mean()  # the coverage is known for a uniform score
     assert within == pytest.approx(0.95, abs=0.015)
     assert coverage_range(3, 0.2) == (1.0, 1.0), "too few to rule anything out"
 

@@ -1,4 +1,4 @@
-"""The domain guard: what it measures, and that it hands on no patient's values."""
+"""The domain guard: what it measures, and that it does not contain the values of any patient."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_references_are_means_of_groups_and_no_patient(n: int) -> None:
         assert len(members) >= 5
         np.testing.assert_allclose(reference, members.mean(axis=0), rtol=1e-12)
     apart = np.abs(z[:, None] - references[None]).max(axis=2)
-    assert apart.min() > 1e-3, "a reference is a patient"
+    assert apart.min() > 1e-3, "a reference equals a patient"
 
 
 def test_groups_are_of_what_lies_together() -> None:
@@ -96,7 +96,7 @@ def test_limits_are_those_of_rows_that_were_left_out() -> None:
 
 
 def test_new_rows_of_the_same_kind_exceed_the_99_percent_quantile_seldom() -> None:
-    """As many rows and features as the shipped model has; on average over cohorts, for one's 99 % hangs on two rows."""
+    """With the shipped model's numbers of rows and features; averaged, as one cohort's quantile depends on two rows."""
     fresh, exceed = rows(2000, 15, seed=1), []
     for seed in range(2, 12):
         domain = fit_domain(rows(160, 15, seed=seed))
@@ -110,7 +110,7 @@ def test_new_rows_of_the_same_kind_exceed_the_99_percent_quantile_seldom() -> No
 
 
 def test_a_gap_inside_the_cohort_is_seen_by_the_neighbours_alone() -> None:
-    # Two clusters either side of zero: the very centre is where nobody lies.
+    # Two clusters on either side of zero: there is no patient at the centre.
     z = rows(100, 4) * 0.1 + np.where(np.arange(100) % 2, 1.0, -1.0)[:, None]
     domain, middle = fit_domain(z), np.zeros((1, 4))
     assert mahalanobis_distances(middle, domain.precision)[0] < domain.quantiles["0.5"]

@@ -1,4 +1,4 @@
-"""Networks trained together become what they would have become alone."""
+"""Networks that are trained together give the same result as networks that are trained alone."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_networks_learn() -> None:
 
 
 def test_the_early_stop_keeps_the_best_epoch() -> None:
-    """With labels of the stopping rows turned round, training makes them worse, so it must stop at once."""
+    """With the labels of the stopping rows inverted, their loss rises with training, so training must stop at once."""
     (member,) = make_members(1)
     labels = member.labels.copy()
     labels[member.stop_rows] = ~labels[member.stop_rows]
@@ -130,7 +130,7 @@ def test_inner_splits_take_turns_and_part_the_rows() -> None:
         assert np.array_equal(np.sort(np.concatenate([fit, stop])), rows)
         assert 0 < labels[stop].sum() < len(stop)
     held_out = np.concatenate([stop for _, stop, _ in splits[:5]])
-    assert np.array_equal(np.sort(held_out), rows), "five in a row hold out every row once"
+    assert np.array_equal(np.sort(held_out), rows), "five consecutive splits hold out every row once"
 
 
 def test_threads_are_given_back() -> None:

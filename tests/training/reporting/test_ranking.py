@@ -1,4 +1,4 @@
-"""The figures of a comparison can be read: nothing is drawn over a label."""
+"""The figures of a comparison are readable: nothing covers a label."""
 
 from __future__ import annotations
 

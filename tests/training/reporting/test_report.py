@@ -1,4 +1,4 @@
-"""The report: what it says is what the records say, nothing is loaded, nothing is let through unescaped."""
+"""The report says what the records say, loads nothing, and contains no unescaped text."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ HOSTILE = (
 
 
 class Page(HTMLParser):
-    """What a browser would see of a page: elements with attributes, and text."""
+    """What a browser reads from a page: elements with attributes, and text."""
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)
         self.elements: list[tuple[str, dict[str, str]]] = []
-        self.text_of: dict[str, str] = {}  # by id, everything inside
+        self.text_of: dict[str, str] = {}  # all text inside an element, by its id
         self.styles: list[str] = []
         self._open: list[tuple[str, str | None]] = []
         self.feed(html)
@@ -84,7 +84,7 @@ class Page(HTMLParser):
 
 
 def outside_references(page: Page) -> list[str]:
-    """Whatever would make a browser load, run or send something."""
+    """Everything that makes a browser load, run or send something."""
     found = [tag for tag, _ in page.elements if tag in {"script", "link", "iframe", "object", "embed", "form", "base"}]
     for tag, attributes in page.elements:
         for name, value in attributes.items():
@@ -126,7 +126,7 @@ def test_every_section_and_figure_is_there_and_reached_from_the_contents(page: P
     assert set(targets) == {*SECTIONS, *FIGURES}
     used = {attributes["href"][1:] for tag, attributes in page.elements if tag == "use"}
     used |= set(re.findall(r"url\(#([^)]+)\)", " ".join(" ".join(a.values()) for _, a in page.elements)))
-    assert used <= set(identifiers)  # clip paths and markers are those of their own figure
+    assert used <= set(identifiers)  # clip paths and markers belong to the same figure
 
 
 def test_every_figure_says_what_is_drawn_and_what_it_finds(page: Page) -> None:
@@ -278,7 +278,7 @@ def test_the_same_run_gives_the_same_bytes_whatever_the_machine(tmp_path: Path) 
         env=os.environ | {"PYTHONHASHSEED": "7", "MATPLOTLIBRC": str(tmp_path), "TZ": "Asia/Tokyo", "LC_ALL": "C"},
     )
     assert {f'id="{figure}"' for figure in FIGURES} <= set(re.findall(r'id="[\w-]+"', html))
-    assert (folder / "report.html").read_bytes() == html.encode()  # nor does the order of the records' keys matter
+    assert (folder / "report.html").read_bytes() == html.encode()  # the order of keys does not matter either
 
 
 def test_a_run_without_an_evaluation_says_which_command_makes_it(tmp_path: Path) -> None:
@@ -354,11 +354,11 @@ def test_checklists_are_answered_from_the_run_and_left_open_where_it_does_not_kn
     by_number = {one.item.number: one for one in checklists.answer(checklists.TRIPOD_AI, facts)}
     assert "195 rows in features.csv; left out: 35 (roi_touches_crop_edge); used: 160" in by_number["20a"].text
     assert by_number["20a"].standing is checklists.Standing.ANSWERED
-    for number in ("1", "17", "18a", "18b", "18d", "19"):  # nobody but authors can know
+    for number in ("1", "17", "18a", "18b", "18d", "19"):  # only the authors can know
         assert by_number[number].text == "not contained in the run; the authors must fill it in"
     for one in checklists.answer(items, {}):
         assert one.standing is checklists.Standing.OPEN
-    for one in checklists.answer(items, known(run, None)):  # what an evaluation would tell is open without one
+    for one in checklists.answer(items, known(run, None)):  # what only an evaluation can answer is open
         if one.item.topics and not set(one.item.topics) & set(known(run, None)):
             assert one.standing is checklists.Standing.OPEN
     assert set(known(None, None)) == set(ALWAYS)

@@ -1,4 +1,4 @@
-"""Classifiers beside GL-RFE's networks: what they rank, and what they must not see."""
+"""Classifiers compared with GL-RFE's networks: what they rank, and which data they must not use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Selectors and classifiers beside GL-RFE: what they find, and what they must not see."""
+"""Selectors and classifiers compared with GL-RFE: what they find, and which data they must not use."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def test_a_selector_finds_a_plain_signal(name: str) -> None:
     columns = RANKS[name](inputs, labels, 10, 1)
     assert len(set(columns.tolist())) == 10
     assert {3, 7} <= set(columns.tolist())
-    assert columns[0] in (3, 7), "the best comes first"
+    assert columns[0] in (3, 7), "the best feature is first"
     assert columns.dtype == np.intp
 
 
 @pytest.mark.parametrize("name", LABELS)
 def test_no_selector_sees_a_row_that_it_is_not_given(name: str) -> None:
-    """Neither labels nor values of the rows left out change a byte; those of the rows given do, but for chance."""
+    """Labels and values of the left-out rows do not change a byte of the selection."""
     cohort = make_cohort(n=70)
     fold = assign_folds(cohort.labels, 5, 1, seed=0)
     outer, *_, pair = outer_tasks(cohort.values, fold, 0)
@@ -81,7 +81,7 @@ def test_the_f_statistic_is_that_of_scikit_learn() -> None:
 
 
 def test_mrmr_goes_by_relevance_over_redundancy() -> None:
-    """One step after the other, by scikit-learn's F and numpy's correlation; of copies it takes one at first."""
+    """Each step is checked with scikit-learn's F and numpy's correlation; of several copies only one is selected."""
     inputs, labels = _rows()
     table = np.hstack([inputs, inputs[:, [3]] + 0.05 * np.random.default_rng(0).normal(size=(90, 4))])
     relevance, correlation = f_classif(table, labels)[0], np.abs(np.corrcoef(table.T))
@@ -96,7 +96,7 @@ def test_mrmr_goes_by_relevance_over_redundancy() -> None:
 
 
 def test_lasso_takes_what_enters_first() -> None:
-    """Whatever is in at a penalty that lets k features in is selected."""
+    """All features that are active at a penalty with at most k active features are selected."""
     inputs, labels = _rows(d=30)
     for k in (2, 6, 12):
         chosen = RANKS["lasso"](inputs, labels, k, 0)
@@ -151,7 +151,7 @@ def test_every_method_is_there_and_has_a_label_of_its_own() -> None:
     assert found["sphericity_volume"].columns == (20, 19)
     assert len(methods(HARDENED, names)) == len(found) - 2
     assert not {"volume", "shape_lr"} & set(methods(HARDENED, [f"original_glcm_{i}" for i in range(20)]))
-    assert "gl_rfe_paper_dnn" not in methods(PAPER, names), "it is what gl_rfe_dnn does then"
+    assert "gl_rfe_paper_dnn" not in methods(PAPER, names), "with these settings it is the same as gl_rfe_dnn"
 
 
 def test_a_product_that_decides_is_found_where_no_single_feature_tells() -> None:

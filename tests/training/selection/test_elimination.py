@@ -1,4 +1,4 @@
-"""GL-RFE keeps the scikit-learn contract and finds what carries the signal."""
+"""GL-RFE follows the scikit-learn contract and finds the features that contain the signal."""
 
 from __future__ import annotations
 
@@ -65,11 +65,11 @@ def test_the_trace_tells_the_whole_story() -> None:
     few = DeepClassifier(members=2, max_epochs=8)
     rfe = GradientLossRFE(few, n_features_to_select=15, screened=None, **schedule).fit(x, y)
     sizes = [len(r.remaining) for r in rfe.trace_]
-    assert sizes == [40, 36, 32, *range(30, 14, -1)], "a tenth a round above 30, then one at a time"
+    assert sizes == [40, 36, 32, *range(30, 14, -1)], "a tenth per round above 30, then one"
     for before, after in zip(rfe.trace_, rfe.trace_[1:], strict=False):
         assert np.array_equal(np.union1d(after.remaining, before.removed), before.remaining)
         gone = np.isin(before.remaining, before.removed)
-        assert before.importance[gone].max() <= before.importance[~gone].min(), "the least important go"
+        assert before.importance[gone].max() <= before.importance[~gone].min(), "the least important are removed"
         assert before.importance.min() >= 0
     assert not len(rfe.trace_[-1].removed)
     assert np.array_equal(np.flatnonzero(rfe.support_), rfe.trace_[-1].remaining)
@@ -89,7 +89,7 @@ def test_what_enters_is_screened_first() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_near_copies_are_never_both_chosen(seed: int) -> None:
-    """As Energy and TotalEnergy are on a grid of 1 mm; even where all that matters is copied."""
+    """Such as Energy and TotalEnergy on a grid of 1 mm; also if every relevant feature has copies."""
     rng = np.random.default_rng(seed)
     origin = rng.normal(size=(120, 8))
     y = np.where(origin[:, 0] - origin[:, 1] + 0.5 * rng.normal(size=120) > 0, "advanced", "early")
@@ -99,10 +99,10 @@ def test_near_copies_are_never_both_chosen(seed: int) -> None:
     chosen = np.flatnonzero(rfe.support_)
     correlation = np.abs(np.corrcoef(x[:, chosen], rowvar=False)) - np.eye(6)
     assert correlation.max() < 0.9
-    of = np.r_[np.arange(8), np.arange(8), 0, 1, 0]  # whose copy each column is
+    of = np.r_[np.arange(8), np.arange(8), 0, 1, 0]  # the original of each column
     assert {0, 1} <= set(of[chosen].tolist())
     every = GradientLossRFE(FAST, n_features_to_select=10, random_state=seed).fit(x, y)
-    assert every.support_.sum() == 10, "copies come in where there are not enough others"
+    assert every.support_.sum() == 10, "copies are selected if there are not enough other features"
 
 
 def test_clones_and_repeats_itself() -> None:
@@ -137,7 +137,7 @@ def test_tasks_run_together_give_what_they_give_alone() -> None:
                 np.testing.assert_array_equal(a.importance, b.importance)
 
 
-@pytest.mark.parametrize("features", [4, 8, 12])  # the last is as many as there are: only the rating is left
+@pytest.mark.parametrize("features", [4, 8, 12])  # 12 is all features: nothing is removed
 @pytest.mark.parametrize("screened", [2.0, None])
 def test_what_is_selected_does_not_depend_on_its_being_rated(features: int, screened: float | None) -> None:
     x, y = _data()

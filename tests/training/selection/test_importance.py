@@ -1,4 +1,4 @@
-"""Importances are what their formulas say, and find what matters."""
+"""Importances follow their formulas and find the relevant features."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _numeric(function, x: np.ndarray, step: float = 1e-6) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", [kind for kind in get_args(Importance) if kind != "effects"])
 def test_held_out_importance_against_central_differences(kind: Importance) -> None:
-    """In float64, row by row, of the class-weighted loss or of the logit."""
+    """Differences in float64, row by row, of the class-weighted loss or of the logit."""
     members = make_members(2)
     with single_threaded():
         networks = train(members, SETTINGS)
@@ -57,7 +57,7 @@ def test_held_out_importance_against_central_differences(kind: Importance) -> No
 
 
 def test_integrated_gradients_add_up_to_the_logit() -> None:
-    """Their defining law: signed, they sum to the logit less that of the baseline."""
+    """By definition, their signed sum is the logit minus the logit of the baseline."""
     members = make_members(1)
     with single_threaded():
         networks = train(members, SETTINGS)
@@ -95,7 +95,7 @@ def _members(y: np.ndarray, x: np.ndarray, members: int = 10) -> list[Member]:
 
 
 def test_effects_are_mean_gradients_in_the_spread_between_networks() -> None:
-    """Against central differences: signs cancel over rows and networks before anything is made absolute."""
+    """Compared with central differences; signed values are averaged over rows and networks before abs()."""
     members = make_members(4)
     k = members[0].inputs.shape[1]
     with single_threaded():
@@ -120,7 +120,7 @@ def test_effects_find_single_features() -> None:
 
 
 def test_a_feature_counts_by_its_strongest_term() -> None:
-    """A product that decides lifts both of its features; a padding input lifts none."""
+    """A relevant product raises the importance of both its features; a padding input raises none."""
     rng = np.random.default_rng(5)
     x = rng.normal(size=(200, 20))
     y = x[:, 7] * x[:, 15] + 0.5 * rng.normal(size=200) > 0
@@ -132,4 +132,4 @@ def test_a_feature_counts_by_its_strongest_term() -> None:
         alone = effects(train(_members(y, x), NetworkSettings()), _members(y, x), terms[:20], 20)
     assert found.shape == (20,)
     assert found[7] == found[15] > 2 * np.delete(found, [7, 15]).max()
-    assert set(np.argsort(-alone)[:2]) != {7, 15}, "the product is what finds them"
+    assert set(np.argsort(-alone)[:2]) != {7, 15}, "the features are found only by their product"

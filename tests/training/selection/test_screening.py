@@ -1,4 +1,4 @@
-"""What enters an elimination: no two near copies, and products where nothing else tells."""
+"""The input of an elimination: no two near copies, and products if no single feature is relevant."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_most_central_of_near_copies_stands_for_them() -> None:
 
 
 def test_pairs_are_those_of_the_largest_score() -> None:
-    """Against the correlation of each product with the label, one by one."""
+    """Compared with the correlation of each product with the label."""
     rng = np.random.default_rng(1)
     x = rng.normal(size=(150, 12))
     y = x[:, 2] * x[:, 9] + rng.normal(size=150) > 0

@@ -1,4 +1,4 @@
-"""A bundle on an external cohort: figures that scikit-learn confirms, shifts that are seen, and no table mistaken."""
+"""A bundle on an external cohort: its figures equal scikit-learn's, shifts are found, wrong tables are noticed."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def bundle(folder: Path) -> Bundle:
 
 
 def make_table(bundle: Bundle, path: Path, n: int = 80, seed: int = 0, **changed: dict[str, Any]) -> Path:
-    """Patients drawn within the training envelope, whose stage the bundle's own answer tells with some noise."""
+    """Make patients within the training envelope; the stage is the bundle's answer with some noise."""
     rng = np.random.default_rng(seed)
     entries = bundle.manifest.features
     low, high = (np.array([entry.training_quantiles[q] for entry in entries]) for q in ("0", "1"))
@@ -87,7 +87,7 @@ def read(bundle: Bundle, table: Path) -> Cohort:
 
 @pytest.fixture(scope="module")
 def usual(bundle: Bundle) -> dict[str, Any]:
-    """What is found in the cohort whose labels are drawn at random."""
+    """The validation on a cohort with random features."""
     return validate(bundle, _cohort(bundle))
 
 
@@ -171,7 +171,7 @@ def test_neither_the_order_of_rows_nor_that_of_columns_changes_a_value(
 
 
 def _cohort(bundle: Bundle) -> Cohort:
-    """Labels drawn at random."""
+    """Make a cohort with random features."""
     rng = np.random.default_rng(3)
     low, high = (np.array([e.training_quantiles[q] for e in bundle.manifest.features]) for q in ("0", "1"))
     values = low + (high - low) * rng.uniform(size=(60, len(low)))
@@ -242,7 +242,7 @@ def test_each_feature_is_compared_with_what_training_saw() -> None:
     assert compare([_entry(flat)], values, 160)["f"]["median_shift_in_iqr"] is None
 
 
-# What must not be mistaken
+# Tables that do not fit the bundle
 
 
 def test_another_extraction_is_named_and_refused_unless_accepted(bundle: Bundle) -> None:
@@ -401,7 +401,7 @@ def test_the_command_writes_strict_json_without_a_patient(
     assert record["trained_on_this_table"] is False
     assert any("patients of the rarer class" in warning for warning in record["warnings"])
     assert len(record["summary"]) == len(summary(record)) == 7
-    monkeypatch.setenv("COLUMNS", "60")  # narrower than any table: nothing is cut off
+    monkeypatch.setenv("COLUMNS", "60")  # narrower than every table; still, nothing is cut off
     assert command(monkeypatch, folder, table) == 0
     shown = capsys.readouterr().out
     assert "…" not in shown

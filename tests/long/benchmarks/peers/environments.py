@@ -49,7 +49,7 @@ def interpreters() -> dict[str, str]:
 
 
 def suitable(requirement: Requirement, pythons: Mapping[str, str]) -> str | None:
-    """Return the first Python whose version a library accepts."""
+    """Return the first Python with a version that a library accepts."""
     for python, version in pythons.items():
         short = ".".join(version.split(".")[:2])
         if requirement.marker is None or requirement.marker.evaluate({"python_version": short}):
