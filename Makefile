@@ -40,9 +40,12 @@ demo: $(VENV)/.appliance ## send a phantom study through the daemon, with the sh
 	$(BIN)/lungstage demo # the last line says how to open it in a browser
 
 # One process runs all tests of a file, because they may share costly fixtures. (loadgroup groups nothing under pytest 9.2:
-# pytest-dev/pytest-xdist#1386.)
+# pytest-dev/pytest-xdist#1386.) One process more than the 2 cores, because tests wait for daemons and browsers. The files
+# keep their order, because else the few tests that take longest would come last.
+SPREAD := --numprocesses 3 --dist loadfile --no-loadscope-reorder
+
 test: $(VENV)/.everything ## run the whole test suite (some twelve minutes on 2 cores)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SPREAD)
 
 # What a change breaks first: extraction, reading, ledger, and the daemon with steps that answer at once.
 QUICK := tests/system/test_docs.py $(wildcard $(addprefix tests/appliance/, \
@@ -60,7 +63,7 @@ quick: $(VENV)/.everything ## check format, style and import directions, and run
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses 2 --dist loadfile -m 'not slow' \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet $(SPREAD) -m 'not slow' \
 		$(addprefix --ignore=tests/appliance/,$(LEFT_OUT)) $(QUICK)
 
 lint: $(VENV)/.everything ## check format, style, types and import directions

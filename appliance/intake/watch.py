@@ -144,12 +144,12 @@ class Watcher:
         logger.warning(why, extra={"now": "events" if self.events_come() else "poll"})
 
     def _observe(self) -> None:
-        observer = Observer()
         try:
+            observer = Observer()
             self._identity = _identity(self._root)
             observer.schedule(_Ringer(self), os.fspath(self._root), recursive=True)
             observer.start()
-        except OSError as error:  # no more watches, or the folder is missing: the next scan tries again
+        except OSError as error:  # no more instances or watches, or the folder is missing: the next scan tries again
             logger.warning("no_file_events", extra={"error": type(error).__name__, "errno": error.errno})
             self._identity = None
         else:

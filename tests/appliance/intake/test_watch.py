@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -88,13 +89,23 @@ def test_a_descriptor_beyond_a_thousand_ends_a_wait() -> None:
     wake.close()
 
 
-def test_no_watches_left_means_the_scan_alone(make: Callable[..., Watcher], monkeypatch: pytest.MonkeyPatch) -> None:
-    class NoWatches:
-        def schedule(self, *_: object, **__: object) -> None:
-            raise OSError(28, "inotify watch limit reached")
+class _NoWatches:
+    def schedule(self, *_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "inotify watch limit reached")
 
-    monkeypatch.setattr(watch_module, "Observer", NoWatches)
+
+class _NoInstances:
+    def __init__(self) -> None:
+        raise OSError(errno.EMFILE, "inotify instance limit reached")
+
+
+@pytest.mark.parametrize("observer", [_NoWatches, _NoInstances])
+def test_no_watch_or_instance_left_means_the_scan_alone(
+    observer: type, make: Callable[..., Watcher], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(watch_module, "Observer", observer)
     assert not make().events_come()
+    assert "no_file_events" in caplog.messages
 
 
 def test_polling_starts_no_observer(make: Callable[..., Watcher], monkeypatch: pytest.MonkeyPatch) -> None:
